@@ -1,0 +1,3 @@
+//! Tollgate.
+pub mod policy;
+pub mod types;

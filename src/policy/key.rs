@@ -1,0 +1,231 @@
+//! Keys: how one is read from a request, and whether it may do what the request asks.
+
+use std::net::IpAddr;
+
+use http::header::{AUTHORIZATION, HeaderMap, HeaderName};
+use ipnet::IpNet;
+use percent_encoding::percent_decode_str;
+
+use super::reject::Reason;
+use super::route::glob_matches;
+use crate::types::WallTime;
+
+/// Longest key that is looked up, in bytes; a longer one is unknown without being hashed.
+pub const MAX_KEY: usize = 512;
+
+/// Where keys are read from.
+#[derive(Clone, Debug)]
+pub struct KeySource {
+    /// The header that carries the key.
+    pub header: HeaderName,
+    /// Whether `Authorization: Bearer <key>` is taken too.
+    pub bearer: bool,
+    /// Names of query parameters that refuse a request, in lower case.
+    pub refuse_query: Vec<String>,
+}
+
+impl KeySource {
+    /// Reads the key of a request: step 3 of its way.
+    ///
+    /// # Errors
+    /// [`Reason::KeyInQuery`], [`Reason::MissingKey`], and [`Reason::InvalidKey`] where two keys
+    /// are given, or an empty one.
+    pub fn read<'a>(&self, headers: &'a HeaderMap, query: Option<&str>) -> Result<&'a [u8], Reason> {
+        if query.is_some_and(|query| self.stands_in(query)) {
+            return Err(Reason::KeyInQuery);
+        }
+        let own = one_value(headers, &self.header)?;
+        let bearer = if self.bearer { bearer_token(headers)? } else { None };
+        let key = match (own, bearer) {
+            (Some(own), Some(bearer)) if own != bearer => return Err(Reason::InvalidKey),
+            (own, bearer) => own.or(bearer).ok_or(Reason::MissingKey)?,
+        };
+        if key.is_empty() || key.len() > MAX_KEY {
+            return Err(Reason::InvalidKey);
+        }
+        Ok(key)
+    }
+
+    /// Whether a parameter of the query has a refused name, percent-decoded and without case.
+    fn stands_in(&self, query: &str) -> bool {
+        query.split(['&', ';']).any(|pair| {
+            let name = pair.split('=').next().unwrap_or_default();
+            if name.len() > 3 * MAX_KEY {
+                return false;
+            }
+            let name = name.replace('+', " ");
+            let name = percent_decode_str(&name).decode_utf8_lossy();
+            self.refuse_query.iter().any(|refused| refused.eq_ignore_ascii_case(name.trim()))
+        })
+    }
+}
+
+fn one_value<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a [u8]>, Reason> {
+    let mut values = headers.get_all(name).iter();
+    let first = values.next().map(|value| trim(value.as_bytes()));
+    match values.next() {
+        Some(_) => Err(Reason::InvalidKey),
+        None => Ok(first),
+    }
+}
+
+/// The token of `Authorization: Bearer …`; another scheme is not a key.
+fn bearer_token(headers: &HeaderMap) -> Result<Option<&[u8]>, Reason> {
+    const SCHEME: &[u8] = b"bearer ";
+    let value = one_value(headers, &AUTHORIZATION)?;
+    Ok(value.and_then(|value| {
+        let (scheme, token) = value.split_at_checked(SCHEME.len())?;
+        scheme.eq_ignore_ascii_case(SCHEME).then(|| trim(token))
+    }))
+}
+
+/// Spaces and tabs around a value (RFC 9110, section 5.5); nothing else.
+fn trim(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] = value {
+        value = rest;
+    }
+    while let [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
+}
+
+/// Whether a key works at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeyState {
+    /// It works.
+    Active,
+    /// Switched off; can be switched on again.
+    Disabled,
+    /// Gone for good.
+    Revoked,
+}
+
+/// What a key may do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyRules {
+    /// Whether it works at all.
+    pub state: KeyState,
+    /// From when on it does not.
+    pub expires: Option<WallTime>,
+    /// Patterns of the routes it opens; `None` for every route.
+    pub scopes: Option<Box<[String]>>,
+    /// Networks it may come from; `None` for any.
+    pub allow_from: Option<Box<[IpNet]>>,
+}
+
+impl Default for KeyRules {
+    fn default() -> Self {
+        Self { state: KeyState::Active, expires: None, scopes: None, allow_from: None }
+    }
+}
+
+impl KeyRules {
+    /// Step 4: whether the key is active and not expired.
+    #[must_use]
+    pub fn is_usable(&self, now: WallTime) -> bool {
+        self.state == KeyState::Active && self.expires.is_none_or(|expires| now < expires)
+    }
+
+    /// Whether a scope opens this route.
+    #[must_use]
+    pub fn opens(&self, route: &str) -> bool {
+        let opens = |scopes: &[String]| scopes.iter().any(|scope| glob_matches(scope, route));
+        self.scopes.as_deref().is_none_or(opens)
+    }
+
+    /// Whether the key may come from this address.
+    #[must_use]
+    pub fn admits(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.allow_from.as_ref().is_none_or(|nets| nets.iter().any(|net| net.contains(&address)))
+    }
+
+    /// Step 5, for the key's part of it.
+    ///
+    /// # Errors
+    /// [`Reason::RouteForbidden`] or [`Reason::AddressForbidden`].
+    pub fn permit(&self, route: &str, address: IpAddr) -> Result<(), Reason> {
+        if !self.opens(route) {
+            return Err(Reason::RouteForbidden);
+        }
+        if !self.admits(address) {
+            return Err(Reason::AddressForbidden);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(bearer: bool) -> KeySource {
+        KeySource {
+            header: HeaderName::from_static("x-api-key"),
+            bearer,
+            refuse_query: vec!["api_key".to_owned(), "x-api-key".to_owned()],
+        }
+    }
+
+    fn read(bearer: bool, headers: &[(&'static str, &str)], query: Option<&str>) -> Result<String, Reason> {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(*name, value.parse().unwrap());
+        }
+        source(bearer).read(&map, query).map(|key| String::from_utf8(key.to_vec()).unwrap())
+    }
+
+    #[test]
+    fn a_key_is_read_from_its_header_only() {
+        use Reason::{InvalidKey, KeyInQuery, MissingKey};
+        let ok = |key: &str| Ok(key.to_owned());
+        let table: [(bool, &[(&'static str, &str)], Option<&str>, Result<String, Reason>); 18] = [
+            (false, &[("x-api-key", "k")], None, ok("k")),
+            (false, &[("x-api-key", " \tk\t ")], None, ok("k")),
+            (false, &[("x-api-key", "a,b")], None, ok("a,b")),
+            (false, &[], None, Err(MissingKey)),
+            (false, &[("x_api_key", "k")], None, Err(MissingKey)),
+            (false, &[("authorization", "Bearer k")], None, Err(MissingKey)),
+            (false, &[("x-api-key", "")], None, Err(InvalidKey)),
+            (false, &[("x-api-key", " ")], None, Err(InvalidKey)),
+            (false, &[("x-api-key", "k"), ("x-api-key", "k")], None, Err(InvalidKey)),
+            (true, &[("authorization", "bearer  k")], None, ok("k")),
+            (true, &[("authorization", "Basic k")], None, Err(MissingKey)),
+            (true, &[("authorization", "Bearer k"), ("x-api-key", "k")], None, ok("k")),
+            (true, &[("authorization", "Bearer j"), ("x-api-key", "k")], None, Err(InvalidKey)),
+            (false, &[("x-api-key", "k")], Some("q=1&api_key"), Err(KeyInQuery)),
+            (false, &[("x-api-key", "k")], Some("API%5FKEY=x"), Err(KeyInQuery)),
+            (false, &[("x-api-key", "k")], Some("X-Api-Key=x"), Err(KeyInQuery)),
+            (false, &[("x-api-key", "k")], Some("q=api_key"), ok("k")),
+            (false, &[], Some("api_key=k"), Err(KeyInQuery)),
+        ];
+        for (bearer, headers, query, expected) in table {
+            assert_eq!(read(bearer, headers, query), expected, "{headers:?} {query:?}");
+        }
+        let long = "k".repeat(MAX_KEY + 1);
+        assert_eq!(read(false, &[("x-api-key", &long)], None), Err(InvalidKey));
+    }
+
+    #[test]
+    fn rules_are_judged_in_order() {
+        let rules = KeyRules {
+            state: KeyState::Active,
+            expires: Some(WallTime(1_000)),
+            scopes: Some(["people.*".to_owned()].into()),
+            allow_from: Some(["203.0.113.0/24".parse().unwrap()].into()),
+        };
+        let inside = "203.0.113.9".parse().unwrap();
+        assert!(rules.is_usable(WallTime(999)));
+        assert!(!rules.is_usable(WallTime(1_000)));
+        assert_eq!(rules.permit("people.enrich", inside), Ok(()));
+        assert_eq!(rules.permit("people.enrich", "::ffff:203.0.113.9".parse().unwrap()), Ok(()));
+        assert_eq!(rules.permit("phone", inside), Err(Reason::RouteForbidden));
+        let outside = "198.51.100.1".parse().unwrap();
+        assert_eq!(rules.permit("people.enrich", outside), Err(Reason::AddressForbidden));
+        for state in [KeyState::Disabled, KeyState::Revoked] {
+            assert!(!KeyRules { state, ..KeyRules::default() }.is_usable(WallTime(0)));
+        }
+    }
+}

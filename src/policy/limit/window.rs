@@ -1,0 +1,131 @@
+//! A strict sliding window over sixty parts and the one in progress.
+//!
+//! Counting 61 parts covers at least one whole window wherever it begins, so no window ever sees
+//! more than its limit; and at most 61/60 of one, so nothing is refused that a window a sixtieth
+//! longer would admit. Costs 260 bytes where it is used, nothing where it is not.
+
+use std::time::Duration;
+
+use super::{Standing, take_array};
+
+/// Parts of a window.
+pub const BUCKETS: u64 = 60;
+const SLOTS: usize = BUCKETS as usize + 1;
+
+/// Counts of the parts of a window; see the module.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Window {
+    bucket: u64,
+    newest: u64,
+    counts: [u32; SLOTS],
+}
+
+impl Window {
+    pub(super) fn new(bucket: u64) -> Self {
+        Self { bucket: bucket.max(1), newest: 0, counts: [0; SLOTS] }
+    }
+
+    pub(super) fn bucket(&self) -> u64 {
+        self.bucket
+    }
+
+    fn slot(index: u64) -> usize {
+        (index % SLOTS as u64) as usize
+    }
+
+    /// Forgets the parts that lie more than a window back.
+    pub(super) fn roll(&mut self, now: u64) {
+        let current = now / self.bucket;
+        if current <= self.newest {
+            return;
+        }
+        let gone = (current - self.newest).min(SLOTS as u64);
+        for index in current - gone + 1..=current {
+            self.counts[Self::slot(index)] = 0;
+        }
+        self.newest = current;
+    }
+
+    pub(super) fn add(&mut self, now: u64, count: u32) {
+        self.roll(now);
+        let slot = &mut self.counts[Self::slot(self.newest)];
+        *slot = slot.saturating_add(count);
+    }
+
+    pub(super) fn total(&self) -> u64 {
+        self.counts.iter().map(|&count| u64::from(count)).sum()
+    }
+
+    pub(super) fn total_at(&self, now: u64) -> u64 {
+        self.parts().filter(|(index, _)| now / self.bucket <= index + BUCKETS).map(|(_, n)| u64::from(n)).sum()
+    }
+
+    /// Indices and counts, oldest first, without empty ones.
+    fn parts(&self) -> impl Iterator<Item = (u64, u32)> + '_ {
+        let oldest = self.newest.saturating_sub(BUCKETS);
+        (oldest..=self.newest)
+            .map(|index| (index, self.counts[Self::slot(index)]))
+            .filter(|(_, count)| *count > 0)
+    }
+
+    /// When the part with this index is no longer counted.
+    fn expiry(&self, index: u64) -> u64 {
+        (index + SLOTS as u64).saturating_mul(self.bucket)
+    }
+
+    pub(super) fn peek(&self, limit: u32, now: u64) -> Standing {
+        let (limit, total) = (u64::from(limit), self.total());
+        let until = |moment: u64| Duration::from_nanos(moment.saturating_sub(now));
+        if total < limit {
+            let remaining = u32::try_from(limit - total - 1).unwrap_or(u32::MAX);
+            let after = until(self.expiry((now / self.bucket).max(self.newest)));
+            return Standing { admitted: true, remaining, after, next: 0 };
+        }
+        let mut surplus = total - limit + 1;
+        let mut free_at = now;
+        for (index, count) in self.parts() {
+            free_at = self.expiry(index);
+            surplus = surplus.saturating_sub(u64::from(count));
+            if surplus == 0 {
+                break;
+            }
+        }
+        Standing { admitted: false, remaining: 0, after: until(free_at), next: 0 }
+    }
+
+    /// The same requests in parts of another length. Each counts as late as it can have come.
+    pub(super) fn with_bucket(&self, bucket: u64, now: u64) -> Self {
+        let mut other = Self::new(bucket);
+        for (index, count) in self.parts() {
+            let last = (index + 1).saturating_mul(self.bucket) - 1;
+            other.add(last.min(now), count);
+        }
+        other.roll(now);
+        other
+    }
+
+    pub(super) fn save(&self, now: u64, out: &mut Vec<u8>) {
+        let parts: Vec<(u64, u32)> = self.parts().collect();
+        out.extend_from_slice(&self.bucket.to_le_bytes());
+        out.push(parts.len() as u8); // at most 61
+        for (index, count) in parts {
+            let last = (index + 1).saturating_mul(self.bucket) - 1;
+            out.extend_from_slice(&now.saturating_sub(last).to_le_bytes());
+            out.extend_from_slice(&count.to_le_bytes());
+        }
+    }
+
+    pub(super) fn restore(bytes: &mut &[u8], elapsed: u64, now: u64) -> Option<Self> {
+        let mut window = Self::new(u64::from_le_bytes(take_array(bytes)?));
+        let [parts] = take_array(bytes)?;
+        for _ in 0..parts {
+            let age = u64::from_le_bytes(take_array(bytes)?).saturating_add(elapsed);
+            let count = u32::from_le_bytes(take_array(bytes)?);
+            if age <= now && age < window.bucket.saturating_mul(SLOTS as u64) {
+                window.add(now - age, count);
+            }
+        }
+        window.roll(now);
+        Some(window)
+    }
+}

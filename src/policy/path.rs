@@ -1,0 +1,360 @@
+//! Request paths: decoded once for judging, refused where two readers could differ.
+//!
+//! The rules are the contract's section 4. What passes has one normal form (RFC 3986, section
+//! 6.2.2): unreserved characters decoded, everything else percent-encoded in upper case. Route,
+//! scope, price and upstream all see that same form.
+
+use std::borrow::Cow;
+
+/// Longest path that is looked at, in bytes; hyper's own bound on a request target is the same.
+pub const MAX_PATH: usize = 65_534;
+
+/// Why a path is refused, before any route is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PathFault {
+    /// Not of the form `/…`.
+    #[error("the path must begin with /")]
+    NotAbsolute,
+    /// Over [`MAX_PATH`].
+    #[error("the path is too long")]
+    TooLong,
+    /// `%` without two hex digits, or `%u`.
+    #[error("the path has a broken percent-encoding")]
+    BadEscape,
+    /// Control characters, `#` or a backslash.
+    #[error("the path has a character that is not allowed")]
+    BadCharacter,
+    /// Not UTF-8, or overlong.
+    #[error("the path is not valid UTF-8")]
+    NotUtf8,
+    /// `.` or `..`, with or without `;parameters`.
+    #[error("the path has a . or .. segment")]
+    DotSegment,
+    /// `//`.
+    #[error("the path has an empty segment")]
+    EmptySegment,
+    /// `%2F`, where the route does not allow it.
+    #[error("the path has an encoded slash")]
+    EncodedSlash,
+    /// Decoding it again would yield one of the above.
+    #[error("the path is encoded twice")]
+    DoubleEncoded,
+}
+
+/// A path that passed, in its normal form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NormalPath<'a> {
+    text: Cow<'a, str>,
+    encoded_slash: bool,
+}
+
+impl NormalPath<'_> {
+    /// The form that is judged and forwarded.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether a `%2F` stands in it: only routes that say `encoded_slashes` take those.
+    #[must_use]
+    pub fn has_encoded_slash(&self) -> bool {
+        self.encoded_slash
+    }
+}
+
+/// Brings a path into its normal form.
+///
+/// `merge_slashes` drops empty segments instead of refusing them. Borrows where the path is in
+/// normal form already, which is the usual case and costs one scan.
+///
+/// # Errors
+/// The first fault found. An encoded slash is not a fault here, since a route may allow it: see
+/// [`NormalPath::has_encoded_slash`].
+pub fn normalise(raw: &str, merge_slashes: bool) -> Result<NormalPath<'_>, PathFault> {
+    if !raw.starts_with('/') {
+        return Err(PathFault::NotAbsolute);
+    }
+    if raw.len() > MAX_PATH {
+        return Err(PathFault::TooLong);
+    }
+    if raw.bytes().all(is_plain) {
+        return plain(raw, merge_slashes);
+    }
+    encoded(raw, merge_slashes)
+}
+
+/// Characters that stand for themselves in every reading.
+fn is_plain(byte: u8) -> bool {
+    byte == b'/' || is_unreserved(byte) || is_reserved(byte)
+}
+
+/// RFC 3986, section 2.3.
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
+}
+
+/// What else may stand bare in a path: sub-delims, `:` and `@` (RFC 3986, section 3.3).
+fn is_reserved(byte: u8) -> bool {
+    matches!(
+        byte,
+        b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' | b':' | b'@'
+    )
+}
+
+fn plain(raw: &str, merge_slashes: bool) -> Result<NormalPath<'_>, PathFault> {
+    let mut merged = false;
+    let mut segments = raw[1..].split('/').peekable();
+    while let Some(segment) = segments.next() {
+        if segment.is_empty() && segments.peek().is_some() {
+            merged = true;
+        }
+        check_dots(segment)?;
+    }
+    if !merged {
+        return Ok(NormalPath { text: Cow::Borrowed(raw), encoded_slash: false });
+    }
+    if !merge_slashes {
+        return Err(PathFault::EmptySegment);
+    }
+    Ok(NormalPath { text: Cow::Owned(merge(raw)), encoded_slash: false })
+}
+
+fn merge(path: &str) -> String {
+    let mut text = String::with_capacity(path.len());
+    for character in path.chars() {
+        if character != '/' || !text.ends_with('/') {
+            text.push(character);
+        }
+    }
+    text
+}
+
+fn encoded(raw: &str, merge_slashes: bool) -> Result<NormalPath<'_>, PathFault> {
+    let mut text = String::with_capacity(raw.len() + 8);
+    let mut encoded_slash = false;
+    let mut segments = raw[1..].split('/').peekable();
+    while let Some(segment) = segments.next() {
+        if segment.is_empty() && segments.peek().is_some() {
+            if !merge_slashes {
+                return Err(PathFault::EmptySegment);
+            }
+            continue;
+        }
+        let decoded = decode(segment)?;
+        check_decoded(&decoded)?;
+        check_deeper(&decoded)?;
+        encoded_slash |= decoded.contains('/');
+        text.push('/');
+        encode_into(&mut text, segment);
+    }
+    Ok(NormalPath { text: Cow::Owned(text), encoded_slash })
+}
+
+/// Percent-decodes once; strict about escapes and UTF-8 (overlong forms are not UTF-8).
+fn decode(segment: &str) -> Result<Cow<'_, str>, PathFault> {
+    if !segment.contains('%') {
+        return Ok(Cow::Borrowed(segment));
+    }
+    let bytes = segment.as_bytes();
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        if bytes[at] == b'%' {
+            decoded.push(escape(bytes, at).ok_or(PathFault::BadEscape)?);
+            at += 3;
+        } else {
+            decoded.push(bytes[at]);
+            at += 1;
+        }
+    }
+    String::from_utf8(decoded).map(Cow::Owned).map_err(|_| PathFault::NotUtf8)
+}
+
+fn escape(bytes: &[u8], at: usize) -> Option<u8> {
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    let (high, low) = (digit(*bytes.get(at + 1)?)?, digit(*bytes.get(at + 2)?)?);
+    u8::try_from(high * 16 + low).ok()
+}
+
+fn check_decoded(decoded: &str) -> Result<(), PathFault> {
+    if decoded.chars().any(|c| c.is_control() || matches!(c, '#' | '\\')) {
+        return Err(PathFault::BadCharacter);
+    }
+    decoded.split('/').try_for_each(check_dots)
+}
+
+/// `.` and `..`, also as `..;x`: servlet containers drop what follows the semicolon.
+fn check_dots(segment: &str) -> Result<(), PathFault> {
+    let name = segment.split(';').next().unwrap_or_default();
+    // Some readers drop white space around a name, so " .." is as bad as "..".
+    if matches!(name.trim(), "." | "..") {
+        return Err(PathFault::DotSegment);
+    }
+    Ok(())
+}
+
+/// Decodes again for as long as that changes anything: whoever decodes twice must not see what
+/// was refused once. Ends, since each round makes the text shorter.
+fn check_deeper(decoded: &str) -> Result<(), PathFault> {
+    let mut text = Cow::Borrowed(decoded);
+    while text.contains('%') {
+        let again = lenient_decode(&text)?;
+        if *again == *text {
+            return Ok(());
+        }
+        if again.contains('/') && !text.contains('/') || check_decoded(&again).is_err() {
+            return Err(PathFault::DoubleEncoded);
+        }
+        text = Cow::Owned(again);
+    }
+    Ok(())
+}
+
+/// Decodes what another reader might: whole escapes only; a lone `%` stays, `%u` never passes.
+fn lenient_decode(text: &str) -> Result<String, PathFault> {
+    let bytes = text.as_bytes();
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        if bytes[at] == b'%' && matches!(bytes.get(at + 1), Some(b'u' | b'U')) {
+            return Err(PathFault::DoubleEncoded);
+        }
+        match escape(bytes, at).filter(|_| bytes[at] == b'%') {
+            Some(byte) => {
+                decoded.push(byte);
+                at += 3;
+            }
+            None => {
+                decoded.push(bytes[at]);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8(decoded).map_err(|_| PathFault::DoubleEncoded)
+}
+
+/// Writes a segment in normal form. Reserved characters keep the form they came in, since `%3B`
+/// and `;` may mean different things to the upstream; escapes are in upper case.
+fn encode_into(text: &mut String, segment: &str) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    let mut push = |byte: u8, bare: bool| {
+        if bare {
+            text.push(char::from(byte));
+        } else {
+            text.push('%');
+            text.push(char::from(HEX[usize::from(byte >> 4)]));
+            text.push(char::from(HEX[usize::from(byte & 15)]));
+        }
+    };
+    let bytes = segment.as_bytes();
+    let mut at = 0;
+    while at < bytes.len() {
+        if let Some(byte) = escape(bytes, at).filter(|_| bytes[at] == b'%') {
+            push(byte, is_unreserved(byte));
+            at += 3;
+        } else {
+            push(bytes[at], is_unreserved(bytes[at]) || is_reserved(bytes[at]));
+            at += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn paths_have_one_normal_form() {
+        let table = [
+            ("/", "/"),
+            ("/api/v1/people", "/api/v1/people"),
+            ("/api/", "/api/"),
+            ("/%61pi", "/api"),
+            ("/caf%c3%a9", "/caf%C3%A9"),
+            ("/café", "/caf%C3%A9"),
+            ("/a%3bb;c", "/a%3Bb;c"),
+            ("/a%2fb", "/a%2Fb"),
+            ("/a%20b", "/a%20b"),
+            ("/a%2541", "/a%2541"),
+            ("/100%25", "/100%25"),
+            ("/a{b}", "/a%7Bb%7D"),
+            ("/...", "/..."),
+            ("/.well-known/x", "/.well-known/x"),
+        ];
+        for (raw, normal) in table {
+            assert_eq!(normalise(raw, false).unwrap().as_str(), normal, "{raw}");
+        }
+        assert!(normalise("/a%2fb", false).unwrap().has_encoded_slash());
+        assert_eq!(normalise("//a///b/", true).unwrap().as_str(), "/a/b/");
+        assert_eq!(normalise("//a///%62/", true).unwrap().as_str(), "/a/b/");
+    }
+
+    #[test]
+    fn what_two_readers_could_take_differently_is_refused() {
+        use PathFault::*;
+        let table = [
+            ("*", NotAbsolute),
+            ("", NotAbsolute),
+            ("/a//b", EmptySegment),
+            ("//", EmptySegment),
+            ("/%61//b", EmptySegment),
+            ("/./a", DotSegment),
+            ("/a/..", DotSegment),
+            ("/a/..;x=1/b", DotSegment),
+            ("/a/%2e%2E/b", DotSegment),
+            ("/a/..%3bx/b", DotSegment),
+            ("/a/.;/b", DotSegment),
+            ("/a/..%20/b", DotSegment),
+            ("/a%2f..%2fb", DotSegment),
+            ("/a\\b", BadCharacter),
+            ("/a%5cb", BadCharacter),
+            ("/a%00", BadCharacter),
+            ("/a%0d%0a", BadCharacter),
+            ("/a%7f", BadCharacter),
+            ("/a%c2%85", BadCharacter),
+            ("/a%23b", BadCharacter),
+            ("/%", BadEscape),
+            ("/%4", BadEscape),
+            ("/%zz", BadEscape),
+            ("/%u002e", BadEscape),
+            ("/%c0%ae%c0%ae/", NotUtf8),
+            ("/%ff", NotUtf8),
+            ("/%252e%252e/", DoubleEncoded),
+            ("/%25252e%25252e/", DoubleEncoded),
+            ("/a%252fb", DoubleEncoded),
+            ("/a%255cb", DoubleEncoded),
+            ("/a%2500", DoubleEncoded),
+            ("/a%25u002e", DoubleEncoded),
+            ("/a%25c0%25ae", DoubleEncoded),
+        ];
+        for (raw, fault) in table {
+            assert_eq!(normalise(raw, false).unwrap_err(), fault, "{raw}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn normalising_twice_changes_nothing(raw in "/[a-z%0-9.;/ \\\\é~{}]{0,24}", merge: bool) {
+            if let Ok(once) = normalise(&raw, merge) {
+                let twice = normalise(once.as_str(), merge).unwrap();
+                prop_assert_eq!(once.as_str(), twice.as_str());
+                prop_assert_eq!(once.has_encoded_slash(), twice.has_encoded_slash());
+            }
+        }
+
+        #[test]
+        fn no_reader_finds_a_dot_segment_in_what_passes(raw in "/(%25|%2e|%2f|%5c|;|\\.|/|a|%252e|%c0%ae){0,10}") {
+            if let Ok(path) = normalise(&raw, false) {
+                let mut text = path.as_str().to_owned();
+                for _ in 0..6 {
+                    for segment in text.replace('\\', "/").split('/') {
+                        let name = segment.split(';').next().unwrap();
+                        prop_assert!(name != "." && name != "..", "{raw} gave {text}");
+                    }
+                    text = percent_encoding::percent_decode_str(&text).decode_utf8_lossy().into_owned();
+                }
+            }
+        }
+    }
+}

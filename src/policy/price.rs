@@ -1,0 +1,234 @@
+//! Prices: the most a request can cost, and what its answer makes it cost.
+
+use http::{HeaderMap, HeaderName, StatusCode};
+
+use crate::types::Credits;
+
+/// The most bytes of a JSON answer that a price reads; past it, the hold is charged.
+pub const MAX_PRICED_JSON: usize = 1024 * 1024;
+
+/// What a route costs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Price {
+    /// Set aside when the request is admitted.
+    pub hold: Credits,
+    /// First match wins; no match charges nothing.
+    pub charges: Vec<Charge>,
+}
+
+/// One line of a price.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Charge {
+    /// Answers that it is for.
+    pub status: StatusMatch,
+    /// What such an answer costs.
+    pub amount: Amount,
+}
+
+/// Where an amount comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Amount {
+    /// Fixed; at most the hold.
+    Fixed(Credits),
+    /// A header of the answer.
+    Header(HeaderName),
+    /// A JSON pointer (RFC 6901) into the answer's body.
+    Json(String),
+}
+
+/// Statuses that a charge is for: one (`404`) or a class (`2xx`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StatusMatch {
+    /// Exactly this one.
+    One(u16),
+    /// The hundreds digit.
+    Class(u16),
+}
+
+impl StatusMatch {
+    /// Parses `404` or `2xx`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        if let Some(class) = text.strip_suffix("xx") {
+            let class = class.parse().ok().filter(|class| (1..=5).contains(class))?;
+            return Some(Self::Class(class));
+        }
+        let status = text.parse().ok().filter(|status| (200..=599).contains(status))?;
+        Some(Self::One(status))
+    }
+
+    fn covers(self, status: u16) -> bool {
+        match self {
+            Self::One(one) => one == status,
+            Self::Class(class) => status / 100 == class,
+        }
+    }
+}
+
+/// A charge, and how it came about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Charged {
+    /// At most the hold.
+    pub amount: Credits,
+    /// What an operator should look at.
+    pub note: Note,
+}
+
+/// How a charge came about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// As the price says.
+    Plain,
+    /// The upstream asked for more than was held.
+    Capped,
+    /// The upstream's price was absent, unreadable, negative or too precise: the hold is charged.
+    Unreadable,
+}
+
+/// What an answer's head says about its cost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AtHead<'a> {
+    /// Known now.
+    Known(Charged),
+    /// Stands in the body, at this JSON pointer.
+    InBody(&'a str),
+}
+
+impl Price {
+    /// A route that costs nothing and never enters the ledger.
+    #[must_use]
+    pub fn is_free(&self) -> bool {
+        self.hold.is_zero()
+    }
+
+    /// Whether any answer's price stands in its body, so that the upstream must not compress it.
+    #[must_use]
+    pub fn reads_body(&self) -> bool {
+        self.charges.iter().any(|charge| matches!(charge.amount, Amount::Json(_)))
+    }
+
+    /// What an answer with this head costs. 101 counts as 2xx.
+    #[must_use]
+    pub fn at_head(&self, status: StatusCode, headers: &HeaderMap) -> AtHead<'_> {
+        let status = match status {
+            StatusCode::SWITCHING_PROTOCOLS => 200,
+            other => other.as_u16(),
+        };
+        let Some(charge) = self.charges.iter().find(|charge| charge.status.covers(status)) else {
+            return AtHead::Known(Charged { amount: Credits::ZERO, note: Note::Plain });
+        };
+        AtHead::Known(match &charge.amount {
+            Amount::Fixed(amount) => self.charged(Some(*amount)),
+            Amount::Header(name) => {
+                let mut values = headers.get_all(name).iter();
+                let one = values.next().filter(|_| values.next().is_none());
+                let text = one.and_then(|value| value.to_str().ok());
+                self.charged(text.and_then(|text| text.trim().parse().ok()))
+            }
+            Amount::Json(pointer) => return AtHead::InBody(pointer),
+        })
+    }
+
+    /// What a whole JSON body costs. Numbers, and strings that hold one, are read as decimal text.
+    #[must_use]
+    pub fn at_end(&self, pointer: &str, body: &[u8]) -> Charged {
+        let document: Option<serde_json::Value> = serde_json::from_slice(body).ok();
+        let amount = document.as_ref().and_then(|document| document.pointer(pointer));
+        self.charged(amount.and_then(|amount| match amount {
+            serde_json::Value::Number(number) => Credits::from_json_number(number.as_str()).ok(),
+            serde_json::Value::String(text) => text.parse().ok(),
+            _ => None,
+        }))
+    }
+
+    /// The hold in full, where the upstream's price cannot be read.
+    #[must_use]
+    pub fn unreadable(&self) -> Charged {
+        Charged { amount: self.hold, note: Note::Unreadable }
+    }
+
+    fn charged(&self, amount: Option<Credits>) -> Charged {
+        match amount.filter(|amount| !amount.is_negative()) {
+            None => self.unreadable(),
+            Some(amount) if amount > self.hold => {
+                Charged { amount: self.hold, note: Note::Capped }
+            }
+            Some(amount) => Charged { amount, note: Note::Plain },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn credits(text: &str) -> Credits {
+        text.parse().unwrap()
+    }
+
+    fn price() -> Price {
+        let charge = |status, amount| Charge { status: StatusMatch::parse(status).unwrap(), amount };
+        Price {
+            hold: credits("50"),
+            charges: vec![
+                charge("201", Amount::Json("/cost/total".to_owned())),
+                charge("2xx", Amount::Header(HeaderName::from_static("x-cost"))),
+                charge("404", Amount::Fixed(credits("1"))),
+            ],
+        }
+    }
+
+    #[test]
+    fn the_first_matching_line_prices_the_answer() {
+        let table = [
+            (200, Some("40"), "40", Note::Plain),
+            (200, Some(" 0.25 "), "0.25", Note::Plain),
+            (101, Some("3"), "3", Note::Plain),
+            (200, Some("50.000001"), "50", Note::Capped),
+            (200, Some("-1"), "50", Note::Unreadable),
+            (200, Some("0.0000001"), "50", Note::Unreadable),
+            (200, Some("many"), "50", Note::Unreadable),
+            (200, None, "50", Note::Unreadable),
+            (404, None, "1", Note::Plain),
+            (500, Some("40"), "0", Note::Plain),
+        ];
+        for (status, header, amount, note) in table {
+            let mut headers = HeaderMap::new();
+            if let Some(header) = header {
+                headers.insert("x-cost", header.parse().unwrap());
+            }
+            let status = StatusCode::from_u16(status).unwrap();
+            let expected = AtHead::Known(Charged { amount: credits(amount), note });
+            assert_eq!(price().at_head(status, &headers), expected, "{status} {header:?}");
+        }
+    }
+
+    #[test]
+    fn a_price_given_twice_is_unreadable() {
+        let mut headers = HeaderMap::new();
+        headers.append("x-cost", "1".parse().unwrap());
+        headers.append("x-cost", "2".parse().unwrap());
+        assert_eq!(price().at_head(StatusCode::OK, &headers), AtHead::Known(price().unreadable()));
+    }
+
+    #[test]
+    fn a_json_price_is_read_as_decimal_text() {
+        let price = price();
+        assert_eq!(price.at_head(StatusCode::CREATED, &HeaderMap::new()), AtHead::InBody("/cost/total"));
+        let table = [
+            (r#"{"cost":{"total":0.3}}"#, "0.3", Note::Plain),
+            (r#"{"cost":{"total":1e-05}}"#, "0.00001", Note::Plain),
+            (r#"{"cost":{"total":"12.5"}}"#, "12.5", Note::Plain),
+            (r#"{"cost":{"total":0.30000000000000004}}"#, "50", Note::Unreadable),
+            (r#"{"cost":{"total":51}}"#, "50", Note::Capped),
+            (r#"{"cost":{"total":null}}"#, "50", Note::Unreadable),
+            (r#"{"cost":1}"#, "50", Note::Unreadable),
+            (r#"{"cost":{"total":1}"#, "50", Note::Unreadable),
+            ("", "50", Note::Unreadable),
+        ];
+        for (body, amount, note) in table {
+            let expected = Charged { amount: credits(amount), note };
+            assert_eq!(price.at_end("/cost/total", body.as_bytes()), expected, "{body}");
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! Every refusal: its reason, and how a dialect words it.
+
+use std::borrow::Cow;
+use std::fmt::Write;
+
+use http::{HeaderValue, StatusCode};
+
+/// Why a request is refused. The order is that of the contract's table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+#[expect(missing_docs, reason = "the codes and messages below say what each one means")]
+pub enum Reason {
+    BadRequest,
+    HeaderTooLarge,
+    NoRoute,
+    MethodNotAllowed,
+    MissingKey,
+    KeyInQuery,
+    InvalidKey,
+    AccountSuspended,
+    RouteForbidden,
+    AddressForbidden,
+    BodyTooLarge,
+    RateLimited,
+    ConcurrencyLimited,
+    InsufficientCredits,
+    LedgerUnavailable,
+    UpstreamUnreachable,
+    UpstreamTimeout,
+    Overloaded,
+}
+
+impl Reason {
+    /// All reasons, in order.
+    pub const ALL: [Self; 18] = [
+        Self::BadRequest,
+        Self::HeaderTooLarge,
+        Self::NoRoute,
+        Self::MethodNotAllowed,
+        Self::MissingKey,
+        Self::KeyInQuery,
+        Self::InvalidKey,
+        Self::AccountSuspended,
+        Self::RouteForbidden,
+        Self::AddressForbidden,
+        Self::BodyTooLarge,
+        Self::RateLimited,
+        Self::ConcurrencyLimited,
+        Self::InsufficientCredits,
+        Self::LedgerUnavailable,
+        Self::UpstreamUnreachable,
+        Self::UpstreamTimeout,
+        Self::Overloaded,
+    ];
+
+    /// The reason's name in the contract, in logs and in configurations.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::BadRequest => "bad_request",
+            Self::HeaderTooLarge => "header_too_large",
+            Self::NoRoute => "no_route",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::MissingKey => "missing_key",
+            Self::KeyInQuery => "key_in_query",
+            Self::InvalidKey => "invalid_key",
+            Self::AccountSuspended => "account_suspended",
+            Self::RouteForbidden => "route_forbidden",
+            Self::AddressForbidden => "address_forbidden",
+            Self::BodyTooLarge => "body_too_large",
+            Self::RateLimited => "rate_limited",
+            Self::ConcurrencyLimited => "concurrency_limited",
+            Self::InsufficientCredits => "insufficient_credits",
+            Self::LedgerUnavailable => "ledger_unavailable",
+            Self::UpstreamUnreachable => "upstream_unreachable",
+            Self::UpstreamTimeout => "upstream_timeout",
+            Self::Overloaded => "overloaded",
+        }
+    }
+
+    /// The status where a dialect names no other.
+    #[must_use]
+    pub const fn status(self) -> StatusCode {
+        match self {
+            Self::BadRequest => StatusCode::BAD_REQUEST,
+            Self::HeaderTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::MissingKey | Self::KeyInQuery | Self::InvalidKey => StatusCode::UNAUTHORIZED,
+            Self::AccountSuspended | Self::RouteForbidden | Self::AddressForbidden => {
+                StatusCode::FORBIDDEN
+            }
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::RateLimited | Self::ConcurrencyLimited => StatusCode::TOO_MANY_REQUESTS,
+            Self::InsufficientCredits => StatusCode::PAYMENT_REQUIRED,
+            Self::UpstreamUnreachable => StatusCode::BAD_GATEWAY,
+            Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::LedgerUnavailable | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// The sentence where neither the refusal nor the dialect has a better one.
+    #[must_use]
+    pub const fn message(self) -> &'static str {
+        match self {
+            Self::BadRequest => "The request is malformed.",
+            Self::HeaderTooLarge => "The request's headers are too large.",
+            Self::NoRoute => "There is nothing at this path.",
+            Self::MethodNotAllowed => "This path does not take this method.",
+            Self::MissingKey => "The request has no API key.",
+            Self::KeyInQuery => "Send the API key in the header, never in the URL.",
+            Self::InvalidKey => "The API key is not valid.",
+            Self::AccountSuspended => "The account is suspended.",
+            Self::RouteForbidden => "The API key does not open this endpoint.",
+            Self::AddressForbidden => "The API key may not be used from this address.",
+            Self::BodyTooLarge => "The request's body is too large.",
+            Self::RateLimited => "Rate limit exceeded. Retry after {retry_after} seconds.",
+            Self::ConcurrencyLimited => "Too many requests at once with this API key.",
+            Self::InsufficientCredits => "The account has not enough credits.",
+            Self::LedgerUnavailable => "Requests cannot be charged right now.",
+            Self::UpstreamUnreachable => "The service behind the gateway cannot be reached.",
+            Self::UpstreamTimeout => "The service behind the gateway did not answer in time.",
+            Self::Overloaded => "The gateway is overloaded.",
+        }
+    }
+
+    /// The reason with this code.
+    #[must_use]
+    pub fn from_code(code: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.code() == code)
+    }
+}
+
+/// A refusal on its way to the client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Why.
+    pub reason: Reason,
+    /// A sentence that says more than [`Reason::message`]; never holds what the client sent.
+    pub detail: Option<Cow<'static, str>>,
+    /// Whole seconds for `Retry-After`.
+    pub retry_after: Option<u64>,
+    /// The value of `Allow`, with a 405.
+    pub allow: Option<String>,
+}
+
+impl From<Reason> for Refusal {
+    fn from(reason: Reason) -> Self {
+        let retry_after = matches!(reason, Reason::ConcurrencyLimited).then_some(1);
+        Self { reason, detail: None, retry_after, allow: None }
+    }
+}
+
+impl Refusal {
+    /// A refusal with a sentence of its own.
+    #[must_use]
+    pub fn because(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { detail: Some(detail.into()), ..reason.into() }
+    }
+}
+
+/// How one reason is worded in a dialect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Template {
+    /// The answer's status.
+    pub status: StatusCode,
+    /// What `{code}` stands for.
+    pub code: String,
+    /// What `{message}` stands for; `None` for the refusal's own sentence.
+    pub message: Option<String>,
+    /// The answer's content type.
+    pub content_type: HeaderValue,
+    /// The body, with placeholders.
+    pub body: String,
+}
+
+/// How refusals are worded: one template per reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dialect {
+    /// In the order of [`Reason::ALL`].
+    templates: Vec<Template>,
+}
+
+/// Names that may stand in braces in a body; messages take `{retry_after}` only.
+pub const PLACEHOLDERS: [&str; 6] =
+    ["status", "title", "code", "message", "request_id", "retry_after"];
+
+/// A worded refusal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Worded {
+    /// The answer's status.
+    pub status: StatusCode,
+    /// The answer's content type.
+    pub content_type: HeaderValue,
+    /// The answer's body.
+    pub body: String,
+}
+
+impl Dialect {
+    /// A dialect from its templates, made for each reason.
+    pub fn new(template: impl FnMut(Reason) -> Template) -> Self {
+        Self { templates: Reason::ALL.into_iter().map(template).collect() }
+    }
+
+    /// The template for a reason.
+    #[must_use]
+    pub fn template(&self, reason: Reason) -> &Template {
+        &self.templates[reason as usize] // `new` made one for each reason
+    }
+
+    /// Words a refusal.
+    #[must_use]
+    pub fn word(&self, refusal: &Refusal, request_id: &str) -> Worded {
+        let template = self.template(refusal.reason);
+        let retry_after = refusal.retry_after.map_or("null".to_owned(), |s| s.to_string());
+        let message = match (&template.message, &refusal.detail) {
+            (Some(message), _) => message,
+            (None, Some(detail)) => detail.as_ref(),
+            (None, None) => refusal.reason.message(),
+        };
+        let message = message.replace("{retry_after}", &retry_after);
+        let mut body = String::with_capacity(template.body.len() + message.len() + 32);
+        for piece in pieces(&template.body) {
+            match piece {
+                Piece::Text(text) => body.push_str(text),
+                Piece::Name("status") => body.push_str(template.status.as_str()),
+                Piece::Name("title") => {
+                    escape_into(&mut body, template.status.canonical_reason().unwrap_or("Error"));
+                }
+                Piece::Name("code") => escape_into(&mut body, &template.code),
+                Piece::Name("message") => escape_into(&mut body, &message),
+                Piece::Name("request_id") => escape_into(&mut body, request_id),
+                Piece::Name(_) => body.push_str(&retry_after), // the only placeholder left
+            }
+        }
+        Worded { status: template.status, content_type: template.content_type.clone(), body }
+    }
+}
+
+/// A part of a template's body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Piece<'a> {
+    /// Stands as it is.
+    Text(&'a str),
+    /// The name of a placeholder.
+    Name(&'a str),
+}
+
+/// Splits a body at its known placeholders; braces around anything else are text.
+pub fn pieces(body: &str) -> impl Iterator<Item = Piece<'_>> {
+    let mut rest = body;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        if let Some(name) = placeholder_at(rest, 0).filter(|name| PLACEHOLDERS.contains(name)) {
+            rest = &rest[name.len() + 2..];
+            return Some(Piece::Name(name));
+        }
+        let known = |at: &usize| placeholder_at(rest, *at).is_some_and(|n| PLACEHOLDERS.contains(&n));
+        let end = (1..rest.len()).filter(|at| rest.is_char_boundary(*at)).find(known);
+        let (text, more) = rest.split_at(end.unwrap_or(rest.len()));
+        rest = more;
+        Some(Piece::Text(text))
+    })
+}
+
+/// `{name}` of lower-case letters at a byte of a text.
+#[must_use]
+pub fn placeholder_at(text: &str, at: usize) -> Option<&str> {
+    let inner = text.get(at..)?.strip_prefix('{')?;
+    let name = &inner[..inner.find('}')?];
+    let valid = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
+    (!name.is_empty() && name.bytes().all(valid)).then_some(name)
+}
+
+/// Escapes for the inside of a JSON string (RFC 8259, section 7).
+fn escape_into(out: &mut String, text: &str) {
+    for character in text.chars() {
+        match character {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            control if control < ' ' => {
+                let _ = write!(out, "\\u{:04x}", control as u32); // writing to a String cannot fail
+            }
+            other => out.push(other),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_is_found_by_its_code() {
+        for (at, reason) in Reason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, at);
+            assert_eq!(Reason::from_code(reason.code()), Some(reason));
+        }
+    }
+
+    #[test]
+    fn placeholders_are_filled_in_escaped() {
+        let dialect = Dialect::new(|reason| Template {
+            status: reason.status(),
+            code: "a\"b".to_owned(),
+            message: Some("wait\n{retry_after}".to_owned()),
+            content_type: HeaderValue::from_static("application/json"),
+            body: r#"{"s":{status},"c":"{code}","m":"{message}","r":{retry_after},"x":{y},"é":"{title}"}"#.to_owned(),
+        });
+        let refusal = Refusal { retry_after: Some(12), ..Reason::RateLimited.into() };
+        let body = dialect.word(&refusal, "req_1").body;
+        let expected = r#"{"s":429,"c":"a\"b","m":"wait\u000a12","r":12,"x":{y},"é":"Too Many Requests"}"#;
+        assert_eq!(body, expected);
+        assert!(dialect.word(&Reason::NoRoute.into(), "").body.contains(r#""r":null"#));
+    }
+}

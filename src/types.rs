@@ -1,0 +1,57 @@
+//! The words of the domain as types: identities, money and moments.
+//!
+//! Everything here is a plain value without behaviour that could block, log or read a clock.
+
+mod credits;
+mod ids;
+
+pub use credits::{Credits, CreditsError};
+pub use ids::{
+    AccountId, AccountNum, IdError, KeyHash, KeyId, KeyNum, PlanId, RequestId, RouteName, RouteNum,
+    Secret,
+};
+
+use std::time::Duration;
+
+/// A point of monotonic time: nanoseconds since an arbitrary origin shortly before the process began.
+///
+/// Starts high enough that a limit's past can be expressed, and never goes back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Moment(pub u64);
+
+impl Moment {
+    /// The moment `later` after this one; saturates in the year 2554.
+    #[must_use]
+    pub fn plus(self, later: Duration) -> Self {
+        Self(self.0.saturating_add(nanos(later)))
+    }
+
+    /// Time that passed since `earlier`, zero if it lies ahead.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// A duration in nanoseconds, saturating at 584 years.
+#[must_use]
+pub fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Wall time: milliseconds since the Unix epoch. For people, files and expiry dates; never for limits.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    serde::Serialize,
+    serde::Deserialize,
+)]
+#[serde(transparent)]
+pub struct WallTime(pub i64);

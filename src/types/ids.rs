@@ -1,0 +1,320 @@
+//! Identities, and the numbers under which the ledger knows them.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+/// Why a text is not an identity.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct IdError(pub &'static str);
+
+/// Longest account id or route name.
+const MAX_NAME: usize = 64;
+
+fn checked_name(text: &str, what: &'static str) -> Result<Arc<str>, IdError> {
+    let valid = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    if text.is_empty() || text.len() > MAX_NAME || !text.bytes().all(valid) {
+        return Err(IdError(what));
+    }
+    Ok(Arc::from(text))
+}
+
+macro_rules! name_type {
+    ($(#[$doc:meta])* $name:ident, $rule:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// The name as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = IdError;
+            fn from_str(text: &str) -> Result<Self, IdError> {
+                checked_name(text, $rule).map(Self)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.pad(&self.0)
+            }
+        }
+
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+name_type!(
+    /// A customer of the API, as the operator named it: 1 to 64 of `A-Z a-z 0-9 . _ -`.
+    AccountId,
+    "an account id is 1 to 64 of A-Z a-z 0-9 . _ -"
+);
+name_type!(
+    /// A route's name, which prices and scopes refer to: 1 to 64 of `A-Z a-z 0-9 . _ -`.
+    RouteName,
+    "a route name is 1 to 64 of A-Z a-z 0-9 . _ -"
+);
+
+macro_rules! number_type {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(serde::Serialize, serde::Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub u32);
+    };
+}
+
+number_type!(
+    /// An account's number in the ledger: durable before the account is served, never reused.
+    AccountNum
+);
+number_type!(
+    /// A key's number in the ledger.
+    KeyNum
+);
+number_type!(
+    /// A route's number in the ledger.
+    RouteNum
+);
+number_type!(
+    /// A plan's index in every snapshot of this process; the same name keeps its index.
+    PlanId
+);
+
+/// A key's identity, which outlives its secret: shown as `key_` and 16 hex digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyId(pub u64);
+
+impl KeyId {
+    /// The id of a key that stands in the file: the first 16 hex digits of its hash.
+    #[must_use]
+    pub fn of_hash(hash: &KeyHash) -> Self {
+        let mut first = [0; 8];
+        first.copy_from_slice(&hash.0[..8]);
+        Self(u64::from_be_bytes(first))
+    }
+}
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.pad(&format!("key_{:016x}", self.0))
+    }
+}
+
+impl FromStr for KeyId {
+    type Err = IdError;
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let error = IdError("a key id is key_ and 16 hex digits");
+        let digits = text.strip_prefix("key_").ok_or_else(|| error.clone())?;
+        let valid = digits.len() == 16 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if !valid {
+            return Err(error);
+        }
+        u64::from_str_radix(digits, 16)
+            .map(Self)
+            .map_err(|_| error)
+    }
+}
+
+impl serde::Serialize for KeyId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for KeyId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// The SHA-256 of a key: all that Tollgate keeps of it. Prints as its first digits only.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KeyHash(pub [u8; 32]);
+
+impl KeyHash {
+    /// Hashes the bytes of a key as a client sent them.
+    #[must_use]
+    pub fn of(key: &[u8]) -> Self {
+        Self(Sha256::digest(key).into())
+    }
+
+    /// All 64 hex digits.
+    #[must_use]
+    pub fn to_hex(&self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+impl fmt::Debug for KeyHash {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "KeyHash({:02x}{:02x}…)", self.0[0], self.0[1])
+    }
+}
+
+impl FromStr for KeyHash {
+    type Err = IdError;
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let error = || IdError("a SHA-256 is 64 hex digits");
+        if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(error());
+        }
+        let mut hash = [0; 32];
+        for (at, byte) in hash.iter_mut().enumerate() {
+            let digits = text.get(2 * at..2 * at + 2).ok_or_else(error)?;
+            *byte = u8::from_str_radix(digits, 16).map_err(|_| error())?;
+        }
+        Ok(Self(hash))
+    }
+}
+
+/// The id that Tollgate gives each request, and the hold it makes: shown as `req_` and 21 digits.
+///
+/// The high bits are a worker's random start, the low 40 a counter, so that ids never repeat
+/// across restarts and cost no random numbers on the way of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u128);
+
+/// Crockford's base 32: no letters that read as digits.
+const BASE32: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+/// 21 digits of five bits hold the 104 bits of a request id.
+const REQUEST_DIGITS: usize = 21;
+
+impl RequestId {
+    /// The `count`-th id of a worker that started with `start`.
+    #[must_use]
+    pub fn new(start: u64, count: u64) -> Self {
+        Self((u128::from(start) << 40) | u128::from(count & 0xff_ffff_ffff))
+    }
+
+    /// The text `req_…` without allocating: 25 ASCII bytes.
+    #[must_use]
+    pub fn text(self) -> [u8; REQUEST_DIGITS + 4] {
+        let mut text = *b"req_000000000000000000000";
+        for (at, digit) in text[4..].iter_mut().enumerate() {
+            let shift = 5 * (REQUEST_DIGITS - 1 - at);
+            *digit = BASE32[((self.0 >> shift) & 31) as usize];
+        }
+        text
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.pad(std::str::from_utf8(&self.text()).unwrap_or_default())
+    }
+}
+
+impl FromStr for RequestId {
+    type Err = IdError;
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let error = || IdError("a request id is req_ and 21 digits");
+        let digits = text.strip_prefix("req_").ok_or_else(error)?;
+        if digits.len() != REQUEST_DIGITS {
+            return Err(error());
+        }
+        let mut id = 0_u128;
+        for byte in digits.bytes() {
+            let digit = BASE32.iter().position(|&known| known == byte);
+            id = id << 5 | digit.ok_or_else(error)? as u128;
+        }
+        Ok(Self(id))
+    }
+}
+
+impl serde::Serialize for RequestId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for RequestId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Something that must never be printed: shows as `***` however it is formatted.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret<T>(T);
+
+impl<T> Secret<T> {
+    /// Wraps a secret.
+    pub const fn new(inner: T) -> Self {
+        Self(inner)
+    }
+
+    /// The secret itself. Call this only where it leaves for its purpose.
+    pub const fn reveal(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T> fmt::Debug for Secret<T> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("***")
+    }
+}
+
+impl<T> fmt::Display for Secret<T> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("***")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn request_ids_survive_text(start: u64, count in 0_u64..1 << 40) {
+            let id = RequestId::new(start, count);
+            prop_assert_eq!(id.to_string().parse::<RequestId>(), Ok(id));
+        }
+
+        #[test]
+        fn key_ids_survive_text(id: u64) {
+            prop_assert_eq!(KeyId(id).to_string().parse::<KeyId>(), Ok(KeyId(id)));
+        }
+    }
+
+    #[test]
+    fn a_hash_is_64_hex_digits_and_nothing_else() {
+        let hash = KeyHash::of(b"ak_live_your_key_here");
+        assert_eq!(hash.to_hex().parse::<KeyHash>(), Ok(hash));
+        for wrong in ["", "ak_live_your_key_here", &"g".repeat(64), &"é".repeat(32)] {
+            assert!(wrong.parse::<KeyHash>().is_err());
+        }
+    }
+
+    #[test]
+    fn a_secret_never_prints() {
+        let secret = Secret::new("sesame");
+        assert_eq!(format!("{secret} {secret:?}"), "*** ***");
+    }
+}
