@@ -7,7 +7,7 @@ mod ids;
 
 pub use credits::{Credits, CreditsError};
 pub use ids::{
-    AccountId, AccountNum, IdError, KeyHash, KeyId, KeyNum, PlanId, RequestId, RouteName, RouteNum,
+    AccountId, AccountNum, IdError, KeyHash, KeyId, KeyNum, NameId, RequestId, RouteName, RouteNum,
     Secret,
 };
 

@@ -4,6 +4,9 @@
 
 use crate::types::Credits;
 
+/// Largest balance: half of what 64 bits hold, so that adding a balance and its holds never overflows.
+pub const MAX_BALANCE: Credits = Credits::from_millionths(i64::MAX / 2);
+
 /// What is left of `available` when `amount` is set aside, or `None` if it does not suffice.
 #[must_use]
 pub fn after_hold(available: Credits, amount: Credits) -> Option<Credits> {

@@ -5,6 +5,7 @@
 //! changed takes the new ones with what was already used still counted.
 
 mod gcra;
+pub mod headers;
 mod window;
 
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use std::time::Duration;
 use http::Method;
 
 use super::route::{Methods, glob_matches};
-use crate::types::{Moment, nanos};
+use crate::types::{Moment, NameId, nanos};
 pub use window::BUCKETS;
 use window::Window;
 
@@ -51,7 +52,7 @@ pub struct Limit {
     pub name: Arc<str>,
     /// What its states are found by: the same name (on the same route, if it is a route's limit)
     /// keeps its id across reloads.
-    pub id: u32,
+    pub id: NameId,
     /// Requests per window; at least 1.
     pub requests: u32,
     /// From [`MIN_WINDOW`] to [`MAX_WINDOW`].

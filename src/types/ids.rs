@@ -97,10 +97,18 @@ number_type!(
     /// A route's number in the ledger.
     RouteNum
 );
-number_type!(
-    /// A plan's index in every snapshot of this process; the same name keeps its index.
-    PlanId
-);
+/// A name as a number: the first 64 bits of its SHA-256. Limits and plans are found by it, so
+/// that the same name means the same one in every snapshot and after every restart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NameId(pub u64);
+
+impl NameId {
+    /// The number of a name.
+    #[must_use]
+    pub fn of(name: &str) -> Self {
+        Self(KeyId::of_hash(&KeyHash::of(name.as_bytes())).0)
+    }
+}
 
 /// A key's identity, which outlives its secret: shown as `key_` and 16 hex digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -10,7 +10,7 @@ use super::*;
 fn limit(algorithm: Algorithm, requests: u32, window: Duration, burst: u32) -> Limit {
     Limit {
         name: Arc::from("test"),
-        id: 1,
+        id: NameId(1),
         requests,
         window,
         burst,

@@ -1,0 +1,69 @@
+//! The only file that reads a clock.
+//!
+//! Limits run on [`Moment`], which never goes back; files, people and expiry dates on
+//! [`WallTime`]. A test clock stands still until it is told to move.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::types::{Moment, WallTime, nanos};
+
+/// Moments begin here rather than at zero, so that a past of two years can be expressed.
+const ORIGIN: u64 = 1 << 56;
+
+/// Tells the time. Cheap to clone; all clones agree.
+#[derive(Clone, Debug)]
+pub struct Clock(Kind);
+
+#[derive(Clone, Debug)]
+enum Kind {
+    System { start: Instant },
+    Test { moment: Arc<AtomicU64>, wall: Arc<AtomicI64> },
+}
+
+impl Clock {
+    /// The machine's clocks.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads clocks")]
+    pub fn system() -> Self {
+        Self(Kind::System { start: Instant::now() })
+    }
+
+    /// A clock that stands still until [`Clock::advance`]d.
+    #[must_use]
+    pub fn test(wall: WallTime) -> Self {
+        let moment = Arc::new(AtomicU64::new(ORIGIN));
+        Self(Kind::Test { moment, wall: Arc::new(AtomicI64::new(wall.0)) })
+    }
+
+    /// Now, for limits and durations.
+    #[must_use]
+    pub fn now(&self) -> Moment {
+        match &self.0 {
+            Kind::System { start } => Moment(ORIGIN.saturating_add(nanos(start.elapsed()))),
+            Kind::Test { moment, .. } => Moment(moment.load(Ordering::SeqCst)),
+        }
+    }
+
+    /// Now, for people and files.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads clocks")]
+    pub fn wall(&self) -> WallTime {
+        match &self.0 {
+            Kind::System { .. } => {
+                let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                WallTime(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+            }
+            Kind::Test { wall, .. } => WallTime(wall.load(Ordering::SeqCst)),
+        }
+    }
+
+    /// Moves a test clock; the system's goes by itself.
+    pub fn advance(&self, by: Duration) {
+        if let Kind::Test { moment, wall } = &self.0 {
+            moment.fetch_add(nanos(by), Ordering::SeqCst);
+            wall.fetch_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX), Ordering::SeqCst);
+        }
+    }
+}

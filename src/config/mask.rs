@@ -1,0 +1,123 @@
+//! Hides hashes and whatever is shaped like a key in what is quoted of a file.
+
+use std::ops::Range;
+
+/// Shortest run of word characters that is taken for a key, if it mixes letters and digits.
+const MIN_KEY: usize = 20;
+const HIDDEN: &str = "***";
+
+/// Masks everything shaped like a key in a text.
+#[must_use]
+pub fn mask(text: &str) -> String {
+    mask_line(text, 0..0).0
+}
+
+/// Masks a line, and moves a span of it along. What lies inside a hidden range covers all of it.
+pub(super) fn mask_line(line: &str, span: Range<usize>) -> (String, Range<usize>) {
+    let ranges = hidden_ranges(line);
+    let mut text = String::with_capacity(line.len());
+    let (mut start, mut end) = (None, None);
+    let mut at = 0;
+    for hidden in &ranges {
+        let before = text.len();
+        text.push_str(&line[at..hidden.start]);
+        let moved = |place: usize| (place <= hidden.start).then(|| before + place - at);
+        start = start.or_else(|| moved(span.start));
+        end = end.or_else(|| moved(span.end));
+        let masked = text.len();
+        text.push_str(HIDDEN);
+        if span.start < hidden.end {
+            start = start.or(Some(masked));
+        }
+        if span.end < hidden.end {
+            end = end.or(Some(text.len()));
+        }
+        at = hidden.end;
+    }
+    let before = text.len();
+    text.push_str(&line[at..]);
+    let last = |place: usize| (before + place.saturating_sub(at)).min(text.len());
+    let start = start.unwrap_or_else(|| last(span.start));
+    let end = end.unwrap_or_else(|| last(span.end));
+    (text, start..end.max(start))
+}
+
+/// Values of `sha256` settings and runs shaped like a key, in order, without overlap.
+fn hidden_ranges(line: &str) -> Vec<Range<usize>> {
+    let mut ranges = Vec::new();
+    let mut at = 0;
+    loop {
+        let rest = &line[at..];
+        let first = match (hash_value(rest), key_run(rest)) {
+            (Some(hash), Some(run)) if run.start < hash.start => run,
+            (Some(range), _) | (None, Some(range)) => range,
+            (None, None) => return ranges,
+        };
+        ranges.push(at + first.start..at + first.end);
+        at += first.end;
+    }
+}
+
+/// What stands in quotes after `sha256 =`.
+fn hash_value(line: &str) -> Option<Range<usize>> {
+    let name = line.find("sha256")?;
+    let after = &line[name..];
+    let equals = after.find('=')?;
+    let between = after[..equals].trim_start_matches("sha256").trim_matches(['"', '\'', ' ', '\t']);
+    let value = after[equals + 1..].trim_start();
+    let quote = value.chars().next().filter(|quote| matches!(quote, '"' | '\''))?;
+    let start = line.len() - value.len() + 1;
+    let length = line[start..].find(quote).unwrap_or(line.len() - start);
+    (between.is_empty() && length > 0).then_some(start..start + length)
+}
+
+fn key_run(line: &str) -> Option<Range<usize>> {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    let mut at = 0;
+    while let Some(start) = line[at..].find(is_word).map(|found| at + found) {
+        let end = line[start..].find(|c| !is_word(c)).map_or(line.len(), |found| start + found);
+        let run = &line[start..end];
+        let has = |test: fn(&u8) -> bool| run.bytes().any(|byte| test(&byte));
+        let shaped = run.len() >= MIN_KEY && has(u8::is_ascii_digit) && has(u8::is_ascii_alphabetic);
+        let prefixed = run.starts_with("ak_") && run.len() > 8;
+        if (shaped || prefixed) && !run.starts_with("key_") && !run.starts_with("req_") {
+            return Some(start..end);
+        }
+        at = end;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hashes_and_keys_are_hidden() {
+        let table = [
+            (r#"sha256 = "abc""#, r#"sha256 = "***""#),
+            (r#"{ label = "x", sha256 = 'my key', scopes = [] }"#, r#"{ label = "x", sha256 = '***', scopes = [] }"#),
+            (r#"token_sha256="00""#, r#"token_sha256="***""#),
+            (r#"header = "ak_live_0123456789""#, r#"header = "***""#),
+            ("x = AbCdEf0123456789AbCdEf y = AbCdEf0123456789AbCdEf", "x = *** y = ***"),
+            (r#"label = "production-crm-enrichment""#, r#"label = "production-crm-enrichment""#),
+            ("key_0123456789abcdef stays", "key_0123456789abcdef stays"),
+        ];
+        for (line, masked) in table {
+            assert_eq!(mask(line), masked);
+        }
+    }
+
+    #[test]
+    fn a_span_moves_along() {
+        let line = r#"sha256 = "raw key", scope = 1"#;
+        let at = line.find("scope").unwrap();
+        let (text, span) = mask_line(line, at..at + 5);
+        assert_eq!(&text[span], "scope");
+        let at = line.find("\"raw").unwrap();
+        let (text, span) = mask_line(line, at..at + 9);
+        assert_eq!(&text[span], "\"***\"");
+        let (text, span) = mask_line(line, 10..17);
+        assert_eq!(&text[span], "***");
+    }
+}

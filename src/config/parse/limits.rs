@@ -1,0 +1,131 @@
+//! Limits, wherever they stand: in a plan, on a route, on a key.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Context, values};
+use crate::config::raw::{self, At};
+use crate::policy::limit::{Algorithm, Limit, MAX_WINDOW, MIN_WINDOW, Scope};
+use crate::types::NameId;
+
+/// Most limits that stand together; bounds the work per request.
+const MAX_LIMITS: usize = 16;
+
+/// Whose limits they are.
+#[derive(Clone, Copy)]
+pub(super) enum Owner<'a> {
+    /// A plan, or a key in its plan's place.
+    Plan,
+    /// A route: its limits count apart from a plan's of the same name.
+    Route {
+        /// The route's name.
+        name: &'a str,
+        /// Whether it asks for no key.
+        public: bool,
+    },
+}
+
+pub(super) fn build<'a>(
+    context: &mut Context,
+    list: &[At<raw::Limit>],
+    owner: Owner<'_>,
+    routes: impl Iterator<Item = &'a str> + Clone,
+) -> Vec<Limit> {
+    if let Some(first) = list.get(MAX_LIMITS) {
+        context.error(&first.span, format!("at most {MAX_LIMITS} limits stand together"));
+    }
+    let mut limits: Vec<Limit> = Vec::new();
+    for raw in list {
+        if limits.iter().any(|limit| *limit.name == *raw.value.name.value) {
+            context.error(&raw.value.name.span, format!("limit `{}` stands twice", raw.value.name.value));
+        }
+        limits.extend(one(context, &raw.value, owner, routes.clone()));
+    }
+    limits
+}
+
+fn one<'a>(
+    context: &mut Context,
+    raw: &raw::Limit,
+    owner: Owner<'_>,
+    routes: impl Iterator<Item = &'a str> + Clone,
+) -> Option<Limit> {
+    let valid = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    let name = &raw.name.value;
+    if name.is_empty() || name.len() > 64 || !name.bytes().all(valid) {
+        context.error(&raw.name.span, "a limit's name is 1 to 64 of A-Z a-z 0-9 . _ -");
+    }
+    if raw.requests.value == 0 {
+        context.error(&raw.requests.span, "a limit admits at least 1 request; to shut a key out, disable it");
+    }
+    let window = context.check(&raw.window.span, values::duration(&raw.window.value.0))?;
+    if !(MIN_WINDOW..=MAX_WINDOW).contains(&window) {
+        context.error(&raw.window.span, "a window is from 1ms to 400d");
+    }
+    let algorithm = algorithm(context, raw);
+    let scope = scope(context, raw, owner);
+    let requests = raw.requests.value.max(1);
+    let burst = raw.burst.as_ref().map_or(requests, |burst| burst.value);
+    if let Some(burst) = raw.burst.as_ref().filter(|burst| burst.value == 0) {
+        context.error(&burst.span, "a burst is at least 1");
+    }
+    if let (Some(burst), Algorithm::SlidingWindow) = (&raw.burst, algorithm) {
+        context.error_with(&burst.span, "a sliding window has no burst", "all of `requests` may come at once");
+    }
+    if window.checked_mul(burst.max(1)).is_none_or(|span| span / requests > MAX_WINDOW * 100) {
+        context.error(&raw.window.span, "burst × window ÷ requests is too long to count");
+    }
+    let list = |list: &Option<At<Vec<At<String>>>>| list.as_ref().map(|list| list.value.clone()).unwrap_or_default();
+    let id = match owner {
+        Owner::Plan => NameId::of(name),
+        Owner::Route { name: route, .. } => NameId::of(&format!("{route}/{name}")),
+    };
+    Some(Limit {
+        name: Arc::from(name.as_str()),
+        id,
+        requests,
+        window: window.clamp(Duration::from_millis(1), MAX_WINDOW),
+        burst: burst.max(1),
+        algorithm,
+        scope,
+        routes: context.route_patterns(&list(&raw.routes), routes.clone()),
+        except: context.route_patterns(&list(&raw.except), routes),
+        methods: context.methods(raw.methods.as_ref()),
+    })
+}
+
+fn algorithm(context: &mut Context, raw: &raw::Limit) -> Algorithm {
+    let Some(text) = &raw.algorithm else { return Algorithm::Gcra };
+    match text.value.as_str() {
+        "gcra" => Algorithm::Gcra,
+        "sliding-window" => Algorithm::SlidingWindow,
+        _ => {
+            context.unknown("algorithm", text, ["gcra", "sliding-window"].into_iter());
+            Algorithm::Gcra
+        }
+    }
+}
+
+fn scope(context: &mut Context, raw: &raw::Limit, owner: Owner<'_>) -> Scope {
+    let public = matches!(owner, Owner::Route { public: true, .. });
+    let Some(text) = &raw.scope else {
+        if public {
+            context.error_with(&raw.name.span, "a public route has no key to count by", "set scope = \"address\"");
+        }
+        return Scope::Key;
+    };
+    let scope = match text.value.as_str() {
+        "key" => Scope::Key,
+        "account" => Scope::Account,
+        "key+route" => Scope::KeyRoute,
+        "address" => Scope::Address,
+        _ => {
+            context.unknown("scope", text, ["key", "account", "key+route", "address"].into_iter());
+            return Scope::Address;
+        }
+    };
+    if public && scope != Scope::Address {
+        context.error_with(&text.span, "a public route has no key to count by", "set scope = \"address\"");
+    }
+    scope
+}

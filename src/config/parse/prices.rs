@@ -1,0 +1,169 @@
+//! Prices of routes, and plans that change them.
+
+use std::collections::HashMap;
+
+use http::{HeaderName, HeaderValue};
+
+use super::limits::{self, Owner};
+use super::{Context, Known, named};
+use crate::config::raw::{self, Amount, At, Place};
+use crate::policy::price::{self, Charge, Price, StatusMatch};
+use crate::snapshot::{Plan, Route};
+use crate::types::NameId;
+
+/// Most lines of a price.
+const MAX_CHARGES: usize = 32;
+/// Most requests of a key at once that can be asked for.
+const MAX_CONCURRENCY: u32 = 1_000_000;
+
+/// What a route or a plan says of a price.
+pub(super) struct Said<'a> {
+    pub(super) credits: Option<&'a At<Amount>>,
+    pub(super) hold: Option<&'a At<Amount>>,
+    pub(super) charge: Option<&'a At<Vec<At<raw::Charge>>>>,
+}
+
+/// A price from what is said, on top of what stood before.
+pub(super) fn build(context: &mut Context, said: &Said<'_>, before: &Price) -> Price {
+    if let Some(credits) = said.credits {
+        for other in [said.hold.map(|hold| &hold.span), said.charge.map(|charge| &charge.span)] {
+            if let Some(place) = other {
+                context.error_with(place, "`credits` says hold and charge already", "use one or the other");
+            }
+        }
+        let amount = context.credits(credits).unwrap_or_default();
+        let charge = Charge { status: StatusMatch::Class(2), amount: price::Amount::Fixed(amount) };
+        let charges = if amount.is_zero() { Vec::new() } else { vec![charge] };
+        return Price { hold: amount, charges };
+    }
+    let hold = match said.hold {
+        Some(hold) => context.credits(hold).unwrap_or_default(),
+        None => before.hold,
+    };
+    let charges = match said.charge {
+        Some(charge) => charges(context, charge),
+        None => before.charges.iter().map(|charge| (charge.clone(), None)).collect(),
+    };
+    let place = said.hold.map(|hold| &hold.span).or(said.charge.map(|charge| &charge.span));
+    for (charge, own) in &charges {
+        if let price::Amount::Fixed(amount) = charge.amount
+            && amount > hold
+            && let Some(place) = own.as_ref().or(place)
+        {
+            let message = format!("a charge of {amount} is above its hold of {hold}");
+            context.error_with(place, message, "the hold is the most that a request can cost");
+        }
+    }
+    if let (Some(charge), None, true) = (said.charge, said.hold, before.hold.is_zero()) {
+        if charges.iter().any(|(charge, _)| !matches!(charge.amount, price::Amount::Fixed(_))) {
+            context.error_with(&charge.span, "this price has no hold", "set `hold` to the most that a request can cost");
+        }
+    }
+    Price { hold, charges: charges.into_iter().map(|(charge, _)| charge).collect() }
+}
+
+fn charges(context: &mut Context, list: &At<Vec<At<raw::Charge>>>) -> Vec<(Charge, Option<Place>)> {
+    if list.value.len() > MAX_CHARGES {
+        context.error(&list.span, format!("a price has at most {MAX_CHARGES} lines"));
+    }
+    let mut charges = Vec::new();
+    for raw in &list.value {
+        let status = StatusMatch::parse(&raw.value.status.value);
+        if status.is_none() {
+            context.error(&raw.value.status.span, "a status looks like \"2xx\" or \"404\"");
+        }
+        if let (Some(status), Some((amount, place))) = (status, amount(context, raw)) {
+            charges.push((Charge { status, amount }, Some(place)));
+        }
+    }
+    charges
+}
+
+fn amount(context: &mut Context, raw: &At<raw::Charge>) -> Option<(price::Amount, Place)> {
+    match (&raw.value.credits, &raw.value.from) {
+        (Some(credits), None) => {
+            let amount = context.credits(credits)?;
+            Some((price::Amount::Fixed(amount), credits.span.clone()))
+        }
+        (None, Some(from)) => {
+            let amount = match from.value.split_once(':') {
+                Some(("header", name)) => {
+                    context.header_name(&from.span, name).map(price::Amount::Header)
+                }
+                Some(("json", pointer)) if pointer.starts_with('/') => {
+                    Some(price::Amount::Json(pointer.to_owned()))
+                }
+                _ => {
+                    context.error(&from.span, "a price comes from \"header:NAME\" or \"json:/pointer\"");
+                    None
+                }
+            };
+            amount.map(|amount| (amount, from.span.clone()))
+        }
+        (Some(_), Some(from)) => {
+            context.error(&from.span, "a charge has either `credits` or `from`");
+            None
+        }
+        (None, None) => {
+            context.error_with(&raw.span, "this charge has no amount", "give it `credits` or `from`");
+            None
+        }
+    }
+}
+
+pub(super) fn plans(context: &mut Context, files: &[raw::File], known: &Known) -> HashMap<NameId, Plan> {
+    let mut plans = HashMap::new();
+    for (name, raw) in named(context, files, "plan", |file| &file.plans) {
+        context.file = raw.file;
+        let header = name.value.parse::<crate::types::RouteName>().ok();
+        if header.is_none() {
+            context.error(&name.span, "a plan's name is 1 to 64 of A-Z a-z 0-9 . _ -");
+        }
+        let plan = plan(context, &name.value, &raw.item.value, known);
+        plans.insert(NameId::of(&name.value), plan);
+    }
+    plans
+}
+
+fn plan(context: &mut Context, name: &str, raw: &raw::Plan, known: &Known) -> Plan {
+    context.not_yet("`jobs`", raw.jobs.as_ref());
+    context.not_yet("`refill`", raw.refill.as_ref());
+    if let Some(value) = raw.concurrency.as_ref().filter(|value| !(1..=MAX_CONCURRENCY).contains(&value.value)) {
+        context.error(&value.span, format!("concurrency is from 1 to {MAX_CONCURRENCY}"));
+    }
+    let limits = limits::build(context, &raw.limits, Owner::Plan, known.names());
+    let mut prices = HashMap::new();
+    for (route, price) in &raw.prices {
+        let Some(found) = find_route(&known.routes, &route.value) else {
+            if !context.is_cut("routes") && !known.names.contains(&route.value) {
+                context.unknown("route", route, known.names());
+            }
+            continue;
+        };
+        if found.public {
+            context.error(&route.span, format!("route `{}` is public and charges nothing", route.value));
+        }
+        let raw = &price.value;
+        let said = Said { credits: raw.credits.as_ref(), hold: raw.hold.as_ref(), charge: raw.charge.as_ref() };
+        prices.insert(found.index, std::sync::Arc::new(build(context, &said, &found.price)));
+    }
+    Plan {
+        name: name.to_owned(),
+        header: HeaderValue::try_from(name).ok(),
+        concurrency: raw.concurrency.as_ref().map(|value| value.value),
+        limits,
+        prices,
+    }
+}
+
+fn find_route<'a>(routes: &'a [std::sync::Arc<Route>], name: &str) -> Option<&'a Route> {
+    routes.iter().find(|route| route.name.as_str() == name).map(|route| &**route)
+}
+
+/// Header names in a list.
+pub(super) fn header_list(context: &mut Context, list: &[At<String>]) -> HeaderValue {
+    let names: Vec<HeaderName> =
+        list.iter().filter_map(|item| context.header_name(&item.span, &item.value)).collect();
+    let names: Vec<&str> = names.iter().map(HeaderName::as_str).collect();
+    HeaderValue::try_from(names.join(", ")).unwrap_or(HeaderValue::from_static(""))
+}

@@ -1,0 +1,199 @@
+//! `[server]`, `[admin]`, `[ledger]`, `[auth]`, `[account_info]`, `[response_headers]`, `[log]`.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::HeaderName;
+
+use super::{Context, single};
+use crate::config::raw::{self, At};
+use crate::policy::key::KeySource;
+use crate::snapshot::{LogSettings, Settings};
+
+/// Most worker threads.
+const MAX_THREADS: u32 = 1024;
+/// Most connections that can be asked for.
+const MAX_CONNECTIONS: u32 = 10_000_000;
+/// Bounds of `max_header_size`, in bytes.
+const HEADER_SIZE: (u64, u64) = (1024, 1024 * 1024);
+/// Bounds of `max_body_size`, in bytes.
+pub(super) const BODY_SIZE: (u64, u64) = (0, 1 << 50);
+
+const KIB: u64 = 1024;
+
+pub(super) struct Server {
+    pub(super) settings: Settings,
+    pub(super) keys: KeySource,
+    pub(super) max_body_size: u64,
+}
+
+pub(super) fn build(context: &mut Context, files: &[raw::File]) -> Server {
+    for (file, raw) in files.iter().enumerate() {
+        context.file = file;
+        context.not_yet("[idempotency]", raw.idempotency.as_ref());
+    }
+    let ledger = single(context, files, "ledger", |file| file.ledger.as_ref());
+    let ledger = ledger_path(context, ledger.url.as_ref());
+    let log = single(context, files, "log", |file| file.log.as_ref());
+    let log = log_settings(context, &log);
+    let admin = single(context, files, "admin", |file| file.admin.as_ref());
+    context.not_yet("`open`", admin.open.as_ref());
+    let admin_listen = admin.listen.as_ref().and_then(|listen| address(context, listen));
+    let admin_token = admin.token_sha256.as_ref().and_then(|hash| context.sha256(hash));
+    let auth = single(context, files, "auth", |file| file.auth.as_ref());
+    let keys = key_source(context, &auth);
+    let key_prefix = key_prefix(context, auth.key_prefix.as_ref());
+    let info = single(context, files, "account_info", |file| file.account_info.as_ref());
+    let account_info = account_info(context, info.path.as_ref());
+    let headers = single(context, files, "response_headers", |file| file.response_headers.as_ref());
+    let (ietf_headers, x_ratelimit_headers) = rate_limit_headers(context, headers.rate_limit.as_ref());
+    let server = single(context, files, "server", |file| file.server.as_ref());
+    context.not_yet("[server.tls]", server.tls.as_ref());
+    let seconds = Duration::from_secs;
+    let loopback = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+    let settings = Settings {
+        listen: listen(context, server.listen.as_ref()).unwrap_or_else(|| vec![loopback(8080)]),
+        threads: threads(context, server.threads.as_ref()),
+        max_connections: max_connections(context, server.max_connections.as_ref()),
+        header_timeout: context.duration(server.header_timeout.as_ref(), seconds(10)),
+        idle_timeout: context.duration(server.idle_timeout.as_ref(), seconds(60)),
+        max_header_size: usize::try_from(context.size(server.max_header_size.as_ref(), 32 * KIB, HEADER_SIZE))
+            .unwrap_or(usize::MAX),
+        drain_timeout: context.duration(server.drain_timeout.as_ref(), seconds(30)),
+        merge_slashes: server.merge_slashes.as_ref().is_some_and(|merge| merge.value),
+        trusted_proxies: context.networks(&server.trusted_proxies),
+        admin_listen: admin_listen.unwrap_or_else(|| loopback(8081)),
+        admin_token,
+        ledger,
+        key_prefix,
+        account_info,
+        ietf_headers,
+        x_ratelimit_headers,
+        credit_headers: headers.credits.as_ref().is_none_or(|credits| credits.value),
+        log,
+    };
+    let max_body_size = context.size(server.max_body_size.as_ref(), 100 * KIB * KIB, BODY_SIZE);
+    Server { settings, keys, max_body_size }
+}
+
+fn address(context: &mut Context, text: &At<String>) -> Option<SocketAddr> {
+    let parsed = text.value.parse().map_err(|_| "an address looks like \"127.0.0.1:8080\" or \"[::1]:8080\"");
+    context.check(&text.span, parsed)
+}
+
+fn listen(context: &mut Context, list: Option<&At<Vec<At<String>>>>) -> Option<Vec<SocketAddr>> {
+    let list = list?;
+    if list.value.is_empty() {
+        context.error(&list.span, "at least one address is needed");
+    }
+    let mut addresses = Vec::new();
+    for item in &list.value {
+        if let Some(parsed) = address(context, item) {
+            if parsed.port() != 0 && addresses.contains(&parsed) {
+                context.error(&item.span, "this address stands twice");
+            }
+            addresses.push(parsed);
+        }
+    }
+    Some(addresses)
+}
+
+fn threads(context: &mut Context, value: Option<&At<u32>>) -> usize {
+    let asked = value.map_or(0, |value| value.value);
+    if let Some(value) = value.filter(|value| value.value > MAX_THREADS) {
+        context.error(&value.span, format!("at most {MAX_THREADS} threads"));
+    }
+    match asked {
+        0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        asked => asked as usize,
+    }
+}
+
+fn max_connections(context: &mut Context, value: Option<&At<u32>>) -> usize {
+    let Some(value) = value else { return 65_536 };
+    if value.value == 0 || value.value > MAX_CONNECTIONS {
+        context.error(&value.span, format!("from 1 to {MAX_CONNECTIONS} connections"));
+    }
+    value.value as usize
+}
+
+fn ledger_path(context: &mut Context, url: Option<&At<String>>) -> PathBuf {
+    let default = context.report.files[0].path.parent().map(std::path::Path::to_owned).unwrap_or_default();
+    let Some(url) = url else { return default.join("tollgate.db") };
+    let folder = context.folder();
+    let Some(text) = context.secret(&url.span, &url.value) else { return default };
+    match text.strip_prefix("sqlite:") {
+        Some(path) if !path.is_empty() => return folder.join(path),
+        _ if text.starts_with("postgres") => context.error(&url.span, "a ledger on PostgreSQL is not supported yet"),
+        _ => context.error(&url.span, "a ledger looks like \"sqlite:tollgate.db\""),
+    }
+    default
+}
+
+fn log_settings(context: &mut Context, log: &raw::Log) -> LogSettings {
+    let mut pick = |value: Option<&At<String>>, what: &str, choices: [&str; 2]| match value {
+        None => true,
+        Some(value) => {
+            if !choices.contains(&value.value.as_str()) {
+                context.unknown(what, value, choices.into_iter());
+            }
+            value.value == choices[0]
+        }
+    };
+    let json = pick(log.format.as_ref(), "log format", ["json", "text"]);
+    let standard = pick(log.fields.as_ref(), "set of log fields", ["standard", "minimal"]);
+    let requests = log.requests.as_ref().is_none_or(|requests| requests.value);
+    LogSettings { json, requests, minimal: !standard }
+}
+
+fn key_source(context: &mut Context, auth: &raw::Auth) -> KeySource {
+    let default = HeaderName::from_static("x-api-key");
+    let header = auth.header.as_ref().and_then(|header| {
+        let name = context.header_name(&header.span, &header.value)?;
+        let reserved = ["host", "connection", "content-length", "transfer-encoding", "upgrade", "te", "expect"];
+        if reserved.contains(&name.as_str()) || name.as_str().contains('_') {
+            context.error(&header.span, "this header cannot carry a key");
+        }
+        Some(name)
+    });
+    let refuse_query = match &auth.refuse_query {
+        None => ["api_key", "apikey", "x-api-key"].map(str::to_owned).to_vec(),
+        Some(list) => list.value.iter().map(|name| name.value.to_lowercase()).collect(),
+    };
+    let bearer = auth.bearer.as_ref().is_some_and(|bearer| bearer.value);
+    KeySource { header: header.unwrap_or(default), bearer, refuse_query }
+}
+
+fn key_prefix(context: &mut Context, value: Option<&At<String>>) -> String {
+    let Some(value) = value else { return "ak".to_owned() };
+    let valid = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    if value.value.is_empty() || value.value.len() > 16 || !valid(&value.value) {
+        context.error(&value.span, "a key prefix is 1 to 16 letters and digits");
+    }
+    value.value.clone()
+}
+
+fn account_info(context: &mut Context, path: Option<&At<String>>) -> Option<String> {
+    let Some(path) = path else { return Some("/account/info".to_owned()) };
+    if path.value.is_empty() {
+        return None;
+    }
+    match crate::policy::path::normalise(&path.value, false) {
+        Ok(normal) => Some(normal.as_str().to_owned()),
+        Err(fault) => {
+            context.error(&path.span, fault.to_string());
+            None
+        }
+    }
+}
+
+fn rate_limit_headers(context: &mut Context, list: Option<&At<Vec<At<String>>>>) -> (bool, bool) {
+    let Some(list) = list else { return (true, false) };
+    let known = ["ietf", "x-ratelimit"];
+    for item in list.value.iter().filter(|item| !known.contains(&item.value.as_str())) {
+        context.unknown("family of headers", item, known.into_iter());
+    }
+    let has = |name: &str| list.value.iter().any(|item| item.value == name);
+    (has("ietf"), has("x-ratelimit"))
+}

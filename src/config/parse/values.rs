@@ -1,0 +1,198 @@
+//! Values with a syntax of their own: durations, sizes, credits, secrets, headers.
+
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, Method};
+use ipnet::IpNet;
+
+use super::Context;
+use crate::config::raw::{self, Amount, At, Place};
+use crate::policy::route::{Methods, glob_matches};
+use crate::types::{Credits, KeyHash};
+
+/// Reads `"250ms"`, `"10s"`, `"5m"`, `"24h"`, `"90d"`.
+///
+/// # Errors
+/// Says what a duration looks like.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let error = || "a duration looks like \"250ms\", \"10s\", \"5m\", \"24h\" or \"90d\"".to_owned();
+    let at = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(error)?;
+    let number: u64 = text[..at].parse().map_err(|_| error())?;
+    let millis = match &text[at..] {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err(error()),
+    };
+    number.checked_mul(millis).map(Duration::from_millis).ok_or_else(|| "this duration is too long".to_owned())
+}
+
+/// Reads `"512B"`, `"32KiB"`, `"100MiB"`, `"1GiB"`.
+pub(super) fn size(text: &str) -> Result<u64, String> {
+    let error = || "a size looks like \"512B\", \"32KiB\", \"100MiB\" or \"1GiB\"".to_owned();
+    let at = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(error)?;
+    let number: u64 = text[..at].parse().map_err(|_| error())?;
+    let factor = match &text[at..] {
+        "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return Err(error()),
+    };
+    number.checked_mul(factor).ok_or_else(|| "this size is too large".to_owned())
+}
+
+impl Context {
+    /// A duration that is not zero, or the default.
+    pub(super) fn duration(&mut self, value: Option<&At<raw::Duration>>, default: Duration) -> Duration {
+        let Some(value) = value else { return default };
+        let parsed = self.check(&value.span, duration(&value.value.0));
+        if parsed.is_some_and(|parsed| parsed.is_zero()) {
+            self.error(&value.span, "this duration must not be zero");
+        }
+        parsed.unwrap_or(default)
+    }
+
+    /// A size between two bounds, or the default.
+    pub(super) fn size(&mut self, value: Option<&At<raw::Size>>, default: u64, (least, most): (u64, u64)) -> u64 {
+        let Some(value) = value else { return default };
+        let parsed = self.check(&value.span, size(&value.value.0));
+        if parsed.is_some_and(|parsed| parsed < least || parsed > most) {
+            self.error(&value.span, format!("this size must be from {least} to {most} bytes"));
+        }
+        parsed.unwrap_or(default)
+    }
+
+    /// Credits that are not negative; decimals are read from the file's own text.
+    pub(super) fn credits(&mut self, value: &At<Amount>) -> Option<Credits> {
+        let text = match &value.value {
+            Amount::Whole(whole) => whole.to_string(),
+            Amount::Decimal => self.text(&value.span).replace('_', ""),
+            Amount::Text(text) => text.clone(),
+        };
+        let text = text.strip_prefix('+').unwrap_or(&text);
+        let parsed = Credits::from_json_number(text).map_err(|error| format!("this amount {error}"));
+        let credits = self.check(&value.span, parsed)?;
+        if credits.is_negative() {
+            self.error(&value.span, "an amount of credits is not negative");
+            return None;
+        }
+        Some(credits)
+    }
+
+    /// A value that may stand in the environment or in a file. What was read is never shown.
+    pub(super) fn secret(&mut self, place: &Place, text: &str) -> Option<String> {
+        if let Some(name) = text.strip_prefix("env:") {
+            let found = std::env::var(name).map_err(|_| format!("the environment has no variable {name}"));
+            return self.check(place, found);
+        }
+        if let Some(path) = text.strip_prefix("file:") {
+            let path = self.folder().join(path);
+            let read = std::fs::read_to_string(&path)
+                .map_err(|error| format!("{} cannot be read: {error}", path.display()));
+            return self.check(place, read).map(|text| text.trim_end().to_owned());
+        }
+        Some(text.to_owned())
+    }
+
+    /// 64 hex digits; anything else, a raw key above all, is refused and not repeated.
+    pub(super) fn sha256(&mut self, value: &At<raw::Sha256>) -> Option<KeyHash> {
+        let text = self.secret(&value.span, &value.value.0)?;
+        let parsed = text.parse().ok();
+        if parsed.is_none() {
+            self.error_with(
+                &value.span,
+                "this is not a SHA-256 (64 hex digits)",
+                "`tollgate key hash` reads a key and prints its SHA-256; a raw key never belongs in a file",
+            );
+        }
+        parsed
+    }
+
+    pub(super) fn header_name(&mut self, place: &Place, text: &str) -> Option<HeaderName> {
+        let name = HeaderName::try_from(text).map_err(|_| format!("`{text}` is no header name"));
+        self.check(place, name)
+    }
+
+    /// A header value, possibly secret: the message does not repeat it.
+    pub(super) fn header_value(&mut self, place: &Place, text: &str) -> Option<HeaderValue> {
+        let value = HeaderValue::try_from(text).map_err(|_| "this cannot be a header's value");
+        self.check(place, value)
+    }
+
+    pub(super) fn networks(&mut self, list: &[At<String>]) -> Vec<IpNet> {
+        let parse = |text: &str| {
+            let address = || text.parse::<std::net::IpAddr>().map(IpNet::from).ok();
+            text.parse::<IpNet>().ok().or_else(address).map(|net| net.trunc())
+        };
+        list.iter()
+            .filter_map(|item| {
+                let net = parse(&item.value);
+                if net.is_none() {
+                    self.error(&item.span, "a network looks like \"203.0.113.0/24\", \"2001:db8::/32\" or an address");
+                }
+                net
+            })
+            .collect()
+    }
+
+    pub(super) fn methods(&mut self, list: Option<&At<Vec<At<String>>>>) -> Methods {
+        let Some(list) = list else { return Methods::All };
+        if list.value.is_empty() {
+            self.error(&list.span, "an empty list takes no request; leave the setting out for all methods");
+        }
+        let mut methods: Vec<Method> = Vec::new();
+        for item in &list.value {
+            match Method::from_bytes(item.value.as_bytes()) {
+                Ok(method) if item.value == item.value.to_ascii_uppercase() && method != Method::CONNECT => {
+                    if methods.contains(&method) {
+                        self.error(&item.span, format!("{method} stands twice"));
+                    }
+                    methods.push(method);
+                }
+                _ => {
+                    let help = "methods are in capitals: GET, POST, PUT, PATCH, DELETE, …";
+                    self.error_with(&item.span, format!("`{}` is no method that is forwarded", item.value), help);
+                }
+            }
+        }
+        Methods::Only(methods)
+    }
+
+    /// Patterns that must each match one of the routes.
+    pub(super) fn route_patterns<'a>(
+        &mut self,
+        list: &[At<String>],
+        names: impl Iterator<Item = &'a str> + Clone,
+    ) -> Vec<String> {
+        for item in list {
+            let matches = names.clone().any(|name| glob_matches(&item.value, name));
+            if !matches && !self.is_cut("routes") {
+                let help = crate::config::source::suggest(&item.value, names.clone());
+                let message = format!("`{}` matches no route", item.value);
+                self.add(crate::config::Severity::Error, &item.span, message, help);
+            }
+        }
+        list.iter().map(|item| item.value.clone()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_and_sizes_have_units() {
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(duration("24h"), Ok(Duration::from_secs(86_400)));
+        assert_eq!(size("32KiB"), Ok(32_768));
+        for wrong in ["", "10", "s", "1.5s", "-1s", "10 s", "10S", "99999999999999999999s", "18446744073709551615d"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+        for wrong in ["", "10", "10KB", "1.5MiB", "18446744073709551615GiB"] {
+            assert!(size(wrong).is_err(), "{wrong}");
+        }
+    }
+}

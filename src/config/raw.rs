@@ -1,0 +1,536 @@
+//! The configuration as it is written: the only file that mirrors TOML.
+//!
+//! Nothing here is checked beyond its shape; every value keeps the place it came from, so that
+//! [`super::parse`] can point at it. The JSON Schema for editors comes from these types.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, IgnoredAny, Visitor};
+use toml::Spanned;
+
+/// A value and its place in the file.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct At<T> {
+    /// The value.
+    pub value: T,
+    /// Its bytes in the file.
+    pub span: Place,
+}
+
+/// A range of bytes, without a say in comparisons of what stands there.
+#[derive(Clone, Debug, Default)]
+pub struct Place(pub Range<usize>);
+
+impl PartialEq for Place {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+impl Eq for Place {}
+impl PartialOrd for Place {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Place {
+    fn cmp(&self, _: &Self) -> std::cmp::Ordering {
+        std::cmp::Ordering::Equal
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for At<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let spanned = Spanned::<T>::deserialize(deserializer)?;
+        let span = Place(spanned.span());
+        Ok(Self { value: spanned.into_inner(), span })
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for At<T> {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        T::schema_name()
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        T::json_schema(generator)
+    }
+    fn inline_schema() -> bool {
+        T::inline_schema()
+    }
+}
+
+/// A value with a syntax of its own inside a string.
+macro_rules! text_type {
+    ($(#[$doc:meta])* $name:ident, $schema:tt) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub String);
+
+        impl JsonSchema for $name {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!($schema)
+            }
+            fn inline_schema() -> bool {
+                true
+            }
+        }
+    };
+}
+
+text_type!(
+    /// A length of time: `"250ms"`, `"10s"`, `"5m"`, `"24h"`, `"90d"`.
+    Duration,
+    { "type": "string", "pattern": "^[0-9]+(ms|s|m|h|d)$", "examples": ["10s", "24h"] }
+);
+text_type!(
+    /// A number of bytes: `"512B"`, `"32KiB"`, `"100MiB"`, `"1GiB"`.
+    Size,
+    { "type": "string", "pattern": "^[0-9]+(B|KiB|MiB|GiB)$", "examples": ["32KiB"] }
+);
+text_type!(
+    /// 64 hexadecimal digits.
+    Sha256,
+    { "type": "string", "pattern": "^([0-9a-fA-F]{64}|env:.+|file:.+)$" }
+);
+
+/// Credits: an integer, a decimal or a string, with at most six decimals. Decimals are read from
+/// the file's own text, never as a float.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Amount {
+    /// `8500`
+    Whole(i64),
+    /// `0.25`: read from the text at the value's place.
+    Decimal,
+    /// `"0.25"`
+    Text(String),
+}
+
+impl<'de> Deserialize<'de> for Amount {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AmountVisitor;
+        impl Visitor<'_> for AmountVisitor {
+            type Value = Amount;
+            fn expecting(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                out.write_str("credits (a number or a string)")
+            }
+            fn visit_i64<E: Error>(self, value: i64) -> Result<Amount, E> {
+                Ok(Amount::Whole(value))
+            }
+            fn visit_f64<E: Error>(self, _: f64) -> Result<Amount, E> {
+                Ok(Amount::Decimal)
+            }
+            fn visit_str<E: Error>(self, value: &str) -> Result<Amount, E> {
+                Ok(Amount::Text(value.to_owned()))
+            }
+        }
+        deserializer.deserialize_any(AmountVisitor)
+    }
+}
+
+impl JsonSchema for Amount {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Credits".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": ["integer", "number", "string"], "examples": [8500, 0.25, "0.25"] })
+    }
+    fn inline_schema() -> bool {
+        true
+    }
+}
+
+/// A setting whose time has not come: accepted by the parser, refused with "not supported yet".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Later;
+
+impl<'de> Deserialize<'de> for Later {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        IgnoredAny::deserialize(deserializer).map(|_| Self)
+    }
+}
+
+impl JsonSchema for Later {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "NotSupportedYet".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "not": {}, "description": "not supported yet" })
+    }
+}
+
+type Named<T> = BTreeMap<At<String>, At<T>>;
+type Maybe<T> = Option<At<T>>;
+
+/// A Tollgate configuration file.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct File {
+    /// More files to take in, relative to this one: `["accounts.d/*.toml"]`.
+    pub include: Vec<At<String>>,
+    /// Where and how clients are served.
+    pub server: Maybe<Server>,
+    /// Where operators are served.
+    pub admin: Maybe<Admin>,
+    /// Where the books are kept.
+    pub ledger: Maybe<Ledger>,
+    /// How requests carry their key.
+    pub auth: Maybe<Auth>,
+    /// The endpoint that tells a customer their balance.
+    pub account_info: Maybe<AccountInfo>,
+    /// How refusals are worded.
+    pub errors: Maybe<Errors>,
+    /// What answers say about limits and credits.
+    pub response_headers: Maybe<ResponseHeaders>,
+    /// What is logged.
+    pub log: Maybe<Log>,
+    /// The servers that requests are forwarded to.
+    pub upstreams: Named<Upstream>,
+    /// The endpoints of the API.
+    pub routes: Vec<At<Route>>,
+    /// Bundles of limits and prices that accounts are on.
+    pub plans: Named<Plan>,
+    /// Customers.
+    pub accounts: Named<Account>,
+    /// Wordings of refusals, by reason.
+    pub dialects: Named<BTreeMap<At<String>, At<Template>>>,
+    /// Not supported yet.
+    pub idempotency: Maybe<Later>,
+}
+
+/// Where and how clients are served.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Server {
+    /// Addresses; port 0 picks a free one.
+    pub listen: Maybe<Vec<At<String>>>,
+    /// Worker threads; 0 for one per CPU.
+    pub threads: Maybe<u32>,
+    /// Most connections at once.
+    pub max_connections: Maybe<u32>,
+    /// From accept to the end of the first head.
+    pub header_timeout: Maybe<Duration>,
+    /// Between requests of a connection.
+    pub idle_timeout: Maybe<Duration>,
+    /// Largest request head.
+    pub max_header_size: Maybe<Size>,
+    /// Largest request body.
+    pub max_body_size: Maybe<Size>,
+    /// How long requests in flight may take after a stop was asked for.
+    pub drain_timeout: Maybe<Duration>,
+    /// Drop empty path segments instead of refusing them.
+    pub merge_slashes: Maybe<bool>,
+    /// Networks whose X-Forwarded-For and X-Request-Id are believed.
+    pub trusted_proxies: Vec<At<String>>,
+    /// Not supported yet.
+    pub tls: Maybe<Later>,
+}
+
+/// Where operators are served.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Admin {
+    /// Address; port 0 picks a free one.
+    pub listen: Maybe<String>,
+    /// SHA-256 of the admin token.
+    pub token_sha256: Maybe<Sha256>,
+    /// Not supported yet.
+    pub open: Maybe<Later>,
+}
+
+/// Where the books are kept.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Ledger {
+    /// `sqlite:FILE`, relative to the configuration file.
+    pub url: Maybe<String>,
+}
+
+/// How requests carry their key.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Auth {
+    /// The header that carries the key.
+    pub header: Maybe<String>,
+    /// Also take `Authorization: Bearer <key>`.
+    pub bearer: Maybe<bool>,
+    /// Prefix of keys that Tollgate makes.
+    pub key_prefix: Maybe<String>,
+    /// Query parameters that refuse a request.
+    pub refuse_query: Maybe<Vec<At<String>>>,
+}
+
+/// The endpoint that tells a customer their balance.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AccountInfo {
+    /// Its path; an empty one switches it off.
+    pub path: Maybe<String>,
+}
+
+/// How refusals are worded.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Errors {
+    /// `problem`, `apione`, `enrow` or the name of a `[dialects.NAME]`.
+    pub dialect: Maybe<String>,
+}
+
+/// What answers say about limits and credits.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ResponseHeaders {
+    /// Any of `ietf` and `x-ratelimit`.
+    pub rate_limit: Maybe<Vec<At<String>>>,
+    /// `x-credits-used` and `x-credits-remaining`.
+    pub credits: Maybe<bool>,
+}
+
+/// What is logged.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// `json` or `text`.
+    pub format: Maybe<String>,
+    /// One line per request.
+    pub requests: Maybe<bool>,
+    /// `standard` or `minimal`.
+    pub fields: Maybe<String>,
+}
+
+/// Servers that requests are forwarded to.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Upstream {
+    /// `http://host:port`; one server.
+    pub servers: At<Vec<At<String>>>,
+    /// How long a connection may take.
+    #[serde(default)]
+    pub connect_timeout: Maybe<Duration>,
+    /// How long the answer's head may take.
+    #[serde(default)]
+    pub response_timeout: Maybe<Duration>,
+    /// The Host sent upstream: `client`, `upstream` or a name.
+    #[serde(default)]
+    pub host: Maybe<String>,
+    /// The operator's own headers for the upstream.
+    #[serde(default)]
+    pub set_headers: Named<String>,
+}
+
+/// One endpoint of the API.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// What prices and scopes refer to.
+    pub name: At<String>,
+    /// `{name}` matches one segment, a last `{*rest}` what is left.
+    pub path: At<String>,
+    /// Default: all.
+    #[serde(default)]
+    pub methods: Maybe<Vec<At<String>>>,
+    /// Default: any.
+    #[serde(default)]
+    pub host: Maybe<String>,
+    /// The name of an `[upstreams.NAME]`.
+    pub upstream: At<String>,
+    /// Asks for no key and charges nothing; its limits have scope = "address".
+    #[serde(default)]
+    pub public: Maybe<bool>,
+    /// Default: `[errors] dialect`.
+    #[serde(default)]
+    pub dialect: Maybe<String>,
+    /// Short for: hold this, charge it on 2xx, nothing else.
+    #[serde(default)]
+    pub credits: Maybe<Amount>,
+    /// The most a request can cost.
+    #[serde(default)]
+    pub hold: Maybe<Amount>,
+    /// First match wins; no match charges nothing.
+    #[serde(default)]
+    pub charge: Maybe<Vec<At<Charge>>>,
+    /// Limits of this route alone.
+    #[serde(default)]
+    pub limits: Vec<At<Limit>>,
+    /// Taken off the path before it goes upstream.
+    #[serde(default)]
+    pub strip_prefix: Maybe<String>,
+    /// Besides the upstream's.
+    #[serde(default)]
+    pub set_headers: Named<String>,
+    /// In place of the upstream's.
+    #[serde(default)]
+    pub response_timeout: Maybe<Duration>,
+    /// In place of the server's.
+    #[serde(default)]
+    pub max_body_size: Maybe<Size>,
+    /// Take paths with `%2F`.
+    #[serde(default)]
+    pub encoded_slashes: Maybe<bool>,
+    /// What pages of other origins may do.
+    #[serde(default)]
+    pub cors: Maybe<Cors>,
+}
+
+/// One line of a price.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Charge {
+    /// `"2xx"` or `"404"`.
+    pub status: At<String>,
+    /// A fixed amount.
+    #[serde(default)]
+    pub credits: Maybe<Amount>,
+    /// `"header:NAME"` or `"json:/pointer"`.
+    #[serde(default)]
+    pub from: Maybe<String>,
+}
+
+/// What pages of other origins may do.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Cors {
+    /// `["*"]` or a list of origins.
+    pub origins: At<Vec<At<String>>>,
+    /// Default: the route's.
+    #[serde(default)]
+    pub methods: Maybe<Vec<At<String>>>,
+    /// Default: the key's header and content-type.
+    #[serde(default)]
+    pub headers: Maybe<Vec<At<String>>>,
+    /// Headers of the answer that pages may read.
+    #[serde(default)]
+    pub expose: Maybe<Vec<At<String>>>,
+    /// Whether cookies may be sent along.
+    #[serde(default)]
+    pub credentials: Maybe<bool>,
+    /// How long a browser may keep a preflight's answer.
+    #[serde(default)]
+    pub max_age: Maybe<Duration>,
+}
+
+/// A limit.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Limit {
+    /// Stands in headers and keeps its count across reloads.
+    pub name: At<String>,
+    /// Requests per window.
+    pub requests: At<u32>,
+    /// The window's length.
+    pub window: At<Duration>,
+    /// How many may come at once; default: `requests`. For `gcra` only.
+    #[serde(default)]
+    pub burst: Maybe<u32>,
+    /// `gcra` (the default) or `sliding-window`.
+    #[serde(default)]
+    pub algorithm: Maybe<String>,
+    /// `key` (the default), `account`, `key+route` or `address`.
+    #[serde(default)]
+    pub scope: Maybe<String>,
+    /// Route names it is narrowed to.
+    #[serde(default)]
+    pub routes: Maybe<Vec<At<String>>>,
+    /// Route names it leaves out.
+    #[serde(default)]
+    pub except: Maybe<Vec<At<String>>>,
+    /// Methods it is narrowed to.
+    #[serde(default)]
+    pub methods: Maybe<Vec<At<String>>>,
+}
+
+/// A bundle of limits and prices.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Plan {
+    /// Requests of one key in flight.
+    pub concurrency: Maybe<u32>,
+    /// Limits of the accounts on this plan.
+    pub limits: Vec<At<Limit>>,
+    /// Prices of single routes, in place of the route's own.
+    pub prices: Named<PlanPrice>,
+    /// Not supported yet.
+    pub jobs: Maybe<Later>,
+    /// Not supported yet.
+    pub refill: Maybe<Later>,
+}
+
+/// What a plan changes of a route's price.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct PlanPrice {
+    /// Short for: hold this, charge it on 2xx, nothing else.
+    pub credits: Maybe<Amount>,
+    /// The most a request can cost.
+    pub hold: Maybe<Amount>,
+    /// First match wins; no match charges nothing.
+    pub charge: Maybe<Vec<At<Charge>>>,
+}
+
+/// A customer.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Account {
+    /// The name of a `[plans.NAME]`; without one there are no limits.
+    pub plan: Maybe<String>,
+    /// Granted once, when the ledger first sees the account.
+    pub credits: Maybe<Amount>,
+    /// Where the customer wants to be told.
+    pub webhooks: Vec<At<String>>,
+    /// The account's keys.
+    pub keys: Vec<At<Key>>,
+}
+
+/// A key, by its hash.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Key {
+    /// What people call it.
+    pub label: At<String>,
+    /// `tollgate key hash` prints it.
+    pub sha256: At<Sha256>,
+    /// Route names, `*` matches any characters; default: every route.
+    #[serde(default)]
+    pub scopes: Maybe<Vec<At<String>>>,
+    /// From when on it no longer works: a TOML date-time, or a date.
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    pub expires: Maybe<toml::value::Datetime>,
+    /// Networks it may come from.
+    #[serde(default)]
+    pub allow_from: Maybe<Vec<At<String>>>,
+    /// In place of the plan's.
+    #[serde(default)]
+    pub limits: Option<Vec<At<Limit>>>,
+}
+
+/// How one reason is worded.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Template {
+    /// The answer's status.
+    pub status: Maybe<u16>,
+    /// What `{code}` stands for; default: the reason.
+    pub code: Maybe<String>,
+    /// What `{message}` stands for; default: Tollgate's sentence.
+    pub message: Maybe<String>,
+    /// Default: `application/json`.
+    pub content_type: Maybe<String>,
+    /// With `{status}`, `{title}`, `{code}`, `{message}`, `{request_id}`, `{retry_after}`.
+    pub body: Maybe<String>,
+}
+
+/// The JSON Schema of a configuration file.
+#[must_use]
+pub fn schema() -> serde_json::Value {
+    let mut schema = schemars::schema_for!(File).to_value();
+    if let Some(object) = schema.as_object_mut() {
+        object.insert("title".to_owned(), "Tollgate configuration".into());
+    }
+    schema
+}

@@ -1,0 +1,65 @@
+//! Tells when a configuration changed on disk.
+//!
+//! Looks rather than listens: names and stamps of every file, a few times a second. That sees
+//! what watchers of files miss: a rename over the file, a swapped symlink, a folder made anew, a
+//! container's mount, and a new file that matches an `include`.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::Watched;
+
+/// How often the files are looked at. A look costs some microseconds a file.
+pub const EVERY: Duration = Duration::from_millis(200);
+
+/// What a look at the files found.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Look(Vec<(PathBuf, Option<Stamp>)>);
+
+/// Changes whenever a file's content may have: an inode's change time cannot be set back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    length: u64,
+    changed: (i64, i64),
+    modified: (i64, i64),
+}
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    let data = std::fs::metadata(path).ok()?; // through symlinks, to what would be read
+    Some(Stamp {
+        device: data.dev(),
+        inode: data.ino(),
+        length: data.len(),
+        changed: (data.ctime(), data.ctime_nsec()),
+        modified: (data.mtime(), data.mtime_nsec()),
+    })
+}
+
+impl Look {
+    /// Looks at the main file and at everything it included.
+    #[must_use]
+    pub fn at(main: &Path, watched: &Watched) -> Self {
+        let mut paths = vec![main.to_owned()];
+        paths.extend(watched.files.iter().cloned());
+        for pattern in &watched.patterns {
+            paths.extend(glob::glob(pattern).into_iter().flatten().filter_map(Result::ok));
+        }
+        paths.sort();
+        paths.dedup();
+        Self(paths.into_iter().map(|path| (path.clone(), stamp(&path))).collect())
+    }
+
+    /// Whether the clock that stamps files may not have moved on since a file was last changed:
+    /// then another change could carry the same stamp, and the content has to be compared.
+    #[must_use]
+    pub fn is_fresh(&self, now_ms: i64) -> bool {
+        const TICK: i64 = 100;
+        let recent = |stamp: &Stamp| {
+            now_ms.saturating_sub(stamp.changed.0.saturating_mul(1000) + stamp.changed.1 / 1_000_000) < TICK
+        };
+        self.0.iter().any(|(_, stamp)| stamp.as_ref().is_some_and(recent))
+    }
+}

@@ -1,0 +1,189 @@
+//! What is wrong with a configuration, and where: for people, and as JSON.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::PathBuf;
+
+use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+use serde::Serialize;
+
+use super::mask::{mask, mask_line};
+
+/// A file that was read.
+#[derive(Clone, Debug)]
+pub struct SourceFile {
+    /// As it was named.
+    pub path: PathBuf,
+    /// Its content.
+    pub text: String,
+}
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// The file is refused.
+    Error,
+    /// The file is taken; the operator should look.
+    Warning,
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// How bad it is.
+    pub severity: Severity,
+    /// Index of the file, where there is one.
+    pub file: Option<usize>,
+    /// Bytes of the file.
+    pub span: Range<usize>,
+    /// What is wrong.
+    pub message: String,
+    /// What to do.
+    pub help: Option<String>,
+}
+
+/// Everything that is wrong with a configuration. Never holds a raw key or a hash: what is
+/// quoted of a file is masked.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// The files that problems point into.
+    pub files: Vec<SourceFile>,
+    problems: Vec<Problem>,
+}
+
+/// A problem as JSON: lines and columns count from 1, columns in characters.
+#[derive(Debug, Serialize)]
+pub struct ProblemJson {
+    severity: Severity,
+    file: Option<String>,
+    line: Option<usize>,
+    column: Option<usize>,
+    message: String,
+    help: Option<String>,
+}
+
+impl Report {
+    /// A report about no file in particular.
+    #[must_use]
+    pub fn of(message: String) -> Self {
+        let mut report = Self::default();
+        report.problems.push(Problem { severity: Severity::Error, file: None, span: 0..0, message, help: None });
+        report
+    }
+
+    /// Adds a problem. Two at the same place with the same message are one.
+    pub fn add(&mut self, problem: Problem) {
+        if !self.problems.contains(&problem) {
+            self.problems.push(problem);
+        }
+    }
+
+    /// All problems, in the order of the files and the lines.
+    pub fn problems(&self) -> impl Iterator<Item = &Problem> {
+        let mut sorted: Vec<&Problem> = self.problems.iter().collect();
+        sorted.sort_by_key(|problem| (problem.file, problem.span.start));
+        sorted.into_iter()
+    }
+
+    /// How many of them refuse the file.
+    #[must_use]
+    pub fn errors(&self) -> usize {
+        self.problems.iter().filter(|problem| problem.severity == Severity::Error).count()
+    }
+
+    /// Whether a problem that refuses the file stands on the same line.
+    #[must_use]
+    pub fn has_error_on_line(&self, file: usize, at: usize) -> bool {
+        let line = |at| self.position(file, at).map(|(line, _)| line);
+        self.problems.iter().any(|problem| {
+            problem.severity == Severity::Error
+                && problem.file == Some(file)
+                && line(problem.span.start) == line(at)
+        })
+    }
+
+    /// Line and column of a byte, from 1.
+    fn position(&self, file: usize, at: usize) -> Option<(usize, usize)> {
+        let text = &self.files.get(file)?.text;
+        let before = text.get(..at.min(text.len()))?;
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        let line = before.matches('\n').count() + 1;
+        Some((line, before[line_start..].chars().count() + 1))
+    }
+
+    /// All problems as JSON.
+    #[must_use]
+    pub fn to_json(&self) -> Vec<ProblemJson> {
+        let json = |problem: &Problem| {
+            let place = problem.file.and_then(|file| self.position(file, problem.span.start));
+            let path = problem.file.and_then(|file| self.files.get(file));
+            ProblemJson {
+                severity: problem.severity,
+                file: path.map(|file| file.path.display().to_string()),
+                line: place.map(|(line, _)| line),
+                column: place.map(|(_, column)| column),
+                message: mask(&problem.message),
+                help: problem.help.as_deref().map(mask),
+            }
+        };
+        self.problems().map(json).collect()
+    }
+
+    fn render(&self, problem: &Problem) -> String {
+        let level = match problem.severity {
+            Severity::Error => Level::ERROR,
+            Severity::Warning => Level::WARNING,
+        };
+        let message = mask(&problem.message);
+        let mut group = level.primary_title(&message).elements(std::iter::empty::<annotate_snippets::Padding>());
+        let quoted = problem.file.and_then(|file| self.quote(file, &problem.span));
+        if let Some(quoted) = &quoted {
+            let snippet = Snippet::source(&quoted.text)
+                .line_start(quoted.line)
+                .path(&quoted.path)
+                .annotation(AnnotationKind::Primary.span(quoted.span.clone()));
+            group = group.element(snippet);
+        }
+        let help = problem.help.as_deref().map(mask);
+        if let Some(help) = &help {
+            group = group.element(Level::HELP.message(help));
+        }
+        Renderer::plain().render(&[group])
+    }
+
+    /// The line of a place, masked, with the span moved along.
+    fn quote(&self, file: usize, span: &Range<usize>) -> Option<Quoted> {
+        let source = self.files.get(file)?;
+        let start = span.start.min(source.text.len());
+        let line_start = source.text.get(..start)?.rfind('\n').map_or(0, |newline| newline + 1);
+        let rest = source.text.get(line_start..)?;
+        let line = &rest[..rest.find('\n').unwrap_or(rest.len())];
+        let within = start - line_start..span.end.clamp(start, line_start + line.len()) - line_start;
+        let (text, span) = mask_line(line, within);
+        let (line, _) = self.position(file, start)?;
+        Some(Quoted { path: source.path.display().to_string(), text, line, span })
+    }
+}
+
+struct Quoted {
+    path: String,
+    text: String,
+    line: usize,
+    span: Range<usize>,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for problem in self.problems() {
+            writeln!(out, "{}\n", self.render(problem))?;
+        }
+        match self.errors() {
+            0 => Ok(()),
+            1 => write!(out, "1 error"),
+            errors => write!(out, "{errors} errors"),
+        }
+    }
+}
+
+impl std::error::Error for Report {}

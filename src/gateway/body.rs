@@ -1,0 +1,113 @@
+//! A client's body on its way to the upstream: counted, bounded, watched.
+
+use std::cell::Cell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::connection::Connection;
+use crate::clock::Clock;
+use crate::policy::reject::{Reason, Refusal};
+use crate::types::Moment;
+
+/// What the gateway sees of a body that hyper reads for it.
+#[derive(Debug)]
+pub(super) struct Progress {
+    /// When the upstream side last got something, or began to wait for the answer.
+    pub(super) last: Cell<Moment>,
+    /// The body outgrew its bound.
+    pub(super) too_large: Cell<bool>,
+    /// The client broke off.
+    pub(super) cut: Cell<bool>,
+}
+
+/// A request's body. Ends with an error where it outgrows its bound, which cuts the upstream.
+#[derive(Debug)]
+pub(super) struct Inbound {
+    inner: Incoming,
+    left: u64,
+    progress: Rc<Progress>,
+    connection: Arc<Connection>,
+    clock: Clock,
+}
+
+/// Why a body ended early.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+pub(super) enum Cut {
+    #[error("the body outgrew its bound")]
+    TooLarge,
+    #[error("the client broke off")]
+    Client,
+}
+
+impl Inbound {
+    /// Wraps a body of at most `most` bytes.
+    ///
+    /// # Errors
+    /// [`Reason::BodyTooLarge`] where it announces more.
+    pub(super) fn new(
+        inner: Incoming,
+        most: u64,
+        connection: &Arc<Connection>,
+        clock: &Clock,
+    ) -> Result<(Self, Rc<Progress>), Refusal> {
+        if inner.size_hint().lower() > most {
+            return Err(Reason::BodyTooLarge.into());
+        }
+        let progress = Rc::new(Progress {
+            last: Cell::new(clock.now()),
+            too_large: Cell::new(false),
+            cut: Cell::new(false),
+        });
+        let (connection, clock) = (Arc::clone(connection), clock.clone());
+        Ok((Self { inner, left: most, progress: Rc::clone(&progress), connection, clock }, progress))
+    }
+}
+
+impl Body for Inbound {
+    type Data = Bytes;
+    type Error = Cut;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        let polled = Pin::new(&mut self.inner).poll_frame(context);
+        if polled.is_pending() {
+            self.connection.waits_for_body(self.clock.now());
+        }
+        let frame = ready!(polled);
+        self.connection.got_body();
+        self.progress.last.set(self.clock.now());
+        Poll::Ready(match frame {
+            None => None,
+            Some(Err(_)) => {
+                self.progress.cut.set(true);
+                Some(Err(Cut::Client))
+            }
+            Some(Ok(frame)) => {
+                let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+                match self.left.checked_sub(length) {
+                    Some(left) => {
+                        self.left = left;
+                        Some(Ok(frame))
+                    }
+                    None => {
+                        self.progress.too_large.set(true);
+                        Some(Err(Cut::TooLarge))
+                    }
+                }
+            }
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}

@@ -1,0 +1,357 @@
+//! One request, top to bottom.
+//!
+//! [`handle`] owns the id, the record and every way out. [`serve`] is the contract's table: a
+//! line per step, each refusal's reason beside its line.
+
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use http::header::{HeaderMap, HeaderName, HeaderValue, ORIGIN};
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{Method, Request, Response, StatusCode, Uri};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+
+use super::Gate;
+use super::body::{Inbound, Progress};
+use super::connection::Connection;
+use super::exchange::Exchange;
+use super::limits::Ask;
+use super::meter::{Metered, Outbound, Owed};
+use super::record::Record;
+use super::respond;
+use super::target::{self, Target};
+use super::tunnel::Tunnel;
+use crate::directory::Key;
+use crate::ledger::{Hold, HoldError};
+use crate::policy::cors;
+use crate::policy::forward::{self, Facts, HostHeader, Identity};
+use crate::policy::price::Price;
+use crate::policy::reject::{Dialect, Reason, Refusal};
+use crate::policy::route::{Found, Methods};
+use crate::snapshot::{Plan, Route, Snapshot};
+use crate::types::{Credits, KeyHash};
+
+/// Longest request id that is taken over from a trusted proxy.
+const MAX_FOREIGN_ID: usize = 128;
+
+/// What the way out needs to know of a request, wherever that way begins.
+struct Visit {
+    record: Rc<Record>,
+    id: HeaderValue,
+    dialect: Arc<Dialect>,
+    /// What limits and CORS add to the answer, refusals too.
+    headers: Vec<(HeaderName, HeaderValue)>,
+    /// Who pays, once that is known: their balance stands in the answer.
+    payer: Option<Arc<Key>>,
+    charged: Option<Credits>,
+}
+
+/// Serves one request: never fails, always answers, always logs.
+pub(super) async fn handle(gate: Rc<Gate>, connection: Arc<Connection>, request: Request<Incoming>) -> Response<Outbound> {
+    gate.stats.requests.fetch_add(1, Ordering::Relaxed);
+    let view = gate.view.load();
+    let record = Record::new(gate.next_id(), &gate.clock);
+    record.log_as(view.settings.log);
+    let mut visit = Visit {
+        id: request_id(&record, &connection, request.headers(), &view),
+        dialect: Arc::clone(&view.dialect),
+        headers: Vec::new(),
+        payer: None,
+        charged: Some(Credits::ZERO),
+        record,
+    };
+    let mut response = match serve(&gate, &connection, &view, &mut visit, request).await {
+        Ok(response) => response,
+        Err(refusal) => {
+            gate.stats.refused.fetch_add(1, Ordering::Relaxed);
+            visit.charged = Some(Credits::ZERO);
+            respond::refuse(&visit.dialect, &refusal, &visit.id)
+        }
+    };
+    visit.sign(&mut response, view.settings.credit_headers);
+    if let Outbound::Whole(_) = response.body() {
+        connection.end(gate.clock.now());
+    }
+    response
+}
+
+/// The way of a request: the first refusal answers, and nothing before the hold costs anything.
+async fn serve(
+    gate: &Rc<Gate>,
+    connection: &Arc<Connection>,
+    view: &Arc<Snapshot>,
+    visit: &mut Visit,
+    mut request: Request<Incoming>,
+) -> Result<Response<Outbound>, Refusal> {
+    head_was_sound(connection)?; //                                               bad_request
+    let client_upgrade = hyper::upgrade::on(&mut request);
+    let (mut parts, body) = request.into_parts();
+    let target = target::read(&parts, view.settings.merge_slashes)?; //           bad_request
+    if view.settings.account_info.as_deref() == Some(&*target.path) {
+        return account_info(gate, view, visit, &parts);
+    }
+    let route = match find_route(view, visit, &target, &parts)? { //              no_route, method_not_allowed
+        Way::On(route) => route,
+        Way::Answered(response) => return Ok(response),
+    };
+    let address = target::client(connection.peer, &parts.headers, &view.settings.trusted_proxies);
+    let key = match route.public {
+        true => None,
+        false => Some(find_key(gate, view, visit, &parts)?), //                   missing_key, key_in_query, invalid_key
+    };
+    if let Some(key) = &key {
+        permit(key, &route, address)?; //                                         account_suspended, route_forbidden, address_forbidden
+    }
+    let (body, progress) = Inbound::new(body, route.max_body_size, connection, &gate.clock)?; // body_too_large
+    let plan = key.as_ref().and_then(|key| view.plans.get(&key.account.plan()?));
+    let ask = Ask { key: key.as_deref(), plan, route: &route, method: &parts.method, address, now: visit.record.now() };
+    let pass = gate.limits.admit(&ask, &view.settings, gate.clock.wall(), &mut visit.headers)?; // rate_limited, concurrency_limited
+    let price = view.price(&route, plan);
+    let hold = hold(gate, visit, key.as_deref(), &route, price)?; //              insufficient_credits, ledger_unavailable
+
+    let upgrade = forward::upgrade(&parts.headers).filter(|_| body.is_end_stream());
+    let outgoing = Outgoing { view, connection, route: &route, key: key.as_deref(), plan, price, target: &target };
+    outgoing.rewrite(&mut parts, visit, upgrade.clone())?; //                     bad_request
+    let owed = Owed {
+        gate: Rc::clone(gate),
+        record: Rc::clone(&visit.record),
+        connection: Arc::clone(connection),
+        pass,
+        hold,
+    };
+    let request = Request::from_parts(parts, body);
+    forward_it(&route, request, progress, owed, visit, upgrade.map(|_| client_upgrade)).await // upstream_unreachable, upstream_timeout, overloaded
+}
+
+/// Step 1, for what hyper does not tell: see [`super::head`].
+fn head_was_sound(connection: &Connection) -> Result<(), Refusal> {
+    match connection.begin() {
+        Some(Ok(())) => Ok(()),
+        Some(Err(fault)) => Err(Refusal::because(Reason::BadRequest, fault.message())),
+        None => Err(Reason::BadRequest.into()),
+    }
+}
+
+/// Where the way of a request leads after its route was looked for.
+enum Way {
+    On(Arc<Route>),
+    Answered(Response<Outbound>),
+}
+
+/// Step 2. A preflight is answered here, in the name of the method it asks for.
+fn find_route(view: &Snapshot, visit: &mut Visit, target: &Target, parts: &Parts) -> Result<Way, Refusal> {
+    let host = target.host.as_ref().and_then(|host| host.to_str().ok());
+    let host = host.or(parts.uri.host());
+    let asked = cors::preflight(&parts.method, &parts.headers);
+    if let Some(asked) = &asked
+        && let Found::Route(index) = view.table.find(host, &target.path, asked)
+        && let Some(cors) = &view.routes[index].cors
+    {
+        visit.record.route(&view.routes[index]);
+        let headers = cors.preflight_headers(&parts.headers);
+        return Ok(Way::Answered(respond::empty(StatusCode::NO_CONTENT, headers)));
+    }
+    let found = view.table.find(host, &target.path, &parts.method);
+    let route = if let Found::Route(index) = found { Some(&view.routes[index]) } else { None };
+    if target.encoded_slash && !route.is_some_and(|route| route.encoded_slashes) {
+        let detail = "The path has an encoded slash.";
+        return Err(Refusal::because(Reason::BadRequest, detail));
+    }
+    match (found, route) {
+        (Found::OtherMethods(allow), _) => {
+            Err(Refusal { allow: Some(allow), ..Reason::MethodNotAllowed.into() })
+        }
+        (_, None) => Err(Reason::NoRoute.into()),
+        (_, Some(route)) => {
+            visit.record.route(route);
+            visit.dialect = Arc::clone(&route.dialect);
+            if let Some(cors) = &route.cors {
+                visit.headers.extend(cors.answer_headers(parts.headers.get(ORIGIN)));
+            }
+            Ok(Way::On(Arc::clone(route)))
+        }
+    }
+}
+
+/// Steps 3 and 4. A key that is unknown, disabled, expired or revoked gets one and the same answer.
+fn find_key(gate: &Gate, view: &Snapshot, visit: &mut Visit, parts: &Parts) -> Result<Arc<Key>, Refusal> {
+    let secret = view.keys.read(&parts.headers, parts.uri.query())?;
+    let key = gate.directory.find(&KeyHash::of(secret));
+    let usable = |key: &Arc<Key>| key.rules.is_usable(gate.clock.wall()) && key.account.is_present();
+    let key = key.filter(usable).ok_or(Reason::InvalidKey)?;
+    visit.record.key(key.id);
+    visit.payer = Some(Arc::clone(&key));
+    Ok(key)
+}
+
+/// Step 5, but for the body's size.
+fn permit(key: &Key, route: &Route, address: IpAddr) -> Result<(), Refusal> {
+    if key.account.is_suspended() {
+        return Err(Reason::AccountSuspended.into());
+    }
+    Ok(key.rules.permit(route.name.as_str(), address)?)
+}
+
+/// Step 7. A route without a price never enters the ledger.
+fn hold(
+    gate: &Gate,
+    visit: &Visit,
+    key: Option<&Key>,
+    route: &Route,
+    price: &Arc<Price>,
+) -> Result<Option<(Hold, Arc<Price>)>, Refusal> {
+    let Some(key) = key.filter(|_| !price.is_free()) else { return Ok(None) };
+    let id = visit.record.id;
+    match gate.spender.hold(&key.account.purse, key.num, route.num, price.hold, id) {
+        Ok(hold) => Ok(Some((hold, Arc::clone(price)))),
+        Err(HoldError::Insufficient) => Err(Reason::InsufficientCredits.into()),
+        Err(HoldError::Unavailable) => Err(Reason::LedgerUnavailable.into()),
+    }
+}
+
+/// Steps 8 and 9: the exchange settles whatever becomes of it.
+async fn forward_it(
+    route: &Arc<Route>,
+    request: Request<Inbound>,
+    progress: Rc<Progress>,
+    owed: Owed,
+    visit: &mut Visit,
+    client: Option<OnUpgrade>,
+) -> Result<Response<Outbound>, Refusal> {
+    let ((mut response, lease), mut owed) = Exchange::begin(route, request, progress, owed).await?;
+    visit.record.upstream(response.status());
+    let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    let mut tunnel = None;
+    if switches {
+        // An upstream that switches without being asked to speaks no HTTP any more.
+        let client = client.ok_or(Reason::UpstreamUnreachable)?;
+        let upstream = hyper::upgrade::on(&mut response);
+        let (pass, record) = (std::mem::take(&mut owed.pass), Rc::clone(&owed.record));
+        owed.connection.upgraded();
+        let connection = Arc::clone(&owed.connection);
+        tunnel = Some((Tunnel { client, upstream, pass, record, connection }, Rc::clone(&owed.gate)));
+    }
+    let (mut parts, mut metered) = Metered::new(response, Some(lease).filter(|_| !switches), owed);
+    visit.charged = metered.open().await?;
+    if let Some((tunnel, gate)) = tunnel {
+        tunnel.dig(&gate);
+    }
+    forward::to_client(&mut parts.headers, switches);
+    Ok(Response::from_parts(parts, Outbound::Metered(Box::new(metered))))
+}
+
+/// `GET /account/info`: any active key may ask, whatever its scopes; free, not counted by limits.
+fn account_info(gate: &Gate, view: &Snapshot, visit: &mut Visit, parts: &Parts) -> Result<Response<Outbound>, Refusal> {
+    if !Methods::Only(vec![Method::GET]).admit(&parts.method) {
+        let allow = Some("GET, HEAD".to_owned());
+        return Err(Refusal { allow, ..Reason::MethodNotAllowed.into() });
+    }
+    let key = find_key(gate, view, visit, parts)?;
+    if key.account.is_suspended() {
+        return Err(Reason::AccountSuspended.into());
+    }
+    Ok(respond::account_info(key.account.purse.available(), &key.account.webhooks()))
+}
+
+/// What a request's head is rewritten from.
+struct Outgoing<'a> {
+    view: &'a Snapshot,
+    connection: &'a Connection,
+    route: &'a Route,
+    key: Option<&'a Key>,
+    plan: Option<&'a Plan>,
+    price: &'a Price,
+    target: &'a Target,
+}
+
+impl Outgoing<'_> {
+    /// Turns the client's head into the one that goes upstream.
+    fn rewrite(&self, parts: &mut Parts, visit: &Visit, upgrade: Option<HeaderValue>) -> Result<(), Refusal> {
+        let client_host = self.target.host.clone();
+        let upstream = &self.route.upstream;
+        let upstream_host = match &upstream.host {
+            HostHeader::Client => client_host.clone().unwrap_or_else(|| upstream.authority.clone()),
+            HostHeader::Upstream => upstream.authority.clone(),
+            HostHeader::Fixed(host) => host.clone(),
+        };
+        let identity = self.key.map(|key| Identity {
+            account: key.account.header.clone(),
+            key: header(&key.id),
+            plan: self.plan.and_then(|plan| plan.header.clone()),
+        });
+        let peer = self.connection.peer.ip();
+        let facts = Facts {
+            key_header: &self.view.keys.header,
+            strip_authorization: self.key.is_some() && self.view.keys.bearer,
+            identity,
+            request_id: &visit.id,
+            peer,
+            trusted: target::is_trusted(peer, &self.view.settings.trusted_proxies),
+            client_host,
+            upstream_host,
+            upgrade,
+            identity_encoding: self.price.reads_body(),
+            set_headers: &self.route.set_headers,
+        };
+        forward::to_upstream(&mut parts.headers, facts);
+        parts.uri = self.uri(parts.uri.query())?;
+        parts.version = http::Version::HTTP_11;
+        parts.extensions.clear();
+        Ok(())
+    }
+
+    /// The path in the form that was judged, less the route's prefix, and the query as it came.
+    fn uri(&self, query: Option<&str>) -> Result<Uri, Refusal> {
+        let path = &*self.target.path;
+        let prefix = self.route.strip_prefix.as_deref().unwrap_or_default();
+        let path = match path.strip_prefix(prefix).unwrap_or(path) {
+            "" => "/",
+            rest => rest,
+        };
+        let text = match query {
+            Some(query) => format!("{path}?{query}"),
+            None => path.to_owned(),
+        };
+        let path = PathAndQuery::try_from(text).map_err(|_| Reason::BadRequest)?;
+        Ok(Uri::from(path))
+    }
+}
+
+impl Visit {
+    /// What every answer carries.
+    fn sign(&mut self, response: &mut Response<Outbound>, credits: bool) {
+        self.record.answered(response.status());
+        let headers = response.headers_mut();
+        for (name, value) in self.headers.drain(..) {
+            headers.insert(name, value);
+        }
+        headers.insert(forward::REQUEST_ID, self.id.clone());
+        if let (true, Some(key)) = (credits, &self.payer) {
+            if let Some(charged) = self.charged {
+                headers.insert(forward::CREDITS_USED, header(&charged));
+            }
+            headers.insert(forward::CREDITS_REMAINING, header(&key.account.purse.available()));
+        }
+    }
+}
+
+/// Tollgate's own id, or that of a trusted proxy.
+fn request_id(record: &Record, connection: &Connection, headers: &HeaderMap, view: &Snapshot) -> HeaderValue {
+    let trusted = target::is_trusted(connection.peer.ip(), &view.settings.trusted_proxies);
+    let theirs = headers.get(forward::REQUEST_ID).filter(|_| trusted);
+    let plain = |id: &&HeaderValue| {
+        let bytes = id.as_bytes();
+        !bytes.is_empty() && bytes.len() <= MAX_FOREIGN_ID && bytes.iter().all(u8::is_ascii_graphic)
+    };
+    theirs.filter(plain).cloned().unwrap_or_else(|| header(&record.id))
+}
+
+/// Numbers and ids are always valid header values.
+fn header(value: &impl std::fmt::Display) -> HeaderValue {
+    HeaderValue::try_from(value.to_string()).unwrap_or(HeaderValue::from_static(""))
+}

@@ -1,0 +1,246 @@
+//! Counters that outlive reloads: admits a request to all its limits together, or to none.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use dashmap::DashMap;
+use http::{HeaderName, HeaderValue, Method};
+use parking_lot::MutexGuard;
+
+use crate::directory::{Dirty, Key, Meter, Owner, Slot};
+use crate::policy::limit::{Limit, Scope, Standing, State, headers};
+use crate::policy::reject::{Reason, Refusal};
+use crate::snapshot::{Plan, Route, Settings};
+use crate::types::{Moment, RouteNum, WallTime};
+
+/// Most client addresses that are counted apart. Further ones share one meter, so that a flood
+/// of addresses tightens the limit for the flood instead of forgetting who is near theirs.
+pub const MAX_ADDRESSES: usize = 262_144;
+
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const X_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+const X_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+const X_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+
+/// Limit states of all workers.
+#[derive(Debug)]
+pub struct Limits {
+    addresses: DashMap<IpAddr, Arc<Meter>>,
+    /// Counts for all addresses beyond [`MAX_ADDRESSES`].
+    others: Arc<Meter>,
+    dirty: Dirty,
+}
+
+/// A request, as far as limits are concerned.
+#[derive(Debug)]
+pub struct Ask<'a> {
+    /// The key, where the route asks for one.
+    pub key: Option<&'a Key>,
+    /// The plan of the key's account.
+    pub plan: Option<&'a Plan>,
+    /// The route.
+    pub route: &'a Route,
+    /// The method.
+    pub method: &'a Method,
+    /// The client's address.
+    pub address: IpAddr,
+    /// When it came.
+    pub now: Moment,
+}
+
+/// A request that was admitted: counts as in flight until this is dropped.
+#[derive(Debug, Default)]
+pub struct Pass {
+    entered: Option<Arc<Meter>>,
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        if let Some(meter) = self.entered.take() {
+            meter.leave();
+        }
+    }
+}
+
+/// Headers that say what the limits said, on refusals too.
+pub type LimitHeaders = Vec<(HeaderName, HeaderValue)>;
+
+impl Default for Limits {
+    fn default() -> Self {
+        let nobody = Owner::Address(IpAddr::from([0, 0, 0, 0]));
+        Self {
+            addresses: DashMap::new(),
+            others: Arc::new(Meter::with(nobody, Vec::new())),
+            dirty: Dirty::default(),
+        }
+    }
+}
+
+impl Limits {
+    /// Step 6: every limit that covers the request, together, then the concurrency of the key.
+    ///
+    /// The answer's headers are pushed to `out` whether it is admitted or not.
+    ///
+    /// # Errors
+    /// [`Reason::RateLimited`] with the longest of the waits, so that `Retry-After` is never too
+    /// early; [`Reason::ConcurrencyLimited`]. Nothing is counted then.
+    pub fn admit(
+        &self,
+        ask: &Ask<'_>,
+        settings: &Settings,
+        wall: WallTime,
+        out: &mut LimitHeaders,
+    ) -> Result<Pass, Refusal> {
+        let own = ask.key.and_then(|key| key.limits.as_deref());
+        let plan = own.or_else(|| ask.plan.map(|plan| &*plan.limits)).unwrap_or_default();
+        let name = ask.route.name.as_str();
+        let limits = plan.iter().chain(&ask.route.limits).filter(|limit| limit.covers(name, ask.method));
+        let mut judged: Judged<'_> = limits.map(|limit| (limit, None)).collect();
+        let outcome = if judged.is_empty() { ask.enter() } else { self.judge(ask, &mut judged) };
+        describe(&judged, outcome.is_ok(), settings, wall, out);
+        outcome
+    }
+
+    /// Takes from all limits, or from none. Meters are locked in one order: key, account, address.
+    fn judge(&self, ask: &Ask<'_>, judged: &mut Judged<'_>) -> Result<Pass, Refusal> {
+        let meters = self.meters(ask, judged);
+        let mut locked = Locked {
+            key: meters.key.map(|meter| meter.lock()),
+            account: meters.account.map(|meter| meter.lock()),
+            address: meters.address.as_ref().map(|meter| meter.lock()),
+        };
+        let mut wait: Option<u64> = None;
+        for (limit, standing) in &mut *judged {
+            let Some(state) = locked.state(limit, ask) else { continue };
+            state.adapt(limit, ask.now);
+            let looked = state.peek(limit, ask.now);
+            if !looked.admitted {
+                wait = wait.max(Some(looked.seconds().max(1)));
+            }
+            *standing = Some(looked);
+        }
+        if let Some(seconds) = wait {
+            return Err(Refusal { retry_after: Some(seconds), ..Reason::RateLimited.into() });
+        }
+        let pass = ask.enter()?;
+        for (limit, standing) in &*judged {
+            if let (Some(state), Some(standing)) = (locked.state(limit, ask), standing) {
+                state.take(standing, ask.now);
+            }
+        }
+        drop(locked);
+        for meter in [meters.key, meters.account, meters.address.as_ref()].into_iter().flatten() {
+            self.dirty.mark(meter);
+        }
+        Ok(pass)
+    }
+
+    fn meters<'a>(&self, ask: &'a Ask<'_>, judged: &Judged<'_>) -> Meters<'a> {
+        let any = |scopes: &[Scope]| judged.iter().any(|(limit, _)| scopes.contains(&limit.scope));
+        let key = ask.key.filter(|_| any(&[Scope::Key, Scope::KeyRoute]));
+        let account = ask.key.filter(|_| any(&[Scope::Account]));
+        Meters {
+            key: key.map(|key| &key.meter),
+            account: account.map(|key| &key.account.meter),
+            address: any(&[Scope::Address]).then(|| self.address(ask.address)),
+        }
+    }
+
+    fn address(&self, address: IpAddr) -> Arc<Meter> {
+        if let Some(meter) = self.addresses.get(&address) {
+            return Arc::clone(&meter);
+        }
+        if self.addresses.len() >= MAX_ADDRESSES {
+            return Arc::clone(&self.others);
+        }
+        let new = || Arc::new(Meter::with(Owner::Address(address), Vec::new()));
+        Arc::clone(&self.addresses.entry(address).or_insert_with(new))
+    }
+
+    /// Keeps a saved meter of an address.
+    pub fn restore(&self, address: IpAddr, slots: Vec<Slot>) {
+        if self.addresses.len() < MAX_ADDRESSES {
+            self.addresses.insert(address, Arc::new(Meter::with(Owner::Address(address), slots)));
+        }
+    }
+
+    /// States that changed since the last call, as bytes; an address that says nothing any more
+    /// is forgotten here and in the store.
+    pub fn drain(&self, now: Moment) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let mut states = self.dirty.drain(now);
+        self.addresses.retain(|address, meter| {
+            let fresh = Arc::strong_count(meter) == 1 && meter.is_fresh(now);
+            if fresh {
+                states.push((Owner::Address(*address).to_bytes(), Vec::new()));
+            }
+            !fresh
+        });
+        states
+    }
+}
+
+impl Ask<'_> {
+    /// One more request of the key in flight, if its plan allows it.
+    fn enter(&self) -> Result<Pass, Refusal> {
+        let limit = self.plan.and_then(|plan| plan.concurrency);
+        let (Some(limit), Some(key)) = (limit, self.key) else { return Ok(Pass::default()) };
+        if !key.meter.enter(limit) {
+            return Err(Reason::ConcurrencyLimited.into());
+        }
+        Ok(Pass { entered: Some(Arc::clone(&key.meter)) })
+    }
+}
+
+/// Limits that cover a request, with what they said.
+type Judged<'a> = Vec<(&'a Limit, Option<Standing>)>;
+
+struct Meters<'a> {
+    key: Option<&'a Arc<Meter>>,
+    account: Option<&'a Arc<Meter>>,
+    address: Option<Arc<Meter>>,
+}
+
+struct Locked<'a> {
+    key: Option<MutexGuard<'a, Vec<Slot>>>,
+    account: Option<MutexGuard<'a, Vec<Slot>>>,
+    address: Option<MutexGuard<'a, Vec<Slot>>>,
+}
+
+impl Locked<'_> {
+    /// The state of a limit, made on its first use.
+    fn state(&mut self, limit: &Limit, ask: &Ask<'_>) -> Option<&mut State> {
+        let slots = match limit.scope {
+            Scope::Key | Scope::KeyRoute => self.key.as_mut()?,
+            Scope::Account => self.account.as_mut()?,
+            Scope::Address => self.address.as_mut()?,
+        };
+        let route = if limit.scope == Scope::KeyRoute { ask.route.num } else { RouteNum(0) };
+        let known = slots.iter().position(|slot| slot.limit == limit.id && slot.route == route);
+        let at = known.unwrap_or_else(|| {
+            slots.push(Slot { limit: limit.id, route, state: State::fresh(limit) });
+            slots.len() - 1
+        });
+        Some(&mut slots[at].state)
+    }
+}
+
+fn describe(judged: &Judged<'_>, taken: bool, settings: &Settings, wall: WallTime, out: &mut LimitHeaders) {
+    // A limit that would have admitted what another one refused was not taken from.
+    let untaken = |standing: Standing| match standing.admitted && !taken {
+        true => Standing { remaining: standing.remaining.saturating_add(1), ..standing },
+        false => standing,
+    };
+    let said = || judged.iter().filter_map(|(limit, standing)| standing.map(|s| (*limit, untaken(s))));
+    if settings.ietf_headers
+        && let Some((policy, rate)) = headers::ietf(said())
+    {
+        out.push((RATE_LIMIT_POLICY, policy));
+        out.push((RATE_LIMIT, rate));
+    }
+    if settings.x_ratelimit_headers
+        && let Some([limit, remaining, reset]) = headers::x_ratelimit(said(), wall)
+    {
+        out.extend([(X_LIMIT, limit), (X_REMAINING, remaining), (X_RESET, reset)]);
+    }
+}

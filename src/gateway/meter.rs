@@ -1,0 +1,361 @@
+//! An answer's body on its way to the client: settles at the head, the end, an error or a drop.
+//!
+//! Promise 3 lives here. The head leaves only once the hold of a charged answer is on disk; the
+//! last byte only once a charge below its hold is. Promise 5 too: dropped half-way, because the
+//! client has gone, what is not settled yet goes on without it.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Response;
+use http::response::Parts;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::Gate;
+use super::body::Inbound;
+use super::connection::Connection;
+use super::limits::Pass;
+use super::record::Record;
+use crate::ledger::Hold;
+use crate::ledger::journal::NotDurable;
+use crate::policy::price::{AtHead, Charged, MAX_PRICED_JSON, Note, Price};
+use crate::policy::reject::{Reason, Refusal};
+use crate::types::Credits;
+use crate::upstream::Lease;
+
+/// How long an answer whose price stands in its body is read on after its client has gone.
+const READ_ON: Duration = Duration::from_secs(60);
+
+/// The body of an answer.
+#[derive(Debug)]
+pub(super) enum Outbound {
+    /// Made here.
+    Whole(Option<Bytes>),
+    /// The upstream's.
+    Metered(Box<Metered>),
+}
+
+/// Why an answer's body ends early.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BodyError {
+    #[error("the upstream broke off: {0}")]
+    Upstream(#[from] hyper::Error),
+    #[error(transparent)]
+    Ledger(#[from] NotDurable),
+}
+
+/// A request that was admitted and paid for: what is owed for it until it is over.
+#[derive(Debug)]
+pub(super) struct Owed {
+    pub(super) gate: Rc<Gate>,
+    pub(super) record: Rc<Record>,
+    pub(super) connection: Arc<Connection>,
+    pub(super) pass: Pass,
+    /// Where the route has a price.
+    pub(super) hold: Option<(Hold, Arc<Price>)>,
+}
+
+/// The upstream's body, with what is owed for it.
+#[derive(Debug)]
+pub(super) struct Metered {
+    /// Taken only by the drop, to be read on.
+    inner: Option<Incoming>,
+    lease: Option<Lease<Inbound>>,
+    ending: Ending,
+    /// The last piece, kept until the charge is on disk.
+    last: Option<Frame<Bytes>>,
+    state: Streaming,
+    gate: Rc<Gate>,
+    record: Rc<Record>,
+    connection: Arc<Connection>,
+    _pass: Pass,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Streaming {
+    Flowing,
+    /// The upstream's body is read; the charge is being written.
+    Ending,
+    Over,
+}
+
+type Commit = Pin<Box<dyn Future<Output = Result<(), NotDurable>>>>;
+
+/// What is to be done before the last byte leaves.
+enum Ending {
+    /// Nothing.
+    Clear,
+    /// Settle at the charge that the head named.
+    Due(Hold, Charged),
+    /// Read the price from the body.
+    Priced(Box<Priced>),
+    /// Wait until the charge is on disk.
+    Commit(Commit),
+}
+
+impl std::fmt::Debug for Ending {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(match self {
+            Self::Clear => "Clear",
+            Self::Due(..) => "Due",
+            Self::Priced(_) => "Priced",
+            Self::Commit(_) => "Commit",
+        })
+    }
+}
+
+/// A JSON answer whose price is read at its end.
+struct Priced {
+    hold: Hold,
+    price: Arc<Price>,
+    pointer: String,
+    body: Vec<u8>,
+    too_long: bool,
+}
+
+impl Metered {
+    /// Takes over an answer. From here on, dropping it settles it.
+    pub(super) fn new(response: Response<Incoming>, lease: Option<Lease<Inbound>>, owed: Owed) -> (Parts, Self) {
+        let (parts, inner) = response.into_parts();
+        let Owed { gate, record, connection, pass, hold } = owed;
+        let ending = match hold {
+            None => Ending::Clear,
+            Some((hold, price)) => match price.at_head(parts.status, &parts.headers) {
+                AtHead::Known(charged) => Ending::Due(hold, charged),
+                AtHead::InBody(pointer) => {
+                    let pointer = pointer.to_owned();
+                    Ending::Priced(Box::new(Priced { hold, price, pointer, body: Vec::new(), too_long: false }))
+                }
+            },
+        };
+        let (inner, state) = (Some(inner), Streaming::Flowing);
+        (parts, Self { inner, lease, ending, last: None, state, gate, record, connection, _pass: pass })
+    }
+
+    /// Before the first byte: the hold is on disk, and the charge is made if the head names it.
+    /// Answers what was charged, where that is known.
+    ///
+    /// # Errors
+    /// [`Reason::LedgerUnavailable`]; then nothing is charged.
+    pub(super) async fn open(&mut self) -> Result<Option<Credits>, Refusal> {
+        let committed = match &self.ending {
+            // An answer that costs nothing may leave before its hold is written.
+            Ending::Due(hold, charged) if !charged.amount.is_zero() => hold.committed().await,
+            Ending::Priced(priced) => priced.hold.committed().await,
+            _ => Ok(()),
+        };
+        if committed.is_err() {
+            self.ending = Ending::Clear; // drops the hold, which releases it
+            return Err(Reason::LedgerUnavailable.into());
+        }
+        let charge = match std::mem::replace(&mut self.ending, Ending::Clear) {
+            Ending::Due(hold, charged) => {
+                self.settle(hold, charged);
+                Some(charged.amount)
+            }
+            Ending::Clear => Some(Credits::ZERO),
+            other => {
+                self.ending = other;
+                None
+            }
+        };
+        if self.is_read() {
+            self.close().await?;
+        }
+        Ok(charge)
+    }
+
+    fn is_read(&self) -> bool {
+        self.inner.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    /// An answer without a body ends with its head.
+    async fn close(&mut self) -> Result<(), Refusal> {
+        self.finish_body();
+        if let Ending::Commit(commit) = &mut self.ending {
+            let committed = commit.await;
+            self.ending = Ending::Clear;
+            committed.map_err(|NotDurable| Refusal::from(Reason::LedgerUnavailable))?;
+        }
+        self.state = Streaming::Over;
+        Ok(())
+    }
+
+    fn settle(&mut self, hold: Hold, charged: Charged) {
+        note(&self.gate, charged.note);
+        self.record.charged(charged.amount);
+        let settled = hold.settle(charged.amount);
+        if settled.must_wait() {
+            self.ending = Ending::Commit(Box::pin(async move { settled.committed().await }));
+        }
+    }
+
+    /// The upstream's body is read to its end: its price is known now, its connection is free.
+    fn finish_body(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            self.gate.pool.give_back(lease);
+        }
+        self.state = Streaming::Ending;
+        if let Ending::Priced(_) = &self.ending
+            && let Ending::Priced(priced) = std::mem::replace(&mut self.ending, Ending::Clear)
+        {
+            let charged = priced.charged();
+            self.settle(priced.hold, charged);
+        }
+    }
+
+    fn poll_inner(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Some(inner) = &mut self.inner else { return Poll::Ready(None) };
+        let frame = match ready!(Pin::new(inner).poll_frame(context)) {
+            None => {
+                self.finish_body();
+                return self.poll_ending(context);
+            }
+            Some(Err(error)) => {
+                self.state = Streaming::Over;
+                self.abandon();
+                return Poll::Ready(Some(Err(error.into())));
+            }
+            Some(Ok(frame)) => frame,
+        };
+        if let (Ending::Priced(priced), Some(data)) = (&mut self.ending, frame.data_ref()) {
+            priced.read(data);
+        }
+        if self.is_read() {
+            self.finish_body();
+            self.last = Some(frame);
+            return self.poll_ending(context);
+        }
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn poll_ending(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Ending::Commit(commit) = &mut self.ending {
+            let committed = ready!(commit.as_mut().poll(context));
+            self.ending = Ending::Clear;
+            if let Err(error) = committed {
+                self.state = Streaming::Over;
+                return Poll::Ready(Some(Err(error.into()))); // the client sees a cut answer
+            }
+        }
+        self.state = Streaming::Over;
+        Poll::Ready(self.last.take().map(Ok))
+    }
+
+    /// Nobody takes the answer any more: what is owed is settled all the same.
+    fn abandon(&mut self) {
+        match std::mem::replace(&mut self.ending, Ending::Clear) {
+            Ending::Due(hold, charged) => self.settle(hold, charged),
+            Ending::Priced(priced) => {
+                // Broken off by the upstream: after its head the price holds, and it is unreadable.
+                let charged = priced.price.unreadable();
+                self.settle(priced.hold, charged);
+            }
+            Ending::Clear | Ending::Commit(_) => {}
+        }
+    }
+}
+
+impl Priced {
+    fn read(&mut self, data: &Bytes) {
+        if self.body.len() + data.len() > MAX_PRICED_JSON {
+            (self.too_long, self.body) = (true, Vec::new());
+        }
+        if !self.too_long {
+            self.body.extend_from_slice(data);
+        }
+    }
+
+    fn charged(&self) -> Charged {
+        if self.too_long {
+            return self.price.unreadable();
+        }
+        self.price.at_end(&self.pointer, &self.body)
+    }
+
+    /// Reads what is left of the body after the client has gone, and settles.
+    async fn read_on(mut self: Box<Self>, mut inner: Incoming, gate: Rc<Gate>, record: Rc<Record>) {
+        let rest = async {
+            while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut inner).poll_frame(cx)).await {
+                match frame {
+                    Ok(frame) => frame.data_ref().into_iter().for_each(|data| self.read(data)),
+                    Err(_) => return false,
+                }
+            }
+            true
+        };
+        let whole = tokio::time::timeout(READ_ON, rest).await.unwrap_or(false);
+        let charged = if whole { self.charged() } else { self.price.unreadable() };
+        note(&gate, charged.note);
+        record.charged(charged.amount);
+        self.hold.settle(charged.amount);
+    }
+}
+
+/// Counts what an operator should look at.
+fn note(gate: &Gate, note: Note) {
+    let counter = match note {
+        Note::Plain => return,
+        Note::Capped => &gate.stats.capped,
+        Note::Unreadable => &gate.stats.unreadable,
+    };
+    counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+}
+
+impl Drop for Metered {
+    fn drop(&mut self) {
+        self.connection.end(self.gate.clock.now());
+        if self.state == Streaming::Flowing
+            && let Ending::Priced(_) = &self.ending
+            && !self.gate.closing.get()
+            && let Ending::Priced(priced) = std::mem::replace(&mut self.ending, Ending::Clear)
+        {
+            let (gate, record) = (Rc::clone(&self.gate), Rc::clone(&self.record));
+            if let Some(inner) = self.inner.take() {
+                self.gate.outlive(priced.read_on(inner, gate, record));
+            }
+        }
+        self.abandon();
+    }
+}
+
+impl Body for Outbound {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut *self {
+            Self::Whole(body) => Poll::Ready(body.take().map(|body| Ok(Frame::data(body)))),
+            Self::Metered(metered) => match metered.state {
+                Streaming::Flowing => metered.poll_inner(context),
+                Streaming::Ending => metered.poll_ending(context),
+                Streaming::Over => Poll::Ready(None),
+            },
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(body) => body.is_none(),
+            Self::Metered(metered) => metered.state == Streaming::Over,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(body) => SizeHint::with_exact(body.as_ref().map_or(0, |body| body.len() as u64)),
+            Self::Metered(metered) if metered.state == Streaming::Flowing => {
+                metered.inner.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint)
+            }
+            Self::Metered(metered) => {
+                let last = metered.last.as_ref().and_then(|frame| frame.data_ref());
+                SizeHint::with_exact(last.map_or(0, |data| data.len() as u64))
+            }
+        }
+    }
+}

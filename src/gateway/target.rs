@@ -1,0 +1,146 @@
+//! What a request asks for: host, path and query, in the one form that is judged and forwarded.
+
+use std::net::{IpAddr, SocketAddr};
+
+use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
+use http::request::Parts;
+use http::uri::Authority;
+use http::{Method, Version};
+use ipnet::IpNet;
+
+use crate::policy::path;
+use crate::policy::reject::{Reason, Refusal};
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// A request's target, normalised once.
+#[derive(Debug)]
+pub(super) struct Target {
+    /// Path in normal form.
+    pub(super) path: String,
+    /// Whether a `%2F` stands in it.
+    pub(super) encoded_slash: bool,
+    /// The host that was asked for.
+    pub(super) host: Option<HeaderValue>,
+}
+
+fn bad(detail: &'static str) -> Refusal {
+    Refusal::because(Reason::BadRequest, detail)
+}
+
+/// Reads the target of a request (RFC 9112, section 3.2).
+pub(super) fn read(parts: &Parts, merge_slashes: bool) -> Result<Target, Refusal> {
+    if parts.method == Method::CONNECT {
+        return Err(bad("CONNECT is not served here."));
+    }
+    let host = host(parts)?;
+    let path = path::normalise(parts.uri.path(), merge_slashes);
+    let path = path.map_err(|fault| Refusal::because(Reason::BadRequest, format!("{}.", capitalised(fault))))?;
+    Ok(Target { encoded_slash: path.has_encoded_slash(), path: path.as_str().to_owned(), host })
+}
+
+fn capitalised(fault: path::PathFault) -> String {
+    fault.to_string().replacen("the", "The", 1)
+}
+
+/// The host asked for: one valid `Host`, which an absolute target must agree with.
+fn host(parts: &Parts) -> Result<Option<HeaderValue>, Refusal> {
+    let mut values = parts.headers.get_all(HOST).iter();
+    let host = values.next();
+    if values.next().is_some() {
+        return Err(bad("The request has more than one Host."));
+    }
+    if host.is_none() && parts.version == Version::HTTP_11 {
+        return Err(bad("The request has no Host."));
+    }
+    let valid = |value: &HeaderValue| {
+        let authority = Authority::try_from(value.as_bytes()).ok();
+        authority.filter(|authority| !authority.as_str().contains('@') && !authority.host().is_empty())
+    };
+    let named = match host {
+        Some(value) if value.is_empty() && parts.uri.authority().is_none() => None,
+        Some(value) => Some(valid(value).ok_or_else(|| bad("The request's Host is malformed."))?),
+        None => None,
+    };
+    match (parts.uri.authority(), named) {
+        (Some(target), _) if target.as_str().contains('@') => Err(bad("The request target names a user.")),
+        (Some(_), _) if parts.uri.scheme_str() != Some("http") => Err(bad("The request target has another scheme.")),
+        (Some(target), Some(named)) if *target != named => Err(bad("The request's Host is not that of its target.")),
+        _ => Ok(host.cloned()),
+    }
+}
+
+/// The client's address: the peer's, or what trusted proxies say it is.
+pub(super) fn client(peer: SocketAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+    let mut address = peer.ip().to_canonical();
+    if !is_trusted(address, trusted) {
+        return address;
+    }
+    let values: Vec<&str> = headers.get_all(FORWARDED_FOR).iter().filter_map(|v| v.to_str().ok()).collect();
+    for text in values.iter().flat_map(|value| value.split(',')).rev() {
+        let Ok(next) = text.trim().parse::<IpAddr>() else { break };
+        address = next.to_canonical();
+        if !is_trusted(address, trusted) {
+            break;
+        }
+    }
+    address
+}
+
+/// Whether what this address says about others is believed.
+pub(super) fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
+    trusted.iter().any(|net| net.contains(&address.to_canonical()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Request;
+
+    fn parts(uri: &str, hosts: &[&str]) -> Parts {
+        let mut request = Request::builder().uri(uri);
+        for host in hosts {
+            request = request.header("host", *host);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    #[test]
+    fn a_request_names_one_host() {
+        let good: [(&str, &[&str]); 4] = [
+            ("/a", &["api.example.com"]),
+            ("/a", &["[::1]:8080"]),
+            ("http://a.example/b", &["a.example"]),
+            ("/a", &[""]),
+        ];
+        for (uri, hosts) in good {
+            assert!(read(&parts(uri, hosts), false).is_ok(), "{uri} {hosts:?}");
+        }
+        let bad: [(&str, &[&str]); 8] = [
+            ("/a", &[]),
+            ("/a", &["a", "a"]),
+            ("/a", &["a@b"]),
+            ("/a", &["a b"]),
+            ("http://a.example/b", &["b.example"]),
+            ("http://u@a.example/b", &["a.example"]),
+            ("https://a.example/b", &["a.example"]),
+            ("*", &["a"]),
+        ];
+        for (uri, hosts) in bad {
+            assert!(read(&parts(uri, hosts), false).is_err(), "{uri} {hosts:?}");
+        }
+    }
+
+    #[test]
+    fn only_trusted_proxies_say_who_the_client_is() {
+        let trusted: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap()];
+        let mut headers = HeaderMap::new();
+        headers.append("x-forwarded-for", "1.1.1.1, 203.0.113.9".parse().unwrap());
+        headers.append("x-forwarded-for", "10.0.0.2".parse().unwrap());
+        let table = [("10.0.0.1:1", "203.0.113.9"), ("198.51.100.1:1", "198.51.100.1"), ("[::ffff:10.0.0.1]:1", "203.0.113.9")];
+        for (peer, expected) in table {
+            let found = client(peer.parse().unwrap(), &headers, &trusted);
+            assert_eq!(found.to_string(), expected);
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! The ledger in one SQLite file: the writing side.
+//!
+//! WAL with synchronous=FULL: a commit is one write and one fdatasync. Checkpoints are passive,
+//! on a connection and a thread of their own, so that they never make a commit wait.
+
+mod file;
+mod keys;
+mod read;
+mod rows;
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+
+use super::fold::Fold;
+use super::store::{
+    AccountRow, AccountState, Booked, Booking, Books, Entry, EntryKind, KeyChange, KeyRow,
+    LedgerError, Reader, Registered, Registration, Result, Store,
+};
+use crate::types::{AccountId, AccountNum, Credits, KeyId, KeyNum, RequestId, RouteNum, WallTime};
+use file::{Checkpointer, Lock};
+use rows::{account_row, credits, entry_row, failed, id_blob};
+
+/// A ledger in a file that this process has locked.
+#[derive(Debug)]
+pub struct SqliteStore {
+    connection: Connection,
+    path: PathBuf,
+    checkpointer: Checkpointer,
+    _lock: Lock,
+}
+
+impl SqliteStore {
+    /// Opens or makes the file, takes its lock, and brings its tables up to date.
+    ///
+    /// # Errors
+    /// Says what is wrong with the path or the file, and what to do.
+    pub fn open(path: &Path) -> Result<Self> {
+        let lock = Lock::take(path)?;
+        let connection = file::open(path)?;
+        let checkpointer = Checkpointer::start(path)?;
+        Ok(Self { connection, path: path.to_owned(), checkpointer, _lock: lock })
+    }
+
+    fn transaction(&mut self) -> Result<Transaction<'_>> {
+        self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)
+    }
+}
+
+/// An entry about to be written.
+struct NewEntry<'a> {
+    kind: EntryKind,
+    amount: Credits,
+    route: Option<RouteNum>,
+    requests: u64,
+    reference: Option<&'a str>,
+    actor: &'a str,
+}
+
+/// Adds an entry and changes the balance by it.
+fn add_entry(tx: &Transaction<'_>, account: AccountNum, at: WallTime, new: &NewEntry<'_>) -> Result<u64> {
+    let change = "UPDATE accounts SET balance = balance + ?2 WHERE num = ?1 RETURNING balance";
+    let amount = new.amount.millionths();
+    let balance: i64 = tx
+        .prepare_cached(change)
+        .and_then(|mut statement| statement.query_row(params![account.0, amount], |row| row.get(0)))
+        .map_err(failed)?;
+    let insert = "INSERT INTO entries (at, account, kind, amount, balance_after, route, requests, reference, actor)
+                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+    let mut statement = tx.prepare_cached(insert).map_err(failed)?;
+    let id = statement
+        .insert(params![
+            at.0,
+            account.0,
+            new.kind.name(),
+            amount,
+            balance,
+            new.route.map(|route| route.0),
+            new.requests,
+            new.reference,
+            new.actor
+        ])
+        .map_err(failed)?;
+    Ok(id.unsigned_abs())
+}
+
+fn entry(tx: &Connection, id: u64) -> Result<Entry> {
+    let sql = format!("{} WHERE e.id = ?1", read::ENTRIES);
+    tx.query_row(&sql, [id], entry_row).map_err(failed)
+}
+
+fn find_account(tx: &Connection, id: &AccountId) -> Result<Option<AccountRow>> {
+    let sql = format!("{} WHERE id = ?1", read::ACCOUNTS);
+    let mut statement = tx.prepare_cached(&sql).map_err(failed)?;
+    statement.query_row([id.as_str()], account_row).optional().map_err(failed)
+}
+
+impl Store for SqliteStore {
+    fn load(&mut self) -> Result<Books> {
+        read::books(&self.connection)
+    }
+
+    fn append(&mut self, seq: u64, at: WallTime, records: &[u8]) -> Result<()> {
+        let insert = "INSERT INTO journal (seq, at, records) VALUES (?1, ?2, ?3)";
+        let mut statement = self.connection.prepare_cached(insert).map_err(failed)?;
+        statement.execute(params![seq, at.0, records]).map_err(failed)?; // commits by itself
+        Ok(())
+    }
+
+    fn fold(&mut self, fold: &Fold, at: WallTime) -> Result<()> {
+        let tx = self.transaction()?;
+        for (&(account, route), sum) in &fold.charges {
+            let amount = Credits::ZERO.checked_sub(sum.amount);
+            let amount = amount.ok_or_else(|| LedgerError::Failed("a charge overflows".to_owned()))?;
+            let (kind, requests) = (EntryKind::Charge, sum.requests);
+            let new = NewEntry { kind, amount, route: Some(route), requests, reference: None, actor: "requests" };
+            add_entry(&tx, account, at, &new)?;
+        }
+        for id in &fold.closed {
+            let mut delete = tx.prepare_cached("DELETE FROM open_holds WHERE id = ?1").map_err(failed)?;
+            delete.execute([id_blob(*id)]).map_err(failed)?;
+        }
+        for hold in &fold.opened {
+            let insert = "INSERT INTO open_holds (id, account, key, route, amount, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+            let mut insert = tx.prepare_cached(insert).map_err(failed)?;
+            insert.execute(rows::hold_params!(hold)).map_err(failed)?;
+        }
+        for hold in &fold.doubts {
+            let insert = "INSERT INTO in_doubt (id, account, key, route, amount, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+            let mut insert = tx.prepare_cached(insert).map_err(failed)?;
+            insert.execute(rows::hold_params!(hold)).map_err(failed)?;
+            let amount = Credits::from_millionths(-hold.amount.millionths());
+            let (reference, kind) = (hold.id.to_string(), EntryKind::InDoubt);
+            let (route, reference) = (Some(hold.route), Some(reference.as_str()));
+            let new = NewEntry { kind, amount, route, requests: 1, reference, actor: "recovery" };
+            add_entry(&tx, hold.account, at, &new)?;
+        }
+        tx.execute("DELETE FROM journal WHERE seq <= ?1", [fold.upto]).map_err(failed)?;
+        tx.commit().map_err(failed)
+    }
+
+    fn register(&mut self, wanted: &Registration, at: WallTime) -> Result<Registered> {
+        let tx = self.transaction()?;
+        let mut registered = Registered::default();
+        for (id, opening) in &wanted.accounts {
+            registered.accounts.push(register_account(&tx, id, *opening, at)?);
+        }
+        for (id, account, label) in &wanted.keys {
+            registered.keys.push(keys::register(&tx, *id, account, label, at)?);
+        }
+        for name in &wanted.routes {
+            let sql = "INSERT INTO routes (name) VALUES (?1) ON CONFLICT (name) DO UPDATE SET name = name RETURNING num";
+            let mut statement = tx.prepare_cached(sql).map_err(failed)?;
+            let num = statement.query_row([name.as_str()], |row| row.get(0)).map_err(failed)?;
+            registered.routes.push(RouteNum(num));
+        }
+        tx.commit().map_err(failed)?;
+        Ok(registered)
+    }
+
+    fn create_account(&mut self, id: &AccountId, plan: Option<&str>, at: WallTime) -> Result<AccountRow> {
+        let tx = self.transaction()?;
+        if find_account(&tx, id)?.is_some() {
+            return Err(LedgerError::Refused(format!("account {id} exists already")));
+        }
+        let insert = "INSERT INTO accounts (id, plan, source, created) VALUES (?1, ?2, 'store', ?3)";
+        tx.execute(insert, params![id.as_str(), plan, at.0]).map_err(failed)?;
+        let made = find_account(&tx, id)?;
+        tx.commit().map_err(failed)?;
+        made.ok_or_else(|| LedgerError::Failed("the new account is not there".to_owned()))
+    }
+
+    fn set_account_state(&mut self, id: &AccountId, state: AccountState) -> Result<()> {
+        let name = rows::account_state_name(state);
+        let sql = "UPDATE accounts SET state = ?2 WHERE id = ?1";
+        let changed = self.connection.execute(sql, params![id.as_str(), name]).map_err(failed)?;
+        rows::changed_one(changed, || format!("there is no account {id}"))
+    }
+
+    fn account(&mut self, id: &AccountId) -> Result<Option<AccountRow>> {
+        find_account(&self.connection, id)
+    }
+
+    fn find_booking(&mut self, account: AccountNum, booking: &Booking) -> Result<Option<Entry>> {
+        let sql = format!("{} WHERE e.account = ?1 AND e.kind = ?2 AND e.reference = ?3", read::ENTRIES);
+        let mut statement = self.connection.prepare_cached(&sql).map_err(failed)?;
+        let wanted = params![account.0, booking.kind.name(), booking.reference];
+        statement.query_row(wanted, entry_row).optional().map_err(failed)
+    }
+
+    fn book(&mut self, account: &AccountRow, booking: &Booking, at: WallTime) -> Result<Entry> {
+        let tx = self.transaction()?;
+        let new = NewEntry {
+            kind: booking.kind,
+            amount: booking.amount,
+            route: None,
+            requests: 0,
+            reference: Some(&booking.reference),
+            actor: booking.actor,
+        };
+        let id = add_entry(&tx, account.num, at, &new)?;
+        let entry = entry(&tx, id)?;
+        tx.commit().map_err(failed)?;
+        Ok(entry)
+    }
+
+    fn create_key(&mut self, row: &KeyRow) -> Result<KeyNum> {
+        let tx = self.transaction()?;
+        let num = keys::create(&tx, row)?;
+        tx.commit().map_err(failed)?;
+        Ok(num)
+    }
+
+    fn change_key(&mut self, id: KeyId, change: &KeyChange) -> Result<()> {
+        let tx = self.transaction()?;
+        keys::change(&tx, id, change)?;
+        tx.commit().map_err(failed)
+    }
+
+    fn give_back(&mut self, id: RequestId, at: WallTime) -> Result<Booked> {
+        let tx = self.transaction()?;
+        let sql = "SELECT account, route, amount, given_back FROM in_doubt WHERE id = ?1";
+        let found = tx.query_row(sql, [id_blob(id)], |row| {
+            let account = AccountNum(row.get(0)?);
+            Ok((account, RouteNum(row.get(1)?), credits(row, 2)?, row.get::<_, Option<i64>>(3)?))
+        });
+        let found = found.optional().map_err(failed)?;
+        let unknown = || LedgerError::Refused(format!("no hold in doubt has the id {id}"));
+        let (account, route, amount, given_back) = found.ok_or_else(unknown)?;
+        let reference = id.to_string();
+        if given_back.is_some() {
+            let sql = format!("{} WHERE e.account = ?1 AND e.kind = 'given_back' AND e.reference = ?2", read::ENTRIES);
+            let entry = tx.query_row(&sql, params![account.0, reference], entry_row).map_err(failed)?;
+            return Ok(Booked { entry, repeated: true });
+        }
+        let (kind, reference) = (EntryKind::GivenBack, Some(reference.as_str()));
+        let new = NewEntry { kind, amount, route: Some(route), requests: 1, reference, actor: "command" };
+        let entry_id = add_entry(&tx, account, at, &new)?;
+        let sql = "UPDATE in_doubt SET given_back = ?2 WHERE id = ?1";
+        tx.execute(sql, params![id_blob(id), at.0]).map_err(failed)?;
+        let entry = entry(&tx, entry_id)?;
+        tx.commit().map_err(failed)?;
+        Ok(Booked { entry, repeated: false })
+    }
+
+    fn save_limits(&mut self, states: &[(Vec<u8>, Vec<u8>)], at: WallTime) -> Result<()> {
+        let tx = self.transaction()?;
+        for (owner, state) in states {
+            let sql = if state.is_empty() {
+                "DELETE FROM limits WHERE owner = ?1 AND ?2 IS NOT NULL AND ?3 IS NOT NULL"
+            } else {
+                "INSERT INTO limits (owner, state, saved) VALUES (?1, ?2, ?3)
+                 ON CONFLICT (owner) DO UPDATE SET state = excluded.state, saved = excluded.saved"
+            };
+            let mut statement = tx.prepare_cached(sql).map_err(failed)?;
+            statement.execute(params![owner, state, at.0]).map_err(failed)?;
+        }
+        tx.commit().map_err(failed)
+    }
+
+    fn tidy(&mut self) {
+        if self.checkpointer.request() {
+            // The log outgrew what passive checkpoints keep up with: start it over here, where
+            // nobody else writes. Most of it is in the file already, so this is short.
+            let restart = self.connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()));
+            if let Err(error) = restart {
+                tracing::warn!(%error, "the ledger's log could not be started over");
+            }
+        }
+    }
+
+    fn reader(&self) -> Result<Box<dyn Reader>> {
+        read::SqliteReader::open(&self.path).map(|reader| Box::new(reader) as Box<dyn Reader>)
+    }
+}
+
+fn register_account(
+    tx: &Transaction<'_>,
+    id: &AccountId,
+    opening: Option<Credits>,
+    at: WallTime,
+) -> Result<AccountRow> {
+    if let Some(mut row) = find_account(tx, id)? {
+        if row.source == super::store::Source::Store {
+            let sql = "UPDATE accounts SET source = 'file' WHERE num = ?1";
+            tx.execute(sql, [row.num.0]).map_err(failed)?;
+            row.source = super::store::Source::File;
+        }
+        return Ok(row);
+    }
+    let insert = "INSERT INTO accounts (id, source, opening, created) VALUES (?1, 'file', ?2, ?3)";
+    let amount = opening.map(Credits::millionths);
+    let num = tx
+        .prepare_cached(insert)
+        .and_then(|mut statement| statement.insert(params![id.as_str(), amount, at.0]))
+        .map_err(failed)?;
+    let num = AccountNum(u32::try_from(num).map_err(|_| LedgerError::Failed("too many accounts".to_owned()))?);
+    if let Some(amount) = opening.filter(|amount| !amount.is_zero()) {
+        let (kind, reference) = (EntryKind::Grant, Some("opening"));
+        let new = NewEntry { kind, amount, route: None, requests: 0, reference, actor: "file" };
+        add_entry(tx, num, at, &new)?;
+    }
+    find_account(tx, id)?.ok_or_else(|| LedgerError::Failed("the new account is not there".to_owned()))
+}

@@ -1,0 +1,203 @@
+//! The file itself: its lock, its checks, its tables, its checkpoints.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{ErrorKind, Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use crate::ledger::store::{LedgerError, Result};
+
+/// `TGLD`: what a ledger's file says it is.
+const APPLICATION_ID: i64 = 0x5447_4c44;
+/// One file per version, in order; forward only.
+const MIGRATIONS: [&str; 1] = [include_str!("../migrations/0001_books.sql")];
+/// Older versions can lose a committed transaction when the log is started over.
+const MIN_SQLITE: i32 = 3_051_003;
+/// Pages of the log (4 KiB each) from which on the writer starts it over: 32 MiB.
+const MAX_LOG_PAGES: u64 = 8_192;
+/// How long a statement waits for another connection of this process.
+const BUSY: Duration = Duration::from_secs(5);
+
+fn unusable(path: &Path, what: impl std::fmt::Display) -> LedgerError {
+    LedgerError::Unusable(format!("ledger {}: {what}", path.display()))
+}
+
+/// The operating system's lock that says who writes this ledger. Released with the process.
+#[derive(Debug)]
+pub(super) struct Lock(#[expect(dead_code, reason = "held, not used")] File);
+
+impl Lock {
+    pub(super) fn take(ledger: &Path) -> Result<Self> {
+        if let Some(folder) = ledger.parent().filter(|folder| !folder.as_os_str().is_empty())
+            && !folder.is_dir()
+        {
+            let message = format!("the folder {} does not exist; make it first", folder.display());
+            return Err(unusable(ledger, message));
+        }
+        // Beside the file, not on it: closing the file again would drop SQLite's own locks.
+        let mut path = ledger.as_os_str().to_owned();
+        path.push(".lock");
+        let path = PathBuf::from(path);
+        let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let mut file = open.map_err(|error| unusable(ledger, why(&error, &path)))?;
+        match file.try_lock() {
+            Ok(()) => {
+                let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
+                Ok(Self(file))
+            }
+            Err(TryLockError::WouldBlock) => {
+                let mut owner = String::new();
+                let _ = file.read_to_string(&mut owner); // only for the message
+                let owner = owner.trim();
+                let message = format!("process {owner} serves it already; a ledger has one writer");
+                Err(unusable(ledger, message))
+            }
+            Err(TryLockError::Error(error)) => Err(unusable(ledger, why(&error, &path))),
+        }
+    }
+}
+
+fn why(error: &std::io::Error, path: &Path) -> String {
+    match error.kind() {
+        ErrorKind::PermissionDenied => format!("no permission to write {}", path.display()),
+        ErrorKind::ReadOnlyFilesystem => format!("{} is on a read-only file system", path.display()),
+        _ => format!("{}: {error}", path.display()),
+    }
+}
+
+/// Makes an empty file that only its owner reads; SQLite gives its log the same mode.
+pub(super) fn create_private(path: &Path) -> Result<()> {
+    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    match made {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(unusable(path, why(&error, path))),
+    }
+}
+
+/// Opens the file for writing and brings it up to date.
+pub(super) fn open(path: &Path) -> Result<Connection> {
+    if rusqlite::version_number() < MIN_SQLITE {
+        return Err(unusable(path, format!("SQLite {} is too old", rusqlite::version())));
+    }
+    create_private(path)?;
+    let mut connection = Connection::open(path).map_err(|error| unusable(path, error))?;
+    connection.busy_timeout(BUSY).map_err(|error| unusable(path, error))?;
+    let checked = check(&connection).and_then(|version| {
+        configure(&connection)?;
+        migrate(&mut connection, version)
+    });
+    match checked {
+        Ok(()) => Ok(connection),
+        Err(Checked::Sqlite(error)) => Err(unusable(path, explain(&error))),
+        Err(Checked::Other(message)) => Err(unusable(path, message)),
+    }
+}
+
+enum Checked {
+    Sqlite(rusqlite::Error),
+    Other(String),
+}
+
+impl From<rusqlite::Error> for Checked {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+fn explain(error: &rusqlite::Error) -> String {
+    match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::NotADatabase) => "this is not a Tollgate ledger (no SQLite file)".to_owned(),
+        Some(rusqlite::ErrorCode::ReadOnly) => "the file is read-only".to_owned(),
+        Some(rusqlite::ErrorCode::DiskFull) => "the disk is full".to_owned(),
+        Some(rusqlite::ErrorCode::DatabaseCorrupt) => "the file is damaged; restore a backup".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// The file's version, if it is a ledger at all.
+fn check(connection: &Connection) -> Result<usize, Checked> {
+    let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
+    let tables = number("SELECT count(*) FROM sqlite_schema")?;
+    if tables > 0 && number("PRAGMA application_id")? != APPLICATION_ID {
+        return Err(Checked::Other("this is another program's SQLite file".to_owned()));
+    }
+    let version = usize::try_from(number("PRAGMA user_version")?).unwrap_or(usize::MAX);
+    if version > MIGRATIONS.len() {
+        let message = "a newer Tollgate wrote this ledger; use that version".to_owned();
+        return Err(Checked::Other(message));
+    }
+    Ok(version)
+}
+
+fn configure(connection: &Connection) -> Result<(), Checked> {
+    let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+    if !mode.eq_ignore_ascii_case("wal") {
+        return Err(Checked::Other(format!("its file system allows no write-ahead log (mode {mode})")));
+    }
+    connection.execute_batch(
+        "PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0; PRAGMA foreign_keys = ON; PRAGMA temp_store = MEMORY;",
+    )?;
+    Ok(())
+}
+
+fn migrate(connection: &mut Connection, version: usize) -> Result<(), Checked> {
+    for (at, sql) in MIGRATIONS.iter().enumerate().skip(version) {
+        let tx = connection.transaction()?;
+        tx.execute_batch(sql)?;
+        tx.execute_batch(&format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {};", at + 1))?;
+        tx.commit()?;
+    }
+    // Says now, rather than at the first charge, that nothing can be written.
+    let tx = connection.transaction()?;
+    tx.execute("DELETE FROM journal WHERE seq < 0", [])?;
+    tx.execute_batch(&format!("PRAGMA user_version = {}", MIGRATIONS.len()))?;
+    tx.commit()?;
+    Ok(())
+}
+
+/// Copies the log into the file on a thread of its own, whenever it is asked to.
+#[derive(Debug)]
+pub(super) struct Checkpointer {
+    requests: SyncSender<()>,
+    log_pages: Arc<AtomicU64>,
+}
+
+impl Checkpointer {
+    pub(super) fn start(path: &Path) -> Result<Self> {
+        let connection = Connection::open(path).map_err(|error| unusable(path, error))?;
+        connection.busy_timeout(BUSY).map_err(|error| unusable(path, error))?;
+        let (requests, queue) = sync_channel::<()>(1);
+        let log_pages = Arc::new(AtomicU64::new(0));
+        let pages = Arc::clone(&log_pages);
+        let run = move || {
+            while queue.recv().is_ok() {
+                let passive = "PRAGMA wal_checkpoint(PASSIVE)";
+                match connection.query_row(passive, [], |row| row.get::<_, i64>(1)) {
+                    Ok(count) => pages.store(u64::try_from(count).unwrap_or(0), Ordering::Relaxed),
+                    Err(error) => tracing::warn!(%error, "the ledger's log could not be checkpointed"),
+                }
+            }
+        };
+        std::thread::Builder::new()
+            .name("tollgate-checkpoint".to_owned())
+            .spawn(run)
+            .map_err(|error| unusable(path, error))?;
+        Ok(Self { requests, log_pages })
+    }
+
+    /// Asks for a checkpoint; answers whether the log outgrew what passive ones keep up with.
+    pub(super) fn request(&self) -> bool {
+        match self.requests.try_send(()) {
+            Ok(()) | Err(TrySendError::Full(())) => {}
+            Err(TrySendError::Disconnected(())) => tracing::warn!("the checkpoint thread is gone"),
+        }
+        self.log_pages.swap(0, Ordering::Relaxed) > MAX_LOG_PAGES
+    }
+}

@@ -1,0 +1,178 @@
+//! Between SQL values and the ledger's types.
+
+use ipnet::IpNet;
+use rusqlite::Row;
+use rusqlite::types::Type;
+
+use crate::ledger::fold::OpenHold;
+use crate::ledger::store::{
+    AccountRow, AccountState, Entry, EntryKind, KeyRow, LedgerError, Result, Source,
+};
+use crate::policy::key::KeyState;
+use crate::types::{AccountNum, Credits, KeyId, KeyNum, RequestId, RouteNum, WallTime};
+
+/// SQLite's own words for what failed.
+pub(super) fn failed(error: rusqlite::Error) -> LedgerError {
+    LedgerError::Failed(error.to_string())
+}
+
+/// Refuses where an update met nothing.
+pub(super) fn changed_one(changed: usize, message: impl FnOnce() -> String) -> Result<()> {
+    if changed == 0 {
+        return Err(LedgerError::Refused(message()));
+    }
+    Ok(())
+}
+
+pub(super) fn id_blob(id: RequestId) -> [u8; 16] {
+    id.0.to_be_bytes()
+}
+
+/// A key's id as SQLite's signed integer.
+pub(super) fn key_id(id: KeyId) -> i64 {
+    i64::from_be_bytes(id.0.to_be_bytes())
+}
+
+pub(super) fn to_key_id(id: i64) -> KeyId {
+    KeyId(u64::from_be_bytes(id.to_be_bytes()))
+}
+
+pub(super) fn credits(row: &Row<'_>, at: usize) -> rusqlite::Result<Credits> {
+    row.get(at).map(Credits::from_millionths)
+}
+
+/// A text column whose words are one of ours.
+fn word<T>(row: &Row<'_>, at: usize, parse: impl Fn(&str) -> Option<T>) -> rusqlite::Result<T> {
+    let text: String = row.get(at)?;
+    parse(&text).ok_or_else(|| {
+        let message = format!("{text:?} is not known");
+        rusqlite::Error::FromSqlConversionFailure(at, Type::Text, message.into())
+    })
+}
+
+fn json<T: serde::de::DeserializeOwned>(row: &Row<'_>, at: usize) -> rusqlite::Result<Option<T>> {
+    let text: Option<String> = row.get(at)?;
+    let parse = |text: String| {
+        serde_json::from_str(&text)
+            .map_err(|error| rusqlite::Error::FromSqlConversionFailure(at, Type::Text, error.into()))
+    };
+    text.map(parse).transpose()
+}
+
+fn source(text: &str) -> Option<Source> {
+    match text {
+        "file" => Some(Source::File),
+        "store" => Some(Source::Store),
+        _ => None,
+    }
+}
+
+pub(super) fn account_state_name(state: AccountState) -> &'static str {
+    match state {
+        AccountState::Active => "active",
+        AccountState::Suspended => "suspended",
+    }
+}
+
+pub(super) fn key_state_name(state: KeyState) -> &'static str {
+    match state {
+        KeyState::Active => "active",
+        KeyState::Disabled => "disabled",
+        KeyState::Revoked => "revoked",
+    }
+}
+
+pub(super) fn key_state(text: &str) -> Option<KeyState> {
+    [KeyState::Active, KeyState::Disabled, KeyState::Revoked]
+        .into_iter()
+        .find(|state| key_state_name(*state) == text)
+}
+
+/// Columns: id, num, balance, plan, state, source, opening.
+pub(super) fn account_row(row: &Row<'_>) -> rusqlite::Result<AccountRow> {
+    let state = |text: &str| {
+        [AccountState::Active, AccountState::Suspended]
+            .into_iter()
+            .find(|state| account_state_name(*state) == text)
+    };
+    Ok(AccountRow {
+        id: word(row, 0, |text| text.parse().ok())?,
+        num: AccountNum(row.get(1)?),
+        balance: credits(row, 2)?,
+        plan: row.get(3)?,
+        state: word(row, 4, state)?,
+        source: word(row, 5, source)?,
+        opening: row.get::<_, Option<i64>>(6)?.map(Credits::from_millionths),
+    })
+}
+
+/// Columns: id, num, account, source, state, label, environment, hint, scopes, allow_from,
+/// expires, created. Secrets are read apart.
+pub(super) fn key_row(row: &Row<'_>) -> rusqlite::Result<KeyRow> {
+    Ok(KeyRow {
+        id: to_key_id(row.get(0)?),
+        num: KeyNum(row.get(1)?),
+        account: AccountNum(row.get(2)?),
+        source: word(row, 3, source)?,
+        state: word(row, 4, key_state)?,
+        label: row.get(5)?,
+        environment: row.get(6)?,
+        hint: row.get(7)?,
+        scopes: json::<Vec<String>>(row, 8)?,
+        allow_from: json::<Vec<IpNet>>(row, 9)?,
+        expires: row.get::<_, Option<i64>>(10)?.map(WallTime),
+        created: WallTime(row.get(11)?),
+        secrets: Vec::new(),
+    })
+}
+
+/// Columns: id, at, account's id, kind, amount, balance_after, route's name, requests, reference, actor.
+pub(super) fn entry_row(row: &Row<'_>) -> rusqlite::Result<Entry> {
+    let kind = |text: &str| {
+        use EntryKind::{Adjustment, Charge, GivenBack, Grant, InDoubt};
+        [Grant, Adjustment, Charge, InDoubt, GivenBack].into_iter().find(|kind| kind.name() == text)
+    };
+    Ok(Entry {
+        id: row.get(0)?,
+        at: WallTime(row.get(1)?),
+        account: word(row, 2, |text| text.parse().ok())?,
+        kind: word(row, 3, kind)?,
+        amount: credits(row, 4)?,
+        balance_after: credits(row, 5)?,
+        route: row.get(6)?,
+        requests: row.get(7)?,
+        reference: row.get(8)?,
+        actor: row.get(9)?,
+    })
+}
+
+/// Columns: id, account, key, route, amount, at.
+pub(super) fn hold_row(row: &Row<'_>) -> rusqlite::Result<OpenHold> {
+    Ok(OpenHold {
+        id: request_id(row, 0)?,
+        account: AccountNum(row.get(1)?),
+        key: KeyNum(row.get(2)?),
+        route: RouteNum(row.get(3)?),
+        amount: credits(row, 4)?,
+        at: WallTime(row.get(5)?),
+    })
+}
+
+pub(super) fn request_id(row: &Row<'_>, at: usize) -> rusqlite::Result<RequestId> {
+    row.get(at).map(|bytes: [u8; 16]| RequestId(u128::from_be_bytes(bytes)))
+}
+
+/// The columns of a hold as parameters.
+macro_rules! hold_params {
+    ($hold:expr) => {
+        params![
+            id_blob($hold.id),
+            $hold.account.0,
+            $hold.key.0,
+            $hold.route.0,
+            $hold.amount.millionths(),
+            $hold.at.0
+        ]
+    };
+}
+pub(super) use hold_params;

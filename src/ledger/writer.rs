@@ -1,0 +1,292 @@
+//! The ledger's thread: outboxes → one row → one commit; once a second, journal → entries.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::fold::Tally;
+use super::store::{
+    AccountRow, Booked, Booking, LedgerError, Registered, Registration, Result, Store,
+};
+use super::{Job, LimitSource, Opened, Purse, Shared};
+use crate::clock::Clock;
+use crate::policy::credit::MAX_BALANCE;
+use crate::types::{AccountId, Credits, Moment, RequestId};
+
+/// Least time from the start of one commit to the next under load: what costs is a commit, not
+/// a record, so a fuller batch is a cheaper one. Nobody waits longer than this and one commit.
+const COMMIT_GAP: Duration = Duration::from_millis(1);
+/// How often the journal is folded while there is something in it.
+const FOLD_EVERY: Duration = Duration::from_secs(1);
+/// Records after which it is folded sooner, so that a restart stays quick.
+const FOLD_RECORDS: u64 = 65_536;
+/// How long to wait after a failed commit.
+const RETRY: Duration = Duration::from_millis(250);
+
+pub(super) struct Writer {
+    store: Box<dyn Store>,
+    shared: Arc<Shared>,
+    jobs: mpsc::Receiver<Job>,
+    clock: Clock,
+    tally: Tally,
+    seq: u64,
+    /// Records taken from the outboxes that are not on disk: empty unless a commit failed.
+    pending: Vec<u8>,
+    /// The last batch taken of each outbox.
+    batches: Vec<u64>,
+    committed_at: Moment,
+    folded_at: Moment,
+    limits: Option<LimitSource>,
+    /// Limit states that could not be saved yet.
+    unsaved: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Writer {
+    pub(super) fn open(
+        mut store: Box<dyn Store>,
+        shared: Arc<Shared>,
+        jobs: mpsc::Receiver<Job>,
+        clock: Clock,
+    ) -> Result<(Self, Opened)> {
+        let mut books = store.load()?;
+        let mut tally = Tally::new(std::mem::take(&mut books.open_holds));
+        let mut seq = 0;
+        for (number, at, records) in books.journal.drain(..) {
+            let contradicts = |error| LedgerError::Unusable(format!("the ledger contradicts itself: {error}"));
+            tally.apply(number, at, &records).map_err(contradicts)?;
+            seq = number;
+        }
+        let fold = tally.recover();
+        let doubts = fold.doubts.len();
+        if tally.records() > 0 || doubts > 0 || !fold.closed.is_empty() {
+            store.fold(&fold, clock.wall())?;
+            tally.folded(&fold);
+            books = store.load()?;
+        }
+        shared.purses.write().extend(
+            books.accounts.iter().map(|row| (row.num, Arc::new(Purse::new(row.num, row.balance)))),
+        );
+        let batches = vec![0; shared.outboxes.len()];
+        let now = clock.now();
+        let writer = Self {
+            store,
+            shared,
+            jobs,
+            clock,
+            tally,
+            seq,
+            pending: Vec::new(),
+            batches,
+            committed_at: now,
+            folded_at: now,
+            limits: None,
+            unsaved: Vec::new(),
+        };
+        Ok((writer, Opened { books, doubts }))
+    }
+
+    /// Runs until [`super::Ledger::close`].
+    pub(super) fn run(mut self) -> Result<()> {
+        loop {
+            while let Ok(job) = self.jobs.try_recv() {
+                // A booking never comes before a record that made it possible.
+                self.commit();
+                job(&mut self);
+            }
+            self.commit();
+            if self.fold_is_due() {
+                self.fold_or_report();
+            }
+            if self.shared.stopping.load(Ordering::SeqCst) {
+                return self.finish();
+            }
+            self.rest();
+        }
+    }
+
+    /// Sleeps until there is work: a commit's gap, or until somebody wakes the thread.
+    fn rest(&self) {
+        if !self.shared.healthy.load(Ordering::SeqCst) {
+            std::thread::park_timeout(RETRY);
+            return;
+        }
+        let empty = || self.shared.outboxes.iter().all(|outbox| outbox.lock().bytes.is_empty());
+        self.shared.idle.store(true, Ordering::SeqCst);
+        if empty() && self.jobs.is_empty() && !self.shared.stopping.load(Ordering::SeqCst) {
+            std::thread::park_timeout(FOLD_EVERY);
+        }
+        self.shared.idle.store(false, Ordering::SeqCst);
+        let since = self.clock.now().since(self.committed_at);
+        if let Some(gap) = COMMIT_GAP.checked_sub(since).filter(|gap| !gap.is_zero()) {
+            std::thread::sleep(gap);
+        }
+    }
+
+    /// Cuts one batch from all outboxes at once and writes it.
+    fn commit(&mut self) {
+        self.cut();
+        if self.pending.is_empty() {
+            return;
+        }
+        self.committed_at = self.clock.now();
+        let at = self.clock.wall();
+        let result = self.store.append(self.seq + 1, at, &self.pending);
+        let committed = result.is_ok();
+        match result {
+            Ok(()) => {
+                self.seq += 1;
+                if let Err(error) = self.tally.apply(self.seq, at, &self.pending) {
+                    tracing::error!(%error, "the journal contradicts itself");
+                }
+                let bytes = self.pending.len() as u64;
+                self.shared.counters.commits.fetch_add(1, Ordering::Relaxed);
+                self.shared.counters.bytes.fetch_add(bytes, Ordering::Relaxed);
+                self.pending.clear();
+            }
+            Err(error) => {
+                self.shared.counters.failures.fetch_add(1, Ordering::Relaxed);
+                if self.shared.healthy.load(Ordering::SeqCst) {
+                    tracing::error!(%error, "charging stops until the ledger can be written again");
+                }
+            }
+        }
+        if self.shared.healthy.swap(committed, Ordering::SeqCst) != committed && committed {
+            tracing::info!("the ledger can be written again");
+        }
+        for (outbox, batch) in self.shared.outboxes.iter().zip(&self.batches) {
+            outbox.finish(*batch, committed);
+        }
+    }
+
+    /// Under all locks together: a record that made another one possible is never left behind.
+    fn cut(&mut self) {
+        let mut queues: Vec<_> = self.shared.outboxes.iter().map(|outbox| outbox.lock()).collect();
+        if queues.iter().all(|queue| queue.bytes.is_empty()) {
+            return;
+        }
+        for (queue, batch) in queues.iter_mut().zip(&mut self.batches) {
+            *batch = queue.take(&mut self.pending);
+        }
+    }
+
+    fn fold_is_due(&self) -> bool {
+        self.tally.records() >= FOLD_RECORDS
+            || self.clock.now().since(self.folded_at) >= FOLD_EVERY
+    }
+
+    fn fold_or_report(&mut self) {
+        if let Err(error) = self.fold() {
+            tracing::error!(%error, "the ledger could not be folded; it will be tried again");
+        }
+    }
+
+    /// Turns the journal into entries, and saves limit states that changed.
+    pub(super) fn fold(&mut self) -> Result<()> {
+        self.folded_at = self.clock.now();
+        if self.tally.records() > 0 {
+            let fold = self.tally.fold();
+            self.store.fold(&fold, self.clock.wall())?;
+            self.tally.folded(&fold);
+        }
+        if let Some(limits) = &mut self.limits {
+            self.unsaved.extend(limits());
+        }
+        if !self.unsaved.is_empty() {
+            self.store.save_limits(&self.unsaved, self.clock.wall())?;
+            self.unsaved.clear();
+        }
+        self.store.tidy();
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<()> {
+        while let Ok(job) = self.jobs.try_recv() {
+            self.commit();
+            job(&mut self);
+        }
+        self.commit();
+        if !self.pending.is_empty() {
+            return Err(LedgerError::Failed("what was charged last is not on disk".to_owned()));
+        }
+        self.fold()
+    }
+
+    pub(super) fn store(&mut self) -> &mut dyn Store {
+        &mut *self.store
+    }
+
+    pub(super) fn set_limits(&mut self, source: LimitSource) {
+        self.limits = Some(source);
+    }
+
+    fn purse(&self, row: &AccountRow) -> Arc<Purse> {
+        let mut purses = self.shared.purses.write();
+        let purse = purses.entry(row.num).or_insert_with(|| Arc::new(Purse::new(row.num, row.balance)));
+        Arc::clone(purse)
+    }
+
+    pub(super) fn register(&mut self, wanted: &Registration) -> Result<Registered> {
+        let registered = self.store.register(wanted, self.clock.wall())?;
+        for row in &registered.accounts {
+            self.purse(row);
+        }
+        Ok(registered)
+    }
+
+    pub(super) fn create_account(&mut self, id: &AccountId, plan: Option<&str>) -> Result<AccountRow> {
+        let row = self.store.create_account(id, plan, self.clock.wall())?;
+        self.purse(&row);
+        Ok(row)
+    }
+
+    /// Books once: a reference that stands in the books already is answered, not applied.
+    pub(super) fn book(&mut self, booking: &Booking) -> Result<Booked> {
+        let account = self.account(&booking.account)?;
+        if let Some(entry) = self.store.find_booking(account.num, booking)? {
+            if entry.amount != booking.amount {
+                return Err(LedgerError::Refused(format!(
+                    "reference {:?} stands for {} credits already",
+                    booking.reference, entry.amount
+                )));
+            }
+            return Ok(Booked { entry, repeated: true });
+        }
+        let purse = self.purse(&account);
+        if booking.amount.is_negative() {
+            // In memory first, so that no request can spend meanwhile what is being taken away.
+            let amount = Credits::ZERO.checked_sub(booking.amount).unwrap_or(Credits::MAX);
+            if !purse.try_take(amount) {
+                let available = purse.available();
+                let message = format!("account {} has only {available} credits available", account.id);
+                return Err(LedgerError::Refused(message));
+            }
+            let entry = self.store.book(&account, booking, self.clock.wall());
+            let entry = entry.inspect_err(|_| purse.give(amount))?;
+            return Ok(Booked { entry, repeated: false });
+        }
+        let after = purse.available().checked_add(booking.amount);
+        if after.is_none_or(|after| after > MAX_BALANCE) {
+            let message = format!("a balance is at most {MAX_BALANCE} credits");
+            return Err(LedgerError::Refused(message));
+        }
+        let entry = self.store.book(&account, booking, self.clock.wall())?;
+        purse.give(entry.amount);
+        Ok(Booked { entry, repeated: false })
+    }
+
+    pub(super) fn give_back(&mut self, id: RequestId) -> Result<Booked> {
+        let booked = self.store.give_back(id, self.clock.wall())?;
+        if !booked.repeated {
+            let account = self.account(&booked.entry.account)?;
+            self.purse(&account).give(booked.entry.amount);
+        }
+        Ok(booked)
+    }
+
+    fn account(&mut self, id: &AccountId) -> Result<AccountRow> {
+        let unknown = || LedgerError::Refused(format!("there is no account {id}"));
+        self.store.account(id)?.ok_or_else(unknown)
+    }
+}

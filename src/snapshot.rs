@@ -1,0 +1,211 @@
+//! What one request is judged by: immutable, swapped whole.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, Guard};
+use http::{HeaderName, HeaderValue};
+use ipnet::IpNet;
+
+use crate::policy::cors::Cors;
+use crate::policy::forward::HostHeader;
+use crate::policy::key::KeySource;
+use crate::policy::limit::Limit;
+use crate::policy::price::Price;
+use crate::policy::reject::Dialect;
+use crate::policy::route::RouteTable;
+use crate::types::{KeyHash, NameId, RouteName, RouteNum};
+
+/// Routes, plans, dialects and settings of one configuration.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Settings of the process and its connections.
+    pub settings: Settings,
+    /// Where keys are read from.
+    pub keys: KeySource,
+    /// What refusals outside a route are worded in.
+    pub dialect: Arc<Dialect>,
+    /// Finds a route's index by host, path and method.
+    pub table: RouteTable<usize>,
+    /// All routes.
+    pub routes: Vec<Arc<Route>>,
+    /// All plans.
+    pub plans: HashMap<NameId, Plan>,
+}
+
+/// Settings that are not about one route.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where clients are served. Takes effect at a restart.
+    pub listen: Vec<SocketAddr>,
+    /// Worker threads, never 0. Takes effect at a restart.
+    pub threads: usize,
+    /// Most connections at once. Takes effect at a restart.
+    pub max_connections: usize,
+    /// From accept to the end of the first head.
+    pub header_timeout: Duration,
+    /// Between requests of a connection.
+    pub idle_timeout: Duration,
+    /// Largest request head in bytes.
+    pub max_header_size: usize,
+    /// How long requests in flight may take after a stop was asked for.
+    pub drain_timeout: Duration,
+    /// Drop empty path segments instead of refusing them.
+    pub merge_slashes: bool,
+    /// Networks whose `X-Forwarded-For` and `X-Request-Id` are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Where operators are served. Takes effect at a restart.
+    pub admin_listen: SocketAddr,
+    /// What the admin token hashes to.
+    pub admin_token: Option<KeyHash>,
+    /// The ledger's file. Takes effect at a restart.
+    pub ledger: PathBuf,
+    /// Prefix of keys that are made here.
+    pub key_prefix: String,
+    /// The path answered with an account's balance.
+    pub account_info: Option<String>,
+    /// `RateLimit` headers (the IETF draft).
+    pub ietf_headers: bool,
+    /// `X-RateLimit` headers.
+    pub x_ratelimit_headers: bool,
+    /// `x-credits-used` and `x-credits-remaining`.
+    pub credit_headers: bool,
+    /// What is logged.
+    pub log: LogSettings,
+}
+
+/// What is logged, and how. The format takes effect at a restart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogSettings {
+    /// JSON lines rather than text.
+    pub json: bool,
+    /// One line per request.
+    pub requests: bool,
+    /// Only time, route, credits and status.
+    pub minimal: bool,
+}
+
+/// One endpoint of the API.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// What prices and scopes refer to.
+    pub name: RouteName,
+    /// Its index among the snapshot's routes.
+    pub index: usize,
+    /// Its number in the ledger; 0 until it is registered.
+    pub num: RouteNum,
+    /// Asks for no key and charges nothing.
+    pub public: bool,
+    /// Where it forwards to.
+    pub upstream: Arc<Upstream>,
+    /// What it costs, where the plan says nothing else.
+    pub price: Arc<Price>,
+    /// How its refusals are worded.
+    pub dialect: Arc<Dialect>,
+    /// Limits of this route alone.
+    pub limits: Vec<Limit>,
+    /// Taken off the path before it goes upstream.
+    pub strip_prefix: Option<String>,
+    /// The operator's own headers: the upstream's, then the route's.
+    pub set_headers: Vec<(HeaderName, HeaderValue)>,
+    /// How long the answer's head may take.
+    pub response_timeout: Duration,
+    /// Largest request body in bytes.
+    pub max_body_size: u64,
+    /// Take paths with `%2F`.
+    pub encoded_slashes: bool,
+    /// What pages of other origins may do.
+    pub cors: Option<Cors>,
+}
+
+/// Servers that requests are forwarded to. One, for now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Host name or address, and port.
+    pub server: (String, u16),
+    /// `host:port` as it stands in `Host`.
+    pub authority: HeaderValue,
+    /// How long a connection may take.
+    pub connect_timeout: Duration,
+    /// The Host it sees.
+    pub host: HostHeader,
+}
+
+/// A bundle of limits and prices.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// Its name.
+    pub name: String,
+    /// Its name as a header value.
+    pub header: Option<HeaderValue>,
+    /// Requests of one key in flight.
+    pub concurrency: Option<u32>,
+    /// Limits of the accounts on it.
+    pub limits: Vec<Limit>,
+    /// Prices of single routes, by their index.
+    pub prices: HashMap<usize, Arc<Price>>,
+}
+
+impl Snapshot {
+    /// The price of a route for an account on a plan.
+    #[must_use]
+    pub fn price<'a>(&'a self, route: &'a Route, plan: Option<&'a Plan>) -> &'a Arc<Price> {
+        plan.and_then(|plan| plan.prices.get(&route.index)).unwrap_or(&route.price)
+    }
+
+    /// The same snapshot with the routes' numbers in the ledger, in the order of the routes.
+    #[must_use]
+    pub fn numbered(mut self, numbers: &[RouteNum]) -> Self {
+        for (route, num) in self.routes.iter_mut().zip(numbers) {
+            Arc::make_mut(route).num = *num;
+        }
+        self
+    }
+}
+
+/// Gives out the snapshot in force.
+#[derive(Clone, Debug)]
+pub struct Reader(Arc<ArcSwap<Snapshot>>);
+
+/// Puts a snapshot in force.
+#[derive(Clone, Debug)]
+pub struct Publisher(Arc<ArcSwap<Snapshot>>);
+
+/// Both ends, with the first snapshot in force.
+#[must_use]
+pub fn channel(first: Snapshot) -> (Publisher, Reader) {
+    let shared = Arc::new(ArcSwap::from_pointee(first));
+    (Publisher(Arc::clone(&shared)), Reader(shared))
+}
+
+impl Reader {
+    /// The snapshot in force, kept alive for as long as the answer lives.
+    #[must_use]
+    pub fn load(&self) -> Arc<Snapshot> {
+        self.0.load_full()
+    }
+
+    /// A cheaper look that must not be kept.
+    #[must_use]
+    pub fn peek(&self) -> Guard<Arc<Snapshot>> {
+        self.0.load()
+    }
+}
+
+impl Publisher {
+    /// One atomic swap: requests that began before keep theirs.
+    pub fn publish(&self, snapshot: Snapshot) {
+        self.0.store(Arc::new(snapshot));
+    }
+
+    /// The reading end.
+    #[must_use]
+    pub fn reader(&self) -> Reader {
+        Reader(Arc::clone(&self.0))
+    }
+}
