@@ -5,7 +5,7 @@
 
 mod meter;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -38,6 +38,8 @@ pub struct Account {
     pub meter: Arc<Meter>,
     plan: AtomicU64,
     suspended: AtomicBool,
+    /// Made by command, so that no file drops it.
+    of_store: AtomicBool,
     /// False once the file dropped it: its keys are then as good as unknown.
     present: AtomicBool,
     webhooks: ArcSwap<Vec<String>>,
@@ -73,6 +75,12 @@ impl Account {
     #[must_use]
     pub fn is_present(&self) -> bool {
         self.present.load(Ordering::Relaxed)
+    }
+
+    /// Whether it was made by command and no file claims it.
+    #[must_use]
+    pub fn is_of_store(&self) -> bool {
+        self.of_store.load(Ordering::Relaxed)
     }
 
     /// Where the customer wants to be told.
@@ -135,6 +143,8 @@ pub struct AccountSpec {
     pub suspended: bool,
     /// Where the customer wants to be told.
     pub webhooks: Vec<String>,
+    /// Where it was made.
+    pub source: Source,
 }
 
 /// A SHA-256 is as good as random, and only issued ones are inserted: its first bytes are a hash.
@@ -221,6 +231,7 @@ impl Directory {
                 meter: self.meter(Owner::Account(spec.num)),
                 plan: AtomicU64::new(0),
                 suspended: AtomicBool::new(false),
+                of_store: AtomicBool::new(false),
                 present: AtomicBool::new(true),
                 webhooks: ArcSwap::default(),
                 id: spec.id,
@@ -229,6 +240,7 @@ impl Directory {
         account.set_plan(spec.plan);
         account.set_suspended(spec.suspended);
         account.present.store(true, Ordering::Relaxed);
+        account.of_store.store(spec.source == Source::Store, Ordering::Relaxed);
         account.webhooks.store(Arc::new(spec.webhooks));
         Arc::clone(&account)
     }
@@ -265,7 +277,7 @@ impl Directory {
     }
 
     /// Drops what the file no longer says: its other keys, and its other accounts.
-    pub fn retain_file(&self, keys: &HashSet<KeyHash>, accounts: &HashMap<AccountId, Source>) {
+    pub fn retain_file(&self, keys: &HashSet<KeyHash>, accounts: &HashSet<AccountId>) {
         let gone: Vec<KeyHash> = self
             .keys
             .iter()
@@ -276,7 +288,8 @@ impl Directory {
             self.remove(&hash);
         }
         for account in &self.accounts {
-            account.present.store(accounts.contains_key(account.key()), Ordering::Relaxed);
+            let present = account.is_of_store() || accounts.contains(account.key());
+            account.present.store(present, Ordering::Relaxed);
         }
     }
 

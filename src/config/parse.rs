@@ -142,7 +142,7 @@ impl Known {
 
 /// Builds everything, or says all that is wrong.
 pub(super) fn build(sources: Sources) -> Result<Loaded, Report> {
-    let Sources { files, report, cut, patterns, hash } = sources;
+    let Sources { files, report, cut, patterns } = sources;
     let mut context = Context { report, cut, file: 0 };
     if files.is_empty() {
         return Err(context.report);
@@ -174,5 +174,6 @@ pub(super) fn build(sources: Sources) -> Result<Loaded, Report> {
         routes: known.routes,
         plans,
     };
+    let hash = context.report.hash();
     Ok(Loaded { snapshot, accounts, keys, watched, hash, report: context.report })
 }

@@ -6,8 +6,10 @@ use std::path::PathBuf;
 
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 
 use super::mask::{mask, mask_line};
+use crate::types::KeyHash;
 
 /// A file that was read.
 #[derive(Clone, Debug)]
@@ -84,6 +86,20 @@ impl Report {
         let mut sorted: Vec<&Problem> = self.problems.iter().collect();
         sorted.sort_by_key(|problem| (problem.file, problem.span.start));
         sorted.into_iter()
+    }
+
+    /// SHA-256 over everything that was read, to tell whether anything changed.
+    #[must_use]
+    pub fn hash(&self) -> KeyHash {
+        let mut hasher = Sha256::new();
+        for file in &self.files {
+            let path = file.path.as_os_str().as_encoded_bytes();
+            hasher.update(path.len().to_le_bytes());
+            hasher.update(path);
+            hasher.update(file.text.len().to_le_bytes());
+            hasher.update(file.text.as_bytes());
+        }
+        KeyHash(hasher.finalize().into())
     }
 
     /// How many of them refuse the file.

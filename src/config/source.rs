@@ -7,13 +7,11 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use sha2::{Digest, Sha256};
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue, Deserializer};
 
 use super::raw::{self, At};
 use super::report::{Problem, Report, Severity, SourceFile};
-use crate::types::KeyHash;
 
 /// Largest file that is read: over two million keys.
 const MAX_FILE: u64 = 1024 * 1024 * 1024;
@@ -29,25 +27,21 @@ pub(super) struct Sources {
     /// Top-level sections out of which something was cut: what refers to them is not judged.
     pub(super) cut: Vec<String>,
     pub(super) patterns: Vec<String>,
-    pub(super) hash: KeyHash,
 }
 
 /// Reads a file and everything it includes. Never fails: what is wrong stands in the report.
 pub(super) fn read(path: &Path) -> Sources {
-    let empty = KeyHash([0; 32]);
     let mut sources =
-        Sources { files: Vec::new(), report: Report::default(), cut: Vec::new(), patterns: Vec::new(), hash: empty };
-    let mut hasher = Sha256::new();
-    if let Err(message) = read_one(path, &mut sources, &mut hasher) {
+        Sources { files: Vec::new(), report: Report::default(), cut: Vec::new(), patterns: Vec::new() };
+    if let Err(message) = read_one(path, &mut sources) {
         sources.report.add(general(message));
         return sources;
     }
     let includes = sources.files[0].include.clone();
     let folder = path.parent().unwrap_or(Path::new(""));
     for include in &includes {
-        take_in(folder, include, &mut sources, &mut hasher);
+        take_in(folder, include, &mut sources);
     }
-    sources.hash = KeyHash(hasher.finalize().into());
     sources
 }
 
@@ -55,7 +49,7 @@ fn general(message: String) -> Problem {
     Problem { severity: Severity::Error, file: None, span: 0..0, message, help: None }
 }
 
-fn take_in(folder: &Path, include: &At<String>, sources: &mut Sources, hasher: &mut Sha256) {
+fn take_in(folder: &Path, include: &At<String>, sources: &mut Sources) {
     let pattern = folder.join(&include.value).to_string_lossy().into_owned();
     let mut problem = |message: String, help: Option<&str>| {
         let (span, help) = (include.span.0.clone(), help.map(str::to_owned));
@@ -73,7 +67,7 @@ fn take_in(folder: &Path, include: &At<String>, sources: &mut Sources, hasher: &
     }
     sources.patterns.push(pattern);
     for path in paths {
-        if let Err(message) = read_one(&path, sources, hasher) {
+        if let Err(message) = read_one(&path, sources) {
             let span = include.span.0.clone();
             sources.report.add(Problem { file: Some(0), span, ..general(message) });
             continue;
@@ -88,7 +82,7 @@ fn take_in(folder: &Path, include: &At<String>, sources: &mut Sources, hasher: &
 }
 
 /// Reads one file to the end of `sources`.
-fn read_one(path: &Path, sources: &mut Sources, hasher: &mut Sha256) -> Result<(), String> {
+fn read_one(path: &Path, sources: &mut Sources) -> Result<(), String> {
     let shown = path.display();
     let length = std::fs::metadata(path).map_err(|error| cannot_read(path, &error))?.len();
     if length > MAX_FILE {
@@ -99,8 +93,6 @@ fn read_one(path: &Path, sources: &mut Sources, hasher: &mut Sha256) -> Result<(
         let at = error.utf8_error().valid_up_to();
         format!("{shown} is not UTF-8 (byte {at})")
     })?;
-    hasher.update(text.len().to_le_bytes());
-    hasher.update(text.as_bytes());
     let file = sources.report.files.len();
     sources.report.files.push(SourceFile { path: path.to_owned(), text });
     let parsed = shape(file, &mut sources.report, &mut sources.cut);

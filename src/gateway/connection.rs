@@ -13,9 +13,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::Stats;
 use super::head::{HeadScanner, Seen};
 use crate::clock::Clock;
+use crate::telemetry::Stats;
 use crate::types::Moment;
 
 /// What a connection is doing, as far as deadlines are concerned.

@@ -226,11 +226,7 @@ impl Locked<'_> {
 }
 
 fn describe(judged: &Judged<'_>, taken: bool, settings: &Settings, wall: WallTime, out: &mut LimitHeaders) {
-    // A limit that would have admitted what another one refused was not taken from.
-    let untaken = |standing: Standing| match standing.admitted && !taken {
-        true => Standing { remaining: standing.remaining.saturating_add(1), ..standing },
-        false => standing,
-    };
+    let untaken = |standing: Standing| if taken { standing } else { standing.untaken() };
     let said = || judged.iter().filter_map(|(limit, standing)| standing.map(|s| (*limit, untaken(s))));
     if settings.ietf_headers
         && let Some((policy, rate)) = headers::ietf(said())

@@ -20,11 +20,12 @@ use tokio_util::task::TaskTracker;
 use super::connection::{Connection, Place, Watched};
 use super::handle::handle;
 use super::limits::Limits;
-use super::{Gate, Stats};
+use super::Gate;
 use crate::clock::Clock;
 use crate::directory::Directory;
 use crate::ledger::SpenderSeed;
 use crate::snapshot::Reader;
+use crate::telemetry::Stats;
 use crate::upstream::Pool;
 
 /// Connections that the kernel keeps for each listener until they are accepted.

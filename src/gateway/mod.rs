@@ -19,7 +19,6 @@ mod tunnel;
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use tokio_util::task::TaskTracker;
 
@@ -29,27 +28,11 @@ use crate::clock::Clock;
 use crate::directory::Directory;
 use crate::ledger::Spender;
 use crate::snapshot::Reader;
+use crate::telemetry::Stats;
 use crate::types::RequestId;
 use crate::upstream::Pool;
 use body::Inbound;
 use limits::Limits;
-
-/// What the gateway counted since it started.
-#[derive(Debug, Default)]
-pub struct Stats {
-    /// Connections that are open.
-    pub connections: AtomicU64,
-    /// Requests that were read.
-    pub requests: AtomicU64,
-    /// Requests that were refused.
-    pub refused: AtomicU64,
-    /// Charges that the upstream wanted higher than the hold.
-    pub capped: AtomicU64,
-    /// Charges that could not be read, so that the hold was charged.
-    pub unreadable: AtomicU64,
-    /// Answers whose client had gone before they began.
-    pub abandoned: AtomicU64,
-}
 
 /// Everything that a worker's requests share.
 #[derive(Debug)]

@@ -13,6 +13,7 @@ pub mod journal;
 pub mod memory;
 pub mod sqlite;
 pub mod store;
+pub mod verify;
 mod writer;
 
 use std::collections::HashMap;

@@ -107,6 +107,13 @@ pub struct Standing {
 }
 
 impl Standing {
+    /// The same for a limit that would have admitted a request which another one refused.
+    #[must_use]
+    pub fn untaken(self) -> Self {
+        let remaining = self.remaining.saturating_add(u32::from(self.admitted));
+        Self { remaining, ..self }
+    }
+
     /// [`Standing::after`] in whole seconds, never too early.
     #[must_use]
     pub fn seconds(&self) -> u64 {

@@ -12,3 +12,4 @@ pub mod path;
 pub mod price;
 pub mod reject;
 pub mod route;
+pub mod secret;

@@ -45,6 +45,15 @@ pub enum StatusMatch {
     Class(u16),
 }
 
+impl std::fmt::Display for StatusMatch {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::One(status) => write!(out, "{status}"),
+            Self::Class(class) => write!(out, "{class}xx"),
+        }
+    }
+}
+
 impl StatusMatch {
     /// Parses `404` or `2xx`.
     #[must_use]

@@ -1,0 +1,333 @@
+//! The one place that wires all parts: their order at start, and at the end.
+//!
+//! Start: configuration → ledger and its lock → books → control socket → admin address → public
+//! addresses → workers. End: the same way back; what is in flight is waited for, what is owed is
+//! written.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::config::reload::{EVERY, Look};
+use crate::config::{self, Loaded, Report};
+use crate::control::health::Admin;
+use crate::control::socket::ControlSocket;
+use crate::control::{Control, Failure};
+use crate::directory::{Meter, Owner, elapsed};
+use crate::gateway::limits::Limits;
+use crate::gateway::{self, WorkerSeed};
+use crate::ledger::sqlite::SqliteStore;
+use crate::ledger::store::{Books, LedgerError};
+use crate::ledger::{Bookkeeper, Ledger, Opened};
+
+/// Descriptors kept for everything but connections.
+const RESERVED_DESCRIPTORS: u64 = 128;
+
+/// Why the gateway does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration is wrong.
+    #[error("{0}")]
+    Config(Box<Report>),
+    /// Something else is.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl From<LedgerError> for StartError {
+    fn from(error: LedgerError) -> Self {
+        Self::Other(error.to_string())
+    }
+}
+
+impl From<Failure> for StartError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Config(report) => Self::Config(report),
+            Failure::Message(message) => Self::Other(message),
+        }
+    }
+}
+
+impl From<String> for StartError {
+    fn from(message: String) -> Self {
+        Self::Other(message)
+    }
+}
+
+/// A ledger and the control plane over it, without a gateway: what commands work on.
+#[derive(Debug)]
+pub struct Office {
+    /// The control plane.
+    pub control: Arc<Control>,
+    ledger: Ledger,
+}
+
+impl Office {
+    /// Opens the ledger of a configuration and takes its lock.
+    ///
+    /// # Errors
+    /// Where the ledger is served already, or cannot be used.
+    pub async fn open(path: &Path, loaded: Loaded, clock: &Clock) -> Result<Self, StartError> {
+        let (office, _, _) = Self::open_for(path, loaded, 0, clock).await?;
+        Ok(office)
+    }
+
+    async fn open_for(
+        path: &Path,
+        loaded: Loaded,
+        workers: usize,
+        clock: &Clock,
+    ) -> Result<(Self, Books, Bookkeeper), StartError> {
+        let store = SqliteStore::open(&loaded.snapshot.settings.ledger)?;
+        let (ledger, Opened { books, doubts }) = Ledger::open(Box::new(store), workers, clock.clone())?;
+        if doubts > 0 {
+            tracing::warn!(holds = doubts, "a crash left holds in doubt: charged, and listed by `tollgate ledger in-doubt`");
+        }
+        let bookkeeper = ledger.bookkeeper();
+        let control = Control::boot(path, loaded, &books, bookkeeper.clone(), clock.clone()).await?;
+        Ok((Self { control: Arc::new(control), ledger }, books, bookkeeper))
+    }
+
+    /// Writes what is left and gives the lock back.
+    ///
+    /// # Errors
+    /// Where the last commit failed.
+    pub fn close(self) -> Result<(), LedgerError> {
+        self.ledger.close()
+    }
+}
+
+/// A gateway that serves.
+#[derive(Debug)]
+pub struct App {
+    /// Where clients are served.
+    pub public: Vec<SocketAddr>,
+    /// Where operators are served.
+    pub admin: SocketAddr,
+    office: Office,
+    path: PathBuf,
+    clock: Clock,
+    workers: Vec<JoinHandle<()>>,
+    stop: CancellationToken,
+    draining: Arc<AtomicBool>,
+    background: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl App {
+    /// Starts a gateway. Everything that can be refused is refused before the first request.
+    ///
+    /// # Errors
+    /// All that is wrong with the configuration; a ledger that is served already or cannot be
+    /// used; an address in use.
+    pub async fn start(path: &Path, loaded: Loaded, clock: Clock) -> Result<Self, StartError> {
+        let settings = loaded.snapshot.settings.clone();
+        let (office, books, bookkeeper) = Office::open_for(path, loaded, settings.threads, &clock).await?;
+        let limits = Arc::new(restored_limits(&books, &clock));
+        let (source, now) = (Arc::clone(&limits), clock.clone());
+        bookkeeper.save_limits_from(Box::new(move || source.drain(now.now()))).await?;
+        let control = Arc::clone(&office.control);
+        let mut background = Vec::new();
+        let socket = ControlSocket::bind(path)?;
+        background.push(tokio::spawn(socket.serve(Arc::clone(&control))));
+        let admin = Admin::bind(settings.admin_listen).await?;
+        let (admin_address, draining) = (admin.address().unwrap_or(settings.admin_listen), admin.draining());
+        background.push(tokio::spawn(admin.serve(Arc::clone(&control))));
+
+        let (sockets, public) = gateway::bind(&settings.listen, settings.threads)?;
+        let places = Arc::new(Semaphore::new(places(settings.max_connections).min(Semaphore::MAX_PERMITS)));
+        let stop = CancellationToken::new();
+        let mut workers = Vec::new();
+        for (number, listening) in sockets.into_iter().enumerate() {
+            let no_spender = || StartError::Other("the ledger has no place for this worker".to_owned());
+            let seed = WorkerSeed {
+                view: control.view(),
+                directory: control.directory(),
+                limits: Arc::clone(&limits),
+                stats: control.stats(),
+                spender: office.ledger.spender(number).ok_or_else(no_spender)?,
+                clock: clock.clone(),
+                listening,
+                places: Arc::clone(&places),
+                stop: stop.clone(),
+                id_start: random_start()?,
+            };
+            workers.push(spawn_worker(number, seed)?);
+        }
+        let path = path.to_owned();
+        Ok(Self { public, admin: admin_address, office, path, clock, workers, stop, draining, background })
+    }
+
+    /// The control plane.
+    #[must_use]
+    pub fn control(&self) -> &Arc<Control> {
+        &self.office.control
+    }
+
+    /// Serves until a signal says to stop or a worker is gone, reloading whenever the
+    /// configuration changes or SIGHUP comes. A second signal cuts the drain short.
+    ///
+    /// # Errors
+    /// Where signals cannot be received, a worker is gone, or the ledger's last commit failed.
+    pub async fn run(self) -> Result<(), StartError> {
+        let listen = |kind| signal(kind).map_err(|error| StartError::Other(format!("no signals: {error}")));
+        let mut signals = Signals {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        };
+        let mut hangup = listen(SignalKind::hangup())?;
+        let watch = tokio::spawn(watch(Arc::clone(self.control()), self.path.clone(), self.clock.clone()));
+        let lost = loop {
+            tokio::select! {
+                () = signals.next() => break false,
+                _ = hangup.recv() => { let _ = self.control().reload().await; } // logged there
+                () = tokio::time::sleep(EVERY) => {
+                    if self.workers.iter().any(JoinHandle::is_finished) {
+                        break true;
+                    }
+                }
+            }
+        };
+        watch.abort();
+        tracing::info!("stopping: waiting for requests in flight");
+        tokio::select! {
+            result = self.stop() => result?,
+            () = signals.next() => return Err(StartError::Other("stopped at once by a second signal".to_owned())),
+        }
+        if lost {
+            return Err(StartError::Other("a worker is gone".to_owned()));
+        }
+        tracing::info!("stopped");
+        Ok(())
+    }
+
+    /// Stops accepting, waits for what is in flight, and writes everything.
+    ///
+    /// # Errors
+    /// Where the ledger's last commit failed.
+    pub async fn stop(self) -> Result<(), StartError> {
+        self.draining.store(true, Ordering::SeqCst);
+        self.stop.cancel();
+        let (workers, ledger) = (self.workers, self.office.ledger);
+        let counters = self.office.control.stats();
+        let ended = tokio::task::spawn_blocking(move || {
+            for worker in workers {
+                if worker.join().is_err() {
+                    tracing::error!("a worker panicked");
+                }
+            }
+            ledger.close()
+        });
+        let closed = ended.await.map_err(|error| StartError::Other(error.to_string()))?;
+        for task in self.background {
+            task.abort();
+        }
+        tracing::info!(counters = %counters.to_json(), "served");
+        Ok(closed?)
+    }
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+fn spawn_worker(number: usize, seed: WorkerSeed) -> Result<JoinHandle<()>, StartError> {
+    let failed = |error: std::io::Error| StartError::Other(format!("a worker cannot start: {error}"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    let run = move || {
+        let local = tokio::task::LocalSet::new();
+        local.block_on(&runtime, gateway::run(seed));
+    };
+    std::thread::Builder::new().name(format!("tollgate-worker-{number}")).spawn(run).map_err(failed)
+}
+
+/// Random bits that no other worker of this or an earlier process began with.
+fn random_start() -> Result<u64, StartError> {
+    let describe = |error| StartError::Other(format!("the operating system gives no random numbers: {error}"));
+    getrandom::u64().map_err(describe)
+}
+
+/// States of client addresses; those of keys and accounts wait in the directory.
+fn restored_limits(books: &Books, clock: &Clock) -> Limits {
+    let limits = Limits::default();
+    let (now, wall) = (clock.now(), clock.wall());
+    for (owner, states, saved) in &books.limits {
+        if let Some(Owner::Address(address)) = Owner::from_bytes(owner) {
+            let address: IpAddr = address;
+            limits.restore(address, Meter::read(states, elapsed(*saved, wall), now));
+        }
+    }
+    limits
+}
+
+/// Raises the descriptor limit as far as it goes, and lowers the connections to what that allows:
+/// one descriptor for the client, one for the upstream.
+fn places(asked: usize) -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+        let _ = setrlimit(Resource::Nofile, raised); // then the present limit counts
+    }
+    let Some(descriptors) = getrlimit(Resource::Nofile).current else { return asked };
+    let most = usize::try_from(descriptors.saturating_sub(RESERVED_DESCRIPTORS) / 2).unwrap_or(usize::MAX).max(1);
+    if most < asked {
+        tracing::warn!(asked, most, descriptors, "max_connections lowered to what the descriptor limit allows");
+    }
+    asked.min(most)
+}
+
+/// Reloads whenever the files changed. A file that is wrong is reported once it stands still, so
+/// that one caught half-written is not.
+async fn watch(control: Arc<Control>, path: PathBuf, clock: Clock) {
+    let mut last = Look::default();
+    let mut failed: Option<crate::types::KeyHash> = None;
+    let mut reported: Option<crate::types::KeyHash> = None;
+    loop {
+        tokio::time::sleep(EVERY).await;
+        let (watched, in_force) = control.watched().await;
+        let look = Look::at(&path, &watched);
+        if look == last && failed == reported && !look.is_fresh(clock.wall().0) {
+            continue;
+        }
+        last = look;
+        let read = path.clone();
+        let Ok(result) = tokio::task::spawn_blocking(move || config::load(&read)).await else { continue };
+        match result {
+            Ok(loaded) if loaded.hash == in_force => (failed, reported) = (None, None),
+            Ok(_) => {
+                (failed, reported) = (None, None);
+                if control.reload().await.is_err() {
+                    // Right in itself, but not with the ledger: said once, tried again when it changes.
+                    let hash = config::load(&path).map_or_else(|report| report.hash(), |loaded| loaded.hash);
+                    (failed, reported) = (Some(hash), Some(hash));
+                }
+            }
+            Err(report) => {
+                let hash = report.hash();
+                if failed == Some(hash) && reported != failed {
+                    let _ = control.reload().await; // says what is wrong, in log and status
+                    reported = failed;
+                }
+                failed = Some(hash);
+            }
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! `account`: makes, lists and changes accounts; grants credits.
+
+use clap::Subcommand;
+use serde_json::Value;
+
+use super::Result;
+use super::ask::Asker;
+use crate::control::command::Command;
+use crate::types::{AccountId, Credits};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Arguments {
+    /// Make an account.
+    Create {
+        /// 1 to 64 of A-Z a-z 0-9 . _ -
+        id: AccountId,
+        /// A plan of the configuration; without one there are no limits.
+        #[arg(long)]
+        plan: Option<String>,
+    },
+    /// List accounts.
+    List,
+    /// Show an account.
+    Show {
+        /// Its id.
+        id: AccountId,
+    },
+    /// Give credits. The same reference again is answered, not applied.
+    Grant {
+        /// Its id.
+        id: AccountId,
+        /// How many.
+        credits: Credits,
+        /// What makes repeating this harmless: an invoice's number, say.
+        #[arg(long)]
+        reference: String,
+    },
+    /// Correct a balance, up or down, never below zero available.
+    Adjust {
+        /// Its id.
+        id: AccountId,
+        /// By how many.
+        #[arg(allow_hyphen_values = true)]
+        credits: Credits,
+        /// What makes repeating this harmless.
+        #[arg(long)]
+        reference: String,
+    },
+    /// Refuse all requests of an account.
+    Suspend {
+        /// Its id.
+        id: AccountId,
+    },
+    /// Take requests of an account again.
+    Resume {
+        /// Its id.
+        id: AccountId,
+    },
+    /// Every entry of an account.
+    Statement {
+        /// Its id.
+        id: AccountId,
+    },
+}
+
+pub(super) fn run(asker: &Asker, arguments: Arguments) -> Result {
+    let record = |command: Command| asker.output.record(&asker.one(&command)?);
+    match arguments {
+        Arguments::Create { id, plan } => record(Command::AccountCreate { id, plan }),
+        Arguments::List => {
+            let (rows, _) = asker.all(&Command::AccountList)?;
+            asker.output.table(&rows, &["id", "plan", "available", "held", "state", "source"])
+        }
+        Arguments::Show { id } => record(Command::AccountShow { id }),
+        Arguments::Grant { id, credits, reference } => {
+            record(Command::Book { account: id, adjustment: false, credits, reference })
+        }
+        Arguments::Adjust { id, credits, reference } => {
+            record(Command::Book { account: id, adjustment: true, credits, reference })
+        }
+        Arguments::Suspend { id } => record(Command::AccountSuspend { id, suspended: true }),
+        Arguments::Resume { id } => record(Command::AccountSuspend { id, suspended: false }),
+        Arguments::Statement { id } => {
+            let (rows, _): (Vec<Value>, _) = asker.all(&Command::Statement { account: id })?;
+            asker.output.table(&rows, &["at", "kind", "route", "requests", "amount", "balance_after", "reference"])
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Commands go to the gateway that serves the configuration, or do the work themselves where
+//! none runs.
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+use super::output::Output;
+use super::{Failed, Result};
+use crate::app::{Office, StartError};
+use crate::clock::Clock;
+use crate::config;
+use crate::control::command::Command;
+use crate::control::{MAX_ROWS, socket};
+
+/// Whom to ask, and how to print the answer.
+pub(super) struct Asker {
+    pub(super) config: PathBuf,
+    pub(super) output: Output,
+}
+
+fn failed((message, _): (String, Value)) -> Failed {
+    Failed(format!("error: {message}"))
+}
+
+impl Asker {
+    /// Carries out a command; rows of a long answer are handed on one by one.
+    pub(super) fn each(&self, command: &Command, row: impl FnMut(Value)) -> Result<Value> {
+        match socket::connect(&self.config) {
+            Some(stream) => socket::ask(stream, command, row).map_err(failed),
+            None => self.offline(command, row),
+        }
+    }
+
+    /// Carries out a command whose answer is one record.
+    pub(super) fn one(&self, command: &Command) -> Result<Value> {
+        self.each(command, |_| {})
+    }
+
+    /// Carries out a command and keeps the rows of its answer.
+    pub(super) fn all(&self, command: &Command) -> Result<(Vec<Value>, Value)> {
+        let mut rows = Vec::new();
+        let done = self.each(command, |row| rows.push(row))?;
+        Ok((rows, done))
+    }
+
+    /// A command that only a running gateway can carry out.
+    pub(super) fn online(&self, command: &Command) -> Result<Value> {
+        let Some(stream) = socket::connect(&self.config) else {
+            return Err(Failed(format!("error: no gateway serves {}", self.config.display())));
+        };
+        socket::ask(stream, command, |_| {}).map_err(failed)
+    }
+
+    fn offline(&self, command: &Command, mut row: impl FnMut(Value)) -> Result<Value> {
+        let loaded = config::load(&self.config).map_err(|report| Failed(report.to_string()))?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let office = Office::open(&self.config, loaded, &Clock::system()).await?;
+            let (sender, mut rows) = mpsc::channel(MAX_ROWS);
+            let (control, command) = (std::sync::Arc::clone(&office.control), command.clone());
+            let work = tokio::spawn(async move { control.execute(command, sender).await });
+            while let Some(value) = rows.recv().await {
+                row(value);
+            }
+            let result = work.await?;
+            office.close()?;
+            result.map_err(|failure| Failed(format!("error: {failure}")))
+        })
+    }
+}
+
+impl StartError {
+    /// What standard error says.
+    pub(super) fn told(&self) -> String {
+        match self {
+            Self::Config(report) => report.to_string(),
+            Self::Other(message) => format!("error: {message}"),
+        }
+    }
+}
+
+/// `reload`: the problems as `check` shows them.
+pub(super) fn reload(asker: &Asker) -> Result {
+    let Some(stream) = socket::connect(&asker.config) else {
+        return Err(Failed(format!("error: no gateway serves {}", asker.config.display())));
+    };
+    match socket::ask(stream, &Command::Reload, |_| {}) {
+        Ok(done) => asker.output.record(&done),
+        Err((message, problems)) if asker.output == Output::Json => {
+            super::output::json(&serde_json::json!({ "reloaded": false, "message": message, "problems": problems }))?;
+            Err(Failed(String::new()))
+        }
+        Err((message, _)) => Err(Failed(message)),
+    }
+}

@@ -1,0 +1,49 @@
+//! `check`: everything that is wrong with a configuration.
+
+use std::path::Path;
+
+use clap::ValueEnum;
+
+use super::{Failed, Result, output};
+use crate::config;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// How problems are printed.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// As a compiler shows them.
+    Text,
+    /// A JSON list of file, line, column, message and help.
+    Json,
+}
+
+pub(super) fn run(path: &Path, arguments: &Arguments) -> Result {
+    let result = config::load(path);
+    if arguments.format == Format::Json {
+        let report = result.as_ref().map_or_else(|report| report, |loaded| &loaded.report);
+        output::json(&serde_json::to_value(report.to_json())?)?;
+    }
+    match (result, arguments.format) {
+        (Ok(_), Format::Json) => Ok(()),
+        (Err(_), Format::Json) => Err(Failed(String::new())),
+        (Err(report), Format::Text) => Err(Failed(report.to_string())),
+        (Ok(loaded), Format::Text) => {
+            if loaded.report.problems().next().is_some() {
+                eprintln!("{}", loaded.report);
+            }
+            output::text(&format!(
+                "{}: fine ({} routes, {} plans, {} accounts, {} keys)\n",
+                path.display(),
+                loaded.snapshot.routes.len(),
+                loaded.snapshot.plans.len(),
+                loaded.accounts.len(),
+                loaded.keys.len()
+            ))
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! `key`: makes, lists and changes keys.
+
+use std::io::Read;
+
+use clap::Subcommand;
+
+use super::ask::Asker;
+use super::output::{self, Output};
+use super::{Failed, Result};
+use crate::control::command::{Command, NewKey};
+use crate::policy::key::{KeyState, MAX_KEY};
+use crate::types::{AccountId, KeyHash, KeyId};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Arguments {
+    /// Make a key; it is shown this once.
+    Create {
+        /// Whose it is.
+        #[arg(long)]
+        account: AccountId,
+        /// What people call it.
+        #[arg(long)]
+        label: String,
+        /// Stands in the key, such as live or test.
+        #[arg(long, default_value = "live")]
+        env: String,
+        /// A route it opens, * matches any characters; may stand several times. Default: every route.
+        #[arg(long, value_name = "ROUTE")]
+        scope: Vec<String>,
+        /// From when on it no longer works: 90d, or 2027-01-01T00:00:00Z.
+        #[arg(long)]
+        expires: Option<String>,
+    },
+    /// List keys.
+    List {
+        /// Only this account's.
+        #[arg(long)]
+        account: Option<AccountId>,
+    },
+    /// Show a key.
+    Show {
+        /// Its id.
+        id: KeyId,
+    },
+    /// Give a key a new secret; it is shown this once. The old one stops at once, or later.
+    Rotate {
+        /// Its id.
+        id: KeyId,
+        /// How long the old secret still works, such as 24h.
+        #[arg(long)]
+        overlap: Option<String>,
+    },
+    /// Switch a key off.
+    Disable {
+        /// Its id.
+        id: KeyId,
+    },
+    /// Switch a key on again.
+    Enable {
+        /// Its id.
+        id: KeyId,
+    },
+    /// End a key for good.
+    Revoke {
+        /// Its id.
+        id: KeyId,
+    },
+    /// Read a key from standard input and print its SHA-256 for a configuration.
+    Hash,
+}
+
+pub(super) fn run(asker: &Asker, arguments: Arguments) -> Result {
+    let set = |id, state| asker.output.record(&asker.one(&Command::KeyState { id, state })?);
+    match arguments {
+        Arguments::Create { account, label, env, scope, expires } => {
+            let new = NewKey { account, label, environment: env, scopes: scope, expires };
+            secret(asker, &Command::KeyCreate(new))
+        }
+        Arguments::Rotate { id, overlap } => secret(asker, &Command::KeyRotate { id, overlap }),
+        Arguments::List { account } => {
+            let (rows, _) = asker.all(&Command::KeyList { account })?;
+            asker.output.table(&rows, &["id", "account", "label", "key", "state", "scopes", "expires"])
+        }
+        Arguments::Show { id } => asker.output.record(&asker.one(&Command::KeyShow { id })?),
+        Arguments::Disable { id } => set(id, KeyState::Disabled),
+        Arguments::Enable { id } => set(id, KeyState::Active),
+        Arguments::Revoke { id } => set(id, KeyState::Revoked),
+        Arguments::Hash => hash(),
+    }
+}
+
+/// Prints a key the one time that it is known.
+fn secret(asker: &Asker, command: &Command) -> Result {
+    let made = asker.one(command)?;
+    asker.output.record(&made)?;
+    if asker.output == Output::Text {
+        eprintln!("This key is shown only now; Tollgate keeps its SHA-256.");
+    }
+    Ok(())
+}
+
+fn hash() -> Result {
+    let mut key = Vec::new();
+    std::io::stdin().lock().take(MAX_KEY as u64 + 3).read_to_end(&mut key)?;
+    let key = key.strip_suffix(b"\n").unwrap_or(&key);
+    let key = key.strip_suffix(b"\r").unwrap_or(key);
+    if key.is_empty() || key.len() > MAX_KEY {
+        return Err(Failed(format!("error: a key is 1 to {MAX_KEY} bytes on standard input")));
+    }
+    if key.iter().any(|byte| byte.is_ascii_control()) || key.trim_ascii() != key {
+        return Err(Failed("error: a key has no line breaks and no spaces around it".to_owned()));
+    }
+    output::text(&format!("{}\n", KeyHash::of(key).to_hex()))
+}

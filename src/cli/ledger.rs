@@ -1,0 +1,116 @@
+//! `ledger`: verifies, exports and backs up the books; holds in doubt.
+
+use std::path::PathBuf;
+
+use clap::{Subcommand, ValueEnum};
+use serde_json::Value;
+
+use super::ask::Asker;
+use super::output::{self, Output};
+use super::{Failed, Result};
+use crate::control::command::Command;
+use crate::types::RequestId;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Arguments {
+    /// Recompute every balance from the entries.
+    Verify,
+    /// List what a crash left in flight: charged in full, until given back.
+    InDoubt,
+    /// Return one hold in doubt, once.
+    GiveBack {
+        /// Its id, as `in-doubt` lists it.
+        id: RequestId,
+    },
+    /// Print every entry.
+    Export {
+        /// How.
+        #[arg(long, value_enum, default_value_t = Format::Json)]
+        format: Format,
+    },
+    /// Copy the ledger to a new file, while it is served or not.
+    Backup {
+        /// The new file.
+        file: PathBuf,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// One JSON object a line.
+    Json,
+    /// Comma-separated values with a header line (RFC 4180).
+    Csv,
+}
+
+const COLUMNS: [&str; 10] =
+    ["id", "at", "account", "kind", "amount", "balance_after", "route", "requests", "reference", "by"];
+
+pub(super) fn run(asker: &Asker, arguments: Arguments) -> Result {
+    match arguments {
+        Arguments::Verify => verify(asker),
+        Arguments::InDoubt => {
+            let (rows, _) = asker.all(&Command::InDoubt)?;
+            asker.output.table(&rows, &["id", "account", "key", "route", "amount", "at", "given_back"])
+        }
+        Arguments::GiveBack { id } => asker.output.record(&asker.one(&Command::GiveBack { id })?),
+        Arguments::Export { format } => export(asker, format),
+        Arguments::Backup { file } => {
+            let to = std::path::absolute(file)?;
+            asker.output.record(&asker.one(&Command::Backup { to })?)
+        }
+    }
+}
+
+fn verify(asker: &Asker) -> Result {
+    let verified = asker.one(&Command::Verify)?;
+    let differences = verified["differences"].as_array().cloned().unwrap_or_default();
+    if asker.output == Output::Json {
+        output::json(&verified)?;
+    } else {
+        let (accounts, entries) = (&verified["accounts"], &verified["entries"]);
+        output::text(&format!("{accounts} accounts, {entries} entries, {} differences\n", differences.len()))?;
+        if !differences.is_empty() {
+            asker.output.table(&differences, &["account", "entry", "recorded", "computed"])?;
+        }
+    }
+    if differences.is_empty() {
+        return Ok(());
+    }
+    Err(Failed("error: the books do not add up".to_owned()))
+}
+
+fn export(asker: &Asker, format: Format) -> Result {
+    if format == Format::Csv {
+        output::text(&format!("{}\r\n", COLUMNS.join(",")))?;
+    }
+    let mut printed = Ok(());
+    asker.each(&Command::Export, |row| {
+        if printed.is_ok() {
+            let line = match format {
+                Format::Json => format!("{row}\n"),
+                Format::Csv => csv(&row),
+            };
+            printed = output::text(&line);
+        }
+    })?;
+    printed
+}
+
+fn csv(row: &Value) -> String {
+    let cell = |name: &&str| match &row[*name] {
+        Value::Null => String::new(),
+        Value::String(text) => quoted(text),
+        other => other.to_string(),
+    };
+    format!("{}\r\n", COLUMNS.iter().map(cell).collect::<Vec<_>>().join(","))
+}
+
+/// Quotes what needs it, and keeps spreadsheets from running a text as a formula.
+fn quoted(text: &str) -> String {
+    let safe = if text.starts_with(['=', '+', '-', '@', '\t']) { format!("'{text}") } else { text.to_owned() };
+    if safe.contains(['"', ',', '\n', '\r']) {
+        return format!("\"{}\"", safe.replace('"', "\"\""));
+    }
+    safe
+}

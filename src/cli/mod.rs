@@ -1,0 +1,122 @@
+//! The command line: one binary, a file per command.
+
+mod account;
+mod ask;
+mod check;
+mod demo;
+mod explain;
+mod key;
+mod ledger;
+mod output;
+mod serve;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::config::raw;
+use crate::control::command::Command;
+use ask::Asker;
+use output::Output;
+
+/// An API gateway that checks keys, applies limits and charges credits exactly.
+#[derive(Debug, Parser)]
+#[command(name = "tollgate", version, max_term_width = 100, disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Commands,
+    /// The configuration.
+    #[arg(short, long, global = true, value_name = "FILE", default_value = "./config.toml")]
+    config: PathBuf,
+    /// How records are printed.
+    #[arg(long, global = true, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+#[derive(Debug, Subcommand)]
+enum Commands {
+    /// A gateway, a sample API and a ledger in a temporary folder, with a key to try.
+    Demo(demo::Arguments),
+    /// Run the gateway.
+    Serve,
+    /// Report everything that is wrong with a configuration.
+    Check(check::Arguments),
+    /// Print the JSON Schema of the configuration, for editors.
+    Schema,
+    /// Make, list and change keys.
+    #[command(subcommand)]
+    Key(key::Arguments),
+    /// Make, list and change accounts; grant credits.
+    #[command(subcommand)]
+    Account(account::Arguments),
+    /// Verify, export and back up the books; holds in doubt.
+    #[command(subcommand)]
+    Ledger(ledger::Arguments),
+    /// The decisions that a request would meet, without making it.
+    Explain(explain::Arguments),
+    /// Make a running gateway read its configuration again.
+    Reload,
+    /// Counters and health of a running gateway.
+    Status,
+    /// Print completions for a shell.
+    Completions {
+        /// bash, zsh, fish, elvish or powershell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Runs the command of this process. 0: done, 1: refused or failed, 2: wrong usage.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let asker = Asker { config: arguments.config, output: arguments.output };
+    let result = match arguments.command {
+        Commands::Demo(arguments) => demo::run(&arguments),
+        Commands::Serve => serve::run(&asker.config),
+        Commands::Check(arguments) => check::run(&asker.config, &arguments),
+        Commands::Schema => output::json(&raw::schema()),
+        Commands::Key(arguments) => key::run(&asker, arguments),
+        Commands::Account(arguments) => account::run(&asker, arguments),
+        Commands::Ledger(arguments) => ledger::run(&asker, arguments),
+        Commands::Explain(arguments) => explain::run(&asker, arguments),
+        Commands::Reload => ask::reload(&asker),
+        Commands::Status => asker.online(&Command::Status).and_then(|status| asker.output.record(&status)),
+        Commands::Completions { shell } => {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "tollgate", &mut text);
+            output::text(&String::from_utf8_lossy(&text))
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failed(message)) => {
+            if !message.is_empty() {
+                eprintln!("{message}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Why a command ends with exit code 1: what standard error says.
+#[derive(Debug)]
+struct Failed(String);
+
+impl<E: std::error::Error> From<E> for Failed {
+    fn from(error: E) -> Self {
+        Self(format!("error: {error}"))
+    }
+}
+
+type Result<T = (), E = Failed> = std::result::Result<T, E>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,31 @@
+//! `serve`: runs the gateway.
+
+use std::path::Path;
+
+use super::{Failed, Result};
+use crate::app::App;
+use crate::clock::Clock;
+use crate::config;
+use crate::telemetry::logs::Logs;
+
+pub(super) fn run(path: &Path) -> Result {
+    let loaded = config::load(path).map_err(|report| Failed(report.to_string()))?;
+    let logs = Logs::start(loaded.snapshot.settings.log.json).map_err(Failed)?;
+    let dropped = logs.dropped();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let result = runtime.block_on(async {
+        let app = App::start(path, loaded, Clock::system()).await?;
+        for address in &app.public {
+            tracing::info!(%address, "serving clients");
+        }
+        tracing::info!(address = %app.admin, "serving operators");
+        app.run().await
+    });
+    // Reads that are still running belong to commands whose askers are gone.
+    runtime.shutdown_background();
+    if dropped.dropped_lines() > 0 {
+        eprintln!("warning: {} log lines were dropped because they were read too slowly", dropped.dropped_lines());
+    }
+    drop(logs);
+    result.map_err(|error| Failed(error.told()))
+}

@@ -1,0 +1,98 @@
+//! The books: statements, exports, verification, holds in doubt.
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use super::keys::shown;
+use super::{Control, Failure, Rows, refused};
+use crate::ledger::store::{Entry, Reader};
+use crate::ledger::verify::verify;
+use crate::types::{AccountId, RequestId};
+
+/// Runs a long read where it makes nobody wait.
+async fn aside<R: Send + 'static>(
+    reader: Box<dyn Reader>,
+    read: impl FnOnce(Box<dyn Reader>) -> Result<R, Failure> + Send + 'static,
+) -> Result<R, Failure> {
+    match tokio::task::spawn_blocking(move || read(reader)).await {
+        Ok(result) => result,
+        Err(error) => refused(format!("reading the ledger failed: {error}")),
+    }
+}
+
+fn describe(entry: &Entry) -> Value {
+    json!({
+        "id": entry.id,
+        "at": shown(entry.at),
+        "account": entry.account,
+        "kind": entry.kind,
+        "amount": entry.amount,
+        "balance_after": entry.balance_after,
+        "route": entry.route,
+        "requests": entry.requests,
+        "reference": entry.reference,
+        "by": entry.actor,
+    })
+}
+
+impl Control {
+    /// Sends every entry, of one account or of all, and answers how many.
+    pub(super) async fn entries(&self, account: Option<AccountId>, rows: Rows) -> Result<Value, Failure> {
+        let mut reader = self.bookkeeper.reader().await?;
+        if let Some(id) = &account
+            && reader.accounts(Some(id))?.is_empty()
+        {
+            return refused(format!("there is no account {id}"));
+        }
+        let count = aside(reader, move |mut reader| {
+            let mut count = 0_u64;
+            reader.entries(account.as_ref(), &mut |entry| {
+                count += 1;
+                let _ = rows.blocking_send(describe(&entry)); // whoever asked may be gone
+            })?;
+            Ok(count)
+        });
+        Ok(json!({ "entries": count.await? }))
+    }
+
+    pub(super) async fn verify(&self) -> Result<Value, Failure> {
+        let reader = self.bookkeeper.reader().await?;
+        let verified = aside(reader, |mut reader| Ok(verify(&mut *reader)?)).await?;
+        Ok(json!(verified))
+    }
+
+    pub(super) async fn in_doubt(&self, rows: &Rows) -> Result<Value, Failure> {
+        let doubts = self.bookkeeper.reader().await?.in_doubt()?;
+        let open = doubts.iter().filter(|doubt| doubt.given_back.is_none()).count();
+        for doubt in &doubts {
+            let row = json!({
+                "id": doubt.id,
+                "account": doubt.account,
+                "key": doubt.key,
+                "route": doubt.route,
+                "amount": doubt.amount,
+                "at": shown(doubt.at),
+                "given_back": doubt.given_back.map(shown),
+            });
+            let _ = rows.send(row).await; // whoever asked may be gone
+        }
+        Ok(json!({ "in_doubt": open, "given_back": doubts.len() - open }))
+    }
+
+    pub(super) async fn give_back(&self, id: RequestId) -> Result<Value, Failure> {
+        let booked = self.bookkeeper.give_back(id).await?;
+        let entry = booked.entry;
+        Ok(json!({ "id": id, "account": entry.account, "amount": entry.amount, "repeated": booked.repeated }))
+    }
+
+    pub(super) async fn backup(&self, to: PathBuf) -> Result<Value, Failure> {
+        if !to.is_absolute() {
+            return refused("the path of a backup must be absolute");
+        }
+        let reader = self.bookkeeper.reader().await?;
+        let path = to.clone();
+        aside(reader, move |mut reader| Ok(reader.backup(&path)?)).await?;
+        Ok(json!({ "backup": to }))
+    }
+}

@@ -1,0 +1,69 @@
+//! What can be asked of the control plane, as it crosses the control socket.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::policy::key::KeyState;
+use crate::types::{AccountId, Credits, KeyId, RequestId};
+
+/// A command.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
+#[expect(missing_docs, reason = "the fields are the arguments of the commands of the same names")]
+pub enum Command {
+    /// Read the configuration again.
+    Reload,
+    /// Counters and health.
+    Status,
+    /// Make a key.
+    KeyCreate(NewKey),
+    /// List keys.
+    KeyList { account: Option<AccountId> },
+    /// Show a key.
+    KeyShow { id: KeyId },
+    /// Give a key a new secret.
+    KeyRotate { id: KeyId, overlap: Option<String> },
+    /// Disable, enable or revoke a key.
+    KeyState { id: KeyId, state: KeyState },
+    /// Make an account.
+    AccountCreate { id: AccountId, plan: Option<String> },
+    /// List accounts.
+    AccountList,
+    /// Show an account.
+    AccountShow { id: AccountId },
+    /// Suspend or resume an account.
+    AccountSuspend { id: AccountId, suspended: bool },
+    /// Grant or adjust.
+    Book { account: AccountId, adjustment: bool, credits: Credits, reference: String },
+    /// All entries of an account.
+    Statement { account: AccountId },
+    /// All entries.
+    Export,
+    /// Recompute every balance.
+    Verify,
+    /// List holds in doubt.
+    InDoubt,
+    /// Return a hold in doubt.
+    GiveBack { id: RequestId },
+    /// Copy the ledger.
+    Backup { to: PathBuf },
+    /// Say what a request would meet.
+    Explain { key: KeyId, method: String, url: String },
+}
+
+/// A key to be made.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewKey {
+    /// Whose it is.
+    pub account: AccountId,
+    /// What people call it.
+    pub label: String,
+    /// `live`, `test` and the like.
+    pub environment: String,
+    /// Patterns of the routes it opens; empty for every route.
+    pub scopes: Vec<String>,
+    /// A duration from now, or a moment in RFC 3339.
+    pub expires: Option<String>,
+}

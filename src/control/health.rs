@@ -1,0 +1,108 @@
+//! `/healthz` and `/readyz` on the admin address.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+use super::Control;
+
+/// Most connections at once.
+const MAX_CONNECTIONS: usize = 256;
+/// How long a head may take, and how long a connection may be idle.
+const HEADER_TIME: Duration = Duration::from_secs(10);
+
+/// The listener for operators.
+#[derive(Debug)]
+pub struct Admin {
+    listener: TcpListener,
+    /// Set once the gateway no longer takes new connections.
+    draining: Arc<AtomicBool>,
+}
+
+impl Admin {
+    /// Binds the address.
+    ///
+    /// # Errors
+    /// Where it is in use.
+    pub async fn bind(address: SocketAddr) -> Result<Self, String> {
+        let listener = TcpListener::bind(address).await;
+        let listener = listener.map_err(|error| match error.kind() {
+            std::io::ErrorKind::AddrInUse => format!("cannot listen on {address}: another process does already"),
+            _ => format!("cannot listen on {address}: {error}"),
+        })?;
+        Ok(Self { listener, draining: Arc::default() })
+    }
+
+    /// The address that was bound.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.listener.local_addr().ok()
+    }
+
+    /// Set it to answer `/readyz` with 503.
+    #[must_use]
+    pub fn draining(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.draining)
+    }
+
+    /// Serves for as long as it is polled.
+    pub async fn serve(self, control: Arc<Control>) {
+        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        loop {
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+            let stream = match self.listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "the admin address cannot accept");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            let (control, draining) = (Arc::clone(&control), Arc::clone(&self.draining));
+            tokio::spawn(async move {
+                let service = service_fn(|request| {
+                    let response = answer(&request, &control, draining.load(Ordering::SeqCst));
+                    async move { Ok::<_, Infallible>(response) }
+                });
+                let mut builder = http1::Builder::new();
+                builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIME);
+                let _ = builder.serve_connection(TokioIo::new(stream), service).await; // concerns this client only
+                drop(place);
+            });
+        }
+    }
+}
+
+fn answer(request: &Request<Incoming>, control: &Control, draining: bool) -> Response<Full<Bytes>> {
+    let plain = |status: StatusCode, body: &'static str| {
+        let mut response = Response::new(Full::from(body));
+        *response.status_mut() = status;
+        let json = header::HeaderValue::from_static("application/json");
+        response.headers_mut().insert(header::CONTENT_TYPE, json);
+        response.headers_mut().insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
+        response
+    };
+    match (request.method(), request.uri().path()) {
+        (&Method::GET | &Method::HEAD, "/healthz") => plain(StatusCode::OK, "{\"status\":\"ok\"}\n"),
+        (&Method::GET | &Method::HEAD, "/readyz") if draining => {
+            plain(StatusCode::SERVICE_UNAVAILABLE, "{\"status\":\"draining\"}\n")
+        }
+        (&Method::GET | &Method::HEAD, "/readyz") if !control.is_ready() => {
+            plain(StatusCode::SERVICE_UNAVAILABLE, "{\"status\":\"the ledger cannot be written\"}\n")
+        }
+        (&Method::GET | &Method::HEAD, "/readyz") => plain(StatusCode::OK, "{\"status\":\"ready\"}\n"),
+        _ => plain(StatusCode::NOT_FOUND, ""),
+    }
+}

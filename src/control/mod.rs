@@ -1,0 +1,249 @@
+//! The control plane: puts configurations in force, makes keys and accounts, books credits.
+//!
+//! Commands reach it through the control socket of a running gateway, or directly where none
+//! runs. Both ways lead to [`Control::execute`].
+
+mod accounts;
+mod books;
+pub mod command;
+mod explain;
+pub mod health;
+mod keys;
+mod publish;
+pub mod socket;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use serde_json::{Value, json};
+use tokio::sync::{Mutex, mpsc};
+
+use crate::clock::Clock;
+use crate::config::{self, Loaded, ProblemJson, Report, Watched};
+use crate::directory::Directory;
+use crate::ledger::store::{Books, LedgerError};
+use crate::ledger::{Bookkeeper, Counters};
+use crate::snapshot::{Publisher, Reader, Snapshot};
+use crate::telemetry::Stats;
+use crate::types::KeyHash;
+use command::Command;
+
+/// Rows of an answer that wait to be sent; then the reading of the ledger waits.
+pub const MAX_ROWS: usize = 1024;
+
+/// Rows of a long answer, one after the other.
+pub type Rows = mpsc::Sender<Value>;
+
+/// Why a command was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// A sentence for the operator.
+    #[error("{0}")]
+    Message(String),
+    /// A configuration that is not put in force.
+    #[error("{0}")]
+    Config(Box<Report>),
+}
+
+impl From<LedgerError> for Failure {
+    fn from(error: LedgerError) -> Self {
+        Self::Message(error.to_string())
+    }
+}
+
+impl Failure {
+    /// All problems of a configuration, where that is the reason.
+    #[must_use]
+    pub fn problems(&self) -> Vec<ProblemJson> {
+        match self {
+            Self::Config(report) => report.to_json(),
+            Self::Message(_) => Vec::new(),
+        }
+    }
+}
+
+fn refused<T>(message: impl Into<String>) -> Result<T, Failure> {
+    Err(Failure::Message(message.into()))
+}
+
+/// The control plane of one process.
+#[derive(Debug)]
+pub struct Control {
+    path: PathBuf,
+    directory: Arc<Directory>,
+    bookkeeper: Bookkeeper,
+    publisher: Publisher,
+    view: Reader,
+    clock: Clock,
+    stats: Arc<Stats>,
+    /// The configuration in force; held while another one is put in its place.
+    state: Mutex<InForce>,
+}
+
+/// What is known of the configuration in force.
+#[derive(Debug)]
+struct InForce {
+    hash: KeyHash,
+    watched: Watched,
+    labels: Labels,
+    last_error: Option<String>,
+}
+
+/// Cold text of the file's keys, for lists: id and label, and when the key ends.
+type Labels = std::collections::HashMap<crate::types::KeyId, config::FileKey>;
+
+impl Control {
+    /// Puts the first configuration in force: numbers and opening grants first, then accounts
+    /// and keys of the file and of the store, then the snapshot.
+    ///
+    /// # Errors
+    /// Where the configuration contradicts the ledger, or that cannot be written.
+    pub async fn boot(
+        path: &Path,
+        loaded: Loaded,
+        books: &Books,
+        bookkeeper: Bookkeeper,
+        clock: Clock,
+    ) -> Result<Self, Failure> {
+        let directory = Arc::new(Directory::default());
+        let (publisher, view) = crate::snapshot::channel(loaded.snapshot.clone());
+        publish::restore_meters(&directory, books, &clock);
+        let inner = InForce {
+            hash: loaded.hash,
+            watched: loaded.watched.clone(),
+            labels: Labels::default(),
+            last_error: None,
+        };
+        let stats = Arc::new(Stats::default());
+        let control =
+            Self { path: path.to_owned(), directory, bookkeeper, publisher, view, clock, stats, state: Mutex::new(inner) };
+        control.publish_store(books);
+        let mut state = control.state.lock().await;
+        control.publish(loaded, &mut state).await?;
+        drop(state);
+        Ok(control)
+    }
+
+    /// The snapshot in force, for the data plane.
+    #[must_use]
+    pub fn view(&self) -> Reader {
+        self.view.clone()
+    }
+
+    /// Keys and accounts, for the data plane.
+    #[must_use]
+    pub fn directory(&self) -> Arc<Directory> {
+        Arc::clone(&self.directory)
+    }
+
+    /// What is counted, for the data plane.
+    #[must_use]
+    pub fn stats(&self) -> Arc<Stats> {
+        Arc::clone(&self.stats)
+    }
+
+    /// What the ledger counted.
+    #[must_use]
+    pub fn ledger_counters(&self) -> &Counters {
+        self.bookkeeper.counters()
+    }
+
+    /// Whether charged requests can be served.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.bookkeeper.is_healthy()
+    }
+
+    /// Files and patterns to be watched, and the hash of what is in force.
+    pub async fn watched(&self) -> (Watched, KeyHash) {
+        let state = self.state.lock().await;
+        (state.watched.clone(), state.hash)
+    }
+
+    fn snapshot(&self) -> Arc<Snapshot> {
+        self.view.load()
+    }
+
+    /// Carries out a command. Long answers go row by row to `rows` before the result.
+    ///
+    /// # Errors
+    /// A sentence for the operator; nothing was changed then.
+    pub async fn execute(&self, command: Command, rows: Rows) -> Result<Value, Failure> {
+        match command {
+            Command::Reload => self.reload().await,
+            Command::Status => Ok(self.status().await),
+            Command::KeyCreate(new) => self.create_key(new).await,
+            Command::KeyList { account } => self.list_keys(account, &rows).await,
+            Command::KeyShow { id } => self.show_key(id).await,
+            Command::KeyRotate { id, overlap } => self.rotate_key(id, overlap).await,
+            Command::KeyState { id, state } => self.set_key_state(id, state).await,
+            Command::AccountCreate { id, plan } => self.create_account(id, plan).await,
+            Command::AccountList => self.list_accounts(&rows).await,
+            Command::AccountShow { id } => self.show_account(id).await,
+            Command::AccountSuspend { id, suspended } => self.suspend_account(id, suspended).await,
+            Command::Book { account, adjustment, credits, reference } => {
+                self.book(account, adjustment, credits, reference).await
+            }
+            Command::Statement { account } => self.entries(Some(account), rows).await,
+            Command::Export => self.entries(None, rows).await,
+            Command::Verify => self.verify().await,
+            Command::InDoubt => self.in_doubt(&rows).await,
+            Command::GiveBack { id } => self.give_back(id).await,
+            Command::Backup { to } => self.backup(to).await,
+            Command::Explain { key, method, url } => self.explain(key, &method, &url),
+        }
+    }
+
+    /// Reads the file again and puts it in force. A wrong file changes nothing.
+    ///
+    /// # Errors
+    /// All that is wrong with it.
+    pub async fn reload(&self) -> Result<Value, Failure> {
+        let path = self.path.clone();
+        let loading = tokio::task::spawn_blocking(move || config::load(&path));
+        let mut state = self.state.lock().await;
+        let result = match loading.await {
+            Ok(Ok(loaded)) => self.publish(loaded, &mut state).await,
+            Ok(Err(report)) => Err(Failure::Config(Box::new(report))),
+            Err(error) => refused(format!("reading the configuration failed: {error}")),
+        };
+        match result {
+            Ok(warnings) => {
+                self.stats.reloads.fetch_add(1, Ordering::Relaxed);
+                state.last_error = None;
+                tracing::info!(warnings = warnings.len(), "configuration reloaded");
+                for warning in &warnings {
+                    tracing::warn!("{warning}");
+                }
+                Ok(json!({ "reloaded": true, "warnings": warnings }))
+            }
+            Err(failure) => {
+                self.stats.reloads_refused.fetch_add(1, Ordering::Relaxed);
+                state.last_error = Some(failure.to_string());
+                tracing::error!(error = %failure, "configuration refused; the last good one stays in force");
+                Err(failure)
+            }
+        }
+    }
+
+    async fn status(&self) -> Value {
+        let state = self.state.lock().await;
+        let counters = self.bookkeeper.counters();
+        let mut status = self.stats.to_json();
+        let more = json!({
+            "ledger_healthy": self.bookkeeper.is_healthy(),
+            "ledger_commits": counters.commits.load(Ordering::Relaxed),
+            "ledger_failures": counters.failures.load(Ordering::Relaxed),
+            "keys": self.directory.keys(),
+            "accounts": self.directory.accounts(),
+            "config": self.path.display().to_string(),
+            "config_hash": state.hash.to_hex(),
+            "last_reload_error": state.last_error,
+        });
+        if let (Value::Object(status), Value::Object(more)) = (&mut status, more) {
+            status.extend(more);
+        }
+        status
+    }
+}

@@ -1,0 +1,203 @@
+//! The control socket: how commands reach a running gateway.
+//!
+//! One request a connection: a line of JSON each way, long answers in several lines. The socket
+//! is mode 0600 in a folder of mode 0700 that only its owner can have made.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader as AsyncBufReader};
+use tokio::net::UnixListener;
+use tokio::sync::{Semaphore, mpsc};
+
+use super::command::Command;
+use super::{Control, Failure, MAX_ROWS};
+use crate::types::KeyHash;
+
+/// Longest request.
+const MAX_REQUEST: u64 = 64 * 1024;
+/// How long a client may take to send its request.
+const REQUEST_TIME: Duration = Duration::from_secs(5);
+/// Most commands at once.
+const MAX_COMMANDS: usize = 16;
+
+/// One line of an answer.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Line {
+    /// A part of a long answer.
+    Row(Value),
+    /// The end of an answer.
+    Done(Value),
+    /// The command was refused.
+    Failed {
+        /// Why, for a person.
+        message: String,
+        /// Problems of a configuration, where there are any.
+        problems: Value,
+    },
+}
+
+/// Folders that may hold the socket, in the order in which a gateway tries them. A command tries
+/// all: it may run with another environment than the gateway.
+fn folders() -> Vec<PathBuf> {
+    let user = rustix::process::getuid().as_raw();
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute());
+    let mut folders: Vec<PathBuf> = runtime.into_iter().map(|path| path.join("tollgate")).collect();
+    folders.push(PathBuf::from(format!("/run/user/{user}/tollgate")));
+    folders.push(PathBuf::from(format!("/tmp/tollgate-{user}")));
+    folders.dedup();
+    folders
+}
+
+/// The socket's name: from the configuration's canonical path, whatever is in the file.
+fn name(config: &Path) -> String {
+    let canonical = std::fs::canonicalize(config).unwrap_or_else(|_| config.to_owned());
+    let hash = KeyHash::of(canonical.as_os_str().as_encoded_bytes()).to_hex();
+    format!("{}.sock", &hash[..24])
+}
+
+/// Makes the folder, or checks that nobody else could have put something there.
+fn private_folder(folder: &Path) -> Result<(), String> {
+    let describe = |error: std::io::Error| format!("{}: {error}", folder.display());
+    match std::fs::DirBuilder::new().mode(0o700).create(folder) {
+        Ok(()) => return Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(describe(error)),
+    }
+    let data = std::fs::symlink_metadata(folder).map_err(describe)?;
+    let ours = data.is_dir() && data.uid() == rustix::process::getuid().as_raw() && data.mode() & 0o077 == 0;
+    if ours { Ok(()) } else { Err(format!("{} is not a private folder of this user", folder.display())) }
+}
+
+/// The control socket of a gateway; its file goes with it.
+#[derive(Debug)]
+pub struct ControlSocket {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl ControlSocket {
+    /// Binds the socket for a configuration. The caller holds the ledger's lock, so whatever is
+    /// left at that path is a dead gateway's.
+    ///
+    /// # Errors
+    /// Where no folder can hold it.
+    pub fn bind(config: &Path) -> Result<Self, String> {
+        let mut errors = Vec::new();
+        for folder in folders() {
+            match private_folder(&folder).and_then(|()| Self::bind_in(&folder, config)) {
+                Ok(socket) => return Ok(socket),
+                Err(error) => errors.push(error),
+            }
+        }
+        Err(format!("no place for the control socket: {}", errors.join("; ")))
+    }
+
+    fn bind_in(folder: &Path, config: &Path) -> Result<Self, String> {
+        let path = folder.join(name(config));
+        let describe = |error: std::io::Error| format!("{}: {error}", path.display());
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(describe(error)),
+            _ => {}
+        }
+        let listener = UnixListener::bind(&path).map_err(describe)?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(describe)?;
+        Ok(Self { listener, path: path.clone() })
+    }
+
+    /// Serves commands for as long as it is polled.
+    pub async fn serve(self, control: Arc<Control>) {
+        let places = Arc::new(Semaphore::new(MAX_COMMANDS));
+        loop {
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+            match self.listener.accept().await {
+                Ok((stream, _)) => {
+                    let control = Arc::clone(&control);
+                    tokio::spawn(async move {
+                        let _ = answer(stream, &control).await; // whoever asked may be gone
+                        drop(place);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the control socket cannot accept");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for ControlSocket {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path); // a dead one is replaced at the next start
+    }
+}
+
+async fn answer(stream: tokio::net::UnixStream, control: &Arc<Control>) -> std::io::Result<()> {
+    let (read, mut write) = stream.into_split();
+    let mut request = String::new();
+    let mut reader = AsyncBufReader::new(read.take(MAX_REQUEST));
+    tokio::time::timeout(REQUEST_TIME, reader.read_line(&mut request)).await??;
+    let (rows, mut queue) = mpsc::channel(MAX_ROWS);
+    let command: Result<Command, _> = serde_json::from_str(&request);
+    let control = Arc::clone(control);
+    let work = tokio::spawn(async move {
+        match command {
+            Ok(command) => control.execute(command, rows).await,
+            Err(error) => Err(Failure::Message(format!("not a command of this version: {error}"))),
+        }
+    });
+    while let Some(row) = queue.recv().await {
+        write.write_all(&encode(&Line::Row(row))).await?;
+    }
+    let line = match work.await {
+        Ok(Ok(result)) => Line::Done(result),
+        Ok(Err(failure)) => {
+            let problems = serde_json::to_value(failure.problems()).unwrap_or_default();
+            Line::Failed { message: failure.to_string(), problems }
+        }
+        Err(error) => Line::Failed { message: format!("the command failed: {error}"), problems: Value::Null },
+    };
+    write.write_all(&encode(&line)).await?;
+    write.shutdown().await
+}
+
+fn encode(line: &Line) -> Vec<u8> {
+    let mut text = serde_json::to_vec(line).unwrap_or_default(); // plain values always serialise
+    text.push(b'\n');
+    text
+}
+
+/// Connects to the gateway that serves a configuration, if one does.
+#[must_use]
+pub fn connect(config: &Path) -> Option<UnixStream> {
+    let name = name(config);
+    folders().iter().find_map(|folder| UnixStream::connect(folder.join(&name)).ok())
+}
+
+/// Sends a command and hands on the rows of its answer.
+///
+/// # Errors
+/// What the gateway said, or that it said nothing whole.
+pub fn ask(stream: UnixStream, command: &Command, mut row: impl FnMut(Value)) -> Result<Value, (String, Value)> {
+    let broken = |error: &dyn std::fmt::Display| (format!("the gateway's answer broke off: {error}"), Value::Null);
+    let mut request = serde_json::to_vec(command).map_err(|error| broken(&error))?;
+    request.push(b'\n');
+    (&stream).write_all(&request).map_err(|error| broken(&error))?;
+    for line in BufReader::new(&stream).lines() {
+        let line = line.map_err(|error| broken(&error))?;
+        match serde_json::from_str(&line).map_err(|error| broken(&error))? {
+            Line::Row(value) => row(value),
+            Line::Done(value) => return Ok(value),
+            Line::Failed { message, problems } => return Err((message, problems)),
+        }
+    }
+    Err(broken(&"it ended early"))
+}

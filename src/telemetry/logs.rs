@@ -1,0 +1,56 @@
+//! Log lines on standard output, written by a thread of their own so that no worker waits.
+
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// Lines that wait to be written; further ones are dropped and counted.
+const MAX_WAITING: usize = 16_384;
+/// The environment's say in what is logged, such as `debug` or `tollgate::upstream=debug`.
+const LEVEL: &str = "TOLLGATE_LOG";
+
+/// Keeps the writing thread alive; dropped, it writes what waits.
+#[derive(Debug)]
+pub struct Logs {
+    dropped: ErrorCounter,
+    _guard: WorkerGuard,
+}
+
+impl Logs {
+    /// Starts logging for this process, as JSON lines or as text.
+    ///
+    /// # Errors
+    /// Where the process logs already.
+    pub fn start(json: bool) -> Result<Self, String> {
+        let (writer, guard) = NonBlockingBuilder::default()
+            .lossy(true)
+            .buffered_lines_limit(MAX_WAITING)
+            .thread_name("tollgate-logs")
+            .finish(std::io::stdout());
+        let dropped = writer.error_counter();
+        // hyper's own events hold what clients sent, so they stay off whatever is asked for.
+        let asked: Targets = std::env::var(LEVEL).ok().and_then(|text| text.parse().ok()).unwrap_or_default();
+        let default = Targets::new().with_target("tollgate", LevelFilter::INFO);
+        let filter = default
+            .with_targets(asked.iter().filter(|(target, _)| target.starts_with("tollgate")))
+            .with_default(LevelFilter::WARN)
+            .with_target("hyper", LevelFilter::OFF)
+            .with_target("hyper_util", LevelFilter::OFF);
+        let layer = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(false);
+        let registry = tracing_subscriber::registry().with(filter);
+        let started = if json {
+            registry.with(layer.json().flatten_event(true).with_current_span(false).with_span_list(false)).try_init()
+        } else {
+            registry.with(layer).try_init()
+        };
+        started.map_err(|error| error.to_string())?;
+        Ok(Self { dropped, _guard: guard })
+    }
+
+    /// Lines that were dropped because the reader of the log was too slow.
+    #[must_use]
+    pub fn dropped(&self) -> ErrorCounter {
+        self.dropped.clone()
+    }
+}

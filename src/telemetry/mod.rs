@@ -1,0 +1,6 @@
+//! What Tollgate says about itself: logs and counters.
+
+pub mod logs;
+mod stats;
+
+pub use stats::Stats;
