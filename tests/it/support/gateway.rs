@@ -1,0 +1,203 @@
+//! The program under test, as a process of its own.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::Upstream;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_tollgate");
+/// How long anything that should happen may take before a test fails.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A process whose standard output is kept; killed when it is dropped.
+pub struct Process {
+    child: Child,
+    lines: Arc<Mutex<Vec<String>>>,
+}
+
+impl Process {
+    pub fn start(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let (kept, out) = (Arc::clone(&lines), child.stdout.take().unwrap());
+        std::thread::spawn(move || {
+            for line in BufReader::new(out).lines().map_while(Result::ok) {
+                kept.lock().unwrap().push(line);
+            }
+        });
+        Self { child, lines }
+    }
+
+    pub fn lines(&self) -> Vec<String> {
+        self.lines.lock().unwrap().clone()
+    }
+
+    /// The first line with this text, waited for.
+    pub fn line_with(&mut self, text: &str) -> String {
+        let start = Instant::now();
+        loop {
+            if let Some(line) = self.lines().iter().find(|line| line.contains(text)) {
+                return line.clone();
+            }
+            assert!(start.elapsed() < PATIENCE, "no line with {text:?} in {:?}", self.lines());
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!("ended with {status} before saying {text:?}: {:?}", self.lines());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for the end and answers the exit code.
+    pub fn wait(&mut self) -> Option<i32> {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            assert!(start.elapsed() < PATIENCE, "it does not end");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Sends a signal by name.
+pub fn kill(signal: &str, id: u32) {
+    let status = Command::new("kill").arg(format!("-{signal}")).arg(id.to_string()).status().unwrap();
+    assert!(status.success());
+}
+
+/// Runs a command of the program.
+pub fn cli(folder: &Path, arguments: &[&str]) -> Output {
+    Command::new(BINARY).current_dir(folder).args(arguments).stdin(Stdio::null()).output().unwrap()
+}
+
+/// A gateway in a folder of its own.
+pub struct Gateway {
+    pub folder: Arc<tempfile::TempDir>,
+    pub public: SocketAddr,
+    pub admin: SocketAddr,
+    process: Process,
+}
+
+impl Gateway {
+    /// Starts a gateway before an upstream, with a configuration in which `{upstream}` stands.
+    pub fn start(config: &str, upstream: &Upstream) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let text = config.replace("{upstream}", &upstream.address.to_string());
+        std::fs::write(folder.path().join("config.toml"), text).unwrap();
+        Self::start_in(Arc::new(folder))
+    }
+
+    /// Starts a gateway in a folder that has a configuration.
+    pub fn start_in(folder: Arc<tempfile::TempDir>) -> Self {
+        let mut command = Command::new(BINARY);
+        command.arg("serve").current_dir(folder.path());
+        let mut process = Process::start(&mut command);
+        let address = |line: String| -> SocketAddr {
+            let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+            line["address"].as_str().unwrap().parse().unwrap()
+        };
+        let public = address(process.line_with("serving clients"));
+        let admin = address(process.line_with("serving operators"));
+        Self { folder, public, admin, process }
+    }
+
+    pub fn config_path(&self) -> PathBuf {
+        self.folder.path().join("config.toml")
+    }
+
+    pub fn config(&self) -> String {
+        std::fs::read_to_string(self.config_path()).unwrap()
+    }
+
+    /// Replaces the file as editors do: another one is renamed over it.
+    pub fn write_config(&self, text: &str) {
+        let next = self.folder.path().join(".next");
+        std::fs::write(&next, text).unwrap();
+        std::fs::rename(next, self.config_path()).unwrap();
+    }
+
+    pub fn cli(&self, arguments: &[&str]) -> Output {
+        cli(self.folder.path(), arguments)
+    }
+
+    /// Runs a command that must succeed and answers what it printed as JSON.
+    pub fn json(&self, arguments: &[&str]) -> serde_json::Value {
+        let output = self.cli(&[arguments, &["--output", "json"]].concat());
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_str(&text).unwrap_or_else(|_| {
+            let rows = text.lines().map(|line| serde_json::from_str(line).unwrap());
+            serde_json::Value::Array(rows.collect())
+        })
+    }
+
+    /// Rows of a list, also of an empty or a single one.
+    pub fn rows(&self, arguments: &[&str]) -> Vec<serde_json::Value> {
+        let output = self.cli(&[arguments, &["--output", "json"]].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// What an account can spend, as text.
+    pub fn available(&self, account: &str) -> String {
+        self.json(&["account", "show", account])["available"].to_string()
+    }
+
+    pub fn lines(&self) -> Vec<String> {
+        self.process.lines()
+    }
+
+    pub fn line_with(&mut self, text: &str) -> String {
+        self.process.line_with(text)
+    }
+
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.process.is_running()
+    }
+
+    pub fn signal(&self, signal: &str) {
+        kill(signal, self.id());
+    }
+
+    /// Stops cleanly and answers the exit code.
+    pub fn stop(mut self) -> (Option<i32>, Arc<tempfile::TempDir>) {
+        self.signal("TERM");
+        (self.process.wait(), Arc::clone(&self.folder))
+    }
+
+    /// Waits for the end.
+    pub fn wait(&mut self) -> Option<i32> {
+        self.process.wait()
+    }
+
+    /// Ends at once, as a crash would.
+    pub fn crash(mut self) -> Arc<tempfile::TempDir> {
+        self.signal("KILL");
+        self.process.wait();
+        Arc::clone(&self.folder)
+    }
+}

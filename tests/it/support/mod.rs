@@ -1,0 +1,68 @@
+//! A gateway on free ports, an upstream that journals what it saw, a client that takes bytes
+//! literally. All tests of this binary use the real program, real sockets and a real ledger.
+
+mod client;
+mod gateway;
+mod upstream;
+
+pub use client::{Answer, Client, get, post, send};
+pub use gateway::{Gateway, Process, cli, kill};
+pub use upstream::{Seen, Upstream};
+
+/// SHA-256 of a key, as a configuration wants it.
+pub fn sha256(key: &str) -> String {
+    tollgate::types::KeyHash::of(key.as_bytes()).to_hex()
+}
+
+/// One route of each kind of price, one account without limits and one with a key of every kind.
+/// `{upstream}` is filled in by [`Gateway`].
+pub fn config(more: &str) -> String {
+    let hash = sha256("good-key");
+    format!(
+        r#"
+[server]
+listen = ["127.0.0.1:0"]
+threads = 2
+[admin]
+listen = "127.0.0.1:0"
+[ledger]
+url = "sqlite:ledger.db"
+[upstreams.api]
+servers = ["http://{{upstream}}"]
+response_timeout = "5s"
+
+[[routes]]
+name = "free"
+path = "/free/{{*rest}}"
+upstream = "api"
+[[routes]]
+name = "open"
+path = "/open/{{*rest}}"
+upstream = "api"
+public = true
+[[routes]]
+name = "one"
+path = "/one"
+upstream = "api"
+credits = 1
+[[routes]]
+name = "header"
+path = "/header"
+upstream = "api"
+hold = 10
+charge = [{{ status = "2xx", from = "header:x-cost" }}, {{ status = "404", credits = 1 }}]
+[[routes]]
+name = "json"
+path = "/json"
+upstream = "api"
+hold = 10
+charge = [{{ status = "2xx", from = "json:/cost" }}]
+
+[accounts.acme]
+credits = 1000
+[[accounts.acme.keys]]
+label = "good"
+sha256 = "{hash}"
+{more}"#
+    )
+}

@@ -1,0 +1,194 @@
+//! An upstream that journals every request and answers what the request's own headers say.
+//!
+//! `x-answer-status`, `x-answer-body`, `x-answer-delay` (ms before the head), `x-answer-header`
+//! (`name: value`, joined by `|`), `x-answer-raw` (`\n` for CRLF: the whole answer), `x-answer-cut`
+//! (bytes of the body after which it closes), `x-answer-chunks` (chunks joined by `|`, a pause of
+//! 50 ms between), `x-answer-echo` (the body that came). Everything else is answered 200 `{}`.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// A request as the upstream saw it.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub line: String,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+    pub trailers: Vec<(String, String)>,
+    /// Whether the whole answer was written.
+    pub answered: bool,
+}
+
+impl Seen {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| &**value)
+    }
+
+    pub fn target(&self) -> &str {
+        self.line.split(' ').nth(1).unwrap_or_default()
+    }
+}
+
+/// The upstream; its threads end with the process.
+#[derive(Clone)]
+pub struct Upstream {
+    pub address: SocketAddr,
+    journal: Arc<Mutex<Vec<Seen>>>,
+    connections: Arc<AtomicU64>,
+}
+
+impl Upstream {
+    pub fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let journal = Arc::<Mutex<Vec<Seen>>>::default();
+        let connections = Arc::<AtomicU64>::default();
+        let upstream = Self { address, journal, connections };
+        let serving = upstream.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let upstream = serving.clone();
+                upstream.connections.fetch_add(1, Ordering::SeqCst);
+                std::thread::spawn(move || while upstream.serve_one(&stream).is_some() {});
+            }
+        });
+        upstream
+    }
+
+    /// Everything seen so far.
+    pub fn seen(&self) -> Vec<Seen> {
+        self.journal.lock().unwrap().clone()
+    }
+
+    pub fn last(&self) -> Seen {
+        self.seen().pop().expect("the upstream saw a request")
+    }
+
+    pub fn clear(&self) {
+        self.journal.lock().unwrap().clear();
+    }
+
+    pub fn connections(&self) -> u64 {
+        self.connections.load(Ordering::SeqCst)
+    }
+
+    /// One request; none where the connection is to end.
+    fn serve_one(&self, stream: &TcpStream) -> Option<()> {
+        let mut reader = BufReader::with_capacity(1, stream); // reads no byte of the next request
+        let line = read_line(&mut reader)?;
+        let headers = read_fields(&mut reader)?;
+        let mut seen = Seen { line, headers, body: Vec::new(), trailers: Vec::new(), answered: false };
+        read_body(&mut reader, &mut seen)?;
+        let at = {
+            let mut journal = self.journal.lock().unwrap();
+            journal.push(seen.clone());
+            journal.len() - 1
+        };
+        let kept = answer(stream, &seen);
+        if let (Some(entry), true) = (self.journal.lock().unwrap().get_mut(at), kept.is_some()) {
+            entry.answered = true;
+        }
+        kept.filter(|keep| *keep).map(|_| ())
+    }
+}
+
+fn read_line(reader: &mut impl BufRead) -> Option<String> {
+    let mut line = Vec::new();
+    reader.read_until(b'\n', &mut line).ok()?;
+    let line = line.strip_suffix(b"\r\n")?;
+    Some(String::from_utf8_lossy(line).into_owned())
+}
+
+fn read_fields(reader: &mut impl BufRead) -> Option<Vec<(String, String)>> {
+    let mut fields = Vec::new();
+    loop {
+        let line = read_line(reader)?;
+        if line.is_empty() {
+            return Some(fields);
+        }
+        let (name, value) = line.split_once(':')?;
+        fields.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+    }
+}
+
+fn read_body(reader: &mut impl BufRead, seen: &mut Seen) -> Option<()> {
+    if seen.header("transfer-encoding") == Some("chunked") {
+        loop {
+            let size = usize::from_str_radix(&read_line(reader)?, 16).ok()?;
+            if size == 0 {
+                seen.trailers = read_fields(reader)?;
+                return Some(());
+            }
+            let mut chunk = vec![0; size];
+            reader.read_exact(&mut chunk).ok()?;
+            read_line(reader)?;
+            seen.body.extend(chunk);
+        }
+    }
+    let length = seen.header("content-length").map_or(0, |length| length.parse().unwrap());
+    seen.body = vec![0; length];
+    reader.read_exact(&mut seen.body).ok()
+}
+
+/// Writes an answer; whether the connection is to be kept, none where it broke.
+fn answer(mut stream: &TcpStream, seen: &Seen) -> Option<bool> {
+    let _ = stream.set_nodelay(true);
+    if let Some(delay) = seen.header("x-answer-delay") {
+        std::thread::sleep(Duration::from_millis(delay.parse().unwrap()));
+    }
+    if let Some(raw) = seen.header("x-answer-raw") {
+        stream.write_all(raw.replace("\\n", "\r\n").as_bytes()).ok()?;
+        return Some(false);
+    }
+    if seen.header("upgrade").is_some() {
+        stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\nx-cost: 3\r\n\r\n").ok()?;
+        return echo(stream);
+    }
+    let status = seen.header("x-answer-status").unwrap_or("200");
+    let mut head = format!("HTTP/1.1 {status} Whatever\r\nx-upstream: yes\r\n");
+    for line in seen.header("x-answer-header").unwrap_or_default().split('|').filter(|line| !line.is_empty()) {
+        head.push_str(line);
+        head.push_str("\r\n");
+    }
+    if let Some(chunks) = seen.header("x-answer-chunks") {
+        return answer_chunks(stream, head, chunks);
+    }
+    let body = match seen.header("x-answer-echo") {
+        Some(_) => seen.body.clone(),
+        None => seen.header("x-answer-body").unwrap_or("{}").as_bytes().to_vec(),
+    };
+    if !matches!(status, "204" | "304") {
+        head.push_str(&format!("content-length: {}\r\n", body.len()));
+    }
+    let cut: Option<usize> = seen.header("x-answer-cut").map(|cut| cut.parse().unwrap());
+    let mut bytes = format!("{head}\r\n").into_bytes();
+    if !seen.line.starts_with("HEAD") && !matches!(status, "204" | "304") {
+        bytes.extend_from_slice(&body[..cut.unwrap_or(body.len())]);
+    }
+    stream.write_all(&bytes).ok()?;
+    Some(cut.is_none())
+}
+
+fn answer_chunks(mut stream: &TcpStream, mut head: String, chunks: &str) -> Option<bool> {
+    head.push_str("transfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n");
+    stream.write_all(head.as_bytes()).ok()?;
+    for (at, chunk) in chunks.split('|').enumerate() {
+        if at > 0 {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        stream.write_all(format!("{:x}\r\n{chunk}\r\n", chunk.len()).as_bytes()).ok()?;
+    }
+    stream.write_all(b"0\r\nx-sum: 7\r\n\r\n").ok()?;
+    Some(true)
+}
+
+fn echo(mut stream: &TcpStream) -> Option<bool> {
+    let mut buffer = [0; 1024];
+    loop {
+        let count = stream.read(&mut buffer).ok().filter(|&count| count > 0)?;
+        stream.write_all(&buffer[..count]).ok()?;
+    }
+}
