@@ -1,1 +1,116 @@
-//! To come.
+//! `check`: all mistakes of a file at once, each at its place.
+
+use crate::support::{cli, sha256};
+
+/// A file with ten different mistakes; the line of each is marked.
+fn ten_mistakes() -> String {
+    format!(
+        r#"[server]
+listen = ["127.0.0.1:8080"]
+header_timout = "10s"            # 1
+idle_timeout = "60"              # 2
+threads = "many"                 # 3
+
+[upstreams.people]
+servers = ["http://127.0.0.1:9000"]
+
+[[routes]]
+name = "people.enrich"
+path = "/api/v1/people/enrich"
+upstream = "poeple"              # 4
+credits = 0.1234567              # 5
+
+[[routes]]
+name = "phone.find"
+path = "/phone/single"
+upstream = "people"
+hold = 50
+charge = [{{ status = "404", credits = 51 }}] # 6
+
+[plans.growth]
+refill = {{ credits = 10000 }}     # 7
+
+[accounts.acme]
+plan = "grwth"                   # 8
+
+[[accounts.acme.keys]]
+label = "raw"
+sha256 = "ak_live_0123456789abcdefghijABCDEFGHIJ01234567" # 9
+
+[[accounts.acme.keys]]
+label = "scoped"
+sha256 = "{}"
+scopes = ["peple.*"]             # 10
+"#,
+        sha256("a key")
+    )
+}
+
+#[test]
+fn a_file_with_ten_mistakes_reports_ten_each_at_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = ten_mistakes();
+    std::fs::write(folder.path().join("config.toml"), &text).unwrap();
+    let output = cli(folder.path(), &["check", "--format", "json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let problems: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let problems = problems.as_array().unwrap();
+    let marked: Vec<u64> = (1_u64..).zip(text.lines()).filter(|(_, line)| line.contains("# ")).map(|(at, _)| at).collect();
+    let found: Vec<u64> = problems.iter().map(|problem| problem["line"].as_u64().unwrap()).collect();
+    assert_eq!(found, marked, "{problems:#?}");
+    let columns: Vec<u64> = problems.iter().map(|problem| problem["column"].as_u64().unwrap()).collect();
+    assert_eq!(columns, [1, 16, 11, 12, 11, 39, 10, 8, 10, 11]);
+    let told = String::from_utf8(cli(folder.path(), &["check"]).stderr).unwrap();
+    for line in &marked {
+        assert!(told.contains(&format!("config.toml:{line}:")), "{told}");
+    }
+    for hint in ["did you mean `header_timeout`?", "did you mean `people`?", "did you mean `growth`?"] {
+        assert!(told.contains(hint), "{hint} in {told}");
+    }
+    assert!(told.ends_with("10 errors\n"));
+    assert!(!told.contains("0123456789abc") && !told.contains(&sha256("a key")[..16]), "nothing secret is quoted: {told}");
+}
+
+#[test]
+fn broken_toml_is_reported_with_its_line() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("config.toml"), "[server\nlisten = 1\n\nx = \n").unwrap();
+    let told = String::from_utf8(cli(folder.path(), &["check"]).stderr).unwrap();
+    assert!(told.contains("this is not TOML") && told.contains("config.toml:1:"), "{told}");
+}
+
+#[test]
+fn settings_whose_time_has_not_come_are_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = crate::support::config("").replace("{upstream}", "127.0.0.1:9000");
+    let table = [
+        ("[server.tls]\ncertificate = \"c.pem\"\nprivate_key = \"k.pem\"\n", "[server.tls] is not supported yet"),
+        ("[plans.p]\njobs = 20\n", "`jobs` is not supported yet"),
+        ("[plans.p]\nrefill = { credits = 1, every = \"month\", mode = \"reset\" }\n", "`refill` is not supported yet"),
+        ("[upstreams.two]\nservers = [\"http://a:1\", \"http://b:2\"]\n", "several servers are not supported yet"),
+        ("[upstreams.tls]\nservers = [\"https://a\"]\n", "TLS to an upstream is not supported yet"),
+        ("[idempotency]\nkeep = \"24h\"\n", "[idempotency] is not supported yet"),
+    ];
+    for (more, message) in table {
+        std::fs::write(folder.path().join("config.toml"), format!("{base}{more}")).unwrap();
+        let told = String::from_utf8(cli(folder.path(), &["check"]).stderr).unwrap();
+        assert!(told.contains(message), "{more}: {told}");
+    }
+    let postgres = base.replace("sqlite:ledger.db", "postgres://localhost/tollgate");
+    std::fs::write(folder.path().join("config.toml"), postgres).unwrap();
+    let told = String::from_utf8(cli(folder.path(), &["check"]).stderr).unwrap();
+    assert!(told.contains("a ledger on PostgreSQL is not supported yet"), "{told}");
+}
+
+#[test]
+fn the_schema_describes_the_files_that_are_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = cli(folder.path(), &["schema"]);
+    let schema: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(schema["additionalProperties"], false);
+    for section in ["server", "routes", "plans", "accounts", "upstreams", "dialects"] {
+        assert!(schema["properties"][section].is_object(), "{section}");
+    }
+    let route = &schema["$defs"]["Route"];
+    assert!(route["properties"]["charge"].is_object() && route["required"].as_array().unwrap().contains(&"path".into()));
+}

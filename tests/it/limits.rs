@@ -1,1 +1,144 @@
-//! To come.
+//! Promise 6 over HTTP: limits hold over all workers, across a reload, a clean restart and a crash.
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use crate::support::{Client, Gateway, Upstream, config, get, sha256};
+
+fn limited(limit: &str) -> String {
+    format!(
+        "[plans.p]\nlimits = [{limit}]\n[accounts.limited]\nplan = \"p\"\n[[accounts.limited.keys]]\nlabel = \"k\"\nsha256 = \"{}\"\n",
+        sha256("limited")
+    )
+}
+
+const KEY: &str = "x-api-key: limited\r\n";
+
+/// Admits until it refuses.
+fn use_up(gateway: &Gateway, path: &str) -> usize {
+    (0..1000).take_while(|_| get(gateway.public, path, KEY).status == 200).count()
+}
+
+#[test]
+fn a_sliding_window_holds_over_all_workers() {
+    let upstream = Upstream::start();
+    let limit = r#"{ name = "s", requests = 50, window = "1s", algorithm = "sliding-window" }"#;
+    let gateway = Gateway::start(&config(&limited(limit)), &upstream);
+    let admitted = Mutex::new(Vec::new());
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let mut client = Client::connect(gateway.public);
+                while start.elapsed() < Duration::from_millis(3500) {
+                    let sent = start.elapsed();
+                    let answer = client.ask(format!("GET /free/a HTTP/1.1\r\nhost: a\r\n{KEY}\r\n")).unwrap();
+                    if answer.status == 200 {
+                        admitted.lock().unwrap().push((sent, start.elapsed()));
+                    } else {
+                        assert_eq!(answer.status, 429);
+                    }
+                }
+            });
+        }
+    });
+    let admitted = admitted.into_inner().unwrap();
+    assert!(admitted.len() >= 100, "the window slides on: {}", admitted.len());
+    for (from, _) in &admitted {
+        let within = |(sent, answered): &&(Duration, Duration)| sent >= from && *answered <= *from + Duration::from_secs(1);
+        assert!(admitted.iter().filter(within).count() <= 50);
+    }
+}
+
+#[test]
+fn a_retry_after_the_time_said_is_admitted() {
+    let upstream = Upstream::start();
+    for algorithm in ["gcra", "sliding-window"] {
+        let limit = format!(r#"{{ name = "s", requests = 2, window = "2s", algorithm = "{algorithm}" }}"#);
+        let gateway = Gateway::start(&config(&limited(&limit)), &upstream);
+        assert_eq!(use_up(&gateway, "/free/a"), 2);
+        let refused = get(gateway.public, "/free/a", KEY);
+        let seconds: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+        std::thread::sleep(Duration::from_secs(seconds));
+        assert_eq!(get(gateway.public, "/free/a", KEY).status, 200, "{algorithm}");
+    }
+}
+
+#[test]
+fn scopes_count_apart_and_together() {
+    let upstream = Upstream::start();
+    let more = format!(
+        "{}[[accounts.limited.keys]]\nlabel = \"second\"\nsha256 = \"{}\"\n\
+         [[accounts.limited.keys]]\nlabel = \"own\"\nsha256 = \"{}\"\nlimits = []\n",
+        limited(
+            r#"{ name = "acc", requests = 6, window = "60s", scope = "account", except = ["one"] },
+               { name = "kr", requests = 2, window = "60s", scope = "key+route", methods = ["GET"], except = ["open"] }"#
+        ),
+        sha256("second"),
+        sha256("own"),
+    );
+    let more = more + "[[routes]]\nname = \"visits\"\npath = \"/visits\"\nupstream = \"api\"\npublic = true\nlimits = [{ name = \"ip\", requests = 3, window = \"60s\", scope = \"address\" }]\n";
+    let gateway = Gateway::start(&config(&more), &upstream);
+    let ask = |path: &str, key: &str| get(gateway.public, path, &format!("x-api-key: {key}\r\n"));
+    assert_eq!((0..4).filter(|_| ask("/free/a", "limited").status == 200).count(), 2, "two of this key on this route");
+    assert_eq!((0..4).filter(|_| ask("/header", "limited").status == 200).count(), 0, "no credits, but not limited");
+    assert_eq!(ask("/header", "limited").status, 429);
+    // 2 + 2 were counted for the account; refused requests took nothing from it.
+    assert_eq!((0..4).filter(|_| ask("/free/a", "second").status == 200).count(), 2);
+    let refused = ask("/json", "second");
+    assert_eq!(refused.status, 429, "six of the account");
+    assert!(refused.header("ratelimit").unwrap().contains("\"acc\";r=0"));
+    assert_eq!(ask("/free/a", "own").status, 200, "a key's own limits replace its plan's");
+    assert_eq!((0..5).filter(|_| ask("/visits", "none").status == 200).count(), 3);
+}
+
+#[test]
+fn nothing_is_refilled_by_a_reload_a_restart_or_a_crash() {
+    let upstream = Upstream::start();
+    for algorithm in ["gcra", "sliding-window"] {
+        let limit = |requests: u32| {
+            format!(r#"{{ name = "s", requests = {requests}, window = "10h", algorithm = "{algorithm}" }}"#)
+        };
+        let gateway = Gateway::start(&config(&limited(&limit(5))), &upstream);
+        assert_eq!(use_up(&gateway, "/free/a"), 5);
+        let text = gateway.config();
+        gateway.write_config(&format!("{text}\n# a comment\n"));
+        gateway.json(&["reload"]);
+        assert_eq!(use_up(&gateway, "/free/a"), 0, "a reload refills nothing");
+        let changed = text.replace("requests = 5", "requests = 8");
+        gateway.write_config(&changed);
+        gateway.json(&["reload"]);
+        assert_eq!(use_up(&gateway, "/free/a"), 3, "what was used counts against the new number");
+        gateway.write_config(&text.split("[[accounts.limited.keys]]").next().unwrap().replace("requests = 5", "requests = 8"));
+        gateway.json(&["reload"]);
+        assert_eq!(get(gateway.public, "/free/a", KEY).status, 401, "what the file drops stops working");
+        gateway.write_config(&changed);
+        gateway.json(&["reload"]);
+        assert_eq!(use_up(&gateway, "/free/a"), 0, "bringing a key back refills nothing");
+        let (code, folder) = gateway.stop();
+        assert_eq!(code, Some(0));
+        let gateway = Gateway::start_in(folder);
+        assert_eq!(use_up(&gateway, "/free/a"), 0, "a clean restart refills nothing");
+        gateway.write_config(&text.replace("requests = 5", "requests = 10"));
+        gateway.json(&["reload"]);
+        assert_eq!(use_up(&gateway, "/free/a"), 2);
+        std::thread::sleep(Duration::from_millis(2500)); // a crash forgets at most the last second
+        let gateway = Gateway::start_in(gateway.crash());
+        assert_eq!(use_up(&gateway, "/free/a"), 0, "a crash refills nothing older than a second");
+    }
+}
+
+#[test]
+fn the_header_families_can_be_chosen() {
+    let upstream = Upstream::start();
+    let more = format!(
+        "{}[response_headers]\nrate_limit = [\"x-ratelimit\"]\ncredits = false\n",
+        limited(r#"{ name = "s", requests = 5, window = "60s" }"#)
+    );
+    let gateway = Gateway::start(&config(&more), &upstream);
+    let answer = get(gateway.public, "/free/a", KEY);
+    assert_eq!((answer.header("x-ratelimit-limit"), answer.header("x-ratelimit-remaining")), (Some("5"), Some("4")));
+    let reset: u64 = answer.header("x-ratelimit-reset").unwrap().parse().unwrap();
+    assert!(reset > 1_700_000_000);
+    assert_eq!((answer.header("ratelimit"), answer.charged()), (None, None));
+}

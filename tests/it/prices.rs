@@ -1,1 +1,126 @@
-//! To come.
+//! Promise 1: a request costs what its price says, at most its hold; and promise 5: a client that
+//! vanishes changes nothing.
+
+use std::time::Duration;
+
+use crate::support::{Client, Gateway, Upstream, config, get};
+
+const KEY: &str = "x-api-key: good-key\r\n";
+
+fn start() -> (Gateway, Upstream) {
+    let upstream = Upstream::start();
+    (Gateway::start(&config(""), &upstream), upstream)
+}
+
+/// Waits until the account has this much left.
+fn settles_at(gateway: &Gateway, expected: &str) {
+    for _ in 0..100 {
+        if gateway.available("acme") == expected {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(gateway.available("acme"), expected);
+}
+
+#[test]
+fn every_kind_of_price_charges_exactly() {
+    let (gateway, _upstream) = start();
+    // path, what the upstream answers, x-credits-used, what is left
+    let table = [
+        ("/free/a", "", Some("0"), "1000"),
+        ("/one", "", Some("1"), "999"),
+        ("/one", "x-answer-status: 404\r\n", Some("0"), "999"),
+        ("/one", "x-answer-status: 500\r\n", Some("0"), "999"),
+        ("/header", "x-answer-header: x-cost: 0.25\r\n", Some("0.25"), "998.75"),
+        ("/header", "x-answer-header: x-cost: 10\r\n", Some("10"), "988.75"),
+        ("/header", "x-answer-header: x-cost: 10.5\r\n", Some("10"), "978.75"),
+        ("/header", "x-answer-header: x-cost: -1\r\n", Some("10"), "968.75"),
+        ("/header", "x-answer-header: x-cost: 0.0000001\r\n", Some("10"), "958.75"),
+        ("/header", "", Some("10"), "948.75"),
+        ("/header", "x-answer-status: 404\r\n", Some("1"), "947.75"),
+        ("/header", "x-answer-status: 302\r\n", Some("0"), "947.75"),
+        ("/json", "x-answer-body: {\"cost\":0.3}\r\n", None, "947.45"),
+        ("/json", "x-answer-body: {\"cost\":\"2\"}\r\n", None, "945.45"),
+        ("/json", "x-answer-body: {\"cost\":11}\r\n", None, "935.45"),
+        ("/json", "x-answer-body: not json\r\n", None, "925.45"),
+        ("/json", "x-answer-status: 404\r\n", Some("0"), "925.45"),
+    ];
+    for (path, headers, used, left) in table {
+        let answer = get(gateway.public, path, &format!("{KEY}{headers}"));
+        assert_eq!(answer.charged(), used, "{path} {headers}");
+        assert_eq!(gateway.available("acme"), left, "{path} {headers}");
+        if used.is_some() {
+            assert_eq!(answer.header("x-credits-remaining"), Some(left));
+        }
+    }
+    let status = gateway.json(&["status"]);
+    assert_eq!((status["charges_capped"].as_u64(), status["charges_unreadable"].as_u64()), (Some(2), Some(4)));
+    assert_eq!(gateway.json(&["ledger", "verify"])["differences"], serde_json::json!([]));
+}
+
+#[test]
+fn a_json_price_is_read_uncompressed_and_bounded() {
+    let (gateway, upstream) = start();
+    let headers = format!("{KEY}accept-encoding: gzip\r\nx-answer-body: {{\"cost\":1}}\r\n");
+    get(gateway.public, "/json", &headers);
+    assert_eq!(upstream.last().header("accept-encoding"), Some("identity"));
+    get(gateway.public, "/one", &headers);
+    assert_eq!(upstream.last().header("accept-encoding"), Some("gzip"));
+    // Past the bound the hold is charged, and the answer still arrives whole.
+    let body = format!("{{\"cost\":1,\"x\":\"{}\"}}", "y".repeat(tollgate::policy::price::MAX_PRICED_JSON));
+    let mut client = Client::connect(gateway.public);
+    client.send(format!("POST /json HTTP/1.1\r\nhost: a\r\n{KEY}x-answer-echo: 1\r\ncontent-length: {}\r\n\r\n", body.len())).unwrap();
+    let answer = client.ask(&body).unwrap();
+    assert_eq!(answer.body.len(), body.len());
+    settles_at(&gateway, "988");
+}
+
+#[test]
+fn a_plan_changes_a_routes_price() {
+    let upstream = Upstream::start();
+    let hash = crate::support::sha256("planned");
+    let more = format!(
+        "[plans.cheap]\nprices = {{ one = {{ credits = 0.5 }}, header = {{ hold = 2 }} }}\n\
+         [accounts.planned]\nplan = \"cheap\"\ncredits = 10\n[[accounts.planned.keys]]\nlabel = \"k\"\nsha256 = \"{hash}\"\n"
+    );
+    let gateway = Gateway::start(&config(&more), &upstream);
+    assert_eq!(get(gateway.public, "/one", "x-api-key: planned\r\n").charged(), Some("0.5"));
+    let capped = get(gateway.public, "/header", "x-api-key: planned\r\nx-answer-header: x-cost: 9\r\n");
+    assert_eq!(capped.charged(), Some("2"));
+    assert_eq!(get(gateway.public, "/one", KEY).charged(), Some("1"));
+    assert_eq!(gateway.available("planned"), "7.5");
+}
+
+#[test]
+fn a_vanished_client_is_charged_by_the_upstreams_answer() {
+    let (gateway, upstream) = start();
+    // (request, what is left): gone while the upstream works, and within the answer.
+    let table = [
+        ("/one", "x-answer-delay: 300\r\n", "999"),
+        ("/one", "x-answer-delay: 300\r\nx-answer-status: 404\r\n", "999"),
+        ("/header", "x-answer-delay: 300\r\nx-answer-header: x-cost: 2.5\r\n", "996.5"),
+        ("/json", "x-answer-delay: 300\r\nx-answer-body: {\"cost\":1.5}\r\n", "995"),
+        ("/json", "x-answer-chunks: {\"cost\"|:|3|}\r\n", "992"),
+    ];
+    for (path, headers, left) in table {
+        upstream.clear();
+        let mut client = Client::connect(gateway.public);
+        client.send(format!("GET {path} HTTP/1.1\r\nhost: a\r\n{KEY}{headers}\r\n")).unwrap();
+        while upstream.seen().is_empty() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        if headers.contains("chunks") {
+            client.head().unwrap();
+        }
+        // Not a polite close: unread bytes or not, the kernel resets the connection.
+        socket2::SockRef::from(&*client.socket()).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(client);
+        settles_at(&gateway, left);
+        std::thread::sleep(Duration::from_millis(400));
+        settles_at(&gateway, left);
+    }
+    let rows = gateway.rows(&["account", "statement", "acme"]);
+    let requests: u64 = rows.iter().map(|row| row["requests"].as_u64().unwrap()).sum();
+    assert_eq!(requests, 4, "each was charged once, the 404 not at all");
+}

@@ -1,1 +1,77 @@
-//! To come.
+//! Promise 7: neither keys, queries, bodies nor header values are ever logged or stored.
+
+use std::path::Path;
+
+use crate::support::{Client, Gateway, Upstream, config, get, post, send, sha256};
+
+/// Words that stand in every place a client can write to, and nowhere else.
+const CANARIES: [&str; 6] =
+    ["canary-in-key-7f3a", "canary-in-query-91bc", "canary-in-header-55de", "canary-in-body-c0ff", "canary-in-path-2b2b", "canary-in-answer-d00d"];
+
+fn everything_under(folder: &Path, found: &mut Vec<(String, Vec<u8>)>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => everything_under(&path, found),
+            false => found.push((path.display().to_string(), std::fs::read(&path).unwrap_or_default())),
+        }
+    }
+}
+
+#[test]
+fn nothing_a_client_sends_is_logged_or_stored() {
+    let upstream = Upstream::start();
+    let [key, query, header, body, path, answer] = CANARIES;
+    let more = format!(
+        "[accounts.c]\ncredits = 100\n[[accounts.c.keys]]\nlabel = \"k\"\nsha256 = \"{}\"\n[[accounts.c.keys]]\nlabel = \"raw\"\nsha256 = \"{}\"\n",
+        sha256(key),
+        sha256("spare")
+    );
+    let gateway = Gateway::start(&config(&more), &upstream);
+    let headers = format!("x-api-key: {key}\r\nx-note: {header}\r\nx-answer-body: {answer}\r\n");
+    for path in ["/one".to_owned(), format!("/free/{path}"), format!("/nowhere/{path}"), format!("/free/{path}/../x")] {
+        post(gateway.public, &format!("{path}?q={query}"), &headers, body);
+    }
+    get(gateway.public, &format!("/one?api_key={key}"), "");
+    get(gateway.public, "/one", &format!("x-api-key: {key}{header}\r\n"));
+    get(gateway.public, "/one", &format!("{headers}x-answer-raw: {answer}\r\n"));
+    let _ = Client::connect(gateway.public).ask(format!("GET /{path} HTTP/1.1\r\nbad {header}\r\n\r\n"));
+    send(gateway.public, format!("GET http://{path}/ HTTP/1.1\r\nhost: {header}\r\n\r\n"));
+    // A raw key where a hash belongs is not repeated by the report of a reload.
+    let text = gateway.config();
+    std::fs::write(gateway.config_path(), text.replace(&sha256("spare"), key)).unwrap();
+    let output = gateway.cli(&["reload"]);
+    assert_eq!(output.status.code(), Some(1));
+    let told = [output.stdout, output.stderr].concat();
+    std::fs::write(gateway.config_path(), &text).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(1500)); // a fold, and the log's thread
+    let log = gateway.lines().join("\n");
+    assert!(log.contains("tollgate::request"), "requests were logged");
+    let (_, folder) = gateway.stop();
+    let mut places = vec![("the log".to_owned(), log.into_bytes()), ("the reload".to_owned(), told)];
+    everything_under(folder.path(), &mut places);
+    for (place, bytes) in places {
+        let text = String::from_utf8_lossy(&bytes);
+        for canary in CANARIES {
+            assert!(!text.contains(canary), "{canary} stands in {place}");
+        }
+    }
+}
+
+#[test]
+fn the_log_has_the_fields_that_were_asked_for() {
+    let upstream = Upstream::start();
+    let fields = |more: &str| -> Vec<String> {
+        let mut gateway = Gateway::start(&config(more), &upstream);
+        get(gateway.public, "/one", "x-api-key: good-key\r\n");
+        let line: serde_json::Value = serde_json::from_str(&gateway.line_with("tollgate::request")).unwrap();
+        line.as_object().unwrap().keys().cloned().collect()
+    };
+    let standard = ["timestamp", "level", "request_id", "route", "key", "status", "credits", "duration_ms", "upstream_status", "target"];
+    assert_eq!(fields(""), standard);
+    assert_eq!(fields("[log]\nfields = \"minimal\"\n"), ["timestamp", "level", "route", "credits", "status", "target"]);
+    let silent = Gateway::start(&config("[log]\nrequests = false\n"), &upstream);
+    get(silent.public, "/one", "x-api-key: good-key\r\n");
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    assert!(!silent.lines().iter().any(|line| line.contains("tollgate::request")));
+}

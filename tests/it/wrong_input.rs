@@ -1,1 +1,207 @@
-//! To come.
+//! Wrong input: a clear error, the exit code, and nothing lost.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use crate::support::{Gateway, Upstream, cli, config, get, sha256};
+
+fn write(folder: &Path, text: &str) {
+    std::fs::write(folder.join("config.toml"), text.replace("{upstream}", "127.0.0.1:9000")).unwrap();
+}
+
+/// `serve` must end with 1 and say this.
+fn refuses(folder: &Path, expected: &str) -> String {
+    let output = cli(folder, &["serve"]);
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains(expected), "{expected:?} in {told:?}");
+    told
+}
+
+#[test]
+fn a_wrong_configuration_is_refused_before_anything_listens() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    refuses(folder, "there is no file ./config.toml; name one with -c FILE");
+    write(folder, "not toml at all");
+    refuses(folder, "this is not TOML");
+    std::fs::write(folder.join("config.toml"), [0xff, 0xfe]).unwrap();
+    refuses(folder, "is not UTF-8");
+    let hash = sha256("good-key");
+    let key = |text: &str| format!("[[accounts.acme.keys]]\nlabel = \"b\"\nsha256 = \"{text}\"\n");
+    let raw = "ak_live_0123456789abcdefghijABCDEFGHIJ01234567";
+    let table = [
+        ("colour = \"red\"\n".to_owned() + &config(""), "unknown setting `colour`"),
+        (config(&key(raw)), "this is not a SHA-256"),
+        (config(&key("hunter2")), "this is not a SHA-256"),
+        (config(&key(&hash)), "this hash stands at key acme/good already"),
+        (config("[accounts.b]\nplan = \"gold\"\n"), "there is no plan `gold`"),
+        (config("[plans.p]\nprices = { onne = { credits = 1 } }\n"), "there is no route `onne`"),
+        (config("[[routes]]\nname = \"tie\"\npath = \"/{x}/{y}\"\nupstream = \"api\"\n[[routes]]\nname = \"tie2\"\npath = \"/{a}/{b}\"\nupstream = \"api\"\n"), "ties with `tie`"),
+        (config("[[routes]]\nname = \"dear\"\npath = \"/dear\"\nupstream = \"api\"\nhold = 1\ncharge = [{ status = \"2xx\", credits = 2 }]\n"), "a charge of 2 is above its hold of 1"),
+        (config("[plans.p]\nprices = { header = { hold = 0.5 } }\n"), "a charge of 1 is above its hold of 0.5"),
+        (config("[[routes]]\nname = \"one\"\npath = \"/again\"\nupstream = \"api\"\n"), "route `one` stands twice"),
+        ("[server]\nthreads = 1\n".to_owned(), "there is no route"),
+        (config("[upstreams.x]\nservers = [\"ftp://a\"]\n"), "a server looks like"),
+        (config("[upstreams.x]\nservers = [\"http://a\"]\nset_headers = { authorization = \"env:TOLLGATE_NOT_SET\" }\n"), "the environment has no variable TOLLGATE_NOT_SET"),
+        ("include = [\"missing.toml\"]\n".to_owned() + &config(""), "there is no file missing.toml"),
+    ];
+    for (text, expected) in table {
+        write(folder, &text);
+        let told = refuses(folder, expected);
+        assert!(!told.contains(raw) && !told.contains("hunter2") && !told.contains(&hash), "{told}");
+        assert!(!folder.join("ledger.db").exists(), "nothing was made");
+    }
+}
+
+#[test]
+fn a_wrong_ledger_is_refused_with_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    write(folder, &config("").replace("sqlite:ledger.db", "sqlite:missing/ledger.db"));
+    refuses(folder, "does not exist; make it first");
+    write(folder, &config(""));
+    std::fs::write(folder.join("ledger.db"), "this is a text file, and long enough to be looked at as a database header would be").unwrap();
+    refuses(folder, "this is not a Tollgate ledger");
+    std::fs::remove_file(folder.join("ledger.db")).unwrap();
+    let other = rusqlite::Connection::open(folder.join("ledger.db")).unwrap();
+    other.execute_batch("CREATE TABLE notes (text TEXT); INSERT INTO notes VALUES ('mine');").unwrap();
+    drop(other);
+    refuses(folder, "this is another program's SQLite file");
+    let other = rusqlite::Connection::open(folder.join("ledger.db")).unwrap();
+    let notes: String = other.query_row("SELECT text FROM notes", [], |row| row.get(0)).unwrap();
+    assert_eq!(notes, "mine", "the other program's file is untouched");
+}
+
+#[test]
+fn a_newer_ledger_is_left_alone() {
+    let upstream = Upstream::start();
+    let (_, folder) = Gateway::start(&config(""), &upstream).stop();
+    let ledger = rusqlite::Connection::open(folder.path().join("ledger.db")).unwrap();
+    ledger.execute_batch("PRAGMA user_version = 99").unwrap();
+    drop(ledger);
+    refuses(folder.path(), "a newer Tollgate wrote this ledger");
+}
+
+#[test]
+fn a_ledger_has_one_writer_and_an_address_one_listener() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&config(""), &upstream);
+    let second = tempfile::tempdir().unwrap();
+    let ledger = gateway.folder.path().join("ledger.db");
+    let text = gateway.config();
+    std::fs::write(second.path().join("config.toml"), text.replace("ledger.db", ledger.to_str().unwrap())).unwrap();
+    let told = refuses(second.path(), "serves it already; a ledger has one writer");
+    assert!(told.contains(&gateway.id().to_string()), "it says who: {told}");
+    let address = format!("listen = [\"{}\"]", gateway.public);
+    std::fs::write(second.path().join("config.toml"), text.replace("listen = [\"127.0.0.1:0\"]", &address)).unwrap();
+    refuses(second.path(), "another process does already");
+    let admin = format!("[admin]\nlisten = \"{}\"", gateway.admin);
+    std::fs::write(second.path().join("config.toml"), text.replace("[admin]\nlisten = \"127.0.0.1:0\"", &admin)).unwrap();
+    refuses(second.path(), "another process does already");
+    assert_eq!(get(gateway.public, "/one", "x-api-key: good-key\r\n").status, 200, "the first one is untouched");
+}
+
+#[test]
+fn a_file_without_permission_is_said_to_be_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.toml");
+    write(folder.path(), &config(""));
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o000)).unwrap();
+    if std::fs::read(&file).is_err() {
+        refuses(folder.path(), "no permission to read");
+        return;
+    }
+    // Root reads everything: look as another user, with a copy of the program that it may run.
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let program = folder.path().join("tollgate");
+    std::fs::copy(env!("CARGO_BIN_EXE_tollgate"), &program).unwrap();
+    let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+    let output = Command::new("setpriv").args(nobody).arg(&program).args(["serve", "-c"]).arg(&file).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("no permission to read"), "{told}");
+}
+
+/// A small file system of its own, where this user may mount one.
+struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    fn mount(at: &Path, size: &str) -> Option<Self> {
+        let options = format!("size={size}");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(at).status();
+        mounted.is_ok_and(|status| status.success()).then(|| Self(at.to_owned()))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_stops_charging_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = folder.path().join("disk");
+    std::fs::create_dir(&disk).unwrap();
+    let Some(_disk) = SmallDisk::mount(&disk, "1m") else {
+        println!("skipped: no permission to mount a small file system");
+        return;
+    };
+    let upstream = Upstream::start();
+    let text = config("").replace("{upstream}", &upstream.address.to_string());
+    std::fs::write(folder.path().join("config.toml"), text.replace("sqlite:ledger.db", "sqlite:disk/ledger.db")).unwrap();
+    let gateway = Gateway::start_in(std::sync::Arc::new(folder));
+    let one = || get(gateway.public, "/one", "x-api-key: good-key\r\n");
+    assert_eq!(one().charged(), Some("1"));
+    let filler = disk.join("filler");
+    let filled = std::fs::write(&filler, vec![0; 4 << 20]);
+    assert!(filled.is_err(), "the disk is full");
+    let mut charged = 1_u64;
+    let refused = (0..200).map(|_| one()).find(|answer| {
+        charged += u64::from(answer.status == 200);
+        answer.status != 200
+    });
+    let refused = refused.expect("charging stops");
+    assert_eq!((refused.status, refused.json()["code"].as_str()), (503, Some("ledger_unavailable")));
+    assert_eq!(get(gateway.public, "/free/a", "x-api-key: good-key\r\n").status, 200, "free routes go on");
+    assert_eq!(get(gateway.admin, "/readyz", "").status, 503);
+    std::fs::remove_file(&filler).unwrap();
+    let recovered = (0..100).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        one().status == 200
+    });
+    assert!(recovered, "charging resumes by itself");
+    charged += 1;
+    assert_eq!(gateway.available("acme"), (1000 - charged).to_string(), "what was refused cost nothing");
+    assert_eq!(gateway.json(&["ledger", "verify"])["differences"], serde_json::json!([]));
+}
+
+#[test]
+fn a_read_only_folder_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = folder.path().join("disk");
+    std::fs::create_dir(&disk).unwrap();
+    let Some(mounted) = SmallDisk::mount(&disk, "1m") else {
+        println!("skipped: no permission to mount a small file system");
+        return;
+    };
+    let status = Command::new("mount").args(["-o", "remount,ro"]).arg(&mounted.0).status().unwrap();
+    assert!(status.success());
+    write(folder.path(), &config("").replace("sqlite:ledger.db", "sqlite:disk/ledger.db"));
+    refuses(folder.path(), "read-only file system");
+}
+
+#[test]
+fn wrong_usage_is_exit_code_two() {
+    let folder = tempfile::tempdir().unwrap();
+    for arguments in [&["serv"][..], &["key", "show", "nonsense"], &["account", "grant", "acme", "1.2345678", "--reference", "r"], &[]] {
+        assert_eq!(cli(folder.path(), arguments).status.code(), Some(2), "{arguments:?}");
+    }
+    assert_eq!(cli(folder.path(), &["--version"]).status.code(), Some(0));
+    for command in ["demo", "serve", "check", "schema", "key", "account", "ledger", "explain", "reload", "status", "completions"] {
+        assert_eq!(cli(folder.path(), &[command, "--help"]).status.code(), Some(0), "{command}");
+    }
+}
