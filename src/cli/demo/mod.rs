@@ -1,0 +1,232 @@
+//! `demo`: a gateway to try in one process, and a self-test that shows it at work.
+//!
+//! Everything is what `serve` runs, from the configuration file to the ledger; only the folder is
+//! temporary and the upstream a sample. So what a newcomer sees here is what they get.
+
+mod cases;
+mod client;
+mod config;
+mod self_test;
+mod upstream;
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use rustix::process::{Signal as Number, getpid, kill_process};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+
+use super::{Failed, Result, output};
+use crate::app::App;
+use crate::clock::Clock;
+use crate::control::command::{Command, NewKey};
+use cases::{ACCOUNT, PERSON, PHONE, VERIFY};
+use config::{Account, DEMO, Folder, NEARLY_EMPTY, TRIAL};
+
+/// Where clients are served unless said otherwise.
+const LISTEN: &str = "127.0.0.1:8080";
+/// Where operators are.
+const ADMIN: &str = "127.0.0.1:8081";
+/// The self-test needs no address that anybody knows, so it never finds one in use.
+const ANY_PORT: &str = "127.0.0.1:0";
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Where clients are served; port 0 picks a free one [default: 127.0.0.1:8080].
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+    /// Where operators are served; port 0 picks a free one [default: 127.0.0.1:8081].
+    #[arg(long, value_name = "ADDR")]
+    admin: Option<SocketAddr>,
+    /// Send the sample requests, print each with its answer, check it, and end. Picks free ports
+    /// by default.
+    #[arg(long)]
+    self_test: bool,
+}
+
+impl Arguments {
+    fn address(&self, given: Option<SocketAddr>, default: &str) -> Result<SocketAddr> {
+        let default = if self.self_test { ANY_PORT } else { default };
+        given.map_or_else(|| Ok(default.parse()?), Ok)
+    }
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // From here on a signal no longer kills the process, so that the folder is always removed.
+    let stop = {
+        let _entered = runtime.enter();
+        Stop::listen()?
+    };
+    let describe = |error| Failed(format!("error: no temporary folder in {}: {error}", std::env::temp_dir().display()));
+    let folder = Folder::make().map_err(describe)?;
+    let result = runtime.block_on(demo(arguments, folder.path(), stop));
+    runtime.shutdown_background();
+    drop(folder); // last: nothing writes there any more
+    result
+}
+
+/// Keys that work, one of each account.
+struct Keys {
+    demo: String,
+    trial: String,
+    nearly_empty: String,
+    /// The id of the first one.
+    demo_id: String,
+}
+
+async fn demo(arguments: &Arguments, folder: &Path, mut stop: Stop) -> Result {
+    let (listener, upstream) = upstream::bind().await?;
+    let sample = tokio::spawn(upstream::serve(listener));
+    let path = folder.join("config.toml");
+    let listen = arguments.address(arguments.listen, LISTEN)?;
+    let admin = arguments.address(arguments.admin, ADMIN)?;
+    std::fs::write(&path, config::text(listen, admin, upstream))?;
+    let loaded = crate::config::load(&path).map_err(|report| Failed(report.to_string()))?;
+    let app = App::start(&path, loaded, Clock::system()).await.map_err(|error| hinted(error.told()))?;
+    let keys = Keys::make(&app).await?;
+    let gateway = client::reachable(app.public.first().copied().unwrap_or(listen));
+    if arguments.self_test {
+        let tested = tokio::select! {
+            biased;
+            () = stop.asked() => Err(Failed("error: interrupted".to_owned())),
+            tested = self_test::run(gateway, keys) => tested,
+        };
+        app.stop().await?;
+        sample.abort();
+        return tested;
+    }
+    // Signals until here are ours, from here on the gateway's.
+    let stopped = tokio::select! {
+        biased;
+        () = stop.asked() => true,
+        () = std::future::ready(()) => false,
+    };
+    if stopped {
+        app.stop().await?;
+        return Ok(());
+    }
+    let words = welcome(gateway, client::reachable(app.admin), &path, &keys);
+    tokio::spawn(end_with_terminal(stop.hangup));
+    // The gateway listens for signals at its first poll, before the text invites one.
+    let (ran, printed) = tokio::join!(biased; app.run(), async { output::text(&words) });
+    sample.abort();
+    ran.map_err(|error| Failed(error.told()))?;
+    printed
+}
+
+/// An address in use is the one thing that goes wrong for a newcomer.
+fn hinted(mut message: String) -> Failed {
+    if message.contains("cannot listen") {
+        message.push_str("\nOther addresses can be chosen with --listen and --admin; port 0 picks a free one.");
+    }
+    Failed(message)
+}
+
+impl Keys {
+    async fn make(app: &App) -> Result<Self> {
+        let (demo, demo_id) = new_key(app, DEMO).await?;
+        let (trial, _) = new_key(app, TRIAL).await?;
+        let (nearly_empty, _) = new_key(app, NEARLY_EMPTY).await?;
+        Ok(Self { demo, trial, nearly_empty, demo_id })
+    }
+}
+
+/// A fresh key and its id, made as `tollgate key create` makes one.
+async fn new_key(app: &App, account: Account) -> Result<(String, String)> {
+    let new = NewKey {
+        account: account.id.parse()?,
+        label: "demo".to_owned(),
+        environment: "live".to_owned(),
+        scopes: Vec::new(),
+        expires: None,
+    };
+    let (rows, _) = mpsc::channel(1); // the answer has none
+    let made = app.control().execute(Command::KeyCreate(new), rows).await?;
+    let text = |name: &str| made.get(name).and_then(serde_json::Value::as_str).map(str::to_owned);
+    let made = text("key").zip(text("id"));
+    made.ok_or_else(|| Failed(format!("error: no key was made for {}", account.id)))
+}
+
+/// What is printed once everything runs.
+fn welcome(gateway: SocketAddr, admin: SocketAddr, config: &Path, keys: &Keys) -> String {
+    let tollgate = std::env::args().next().unwrap_or_else(|| "tollgate".to_owned());
+    let config = config.display();
+    let Keys { demo, trial, nearly_empty, demo_id } = keys;
+    let key = Some(demo.as_str());
+    let (person, verify) = (PERSON.curl(gateway, key), VERIFY.curl(gateway, key));
+    let (phone, account) = (PHONE.curl(gateway, key), ACCOUNT.curl(gateway, key));
+    let (no_key, refused) = (VERIFY.curl(gateway, None), PERSON.curl(gateway, Some("ak_live_your_key_here")));
+    format!(
+        "\
+Tollgate guards a sample contact-enrichment API.
+
+gateway  http://{gateway}
+health   http://{admin}/healthz
+config   {config}
+key      {demo}  (account demo: {credits} credits)
+trial    {trial}  (refused at the fourth request in a minute)
+dry      {nearly_empty}  (refused at the second person)
+
+Paste into another terminal:
+
+# find a person: 4 credits, or 1 for a name with Nobody in it (ApiOne's dialect)
+{person}
+
+# verify an address: 0.25 credits (Enrow's dialect)
+{verify}
+
+# find a phone number: 40 credits held, charged if one is found
+{phone}
+
+# the balance: free
+{account}
+
+# refused, each in its dialect: no key, a wrong key
+{no_key}
+{refused}
+
+For the operator:
+{tollgate} -c {config} status
+{tollgate} -c {config} explain --key-id {demo_id} POST http://{gateway}{phone_path}
+{tollgate} -c {config} account statement demo
+
+Ctrl-C stops it and removes its folder.
+",
+        credits = DEMO.credits,
+        phone_path = PHONE.path,
+    )
+}
+
+/// Signals that end the demo.
+struct Stop {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Stop {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.hangup.recv() => {}
+        }
+    }
+}
+
+/// A closed terminal ends the demo too. The gateway takes a hangup for a reload, and would go on
+/// with nobody there to stop it.
+async fn end_with_terminal(mut hangup: Signal) {
+    if hangup.recv().await.is_some() {
+        let _ = kill_process(getpid(), Number::TERM); // one may always signal oneself
+    }
+}

@@ -1,0 +1,243 @@
+//! The sample API behind the demo's gateway: contact enrichment with canned answers.
+//!
+//! It keeps no state, so nothing in it can grow: what it says follows from what it is asked, and
+//! the id of a search is its result, spelt in hexadecimal. It knows everybody but people with
+//! `Nobody` in their name, so that a reader can have either answer.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+/// Largest body that is read: the demo's gateway forwards no larger one.
+const MAX_BODY: usize = 64 * 1024;
+/// Most connections at once; more wait in the kernel's queue.
+const MAX_CONNECTIONS: usize = 64;
+/// How long a connection may wait for a head: longer than the gateway keeps an idle one (30 s),
+/// so that the gateway never meets a connection that is being closed.
+const HEADER_TIME: Duration = Duration::from_secs(60);
+/// How long a body may take.
+const BODY_TIME: Duration = Duration::from_secs(10);
+/// Pause after an accept failed, where descriptors ran out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+const CREDITS_USED: HeaderName = HeaderName::from_static("x-credits-used");
+const TITLES: [&str; 4] = ["Head of Operations", "Staff Engineer", "Account Executive", "Finance Director"];
+const INDUSTRIES: [&str; 4] = ["Software", "Logistics", "Health", "Manufacturing"];
+
+/// Binds a free port of this machine.
+pub(super) async fn bind() -> std::io::Result<(TcpListener, SocketAddr)> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+    let address = listener.local_addr()?;
+    Ok((listener, address))
+}
+
+/// Serves for as long as it is polled.
+pub(super) async fn serve(listener: TcpListener) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        tokio::spawn(async move {
+            let service = service_fn(|request| async { Ok::<_, Infallible>(answer(request).await) });
+            let mut builder = http1::Builder::new();
+            builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIME);
+            let _ = builder.serve_connection(TokioIo::new(stream), service).await; // concerns this connection only
+            drop(place);
+        });
+    }
+}
+
+/// What the sample API says, before it is an HTTP message.
+struct Answer {
+    status: StatusCode,
+    body: Value,
+    /// For what is priced by the upstream itself.
+    cost: Option<&'static str>,
+}
+
+fn say(status: StatusCode, body: Value) -> Answer {
+    Answer { status, body, cost: None }
+}
+
+async fn answer(request: Request<Incoming>) -> Response<Full<Bytes>> {
+    let (parts, body) = request.into_parts();
+    let id = parts.headers.get("x-request-id").and_then(|id| id.to_str().ok()).unwrap_or_default();
+    let read = tokio::time::timeout(BODY_TIME, Limited::new(body, MAX_BODY).collect()).await;
+    let asked = match read {
+        Ok(Ok(body)) => serde_json::from_slice(&body.to_bytes()).unwrap_or(Value::Null),
+        _ => Value::Null, // too long, too slow or broken off: answered as if nothing was asked
+    };
+    let Answer { status, body, cost } = match (&parts.method, parts.uri.path()) {
+        (&Method::POST, "/api/v1/people/enrich") => person(&asked, id),
+        (&Method::POST, "/api/v1/companies/enrich") => company(&asked, id),
+        (&Method::POST, "/email/find/single") => find_email(&asked),
+        (&Method::GET, "/email/find/single") => found_email(parts.uri.query().unwrap_or_default()),
+        (&Method::POST, "/email/verify/single") => verify_email(&asked),
+        (&Method::POST, "/phone/single") => find_phone(&asked),
+        _ => say(StatusCode::NOT_FOUND, json!({ "message": "Not found" })),
+    };
+    let mut response = Response::new(Full::from(body.to_string()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Some(cost) = cost {
+        response.headers_mut().insert(CREDITS_USED, HeaderValue::from_static(cost));
+    }
+    response
+}
+
+/// A text that was asked with, if there is one.
+fn text<'a>(asked: &'a Value, name: &str) -> Option<&'a str> {
+    asked.get(name).and_then(Value::as_str).map(str::trim).filter(|text| !text.is_empty())
+}
+
+fn is_known(name: &str) -> bool {
+    !name.to_ascii_lowercase().contains("nobody")
+}
+
+/// The same one of `choices` for the same text.
+fn pick<'a>(choices: &[&'a str], text: &str) -> &'a str {
+    let sum: usize = text.bytes().map(usize::from).sum();
+    choices.get(sum % choices.len().max(1)).copied().unwrap_or_default()
+}
+
+/// `Ada Byron`, `example.com` → `ada.byron@example.com`.
+fn email(name: &str, domain: &str) -> String {
+    let words: Vec<String> = name.split_whitespace().map(str::to_lowercase).collect();
+    format!("{}@{domain}", words.join("."))
+}
+
+/// `acme-tools.example` → `Acme-tools`.
+fn company_name(domain: &str) -> String {
+    let mut letters = domain.split('.').next().unwrap_or_default().chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
+}
+
+/// ApiOne's shape of a failure.
+fn failure(status: StatusCode, code: &str, message: &str, id: &str) -> Answer {
+    say(status, json!({ "status": "error", "code": code, "message": message, "request_id": id }))
+}
+
+fn person(asked: &Value, id: &str) -> Answer {
+    let (Some(name), Some(domain)) = (text(asked, "name"), text(asked, "domain")) else {
+        return failure(StatusCode::BAD_REQUEST, "missing_param", "name and domain are needed", id);
+    };
+    if !is_known(name) {
+        return failure(StatusCode::NOT_FOUND, "not_found", "No person matches this request", id);
+    }
+    let person = json!({
+        "name": name,
+        "title": pick(&TITLES, name),
+        "company": company_name(domain),
+        "email": email(name, domain),
+    });
+    say(StatusCode::OK, json!({ "status": "success", "request_id": id, "person": person }))
+}
+
+fn company(asked: &Value, id: &str) -> Answer {
+    let Some(domain) = text(asked, "domain") else {
+        return failure(StatusCode::BAD_REQUEST, "missing_param", "domain is needed", id);
+    };
+    let company = json!({
+        "name": company_name(domain),
+        "domain": domain,
+        "industry": pick(&INDUSTRIES, domain),
+    });
+    say(StatusCode::OK, json!({ "status": "success", "request_id": id, "company": company }))
+}
+
+fn missing(what: &str) -> Answer {
+    say(StatusCode::BAD_REQUEST, json!({ "message": format!("Missing parameter: {what}") }))
+}
+
+fn find_email(asked: &Value) -> Answer {
+    let Some(name) = text(asked, "fullname") else { return missing("fullname") };
+    let Some(domain) = text(asked, "company_domain") else { return missing("company_domain") };
+    let found = if is_known(name) { email(name, domain) } else { String::new() };
+    let id: String = found.bytes().map(|byte| format!("{byte:02x}")).collect();
+    say(StatusCode::OK, json!({ "id": format!("find_{id}"), "message": "Single search in progress" }))
+}
+
+fn found_email(query: &str) -> Answer {
+    let id = query.split('&').find_map(|pair| pair.strip_prefix("id=")).and_then(|id| id.strip_prefix("find_"));
+    let Some(found) = id.and_then(unhex) else {
+        return say(StatusCode::BAD_REQUEST, json!({ "message": "Unknown id" }));
+    };
+    match found.as_str() {
+        "" => say(StatusCode::OK, json!({ "qualification": "not_found" })),
+        found => say(StatusCode::OK, json!({ "email": found, "qualification": "valid" })),
+    }
+}
+
+fn unhex(text: &str) -> Option<String> {
+    let digit = |byte: &u8| char::from(*byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let pair = |pair: &[u8]| match pair {
+        [high, low] => Some(digit(high)? << 4 | digit(low)?),
+        _ => None,
+    };
+    let bytes: Option<Vec<u8>> = text.as_bytes().chunks(2).map(pair).collect();
+    String::from_utf8(bytes?).ok()
+}
+
+fn verify_email(asked: &Value) -> Answer {
+    let Some(email) = text(asked, "email") else { return missing("email") };
+    let sound = email.split_once('@').is_some_and(|(name, domain)| {
+        !name.is_empty() && domain.contains('.') && !domain.contains('@') && is_known(name)
+    });
+    let verdict = if sound { "valid" } else { "invalid" };
+    say(StatusCode::OK, json!({ "email": email, "qualification": verdict }))
+}
+
+fn find_phone(asked: &Value) -> Answer {
+    let Some(name) = text(asked, "fullname") else { return missing("fullname") };
+    if !is_known(name) {
+        let body = json!({ "qualification": "not_found" });
+        return Answer { status: StatusCode::OK, body, cost: Some("0") };
+    }
+    let last = name.bytes().map(u32::from).sum::<u32>() % 100;
+    let number = format!("+1 202 555 01{last:02}"); // a range that is never given to anybody
+    let body = json!({ "number": number, "qualification": "found" });
+    Answer { status: StatusCode::OK, body, cost: Some("40") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_search_is_found_again_by_its_id() {
+        let asked = json!({ "fullname": "Jöhn Doe", "company_domain": "example.com" });
+        let made = find_email(&asked).body;
+        let found = found_email(&format!("id={}", text(&made, "id").unwrap())).body;
+        assert_eq!(found, json!({ "email": "jöhn.doe@example.com", "qualification": "valid" }));
+    }
+
+    #[test]
+    fn an_id_that_was_never_given_is_refused() {
+        for query in ["", "id=", "id=find_6", "id=find_zz", "id=find_ff", "id=find_é"] {
+            assert_eq!(found_email(query).status, StatusCode::BAD_REQUEST, "{query}");
+        }
+    }
+
+    #[test]
+    fn nobody_is_not_found() {
+        let asked = json!({ "name": "Jane Nobody", "fullname": "Jane Nobody", "domain": "example.com" });
+        assert_eq!(person(&asked, "req_1").status, StatusCode::NOT_FOUND);
+        assert_eq!(find_phone(&asked).cost, Some("0"));
+    }
+}
