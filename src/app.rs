@@ -90,7 +90,10 @@ impl Office {
         let store = SqliteStore::open(&loaded.snapshot.settings.ledger)?;
         let (ledger, Opened { books, doubts }) = Ledger::open(Box::new(store), workers, clock.clone())?;
         if doubts > 0 {
-            tracing::warn!(holds = doubts, "a crash left holds in doubt: charged, and listed by `tollgate ledger in-doubt`");
+            tracing::warn!(
+                holds = doubts,
+                "a crash left holds in doubt: charged, and listed by `tollgate ledger in-doubt`"
+            );
         }
         let bookkeeper = ledger.bookkeeper();
         let control = Control::boot(path, loaded, &books, bookkeeper.clone(), clock.clone()).await?;
@@ -261,7 +264,8 @@ fn spawn_worker(number: usize, seed: WorkerSeed) -> Result<JoinHandle<()>, Start
 
 /// Random bits that no other worker of this or an earlier process began with.
 fn random_start() -> Result<u64, StartError> {
-    let describe = |error| StartError::Other(format!("the operating system gives no random numbers: {error}"));
+    let describe =
+        |error| StartError::Other(format!("the operating system gives no random numbers: {error}"));
     getrandom::u64().map_err(describe)
 }
 
@@ -287,9 +291,15 @@ fn places(asked: usize) -> usize {
         let _ = setrlimit(Resource::Nofile, raised); // then the present limit counts
     }
     let Some(descriptors) = getrlimit(Resource::Nofile).current else { return asked };
-    let most = usize::try_from(descriptors.saturating_sub(RESERVED_DESCRIPTORS) / 2).unwrap_or(usize::MAX).max(1);
+    let most =
+        usize::try_from(descriptors.saturating_sub(RESERVED_DESCRIPTORS) / 2).unwrap_or(usize::MAX).max(1);
     if most < asked {
-        tracing::warn!(asked, most, descriptors, "max_connections lowered to what the descriptor limit allows");
+        tracing::warn!(
+            asked,
+            most,
+            descriptors,
+            "max_connections lowered to what the descriptor limit allows"
+        );
     }
     asked.min(most)
 }

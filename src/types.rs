@@ -7,8 +7,7 @@ mod ids;
 
 pub use credits::{Credits, CreditsError};
 pub use ids::{
-    AccountId, AccountNum, IdError, KeyHash, KeyId, KeyNum, NameId, RequestId, RouteName, RouteNum,
-    Secret,
+    AccountId, AccountNum, IdError, KeyHash, KeyId, KeyNum, NameId, RequestId, RouteName, RouteNum, Secret,
 };
 
 use std::time::Duration;
@@ -41,17 +40,7 @@ pub fn nanos(duration: Duration) -> u64 {
 
 /// Wall time: milliseconds since the Unix epoch. For people, files and expiry dates; never for limits.
 #[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    serde::Serialize,
-    serde::Deserialize,
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
 )]
 #[serde(transparent)]
 pub struct WallTime(pub i64);

@@ -43,10 +43,13 @@ pub enum SendError {
     Overloaded,
 }
 
+/// Host and port.
+type Server = (String, u16);
+
 /// Connections of one worker. `B` is the body of requests.
 #[derive(Debug)]
 pub struct Pool<B> {
-    idle: RefCell<HashMap<(String, u16), Vec<Idle<B>>>>,
+    idle: RefCell<HashMap<Server, Vec<Idle<B>>>>,
     open: Rc<Cell<usize>>,
     clock: Clock,
 }
@@ -62,7 +65,7 @@ struct Idle<B> {
 #[derive(Debug)]
 pub struct Lease<B> {
     sender: SendRequest<B>,
-    server: (String, u16),
+    server: Server,
 }
 
 impl<B> Pool<B>
@@ -108,7 +111,7 @@ where
     }
 
     /// The connection that was used last, if it still stands.
-    fn take(&self, server: &(String, u16)) -> Option<SendRequest<B>> {
+    fn take(&self, server: &Server) -> Option<SendRequest<B>> {
         let mut idle = self.idle.borrow_mut();
         let list = idle.get_mut(server)?;
         let now = self.clock.now();

@@ -1,5 +1,16 @@
 //! `tollgate demo` as a newcomer runs it: the built binary, its output, its end.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    unreachable_pub,
+    reason = "a test that meets the unexpected ends, and looks at the real clock"
+)]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
@@ -118,7 +129,10 @@ fn the_demo_serves_until_ctrl_c_and_leaves_nothing() {
     assert!(!folder.exists() && is_empty(&temporary));
     let mut text = String::new();
     rest.read_to_string(&mut text).unwrap();
-    assert!(text.contains(&format!("curl -i http://{gateway}/api/v1/people/enrich -H 'x-api-key: {key}'")), "{text}");
+    assert!(
+        text.contains(&format!("curl -i http://{gateway}/api/v1/people/enrich -H 'x-api-key: {key}'")),
+        "{text}"
+    );
 }
 
 #[test]

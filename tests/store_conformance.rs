@@ -1,13 +1,24 @@
 //! One suite for every store: SQLite is compared with the model in memory, call by call.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    unreachable_pub,
+    reason = "a test that meets the unexpected ends, and looks at the real clock"
+)]
+
 use proptest::prelude::*;
 use tollgate::ledger::fold::{Fold, OpenHold, Tally};
 use tollgate::ledger::journal::Record;
 use tollgate::ledger::memory::MemoryStore;
 use tollgate::ledger::sqlite::SqliteStore;
 use tollgate::ledger::store::{
-    AccountState, Booking, Entry, EntryKind, KeyChange, KeyRow, LedgerError, Reader, Registration, SecretRow, Source,
-    Store,
+    AccountState, Booking, Entry, EntryKind, KeyChange, KeyRow, LedgerError, Reader, Registration, SecretRow,
+    Source, Store,
 };
 use tollgate::ledger::verify::verify;
 use tollgate::policy::key::KeyState;
@@ -85,8 +96,14 @@ impl Driver<'_> {
                 let id = |number: u8| name("a", number).parse().unwrap();
                 let credits = |amount: &Option<i64>| amount.map(Credits::from_millionths);
                 let wanted = Registration {
-                    accounts: accounts.iter().map(|(number, amount)| (id(*number), credits(amount))).collect(),
-                    keys: keys.iter().map(|(key, account)| (KeyId(u64::from(*key)), id(*account), name("label", *account))).collect(),
+                    accounts: accounts
+                        .iter()
+                        .map(|(number, amount)| (id(*number), credits(amount)))
+                        .collect(),
+                    keys: keys
+                        .iter()
+                        .map(|(key, account)| (KeyId(u64::from(*key)), id(*account), name("label", *account)))
+                        .collect(),
                     routes: routes.iter().map(|number| name("r", *number).parse().unwrap()).collect(),
                 };
                 // A key of an account that is not there is the caller's mistake.
@@ -119,7 +136,8 @@ impl Driver<'_> {
             Call::CreateKey(account, key) => self.create_key(*account, *key, at),
             Call::ChangeKey(key, change) => self.change_key(*key, *change),
             Call::Limits(states) => {
-                let states: Vec<_> = states.iter().map(|(owner, state)| (vec![*owner], state.clone())).collect();
+                let states: Vec<_> =
+                    states.iter().map(|(owner, state)| (vec![*owner], state.clone())).collect();
                 outcome(self.store.save_limits(&states, at))
             }
         }
@@ -128,7 +146,8 @@ impl Driver<'_> {
     fn book(&mut self, account: u8, adjustment: bool, amount: i64, reference: u8, at: WallTime) -> String {
         let kind = if adjustment { EntryKind::Adjustment } else { EntryKind::Grant };
         let (amount, reference) = (Credits::from_millionths(amount), name("ref", reference));
-        let booking = Booking { account: name("a", account).parse().unwrap(), kind, amount, reference, actor: "test" };
+        let booking =
+            Booking { account: name("a", account).parse().unwrap(), kind, amount, reference, actor: "test" };
         let Some(row) = self.store.account(&booking.account).unwrap() else { return "unknown".to_owned() };
         match self.store.find_booking(row.num, &booking).unwrap() {
             Some(entry) => format!("{entry:?}"),
@@ -192,7 +211,11 @@ impl Driver<'_> {
             other => {
                 self.ids += 1;
                 let hash = KeyHash::of(&self.ids.to_le_bytes());
-                KeyChange::Rotate { hash, hint: name("h", other), overlap_until: (other == 4).then_some(WallTime(self.at)) }
+                KeyChange::Rotate {
+                    hash,
+                    hint: name("h", other),
+                    overlap_until: (other == 4).then_some(WallTime(self.at)),
+                }
             }
         };
         outcome(self.store.change_key(KeyId(100 + u64::from(key)), &change))
@@ -204,7 +227,10 @@ impl Driver<'_> {
         books.accounts.sort_by(|one, other| one.id.cmp(&other.id));
         books.limits.sort();
         books.open_holds.sort_by_key(|hold: &OpenHold| hold.id);
-        books.keys.iter_mut().for_each(|row| row.secrets.sort_by_key(|secret| (secret.until.is_some(), secret.hash)));
+        books
+            .keys
+            .iter_mut()
+            .for_each(|row| row.secrets.sort_by_key(|secret| (secret.until.is_some(), secret.hash)));
         let mut reader = self.store.reader().unwrap();
         let mut entries = Vec::new();
         reader.entries(None, &mut |entry| entries.push(entry)).unwrap();

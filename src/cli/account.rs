@@ -82,7 +82,9 @@ pub(super) fn run(asker: &Asker, arguments: Arguments) -> Result {
         Arguments::Resume { id } => record(Command::AccountSuspend { id, suspended: false }),
         Arguments::Statement { id } => {
             let (rows, _): (Vec<Value>, _) = asker.all(&Command::Statement { account: id })?;
-            asker.output.table(&rows, &["at", "kind", "route", "requests", "amount", "balance_after", "reference"])
+            asker
+                .output
+                .table(&rows, &["at", "kind", "route", "requests", "amount", "balance_after", "reference"])
         }
     }
 }

@@ -89,7 +89,9 @@ pub(super) fn reload(asker: &Asker) -> Result {
     match socket::ask(stream, &Command::Reload, |_| {}) {
         Ok(done) => asker.output.record(&done),
         Err((message, problems)) if asker.output == Output::Json => {
-            super::output::json(&serde_json::json!({ "reloaded": false, "message": message, "problems": problems }))?;
+            super::output::json(
+                &serde_json::json!({ "reloaded": false, "message": message, "problems": problems }),
+            )?;
             Err(Failed(String::new()))
         }
         Err((message, _)) => Err(Failed(message)),

@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
+use super::Result;
 use super::ask::Asker;
 use super::output::{self, Output};
-use super::Result;
 use crate::control::command::Command;
 use crate::types::KeyId;
 
@@ -33,7 +33,9 @@ pub(super) fn run(asker: &Asker, arguments: Arguments) -> Result {
     }
     match (asker.output, &explained["reason"], &explained["status"]) {
         (Output::Json, ..) => Ok(()),
-        (Output::Text, Value::String(reason), status) => output::text(&format!("refused: {reason} ({status})\n")),
+        (Output::Text, Value::String(reason), status) => {
+            output::text(&format!("refused: {reason} ({status})\n"))
+        }
         (Output::Text, ..) => output::text("admitted\n"),
     }
 }

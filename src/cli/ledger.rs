@@ -69,7 +69,10 @@ fn verify(asker: &Asker) -> Result {
         output::json(&verified)?;
     } else {
         let (accounts, entries) = (&verified["accounts"], &verified["entries"]);
-        output::text(&format!("{accounts} accounts, {entries} entries, {} differences\n", differences.len()))?;
+        output::text(&format!(
+            "{accounts} accounts, {entries} entries, {} differences\n",
+            differences.len()
+        ))?;
         if !differences.is_empty() {
             asker.output.table(&differences, &["account", "entry", "recorded", "computed"])?;
         }
@@ -108,7 +111,8 @@ fn csv(row: &Value) -> String {
 
 /// Quotes what needs it, and keeps spreadsheets from running a text as a formula.
 fn quoted(text: &str) -> String {
-    let safe = if text.starts_with(['=', '+', '-', '@', '\t']) { format!("'{text}") } else { text.to_owned() };
+    let safe =
+        if text.starts_with(['=', '+', '-', '@', '\t']) { format!("'{text}") } else { text.to_owned() };
     if safe.contains(['"', ',', '\n', '\r']) {
         return format!("\"{}\"", safe.replace('"', "\"\""));
     }

@@ -24,7 +24,10 @@ pub(super) fn run(path: &Path) -> Result {
     // Reads that are still running belong to commands whose askers are gone.
     runtime.shutdown_background();
     if dropped.dropped_lines() > 0 {
-        eprintln!("warning: {} log lines were dropped because they were read too slowly", dropped.dropped_lines());
+        eprintln!(
+            "warning: {} log lines were dropped because they were read too slowly",
+            dropped.dropped_lines()
+        );
     }
     drop(logs);
     result.map_err(|error| Failed(error.told()))

@@ -96,7 +96,10 @@ mod tests {
     fn hashes_and_keys_are_hidden() {
         let table = [
             (r#"sha256 = "abc""#, r#"sha256 = "***""#),
-            (r#"{ label = "x", sha256 = 'my key', scopes = [] }"#, r#"{ label = "x", sha256 = '***', scopes = [] }"#),
+            (
+                r#"{ label = "x", sha256 = 'my key', scopes = [] }"#,
+                r#"{ label = "x", sha256 = '***', scopes = [] }"#,
+            ),
             (r#"token_sha256="00""#, r#"token_sha256="***""#),
             (r#"header = "ak_live_0123456789""#, r#"header = "***""#),
             ("x = AbCdEf0123456789AbCdEf y = AbCdEf0123456789AbCdEf", "x = *** y = ***"),

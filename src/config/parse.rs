@@ -153,19 +153,23 @@ pub(super) fn build(sources: Sources) -> Result<Loaded, Report> {
     let (table, routes) = routes::build(
         &mut context,
         &files,
-        &routes::Around { server: &server, dialects: &dialects, default: &default_dialect, upstreams: &upstreams },
+        &routes::Around {
+            server: &server,
+            dialects: &dialects,
+            default: &default_dialect,
+            upstreams: &upstreams,
+        },
     );
-    let names = files.iter().flat_map(|file| &file.routes).map(|route| route.value.name.value.clone()).collect();
+    let names =
+        files.iter().flat_map(|file| &file.routes).map(|route| route.value.name.value.clone()).collect();
     let known = Known { names, routes };
     let plans = prices::plans(&mut context, &files, &known);
     let (accounts, keys) = accounts::build(&mut context, &files, &known, &plans);
     if context.report.errors() > 0 {
         return Err(context.report);
     }
-    let watched = Watched {
-        files: context.report.files.iter().map(|file| file.path.clone()).collect(),
-        patterns,
-    };
+    let watched =
+        Watched { files: context.report.files.iter().map(|file| file.path.clone()).collect(), patterns };
     let snapshot = Snapshot {
         settings: server.settings,
         keys: server.keys,

@@ -70,7 +70,13 @@ impl Report {
     #[must_use]
     pub fn of(message: String) -> Self {
         let mut report = Self::default();
-        report.problems.push(Problem { severity: Severity::Error, file: None, span: 0..0, message, help: None });
+        report.problems.push(Problem {
+            severity: Severity::Error,
+            file: None,
+            span: 0..0,
+            message,
+            help: None,
+        });
         report
     }
 
@@ -152,7 +158,8 @@ impl Report {
             Severity::Warning => Level::WARNING,
         };
         let message = mask(&problem.message);
-        let mut group = level.primary_title(&message).elements(std::iter::empty::<annotate_snippets::Padding>());
+        let mut group =
+            level.primary_title(&message).elements(std::iter::empty::<annotate_snippets::Padding>());
         let quoted = problem.file.and_then(|file| self.quote(file, &problem.span));
         if let Some(quoted) = &quoted {
             let snippet = Snippet::source(&quoted.text)

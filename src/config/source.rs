@@ -63,7 +63,10 @@ fn take_in(folder: &Path, include: &At<String>, sources: &mut Sources) {
         return problem(format!("more than {MAX_FILES} files match"), None);
     }
     if paths.is_empty() && !include.value.contains(['*', '?', '[']) {
-        return problem(format!("there is no file {}", include.value), Some("paths are relative to this file"));
+        return problem(
+            format!("there is no file {}", include.value),
+            Some("paths are relative to this file"),
+        );
     }
     sources.patterns.push(pattern);
     for path in paths {
@@ -187,9 +190,9 @@ fn prune(table: &mut DeTable<'_>, span: &Range<usize>) -> Option<String> {
         table.remove(name.as_str());
         return Some(name);
     }
-    table.iter_mut().find_map(|(key, value)| {
-        prune_value(value.get_mut(), span).then(|| key.get_ref().to_string())
-    })
+    table
+        .iter_mut()
+        .find_map(|(key, value)| prune_value(value.get_mut(), span).then(|| key.get_ref().to_string()))
 }
 
 /// Whether an array of tables shares its place with its first element: then that one is meant.

@@ -27,7 +27,8 @@ impl Steps {
 
     fn refuse(&mut self, step: &str, reason: Reason, detail: impl Into<Value>) {
         self.refusal.get_or_insert(reason);
-        self.steps.push(json!({ "step": step, "passes": false, "reason": reason.code(), "detail": detail.into() }));
+        self.steps
+            .push(json!({ "step": step, "passes": false, "reason": reason.code(), "detail": detail.into() }));
     }
 
     fn judge(&mut self, step: &str, passes: bool, reason: Reason, detail: impl Into<Value>) {
@@ -90,9 +91,17 @@ impl Control {
         }
     }
 
-    fn explain_limits(&self, steps: &mut Steps, key: &Key, plan: Option<&Plan>, route: &Route, method: &Method) {
+    fn explain_limits(
+        &self,
+        steps: &mut Steps,
+        key: &Key,
+        plan: Option<&Plan>,
+        route: &Route,
+        method: &Method,
+    ) {
         let own = key.limits.as_deref().or_else(|| plan.map(|plan| &*plan.limits)).unwrap_or_default();
-        for limit in own.iter().chain(&route.limits).filter(|limit| limit.covers(route.name.as_str(), method)) {
+        for limit in own.iter().chain(&route.limits).filter(|limit| limit.covers(route.name.as_str(), method))
+        {
             let slots = match limit.scope {
                 Scope::Key | Scope::KeyRoute => key.meter.lock().clone(),
                 Scope::Account => key.account.meter.lock().clone(),
@@ -127,7 +136,12 @@ impl Control {
     }
 }
 
-fn explain_route(view: &Snapshot, steps: &mut Steps, method: &Method, uri: &Uri) -> Option<std::sync::Arc<Route>> {
+fn explain_route(
+    view: &Snapshot,
+    steps: &mut Steps,
+    method: &Method,
+    uri: &Uri,
+) -> Option<std::sync::Arc<Route>> {
     let path = match path::normalise(uri.path(), view.settings.merge_slashes) {
         Ok(path) => path,
         Err(fault) => {
@@ -137,7 +151,9 @@ fn explain_route(view: &Snapshot, steps: &mut Steps, method: &Method, uri: &Uri)
     };
     match view.table.find(uri.host(), path.as_str(), method) {
         Found::Nothing => steps.refuse("route", Reason::NoRoute, path.as_str()),
-        Found::OtherMethods(allow) => steps.refuse("route", Reason::MethodNotAllowed, json!({ "allow": allow })),
+        Found::OtherMethods(allow) => {
+            steps.refuse("route", Reason::MethodNotAllowed, json!({ "allow": allow }));
+        }
         Found::Route(index) => {
             let route = &view.routes[index];
             if path.has_encoded_slash() && !route.encoded_slashes {
@@ -164,8 +180,12 @@ fn explain_price(view: &Snapshot, steps: &mut Steps, key: &Key, plan: Option<&Pl
     }
     let charges = price.charges.iter().map(|charge| match &charge.amount {
         Amount::Fixed(amount) => json!({ "status": charge.status.to_string(), "credits": amount }),
-        Amount::Header(name) => json!({ "status": charge.status.to_string(), "from": format!("header:{name}") }),
-        Amount::Json(pointer) => json!({ "status": charge.status.to_string(), "from": format!("json:{pointer}") }),
+        Amount::Header(name) => {
+            json!({ "status": charge.status.to_string(), "from": format!("header:{name}") })
+        }
+        Amount::Json(pointer) => {
+            json!({ "status": charge.status.to_string(), "from": format!("json:{pointer}") })
+        }
     });
     let charges: Vec<Value> = charges.collect();
     steps.pass("price", json!({ "hold": price.hold, "charge": charges }));

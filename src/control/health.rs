@@ -39,7 +39,9 @@ impl Admin {
     pub async fn bind(address: SocketAddr) -> Result<Self, String> {
         let listener = TcpListener::bind(address).await;
         let listener = listener.map_err(|error| match error.kind() {
-            std::io::ErrorKind::AddrInUse => format!("cannot listen on {address}: another process does already"),
+            std::io::ErrorKind::AddrInUse => {
+                format!("cannot listen on {address}: another process does already")
+            }
             _ => format!("cannot listen on {address}: {error}"),
         })?;
         Ok(Self { listener, draining: Arc::default() })

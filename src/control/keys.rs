@@ -39,7 +39,8 @@ impl Control {
     }
 
     pub(super) async fn create_key(&self, new: NewKey) -> Result<Value, Failure> {
-        let Some(account) = self.directory.account(&new.account).filter(|account| account.is_present()) else {
+        let Some(account) = self.directory.account(&new.account).filter(|account| account.is_present())
+        else {
             return refused(format!("there is no account {}", new.account));
         };
         check_text(&new.label, &new.environment)?;
@@ -73,14 +74,18 @@ impl Control {
 
     fn check_scopes(&self, scopes: &[String]) -> Result<(), Failure> {
         let view = self.snapshot();
-        let matches = |scope: &&String| view.routes.iter().any(|route| glob_matches(scope, route.name.as_str()));
+        let matches =
+            |scope: &&String| view.routes.iter().any(|route| glob_matches(scope, route.name.as_str()));
         match scopes.iter().find(|scope| !matches(scope)) {
             Some(scope) => refused(format!("scope `{scope}` matches no route")),
             None => Ok(()),
         }
     }
 
-    async fn rows(&self, account: Option<&AccountId>) -> Result<(Vec<KeyRow>, HashMap<AccountNum, AccountId>), Failure> {
+    async fn rows(
+        &self,
+        account: Option<&AccountId>,
+    ) -> Result<(Vec<KeyRow>, HashMap<AccountNum, AccountId>), Failure> {
         let mut reader = self.bookkeeper.reader().await?;
         let accounts = reader.accounts(None)?.into_iter().map(|row| (row.num, row.id)).collect();
         Ok((reader.keys(account)?, accounts))
@@ -92,8 +97,10 @@ impl Control {
         }
         let (keys, names) = self.rows(account.as_ref()).await?;
         let state = self.state.lock().await;
-        let shown: Vec<Value> =
-            keys.iter().filter_map(|row| describe(row, names.get(&row.account)?, state.labels.get(&row.id))).collect();
+        let shown: Vec<Value> = keys
+            .iter()
+            .filter_map(|row| describe(row, names.get(&row.account)?, state.labels.get(&row.id)))
+            .collect();
         drop(state);
         let count = shown.len();
         for row in shown {
@@ -173,7 +180,9 @@ fn moment(text: &str, now: WallTime) -> Result<WallTime, Failure> {
     }
     match text.parse::<jiff::Timestamp>() {
         Ok(moment) => Ok(WallTime(moment.as_millisecond())),
-        Err(_) => refused(format!("{text} is neither a duration such as 90d nor a time such as 2027-01-01T00:00:00Z")),
+        Err(_) => refused(format!(
+            "{text} is neither a duration such as 90d nor a time such as 2027-01-01T00:00:00Z"
+        )),
     }
 }
 

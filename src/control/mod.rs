@@ -116,8 +116,16 @@ impl Control {
             last_error: None,
         };
         let stats = Arc::new(Stats::default());
-        let control =
-            Self { path: path.to_owned(), directory, bookkeeper, publisher, view, clock, stats, state: Mutex::new(inner) };
+        let control = Self {
+            path: path.to_owned(),
+            directory,
+            bookkeeper,
+            publisher,
+            view,
+            clock,
+            stats,
+            state: Mutex::new(inner),
+        };
         control.publish_store(books);
         let mut state = control.state.lock().await;
         control.publish(loaded, &mut state).await?;

@@ -41,12 +41,21 @@ impl Control {
         let Some(purse) = self.bookkeeper.purse(row.num) else { return };
         let suspended = row.state == AccountState::Suspended;
         let (id, num) = (row.id.clone(), row.num);
-        self.directory.put_account(AccountSpec { id, num, purse, plan, suspended, webhooks, source: row.source });
+        self.directory.put_account(AccountSpec {
+            id,
+            num,
+            purse,
+            plan,
+            suspended,
+            webhooks,
+            source: row.source,
+        });
     }
 
     /// Puts every secret of a key of the store in force; they share one meter.
     pub(super) fn put_store_key(&self, row: &KeyRow, account: &AccountId) {
-        let mut meter = self.directory.secrets_of(row.id).first().map(|(_, key)| std::sync::Arc::clone(&key.meter));
+        let mut meter =
+            self.directory.secrets_of(row.id).first().map(|(_, key)| std::sync::Arc::clone(&key.meter));
         for secret in &row.secrets {
             let expires = match (row.expires, secret.until) {
                 (Some(expires), Some(until)) => Some(expires.min(until)),
@@ -59,7 +68,15 @@ impl Control {
                 allow_from: row.allow_from.clone().map(Vec::into_boxed_slice),
             };
             let (hash, id, num) = (secret.hash, row.id, row.num);
-            let spec = KeySpec { hash, id, num, account: account.clone(), rules, limits: None, source: Source::Store };
+            let spec = KeySpec {
+                hash,
+                id,
+                num,
+                account: account.clone(),
+                rules,
+                limits: None,
+                source: Source::Store,
+            };
             self.directory.put_secret(spec, meter.clone());
             meter = self.directory.find(&hash).map(|key| std::sync::Arc::clone(&key.meter));
         }
@@ -75,7 +92,11 @@ impl Control {
         warnings.extend(loaded.report.problems().map(|problem| problem.message.clone()));
         let wanted = Registration {
             accounts: loaded.accounts.iter().map(|account| (account.id.clone(), account.credits)).collect(),
-            keys: loaded.keys.iter().map(|key| (KeyId::of_hash(&key.hash), key.account.clone(), key.label.clone())).collect(),
+            keys: loaded
+                .keys
+                .iter()
+                .map(|key| (KeyId::of_hash(&key.hash), key.account.clone(), key.label.clone()))
+                .collect(),
             routes: loaded.snapshot.routes.iter().map(|route| route.name.clone()).collect(),
         };
         let registered = self.bookkeeper.register(wanted).await?;
@@ -114,7 +135,10 @@ impl Control {
     fn fits_the_store(&self, loaded: &Loaded) -> Result<(), Failure> {
         for key in &loaded.keys {
             if self.directory.find(&key.hash).is_some_and(|known| known.source == Source::Store) {
-                let message = format!("the hash of key {}/{} belongs to a key that was made by command", key.account, key.label);
+                let message = format!(
+                    "the hash of key {}/{} belongs to a key that was made by command",
+                    key.account, key.label
+                );
                 return refused(message);
             }
         }
@@ -123,7 +147,10 @@ impl Control {
             let stays = account.is_of_store() && !in_file.contains(&account.id);
             let plan = account.plan().filter(|_| stays);
             if plan.is_some_and(|plan| !loaded.snapshot.plans.contains_key(&plan)) {
-                return refused(format!("account {} is on a plan that the configuration does not have", account.id));
+                return refused(format!(
+                    "account {} is on a plan that the configuration does not have",
+                    account.id
+                ));
             }
         }
         Ok(())

@@ -24,6 +24,10 @@ use crate::types::KeyHash;
 const MAX_REQUEST: u64 = 64 * 1024;
 /// How long a client may take to send its request.
 const REQUEST_TIME: Duration = Duration::from_secs(5);
+/// Most sockets of other gateways that are looked at when one starts.
+const MAX_SWEPT: usize = 1000;
+/// Seconds after which a socket is old enough to be swept.
+const SWEPT_AFTER: i64 = 60;
 /// Most commands at once.
 const MAX_COMMANDS: usize = 16;
 
@@ -76,6 +80,21 @@ fn private_folder(folder: &Path) -> Result<(), String> {
     if ours { Ok(()) } else { Err(format!("{} is not a private folder of this user", folder.display())) }
 }
 
+/// Removes what gateways left behind that were killed: sockets that nobody listens on. Young ones
+/// stay, since a gateway that is just starting does not listen yet.
+fn sweep(folder: &Path, own: &Path) {
+    let made = |path: &Path| path.symlink_metadata().map(|data| data.mtime());
+    let (Ok(entries), Ok(now)) = (std::fs::read_dir(folder), made(own)) else { return };
+    for path in entries.filter_map(|entry| Some(entry.ok()?.path())).take(MAX_SWEPT) {
+        let old = made(&path).is_ok_and(|made| made < now - SWEPT_AFTER);
+        let is_socket = path.extension().is_some_and(|extension| extension == "sock");
+        let refused = |error: std::io::Error| error.kind() == std::io::ErrorKind::ConnectionRefused;
+        if old && is_socket && UnixStream::connect(&path).is_err_and(refused) {
+            let _ = std::fs::remove_file(path); // somebody else may have swept it
+        }
+    }
+}
+
 /// The control socket of a gateway; its file goes with it.
 #[derive(Debug)]
 pub struct ControlSocket {
@@ -109,6 +128,7 @@ impl ControlSocket {
         }
         let listener = UnixListener::bind(&path).map_err(describe)?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(describe)?;
+        sweep(folder, &path);
         Ok(Self { listener, path: path.clone() })
     }
 
@@ -186,8 +206,13 @@ pub fn connect(config: &Path) -> Option<UnixStream> {
 ///
 /// # Errors
 /// What the gateway said, or that it said nothing whole.
-pub fn ask(stream: UnixStream, command: &Command, mut row: impl FnMut(Value)) -> Result<Value, (String, Value)> {
-    let broken = |error: &dyn std::fmt::Display| (format!("the gateway's answer broke off: {error}"), Value::Null);
+pub fn ask(
+    stream: UnixStream,
+    command: &Command,
+    mut row: impl FnMut(Value),
+) -> Result<Value, (String, Value)> {
+    let broken =
+        |error: &dyn std::fmt::Display| (format!("the gateway's answer broke off: {error}"), Value::Null);
     let mut request = serde_json::to_vec(command).map_err(|error| broken(&error))?;
     request.push(b'\n');
     (&stream).write_all(&request).map_err(|error| broken(&error))?;

@@ -3,6 +3,7 @@
 
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
@@ -11,11 +12,11 @@ use hyper::body::Incoming;
 
 use super::Gate;
 use super::body::{Inbound, Progress};
-use super::meter::{Metered, Owed};
+use super::meter::Metered;
+use super::permit::{Owed, Permit};
 use crate::policy::reject::{Reason, Refusal};
 use crate::snapshot::Route;
 use crate::upstream::{Lease, SendError};
-use std::sync::Arc;
 
 /// The upstream's answer and its connection.
 pub(super) type Answer = (Response<Incoming>, Lease<Inbound>);
@@ -23,13 +24,18 @@ pub(super) type Answer = (Response<Incoming>, Lease<Inbound>);
 type Sending = Pin<Box<dyn Future<Output = Result<Answer, Refusal>>>>;
 
 /// A request on its way. Ends with the answer's head and what is owed for it.
-pub(super) struct Exchange(Option<(Sending, Owed)>);
+pub(super) struct Exchange(Option<(Sending, Permit)>);
 
 impl Exchange {
-    /// Sends a request that [`super::handle`] permitted.
-    pub(super) fn begin(route: &Arc<Route>, request: Request<Inbound>, progress: Rc<Progress>, owed: Owed) -> Self {
-        let (gate, route) = (Rc::clone(&owed.gate), Arc::clone(route));
-        Self(Some((Box::pin(send(gate, route, request, progress)), owed)))
+    /// Sends a request.
+    pub(super) fn begin(
+        route: &Arc<Route>,
+        request: Request<Inbound>,
+        progress: Rc<Progress>,
+        permit: Permit,
+    ) -> Self {
+        let (gate, route) = (Rc::clone(permit.gate()), Arc::clone(route));
+        Self(Some((Box::pin(send(gate, route, request, progress)), permit)))
     }
 }
 
@@ -39,10 +45,10 @@ impl Future for Exchange {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let Some((sending, _)) = &mut self.0 else { return Poll::Pending };
         let result = ready!(sending.as_mut().poll(context));
-        let owed = self.0.take().map(|(_, owed)| owed);
+        let owed = self.0.take().map(|(_, permit)| permit.redeem());
         Poll::Ready(match (result, owed) {
             (Ok(answer), Some(owed)) => Ok((answer, owed)),
-            (Err(refusal), _) => Err(refusal), // what was held is released with `owed`
+            (Err(refusal), _) => Err(refusal), // what was held is released with it
             (Ok(_), None) => Err(Reason::Overloaded.into()),
         })
     }
@@ -50,14 +56,14 @@ impl Future for Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        let Some((sending, owed)) = self.0.take() else { return };
-        let gate = Rc::clone(&owed.gate);
+        let Some((sending, permit)) = self.0.take() else { return };
+        let gate = Rc::clone(permit.gate());
         gate.stats.abandoned.fetch_add(1, Ordering::Relaxed);
         // Bounded by the response timeout, and by what `Metered` reads on.
         gate.outlive(async move {
             if let Ok((response, lease)) = sending.await {
-                owed.record.upstream(response.status());
-                drop(Metered::new(response, Some(lease), owed)); // settles
+                permit.record().upstream(response.status());
+                drop(Metered::new(response, Some(lease), permit.redeem())); // settles
             }
         });
     }

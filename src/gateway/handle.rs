@@ -10,30 +10,29 @@ use std::sync::atomic::Ordering;
 
 use http::header::{HeaderMap, HeaderName, HeaderValue, ORIGIN};
 use http::request::Parts;
-use http::uri::PathAndQuery;
-use http::{Method, Request, Response, StatusCode, Uri};
+use http::{Method, Request, Response, StatusCode};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
 use super::Gate;
-use super::body::{Inbound, Progress};
+use super::body::Inbound;
 use super::connection::Connection;
-use super::exchange::Exchange;
+use super::exchange::{Answer, Exchange};
 use super::limits::Ask;
-use super::meter::{Metered, Outbound, Owed};
+use super::meter::{Metered, Outbound};
+use super::outgoing::Outgoing;
+use super::permit::{Owed, Paid, Permit};
 use super::record::Record;
-use super::respond;
+use super::respond::{self, header};
 use super::target::{self, Target};
 use super::tunnel::Tunnel;
 use crate::directory::Key;
-use crate::ledger::{Hold, HoldError};
 use crate::policy::cors;
-use crate::policy::forward::{self, Facts, HostHeader, Identity};
-use crate::policy::price::Price;
+use crate::policy::forward;
 use crate::policy::reject::{Dialect, Reason, Refusal};
 use crate::policy::route::{Found, Methods};
-use crate::snapshot::{Plan, Route, Snapshot};
+use crate::snapshot::{Route, Snapshot};
 use crate::types::{Credits, KeyHash};
 
 /// Longest request id that is taken over from a trusted proxy.
@@ -52,7 +51,11 @@ struct Visit {
 }
 
 /// Serves one request: never fails, always answers, always logs.
-pub(super) async fn handle(gate: Rc<Gate>, connection: Arc<Connection>, request: Request<Incoming>) -> Response<Outbound> {
+pub(super) async fn handle(
+    gate: Rc<Gate>,
+    connection: Arc<Connection>,
+    request: Request<Incoming>,
+) -> Response<Outbound> {
     gate.stats.requests.fetch_add(1, Ordering::Relaxed);
     let view = gate.view.load();
     let record = Record::new(gate.next_id(), &gate.clock);
@@ -80,7 +83,8 @@ pub(super) async fn handle(gate: Rc<Gate>, connection: Arc<Connection>, request:
     response
 }
 
-/// The way of a request: the first refusal answers, and nothing before the hold costs anything.
+/// The way of a request: the first refusal answers, and nothing before the payment costs anything.
+/// Each line's refusals stand behind it.
 async fn serve(
     gate: &Rc<Gate>,
     connection: &Arc<Connection>,
@@ -88,44 +92,40 @@ async fn serve(
     visit: &mut Visit,
     mut request: Request<Incoming>,
 ) -> Result<Response<Outbound>, Refusal> {
-    head_was_sound(connection)?; //                                               bad_request
-    let client_upgrade = hyper::upgrade::on(&mut request);
+    head_was_sound(connection)?; // bad_request
+    let client = hyper::upgrade::on(&mut request);
     let (mut parts, body) = request.into_parts();
-    let target = target::read(&parts, view.settings.merge_slashes)?; //           bad_request
+    let target = target::read(&parts, view.settings.merge_slashes)?; // bad_request
     if view.settings.account_info.as_deref() == Some(&*target.path) {
         return account_info(gate, view, visit, &parts);
     }
-    let route = match find_route(view, visit, &target, &parts)? { //              no_route, method_not_allowed
-        Way::On(route) => route,
+    let route = match find_route(view, visit, &target, &parts)? {
+        Way::On(route) => route, // no_route, method_not_allowed
         Way::Answered(response) => return Ok(response),
     };
     let address = target::client(connection.peer, &parts.headers, &view.settings.trusted_proxies);
     let key = match route.public {
         true => None,
-        false => Some(find_key(gate, view, visit, &parts)?), //                   missing_key, key_in_query, invalid_key
+        false => Some(find_key(gate, view, visit, &parts)?), // missing_key, key_in_query, invalid_key
     };
-    if let Some(key) = &key {
-        permit(key, &route, address)?; //                                         account_suspended, route_forbidden, address_forbidden
-    }
+    let key = key.as_deref();
+    permit(key, &route, address)?; // account_suspended, route_forbidden, address_forbidden
     let (body, progress) = Inbound::new(body, route.max_body_size, connection, &gate.clock)?; // body_too_large
-    let plan = key.as_ref().and_then(|key| view.plans.get(&key.account.plan()?));
-    let ask = Ask { key: key.as_deref(), plan, route: &route, method: &parts.method, address, now: visit.record.now() };
+    let plan = key.and_then(|key| view.plans.get(&key.account.plan()?));
+    let ask = Ask { key, plan, route: &route, method: &parts.method, address, now: visit.record.now() };
     let pass = gate.limits.admit(&ask, &view.settings, gate.clock.wall(), &mut visit.headers)?; // rate_limited, concurrency_limited
     let price = view.price(&route, plan);
-    let hold = hold(gate, visit, key.as_deref(), &route, price)?; //              insufficient_credits, ledger_unavailable
-
+    let paid = Paid::take(gate, &visit.record, key, &route, price)?; // insufficient_credits, ledger_unavailable
     let upgrade = forward::upgrade(&parts.headers).filter(|_| body.is_end_stream());
-    let outgoing = Outgoing { view, connection, route: &route, key: key.as_deref(), plan, price, target: &target };
-    outgoing.rewrite(&mut parts, visit, upgrade.clone())?; //                     bad_request
-    let owed = Owed {
-        gate: Rc::clone(gate),
-        record: Rc::clone(&visit.record),
-        connection: Arc::clone(connection),
-        pass,
-        hold,
-    };
+    let client = upgrade.as_ref().map(|_| client);
+    let outgoing = Outgoing { view, connection, route: &route, key, plan, price, target: &target };
+    outgoing.rewrite(&mut parts, &visit.id, upgrade)?; // bad_request
+    let permit = Permit::new(gate, &visit.record, connection, pass, paid);
     let request = Request::from_parts(parts, body);
-    forward_it(&route, request, progress, owed, visit, upgrade.map(|_| client_upgrade)).await // upstream_unreachable, upstream_timeout, overloaded
+    let exchange = Exchange::begin(&route, request, progress, permit);
+    let (answer, owed) = exchange.await?; // upstream_unreachable, upstream_timeout, overloaded
+    visit.record.upstream(answer.0.status());
+    answer_with(answer, owed, visit, client).await // ledger_unavailable; settles, here or at the body's end
 }
 
 /// Step 1, for what hyper does not tell: see [`super::head`].
@@ -190,51 +190,36 @@ fn find_key(gate: &Gate, view: &Snapshot, visit: &mut Visit, parts: &Parts) -> R
 }
 
 /// Step 5, but for the body's size.
-fn permit(key: &Key, route: &Route, address: IpAddr) -> Result<(), Refusal> {
+fn permit(key: Option<&Key>, route: &Route, address: IpAddr) -> Result<(), Refusal> {
+    let Some(key) = key else { return Ok(()) };
     if key.account.is_suspended() {
         return Err(Reason::AccountSuspended.into());
     }
     Ok(key.rules.permit(route.name.as_str(), address)?)
 }
 
-/// Step 7. A route without a price never enters the ledger.
-fn hold(
-    gate: &Gate,
-    visit: &Visit,
-    key: Option<&Key>,
-    route: &Route,
-    price: &Arc<Price>,
-) -> Result<Option<(Hold, Arc<Price>)>, Refusal> {
-    let Some(key) = key.filter(|_| !price.is_free()) else { return Ok(None) };
-    let id = visit.record.id;
-    match gate.spender.hold(&key.account.purse, key.num, route.num, price.hold, id) {
-        Ok(hold) => Ok(Some((hold, Arc::clone(price)))),
-        Err(HoldError::Insufficient) => Err(Reason::InsufficientCredits.into()),
-        Err(HoldError::Unavailable) => Err(Reason::LedgerUnavailable.into()),
-    }
-}
-
-/// Steps 8 and 9: the exchange settles whatever becomes of it.
-async fn forward_it(
-    route: &Arc<Route>,
-    request: Request<Inbound>,
-    progress: Rc<Progress>,
-    owed: Owed,
+/// Step 9: the upstream's answer goes to the client, and what is owed for it is settled.
+async fn answer_with(
+    (mut response, lease): Answer,
+    mut owed: Owed,
     visit: &mut Visit,
     client: Option<OnUpgrade>,
 ) -> Result<Response<Outbound>, Refusal> {
-    let ((mut response, lease), mut owed) = Exchange::begin(route, request, progress, owed).await?;
-    visit.record.upstream(response.status());
     let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let mut tunnel = None;
     if switches {
         // An upstream that switches without being asked to speaks no HTTP any more.
         let client = client.ok_or(Reason::UpstreamUnreachable)?;
-        let upstream = hyper::upgrade::on(&mut response);
-        let (pass, record) = (std::mem::take(&mut owed.pass), Rc::clone(&owed.record));
         owed.connection.upgraded();
-        let connection = Arc::clone(&owed.connection);
-        tunnel = Some((Tunnel { client, upstream, pass, record, connection }, Rc::clone(&owed.gate)));
+        let gate = Rc::clone(&owed.gate);
+        let ends = Tunnel {
+            client,
+            upstream: hyper::upgrade::on(&mut response),
+            pass: std::mem::take(&mut owed.pass),
+            record: Rc::clone(&owed.record),
+            connection: Arc::clone(&owed.connection),
+        };
+        tunnel = Some((ends, gate));
     }
     let (mut parts, mut metered) = Metered::new(response, Some(lease).filter(|_| !switches), owed);
     visit.charged = metered.open().await?;
@@ -246,7 +231,12 @@ async fn forward_it(
 }
 
 /// `GET /account/info`: any active key may ask, whatever its scopes; free, not counted by limits.
-fn account_info(gate: &Gate, view: &Snapshot, visit: &mut Visit, parts: &Parts) -> Result<Response<Outbound>, Refusal> {
+fn account_info(
+    gate: &Gate,
+    view: &Snapshot,
+    visit: &mut Visit,
+    parts: &Parts,
+) -> Result<Response<Outbound>, Refusal> {
     if !Methods::Only(vec![Method::GET]).admit(&parts.method) {
         let allow = Some("GET, HEAD".to_owned());
         return Err(Refusal { allow, ..Reason::MethodNotAllowed.into() });
@@ -256,70 +246,6 @@ fn account_info(gate: &Gate, view: &Snapshot, visit: &mut Visit, parts: &Parts) 
         return Err(Reason::AccountSuspended.into());
     }
     Ok(respond::account_info(key.account.purse.available(), &key.account.webhooks()))
-}
-
-/// What a request's head is rewritten from.
-struct Outgoing<'a> {
-    view: &'a Snapshot,
-    connection: &'a Connection,
-    route: &'a Route,
-    key: Option<&'a Key>,
-    plan: Option<&'a Plan>,
-    price: &'a Price,
-    target: &'a Target,
-}
-
-impl Outgoing<'_> {
-    /// Turns the client's head into the one that goes upstream.
-    fn rewrite(&self, parts: &mut Parts, visit: &Visit, upgrade: Option<HeaderValue>) -> Result<(), Refusal> {
-        let client_host = self.target.host.clone();
-        let upstream = &self.route.upstream;
-        let upstream_host = match &upstream.host {
-            HostHeader::Client => client_host.clone().unwrap_or_else(|| upstream.authority.clone()),
-            HostHeader::Upstream => upstream.authority.clone(),
-            HostHeader::Fixed(host) => host.clone(),
-        };
-        let identity = self.key.map(|key| Identity {
-            account: key.account.header.clone(),
-            key: header(&key.id),
-            plan: self.plan.and_then(|plan| plan.header.clone()),
-        });
-        let peer = self.connection.peer.ip();
-        let facts = Facts {
-            key_header: &self.view.keys.header,
-            strip_authorization: self.key.is_some() && self.view.keys.bearer,
-            identity,
-            request_id: &visit.id,
-            peer,
-            trusted: target::is_trusted(peer, &self.view.settings.trusted_proxies),
-            client_host,
-            upstream_host,
-            upgrade,
-            identity_encoding: self.price.reads_body(),
-            set_headers: &self.route.set_headers,
-        };
-        forward::to_upstream(&mut parts.headers, facts);
-        parts.uri = self.uri(parts.uri.query())?;
-        parts.version = http::Version::HTTP_11;
-        parts.extensions.clear();
-        Ok(())
-    }
-
-    /// The path in the form that was judged, less the route's prefix, and the query as it came.
-    fn uri(&self, query: Option<&str>) -> Result<Uri, Refusal> {
-        let path = &*self.target.path;
-        let prefix = self.route.strip_prefix.as_deref().unwrap_or_default();
-        let path = match path.strip_prefix(prefix).unwrap_or(path) {
-            "" => "/",
-            rest => rest,
-        };
-        let text = match query {
-            Some(query) => format!("{path}?{query}"),
-            None => path.to_owned(),
-        };
-        let path = PathAndQuery::try_from(text).map_err(|_| Reason::BadRequest)?;
-        Ok(Uri::from(path))
-    }
 }
 
 impl Visit {
@@ -349,9 +275,4 @@ fn request_id(record: &Record, connection: &Connection, headers: &HeaderMap, vie
         !bytes.is_empty() && bytes.len() <= MAX_FOREIGN_ID && bytes.iter().all(u8::is_ascii_graphic)
     };
     theirs.filter(plain).cloned().unwrap_or_else(|| header(&record.id))
-}
-
-/// Numbers and ids are always valid header values.
-fn header(value: &impl std::fmt::Display) -> HeaderValue {
-    HeaderValue::try_from(value.to_string()).unwrap_or(HeaderValue::from_static(""))
 }

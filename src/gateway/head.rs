@@ -14,7 +14,7 @@ const MAX_AHEAD: usize = 1024;
 
 /// What is wrong with a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HeadFault {
+pub(super) enum HeadFault {
     /// `#` in the request target.
     Fragment,
     /// `Content-Length` and `Transfer-Encoding` together, or one of them twice.
@@ -28,7 +28,7 @@ pub enum HeadFault {
 impl HeadFault {
     /// A sentence for the client.
     #[must_use]
-    pub const fn message(self) -> &'static str {
+    pub(super) const fn message(self) -> &'static str {
         match self {
             Self::Fragment => "The request target has a fragment.",
             Self::Lengths => "The request says its length more than once.",
@@ -39,11 +39,11 @@ impl HeadFault {
 }
 
 /// What was seen of a head.
-pub type Seen = Result<(), HeadFault>;
+pub(super) type Seen = Result<(), HeadFault>;
 
 /// Walks the bytes of one HTTP/1.1 connection.
 #[derive(Debug)]
-pub struct HeadScanner {
+pub(super) struct HeadScanner {
     state: State,
     line: Vec<u8>,
     head: Head,
@@ -89,7 +89,7 @@ impl Default for HeadScanner {
 
 impl HeadScanner {
     /// Walks bytes as they arrive, in pieces of any size.
-    pub fn walk(&mut self, mut bytes: &[u8]) {
+    pub(super) fn walk(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             bytes = match self.state {
                 State::Blind => return,
@@ -101,19 +101,19 @@ impl HeadScanner {
     }
 
     /// What was seen of the next head that hyper hands out; `None` if it saw one that this did not.
-    pub fn next(&mut self) -> Option<Seen> {
+    pub(super) fn next(&mut self) -> Option<Seen> {
         self.seen.pop_front()
     }
 
     /// Stops judging: the connection speaks another protocol from here on.
-    pub fn blind(&mut self) {
+    pub(super) fn blind(&mut self) {
         self.state = State::Blind;
         self.line = Vec::new();
     }
 
     /// Whether a head or a part of one was read that is not served yet.
     #[must_use]
-    pub fn is_within_head(&self) -> bool {
+    pub(super) fn is_within_head(&self) -> bool {
         !self.line.is_empty() || self.state == State::Fields
     }
 

@@ -17,10 +17,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::Gate;
 use super::connection::{Connection, Place, Watched};
 use super::handle::handle;
 use super::limits::Limits;
-use super::Gate;
 use crate::clock::Clock;
 use crate::directory::Directory;
 use crate::ledger::SpenderSeed;
@@ -76,7 +76,9 @@ pub fn bind(addresses: &[SocketAddr], workers: usize) -> Result<(Vec<Listening>,
     for &address in addresses {
         let describe = |error: io::Error| match error.kind() {
             io::ErrorKind::AddrInUse => format!("cannot listen on {address}: another process does already"),
-            io::ErrorKind::PermissionDenied => format!("cannot listen on {address}: no permission for this port"),
+            io::ErrorKind::PermissionDenied => {
+                format!("cannot listen on {address}: no permission for this port")
+            }
             _ => format!("cannot listen on {address}: {error}"),
         };
         if address.port() != 0 {
@@ -221,8 +223,7 @@ async fn serve_connection(
         .max_buf_size(max_head.max(MIN_BUFFER));
     let mut serving = pin!(builder.serve_connection(TokioIo::new(io), service).with_upgrades());
     let mut stopping = false;
-    loop {
-        let Some(look) = connection.next_look(gate.clock.now(), header_timeout, idle_timeout) else { break };
+    while let Some(look) = connection.next_look(gate.clock.now(), header_timeout, idle_timeout) {
         tokio::select! {
             _ = &mut serving => break, // an error concerns this connection only
             () = tokio::time::sleep(look) => {}

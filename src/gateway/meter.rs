@@ -20,6 +20,7 @@ use super::Gate;
 use super::body::Inbound;
 use super::connection::Connection;
 use super::limits::Pass;
+use super::permit::Owed;
 use super::record::Record;
 use crate::ledger::Hold;
 use crate::ledger::journal::NotDurable;
@@ -47,17 +48,6 @@ pub(super) enum BodyError {
     Upstream(#[from] hyper::Error),
     #[error(transparent)]
     Ledger(#[from] NotDurable),
-}
-
-/// A request that was admitted and paid for: what is owed for it until it is over.
-#[derive(Debug)]
-pub(super) struct Owed {
-    pub(super) gate: Rc<Gate>,
-    pub(super) record: Rc<Record>,
-    pub(super) connection: Arc<Connection>,
-    pub(super) pass: Pass,
-    /// Where the route has a price.
-    pub(super) hold: Option<(Hold, Arc<Price>)>,
 }
 
 /// The upstream's body, with what is owed for it.
@@ -120,7 +110,11 @@ struct Priced {
 
 impl Metered {
     /// Takes over an answer. From here on, dropping it settles it.
-    pub(super) fn new(response: Response<Incoming>, lease: Option<Lease<Inbound>>, owed: Owed) -> (Parts, Self) {
+    pub(super) fn new(
+        response: Response<Incoming>,
+        lease: Option<Lease<Inbound>>,
+        owed: Owed,
+    ) -> (Parts, Self) {
         let (parts, inner) = response.into_parts();
         let Owed { gate, record, connection, pass, hold } = owed;
         let ending = match hold {
@@ -129,7 +123,13 @@ impl Metered {
                 AtHead::Known(charged) => Ending::Due(hold, charged),
                 AtHead::InBody(pointer) => {
                     let pointer = pointer.to_owned();
-                    Ending::Priced(Box::new(Priced { hold, price, pointer, body: Vec::new(), too_long: false }))
+                    Ending::Priced(Box::new(Priced {
+                        hold,
+                        price,
+                        pointer,
+                        body: Vec::new(),
+                        too_long: false,
+                    }))
                 }
             },
         };
@@ -328,7 +328,10 @@ impl Body for Outbound {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut *self {
             Self::Whole(body) => Poll::Ready(body.take().map(|body| Ok(Frame::data(body)))),
             Self::Metered(metered) => match metered.state {

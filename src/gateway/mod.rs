@@ -11,6 +11,8 @@ mod head;
 pub mod limits;
 mod listen;
 mod meter;
+mod outgoing;
+mod permit;
 mod record;
 mod respond;
 mod target;

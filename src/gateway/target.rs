@@ -35,7 +35,8 @@ pub(super) fn read(parts: &Parts, merge_slashes: bool) -> Result<Target, Refusal
     }
     let host = host(parts)?;
     let path = path::normalise(parts.uri.path(), merge_slashes);
-    let path = path.map_err(|fault| Refusal::because(Reason::BadRequest, format!("{}.", capitalised(fault))))?;
+    let path =
+        path.map_err(|fault| Refusal::because(Reason::BadRequest, format!("{}.", capitalised(fault))))?;
     Ok(Target { encoded_slash: path.has_encoded_slash(), path: path.as_str().to_owned(), host })
 }
 
@@ -64,8 +65,12 @@ fn host(parts: &Parts) -> Result<Option<HeaderValue>, Refusal> {
     };
     match (parts.uri.authority(), named) {
         (Some(target), _) if target.as_str().contains('@') => Err(bad("The request target names a user.")),
-        (Some(_), _) if parts.uri.scheme_str() != Some("http") => Err(bad("The request target has another scheme.")),
-        (Some(target), Some(named)) if *target != named => Err(bad("The request's Host is not that of its target.")),
+        (Some(_), _) if parts.uri.scheme_str() != Some("http") => {
+            Err(bad("The request target has another scheme."))
+        }
+        (Some(target), Some(named)) if *target != named => {
+            Err(bad("The request's Host is not that of its target."))
+        }
         _ => Ok(host.cloned()),
     }
 }
@@ -137,7 +142,11 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.append("x-forwarded-for", "1.1.1.1, 203.0.113.9".parse().unwrap());
         headers.append("x-forwarded-for", "10.0.0.2".parse().unwrap());
-        let table = [("10.0.0.1:1", "203.0.113.9"), ("198.51.100.1:1", "198.51.100.1"), ("[::ffff:10.0.0.1]:1", "203.0.113.9")];
+        let table = [
+            ("10.0.0.1:1", "203.0.113.9"),
+            ("198.51.100.1:1", "198.51.100.1"),
+            ("[::ffff:10.0.0.1]:1", "203.0.113.9"),
+        ];
         for (peer, expected) in table {
             let found = client(peer.parse().unwrap(), &headers, &trusted);
             assert_eq!(found.to_string(), expected);

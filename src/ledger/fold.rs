@@ -118,8 +118,7 @@ impl Tally {
                     return Ok(());
                 }
                 let sum = self.charges.entry((hold.account, hold.route)).or_default();
-                sum.amount =
-                    sum.amount.checked_add(charge).ok_or(Contradiction::Overflow(hold.account))?;
+                sum.amount = sum.amount.checked_add(charge).ok_or(Contradiction::Overflow(hold.account))?;
                 sum.requests += 1;
                 Ok(())
             }

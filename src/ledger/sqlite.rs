@@ -14,8 +14,8 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 
 use super::fold::Fold;
 use super::store::{
-    AccountRow, AccountState, Booked, Booking, Books, Entry, EntryKind, KeyChange, KeyRow,
-    LedgerError, Reader, Registered, Registration, Result, Store,
+    AccountRow, AccountState, Booked, Booking, Books, Entry, EntryKind, KeyChange, KeyRow, LedgerError,
+    Reader, Registered, Registration, Result, Store,
 };
 use crate::types::{AccountId, AccountNum, Credits, KeyId, KeyNum, RequestId, RouteNum, WallTime};
 use file::{Checkpointer, Lock};
@@ -65,7 +65,8 @@ fn add_entry(tx: &Transaction<'_>, account: AccountNum, at: WallTime, new: &NewE
         .prepare_cached(change)
         .and_then(|mut statement| statement.query_row(params![account.0, amount], |row| row.get(0)))
         .map_err(failed)?;
-    let insert = "INSERT INTO entries (at, account, kind, amount, balance_after, route, requests, reference, actor)
+    let insert =
+        "INSERT INTO entries (at, account, kind, amount, balance_after, route, requests, reference, actor)
                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
     let mut statement = tx.prepare_cached(insert).map_err(failed)?;
     let id = statement
@@ -113,7 +114,8 @@ impl Store for SqliteStore {
             let amount = Credits::ZERO.checked_sub(sum.amount);
             let amount = amount.ok_or_else(|| LedgerError::Failed("a charge overflows".to_owned()))?;
             let (kind, requests) = (EntryKind::Charge, sum.requests);
-            let new = NewEntry { kind, amount, route: Some(route), requests, reference: None, actor: "requests" };
+            let new =
+                NewEntry { kind, amount, route: Some(route), requests, reference: None, actor: "requests" };
             add_entry(&tx, account, at, &new)?;
         }
         for id in &fold.closed {
@@ -126,7 +128,8 @@ impl Store for SqliteStore {
             insert.execute(rows::hold_params!(hold)).map_err(failed)?;
         }
         for hold in &fold.doubts {
-            let insert = "INSERT INTO in_doubt (id, account, key, route, amount, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+            let insert =
+                "INSERT INTO in_doubt (id, account, key, route, amount, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
             let mut insert = tx.prepare_cached(insert).map_err(failed)?;
             insert.execute(rows::hold_params!(hold)).map_err(failed)?;
             let amount = Credits::from_millionths(-hold.amount.millionths());
@@ -229,7 +232,10 @@ impl Store for SqliteStore {
         let (account, route, amount, given_back) = found.ok_or_else(unknown)?;
         let reference = id.to_string();
         if given_back.is_some() {
-            let sql = format!("{} WHERE e.account = ?1 AND e.kind = 'given_back' AND e.reference = ?2", read::ENTRIES);
+            let sql = format!(
+                "{} WHERE e.account = ?1 AND e.kind = 'given_back' AND e.reference = ?2",
+                read::ENTRIES
+            );
             let entry = tx.query_row(&sql, params![account.0, reference], entry_row).map_err(failed)?;
             return Ok(Booked { entry, repeated: true });
         }
@@ -294,7 +300,8 @@ fn register_account(
         .prepare_cached(insert)
         .and_then(|mut statement| statement.insert(params![id.as_str(), amount, at.0]))
         .map_err(failed)?;
-    let num = AccountNum(u32::try_from(num).map_err(|_| LedgerError::Failed("too many accounts".to_owned()))?);
+    let num =
+        AccountNum(u32::try_from(num).map_err(|_| LedgerError::Failed("too many accounts".to_owned()))?);
     if let Some(amount) = opening.filter(|amount| !amount.is_zero()) {
         let (kind, reference) = (EntryKind::Grant, Some("opening"));
         let new = NewEntry { kind, amount, route: None, requests: 0, reference, actor: "file" };

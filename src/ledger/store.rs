@@ -265,6 +265,7 @@ pub struct Books {
 }
 
 /// Where a ledger is kept. All calls come from one thread. A call that fails has changed nothing.
+#[expect(clippy::missing_errors_doc, reason = "LedgerError says what each call can meet")]
 pub trait Store: Send {
     /// Reads everything that the process keeps in memory.
     fn load(&mut self) -> Result<Books>;
@@ -299,6 +300,7 @@ pub trait Store: Send {
 }
 
 /// Long reads, on a connection of their own.
+#[expect(clippy::missing_errors_doc, reason = "they fail where the store cannot be read")]
 pub trait Reader: Send {
     /// One account, or all in the order of their ids.
     fn accounts(&mut self, id: Option<&AccountId>) -> Result<Vec<AccountRow>>;

@@ -7,9 +7,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::fold::Tally;
-use super::store::{
-    AccountRow, Booked, Booking, LedgerError, Registered, Registration, Result, Store,
-};
+use super::store::{AccountRow, Booked, Booking, LedgerError, Registered, Registration, Result, Store};
 use super::{Job, LimitSource, Opened, Purse, Shared};
 use crate::clock::Clock;
 use crate::policy::credit::MAX_BALANCE;
@@ -54,7 +52,8 @@ impl Writer {
         let mut tally = Tally::new(std::mem::take(&mut books.open_holds));
         let mut seq = 0;
         for (number, at, records) in books.journal.drain(..) {
-            let contradicts = |error| LedgerError::Unusable(format!("the ledger contradicts itself: {error}"));
+            let contradicts =
+                |error| LedgerError::Unusable(format!("the ledger contradicts itself: {error}"));
             tally.apply(number, at, &records).map_err(contradicts)?;
             seq = number;
         }
@@ -65,9 +64,10 @@ impl Writer {
             tally.folded(&fold);
             books = store.load()?;
         }
-        shared.purses.write().extend(
-            books.accounts.iter().map(|row| (row.num, Arc::new(Purse::new(row.num, row.balance)))),
-        );
+        shared
+            .purses
+            .write()
+            .extend(books.accounts.iter().map(|row| (row.num, Arc::new(Purse::new(row.num, row.balance)))));
         let batches = vec![0; shared.outboxes.len()];
         let now = clock.now();
         let writer = Self {
@@ -172,8 +172,7 @@ impl Writer {
     }
 
     fn fold_is_due(&self) -> bool {
-        self.tally.records() >= FOLD_RECORDS
-            || self.clock.now().since(self.folded_at) >= FOLD_EVERY
+        self.tally.records() >= FOLD_RECORDS || self.clock.now().since(self.folded_at) >= FOLD_EVERY
     }
 
     fn fold_or_report(&mut self) {

@@ -189,9 +189,9 @@ fn strip_own(headers: &mut HeaderMap, key_header: &HeaderName) {
 
 fn takes_trailers(headers: &HeaderMap) -> bool {
     let is_trailers = |value: &HeaderValue| {
-        value.to_str().is_ok_and(|text| {
-            text.split(',').any(|token| token.trim().eq_ignore_ascii_case("trailers"))
-        })
+        value
+            .to_str()
+            .is_ok_and(|text| text.split(',').any(|token| token.trim().eq_ignore_ascii_case("trailers")))
     };
     headers.get_all(header::TE).iter().any(is_trailers)
 }
@@ -206,9 +206,9 @@ pub fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     let value = values.next().filter(|_| values.next().is_none())?;
     let text = value.to_str().ok()?;
     let named = headers.get_all(header::CONNECTION).iter().any(|connection| {
-        connection.to_str().is_ok_and(|text| {
-            text.split(',').any(|token| token.trim().eq_ignore_ascii_case("upgrade"))
-        })
+        connection
+            .to_str()
+            .is_ok_and(|text| text.split(',').any(|token| token.trim().eq_ignore_ascii_case("upgrade")))
     });
     let plain = !text.contains(',') && !text.trim().eq_ignore_ascii_case("h2c");
     (named && plain).then(|| value.clone())

@@ -181,7 +181,8 @@ mod tests {
     fn a_key_is_read_from_its_header_only() {
         use Reason::{InvalidKey, KeyInQuery, MissingKey};
         let ok = |key: &str| Ok(key.to_owned());
-        let table: [(bool, &[(&'static str, &str)], Option<&str>, Result<String, Reason>); 18] = [
+        type Row<'a> = (bool, &'a [(&'static str, &'a str)], Option<&'a str>, Result<String, Reason>);
+        let table: [Row<'_>; 18] = [
             (false, &[("x-api-key", "k")], None, ok("k")),
             (false, &[("x-api-key", " \tk\t ")], None, ok("k")),
             (false, &[("x-api-key", "a,b")], None, ok("a,b")),

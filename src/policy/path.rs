@@ -95,10 +95,7 @@ fn is_unreserved(byte: u8) -> bool {
 
 /// What else may stand bare in a path: sub-delims, `:` and `@` (RFC 3986, section 3.3).
 fn is_reserved(byte: u8) -> bool {
-    matches!(
-        byte,
-        b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' | b':' | b'@'
-    )
+    matches!(byte, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' | b':' | b'@')
 }
 
 fn plain(raw: &str, merge_slashes: bool) -> Result<NormalPath<'_>, PathFault> {

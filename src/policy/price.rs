@@ -159,9 +159,7 @@ impl Price {
     fn charged(&self, amount: Option<Credits>) -> Charged {
         match amount.filter(|amount| !amount.is_negative()) {
             None => self.unreadable(),
-            Some(amount) if amount > self.hold => {
-                Charged { amount: self.hold, note: Note::Capped }
-            }
+            Some(amount) if amount > self.hold => Charged { amount: self.hold, note: Note::Capped },
             Some(amount) => Charged { amount, note: Note::Plain },
         }
     }

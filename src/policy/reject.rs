@@ -87,9 +87,7 @@ impl Reason {
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::MissingKey | Self::KeyInQuery | Self::InvalidKey => StatusCode::UNAUTHORIZED,
-            Self::AccountSuspended | Self::RouteForbidden | Self::AddressForbidden => {
-                StatusCode::FORBIDDEN
-            }
+            Self::AccountSuspended | Self::RouteForbidden | Self::AddressForbidden => StatusCode::FORBIDDEN,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::RateLimited | Self::ConcurrencyLimited => StatusCode::TOO_MANY_REQUESTS,
             Self::InsufficientCredits => StatusCode::PAYMENT_REQUIRED,
@@ -182,8 +180,7 @@ pub struct Dialect {
 }
 
 /// Names that may stand in braces in a body; messages take `{retry_after}` only.
-pub const PLACEHOLDERS: [&str; 6] =
-    ["status", "title", "code", "message", "request_id", "retry_after"];
+pub const PLACEHOLDERS: [&str; 6] = ["status", "title", "code", "message", "request_id", "retry_after"];
 
 /// A worded refusal.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -307,7 +304,8 @@ mod tests {
             code: "a\"b".to_owned(),
             message: Some("wait\n{retry_after}".to_owned()),
             content_type: HeaderValue::from_static("application/json"),
-            body: r#"{"s":{status},"c":"{code}","m":"{message}","r":{retry_after},"x":{y},"é":"{title}"}"#.to_owned(),
+            body: r#"{"s":{status},"c":"{code}","m":"{message}","r":{retry_after},"x":{y},"é":"{title}"}"#
+                .to_owned(),
         });
         let refusal = Refusal { retry_after: Some(12), ..Reason::RateLimited.into() };
         let body = dialect.word(&refusal, "req_1").body;

@@ -40,7 +40,9 @@ impl Logs {
         let layer = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(false);
         let registry = tracing_subscriber::registry().with(filter);
         let started = if json {
-            registry.with(layer.json().flatten_event(true).with_current_span(false).with_span_list(false)).try_init()
+            registry
+                .with(layer.json().flatten_event(true).with_current_span(false).with_span_list(false))
+                .try_init()
         } else {
             registry.with(layer).try_init()
         };

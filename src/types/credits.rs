@@ -124,9 +124,7 @@ fn decimal(mantissa: &str, exponent: i32) -> Result<Credits, CreditsError> {
     let shift = i64::from(exponent) + DECIMALS as i64 - fraction.len() as i64;
     let millionths = shifted(value, shift)?;
     let millionths = if negative { -millionths } else { millionths };
-    i64::try_from(millionths)
-        .map(Credits)
-        .map_err(|_| CreditsError::TooLarge)
+    i64::try_from(millionths).map(Credits).map_err(|_| CreditsError::TooLarge)
 }
 
 /// `value × 10^shift` where that is a whole number of millionths.
@@ -168,9 +166,7 @@ impl serde::Serialize for Credits {
     /// An exact JSON number.
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         use serde::ser::Error;
-        serde_json::Number::from_str(&self.to_string())
-            .map_err(S::Error::custom)?
-            .serialize(serializer)
+        serde_json::Number::from_str(&self.to_string()).map_err(S::Error::custom)?.serialize(serializer)
     }
 }
 

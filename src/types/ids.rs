@@ -139,9 +139,7 @@ impl FromStr for KeyId {
         if !valid {
             return Err(error);
         }
-        u64::from_str_radix(digits, 16)
-            .map(Self)
-            .map_err(|_| error)
+        u64::from_str_radix(digits, 16).map(Self).map_err(|_| error)
     }
 }
 

@@ -55,7 +55,8 @@ fn a_file_with_ten_mistakes_reports_ten_each_at_its_place() {
     assert_eq!(output.status.code(), Some(1));
     let problems: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let problems = problems.as_array().unwrap();
-    let marked: Vec<u64> = (1_u64..).zip(text.lines()).filter(|(_, line)| line.contains("# ")).map(|(at, _)| at).collect();
+    let marked: Vec<u64> =
+        (1_u64..).zip(text.lines()).filter(|(_, line)| line.contains("# ")).map(|(at, _)| at).collect();
     let found: Vec<u64> = problems.iter().map(|problem| problem["line"].as_u64().unwrap()).collect();
     assert_eq!(found, marked, "{problems:#?}");
     let columns: Vec<u64> = problems.iter().map(|problem| problem["column"].as_u64().unwrap()).collect();
@@ -68,7 +69,10 @@ fn a_file_with_ten_mistakes_reports_ten_each_at_its_place() {
         assert!(told.contains(hint), "{hint} in {told}");
     }
     assert!(told.ends_with("10 errors\n"));
-    assert!(!told.contains("0123456789abc") && !told.contains(&sha256("a key")[..16]), "nothing secret is quoted: {told}");
+    assert!(
+        !told.contains("0123456789abc") && !told.contains(&sha256("a key")[..16]),
+        "nothing secret is quoted: {told}"
+    );
 }
 
 #[test]
@@ -84,10 +88,19 @@ fn settings_whose_time_has_not_come_are_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let base = crate::support::config("").replace("{upstream}", "127.0.0.1:9000");
     let table = [
-        ("[server.tls]\ncertificate = \"c.pem\"\nprivate_key = \"k.pem\"\n", "[server.tls] is not supported yet"),
+        (
+            "[server.tls]\ncertificate = \"c.pem\"\nprivate_key = \"k.pem\"\n",
+            "[server.tls] is not supported yet",
+        ),
         ("[plans.p]\njobs = 20\n", "`jobs` is not supported yet"),
-        ("[plans.p]\nrefill = { credits = 1, every = \"month\", mode = \"reset\" }\n", "`refill` is not supported yet"),
-        ("[upstreams.two]\nservers = [\"http://a:1\", \"http://b:2\"]\n", "several servers are not supported yet"),
+        (
+            "[plans.p]\nrefill = { credits = 1, every = \"month\", mode = \"reset\" }\n",
+            "`refill` is not supported yet",
+        ),
+        (
+            "[upstreams.two]\nservers = [\"http://a:1\", \"http://b:2\"]\n",
+            "several servers are not supported yet",
+        ),
         ("[upstreams.tls]\nservers = [\"https://a\"]\n", "TLS to an upstream is not supported yet"),
         ("[idempotency]\nkeep = \"24h\"\n", "[idempotency] is not supported yet"),
     ];
@@ -112,5 +125,8 @@ fn the_schema_describes_the_files_that_are_taken() {
         assert!(schema["properties"][section].is_object(), "{section}");
     }
     let route = &schema["$defs"]["Route"];
-    assert!(route["properties"]["charge"].is_object() && route["required"].as_array().unwrap().contains(&"path".into()));
+    assert!(
+        route["properties"]["charge"].is_object()
+            && route["required"].as_array().unwrap().contains(&"path".into())
+    );
 }

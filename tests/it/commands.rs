@@ -17,7 +17,18 @@ fn status(gateway: &Gateway, key: &str) -> u16 {
 #[test]
 fn a_key_lives_through_its_commands() {
     let gateway = start("");
-    let made = gateway.json(&["key", "create", "--account", "acme", "--label", "ci", "--scope", "one", "--expires", "90d"]);
+    let made = gateway.json(&[
+        "key",
+        "create",
+        "--account",
+        "acme",
+        "--label",
+        "ci",
+        "--scope",
+        "one",
+        "--expires",
+        "90d",
+    ]);
     let (id, first) = (made["id"].as_str().unwrap(), made["key"].as_str().unwrap());
     assert!(first.starts_with("ak_live_") && first.len() == 46);
     assert!(tollgate::policy::secret::is_well_formed(first));
@@ -30,9 +41,16 @@ fn a_key_lives_through_its_commands() {
     let second = gateway.json(&["key", "rotate", id, "--overlap", "24h"]);
     assert_eq!(second["id"], id);
     let second = second["key"].as_str().unwrap();
-    assert_eq!((status(&gateway, first), status(&gateway, second)), (200, 200), "both work while they overlap");
+    assert_eq!(
+        (status(&gateway, first), status(&gateway, second)),
+        (200, 200),
+        "both work while they overlap"
+    );
     let third = gateway.json(&["key", "rotate", id])["key"].as_str().unwrap().to_owned();
-    assert_eq!((status(&gateway, first), status(&gateway, second), status(&gateway, &third)), (401, 401, 200));
+    assert_eq!(
+        (status(&gateway, first), status(&gateway, second), status(&gateway, &third)),
+        (401, 401, 200)
+    );
     let shown = gateway.json(&["key", "show", id]);
     assert_eq!(shown["key"].as_str().unwrap().chars().count(), "ak_live_Ab12…9f3K".chars().count());
     assert!(!shown.to_string().contains(&third[14..]), "a key is shown once");
@@ -71,15 +89,26 @@ fn accounts_and_credits_are_exact_and_repeatable() {
     gateway.json(&["account", "create", "new", "--plan", "p"]);
     assert_eq!(gateway.cli(&["account", "create", "new"]).status.code(), Some(1));
     assert_eq!(gateway.cli(&["account", "create", "other", "--plan", "gold"]).status.code(), Some(1));
-    let key = gateway.json(&["key", "create", "--account", "new", "--label", "k"])["key"].as_str().unwrap().to_owned();
+    let key = gateway.json(&["key", "create", "--account", "new", "--label", "k"])["key"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     assert_eq!(status(&gateway, &key), 402);
-    let grant = |credits: &str, reference: &str| gateway.cli(&["account", "grant", "new", credits, "--reference", reference]);
+    let grant = |credits: &str, reference: &str| {
+        gateway.cli(&["account", "grant", "new", credits, "--reference", reference])
+    };
     assert!(grant("2.25", "invoice 7").status.success());
     assert!(String::from_utf8_lossy(&grant("2.25", "invoice 7").stdout).contains("repeated   true"));
     assert_eq!(gateway.available("new"), "2.25", "the same reference is answered, not applied");
-    assert_eq!(grant("3", "invoice 7").status.code(), Some(1), "another amount under the same reference is an error");
+    assert_eq!(
+        grant("3", "invoice 7").status.code(),
+        Some(1),
+        "another amount under the same reference is an error"
+    );
     assert_eq!(status(&gateway, &key), 200);
-    let adjust = |credits: &str, reference: &str| gateway.cli(&["account", "adjust", "new", credits, "--reference", reference]);
+    let adjust = |credits: &str, reference: &str| {
+        gateway.cli(&["account", "adjust", "new", credits, "--reference", reference])
+    };
     let refused = adjust("-1.250001", "a");
     assert!(String::from_utf8_lossy(&refused.stderr).contains("has only 1.25 credits available"));
     assert!(adjust("-0.25", "b").status.success());
@@ -134,7 +163,11 @@ fn the_books_can_be_exported_backed_up_and_do_not_hide_a_change() {
     let copy = gateway.folder.path().join("copy.db");
     gateway.json(&["ledger", "backup", copy.to_str().unwrap()]);
     assert_eq!(std::fs::metadata(&copy).unwrap().permissions().mode() & 0o777, 0o600);
-    assert_eq!(gateway.cli(&["ledger", "backup", copy.to_str().unwrap()]).status.code(), Some(1), "nothing is overwritten");
+    assert_eq!(
+        gateway.cli(&["ledger", "backup", copy.to_str().unwrap()]).status.code(),
+        Some(1),
+        "nothing is overwritten"
+    );
     for file in ["ledger.db", "ledger.db-wal"] {
         let mode = std::fs::metadata(gateway.folder.path().join(file)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{file}");
@@ -164,7 +197,8 @@ fn explain_says_what_a_request_would_meet() {
     let gateway = start(&more);
     let id = tollgate::types::KeyId::of_hash(&tollgate::types::KeyHash::of(b"explained")).to_string();
     let explain = |method: &str, url: &str| gateway.json(&["explain", "--key-id", &id, method, url]);
-    let reason = |explained: &serde_json::Value| explained["reason"].as_str().unwrap_or("admitted").to_owned();
+    let reason =
+        |explained: &serde_json::Value| explained["reason"].as_str().unwrap_or("admitted").to_owned();
     assert_eq!(reason(&explain("GET", "/free/a")), "admitted");
     assert_eq!(reason(&explain("GET", "/one")), "insufficient_credits");
     assert_eq!(reason(&explain("GET", "/header")), "route_forbidden");
@@ -173,9 +207,14 @@ fn explain_says_what_a_request_would_meet() {
     assert_eq!(get(gateway.public, "/free/a", "x-api-key: explained\r\n").status, 200);
     let limited = explain("GET", "/free/a");
     assert_eq!((reason(&limited), limited["status"].as_u64()), ("rate_limited".to_owned(), Some(429)));
-    let text = String::from_utf8(gateway.cli(&["explain", "--key-id", &id, "GET", "/free/a"]).stdout).unwrap();
+    let text =
+        String::from_utf8(gateway.cli(&["explain", "--key-id", &id, "GET", "/free/a"]).stdout).unwrap();
     assert!(text.contains("REFUSES") && text.contains("refused: rate_limited (429)"), "{text}");
-    assert_eq!(get(gateway.public, "/free/a", "x-api-key: explained\r\n").status, 429, "and explaining takes nothing");
+    assert_eq!(
+        get(gateway.public, "/free/a", "x-api-key: explained\r\n").status,
+        429,
+        "and explaining takes nothing"
+    );
 }
 
 #[test]

@@ -67,7 +67,10 @@ fn client(address: SocketAddr, next: &AtomicU64, journal: &Mutex<Vec<Line>>, sto
             Ok(head) => {
                 assert_eq!(head.status, 200);
                 let id = head.header("x-request-id").unwrap().to_owned();
-                assert_eq!(head.charged().unwrap().parse::<tollgate::types::Credits>().unwrap().millionths(), price as i64);
+                assert_eq!(
+                    head.charged().unwrap().parse::<tollgate::types::Credits>().unwrap().millionths(),
+                    price as i64
+                );
                 match client.exactly(10) {
                     Ok(_) => Saw::Whole(id),
                     Err(_) => Saw::Head(id),
@@ -88,7 +91,8 @@ fn books(gateway: &Gateway) -> (i64, HashMap<String, i64>) {
     let charges = entries.iter().filter(|entry| entry["kind"] == "charge");
     let charged = -charges.map(|entry| millionths(&entry["amount"])).sum::<i64>();
     let doubts = gateway.rows(&["ledger", "in-doubt"]);
-    let doubts = doubts.iter().map(|doubt| (doubt["id"].as_str().unwrap().to_owned(), millionths(&doubt["amount"])));
+    let doubts =
+        doubts.iter().map(|doubt| (doubt["id"].as_str().unwrap().to_owned(), millionths(&doubt["amount"])));
     (charged, doubts.collect())
 }
 
@@ -125,9 +129,17 @@ fn what_was_answered_is_charged_once_and_what_was_not_is_free_or_in_doubt() {
         });
         gateway = Gateway::start_in(folder);
         let (charged_now, doubts) = books(&gateway);
-        let new_doubts: HashMap<&String, &i64> = doubts.iter().filter(|(id, _)| !doubted.contains(*id)).collect();
-        assert!(new_doubts.values().all(|amount| **amount == HOLD as i64), "in doubt means: charged at the hold");
-        assert!(new_doubts.len() <= CLIENTS * 2, "no more than what was in flight or just answered: {}", new_doubts.len());
+        let new_doubts: HashMap<&String, &i64> =
+            doubts.iter().filter(|(id, _)| !doubted.contains(*id)).collect();
+        assert!(
+            new_doubts.values().all(|amount| **amount == HOLD as i64),
+            "in doubt means: charged at the hold"
+        );
+        assert!(
+            new_doubts.len() <= CLIENTS * 2,
+            "no more than what was in flight or just answered: {}",
+            new_doubts.len()
+        );
         let lines = journal.lock().unwrap().clone();
         requests += lines.len();
         judge(&upstream, &lines, charged_now - charged, &new_doubts);
@@ -164,7 +176,10 @@ fn judge(upstream: &Upstream, lines: &[Line], charged: i64, doubts: &HashMap<&St
             Saw::Whole(id) => {
                 assert!(known.insert(id), "each request has an id of its own");
                 if doubts.contains_key(id) {
-                    assert_eq!(line.price, HOLD, "a charge below its hold is on disk before the last byte leaves");
+                    assert_eq!(
+                        line.price, HOLD,
+                        "a charge below its hold is on disk before the last byte leaves"
+                    );
                 } else {
                     must.push(price);
                 }

@@ -91,14 +91,19 @@ fn server_sent_events_are_not_buffered() {
     for event in 2..=8 {
         assert_eq!(client.chunk().unwrap(), format!("data: {event}").as_bytes());
     }
-    assert!(start.elapsed() > first + Duration::from_millis(200), "the first event came before the last was made");
+    assert!(
+        start.elapsed() > first + Duration::from_millis(200),
+        "the first event came before the last was made"
+    );
 }
 
 #[test]
 fn a_hundred_continue_comes_only_once_a_request_is_admitted() {
     let (gateway, upstream) = start("");
     let head = |key: &str| {
-        format!("POST /free/a HTTP/1.1\r\nhost: a\r\nx-api-key: {key}\r\ncontent-length: 4\r\nexpect: 100-continue\r\n\r\n")
+        format!(
+            "POST /free/a HTTP/1.1\r\nhost: a\r\nx-api-key: {key}\r\ncontent-length: 4\r\nexpect: 100-continue\r\n\r\n"
+        )
     };
     let mut client = Client::connect(gateway.public);
     client.send(head("good-key")).unwrap();
@@ -135,7 +140,9 @@ fn upgrades_tunnel_bytes_and_are_settled_at_their_head() {
 fn pipelined_requests_are_answered_in_order_and_each_shows_its_key() {
     let (gateway, _upstream) = start("");
     let one = |key: &str, delay: u32| {
-        format!("GET /free/a HTTP/1.1\r\nhost: a\r\nx-api-key: {key}\r\nx-answer-delay: {delay}\r\nx-answer-body: {delay}\r\n\r\n")
+        format!(
+            "GET /free/a HTTP/1.1\r\nhost: a\r\nx-api-key: {key}\r\nx-answer-delay: {delay}\r\nx-answer-body: {delay}\r\n\r\n"
+        )
     };
     let mut client = Client::connect(gateway.public);
     client.send([one("good-key", 60), one("bad-key", 0), one("good-key", 1)].concat()).unwrap();
@@ -162,7 +169,9 @@ fn head_and_empty_answers_have_no_body() {
     let (gateway, _upstream) = start("");
     let mut client = Client::connect(gateway.public);
     let ask = |method: &str, status: &str| {
-        format!("{method} /one HTTP/1.1\r\nhost: a\r\nx-api-key: good-key\r\nx-answer-status: {status}\r\nx-answer-body: 12345\r\n\r\n")
+        format!(
+            "{method} /one HTTP/1.1\r\nhost: a\r\nx-api-key: good-key\r\nx-answer-status: {status}\r\nx-answer-body: 12345\r\n\r\n"
+        )
     };
     let head = client.ask(ask("HEAD", "200")).unwrap();
     assert_eq!((head.header("content-length"), head.charged()), (Some("5"), Some("1")));
@@ -176,7 +185,8 @@ fn head_and_empty_answers_have_no_body() {
 fn slow_and_silent_clients_are_closed_by_their_deadline() {
     let more = "";
     let upstream = Upstream::start();
-    let text = config(more).replace("threads = 2", "threads = 1\nheader_timeout = \"600ms\"\nidle_timeout = \"1500ms\"");
+    let text = config(more)
+        .replace("threads = 2", "threads = 1\nheader_timeout = \"600ms\"\nidle_timeout = \"1500ms\"");
     let gateway = Gateway::start(&text, &upstream);
     let closes = |client: &mut Client, least: u64, most: u64| {
         let start = Instant::now();
@@ -221,12 +231,17 @@ fn an_upstream_that_fails_costs_nothing() {
     ];
     for (path, headers, status, code) in table {
         let answer = get(gateway.public, path, headers);
-        assert_eq!((answer.status, answer.json()["code"].as_str().unwrap()), (status, code), "{path} {headers}");
+        assert_eq!(
+            (answer.status, answer.json()["code"].as_str().unwrap()),
+            (status, code),
+            "{path} {headers}"
+        );
         assert_eq!(answer.charged(), Some("0"));
     }
     assert_eq!(gateway.available("acme"), "1000");
     // After its head, the price holds, and the client sees a cut answer.
-    let cut = format!("GET /one HTTP/1.1\r\nhost: a\r\n{KEY}x-answer-body: 0123456789\r\nx-answer-cut: 5\r\n\r\n");
+    let cut =
+        format!("GET /one HTTP/1.1\r\nhost: a\r\n{KEY}x-answer-body: 0123456789\r\nx-answer-cut: 5\r\n\r\n");
     assert!(Client::connect(gateway.public).ask(cut).is_err());
     assert_eq!(gateway.available("acme"), "999");
 }
@@ -240,7 +255,9 @@ fn a_stale_connection_is_replaced_without_the_client_noticing() {
         assert_eq!(client.ask(&plain).unwrap().status, 200);
     }
     assert_eq!(upstream.connections(), 1, "connections are kept");
-    let closing = format!("GET /one HTTP/1.1\r\nhost: a\r\n{KEY}x-answer-raw: HTTP/1.1 200 OK\\ncontent-length: 0\\n\\n\r\n\r\n");
+    let closing = format!(
+        "GET /one HTTP/1.1\r\nhost: a\r\n{KEY}x-answer-raw: HTTP/1.1 200 OK\\ncontent-length: 0\\n\\n\r\n\r\n"
+    );
     for _ in 0..5 {
         assert_eq!(client.ask(&closing).unwrap().status, 200);
         std::thread::sleep(Duration::from_millis(100)); // the end of the connection has arrived
@@ -254,7 +271,9 @@ fn preflights_are_answered_here_and_refusals_can_be_read_by_pages() {
     let more = "[[routes]]\nname = \"pages\"\npath = \"/pages\"\nmethods = [\"PUT\"]\nupstream = \"api\"\ncors = { origins = [\"https://app.example\"] }\n";
     let (gateway, upstream) = start(more);
     let ask = |origin: &str| {
-        format!("OPTIONS /pages HTTP/1.1\r\nhost: a\r\norigin: {origin}\r\naccess-control-request-method: PUT\r\n\r\n")
+        format!(
+            "OPTIONS /pages HTTP/1.1\r\nhost: a\r\norigin: {origin}\r\naccess-control-request-method: PUT\r\n\r\n"
+        )
     };
     let answer = send(gateway.public, ask("https://app.example"));
     assert_eq!(answer.status, 204);
@@ -262,7 +281,10 @@ fn preflights_are_answered_here_and_refusals_can_be_read_by_pages() {
     assert_eq!(answer.header("access-control-allow-headers"), Some("x-api-key, content-type"));
     assert_eq!(answer.header("access-control-allow-methods"), Some("PUT"));
     assert_eq!(send(gateway.public, ask("https://evil.example")).header("access-control-allow-origin"), None);
-    let refused = send(gateway.public, "PUT /pages HTTP/1.1\r\nhost: a\r\norigin: https://app.example\r\ncontent-length: 0\r\n\r\n");
+    let refused = send(
+        gateway.public,
+        "PUT /pages HTTP/1.1\r\nhost: a\r\norigin: https://app.example\r\ncontent-length: 0\r\n\r\n",
+    );
     assert_eq!(refused.status, 401);
     assert_eq!(refused.header("access-control-allow-origin"), Some("https://app.example"));
     assert!(upstream.seen().is_empty());
@@ -290,7 +312,10 @@ fn a_client_that_stops_reading_holds_nothing_up_for_others() {
     let (gateway, _upstream) = start("");
     let body = "x".repeat(4 << 20);
     let mut slow = Client::connect(gateway.public);
-    let head = format!("POST /open/a HTTP/1.1\r\nhost: a\r\nx-answer-echo: 1\r\ncontent-length: {}\r\n\r\n", body.len());
+    let head = format!(
+        "POST /open/a HTTP/1.1\r\nhost: a\r\nx-answer-echo: 1\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
     slow.send(head).unwrap();
     slow.socket().set_write_timeout(Some(Duration::from_secs(5))).unwrap();
     slow.socket().write_all(body.as_bytes()).unwrap();

@@ -45,7 +45,9 @@ fn a_sliding_window_holds_over_all_workers() {
     let admitted = admitted.into_inner().unwrap();
     assert!(admitted.len() >= 100, "the window slides on: {}", admitted.len());
     for (from, _) in &admitted {
-        let within = |(sent, answered): &&(Duration, Duration)| sent >= from && *answered <= *from + Duration::from_secs(1);
+        let within = |(sent, answered): &&(Duration, Duration)| {
+            sent >= from && *answered <= *from + Duration::from_secs(1)
+        };
         assert!(admitted.iter().filter(within).count() <= 50);
     }
 }
@@ -77,11 +79,20 @@ fn scopes_count_apart_and_together() {
         sha256("second"),
         sha256("own"),
     );
-    let more = more + "[[routes]]\nname = \"visits\"\npath = \"/visits\"\nupstream = \"api\"\npublic = true\nlimits = [{ name = \"ip\", requests = 3, window = \"60s\", scope = \"address\" }]\n";
+    let more = more
+        + "[[routes]]\nname = \"visits\"\npath = \"/visits\"\nupstream = \"api\"\npublic = true\nlimits = [{ name = \"ip\", requests = 3, window = \"60s\", scope = \"address\" }]\n";
     let gateway = Gateway::start(&config(&more), &upstream);
     let ask = |path: &str, key: &str| get(gateway.public, path, &format!("x-api-key: {key}\r\n"));
-    assert_eq!((0..4).filter(|_| ask("/free/a", "limited").status == 200).count(), 2, "two of this key on this route");
-    assert_eq!((0..4).filter(|_| ask("/header", "limited").status == 200).count(), 0, "no credits, but not limited");
+    assert_eq!(
+        (0..4).filter(|_| ask("/free/a", "limited").status == 200).count(),
+        2,
+        "two of this key on this route"
+    );
+    assert_eq!(
+        (0..4).filter(|_| ask("/header", "limited").status == 200).count(),
+        0,
+        "no credits, but not limited"
+    );
     assert_eq!(ask("/header", "limited").status, 429);
     // 2 + 2 were counted for the account; refused requests took nothing from it.
     assert_eq!((0..4).filter(|_| ask("/free/a", "second").status == 200).count(), 2);
@@ -109,7 +120,9 @@ fn nothing_is_refilled_by_a_reload_a_restart_or_a_crash() {
         gateway.write_config(&changed);
         gateway.json(&["reload"]);
         assert_eq!(use_up(&gateway, "/free/a"), 3, "what was used counts against the new number");
-        gateway.write_config(&text.split("[[accounts.limited.keys]]").next().unwrap().replace("requests = 5", "requests = 8"));
+        gateway.write_config(
+            &text.split("[[accounts.limited.keys]]").next().unwrap().replace("requests = 5", "requests = 8"),
+        );
         gateway.json(&["reload"]);
         assert_eq!(get(gateway.public, "/free/a", KEY).status, 401, "what the file drops stops working");
         gateway.write_config(&changed);
@@ -137,7 +150,10 @@ fn the_header_families_can_be_chosen() {
     );
     let gateway = Gateway::start(&config(&more), &upstream);
     let answer = get(gateway.public, "/free/a", KEY);
-    assert_eq!((answer.header("x-ratelimit-limit"), answer.header("x-ratelimit-remaining")), (Some("5"), Some("4")));
+    assert_eq!(
+        (answer.header("x-ratelimit-limit"), answer.header("x-ratelimit-remaining")),
+        (Some("5"), Some("4"))
+    );
     let reset: u64 = answer.header("x-ratelimit-reset").unwrap().parse().unwrap();
     assert!(reset > 1_700_000_000);
     assert_eq!((answer.header("ratelimit"), answer.charged()), (None, None));

@@ -39,7 +39,8 @@ async fn connect(address: SocketAddr) -> TcpStream {
 async fn of_a_thousand_requests_on_a_balance_for_one_exactly_one_is_charged() {
     raise_descriptor_limit();
     let upstream = Upstream::start();
-    let more = format!("[accounts.last]\n[[accounts.last.keys]]\nlabel = \"k\"\nsha256 = \"{}\"\n", sha256("last"));
+    let more =
+        format!("[accounts.last]\n[[accounts.last.keys]]\nlabel = \"k\"\nsha256 = \"{}\"\n", sha256("last"));
     let gateway = Gateway::start(&config(&more), &upstream);
     let mut streams = Vec::new();
     for _ in 0..CLIENTS {

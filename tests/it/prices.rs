@@ -55,7 +55,10 @@ fn every_kind_of_price_charges_exactly() {
         }
     }
     let status = gateway.json(&["status"]);
-    assert_eq!((status["charges_capped"].as_u64(), status["charges_unreadable"].as_u64()), (Some(2), Some(4)));
+    assert_eq!(
+        (status["charges_capped"].as_u64(), status["charges_unreadable"].as_u64()),
+        (Some(2), Some(4))
+    );
     assert_eq!(gateway.json(&["ledger", "verify"])["differences"], serde_json::json!([]));
 }
 
@@ -70,7 +73,12 @@ fn a_json_price_is_read_uncompressed_and_bounded() {
     // Past the bound the hold is charged, and the answer still arrives whole.
     let body = format!("{{\"cost\":1,\"x\":\"{}\"}}", "y".repeat(tollgate::policy::price::MAX_PRICED_JSON));
     let mut client = Client::connect(gateway.public);
-    client.send(format!("POST /json HTTP/1.1\r\nhost: a\r\n{KEY}x-answer-echo: 1\r\ncontent-length: {}\r\n\r\n", body.len())).unwrap();
+    client
+        .send(format!(
+            "POST /json HTTP/1.1\r\nhost: a\r\n{KEY}x-answer-echo: 1\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        ))
+        .unwrap();
     let answer = client.ask(&body).unwrap();
     assert_eq!(answer.body.len(), body.len());
     settles_at(&gateway, "988");

@@ -5,8 +5,14 @@ use std::path::Path;
 use crate::support::{Client, Gateway, Upstream, config, get, post, send, sha256};
 
 /// Words that stand in every place a client can write to, and nowhere else.
-const CANARIES: [&str; 6] =
-    ["canary-in-key-7f3a", "canary-in-query-91bc", "canary-in-header-55de", "canary-in-body-c0ff", "canary-in-path-2b2b", "canary-in-answer-d00d"];
+const CANARIES: [&str; 6] = [
+    "canary-in-key-7f3a",
+    "canary-in-query-91bc",
+    "canary-in-header-55de",
+    "canary-in-body-c0ff",
+    "canary-in-path-2b2b",
+    "canary-in-answer-d00d",
+];
 
 fn everything_under(folder: &Path, found: &mut Vec<(String, Vec<u8>)>) {
     for entry in std::fs::read_dir(folder).unwrap() {
@@ -29,7 +35,9 @@ fn nothing_a_client_sends_is_logged_or_stored() {
     );
     let gateway = Gateway::start(&config(&more), &upstream);
     let headers = format!("x-api-key: {key}\r\nx-note: {header}\r\nx-answer-body: {answer}\r\n");
-    for path in ["/one".to_owned(), format!("/free/{path}"), format!("/nowhere/{path}"), format!("/free/{path}/../x")] {
+    for path in
+        ["/one".to_owned(), format!("/free/{path}"), format!("/nowhere/{path}"), format!("/free/{path}/../x")]
+    {
         post(gateway.public, &format!("{path}?q={query}"), &headers, body);
     }
     get(gateway.public, &format!("/one?api_key={key}"), "");
@@ -67,9 +75,23 @@ fn the_log_has_the_fields_that_were_asked_for() {
         let line: serde_json::Value = serde_json::from_str(&gateway.line_with("tollgate::request")).unwrap();
         line.as_object().unwrap().keys().cloned().collect()
     };
-    let standard = ["timestamp", "level", "request_id", "route", "key", "status", "credits", "duration_ms", "upstream_status", "target"];
+    let standard = [
+        "timestamp",
+        "level",
+        "request_id",
+        "route",
+        "key",
+        "status",
+        "credits",
+        "duration_ms",
+        "upstream_status",
+        "target",
+    ];
     assert_eq!(fields(""), standard);
-    assert_eq!(fields("[log]\nfields = \"minimal\"\n"), ["timestamp", "level", "route", "credits", "status", "target"]);
+    assert_eq!(
+        fields("[log]\nfields = \"minimal\"\n"),
+        ["timestamp", "level", "route", "credits", "status", "target"]
+    );
     let silent = Gateway::start(&config("[log]\nrequests = false\n"), &upstream);
     get(silent.public, "/one", "x-api-key: good-key\r\n");
     std::thread::sleep(std::time::Duration::from_millis(200));

@@ -37,7 +37,10 @@ const TABLE: [Row; 18] = [
         Reason::RateLimited,
         [
             (429, PROBLEM),
-            (429, r#"{"status":"error","code":"rate_limit_exceeded","message":"Rate limit exceeded. Retry after 12 seconds.","request_id":"req_1","retry_after":12}"#),
+            (
+                429,
+                r#"{"status":"error","code":"rate_limit_exceeded","message":"Rate limit exceeded. Retry after 12 seconds.","request_id":"req_1","retry_after":12}"#,
+            ),
             (429, r#"{"message":"Rate limit exceeded"}"#),
         ],
     ),
@@ -45,7 +48,10 @@ const TABLE: [Row; 18] = [
         Reason::ConcurrencyLimited,
         [
             (429, PROBLEM),
-            (429, r#"{"status":"error","code":"rate_limit_exceeded","message":"Too many requests at once. Retry after 12 seconds.","request_id":"req_1","retry_after":12}"#),
+            (
+                429,
+                r#"{"status":"error","code":"rate_limit_exceeded","message":"Too many requests at once. Retry after 12 seconds.","request_id":"req_1","retry_after":12}"#,
+            ),
             (429, r#"{"message":"Rate limit exceeded"}"#),
         ],
     ),
@@ -53,8 +59,14 @@ const TABLE: [Row; 18] = [
         Reason::InsufficientCredits,
         [
             (402, PROBLEM),
-            (403, r#"{"status":"error","code":"insufficient_credits","message":"Your account has no remaining credits","request_id":"req_1"}"#),
-            (402, r#"{"message":"Your credit balance is insufficient. Please top up or upgrade your plan."}"#),
+            (
+                403,
+                r#"{"status":"error","code":"insufficient_credits","message":"Your account has no remaining credits","request_id":"req_1"}"#,
+            ),
+            (
+                402,
+                r#"{"message":"Your credit balance is insufficient. Please top up or upgrade your plan."}"#,
+            ),
         ],
     ),
     (Reason::LedgerUnavailable, same(503)),
@@ -65,7 +77,9 @@ const TABLE: [Row; 18] = [
 
 fn routes_in_every_dialect() -> String {
     let route = |dialect: &str| {
-        format!("[[routes]]\nname = \"{dialect}\"\npath = \"/{dialect}/{{x}}\"\nmethods = [\"GET\", \"POST\"]\nupstream = \"api\"\ncredits = 4\nmax_body_size = \"8B\"\ndialect = \"{dialect}\"\n")
+        format!(
+            "[[routes]]\nname = \"{dialect}\"\npath = \"/{dialect}/{{x}}\"\nmethods = [\"GET\", \"POST\"]\nupstream = \"api\"\ncredits = 4\nmax_body_size = \"8B\"\ndialect = \"{dialect}\"\n"
+        )
     };
     DIALECTS.map(route).concat()
 }
@@ -89,7 +103,8 @@ fn every_refusal_is_worded_in_every_dialect() {
             let body = body.replace("TITLE", title).replace("STATUS", &status.to_string());
             assert_eq!(worded.status.as_u16(), status, "{dialect} {reason:?}");
             assert_eq!(worded.body, body, "{dialect} {reason:?}");
-            let content_type = if *dialect == "problem" { "application/problem+json" } else { "application/json" };
+            let content_type =
+                if *dialect == "problem" { "application/problem+json" } else { "application/json" };
             assert_eq!(worded.content_type, content_type);
             rows += 1;
         }
@@ -106,7 +121,9 @@ fn refusals_over_http_have_their_status_headers_and_body() {
         ("far", "allow_from = [\"203.0.113.0/24\"]"),
         ("expired", "expires = 2020-01-01"),
     ]
-    .map(|(key, setting)| format!("[[accounts.acme.keys]]\nlabel = \"{key}\"\nsha256 = \"{}\"\n{setting}\n", sha256(key)))
+    .map(|(key, setting)| {
+        format!("[[accounts.acme.keys]]\nlabel = \"{key}\"\nsha256 = \"{}\"\n{setting}\n", sha256(key))
+    })
     .concat();
     let accounts = format!(
         "[accounts.poor]\ncredits = 3.999999\n[[accounts.poor.keys]]\nlabel = \"poor\"\nsha256 = \"{}\"\n\
@@ -115,7 +132,10 @@ fn refusals_over_http_have_their_status_headers_and_body() {
          [plans.single]\nconcurrency = 1\n\
          [accounts.single]\nplan = \"single\"\ncredits = 100\n[[accounts.single.keys]]\nlabel = \"single\"\nsha256 = \"{}\"\n\
          [accounts.frozen]\ncredits = 100\n[[accounts.frozen.keys]]\nlabel = \"frozen\"\nsha256 = \"{}\"\n",
-        sha256("poor"), sha256("busy"), sha256("single"), sha256("frozen"),
+        sha256("poor"),
+        sha256("busy"),
+        sha256("single"),
+        sha256("frozen"),
     );
     let more = format!("{keys}{}{accounts}", routes_in_every_dialect());
     let gateway = Gateway::start(&config(&more), &upstream);
@@ -125,7 +145,10 @@ fn refusals_over_http_have_their_status_headers_and_body() {
         let with = |key: &str| get(gateway.public, &path, &format!("x-api-key: {key}\r\n"));
         let row = |reason: Reason, answer: Answer| check(dialect, reason, &answer);
         row(Reason::MissingKey, get(gateway.public, &path, ""));
-        row(Reason::KeyInQuery, get(gateway.public, &format!("{path}?API%5FKEY=good-key"), "x-api-key: good-key\r\n"));
+        row(
+            Reason::KeyInQuery,
+            get(gateway.public, &format!("{path}?API%5FKEY=good-key"), "x-api-key: good-key\r\n"),
+        );
         for key in ["unknown", "expired", "", "good-key\r\nx-api-key: good-key", &sha256("good-key")] {
             row(Reason::InvalidKey, with(key));
         }
@@ -144,7 +167,11 @@ fn refusals_over_http_have_their_status_headers_and_body() {
         assert_eq!(limited.header("ratelimit-policy"), Some("\"per-minute\";q=1;w=60"));
         row(Reason::RateLimited, limited);
         let mut first = Client::connect(gateway.public);
-        first.send(format!("GET {path} HTTP/1.1\r\nhost: a\r\nx-api-key: single\r\nx-answer-delay: 400\r\n\r\n")).unwrap();
+        first
+            .send(format!(
+                "GET {path} HTTP/1.1\r\nhost: a\r\nx-api-key: single\r\nx-answer-delay: 400\r\n\r\n"
+            ))
+            .unwrap();
         std::thread::sleep(std::time::Duration::from_millis(150));
         let second = with("single");
         assert_eq!(second.header("retry-after"), Some("1"));
@@ -195,7 +222,8 @@ fn account_info_is_exact() {
         let gateway = Gateway::start(&config(&more), &upstream);
         let answer = get(gateway.public, "/account/info", "x-api-key: other\r\n");
         assert_eq!(answer.status, 200);
-        let expected = format!("{{\"credits\":{shown},\"webhooks\":[\"https://your-app.com/webhooks/enrow\"]}}");
+        let expected =
+            format!("{{\"credits\":{shown},\"webhooks\":[\"https://your-app.com/webhooks/enrow\"]}}");
         assert_eq!(answer.text(), expected);
         assert_eq!(get(gateway.public, "/account/info", "").status, 401);
         assert_eq!(post(gateway.public, "/account/info", "x-api-key: other\r\n", "").status, 405);

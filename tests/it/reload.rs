@@ -44,7 +44,8 @@ fn hundreds_of_good_and_broken_files_cost_no_request_and_no_credit() {
             scope.spawn(|| {
                 let mut client = Client::connect(gateway.public);
                 while !stop.load(Ordering::SeqCst) {
-                    let answer = client.ask("GET /one HTTP/1.1\r\nhost: a\r\nx-api-key: good-key\r\n\r\n").unwrap();
+                    let answer =
+                        client.ask("GET /one HTTP/1.1\r\nhost: a\r\nx-api-key: good-key\r\n\r\n").unwrap();
                     assert_eq!((answer.status, answer.charged()), (200, Some("1")), "{}", answer.text());
                     served.fetch_add(1, Ordering::SeqCst);
                 }
@@ -118,7 +119,10 @@ fn included_files_come_and_go() {
     let gateway = Gateway::start(&text, &upstream);
     let folder = gateway.folder.path().join("accounts.d");
     std::fs::create_dir(&folder).unwrap();
-    let account = format!("[accounts.new]\ncredits = 5\n[[accounts.new.keys]]\nlabel = \"k\"\nsha256 = \"{}\"\n", crate::support::sha256("new"));
+    let account = format!(
+        "[accounts.new]\ncredits = 5\n[[accounts.new.keys]]\nlabel = \"k\"\nsha256 = \"{}\"\n",
+        crate::support::sha256("new")
+    );
     std::fs::write(folder.join("new.toml"), &account).unwrap();
     let status = || get(gateway.public, "/free/a", "x-api-key: new\r\n").status;
     let wait = |expected: u16| {
@@ -142,7 +146,8 @@ fn a_refused_file_is_reported_everywhere() {
     let upstream = Upstream::start();
     let mut gateway = Gateway::start(&version(1), &upstream);
     let text = gateway.config();
-    std::fs::write(gateway.config_path(), text.replace("[auth", "[aut").replace("hold = 10", "hould = 10")).unwrap();
+    std::fs::write(gateway.config_path(), text.replace("[auth", "[aut").replace("hold = 10", "hould = 10"))
+        .unwrap();
     let output = gateway.cli(&["reload"]);
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1));
@@ -151,7 +156,11 @@ fn a_refused_file_is_reported_everywhere() {
     assert!(gateway.json(&["status"])["last_reload_error"].as_str().unwrap().contains("hould"));
     assert_eq!(in_force(&gateway), "version 1");
     // What needs a restart is said, and the rest is taken.
-    std::fs::write(gateway.config_path(), text.replace("version 1", "version 2").replace("threads = 2", "threads = 3")).unwrap();
+    std::fs::write(
+        gateway.config_path(),
+        text.replace("version 1", "version 2").replace("threads = 2", "threads = 3"),
+    )
+    .unwrap();
     let warnings = gateway.json(&["reload"])["warnings"].to_string();
     assert!(warnings.contains("[server] threads"), "{warnings}");
     assert_eq!(in_force(&gateway), "version 2");

@@ -38,13 +38,34 @@ fn a_wrong_configuration_is_refused_before_anything_listens() {
         (config(&key(&hash)), "this hash stands at key acme/good already"),
         (config("[accounts.b]\nplan = \"gold\"\n"), "there is no plan `gold`"),
         (config("[plans.p]\nprices = { onne = { credits = 1 } }\n"), "there is no route `onne`"),
-        (config("[[routes]]\nname = \"tie\"\npath = \"/{x}/{y}\"\nupstream = \"api\"\n[[routes]]\nname = \"tie2\"\npath = \"/{a}/{b}\"\nupstream = \"api\"\n"), "ties with `tie`"),
-        (config("[[routes]]\nname = \"dear\"\npath = \"/dear\"\nupstream = \"api\"\nhold = 1\ncharge = [{ status = \"2xx\", credits = 2 }]\n"), "a charge of 2 is above its hold of 1"),
-        (config("[plans.p]\nprices = { header = { hold = 0.5 } }\n"), "a charge of 1 is above its hold of 0.5"),
-        (config("[[routes]]\nname = \"one\"\npath = \"/again\"\nupstream = \"api\"\n"), "route `one` stands twice"),
+        (
+            config(
+                "[[routes]]\nname = \"tie\"\npath = \"/{x}/{y}\"\nupstream = \"api\"\n[[routes]]\nname = \"tie2\"\npath = \"/{a}/{b}\"\nupstream = \"api\"\n",
+            ),
+            "ties with `tie`",
+        ),
+        (
+            config(
+                "[[routes]]\nname = \"dear\"\npath = \"/dear\"\nupstream = \"api\"\nhold = 1\ncharge = [{ status = \"2xx\", credits = 2 }]\n",
+            ),
+            "a charge of 2 is above its hold of 1",
+        ),
+        (
+            config("[plans.p]\nprices = { header = { hold = 0.5 } }\n"),
+            "a charge of 1 is above its hold of 0.5",
+        ),
+        (
+            config("[[routes]]\nname = \"one\"\npath = \"/again\"\nupstream = \"api\"\n"),
+            "route `one` stands twice",
+        ),
         ("[server]\nthreads = 1\n".to_owned(), "there is no route"),
         (config("[upstreams.x]\nservers = [\"ftp://a\"]\n"), "a server looks like"),
-        (config("[upstreams.x]\nservers = [\"http://a\"]\nset_headers = { authorization = \"env:TOLLGATE_NOT_SET\" }\n"), "the environment has no variable TOLLGATE_NOT_SET"),
+        (
+            config(
+                "[upstreams.x]\nservers = [\"http://a\"]\nset_headers = { authorization = \"env:TOLLGATE_NOT_SET\" }\n",
+            ),
+            "the environment has no variable TOLLGATE_NOT_SET",
+        ),
         ("include = [\"missing.toml\"]\n".to_owned() + &config(""), "there is no file missing.toml"),
     ];
     for (text, expected) in table {
@@ -62,7 +83,11 @@ fn a_wrong_ledger_is_refused_with_what_to_do() {
     write(folder, &config("").replace("sqlite:ledger.db", "sqlite:missing/ledger.db"));
     refuses(folder, "does not exist; make it first");
     write(folder, &config(""));
-    std::fs::write(folder.join("ledger.db"), "this is a text file, and long enough to be looked at as a database header would be").unwrap();
+    std::fs::write(
+        folder.join("ledger.db"),
+        "this is a text file, and long enough to be looked at as a database header would be",
+    )
+    .unwrap();
     refuses(folder, "this is not a Tollgate ledger");
     std::fs::remove_file(folder.join("ledger.db")).unwrap();
     let other = rusqlite::Connection::open(folder.join("ledger.db")).unwrap();
@@ -91,16 +116,26 @@ fn a_ledger_has_one_writer_and_an_address_one_listener() {
     let second = tempfile::tempdir().unwrap();
     let ledger = gateway.folder.path().join("ledger.db");
     let text = gateway.config();
-    std::fs::write(second.path().join("config.toml"), text.replace("ledger.db", ledger.to_str().unwrap())).unwrap();
+    std::fs::write(second.path().join("config.toml"), text.replace("ledger.db", ledger.to_str().unwrap()))
+        .unwrap();
     let told = refuses(second.path(), "serves it already; a ledger has one writer");
     assert!(told.contains(&gateway.id().to_string()), "it says who: {told}");
     let address = format!("listen = [\"{}\"]", gateway.public);
-    std::fs::write(second.path().join("config.toml"), text.replace("listen = [\"127.0.0.1:0\"]", &address)).unwrap();
+    std::fs::write(second.path().join("config.toml"), text.replace("listen = [\"127.0.0.1:0\"]", &address))
+        .unwrap();
     refuses(second.path(), "another process does already");
     let admin = format!("[admin]\nlisten = \"{}\"", gateway.admin);
-    std::fs::write(second.path().join("config.toml"), text.replace("[admin]\nlisten = \"127.0.0.1:0\"", &admin)).unwrap();
+    std::fs::write(
+        second.path().join("config.toml"),
+        text.replace("[admin]\nlisten = \"127.0.0.1:0\"", &admin),
+    )
+    .unwrap();
     refuses(second.path(), "another process does already");
-    assert_eq!(get(gateway.public, "/one", "x-api-key: good-key\r\n").status, 200, "the first one is untouched");
+    assert_eq!(
+        get(gateway.public, "/one", "x-api-key: good-key\r\n").status,
+        200,
+        "the first one is untouched"
+    );
 }
 
 #[test]
@@ -118,7 +153,8 @@ fn a_file_without_permission_is_said_to_be_one() {
     let program = folder.path().join("tollgate");
     std::fs::copy(env!("CARGO_BIN_EXE_tollgate"), &program).unwrap();
     let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups"];
-    let output = Command::new("setpriv").args(nobody).arg(&program).args(["serve", "-c"]).arg(&file).output().unwrap();
+    let output =
+        Command::new("setpriv").args(nobody).arg(&program).args(["serve", "-c"]).arg(&file).output().unwrap();
     let told = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{told}");
     assert!(told.contains("no permission to read"), "{told}");
@@ -152,7 +188,11 @@ fn a_full_disk_stops_charging_and_nothing_else() {
     };
     let upstream = Upstream::start();
     let text = config("").replace("{upstream}", &upstream.address.to_string());
-    std::fs::write(folder.path().join("config.toml"), text.replace("sqlite:ledger.db", "sqlite:disk/ledger.db")).unwrap();
+    std::fs::write(
+        folder.path().join("config.toml"),
+        text.replace("sqlite:ledger.db", "sqlite:disk/ledger.db"),
+    )
+    .unwrap();
     let gateway = Gateway::start_in(std::sync::Arc::new(folder));
     let one = || get(gateway.public, "/one", "x-api-key: good-key\r\n");
     assert_eq!(one().charged(), Some("1"));
@@ -197,11 +237,28 @@ fn a_read_only_folder_is_refused() {
 #[test]
 fn wrong_usage_is_exit_code_two() {
     let folder = tempfile::tempdir().unwrap();
-    for arguments in [&["serv"][..], &["key", "show", "nonsense"], &["account", "grant", "acme", "1.2345678", "--reference", "r"], &[]] {
+    for arguments in [
+        &["serv"][..],
+        &["key", "show", "nonsense"],
+        &["account", "grant", "acme", "1.2345678", "--reference", "r"],
+        &[],
+    ] {
         assert_eq!(cli(folder.path(), arguments).status.code(), Some(2), "{arguments:?}");
     }
     assert_eq!(cli(folder.path(), &["--version"]).status.code(), Some(0));
-    for command in ["demo", "serve", "check", "schema", "key", "account", "ledger", "explain", "reload", "status", "completions"] {
+    for command in [
+        "demo",
+        "serve",
+        "check",
+        "schema",
+        "key",
+        "account",
+        "ledger",
+        "explain",
+        "reload",
+        "status",
+        "completions",
+    ] {
         assert_eq!(cli(folder.path(), &[command, "--help"]).status.code(), Some(0), "{command}");
     }
 }

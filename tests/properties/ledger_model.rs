@@ -15,11 +15,28 @@ use tollgate::types::{AccountNum, Credits, KeyId, KeyNum, RequestId, RouteNum, W
 
 #[derive(Clone, Debug)]
 enum Step {
-    Hold { worker: usize, account: usize, amount: i64 },
-    Settle { which: usize, charge: i64 },
-    Release { which: usize },
-    Grant { account: usize, amount: i64, reference: u8 },
-    Adjust { account: usize, amount: i64, reference: u8 },
+    Hold {
+        worker: usize,
+        account: usize,
+        amount: i64,
+    },
+    Settle {
+        which: usize,
+        charge: i64,
+    },
+    Release {
+        which: usize,
+    },
+    Grant {
+        account: usize,
+        amount: i64,
+        reference: u8,
+    },
+    Adjust {
+        account: usize,
+        amount: i64,
+        reference: u8,
+    },
     /// Everything so far reaches the disk.
     Flush,
     /// A reload names the same accounts again, with other opening grants.
@@ -33,7 +50,7 @@ enum Step {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let (account, amount) = (0_usize..3, 0_i64..60);
     let step = prop_oneof![
-        8 => (0_usize..2, account.clone(), amount.clone())
+        8 => (0_usize..2, account.clone(), amount)
             .prop_map(|(worker, account, amount)| Step::Hold { worker, account, amount }),
         6 => (any::<prop::sample::Index>(), -5_i64..80)
             .prop_map(|(which, charge)| Step::Settle { which: which.index(1000), charge }),
@@ -168,7 +185,8 @@ impl World {
     async fn book(&mut self, account: usize, adjustment: bool, amount: i64, reference: u8) {
         let kind = if adjustment { EntryKind::Adjustment } else { EntryKind::Grant };
         let (id, credits) = (format!("a{account}").parse().unwrap(), Credits::from_millionths(amount));
-        let booking = Booking { account: id, kind, amount: credits, reference: format!("r{reference}"), actor: "test" };
+        let booking =
+            Booking { account: id, kind, amount: credits, reference: format!("r{reference}"), actor: "test" };
         let booked = self.books.book(booking).await;
         let model = &mut self.model[account];
         match model.references.get(&(adjustment, reference)) {
@@ -266,7 +284,9 @@ fn two_workers_on_one_balance_never_overspend() {
                     for count in 0..50_000_u128 {
                         let id = RequestId((worker as u128) << 64 | count);
                         let amount = Credits::from_millionths(7);
-                        let Ok(hold) = spender.hold(&purse, KeyNum(1), RouteNum(1), amount, id) else { continue };
+                        let Ok(hold) = spender.hold(&purse, KeyNum(1), RouteNum(1), amount, id) else {
+                            continue;
+                        };
                         assert!(purse.available().millionths() >= 0);
                         let charge = i64::from(count % 1000 == 0);
                         hold.settle(Credits::from_millionths(charge));

@@ -33,15 +33,21 @@ impl Bench {
     fn new(limits: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("config.toml");
-        let routes = ["a", "b"].map(|name| format!("[[routes]]\nname = \"{name}\"\npath = \"/{name}\"\nupstream = \"u\"\n")).concat();
-        let text = format!("[upstreams.u]\nservers = [\"http://127.0.0.1:1\"]\n{routes}[plans.p]\nlimits = [{limits}]\n");
+        let routes = ["a", "b"]
+            .map(|name| format!("[[routes]]\nname = \"{name}\"\npath = \"/{name}\"\nupstream = \"u\"\n"))
+            .concat();
+        let text = format!(
+            "[upstreams.u]\nservers = [\"http://127.0.0.1:1\"]\n{routes}[plans.p]\nlimits = [{limits}]\n"
+        );
         std::fs::write(&path, text).unwrap();
         let snapshot = config::load(&path).unwrap().snapshot.numbered(&[RouteNum(1), RouteNum(2)]);
-        let (ledger, _) = Ledger::open(Box::new(MemoryStore::default()), 1, tollgate::clock::Clock::system()).unwrap();
+        let (ledger, _) =
+            Ledger::open(Box::new(MemoryStore::default()), 1, tollgate::clock::Clock::system()).unwrap();
         let directory = Directory::default();
         let books = ledger.bookkeeper();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let wanted = Registration { accounts: vec![("acc".parse().unwrap(), None)], ..Registration::default() };
+        let wanted =
+            Registration { accounts: vec![("acc".parse().unwrap(), None)], ..Registration::default() };
         let row = runtime.block_on(books.register(wanted)).unwrap().accounts.remove(0);
         directory.put_account(AccountSpec {
             id: row.id.clone(),
@@ -108,7 +114,8 @@ fn counts(limit: &Limit, one: &Admitted, other: &Admitted) -> bool {
 /// What the definition of each limit says: strictly, and with a sixtieth of slack for windows.
 fn oracle(limits: &[Limit], history: &[Admitted], next: &Admitted, slack: bool) -> bool {
     limits.iter().all(|limit| {
-        let same: Vec<u64> = history.iter().filter(|past| counts(limit, past, next)).map(|past| past.at).collect();
+        let same: Vec<u64> =
+            history.iter().filter(|past| counts(limit, past, next)).map(|past| past.at).collect();
         let window = u64::try_from(limit.window.as_nanos()).unwrap();
         match limit.algorithm {
             Algorithm::SlidingWindow => {
@@ -178,7 +185,10 @@ proptest! {
 #[test]
 fn several_threads_share_one_limit_exactly() {
     for (text, most) in [
-        (r#"{ name = "s", requests = 100, window = "50ms", algorithm = "sliding-window", scope = "account" }"#, 100),
+        (
+            r#"{ name = "s", requests = 100, window = "50ms", algorithm = "sliding-window", scope = "account" }"#,
+            100,
+        ),
         (r#"{ name = "g", requests = 100, window = "50ms", burst = 40, scope = "account" }"#, 140),
     ] {
         let bench = Bench::new(text);

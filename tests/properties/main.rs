@@ -1,4 +1,15 @@
 //! Money and limits against models: random interleavings, several threads.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    unreachable_pub,
+    reason = "a test that meets the unexpected ends, and looks at the real clock"
+)]
+
 mod ledger_model;
 mod limits_oracle;

@@ -63,12 +63,15 @@ const fn post(path: &'static str, body: &'static str) -> Call {
     Call { path, body: Some(body) }
 }
 
-pub(super) const PERSON: Call = post("/api/v1/people/enrich", r#"{"name": "John Doe", "domain": "example.com"}"#);
-const UNKNOWN_PERSON: Call = post("/api/v1/people/enrich", r#"{"name": "Jane Nobody", "domain": "example.com"}"#);
+pub(super) const PERSON: Call =
+    post("/api/v1/people/enrich", r#"{"name": "John Doe", "domain": "example.com"}"#);
+const UNKNOWN_PERSON: Call =
+    post("/api/v1/people/enrich", r#"{"name": "Jane Nobody", "domain": "example.com"}"#);
 const COMPANY: Call = post("/api/v1/companies/enrich", r#"{"domain": "example.com"}"#);
 const FIND: Call = post("/email/find/single", r#"{"fullname": "John Doe", "company_domain": "example.com"}"#);
 /// The sample API spells a search's result into its id.
-const FOUND: Call = Call { path: "/email/find/single?id=find_6a6f686e2e646f65406578616d706c652e636f6d", body: None };
+const FOUND: Call =
+    Call { path: "/email/find/single?id=find_6a6f686e2e646f65406578616d706c652e636f6d", body: None };
 pub(super) const VERIFY: Call = post("/email/verify/single", r#"{"email": "john.doe@example.com"}"#);
 pub(super) const PHONE: Call = post("/phone/single", r#"{"fullname": "John Doe"}"#);
 const UNKNOWN_PHONE: Call = post("/phone/single", r#"{"fullname": "Jane Nobody"}"#);
@@ -82,85 +85,129 @@ const FREE: Check = Costs("0");
 pub(super) const DIALECTS: [(&str, &[Case]); 2] = [("apione", APIONE), ("enrow", ENROW)];
 
 const APIONE: &[Case] = &[
-    case("no key", PERSON, Nobody, 401, &[
-        Says("/code", "invalid_api_key"),
-        Says("/status", "error"),
-        CHALLENGE,
-        No("x-credits-used"),
-    ]),
-    case("a wrong key", PERSON, Stranger, 401, &[
-        Says("/code", "invalid_api_key"),
-        Says("/message", "Invalid or missing API key"),
-        CHALLENGE,
-        No("x-credits-used"),
-    ]),
+    case(
+        "no key",
+        PERSON,
+        Nobody,
+        401,
+        &[Says("/code", "invalid_api_key"), Says("/status", "error"), CHALLENGE, No("x-credits-used")],
+    ),
+    case(
+        "a wrong key",
+        PERSON,
+        Stranger,
+        401,
+        &[
+            Says("/code", "invalid_api_key"),
+            Says("/message", "Invalid or missing API key"),
+            CHALLENGE,
+            No("x-credits-used"),
+        ],
+    ),
     case("the balance before", ACCOUNT, Demo, 200, &[Balance]),
-    case("a person is found: 4 credits", PERSON, Demo, 200, &[
-        Says("/status", "success"),
-        Says("/person/email", "john.doe@example.com"),
-        Costs("4"),
-    ]),
-    case("a person that nobody knows: 1 credit, 3 of the 4 held return", UNKNOWN_PERSON, Demo, 404, &[
-        Says("/code", "not_found"),
-        Costs("1"),
-    ]),
+    case(
+        "a person is found: 4 credits",
+        PERSON,
+        Demo,
+        200,
+        &[Says("/status", "success"), Says("/person/email", "john.doe@example.com"), Costs("4")],
+    ),
+    case(
+        "a person that nobody knows: 1 credit, 3 of the 4 held return",
+        UNKNOWN_PERSON,
+        Demo,
+        404,
+        &[Says("/code", "not_found"), Costs("1")],
+    ),
     case("a company: 1 credit", COMPANY, Demo, 200, &[Says("/company/name", "Example"), Costs("1")]),
     case("the balance after", ACCOUNT, Demo, 200, &[Balance]),
     case("a key with 3 requests a minute: the first", COMPANY, Trial, 200, &[POLICY, Left(2), Costs("1")]),
     case("the second", COMPANY, Trial, 200, &[POLICY, Left(1), Costs("1")]),
     case("the third", COMPANY, Trial, 200, &[POLICY, Left(0), Costs("1")]),
-    case("the fourth: the limit is reached, and nothing charged", COMPANY, Trial, 429, &[
-        Says("/code", "rate_limit_exceeded"),
-        RetryAfter,
-        RetryAfterInBody,
-        POLICY,
-        FREE,
-    ]),
+    case(
+        "the fourth: the limit is reached, and nothing charged",
+        COMPANY,
+        Trial,
+        429,
+        &[Says("/code", "rate_limit_exceeded"), RetryAfter, RetryAfterInBody, POLICY, FREE],
+    ),
     case("an account with 5 credits: one person", PERSON, NearlyEmpty, 200, &[Costs("4")]),
-    case("the balance has run dry: 4 are needed, 1 is left", PERSON, NearlyEmpty, 403, &[
-        Says("/code", "insufficient_credits"),
-        Says("/message", "Your account has no remaining credits"),
-        FREE,
-    ]),
+    case(
+        "the balance has run dry: 4 are needed, 1 is left",
+        PERSON,
+        NearlyEmpty,
+        403,
+        &[
+            Says("/code", "insufficient_credits"),
+            Says("/message", "Your account has no remaining credits"),
+            FREE,
+        ],
+    ),
 ];
 
 const ENROW: &[Case] = &[
-    case("no key", VERIFY, Nobody, 401, &[
-        Body(r#"{"message":"No apikey found in the x-api-key headers"}"#),
-        CHALLENGE,
-        No("x-credits-used"),
-    ]),
-    case("a wrong key", VERIFY, Stranger, 401, &[
-        Body(r#"{"message":"This apikey is not valid"}"#),
-        CHALLENGE,
-        No("x-credits-used"),
-    ]),
+    case(
+        "no key",
+        VERIFY,
+        Nobody,
+        401,
+        &[Body(r#"{"message":"No apikey found in the x-api-key headers"}"#), CHALLENGE, No("x-credits-used")],
+    ),
+    case(
+        "a wrong key",
+        VERIFY,
+        Stranger,
+        401,
+        &[Body(r#"{"message":"This apikey is not valid"}"#), CHALLENGE, No("x-credits-used")],
+    ),
     case("the balance before", ACCOUNT, Demo, 200, &[Balance]),
-    case("an address is verified: a quarter of a credit", VERIFY, Demo, 200, &[
-        Says("/qualification", "valid"),
-        Costs("0.25"),
-    ]),
-    case("a search for an address: 1 credit", FIND, Demo, 200, &[
-        Says("/id", "find_6a6f686e2e646f65406578616d706c652e636f6d"),
-        Costs("1"),
-    ]),
+    case(
+        "an address is verified: a quarter of a credit",
+        VERIFY,
+        Demo,
+        200,
+        &[Says("/qualification", "valid"), Costs("0.25")],
+    ),
+    case(
+        "a search for an address: 1 credit",
+        FIND,
+        Demo,
+        200,
+        &[Says("/id", "find_6a6f686e2e646f65406578616d706c652e636f6d"), Costs("1")],
+    ),
     case("its result, by the id: free", FOUND, Demo, 200, &[Says("/email", "john.doe@example.com"), FREE]),
-    case("a phone number is found: 40 credits, as the upstream says", PHONE, Demo, 200, &[
-        Says("/qualification", "found"),
-        Costs("40"),
-    ]),
-    case("none is found: the 40 held return", UNKNOWN_PHONE, Demo, 200, &[Says("/qualification", "not_found"), FREE]),
+    case(
+        "a phone number is found: 40 credits, as the upstream says",
+        PHONE,
+        Demo,
+        200,
+        &[Says("/qualification", "found"), Costs("40")],
+    ),
+    case(
+        "none is found: the 40 held return",
+        UNKNOWN_PHONE,
+        Demo,
+        200,
+        &[Says("/qualification", "not_found"), FREE],
+    ),
     case("the balance after", ACCOUNT, Demo, 200, &[Balance]),
-    case("the key with 3 requests a minute: the limit is still reached", VERIFY, Trial, 429, &[
-        Body(r#"{"message":"Rate limit exceeded"}"#),
-        RetryAfter,
-        POLICY,
-        FREE,
-    ]),
+    case(
+        "the key with 3 requests a minute: the limit is still reached",
+        VERIFY,
+        Trial,
+        429,
+        &[Body(r#"{"message":"Rate limit exceeded"}"#), RetryAfter, POLICY, FREE],
+    ),
     case("its balance: neither refusal cost anything", ACCOUNT, Trial, 200, &[Balance]),
-    case("the balance that has run dry: 40 are needed, 1 is left", PHONE, NearlyEmpty, 402, &[
-        Body(r#"{"message":"Your credit balance is insufficient. Please top up or upgrade your plan."}"#),
-        FREE,
-    ]),
+    case(
+        "the balance that has run dry: 40 are needed, 1 is left",
+        PHONE,
+        NearlyEmpty,
+        402,
+        &[
+            Body(r#"{"message":"Your credit balance is insufficient. Please top up or upgrade your plan."}"#),
+            FREE,
+        ],
+    ),
     case("that balance: neither refusal cost anything", ACCOUNT, NearlyEmpty, 200, &[Balance]),
 ];

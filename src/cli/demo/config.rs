@@ -74,9 +74,10 @@ mod tests {
         std::fs::write(&path, text(local, "[::1]:0".parse().unwrap(), local)).unwrap();
         let loaded = crate::config::load(&path).unwrap_or_else(|report| panic!("{report}"));
         let opening = |account: Account| {
-            loaded.accounts.iter().any(|known| {
-                known.id.as_str() == account.id && known.credits == account.credits.parse().ok()
-            })
+            loaded
+                .accounts
+                .iter()
+                .any(|known| known.id.as_str() == account.id && known.credits == account.credits.parse().ok())
         };
         assert!(opening(DEMO) && opening(TRIAL) && opening(NEARLY_EMPTY));
         assert_eq!(loaded.accounts.len(), 3);

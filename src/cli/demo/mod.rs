@@ -58,7 +58,8 @@ pub(super) fn run(arguments: &Arguments) -> Result {
         let _entered = runtime.enter();
         Stop::listen()?
     };
-    let describe = |error| Failed(format!("error: no temporary folder in {}: {error}", std::env::temp_dir().display()));
+    let describe =
+        |error| Failed(format!("error: no temporary folder in {}: {error}", std::env::temp_dir().display()));
     let folder = Folder::make().map_err(describe)?;
     let result = runtime.block_on(demo(arguments, folder.path(), stop));
     runtime.shutdown_background();
@@ -118,7 +119,8 @@ async fn demo(arguments: &Arguments, folder: &Path, mut stop: Stop) -> Result {
 /// An address in use is the one thing that goes wrong for a newcomer.
 fn hinted(mut message: String) -> Failed {
     if message.contains("cannot listen") {
-        message.push_str("\nOther addresses can be chosen with --listen and --admin; port 0 picks a free one.");
+        message
+            .push_str("\nOther addresses can be chosen with --listen and --admin; port 0 picks a free one.");
     }
     Failed(message)
 }

@@ -148,7 +148,9 @@ fn judge(reply: &Reply, case: &Case, mut balance: Option<&mut Credits>) -> Vec<F
             Check::Body(expected) => {
                 compare("body", expected, Some(&reply.body)).map(|_| "body to the letter".to_owned())
             }
-            Check::Says(at, expected) => compare(&at[1..], expected, json.pointer(at).and_then(Value::as_str)),
+            Check::Says(at, expected) => {
+                compare(&at[1..], expected, json.pointer(at).and_then(Value::as_str))
+            }
             Check::Header(name, expected) => compare(name, expected, reply.header(name)),
             Check::No(name) => match reply.header(name) {
                 Some(value) => Err(format!("{name} is {value}, it must not be there")),
@@ -208,7 +210,9 @@ fn seconds(reply: &Reply) -> std::result::Result<u64, String> {
 fn retry_after(reply: &Reply) -> Finding {
     let seconds = seconds(reply)?;
     compare("ratelimit", &format!("\"per-minute\";r=0;t={seconds}"), reply.header("ratelimit"))?;
-    Ok(format!("retry-after {seconds} of at most {LONGEST_WAIT} (a window counts in sixtieths), the same in ratelimit"))
+    Ok(format!(
+        "retry-after {seconds} of at most {LONGEST_WAIT} (a window counts in sixtieths), the same in ratelimit"
+    ))
 }
 
 fn retry_after_in_body(reply: &Reply, json: &Value) -> Finding {
@@ -227,20 +231,28 @@ mod tests {
     use super::*;
 
     fn reply(headers: &[(&'static str, &'static str)]) -> Reply {
-        let headers = headers.iter().map(|&(name, value)| {
-            (http::HeaderName::from_static(name), HeaderValue::from_static(value))
-        });
+        let headers = headers
+            .iter()
+            .map(|&(name, value)| (http::HeaderName::from_static(name), HeaderValue::from_static(value)));
         Reply { status: StatusCode::OK, headers: headers.collect::<HeaderMap>(), body: String::new() }
     }
 
     #[test]
     fn a_wrong_charge_is_told() {
         let mut balance: Credits = "8500".parse().unwrap();
-        let told = costs(&reply(&[("x-credits-used", "4"), ("x-credits-remaining", "8496")]), "4", Some(&mut balance));
+        let told = costs(
+            &reply(&[("x-credits-used", "4"), ("x-credits-remaining", "8496")]),
+            "4",
+            Some(&mut balance),
+        );
         assert_eq!(told, Ok("x-credits-used 4, x-credits-remaining 8496".to_owned()));
         let told = costs(&reply(&[("x-credits-used", "4")]), "0.25", Some(&mut balance));
         assert_eq!(told, Err("x-credits-used is 4, not 0.25".to_owned()));
-        let told = costs(&reply(&[("x-credits-used", "1"), ("x-credits-remaining", "8496")]), "1", Some(&mut balance));
+        let told = costs(
+            &reply(&[("x-credits-used", "1"), ("x-credits-remaining", "8496")]),
+            "1",
+            Some(&mut balance),
+        );
         assert_eq!(told, Err("x-credits-remaining is 8496, not 8494.75".to_owned()));
     }
 

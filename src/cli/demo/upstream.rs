@@ -174,7 +174,8 @@ fn find_email(asked: &Value) -> Answer {
 }
 
 fn found_email(query: &str) -> Answer {
-    let id = query.split('&').find_map(|pair| pair.strip_prefix("id=")).and_then(|id| id.strip_prefix("find_"));
+    let id =
+        query.split('&').find_map(|pair| pair.strip_prefix("id=")).and_then(|id| id.strip_prefix("find_"));
     let Some(found) = id.and_then(unhex) else {
         return say(StatusCode::BAD_REQUEST, json!({ "message": "Unknown id" }));
     };

@@ -14,7 +14,7 @@ use crate::snapshot::Plan;
 use crate::types::{AccountId, KeyHash, KeyId, NameId, WallTime};
 
 /// Longest label of a key, in characters.
-pub const MAX_LABEL: usize = 100;
+const MAX_LABEL: usize = 100;
 
 pub(super) fn build(
     context: &mut Context,
@@ -38,7 +38,8 @@ pub(super) fn build(
         let credits = raw.credits.as_ref().and_then(|credits| context.credits(credits));
         let too_much = credits.is_some_and(|credits| credits > crate::policy::credit::MAX_BALANCE);
         if let (Some(amount), true) = (&raw.credits, too_much) {
-            context.error(&amount.span, format!("a balance is at most {}", crate::policy::credit::MAX_BALANCE));
+            context
+                .error(&amount.span, format!("a balance is at most {}", crate::policy::credit::MAX_BALANCE));
         }
         let webhooks = raw.webhooks.iter().filter_map(|url| webhook(context, url)).collect();
         for key in &raw.keys {
@@ -90,9 +91,10 @@ fn one_key(
 }
 
 fn webhook(context: &mut Context, url: &At<String>) -> Option<String> {
-    let valid = url.value.parse::<Uri>().is_ok_and(|uri| {
-        matches!(uri.scheme_str(), Some("https" | "http")) && uri.host().is_some()
-    });
+    let valid = url
+        .value
+        .parse::<Uri>()
+        .is_ok_and(|uri| matches!(uri.scheme_str(), Some("https" | "http")) && uri.host().is_some());
     if !valid {
         context.error(&url.span, "a webhook looks like \"https://your-app.example/hooks\"");
     }
@@ -108,7 +110,11 @@ fn expiry(context: &mut Context, value: &At<Datetime>) -> Option<WallTime> {
         return None;
     };
     if time.is_some() && offset.is_none() {
-        context.error_with(&value.span, "this time has no offset, so it means another moment elsewhere", help);
+        context.error_with(
+            &value.span,
+            "this time has no offset, so it means another moment elsewhere",
+            help,
+        );
         return None;
     }
     let time = time.map_or((0, 0, 0, 0), |time| {
@@ -116,14 +122,23 @@ fn expiry(context: &mut Context, value: &At<Datetime>) -> Option<WallTime> {
     });
     let narrow = |value: u8| i8::try_from(value).unwrap_or(i8::MAX);
     let nanosecond = i32::try_from(time.3).unwrap_or(0);
-    let civil = jiff::civil::Date::new(i16::try_from(date.year).unwrap_or(i16::MAX), narrow(date.month), narrow(date.day))
-        .and_then(|date| jiff::civil::Time::new(narrow(time.0), narrow(time.1), narrow(time.2).min(59), nanosecond).map(|time| date.to_datetime(time)));
+    let civil = jiff::civil::Date::new(
+        i16::try_from(date.year).unwrap_or(i16::MAX),
+        narrow(date.month),
+        narrow(date.day),
+    )
+    .and_then(|date| {
+        jiff::civil::Time::new(narrow(time.0), narrow(time.1), narrow(time.2).min(59), nanosecond)
+            .map(|time| date.to_datetime(time))
+    });
     let minutes = match offset {
         Some(Offset::Custom { minutes }) => i32::from(minutes),
         Some(Offset::Z) | None => 0,
     };
     let moment = civil
-        .and_then(|civil| civil.to_zoned(jiff::tz::TimeZone::fixed(jiff::tz::Offset::from_seconds(minutes * 60)?)))
+        .and_then(|civil| {
+            civil.to_zoned(jiff::tz::TimeZone::fixed(jiff::tz::Offset::from_seconds(minutes * 60)?))
+        })
         .map(|zoned| WallTime(zoned.timestamp().as_millisecond()));
     context.check(&value.span, moment.map_err(|_| "there is no such moment"))
 }

@@ -22,14 +22,18 @@ const DEFAULT: &str = "default";
 type Templates = BTreeMap<At<String>, At<raw::Template>>;
 
 /// All dialects, and the one of `[errors]`.
-pub(super) fn build(context: &mut Context, files: &[raw::File]) -> (HashMap<String, Arc<Dialect>>, Arc<Dialect>) {
+pub(super) fn build(
+    context: &mut Context,
+    files: &[raw::File],
+) -> (HashMap<String, Arc<Dialect>>, Arc<Dialect>) {
     let mut dialects: HashMap<String, Arc<Dialect>> = HashMap::new();
     let mut problem = None;
     for (name, text) in BUILT_IN {
         // They are part of the binary, and a test parses each of them.
-        let templates: Templates = Templates::deserialize(toml::Deserializer::parse(text).unwrap_or_else(|error| {
-            unreachable!("the built-in dialect {name} is TOML: {error}")
-        }))
+        let templates: Templates = Templates::deserialize(
+            toml::Deserializer::parse(text)
+                .unwrap_or_else(|error| unreachable!("the built-in dialect {name} is TOML: {error}")),
+        )
         .unwrap_or_default();
         let dialect = Arc::new(dialect(context, &templates, problem.as_deref()));
         problem.get_or_insert_with(|| Arc::clone(&dialect));
@@ -84,7 +88,9 @@ fn dialect(context: &mut Context, templates: &Templates, base: Option<&Dialect>)
         let fallback = if body.is_some() { None } else { base };
         Template {
             status: status.unwrap_or_else(|| reason.status()),
-            code: own.and_then(|own| own.code.as_ref()).map_or(reason.code().to_owned(), |code| code.value.clone()),
+            code: own
+                .and_then(|own| own.code.as_ref())
+                .map_or(reason.code().to_owned(), |code| code.value.clone()),
             message: own.and_then(|own| own.message.as_ref()).map(|message| message.value.clone()),
             content_type: content_type
                 .and_then(|value| HeaderValue::try_from(&value.value).ok())

@@ -70,12 +70,17 @@ fn one<'a>(
         context.error(&burst.span, "a burst is at least 1");
     }
     if let (Some(burst), Algorithm::SlidingWindow) = (&raw.burst, algorithm) {
-        context.error_with(&burst.span, "a sliding window has no burst", "all of `requests` may come at once");
+        context.error_with(
+            &burst.span,
+            "a sliding window has no burst",
+            "all of `requests` may come at once",
+        );
     }
     if window.checked_mul(burst.max(1)).is_none_or(|span| span / requests > MAX_WINDOW * 100) {
         context.error(&raw.window.span, "burst × window ÷ requests is too long to count");
     }
-    let list = |list: &Option<At<Vec<At<String>>>>| list.as_ref().map(|list| list.value.clone()).unwrap_or_default();
+    let list =
+        |list: &Option<At<Vec<At<String>>>>| list.as_ref().map(|list| list.value.clone()).unwrap_or_default();
     let id = match owner {
         Owner::Plan => NameId::of(name),
         Owner::Route { name: route, .. } => NameId::of(&format!("{route}/{name}")),
@@ -110,7 +115,11 @@ fn scope(context: &mut Context, raw: &raw::Limit, owner: Owner<'_>) -> Scope {
     let public = matches!(owner, Owner::Route { public: true, .. });
     let Some(text) = &raw.scope else {
         if public {
-            context.error_with(&raw.name.span, "a public route has no key to count by", "set scope = \"address\"");
+            context.error_with(
+                &raw.name.span,
+                "a public route has no key to count by",
+                "set scope = \"address\"",
+            );
         }
         return Scope::Key;
     };

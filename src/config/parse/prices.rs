@@ -26,10 +26,9 @@ pub(super) struct Said<'a> {
 /// A price from what is said, on top of what stood before.
 pub(super) fn build(context: &mut Context, said: &Said<'_>, before: &Price) -> Price {
     if let Some(credits) = said.credits {
-        for other in [said.hold.map(|hold| &hold.span), said.charge.map(|charge| &charge.span)] {
-            if let Some(place) = other {
-                context.error_with(place, "`credits` says hold and charge already", "use one or the other");
-            }
+        let others = [said.hold.map(|hold| &hold.span), said.charge.map(|charge| &charge.span)];
+        for place in others.into_iter().flatten() {
+            context.error_with(place, "`credits` says hold and charge already", "use one or the other");
         }
         let amount = context.credits(credits).unwrap_or_default();
         let charge = Charge { status: StatusMatch::Class(2), amount: price::Amount::Fixed(amount) };
@@ -54,10 +53,10 @@ pub(super) fn build(context: &mut Context, said: &Said<'_>, before: &Price) -> P
             context.error_with(place, message, "the hold is the most that a request can cost");
         }
     }
-    if let (Some(charge), None, true) = (said.charge, said.hold, before.hold.is_zero()) {
-        if charges.iter().any(|(charge, _)| !matches!(charge.amount, price::Amount::Fixed(_))) {
-            context.error_with(&charge.span, "this price has no hold", "set `hold` to the most that a request can cost");
-        }
+    let from_answer = charges.iter().any(|(charge, _)| !matches!(charge.amount, price::Amount::Fixed(_)));
+    if let (Some(charge), true, true) = (said.charge, hold.is_zero(), from_answer) {
+        let help = "set `hold` to the most that a request can cost";
+        context.error_with(&charge.span, "this price has no hold", help);
     }
     Price { hold, charges: charges.into_iter().map(|(charge, _)| charge).collect() }
 }
@@ -87,9 +86,7 @@ fn amount(context: &mut Context, raw: &At<raw::Charge>) -> Option<(price::Amount
         }
         (None, Some(from)) => {
             let amount = match from.value.split_once(':') {
-                Some(("header", name)) => {
-                    context.header_name(&from.span, name).map(price::Amount::Header)
-                }
+                Some(("header", name)) => context.header_name(&from.span, name).map(price::Amount::Header),
                 Some(("json", pointer)) if pointer.starts_with('/') => {
                     Some(price::Amount::Json(pointer.to_owned()))
                 }
@@ -128,7 +125,9 @@ pub(super) fn plans(context: &mut Context, files: &[raw::File], known: &Known) -
 fn plan(context: &mut Context, name: &str, raw: &raw::Plan, known: &Known) -> Plan {
     context.not_yet("`jobs`", raw.jobs.as_ref());
     context.not_yet("`refill`", raw.refill.as_ref());
-    if let Some(value) = raw.concurrency.as_ref().filter(|value| !(1..=MAX_CONCURRENCY).contains(&value.value)) {
+    if let Some(value) =
+        raw.concurrency.as_ref().filter(|value| !(1..=MAX_CONCURRENCY).contains(&value.value))
+    {
         context.error(&value.span, format!("concurrency is from 1 to {MAX_CONCURRENCY}"));
     }
     let limits = limits::build(context, &raw.limits, Owner::Plan, known.names());
@@ -144,7 +143,8 @@ fn plan(context: &mut Context, name: &str, raw: &raw::Plan, known: &Known) -> Pl
             context.error(&route.span, format!("route `{}` is public and charges nothing", route.value));
         }
         let raw = &price.value;
-        let said = Said { credits: raw.credits.as_ref(), hold: raw.hold.as_ref(), charge: raw.charge.as_ref() };
+        let said =
+            Said { credits: raw.credits.as_ref(), hold: raw.hold.as_ref(), charge: raw.charge.as_ref() };
         prices.insert(found.index, std::sync::Arc::new(build(context, &said, &found.price)));
     }
     Plan {

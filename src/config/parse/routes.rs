@@ -35,7 +35,8 @@ pub(super) fn build(
     files: &[raw::File],
     around: &Around<'_>,
 ) -> (RouteTable<usize>, Vec<Arc<Route>>) {
-    let all = || files.iter().enumerate().flat_map(|(file, raw)| raw.routes.iter().map(move |route| (file, route)));
+    let all =
+        || files.iter().enumerate().flat_map(|(file, raw)| raw.routes.iter().map(move |route| (file, route)));
     if all().next().is_none() && !context.is_cut("routes") {
         let whole = Place(0..0);
         context.file = 0;
@@ -104,10 +105,12 @@ fn one(
     let dialect = raw.dialect.as_ref().and_then(|dialect| dialects::find(context, around.dialects, dialect));
     let owner = Owner::Route { name: &raw.name.value, public };
     let limits = limits::build(context, &raw.limits, owner, names.iter().copied());
-    let strip_prefix = raw.strip_prefix.as_ref().and_then(|prefix| strip_prefix(context, prefix, &raw.path.value));
+    let strip_prefix =
+        raw.strip_prefix.as_ref().and_then(|prefix| strip_prefix(context, prefix, &raw.path.value));
     let own_headers = set_headers(context, &raw.set_headers);
     let max_body_size = context.size(raw.max_body_size.as_ref(), around.server.max_body_size, BODY_SIZE);
-    let cors = raw.cors.as_ref().map(|cors| cors_of(context, &cors.value, methods, &around.server.keys.header));
+    let cors =
+        raw.cors.as_ref().map(|cors| cors_of(context, &cors.value, methods, &around.server.keys.header));
     let timeout = |context: &mut Context, default| context.duration(raw.response_timeout.as_ref(), default);
     let upstream = match around.upstreams.get(&raw.upstream.value) {
         Some(upstream) => upstream.as_ref(),
@@ -154,7 +157,8 @@ fn price(context: &mut Context, raw: &raw::Route, public: bool) -> Price {
 
 fn strip_prefix(context: &mut Context, prefix: &At<String>, path: &str) -> Option<String> {
     let text = &prefix.value;
-    let covered = path.strip_prefix(text.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    let covered =
+        path.strip_prefix(text.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     if !text.starts_with('/') || text.ends_with('/') || !covered {
         let help = "it begins with / and is a whole part of `path`, such as \"/api\" of \"/api/{*rest}\"";
         context.error_with(&prefix.span, "this prefix is not the beginning of the route's path", help);

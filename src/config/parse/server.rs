@@ -58,8 +58,12 @@ pub(super) fn build(context: &mut Context, files: &[raw::File]) -> Server {
         max_connections: max_connections(context, server.max_connections.as_ref()),
         header_timeout: context.duration(server.header_timeout.as_ref(), seconds(10)),
         idle_timeout: context.duration(server.idle_timeout.as_ref(), seconds(60)),
-        max_header_size: usize::try_from(context.size(server.max_header_size.as_ref(), 32 * KIB, HEADER_SIZE))
-            .unwrap_or(usize::MAX),
+        max_header_size: usize::try_from(context.size(
+            server.max_header_size.as_ref(),
+            32 * KIB,
+            HEADER_SIZE,
+        ))
+        .unwrap_or(usize::MAX),
         drain_timeout: context.duration(server.drain_timeout.as_ref(), seconds(30)),
         merge_slashes: server.merge_slashes.as_ref().is_some_and(|merge| merge.value),
         trusted_proxies: context.networks(&server.trusted_proxies),
@@ -125,7 +129,9 @@ fn ledger_path(context: &mut Context, url: Option<&At<String>>) -> PathBuf {
     let Some(text) = context.secret(&url.span, &url.value) else { return default };
     match text.strip_prefix("sqlite:") {
         Some(path) if !path.is_empty() => return folder.join(path),
-        _ if text.starts_with("postgres") => context.error(&url.span, "a ledger on PostgreSQL is not supported yet"),
+        _ if text.starts_with("postgres") => {
+            context.error(&url.span, "a ledger on PostgreSQL is not supported yet");
+        }
         _ => context.error(&url.span, "a ledger looks like \"sqlite:tollgate.db\""),
     }
     default
@@ -151,7 +157,8 @@ fn key_source(context: &mut Context, auth: &raw::Auth) -> KeySource {
     let default = HeaderName::from_static("x-api-key");
     let header = auth.header.as_ref().and_then(|header| {
         let name = context.header_name(&header.span, &header.value)?;
-        let reserved = ["host", "connection", "content-length", "transfer-encoding", "upgrade", "te", "expect"];
+        let reserved =
+            ["host", "connection", "content-length", "transfer-encoding", "upgrade", "te", "expect"];
         if reserved.contains(&name.as_str()) || name.as_str().contains('_') {
             context.error(&header.span, "this header cannot carry a key");
         }

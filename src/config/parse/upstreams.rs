@@ -35,7 +35,8 @@ fn one(context: &mut Context, name: &str, raw: &raw::Upstream) -> Option<Built> 
     let set_headers = set_headers(context, &raw.set_headers);
     let [server] = &*raw.servers.value else {
         let several = raw.servers.value.len() > 1;
-        let message = if several { "several servers are not supported yet" } else { "an upstream needs a server" };
+        let message =
+            if several { "several servers are not supported yet" } else { "an upstream needs a server" };
         context.error(&raw.servers.span, message);
         return None;
     };
@@ -71,7 +72,8 @@ fn host(context: &mut Context, value: Option<&At<String>>) -> HostHeader {
         None | Some((_, "client")) => HostHeader::Client,
         Some((_, "upstream")) => HostHeader::Upstream,
         Some((value, name)) => {
-            let valid = name.parse::<http::uri::Authority>().map_err(|_| "`client`, `upstream` or a host name");
+            let valid =
+                name.parse::<http::uri::Authority>().map_err(|_| "`client`, `upstream` or a host name");
             let valid = context.check(&value.span, valid).is_some();
             let fixed = context.header_value(&value.span, name).filter(|_| valid);
             fixed.map_or(HostHeader::Client, HostHeader::Fixed)
@@ -84,7 +86,13 @@ pub(super) fn set_headers(
     context: &mut Context,
     raw: &BTreeMap<At<String>, At<String>>,
 ) -> Vec<(HeaderName, HeaderValue)> {
-    let framing = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::CONNECTION, header::HOST, header::UPGRADE];
+    let framing = [
+        header::CONTENT_LENGTH,
+        header::TRANSFER_ENCODING,
+        header::CONNECTION,
+        header::HOST,
+        header::UPGRADE,
+    ];
     let mut headers = Vec::new();
     for (name, value) in raw {
         let Some(parsed) = context.header_name(&name.span, &name.value) else { continue };

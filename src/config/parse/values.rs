@@ -26,7 +26,10 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         "d" => 86_400_000,
         _ => return Err(error()),
     };
-    number.checked_mul(millis).map(Duration::from_millis).ok_or_else(|| "this duration is too long".to_owned())
+    number
+        .checked_mul(millis)
+        .map(Duration::from_millis)
+        .ok_or_else(|| "this duration is too long".to_owned())
 }
 
 /// Reads `"512B"`, `"32KiB"`, `"100MiB"`, `"1GiB"`.
@@ -56,7 +59,12 @@ impl Context {
     }
 
     /// A size between two bounds, or the default.
-    pub(super) fn size(&mut self, value: Option<&At<raw::Size>>, default: u64, (least, most): (u64, u64)) -> u64 {
+    pub(super) fn size(
+        &mut self,
+        value: Option<&At<raw::Size>>,
+        default: u64,
+        (least, most): (u64, u64),
+    ) -> u64 {
         let Some(value) = value else { return default };
         let parsed = self.check(&value.span, size(&value.value.0));
         if parsed.is_some_and(|parsed| parsed < least || parsed > most) {
@@ -131,7 +139,10 @@ impl Context {
             .filter_map(|item| {
                 let net = parse(&item.value);
                 if net.is_none() {
-                    self.error(&item.span, "a network looks like \"203.0.113.0/24\", \"2001:db8::/32\" or an address");
+                    self.error(
+                        &item.span,
+                        "a network looks like \"203.0.113.0/24\", \"2001:db8::/32\" or an address",
+                    );
                 }
                 net
             })
@@ -154,7 +165,11 @@ impl Context {
                 }
                 _ => {
                     let help = "methods are in capitals: GET, POST, PUT, PATCH, DELETE, …";
-                    self.error_with(&item.span, format!("`{}` is no method that is forwarded", item.value), help);
+                    self.error_with(
+                        &item.span,
+                        format!("`{}` is no method that is forwarded", item.value),
+                        help,
+                    );
                 }
             }
         }
@@ -188,7 +203,9 @@ mod tests {
         assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
         assert_eq!(duration("24h"), Ok(Duration::from_secs(86_400)));
         assert_eq!(size("32KiB"), Ok(32_768));
-        for wrong in ["", "10", "s", "1.5s", "-1s", "10 s", "10S", "99999999999999999999s", "18446744073709551615d"] {
+        for wrong in
+            ["", "10", "s", "1.5s", "-1s", "10 s", "10S", "99999999999999999999s", "18446744073709551615d"]
+        {
             assert!(duration(wrong).is_err(), "{wrong}");
         }
         for wrong in ["", "10", "10KB", "1.5MiB", "18446744073709551615GiB"] {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rusqlite::Connection;
@@ -44,11 +45,15 @@ impl Lock {
         let mut path = ledger.as_os_str().to_owned();
         path.push(".lock");
         let path = PathBuf::from(path);
-        let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let open =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
         let mut file = open.map_err(|error| unusable(ledger, why(&error, &path)))?;
         match file.try_lock() {
             Ok(()) => {
-                let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
+                let _ = file
+                    .set_len(0)
+                    .and_then(|()| file.rewind())
+                    .and_then(|()| writeln!(file, "{}", std::process::id()));
                 Ok(Self(file))
             }
             Err(TryLockError::WouldBlock) => {
@@ -113,7 +118,9 @@ impl From<rusqlite::Error> for Checked {
 
 fn explain(error: &rusqlite::Error) -> String {
     match error.sqlite_error_code() {
-        Some(rusqlite::ErrorCode::NotADatabase) => "this is not a Tollgate ledger (no SQLite file)".to_owned(),
+        Some(rusqlite::ErrorCode::NotADatabase) => {
+            "this is not a Tollgate ledger (no SQLite file)".to_owned()
+        }
         Some(rusqlite::ErrorCode::ReadOnly) => "the file is read-only".to_owned(),
         Some(rusqlite::ErrorCode::DiskFull) => "the disk is full".to_owned(),
         Some(rusqlite::ErrorCode::DatabaseCorrupt) => "the file is damaged; restore a backup".to_owned(),
@@ -151,7 +158,10 @@ fn migrate(connection: &mut Connection, version: usize) -> Result<(), Checked> {
     for (at, sql) in MIGRATIONS.iter().enumerate().skip(version) {
         let tx = connection.transaction()?;
         tx.execute_batch(sql)?;
-        tx.execute_batch(&format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {};", at + 1))?;
+        tx.execute_batch(&format!(
+            "PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {};",
+            at + 1
+        ))?;
         tx.commit()?;
     }
     // Says now, rather than at the first charge, that nothing can be written.
@@ -162,11 +172,22 @@ fn migrate(connection: &mut Connection, version: usize) -> Result<(), Checked> {
     Ok(())
 }
 
-/// Copies the log into the file on a thread of its own, whenever it is asked to.
+/// Copies the log into the file on a thread of its own, whenever it is asked to. Dropped, it
+/// waits for that thread: nothing touches the ledger once its lock is given back.
 #[derive(Debug)]
 pub(super) struct Checkpointer {
-    requests: SyncSender<()>,
+    requests: Option<SyncSender<()>>,
     log_pages: Arc<AtomicU64>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Checkpointer {
+    fn drop(&mut self) {
+        self.requests = None; // ends the thread's loop
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join(); // a panic there was logged as one
+        }
+    }
 }
 
 impl Checkpointer {
@@ -185,18 +206,16 @@ impl Checkpointer {
                 }
             }
         };
-        std::thread::Builder::new()
-            .name("tollgate-checkpoint".to_owned())
-            .spawn(run)
-            .map_err(|error| unusable(path, error))?;
-        Ok(Self { requests, log_pages })
+        let thread = std::thread::Builder::new().name("tollgate-checkpoint".to_owned()).spawn(run);
+        let thread = thread.map_err(|error| unusable(path, error))?;
+        Ok(Self { requests: Some(requests), log_pages, thread: Some(thread) })
     }
 
     /// Asks for a checkpoint; answers whether the log outgrew what passive ones keep up with.
     pub(super) fn request(&self) -> bool {
-        match self.requests.try_send(()) {
-            Ok(()) | Err(TrySendError::Full(())) => {}
-            Err(TrySendError::Disconnected(())) => tracing::warn!("the checkpoint thread is gone"),
+        match self.requests.as_ref().map(|requests| requests.try_send(())) {
+            Some(Err(TrySendError::Disconnected(()))) => tracing::warn!("the checkpoint thread is gone"),
+            Some(Ok(()) | Err(TrySendError::Full(()))) | None => {}
         }
         self.log_pages.swap(0, Ordering::Relaxed) > MAX_LOG_PAGES
     }

@@ -110,7 +110,8 @@ pub(super) fn change(tx: &Transaction<'_>, id: KeyId, change: &KeyChange) -> Res
             }
             let sql = if overlap_until.is_some() {
                 // Only the present secret overlaps; one that was replaced before ends now.
-                tx.execute("DELETE FROM secrets WHERE key = ?1 AND until IS NOT NULL", [num.0]).map_err(failed)?;
+                tx.execute("DELETE FROM secrets WHERE key = ?1 AND until IS NOT NULL", [num.0])
+                    .map_err(failed)?;
                 "UPDATE secrets SET until = ?2 WHERE key = ?1"
             } else {
                 "DELETE FROM secrets WHERE key = ?1 AND ?2 IS NULL"

@@ -7,14 +7,12 @@ use rusqlite::{Connection, OpenFlags, Params, Row, params};
 
 use super::file;
 use super::rows::{account_row, entry_row, failed, hold_row, key_row, request_id, to_key_id};
-use crate::ledger::store::{
-    AccountRow, Books, Doubt, Entry, KeyRow, LedgerError, Reader, Result, SecretRow,
-};
+use crate::ledger::store::{AccountRow, Books, Doubt, Entry, KeyRow, LedgerError, Reader, Result, SecretRow};
 use crate::types::{AccountId, Credits, KeyHash, KeyId, WallTime};
 
-pub(super) const ACCOUNTS: &str =
-    "SELECT id, num, balance, plan, state, source, opening FROM accounts";
-pub(super) const ENTRIES: &str = "SELECT e.id, e.at, a.id, e.kind, e.amount, e.balance_after, r.name, e.requests, e.reference, e.actor
+pub(super) const ACCOUNTS: &str = "SELECT id, num, balance, plan, state, source, opening FROM accounts";
+pub(super) const ENTRIES: &str =
+    "SELECT e.id, e.at, a.id, e.kind, e.amount, e.balance_after, r.name, e.requests, e.reference, e.actor
      FROM entries e JOIN accounts a ON a.num = e.account LEFT JOIN routes r ON r.num = e.route";
 const KEYS: &str = "SELECT id, num, account, source, state, label, environment, hint, scopes, allow_from, expires, created FROM keys";
 
@@ -35,13 +33,14 @@ pub(super) fn books(connection: &Connection) -> Result<Books> {
     Ok(Books {
         accounts: rows(connection, ACCOUNTS, [], account_row)?,
         keys: keys(connection, None)?,
-        open_holds: rows(connection, "SELECT id, account, key, route, amount, at FROM open_holds", [], hold_row)?,
-        journal: rows(connection, journal, [], |row| {
-            Ok((row.get(0)?, WallTime(row.get(1)?), row.get(2)?))
-        })?,
-        limits: rows(connection, limits, [], |row| {
-            Ok((row.get(0)?, row.get(1)?, WallTime(row.get(2)?)))
-        })?,
+        open_holds: rows(
+            connection,
+            "SELECT id, account, key, route, amount, at FROM open_holds",
+            [],
+            hold_row,
+        )?,
+        journal: rows(connection, journal, [], |row| Ok((row.get(0)?, WallTime(row.get(1)?), row.get(2)?)))?,
+        limits: rows(connection, limits, [], |row| Ok((row.get(0)?, row.get(1)?, WallTime(row.get(2)?))))?,
     })
 }
 
@@ -50,10 +49,11 @@ fn keys(connection: &Connection, account: Option<&AccountId>) -> Result<Vec<KeyR
     let wanted = "(?1 IS NULL OR account = (SELECT num FROM accounts WHERE id = ?1))";
     let mut keys = rows(connection, &format!("{KEYS} WHERE {wanted} ORDER BY num"), [id], key_row)?;
     let index: HashMap<u32, usize> = keys.iter().enumerate().map(|(at, key)| (key.num.0, at)).collect();
-    let secrets = rows(connection, "SELECT key, hash, until FROM secrets ORDER BY until IS NOT NULL", [], |row| {
-        let until: Option<i64> = row.get(2)?;
-        Ok((row.get::<_, u32>(0)?, SecretRow { hash: KeyHash(row.get(1)?), until: until.map(WallTime) }))
-    })?;
+    let secrets =
+        rows(connection, "SELECT key, hash, until FROM secrets ORDER BY until IS NOT NULL", [], |row| {
+            let until: Option<i64> = row.get(2)?;
+            Ok((row.get::<_, u32>(0)?, SecretRow { hash: KeyHash(row.get(1)?), until: until.map(WallTime) }))
+        })?;
     for (key, secret) in secrets {
         if let Some(&at) = index.get(&key) {
             keys[at].secrets.push(secret);

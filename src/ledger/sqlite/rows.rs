@@ -5,9 +5,7 @@ use rusqlite::Row;
 use rusqlite::types::Type;
 
 use crate::ledger::fold::OpenHold;
-use crate::ledger::store::{
-    AccountRow, AccountState, Entry, EntryKind, KeyRow, LedgerError, Result, Source,
-};
+use crate::ledger::store::{AccountRow, AccountState, Entry, EntryKind, KeyRow, LedgerError, Result, Source};
 use crate::policy::key::KeyState;
 use crate::types::{AccountNum, Credits, KeyId, KeyNum, RequestId, RouteNum, WallTime};
 

@@ -10,7 +10,7 @@ use super::{Standing, take_array};
 
 /// Parts of a window.
 pub const BUCKETS: u64 = 60;
-const SLOTS: usize = BUCKETS as usize + 1;
+const SLOTS: usize = 61;
 
 /// Counts of the parts of a window; see the module.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +29,7 @@ impl Window {
         self.bucket
     }
 
+    #[expect(clippy::cast_possible_truncation, reason = "below 61")]
     fn slot(index: u64) -> usize {
         (index % SLOTS as u64) as usize
     }
@@ -57,7 +58,10 @@ impl Window {
     }
 
     pub(super) fn total_at(&self, now: u64) -> u64 {
-        self.parts().filter(|(index, _)| now / self.bucket <= index + BUCKETS).map(|(_, n)| u64::from(n)).sum()
+        self.parts()
+            .filter(|(index, _)| now / self.bucket <= index + BUCKETS)
+            .map(|(_, n)| u64::from(n))
+            .sum()
     }
 
     /// Indices and counts, oldest first, without empty ones.
@@ -107,7 +111,7 @@ impl Window {
     pub(super) fn save(&self, now: u64, out: &mut Vec<u8>) {
         let parts: Vec<(u64, u32)> = self.parts().collect();
         out.extend_from_slice(&self.bucket.to_le_bytes());
-        out.push(parts.len() as u8); // at most 61
+        out.push(u8::try_from(parts.len()).unwrap_or(u8::MAX)); // at most 61
         for (index, count) in parts {
             let last = (index + 1).saturating_mul(self.bucket) - 1;
             out.extend_from_slice(&now.saturating_sub(last).to_le_bytes());

@@ -162,5 +162,8 @@ pub fn get(address: SocketAddr, path: &str, headers: &str) -> Answer {
 /// `POST` with these header lines, each ending in CRLF, and a body.
 pub fn post(address: SocketAddr, path: &str, headers: &str, body: &str) -> Answer {
     let length = body.len();
-    send(address, format!("POST {path} HTTP/1.1\r\nhost: gw.test\r\ncontent-length: {length}\r\n{headers}\r\n{body}"))
+    send(
+        address,
+        format!("POST {path} HTTP/1.1\r\nhost: gw.test\r\ncontent-length: {length}\r\n{headers}\r\n{body}"),
+    )
 }

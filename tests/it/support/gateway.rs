@@ -66,10 +66,6 @@ impl Process {
             std::thread::sleep(Duration::from_millis(10));
         }
     }
-
-    pub fn is_running(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_none()
-    }
 }
 
 impl Drop for Process {
@@ -155,7 +151,10 @@ impl Gateway {
     pub fn rows(&self, arguments: &[&str]) -> Vec<serde_json::Value> {
         let output = self.cli(&[arguments, &["--output", "json"]].concat());
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8_lossy(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
     }
 
     /// What an account can spend, as text.
@@ -173,10 +172,6 @@ impl Gateway {
 
     pub fn id(&self) -> u32 {
         self.process.id()
-    }
-
-    pub fn is_running(&mut self) -> bool {
-        self.process.is_running()
     }
 
     pub fn signal(&self, signal: &str) {

@@ -6,8 +6,8 @@ mod gateway;
 mod upstream;
 
 pub use client::{Answer, Client, get, post, send};
-pub use gateway::{Gateway, Process, cli, kill};
-pub use upstream::{Seen, Upstream};
+pub use gateway::{Gateway, cli};
+pub use upstream::Upstream;
 
 /// SHA-256 of a key, as a configuration wants it.
 pub fn sha256(key: &str) -> String {

@@ -149,7 +149,8 @@ fn answer(mut stream: &TcpStream, seen: &Seen) -> Option<bool> {
     }
     let status = seen.header("x-answer-status").unwrap_or("200");
     let mut head = format!("HTTP/1.1 {status} Whatever\r\nx-upstream: yes\r\n");
-    for line in seen.header("x-answer-header").unwrap_or_default().split('|').filter(|line| !line.is_empty()) {
+    for line in seen.header("x-answer-header").unwrap_or_default().split('|').filter(|line| !line.is_empty())
+    {
         head.push_str(line);
         head.push_str("\r\n");
     }

@@ -1,0 +1,90 @@
+//! The right to be forwarded: made of a pass and a payment, in one place.
+//!
+//! [`super::exchange`] takes nothing else, so that forwarding what was not admitted, or was not
+//! paid for, does not compile.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::Gate;
+use super::connection::Connection;
+use super::limits::Pass;
+use super::record::Record;
+use crate::directory::Key;
+use crate::ledger::{Hold, HoldError};
+use crate::policy::price::Price;
+use crate::policy::reject::{Reason, Refusal};
+use crate::snapshot::Route;
+
+/// Proof that a request's price is set aside, or that it has none.
+#[derive(Debug)]
+pub(super) struct Paid(Option<(Hold, Arc<Price>)>);
+
+impl Paid {
+    /// Step 7. A route without a price, or without a key, never enters the ledger.
+    ///
+    /// # Errors
+    /// [`Reason::InsufficientCredits`] or [`Reason::LedgerUnavailable`].
+    pub(super) fn take(
+        gate: &Gate,
+        record: &Record,
+        key: Option<&Key>,
+        route: &Route,
+        price: &Arc<Price>,
+    ) -> Result<Self, Refusal> {
+        let Some(key) = key.filter(|_| !price.is_free()) else { return Ok(Self(None)) };
+        match gate.spender.hold(&key.account.purse, key.num, route.num, price.hold, record.id) {
+            Ok(hold) => Ok(Self(Some((hold, Arc::clone(price))))),
+            Err(HoldError::Insufficient) => Err(Reason::InsufficientCredits.into()),
+            Err(HoldError::Unavailable) => Err(Reason::LedgerUnavailable.into()),
+        }
+    }
+}
+
+/// A request that may be forwarded, and what is owed for it until it is over.
+#[derive(Debug)]
+pub(super) struct Permit {
+    gate: Rc<Gate>,
+    record: Rc<Record>,
+    connection: Arc<Connection>,
+    pass: Pass,
+    paid: Paid,
+}
+
+impl Permit {
+    pub(super) fn new(
+        gate: &Rc<Gate>,
+        record: &Rc<Record>,
+        connection: &Arc<Connection>,
+        pass: Pass,
+        paid: Paid,
+    ) -> Self {
+        let (gate, record, connection) = (Rc::clone(gate), Rc::clone(record), Arc::clone(connection));
+        Self { gate, record, connection, pass, paid }
+    }
+
+    pub(super) fn gate(&self) -> &Rc<Gate> {
+        &self.gate
+    }
+
+    pub(super) fn record(&self) -> &Rc<Record> {
+        &self.record
+    }
+
+    /// What is owed, for the one who settles it.
+    pub(super) fn redeem(self) -> Owed {
+        let Self { gate, record, connection, pass, paid } = self;
+        Owed { gate, record, connection, pass, hold: paid.0 }
+    }
+}
+
+/// A permit that was used.
+#[derive(Debug)]
+pub(super) struct Owed {
+    pub(super) gate: Rc<Gate>,
+    pub(super) record: Rc<Record>,
+    pub(super) connection: Arc<Connection>,
+    pub(super) pass: Pass,
+    /// Where the route has a price.
+    pub(super) hold: Option<(Hold, Arc<Price>)>,
+}

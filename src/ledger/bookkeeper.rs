@@ -1,0 +1,140 @@
+//! The control plane's handle on the ledger: it books and reads, and holds nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::store::{
+    AccountRow, AccountState, Booked, Booking, KeyChange, KeyRow, LedgerError, Reader, Registered,
+    Registration, Result,
+};
+use super::writer::Writer;
+use super::{Counters, Job, LimitSource, Purse, Shared};
+use crate::types::{AccountId, AccountNum, KeyId, KeyNum, RequestId};
+
+/// The control plane's handle on the ledger: it books and reads, and holds nothing.
+#[derive(Clone, Debug)]
+pub struct Bookkeeper {
+    shared: Arc<Shared>,
+    jobs: mpsc::Sender<Job>,
+}
+
+impl Bookkeeper {
+    pub(super) fn new(shared: Arc<Shared>, jobs: mpsc::Sender<Job>) -> Self {
+        Self { shared, jobs }
+    }
+
+    /// Runs a job on the ledger's thread, after a batch.
+    async fn run<R: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Writer) -> Result<R> + Send + 'static,
+    ) -> Result<R> {
+        let (answer, wait) = oneshot::channel();
+        let job: Job = Box::new(move |writer| {
+            let _ = answer.send(job(writer)); // whoever asked may be gone
+        });
+        self.jobs.send(job).await.map_err(|_| LedgerError::Closed)?;
+        self.shared.wake_now();
+        wait.await.map_err(|_| LedgerError::Closed)?
+    }
+
+    /// Gives numbers to what a configuration names, and opening grants to new accounts.
+    ///
+    /// # Errors
+    /// Where the store fails; nothing is registered then.
+    pub async fn register(&self, wanted: Registration) -> Result<Registered> {
+        self.run(move |writer| writer.register(&wanted)).await
+    }
+
+    /// Makes an account of the store.
+    ///
+    /// # Errors
+    /// Where it exists already, or the store fails.
+    pub async fn create_account(&self, id: AccountId, plan: Option<String>) -> Result<AccountRow> {
+        self.run(move |writer| writer.create_account(&id, plan.as_deref())).await
+    }
+
+    /// Suspends or resumes an account in the books.
+    ///
+    /// # Errors
+    /// Where there is no such account, or the store fails.
+    pub async fn set_account_state(&self, id: AccountId, state: AccountState) -> Result<()> {
+        self.run(move |writer| writer.store().set_account_state(&id, state)).await
+    }
+
+    /// Grants or adjusts; in force when this returns.
+    ///
+    /// # Errors
+    /// Where the account is unknown, less than that is available, the reference stands for
+    /// another amount, or the store fails.
+    pub async fn book(&self, booking: Booking) -> Result<Booked> {
+        self.run(move |writer| writer.book(&booking)).await
+    }
+
+    /// Makes a key of the store.
+    ///
+    /// # Errors
+    /// Where its hash or id exists already, or the store fails.
+    pub async fn create_key(&self, row: KeyRow) -> Result<KeyNum> {
+        self.run(move |writer| writer.store().create_key(&row)).await
+    }
+
+    /// Changes a key in the books.
+    ///
+    /// # Errors
+    /// Where there is no such key, or the store fails.
+    pub async fn change_key(&self, id: KeyId, change: KeyChange) -> Result<()> {
+        self.run(move |writer| writer.store().change_key(id, &change)).await
+    }
+
+    /// Returns a hold in doubt, once.
+    ///
+    /// # Errors
+    /// Where there is no such hold, or the store fails.
+    pub async fn give_back(&self, id: RequestId) -> Result<Booked> {
+        self.run(move |writer| writer.give_back(id)).await
+    }
+
+    /// Folds the journal now and opens a view for long reads.
+    ///
+    /// # Errors
+    /// Where the store fails.
+    pub async fn reader(&self) -> Result<Box<dyn Reader>> {
+        self.run(|writer| {
+            writer.fold()?;
+            writer.store().reader()
+        })
+        .await
+    }
+
+    /// Where the ledger's thread gets limit states from, once a second and at the end.
+    ///
+    /// # Errors
+    /// Where the ledger is closed.
+    pub async fn save_limits_from(&self, source: LimitSource) -> Result<()> {
+        self.run(move |writer| {
+            writer.set_limits(source);
+            Ok(())
+        })
+        .await
+    }
+
+    /// What an account can spend.
+    #[must_use]
+    pub fn purse(&self, account: AccountNum) -> Option<Arc<Purse>> {
+        self.shared.purses.read().get(&account).cloned()
+    }
+
+    /// Whether the last commit succeeded.
+    #[must_use]
+    pub fn is_healthy(&self) -> bool {
+        self.shared.healthy.load(Ordering::SeqCst)
+    }
+
+    /// What the ledger counted.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.shared.counters
+    }
+}

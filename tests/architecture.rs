@@ -1,0 +1,208 @@
+//! The house rules, as far as a machine can see them: who may know whom, what stands where, how
+//! large things are, and that `config.toml` runs as it stands.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that meets the unexpected ends")]
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// Longest file, in lines. Functions are bounded by clippy (`clippy.toml`: 70 lines).
+const MAX_LINES: usize = 400;
+
+/// Which modules each one may name. What is not listed here is a mistake.
+const MAY_KNOW: [(&str, &[&str]); 12] = [
+    ("types", &[]),
+    ("clock", &["types"]),
+    ("policy", &["types"]),
+    ("snapshot", &["policy", "types"]),
+    ("config", &["snapshot", "policy", "types"]),
+    ("ledger", &["policy", "clock", "types"]),
+    ("telemetry", &["types"]),
+    ("directory", &["ledger", "policy", "types"]),
+    ("upstream", &["snapshot", "clock", "types"]),
+    ("gateway", &["snapshot", "directory", "ledger", "upstream", "policy", "clock", "types", "telemetry"]),
+    ("control", &["snapshot", "directory", "ledger", "config", "policy", "clock", "types", "telemetry"]),
+    ("cli", &["app", "config", "control", "policy", "clock", "types", "telemetry"]),
+];
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every Rust file under a folder of the project, with its text.
+fn sources(folder: &str) -> Vec<(String, String)> {
+    fn walk(path: &Path, found: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(path).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => walk(&path, found),
+                false if path.extension().is_some_and(|extension| extension == "rs") => found.push(path),
+                false => {}
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(&root().join(folder), &mut found);
+    found.sort();
+    let named = |path: PathBuf| {
+        let name = path.strip_prefix(root()).unwrap().display().to_string();
+        (name, std::fs::read_to_string(path).unwrap())
+    };
+    found.into_iter().map(named).collect()
+}
+
+/// The top-level module that a file belongs to.
+fn module(file: &str) -> &str {
+    let name = file.strip_prefix("src/").unwrap();
+    name.split(['/', '.']).next().unwrap()
+}
+
+/// The code of a file: without comments, and without the tests at its end.
+fn code(text: &str) -> String {
+    let text = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+    text.lines().map(|line| line.split("//").next().unwrap()).collect::<Vec<_>>().join("\n")
+}
+
+/// Modules that a piece of code names by `crate::…`, also in a list of braces.
+fn named(code: &str) -> BTreeSet<String> {
+    let word =
+        |text: &str| -> String { text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect() };
+    let mut names = BTreeSet::new();
+    for rest in code.split("crate::").skip(1) {
+        match rest.strip_prefix('{') {
+            None => drop(names.insert(word(rest))),
+            Some(list) => {
+                names.extend(list.split('}').next().unwrap().split(',').map(|name| word(name.trim())));
+            }
+        }
+    }
+    names
+}
+
+#[test]
+fn each_module_knows_only_whom_it_may() {
+    for (file, text) in sources("src") {
+        let own = module(&file);
+        if matches!(own, "main" | "lib" | "app") {
+            continue; // the program, the map, and the one place that wires all parts
+        }
+        let (_, allowed) =
+            MAY_KNOW.iter().find(|(name, _)| *name == own).unwrap_or_else(|| panic!("{file} has no rule"));
+        for name in named(&code(&text)) {
+            assert!(
+                name == own || allowed.contains(&&*name),
+                "{file} names {name}, which {own} may not know"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_planes_meet_through_types_that_do_only_what_each_may() {
+    for (file, text) in sources("src") {
+        let code = code(&text);
+        let forbidden: &[&str] = match module(&file) {
+            "gateway" => &["Bookkeeper", "Publisher", "dyn Store", "ledger::store"],
+            "control" => &["Spender", "ledger::Hold", "Hold,", "SpenderSeed"],
+            "policy" => &[
+                "async ",
+                "tokio",
+                "std::fs",
+                "tracing",
+                "Mutex",
+                "RwLock",
+                "::now(",
+                "SystemTime",
+                "Atomic",
+            ],
+            "types" => &["async ", "tokio", "std::fs", "tracing", "Mutex", "::now("],
+            _ => &[],
+        };
+        for word in forbidden {
+            assert!(!code.contains(word), "{file} uses {word:?}");
+        }
+    }
+}
+
+#[test]
+fn some_things_stand_in_one_place_only() {
+    let only = |what: &str, marks: &[&str], place: fn(&str) -> bool| {
+        for (file, text) in sources("src") {
+            let code = code(&text);
+            let found = marks.iter().find(|mark| code.contains(**mark));
+            assert!(place(&file) || found.is_none(), "{file}: {what} ({found:?})");
+        }
+    };
+    only("SQL", &["SELECT ", "INSERT INTO", "UPDATE ", "PRAGMA"], |file| {
+        file.starts_with("src/ledger/sqlite")
+    });
+    only("the body of an error", &[".word("], |file| {
+        file == "src/gateway/respond.rs" || file == "src/policy/reject.rs"
+    });
+    only("a mirror of the TOML", &["toml::Spanned;", "JsonSchema"], |file| {
+        file.starts_with("src/config/raw") || file == "src/config/source.rs"
+    });
+    only("a clock", &["Instant::now", "SystemTime::now"], |file| file == "src/clock.rs");
+    only("unsafe code", &["unsafe "], |_| false);
+}
+
+#[test]
+fn files_are_small_enough_to_be_read() {
+    for folder in ["src", "tests", "benches"] {
+        for (file, text) in sources(folder) {
+            let lines = text.lines().count();
+            assert!(lines <= MAX_LINES, "{file} has {lines} lines; at most {MAX_LINES}");
+        }
+    }
+}
+
+#[test]
+fn every_file_says_what_it_is_for() {
+    for folder in ["src", "tests", "benches"] {
+        for (file, text) in sources(folder) {
+            assert!(text.starts_with("//! "), "{file} begins without a word about itself");
+        }
+    }
+}
+
+#[test]
+fn nothing_is_left_unfinished() {
+    let marks = [
+        concat!("TO", "DO"),
+        concat!("FIX", "ME"),
+        concat!("XX", "X"),
+        "unimplemented!",
+        concat!("#[ign", "ore"),
+    ];
+    for folder in ["src", "tests", "benches"] {
+        for (file, text) in sources(folder) {
+            for mark in marks.iter().filter(|_| file != "tests/architecture.rs") {
+                assert!(!text.contains(mark), "{file} has a {mark}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_configuration_at_the_root_runs_as_it_stands() {
+    let loaded =
+        tollgate::config::load(&root().join("config.toml")).unwrap_or_else(|report| panic!("{report}"));
+    assert_eq!(loaded.report.problems().count(), 0, "{}", loaded.report);
+}
+
+#[test]
+fn the_configuration_at_the_root_shows_every_setting() {
+    let text = std::fs::read_to_string(root().join("config.toml")).unwrap();
+    let schema = tollgate::config::raw::schema();
+    let mut missing = Vec::new();
+    let definitions = schema["$defs"].as_object().unwrap().values();
+    for definition in definitions.chain([&schema]) {
+        for (name, setting) in definition["properties"].as_object().into_iter().flatten() {
+            let later = setting.to_string().contains("NotSupportedYet");
+            if !later && !text.contains(name.as_str()) {
+                missing.push(name.clone());
+            }
+        }
+    }
+    assert_eq!(missing, Vec::<String>::new(), "settings that config.toml does not show");
+}
