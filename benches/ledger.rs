@@ -26,8 +26,10 @@ const ACCOUNTS: u32 = 100;
 const STORES: [&str; 2] = ["sqlite", "memory"];
 /// A price of one credit.
 const ONE: Credits = Credits::from_millionths(1_000_000);
-/// Pairs between two waits for the disk: some ms of a busy worker.
+/// Pairs between two waits for the disk where only the worker's time counts.
 const BURST: u64 = 1_000;
+/// And where the ledger's thread is to be the limit, with the outbox never full.
+const LONG_BURST: u64 = 20_000;
 /// Commits between two folds where only commits are measured.
 const COMMITS_PER_FOLD: u64 = 1_000;
 
@@ -93,7 +95,7 @@ impl Running {
         let begun = Instant::now();
         let (mut busy, mut left) = (Duration::ZERO, pairs);
         while left > 0 {
-            let burst = left.min(BURST);
+            let burst = left.min(if with_waits { LONG_BURST } else { BURST });
             let start = Instant::now();
             for _ in 0..burst {
                 black_box(self.hold().settle(ONE));
