@@ -1,0 +1,253 @@
+//! What money costs: a hold and its settlement in memory, a commit, a fold.
+//!
+//! Against SQLite in a temporary folder, as it runs, and against the model in memory.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use tempfile::TempDir;
+use tokio::task::LocalSet;
+use tollgate::clock::Clock;
+use tollgate::ledger::fold::Tally;
+use tollgate::ledger::journal::Record;
+use tollgate::ledger::memory::MemoryStore;
+use tollgate::ledger::sqlite::SqliteStore;
+use tollgate::ledger::store::{Registration, Store};
+use tollgate::ledger::{Ledger, Purse, Spender};
+use tollgate::types::{AccountId, AccountNum, Credits, KeyId, KeyNum, RequestId, RouteNum, WallTime};
+
+/// The allocator that the gateway runs with.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const ACCOUNTS: u32 = 100;
+const STORES: [&str; 2] = ["sqlite", "memory"];
+/// A price of one credit.
+const ONE: Credits = Credits::from_millionths(1_000_000);
+/// Pairs between two waits for the disk where only the worker's time counts.
+const BURST: u64 = 1_000;
+/// And where the ledger's thread is to be the limit, with the outbox never full.
+const LONG_BURST: u64 = 20_000;
+/// Commits between two folds where only commits are measured.
+const COMMITS_PER_FOLD: u64 = 1_000;
+
+fn store(kind: &str, folder: &TempDir) -> Box<dyn Store> {
+    match kind {
+        "sqlite" => Box::new(SqliteStore::open(&folder.path().join("bench.db")).expect("a ledger file")),
+        _ => Box::new(MemoryStore::default()),
+    }
+}
+
+fn registration() -> Registration {
+    let account = |number: u32| format!("a{number}").parse::<AccountId>().expect("an id");
+    let credits = Some(Credits::from_millionths(i64::MAX / 4));
+    Registration {
+        accounts: (0..ACCOUNTS).map(|number| (account(number), credits)).collect(),
+        keys: (0..ACCOUNTS).map(|number| (KeyId(u64::from(number)), account(number), "bench".to_owned())).collect(),
+        routes: vec!["people.enrich".parse().expect("a name")],
+    }
+}
+
+/// A ledger with its thread, and one worker's handle.
+struct Running {
+    ledger: Ledger,
+    spender: Spender,
+    purses: Vec<Arc<Purse>>,
+    runtime: tokio::runtime::Runtime,
+    local: LocalSet,
+    count: u64,
+    _folder: TempDir,
+}
+
+impl Running {
+    fn new(kind: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (ledger, _) = Ledger::open(store(kind, &folder), 1, Clock::system()).expect("a ledger");
+        let (spender, books) = (ledger.spender(0).expect("a place").plant(), ledger.bookkeeper());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let local = LocalSet::new();
+        let pump = spender.clone();
+        local.spawn_local(async move { pump.pump().await });
+        let registered = runtime.block_on(books.register(registration())).expect("registered accounts");
+        let purses = registered.accounts.iter().map(|row| books.purse(row.num).expect("a purse")).collect();
+        Self { ledger, spender, purses, runtime, local, count: 0, _folder: folder }
+    }
+
+    fn hold(&mut self) -> tollgate::ledger::Hold {
+        self.count += 1;
+        let number = u32::try_from(self.count % u64::from(ACCOUNTS)).expect("few accounts");
+        let id = RequestId::new(7, self.count);
+        self.spender.hold(&self.purses[number as usize], KeyNum(number + 1), RouteNum(1), ONE, id).expect("a hold")
+    }
+
+    /// Waits until everything so far is on disk.
+    fn wait(&mut self) {
+        let hold = self.hold();
+        self.local.block_on(&self.runtime, hold.committed()).expect("a commit");
+        hold.settle(ONE);
+    }
+
+    /// Time of `pairs` holds and settlements; the waits between bursts keep the outbox from
+    /// filling and count only where `with_waits` says so.
+    fn spend(&mut self, pairs: u64, with_waits: bool) -> Duration {
+        let begun = Instant::now();
+        let (mut busy, mut left) = (Duration::ZERO, pairs);
+        while left > 0 {
+            let burst = left.min(if with_waits { LONG_BURST } else { BURST });
+            let start = Instant::now();
+            for _ in 0..burst {
+                black_box(self.hold().settle(ONE));
+            }
+            busy += start.elapsed();
+            self.wait();
+            left -= burst;
+        }
+        if with_waits { begun.elapsed() } else { busy }
+    }
+
+    fn close(self) {
+        drop((self.local, self.spender));
+        self.ledger.close().expect("a closed ledger");
+    }
+}
+
+fn spending(criterion: &mut Criterion) {
+    for kind in STORES {
+        let mut running = Running::new(kind);
+        let mut group = criterion.benchmark_group("ledger");
+        group.bench_function(BenchmarkId::new("hold_settle", kind), |bencher| {
+            bencher.iter_custom(|pairs| running.spend(pairs, false));
+        });
+        group.bench_function(BenchmarkId::new("hold_settle_sustained", kind), |bencher| {
+            bencher.iter_custom(|pairs| running.spend(pairs, true));
+        });
+        group.bench_function(BenchmarkId::new("hold_until_durable", kind), |bencher| bencher.iter(|| running.wait()));
+        group.finish();
+        running.close();
+    }
+}
+
+/// Records of `pairs` requests, all settled.
+fn records(first: u64, pairs: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for number in first..first + pairs {
+        let id = RequestId::new(9, number);
+        let account = u32::try_from(number % u64::from(ACCOUNTS)).expect("few accounts") + 1;
+        let (account, key) = (AccountNum(account), KeyNum(account));
+        Record::Hold { id, account, key, route: RouteNum(1), amount: ONE }.write(&mut bytes);
+        Record::Settle { id, charge: ONE }.write(&mut bytes);
+    }
+    bytes
+}
+
+/// A store without its thread, and where its journal stands.
+struct Bare {
+    store: Box<dyn Store>,
+    tally: Tally,
+    seq: u64,
+    requests: u64,
+    _folder: TempDir,
+}
+
+const NOW: WallTime = WallTime(1_800_000_000_000);
+
+impl Bare {
+    fn new(kind: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut store = store(kind, &folder);
+        store.load().expect("books");
+        store.register(&registration(), NOW).expect("registered accounts");
+        Self { store, tally: Tally::new(Vec::new()), seq: 0, requests: 0, _folder: folder }
+    }
+
+    /// One commit, timed.
+    fn append(&mut self, pairs: u64) -> Duration {
+        let bytes = records(self.requests, pairs);
+        self.requests += pairs;
+        self.seq += 1;
+        let start = Instant::now();
+        self.store.append(self.seq, NOW, &bytes).expect("a commit");
+        let took = start.elapsed();
+        self.tally.apply(self.seq, NOW, &bytes).expect("sound records");
+        took
+    }
+
+    /// One fold, timed.
+    fn fold(&mut self) -> Duration {
+        let start = Instant::now();
+        let fold = self.tally.fold();
+        self.store.fold(&fold, NOW).expect("a fold");
+        self.tally.folded(&fold);
+        let took = start.elapsed();
+        self.store.tidy();
+        took
+    }
+}
+
+fn commits(criterion: &mut Criterion) {
+    for kind in STORES {
+        let mut bare = Bare::new(kind);
+        let mut group = criterion.benchmark_group("ledger");
+        for pairs in [1, 16, 100, 1_000] {
+            group.bench_function(BenchmarkId::new(format!("commit_{kind}"), pairs), |bencher| {
+                bencher.iter_custom(|commits| {
+                    let mut took = Duration::ZERO;
+                    for number in 0..commits {
+                        took += bare.append(pairs);
+                        if number % COMMITS_PER_FOLD == COMMITS_PER_FOLD - 1 {
+                            bare.fold();
+                        }
+                    }
+                    took
+                });
+            });
+            bare.fold();
+        }
+        group.finish();
+    }
+}
+
+/// What the ledger's thread does besides commits: a second at 20,000 requests in 250 commits.
+fn folds(criterion: &mut Criterion) {
+    const COMMITS: u64 = 250;
+    const PAIRS: u64 = 80;
+    let mut group = criterion.benchmark_group("ledger");
+    group.sample_size(10);
+    for kind in STORES {
+        let mut bare = Bare::new(kind);
+        group.bench_function(BenchmarkId::new("fold_20000_requests", kind), |bencher| {
+            bencher.iter_custom(|folds| {
+                let mut took = Duration::ZERO;
+                for _ in 0..folds {
+                    for _ in 0..COMMITS {
+                        bare.append(PAIRS);
+                    }
+                    took += bare.fold();
+                }
+                took
+            });
+        });
+    }
+    let bytes = records(0, PAIRS);
+    group.throughput(Throughput::Elements(PAIRS));
+    group.bench_function("tally_80_requests", |bencher| {
+        let (mut tally, mut seq) = (Tally::new(Vec::new()), 0);
+        bencher.iter(|| {
+            seq += 1;
+            tally.apply(seq, NOW, black_box(&bytes)).expect("sound records");
+        });
+    });
+    group.finish();
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default()
+        .sample_size(20)
+        .warm_up_time(Duration::from_secs(1))
+        .measurement_time(Duration::from_secs(3));
+    targets = spending, commits, folds
+}
+criterion_main!(benches);

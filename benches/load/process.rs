@@ -1,0 +1,73 @@
+//! Processes of the bench: pinned to a core, and gone when it is.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+
+use crate::Result;
+
+/// Where servers live that a user's PATH may lack.
+const MORE_FOLDERS: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
+
+/// Finds an installed program.
+pub fn find(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain(MORE_FOLDERS.iter().map(PathBuf::from));
+    folders.map(|folder| folder.join(name)).find(|file| file.is_file())
+}
+
+/// The cores of the gateway and of the load, where there are two and a way to pin.
+pub fn cores() -> Option<(usize, usize)> {
+    let count = std::thread::available_parallelism().map_or(1, usize::from);
+    find("taskset").filter(|_| count >= 2).map(|_| (0, 1))
+}
+
+/// A program to be run on a core. Killed by the kernel if the bench is killed itself, where
+/// setpriv is installed; the guard [`Running`] does it otherwise.
+pub fn command(program: &Path, core: Option<usize>) -> Command {
+    let mut words: Vec<std::ffi::OsString> = Vec::new();
+    if let Some(setpriv) = find("setpriv") {
+        words.extend([setpriv.into(), "--pdeathsig".into(), "KILL".into(), "--".into()]);
+    }
+    if let Some((core, taskset)) = core.zip(find("taskset")) {
+        words.extend([taskset.into(), "-c".into(), core.to_string().into()]);
+    }
+    words.push(program.into());
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]);
+    command
+}
+
+/// A process that ends with this value.
+pub struct Running(Child);
+
+impl Running {
+    pub fn start(command: &mut Command) -> Result<Self> {
+        let child = command.spawn().map_err(|error| format!("{}: {error}", command.get_program().display()))?;
+        Ok(Self(child))
+    }
+
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    pub fn child(&mut self) -> &mut Child {
+        &mut self.0
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        !matches!(self.0.try_wait(), Ok(None))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill(); // gone already is fine
+        let _ = self.0.wait();
+    }
+}
+
+/// A port that was free just now.
+pub fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
