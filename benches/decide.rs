@@ -2,6 +2,18 @@
 //!
 //! Keys are taken in a shuffled order, so that 100,000 of them meet the caches as clients would.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    unreachable_pub,
+    missing_docs,
+    reason = "a bench that meets the unexpected ends, and reads the real clock"
+)]
+
 use std::hint::black_box;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -69,7 +81,9 @@ fn snapshot() -> Snapshot {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let mut text = CONFIG.to_owned();
     for number in 0..11 {
-        text += &format!("[[routes]]\nname = \"r{number}\"\npath = \"/api/v1/r{number}/{{id}}\"\nupstream = \"people\"\n");
+        text += &format!(
+            "[[routes]]\nname = \"r{number}\"\npath = \"/api/v1/r{number}/{{id}}\"\nupstream = \"people\"\n"
+        );
     }
     let file = folder.path().join("config.toml");
     std::fs::write(&file, text).expect("a configuration");
@@ -125,13 +139,22 @@ impl World {
     }
 
     fn permit(&self, key: &Key, route: &Route) {
-        assert!(key.rules.is_usable(self.clock.wall()) && key.account.is_present() && !key.account.is_suspended());
+        assert!(
+            key.rules.is_usable(self.clock.wall()) && key.account.is_present() && !key.account.is_suspended()
+        );
         key.rules.permit(route.name.as_str(), CLIENT).expect("a permitted key");
     }
 
     fn admit(&self, key: &Key, route: &Route) {
         let plan = self.view.plans.get(&key.account.plan().expect("a plan"));
-        let ask = Ask { key: Some(key), plan, route, method: &Method::POST, address: CLIENT, now: self.clock.now() };
+        let ask = Ask {
+            key: Some(key),
+            plan,
+            route,
+            method: &Method::POST,
+            address: CLIENT,
+            now: self.clock.now(),
+        };
         let mut headers = Vec::new();
         let pass = self.limits.admit(&ask, &self.view.settings, self.clock.wall(), &mut headers);
         pass.expect("below the limit");
@@ -167,14 +190,25 @@ fn fill(directory: &Directory, keys: usize, plan: &str, clock: &Clock) {
     let (ledger, _) = Ledger::open(Box::new(MemoryStore::default()), 0, clock.clone()).expect("a ledger");
     let books = ledger.bookkeeper();
     let credits = Some(Credits::from_millionths(1 << 50));
-    let wanted = Registration { accounts: (0..ACCOUNTS).map(|n| (account(n), credits)).collect(), ..Registration::default() };
+    let wanted = Registration {
+        accounts: (0..ACCOUNTS).map(|n| (account(n), credits)).collect(),
+        ..Registration::default()
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let registered = runtime.block_on(books.register(wanted)).expect("registered accounts");
     for row in registered.accounts {
         let purse = books.purse(row.num).expect("a purse");
         let plan = Some(NameId::of(plan));
         let (id, num, source) = (row.id, row.num, Source::File);
-        directory.put_account(AccountSpec { id, num, purse, plan, suspended: false, webhooks: Vec::new(), source });
+        directory.put_account(AccountSpec {
+            id,
+            num,
+            purse,
+            plan,
+            suspended: false,
+            webhooks: Vec::new(),
+            source,
+        });
     }
     for number in 0..keys {
         let hash = KeyHash::of(key_text(number).as_bytes());
@@ -196,17 +230,24 @@ fn fill(directory: &Directory, keys: usize, plan: &str, clock: &Clock) {
 fn steps(criterion: &mut Criterion) {
     let world = World::new(1_000, "gcra");
     let mut group = criterion.benchmark_group("decide");
-    group.bench_function("path_normalise", |bencher| bencher.iter(|| black_box(normalise(black_box(PATH), false))));
+    group.bench_function("path_normalise", |bencher| {
+        bencher.iter(|| black_box(normalise(black_box(PATH), false)));
+    });
     group.bench_function("route_find", |bencher| {
-        bencher.iter(|| black_box(world.view.table.find(Some(black_box(HOST)), black_box(PATH), &Method::POST)));
+        bencher
+            .iter(|| black_box(world.view.table.find(Some(black_box(HOST)), black_box(PATH), &Method::POST)));
     });
     group.bench_function("key_read", |bencher| bencher.iter(|| black_box(world.read_key())));
     let text = key_text(7);
-    group.bench_function("key_sha256", |bencher| bencher.iter(|| black_box(KeyHash::of(black_box(text.as_bytes())))));
+    group.bench_function("key_sha256", |bencher| {
+        bencher.iter(|| black_box(KeyHash::of(black_box(text.as_bytes()))));
+    });
     let (key, route) = (world.key(&KeyHash::of(text.as_bytes())), world.priced_route());
     group.bench_function("key_rules", |bencher| bencher.iter(|| world.permit(black_box(&key), route)));
     let answer = HeaderMap::new();
-    group.bench_function("price_at_head", |bencher| bencher.iter(|| black_box(world.price(black_box(route), &answer))));
+    group.bench_function("price_at_head", |bencher| {
+        bencher.iter(|| black_box(world.price(black_box(route), &answer)));
+    });
     group.bench_function("clock_now", |bencher| bencher.iter(|| black_box(world.clock.now())));
     group.bench_function("clock_wall", |bencher| bencher.iter(|| black_box(world.clock.wall())));
     group.finish();
@@ -236,12 +277,15 @@ fn by_keys(criterion: &mut Criterion) {
                 });
             });
             world.view.settings.ietf_headers = false;
-            group.bench_function(BenchmarkId::new(format!("admit_{plan}_without_headers"), keys), |bencher| {
-                bencher.iter(|| {
-                    let at = world.turn();
-                    world.admit(&found[at], world.priced_route());
-                });
-            });
+            group.bench_function(
+                BenchmarkId::new(format!("admit_{plan}_without_headers"), keys),
+                |bencher| {
+                    bencher.iter(|| {
+                        let at = world.turn();
+                        world.admit(&found[at], world.priced_route());
+                    });
+                },
+            );
             world.view.settings.ietf_headers = true;
             group.bench_function(BenchmarkId::new(format!("together_{plan}"), keys), |bencher| {
                 bencher.iter(|| {

@@ -2,6 +2,18 @@
 //!
 //! Against SQLite in a temporary folder, as it runs, and against the model in memory.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    unreachable_pub,
+    missing_docs,
+    reason = "a bench that meets the unexpected ends, and reads the real clock"
+)]
+
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -45,7 +57,9 @@ fn registration() -> Registration {
     let credits = Some(Credits::from_millionths(i64::MAX / 4));
     Registration {
         accounts: (0..ACCOUNTS).map(|number| (account(number), credits)).collect(),
-        keys: (0..ACCOUNTS).map(|number| (KeyId(u64::from(number)), account(number), "bench".to_owned())).collect(),
+        keys: (0..ACCOUNTS)
+            .map(|number| (KeyId(u64::from(number)), account(number), "bench".to_owned()))
+            .collect(),
         routes: vec!["people.enrich".parse().expect("a name")],
     }
 }
@@ -79,7 +93,9 @@ impl Running {
         self.count += 1;
         let number = u32::try_from(self.count % u64::from(ACCOUNTS)).expect("few accounts");
         let id = RequestId::new(7, self.count);
-        self.spender.hold(&self.purses[number as usize], KeyNum(number + 1), RouteNum(1), ONE, id).expect("a hold")
+        self.spender
+            .hold(&self.purses[number as usize], KeyNum(number + 1), RouteNum(1), ONE, id)
+            .expect("a hold")
     }
 
     /// Waits until everything so far is on disk.
@@ -123,7 +139,9 @@ fn spending(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::new("hold_settle_sustained", kind), |bencher| {
             bencher.iter_custom(|pairs| running.spend(pairs, true));
         });
-        group.bench_function(BenchmarkId::new("hold_until_durable", kind), |bencher| bencher.iter(|| running.wait()));
+        group.bench_function(BenchmarkId::new("hold_until_durable", kind), |bencher| {
+            bencher.iter(|| running.wait());
+        });
         group.finish();
         running.close();
     }

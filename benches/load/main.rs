@@ -7,6 +7,18 @@
 //!
 //! `cargo bench --bench load -- [--short] [--rounds N] [--seconds S] [--connections C]`
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    unreachable_pub,
+    missing_docs,
+    reason = "a bench that meets the unexpected ends, and reads the real clock"
+)]
+
 mod client;
 mod measure;
 mod peers;
@@ -86,7 +98,11 @@ fn run(options: &Options) -> Result<()> {
     }
     let keys = Keys::make();
     let folder = tempfile::tempdir()?;
-    println!("ledger's folder: {}, fdatasync {:.0} µs (median of 50)", folder.path().display(), measure::fdatasync(folder.path())?);
+    println!(
+        "ledger's folder: {}, fdatasync {:.0} µs (median of 50)",
+        folder.path().display(),
+        measure::fdatasync(folder.path())?
+    );
     let wrk = Wrk::new(folder.path(), &keys, options.connections, cores.map(|(_, load)| load))?;
     let upstream = upstream::Upstream::start(cores.map(|(_, load)| load))?;
     let peers = Peer::start_all(folder.path(), &keys, upstream.port, cores.map(|(gateway, _)| gateway))?;
@@ -94,7 +110,12 @@ fn run(options: &Options) -> Result<()> {
         peer.check(&keys)?;
     }
     let ceiling = wrk.run(upstream.port, 1)?;
-    println!("without a gateway: {:.1}k req/s, p50 {} µs, p99 {} µs\n", ceiling.rate() / 1e3, ceiling.p50, ceiling.p99);
+    println!(
+        "without a gateway: {:.1}k req/s, p50 {} µs, p99 {} µs\n",
+        ceiling.rate() / 1e3,
+        ceiling.p50,
+        ceiling.p99
+    );
     let samples = rounds(options, &peers, &wrk)?;
     report::table(&peers, &samples);
     report::threads(&peers, &samples);

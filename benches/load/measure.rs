@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use crate::Result;
 use crate::peers::{Keys, PATH, Peer};
 use crate::process::{self, Running};
-use crate::Result;
 
 /// A gateway may finish its work (Tollgate folds its journal each second) before CPU is read.
 const AFTERMATH: Duration = Duration::from_millis(1_200);
@@ -85,7 +85,8 @@ end
         let output = process.child().stdout.take().ok_or("wrk has no output")?;
         let output = std::io::read_to_string(output)?;
         let numbers = output.lines().find_map(|line| line.strip_prefix(MARK));
-        let numbers: Vec<u64> = numbers.unwrap_or_default().split_whitespace().filter_map(|n| n.parse().ok()).collect();
+        let numbers: Vec<u64> =
+            numbers.unwrap_or_default().split_whitespace().filter_map(|n| n.parse().ok()).collect();
         let [requests, micros, bad_status, broken, p50, p99] = numbers[..] else {
             return Err(format!("wrk does not say what it counted:\n{output}").into());
         };

@@ -45,7 +45,8 @@ impl Keys {
 
     /// Each key's SHA-256 in hex, with the number of its account.
     fn hashes(&self) -> impl Iterator<Item = (String, usize)> {
-        let hash = |(number, key): (usize, &String)| (KeyHash::of(key.as_bytes()).to_hex(), number % ACCOUNTS);
+        let hash =
+            |(number, key): (usize, &String)| (KeyHash::of(key.as_bytes()).to_hex(), number % ACCOUNTS);
         self.0.iter().enumerate().map(hash)
     }
 }
@@ -87,7 +88,14 @@ impl Peer {
         Ok(peers)
     }
 
-    fn start(kind: Kind, program: &Path, folder: &Path, keys: &Keys, upstream: u16, core: Option<usize>) -> Result<Self> {
+    fn start(
+        kind: Kind,
+        program: &Path,
+        folder: &Path,
+        keys: &Keys,
+        upstream: u16,
+        core: Option<usize>,
+    ) -> Result<Self> {
         let mut told = String::new();
         for start in 0..STARTS {
             let folder = folder.join(format!("{}-{start}", kind.name()));
@@ -212,7 +220,10 @@ limits = [{{ name = "rate", requests = 4000000000, window = "1s" }}]
             write!(text, "[accounts.a{account}]\nplan = \"load\"\ncredits = {GRANT}\n")?;
         }
         for (number, (hash, account)) in self.keys.hashes().enumerate() {
-            write!(text, "[[accounts.a{account}.keys]]\nlabel = \"k{number}\"\nsha256 = \"{hash}\"\nscopes = [\"people.*\"]\n")?;
+            write!(
+                text,
+                "[[accounts.a{account}.keys]]\nlabel = \"k{number}\"\nsha256 = \"{hash}\"\nscopes = [\"people.*\"]\n"
+            )?;
         }
         Ok(["serve".into(), "-c".into(), self.write("config.toml", &text)?])
     }

@@ -43,7 +43,8 @@ pub struct Running(Child);
 
 impl Running {
     pub fn start(command: &mut Command) -> Result<Self> {
-        let child = command.spawn().map_err(|error| format!("{}: {error}", command.get_program().display()))?;
+        let child =
+            command.spawn().map_err(|error| format!("{}: {error}", command.get_program().display()))?;
         Ok(Self(child))
     }
 

@@ -13,7 +13,11 @@ pub fn spread(mut values: Vec<f64>) -> (f64, f64, f64) {
     values.sort_by(f64::total_cmp);
     let at = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
     let middle = values.len() / 2;
-    let median = if values.len().is_multiple_of(2) { f64::midpoint(at(middle.saturating_sub(1)), at(middle)) } else { at(middle) };
+    let median = if values.len().is_multiple_of(2) {
+        f64::midpoint(at(middle.saturating_sub(1)), at(middle))
+    } else {
+        at(middle)
+    };
     (at(0), median, at(values.len().saturating_sub(1)))
 }
 
@@ -22,9 +26,14 @@ pub fn line(round: usize, peer: &Peer, sample: &Sample) {
     let (hits, cpu, busy) = (&sample.hits, sample.cpu(), sample.busy() * 100.0);
     let (name, rate) = (peer.name(), hits.rate() / 1e3);
     let (p50, p99) = (hits.p50, hits.p99);
-    println!("round {round}  {name:<9} {rate:6.1}k req/s  p50 {p50:>6} µs  p99 {p99:>6} µs  CPU {cpu:6.2} µs  busy {busy:3.0} %");
+    println!(
+        "round {round}  {name:<9} {rate:6.1}k req/s  p50 {p50:>6} µs  p99 {p99:>6} µs  CPU {cpu:6.2} µs  busy {busy:3.0} %"
+    );
     if hits.failed() > 0 {
-        println!("  !!! {name}: {} answers were not 2xx, {} requests broke !!!", hits.bad_status, hits.broken);
+        println!(
+            "  !!! {name}: {} answers were not 2xx, {} requests broke !!!",
+            hits.bad_status, hits.broken
+        );
     }
 }
 
@@ -62,9 +71,16 @@ pub fn table(peers: &[Peer], samples: &[Vec<Sample>]) {
             busy * 100.0
         );
     }
-    let idle = samples.iter().flat_map(|samples| counted(samples)).filter(|sample| sample.busy() < SATURATED).count();
+    let idle = samples
+        .iter()
+        .flat_map(|samples| counted(samples))
+        .filter(|sample| sample.busy() < SATURATED)
+        .count();
     if idle > 0 {
-        println!("in {idle} runs the gateway had less than {:.0} % of its core: req/s and latencies are", SATURATED * 100.0);
+        println!(
+            "in {idle} runs the gateway had less than {:.0} % of its core: req/s and latencies are",
+            SATURATED * 100.0
+        );
         println!("then the machine's, not its; CPU per request still tells something");
     }
 }
@@ -72,10 +88,14 @@ pub fn table(peers: &[Peer], samples: &[Vec<Sample>]) {
 /// Where Tollgate's CPU goes, by thread.
 pub fn threads(peers: &[Peer], samples: &[Vec<Sample>]) {
     let Some(at) = peers.iter().position(Peer::is_tollgate) else { return };
-    let names: BTreeSet<&str> = samples[at].iter().flat_map(|sample| sample.threads.keys().map(String::as_str)).collect();
+    let names: BTreeSet<&str> =
+        samples[at].iter().flat_map(|sample| sample.threads.keys().map(String::as_str)).collect();
     println!("\ntollgate's CPU µs per request by thread, medians");
     for name in names {
         let ns = |sample: &Sample| sample.threads.get(name).copied().unwrap_or(0) as f64;
-        println!("  {name:<16} {:6.2}", median(&samples[at], |sample| ns(sample) / 1e3 / sample.hits.requests as f64));
+        println!(
+            "  {name:<16} {:6.2}",
+            median(&samples[at], |sample| ns(sample) / 1e3 / sample.hits.requests as f64)
+        );
     }
 }

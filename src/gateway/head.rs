@@ -17,6 +17,8 @@ const MAX_AHEAD: usize = 1024;
 pub(super) enum HeadFault {
     /// `#` in the request target.
     Fragment,
+    /// Bytes in the request target that are not ASCII: what they mean is anybody's guess.
+    NotAscii,
     /// `Content-Length` and `Transfer-Encoding` together, or one of them twice.
     Lengths,
     /// A length or an encoding that is not exactly what RFC 9112 allows.
@@ -31,6 +33,7 @@ impl HeadFault {
     pub(super) const fn message(self) -> &'static str {
         match self {
             Self::Fragment => "The request target has a fragment.",
+            Self::NotAscii => "The request target has characters that must be percent-encoded.",
             Self::Lengths => "The request says its length more than once.",
             Self::Framing => "The request's length or transfer encoding is malformed.",
             Self::Line => "The request has a malformed header line.",
@@ -183,6 +186,9 @@ impl HeadScanner {
         if target.contains(&b'#') {
             self.head.object(HeadFault::Fragment);
         }
+        if !target.is_ascii() {
+            self.head.object(HeadFault::NotAscii);
+        }
     }
 
     fn field(&mut self, line: &[u8], bare: bool) {
@@ -286,8 +292,9 @@ mod tests {
 
     #[test]
     fn what_hyper_forgives_is_an_objection() {
-        use HeadFault::{Fragment, Framing, Lengths, Line};
-        let table: [(&[u8], HeadFault); 14] = [
+        use HeadFault::{Fragment, Framing, Lengths, Line, NotAscii};
+        let table: [(&[u8], HeadFault); 15] = [
+            ("GET /caf\u{e9} HTTP/1.1\r\n\r\n".as_bytes(), NotAscii),
             (b"GET /a#b HTTP/1.1\r\n\r\n", Fragment),
             (b"POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", Lengths),
             (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\ncontent-length: 1\r\n\r\n", Lengths),

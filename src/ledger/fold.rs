@@ -131,7 +131,7 @@ impl Tally {
         self.records
     }
 
-    /// Credits set aside in open holds.
+    /// Holds that are not settled, as far as the journal says.
     #[must_use]
     pub fn open_holds(&self) -> usize {
         self.open.len()

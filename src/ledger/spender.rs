@@ -129,8 +129,10 @@ impl Open {
         // The record first: who spends what returns must come after it in the journal.
         let ticket = inner.outbox.push(Record::Settle { id: self.id, charge });
         self.purse.give(back);
-        inner.shared.wake();
         let wait = ticket.filter(|_| !back.is_zero());
+        if wait.is_some() {
+            inner.shared.wake(); // one that nobody waits for goes with the next batch
+        }
         Settled(wait.map(|ticket| (self.spender.clone(), ticket)))
     }
 }

@@ -16,6 +16,11 @@ use crate::types::{AccountId, Credits, Moment, RequestId};
 /// Least time from the start of one commit to the next under load: what costs is a commit, not
 /// a record, so a fuller batch is a cheaper one. Nobody waits longer than this and one commit.
 const COMMIT_GAP: Duration = Duration::from_millis(1);
+/// Bytes of records in a batch from which on there is load, some eight requests: below it, waiting
+/// for more would only add to their latency.
+const LOAD: usize = 512;
+/// How long a settlement that nobody waits for may lie in its outbox before it is written.
+const LAG: Duration = Duration::from_millis(10);
 /// How often the journal is folded while there is something in it.
 const FOLD_EVERY: Duration = Duration::from_secs(1);
 /// Records after which it is folded sooner, so that a restart stays quick.
@@ -35,6 +40,8 @@ pub(super) struct Writer {
     /// The last batch taken of each outbox.
     batches: Vec<u64>,
     committed_at: Moment,
+    /// Bytes of the last batch.
+    committed: usize,
     folded_at: Moment,
     limits: Option<LimitSource>,
     /// Limit states that could not be saved yet.
@@ -80,6 +87,7 @@ impl Writer {
             pending: Vec::new(),
             batches,
             committed_at: now,
+            committed: 0,
             folded_at: now,
             limits: None,
             unsaved: Vec::new(),
@@ -115,11 +123,13 @@ impl Writer {
         let empty = || self.shared.outboxes.iter().all(|outbox| outbox.lock().bytes.is_empty());
         self.shared.idle.store(true, Ordering::SeqCst);
         if empty() && self.jobs.is_empty() && !self.shared.stopping.load(Ordering::SeqCst) {
-            std::thread::park_timeout(FOLD_EVERY);
+            // Settlements that nobody waits for wake nobody: while holds are open, look for them.
+            std::thread::park_timeout(if self.tally.open_holds() > 0 { LAG } else { FOLD_EVERY });
         }
         self.shared.idle.store(false, Ordering::SeqCst);
         let since = self.clock.now().since(self.committed_at);
-        if let Some(gap) = COMMIT_GAP.checked_sub(since).filter(|gap| !gap.is_zero()) {
+        let gap = COMMIT_GAP.checked_sub(since).filter(|gap| !gap.is_zero() && self.committed >= LOAD);
+        if let Some(gap) = gap {
             std::thread::sleep(gap);
         }
     }
@@ -131,6 +141,7 @@ impl Writer {
             return;
         }
         self.committed_at = self.clock.now();
+        self.committed = self.pending.len();
         let at = self.clock.wall();
         let result = self.store.append(self.seq + 1, at, &self.pending);
         let committed = result.is_ok();
