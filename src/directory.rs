@@ -40,24 +40,16 @@ pub struct Account {
     suspended: AtomicBool,
     /// Made by command, so that no file drops it.
     of_store: AtomicBool,
-    /// False once the file dropped it: its keys are then as good as unknown.
-    present: AtomicBool,
     webhooks: ArcSwap<Vec<String>>,
 }
 
 impl Account {
-    /// The plan it is on.
+    /// The plan of an account that was made by command; `None` for one of the file, whose plan
+    /// stands in the snapshot.
     #[must_use]
-    pub fn plan(&self) -> Option<NameId> {
-        match self.plan.load(Ordering::Relaxed) {
-            0 => None,
-            plan => Some(NameId(plan)),
-        }
-    }
-
-    /// Puts it on another plan.
-    pub fn set_plan(&self, plan: Option<NameId>) {
-        self.plan.store(plan.map_or(0, |plan| plan.0), Ordering::Relaxed);
+    pub fn stored_plan(&self) -> Option<Option<NameId>> {
+        let plan = self.plan.load(Ordering::Relaxed);
+        self.is_of_store().then(|| Some(NameId(plan)).filter(|plan| plan.0 != 0))
     }
 
     /// Whether the operator suspended it.
@@ -69,12 +61,6 @@ impl Account {
     /// Suspends or resumes it.
     pub fn set_suspended(&self, suspended: bool) {
         self.suspended.store(suspended, Ordering::Relaxed);
-    }
-
-    /// Whether it still stands in the file, or was made by command.
-    #[must_use]
-    pub fn is_present(&self) -> bool {
-        self.present.load(Ordering::Relaxed)
     }
 
     /// Whether it was made by command and no file claims it.
@@ -137,7 +123,7 @@ pub struct AccountSpec {
     pub num: AccountNum,
     /// What it can spend.
     pub purse: Arc<Purse>,
-    /// The plan it is on.
+    /// The plan of an account that was made by command.
     pub plan: Option<NameId>,
     /// Whether the operator suspended it.
     pub suspended: bool,
@@ -232,14 +218,12 @@ impl Directory {
                 plan: AtomicU64::new(0),
                 suspended: AtomicBool::new(false),
                 of_store: AtomicBool::new(false),
-                present: AtomicBool::new(true),
                 webhooks: ArcSwap::default(),
                 id: spec.id,
             })
         });
-        account.set_plan(spec.plan);
+        account.plan.store(spec.plan.map_or(0, |plan| plan.0), Ordering::Relaxed);
         account.set_suspended(spec.suspended);
-        account.present.store(true, Ordering::Relaxed);
         account.of_store.store(spec.source == Source::Store, Ordering::Relaxed);
         account.webhooks.store(Arc::new(spec.webhooks));
         Arc::clone(&account)
@@ -276,8 +260,8 @@ impl Directory {
         }
     }
 
-    /// Drops what the file no longer says: its other keys, and its other accounts.
-    pub fn retain_file(&self, keys: &HashSet<KeyHash>, accounts: &HashSet<AccountId>) {
+    /// Drops the file's other keys. Its other accounts stay, but no snapshot lists them.
+    pub fn retain_file(&self, keys: &HashSet<KeyHash>) {
         let gone: Vec<KeyHash> = self
             .keys
             .iter()
@@ -286,10 +270,6 @@ impl Directory {
             .collect();
         for hash in gone {
             self.remove(&hash);
-        }
-        for account in &self.accounts {
-            let present = account.is_of_store() || accounts.contains(account.key());
-            account.present.store(present, Ordering::Relaxed);
         }
     }
 

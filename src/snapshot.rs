@@ -17,7 +17,7 @@ use crate::policy::limit::Limit;
 use crate::policy::price::Price;
 use crate::policy::reject::Dialect;
 use crate::policy::route::RouteTable;
-use crate::types::{KeyHash, NameId, RouteName, RouteNum};
+use crate::types::{AccountNum, KeyHash, NameId, RouteName, RouteNum};
 
 /// Routes, plans, dialects and settings of one configuration.
 #[derive(Clone, Debug)]
@@ -34,6 +34,25 @@ pub struct Snapshot {
     pub routes: Vec<Arc<Route>>,
     /// All plans.
     pub plans: HashMap<NameId, Plan>,
+    /// Accounts of the file and their plans, by their numbers in the ledger, which are dense. They
+    /// stand here so that plan and prices of one request are of one configuration.
+    pub listed: Vec<Option<Listed>>,
+}
+
+/// An account that stands in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// The plan that it is on.
+    pub plan: Option<NameId>,
+}
+
+/// Whether an account may be served, and on which plan.
+#[derive(Clone, Copy, Debug)]
+pub enum Standing<'a> {
+    /// It is served.
+    Served(Option<&'a Plan>),
+    /// The file dropped it, or its plan is not known: its keys are as good as unknown.
+    Unknown,
 }
 
 /// Settings that are not about one route.
@@ -156,6 +175,33 @@ impl Snapshot {
     #[must_use]
     pub fn price<'a>(&'a self, route: &'a Route, plan: Option<&'a Plan>) -> &'a Arc<Price> {
         plan.and_then(|plan| plan.prices.get(&route.index)).unwrap_or(&route.price)
+    }
+
+    /// Whether an account is served, and on which plan. `stored` is the plan of an account that was
+    /// made by command, `None` for one that only a file can name.
+    #[must_use]
+    pub fn standing(&self, account: AccountNum, stored: Option<Option<NameId>>) -> Standing<'_> {
+        let listed = self.listed.get(account.0 as usize).copied().flatten();
+        match listed.map(|listed| listed.plan).or(stored) {
+            None => Standing::Unknown,
+            Some(None) => Standing::Served(None),
+            Some(Some(plan)) => {
+                self.plans.get(&plan).map_or(Standing::Unknown, |plan| Standing::Served(Some(plan)))
+            }
+        }
+    }
+
+    /// The same snapshot with the accounts of the file.
+    #[must_use]
+    pub fn listing(mut self, accounts: impl Iterator<Item = (AccountNum, Option<NameId>)>) -> Self {
+        for (num, plan) in accounts {
+            let at = num.0 as usize;
+            if self.listed.len() <= at {
+                self.listed.resize(at + 1, None);
+            }
+            self.listed[at] = Some(Listed { plan });
+        }
+        self
     }
 
     /// The same snapshot with the routes' numbers in the ledger, in the order of the routes.

@@ -138,15 +138,17 @@ where
     /// Closes connections that were idle too long.
     pub fn sweep(&self) {
         let now = self.clock.now();
-        for list in self.idle.borrow_mut().values_mut() {
+        self.idle.borrow_mut().retain(|_, list| {
             list.retain(|idle| !idle.sender.is_closed() && now.since(idle.since) < IDLE_TIME);
-        }
+            !list.is_empty()
+        });
     }
 
     async fn connect(&self, upstream: &Upstream) -> Result<SendRequest<B>, SendError> {
         if self.open.get() >= MAX_CONNECTIONS {
             return Err(SendError::Overloaded);
         }
+        let open = Open::count(&self.open);
         let (host, port) = &upstream.server;
         let connecting = TcpStream::connect((host.as_str(), *port));
         let stream = match tokio::time::timeout(upstream.connect_timeout, connecting).await {
@@ -165,13 +167,27 @@ where
         builder.max_buf_size(MAX_ANSWER_HEAD);
         let handshake = builder.handshake(TokioIo::new(stream)).await;
         let (sender, connection) = handshake.map_err(|error| broken(&error, upstream))?;
-        self.open.set(self.open.get() + 1);
-        let open = Rc::clone(&self.open);
         tokio::task::spawn_local(async move {
             let _ = connection.with_upgrades().await; // whoever waits for the answer is told
-            open.set(open.get() - 1);
+            drop(open);
         });
         Ok(sender)
+    }
+}
+
+/// Counts a connection from its first attempt to its end.
+struct Open(Rc<Cell<usize>>);
+
+impl Open {
+    fn count(open: &Rc<Cell<usize>>) -> Self {
+        open.set(open.get() + 1);
+        Self(Rc::clone(open))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
     }
 }
 

@@ -232,8 +232,7 @@ impl Driver<'_> {
             .iter_mut()
             .for_each(|row| row.secrets.sort_by_key(|secret| (secret.until.is_some(), secret.hash)));
         let mut reader = self.store.reader().unwrap();
-        let mut entries = Vec::new();
-        reader.entries(None, &mut |entry| entries.push(entry)).unwrap();
+        let entries = reader.entries(None, 0, usize::MAX >> 1).unwrap();
         let mut doubts = reader.in_doubt().unwrap();
         doubts.sort_by_key(|doubt| doubt.id);
         (format!("{books:?}"), entries, format!("{doubts:?}"))

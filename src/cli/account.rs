@@ -30,6 +30,7 @@ pub(super) enum Arguments {
         /// Its id.
         id: AccountId,
         /// How many.
+        #[arg(allow_negative_numbers = true)]
         credits: Credits,
         /// What makes repeating this harmless: an invoice's number, say.
         #[arg(long)]
@@ -40,7 +41,7 @@ pub(super) enum Arguments {
         /// Its id.
         id: AccountId,
         /// By how many.
-        #[arg(allow_hyphen_values = true)]
+        #[arg(allow_negative_numbers = true)]
         credits: Credits,
         /// What makes repeating this harmless.
         #[arg(long)]

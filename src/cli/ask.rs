@@ -94,6 +94,9 @@ pub(super) fn reload(asker: &Asker) -> Result {
             )?;
             Err(Failed(String::new()))
         }
-        Err((message, _)) => Err(Failed(message)),
+        Err((message, problems)) => {
+            let of_file = problems.as_array().is_some_and(|list| !list.is_empty());
+            Err(Failed(if of_file { message } else { format!("error: {message}") }))
+        }
     }
 }

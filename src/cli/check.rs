@@ -1,10 +1,10 @@
 //! `check`: everything that is wrong with a configuration.
 
-use std::path::Path;
-
 use clap::ValueEnum;
 
-use super::{Failed, Result, output};
+use super::ask::Asker;
+use super::output::{self, Output};
+use super::{Failed, Result};
 use crate::config;
 
 #[derive(Debug, clap::Args)]
@@ -22,13 +22,15 @@ enum Format {
     Json,
 }
 
-pub(super) fn run(path: &Path, arguments: &Arguments) -> Result {
+pub(super) fn run(asker: &Asker, arguments: &Arguments) -> Result {
+    let path = &asker.config;
     let result = config::load(path);
-    if arguments.format == Format::Json {
+    let format = if asker.output == Output::Json { Format::Json } else { arguments.format };
+    if format == Format::Json {
         let report = result.as_ref().map_or_else(|report| report, |loaded| &loaded.report);
         output::json(&serde_json::to_value(report.to_json())?)?;
     }
-    match (result, arguments.format) {
+    match (result, format) {
         (Ok(_), Format::Json) => Ok(()),
         (Err(_), Format::Json) => Err(Failed(String::new())),
         (Err(report), Format::Text) => Err(Failed(report.to_string())),

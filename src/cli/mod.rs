@@ -74,7 +74,7 @@ pub fn main() -> ExitCode {
     let result = match arguments.command {
         Commands::Demo(arguments) => demo::run(&arguments),
         Commands::Serve => serve::run(&asker.config),
-        Commands::Check(arguments) => check::run(&asker.config, &arguments),
+        Commands::Check(arguments) => check::run(&asker, &arguments),
         Commands::Schema => output::json(&raw::schema()),
         Commands::Key(arguments) => key::run(&asker, arguments),
         Commands::Account(arguments) => account::run(&asker, arguments),

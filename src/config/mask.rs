@@ -42,13 +42,13 @@ pub(super) fn mask_line(line: &str, span: Range<usize>) -> (String, Range<usize>
     (text, start..end.max(start))
 }
 
-/// Values of `sha256` settings and runs shaped like a key, in order, without overlap.
+/// Values that are secret and runs shaped like a key, in order, without overlap.
 fn hidden_ranges(line: &str) -> Vec<Range<usize>> {
     let mut ranges = Vec::new();
     let mut at = 0;
     loop {
         let rest = &line[at..];
-        let first = match (hash_value(rest), key_run(rest)) {
+        let first = match (secret_value(rest), key_run(rest)) {
             (Some(hash), Some(run)) if run.start < hash.start => run,
             (Some(range), _) | (None, Some(range)) => range,
             (None, None) => return ranges,
@@ -58,17 +58,41 @@ fn hidden_ranges(line: &str) -> Vec<Range<usize>> {
     }
 }
 
-/// What stands in quotes after `sha256 =`.
-fn hash_value(line: &str) -> Option<Range<usize>> {
-    let name = line.find("sha256")?;
-    let after = &line[name..];
-    let equals = after.find('=')?;
-    let between = after[..equals].trim_start_matches("sha256").trim_matches(['"', '\'', ' ', '\t']);
-    let value = after[equals + 1..].trim_start();
-    let quote = value.chars().next().filter(|quote| matches!(quote, '"' | '\''))?;
-    let start = line.len() - value.len() + 1;
-    let length = line[start..].find(quote).unwrap_or(line.len() - start);
-    (between.is_empty() && length > 0).then_some(start..start + length)
+/// The value of a `sha256` setting, in quotes or not; one of the operator's headers; a password
+/// in a URL.
+fn secret_value(line: &str) -> Option<Range<usize>> {
+    let settings = ["sha256", "authorization", "set_headers"];
+    let value = settings.iter().filter_map(|name| value_of(line, name)).min_by_key(|range| range.start);
+    match (value, password(line)) {
+        (Some(value), Some(password)) if password.start < value.start => Some(password),
+        (value, password) => value.or(password),
+    }
+}
+
+/// What stands behind `name =`: inside its quotes, up to the end of its braces, or bare.
+fn value_of(line: &str, name: &str) -> Option<Range<usize>> {
+    let after = line.find(name)? + name.len();
+    let equals = after + line[after..].find('=')?;
+    if !line[after..equals].trim_matches(['"', '\'', ' ', '\t']).is_empty() {
+        return None;
+    }
+    let value = line[equals + 1..].trim_start();
+    let start = line.len() - value.len();
+    let (start, end) = match value.chars().next()? {
+        quote @ ('"' | '\'') => (start + 1, line[start + 1..].find(quote).map(|length| start + 1 + length)),
+        '{' => (start + 1, line[start..].find('}').map(|length| start + length)),
+        _ => (start, line[start..].find([',', '}', ' ', '\t', '#']).map(|length| start + length)),
+    };
+    let end = end.unwrap_or(line.len());
+    (start < end && &line[start..end] != HIDDEN).then_some(start..end)
+}
+
+/// `user:password@` behind `://`.
+fn password(line: &str) -> Option<Range<usize>> {
+    let start = line.find("://")? + 3;
+    let end = start + line[start..].find(['/', '"', '\'', ' ']).unwrap_or(line.len() - start);
+    let at = start + line[start..end].rfind('@')?;
+    (start < at && &line[start..at] != HIDDEN).then_some(start..at)
 }
 
 fn key_run(line: &str) -> Option<Range<usize>> {
@@ -101,6 +125,11 @@ mod tests {
                 r#"{ label = "x", sha256 = '***', scopes = [] }"#,
             ),
             (r#"token_sha256="00""#, r#"token_sha256="***""#),
+            ("sha256=hunter2secret", "sha256=***"),
+            ("{ sha256 = raw key, label = 1 }", "{ sha256 = *** key, label = 1 }"),
+            (r#"set_headers = { authorization = "Bearer pw", x = 3 }"#, "set_headers = {***}"),
+            (r#"authorization = "Bearer pw""#, r#"authorization = "***""#),
+            (r#"url = "postgres://u:pw@h/db""#, r#"url = "postgres://***@h/db""#),
             (r#"header = "ak_live_0123456789""#, r#"header = "***""#),
             ("x = AbCdEf0123456789AbCdEf y = AbCdEf0123456789AbCdEf", "x = *** y = ***"),
             (r#"label = "production-crm-enrichment""#, r#"label = "production-crm-enrichment""#),

@@ -168,8 +168,7 @@ pub(super) fn build(sources: Sources) -> Result<Loaded, Report> {
     if context.report.errors() > 0 {
         return Err(context.report);
     }
-    let watched =
-        Watched { files: context.report.files.iter().map(|file| file.path.clone()).collect(), patterns };
+    let watched = Watched { files: watched_files(&context.report), patterns };
     let snapshot = Snapshot {
         settings: server.settings,
         keys: server.keys,
@@ -177,7 +176,14 @@ pub(super) fn build(sources: Sources) -> Result<Loaded, Report> {
         table,
         routes: known.routes,
         plans,
+        listed: Vec::new(),
     };
     let hash = context.report.hash();
     Ok(Loaded { snapshot, accounts, keys, watched, hash, report: context.report })
+}
+
+/// The files themselves, and those that secrets were read from.
+fn watched_files(report: &Report) -> Vec<PathBuf> {
+    let secrets = report.secrets.iter().map(|(path, _)| path);
+    report.files.iter().map(|file| &file.path).chain(secrets).cloned().collect()
 }

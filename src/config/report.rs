@@ -51,6 +51,8 @@ pub struct Problem {
 pub struct Report {
     /// The files that problems point into.
     pub files: Vec<SourceFile>,
+    /// Files that secrets were read from, with the hash of what they held.
+    pub secrets: Vec<(PathBuf, KeyHash)>,
     problems: Vec<Problem>,
 }
 
@@ -104,6 +106,9 @@ impl Report {
             hasher.update(path);
             hasher.update(file.text.len().to_le_bytes());
             hasher.update(file.text.as_bytes());
+        }
+        for (_, secret) in &self.secrets {
+            hasher.update(secret.0);
         }
         KeyHash(hasher.finalize().into())
     }

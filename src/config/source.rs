@@ -121,14 +121,18 @@ fn shape(file: usize, report: &mut Report, cut: &mut Vec<String>) -> raw::File {
         add(report, file, span, format!("this is not TOML: {}", mistake.message()), None);
     }
     let has_syntax_errors = !mistakes.is_empty();
+    if has_syntax_errors {
+        cut.extend(["routes", "upstreams", "plans", "dialects"].map(str::to_owned));
+    }
     for _ in 0..MAX_MISTAKES {
         let error = match raw::File::deserialize(Deserializer::from(tree.clone())) {
             Ok(parsed) => return parsed,
             Err(error) => error,
         };
         let span = error.span().unwrap_or_default();
-        // A line that is no TOML would be reported once more for what it does not say.
-        if !(has_syntax_errors && report.has_error_on_line(file, span.start)) {
+        // What is no TOML leaves names in the wrong place and settings out: only types are judged then.
+        let follows = ["unknown field", "missing field"].iter().any(|what| error.message().starts_with(what));
+        if !(has_syntax_errors && (follows || report.has_error_on_line(file, span.start))) {
             let (message, help) = reword(error.message());
             add(report, file, span.clone(), message, help);
         }

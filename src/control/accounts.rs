@@ -3,7 +3,9 @@
 use serde_json::{Value, json};
 
 use super::{Control, Failure, Rows, refused};
+use crate::directory::Account;
 use crate::ledger::store::{AccountRow, AccountState, Booking, EntryKind};
+use crate::snapshot::Standing;
 use crate::types::{AccountId, Credits, NameId};
 
 /// Longest reference of a booking, in characters.
@@ -17,19 +19,29 @@ impl Control {
             known.sort_unstable();
             return refused(format!("there is no plan `{name}` (known: {})", known.join(", ")));
         }
+        let _alone = self.state.lock().await;
         let row = self.bookkeeper.create_account(id, plan).await?;
         self.put_account(&row, row.plan.as_deref().map(NameId::of), Vec::new());
         Ok(self.describe(&row))
     }
 
+    /// Whether an account was made by command or stands in the file.
+    pub(super) fn serves(&self, account: &Account) -> bool {
+        let view = self.snapshot();
+        matches!(view.standing(account.num, account.stored_plan()), Standing::Served(_))
+    }
+
     fn describe(&self, row: &AccountRow) -> Value {
         let account = self.directory.account(&row.id);
         let view = self.snapshot();
-        let plan = account.as_ref().and_then(|account| account.plan());
-        let plan = plan.and_then(|plan| view.plans.get(&plan)).map(|plan| plan.name.clone());
+        let standing = account.as_ref().map(|account| view.standing(account.num, account.stored_plan()));
+        let plan = match standing {
+            Some(Standing::Served(plan)) => plan.map(|plan| plan.name.clone()),
+            _ => None,
+        };
         let available = self.bookkeeper.purse(row.num).map(|purse| purse.available());
         let held = available.and_then(|available| row.balance.checked_sub(available));
-        let present = account.as_ref().is_some_and(|account| account.is_present());
+        let present = account.as_ref().is_some_and(|account| self.serves(account));
         json!({
             "id": row.id,
             "plan": plan,
@@ -59,6 +71,7 @@ impl Control {
     }
 
     pub(super) async fn suspend_account(&self, id: AccountId, suspended: bool) -> Result<Value, Failure> {
+        let _alone = self.state.lock().await;
         let state = if suspended { AccountState::Suspended } else { AccountState::Active };
         self.bookkeeper.set_account_state(id.clone(), state).await?;
         if let Some(account) = self.directory.account(&id) {

@@ -1,12 +1,13 @@
 //! The books: statements, exports, verification, holds in doubt.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
 use super::keys::shown;
 use super::{Control, Failure, Rows, refused};
-use crate::ledger::store::{Entry, Reader};
+use crate::ledger::store::{Entry, Reader, each_entry};
 use crate::ledger::verify::verify;
 use crate::types::{AccountId, RequestId};
 
@@ -47,9 +48,12 @@ impl Control {
         }
         let count = aside(reader, move |mut reader| {
             let mut count = 0_u64;
-            reader.entries(account.as_ref(), &mut |entry| {
+            each_entry(&mut *reader, account.as_ref(), |entry| {
                 count += 1;
-                let _ = rows.blocking_send(describe(&entry)); // whoever asked may be gone
+                match rows.blocking_send(describe(&entry)) {
+                    Ok(()) => ControlFlow::Continue(()),
+                    Err(_) => ControlFlow::Break(()), // whoever asked is gone
+                }
             })?;
             Ok(count)
         });

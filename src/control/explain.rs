@@ -10,7 +10,7 @@ use crate::policy::path;
 use crate::policy::price::Amount;
 use crate::policy::reject::Reason;
 use crate::policy::route::Found;
-use crate::snapshot::{Plan, Route, Snapshot};
+use crate::snapshot::{Plan, Route, Snapshot, Standing};
 use crate::types::{KeyId, RouteNum};
 
 /// The steps so far, and the first refusal among them.
@@ -49,7 +49,10 @@ impl Steps {
 impl Control {
     pub(super) fn explain(&self, id: KeyId, method: &str, url: &str) -> Result<Value, Failure> {
         let view = self.snapshot();
-        let (Ok(method), Ok(uri)) = (Method::from_bytes(method.as_bytes()), url.parse::<Uri>()) else {
+        let fragment = url.contains('#');
+        let (Ok(method), Ok(uri), false) =
+            (Method::from_bytes(method.as_bytes()), url.parse::<Uri>(), fragment)
+        else {
             return refused("explain needs a method and a URL: GET /path, or GET http://host/path");
         };
         let mut steps = Steps::default();
@@ -67,14 +70,18 @@ impl Control {
             return refused(format!("there is no key {id}, or it is revoked"));
         };
         self.explain_key(&mut steps, &key, &route);
-        let plan = key.account.plan().and_then(|plan| view.plans.get(&plan));
+        let standing = view.standing(key.account.num, key.account.stored_plan());
+        let Standing::Served(plan) = standing else {
+            steps.refuse("account", Reason::InvalidKey, "the file dropped this account");
+            return Ok(steps.finish(|reason| dialect.template(reason).status.as_u16()));
+        };
         self.explain_limits(&mut steps, &key, plan, &route, &method);
         explain_price(&view, &mut steps, &key, plan, &route);
         Ok(steps.finish(|reason| dialect.template(reason).status.as_u16()))
     }
 
     fn explain_key(&self, steps: &mut Steps, key: &Key, route: &Route) {
-        let usable = key.rules.is_usable(self.clock.wall()) && key.account.is_present();
+        let usable = key.rules.is_usable(self.clock.wall());
         let detail = json!({
             "id": key.id,
             "state": super::publish::state_name(key.rules.state),
@@ -149,17 +156,28 @@ fn explain_route(
             return None;
         }
     };
-    match view.table.find(uri.host(), path.as_str(), method) {
+    let foreign = uri.scheme_str().is_some_and(|scheme| scheme != "http");
+    if foreign || *method == Method::CONNECT {
+        steps.refuse("target", Reason::BadRequest, "only http URLs, and not CONNECT");
+        return None;
+    }
+    if view.settings.account_info.as_deref() == Some(path.as_str()) {
+        steps.pass("route", "answered by Tollgate itself with the account's balance, for any active key");
+        return None;
+    }
+    let found = view.table.find(uri.host(), path.as_str(), method);
+    if path.has_encoded_slash() && !matches!(found, Found::Route(index) if view.routes[index].encoded_slashes)
+    {
+        steps.refuse("path", Reason::BadRequest, path::PathFault::EncodedSlash.to_string());
+        return None;
+    }
+    match found {
         Found::Nothing => steps.refuse("route", Reason::NoRoute, path.as_str()),
         Found::OtherMethods(allow) => {
             steps.refuse("route", Reason::MethodNotAllowed, json!({ "allow": allow }));
         }
         Found::Route(index) => {
             let route = &view.routes[index];
-            if path.has_encoded_slash() && !route.encoded_slashes {
-                steps.refuse("path", Reason::BadRequest, path::PathFault::EncodedSlash.to_string());
-                return None;
-            }
             steps.pass("route", json!({ "name": route.name, "path": path.as_str() }));
             if let Err(reason) = view.keys.read(&HeaderMap::new(), uri.query())
                 && reason == Reason::KeyInQuery

@@ -39,8 +39,9 @@ impl Control {
     }
 
     pub(super) async fn create_key(&self, new: NewKey) -> Result<Value, Failure> {
-        let Some(account) = self.directory.account(&new.account).filter(|account| account.is_present())
-        else {
+        let _alone = self.state.lock().await; // books and directory change together, one command at a time
+        let known = self.directory.account(&new.account);
+        let Some(account) = known.filter(|account| self.serves(account)) else {
             return refused(format!("there is no account {}", new.account));
         };
         check_text(&new.label, &new.environment)?;
@@ -99,7 +100,7 @@ impl Control {
         let state = self.state.lock().await;
         let shown: Vec<Value> = keys
             .iter()
-            .filter_map(|row| describe(row, names.get(&row.account)?, state.labels.get(&row.id)))
+            .filter_map(|row| Some(describe(row, names.get(&row.account)?, state.labels.get(&row.id))))
             .collect();
         drop(state);
         let count = shown.len();
@@ -113,11 +114,13 @@ impl Control {
         let (keys, names) = self.rows(None).await?;
         let state = self.state.lock().await;
         let found = keys.iter().find(|row| row.id == id);
-        let shown = found.and_then(|row| describe(row, names.get(&row.account)?, state.labels.get(&id)));
+        let shown =
+            found.and_then(|row| Some(describe(row, names.get(&row.account)?, state.labels.get(&id))));
         shown.ok_or_else(|| Failure::Message(format!("there is no key {id}")))
     }
 
     pub(super) async fn rotate_key(&self, id: KeyId, overlap: Option<String>) -> Result<Value, Failure> {
+        let _alone = self.state.lock().await;
         let (keys, names) = self.rows(None).await?;
         let Some(row) = keys.into_iter().find(|row| row.id == id) else {
             return refused(format!("there is no key {id}"));
@@ -142,6 +145,7 @@ impl Control {
     }
 
     pub(super) async fn set_key_state(&self, id: KeyId, state: KeyState) -> Result<Value, Failure> {
+        let _alone = self.state.lock().await;
         self.bookkeeper.change_key(id, KeyChange::State(state)).await?;
         for (hash, key) in self.directory.secrets_of(id) {
             if state == KeyState::Revoked {
@@ -191,25 +195,25 @@ pub(super) fn shown(at: WallTime) -> Value {
     jiff::Timestamp::from_millisecond(at.0).map_or(Value::Null, |at| Value::String(at.to_string()))
 }
 
-/// A key as lists show it; `None` for one that the file dropped.
-fn describe(row: &KeyRow, account: &AccountId, file: Option<&FileKey>) -> Option<Value> {
+/// A key as lists show it.
+fn describe(row: &KeyRow, account: &AccountId, file: Option<&FileKey>) -> Value {
     let of_file = row.source == Source::File;
+    let dropped = of_file && file.is_none();
     let (scopes, expires) = match (of_file, file) {
-        (true, None) => return None,
         (true, Some(key)) => (key.scopes.clone(), key.expires),
-        (false, _) => (row.scopes.clone(), row.expires),
+        _ => (row.scopes.clone(), row.expires),
     };
     let overlap = row.secrets.iter().find_map(|secret| secret.until);
-    Some(json!({
+    json!({
         "id": row.id,
         "account": account,
         "label": row.label,
         "key": if of_file { "(in the file)".to_owned() } else { row.hint.clone() },
-        "state": state_name(row.state),
+        "state": if dropped { "dropped by the file" } else { state_name(row.state) },
         "scopes": scopes,
         "expires": expires.map(shown),
         "created": shown(row.created),
         "old_secret_until": overlap.map(shown),
         "source": row.source,
-    }))
+    })
 }

@@ -15,7 +15,8 @@ use crate::types::{AccountId, AccountNum, KeyId, NameId};
 pub(super) fn restore_meters(directory: &Directory, books: &Books, clock: &Clock) {
     let (now, wall) = (clock.now(), clock.wall());
     for (owner, states, saved) in &books.limits {
-        if let Some(owner) = Owner::from_bytes(owner) {
+        // Those of client addresses are the gateway's.
+        if let Some(owner @ (Owner::Key(_) | Owner::Account(_))) = Owner::from_bytes(owner) {
             directory.park(owner, Meter::read(states, elapsed(*saved, wall), now));
         }
     }
@@ -84,8 +85,9 @@ impl Control {
 
     /// Puts a configuration in force, or changes nothing. Answers what the operator should know.
     ///
-    /// What is new comes before the swap, what is dropped goes after it: a key that stands in
-    /// both configurations works without a gap.
+    /// The swap comes first: it says which accounts are served and on which plan, so that no request
+    /// meets the plan of one configuration and the routes of the other. A key that stands in both
+    /// configurations works without a gap; a new one works a moment later.
     pub(super) async fn publish(&self, loaded: Loaded, state: &mut InForce) -> Result<Vec<String>, Failure> {
         self.fits_the_store(&loaded)?;
         let mut warnings = self.needs_a_restart(&loaded.snapshot);
@@ -101,12 +103,13 @@ impl Control {
         };
         let registered = self.bookkeeper.register(wanted).await?;
         warnings.extend(opening_grants(&loaded.accounts, &registered));
+        let plans = loaded.accounts.iter().map(|account| account.plan.as_deref().map(NameId::of));
+        let listed = registered.accounts.iter().map(|row| row.num).zip(plans);
+        let snapshot = loaded.snapshot.clone().numbered(&registered.routes).listing(listed);
+        self.publisher.publish(snapshot);
         self.put_file(&loaded, &registered);
-        let Loaded { snapshot, accounts, keys, watched, hash, .. } = loaded;
-        self.publisher.publish(snapshot.numbered(&registered.routes));
-        let hashes: HashSet<_> = keys.iter().map(|key| key.hash).collect();
-        let present: HashSet<_> = accounts.into_iter().map(|account| account.id).collect();
-        self.directory.retain_file(&hashes, &present);
+        let Loaded { keys, watched, hash, .. } = loaded;
+        self.directory.retain_file(&keys.iter().map(|key| key.hash).collect());
         self.directory.sweep(self.clock.now());
         state.labels = keys.into_iter().map(|key| (KeyId::of_hash(&key.hash), key)).collect();
         (state.watched, state.hash) = (watched, hash);
@@ -115,8 +118,7 @@ impl Control {
 
     fn put_file(&self, loaded: &Loaded, registered: &Registered) {
         for (account, row) in loaded.accounts.iter().zip(&registered.accounts) {
-            let plan = account.plan.as_deref().map(NameId::of);
-            self.put_account(row, plan, account.webhooks.clone());
+            self.put_account(row, None, account.webhooks.clone());
         }
         for (key, (num, state)) in loaded.keys.iter().zip(&registered.keys) {
             let rules = KeyRules {
@@ -144,8 +146,7 @@ impl Control {
         }
         let in_file: HashSet<&AccountId> = loaded.accounts.iter().map(|account| &account.id).collect();
         for account in self.directory.all_accounts() {
-            let stays = account.is_of_store() && !in_file.contains(&account.id);
-            let plan = account.plan().filter(|_| stays);
+            let plan = account.stored_plan().flatten().filter(|_| !in_file.contains(&account.id));
             if plan.is_some_and(|plan| !loaded.snapshot.plans.contains_key(&plan)) {
                 return refused(format!(
                     "account {} is on a plan that the configuration does not have",

@@ -60,10 +60,13 @@ fn folders() -> Vec<PathBuf> {
     folders
 }
 
-/// The socket's name: from the configuration's canonical path, whatever is in the file.
+/// The socket's name: from the folder's canonical path and the configuration's own name, so that
+/// it stays the same where that name is a link which is swapped, or a file that is gone for a moment.
 fn name(config: &Path) -> String {
-    let canonical = std::fs::canonicalize(config).unwrap_or_else(|_| config.to_owned());
-    let hash = KeyHash::of(canonical.as_os_str().as_encoded_bytes()).to_hex();
+    let folder = config.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = std::fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
+    let path = folder.join(config.file_name().unwrap_or_default());
+    let hash = KeyHash::of(path.as_os_str().as_encoded_bytes()).to_hex();
     format!("{}.sock", &hash[..24])
 }
 

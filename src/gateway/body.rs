@@ -20,6 +20,8 @@ use crate::types::Moment;
 pub(super) struct Progress {
     /// When the upstream side last got something, or began to wait for the answer.
     pub(super) last: Cell<Moment>,
+    /// The upstream side waits for more of the body: the client's time, not the upstream's.
+    pub(super) waits: Cell<bool>,
     /// The body outgrew its bound.
     pub(super) too_large: Cell<bool>,
     /// The client broke off.
@@ -61,6 +63,7 @@ impl Inbound {
         }
         let progress = Rc::new(Progress {
             last: Cell::new(clock.now()),
+            waits: Cell::new(false),
             too_large: Cell::new(false),
             cut: Cell::new(false),
         });
@@ -78,6 +81,7 @@ impl Body for Inbound {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         let polled = Pin::new(&mut self.inner).poll_frame(context);
+        self.progress.waits.set(polled.is_pending());
         if polled.is_pending() {
             self.connection.waits_for_body(self.clock.now());
         }

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -69,7 +70,8 @@ impl Drop for Exchange {
     }
 }
 
-/// Waits for the answer's head, for as long as the route allows after the last of the body.
+/// Waits for the answer's head, for as long as the route allows after the last of the body. While
+/// the client is awaited its own deadline counts: see [`super::connection::Connection::next_look`].
 async fn send(
     gate: Rc<Gate>,
     route: Arc<Route>,
@@ -78,10 +80,12 @@ async fn send(
 ) -> Result<Answer, Refusal> {
     let mut sending = std::pin::pin!(gate.pool.send(&route.upstream, request));
     loop {
-        let waited = gate.clock.now().since(progress.last.get());
-        let Some(left) = route.response_timeout.checked_sub(waited).filter(|left| !left.is_zero()) else {
-            return Err(Reason::UpstreamTimeout.into());
+        let waited = match progress.waits.get() {
+            true => Duration::ZERO,
+            false => gate.clock.now().since(progress.last.get()),
         };
+        let left = route.response_timeout.checked_sub(waited).filter(|left| !left.is_zero());
+        let Some(left) = left else { return Err(Reason::UpstreamTimeout.into()) };
         if let Ok(result) = tokio::time::timeout(left, &mut sending).await {
             return result.map_err(|error| refusal(error, &progress));
         }

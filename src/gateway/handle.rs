@@ -32,7 +32,7 @@ use crate::policy::cors;
 use crate::policy::forward;
 use crate::policy::reject::{Dialect, Reason, Refusal};
 use crate::policy::route::{Found, Methods};
-use crate::snapshot::{Route, Snapshot};
+use crate::snapshot::{Plan, Route, Snapshot, Standing};
 use crate::types::{Credits, KeyHash};
 
 /// Longest request id that is taken over from a trusted proxy.
@@ -97,21 +97,24 @@ async fn serve(
     let (mut parts, body) = request.into_parts();
     let target = target::read(&parts, view.settings.merge_slashes)?; // bad_request
     if view.settings.account_info.as_deref() == Some(&*target.path) {
-        return account_info(gate, view, visit, &parts);
+        return account_info(gate, connection, view, visit, &parts);
     }
     let route = match find_route(view, visit, &target, &parts)? {
         Way::On(route) => route, // no_route, method_not_allowed
         Way::Answered(response) => return Ok(response),
     };
     let address = target::client(connection.peer, &parts.headers, &view.settings.trusted_proxies);
+    view.keys.refuse(parts.uri.query())?; // key_in_query
     let key = match route.public {
         true => None,
-        false => Some(find_key(gate, view, visit, &parts)?), // missing_key, key_in_query, invalid_key
+        false => Some(find_key(gate, view, visit, &parts)?), // missing_key, invalid_key
     };
-    let key = key.as_deref();
+    let (key, plan) = match &key {
+        Some((key, plan)) => (Some(&**key), *plan),
+        None => (None, None),
+    };
     permit(key, &route, address)?; // account_suspended, route_forbidden, address_forbidden
     let (body, progress) = Inbound::new(body, route.max_body_size, connection, &gate.clock)?; // body_too_large
-    let plan = key.and_then(|key| view.plans.get(&key.account.plan()?));
     let ask = Ask { key, plan, route: &route, method: &parts.method, address, now: visit.record.now() };
     let pass = gate.limits.admit(&ask, &view.settings, gate.clock.wall(), &mut visit.headers)?; // rate_limited, concurrency_limited
     let price = view.price(&route, plan);
@@ -178,15 +181,23 @@ fn find_route(view: &Snapshot, visit: &mut Visit, target: &Target, parts: &Parts
     }
 }
 
-/// Steps 3 and 4. A key that is unknown, disabled, expired or revoked gets one and the same answer.
-fn find_key(gate: &Gate, view: &Snapshot, visit: &mut Visit, parts: &Parts) -> Result<Arc<Key>, Refusal> {
+/// Steps 3 and 4: the key, and the plan of its account. A key that is unknown, disabled, expired or
+/// revoked, or whose account the file dropped, gets one and the same answer.
+fn find_key<'a>(
+    gate: &Gate,
+    view: &'a Snapshot,
+    visit: &mut Visit,
+    parts: &Parts,
+) -> Result<(Arc<Key>, Option<&'a Plan>), Refusal> {
     let secret = view.keys.read(&parts.headers, parts.uri.query())?;
     let key = gate.directory.find(&KeyHash::of(secret));
-    let usable = |key: &Arc<Key>| key.rules.is_usable(gate.clock.wall()) && key.account.is_present();
-    let key = key.filter(usable).ok_or(Reason::InvalidKey)?;
+    let key = key.filter(|key| key.rules.is_usable(gate.clock.wall())).ok_or(Reason::InvalidKey)?;
+    let Standing::Served(plan) = view.standing(key.account.num, key.account.stored_plan()) else {
+        return Err(Reason::InvalidKey.into());
+    };
     visit.record.key(key.id);
     visit.payer = Some(Arc::clone(&key));
-    Ok(key)
+    Ok((key, plan))
 }
 
 /// Step 5, but for the body's size.
@@ -227,12 +238,14 @@ async fn answer_with(
         tunnel.dig(&gate);
     }
     forward::to_client(&mut parts.headers, switches);
+    parts.version = http::Version::HTTP_11; // Tollgate's own, whatever the upstream speaks
     Ok(Response::from_parts(parts, Outbound::Metered(Box::new(metered))))
 }
 
 /// `GET /account/info`: any active key may ask, whatever its scopes; free, not counted by limits.
 fn account_info(
     gate: &Gate,
+    connection: &Connection,
     view: &Snapshot,
     visit: &mut Visit,
     parts: &Parts,
@@ -241,9 +254,13 @@ fn account_info(
         let allow = Some("GET, HEAD".to_owned());
         return Err(Refusal { allow, ..Reason::MethodNotAllowed.into() });
     }
-    let key = find_key(gate, view, visit, parts)?;
+    let (key, _) = find_key(gate, view, visit, parts)?;
+    let address = target::client(connection.peer, &parts.headers, &view.settings.trusted_proxies);
     if key.account.is_suspended() {
         return Err(Reason::AccountSuspended.into());
+    }
+    if !key.rules.admits(address) {
+        return Err(Reason::AddressForbidden.into());
     }
     Ok(respond::account_info(key.account.purse.available(), &key.account.webhooks()))
 }

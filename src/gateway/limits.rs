@@ -147,7 +147,12 @@ impl Limits {
         }
     }
 
+    /// An IPv6 client has a whole /64 to choose from, so that is what is counted.
     fn address(&self, address: IpAddr) -> Arc<Meter> {
+        let address = match address {
+            IpAddr::V4(_) => address,
+            IpAddr::V6(address) => IpAddr::from((u128::from(address) >> 64 << 64).to_be_bytes()),
+        };
         if let Some(meter) = self.addresses.get(&address) {
             return Arc::clone(&meter);
         }

@@ -11,14 +11,14 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Gate;
-use super::connection::{Connection, Place, Watched};
+use super::connection::{Connection, Place, Watched, is_leaving};
 use super::handle::handle;
 use super::limits::Limits;
 use crate::clock::Clock;
@@ -163,18 +163,18 @@ async fn sweep(gate: Rc<Gate>) {
 
 async fn accept(gate: Rc<Gate>, listener: TcpListener, places: Arc<Semaphore>, stop: CancellationToken) {
     loop {
-        // Without a place the connection waits in the kernel's queue, as behind HAProxy's maxconn.
-        let place = tokio::select! {
-            place = Arc::clone(&places).acquire_owned() => place,
-            () = stop.cancelled() => return,
-        };
-        let Ok(place) = place else { return };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = stop.cancelled() => return,
         };
         match accepted {
             Ok((stream, peer)) => {
+                // Without a place this one waits here, and the next ones in the kernel's queue.
+                let place = tokio::select! {
+                    place = Arc::clone(&places).acquire_owned() => place,
+                    () = stop.cancelled() => return,
+                };
+                let Ok(place) = place else { return };
                 let connection = serve_connection(Rc::clone(&gate), stream, peer, place, stop.clone());
                 gate.tasks.spawn_local(connection);
             }
@@ -193,6 +193,13 @@ fn is_about_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
+/// Lets the kernel find out that a client's machine is gone, in under two minutes.
+fn keep_alive(stream: &TcpStream) {
+    let probes =
+        TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15));
+    let _ = SockRef::from(stream).set_tcp_keepalive(&probes.with_retries(3)); // an aid, not a need
+}
+
 async fn serve_connection(
     gate: Rc<Gate>,
     stream: TcpStream,
@@ -203,7 +210,10 @@ async fn serve_connection(
     let _ = stream.set_nodelay(true); // an optimisation, not a need
     let place = Place::take(place, &gate.stats);
     let connection = Arc::new(Connection::new(peer, gate.clock.now(), place));
-    let io = Watched { stream, connection: Arc::clone(&connection), clock: gate.clock.clone() };
+    keep_alive(&stream);
+    let stream = Arc::new(stream);
+    let (seen, clock) = (Arc::clone(&connection), gate.clock.clone());
+    let io = Watched { stream: Arc::clone(&stream), connection: seen, clock };
     let (header_timeout, idle_timeout, max_head) = {
         let view = gate.view.peek();
         (view.settings.header_timeout, view.settings.idle_timeout, view.settings.max_header_size)
@@ -226,7 +236,11 @@ async fn serve_connection(
     while let Some(look) = connection.next_look(gate.clock.now(), header_timeout, idle_timeout) {
         tokio::select! {
             _ = &mut serving => break, // an error concerns this connection only
-            () = tokio::time::sleep(look) => {}
+            () = tokio::time::sleep(look) => {
+                if connection.is_busy() && is_leaving(&stream) {
+                    connection.leaves();
+                }
+            }
             () = stop.cancelled(), if !stopping => {
                 stopping = true;
                 serving.as_mut().graceful_shutdown();

@@ -226,7 +226,7 @@ impl Metered {
         if let (Ending::Priced(priced), Some(data)) = (&mut self.ending, frame.data_ref()) {
             priced.read(data);
         }
-        if self.is_read() {
+        if frame.is_trailers() || self.is_read() {
             self.finish_body();
             self.last = Some(frame);
             return self.poll_ending(context);

@@ -48,7 +48,7 @@ impl Outgoing<'_> {
         let peer = self.connection.peer.ip();
         let facts = Facts {
             key_header: &self.view.keys.header,
-            strip_authorization: self.key.is_some() && self.view.keys.bearer,
+            strip_authorization: self.view.keys.bearer,
             identity,
             request_id: id,
             peer,

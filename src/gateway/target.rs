@@ -81,9 +81,11 @@ pub(super) fn client(peer: SocketAddr, headers: &HeaderMap, trusted: &[IpNet]) -
     if !is_trusted(address, trusted) {
         return address;
     }
-    let values: Vec<&str> = headers.get_all(FORWARDED_FOR).iter().filter_map(|v| v.to_str().ok()).collect();
-    for text in values.iter().flat_map(|value| value.split(',')).rev() {
-        let Ok(next) = text.trim().parse::<IpAddr>() else { break };
+    let values: Vec<&[u8]> = headers.get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes).collect();
+    for text in values.iter().flat_map(|value| value.split(|&byte| byte == b',')).rev() {
+        let next = std::str::from_utf8(text).ok().and_then(|text| text.trim().parse::<IpAddr>().ok());
+        // What cannot be read is nobody that is trusted: the last address that was read counts.
+        let Some(next) = next else { break };
         address = next.to_canonical();
         if !is_trusted(address, trusted) {
             break;

@@ -1,15 +1,21 @@
-//! Upgraded connections: bytes both ways until one side is done.
+//! Upgraded connections: bytes both ways until one side is done, or both are silent for long.
 
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Gate;
-use super::connection::Connection;
+use super::connection::{Connection, MAX_SILENCE};
 use super::limits::Pass;
 use super::record::Record;
+use crate::clock::Clock;
+use crate::types::Moment;
 
 /// Both ends of a tunnel, and what it keeps occupied until its end.
 pub(super) struct Tunnel {
@@ -24,12 +30,94 @@ pub(super) struct Tunnel {
 impl Tunnel {
     /// Carries bytes once both sides have switched; the drain waits for it.
     pub(super) fn dig(self, gate: &Rc<Gate>) {
+        let clock = gate.clock.clone();
+        let idle = gate.view.peek().settings.idle_timeout;
         gate.outlive(async move {
             let Self { client, upstream, pass, record, connection } = self;
             let (Ok(client), Ok(upstream)) = (client.await, upstream.await) else { return };
-            let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
-            let _ = tokio::io::copy_bidirectional(&mut client, &mut upstream).await; // either end may break off
+            let moved = Arc::new(Last::new(&clock));
+            let mut client = Noted { io: TokioIo::new(client), last: Arc::clone(&moved) };
+            let mut upstream = Noted { io: TokioIo::new(upstream), last: Arc::clone(&moved) };
+            let mut copying = std::pin::pin!(tokio::io::copy_bidirectional(&mut client, &mut upstream));
+            // Once a side has closed, the other may finish, but not stay silent.
+            while let Some(left) = {
+                let allowed = if moved.has_end() { idle } else { MAX_SILENCE };
+                allowed.checked_sub(moved.since()).filter(|left| !left.is_zero())
+            } {
+                let look = left.min(idle);
+                if tokio::time::timeout(look, &mut copying).await.is_ok() {
+                    break; // either end may break off
+                }
+            }
             drop((pass, record, connection));
         });
+    }
+}
+
+/// When a byte last went through, and whether a side has closed.
+struct Last {
+    clock: Clock,
+    at: AtomicU64,
+    ended: std::sync::atomic::AtomicBool,
+}
+
+impl Last {
+    fn new(clock: &Clock) -> Self {
+        let at = AtomicU64::new(clock.now().0);
+        Self { clock: clock.clone(), at, ended: false.into() }
+    }
+
+    fn note(&self, end: bool) {
+        self.at.store(self.clock.now().0, Ordering::Relaxed);
+        if end {
+            self.ended.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn since(&self) -> std::time::Duration {
+        self.clock.now().since(Moment(self.at.load(Ordering::Relaxed)))
+    }
+
+    fn has_end(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
+    }
+}
+
+/// An end of a tunnel that notes what is read from it.
+struct Noted<T> {
+    io: T,
+    last: Arc<Last>,
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Noted<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.io).poll_read(context, buffer);
+        if polled.is_ready() {
+            self.last.note(buffer.filled().len() == before);
+        }
+        polled
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Noted<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(context)
     }
 }

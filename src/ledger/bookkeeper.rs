@@ -32,7 +32,8 @@ impl Bookkeeper {
     ) -> Result<R> {
         let (answer, wait) = oneshot::channel();
         let job: Job = Box::new(move |writer| {
-            let _ = answer.send(job(writer)); // whoever asked may be gone
+            let result = writer.is_written().and_then(|()| job(writer));
+            let _ = answer.send(result); // whoever asked may be gone
         });
         self.jobs.send(job).await.map_err(|_| LedgerError::Closed)?;
         self.shared.wake_now();

@@ -216,10 +216,16 @@ impl Reader for MemoryStore {
             .collect())
     }
 
-    fn entries(&mut self, account: Option<&AccountId>, each: &mut dyn FnMut(Entry)) -> Result<()> {
-        let entries = self.0.lock().entries.clone();
-        entries.into_iter().filter(|entry| account.is_none_or(|id| entry.account == *id)).for_each(each);
+    fn freeze(&mut self) -> Result<()> {
+        let now = self.0.lock().clone();
+        self.0 = Arc::new(Mutex::new(now));
         Ok(())
+    }
+
+    fn entries(&mut self, account: Option<&AccountId>, after: u64, most: usize) -> Result<Vec<Entry>> {
+        let data = self.0.lock();
+        let wanted = |entry: &&Entry| entry.id > after && account.is_none_or(|id| entry.account == *id);
+        Ok(data.entries.iter().filter(wanted).take(most).cloned().collect())
     }
 
     fn in_doubt(&mut self) -> Result<Vec<Doubt>> {

@@ -36,8 +36,9 @@ impl SqliteStore {
     /// # Errors
     /// Says what is wrong with the path or the file, and what to do.
     pub fn open(path: &Path) -> Result<Self> {
+        let path = &file::canonical(path); // two names of one file are one ledger
         let lock = Lock::take(path)?;
-        let connection = file::open(path)?;
+        let connection = file::open(path).inspect_err(|_| lock.discard())?;
         let checkpointer = Checkpointer::start(path)?;
         Ok(Self { connection, path: path.to_owned(), checkpointer, _lock: lock })
     }
@@ -267,10 +268,12 @@ impl Store for SqliteStore {
     fn tidy(&mut self) {
         if self.checkpointer.request() {
             // The log outgrew what passive checkpoints keep up with: start it over here, where
-            // nobody else writes. Most of it is in the file already, so this is short.
+            // nobody else writes. Never waits: with a reader in the way it is tried again.
+            let _ = self.connection.busy_timeout(std::time::Duration::ZERO);
             let restart = self.connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()));
+            let _ = self.connection.busy_timeout(file::BUSY);
             if let Err(error) = restart {
-                tracing::warn!(%error, "the ledger's log could not be started over");
+                tracing::debug!(%error, "the ledger's log could not be started over yet");
             }
         }
     }

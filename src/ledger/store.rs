@@ -306,10 +306,39 @@ pub trait Reader: Send {
     fn accounts(&mut self, id: Option<&AccountId>) -> Result<Vec<AccountRow>>;
     /// Keys of an account, or all.
     fn keys(&mut self, account: Option<&AccountId>) -> Result<Vec<KeyRow>>;
-    /// Calls `each` for every entry of an account, or of all, in order.
-    fn entries(&mut self, account: Option<&AccountId>, each: &mut dyn FnMut(Entry)) -> Result<()>;
+    /// From here on, all reads see the ledger as it is now. For reads that are soon over: while a
+    /// view is frozen, the log cannot be started over.
+    fn freeze(&mut self) -> Result<()>;
+    /// The next entries after one, of an account or of all, in order; at most `most`.
+    fn entries(&mut self, account: Option<&AccountId>, after: u64, most: usize) -> Result<Vec<Entry>>;
     /// Holds in doubt, also those given back.
     fn in_doubt(&mut self) -> Result<Vec<Doubt>>;
     /// Writes a copy of the whole ledger to a new file.
     fn backup(&mut self, to: &Path) -> Result<()>;
+}
+
+/// Entries that are read at once.
+const PAGE: usize = 1_000;
+
+/// Calls `each` for every entry of an account, or of all, in order, page by page: between two pages
+/// nothing is held, however long `each` takes. Ends early where `each` says so.
+///
+/// # Errors
+/// Where the store cannot be read.
+pub fn each_entry(
+    reader: &mut dyn Reader,
+    account: Option<&AccountId>,
+    mut each: impl FnMut(Entry) -> std::ops::ControlFlow<()>,
+) -> Result<()> {
+    let mut after = 0;
+    loop {
+        let page = reader.entries(account, after, PAGE)?;
+        let Some(last) = page.last() else { return Ok(()) };
+        after = last.id;
+        for entry in page {
+            if each(entry).is_break() {
+                return Ok(());
+            }
+        }
+    }
 }

@@ -1,10 +1,11 @@
 //! Recomputes every balance from the entries.
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 
 use serde::Serialize;
 
-use super::store::{Entry, Reader, Result};
+use super::store::{Entry, Reader, Result, each_entry};
 use crate::types::{AccountId, Credits};
 
 /// An account whose books do not add up.
@@ -40,7 +41,8 @@ pub fn verify(reader: &mut dyn Reader) -> Result<Verified> {
     let mut verified = Verified::default();
     let mut sums: HashMap<AccountId, Credits> = HashMap::new();
     let mut broken: HashMap<AccountId, Difference> = HashMap::new();
-    reader.entries(None, &mut |entry: Entry| {
+    reader.freeze()?; // entries and balances of one moment
+    each_entry(reader, None, |entry: Entry| {
         verified.entries += 1;
         let sum = sums.entry(entry.account.clone()).or_default();
         let next = sum.checked_add(entry.amount);
@@ -51,6 +53,7 @@ pub fn verify(reader: &mut dyn Reader) -> Result<Verified> {
             broken.entry(entry.account).or_insert(found);
         }
         *sum = next.unwrap_or(*sum);
+        ControlFlow::Continue(())
     })?;
     for row in reader.accounts(None)? {
         verified.accounts += 1;

@@ -182,6 +182,14 @@ impl Writer {
         }
     }
 
+    /// Nothing is booked while a batch waits to be written: a booking must not come before it.
+    pub(super) fn is_written(&self) -> Result<()> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        Err(LedgerError::Failed("its last batch is not on disk yet".to_owned()))
+    }
+
     fn fold_is_due(&self) -> bool {
         self.tally.records() >= FOLD_RECORDS || self.clock.now().since(self.folded_at) >= FOLD_EVERY
     }

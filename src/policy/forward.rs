@@ -135,7 +135,9 @@ fn forwarded(headers: &mut HeaderMap, facts: &Facts<'_>) {
 }
 
 fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
-    let values: Vec<&str> = headers.get_all(name).iter().filter_map(|v| v.to_str().ok()).collect();
+    let values = headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
+    let plain = values.map(|value| value.replace(|c: char| !c.is_ascii_graphic() && c != ' ', "?"));
+    let values: Vec<String> = plain.collect();
     (!values.is_empty()).then(|| values.join(", "))
 }
 

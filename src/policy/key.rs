@@ -31,9 +31,7 @@ impl KeySource {
     /// [`Reason::KeyInQuery`], [`Reason::MissingKey`], and [`Reason::InvalidKey`] where two keys
     /// are given, or an empty one.
     pub fn read<'a>(&self, headers: &'a HeaderMap, query: Option<&str>) -> Result<&'a [u8], Reason> {
-        if query.is_some_and(|query| self.stands_in(query)) {
-            return Err(Reason::KeyInQuery);
-        }
+        self.refuse(query)?;
         let own = one_value(headers, &self.header)?;
         let bearer = if self.bearer { bearer_token(headers)? } else { None };
         let key = match (own, bearer) {
@@ -44,6 +42,17 @@ impl KeySource {
             return Err(Reason::InvalidKey);
         }
         Ok(key)
+    }
+
+    /// Refuses a request whose query has a parameter of a refused name, on public routes too.
+    ///
+    /// # Errors
+    /// [`Reason::KeyInQuery`].
+    pub fn refuse(&self, query: Option<&str>) -> Result<(), Reason> {
+        match query {
+            Some(query) if self.stands_in(query) => Err(Reason::KeyInQuery),
+            _ => Ok(()),
+        }
     }
 
     /// Whether a parameter of the query has a refused name, percent-decoded and without case.

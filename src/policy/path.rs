@@ -177,6 +177,9 @@ fn check_decoded(decoded: &str) -> Result<(), PathFault> {
     if decoded.chars().any(|c| c.is_control() || matches!(c, '#' | '\\')) {
         return Err(PathFault::BadCharacter);
     }
+    if decoded.contains('/') && decoded.split('/').any(str::is_empty) {
+        return Err(PathFault::EmptySegment);
+    }
     decoded.split('/').try_for_each(check_dots)
 }
 
@@ -199,7 +202,8 @@ fn check_deeper(decoded: &str) -> Result<(), PathFault> {
         if *again == *text {
             return Ok(());
         }
-        if again.contains('/') && !text.contains('/') || check_decoded(&again).is_err() {
+        let slashes = |text: &str| text.matches('/').count();
+        if slashes(&again) > slashes(&text) || check_decoded(&again).is_err() {
             return Err(PathFault::DoubleEncoded);
         }
         text = Cow::Owned(again);
@@ -304,6 +308,10 @@ mod tests {
             ("/a/.;/b", DotSegment),
             ("/a/..%20/b", DotSegment),
             ("/a%2f..%2fb", DotSegment),
+            ("/a%2f%2fb", EmptySegment),
+            ("/%2fb", EmptySegment),
+            ("/a/b%2f", EmptySegment),
+            ("/a%2fb%252fc", DoubleEncoded),
             ("/a\\b", BadCharacter),
             ("/a%5cb", BadCharacter),
             ("/a%00", BadCharacter),

@@ -92,6 +92,9 @@ impl Pattern {
 }
 
 fn literal(part: &str) -> Result<String, PatternError> {
+    if part.contains('?') {
+        return Err(PatternError::Unreachable(super::path::PathFault::BadCharacter));
+    }
     let path = format!("/{part}");
     let normal = super::path::normalise(&path, false).map_err(PatternError::Unreachable)?;
     Ok(decoded(&normal.as_str()[1..]).into_owned())

@@ -123,7 +123,9 @@ fn accounts_and_credits_are_exact_and_repeatable() {
     let balance = rows.last().unwrap()["balance_after"].to_string();
     assert_eq!(balance, "0");
     assert_eq!(gateway.cli(&["account", "show", "nobody"]).status.code(), Some(1));
-    assert_eq!(gateway.cli(&["account", "grant", "new", "-5", "--reference", "x"]).status.code(), Some(2));
+    let refused = gateway.cli(&["account", "grant", "new", "-5", "--reference", "x"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("to take some away, adjust"));
 }
 
 #[test]
@@ -228,4 +230,28 @@ fn a_key_is_hashed_from_standard_input() {
     child.stdin.take().unwrap().write_all(b"good-key\n").unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(String::from_utf8(output.stdout).unwrap().trim(), sha256("good-key"));
+}
+
+#[test]
+fn commands_at_the_same_time_leave_books_and_gate_alike() {
+    let gateway = start("");
+    let made = gateway.json(&["key", "create", "--account", "acme", "--label", "k"]);
+    let id = made["id"].as_str().unwrap();
+    let mut secrets = vec![made["key"].as_str().unwrap().to_owned()];
+    for _ in 0..5 {
+        let rotated: Vec<serde_json::Value> = std::thread::scope(|scope| {
+            let both = [(); 2].map(|()| scope.spawn(|| gateway.json(&["key", "rotate", id])));
+            both.map(|one| one.join().unwrap()).to_vec()
+        });
+        secrets.extend(rotated.iter().map(|made| made["key"].as_str().unwrap().to_owned()));
+        let working = secrets.iter().filter(|secret| status(&gateway, secret) == 200).count();
+        assert_eq!(working, 1, "one secret opens the gate");
+    }
+    let last = secrets.iter().find(|secret| status(&gateway, secret) == 200).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| gateway.json(&["key", "disable", id]));
+        scope.spawn(|| drop(gateway.cli(&["key", "rotate", id])));
+    });
+    assert_eq!(gateway.json(&["key", "show", id])["state"], "disabled");
+    assert_eq!(status(&gateway, last), 401);
 }

@@ -14,6 +14,7 @@
 mod check;
 mod commands;
 mod crash;
+mod deadlines;
 mod http;
 mod limits;
 mod money;

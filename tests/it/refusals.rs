@@ -232,6 +232,21 @@ fn account_info_is_exact() {
 }
 
 #[test]
+fn account_info_refuses_as_routes_do_and_public_routes_take_no_key_in_the_query() {
+    let upstream = Upstream::start();
+    let more = format!(
+        "[[accounts.acme.keys]]\nlabel = \"far\"\nsha256 = \"{}\"\nallow_from = [\"203.0.113.0/24\"]\n",
+        sha256("far")
+    );
+    let gateway = Gateway::start(&config(&more), &upstream);
+    let refused = get(gateway.public, "/account/info", "x-api-key: far\r\n");
+    assert_eq!((refused.status, refused.json()["code"].as_str()), (403, Some("address_forbidden")));
+    let refused = get(gateway.public, "/open/a?x=1&api_key=good-key", "");
+    assert_eq!((refused.status, refused.json()["code"].as_str()), (401, Some("key_in_query")));
+    assert!(upstream.seen().is_empty());
+}
+
+#[test]
 fn a_dialect_of_ones_own_words_what_it_names() {
     let upstream = Upstream::start();
     let more = "[dialects.mine]\nmissing_key = { status = 418, content_type = \"text/plain\", body = \"{code} {status} {message}\", message = \"who?\" }\n\

@@ -94,6 +94,7 @@ fn every_way_of_replacing_a_file_is_seen() {
     std::os::unix::fs::symlink("v2", folder.join("data.next")).unwrap();
     std::fs::rename(folder.join("data.next"), folder.join("data")).unwrap();
     assert!(wait_for(&gateway, 2) < SOON, "a swapped link");
+    assert_eq!(gateway.json(&["status"])["ledger_healthy"], true, "commands still find the gateway");
     std::fs::write(folder.join("v2/config.toml"), fill(3)).unwrap();
     assert!(wait_for(&gateway, 3) < SOON, "written in place");
     std::fs::remove_dir_all(&folder).unwrap();
@@ -164,4 +165,44 @@ fn a_refused_file_is_reported_everywhere() {
     let warnings = gateway.json(&["reload"])["warnings"].to_string();
     assert!(warnings.contains("[server] threads"), "{warnings}");
     assert_eq!(in_force(&gateway), "version 2");
+}
+
+/// A plan that is renamed while requests flow: none of them is judged without its limits or prices.
+#[test]
+fn no_request_meets_the_plan_of_one_file_and_the_routes_of_another() {
+    let upstream = Upstream::start();
+    let with = |plan: &str| {
+        let limit = "limits = [{ name = \"day\", requests = 5, window = \"24h\" }]";
+        let many: String = (0..2000).map(|at| format!("[accounts.x{at}]\nplan = \"{plan}\"\n")).collect();
+        config(&format!(
+            "[plans.{plan}]\n{limit}\nprices = {{ one = {{ credits = 3 }} }}\n{many}[accounts.p]\nplan = \"{plan}\"\ncredits = 1000\n[[accounts.p.keys]]\nlabel = \"k\"\nsha256 = \"{}\"\n",
+            crate::support::sha256("planned")
+        ))
+        .replace("{upstream}", &upstream.address.to_string())
+    };
+    let gateway = Gateway::start(&with("first"), &upstream);
+    let (stop, admitted) = (AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                let mut client = Client::connect(gateway.public);
+                while !stop.load(Ordering::SeqCst) {
+                    let answer =
+                        client.ask("GET /one HTTP/1.1\r\nhost: a\r\nx-api-key: planned\r\n\r\n").unwrap();
+                    match answer.status {
+                        200 => assert_eq!(answer.charged(), Some("3"), "the plan's price"),
+                        other => assert_eq!(other, 429),
+                    }
+                    admitted.fetch_add(u64::from(answer.status == 200), Ordering::SeqCst);
+                }
+            });
+        }
+        for round in 0..6 {
+            gateway.write_config(&with(if round % 2 == 0 { "second" } else { "first" }));
+            gateway.json(&["reload"]);
+        }
+        stop.store(true, Ordering::SeqCst);
+    });
+    assert_eq!(admitted.load(Ordering::SeqCst), 5, "five a day, whatever the plan is called");
+    assert_eq!(gateway.available("p"), "985");
 }

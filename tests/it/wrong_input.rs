@@ -97,6 +97,7 @@ fn a_wrong_ledger_is_refused_with_what_to_do() {
     let other = rusqlite::Connection::open(folder.join("ledger.db")).unwrap();
     let notes: String = other.query_row("SELECT text FROM notes", [], |row| row.get(0)).unwrap();
     assert_eq!(notes, "mine", "the other program's file is untouched");
+    assert!(!folder.join("ledger.db.lock").exists(), "and nothing is left beside it");
 }
 
 #[test]
@@ -120,6 +121,11 @@ fn a_ledger_has_one_writer_and_an_address_one_listener() {
         .unwrap();
     let told = refuses(second.path(), "serves it already; a ledger has one writer");
     assert!(told.contains(&gateway.id().to_string()), "it says who: {told}");
+    let link = second.path().join("link.db");
+    std::os::unix::fs::symlink(&ledger, &link).unwrap();
+    std::fs::write(second.path().join("config.toml"), text.replace("ledger.db", link.to_str().unwrap()))
+        .unwrap();
+    refuses(second.path(), "serves it already; a ledger has one writer");
     let address = format!("listen = [\"{}\"]", gateway.public);
     std::fs::write(second.path().join("config.toml"), text.replace("listen = [\"127.0.0.1:0\"]", &address))
         .unwrap();

@@ -83,15 +83,16 @@ fn dialect(context: &mut Context, templates: &Templates, base: Option<&Dialect>)
         let base = base.map(|base| base.template(reason));
         let body = pick(own, common, |template| template.body.as_ref());
         let content_type = pick(own, common, |template| template.content_type.as_ref());
-        let status = own.and_then(|own| own.status.as_ref()).and_then(|s| StatusCode::from_u16(s.value).ok());
+        let status = pick(own, common, |template| template.status.as_ref());
+        let status = status.and_then(|status| StatusCode::from_u16(status.value).ok());
+        let code = pick(own, common, |template| template.code.as_ref());
+        let message = pick(own, common, |template| template.message.as_ref());
         let json = HeaderValue::from_static("application/json");
         let fallback = if body.is_some() { None } else { base };
         Template {
             status: status.unwrap_or_else(|| reason.status()),
-            code: own
-                .and_then(|own| own.code.as_ref())
-                .map_or(reason.code().to_owned(), |code| code.value.clone()),
-            message: own.and_then(|own| own.message.as_ref()).map(|message| message.value.clone()),
+            code: code.map_or_else(|| reason.code().to_owned(), |code| code.value.clone()),
+            message: message.map(|message| message.value.clone()),
             content_type: content_type
                 .and_then(|value| HeaderValue::try_from(&value.value).ok())
                 .or_else(|| fallback.map(|base| base.content_type.clone()))

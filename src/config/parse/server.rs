@@ -128,7 +128,7 @@ fn ledger_path(context: &mut Context, url: Option<&At<String>>) -> PathBuf {
     let folder = context.folder();
     let Some(text) = context.secret(&url.span, &url.value) else { return default };
     match text.strip_prefix("sqlite:") {
-        Some(path) if !path.is_empty() => return folder.join(path),
+        Some(path) if !path.is_empty() && !path.starts_with(':') => return folder.join(path),
         _ if text.starts_with("postgres") => {
             context.error(&url.span, "a ledger on PostgreSQL is not supported yet");
         }
@@ -159,14 +159,20 @@ fn key_source(context: &mut Context, auth: &raw::Auth) -> KeySource {
         let name = context.header_name(&header.span, &header.value)?;
         let reserved =
             ["host", "connection", "content-length", "transfer-encoding", "upgrade", "te", "expect"];
-        if reserved.contains(&name.as_str()) || name.as_str().contains('_') {
+        let own = name.as_str().starts_with(crate::policy::forward::OWN_PREFIX);
+        if reserved.contains(&name.as_str()) || name.as_str().contains('_') || own {
             context.error(&header.span, "this header cannot carry a key");
         }
         Some(name)
     });
     let refuse_query = match &auth.refuse_query {
         None => ["api_key", "apikey", "x-api-key"].map(str::to_owned).to_vec(),
-        Some(list) => list.value.iter().map(|name| name.value.to_lowercase()).collect(),
+        Some(list) => {
+            for name in list.value.iter().filter(|name| name.value.is_empty()) {
+                context.error(&name.span, "a query parameter has a name");
+            }
+            list.value.iter().map(|name| name.value.to_lowercase()).collect()
+        }
     };
     let bearer = auth.bearer.as_ref().is_some_and(|bearer| bearer.value);
     KeySource { header: header.unwrap_or(default), bearer, refuse_query }
@@ -185,6 +191,9 @@ fn account_info(context: &mut Context, path: Option<&At<String>>) -> Option<Stri
     let Some(path) = path else { return Some("/account/info".to_owned()) };
     if path.value.is_empty() {
         return None;
+    }
+    if path.value.contains(['{', '}', '?']) {
+        context.error(&path.span, "this path is taken literally: no placeholders, no query");
     }
     match crate::policy::path::normalise(&path.value, false) {
         Ok(normal) => Some(normal.as_str().to_owned()),

@@ -81,7 +81,7 @@ impl Context {
             Amount::Text(text) => text.clone(),
         };
         let text = text.strip_prefix('+').unwrap_or(&text);
-        let parsed = Credits::from_json_number(text).map_err(|error| format!("this amount {error}"));
+        let parsed = text.parse::<Credits>().map_err(|error| format!("this amount {error}"));
         let credits = self.check(&value.span, parsed)?;
         if credits.is_negative() {
             self.error(&value.span, "an amount of credits is not negative");
@@ -98,8 +98,10 @@ impl Context {
         }
         if let Some(path) = text.strip_prefix("file:") {
             let path = self.folder().join(path);
-            let read = std::fs::read_to_string(&path)
-                .map_err(|error| format!("{} cannot be read: {error}", path.display()));
+            let read = std::fs::read_to_string(&path);
+            let held = read.as_ref().map_or(KeyHash([0; 32]), |text| KeyHash::of(text.as_bytes()));
+            self.report.secrets.push((path.clone(), held));
+            let read = read.map_err(|error| format!("{} cannot be read: {error}", path.display()));
             return self.check(place, read).map(|text| text.trim_end().to_owned());
         }
         Some(text.to_owned())

@@ -23,15 +23,32 @@ const MIN_SQLITE: i32 = 3_051_003;
 /// Pages of the log (4 KiB each) from which on the writer starts it over: 32 MiB.
 const MAX_LOG_PAGES: u64 = 8_192;
 /// How long a statement waits for another connection of this process.
-const BUSY: Duration = Duration::from_secs(5);
+pub(super) const BUSY: Duration = Duration::from_secs(5);
 
 fn unusable(path: &Path, what: impl std::fmt::Display) -> LedgerError {
     LedgerError::Unusable(format!("ledger {}: {what}", path.display()))
 }
 
+/// The file's one name: through links, and through those of its folder where it is new.
+pub(super) fn canonical(path: &Path) -> PathBuf {
+    if let Ok(canonical) = std::fs::canonicalize(path) {
+        return canonical;
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match (std::fs::canonicalize(folder), path.file_name()) {
+        (Ok(folder), Some(name)) => folder.join(name),
+        _ => path.to_owned(),
+    }
+}
+
 /// The operating system's lock that says who writes this ledger. Released with the process.
 #[derive(Debug)]
-pub(super) struct Lock(#[expect(dead_code, reason = "held, not used")] File);
+pub(super) struct Lock {
+    _file: File,
+    path: PathBuf,
+    /// There was none before, so none is to stay beside a file that turns out not to be a ledger.
+    made: bool,
+}
 
 impl Lock {
     pub(super) fn take(ledger: &Path) -> Result<Self> {
@@ -45,6 +62,7 @@ impl Lock {
         let mut path = ledger.as_os_str().to_owned();
         path.push(".lock");
         let path = PathBuf::from(path);
+        let made = !path.exists();
         let open =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
         let mut file = open.map_err(|error| unusable(ledger, why(&error, &path)))?;
@@ -54,7 +72,7 @@ impl Lock {
                     .set_len(0)
                     .and_then(|()| file.rewind())
                     .and_then(|()| writeln!(file, "{}", std::process::id()));
-                Ok(Self(file))
+                Ok(Self { _file: file, path, made })
             }
             Err(TryLockError::WouldBlock) => {
                 let mut owner = String::new();
@@ -64,6 +82,15 @@ impl Lock {
                 Err(unusable(ledger, message))
             }
             Err(TryLockError::Error(error)) => Err(unusable(ledger, why(&error, &path))),
+        }
+    }
+}
+
+impl Lock {
+    /// Leaves nothing behind where the ledger could not be opened.
+    pub(super) fn discard(&self) {
+        if self.made {
+            let _ = std::fs::remove_file(&self.path); // only tidiness
         }
     }
 }

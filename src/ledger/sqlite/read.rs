@@ -82,18 +82,20 @@ impl Reader for SqliteReader {
         keys(&self.0, account)
     }
 
-    fn entries(&mut self, account: Option<&AccountId>, each: &mut dyn FnMut(Entry)) -> Result<()> {
+    fn freeze(&mut self) -> Result<()> {
+        self.0.execute_batch("BEGIN; SELECT count(*) FROM sqlite_schema").map_err(failed)
+    }
+
+    fn entries(&mut self, account: Option<&AccountId>, after: u64, most: usize) -> Result<Vec<Entry>> {
         let filter = match account {
-            Some(_) => "WHERE e.account = (SELECT num FROM accounts WHERE id = ?1)",
-            None => "WHERE ?1 IS NULL",
+            Some(_) => "e.account = (SELECT num FROM accounts WHERE id = ?1)",
+            None => "?1 IS NULL",
         };
-        let mut statement = self.0.prepare(&format!("{ENTRIES} {filter} ORDER BY e.id")).map_err(failed)?;
-        let id = account.map(AccountId::as_str);
-        let mut rows = statement.query(params![id]).map_err(failed)?;
-        while let Some(row) = rows.next().map_err(failed)? {
-            each(entry_row(row).map_err(failed)?);
-        }
-        Ok(())
+        let sql = format!("{ENTRIES} WHERE {filter} AND e.id > ?2 ORDER BY e.id LIMIT ?3");
+        let mut statement = self.0.prepare_cached(&sql).map_err(failed)?;
+        let wanted = params![account.map(AccountId::as_str), after, most];
+        let rows = statement.query_map(wanted, entry_row).map_err(failed)?;
+        rows.collect::<rusqlite::Result<_>>().map_err(failed)
     }
 
     fn in_doubt(&mut self) -> Result<Vec<Doubt>> {

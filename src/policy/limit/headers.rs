@@ -14,7 +14,8 @@ pub fn ietf<'a>(limits: impl Iterator<Item = (&'a Limit, Standing)>) -> Option<(
     let (mut policy, mut rate) = (String::new(), String::new());
     for (limit, standing) in limits {
         let comma = if policy.is_empty() { "" } else { ", " };
-        let (name, window) = (&limit.name, limit.window.as_secs().max(1));
+        let window = limit.window.as_secs() + u64::from(limit.window.subsec_nanos() > 0);
+        let name = &limit.name;
         // Writing to a String cannot fail.
         let _ = write!(policy, "{comma}\"{name}\";q={};w={window}", limit.requests);
         let _ = write!(rate, "{comma}\"{name}\";r={};t={}", standing.remaining, standing.seconds());

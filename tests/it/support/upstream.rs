@@ -3,7 +3,8 @@
 //! `x-answer-status`, `x-answer-body`, `x-answer-delay` (ms before the head), `x-answer-header`
 //! (`name: value`, joined by `|`), `x-answer-raw` (`\n` for CRLF: the whole answer), `x-answer-cut`
 //! (bytes of the body after which it closes), `x-answer-chunks` (chunks joined by `|`, a pause of
-//! 50 ms between), `x-answer-echo` (the body that came). Everything else is answered 200 `{}`.
+//! 50 ms between), `x-answer-stall` (bytes of the body after which it is silent for a minute),
+//! `x-answer-echo` (the body that came). Everything else is answered 200 `{}`.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -164,12 +165,16 @@ fn answer(mut stream: &TcpStream, seen: &Seen) -> Option<bool> {
     if !matches!(status, "204" | "304") {
         head.push_str(&format!("content-length: {}\r\n", body.len()));
     }
-    let cut: Option<usize> = seen.header("x-answer-cut").map(|cut| cut.parse().unwrap());
+    let stalls = seen.header("x-answer-stall");
+    let cut: Option<usize> = seen.header("x-answer-cut").or(stalls).map(|cut| cut.parse().unwrap());
     let mut bytes = format!("{head}\r\n").into_bytes();
     if !seen.line.starts_with("HEAD") && !matches!(status, "204" | "304") {
         bytes.extend_from_slice(&body[..cut.unwrap_or(body.len())]);
     }
     stream.write_all(&bytes).ok()?;
+    if stalls.is_some() {
+        std::thread::sleep(Duration::from_secs(60));
+    }
     Some(cut.is_none())
 }
 

@@ -1,0 +1,117 @@
+//! Promise 8 over HTTP: whoever is slow, silent or gone holds nothing for ever.
+
+use std::io::{Read, Write};
+use std::time::{Duration, Instant};
+
+use crate::support::{Client, Gateway, Upstream, config, get};
+
+const KEY: &str = "x-api-key: good-key\r\n";
+
+#[test]
+fn slow_and_silent_clients_are_closed_by_their_deadline() {
+    let more = "";
+    let upstream = Upstream::start();
+    let text = config(more)
+        .replace("threads = 2", "threads = 1\nheader_timeout = \"600ms\"\nidle_timeout = \"1500ms\"");
+    let gateway = Gateway::start(&text, &upstream);
+    let closes = |client: &mut Client, least: u64, most: u64| {
+        let start = Instant::now();
+        assert!(client.is_closed());
+        let took = start.elapsed();
+        assert!(took >= Duration::from_millis(least) && took < Duration::from_millis(most), "{took:?}");
+    };
+    let mut silent = Client::connect(gateway.public);
+    closes(&mut silent, 400, 2500);
+    let mut half = Client::connect(gateway.public);
+    half.send("GET / HTTP/1.1\r\nhost:").unwrap();
+    closes(&mut half, 400, 2500);
+    let request = "GET /open/a HTTP/1.1\r\nhost: a\r\n\r\n";
+    let mut idle = Client::connect(gateway.public);
+    assert_eq!(idle.ask(request).unwrap().status, 200);
+    closes(&mut idle, 1200, 4000);
+    let mut second = Client::connect(gateway.public);
+    second.ask(request).unwrap();
+    second.send("GET").unwrap();
+    closes(&mut second, 400, 2500);
+    let mut body = Client::connect(gateway.public);
+    body.send("POST /open/a HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\n1").unwrap();
+    let start = Instant::now();
+    let mut rest = Vec::new();
+    let _ = body.socket().read_to_end(&mut rest);
+    assert!(start.elapsed() < Duration::from_secs(5), "a body that stops coming ends");
+}
+
+#[test]
+fn a_client_that_leaves_a_silent_stream_gives_its_place_back() {
+    let upstream = Upstream::start();
+    let hash = crate::support::sha256("single");
+    let more = format!(
+        "[plans.single]\nconcurrency = 1\n[accounts.single]\nplan = \"single\"\n[[accounts.single.keys]]\nlabel = \"k\"\nsha256 = \"{hash}\"\n"
+    );
+    let text = config(&more)
+        .replace("threads = 2", "threads = 1\nidle_timeout = \"1s\"")
+        .replace("\"5s\"", "\"20s\"");
+    let gateway = Gateway::start(&text, &upstream);
+    // The head and one event, then silence.
+    let head = "GET /free/a HTTP/1.1\r\nhost: a\r\nx-api-key: single\r\nx-answer-body: 0123456789\r\nx-answer-stall: 5\r\n\r\n";
+    let mut client = Client::connect(gateway.public);
+    client.send(head).unwrap();
+    assert_eq!(client.head().unwrap().status, 200);
+    let ask = || get(gateway.public, "/free/b", "x-api-key: single\r\n").status;
+    assert_eq!(ask(), 429);
+    drop(client);
+    let freed = (0..100).any(|_| {
+        std::thread::sleep(Duration::from_millis(100));
+        ask() == 200
+    });
+    assert!(freed, "the slot of a client that left is free again");
+}
+
+#[test]
+fn a_slow_upload_is_the_clients_time_not_the_upstreams() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&config("").replace("\"5s\"", "\"400ms\""), &upstream);
+    let mut client = Client::connect(gateway.public);
+    client.send(format!("POST /one HTTP/1.1\r\nhost: a\r\n{KEY}content-length: 4\r\n\r\nab")).unwrap();
+    std::thread::sleep(Duration::from_millis(1000));
+    assert_eq!(client.ask("cd").unwrap().status, 200);
+}
+
+#[test]
+fn more_connections_than_places_wait_their_turn() {
+    let upstream = Upstream::start();
+    let text = config("").replace("threads = 2", "threads = 1\nmax_connections = 2");
+    let gateway = Gateway::start(&text, &upstream);
+    let request = "GET /open/a HTTP/1.1\r\nhost: a\r\n\r\n";
+    let mut first = Client::connect(gateway.public);
+    let mut second = Client::connect(gateway.public);
+    assert_eq!(first.ask(request).unwrap().status, 200);
+    assert_eq!(second.ask(request).unwrap().status, 200);
+    let mut third = Client::connect(gateway.public);
+    third.send(request).unwrap();
+    third.socket().set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    assert!(third.head().is_err(), "no place yet");
+    drop(first);
+    third.socket().set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    assert_eq!(third.read(false).unwrap().status, 200);
+}
+
+#[test]
+fn a_client_that_stops_reading_holds_nothing_up_for_others() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&config(""), &upstream);
+    let body = "x".repeat(4 << 20);
+    let mut slow = Client::connect(gateway.public);
+    let head = format!(
+        "POST /open/a HTTP/1.1\r\nhost: a\r\nx-answer-echo: 1\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    slow.send(head).unwrap();
+    slow.socket().set_write_timeout(Some(Duration::from_secs(5))).unwrap();
+    slow.socket().write_all(body.as_bytes()).unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    for _ in 0..20 {
+        assert_eq!(get(gateway.public, "/open/b", "").status, 200);
+    }
+    assert_eq!(slow.read(false).unwrap().body.len(), body.len());
+}
