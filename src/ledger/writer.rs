@@ -16,9 +16,11 @@ use crate::types::{AccountId, Credits, Moment, RequestId};
 /// Least time from the start of one commit to the next under load: what costs is a commit, not
 /// a record, so a fuller batch is a cheaper one. Nobody waits longer than this and one commit.
 const COMMIT_GAP: Duration = Duration::from_millis(1);
-/// Bytes of records in a batch from which on there is load, some eight requests: below it, waiting
-/// for more would only add to their latency.
-const LOAD: usize = 512;
+/// How long to look whether more is coming before a commit that follows another within the gap.
+const PROBE: Duration = Duration::from_micros(50);
+/// Bytes of records that come within a probe where there is load: some three requests. With fewer,
+/// waiting for more would only add to their latency.
+const LOAD: usize = 150;
 /// How long a settlement that nobody waits for may lie in its outbox before it is written.
 const LAG: Duration = Duration::from_millis(10);
 /// How often the journal is folded while there is something in it.
@@ -40,8 +42,6 @@ pub(super) struct Writer {
     /// The last batch taken of each outbox.
     batches: Vec<u64>,
     committed_at: Moment,
-    /// Bytes of the last batch.
-    committed: usize,
     folded_at: Moment,
     limits: Option<LimitSource>,
     /// Limit states that could not be saved yet.
@@ -87,7 +87,6 @@ impl Writer {
             pending: Vec::new(),
             batches,
             committed_at: now,
-            committed: 0,
             folded_at: now,
             limits: None,
             unsaved: Vec::new(),
@@ -120,18 +119,26 @@ impl Writer {
             std::thread::park_timeout(RETRY);
             return;
         }
-        let empty = || self.shared.outboxes.iter().all(|outbox| outbox.lock().bytes.is_empty());
         self.shared.idle.store(true, Ordering::SeqCst);
-        if empty() && self.jobs.is_empty() && !self.shared.stopping.load(Ordering::SeqCst) {
+        if self.waiting() == 0 && self.jobs.is_empty() && !self.shared.stopping.load(Ordering::SeqCst) {
             // Settlements that nobody waits for wake nobody: while holds are open, look for them.
             std::thread::park_timeout(if self.tally.open_holds() > 0 { LAG } else { FOLD_EVERY });
         }
         self.shared.idle.store(false, Ordering::SeqCst);
-        let since = self.clock.now().since(self.committed_at);
-        let gap = COMMIT_GAP.checked_sub(since).filter(|gap| !gap.is_zero() && self.committed >= LOAD);
-        if let Some(gap) = gap {
-            std::thread::sleep(gap);
+        let left = || COMMIT_GAP.checked_sub(self.clock.now().since(self.committed_at)).unwrap_or_default();
+        if left().is_zero() {
+            return;
         }
+        let before = self.waiting();
+        std::thread::sleep(PROBE.min(left()));
+        if self.waiting() >= before + LOAD {
+            std::thread::sleep(left());
+        }
+    }
+
+    /// Bytes of records that wait in the outboxes.
+    fn waiting(&self) -> usize {
+        self.shared.outboxes.iter().map(|outbox| outbox.lock().bytes.len()).sum()
     }
 
     /// Cuts one batch from all outboxes at once and writes it.
@@ -141,7 +148,6 @@ impl Writer {
             return;
         }
         self.committed_at = self.clock.now();
-        self.committed = self.pending.len();
         let at = self.clock.wall();
         let result = self.store.append(self.seq + 1, at, &self.pending);
         let committed = result.is_ok();
