@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -30,6 +31,8 @@ use crate::ledger::{Bookkeeper, Ledger, Opened};
 
 /// Descriptors kept for everything but connections.
 const RESERVED_DESCRIPTORS: u64 = 128;
+/// How often meters that nobody owns any more are looked at.
+const TIDY_EVERY: Duration = Duration::from_secs(60);
 
 /// Why the gateway does not run.
 #[derive(Debug, thiserror::Error)]
@@ -145,6 +148,7 @@ impl App {
         let (admin_address, draining) = (admin.address().unwrap_or(settings.admin_listen), admin.draining());
         background.push(tokio::spawn(admin.serve(Arc::clone(&control))));
 
+        background.push(tokio::spawn(tidy(Arc::clone(&control))));
         let (sockets, public) = gateway::bind(&settings.listen, settings.threads)?;
         let places = Arc::new(Semaphore::new(places(settings.max_connections).min(Semaphore::MAX_PERMITS)));
         let stop = CancellationToken::new();
@@ -302,6 +306,14 @@ fn places(asked: usize) -> usize {
         );
     }
     asked.min(most)
+}
+
+/// Keeps what dropped keys leave behind from growing between reloads.
+async fn tidy(control: Arc<Control>) {
+    loop {
+        tokio::time::sleep(TIDY_EVERY).await;
+        control.tidy();
+    }
 }
 
 /// Reloads whenever the files changed. A file that is wrong is reported once it stands still, so

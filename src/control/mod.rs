@@ -22,8 +22,8 @@ use tokio::sync::{Mutex, mpsc};
 use crate::clock::Clock;
 use crate::config::{self, Loaded, ProblemJson, Report, Watched};
 use crate::directory::Directory;
+use crate::ledger::Bookkeeper;
 use crate::ledger::store::{Books, LedgerError};
-use crate::ledger::{Bookkeeper, Counters};
 use crate::snapshot::{Publisher, Reader, Snapshot};
 use crate::telemetry::Stats;
 use crate::types::KeyHash;
@@ -151,10 +151,9 @@ impl Control {
         Arc::clone(&self.stats)
     }
 
-    /// What the ledger counted.
-    #[must_use]
-    pub fn ledger_counters(&self) -> &Counters {
-        self.bookkeeper.counters()
+    /// Forgets the meters of dropped keys that say nothing any more.
+    pub fn tidy(&self) {
+        self.directory.sweep(self.clock.now());
     }
 
     /// Whether charged requests can be served.

@@ -104,15 +104,11 @@ async fn serve(
         Way::Answered(response) => return Ok(response),
     };
     let address = target::client(connection.peer, &parts.headers, &view.settings.trusted_proxies);
-    view.keys.refuse(parts.uri.query())?; // key_in_query
-    let key = match route.public {
-        true => None,
-        false => Some(find_key(gate, view, visit, &parts)?), // missing_key, invalid_key
+    let found = match route.public {
+        true => view.keys.refuse(parts.uri.query()).map(|()| None)?, // key_in_query
+        false => Some(find_key(gate, view, visit, &parts)?),         // missing_key, key_in_query, invalid_key
     };
-    let (key, plan) = match &key {
-        Some((key, plan)) => (Some(&**key), *plan),
-        None => (None, None),
-    };
+    let (key, plan) = found.as_ref().map_or((None, None), |(key, plan)| (Some(&**key), *plan));
     permit(key, &route, address)?; // account_suspended, route_forbidden, address_forbidden
     let (body, progress) = Inbound::new(body, route.max_body_size, connection, &gate.clock)?; // body_too_large
     let ask = Ask { key, plan, route: &route, method: &parts.method, address, now: visit.record.now() };
