@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::runtime::LocalOptions;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -258,12 +259,22 @@ impl Signals {
 
 fn spawn_worker(number: usize, seed: WorkerSeed) -> Result<JoinHandle<()>, StartError> {
     let failed = |error: std::io::Error| StartError::Other(format!("a worker cannot start: {error}"));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    // A local runtime is made on the thread that it never leaves.
+    let (started, starts) = std::sync::mpsc::sync_channel(1);
     let run = move || {
-        let local = tokio::task::LocalSet::new();
-        local.block_on(&runtime, gateway::run(seed));
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        match builder.enable_all().build_local(LocalOptions::default()) {
+            Ok(runtime) => {
+                let _ = started.send(Ok(())); // the other end waits
+                runtime.block_on(gateway::run(seed));
+            }
+            Err(error) => drop(started.send(Err(error))),
+        }
     };
-    std::thread::Builder::new().name(format!("tollgate-worker-{number}")).spawn(run).map_err(failed)
+    let name = format!("tollgate-worker-{number}");
+    let thread = std::thread::Builder::new().name(name).spawn(run).map_err(failed)?;
+    starts.recv().unwrap_or_else(|_| Err(std::io::Error::other("it ended at once"))).map_err(failed)?;
+    Ok(thread)
 }
 
 /// Random bits that no other worker of this or an earlier process began with.

@@ -3,6 +3,7 @@
 //! Limits run on [`Moment`], which never goes back; files, people and expiry dates on
 //! [`WallTime`]. A test clock stands still until it is told to move.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -59,11 +60,67 @@ impl Clock {
         }
     }
 
+    /// The moment as the standard library's timers name it; for a test clock, the present.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads clocks")]
+    pub fn instant(&self, moment: Moment) -> Instant {
+        match &self.0 {
+            Kind::System { start } => *start + Duration::from_nanos(moment.0.saturating_sub(ORIGIN)),
+            Kind::Test { .. } => Instant::now(),
+        }
+    }
+
     /// Moves a test clock; the system's goes by itself.
     pub fn advance(&self, by: Duration) {
         if let Kind::Test { moment, wall } = &self.0 {
             moment.fetch_add(nanos(by), Ordering::SeqCst);
             wall.fetch_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX), Ordering::SeqCst);
         }
+    }
+}
+
+/// A worker's time: read once per turn of one of its tasks, then told from memory. Within a turn,
+/// which takes microseconds, time stands still.
+#[derive(Debug)]
+pub struct Beat {
+    clock: Clock,
+    now: Cell<Moment>,
+    wall: Cell<WallTime>,
+    /// When the wall clock was last read.
+    wall_read: Cell<Moment>,
+}
+
+impl Beat {
+    /// How old the wall time may be: what expires, expires at most this late.
+    const WALL_AGE: Duration = Duration::from_millis(1);
+
+    /// Begins with the present time.
+    #[must_use]
+    pub fn new(clock: Clock) -> Self {
+        let (now, wall) = (Cell::new(clock.now()), Cell::new(clock.wall()));
+        Self { wall_read: Cell::new(now.get()), clock, now, wall }
+    }
+
+    /// Begins a turn: reads the clock.
+    pub fn tick(&self) -> Moment {
+        let now = self.clock.now();
+        self.now.set(now);
+        now
+    }
+
+    /// The time of this turn.
+    #[must_use]
+    pub fn now(&self) -> Moment {
+        self.now.get()
+    }
+
+    /// The wall time of this turn.
+    #[must_use]
+    pub fn wall(&self) -> WallTime {
+        if self.now().since(self.wall_read.get()) >= Self::WALL_AGE {
+            self.wall_read.set(self.now());
+            self.wall.set(self.clock.wall());
+        }
+        self.wall.get()
     }
 }

@@ -1,12 +1,15 @@
 //! What one request is judged by: immutable, swapped whole.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::{ArcSwap, Guard};
+use arc_swap::{ArcSwap, Cache};
 use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 
@@ -145,6 +148,8 @@ pub struct Route {
 pub struct Upstream {
     /// Its name in the configuration.
     pub name: String,
+    /// What its connections are found by: the same server keeps its id across reloads.
+    pub id: NameId,
     /// Host name or address, and port.
     pub server: (String, u16),
     /// `host:port` as it stands in `Host`.
@@ -229,6 +234,39 @@ pub fn channel(first: Snapshot) -> (Publisher, Reader) {
     (Publisher(Arc::clone(&shared)), Reader(shared))
 }
 
+/// The snapshot that a request is judged by, kept alive for as long as this lives.
+#[derive(Clone, Debug)]
+pub struct View(Rc<Arc<Snapshot>>);
+
+impl Deref for View {
+    type Target = Snapshot;
+    fn deref(&self) -> &Snapshot {
+        &self.0
+    }
+}
+
+/// A worker's way to the snapshot in force. Its requests share what it holds without touching a
+/// counter that other threads write to.
+#[derive(Debug)]
+pub struct Views {
+    cache: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
+    last: RefCell<View>,
+}
+
+impl Views {
+    /// The snapshot in force.
+    #[must_use]
+    pub fn load(&self) -> View {
+        let mut cache = self.cache.borrow_mut();
+        let now = cache.load();
+        let mut last = self.last.borrow_mut();
+        if !Arc::ptr_eq(now, &last.0) {
+            *last = View(Rc::new(Arc::clone(now)));
+        }
+        last.clone()
+    }
+}
+
 impl Reader {
     /// The snapshot in force, kept alive for as long as the answer lives.
     #[must_use]
@@ -236,10 +274,11 @@ impl Reader {
         self.0.load_full()
     }
 
-    /// A cheaper look that must not be kept.
+    /// The same for one worker.
     #[must_use]
-    pub fn peek(&self) -> Guard<Arc<Snapshot>> {
-        self.0.load()
+    pub fn views(&self) -> Views {
+        let cache = RefCell::new(Cache::new(Arc::clone(&self.0)));
+        Views { cache, last: RefCell::new(View(Rc::new(self.load()))) }
     }
 }
 

@@ -10,18 +10,13 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use super::Gate;
 use super::connection::Connection;
-use crate::clock::Clock;
 use crate::policy::reject::{Reason, Refusal};
-use crate::types::Moment;
 
-/// What the gateway sees of a body that hyper reads for it.
-#[derive(Debug)]
+/// Why a body ended early, for the one who has to answer then.
+#[derive(Debug, Default)]
 pub(super) struct Progress {
-    /// When the upstream side last got something, or began to wait for the answer.
-    pub(super) last: Cell<Moment>,
-    /// The upstream side waits for more of the body: the client's time, not the upstream's.
-    pub(super) waits: Cell<bool>,
     /// The body outgrew its bound.
     pub(super) too_large: Cell<bool>,
     /// The client broke off.
@@ -35,7 +30,7 @@ pub(super) struct Inbound {
     left: u64,
     progress: Rc<Progress>,
     connection: Arc<Connection>,
-    clock: Clock,
+    gate: Rc<Gate>,
 }
 
 /// Why a body ended early.
@@ -48,7 +43,7 @@ pub(super) enum Cut {
 }
 
 impl Inbound {
-    /// Wraps a body of at most `most` bytes.
+    /// Wraps a body of at most `most` bytes; `None` where there is none.
     ///
     /// # Errors
     /// [`Reason::BodyTooLarge`] where it announces more.
@@ -56,19 +51,20 @@ impl Inbound {
         inner: Incoming,
         most: u64,
         connection: &Arc<Connection>,
-        clock: &Clock,
-    ) -> Result<(Self, Rc<Progress>), Refusal> {
+        gate: &Rc<Gate>,
+    ) -> Result<Option<Self>, Refusal> {
+        if inner.is_end_stream() {
+            return Ok(None);
+        }
         if inner.size_hint().lower() > most {
             return Err(Reason::BodyTooLarge.into());
         }
-        let progress = Rc::new(Progress {
-            last: Cell::new(clock.now()),
-            waits: Cell::new(false),
-            too_large: Cell::new(false),
-            cut: Cell::new(false),
-        });
-        let (connection, clock) = (Arc::clone(connection), clock.clone());
-        Ok((Self { inner, left: most, progress: Rc::clone(&progress), connection, clock }, progress))
+        let (connection, gate) = (Arc::clone(connection), Rc::clone(gate));
+        Ok(Some(Self { inner, left: most, progress: Rc::default(), connection, gate }))
+    }
+
+    pub(super) fn progress(&self) -> Rc<Progress> {
+        Rc::clone(&self.progress)
     }
 }
 
@@ -81,13 +77,11 @@ impl Body for Inbound {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         let polled = Pin::new(&mut self.inner).poll_frame(context);
-        self.progress.waits.set(polled.is_pending());
         if polled.is_pending() {
-            self.connection.waits_for_body(self.clock.now());
+            self.connection.waits_for_body(self.gate.beat.now());
         }
         let frame = ready!(polled);
-        self.connection.got_body();
-        self.progress.last.set(self.clock.now());
+        self.connection.got_body(self.gate.beat.now());
         Poll::Ready(match frame {
             None => None,
             Some(Err(_)) => {

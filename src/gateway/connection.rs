@@ -5,17 +5,16 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use socket2::SockRef;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::head::{HeadScanner, Seen};
-use crate::clock::Clock;
 use crate::telemetry::Stats;
 use crate::types::Moment;
 
@@ -36,6 +35,8 @@ enum Phase {
 pub(super) struct Connection {
     /// The other end.
     pub(super) peer: SocketAddr,
+    /// Its address as text, which every request says upstream.
+    pub(super) address: Box<str>,
     inner: Mutex<Inner>,
     _place: Place,
 }
@@ -62,12 +63,19 @@ impl Drop for Place {
 
 #[derive(Debug)]
 struct Inner {
+    stream: TcpStream,
     heads: HeadScanner,
     phase: Phase,
+    /// When this turn of the connection's task began.
+    now: Moment,
     /// Since when the client has not taken what is written to it.
     write_stalled: Option<Moment>,
     /// Since when the upstream side waits for more of the request's body.
     body_stalled: Option<Moment>,
+    /// While the answer's head is awaited: how long it may take after the last of the body.
+    answer_timeout: Option<Duration>,
+    /// When it must be there; `None` while the client is awaited.
+    answer_due: Option<Moment>,
     /// When a byte last went either way.
     moved: Moment,
     /// The client was seen leaving: it closed its sending side, or more.
@@ -78,11 +86,26 @@ struct Inner {
 pub(super) const MAX_SILENCE: Duration = Duration::from_secs(3600);
 
 impl Connection {
-    pub(super) fn new(peer: SocketAddr, now: Moment, place: Place) -> Self {
-        let (heads, phase) = (HeadScanner::default(), Phase::Head(now));
-        let inner =
-            Inner { heads, phase, write_stalled: None, body_stalled: None, moved: now, leaving: false };
-        Self { peer, inner: Mutex::new(inner), _place: place }
+    pub(super) fn new(stream: TcpStream, peer: SocketAddr, now: Moment, place: Place) -> Self {
+        let inner = Inner {
+            stream,
+            heads: HeadScanner::default(),
+            phase: Phase::Head(now),
+            now,
+            write_stalled: None,
+            body_stalled: None,
+            answer_timeout: None,
+            answer_due: None,
+            moved: now,
+            leaving: false,
+        };
+        let address = peer.ip().to_canonical().to_string().into_boxed_str();
+        Self { peer, address, inner: Mutex::new(inner), _place: place }
+    }
+
+    /// A turn of the connection's task begins.
+    pub(super) fn tick(&self, now: Moment) {
+        self.inner.lock().now = now;
     }
 
     /// A request begins: what the scanner saw of its head.
@@ -90,6 +113,23 @@ impl Connection {
         let mut inner = self.inner.lock();
         inner.phase = Phase::Busy;
         inner.heads.next()
+    }
+
+    /// The upstream's answer is awaited from now on.
+    pub(super) fn awaits_answer(&self, now: Moment, timeout: Duration) {
+        let mut inner = self.inner.lock();
+        (inner.answer_timeout, inner.answer_due) = (Some(timeout), Some(now.plus(timeout)));
+    }
+
+    /// It is awaited no longer.
+    pub(super) fn has_answer(&self) {
+        let mut inner = self.inner.lock();
+        (inner.answer_timeout, inner.answer_due) = (None, None);
+    }
+
+    /// How long until the answer must be there; `None` while the client is awaited.
+    pub(super) fn answer_left(&self, now: Moment) -> Option<Duration> {
+        self.inner.lock().answer_due.map(|due| due.since(now))
     }
 
     /// A request is answered.
@@ -104,42 +144,42 @@ impl Connection {
         self.inner.lock().heads.blind();
     }
 
+    /// The upstream side waits for the client: its time, not the upstream's.
     pub(super) fn waits_for_body(&self, now: Moment) {
-        self.inner.lock().body_stalled.get_or_insert(now);
-    }
-
-    pub(super) fn got_body(&self) {
-        self.inner.lock().body_stalled = None;
-    }
-
-    fn arrived(&self, bytes: &[u8], clock: &Clock) {
         let mut inner = self.inner.lock();
-        let now = clock.now();
-        inner.moved = now;
-        if let Phase::Idle(_) = inner.phase {
-            inner.phase = Phase::Head(now);
-        }
-        inner.heads.walk(bytes);
+        inner.body_stalled.get_or_insert(now);
+        inner.answer_due = None;
     }
 
-    fn wrote(&self, pending: bool, clock: &Clock) {
+    /// The upstream side got some of the body, or its end.
+    pub(super) fn got_body(&self, now: Moment) {
         let mut inner = self.inner.lock();
-        let now = clock.now();
-        if pending {
-            inner.write_stalled.get_or_insert(now);
-        } else {
-            (inner.write_stalled, inner.moved) = (None, now);
+        inner.body_stalled = None;
+        inner.answer_due = inner.answer_timeout.map(|timeout| now.plus(timeout));
+    }
+
+    /// Looks whether the client closed its sending side, or is gone altogether, while nobody reads
+    /// what it sends. Takes no byte. One that closed only its sending side still gets its answer,
+    /// but not for ever.
+    pub(super) fn look_for_client(&self) {
+        let mut inner = self.inner.lock();
+        if inner.phase == Phase::Busy && !inner.leaving {
+            let mut one = [std::mem::MaybeUninit::uninit(); 1];
+            inner.leaving = match SockRef::from(&inner.stream).peek(&mut one) {
+                Ok(count) => count == 0,
+                Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+            };
         }
     }
 
-    /// The client was seen leaving. A half-closed one still gets its answer, but not for ever.
-    pub(super) fn leaves(&self) {
-        self.inner.lock().leaving = true;
-    }
-
-    /// Whether a request is being served, so that nobody reads what the client does.
-    pub(super) fn is_busy(&self) -> bool {
-        self.inner.lock().phase == Phase::Busy
+    /// Lets the kernel find out that a client's machine is gone, in under two minutes, and writes
+    /// what there is at once. Both are aids, not needs.
+    pub(super) fn tune(&self) {
+        let probes =
+            TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15));
+        let stream = &self.inner.lock().stream;
+        let _ = SockRef::from(stream).set_tcp_keepalive(&probes.with_retries(3));
+        let _ = stream.set_nodelay(true);
     }
 
     /// How long until the connection is to be looked at again; `None` where its time is up.
@@ -163,18 +203,16 @@ impl Connection {
         for stalled in [inner.write_stalled, inner.body_stalled].into_iter().flatten() {
             next = next.min(left(stalled, idle)?);
         }
+        if let Some(due) = inner.answer_due {
+            next = next.min(due.since(now));
+        }
         Some(next.max(Duration::from_millis(1)))
     }
 }
 
-/// A socket whose bytes are seen by the [`HeadScanner`] before hyper parses them. Shared with the
-/// connection's task, which looks whether the client is still there while hyper does not read.
+/// The connection's socket, as hyper sees it: what comes passes the [`HeadScanner`] first.
 #[derive(Debug)]
-pub(super) struct Watched {
-    pub(super) stream: Arc<TcpStream>,
-    pub(super) connection: Arc<Connection>,
-    pub(super) clock: Clock,
-}
+pub(super) struct Watched(pub(super) Arc<Connection>);
 
 impl AsyncRead for Watched {
     fn poll_read(
@@ -182,49 +220,37 @@ impl AsyncRead for Watched {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        loop {
-            ready!(self.stream.poll_read_ready(context))?;
-            match self.stream.try_read(buffer.initialize_unfilled()) {
-                Ok(count) => {
-                    let before = buffer.filled().len();
-                    buffer.advance(count);
-                    if count > 0 {
-                        self.connection.arrived(&buffer.filled()[before..], &self.clock);
-                    }
-                    return Poll::Ready(Ok(()));
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
+        let mut inner = self.0.inner.lock();
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut inner.stream).poll_read(context, buffer);
+        let came = &buffer.filled()[before..];
+        if !came.is_empty() {
+            inner.moved = inner.now;
+            if let Phase::Idle(_) = inner.phase {
+                inner.phase = Phase::Head(inner.now);
             }
+            inner.heads.walk(came);
         }
+        polled
     }
 }
 
-impl Watched {
-    fn poll_with(
-        &self,
-        context: &mut Context<'_>,
-        write: impl Fn(&TcpStream) -> io::Result<usize>,
-    ) -> Poll<io::Result<usize>> {
-        let polled = loop {
-            match self.stream.poll_write_ready(context) {
-                Poll::Pending => break Poll::Pending,
-                Poll::Ready(Err(error)) => break Poll::Ready(Err(error)),
-                Poll::Ready(Ok(())) => {}
-            }
-            match write(&self.stream) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => break Poll::Ready(result),
-            }
-        };
-        self.connection.wrote(polled.is_pending(), &self.clock);
+impl Inner {
+    fn wrote(&mut self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if polled.is_pending() {
+            self.write_stalled.get_or_insert(self.now);
+        } else {
+            (self.write_stalled, self.moved) = (None, self.now);
+        }
         polled
     }
 }
 
 impl AsyncWrite for Watched {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_with(context, |stream| stream.try_write(bytes))
+        let mut inner = self.0.inner.lock();
+        let polled = Pin::new(&mut inner.stream).poll_write(context, bytes);
+        inner.wrote(polled)
     }
 
     fn poll_write_vectored(
@@ -232,7 +258,9 @@ impl AsyncWrite for Watched {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.poll_with(context, |stream| stream.try_write_vectored(slices))
+        let mut inner = self.0.inner.lock();
+        let polled = Pin::new(&mut inner.stream).poll_write_vectored(context, slices);
+        inner.wrote(polled)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -243,16 +271,7 @@ impl AsyncWrite for Watched {
         Poll::Ready(Ok(())) // a socket keeps nothing back
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(SockRef::from(&*self.stream).shutdown(std::net::Shutdown::Write))
-    }
-}
-
-/// Whether the client closed its sending side, or is gone altogether. Looks without taking a byte.
-pub(super) fn is_leaving(stream: &TcpStream) -> bool {
-    let mut one = [std::mem::MaybeUninit::uninit(); 1];
-    match SockRef::from(stream).peek(&mut one) {
-        Ok(count) => count == 0,
-        Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0.inner.lock().stream).poll_shutdown(context)
     }
 }

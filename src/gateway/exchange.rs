@@ -3,40 +3,51 @@
 
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{Request, Response};
-use hyper::body::Incoming;
-
-use super::Gate;
 use super::body::{Inbound, Progress};
 use super::meter::Metered;
 use super::permit::{Owed, Permit};
 use crate::policy::reject::{Reason, Refusal};
-use crate::snapshot::Route;
-use crate::upstream::{Lease, SendError};
+use crate::snapshot::{Route, View};
+use crate::upstream::{Answer, Asks, Outgoing, SendError};
 
-/// The upstream's answer and its connection.
-pub(super) type Answer = (Response<Incoming>, Lease<Inbound>);
-
-type Sending = Pin<Box<dyn Future<Output = Result<Answer, Refusal>>>>;
+type Sending = Pin<Box<dyn Future<Output = Result<Answer, SendError>>>>;
 
 /// A request on its way. Ends with the answer's head and what is owed for it.
-pub(super) struct Exchange(Option<(Sending, Permit)>);
+///
+/// The head may take as long as the route allows after the last of the body. No timer is set for
+/// that: the connection's own looks in when the time is up, see
+/// [`super::connection::Connection::next_look`].
+pub(super) struct Exchange(Option<Pending>);
+
+struct Pending {
+    sending: Sending,
+    /// Where there is a body.
+    progress: Option<Rc<Progress>>,
+    permit: Permit,
+}
 
 impl Exchange {
     /// Sends a request.
     pub(super) fn begin(
-        route: &Arc<Route>,
-        request: Request<Inbound>,
-        progress: Rc<Progress>,
+        view: &View,
+        route: &Route,
+        outgoing: Outgoing<Inbound>,
+        asks: Asks,
         permit: Permit,
     ) -> Self {
-        let (gate, route) = (Rc::clone(permit.gate()), Arc::clone(route));
-        Self(Some((Box::pin(send(gate, route, request, progress)), permit)))
+        let progress = outgoing.body.as_ref().map(Inbound::progress);
+        let gate = Rc::clone(permit.gate());
+        permit.connection().awaits_answer(gate.beat.now(), route.response_timeout);
+        let (view, route) = (view.clone(), route.index);
+        let sending = Box::pin(async move {
+            let upstream = &view.routes[route].upstream;
+            gate.pool.send(upstream, outgoing, asks, gate.beat.now()).await
+        });
+        Self(Some(Pending { sending, progress, permit }))
     }
 }
 
@@ -44,12 +55,19 @@ impl Future for Exchange {
     type Output = Result<(Answer, Owed), Refusal>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let Some((sending, _)) = &mut self.0 else { return Poll::Pending };
-        let result = ready!(sending.as_mut().poll(context));
-        let owed = self.0.take().map(|(_, permit)| permit.redeem());
-        Poll::Ready(match (result, owed) {
-            (Ok(answer), Some(owed)) => Ok((answer, owed)),
-            (Err(refusal), _) => Err(refusal), // what was held is released with it
+        let Some(pending) = &mut self.0 else { return Poll::Pending };
+        let result = match pending.sending.as_mut().poll(context) {
+            Poll::Ready(result) => result.map_err(|error| refusal(error, pending.progress.as_deref())),
+            Poll::Pending if pending.permit.is_overdue() => Err(Reason::UpstreamTimeout.into()),
+            Poll::Pending => return Poll::Pending,
+        };
+        let permit = self.0.take().map(|pending| pending.permit);
+        if let Some(permit) = &permit {
+            permit.connection().has_answer();
+        }
+        Poll::Ready(match (result, permit) {
+            (Ok(answer), Some(permit)) => Ok((answer, permit.redeem())),
+            (Err(refusal), _) => Err(refusal), // what was held is released with the permit
             (Ok(_), None) => Err(Reason::Overloaded.into()),
         })
     }
@@ -57,46 +75,38 @@ impl Future for Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        let Some((sending, permit)) = self.0.take() else { return };
+        let Some(Pending { sending, permit, .. }) = self.0.take() else { return };
         let gate = Rc::clone(permit.gate());
         gate.stats.abandoned.fetch_add(1, Ordering::Relaxed);
         // Bounded by the response timeout, and by what `Metered` reads on.
         gate.outlive(async move {
-            if let Ok((response, lease)) = sending.await {
-                permit.record().upstream(response.status());
-                drop(Metered::new(response, Some(lease), permit.redeem())); // settles
+            if let Some(answer) = finish(sending, &permit).await {
+                permit.record().upstream(answer.status);
+                drop(Metered::new(answer, permit.redeem())); // settles
             }
         });
     }
 }
 
-/// Waits for the answer's head, for as long as the route allows after the last of the body. While
-/// the client is awaited its own deadline counts: see [`super::connection::Connection::next_look`].
-async fn send(
-    gate: Rc<Gate>,
-    route: Arc<Route>,
-    request: Request<Inbound>,
-    progress: Rc<Progress>,
-) -> Result<Answer, Refusal> {
-    let mut sending = std::pin::pin!(gate.pool.send(&route.upstream, request));
+/// Waits for the answer's head when no connection looks in any more.
+async fn finish(mut sending: Sending, permit: &Permit) -> Option<Answer> {
+    let clock = &permit.gate().clock;
     loop {
-        let waited = match progress.waits.get() {
-            true => Duration::ZERO,
-            false => gate.clock.now().since(progress.last.get()),
-        };
-        let left = route.response_timeout.checked_sub(waited).filter(|left| !left.is_zero());
-        let Some(left) = left else { return Err(Reason::UpstreamTimeout.into()) };
+        let left = permit.connection().answer_left(clock.now()).unwrap_or(Duration::ZERO);
+        if left.is_zero() {
+            return None; // also where the rest of a body was awaited, which never comes now
+        }
         if let Ok(result) = tokio::time::timeout(left, &mut sending).await {
-            return result.map_err(|error| refusal(error, &progress));
+            return result.ok();
         }
     }
 }
 
-fn refusal(error: SendError, progress: &Progress) -> Refusal {
-    if progress.too_large.get() {
+fn refusal(error: SendError, progress: Option<&Progress>) -> Refusal {
+    if progress.is_some_and(|progress| progress.too_large.get()) {
         return Reason::BodyTooLarge.into();
     }
-    if progress.cut.get() {
+    if progress.is_some_and(|progress| progress.cut.get()) {
         return Refusal::because(Reason::BadRequest, "The request's body ended early.");
     }
     match error {

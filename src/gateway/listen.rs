@@ -1,31 +1,34 @@
 //! Accepts connections, keeps their deadlines, and drains them.
 
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Gate;
-use super::connection::{Connection, Place, Watched, is_leaving};
+use super::connection::{Connection, Place, Watched};
 use super::handle::handle;
 use super::limits::Limits;
-use crate::clock::Clock;
+use crate::clock::{Beat, Clock};
 use crate::directory::Directory;
 use crate::ledger::SpenderSeed;
 use crate::snapshot::Reader;
 use crate::telemetry::Stats;
+use crate::types::Moment;
 use crate::upstream::Pool;
 
 /// Connections that the kernel keeps for each listener until they are accepted.
@@ -114,21 +117,25 @@ fn listen_on(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 }
 
 /// Runs a worker until it is told to stop and its connections are done or the drain's time is up.
-/// Must run within a `LocalSet`, on one thread.
+/// Must run on a `LocalRuntime`.
 pub async fn run(seed: WorkerSeed) {
     let spender = seed.spender.plant();
     let gate = Rc::new(Gate {
-        view: seed.view,
+        views: seed.view.views(),
         directory: seed.directory,
         limits: seed.limits,
         stats: seed.stats,
         spender: spender.clone(),
-        pool: Pool::new(seed.clock.clone()),
+        pool: Pool::default(),
+        beat: Beat::new(seed.clock.clone()),
         clock: seed.clock,
         tasks: TaskTracker::new(),
-        closing: std::cell::Cell::new(false),
+        closing: Cell::new(false),
+        stopping: Cell::new(false),
+        wakers: RefCell::default(),
         id_start: seed.id_start,
-        id_count: std::cell::Cell::new(0),
+        id_count: Cell::new(0),
+        connection_count: Cell::new(0),
     });
     let pump = tokio::task::spawn_local(async move { spender.pump().await });
     let sweep = tokio::task::spawn_local(sweep(Rc::clone(&gate)));
@@ -144,7 +151,8 @@ pub async fn run(seed: WorkerSeed) {
     }
     accepting.close();
     accepting.wait().await;
-    let limit = gate.view.peek().settings.drain_timeout;
+    gate.stop();
+    let limit = gate.views.load().settings.drain_timeout;
     gate.tasks.close();
     if tokio::time::timeout(limit, gate.tasks.wait()).await.is_err() {
         tracing::warn!(left = gate.tasks.len(), "the drain's time is up; what is left is cut");
@@ -157,12 +165,13 @@ pub async fn run(seed: WorkerSeed) {
 async fn sweep(gate: Rc<Gate>) {
     loop {
         tokio::time::sleep(SWEEP_EVERY).await;
-        gate.pool.sweep();
+        gate.pool.sweep(gate.clock.now());
     }
 }
 
 async fn accept(gate: Rc<Gate>, listener: TcpListener, places: Arc<Semaphore>, stop: CancellationToken) {
     loop {
+        let number = gate.next_connection();
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = stop.cancelled() => return,
@@ -175,8 +184,9 @@ async fn accept(gate: Rc<Gate>, listener: TcpListener, places: Arc<Semaphore>, s
                     () = stop.cancelled() => return,
                 };
                 let Ok(place) = place else { return };
-                let connection = serve_connection(Rc::clone(&gate), stream, peer, place, stop.clone());
-                gate.tasks.spawn_local(connection);
+                let place = Place::take(place, &gate.stats);
+                let connection = Connection::new(stream, peer, gate.clock.now(), place);
+                gate.tasks.spawn_local(serve_connection(Rc::clone(&gate), number, connection));
             }
             Err(error) if is_about_one_connection(&error) => {}
             Err(error) => {
@@ -193,31 +203,14 @@ fn is_about_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-/// Lets the kernel find out that a client's machine is gone, in under two minutes.
-fn keep_alive(stream: &TcpStream) {
-    let probes =
-        TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15));
-    let _ = SockRef::from(stream).set_tcp_keepalive(&probes.with_retries(3)); // an aid, not a need
-}
-
-async fn serve_connection(
-    gate: Rc<Gate>,
-    stream: TcpStream,
-    peer: SocketAddr,
-    place: OwnedSemaphorePermit,
-    stop: CancellationToken,
-) {
-    let _ = stream.set_nodelay(true); // an optimisation, not a need
-    let place = Place::take(place, &gate.stats);
-    let connection = Arc::new(Connection::new(peer, gate.clock.now(), place));
-    keep_alive(&stream);
-    let stream = Arc::new(stream);
-    let (seen, clock) = (Arc::clone(&connection), gate.clock.clone());
-    let io = Watched { stream: Arc::clone(&stream), connection: seen, clock };
-    let (header_timeout, idle_timeout, max_head) = {
-        let view = gate.view.peek();
-        (view.settings.header_timeout, view.settings.idle_timeout, view.settings.max_header_size)
-    };
+/// Serves a connection until it ends, or until its time is up.
+async fn serve_connection(gate: Rc<Gate>, number: u64, connection: Connection) {
+    connection.tune();
+    let connection = Arc::new(connection);
+    let settings = gate.views.load();
+    let (header_timeout, idle_timeout) = (settings.settings.header_timeout, settings.settings.idle_timeout);
+    let max_head = settings.settings.max_header_size;
+    drop(settings);
     let service = {
         let (gate, connection) = (Rc::clone(&gate), Arc::clone(&connection));
         service_fn(move |request| {
@@ -231,20 +224,41 @@ async fn serve_connection(
         .header_read_timeout(None) // one deadline for heads, bodies and silence: `Connection`
         .max_header_size(max_head)
         .max_buf_size(max_head.max(MIN_BUFFER));
-    let mut serving = pin!(builder.serve_connection(TokioIo::new(io), service).with_upgrades());
+    let io = TokioIo::new(Watched(Arc::clone(&connection)));
+    let mut serving = pin!(builder.serve_connection(io, service).with_upgrades());
+    let mut timer = pin!(tokio::time::sleep(Duration::ZERO));
+    let mut due = Moment::default(); // when the timer ends
     let mut stopping = false;
-    while let Some(look) = connection.next_look(gate.clock.now(), header_timeout, idle_timeout) {
-        tokio::select! {
-            _ = &mut serving => break, // an error concerns this connection only
-            () = tokio::time::sleep(look) => {
-                if connection.is_busy() && is_leaving(&stream) {
-                    connection.leaves();
-                }
+    std::future::poll_fn(|context| {
+        let now = gate.beat.tick();
+        connection.tick(now);
+        if now >= due {
+            connection.look_for_client();
+        }
+        if gate.stopping.get() && !stopping {
+            stopping = true;
+            serving.as_mut().graceful_shutdown();
+        }
+        if serving.as_mut().poll(context).is_ready() {
+            return Poll::Ready(()); // an error concerns this connection only
+        }
+        let Some(look) = connection.next_look(now, header_timeout, idle_timeout) else {
+            return Poll::Ready(());
+        };
+        // A timer that ends too early costs one look; to set it costs more.
+        let wanted = now.plus(look);
+        if now >= due || wanted < due {
+            if due == Moment::default() {
+                gate.wakers.borrow_mut().insert(number, context.waker().clone());
             }
-            () = stop.cancelled(), if !stopping => {
-                stopping = true;
-                serving.as_mut().graceful_shutdown();
+            due = wanted;
+            timer.as_mut().reset(gate.clock.instant(due).into());
+            if timer.as_mut().poll(context).is_ready() {
+                context.waker().wake_by_ref();
             }
         }
-    }
+        Poll::Pending
+    })
+    .await;
+    gate.wakers.borrow_mut().remove(&number);
 }

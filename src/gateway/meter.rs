@@ -11,13 +11,10 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Response;
-use http::response::Parts;
+use http::{HeaderMap, StatusCode};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use super::Gate;
-use super::body::Inbound;
 use super::connection::Connection;
 use super::limits::Pass;
 use super::permit::Owed;
@@ -27,7 +24,7 @@ use crate::ledger::journal::NotDurable;
 use crate::policy::price::{AtHead, Charged, MAX_PRICED_JSON, Note, Price};
 use crate::policy::reject::{Reason, Refusal};
 use crate::types::Credits;
-use crate::upstream::Lease;
+use crate::upstream::{Answer, AnswerBody, Fault};
 
 /// How long an answer whose price stands in its body is read on after its client has gone.
 const READ_ON: Duration = Duration::from_secs(60);
@@ -45,7 +42,7 @@ pub(super) enum Outbound {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum BodyError {
     #[error("the upstream broke off: {0}")]
-    Upstream(#[from] hyper::Error),
+    Upstream(#[from] Fault),
     #[error(transparent)]
     Ledger(#[from] NotDurable),
 }
@@ -53,9 +50,8 @@ pub(super) enum BodyError {
 /// The upstream's body, with what is owed for it.
 #[derive(Debug)]
 pub(super) struct Metered {
-    /// Taken only by the drop, to be read on.
-    inner: Option<Incoming>,
-    lease: Option<Lease<Inbound>>,
+    /// Given back when it is read to its end; taken by the drop, to be read on.
+    inner: Option<AnswerBody>,
     ending: Ending,
     /// The last piece, kept until the charge is on disk.
     last: Option<Frame<Bytes>>,
@@ -110,16 +106,12 @@ struct Priced {
 
 impl Metered {
     /// Takes over an answer. From here on, dropping it settles it.
-    pub(super) fn new(
-        response: Response<Incoming>,
-        lease: Option<Lease<Inbound>>,
-        owed: Owed,
-    ) -> (Parts, Self) {
-        let (parts, inner) = response.into_parts();
+    pub(super) fn new(answer: Answer, owed: Owed) -> ((StatusCode, HeaderMap), Self) {
+        let Answer { status, headers, body } = answer;
         let Owed { gate, record, connection, pass, hold } = owed;
         let ending = match hold {
             None => Ending::Clear,
-            Some((hold, price)) => match price.at_head(parts.status, &parts.headers) {
+            Some((hold, price)) => match price.at_head(status, &headers) {
                 AtHead::Known(charged) => Ending::Due(hold, charged),
                 AtHead::InBody(pointer) => {
                     let pointer = pointer.to_owned();
@@ -133,8 +125,13 @@ impl Metered {
                 }
             },
         };
-        let (inner, state) = (Some(inner), Streaming::Flowing);
-        (parts, Self { inner, lease, ending, last: None, state, gate, record, connection, _pass: pass })
+        let (inner, state) = (Some(body), Streaming::Flowing);
+        ((status, headers), Self { inner, ending, last: None, state, gate, record, connection, _pass: pass })
+    }
+
+    /// The connection, where the answer is a switch to another protocol.
+    pub(super) fn take_wire(&mut self) -> Option<AnswerBody> {
+        self.inner.take()
     }
 
     /// Before the first byte: the hold is on disk, and the charge is made if the head names it.
@@ -197,8 +194,8 @@ impl Metered {
 
     /// The upstream's body is read to its end: its price is known now, its connection is free.
     fn finish_body(&mut self) {
-        if let Some(lease) = self.lease.take() {
-            self.gate.pool.give_back(lease);
+        if let Some(body) = self.inner.take() {
+            self.gate.pool.give_back(body, self.gate.beat.now());
         }
         self.state = Streaming::Ending;
         if let Ending::Priced(_) = &self.ending
@@ -279,7 +276,7 @@ impl Priced {
     }
 
     /// Reads what is left of the body after the client has gone, and settles.
-    async fn read_on(mut self: Box<Self>, mut inner: Incoming, gate: Rc<Gate>, record: Rc<Record>) {
+    async fn read_on(mut self: Box<Self>, mut inner: AnswerBody, gate: Rc<Gate>, record: Rc<Record>) {
         let rest = async {
             while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut inner).poll_frame(cx)).await {
                 match frame {
@@ -309,7 +306,7 @@ fn note(gate: &Gate, note: Note) {
 
 impl Drop for Metered {
     fn drop(&mut self) {
-        self.connection.end(self.gate.clock.now());
+        self.connection.end(self.gate.beat.now());
         if self.state == Streaming::Flowing
             && let Ending::Priced(_) = &self.ending
             && !self.gate.closing.get()

@@ -17,41 +17,50 @@ mod record;
 mod respond;
 mod target;
 mod tunnel;
+mod visit;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Waker;
 
 use tokio_util::task::TaskTracker;
 
 pub use listen::{Listening, WorkerSeed, bind, run};
 
-use crate::clock::Clock;
+use crate::clock::{Beat, Clock};
 use crate::directory::Directory;
 use crate::ledger::Spender;
-use crate::snapshot::Reader;
+use crate::snapshot::Views;
 use crate::telemetry::Stats;
 use crate::types::RequestId;
 use crate::upstream::Pool;
-use body::Inbound;
 use limits::Limits;
 
 /// Everything that a worker's requests share.
 #[derive(Debug)]
 pub struct Gate {
-    view: Reader,
+    views: Views,
     directory: Arc<Directory>,
     limits: Arc<Limits>,
     stats: Arc<Stats>,
     spender: Spender,
-    pool: Pool<Inbound>,
+    pool: Pool,
     clock: Clock,
+    /// The time of the present turn of a connection's task.
+    beat: Beat,
     /// Tunnels and settlements that outlive their connection; the drain waits for them.
     tasks: TaskTracker,
     /// The worker ends: nothing that outlives a connection is begun any more.
     closing: Cell<bool>,
+    /// Connections finish what they serve and take nothing new.
+    stopping: Cell<bool>,
+    /// Wakes each connection, to tell it so. As many as there are connections.
+    wakers: RefCell<HashMap<u64, Waker>>,
     id_start: u64,
     id_count: Cell<u64>,
+    connection_count: Cell<u64>,
 }
 
 impl Gate {
@@ -59,6 +68,18 @@ impl Gate {
         let count = self.id_count.get();
         self.id_count.set(count + 1);
         RequestId::new(self.id_start, count)
+    }
+
+    fn next_connection(&self) -> u64 {
+        self.connection_count.replace(self.connection_count.get() + 1)
+    }
+
+    /// Tells every connection to finish.
+    fn stop(&self) {
+        self.stopping.set(true);
+        for waker in self.wakers.borrow().values() {
+            waker.wake_by_ref();
+        }
     }
 
     /// Goes on with something after its client has gone.

@@ -1,84 +1,88 @@
 //! The head that goes upstream, from the one that came.
 
-use http::Uri;
-use http::header::HeaderValue;
+use http::Method;
+use http::header::{CONTENT_LENGTH, HeaderValue};
 use http::request::Parts;
-use http::uri::PathAndQuery;
+use http_body::Body;
 
+use super::body::Inbound;
 use super::connection::Connection;
-use super::respond::header;
 use super::target::{self, Target};
 use crate::directory::Key;
-use crate::policy::forward::{self, Facts, HostHeader, Identity};
+use crate::policy::forward::{self, Facts, Framing, HostHeader, Identity};
 use crate::policy::price::Price;
-use crate::policy::reject::{Reason, Refusal};
 use crate::snapshot::{Plan, Route, Snapshot};
+use crate::upstream::{Asks, Outgoing};
 
-/// What a request's head is rewritten from.
-pub(super) struct Outgoing<'a> {
+/// Room for most heads, so that writing one allocates once.
+const USUAL_HEAD: usize = 1024;
+
+/// What a request's head is written from.
+pub(super) struct Draft<'a> {
     pub(super) view: &'a Snapshot,
     pub(super) connection: &'a Connection,
     pub(super) route: &'a Route,
     pub(super) key: Option<&'a Key>,
     pub(super) plan: Option<&'a Plan>,
     pub(super) price: &'a Price,
-    pub(super) target: &'a Target,
+    pub(super) target: &'a Target<'a>,
+    pub(super) id: &'a HeaderValue,
+    pub(super) upgrade: Option<&'a HeaderValue>,
 }
 
-impl Outgoing<'_> {
-    /// Turns the client's head into the one that goes upstream.
-    pub(super) fn rewrite(
-        &self,
-        parts: &mut Parts,
-        id: &HeaderValue,
-        upgrade: Option<HeaderValue>,
-    ) -> Result<(), Refusal> {
-        let client_host = self.target.host.clone();
+impl Draft<'_> {
+    /// Writes the head, and says what its answer's framing depends on.
+    pub(super) fn write(&self, parts: &Parts, body: Option<Inbound>) -> (Outgoing<Inbound>, Asks) {
+        let framing = framing(parts, body.as_ref());
         let upstream = &self.route.upstream;
         let upstream_host = match &upstream.host {
-            HostHeader::Client => client_host.clone().unwrap_or_else(|| upstream.authority.clone()),
-            HostHeader::Upstream => upstream.authority.clone(),
-            HostHeader::Fixed(host) => host.clone(),
+            HostHeader::Client => self.target.host.unwrap_or(&upstream.authority),
+            HostHeader::Upstream => &upstream.authority,
+            HostHeader::Fixed(host) => host,
         };
         let identity = self.key.map(|key| Identity {
-            account: key.account.header.clone(),
-            key: header(&key.id),
-            plan: self.plan.and_then(|plan| plan.header.clone()),
+            account: &key.account.id,
+            key: key.id,
+            plan: self.plan.and_then(|plan| plan.header.as_ref()),
         });
-        let peer = self.connection.peer.ip();
         let facts = Facts {
             key_header: &self.view.keys.header,
             strip_authorization: self.view.keys.bearer,
             identity,
-            request_id: id,
-            peer,
-            trusted: target::is_trusted(peer, &self.view.settings.trusted_proxies),
-            client_host,
+            request_id: self.id,
+            peer: &self.connection.address,
+            trusted: target::is_trusted(self.connection.peer.ip(), &self.view.settings.trusted_proxies),
+            client_host: self.target.host,
             upstream_host,
-            upgrade,
+            framing,
+            upgrade: self.upgrade,
             identity_encoding: self.price.reads_body(),
             set_headers: &self.route.set_headers,
         };
-        forward::to_upstream(&mut parts.headers, facts);
-        parts.uri = self.uri(parts.uri.query())?;
-        parts.version = http::Version::HTTP_11;
-        parts.extensions.clear();
-        Ok(())
+        let mut head = Vec::with_capacity(USUAL_HEAD);
+        let target = (self.path(), parts.uri.query());
+        forward::write_head(&mut head, &parts.method, target, &parts.headers, &facts);
+        let asks = Asks { head: parts.method == Method::HEAD, upgrade: self.upgrade.is_some() };
+        (Outgoing { head, body, chunked: framing == Framing::Chunked }, asks)
     }
 
-    /// The path in the form that was judged, less the route's prefix, and the query as it came.
-    fn uri(&self, query: Option<&str>) -> Result<Uri, Refusal> {
-        let path = &*self.target.path;
+    /// The path in the form that was judged, less the route's prefix.
+    fn path(&self) -> &str {
+        let path = self.target.path.as_str();
         let prefix = self.route.strip_prefix.as_deref().unwrap_or_default();
-        let path = match path.strip_prefix(prefix).unwrap_or(path) {
+        match path.strip_prefix(prefix).unwrap_or(path) {
             "" => "/",
             rest => rest,
-        };
-        let text = match query {
-            Some(query) => format!("{path}?{query}"),
-            None => path.to_owned(),
-        };
-        let path = PathAndQuery::try_from(text).map_err(|_| Reason::BadRequest)?;
-        Ok(Uri::from(path))
+        }
+    }
+}
+
+/// As the client framed it: hyper judged that, and so did the head scanner.
+fn framing(parts: &Parts, body: Option<&Inbound>) -> Framing {
+    match body.map(|body| body.size_hint().exact()) {
+        Some(Some(length)) => Framing::Length(length),
+        Some(None) => Framing::Chunked,
+        None if parts.headers.contains_key(CONTENT_LENGTH) => Framing::Length(0),
+        None => Framing::None,
     }
 }

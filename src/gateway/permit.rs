@@ -67,6 +67,15 @@ impl Permit {
         &self.gate
     }
 
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Whether the upstream took longer than its route allows.
+    pub(super) fn is_overdue(&self) -> bool {
+        self.connection.answer_left(self.gate.beat.now()).is_some_and(|left| left.is_zero())
+    }
+
     pub(super) fn record(&self) -> &Rc<Record> {
         &self.record
     }

@@ -1,13 +1,13 @@
 //! One log line per request, written when the request is over.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::Cell;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use http::StatusCode;
 
-use crate::clock::Clock;
-use crate::snapshot::{LogSettings, Route};
+use super::Gate;
+use crate::policy::reject::Dialect;
+use crate::snapshot::{Route, View};
 use crate::types::{Credits, KeyId, Moment, RequestId};
 
 /// What a client that went before its answer began is logged as, after nginx.
@@ -19,9 +19,10 @@ const CLIENT_GONE: u16 = 499;
 pub(super) struct Record {
     pub(super) id: RequestId,
     started: Moment,
-    clock: Clock,
-    settings: Cell<Option<LogSettings>>,
-    route: OnceCell<Arc<Route>>,
+    gate: Rc<Gate>,
+    view: View,
+    /// Its index among the snapshot's.
+    route: Cell<Option<usize>>,
     key: Cell<Option<KeyId>>,
     status: Cell<u16>,
     upstream_status: Cell<u16>,
@@ -29,13 +30,14 @@ pub(super) struct Record {
 }
 
 impl Record {
-    pub(super) fn new(id: RequestId, clock: &Clock) -> Rc<Self> {
+    /// A request that begins now, and the snapshot that it is judged by.
+    pub(super) fn new(gate: &Rc<Gate>) -> Rc<Self> {
         Rc::new(Self {
-            id,
-            started: clock.now(),
-            clock: clock.clone(),
-            settings: Cell::new(None),
-            route: OnceCell::new(),
+            id: gate.next_id(),
+            started: gate.beat.now(),
+            gate: Rc::clone(gate),
+            view: gate.views.load(),
+            route: Cell::new(None),
             key: Cell::new(None),
             status: Cell::new(CLIENT_GONE),
             upstream_status: Cell::new(0),
@@ -43,16 +45,26 @@ impl Record {
         })
     }
 
+    pub(super) fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// The route, once it is found.
+    pub(super) fn found(&self) -> Option<&Route> {
+        self.route.get().map(|index| &*self.view.routes[index])
+    }
+
+    /// How refusals are worded.
+    pub(super) fn dialect(&self) -> &Dialect {
+        self.found().map_or(&self.view.dialect, |route| &route.dialect)
+    }
+
     pub(super) fn now(&self) -> Moment {
         self.started
     }
 
-    pub(super) fn log_as(&self, settings: LogSettings) {
-        self.settings.set(Some(settings));
-    }
-
-    pub(super) fn route(&self, route: &Arc<Route>) {
-        let _ = self.route.set(Arc::clone(route)); // a request has one route
+    pub(super) fn route(&self, route: &Route) {
+        self.route.set(Some(route.index));
     }
 
     pub(super) fn key(&self, key: KeyId) {
@@ -74,14 +86,17 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        let Some(settings) = self.settings.get().filter(|settings| settings.requests) else { return };
-        let route = self.route.get().map_or("", |route| route.name.as_str());
+        let settings = self.view.settings.log;
+        if !settings.requests {
+            return;
+        }
+        let route = self.found().map_or("", |route| route.name.as_str());
         let (status, credits) = (self.status.get(), self.credits.get());
         if settings.minimal {
             tracing::info!(target: "tollgate::request", route, %credits, status);
             return;
         }
-        let duration = self.clock.now().since(self.started);
+        let duration = self.gate.clock.now().since(self.started);
         let duration_ms = (duration.as_secs_f64() * 1e6).round() / 1e3;
         let upstream_status = Some(self.upstream_status.get()).filter(|&status| status != 0);
         let key = self.key.get().map(tracing::field::display);

@@ -8,20 +8,18 @@ use http::uri::Authority;
 use http::{Method, Version};
 use ipnet::IpNet;
 
-use crate::policy::path;
+use crate::policy::path::{self, NormalPath};
 use crate::policy::reject::{Reason, Refusal};
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// A request's target, normalised once.
 #[derive(Debug)]
-pub(super) struct Target {
-    /// Path in normal form.
-    pub(super) path: String,
-    /// Whether a `%2F` stands in it.
-    pub(super) encoded_slash: bool,
+pub(super) struct Target<'a> {
+    /// The path in normal form.
+    pub(super) path: NormalPath<'a>,
     /// The host that was asked for.
-    pub(super) host: Option<HeaderValue>,
+    pub(super) host: Option<&'a HeaderValue>,
 }
 
 fn bad(detail: &'static str) -> Refusal {
@@ -29,7 +27,7 @@ fn bad(detail: &'static str) -> Refusal {
 }
 
 /// Reads the target of a request (RFC 9112, section 3.2).
-pub(super) fn read(parts: &Parts, merge_slashes: bool) -> Result<Target, Refusal> {
+pub(super) fn read(parts: &Parts, merge_slashes: bool) -> Result<Target<'_>, Refusal> {
     if parts.method == Method::CONNECT {
         return Err(bad("CONNECT is not served here."));
     }
@@ -37,7 +35,7 @@ pub(super) fn read(parts: &Parts, merge_slashes: bool) -> Result<Target, Refusal
     let path = path::normalise(parts.uri.path(), merge_slashes);
     let path =
         path.map_err(|fault| Refusal::because(Reason::BadRequest, format!("{}.", capitalised(fault))))?;
-    Ok(Target { encoded_slash: path.has_encoded_slash(), path: path.as_str().to_owned(), host })
+    Ok(Target { path, host })
 }
 
 fn capitalised(fault: path::PathFault) -> String {
@@ -45,7 +43,7 @@ fn capitalised(fault: path::PathFault) -> String {
 }
 
 /// The host asked for: one valid `Host`, which an absolute target must agree with.
-fn host(parts: &Parts) -> Result<Option<HeaderValue>, Refusal> {
+fn host(parts: &Parts) -> Result<Option<&HeaderValue>, Refusal> {
     let mut values = parts.headers.get_all(HOST).iter();
     let host = values.next();
     if values.next().is_some() {
@@ -53,6 +51,11 @@ fn host(parts: &Parts) -> Result<Option<HeaderValue>, Refusal> {
     }
     if host.is_none() && parts.version == Version::HTTP_11 {
         return Err(bad("The request has no Host."));
+    }
+    if let (Some(value), None) = (host, parts.uri.authority())
+        && is_plain_name(value.as_bytes())
+    {
+        return Ok(host);
     }
     let valid = |value: &HeaderValue| {
         let authority = Authority::try_from(value.as_bytes()).ok();
@@ -71,8 +74,20 @@ fn host(parts: &Parts) -> Result<Option<HeaderValue>, Refusal> {
         (Some(target), Some(named)) if *target != named => {
             Err(bad("The request's Host is not that of its target."))
         }
-        _ => Ok(host.cloned()),
+        _ => Ok(host),
     }
+}
+
+/// A name or an IPv4 address, perhaps with a port: what nearly every request has.
+fn is_plain_name(host: &[u8]) -> bool {
+    let colon = memchr::memchr(b':', host).unwrap_or(host.len());
+    let (name, port) = host.split_at(colon);
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
+    let port = port.strip_prefix(b":").unwrap_or(b"0");
+    !name.is_empty()
+        && name.iter().all(plain)
+        && (1..=5).contains(&port.len())
+        && port.iter().all(u8::is_ascii_digit)
 }
 
 /// The client's address: the peer's, or what trusted proxies say it is.

@@ -1,5 +1,6 @@
 //! Upgraded connections: bytes both ways until one side is done, or both are silent for long.
 
+use std::io::Cursor;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -8,36 +9,49 @@ use std::task::{Context, Poll};
 
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 use super::Gate;
 use super::connection::{Connection, MAX_SILENCE};
 use super::limits::Pass;
+use super::permit::Owed;
 use super::record::Record;
 use crate::clock::Clock;
 use crate::types::Moment;
+use crate::upstream::AnswerBody;
 
-/// Both ends of a tunnel, and what it keeps occupied until its end.
+/// The client's end of a tunnel, and what the tunnel keeps occupied until its end.
 pub(super) struct Tunnel {
-    pub(super) client: OnUpgrade,
-    pub(super) upstream: OnUpgrade,
-    pub(super) pass: Pass,
-    pub(super) record: Rc<Record>,
+    client: OnUpgrade,
+    gate: Rc<Gate>,
+    pass: Pass,
+    record: Rc<Record>,
     /// Keeps its place among the connections.
-    pub(super) connection: Arc<Connection>,
+    connection: Arc<Connection>,
 }
 
 impl Tunnel {
+    /// Takes over what a request occupies. From here on its connection speaks another protocol.
+    pub(super) fn new(client: OnUpgrade, owed: &mut Owed) -> Self {
+        owed.connection.upgraded();
+        let (gate, pass) = (Rc::clone(&owed.gate), std::mem::take(&mut owed.pass));
+        let (record, connection) = (Rc::clone(&owed.record), Arc::clone(&owed.connection));
+        Self { client, gate, pass, record, connection }
+    }
+
     /// Carries bytes once both sides have switched; the drain waits for it.
-    pub(super) fn dig(self, gate: &Rc<Gate>) {
+    pub(super) fn dig(self, upstream: AnswerBody) {
+        let Self { client, gate, pass, record, connection } = self;
         let clock = gate.clock.clone();
-        let idle = gate.view.peek().settings.idle_timeout;
+        let idle = record.view().settings.idle_timeout;
         gate.outlive(async move {
-            let Self { client, upstream, pass, record, connection } = self;
-            let (Ok(client), Ok(upstream)) = (client.await, upstream.await) else { return };
+            let (Ok(client), Some((early, reader, writer))) = (client.await, upstream.into_tunnel()) else {
+                return;
+            };
+            let upstream = tokio::io::join(Cursor::new(early).chain(reader), writer);
             let moved = Arc::new(Last::new(&clock));
             let mut client = Noted { io: TokioIo::new(client), last: Arc::clone(&moved) };
-            let mut upstream = Noted { io: TokioIo::new(upstream), last: Arc::clone(&moved) };
+            let mut upstream = Noted { io: upstream, last: Arc::clone(&moved) };
             let mut copying = std::pin::pin!(tokio::io::copy_bidirectional(&mut client, &mut upstream));
             // Once a side has closed, the other may finish, but not stay silent.
             while let Some(left) = {

@@ -1,8 +1,9 @@
 //! Headers: what goes to the upstream and what comes back.
 
-use std::net::IpAddr;
-
+use http::Method;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+use crate::types::{AccountId, KeyId};
 
 /// Headers under this prefix are Tollgate's own; a client's are dropped.
 pub const OWN_PREFIX: &str = "x-tollgate-";
@@ -24,8 +25,6 @@ pub const VIA: HeaderValue = HeaderValue::from_static("1.1 tollgate");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// Which host name the upstream sees.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,99 +37,157 @@ pub enum HostHeader {
     Fixed(HeaderValue),
 }
 
-/// What Tollgate knows of a request when it rewrites the head.
+/// What Tollgate knows of a request when it writes the head that goes upstream.
 #[derive(Debug)]
 pub struct Facts<'a> {
-    /// The header that carried the key; removed.
+    /// The header that carried the key; not passed on.
     pub key_header: &'a HeaderName,
-    /// Whether `Authorization` carried it; then removed too.
+    /// Whether `Authorization` carried it; then not passed on either.
     pub strip_authorization: bool,
     /// Account, key and plan, where the route asks for a key.
-    pub identity: Option<Identity>,
+    pub identity: Option<Identity<'a>>,
     /// The request's id.
     pub request_id: &'a HeaderValue,
-    /// The peer of the connection.
-    pub peer: IpAddr,
+    /// The peer of the connection, as text.
+    pub peer: &'a str,
     /// Whether the peer is a trusted proxy, so that its `X-Forwarded-*` are kept.
     pub trusted: bool,
     /// The host the client asked for.
-    pub client_host: Option<HeaderValue>,
+    pub client_host: Option<&'a HeaderValue>,
     /// The host the upstream is to see.
-    pub upstream_host: HeaderValue,
+    pub upstream_host: &'a HeaderValue,
+    /// How the body is framed.
+    pub framing: Framing,
     /// The upgrade that is asked for, if it may be forwarded.
-    pub upgrade: Option<HeaderValue>,
+    pub upgrade: Option<&'a HeaderValue>,
     /// Whether a price reads the answer's body.
     pub identity_encoding: bool,
     /// The operator's own headers.
     pub set_headers: &'a [(HeaderName, HeaderValue)],
 }
 
-/// Who pays, as header values.
-#[derive(Clone, Debug)]
-pub struct Identity {
+/// Who pays.
+#[derive(Debug)]
+pub struct Identity<'a> {
     /// The account's id.
-    pub account: HeaderValue,
+    pub account: &'a AccountId,
     /// The key's id.
-    pub key: HeaderValue,
+    pub key: KeyId,
     /// The plan's name, where the account is on one.
-    pub plan: Option<HeaderValue>,
+    pub plan: Option<&'a HeaderValue>,
 }
 
-/// Turns a client's headers into those the upstream gets.
-pub fn to_upstream(headers: &mut HeaderMap, facts: Facts<'_>) {
-    let trailers = takes_trailers(headers);
-    strip_hop_by_hop(headers);
-    headers.remove(facts.key_header);
-    if facts.strip_authorization {
-        headers.remove(header::AUTHORIZATION);
+/// How a request's body ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// There is none, and the client said nothing of one.
+    None,
+    /// After so many bytes.
+    Length(u64),
+    /// With its last chunk.
+    Chunked,
+}
+
+/// Writes the head that the upstream gets: request line and fields, with the empty line.
+pub fn write_head(
+    out: &mut Vec<u8>,
+    method: &Method,
+    (path, query): (&str, Option<&str>),
+    headers: &HeaderMap,
+    facts: &Facts<'_>,
+) {
+    put(out, &[method.as_str().as_bytes(), b" ", path.as_bytes()]);
+    if let Some(query) = query {
+        put(out, &[b"?", query.as_bytes()]);
     }
-    strip_own(headers, facts.key_header);
-    headers.remove(header::EXPECT); // answered here, when the upstream side first reads the body
-    if trailers {
-        headers.insert(header::TE, HeaderValue::from_static("trailers"));
-    }
-    forwarded(headers, &facts);
-    headers.insert(header::HOST, facts.upstream_host);
-    headers.append(header::VIA, VIA);
-    headers.insert(REQUEST_ID, facts.request_id.clone());
-    if let Some(identity) = facts.identity {
-        headers.insert(ACCOUNT, identity.account);
-        headers.insert(KEY, identity.key);
-        if let Some(plan) = identity.plan {
-            headers.insert(PLAN, plan);
+    put(out, &[b" HTTP/1.1\r\nhost: ", facts.upstream_host.as_bytes(), b"\r\n"]);
+    let connection = headers.contains_key(header::CONNECTION).then_some(headers);
+    for (name, value) in headers {
+        if facts.passes(name) && !connection.is_some_and(|headers| is_named(headers, name)) {
+            put(out, &[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"]);
         }
     }
-    if facts.identity_encoding {
-        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    facts.write_own(out, headers);
+    for (at, (name, value)) in facts.set_headers.iter().enumerate() {
+        // The route's stand behind the upstream's, and win.
+        if !facts.set_headers[at + 1..].iter().any(|(later, _)| later == name) {
+            put(out, &[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"]);
+        }
     }
-    if let Some(upgrade) = facts.upgrade {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        headers.insert(header::UPGRADE, upgrade);
-    }
-    for (name, value) in facts.set_headers {
-        headers.insert(name, value.clone());
+    out.extend_from_slice(b"\r\n");
+}
+
+fn put(out: &mut Vec<u8>, parts: &[&[u8]]) {
+    for part in parts {
+        out.extend_from_slice(part);
     }
 }
 
-/// `X-Forwarded-*`: a trusted proxy's list is continued, anybody else's is replaced.
-fn forwarded(headers: &mut HeaderMap, facts: &Facts<'_>) {
-    let before = if facts.trusted { joined(headers, &FORWARDED_FOR) } else { None };
-    let peer = facts.peer.to_canonical();
-    let list = before.map_or_else(|| peer.to_string(), |before| format!("{before}, {peer}"));
-    if let Ok(value) = HeaderValue::try_from(list) {
-        headers.insert(FORWARDED_FOR, value);
+impl Facts<'_> {
+    fn is_set(&self, name: &HeaderName) -> bool {
+        self.set_headers.iter().any(|(set, _)| set == name)
     }
-    if !facts.trusted || !headers.contains_key(FORWARDED_PROTO) {
-        headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
-    }
-    if !facts.trusted || !headers.contains_key(FORWARDED_HOST) {
-        match &facts.client_host {
-            Some(host) => headers.insert(FORWARDED_HOST, host.clone()),
-            None => headers.remove(FORWARDED_HOST),
+
+    /// Whether a client's field goes upstream.
+    fn passes(&self, name: &HeaderName) -> bool {
+        let stays = match name.as_str() {
+            "host" | "expect" | "content-length" | "x-request-id" | "x-forwarded-for" => false,
+            "authorization" => !self.strip_authorization,
+            "accept-encoding" => !self.identity_encoding,
+            "x-forwarded-proto" | "x-forwarded-host" | "forwarded" => self.trusted,
+            text => !is_hop_by_hop(text) && !is_own(text, self.key_header),
         };
+        stays && name != self.key_header && !self.is_set(name)
     }
-    if !facts.trusted {
-        headers.remove(header::FORWARDED);
+
+    /// What Tollgate says itself, unless the operator says it otherwise.
+    fn write_own(&self, out: &mut Vec<u8>, headers: &HeaderMap) {
+        let mut own = |name: &HeaderName, parts: &[&[u8]]| {
+            if self.set_headers.is_empty() || !self.is_set(name) {
+                put(out, &[name.as_str().as_bytes(), b": "]);
+                put(out, parts);
+                out.extend_from_slice(b"\r\n");
+            }
+        };
+        match self.framing {
+            Framing::None => {}
+            Framing::Length(length) => {
+                own(&header::CONTENT_LENGTH, &[itoa::Buffer::new().format(length).as_bytes()]);
+            }
+            Framing::Chunked => own(&header::TRANSFER_ENCODING, &[b"chunked"]),
+        }
+        if headers.contains_key(header::TE) && takes_trailers(headers) {
+            own(&header::TE, &[b"trailers"]);
+        }
+        let before = if self.trusted { joined(headers, &FORWARDED_FOR) } else { None };
+        match before {
+            Some(before) => own(&FORWARDED_FOR, &[before.as_bytes(), b", ", self.peer.as_bytes()]),
+            None => own(&FORWARDED_FOR, &[self.peer.as_bytes()]),
+        }
+        if !self.trusted || !headers.contains_key(FORWARDED_PROTO) {
+            own(&FORWARDED_PROTO, &[b"http"]);
+        }
+        if let Some(host) = self.client_host
+            && (!self.trusted || !headers.contains_key(FORWARDED_HOST))
+        {
+            own(&FORWARDED_HOST, &[host.as_bytes()]);
+        }
+        own(&header::VIA, &[VIA.as_bytes()]);
+        own(&REQUEST_ID, &[self.request_id.as_bytes()]);
+        if let Some(identity) = &self.identity {
+            own(&ACCOUNT, &[identity.account.as_str().as_bytes()]);
+            own(&KEY, &[&identity.key.to_text()]);
+            if let Some(plan) = identity.plan {
+                own(&PLAN, &[plan.as_bytes()]);
+            }
+        }
+        if self.identity_encoding {
+            own(&header::ACCEPT_ENCODING, &[b"identity"]);
+        }
+        if let Some(upgrade) = self.upgrade {
+            own(&header::CONNECTION, &[b"upgrade"]);
+            own(&header::UPGRADE, &[upgrade.as_bytes()]);
+        }
     }
 }
 
@@ -141,52 +198,38 @@ fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     (!values.is_empty()).then(|| values.join(", "))
 }
 
-/// Removes what only concerns one connection (RFC 9110, section 7.6.1), and what `Connection` names.
-pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(header::CONNECTION) {
-        let named: Vec<HeaderName> = headers
-            .get_all(header::CONNECTION)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .filter_map(|name| name.trim().parse().ok())
-            .collect();
-        for name in named {
-            headers.remove(name);
-        }
-        headers.remove(header::CONNECTION);
-    }
-    for name in [
-        KEEP_ALIVE,
-        PROXY_CONNECTION,
-        header::PROXY_AUTHENTICATE,
-        header::PROXY_AUTHORIZATION,
-        header::TE,
-        header::TRANSFER_ENCODING,
-        header::UPGRADE,
-    ] {
-        headers.remove(name);
-    }
+/// What only concerns one connection (RFC 9110, section 7.6.1).
+fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "te"
+            | "transfer-encoding"
+            | "upgrade"
+    )
 }
 
-/// Drops what a client sent under Tollgate's names, and look-alikes with underscores, which many
-/// servers read as the same name.
-fn strip_own(headers: &mut HeaderMap, key_header: &HeaderName) {
-    let is_own = |name: &HeaderName| {
-        let text = name.as_str();
-        if !text.contains('_') {
-            return text.starts_with(OWN_PREFIX);
-        }
-        let twin = text.replace('_', "-");
-        twin.starts_with(OWN_PREFIX)
-            || twin == key_header.as_str()
-            || twin == REQUEST_ID.as_str()
-            || twin.starts_with("x-forwarded-")
-    };
-    let found: Vec<HeaderName> = headers.keys().filter(|name| is_own(name)).cloned().collect();
-    for name in found {
-        headers.remove(name);
+/// Whether `Connection` names a field, which then concerns this connection only.
+fn is_named(headers: &HeaderMap, name: &HeaderName) -> bool {
+    let options = headers.get_all(header::CONNECTION).iter();
+    let mut options = options.flat_map(|value| value.as_bytes().split(|&byte| byte == b','));
+    options.any(|option| option.trim_ascii().eq_ignore_ascii_case(name.as_str().as_bytes()))
+}
+
+/// Tollgate's own names, and look-alikes with underscores, which many servers read as the same name.
+fn is_own(name: &str, key_header: &HeaderName) -> bool {
+    if !name.contains('_') {
+        return name.starts_with(OWN_PREFIX);
     }
+    let twin = name.replace('_', "-");
+    twin.starts_with(OWN_PREFIX)
+        || twin == key_header.as_str()
+        || twin == REQUEST_ID.as_str()
+        || twin.starts_with("x-forwarded-")
 }
 
 fn takes_trailers(headers: &HeaderMap) -> bool {
@@ -219,13 +262,20 @@ pub fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
 /// Turns the upstream's headers into those the client gets.
 pub fn to_client(headers: &mut HeaderMap, upgrade: bool) {
     let kept = if upgrade { headers.get(header::UPGRADE).cloned() } else { None };
-    strip_hop_by_hop(headers);
+    let connection = headers.contains_key(header::CONNECTION);
+    let goes = |name: &HeaderName| {
+        is_hop_by_hop(name.as_str())
+            || matches!(name.as_str(), "x-credits-used" | "x-credits-remaining")
+            || connection && is_named(headers, name)
+    };
+    let gone: Vec<HeaderName> = headers.keys().filter(|name| goes(name)).cloned().collect();
+    for name in gone {
+        headers.remove(name);
+    }
     if let Some(value) = kept {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, value);
     }
-    headers.remove(CREDITS_USED);
-    headers.remove(CREDITS_REMAINING);
     headers.append(header::VIA, VIA);
 }
 
@@ -241,26 +291,37 @@ mod tests {
         map
     }
 
+    /// The fields of the head that goes upstream.
     fn forwarded_headers(pairs: &[(&'static str, &str)], trusted: bool) -> HeaderMap {
-        let mut headers = map(pairs);
+        let key_header = HeaderName::from_static("x-api-key");
+        let (request_id, host) =
+            (HeaderValue::from_static("req_1"), HeaderValue::from_static("api.example.com"));
         let facts = Facts {
-            key_header: &HeaderName::from_static("x-api-key"),
+            key_header: &key_header,
             strip_authorization: false,
-            identity: Some(Identity {
-                account: HeaderValue::from_static("acme"),
-                key: HeaderValue::from_static("key_1"),
-                plan: None,
-            }),
-            request_id: &HeaderValue::from_static("req_1"),
-            peer: "::ffff:192.0.2.7".parse().unwrap(),
+            identity: Some(Identity { account: &"acme".parse().unwrap(), key: KeyId(0x1a), plan: None }),
+            request_id: &request_id,
+            peer: "192.0.2.7",
             trusted,
-            client_host: Some(HeaderValue::from_static("api.example.com")),
-            upstream_host: HeaderValue::from_static("127.0.0.1:9000"),
+            client_host: Some(&host),
+            upstream_host: &HeaderValue::from_static("127.0.0.1:9000"),
+            framing: Framing::Length(3),
             upgrade: None,
             identity_encoding: false,
-            set_headers: &[(header::AUTHORIZATION, HeaderValue::from_static("Bearer ours"))],
+            set_headers: &[
+                (header::AUTHORIZATION, HeaderValue::from_static("Bearer the upstream's")),
+                (header::AUTHORIZATION, HeaderValue::from_static("Bearer ours")),
+            ],
         };
-        to_upstream(&mut headers, facts);
+        let mut out = Vec::new();
+        write_head(&mut out, &Method::POST, ("/a", Some("b=c")), &map(pairs), &facts);
+        let text = String::from_utf8(out).unwrap();
+        let mut lines = text.strip_suffix("\r\n\r\n").unwrap().split("\r\n");
+        assert_eq!(lines.next(), Some("POST /a?b=c HTTP/1.1"));
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines.map(|line| line.split_once(": ").unwrap()) {
+            headers.append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
+        }
         headers
     }
 
@@ -276,7 +337,10 @@ mod tests {
                 ("x-request-id", "theirs"),
                 ("x-forwarded-for", "203.0.113.1"),
                 ("forwarded", "for=203.0.113.1"),
-                ("connection", "x-tollgate-account, close, via"),
+                ("connection", "x-tollgate-account, close, x-hop, content-length"),
+                ("x-hop", "1"),
+                ("authorization", "Bearer theirs"),
+                ("content-length", "3"),
                 ("keep-alive", "5"),
                 ("upgrade", "h2c"),
                 ("te", "gzip, trailers"),
@@ -295,7 +359,8 @@ mod tests {
             ("via", "1.1 tollgate"),
             ("x-request-id", "req_1"),
             ("x-tollgate-account", "acme"),
-            ("x-tollgate-key", "key_1"),
+            ("x-tollgate-key", "key_000000000000001a"),
+            ("content-length", "3"),
             ("authorization", "Bearer ours"),
         ]);
         assert_eq!(headers, expected);

@@ -124,9 +124,23 @@ impl KeyId {
     }
 }
 
+impl KeyId {
+    /// The id as it is shown, in ASCII.
+    #[must_use]
+    pub fn to_text(self) -> [u8; 20] {
+        const HEX: &[u8; 16] = b"0123456789abcdef";
+        let mut text = *b"key_0000000000000000";
+        for (digits, byte) in text[4..].chunks_exact_mut(2).zip(self.0.to_be_bytes()) {
+            digits[0] = HEX[usize::from(byte >> 4)];
+            digits[1] = HEX[usize::from(byte & 15)];
+        }
+        text
+    }
+}
+
 impl fmt::Display for KeyId {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.pad(&format!("key_{:016x}", self.0))
+        out.pad(&String::from_utf8_lossy(&self.to_text()))
     }
 }
 

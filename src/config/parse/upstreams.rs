@@ -10,6 +10,7 @@ use super::{Context, named};
 use crate::config::raw::{self, At};
 use crate::policy::forward::HostHeader;
 use crate::snapshot::Upstream;
+use crate::types::NameId;
 
 /// An upstream and what routes take from it.
 pub(super) struct Built {
@@ -41,7 +42,8 @@ fn one(context: &mut Context, name: &str, raw: &raw::Upstream) -> Option<Built> 
         return None;
     };
     let (server, authority) = address(context, server)?;
-    let upstream = Upstream { name: name.to_owned(), server, authority, connect_timeout, host };
+    let id = NameId::of(&format!("{}:{}", server.0, server.1));
+    let upstream = Upstream { name: name.to_owned(), id, server, authority, connect_timeout, host };
     Some(Built { upstream: Arc::new(upstream), response_timeout, set_headers })
 }
 

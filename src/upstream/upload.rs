@@ -1,0 +1,151 @@
+//! A request on its way to the upstream: its head, then its body.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use http_body::Body;
+use tokio::io::AsyncWrite;
+use tokio::net::tcp::OwnedWriteHalf;
+
+use super::decode::may_trail;
+
+/// Pieces of a body up to this size are copied behind what waits to be written, so that a small
+/// request leaves in one write; larger ones are written from where they are.
+const COPIED: usize = 8 * 1024;
+
+/// A request that goes upstream. `B` is its body.
+#[derive(Debug)]
+pub struct Outgoing<B> {
+    /// The request line and all fields, with the empty line at their end.
+    pub head: Vec<u8>,
+    /// The body, where there is one.
+    pub body: Option<B>,
+    /// Whether the head says that the body comes in chunks; else it says its length.
+    pub chunked: bool,
+}
+
+/// Why a request could not be sent to its end.
+#[derive(Debug)]
+pub(super) enum Cut {
+    /// The upstream takes no more.
+    Upstream(io::Error),
+    /// The client's body broke off, or outgrew its bound.
+    Body,
+}
+
+/// What is left of a request to be written.
+#[derive(Debug)]
+pub(super) struct Upload<B> {
+    outgoing: Outgoing<B>,
+    /// How much of `outgoing.head` is written.
+    at: usize,
+    /// A large piece of the body, behind what is left of the head.
+    data: Bytes,
+    /// The body was asked once and had nothing: the head waits no longer for it.
+    asked: bool,
+    started: bool,
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
+    pub(super) fn new(outgoing: Outgoing<B>) -> Self {
+        Self { outgoing, at: 0, data: Bytes::new(), asked: false, started: false }
+    }
+
+    /// Whether the upstream may have seen some of it.
+    pub(super) fn is_started(&self) -> bool {
+        self.started
+    }
+
+    /// Writes until all is written.
+    pub(super) fn poll(
+        &mut self,
+        writer: &mut OwnedWriteHalf,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<(), Cut>> {
+        loop {
+            if self.outgoing.body.is_some() && !self.asked {
+                // What the client sent along with its head may be there after one more turn.
+                self.asked = true;
+                if self.poll_body(context)?.is_pending() {
+                    context.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+            }
+            while self.at < self.outgoing.head.len() || self.data.has_remaining() {
+                ready!(self.poll_write(writer, context)).map_err(Cut::Upstream)?;
+            }
+            if self.outgoing.body.is_none() {
+                return Poll::Ready(Ok(()));
+            }
+            ready!(self.poll_body(context)?);
+        }
+    }
+
+    fn poll_write(&mut self, writer: &mut OwnedWriteHalf, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let head = &self.outgoing.head[self.at..];
+        let written = if self.data.is_empty() {
+            ready!(Pin::new(writer).poll_write(context, head))?
+        } else {
+            let slices = [io::IoSlice::new(head), io::IoSlice::new(&self.data)];
+            ready!(Pin::new(writer).poll_write_vectored(context, &slices))?
+        };
+        if written == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        self.started = true;
+        let of_head = written.min(head.len());
+        self.at += of_head;
+        self.data.advance(written - of_head);
+        if self.at == self.outgoing.head.len() {
+            self.at = 0;
+            self.outgoing.head.clear();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Takes the next piece of the body; what was taken before is written or still in `head`.
+    fn poll_body(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Cut>> {
+        let Some(body) = &mut self.outgoing.body else { return Poll::Ready(Ok(())) };
+        let head = &mut self.outgoing.head;
+        let frame = ready!(Pin::new(body).poll_frame(context));
+        let frame = match frame {
+            None => {
+                head.extend_from_slice(if self.outgoing.chunked { b"0\r\n\r\n" } else { b"" });
+                self.outgoing.body = None;
+                return Poll::Ready(Ok(()));
+            }
+            Some(Err(_)) => return Poll::Ready(Err(Cut::Body)),
+            Some(Ok(frame)) => frame,
+        };
+        match frame.into_data() {
+            Ok(data) if data.is_empty() => {} // an empty chunk would end the body
+            Ok(data) if self.outgoing.chunked => {
+                head.extend_from_slice(format!("{:x}\r\n", data.len()).as_bytes());
+                head.extend_from_slice(&data);
+                head.extend_from_slice(b"\r\n");
+            }
+            Ok(data) if data.len() <= COPIED => head.extend_from_slice(&data),
+            Ok(data) => self.data = data,
+            Err(frame) => {
+                if let (Ok(trailers), true) = (frame.into_trailers(), self.outgoing.chunked) {
+                    head.extend_from_slice(b"0\r\n");
+                    for (name, value) in trailers.iter().filter(|(name, _)| may_trail(name)) {
+                        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+                            head.extend_from_slice(part);
+                        }
+                    }
+                    head.extend_from_slice(b"\r\n");
+                }
+                self.outgoing.body = None; // nothing follows trailers
+            }
+        }
+        let done =
+            self.outgoing.body.as_ref().is_some_and(|body| !self.outgoing.chunked && body.is_end_stream());
+        if done {
+            self.outgoing.body = None;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
