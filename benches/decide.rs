@@ -139,8 +139,8 @@ impl World {
     }
 
     fn permit(&self, key: &Key, route: &Route) {
-        assert!(key.rules.is_usable(self.clock.wall()) && !key.account.is_suspended());
-        key.rules.permit(route.name.as_str(), CLIENT).expect("a permitted key");
+        assert!(key.rules().is_usable(self.clock.wall()) && !key.account.is_suspended());
+        key.rules().permit(route.name.as_str(), CLIENT).expect("a permitted key");
     }
 
     fn admit(&self, key: &Key, route: &Route) {

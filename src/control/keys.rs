@@ -159,9 +159,9 @@ impl Control {
 }
 
 fn with_state(key: &Key, hash: KeyHash, state: KeyState) -> crate::directory::KeySpec {
-    let mut rules = key.rules.clone();
+    let mut rules = key.rules().clone();
     rules.state = state;
-    let (id, num, limits, source) = (key.id, key.num, key.limits.clone(), key.source);
+    let (id, num, limits, source) = (key.id, key.num, key.limits().cloned(), key.source);
     crate::directory::KeySpec { hash, id, num, account: key.account.id.clone(), rules, limits, source }
 }
 

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use super::{Control, Failure, InForce, refused};
 use crate::clock::Clock;
 use crate::config::{FileAccount, Loaded};
-use crate::directory::{AccountSpec, Directory, KeySpec, Meter, Owner, elapsed};
+use crate::directory::{Account, AccountSpec, Directory, KeySpec, Meter, Owner, elapsed};
 use crate::ledger::store::{AccountRow, AccountState, Books, KeyRow, Registered, Registration, Source};
 use crate::policy::key::{KeyRules, KeyState};
 use crate::snapshot::Snapshot;
@@ -56,7 +56,7 @@ impl Control {
     /// Puts every secret of a key of the store in force; they share one meter.
     pub(super) fn put_store_key(&self, row: &KeyRow, account: &AccountId) {
         let mut meter =
-            self.directory.secrets_of(row.id).first().map(|(_, key)| std::sync::Arc::clone(&key.meter));
+            self.directory.secrets_of(row.id).first().map(|(_, key)| std::sync::Arc::clone(key.meter()));
         for secret in &row.secrets {
             let expires = match (row.expires, secret.until) {
                 (Some(expires), Some(until)) => Some(expires.min(until)),
@@ -79,7 +79,7 @@ impl Control {
                 source: Source::Store,
             };
             self.directory.put_secret(spec, meter.clone());
-            meter = self.directory.find(&hash).map(|key| std::sync::Arc::clone(&key.meter));
+            meter = self.directory.find(&hash).map(|key| std::sync::Arc::clone(key.meter()));
         }
     }
 
@@ -109,9 +109,12 @@ impl Control {
         self.publisher.publish(snapshot);
         self.put_file(&loaded, &registered);
         let Loaded { keys, watched, hash, .. } = loaded;
-        self.directory.retain_file(&keys.iter().map(|key| key.hash).collect());
-        self.directory.sweep(self.clock.now());
+        let before = std::mem::take(&mut state.labels);
         state.labels = keys.into_iter().map(|key| (KeyId::of_hash(&key.hash), key)).collect();
+        for gone in before.values().filter(|key| !state.labels.contains_key(&KeyId::of_hash(&key.hash))) {
+            self.directory.remove(&gone.hash); // its account stays, but no snapshot lists it
+        }
+        self.directory.sweep(self.clock.now());
         (state.watched, state.hash) = (watched, hash);
         Ok(warnings)
     }
@@ -144,17 +147,18 @@ impl Control {
                 return refused(message);
             }
         }
-        let in_file: HashSet<&AccountId> = loaded.accounts.iter().map(|account| &account.id).collect();
-        for account in self.directory.all_accounts() {
-            let plan = account.stored_plan().flatten().filter(|_| !in_file.contains(&account.id));
-            if plan.is_some_and(|plan| !loaded.snapshot.plans.contains_key(&plan)) {
-                return refused(format!(
-                    "account {} is on a plan that the configuration does not have",
-                    account.id
-                ));
-            }
+        let has = |plan: &NameId| loaded.snapshot.plans.contains_key(plan);
+        if self.directory.stored_plans().iter().all(has) {
+            return Ok(());
         }
-        Ok(())
+        let in_file: HashSet<&AccountId> = loaded.accounts.iter().map(|account| &account.id).collect();
+        let on_none = |account: &Account| account.stored_plan().flatten().is_some_and(|plan| !has(&plan));
+        match self.directory.find_account(|account| on_none(account) && !in_file.contains(&account.id)) {
+            Some(account) => {
+                refused(format!("account {} is on a plan that the configuration does not have", account.id))
+            }
+            None => Ok(()), // the file takes them all over
+        }
     }
 
     fn needs_a_restart(&self, next: &Snapshot) -> Vec<String> {

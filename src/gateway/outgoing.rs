@@ -41,7 +41,7 @@ impl Outgoing<'_> {
             HostHeader::Fixed(host) => host.clone(),
         };
         let identity = self.key.map(|key| Identity {
-            account: key.account.header.clone(),
+            account: header(&key.account.id),
             key: header(&key.id),
             plan: self.plan.and_then(|plan| plan.header.clone()),
         });
