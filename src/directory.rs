@@ -23,7 +23,7 @@ pub use account::{Account, AccountSpec};
 pub use key::{Key, KeySpec};
 pub use meter::{Dirty, Meter, Owner, Slot};
 
-use crate::types::{AccountId, KeyHash, KeyId, Moment, NameId, WallTime};
+use crate::types::{AccountId, KeyHash, Moment, NameId, WallTime};
 
 /// A SHA-256 is as good as random, and only issued ones are inserted: its first bytes are a hash.
 #[derive(Default)]
@@ -158,26 +158,18 @@ impl Directory {
 
     /// Adds a key, or replaces a known one; its meter stays.
     pub fn put_key(&self, spec: KeySpec) {
-        let Some(account) = self.account(&spec.account) else { return };
         let known = self.find(&spec.hash);
         if known.as_ref().is_some_and(|key| key.is_as(&spec)) {
             return;
         }
         let meter = known.filter(|key| key.id == spec.id).map(|key| Arc::clone(key.meter()));
-        self.insert(spec, account, meter);
+        self.put_secret(spec, meter);
     }
 
-    /// Adds a secret to a key whose other secrets are here already, sharing their meter.
+    /// Adds a secret to a key whose other secrets have this meter; without one it is new, or parked.
     pub fn put_secret(&self, spec: KeySpec, meter: Option<Arc<Meter>>) {
-        if let Some(account) = self.account(&spec.account) {
-            self.insert(spec, account, meter);
-        }
-    }
-
-    /// One allocation and one insertion, so that a million keys are soon there.
-    fn insert(&self, spec: KeySpec, account: Arc<Account>, meter: Option<Arc<Meter>>) {
         let meter = meter.or_else(|| self.parked(Owner::Key(spec.id)));
-        match self.keys.entry(ByHash(Arc::new(Key::new(spec, account, meter)))) {
+        match self.keys.entry(ByHash(Arc::new(Key::new(spec, meter)))) {
             Entry::Occupied(known) => drop(known.replace_entry(())), // the table's key is the Key itself
             Entry::Vacant(place) => drop(place.insert(())),
         }
@@ -189,13 +181,6 @@ impl Directory {
         if let Some((ByHash(key), ())) = self.keys.remove(hash) {
             self.parked.insert(Owner::Key(key.id), Arc::clone(key.meter()));
         }
-    }
-
-    /// All secrets of a key. Looks at every key: for commands, not for requests.
-    #[must_use]
-    pub fn secrets_of(&self, id: KeyId) -> Vec<(KeyHash, Arc<Key>)> {
-        let of_id = self.keys.iter().filter(|entry| entry.key().0.id == id);
-        of_id.map(|entry| (entry.key().0.hash, Arc::clone(&entry.key().0))).collect()
     }
 
     /// The first account that is as asked. Looks at every account: for the text of an error.

@@ -47,7 +47,7 @@ impl Steps {
 }
 
 impl Control {
-    pub(super) fn explain(&self, id: KeyId, method: &str, url: &str) -> Result<Value, Failure> {
+    pub(super) async fn explain(&self, id: KeyId, method: &str, url: &str) -> Result<Value, Failure> {
         let view = self.snapshot();
         let fragment = url.contains('#');
         let (Ok(method), Ok(uri), false) =
@@ -65,8 +65,8 @@ impl Control {
             steps.pass("key", "the route is public: no key is asked for, nothing is charged");
             return Ok(steps.finish(|reason| dialect.template(reason).status.as_u16()));
         }
-        let secrets = self.directory.secrets_of(id);
-        let Some((_, key)) = secrets.into_iter().max_by_key(|(_, key)| key.rules().expires.is_none()) else {
+        let secrets = self.secrets_of(id, &*self.state.lock().await).await?;
+        let Some(key) = secrets.into_iter().max_by_key(|key| key.rules().expires.is_none()) else {
             return refused(format!("there is no key {id}, or it is revoked"));
         };
         self.explain_key(&mut steps, &key, &route);

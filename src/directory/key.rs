@@ -10,7 +10,7 @@ use super::meter::{Meter, Owner};
 use crate::ledger::store::Source;
 use crate::policy::key::{KeyRules, KeyState};
 use crate::policy::limit::Limit;
-use crate::types::{AccountId, KeyHash, KeyId, KeyNum};
+use crate::types::{KeyHash, KeyId, KeyNum};
 
 /// A secret that opens the gate, and the key that it belongs to.
 #[derive(Debug)]
@@ -52,8 +52,8 @@ pub struct KeySpec {
     pub id: KeyId,
     /// Its number in the ledger.
     pub num: KeyNum,
-    /// Whose it is; must be known.
-    pub account: AccountId,
+    /// Whose it is.
+    pub account: Arc<Account>,
     /// What it may do.
     pub rules: KeyRules,
     /// In place of the plan's.
@@ -71,8 +71,8 @@ static DISABLED: KeyRules = plain(KeyState::Disabled);
 static REVOKED: KeyRules = plain(KeyState::Revoked);
 
 impl Key {
-    pub(super) fn new(spec: KeySpec, account: Arc<Account>, meter: Option<Arc<Meter>>) -> Self {
-        let KeySpec { hash, id, num, rules, limits, source, .. } = spec;
+    pub(super) fn new(spec: KeySpec, meter: Option<Arc<Meter>>) -> Self {
+        let KeySpec { hash, id, num, account, rules, limits, source } = spec;
         let state = rules.state;
         let own = (limits.is_some() || rules != plain(state)).then(|| Box::new(Own { rules, limits }));
         let rest = match (own, meter) {
@@ -115,7 +115,7 @@ impl Key {
     pub(super) fn is_as(&self, spec: &KeySpec) -> bool {
         self.id == spec.id
             && self.num == spec.num
-            && self.account.id == spec.account
+            && Arc::ptr_eq(&self.account, &spec.account)
             && *self.rules() == spec.rules
             && self.limits() == spec.limits.as_ref()
             && self.source == spec.source
