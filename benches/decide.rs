@@ -139,8 +139,8 @@ impl World {
     }
 
     fn permit(&self, key: &Key, route: &Route) {
-        assert!(key.rules.is_usable(self.clock.wall()) && !key.account.is_suspended());
-        key.rules.permit(route.name.as_str(), CLIENT).expect("a permitted key");
+        assert!(key.rules().is_usable(self.clock.wall()) && !key.account.is_suspended());
+        key.rules().permit(route.name.as_str(), CLIENT).expect("a permitted key");
     }
 
     fn admit(&self, key: &Key, route: &Route) {
@@ -214,7 +214,7 @@ fn fill(directory: &Directory, keys: usize, plan: &str, clock: &Clock) {
             hash,
             id: KeyId::of_hash(&hash),
             num: KeyNum(u32::try_from(number + 1).expect("few keys")),
-            account: account(number % ACCOUNTS),
+            account: directory.account(&account(number % ACCOUNTS)).expect("a known account"),
             rules: KeyRules { scopes: Some(Box::new(["people.*".to_owned()])), ..KeyRules::default() },
             limits: None,
             source: Source::File,

@@ -4,7 +4,7 @@
 //! addresses → workers. End: the same way back; what is in flight is waited for, what is owed is
 //! written.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,7 +27,7 @@ use crate::directory::{Meter, Owner, elapsed};
 use crate::gateway::limits::Limits;
 use crate::gateway::{self, WorkerSeed};
 use crate::ledger::sqlite::SqliteStore;
-use crate::ledger::store::{Books, LedgerError};
+use crate::ledger::store::{LedgerError, Reader};
 use crate::ledger::{Bookkeeper, Ledger, Opened};
 
 /// Descriptors kept for everything but connections.
@@ -81,7 +81,7 @@ impl Office {
     /// # Errors
     /// Where the ledger is served already, or cannot be used.
     pub async fn open(path: &Path, loaded: Loaded, clock: &Clock) -> Result<Self, StartError> {
-        let (office, _, _) = Self::open_for(path, loaded, 0, clock).await?;
+        let (office, _) = Self::open_for(path, loaded, 0, clock).await?;
         Ok(office)
     }
 
@@ -90,9 +90,9 @@ impl Office {
         loaded: Loaded,
         workers: usize,
         clock: &Clock,
-    ) -> Result<(Self, Books, Bookkeeper), StartError> {
+    ) -> Result<(Self, Bookkeeper), StartError> {
         let store = SqliteStore::open(&loaded.snapshot.settings.ledger)?;
-        let (ledger, Opened { books, doubts }) = Ledger::open(Box::new(store), workers, clock.clone())?;
+        let (ledger, Opened { doubts }) = Ledger::open(Box::new(store), workers, clock.clone())?;
         if doubts > 0 {
             tracing::warn!(
                 holds = doubts,
@@ -100,8 +100,8 @@ impl Office {
             );
         }
         let bookkeeper = ledger.bookkeeper();
-        let control = Control::boot(path, loaded, &books, bookkeeper.clone(), clock.clone()).await?;
-        Ok((Self { control: Arc::new(control), ledger }, books, bookkeeper))
+        let control = Control::boot(path, loaded, bookkeeper.clone(), clock.clone()).await?;
+        Ok((Self { control: Arc::new(control), ledger }, bookkeeper))
     }
 
     /// Writes what is left and gives the lock back.
@@ -137,8 +137,8 @@ impl App {
     /// used; an address in use.
     pub async fn start(path: &Path, loaded: Loaded, clock: Clock) -> Result<Self, StartError> {
         let settings = loaded.snapshot.settings.clone();
-        let (office, books, bookkeeper) = Office::open_for(path, loaded, settings.threads, &clock).await?;
-        let limits = Arc::new(restored_limits(&books, &clock));
+        let (office, bookkeeper) = Office::open_for(path, loaded, settings.threads, &clock).await?;
+        let limits = Arc::new(restored_limits(&mut *bookkeeper.reader().await?, &clock)?);
         let (source, now) = (Arc::clone(&limits), clock.clone());
         bookkeeper.save_limits_from(Box::new(move || source.drain(now.now()))).await?;
         let control = Arc::clone(&office.control);
@@ -285,16 +285,15 @@ fn random_start() -> Result<u64, StartError> {
 }
 
 /// States of client addresses; those of keys and accounts wait in the directory.
-fn restored_limits(books: &Books, clock: &Clock) -> Limits {
+fn restored_limits(reader: &mut dyn Reader, clock: &Clock) -> Result<Limits, LedgerError> {
     let limits = Limits::default();
     let (now, wall) = (clock.now(), clock.wall());
-    for (owner, states, saved) in &books.limits {
+    reader.each_limit(&mut |owner, states, saved| {
         if let Some(Owner::Address(address)) = Owner::from_bytes(owner) {
-            let address: IpAddr = address;
-            limits.restore(address, Meter::read(states, elapsed(*saved, wall), now));
+            limits.restore(address, Meter::read(states, elapsed(saved, wall), now));
         }
-    }
-    limits
+    })?;
+    Ok(limits)
 }
 
 /// Raises the descriptor limit as far as it goes, and lowers the connections to what that allows:

@@ -17,12 +17,17 @@ use tollgate::ledger::journal::Record;
 use tollgate::ledger::memory::MemoryStore;
 use tollgate::ledger::sqlite::SqliteStore;
 use tollgate::ledger::store::{
-    AccountState, Booking, Entry, EntryKind, KeyChange, KeyRow, LedgerError, Reader, Registration, SecretRow,
-    Source, Store,
+    AccountRow, AccountState, Booking, Entry, EntryKind, KeyChange, KeyRow, LedgerError, Reader,
+    Registration, SecretRow, Source, Store,
 };
 use tollgate::ledger::verify::verify;
 use tollgate::policy::key::KeyState;
-use tollgate::types::{AccountNum, Credits, KeyHash, KeyId, KeyNum, RequestId, RouteNum, WallTime};
+use tollgate::types::{
+    AccountId, AccountNum, Credits, KeyHash, KeyId, KeyNum, RequestId, RouteNum, WallTime,
+};
+
+/// More rows than any test makes.
+const ALL: usize = 1_000_000;
 
 /// A call to a store.
 #[derive(Clone, Debug)]
@@ -157,7 +162,7 @@ impl Driver<'_> {
 
     /// Holds, each settled at once or left open; one journal row for all.
     fn hold(&mut self, holds: &[(u8, i64, Option<i64>)], at: WallTime) -> String {
-        let accounts = self.store.load().unwrap().accounts.len() as u32;
+        let accounts = self.accounts();
         let mut records = Vec::new();
         for (account, amount, charge) in holds {
             let id = RequestId(u128::from(self.ids));
@@ -181,8 +186,8 @@ impl Driver<'_> {
     }
 
     fn create_key(&mut self, account: u8, key: u8, at: WallTime) -> String {
-        let accounts = self.store.load().unwrap().accounts.len() as u32;
-        if self.store.load().unwrap().keys.iter().any(|row| row.id == KeyId(100 + u64::from(key))) {
+        let accounts = self.accounts();
+        if self.store.reader().unwrap().key(KeyId(100 + u64::from(key))).unwrap().is_some() {
             return String::new();
         }
         let row = KeyRow {
@@ -200,7 +205,11 @@ impl Driver<'_> {
             created: at,
             secrets: vec![SecretRow { hash: KeyHash::of(&[key]), until: None }],
         };
-        outcome(self.store.create_key(&row))
+        outcome(self.store.create_keys(&[row]))
+    }
+
+    fn accounts(&mut self) -> u32 {
+        self.store.reader().unwrap().accounts(None, ALL).unwrap().len() as u32
     }
 
     fn change_key(&mut self, key: u8, change: u8) -> String {
@@ -224,18 +233,46 @@ impl Driver<'_> {
     /// Everything that can be read back.
     fn state(&mut self) -> (String, Vec<Entry>, String) {
         let mut books = self.store.load().unwrap();
-        books.accounts.sort_by(|one, other| one.id.cmp(&other.id));
-        books.limits.sort();
         books.open_holds.sort_by_key(|hold: &OpenHold| hold.id);
-        books
-            .keys
-            .iter_mut()
-            .for_each(|row| row.secrets.sort_by_key(|secret| (secret.until.is_some(), secret.hash)));
         let mut reader = self.store.reader().unwrap();
-        let entries = reader.entries(None, 0, usize::MAX >> 1).unwrap();
+        let accounts = reader.accounts(None, ALL).unwrap();
+        let mut keys = reader.keys(None, KeyNum(0), ALL).unwrap();
+        keys.iter_mut()
+            .for_each(|(row, _)| row.secrets.sort_by_key(|secret| (secret.until.is_some(), secret.hash)));
+        let (mut secrets, mut limits) = (Vec::new(), Vec::new());
+        reader.each_secret(&mut |secret| secrets.push(secret)).unwrap();
+        secrets.sort_by_key(|secret| (secret.num, secret.hash));
+        reader.each_limit(&mut |owner, state, at| limits.push((owner.to_vec(), state.to_vec(), at))).unwrap();
+        limits.sort();
+        pages_are_the_whole(&mut *reader, &accounts, &keys);
+        let entries = reader.entries(None, 0, ALL).unwrap();
         let mut doubts = reader.in_doubt().unwrap();
         doubts.sort_by_key(|doubt| doubt.id);
-        (format!("{books:?}"), entries, format!("{doubts:?}"))
+        (format!("{books:?} {accounts:?} {keys:?} {secrets:?} {limits:?}"), entries, format!("{doubts:?}"))
+    }
+}
+
+/// Read in pages of two, or one by one, the same rows come.
+fn pages_are_the_whole(reader: &mut dyn Reader, accounts: &[AccountRow], keys: &[(KeyRow, AccountId)]) {
+    let mut after = None;
+    for rows in accounts.chunks(2) {
+        assert_eq!(reader.accounts(after.as_ref(), 2).unwrap(), rows);
+        after = rows.last().map(|row| row.id.clone());
+    }
+    for account in accounts {
+        assert_eq!(reader.account(&account.id).unwrap().as_ref(), Some(account));
+        let mut after = KeyNum(0);
+        let own: Vec<KeyNum> =
+            keys.iter().filter(|(_, owner)| *owner == account.id).map(|(row, _)| row.num).collect();
+        for nums in own.chunks(2) {
+            let page = reader.keys(Some(&account.id), after, 2).unwrap();
+            assert_eq!(page.iter().map(|(row, _)| row.num).collect::<Vec<_>>(), nums);
+            after = nums[nums.len() - 1];
+        }
+    }
+    for (row, owner) in keys {
+        let (one, its) = reader.key(row.id).unwrap().unwrap();
+        assert_eq!((one.num, one.secrets.len(), &its), (row.num, row.secrets.len(), owner));
     }
 }
 

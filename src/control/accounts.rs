@@ -1,10 +1,13 @@
 //! Accounts: made, listed, suspended; credits granted and adjusted.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
+use super::books::{aside, send};
 use super::{Control, Failure, Rows, refused};
 use crate::directory::Account;
-use crate::ledger::store::{AccountRow, AccountState, Booking, EntryKind};
+use crate::ledger::store::{AccountRow, AccountState, Booking, EntryKind, each_account};
 use crate::snapshot::Standing;
 use crate::types::{AccountId, Credits, NameId};
 
@@ -21,7 +24,7 @@ impl Control {
         }
         let _alone = self.state.lock().await;
         let row = self.bookkeeper.create_account(id, plan).await?;
-        self.put_account(&row, row.plan.as_deref().map(NameId::of), Vec::new());
+        self.put_account(row.clone(), row.plan.as_deref().map(NameId::of), Vec::new());
         Ok(self.describe(&row))
     }
 
@@ -54,18 +57,22 @@ impl Control {
         })
     }
 
-    pub(super) async fn list_accounts(&self, rows: &Rows) -> Result<Value, Failure> {
-        let accounts = self.bookkeeper.reader().await?.accounts(None)?;
-        for row in &accounts {
-            let _ = rows.send(self.describe(row)).await; // whoever asked may be gone
-        }
-        Ok(json!({ "accounts": accounts.len() }))
+    pub(super) async fn list_accounts(self: &Arc<Self>, rows: Rows) -> Result<Value, Failure> {
+        let (reader, control) = (self.bookkeeper.reader().await?, Arc::clone(self));
+        let count = aside(reader, move |mut reader| {
+            let mut count = 0_u64;
+            each_account(&mut *reader, |row| {
+                count += 1;
+                send(&rows, control.describe(&row))
+            })?;
+            Ok(count)
+        });
+        Ok(json!({ "accounts": count.await? }))
     }
 
     pub(super) async fn show_account(&self, id: AccountId) -> Result<Value, Failure> {
-        let found = self.bookkeeper.reader().await?.accounts(Some(&id))?;
-        match found.first() {
-            Some(row) => Ok(self.describe(row)),
+        match self.bookkeeper.reader().await?.account(&id)? {
+            Some(row) => Ok(self.describe(&row)),
             None => refused(format!("there is no account {id}")),
         }
     }

@@ -12,7 +12,7 @@ use crate::ledger::verify::verify;
 use crate::types::{AccountId, RequestId};
 
 /// Runs a long read where it makes nobody wait.
-async fn aside<R: Send + 'static>(
+pub(super) async fn aside<R: Send + 'static>(
     reader: Box<dyn Reader>,
     read: impl FnOnce(Box<dyn Reader>) -> Result<R, Failure> + Send + 'static,
 ) -> Result<R, Failure> {
@@ -20,6 +20,11 @@ async fn aside<R: Send + 'static>(
         Ok(result) => result,
         Err(error) => refused(format!("reading the ledger failed: {error}")),
     }
+}
+
+/// Sends a row from such a read; it ends where whoever asked is gone.
+pub(super) fn send(rows: &Rows, row: Value) -> ControlFlow<()> {
+    rows.blocking_send(row).map_or(ControlFlow::Break(()), ControlFlow::Continue)
 }
 
 fn describe(entry: &Entry) -> Value {
@@ -42,7 +47,7 @@ impl Control {
     pub(super) async fn entries(&self, account: Option<AccountId>, rows: Rows) -> Result<Value, Failure> {
         let mut reader = self.bookkeeper.reader().await?;
         if let Some(id) = &account
-            && reader.accounts(Some(id))?.is_empty()
+            && reader.account(id)?.is_none()
         {
             return refused(format!("there is no account {id}"));
         }
@@ -50,10 +55,7 @@ impl Control {
             let mut count = 0_u64;
             each_entry(&mut *reader, account.as_ref(), |entry| {
                 count += 1;
-                match rows.blocking_send(describe(&entry)) {
-                    Ok(()) => ControlFlow::Continue(()),
-                    Err(_) => ControlFlow::Break(()), // whoever asked is gone
-                }
+                send(&rows, describe(&entry))
             })?;
             Ok(count)
         });

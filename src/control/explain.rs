@@ -47,7 +47,7 @@ impl Steps {
 }
 
 impl Control {
-    pub(super) fn explain(&self, id: KeyId, method: &str, url: &str) -> Result<Value, Failure> {
+    pub(super) async fn explain(&self, id: KeyId, method: &str, url: &str) -> Result<Value, Failure> {
         let view = self.snapshot();
         let fragment = url.contains('#');
         let (Ok(method), Ok(uri), false) =
@@ -65,8 +65,8 @@ impl Control {
             steps.pass("key", "the route is public: no key is asked for, nothing is charged");
             return Ok(steps.finish(|reason| dialect.template(reason).status.as_u16()));
         }
-        let secrets = self.directory.secrets_of(id);
-        let Some((_, key)) = secrets.into_iter().max_by_key(|(_, key)| key.rules.expires.is_none()) else {
+        let secrets = self.secrets_of(id, &*self.state.lock().await).await?;
+        let Some(key) = secrets.into_iter().max_by_key(|key| key.rules().expires.is_none()) else {
             return refused(format!("there is no key {id}, or it is revoked"));
         };
         self.explain_key(&mut steps, &key, &route);
@@ -81,18 +81,18 @@ impl Control {
     }
 
     fn explain_key(&self, steps: &mut Steps, key: &Key, route: &Route) {
-        let usable = key.rules.is_usable(self.clock.wall());
+        let usable = key.rules().is_usable(self.clock.wall());
         let detail = json!({
             "id": key.id,
-            "state": super::publish::state_name(key.rules.state),
-            "expires": key.rules.expires.map(super::keys::shown),
+            "state": super::publish::state_name(key.rules().state),
+            "expires": key.rules().expires.map(super::keys::shown),
         });
         steps.judge("key", usable, Reason::InvalidKey, detail);
         let account = key.account.id.to_string();
         steps.judge("account", !key.account.is_suspended(), Reason::AccountSuspended, account);
-        let scopes = key.rules.scopes.as_deref().map_or(json!("every route"), |scopes| json!(scopes));
-        steps.judge("scope", key.rules.opens(route.name.as_str()), Reason::RouteForbidden, scopes);
-        if let Some(networks) = &key.rules.allow_from {
+        let scopes = key.rules().scopes.as_deref().map_or(json!("every route"), |scopes| json!(scopes));
+        steps.judge("scope", key.rules().opens(route.name.as_str()), Reason::RouteForbidden, scopes);
+        if let Some(networks) = &key.rules().allow_from {
             let networks: Vec<String> = networks.iter().map(ToString::to_string).collect();
             steps.pass("address", json!({ "only_from": networks }));
         }
@@ -106,12 +106,16 @@ impl Control {
         route: &Route,
         method: &Method,
     ) {
-        let own = key.limits.as_deref().or_else(|| plan.map(|plan| &*plan.limits)).unwrap_or_default();
+        let own = key
+            .limits()
+            .map(|limits| &**limits)
+            .or_else(|| plan.map(|plan| &*plan.limits))
+            .unwrap_or_default();
         for limit in own.iter().chain(&route.limits).filter(|limit| limit.covers(route.name.as_str(), method))
         {
             let slots = match limit.scope {
-                Scope::Key | Scope::KeyRoute => key.meter.lock().clone(),
-                Scope::Account => key.account.meter.lock().clone(),
+                Scope::Key | Scope::KeyRoute => key.meter().lock().clone(),
+                Scope::Account => key.account.meter().lock().clone(),
                 Scope::Address => {
                     steps.pass(&format!("limit {}", limit.name), "counts by client address");
                     continue;
@@ -120,7 +124,7 @@ impl Control {
             self.explain_limit(steps, limit, &slots, route);
         }
         if let Some(most) = plan.and_then(|plan| plan.concurrency) {
-            let now = key.meter.in_flight();
+            let now = key.meter().in_flight();
             let detail = json!({ "at_once": most, "in_flight": now });
             steps.judge("concurrency", now < most, Reason::ConcurrencyLimited, detail);
         }

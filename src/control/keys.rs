@@ -1,19 +1,20 @@
 //! Keys: made, listed, rotated, switched.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::books::{aside, send};
 use super::command::NewKey;
 use super::publish::state_name;
-use super::{Control, Failure, Rows, refused};
-use crate::config::{FileKey, parse_duration};
-use crate::directory::Key;
-use crate::ledger::store::{KeyChange, KeyRow, SecretRow, Source};
-use crate::policy::key::KeyState;
+use super::{Control, Failure, InForce, Rows, refused};
+use crate::config::parse_duration;
+use crate::directory::{Key, KeySpec};
+use crate::ledger::store::{KeyChange, KeyRow, SecretRow, Source, each_key};
+use crate::policy::key::{KeyRules, KeyState};
 use crate::policy::route::glob_matches;
 use crate::policy::secret;
-use crate::types::{AccountId, AccountNum, KeyHash, KeyId, KeyNum, Secret, WallTime};
+use crate::types::{AccountId, KeyHash, KeyId, KeyNum, Secret, WallTime};
 
 /// Longest label, in characters.
 const MAX_LABEL: usize = 100;
@@ -68,8 +69,10 @@ impl Control {
             created: now,
             secrets: vec![SecretRow { hash, until: None }],
         };
-        row.num = self.bookkeeper.create_key(row.clone()).await?;
-        self.put_store_key(&row, &account.id);
+        let made = self.bookkeeper.create_keys(vec![row.clone()]).await?;
+        let Some(num) = made.first() else { return refused("the ledger made no key") };
+        row.num = *num;
+        self.put_store_key(&row, &account, &[]);
         Ok(json!({ "id": row.id, "key": key.reveal() }))
     }
 
@@ -83,86 +86,93 @@ impl Control {
         }
     }
 
-    async fn rows(
-        &self,
-        account: Option<&AccountId>,
-    ) -> Result<(Vec<KeyRow>, HashMap<AccountNum, AccountId>), Failure> {
-        let mut reader = self.bookkeeper.reader().await?;
-        let accounts = reader.accounts(None)?.into_iter().map(|row| (row.num, row.id)).collect();
-        Ok((reader.keys(account)?, accounts))
-    }
-
-    pub(super) async fn list_keys(&self, account: Option<AccountId>, rows: &Rows) -> Result<Value, Failure> {
+    pub(super) async fn list_keys(
+        self: &Arc<Self>,
+        account: Option<AccountId>,
+        rows: Rows,
+    ) -> Result<Value, Failure> {
         if let Some(id) = account.as_ref().filter(|id| self.directory.account(id).is_none()) {
             return refused(format!("there is no account {id}"));
         }
-        let (keys, names) = self.rows(account.as_ref()).await?;
-        let state = self.state.lock().await;
-        let shown: Vec<Value> = keys
-            .iter()
-            .filter_map(|row| Some(describe(row, names.get(&row.account)?, state.labels.get(&row.id))))
-            .collect();
-        drop(state);
-        let count = shown.len();
-        for row in shown {
-            let _ = rows.send(row).await; // whoever asked may be gone
-        }
-        Ok(json!({ "keys": count }))
+        let (reader, control) = (self.bookkeeper.reader().await?, Arc::clone(self));
+        let count = aside(reader, move |mut reader| {
+            let mut count = 0_u64;
+            each_key(&mut *reader, account.as_ref(), |row, owner| {
+                count += 1;
+                let in_file = control.in_file(&control.state.blocking_lock(), &row);
+                send(&rows, describe(&row, &owner, in_file.as_deref()))
+            })?;
+            Ok(count)
+        });
+        Ok(json!({ "keys": count.await? }))
+    }
+
+    /// A key as the file in force says it.
+    fn in_file(&self, state: &InForce, row: &KeyRow) -> Option<Arc<Key>> {
+        let listed = state.keys.get(&row.id).filter(|_| row.source == Source::File)?;
+        self.directory.find(&listed.hash)
+    }
+
+    /// A key in the books, and whose it is.
+    async fn row(&self, id: KeyId) -> Result<(KeyRow, AccountId), Failure> {
+        let found = self.bookkeeper.reader().await?.key(id)?;
+        found.ok_or_else(|| Failure::Message(format!("there is no key {id}")))
     }
 
     pub(super) async fn show_key(&self, id: KeyId) -> Result<Value, Failure> {
-        let (keys, names) = self.rows(None).await?;
-        let state = self.state.lock().await;
-        let found = keys.iter().find(|row| row.id == id);
-        let shown =
-            found.and_then(|row| Some(describe(row, names.get(&row.account)?, state.labels.get(&id))));
-        shown.ok_or_else(|| Failure::Message(format!("there is no key {id}")))
+        let (row, owner) = self.row(id).await?;
+        let in_file = self.in_file(&*self.state.lock().await, &row);
+        Ok(describe(&row, &owner, in_file.as_deref()))
     }
 
     pub(super) async fn rotate_key(&self, id: KeyId, overlap: Option<String>) -> Result<Value, Failure> {
         let _alone = self.state.lock().await;
-        let (keys, names) = self.rows(None).await?;
-        let Some(row) = keys.into_iter().find(|row| row.id == id) else {
-            return refused(format!("there is no key {id}"));
-        };
+        let (mut row, owner) = self.row(id).await?;
         let now = self.clock.wall();
         let overlap_until = overlap.as_deref().map(|text| moment(text, now)).transpose()?;
         let key = self.new_secret(&row.environment)?;
         let (hash, hint) = (KeyHash::of(key.reveal().as_bytes()), secret::hint(key.reveal()));
         self.bookkeeper.change_key(id, KeyChange::Rotate { hash, hint, overlap_until }).await?;
-        let old = row.secrets.iter().find(|secret| secret.until.is_none()).map(|secret| secret.hash);
-        let mut secrets = vec![SecretRow { hash, until: None }];
+        let before = std::mem::replace(&mut row.secrets, vec![SecretRow { hash, until: None }]);
+        let old = before.iter().find(|secret| secret.until.is_none()).map(|secret| secret.hash);
         if let (Some(hash), Some(until)) = (old, overlap_until) {
-            secrets.push(SecretRow { hash, until: Some(until) });
+            row.secrets.push(SecretRow { hash, until: Some(until) });
         }
-        if let Some(account) = names.get(&row.account) {
-            self.put_store_key(&KeyRow { secrets: secrets.clone(), ..row.clone() }, account);
-        }
-        for gone in row.secrets.iter().filter(|secret| secrets.iter().all(|kept| kept.hash != secret.hash)) {
-            self.directory.remove(&gone.hash);
+        if let Some(account) = self.directory.account(&owner) {
+            self.put_store_key(&row, &account, &before);
         }
         Ok(json!({ "id": id, "key": key.reveal() }))
     }
 
-    pub(super) async fn set_key_state(&self, id: KeyId, state: KeyState) -> Result<Value, Failure> {
-        let _alone = self.state.lock().await;
-        self.bookkeeper.change_key(id, KeyChange::State(state)).await?;
-        for (hash, key) in self.directory.secrets_of(id) {
-            if state == KeyState::Revoked {
-                self.directory.remove(&hash);
+    /// The secrets of a key that open the gate.
+    pub(super) async fn secrets_of(&self, id: KeyId, state: &InForce) -> Result<Vec<Arc<Key>>, Failure> {
+        if let Some(listed) = state.keys.get(&id) {
+            return Ok(self.directory.find(&listed.hash).into_iter().collect());
+        }
+        let row = self.bookkeeper.reader().await?.key(id)?;
+        let secrets = row.map_or_else(Vec::new, |(row, _)| row.secrets);
+        Ok(secrets.iter().filter_map(|secret| self.directory.find(&secret.hash)).collect())
+    }
+
+    pub(super) async fn set_key_state(&self, id: KeyId, new: KeyState) -> Result<Value, Failure> {
+        let state = self.state.lock().await;
+        let secrets = self.secrets_of(id, &state).await?; // a revoked key's are forgotten
+        self.bookkeeper.change_key(id, KeyChange::State(new)).await?;
+        for key in secrets {
+            if new == KeyState::Revoked {
+                self.directory.remove(&key.hash);
             } else {
-                self.directory.put_key(with_state(&key, hash, state));
+                self.directory.put_key(with_state(&key, new));
             }
         }
-        Ok(json!({ "id": id, "state": state_name(state) }))
+        Ok(json!({ "id": id, "state": state_name(new) }))
     }
 }
 
-fn with_state(key: &Key, hash: KeyHash, state: KeyState) -> crate::directory::KeySpec {
-    let mut rules = key.rules.clone();
-    rules.state = state;
-    let (id, num, limits, source) = (key.id, key.num, key.limits.clone(), key.source);
-    crate::directory::KeySpec { hash, id, num, account: key.account.id.clone(), rules, limits, source }
+fn with_state(key: &Key, state: KeyState) -> KeySpec {
+    let rules = KeyRules { state, ..key.rules().clone() };
+    let (account, limits) = (Arc::clone(&key.account), key.limits().cloned());
+    KeySpec { hash: key.hash, id: key.id, num: key.num, account, rules, limits, source: key.source }
 }
 
 fn check_text(label: &str, environment: &str) -> Result<(), Failure> {
@@ -196,12 +206,12 @@ pub(super) fn shown(at: WallTime) -> Value {
 }
 
 /// A key as lists show it.
-fn describe(row: &KeyRow, account: &AccountId, file: Option<&FileKey>) -> Value {
+fn describe(row: &KeyRow, account: &AccountId, file: Option<&Key>) -> Value {
     let of_file = row.source == Source::File;
     let dropped = of_file && file.is_none();
     let (scopes, expires) = match (of_file, file) {
-        (true, Some(key)) => (key.scopes.clone(), key.expires),
-        _ => (row.scopes.clone(), row.expires),
+        (true, Some(key)) => (key.rules().scopes.as_deref(), key.rules().expires),
+        _ => (row.scopes.as_deref(), row.expires),
     };
     let overlap = row.secrets.iter().find_map(|secret| secret.until);
     json!({

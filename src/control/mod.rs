@@ -12,6 +12,7 @@ mod keys;
 mod publish;
 pub mod socket;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -23,10 +24,10 @@ use crate::clock::Clock;
 use crate::config::{self, Loaded, ProblemJson, Report, Watched};
 use crate::directory::Directory;
 use crate::ledger::Bookkeeper;
-use crate::ledger::store::{Books, LedgerError};
+use crate::ledger::store::LedgerError;
 use crate::snapshot::{Publisher, Reader, Snapshot};
 use crate::telemetry::Stats;
-use crate::types::KeyHash;
+use crate::types::{KeyHash, KeyId, NameId};
 use command::Command;
 
 /// Rows of an answer that wait to be sent; then the reading of the ledger waits.
@@ -86,12 +87,27 @@ pub struct Control {
 struct InForce {
     hash: KeyHash,
     watched: Watched,
-    labels: Labels,
+    keys: FileKeys,
     last_error: Option<String>,
 }
 
-/// Cold text of the file's keys, for lists: id and label, and when the key ends.
-type Labels = std::collections::HashMap<crate::types::KeyId, config::FileKey>;
+/// The file's keys by their ids.
+type FileKeys = HashMap<KeyId, Listed>;
+
+/// What a command or the next file needs of a key of the file. The rest stands in the directory, its
+/// label in the ledger.
+#[derive(Debug, PartialEq, Eq)]
+struct Listed {
+    hash: KeyHash,
+    /// Tells whether the next file calls it otherwise.
+    label: NameId,
+}
+
+impl Listed {
+    fn of(key: &config::FileKey) -> Self {
+        Self { hash: key.hash, label: NameId::of(&key.label) }
+    }
+}
 
 impl Control {
     /// Puts the first configuration in force: numbers and opening grants first, then accounts
@@ -102,17 +118,15 @@ impl Control {
     pub async fn boot(
         path: &Path,
         loaded: Loaded,
-        books: &Books,
         bookkeeper: Bookkeeper,
         clock: Clock,
     ) -> Result<Self, Failure> {
         let directory = Arc::new(Directory::default());
         let (publisher, view) = crate::snapshot::channel(loaded.snapshot.clone());
-        publish::restore_meters(&directory, books, &clock);
         let inner = InForce {
             hash: loaded.hash,
             watched: loaded.watched.clone(),
-            labels: Labels::default(),
+            keys: FileKeys::default(),
             last_error: None,
         };
         let stats = Arc::new(Stats::default());
@@ -126,7 +140,10 @@ impl Control {
             stats,
             state: Mutex::new(inner),
         };
-        control.publish_store(books);
+        let mut reader = control.bookkeeper.reader().await?;
+        control.restore_meters(&mut *reader)?;
+        control.publish_store(&mut *reader)?;
+        drop(reader);
         let mut state = control.state.lock().await;
         control.publish(loaded, &mut state).await?;
         drop(state);
@@ -176,17 +193,17 @@ impl Control {
     ///
     /// # Errors
     /// A sentence for the operator; nothing was changed then.
-    pub async fn execute(&self, command: Command, rows: Rows) -> Result<Value, Failure> {
+    pub async fn execute(self: &Arc<Self>, command: Command, rows: Rows) -> Result<Value, Failure> {
         match command {
             Command::Reload => self.reload().await,
             Command::Status => Ok(self.status().await),
             Command::KeyCreate(new) => self.create_key(new).await,
-            Command::KeyList { account } => self.list_keys(account, &rows).await,
+            Command::KeyList { account } => self.list_keys(account, rows).await,
             Command::KeyShow { id } => self.show_key(id).await,
             Command::KeyRotate { id, overlap } => self.rotate_key(id, overlap).await,
             Command::KeyState { id, state } => self.set_key_state(id, state).await,
             Command::AccountCreate { id, plan } => self.create_account(id, plan).await,
-            Command::AccountList => self.list_accounts(&rows).await,
+            Command::AccountList => self.list_accounts(rows).await,
             Command::AccountShow { id } => self.show_account(id).await,
             Command::AccountSuspend { id, suspended } => self.suspend_account(id, suspended).await,
             Command::Book { account, adjustment, credits, reference } => {
@@ -198,7 +215,7 @@ impl Control {
             Command::InDoubt => self.in_doubt(&rows).await,
             Command::GiveBack { id } => self.give_back(id).await,
             Command::Backup { to } => self.backup(to).await,
-            Command::Explain { key, method, url } => self.explain(key, &method, &url),
+            Command::Explain { key, method, url } => self.explain(key, &method, &url).await,
         }
     }
 

@@ -1,85 +1,92 @@
 //! Puts a configuration in force.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+use std::sync::Arc;
 
-use super::{Control, Failure, InForce, refused};
-use crate::clock::Clock;
-use crate::config::{FileAccount, Loaded};
-use crate::directory::{AccountSpec, Directory, KeySpec, Meter, Owner, elapsed};
-use crate::ledger::store::{AccountRow, AccountState, Books, KeyRow, Registered, Registration, Source};
+use super::{Control, Failure, FileKeys, InForce, Listed, refused};
+use crate::config::{FileAccount, FileKey, Loaded};
+use crate::directory::{Account, AccountSpec, KeySpec, Meter, Owner, elapsed};
+use crate::ledger::store::{
+    AccountRow, AccountState, KeyRow, LedgerError, Reader, Registered, Registration, SecretRow, Source,
+    StoredSecret, each_account,
+};
 use crate::policy::key::{KeyRules, KeyState};
 use crate::snapshot::Snapshot;
-use crate::types::{AccountId, AccountNum, KeyId, NameId};
-
-/// Keeps saved limit states until their owners come, aged by the time that passed.
-pub(super) fn restore_meters(directory: &Directory, books: &Books, clock: &Clock) {
-    let (now, wall) = (clock.now(), clock.wall());
-    for (owner, states, saved) in &books.limits {
-        // Those of client addresses are the gateway's.
-        if let Some(owner @ (Owner::Key(_) | Owner::Account(_))) = Owner::from_bytes(owner) {
-            directory.park(owner, Meter::read(states, elapsed(*saved, wall), now));
-        }
-    }
-}
+use crate::types::{AccountId, KeyHash, KeyId, KeyNum, NameId};
 
 impl Control {
-    /// Brings in accounts and keys that commands made.
-    pub(super) fn publish_store(&self, books: &Books) {
-        let mut names: HashMap<AccountNum, AccountId> = HashMap::new();
-        for row in &books.accounts {
-            names.insert(row.num, row.id.clone());
-            let plan = row.plan.as_deref().map(NameId::of);
-            self.put_account(row, plan, Vec::new());
-        }
-        for row in books.keys.iter().filter(|row| row.source == Source::Store) {
-            if let Some(account) = names.get(&row.account) {
-                self.put_store_key(row, account);
+    /// Keeps saved limit states until their owners come, aged by the time that passed.
+    pub(super) fn restore_meters(&self, reader: &mut dyn Reader) -> Result<(), LedgerError> {
+        let (now, wall) = (self.clock.now(), self.clock.wall());
+        reader.each_limit(&mut |owner, states, saved| {
+            // Those of client addresses are the gateway's.
+            if let Some(owner @ (Owner::Key(_) | Owner::Account(_))) = Owner::from_bytes(owner) {
+                self.directory.park(owner, Meter::read(states, elapsed(saved, wall), now));
+            }
+        })
+    }
+
+    /// Brings in accounts and keys that commands made, one by one as the ledger is read.
+    pub(super) fn publish_store(&self, reader: &mut dyn Reader) -> Result<(), LedgerError> {
+        let mut accounts: Vec<Option<Arc<Account>>> = Vec::new(); // by number
+        each_account(reader, |row| {
+            let (num, plan) = (row.num.0 as usize, row.plan.as_deref().map(NameId::of));
+            if accounts.len() <= num {
+                accounts.resize(num + 1, None);
+            }
+            accounts[num] = self.put_account(row, plan, Vec::new());
+            ControlFlow::Continue(())
+        })?;
+        let mut last: Option<(KeyId, KeyHash)> = None;
+        reader.each_secret(&mut |secret| {
+            let Some(Some(account)) = accounts.get(secret.account.0 as usize) else { return };
+            let (id, hash) = (secret.id, secret.hash);
+            let other =
+                last.filter(|(other, _)| *other == id).and_then(|(_, hash)| self.directory.find(&hash));
+            let meter = other.map(|key| Arc::clone(key.meter()));
+            self.directory.put_secret(spec(secret, Arc::clone(account)), meter);
+            last = Some((id, hash));
+        })
+    }
+
+    pub(super) fn put_account(
+        &self,
+        row: AccountRow,
+        plan: Option<NameId>,
+        webhooks: Vec<String>,
+    ) -> Option<Arc<Account>> {
+        let purse = self.bookkeeper.purse(row.num)?;
+        let suspended = row.state == AccountState::Suspended;
+        let AccountRow { id, num, source, .. } = row;
+        Some(self.directory.put_account(AccountSpec { id, num, purse, plan, suspended, webhooks, source }))
+    }
+
+    /// Puts every secret of a key of the store in force, and takes away those it had before. They
+    /// share one meter, also with those.
+    pub(super) fn put_store_key(&self, row: &KeyRow, account: &Arc<Account>, before: &[SecretRow]) {
+        let hashes = before.iter().chain(&row.secrets).map(|secret| secret.hash);
+        let known = hashes.clone().find_map(|hash| self.directory.find(&hash));
+        let mut meter = known.map(|key| Arc::clone(key.meter()));
+        for secret in &row.secrets {
+            let stored = StoredSecret {
+                hash: secret.hash,
+                until: secret.until,
+                id: row.id,
+                num: row.num,
+                account: row.account,
+                state: row.state,
+                expires: row.expires,
+                scopes: row.scopes.clone(),
+                allow_from: row.allow_from.clone(),
+            };
+            self.directory.put_secret(spec(stored, Arc::clone(account)), meter.clone());
+            if row.secrets.len() > 1 && meter.is_none() {
+                meter = self.directory.find(&secret.hash).map(|key| Arc::clone(key.meter()));
             }
         }
-    }
-
-    pub(super) fn put_account(&self, row: &AccountRow, plan: Option<NameId>, webhooks: Vec<String>) {
-        let Some(purse) = self.bookkeeper.purse(row.num) else { return };
-        let suspended = row.state == AccountState::Suspended;
-        let (id, num) = (row.id.clone(), row.num);
-        self.directory.put_account(AccountSpec {
-            id,
-            num,
-            purse,
-            plan,
-            suspended,
-            webhooks,
-            source: row.source,
-        });
-    }
-
-    /// Puts every secret of a key of the store in force; they share one meter.
-    pub(super) fn put_store_key(&self, row: &KeyRow, account: &AccountId) {
-        let mut meter =
-            self.directory.secrets_of(row.id).first().map(|(_, key)| std::sync::Arc::clone(&key.meter));
-        for secret in &row.secrets {
-            let expires = match (row.expires, secret.until) {
-                (Some(expires), Some(until)) => Some(expires.min(until)),
-                (expires, until) => expires.or(until),
-            };
-            let rules = KeyRules {
-                state: row.state,
-                expires,
-                scopes: row.scopes.clone().map(Vec::into_boxed_slice),
-                allow_from: row.allow_from.clone().map(Vec::into_boxed_slice),
-            };
-            let (hash, id, num) = (secret.hash, row.id, row.num);
-            let spec = KeySpec {
-                hash,
-                id,
-                num,
-                account: account.clone(),
-                rules,
-                limits: None,
-                source: Source::Store,
-            };
-            self.directory.put_secret(spec, meter.clone());
-            meter = self.directory.find(&hash).map(|key| std::sync::Arc::clone(&key.meter));
+        for gone in before.iter().filter(|old| row.secrets.iter().all(|kept| kept.hash != old.hash)) {
+            self.directory.remove(&gone.hash);
         }
     }
 
@@ -92,43 +99,64 @@ impl Control {
         self.fits_the_store(&loaded)?;
         let mut warnings = self.needs_a_restart(&loaded.snapshot);
         warnings.extend(loaded.report.problems().map(|problem| problem.message.clone()));
-        let wanted = Registration {
-            accounts: loaded.accounts.iter().map(|account| (account.id.clone(), account.credits)).collect(),
-            keys: loaded
-                .keys
-                .iter()
-                .map(|key| (KeyId::of_hash(&key.hash), key.account.clone(), key.label.clone()))
-                .collect(),
-            routes: loaded.snapshot.routes.iter().map(|route| route.name.clone()).collect(),
-        };
-        let registered = self.bookkeeper.register(wanted).await?;
+        let registered = self.register(&loaded, &state.keys).await?;
         warnings.extend(opening_grants(&loaded.accounts, &registered));
         let plans = loaded.accounts.iter().map(|account| account.plan.as_deref().map(NameId::of));
         let listed = registered.accounts.iter().map(|row| row.num).zip(plans);
         let snapshot = loaded.snapshot.clone().numbered(&registered.routes).listing(listed);
         self.publisher.publish(snapshot);
-        self.put_file(&loaded, &registered);
+        self.put_file(&loaded, registered);
         let Loaded { keys, watched, hash, .. } = loaded;
-        self.directory.retain_file(&keys.iter().map(|key| key.hash).collect());
+        let listed = |key: &FileKey| (KeyId::of_hash(&key.hash), Listed::of(key));
+        let before = std::mem::replace(&mut state.keys, keys.iter().map(listed).collect());
+        for (id, old) in before {
+            if state.keys.get(&id).is_none_or(|new| new.hash != old.hash) {
+                self.directory.remove(&old.hash); // its account stays, but no snapshot lists it
+            }
+        }
         self.directory.sweep(self.clock.now());
-        state.labels = keys.into_iter().map(|key| (KeyId::of_hash(&key.hash), key)).collect();
         (state.watched, state.hash) = (watched, hash);
         Ok(warnings)
     }
 
-    fn put_file(&self, loaded: &Loaded, registered: &Registered) {
-        for (account, row) in loaded.accounts.iter().zip(&registered.accounts) {
+    /// Gets numbers for what the file names. Keys that the last one named alike have theirs: of a
+    /// hundred thousand, only what changed is written.
+    async fn register(&self, loaded: &Loaded, known: &FileKeys) -> Result<Registered, Failure> {
+        let numbered = |key: &FileKey| {
+            let listed = known.get(&KeyId::of_hash(&key.hash))?;
+            let found = self.directory.find(&key.hash).filter(|_| *listed == Listed::of(key))?;
+            (found.account.id == key.account).then(|| (found.num, found.rules().state))
+        };
+        let mut keys: Vec<Option<(KeyNum, KeyState)>> = loaded.keys.iter().map(numbered).collect();
+        let new = loaded.keys.iter().zip(&keys).filter(|(_, number)| number.is_none());
+        let new = new.map(|(key, _)| (KeyId::of_hash(&key.hash), key.account.clone(), key.label.clone()));
+        let wanted = Registration {
+            accounts: loaded.accounts.iter().map(|account| (account.id.clone(), account.credits)).collect(),
+            keys: new.collect(),
+            routes: loaded.snapshot.routes.iter().map(|route| route.name.clone()).collect(),
+        };
+        let mut registered = self.bookkeeper.register(wanted).await?;
+        let mut new = std::mem::take(&mut registered.keys).into_iter();
+        for number in keys.iter_mut().filter(|number| number.is_none()) {
+            *number = new.next();
+        }
+        registered.keys = keys.into_iter().flatten().collect();
+        Ok(registered)
+    }
+
+    fn put_file(&self, loaded: &Loaded, registered: Registered) {
+        for (account, row) in loaded.accounts.iter().zip(registered.accounts) {
             self.put_account(row, None, account.webhooks.clone());
         }
-        for (key, (num, state)) in loaded.keys.iter().zip(&registered.keys) {
+        for (key, (num, state)) in loaded.keys.iter().zip(registered.keys) {
+            let Some(account) = self.directory.account(&key.account) else { continue };
             let rules = KeyRules {
-                state: *state,
+                state,
                 expires: key.expires,
                 scopes: key.scopes.clone().map(Vec::into_boxed_slice),
                 allow_from: key.allow_from.clone().map(Vec::into_boxed_slice),
             };
-            let (hash, id, num) = (key.hash, KeyId::of_hash(&key.hash), *num);
-            let (account, limits) = (key.account.clone(), key.limits.clone());
+            let (hash, id, limits) = (key.hash, KeyId::of_hash(&key.hash), key.limits.clone());
             self.directory.put_key(KeySpec { hash, id, num, account, rules, limits, source: Source::File });
         }
     }
@@ -144,17 +172,18 @@ impl Control {
                 return refused(message);
             }
         }
-        let in_file: HashSet<&AccountId> = loaded.accounts.iter().map(|account| &account.id).collect();
-        for account in self.directory.all_accounts() {
-            let plan = account.stored_plan().flatten().filter(|_| !in_file.contains(&account.id));
-            if plan.is_some_and(|plan| !loaded.snapshot.plans.contains_key(&plan)) {
-                return refused(format!(
-                    "account {} is on a plan that the configuration does not have",
-                    account.id
-                ));
-            }
+        let has = |plan: &NameId| loaded.snapshot.plans.contains_key(plan);
+        if self.directory.stored_plans().iter().all(has) {
+            return Ok(());
         }
-        Ok(())
+        let in_file: HashSet<&AccountId> = loaded.accounts.iter().map(|account| &account.id).collect();
+        let on_none = |account: &Account| account.stored_plan().flatten().is_some_and(|plan| !has(&plan));
+        match self.directory.find_account(|account| on_none(account) && !in_file.contains(&account.id)) {
+            Some(account) => {
+                refused(format!("account {} is on a plan that the configuration does not have", account.id))
+            }
+            None => Ok(()), // the file takes them all over
+        }
     }
 
     fn needs_a_restart(&self, next: &Snapshot) -> Vec<String> {
@@ -171,6 +200,21 @@ impl Control {
         let changed = changed.into_iter().filter(|(_, changed)| *changed);
         changed.map(|(setting, _)| format!("{setting} changed; that takes effect at a restart")).collect()
     }
+}
+
+/// A secret as requests are judged by it.
+fn spec(secret: StoredSecret, account: Arc<Account>) -> KeySpec {
+    let StoredSecret { hash, until, id, num, account: _, state, expires, scopes, allow_from } = secret;
+    let rules = KeyRules {
+        state,
+        expires: match (expires, until) {
+            (Some(expires), Some(until)) => Some(expires.min(until)),
+            (expires, until) => expires.or(until),
+        },
+        scopes: scopes.map(Vec::into_boxed_slice),
+        allow_from: allow_from.map(Vec::into_boxed_slice),
+    };
+    KeySpec { hash, id, num, account, rules, limits: None, source: Source::Store }
 }
 
 /// What the file says of opening grants that were made already.

@@ -170,7 +170,7 @@ fn find_key<'a>(
     let view = record.view();
     let secret = view.keys.read(&parts.headers, parts.uri.query())?;
     let key = gate.directory.find(&KeyHash::of(secret));
-    let key = key.filter(|key| key.rules.is_usable(gate.beat.wall())).ok_or(Reason::InvalidKey)?;
+    let key = key.filter(|key| key.rules().is_usable(gate.beat.wall())).ok_or(Reason::InvalidKey)?;
     let Standing::Served(plan) = view.standing(key.account.num, key.account.stored_plan()) else {
         return Err(Reason::InvalidKey.into());
     };
@@ -185,7 +185,7 @@ fn permit(key: Option<&Key>, route: &Route, address: IpAddr) -> Result<(), Refus
     if key.account.is_suspended() {
         return Err(Reason::AccountSuspended.into());
     }
-    Ok(key.rules.permit(route.name.as_str(), address)?)
+    Ok(key.rules().permit(route.name.as_str(), address)?)
 }
 
 /// Steps 8 and 9: the upstream's answer goes to the client, and what is owed for it is settled.
@@ -231,7 +231,7 @@ fn account_info(
     if key.account.is_suspended() {
         return Err(Reason::AccountSuspended.into());
     }
-    if !key.rules.admits(address) {
+    if !key.rules().admits(address) {
         return Err(Reason::AddressForbidden.into());
     }
     Ok(respond::account_info(key.account.purse.available(), &key.account.webhooks()))

@@ -92,7 +92,7 @@ impl Limits {
         wall: WallTime,
         out: &mut LimitHeaders,
     ) -> Result<Pass, Refusal> {
-        let own = ask.key.and_then(|key| key.limits.as_deref());
+        let own = ask.key.and_then(Key::limits).map(|limits| &**limits);
         let plan = own.or_else(|| ask.plan.map(|plan| &*plan.limits)).unwrap_or_default();
         let name = ask.route.name.as_str();
         let limits = plan.iter().chain(&ask.route.limits).filter(|limit| limit.covers(name, ask.method));
@@ -141,8 +141,8 @@ impl Limits {
         let key = ask.key.filter(|_| any(&[Scope::Key, Scope::KeyRoute]));
         let account = ask.key.filter(|_| any(&[Scope::Account]));
         Meters {
-            key: key.map(|key| &key.meter),
-            account: account.map(|key| &key.account.meter),
+            key: key.map(Key::meter),
+            account: account.map(|key| key.account.meter()),
             address: any(&[Scope::Address]).then(|| self.address(ask.address)),
         }
     }
@@ -190,10 +190,10 @@ impl Ask<'_> {
     fn enter(&self) -> Result<Pass, Refusal> {
         let limit = self.plan.and_then(|plan| plan.concurrency);
         let (Some(limit), Some(key)) = (limit, self.key) else { return Ok(Pass::default()) };
-        if !key.meter.enter(limit) {
+        if !key.meter().enter(limit) {
             return Err(Reason::ConcurrencyLimited.into());
         }
-        Ok(Pass { entered: Some(Arc::clone(&key.meter)) })
+        Ok(Pass { entered: Some(Arc::clone(key.meter())) })
     }
 }
 

@@ -13,6 +13,9 @@ use super::writer::Writer;
 use super::{Counters, Job, LimitSource, Purse, Shared};
 use crate::types::{AccountId, AccountNum, KeyId, KeyNum, RequestId};
 
+/// Accounts or keys that are registered in one transaction: some 10 ms of the ledger's thread.
+const REGISTERED_AT_ONCE: usize = 1_000;
+
 /// The control plane's handle on the ledger: it books and reads, and holds nothing.
 #[derive(Clone, Debug)]
 pub struct Bookkeeper {
@@ -40,11 +43,28 @@ impl Bookkeeper {
         wait.await.map_err(|_| LedgerError::Closed)?
     }
 
-    /// Gives numbers to what a configuration names, and opening grants to new accounts.
+    /// Gives numbers to what a configuration names, and opening grants to new accounts: a part at
+    /// a time, so that charges do not wait for a long list.
     ///
     /// # Errors
-    /// Where the store fails; nothing is registered then.
+    /// Where the store fails. Parts before that stay, which changes nothing: a number that is not
+    /// used costs nothing, and an opening grant is given once.
     pub async fn register(&self, wanted: Registration) -> Result<Registered> {
+        let Registration { accounts, keys, routes } = wanted;
+        let first = Registration { routes, ..Registration::default() };
+        let mut registered = self.register_part(first).await?;
+        for part in accounts.chunks(REGISTERED_AT_ONCE) {
+            let part = Registration { accounts: part.to_vec(), ..Registration::default() };
+            registered.accounts.extend(self.register_part(part).await?.accounts);
+        }
+        for part in keys.chunks(REGISTERED_AT_ONCE) {
+            let part = Registration { keys: part.to_vec(), ..Registration::default() };
+            registered.keys.extend(self.register_part(part).await?.keys);
+        }
+        Ok(registered)
+    }
+
+    async fn register_part(&self, wanted: Registration) -> Result<Registered> {
         self.run(move |writer| writer.register(&wanted)).await
     }
 
@@ -73,12 +93,12 @@ impl Bookkeeper {
         self.run(move |writer| writer.book(&booking)).await
     }
 
-    /// Makes a key of the store.
+    /// Makes keys of the store, all or none.
     ///
     /// # Errors
-    /// Where its hash or id exists already, or the store fails.
-    pub async fn create_key(&self, row: KeyRow) -> Result<KeyNum> {
-        self.run(move |writer| writer.store().create_key(&row)).await
+    /// Where a hash or id exists already, or the store fails.
+    pub async fn create_keys(&self, rows: Vec<KeyRow>) -> Result<Vec<KeyNum>> {
+        self.run(move |writer| writer.store().create_keys(&rows)).await
     }
 
     /// Changes a key in the books.
@@ -124,7 +144,7 @@ impl Bookkeeper {
     /// What an account can spend.
     #[must_use]
     pub fn purse(&self, account: AccountNum) -> Option<Arc<Purse>> {
-        self.shared.purses.read().get(&account).cloned()
+        self.shared.purses.get(account)
     }
 
     /// Whether the last commit succeeded.

@@ -12,8 +12,8 @@ use parking_lot::Mutex;
 
 use super::fold::Fold;
 use super::store::{
-    AccountRow, AccountState, Booked, Booking, Books, Doubt, Entry, EntryKind, KeyChange, KeyRow, Reader,
-    Registered, Registration, Result, SecretRow, Source, Store,
+    AccountRow, AccountState, Booked, Booking, Books, Doubt, EachLimit, Entry, EntryKind, KeyChange, KeyRow,
+    Reader, Registered, Registration, Result, SecretRow, Source, Store, StoredSecret,
 };
 use crate::types::{AccountId, AccountNum, Credits, KeyId, KeyNum, RequestId, RouteNum, WallTime};
 use data::{Data, NewEntry, number, refused};
@@ -25,13 +25,7 @@ pub struct MemoryStore(Arc<Mutex<Data>>);
 impl Store for MemoryStore {
     fn load(&mut self) -> Result<Books> {
         let data = self.0.lock();
-        Ok(Books {
-            accounts: data.accounts.clone(),
-            keys: data.keys.clone(),
-            open_holds: data.open_holds.clone(),
-            journal: data.journal.clone(),
-            limits: data.limits.clone(),
-        })
+        Ok(Books { open_holds: data.open_holds.clone(), journal: data.journal.clone() })
     }
 
     fn append(&mut self, seq: u64, at: WallTime, records: &[u8]) -> Result<()> {
@@ -142,17 +136,12 @@ impl Store for MemoryStore {
         self.0.lock().add_entry(account.num, at, new)
     }
 
-    fn create_key(&mut self, row: &KeyRow) -> Result<KeyNum> {
+    fn create_keys(&mut self, rows: &[KeyRow]) -> Result<Vec<KeyNum>> {
         let mut data = self.0.lock();
-        let known = |secret: &SecretRow| {
-            data.keys.iter().any(|row| row.secrets.iter().any(|other| other.hash == secret.hash))
-        };
-        if data.keys.iter().any(|other| other.id == row.id) || row.secrets.iter().any(known) {
-            return refused("a key with this hash exists already".to_owned());
-        }
-        let num = KeyNum(number(data.keys.len()));
-        data.keys.push(KeyRow { num, ..row.clone() });
-        Ok(num)
+        let mut next = data.clone();
+        let numbers = rows.iter().map(|row| next.create_key(row)).collect::<Result<_>>()?;
+        *data = next;
+        Ok(numbers)
     }
 
     fn change_key(&mut self, id: KeyId, change: &KeyChange) -> Result<()> {
@@ -198,22 +187,52 @@ impl Store for MemoryStore {
 }
 
 impl Reader for MemoryStore {
-    fn accounts(&mut self, id: Option<&AccountId>) -> Result<Vec<AccountRow>> {
+    fn account(&mut self, id: &AccountId) -> Result<Option<AccountRow>> {
+        Ok(self.0.lock().find_account(id).cloned())
+    }
+
+    fn accounts(&mut self, after: Option<&AccountId>, most: usize) -> Result<Vec<AccountRow>> {
         let mut rows = self.0.lock().accounts.clone();
-        rows.retain(|row| id.is_none_or(|id| row.id == *id));
+        rows.retain(|row| after.is_none_or(|after| row.id > *after));
         rows.sort_by(|one, other| one.id.cmp(&other.id));
+        rows.truncate(most);
         Ok(rows)
     }
 
-    fn keys(&mut self, account: Option<&AccountId>) -> Result<Vec<KeyRow>> {
+    fn key(&mut self, id: KeyId) -> Result<Option<(KeyRow, AccountId)>> {
         let data = self.0.lock();
-        let wanted = account.map(|id| data.find_account(id).map(|row| row.num));
-        Ok(data
-            .keys
-            .iter()
-            .filter(|row| wanted.is_none_or(|num| num == Some(row.account)))
-            .cloned()
-            .collect())
+        Ok(data.keys.iter().find(|row| row.id == id).map(|row| data.with_owner(row)))
+    }
+
+    fn keys(
+        &mut self,
+        account: Option<&AccountId>,
+        after: KeyNum,
+        most: usize,
+    ) -> Result<Vec<(KeyRow, AccountId)>> {
+        let data = self.0.lock();
+        let keys = data.keys.iter().map(|row| data.with_owner(row));
+        let wanted =
+            |(row, owner): &(KeyRow, AccountId)| row.num > after && account.is_none_or(|id| id == owner);
+        Ok(keys.filter(wanted).take(most).collect())
+    }
+
+    fn each_secret(&mut self, each: &mut dyn FnMut(StoredSecret)) -> Result<()> {
+        for row in self.0.lock().keys.clone() {
+            let KeyRow { id, num, account, state, expires, scopes, allow_from, .. } = row;
+            for SecretRow { hash, until } in row.secrets {
+                let (scopes, allow_from) = (scopes.clone(), allow_from.clone());
+                each(StoredSecret { hash, until, id, num, account, state, expires, scopes, allow_from });
+            }
+        }
+        Ok(())
+    }
+
+    fn each_limit(&mut self, each: &mut EachLimit<'_>) -> Result<()> {
+        for (owner, state, saved) in self.0.lock().limits.clone() {
+            each(&owner, &state, saved);
+        }
+        Ok(())
     }
 
     fn freeze(&mut self) -> Result<()> {

@@ -18,7 +18,6 @@ pub mod store;
 pub mod verify;
 mod writer;
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{JoinHandle, Thread};
@@ -33,7 +32,7 @@ use crate::clock::Clock;
 use crate::policy::credit::after_hold;
 use crate::types::{AccountNum, Credits};
 use journal::Outbox;
-use store::{Books, LedgerError, Result, Store};
+use store::{LedgerError, Result, Store};
 use writer::Writer;
 
 /// Most bookings that wait for the ledger's thread; further ones wait for a place.
@@ -54,7 +53,7 @@ struct Shared {
     /// The last commit succeeded; while it did not, nothing is held.
     healthy: AtomicBool,
     stopping: AtomicBool,
-    purses: RwLock<HashMap<AccountNum, Arc<Purse>>>,
+    purses: Purses,
     counters: Counters,
 }
 
@@ -115,6 +114,26 @@ impl Purse {
     }
 }
 
+/// Every account's purse by its number. The ledger counts accounts from 1, so the list has no holes
+/// and 8 bytes an account.
+#[derive(Debug, Default)]
+struct Purses(RwLock<Vec<Option<Arc<Purse>>>>);
+
+impl Purses {
+    fn get(&self, num: AccountNum) -> Option<Arc<Purse>> {
+        self.0.read().get(num.0 as usize).cloned().flatten()
+    }
+
+    /// The purse of an account; a new one has this balance.
+    fn add(&self, num: AccountNum, balance: Credits) -> Arc<Purse> {
+        let (mut purses, at) = (self.0.write(), num.0 as usize);
+        if purses.len() <= at {
+            purses.resize(at + 1, None);
+        }
+        Arc::clone(purses[at].get_or_insert_with(|| Arc::new(Purse::new(num, balance))))
+    }
+}
+
 /// An open ledger: the thread that owns the store, and the handles to it.
 #[derive(Debug)]
 pub struct Ledger {
@@ -126,8 +145,6 @@ pub struct Ledger {
 /// What was found when the ledger was opened.
 #[derive(Debug)]
 pub struct Opened {
-    /// Accounts, keys and limit states; the journal is folded in already.
-    pub books: Books,
     /// Holds that a crash left open, now charged and listed.
     pub doubts: usize,
 }

@@ -208,11 +208,11 @@ impl Store for SqliteStore {
         Ok(entry)
     }
 
-    fn create_key(&mut self, row: &KeyRow) -> Result<KeyNum> {
+    fn create_keys(&mut self, rows: &[KeyRow]) -> Result<Vec<KeyNum>> {
         let tx = self.transaction()?;
-        let num = keys::create(&tx, row)?;
+        let numbers = rows.iter().map(|row| keys::create(&tx, row)).collect::<Result<_>>()?;
         tx.commit().map_err(failed)?;
-        Ok(num)
+        Ok(numbers)
     }
 
     fn change_key(&mut self, id: KeyId, change: &KeyChange) -> Result<()> {

@@ -2,10 +2,12 @@
 //!
 //! Two implementations: SQLite, and memory, which is the model that tests compare with.
 
-use std::path::Path;
+mod reader;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+
+pub use reader::{EachLimit, Reader, StoredSecret, each_account, each_entry, each_key};
 
 use super::fold::{Fold, OpenHold};
 use crate::policy::key::KeyState;
@@ -249,25 +251,20 @@ pub enum KeyChange {
     },
 }
 
-/// Everything the ledger holds when it is opened.
+/// What is not folded yet when the ledger is opened. Accounts, keys and limit states are read one by
+/// one, see [`Reader`]: there may be millions.
 #[derive(Debug, Default)]
 pub struct Books {
-    /// All accounts.
-    pub accounts: Vec<AccountRow>,
-    /// All keys, those of the file with what is kept of them.
-    pub keys: Vec<KeyRow>,
     /// Holds that were open at the last fold.
     pub open_holds: Vec<OpenHold>,
     /// Journal rows since, in order: number, time, records.
     pub journal: Vec<(u64, WallTime, Vec<u8>)>,
-    /// Limit states: owner, state, when saved.
-    pub limits: Vec<(Vec<u8>, Vec<u8>, WallTime)>,
 }
 
 /// Where a ledger is kept. All calls come from one thread. A call that fails has changed nothing.
 #[expect(clippy::missing_errors_doc, reason = "LedgerError says what each call can meet")]
 pub trait Store: Send {
-    /// Reads everything that the process keeps in memory.
+    /// Reads what is not folded yet.
     fn load(&mut self) -> Result<Books>;
     /// Adds one journal row; durable when this returns.
     fn append(&mut self, seq: u64, at: WallTime, records: &[u8]) -> Result<()>;
@@ -285,8 +282,8 @@ pub trait Store: Send {
     fn find_booking(&mut self, account: AccountNum, booking: &Booking) -> Result<Option<Entry>>;
     /// Adds a grant or an adjustment, and changes the balance by it.
     fn book(&mut self, account: &AccountRow, booking: &Booking, at: WallTime) -> Result<Entry>;
-    /// Makes a key; `row.num` is ignored and given.
-    fn create_key(&mut self, row: &KeyRow) -> Result<KeyNum>;
+    /// Makes keys, all or none; `row.num` is ignored and given.
+    fn create_keys(&mut self, rows: &[KeyRow]) -> Result<Vec<KeyNum>>;
     /// Changes a key.
     fn change_key(&mut self, id: KeyId, change: &KeyChange) -> Result<()>;
     /// Returns a hold in doubt, once. A second time answers with the first.
@@ -297,48 +294,4 @@ pub trait Store: Send {
     fn tidy(&mut self) {}
     /// A view for long reads beside the writer.
     fn reader(&self) -> Result<Box<dyn Reader>>;
-}
-
-/// Long reads, on a connection of their own.
-#[expect(clippy::missing_errors_doc, reason = "they fail where the store cannot be read")]
-pub trait Reader: Send {
-    /// One account, or all in the order of their ids.
-    fn accounts(&mut self, id: Option<&AccountId>) -> Result<Vec<AccountRow>>;
-    /// Keys of an account, or all.
-    fn keys(&mut self, account: Option<&AccountId>) -> Result<Vec<KeyRow>>;
-    /// From here on, all reads see the ledger as it is now. For reads that are soon over: while a
-    /// view is frozen, the log cannot be started over.
-    fn freeze(&mut self) -> Result<()>;
-    /// The next entries after one, of an account or of all, in order; at most `most`.
-    fn entries(&mut self, account: Option<&AccountId>, after: u64, most: usize) -> Result<Vec<Entry>>;
-    /// Holds in doubt, also those given back.
-    fn in_doubt(&mut self) -> Result<Vec<Doubt>>;
-    /// Writes a copy of the whole ledger to a new file.
-    fn backup(&mut self, to: &Path) -> Result<()>;
-}
-
-/// Entries that are read at once.
-const PAGE: usize = 1_000;
-
-/// Calls `each` for every entry of an account, or of all, in order, page by page: between two pages
-/// nothing is held, however long `each` takes. Ends early where `each` says so.
-///
-/// # Errors
-/// Where the store cannot be read.
-pub fn each_entry(
-    reader: &mut dyn Reader,
-    account: Option<&AccountId>,
-    mut each: impl FnMut(Entry) -> std::ops::ControlFlow<()>,
-) -> Result<()> {
-    let mut after = 0;
-    loop {
-        let page = reader.entries(account, after, PAGE)?;
-        let Some(last) = page.last() else { return Ok(()) };
-        after = last.id;
-        for entry in page {
-            if each(entry).is_break() {
-                return Ok(());
-            }
-        }
-    }
 }

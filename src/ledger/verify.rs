@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use serde::Serialize;
 
-use super::store::{Entry, Reader, Result, each_entry};
+use super::store::{Entry, Reader, Result, each_account, each_entry};
 use crate::types::{AccountId, Credits};
 
 /// An account whose books do not add up.
@@ -55,7 +55,7 @@ pub fn verify(reader: &mut dyn Reader) -> Result<Verified> {
         *sum = next.unwrap_or(*sum);
         ControlFlow::Continue(())
     })?;
-    for row in reader.accounts(None)? {
+    each_account(reader, |row| {
         verified.accounts += 1;
         let computed = sums.get(&row.id).copied().unwrap_or_default();
         if let Some(difference) = broken.remove(&row.id) {
@@ -64,6 +64,7 @@ pub fn verify(reader: &mut dyn Reader) -> Result<Verified> {
             let (account, recorded) = (row.id, row.balance);
             verified.differences.push(Difference { account, entry: None, recorded, computed });
         }
-    }
+        ControlFlow::Continue(())
+    })?;
     Ok(verified)
 }

@@ -1,5 +1,6 @@
 //! The ledger's thread: outboxes → one row → one commit; once a second, journal → entries.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -7,7 +8,9 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::fold::Tally;
-use super::store::{AccountRow, Booked, Booking, LedgerError, Registered, Registration, Result, Store};
+use super::store::{
+    AccountRow, Booked, Booking, LedgerError, Registered, Registration, Result, Store, each_account,
+};
 use super::{Job, LimitSource, Opened, Purse, Shared};
 use crate::clock::Clock;
 use crate::policy::credit::MAX_BALANCE;
@@ -55,10 +58,10 @@ impl Writer {
         jobs: mpsc::Receiver<Job>,
         clock: Clock,
     ) -> Result<(Self, Opened)> {
-        let mut books = store.load()?;
-        let mut tally = Tally::new(std::mem::take(&mut books.open_holds));
+        let books = store.load()?;
+        let mut tally = Tally::new(books.open_holds);
         let mut seq = 0;
-        for (number, at, records) in books.journal.drain(..) {
+        for (number, at, records) in books.journal {
             let contradicts =
                 |error| LedgerError::Unusable(format!("the ledger contradicts itself: {error}"));
             tally.apply(number, at, &records).map_err(contradicts)?;
@@ -69,12 +72,11 @@ impl Writer {
         if tally.records() > 0 || doubts > 0 || !fold.closed.is_empty() {
             store.fold(&fold, clock.wall())?;
             tally.folded(&fold);
-            books = store.load()?;
         }
-        shared
-            .purses
-            .write()
-            .extend(books.accounts.iter().map(|row| (row.num, Arc::new(Purse::new(row.num, row.balance)))));
+        each_account(&mut *store.reader()?, |row| {
+            shared.purses.add(row.num, row.balance);
+            ControlFlow::Continue(())
+        })?;
         let batches = vec![0; shared.outboxes.len()];
         let now = clock.now();
         let writer = Self {
@@ -91,7 +93,7 @@ impl Writer {
             limits: None,
             unsaved: Vec::new(),
         };
-        Ok((writer, Opened { books, doubts }))
+        Ok((writer, Opened { doubts }))
     }
 
     /// Runs until [`super::Ledger::close`].
@@ -246,9 +248,7 @@ impl Writer {
     }
 
     fn purse(&self, row: &AccountRow) -> Arc<Purse> {
-        let mut purses = self.shared.purses.write();
-        let purse = purses.entry(row.num).or_insert_with(|| Arc::new(Purse::new(row.num, row.balance)));
-        Arc::clone(purse)
+        self.shared.purses.add(row.num, row.balance)
     }
 
     pub(super) fn register(&mut self, wanted: &Registration) -> Result<Registered> {

@@ -232,7 +232,7 @@ impl World {
         world.agrees();
         let mut reader = world.books.reader().await.unwrap();
         assert_eq!(verify(&mut *reader).unwrap().differences, []);
-        for (row, model) in reader.accounts(None).unwrap().iter().zip(&world.model) {
+        for (row, model) in reader.accounts(None, 10).unwrap().iter().zip(&world.model) {
             assert_eq!(row.balance.millionths(), model.granted - model.charged);
         }
         drop((world.spenders, world.books, reader));

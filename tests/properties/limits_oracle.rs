@@ -49,7 +49,7 @@ impl Bench {
         let wanted =
             Registration { accounts: vec![("acc".parse().unwrap(), None)], ..Registration::default() };
         let row = runtime.block_on(books.register(wanted)).unwrap().accounts.remove(0);
-        directory.put_account(AccountSpec {
+        let account = directory.put_account(AccountSpec {
             id: row.id.clone(),
             num: row.num,
             purse: books.purse(row.num).unwrap(),
@@ -64,7 +64,7 @@ impl Bench {
                 hash,
                 id: KeyId(u64::from(number)),
                 num: KeyNum(u32::from(number)),
-                account: row.id.clone(),
+                account: Arc::clone(&account),
                 rules: KeyRules::default(),
                 limits: None,
                 source: Source::File,

@@ -72,6 +72,10 @@ impl Data {
         self.accounts.iter().find(|row| row.id == *id)
     }
 
+    pub(super) fn with_owner(&self, row: &KeyRow) -> (KeyRow, AccountId) {
+        (row.clone(), self.accounts[self.account_at(row.account)].id.clone())
+    }
+
     pub(super) fn new_account(
         &mut self,
         id: &AccountId,
@@ -151,6 +155,18 @@ impl Data {
             secrets: Vec::new(),
         });
         Ok((num, KeyState::Active))
+    }
+
+    pub(super) fn create_key(&mut self, row: &KeyRow) -> Result<KeyNum> {
+        let known = |secret: &SecretRow| {
+            self.keys.iter().any(|row| row.secrets.iter().any(|other| other.hash == secret.hash))
+        };
+        if self.keys.iter().any(|other| other.id == row.id) || row.secrets.iter().any(known) {
+            return refused("a key with this hash exists already".to_owned());
+        }
+        let num = KeyNum(number(self.keys.len()));
+        self.keys.push(KeyRow { num, ..row.clone() });
+        Ok(num)
     }
 
     pub(super) fn change_key(&mut self, id: KeyId, change: &KeyChange) -> Result<()> {

@@ -17,7 +17,10 @@ use crate::ledger::store::{LedgerError, Result};
 /// `TGLD`: what a ledger's file says it is.
 const APPLICATION_ID: i64 = 0x5447_4c44;
 /// One file per version, in order; forward only.
-const MIGRATIONS: [&str; 1] = [include_str!("../migrations/0001_books.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("../migrations/0001_books.sql"),
+    include_str!("../migrations/0002_secrets_in_key_order.sql"),
+];
 /// Older versions can lose a committed transaction when the log is started over.
 const MIN_SQLITE: i32 = 3_051_003;
 /// Pages of the log (4 KiB each) from which on the writer starts it over: 32 MiB.

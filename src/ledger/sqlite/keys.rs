@@ -63,7 +63,8 @@ pub(super) fn create(tx: &Transaction<'_>, row: &KeyRow) -> Result<KeyNum> {
         row.expires.map(|expires| expires.0),
         row.created.0
     ];
-    let num = tx.query_row(sql, values, |row| row.get(0)).map_err(failed)?;
+    let mut insert = tx.prepare_cached(sql).map_err(failed)?;
+    let num = insert.query_row(values, |row| row.get(0)).map_err(failed)?;
     for secret in &row.secrets {
         add_secret(tx, KeyNum(num), &secret.hash, secret.until)?;
     }
@@ -71,15 +72,13 @@ pub(super) fn create(tx: &Transaction<'_>, row: &KeyRow) -> Result<KeyNum> {
 }
 
 fn add_secret(tx: &Transaction<'_>, key: KeyNum, hash: &KeyHash, until: Option<WallTime>) -> Result<()> {
-    let known: Option<u32> = tx
-        .query_row("SELECT key FROM secrets WHERE hash = ?1", [hash.0], |row| row.get(0))
-        .optional()
-        .map_err(failed)?;
-    if known.is_some() {
+    let mut known = tx.prepare_cached("SELECT key FROM secrets WHERE hash = ?1").map_err(failed)?;
+    if known.exists([hash.0]).map_err(failed)? {
         return Err(LedgerError::Refused("a key with this hash exists already".to_owned()));
     }
     let sql = "INSERT INTO secrets (hash, key, until) VALUES (?1, ?2, ?3)";
-    tx.execute(sql, params![hash.0, key.0, until.map(|until| until.0)]).map_err(failed)?;
+    let mut insert = tx.prepare_cached(sql).map_err(failed)?;
+    insert.execute(params![hash.0, key.0, until.map(|until| until.0)]).map_err(failed)?;
     Ok(())
 }
 

@@ -1,20 +1,28 @@
 //! The reading side: everything at start, and long reads on connections of their own.
 
-use std::collections::HashMap;
 use std::path::Path;
 
-use rusqlite::{Connection, OpenFlags, Params, Row, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Params, Row, params};
 
 use super::file;
-use super::rows::{account_row, entry_row, failed, hold_row, key_row, request_id, to_key_id};
-use crate::ledger::store::{AccountRow, Books, Doubt, Entry, KeyRow, LedgerError, Reader, Result, SecretRow};
-use crate::types::{AccountId, Credits, KeyHash, KeyId, WallTime};
+use super::rows::{
+    account_id, account_row, entry_row, failed, hold_row, key_id, key_row, request_id, secret_row, to_key_id,
+};
+use crate::ledger::store::{
+    AccountRow, Books, Doubt, EachLimit, Entry, KeyRow, LedgerError, Reader, Result, SecretRow, StoredSecret,
+};
+use crate::types::{AccountId, Credits, KeyHash, KeyId, KeyNum, WallTime};
 
 pub(super) const ACCOUNTS: &str = "SELECT id, num, balance, plan, state, source, opening FROM accounts";
 pub(super) const ENTRIES: &str =
     "SELECT e.id, e.at, a.id, e.kind, e.amount, e.balance_after, r.name, e.requests, e.reference, e.actor
      FROM entries e JOIN accounts a ON a.num = e.account LEFT JOIN routes r ON r.num = e.route";
-const KEYS: &str = "SELECT id, num, account, source, state, label, environment, hint, scopes, allow_from, expires, created FROM keys";
+const KEYS: &str = "SELECT k.id, k.num, k.account, k.source, k.state, k.label, k.environment, k.hint, k.scopes, k.allow_from, k.expires, k.created, a.id
+     FROM keys k JOIN accounts a ON a.num = k.account";
+/// Walks the index of secrets by key, whose order is that of the keys' own table: no page is read twice.
+const SECRETS: &str =
+    "SELECT s.hash, s.until, k.id, k.num, k.account, k.state, k.expires, k.scopes, k.allow_from
+     FROM secrets s CROSS JOIN keys k ON k.num = s.key ORDER BY s.key";
 
 fn rows<T>(
     connection: &Connection,
@@ -29,37 +37,32 @@ fn rows<T>(
 
 pub(super) fn books(connection: &Connection) -> Result<Books> {
     let journal = "SELECT seq, at, records FROM journal ORDER BY seq";
-    let limits = "SELECT owner, state, saved FROM limits";
+    let holds = "SELECT id, account, key, route, amount, at FROM open_holds";
     Ok(Books {
-        accounts: rows(connection, ACCOUNTS, [], account_row)?,
-        keys: keys(connection, None)?,
-        open_holds: rows(
-            connection,
-            "SELECT id, account, key, route, amount, at FROM open_holds",
-            [],
-            hold_row,
-        )?,
+        open_holds: rows(connection, holds, [], hold_row)?,
         journal: rows(connection, journal, [], |row| Ok((row.get(0)?, WallTime(row.get(1)?), row.get(2)?)))?,
-        limits: rows(connection, limits, [], |row| Ok((row.get(0)?, row.get(1)?, WallTime(row.get(2)?))))?,
     })
 }
 
-fn keys(connection: &Connection, account: Option<&AccountId>) -> Result<Vec<KeyRow>> {
-    let id = account.map(AccountId::as_str);
-    let wanted = "(?1 IS NULL OR account = (SELECT num FROM accounts WHERE id = ?1))";
-    let mut keys = rows(connection, &format!("{KEYS} WHERE {wanted} ORDER BY num"), [id], key_row)?;
-    let index: HashMap<u32, usize> = keys.iter().enumerate().map(|(at, key)| (key.num.0, at)).collect();
-    let secrets =
-        rows(connection, "SELECT key, hash, until FROM secrets ORDER BY until IS NOT NULL", [], |row| {
-            let until: Option<i64> = row.get(2)?;
-            Ok((row.get::<_, u32>(0)?, SecretRow { hash: KeyHash(row.get(1)?), until: until.map(WallTime) }))
-        })?;
-    for (key, secret) in secrets {
-        if let Some(&at) = index.get(&key) {
-            keys[at].secrets.push(secret);
-        }
-    }
-    Ok(keys)
+/// A key's secrets, the present one first.
+fn secrets(connection: &Connection, key: KeyNum) -> Result<Vec<SecretRow>> {
+    let sql = "SELECT hash, until FROM secrets WHERE key = ?1 ORDER BY until IS NOT NULL";
+    let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+    let rows = statement.query_map([key.0], |row| {
+        let until: Option<i64> = row.get(1)?;
+        Ok(SecretRow { hash: KeyHash(row.get(0)?), until: until.map(WallTime) })
+    });
+    rows.map_err(failed)?.collect::<rusqlite::Result<_>>().map_err(failed)
+}
+
+fn keys(connection: &Connection, filter: &str, params: impl Params) -> Result<Vec<(KeyRow, AccountId)>> {
+    let mut statement = connection.prepare_cached(&format!("{KEYS} {filter}")).map_err(failed)?;
+    let found = statement.query_map(params, |row| Ok((key_row(row)?, account_id(row, 12)?)));
+    let found = found.map_err(failed)?.collect::<rusqlite::Result<Vec<_>>>().map_err(failed)?;
+    found
+        .into_iter()
+        .map(|(key, owner)| Ok((KeyRow { secrets: secrets(connection, key.num)?, ..key }, owner)))
+        .collect()
 }
 
 /// A view of the ledger that cannot write.
@@ -73,13 +76,55 @@ impl SqliteReader {
 }
 
 impl Reader for SqliteReader {
-    fn accounts(&mut self, id: Option<&AccountId>) -> Result<Vec<AccountRow>> {
-        let sql = format!("{ACCOUNTS} WHERE ?1 IS NULL OR id = ?1 ORDER BY id");
-        rows(&self.0, &sql, [id.map(AccountId::as_str)], account_row)
+    fn account(&mut self, id: &AccountId) -> Result<Option<AccountRow>> {
+        let sql = format!("{ACCOUNTS} WHERE id = ?1");
+        self.0.query_row(&sql, [id.as_str()], account_row).optional().map_err(failed)
     }
 
-    fn keys(&mut self, account: Option<&AccountId>) -> Result<Vec<KeyRow>> {
-        keys(&self.0, account)
+    fn accounts(&mut self, after: Option<&AccountId>, most: usize) -> Result<Vec<AccountRow>> {
+        let sql = format!("{ACCOUNTS} WHERE id > ?1 ORDER BY id LIMIT ?2");
+        let after = after.map_or("", AccountId::as_str); // no id is empty
+        let mut statement = self.0.prepare_cached(&sql).map_err(failed)?;
+        let rows = statement.query_map(params![after, most], account_row).map_err(failed)?;
+        rows.collect::<rusqlite::Result<_>>().map_err(failed)
+    }
+
+    fn key(&mut self, id: KeyId) -> Result<Option<(KeyRow, AccountId)>> {
+        Ok(keys(&self.0, "WHERE k.id = ?1", [key_id(id)])?.pop())
+    }
+
+    fn keys(
+        &mut self,
+        account: Option<&AccountId>,
+        after: KeyNum,
+        most: usize,
+    ) -> Result<Vec<(KeyRow, AccountId)>> {
+        let filter = match account {
+            Some(_) => "WHERE k.account = (SELECT num FROM accounts WHERE id = ?1)",
+            None => "WHERE ?1 IS NULL",
+        };
+        let filter = format!("{filter} AND k.num > ?2 ORDER BY k.num LIMIT ?3");
+        keys(&self.0, &filter, params![account.map(AccountId::as_str), after.0, most])
+    }
+
+    fn each_secret(&mut self, each: &mut dyn FnMut(StoredSecret)) -> Result<()> {
+        let mut statement = self.0.prepare(SECRETS).map_err(failed)?;
+        let mut rows = statement.query([]).map_err(failed)?;
+        while let Some(row) = rows.next().map_err(failed)? {
+            each(secret_row(row).map_err(failed)?);
+        }
+        Ok(())
+    }
+
+    fn each_limit(&mut self, each: &mut EachLimit<'_>) -> Result<()> {
+        let mut statement = self.0.prepare("SELECT owner, state, saved FROM limits").map_err(failed)?;
+        let mut rows = statement.query([]).map_err(failed)?;
+        let blob = |row: &Row<'_>, at| row.get_ref(at).and_then(|value| Ok(value.as_blob()?.to_vec()));
+        while let Some(row) = rows.next().map_err(failed)? {
+            let (owner, state) = (blob(row, 0).map_err(failed)?, blob(row, 1).map_err(failed)?);
+            each(&owner, &state, WallTime(row.get(2).map_err(failed)?));
+        }
+        Ok(())
     }
 
     fn freeze(&mut self) -> Result<()> {
@@ -104,11 +149,9 @@ impl Reader for SqliteReader {
                    LEFT JOIN keys k ON k.num = d.key LEFT JOIN routes r ON r.num = d.route
                    ORDER BY d.at, d.id";
         rows(&self.0, sql, [], |row| {
-            let account: String = row.get(1)?;
-            let account: AccountId = account.parse().map_err(|_| rusqlite::Error::InvalidQuery)?;
             Ok(Doubt {
                 id: request_id(row, 0)?,
-                account,
+                account: account_id(row, 1)?,
                 key: row.get::<_, Option<i64>>(2)?.map_or(KeyId(0), to_key_id),
                 route: row.get::<_, Option<String>>(3)?.unwrap_or_default(),
                 amount: Credits::from_millionths(row.get(4)?),

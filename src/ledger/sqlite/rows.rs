@@ -5,9 +5,11 @@ use rusqlite::Row;
 use rusqlite::types::Type;
 
 use crate::ledger::fold::OpenHold;
-use crate::ledger::store::{AccountRow, AccountState, Entry, EntryKind, KeyRow, LedgerError, Result, Source};
+use crate::ledger::store::{
+    AccountRow, AccountState, Entry, EntryKind, KeyRow, LedgerError, Result, Source, StoredSecret,
+};
 use crate::policy::key::KeyState;
-use crate::types::{AccountNum, Credits, KeyId, KeyNum, RequestId, RouteNum, WallTime};
+use crate::types::{AccountId, AccountNum, Credits, KeyHash, KeyId, KeyNum, RequestId, RouteNum, WallTime};
 
 /// SQLite's own words for what failed.
 pub(super) fn failed(error: rusqlite::Error) -> LedgerError {
@@ -41,17 +43,17 @@ pub(super) fn credits(row: &Row<'_>, at: usize) -> rusqlite::Result<Credits> {
 
 /// A text column whose words are one of ours.
 fn word<T>(row: &Row<'_>, at: usize, parse: impl Fn(&str) -> Option<T>) -> rusqlite::Result<T> {
-    let text: String = row.get(at)?;
-    parse(&text).ok_or_else(|| {
+    let text = row.get_ref(at)?.as_str()?;
+    parse(text).ok_or_else(|| {
         let message = format!("{text:?} is not known");
         rusqlite::Error::FromSqlConversionFailure(at, Type::Text, message.into())
     })
 }
 
 fn json<T: serde::de::DeserializeOwned>(row: &Row<'_>, at: usize) -> rusqlite::Result<Option<T>> {
-    let text: Option<String> = row.get(at)?;
-    let parse = |text: String| {
-        serde_json::from_str(&text)
+    let text = row.get_ref(at)?.as_str_or_null()?;
+    let parse = |text: &str| {
+        serde_json::from_str(text)
             .map_err(|error| rusqlite::Error::FromSqlConversionFailure(at, Type::Text, error.into()))
     };
     text.map(parse).transpose()
@@ -86,6 +88,10 @@ pub(super) fn key_state(text: &str) -> Option<KeyState> {
         .find(|state| key_state_name(*state) == text)
 }
 
+pub(super) fn account_id(row: &Row<'_>, at: usize) -> rusqlite::Result<AccountId> {
+    word(row, at, |text| text.parse().ok())
+}
+
 /// Columns: id, num, balance, plan, state, source, opening.
 pub(super) fn account_row(row: &Row<'_>) -> rusqlite::Result<AccountRow> {
     let state = |text: &str| {
@@ -94,7 +100,7 @@ pub(super) fn account_row(row: &Row<'_>) -> rusqlite::Result<AccountRow> {
             .find(|state| account_state_name(*state) == text)
     };
     Ok(AccountRow {
-        id: word(row, 0, |text| text.parse().ok())?,
+        id: account_id(row, 0)?,
         num: AccountNum(row.get(1)?),
         balance: credits(row, 2)?,
         plan: row.get(3)?,
@@ -124,6 +130,21 @@ pub(super) fn key_row(row: &Row<'_>) -> rusqlite::Result<KeyRow> {
     })
 }
 
+/// Columns: hash, until, the key's id, num, account, state, expires, scopes, allow_from.
+pub(super) fn secret_row(row: &Row<'_>) -> rusqlite::Result<StoredSecret> {
+    Ok(StoredSecret {
+        hash: KeyHash(row.get(0)?),
+        until: row.get::<_, Option<i64>>(1)?.map(WallTime),
+        id: to_key_id(row.get(2)?),
+        num: KeyNum(row.get(3)?),
+        account: AccountNum(row.get(4)?),
+        state: word(row, 5, key_state)?,
+        expires: row.get::<_, Option<i64>>(6)?.map(WallTime),
+        scopes: json(row, 7)?,
+        allow_from: json(row, 8)?,
+    })
+}
+
 /// Columns: id, at, account's id, kind, amount, balance_after, route's name, requests, reference, actor.
 pub(super) fn entry_row(row: &Row<'_>) -> rusqlite::Result<Entry> {
     let kind = |text: &str| {
@@ -133,7 +154,7 @@ pub(super) fn entry_row(row: &Row<'_>) -> rusqlite::Result<Entry> {
     Ok(Entry {
         id: row.get(0)?,
         at: WallTime(row.get(1)?),
-        account: word(row, 2, |text| text.parse().ok())?,
+        account: account_id(row, 2)?,
         kind: word(row, 3, kind)?,
         amount: credits(row, 4)?,
         balance_after: credits(row, 5)?,

@@ -1,0 +1,125 @@
+//! Ledgers and files of any size, written through the library.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use tollgate::ledger::fold::{ChargeSum, Fold};
+use tollgate::ledger::sqlite::SqliteStore;
+use tollgate::ledger::store::{KeyRow, Registration, SecretRow, Source, Store};
+use tollgate::policy::key::KeyState;
+use tollgate::types::{AccountNum, Credits, KeyHash, KeyId, KeyNum, RouteNum, WallTime};
+
+/// Rows of one transaction.
+const AT_ONCE: usize = 10_000;
+const NOW: WallTime = WallTime(1_800_000_000_000);
+/// A folder in memory, where one exists: a ledger is built there, without a thousand syncs, and
+/// copied to where it is used.
+const MEMORY: &str = "/dev/shm";
+
+/// The text of a key.
+pub fn key_text(number: usize) -> String {
+    format!("scale-key-{number}")
+}
+
+pub fn hash(number: usize) -> KeyHash {
+    KeyHash::of(key_text(number).as_bytes())
+}
+
+/// A route at the upstream, and a plan with one GCRA limit that all accounts are on.
+pub fn config(upstream: &str, more: &str) -> String {
+    format!(
+        r#"
+[server]
+listen = ["127.0.0.1:0"]
+max_connections = 65536
+[admin]
+listen = "127.0.0.1:0"
+[ledger]
+url = "sqlite:ledger.db"
+[log]
+requests = false
+[upstreams.api]
+servers = ["http://{upstream}"]
+[[routes]]
+name = "one"
+path = "/one"
+upstream = "api"
+credits = 1
+[plans.growth]
+limits = [{{ name = "per-second", requests = 1000000, window = "1s" }}]
+{more}"#
+    )
+}
+
+/// Keys of the file: ten to an account. `salt` makes other keys of them.
+pub fn file_keys(keys: usize, salt: usize) -> String {
+    let mut text = String::new();
+    for account in 0..keys.div_ceil(10) {
+        let _ = writeln!(text, "[accounts.a{account}]\nplan = \"growth\"\ncredits = 1000000");
+        for number in account * 10..(account * 10 + 10).min(keys) {
+            let hash = hash(number + salt).to_hex();
+            let _ = writeln!(
+                text,
+                "[[accounts.a{account}.keys]]\nlabel = \"production-{number}\"\nsha256 = \"{hash}\""
+            );
+        }
+    }
+    text
+}
+
+fn key(number: usize, accounts: usize) -> KeyRow {
+    let account = AccountNum(u32::try_from(number % accounts).expect("few accounts") + 1);
+    let hash = hash(number);
+    KeyRow {
+        id: KeyId(KeyId::of_hash(&hash).0.rotate_left(32)), // no file key's
+        num: KeyNum(0),
+        account,
+        source: Source::Store,
+        state: KeyState::Active,
+        label: format!("production-crm-{number}"),
+        environment: "live".to_owned(),
+        hint: "ak_live_0123…4567".to_owned(),
+        scopes: None,
+        allow_from: None,
+        expires: None,
+        created: NOW,
+        secrets: vec![SecretRow { hash, until: None }],
+    }
+}
+
+/// Makes `ledger.db` in a folder with keys and accounts as commands make them.
+pub fn write(folder: &Path, keys: usize, accounts: usize, entries: usize) {
+    let place = if Path::new(MEMORY).is_dir() { Path::new(MEMORY) } else { folder };
+    let building = tempfile::tempdir_in(place).expect("a temporary folder");
+    let path = building.path().join("ledger.db");
+    let mut store = SqliteStore::open(&path).expect("a ledger");
+    for number in 0..accounts {
+        let id = format!("account-{number}").parse().expect("an id");
+        store.create_account(&id, Some("growth"), NOW).expect("an account");
+        if number % AT_ONCE == AT_ONCE - 1 {
+            store.tidy(); // the log is started over
+        }
+    }
+    let rows: Vec<usize> = (0..keys).collect();
+    for part in rows.chunks(AT_ONCE) {
+        let rows: Vec<KeyRow> = part.iter().map(|&number| key(number, accounts)).collect();
+        store.create_keys(&rows).expect("keys");
+        store.tidy();
+    }
+    if entries > 0 {
+        let wanted = Registration { routes: vec!["one".parse().expect("a name")], ..Registration::default() };
+        store.register(&wanted, NOW).expect("a route");
+        let mut left = entries;
+        while left > 0 {
+            let part = left.min(AT_ONCE).min(accounts);
+            let sum = ChargeSum { amount: Credits::from_millionths(1), requests: 1 };
+            let charge = |number| ((AccountNum(u32::try_from(number).expect("few") + 1), RouteNum(1)), sum);
+            let fold = Fold { charges: (0..part).map(charge).collect(), ..Fold::default() };
+            store.fold(&fold, NOW).expect("a fold");
+            store.tidy();
+            left -= part;
+        }
+    }
+    drop(store); // the last connection copies the log into the file
+    std::fs::copy(&path, folder.join("ledger.db")).expect("a copied ledger");
+}
