@@ -23,7 +23,7 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use tollgate::clock::Clock;
 use tollgate::directory::{AccountSpec, Directory, Key, KeySpec};
-use tollgate::gateway::limits::{Ask, Limits};
+use tollgate::gateway::limits::{Ask, Limits, Said};
 use tollgate::ledger::Ledger;
 use tollgate::ledger::memory::MemoryStore;
 use tollgate::ledger::store::{Registration, Source};
@@ -153,10 +153,10 @@ impl World {
             address: CLIENT,
             now: self.clock.now(),
         };
-        let mut headers = Vec::new();
-        let pass = self.limits.admit(&ask, &self.view.settings, self.clock.wall(), &mut headers);
+        let mut said = Said::default();
+        let pass = self.limits.admit(&ask, &self.view.settings, self.clock.wall(), &mut said);
         pass.expect("below the limit");
-        black_box(headers);
+        black_box(said);
     }
 
     fn price(&self, route: &Route, answer: &HeaderMap) -> Credits {

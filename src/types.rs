@@ -5,7 +5,7 @@
 mod credits;
 mod ids;
 
-pub use credits::{Credits, CreditsError};
+pub use credits::{Credits, CreditsError, CreditsText};
 pub use ids::{
     AccountId, AccountNum, IdError, KeyHash, KeyId, KeyNum, NameId, RequestId, RouteName, RouteNum, Secret,
 };

@@ -98,7 +98,7 @@ fn admit(
     permit(key, route, address)?; // account_suspended, route_forbidden, address_forbidden
     let body = Inbound::new(body, route.max_body_size, connection, gate)?; // body_too_large
     let ask = Ask { key, plan, route, method: &parts.method, address, now: record.now() };
-    let pass = gate.limits.admit(&ask, &view.settings, gate.beat.wall(), &mut visit.headers)?; // rate_limited, concurrency_limited
+    let pass = gate.limits.admit(&ask, &view.settings, gate.beat.wall(), &mut visit.said)?; // rate_limited, concurrency_limited
     let price = view.price(route, plan);
     let paid = Paid::take(gate, record, key, route, price)?; // insufficient_credits, ledger_unavailable
     let upgrade = forward::upgrade(&parts.headers).filter(|_| body.is_none());
@@ -152,7 +152,7 @@ fn find_route<'a>(
         (_, Some(route)) => {
             record.route(route);
             if let Some(cors) = &route.cors {
-                visit.headers.extend(cors.answer_headers(parts.headers.get(ORIGIN)));
+                visit.said.headers.extend(cors.answer_headers(parts.headers.get(ORIGIN)));
             }
             Ok(Ok(route))
         }

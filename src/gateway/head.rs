@@ -7,6 +7,8 @@
 
 use std::collections::VecDeque;
 
+use memchr::{memchr, memchr2};
+
 /// Longest line that is looked at; hyper refuses a head of that size before the gateway sees it.
 const MAX_LINE: usize = 1024 * 1024 + 64;
 /// Most heads that are read ahead of the one being served (pipelining); then reading stops there.
@@ -128,7 +130,7 @@ impl HeadScanner {
     }
 
     fn take_line<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
-        let Some(end) = bytes.iter().position(|&byte| byte == b'\n') else {
+        let Some(end) = memchr(b'\n', bytes) else {
             self.line.extend_from_slice(bytes);
             if self.line.len() > MAX_LINE {
                 self.blind();
@@ -181,9 +183,10 @@ impl HeadScanner {
         if bare {
             self.head.object(HeadFault::Line);
         }
-        let mut words = line.splitn(3, |&byte| byte == b' ');
-        let target = words.nth(1).unwrap_or_default();
-        if target.contains(&b'#') {
+        let from = memchr(b' ', line).map_or(line.len(), |space| space + 1);
+        let target = &line[from..];
+        let target = &target[..memchr(b' ', target).unwrap_or(target.len())];
+        if memchr(b'#', target).is_some() {
             self.head.object(HeadFault::Fragment);
         }
         if !target.is_ascii() {
@@ -195,12 +198,12 @@ impl HeadScanner {
         if bare || matches!(line, [b' ' | b'\t', ..]) {
             self.head.object(HeadFault::Line);
         }
-        let Some(colon) = line.iter().position(|&byte| byte == b':').filter(|&at| at > 0) else {
+        let Some(colon) = memchr(b':', line).filter(|&at| at > 0) else {
             self.head.object(HeadFault::Line);
             return;
         };
         let (name, value) = (&line[..colon], trim(&line[colon + 1..]));
-        if value.iter().any(|&byte| byte == b'\r' || byte == 0) {
+        if memchr2(b'\r', 0, value).is_some() {
             self.head.object(HeadFault::Line);
         }
         if name.eq_ignore_ascii_case(b"content-length") {

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use dashmap::DashMap;
 use http::{HeaderName, HeaderValue, Method};
 use parking_lot::MutexGuard;
+use smallvec::SmallVec;
 
 use crate::directory::{Dirty, Key, Meter, Owner, Slot};
 use crate::policy::limit::{Limit, Scope, Standing, State, headers};
 use crate::policy::reject::{Reason, Refusal};
+use crate::policy::values::Values;
 use crate::snapshot::{Plan, Route, Settings};
 use crate::types::{Moment, RouteNum, WallTime};
 
@@ -63,8 +65,14 @@ impl Drop for Pass {
     }
 }
 
-/// Headers that say what the limits said, on refusals too.
-pub type LimitHeaders = Vec<(HeaderName, HeaderValue)>;
+/// What is said in an answer, a refusal too.
+#[derive(Debug, Default)]
+pub struct Said {
+    /// Fields to be set.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// What their values are made with.
+    pub values: Values,
+}
 
 impl Default for Limits {
     fn default() -> Self {
@@ -80,7 +88,7 @@ impl Default for Limits {
 impl Limits {
     /// Step 6: every limit that covers the request, together, then the concurrency of the key.
     ///
-    /// The answer's headers are pushed to `out` whether it is admitted or not.
+    /// The answer's headers are pushed to `said` whether it is admitted or not.
     ///
     /// # Errors
     /// [`Reason::RateLimited`] with the longest of the waits, so that `Retry-After` is never too
@@ -90,15 +98,15 @@ impl Limits {
         ask: &Ask<'_>,
         settings: &Settings,
         wall: WallTime,
-        out: &mut LimitHeaders,
+        said: &mut Said,
     ) -> Result<Pass, Refusal> {
         let own = ask.key.and_then(Key::limits).map(|limits| &**limits);
         let plan = own.or_else(|| ask.plan.map(|plan| &*plan.limits)).unwrap_or_default();
         let name = ask.route.name.as_str();
         let limits = plan.iter().chain(&ask.route.limits).filter(|limit| limit.covers(name, ask.method));
-        let mut judged: Judged<'_> = limits.map(|limit| (limit, None)).collect();
+        let mut judged: Judged<'_> = limits.map(|limit| Verdict { limit, at: 0, standing: None }).collect();
         let outcome = if judged.is_empty() { ask.enter() } else { self.judge(ask, &mut judged) };
-        describe(&judged, outcome.is_ok(), settings, wall, out);
+        describe(&judged, outcome.is_ok(), settings, wall, said);
         outcome
     }
 
@@ -111,8 +119,10 @@ impl Limits {
             address: meters.address.as_ref().map(|meter| meter.lock()),
         };
         let mut wait: Option<u64> = None;
-        for (limit, standing) in &mut *judged {
-            let Some(state) = locked.state(limit, ask) else { continue };
+        for Verdict { limit, at, standing } in &mut *judged {
+            let Some(slots) = locked.slots(limit.scope) else { continue };
+            *at = place(slots, limit, ask);
+            let state = &mut slots[*at].state;
             state.adapt(limit, ask.now);
             let looked = state.peek(limit, ask.now);
             if !looked.admitted {
@@ -124,9 +134,9 @@ impl Limits {
             return Err(Refusal { retry_after: Some(seconds), ..Reason::RateLimited.into() });
         }
         let pass = ask.enter()?;
-        for (limit, standing) in &*judged {
-            if let (Some(state), Some(standing)) = (locked.state(limit, ask), standing) {
-                state.take(standing, ask.now);
+        for Verdict { limit, at, standing } in &*judged {
+            if let (Some(slots), Some(standing)) = (locked.slots(limit.scope), standing) {
+                slots[*at].state.take(standing, ask.now);
             }
         }
         drop(locked);
@@ -137,7 +147,7 @@ impl Limits {
     }
 
     fn meters<'a>(&self, ask: &'a Ask<'_>, judged: &Judged<'_>) -> Meters<'a> {
-        let any = |scopes: &[Scope]| judged.iter().any(|(limit, _)| scopes.contains(&limit.scope));
+        let any = |scopes: &[Scope]| judged.iter().any(|verdict| scopes.contains(&verdict.limit.scope));
         let key = ask.key.filter(|_| any(&[Scope::Key, Scope::KeyRoute]));
         let account = ask.key.filter(|_| any(&[Scope::Account]));
         Meters {
@@ -197,8 +207,16 @@ impl Ask<'_> {
     }
 }
 
-/// Limits that cover a request, with what they said.
-type Judged<'a> = Vec<(&'a Limit, Option<Standing>)>;
+/// A limit that covers a request, and what it said.
+struct Verdict<'a> {
+    limit: &'a Limit,
+    /// Where its state stands among its meter's.
+    at: usize,
+    standing: Option<Standing>,
+}
+
+/// All limits that cover a request; up to four without an allocation.
+type Judged<'a> = SmallVec<[Verdict<'a>; 4]>;
 
 struct Meters<'a> {
     key: Option<&'a Arc<Meter>>,
@@ -213,35 +231,39 @@ struct Locked<'a> {
 }
 
 impl Locked<'_> {
-    /// The state of a limit, made on its first use.
-    fn state(&mut self, limit: &Limit, ask: &Ask<'_>) -> Option<&mut State> {
-        let slots = match limit.scope {
-            Scope::Key | Scope::KeyRoute => self.key.as_mut()?,
-            Scope::Account => self.account.as_mut()?,
-            Scope::Address => self.address.as_mut()?,
+    fn slots(&mut self, scope: Scope) -> Option<&mut Vec<Slot>> {
+        let slots = match scope {
+            Scope::Key | Scope::KeyRoute => &mut self.key,
+            Scope::Account => &mut self.account,
+            Scope::Address => &mut self.address,
         };
-        let route = if limit.scope == Scope::KeyRoute { ask.route.num } else { RouteNum(0) };
-        let known = slots.iter().position(|slot| slot.limit == limit.id && slot.route == route);
-        let at = known.unwrap_or_else(|| {
-            slots.push(Slot { limit: limit.id, route, state: State::fresh(limit) });
-            slots.len() - 1
-        });
-        Some(&mut slots[at].state)
+        slots.as_deref_mut()
     }
 }
 
-fn describe(judged: &Judged<'_>, taken: bool, settings: &Settings, wall: WallTime, out: &mut LimitHeaders) {
+/// Where the state of a limit stands; it is made on its first use. Within one judgement none is
+/// taken away, so the place stays.
+fn place(slots: &mut Vec<Slot>, limit: &Limit, ask: &Ask<'_>) -> usize {
+    let route = if limit.scope == Scope::KeyRoute { ask.route.num } else { RouteNum(0) };
+    let known = slots.iter().position(|slot| slot.limit == limit.id && slot.route == route);
+    known.unwrap_or_else(|| {
+        slots.push(Slot { limit: limit.id, route, state: State::fresh(limit) });
+        slots.len() - 1
+    })
+}
+
+fn describe(judged: &Judged<'_>, taken: bool, settings: &Settings, wall: WallTime, said: &mut Said) {
     let untaken = |standing: Standing| if taken { standing } else { standing.untaken() };
-    let said = || judged.iter().filter_map(|(limit, standing)| standing.map(|s| (*limit, untaken(s))));
+    let verdicts = judged.iter().filter_map(|verdict| Some((verdict.limit, untaken(verdict.standing?))));
+    let Said { headers, values } = said;
     if settings.ietf_headers
-        && let Some((policy, rate)) = headers::ietf(said())
+        && let Some((policy, rate)) = headers::ietf(verdicts.clone(), values)
     {
-        out.push((RATE_LIMIT_POLICY, policy));
-        out.push((RATE_LIMIT, rate));
+        headers.extend([(RATE_LIMIT_POLICY, policy), (RATE_LIMIT, rate)]);
     }
     if settings.x_ratelimit_headers
-        && let Some([limit, remaining, reset]) = headers::x_ratelimit(said(), wall)
+        && let Some([limit, remaining, reset]) = headers::x_ratelimit(verdicts, wall, values)
     {
-        out.extend([(X_LIMIT, limit), (X_REMAINING, remaining), (X_RESET, reset)]);
+        headers.extend([(X_LIMIT, limit), (X_REMAINING, remaining), (X_RESET, reset)]);
     }
 }

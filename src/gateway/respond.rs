@@ -61,8 +61,3 @@ fn whole(status: StatusCode, body: Bytes) -> Response<Outbound> {
     *response.status_mut() = status;
     response
 }
-
-/// Numbers and ids are always valid header values.
-pub(super) fn header(value: &impl std::fmt::Display) -> HeaderValue {
-    HeaderValue::try_from(value.to_string()).unwrap_or(HeaderValue::from_static(""))
-}

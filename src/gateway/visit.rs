@@ -4,12 +4,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::Response;
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{HeaderMap, HeaderValue};
 
 use super::connection::Connection;
+use super::limits::Said;
 use super::meter::Outbound;
 use super::record::Record;
-use super::respond::{self, header};
+use super::respond;
 use super::target;
 use crate::directory::Key;
 use crate::policy::forward;
@@ -24,7 +25,7 @@ pub(super) struct Visit {
     record: Rc<Record>,
     pub(super) id: HeaderValue,
     /// What limits and CORS add to the answer, refusals too.
-    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
+    pub(super) said: Said,
     /// Who pays, once that is known: their balance stands in the answer.
     pub(super) payer: Option<Arc<Key>>,
     /// What the answer says was charged; `None` where that is not known yet.
@@ -33,9 +34,10 @@ pub(super) struct Visit {
 
 impl Visit {
     pub(super) fn new(record: &Rc<Record>, connection: &Connection, headers: &HeaderMap) -> Self {
-        let id = request_id(record, connection, headers);
-        let (record, headers) = (Rc::clone(record), Vec::new());
-        Self { record, id, headers, payer: None, charged: Some(Credits::ZERO) }
+        let mut said = Said::default();
+        let own = || said.values.text(&[&record.id.text()]);
+        let id = foreign_id(record, connection, headers).unwrap_or_else(own);
+        Self { record: Rc::clone(record), id, said, payer: None, charged: Some(Credits::ZERO) }
     }
 
     /// A refusal costs nothing.
@@ -45,29 +47,32 @@ impl Visit {
     }
 
     /// What every answer carries.
-    pub(super) fn sign(self, response: &mut Response<Outbound>) {
+    pub(super) fn sign(mut self, response: &mut Response<Outbound>) {
         self.record.answered(response.status());
         let headers = response.headers_mut();
-        for (name, value) in self.headers {
+        for (name, value) in self.said.headers {
             headers.insert(name, value);
         }
         headers.insert(forward::REQUEST_ID, self.id);
         if let (true, Some(key)) = (self.record.view().settings.credit_headers, &self.payer) {
+            let mut value = |credits: Credits| self.said.values.text(&[credits.text().as_bytes()]);
             if let Some(charged) = self.charged {
-                headers.insert(forward::CREDITS_USED, header(&charged));
+                headers.insert(forward::CREDITS_USED, value(charged));
             }
-            headers.insert(forward::CREDITS_REMAINING, header(&key.account.purse.available()));
+            headers.insert(forward::CREDITS_REMAINING, value(key.account.purse.available()));
         }
     }
 }
 
-/// Tollgate's own id, or that of a trusted proxy.
-fn request_id(record: &Record, connection: &Connection, headers: &HeaderMap) -> HeaderValue {
-    let trusted = target::is_trusted(connection.peer.ip(), &record.view().settings.trusted_proxies);
-    let theirs = headers.get(forward::REQUEST_ID).filter(|_| trusted);
+/// The id that a trusted proxy gave the request.
+fn foreign_id(record: &Record, connection: &Connection, headers: &HeaderMap) -> Option<HeaderValue> {
+    let proxies = &record.view().settings.trusted_proxies;
+    if proxies.is_empty() || !target::is_trusted(connection.peer.ip(), proxies) {
+        return None;
+    }
     let plain = |id: &&HeaderValue| {
         let bytes = id.as_bytes();
         !bytes.is_empty() && bytes.len() <= MAX_FOREIGN_ID && bytes.iter().all(u8::is_ascii_graphic)
     };
-    theirs.filter(plain).cloned().unwrap_or_else(|| header(&record.id))
+    headers.get(forward::REQUEST_ID).filter(plain).cloned()
 }

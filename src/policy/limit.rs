@@ -69,6 +69,31 @@ pub struct Limit {
     pub except: Vec<String>,
     /// Methods it is narrowed to.
     pub methods: Methods,
+    /// What follows from the above, for requests.
+    pub numbers: Numbers,
+}
+
+/// What a limit's numbers come to, worked out once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Numbers {
+    /// Nanoseconds that one request uses up, rounded up so that the bound holds exactly.
+    interval: u64,
+    /// Length of one of the window's sixty parts in nanoseconds, rounded up.
+    bucket: u64,
+    /// What `RateLimit-Policy` says.
+    policy: Box<str>,
+}
+
+impl Numbers {
+    /// For a limit of this name, with `requests` (at least 1) per `window`.
+    #[must_use]
+    pub fn of(name: &str, requests: u32, window: Duration) -> Self {
+        Self {
+            interval: nanos(window).div_ceil(u64::from(requests.max(1))).max(1),
+            bucket: nanos(window).div_ceil(BUCKETS).max(1),
+            policy: headers::policy(name, requests, window),
+        }
+    }
 }
 
 impl Limit {
@@ -79,16 +104,6 @@ impl Limit {
         self.methods.admit(method)
             && (self.routes.is_empty() || listed(&self.routes))
             && !listed(&self.except)
-    }
-
-    /// Nanoseconds that one request uses up, rounded up so that the bound holds exactly.
-    fn interval(&self) -> u64 {
-        nanos(self.window).div_ceil(u64::from(self.requests)).max(1)
-    }
-
-    /// Length of one of the window's sixty parts in nanoseconds, rounded up.
-    fn bucket(&self) -> u64 {
-        nanos(self.window).div_ceil(BUCKETS).max(1)
     }
 }
 
@@ -140,14 +155,14 @@ impl State {
     #[must_use]
     pub fn fresh(limit: &Limit) -> Self {
         match limit.algorithm {
-            Algorithm::Gcra => Self::Gcra { arrival: 0, interval: limit.interval() },
-            Algorithm::SlidingWindow => Self::Window(Box::new(Window::new(limit.bucket()))),
+            Algorithm::Gcra => Self::Gcra { arrival: 0, interval: limit.numbers.interval },
+            Algorithm::SlidingWindow => Self::Window(Box::new(Window::new(limit.numbers.bucket))),
         }
     }
 
     /// Brings the state up to `now` and to the limit's present numbers. Counts what was used.
     pub fn adapt(&mut self, limit: &Limit, now: Moment) {
-        let (interval, bucket) = (limit.interval(), limit.bucket());
+        let (interval, bucket) = (limit.numbers.interval, limit.numbers.bucket);
         match (&mut *self, limit.algorithm) {
             (Self::Gcra { arrival, interval: old }, Algorithm::Gcra) => {
                 if *old != interval {

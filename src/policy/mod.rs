@@ -13,3 +13,4 @@ pub mod price;
 pub mod reject;
 pub mod route;
 pub mod secret;
+pub mod values;

@@ -77,24 +77,39 @@ pub fn normalise(raw: &str, merge_slashes: bool) -> Result<NormalPath<'_>, PathF
     if raw.len() > MAX_PATH {
         return Err(PathFault::TooLong);
     }
-    if raw.bytes().all(is_plain) {
+    let mut before = 0;
+    let mut suspicious = false; // an empty segment, or one that begins with a dot
+    for &byte in raw.as_bytes() {
+        if !PLAIN[usize::from(byte)] {
+            return encoded(raw, merge_slashes);
+        }
+        suspicious |= before == b'/' && matches!(byte, b'/' | b'.');
+        before = byte;
+    }
+    if suspicious {
         return plain(raw, merge_slashes);
     }
-    encoded(raw, merge_slashes)
+    Ok(NormalPath { text: Cow::Borrowed(raw), encoded_slash: false })
 }
 
 /// Characters that stand for themselves in every reading.
-fn is_plain(byte: u8) -> bool {
-    byte == b'/' || is_unreserved(byte) || is_reserved(byte)
-}
+static PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        plain[byte as usize] = byte == b'/' || is_unreserved(byte) || is_reserved(byte);
+        byte += 1;
+    }
+    plain
+};
 
 /// RFC 3986, section 2.3.
-fn is_unreserved(byte: u8) -> bool {
+const fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
 
 /// What else may stand bare in a path: sub-delims, `:` and `@` (RFC 3986, section 3.3).
-fn is_reserved(byte: u8) -> bool {
+const fn is_reserved(byte: u8) -> bool {
     matches!(byte, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' | b':' | b'@')
 }
 

@@ -3,8 +3,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// Millionths in one credit.
-const SCALE: i64 = 1_000_000;
 /// Digits behind the decimal point.
 const DECIMALS: usize = 6;
 /// Longest text that is read as an amount; bounds the work on hostile input.
@@ -147,18 +145,68 @@ fn shifted(mut value: i128, shift: i64) -> Result<i128, CreditsError> {
     Ok(value)
 }
 
-impl fmt::Display for Credits {
+/// Credits as text, without an allocation.
+#[derive(Clone, Copy, Debug)]
+pub struct CreditsText {
+    bytes: [u8; Self::MAX],
+    start: usize,
+}
+
+impl CreditsText {
+    /// A sign, 13 digits, a point, 6 digits.
+    const MAX: usize = 24;
+
+    /// The text, in ASCII.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(self.as_bytes()).unwrap_or_default() // ASCII only
+    }
+
+    fn push_front(&mut self, byte: u8) {
+        self.start -= 1;
+        self.bytes[self.start] = byte;
+    }
+}
+
+impl Credits {
     /// Exact decimal text without trailing zeros: `8500`, `8499.75`, `-0.000001`.
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let magnitude = self.0.unsigned_abs();
-        let scale = SCALE.unsigned_abs();
-        let sign = if self.0 < 0 { "-" } else { "" };
-        let (whole, fraction) = (magnitude / scale, magnitude % scale);
-        if fraction == 0 {
-            return out.pad(&format!("{sign}{whole}"));
+    #[must_use]
+    pub fn text(self) -> CreditsText {
+        let mut text = CreditsText { bytes: [0; CreditsText::MAX], start: CreditsText::MAX };
+        let mut rest = self.0.unsigned_abs();
+        let mut digits = DECIMALS;
+        while digits > 0 && rest % 10 == 0 {
+            (rest, digits) = (rest / 10, digits - 1);
         }
-        let fraction = format!("{fraction:06}");
-        out.pad(&format!("{sign}{whole}.{}", fraction.trim_end_matches('0')))
+        let point = digits > 0;
+        for _ in 0..digits {
+            text.push_front(b'0' + (rest % 10) as u8);
+            rest /= 10;
+        }
+        if point {
+            text.push_front(b'.');
+        }
+        let mut whole = itoa::Buffer::new();
+        for &digit in whole.format(rest).as_bytes().iter().rev() {
+            text.push_front(digit);
+        }
+        if self.0 < 0 {
+            text.push_front(b'-');
+        }
+        text
+    }
+}
+
+impl fmt::Display for Credits {
+    /// As [`Credits::text`].
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.pad(self.text().as_str())
     }
 }
 

@@ -10,7 +10,7 @@ use http::Method;
 use proptest::prelude::*;
 use tollgate::config;
 use tollgate::directory::{AccountSpec, Directory, Key, KeySpec};
-use tollgate::gateway::limits::{Ask, Limits};
+use tollgate::gateway::limits::{Ask, Limits, Said};
 use tollgate::ledger::Ledger;
 use tollgate::ledger::memory::MemoryStore;
 use tollgate::ledger::store::{Registration, Source};
@@ -88,7 +88,7 @@ impl Bench {
             address: IpAddr::from([127, 0, 0, address]),
             now: Moment(now),
         };
-        let admitted = self.limits.admit(&ask, &self.snapshot.settings, WallTime(0), &mut Vec::new());
+        let admitted = self.limits.admit(&ask, &self.snapshot.settings, WallTime(0), &mut Said::default());
         admitted.map(drop).map_err(|refusal| refusal.retry_after.unwrap())
     }
 }

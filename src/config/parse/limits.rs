@@ -1,11 +1,10 @@
 //! Limits, wherever they stand: in a plan, on a route, on a key.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::{Context, values};
 use crate::config::raw::{self, At};
-use crate::policy::limit::{Algorithm, Limit, MAX_WINDOW, MIN_WINDOW, Scope};
+use crate::policy::limit::{Algorithm, Limit, MAX_WINDOW, MIN_WINDOW, Numbers, Scope};
 use crate::types::NameId;
 
 /// Most limits that stand together; bounds the work per request.
@@ -85,17 +84,19 @@ fn one<'a>(
         Owner::Plan => NameId::of(name),
         Owner::Route { name: route, .. } => NameId::of(&format!("{route}/{name}")),
     };
+    let window = window.clamp(MIN_WINDOW, MAX_WINDOW);
     Some(Limit {
         name: Arc::from(name.as_str()),
         id,
         requests,
-        window: window.clamp(Duration::from_millis(1), MAX_WINDOW),
+        window,
         burst: burst.max(1),
         algorithm,
         scope,
         routes: context.route_patterns(&list(&raw.routes), routes.clone()),
         except: context.route_patterns(&list(&raw.except), routes),
         methods: context.methods(raw.methods.as_ref()),
+        numbers: Numbers::of(name, requests, window),
     })
 }
 

@@ -1,29 +1,47 @@
 //! What answers say about limits.
 
-use std::fmt::Write;
+use std::time::Duration;
 
+use bytes::{BufMut, BytesMut};
 use http::HeaderValue;
 
 use super::{Limit, Standing};
+use crate::policy::values::{Values, put_number};
 use crate::types::WallTime;
+
+/// What `RateLimit-Policy` says of a limit.
+pub(super) fn policy(name: &str, requests: u32, window: Duration) -> Box<str> {
+    let window = window.as_secs() + u64::from(window.subsec_nanos() > 0);
+    format!("\"{name}\";q={requests};w={window}").into()
+}
 
 /// `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-10): `t` in seconds
 /// from now, equal to `Retry-After` on a refusal.
 #[must_use]
-pub fn ietf<'a>(limits: impl Iterator<Item = (&'a Limit, Standing)>) -> Option<(HeaderValue, HeaderValue)> {
-    let (mut policy, mut rate) = (String::new(), String::new());
-    for (limit, standing) in limits {
-        let comma = if policy.is_empty() { "" } else { ", " };
-        let window = limit.window.as_secs() + u64::from(limit.window.subsec_nanos() > 0);
-        let name = &limit.name;
-        // Writing to a String cannot fail.
-        let _ = write!(policy, "{comma}\"{name}\";q={};w={window}", limit.requests);
-        let _ = write!(rate, "{comma}\"{name}\";r={};t={}", standing.remaining, standing.seconds());
-    }
-    if policy.is_empty() {
-        return None;
-    }
-    HeaderValue::try_from(policy).ok().zip(HeaderValue::try_from(rate).ok())
+pub fn ietf<'a>(
+    limits: impl Iterator<Item = (&'a Limit, Standing)> + Clone,
+    values: &mut Values,
+) -> Option<(HeaderValue, HeaderValue)> {
+    limits.clone().next()?;
+    let comma = |out: &mut BytesMut, at: usize| out.put_slice(if at == 0 { b"" } else { b", " });
+    let policy = values.written(|out| {
+        for (at, (limit, _)) in limits.clone().enumerate() {
+            comma(out, at);
+            out.put_slice(limit.numbers.policy.as_bytes());
+        }
+    });
+    let rate = values.written(|out| {
+        for (at, (limit, standing)) in limits.enumerate() {
+            comma(out, at);
+            out.put_u8(b'"');
+            out.put_slice(limit.name.as_bytes());
+            out.put_slice(b"\";r=");
+            put_number(out, standing.remaining.into());
+            out.put_slice(b";t=");
+            put_number(out, standing.seconds());
+        }
+    });
+    Some((policy, rate))
 }
 
 /// `X-RateLimit-Limit`, `-Remaining` and `-Reset` (Unix time) of the tightest limit: a refusing
@@ -32,15 +50,13 @@ pub fn ietf<'a>(limits: impl Iterator<Item = (&'a Limit, Standing)>) -> Option<(
 pub fn x_ratelimit<'a>(
     limits: impl Iterator<Item = (&'a Limit, Standing)>,
     now: WallTime,
+    values: &mut Values,
 ) -> Option<[HeaderValue; 3]> {
     let tightness = |(_, standing): &(&Limit, Standing)| {
         (standing.admitted, standing.remaining, std::cmp::Reverse(standing.seconds()))
     };
     let (limit, standing) = limits.min_by_key(tightness)?;
     let now = u64::try_from(now.0.div_euclid(1000) + 1).unwrap_or(0); // a begun second counts
-    Some([
-        HeaderValue::from(limit.requests),
-        HeaderValue::from(standing.remaining),
-        HeaderValue::from(now + standing.seconds()),
-    ])
+    let mut number = |number: u64| values.written(|out| put_number(out, number));
+    Some([number(limit.requests.into()), number(standing.remaining.into()), number(now + standing.seconds())])
 }

@@ -19,6 +19,7 @@ fn limit(algorithm: Algorithm, requests: u32, window: Duration, burst: u32) -> L
         routes: Vec::new(),
         except: Vec::new(),
         methods: Methods::All,
+        numbers: Numbers::of("test", requests, window),
     }
 }
 
