@@ -160,7 +160,7 @@ impl App {
                 view: control.view(),
                 directory: control.directory(),
                 limits: Arc::clone(&limits),
-                stats: control.stats(),
+                stats: control.stats().lane(),
                 spender: office.ledger.spender(number).ok_or_else(no_spender)?,
                 clock: clock.clone(),
                 listening,
@@ -261,8 +261,10 @@ fn spawn_worker(number: usize, seed: WorkerSeed) -> Result<JoinHandle<()>, Start
     let failed = |error: std::io::Error| StartError::Other(format!("a worker cannot start: {error}"));
     // A local runtime is made on the thread that it never leaves.
     let (started, starts) = std::sync::mpsc::sync_channel(1);
+    let (parks, unparks) = (seed.spender.parking(), seed.spender.parking());
     let run = move || {
         let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.on_thread_park(move || parks(true)).on_thread_unpark(move || unparks(false));
         match builder.enable_all().build_local(LocalOptions::default()) {
             Ok(runtime) => {
                 let _ = started.send(Ok(())); // the other end waits

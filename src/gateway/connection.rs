@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::head::{HeadScanner, Seen};
-use crate::telemetry::Stats;
+use crate::telemetry::Lane;
 use crate::types::Moment;
 
 /// What a connection is doing, as far as deadlines are concerned.
@@ -45,11 +45,11 @@ pub(super) struct Connection {
 #[derive(Debug)]
 pub(super) struct Place {
     _permit: OwnedSemaphorePermit,
-    stats: Arc<Stats>,
+    stats: Arc<Lane>,
 }
 
 impl Place {
-    pub(super) fn take(permit: OwnedSemaphorePermit, stats: &Arc<Stats>) -> Self {
+    pub(super) fn take(permit: OwnedSemaphorePermit, stats: &Arc<Lane>) -> Self {
         stats.connections.fetch_add(1, Ordering::Relaxed);
         Self { _permit: permit, stats: Arc::clone(stats) }
     }

@@ -27,7 +27,7 @@ use crate::clock::{Beat, Clock};
 use crate::directory::Directory;
 use crate::ledger::SpenderSeed;
 use crate::snapshot::Reader;
-use crate::telemetry::Stats;
+use crate::telemetry::Lane;
 use crate::types::Moment;
 use crate::upstream::Pool;
 
@@ -54,7 +54,7 @@ pub struct WorkerSeed {
     /// Limit states of all workers.
     pub limits: Arc<Limits>,
     /// What is counted.
-    pub stats: Arc<Stats>,
+    pub stats: Arc<Lane>,
     /// The way to the ledger.
     pub spender: SpenderSeed,
     /// The time.

@@ -33,7 +33,7 @@ use crate::clock::{Beat, Clock};
 use crate::directory::Directory;
 use crate::ledger::Spender;
 use crate::snapshot::Views;
-use crate::telemetry::Stats;
+use crate::telemetry::Lane;
 use crate::types::RequestId;
 use crate::upstream::Pool;
 use limits::Limits;
@@ -44,7 +44,7 @@ pub struct Gate {
     views: Views,
     directory: Arc<Directory>,
     limits: Arc<Limits>,
-    stats: Arc<Stats>,
+    stats: Arc<Lane>,
     spender: Spender,
     pool: Pool,
     clock: Clock,

@@ -1,6 +1,7 @@
 //! Journal records → what the books say. Pure: the same records give the same fold.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::{BuildHasherDefault, Hasher};
 
 use super::journal::Record;
 use crate::policy::credit::returned;
@@ -64,12 +65,33 @@ pub enum Contradiction {
     Overflow(AccountNum),
 }
 
+/// Request ids are a random start and a counter, made here and by nobody else: a multiplication
+/// spreads them, and nobody can choose ones that collide.
+#[derive(Debug, Default)]
+pub struct Mixed(u64);
+
+impl Hasher for Mixed {
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u128(byte.into());
+        }
+    }
+    fn write_u128(&mut self, id: u128) {
+        const ODD: u128 = 0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835;
+        let mixed = (id ^ u128::from(self.0)).wrapping_mul(ODD) >> 64;
+        self.0 = u64::try_from(mixed).unwrap_or_default(); // 64 bits are left
+    }
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 /// What the journal says beyond the last fold.
 #[derive(Debug, Default)]
 pub struct Tally {
-    open: HashMap<RequestId, OpenHold>,
+    open: HashMap<RequestId, OpenHold, BuildHasherDefault<Mixed>>,
     /// Open holds that the store knows of.
-    stored: HashSet<RequestId>,
+    stored: HashSet<RequestId, BuildHasherDefault<Mixed>>,
     closed: Vec<RequestId>,
     charges: BTreeMap<(AccountNum, RouteNum), ChargeSum>,
     upto: u64,

@@ -21,6 +21,13 @@ impl SpenderSeed {
         Self { shared, outbox }
     }
 
+    /// Tells the ledger when the worker has nothing to do, and when it has again: while it is busy, a
+    /// fuller batch costs nobody anything.
+    pub fn parking(&self) -> impl Fn(bool) + Clone + Send + Sync + 'static {
+        let outbox = Arc::clone(&self.outbox);
+        move |parked| outbox.set_parked(parked)
+    }
+
     /// Makes the handle, on the thread that uses it.
     #[must_use]
     pub fn plant(self) -> Spender {

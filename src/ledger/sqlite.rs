@@ -60,11 +60,16 @@ struct NewEntry<'a> {
 
 /// Adds an entry and changes the balance by it.
 fn add_entry(tx: &Transaction<'_>, account: AccountNum, at: WallTime, new: &NewEntry<'_>) -> Result<u64> {
-    let change = "UPDATE accounts SET balance = balance + ?2 WHERE num = ?1 RETURNING balance";
+    // Two plain statements: RETURNING would build a temporary table for each row.
     let amount = new.amount.millionths();
     let balance: i64 = tx
-        .prepare_cached(change)
-        .and_then(|mut statement| statement.query_row(params![account.0, amount], |row| row.get(0)))
+        .prepare_cached("SELECT balance FROM accounts WHERE num = ?1")
+        .and_then(|mut statement| statement.query_row([account.0], |row| row.get(0)))
+        .map_err(failed)?;
+    let overflow = || LedgerError::Failed(format!("the balance of account {} overflows", account.0));
+    let balance = balance.checked_add(amount).ok_or_else(overflow)?;
+    tx.prepare_cached("UPDATE accounts SET balance = ?2 WHERE num = ?1")
+        .and_then(|mut statement| statement.execute(params![account.0, balance]))
         .map_err(failed)?;
     let insert =
         "INSERT INTO entries (at, account, kind, amount, balance_after, route, requests, reference, actor)

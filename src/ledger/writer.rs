@@ -17,8 +17,13 @@ use crate::policy::credit::MAX_BALANCE;
 use crate::types::{AccountId, Credits, Moment, RequestId};
 
 /// Least time from the start of one commit to the next under load: what costs is a commit, not
-/// a record, so a fuller batch is a cheaper one. Nobody waits longer than this and one commit.
+/// a record, so a fuller batch is a cheaper one.
 const COMMIT_GAP: Duration = Duration::from_millis(1);
+/// The same while every worker is busy, so that nobody idles for a commit. Nobody waits longer than
+/// this and one commit.
+const BUSY_GAP: Duration = Duration::from_millis(3);
+/// How often it is looked whether a worker idles.
+const LOOK: Duration = Duration::from_micros(250);
 /// How long to look whether more is coming before a commit that follows another within the gap.
 const PROBE: Duration = Duration::from_micros(50);
 /// Bytes of records that come within a probe where there is load: some three requests. With fewer,
@@ -127,14 +132,19 @@ impl Writer {
             std::thread::park_timeout(if self.tally.open_holds() > 0 { LAG } else { FOLD_EVERY });
         }
         self.shared.idle.store(false, Ordering::SeqCst);
-        let left = || COMMIT_GAP.checked_sub(self.clock.now().since(self.committed_at)).unwrap_or_default();
-        if left().is_zero() {
+        let left =
+            |gap: Duration| gap.checked_sub(self.clock.now().since(self.committed_at)).unwrap_or_default();
+        if left(COMMIT_GAP).is_zero() {
             return;
         }
         let before = self.waiting();
-        std::thread::sleep(PROBE.min(left()));
-        if self.waiting() >= before + LOAD {
-            std::thread::sleep(left());
+        std::thread::sleep(PROBE.min(left(COMMIT_GAP)));
+        if self.waiting() < before + LOAD {
+            return;
+        }
+        std::thread::sleep(left(COMMIT_GAP));
+        while !left(BUSY_GAP).is_zero() && !self.shared.outboxes.iter().any(|outbox| outbox.is_idling()) {
+            std::thread::sleep(LOOK);
         }
     }
 

@@ -3,4 +3,4 @@
 pub mod logs;
 mod stats;
 
-pub use stats::Stats;
+pub use stats::{Lane, Stats};
