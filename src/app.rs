@@ -19,10 +19,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::config::reload::{EVERY, Look};
-use crate::config::{self, Loaded, Report};
+use crate::config::{Loaded, Report};
 use crate::control::health::Admin;
 use crate::control::socket::ControlSocket;
-use crate::control::{Control, Failure};
+use crate::control::{Control, Failure, Refused};
 use crate::directory::{Meter, Owner, elapsed};
 use crate::gateway::limits::Limits;
 use crate::gateway::{self, WorkerSeed};
@@ -332,36 +332,15 @@ async fn tidy(control: Arc<Control>) {
 /// that one caught half-written is not.
 async fn watch(control: Arc<Control>, path: PathBuf, clock: Clock) {
     let mut last = Look::default();
-    let mut failed: Option<crate::types::KeyHash> = None;
-    let mut reported: Option<crate::types::KeyHash> = None;
+    let mut refused: Option<Refused> = None;
     loop {
         tokio::time::sleep(EVERY).await;
-        let (watched, in_force) = control.watched().await;
-        let look = Look::at(&path, &watched);
-        if look == last && failed == reported && !look.is_fresh(clock.wall().0) {
+        let look = Look::at(&path, &control.watched().await);
+        let settled = refused.is_none_or(|refused| refused.told);
+        if look == last && settled && !look.is_fresh(clock.wall().0) {
             continue;
         }
         last = look;
-        let read = path.clone();
-        let Ok(result) = tokio::task::spawn_blocking(move || config::load(&read)).await else { continue };
-        match result {
-            Ok(loaded) if loaded.hash == in_force => (failed, reported) = (None, None),
-            Ok(_) => {
-                (failed, reported) = (None, None);
-                if control.reload().await.is_err() {
-                    // Right in itself, but not with the ledger: said once, tried again when it changes.
-                    let hash = config::load(&path).map_or_else(|report| report.hash(), |loaded| loaded.hash);
-                    (failed, reported) = (Some(hash), Some(hash));
-                }
-            }
-            Err(report) => {
-                let hash = report.hash();
-                if failed == Some(hash) && reported != failed {
-                    let _ = control.reload().await; // says what is wrong, in log and status
-                    reported = failed;
-                }
-                failed = Some(hash);
-            }
-        }
+        refused = control.refresh(refused).await;
     }
 }

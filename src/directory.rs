@@ -81,6 +81,13 @@ pub struct Directory {
 }
 
 impl Directory {
+    /// With places for this many, so that no table is outgrown while they come.
+    #[must_use]
+    pub fn with_capacity(accounts: usize, keys: usize) -> Self {
+        let keys = DashMap::with_capacity_and_hasher(keys, BuildHasherDefault::default());
+        Self { keys, accounts: DashMap::with_capacity(accounts), ..Self::default() }
+    }
+
     /// Keeps a saved meter until its owner comes.
     pub fn park(&self, owner: Owner, slots: Vec<Slot>) {
         self.parked.insert(owner, Arc::new(Meter::with(owner, slots)));
@@ -195,4 +202,15 @@ impl Directory {
 #[must_use]
 pub fn elapsed(saved: WallTime, now: WallTime) -> Duration {
     Duration::from_millis(u64::try_from(now.0.saturating_sub(saved.0)).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With the 16 bytes of its Arc each fits an allocation of 80.
+    #[test]
+    fn a_key_and_an_account_are_small() {
+        assert_eq!((size_of::<Key>(), size_of::<Account>()), (64, 64));
+    }
 }

@@ -242,6 +242,7 @@ impl Driver<'_> {
         let (mut secrets, mut limits) = (Vec::new(), Vec::new());
         reader.each_secret(&mut |secret| secrets.push(secret)).unwrap();
         secrets.sort_by_key(|secret| (secret.num, secret.hash));
+        assert_eq!(reader.counts().unwrap(), (accounts.len(), secrets.len()));
         reader.each_limit(&mut |owner, state, at| limits.push((owner.to_vec(), state.to_vec(), at))).unwrap();
         limits.sort();
         pages_are_the_whole(&mut *reader, &accounts, &keys);

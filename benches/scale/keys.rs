@@ -34,6 +34,14 @@ fn with_ledger(keys: usize, accounts: usize, entries: usize) -> TempDir {
     folder
 }
 
+/// Leaves a configuration and a ledger in a folder, for other measurements.
+pub fn write(folder: &Path, sizes: &Sizes) {
+    let keys = sizes.keys[0];
+    std::fs::create_dir_all(folder).expect("a folder");
+    std::fs::write(folder.join("config.toml"), books::config("127.0.0.1:9", "")).expect("a written file");
+    books::write(folder, keys, keys.div_ceil(PER_ACCOUNT).max(1), 0);
+}
+
 fn per(bytes: Memory, base: Memory, count: usize) -> String {
     format!("{:.1}", (bytes.resident as f64 - base.resident as f64) / count as f64)
 }

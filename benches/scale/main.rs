@@ -1,7 +1,8 @@
 //! How cost grows: with keys, accounts, connections, routes and entries of the ledger.
 //!
 //! `cargo bench --bench scale -- [--keys N,…] [--only keys,accounts,file,connections,routes,entries]`
-//! starts the real program over ledgers and files of each size. `--smoke` runs all of it with tiny
+//! starts the real program over ledgers and files of each size. `--keys N --write FOLDER` only writes
+//! a configuration and its ledger. `--smoke` runs all of it with tiny
 //! sizes and judges nothing: `cargo test --bench scale -- --smoke`.
 
 #![allow(
@@ -86,6 +87,9 @@ fn main() {
     let mut sizes = sizes(smoke);
     if let Some(keys) = value("--keys") {
         sizes.keys = keys.split(',').map(|text| text.parse().expect("numbers of keys")).collect();
+    }
+    if let Some(folder) = value("--write") {
+        return keys::write(folder.as_ref(), &sizes);
     }
     let only = value("--only");
     let wanted = |name: &str| only.as_ref().is_none_or(|only| only.split(',').any(|part| part == name));

@@ -168,7 +168,9 @@ pub(super) fn build(sources: Sources) -> Result<Loaded, Report> {
     if context.report.errors() > 0 {
         return Err(context.report);
     }
-    let watched = Watched { files: watched_files(&context.report), patterns };
+    let secrets: Vec<PathBuf> = context.report.secrets.iter().map(|(path, _)| path.clone()).collect();
+    let files = context.report.files.iter().map(|file| &file.path).chain(&secrets).cloned().collect();
+    let watched = Watched { secrets, files, patterns };
     let snapshot = Snapshot {
         settings: server.settings,
         keys: server.keys,
@@ -180,10 +182,4 @@ pub(super) fn build(sources: Sources) -> Result<Loaded, Report> {
     };
     let hash = context.report.hash();
     Ok(Loaded { snapshot, accounts, keys, watched, hash, report: context.report })
-}
-
-/// The files themselves, and those that secrets were read from.
-fn watched_files(report: &Report) -> Vec<PathBuf> {
-    let secrets = report.secrets.iter().map(|(path, _)| path);
-    report.files.iter().map(|file| &file.path).chain(secrets).cloned().collect()
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use serde::Serialize;
@@ -67,6 +67,24 @@ pub struct ProblemJson {
     help: Option<String>,
 }
 
+/// The hash of everything that was read.
+#[derive(Default)]
+pub(super) struct Content(Sha256);
+
+impl Content {
+    pub(super) fn file(&mut self, path: &Path, text: &[u8]) {
+        let path = path.as_os_str().as_encoded_bytes();
+        for part in [&path.len().to_le_bytes()[..], path, &text.len().to_le_bytes(), text] {
+            self.0.update(part);
+        }
+    }
+
+    pub(super) fn finish(mut self, secrets: impl Iterator<Item = KeyHash>) -> KeyHash {
+        secrets.for_each(|secret| self.0.update(secret.0));
+        KeyHash(self.0.finalize().into())
+    }
+}
+
 impl Report {
     /// A report about no file in particular.
     #[must_use]
@@ -99,18 +117,11 @@ impl Report {
     /// SHA-256 over everything that was read, to tell whether anything changed.
     #[must_use]
     pub fn hash(&self) -> KeyHash {
-        let mut hasher = Sha256::new();
+        let mut content = Content::default();
         for file in &self.files {
-            let path = file.path.as_os_str().as_encoded_bytes();
-            hasher.update(path.len().to_le_bytes());
-            hasher.update(path);
-            hasher.update(file.text.len().to_le_bytes());
-            hasher.update(file.text.as_bytes());
+            content.file(&file.path, file.text.as_bytes());
         }
-        for (_, secret) in &self.secrets {
-            hasher.update(secret.0);
-        }
-        KeyHash(hasher.finalize().into())
+        content.finish(self.secrets.iter().map(|(_, secret)| *secret))
     }
 
     /// How many of them refuse the file.

@@ -49,14 +49,19 @@ fn general(message: String) -> Problem {
     Problem { severity: Severity::Error, file: None, span: 0..0, message, help: None }
 }
 
+/// The files that a pattern of `include` stands for now.
+pub(super) fn matching(pattern: &str) -> Result<Vec<PathBuf>, glob::PatternError> {
+    Ok(glob::glob(pattern)?.filter_map(Result::ok).take(MAX_FILES + 1).collect())
+}
+
 fn take_in(folder: &Path, include: &At<String>, sources: &mut Sources) {
     let pattern = folder.join(&include.value).to_string_lossy().into_owned();
     let mut problem = |message: String, help: Option<&str>| {
         let (span, help) = (include.span.0.clone(), help.map(str::to_owned));
         sources.report.add(Problem { severity: Severity::Error, file: Some(0), span, message, help });
     };
-    let paths: Vec<PathBuf> = match glob::glob(&pattern) {
-        Ok(paths) => paths.filter_map(Result::ok).take(MAX_FILES + 1).collect(),
+    let paths = match matching(&pattern) {
+        Ok(paths) => paths,
         Err(error) => return problem(format!("this is no pattern of files: {error}"), None),
     };
     if paths.len() > MAX_FILES {
@@ -112,8 +117,16 @@ fn cannot_read(path: &Path, error: &std::io::Error) -> String {
     }
 }
 
-/// Parses the text of a file of the report, collecting every mistake of syntax and shape.
+/// Parses the text of a file of the report, or collects every mistake of syntax and shape.
 fn shape(file: usize, report: &mut Report, cut: &mut Vec<String>) -> raw::File {
+    let text = std::mem::take(&mut report.files[file].text);
+    // A sound file, however long, is parsed once and nothing of it is copied.
+    let sound = Deserializer::parse(&text).ok().and_then(|sound| raw::File::deserialize(sound).ok());
+    report.files[file].text = text;
+    sound.unwrap_or_else(|| mistakes_of(file, report, cut))
+}
+
+fn mistakes_of(file: usize, report: &mut Report, cut: &mut Vec<String>) -> raw::File {
     let text = report.files[file].text.clone();
     let (mut tree, mistakes) = DeTable::parse_recoverable(&text);
     for mistake in &mistakes {

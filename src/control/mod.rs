@@ -10,6 +10,7 @@ mod explain;
 pub mod health;
 mod keys;
 mod publish;
+mod reload;
 pub mod socket;
 
 use std::collections::HashMap;
@@ -29,6 +30,7 @@ use crate::snapshot::{Publisher, Reader, Snapshot};
 use crate::telemetry::Stats;
 use crate::types::{KeyHash, KeyId, NameId};
 use command::Command;
+pub use reload::Refused;
 
 /// Rows of an answer that wait to be sent; then the reading of the ledger waits.
 pub const MAX_ROWS: usize = 1024;
@@ -88,6 +90,8 @@ struct InForce {
     hash: KeyHash,
     watched: Watched,
     keys: FileKeys,
+    /// What the operator should know of it.
+    warnings: Vec<String>,
     last_error: Option<String>,
 }
 
@@ -121,12 +125,16 @@ impl Control {
         bookkeeper: Bookkeeper,
         clock: Clock,
     ) -> Result<Self, Failure> {
-        let directory = Arc::new(Directory::default());
+        let mut reader = bookkeeper.reader().await?;
+        let (accounts, secrets) = reader.counts()?;
+        let directory =
+            Arc::new(Directory::with_capacity(accounts + loaded.accounts.len(), secrets + loaded.keys.len()));
         let (publisher, view) = crate::snapshot::channel(loaded.snapshot.clone());
         let inner = InForce {
             hash: loaded.hash,
             watched: loaded.watched.clone(),
             keys: FileKeys::default(),
+            warnings: Vec::new(),
             last_error: None,
         };
         let stats = Arc::new(Stats::default());
@@ -140,12 +148,11 @@ impl Control {
             stats,
             state: Mutex::new(inner),
         };
-        let mut reader = control.bookkeeper.reader().await?;
         control.restore_meters(&mut *reader)?;
         control.publish_store(&mut *reader)?;
         drop(reader);
         let mut state = control.state.lock().await;
-        control.publish(loaded, &mut state).await?;
+        state.warnings = control.publish(loaded, &mut state).await?;
         drop(state);
         Ok(control)
     }
@@ -179,12 +186,6 @@ impl Control {
         self.bookkeeper.is_healthy()
     }
 
-    /// Files and patterns to be watched, and the hash of what is in force.
-    pub async fn watched(&self) -> (Watched, KeyHash) {
-        let state = self.state.lock().await;
-        (state.watched.clone(), state.hash)
-    }
-
     fn snapshot(&self) -> Arc<Snapshot> {
         self.view.load()
     }
@@ -216,38 +217,6 @@ impl Control {
             Command::GiveBack { id } => self.give_back(id).await,
             Command::Backup { to } => self.backup(to).await,
             Command::Explain { key, method, url } => self.explain(key, &method, &url).await,
-        }
-    }
-
-    /// Reads the file again and puts it in force. A wrong file changes nothing.
-    ///
-    /// # Errors
-    /// All that is wrong with it.
-    pub async fn reload(&self) -> Result<Value, Failure> {
-        let path = self.path.clone();
-        let loading = tokio::task::spawn_blocking(move || config::load(&path));
-        let mut state = self.state.lock().await;
-        let result = match loading.await {
-            Ok(Ok(loaded)) => self.publish(loaded, &mut state).await,
-            Ok(Err(report)) => Err(Failure::Config(Box::new(report))),
-            Err(error) => refused(format!("reading the configuration failed: {error}")),
-        };
-        match result {
-            Ok(warnings) => {
-                self.stats.reloads.fetch_add(1, Ordering::Relaxed);
-                state.last_error = None;
-                tracing::info!(warnings = warnings.len(), "configuration reloaded");
-                for warning in &warnings {
-                    tracing::warn!("{warning}");
-                }
-                Ok(json!({ "reloaded": true, "warnings": warnings }))
-            }
-            Err(failure) => {
-                self.stats.reloads_refused.fetch_add(1, Ordering::Relaxed);
-                state.last_error = Some(failure.to_string());
-                tracing::error!(error = %failure, "configuration refused; the last good one stays in force");
-                Err(failure)
-            }
         }
     }
 

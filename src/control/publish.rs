@@ -128,17 +128,19 @@ impl Control {
             (found.account.id == key.account).then(|| (found.num, found.rules().state))
         };
         let mut keys: Vec<Option<(KeyNum, KeyState)>> = loaded.keys.iter().map(numbered).collect();
-        let new = loaded.keys.iter().zip(&keys).filter(|(_, number)| number.is_none());
-        let new = new.map(|(key, _)| (KeyId::of_hash(&key.hash), key.account.clone(), key.label.clone()));
+        let mut new: Vec<usize> = (0..keys.len()).filter(|&at| keys[at].is_none()).collect();
+        // In the order of the ledger's index, so that each page of it is changed once.
+        let id = |at: &usize| KeyId::of_hash(&loaded.keys[*at].hash);
+        new.sort_unstable_by_key(id);
+        let key = |at: &usize| (id(at), loaded.keys[*at].account.clone(), loaded.keys[*at].label.clone());
         let wanted = Registration {
             accounts: loaded.accounts.iter().map(|account| (account.id.clone(), account.credits)).collect(),
-            keys: new.collect(),
+            keys: new.iter().map(key).collect(),
             routes: loaded.snapshot.routes.iter().map(|route| route.name.clone()).collect(),
         };
         let mut registered = self.bookkeeper.register(wanted).await?;
-        let mut new = std::mem::take(&mut registered.keys).into_iter();
-        for number in keys.iter_mut().filter(|number| number.is_none()) {
-            *number = new.next();
+        for (at, number) in new.iter().zip(&registered.keys) {
+            keys[*at] = Some(*number);
         }
         registered.keys = keys.into_iter().flatten().collect();
         Ok(registered)

@@ -217,6 +217,11 @@ impl Reader for MemoryStore {
         Ok(keys.filter(wanted).take(most).collect())
     }
 
+    fn counts(&mut self) -> Result<(usize, usize)> {
+        let data = self.0.lock();
+        Ok((data.accounts.len(), data.keys.iter().map(|row| row.secrets.len()).sum()))
+    }
+
     fn each_secret(&mut self, each: &mut dyn FnMut(StoredSecret)) -> Result<()> {
         for row in self.0.lock().keys.clone() {
             let KeyRow { id, num, account, state, expires, scopes, allow_from, .. } = row;

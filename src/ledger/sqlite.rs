@@ -154,9 +154,7 @@ impl Store for SqliteStore {
         for (id, opening) in &wanted.accounts {
             registered.accounts.push(register_account(&tx, id, *opening, at)?);
         }
-        for (id, account, label) in &wanted.keys {
-            registered.keys.push(keys::register(&tx, *id, account, label, at)?);
-        }
+        registered.keys = keys::register(&tx, &wanted.keys, at)?;
         for name in &wanted.routes {
             let sql = "INSERT INTO routes (name) VALUES (?1) ON CONFLICT (name) DO UPDATE SET name = name RETURNING num";
             let mut statement = tx.prepare_cached(sql).map_err(failed)?;

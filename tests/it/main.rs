@@ -17,6 +17,7 @@ mod crash;
 mod deadlines;
 mod http;
 mod limits;
+mod memory;
 mod money;
 mod prices;
 mod privacy;

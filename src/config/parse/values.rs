@@ -47,6 +47,11 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
     number.checked_mul(factor).ok_or_else(|| "this size is too large".to_owned())
 }
 
+/// The hash of what a file with a secret holds.
+pub(in crate::config) fn held(read: &std::io::Result<String>) -> KeyHash {
+    read.as_ref().map_or(KeyHash([0; 32]), |text| KeyHash::of(text.as_bytes()))
+}
+
 impl Context {
     /// A duration that is not zero, or the default.
     pub(super) fn duration(&mut self, value: Option<&At<raw::Duration>>, default: Duration) -> Duration {
@@ -99,8 +104,7 @@ impl Context {
         if let Some(path) = text.strip_prefix("file:") {
             let path = self.folder().join(path);
             let read = std::fs::read_to_string(&path);
-            let held = read.as_ref().map_or(KeyHash([0; 32]), |text| KeyHash::of(text.as_bytes()));
-            self.report.secrets.push((path.clone(), held));
+            self.report.secrets.push((path.clone(), held(&read)));
             let read = read.map_err(|error| format!("{} cannot be read: {error}", path.display()));
             return self.check(place, read).map(|text| text.trim_end().to_owned());
         }

@@ -19,30 +19,42 @@ fn state_of(tx: &Transaction<'_>, id: KeyId) -> Result<Option<(KeyNum, KeyState,
     found.optional().map_err(failed)
 }
 
-/// Gives a file's key its number, and answers what a command said of its state.
+/// Gives the file's keys their numbers, and answers what a command said of their states. Most that
+/// are asked for are new, so that is tried first; no `RETURNING`, which makes a table each time.
 pub(super) fn register(
     tx: &Transaction<'_>,
-    id: KeyId,
-    account: &AccountId,
-    label: &str,
+    keys: &[(KeyId, AccountId, String)],
     at: WallTime,
-) -> Result<(KeyNum, KeyState)> {
-    if let Some((num, state, source)) = state_of(tx, id)? {
-        if source == Source::Store {
-            return Err(LedgerError::Refused(format!("{id} was made by command already")));
-        }
-        let sql = "UPDATE keys SET label = ?2, account = (SELECT num FROM accounts WHERE id = ?3)
-                   WHERE num = ?1 AND (label <> ?2 OR account <> (SELECT num FROM accounts WHERE id = ?3))";
-        let mut statement = tx.prepare_cached(sql).map_err(failed)?;
-        statement.execute(params![num.0, label, account.as_str()]).map_err(failed)?;
-        return Ok((num, state));
-    }
+) -> Result<Vec<(KeyNum, KeyState)>> {
     let sql = "INSERT INTO keys (id, account, source, label, created)
-               SELECT ?1, num, 'file', ?3, ?4 FROM accounts WHERE id = ?2 RETURNING num";
+               VALUES (?1, (SELECT num FROM accounts WHERE id = ?2), 'file', ?3, ?4) ON CONFLICT (id) DO NOTHING";
+    let mut insert = tx.prepare_cached(sql).map_err(failed)?;
+    let mut numbers = Vec::with_capacity(keys.len());
+    for (id, account, label) in keys {
+        let values = params![key_id(*id), account.as_str(), label, at.0];
+        if insert.execute(values).map_err(failed)? == 0 {
+            numbers.push(renew(tx, *id, account, label)?);
+            continue;
+        }
+        let num = u32::try_from(tx.last_insert_rowid());
+        let num = num.map_err(|_| LedgerError::Failed("too many keys".to_owned()))?;
+        numbers.push((KeyNum(num), KeyState::Active));
+    }
+    Ok(numbers)
+}
+
+/// The same for one that the ledger knows; it may have another label or account now.
+fn renew(tx: &Transaction<'_>, id: KeyId, account: &AccountId, label: &str) -> Result<(KeyNum, KeyState)> {
+    let known = state_of(tx, id)?.ok_or_else(|| LedgerError::Failed(format!("{id} is gone")))?;
+    let (num, state, source) = known;
+    if source == Source::Store {
+        return Err(LedgerError::Refused(format!("{id} was made by command already")));
+    }
+    let sql = "UPDATE keys SET label = ?2, account = (SELECT num FROM accounts WHERE id = ?3)
+               WHERE num = ?1 AND (label <> ?2 OR account <> (SELECT num FROM accounts WHERE id = ?3))";
     let mut statement = tx.prepare_cached(sql).map_err(failed)?;
-    let values = params![key_id(id), account.as_str(), label, at.0];
-    let num = statement.query_row(values, |row| row.get(0)).map_err(failed)?;
-    Ok((KeyNum(num), KeyState::Active))
+    statement.execute(params![num.0, label, account.as_str()]).map_err(failed)?;
+    Ok((num, state))
 }
 
 pub(super) fn create(tx: &Transaction<'_>, row: &KeyRow) -> Result<KeyNum> {

@@ -107,6 +107,11 @@ impl Reader for SqliteReader {
         keys(&self.0, &filter, params![account.map(AccountId::as_str), after.0, most])
     }
 
+    fn counts(&mut self) -> Result<(usize, usize)> {
+        let sql = "SELECT (SELECT count(*) FROM accounts), (SELECT count(*) FROM secrets)";
+        self.0.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).map_err(failed)
+    }
+
     fn each_secret(&mut self, each: &mut dyn FnMut(StoredSecret)) -> Result<()> {
         let mut statement = self.0.prepare(SECRETS).map_err(failed)?;
         let mut rows = statement.query([]).map_err(failed)?;

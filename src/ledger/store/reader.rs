@@ -55,6 +55,8 @@ pub trait Reader: Send {
         after: KeyNum,
         most: usize,
     ) -> Result<Vec<(KeyRow, AccountId)>>;
+    /// How many accounts there are, and how many secrets that were made by command.
+    fn counts(&mut self) -> Result<(usize, usize)>;
     /// Every secret that was made by command, those of one key together. For the start: while it
     /// lasts, the log cannot be started over.
     fn each_secret(&mut self, each: &mut dyn FnMut(StoredSecret)) -> Result<()>;

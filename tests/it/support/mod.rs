@@ -7,7 +7,7 @@ mod upstream;
 
 pub use client::{Answer, Client, get, post, send};
 pub use gateway::{Gateway, cli};
-pub use upstream::Upstream;
+pub use upstream::{Seen, Upstream};
 
 /// SHA-256 of a key, as a configuration wants it.
 pub fn sha256(key: &str) -> String {

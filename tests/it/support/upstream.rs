@@ -64,6 +64,11 @@ impl Upstream {
         self.journal.lock().unwrap().clone()
     }
 
+    /// The same, and forgets it.
+    pub fn take(&self) -> Vec<Seen> {
+        std::mem::take(&mut *self.journal.lock().unwrap())
+    }
+
     pub fn last(&self) -> Seen {
         self.seen().pop().expect("the upstream saw a request")
     }

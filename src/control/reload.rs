@@ -1,0 +1,107 @@
+//! Reload: by command, by signal, or because the files changed. One parse each, whoever asks: the
+//! lock is held from the first look at the file until it is in force.
+
+use std::sync::atomic::Ordering;
+
+use serde_json::{Value, json};
+use tokio::sync::MutexGuard;
+
+use super::{Control, Failure, InForce, refused};
+use crate::config::{self, Loaded, Report, Watched};
+use crate::types::KeyHash;
+
+/// A content of the files that is not in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused {
+    hash: KeyHash,
+    /// Whether the operator was told. One that was caught half-written is not reported.
+    pub told: bool,
+}
+
+impl Control {
+    /// Files and patterns to be watched.
+    pub async fn watched(&self) -> Watched {
+        self.state.lock().await.watched.clone()
+    }
+
+    /// Puts the file in force as it stands now. A wrong file changes nothing; one that is in force
+    /// already is not parsed again.
+    ///
+    /// # Errors
+    /// All that is wrong with it.
+    pub async fn reload(&self) -> Result<Value, Failure> {
+        let mut state = self.state.lock().await;
+        let result = match self.load(&state).await? {
+            None => Ok(state.warnings.clone()),
+            Some(Ok(loaded)) => self.publish(loaded, &mut state).await,
+            Some(Err(report)) => Err(Failure::Config(Box::new(report))),
+        };
+        self.finish(state, result)
+    }
+
+    /// The same because the files may have changed, given what the last look at them found. What is
+    /// wrong is reported once it stands still.
+    pub async fn refresh(&self, before: Option<Refused>) -> Option<Refused> {
+        let mut state = self.state.lock().await;
+        match self.load(&state).await {
+            Err(_) => before, // the process is stopping
+            Ok(None) => None,
+            Ok(Some(Ok(loaded))) => {
+                let refused = Refused { hash: loaded.hash, told: true };
+                if before == Some(refused) {
+                    return before; // right in itself, but not with the ledger
+                }
+                let result = self.publish(loaded, &mut state).await;
+                self.finish(state, result).err().map(|_| refused)
+            }
+            Ok(Some(Err(report))) => {
+                let hash = report.hash();
+                let same = before.filter(|before| before.hash == hash);
+                if same.is_some_and(|same| !same.told) {
+                    let _ = self.finish(state, Err(Failure::Config(Box::new(report)))); // told there
+                }
+                Some(Refused { hash, told: same.is_some() })
+            }
+        }
+    }
+
+    /// What the files say; `None` where that is in force. Reads and parses where it makes nobody wait.
+    async fn load(&self, state: &InForce) -> Result<Option<Result<Loaded, Report>>, Failure> {
+        let (path, watched, in_force) = (self.path.clone(), state.watched.clone(), state.hash);
+        let load = move || {
+            let same = config::hash_of(&path, &watched) == Some(in_force);
+            (!same).then(|| config::load(&path)).filter(|result| {
+                result.as_ref().map_or(true, |loaded| loaded.hash != in_force) // it changed back meanwhile
+            })
+        };
+        match tokio::task::spawn_blocking(load).await {
+            Ok(result) => Ok(result),
+            Err(error) => refused(format!("reading the configuration failed: {error}")),
+        }
+    }
+
+    fn finish(
+        &self,
+        mut state: MutexGuard<'_, InForce>,
+        result: Result<Vec<String>, Failure>,
+    ) -> Result<Value, Failure> {
+        match result {
+            Ok(warnings) => {
+                self.stats.reloads.fetch_add(1, Ordering::Relaxed);
+                state.last_error = None;
+                tracing::info!(warnings = warnings.len(), "configuration reloaded");
+                for warning in &warnings {
+                    tracing::warn!("{warning}");
+                }
+                state.warnings.clone_from(&warnings);
+                Ok(json!({ "reloaded": true, "warnings": warnings }))
+            }
+            Err(failure) => {
+                self.stats.reloads_refused.fetch_add(1, Ordering::Relaxed);
+                state.last_error = Some(failure.to_string());
+                tracing::error!(error = %failure, "configuration refused; the last good one stays in force");
+                Err(failure)
+            }
+        }
+    }
+}
