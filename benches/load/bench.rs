@@ -130,7 +130,8 @@ fn rounds(case: &Case, options: &Options, peers: &[Peer], load: &Load) -> Result
         };
         for turn in 0..peers.len() {
             let at = (round + turn) % peers.len();
-            let sample = measure::sample(&peers[at], load, length, !options.is_smoke())?;
+            let sample = measure::sample(&peers[at], load, length, !options.is_smoke());
+            let sample = sample.map_err(|error| format!("{}: {error}", peers[at].name))?;
             if !warm_up && !options.is_smoke() {
                 report::line(case, round, peers[at].name, &sample);
             }

@@ -98,7 +98,7 @@ impl Load {
             _ => self.own(port, &list, length),
         }?;
         if hits.requests == 0 {
-            return Err("the load got no answers".into());
+            return Err(format!("the load got no answers; {} requests broke", hits.broken).into());
         }
         Ok(hits)
     }

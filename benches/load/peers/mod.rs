@@ -127,6 +127,9 @@ impl Peer {
                 return Ok(peer);
             }
             told = fs::read_to_string(peer.folder.join("log"))?;
+            if !peer.process.has_ended() {
+                return Err(format!("{} does not answer in time:\n{told}", entrant.name).into());
+            }
         }
         Err(format!("{} does not start:\n{told}", entrant.name).into())
     }
