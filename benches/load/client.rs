@@ -5,32 +5,44 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::time::Duration;
 
 use crate::Result;
+use crate::answer::Answer;
 
-const PATIENCE: Duration = Duration::from_secs(2);
-const MAX_ANSWER: usize = 64 * 1024;
+/// An event stream takes a second; under valgrind much takes longer.
+const PATIENCE: Duration = Duration::from_secs(10);
+const BUFFER: usize = 64 * 1024;
 
-/// One GET on a connection of its own: status and body.
-pub fn get(port: u16, path: &str, key: &str) -> Result<(u16, String)> {
+/// What comes before and after the key in a request.
+pub fn around(path: &str, port: u16, body: usize) -> (String, String) {
+    let (method, length) = match body {
+        0 => ("GET", String::new()),
+        body => ("POST", format!("Content-Type: application/json\r\nContent-Length: {body}\r\n")),
+    };
+    let before = format!("{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nx-api-key: ");
+    (before, format!("\r\n{length}\r\n{}", "x".repeat(body)))
+}
+
+/// One request on a connection of its own.
+pub fn ask(port: u16, path: &str, key: &str, body: usize) -> Result<Answer> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nx-api-key: {key}\r\nConnection: close\r\n\r\n"
-    );
-    stream.write_all(request.as_bytes())?;
-    let mut answer = Vec::new();
-    stream.take(MAX_ANSWER as u64).read_to_end(&mut answer)?;
-    let answer = String::from_utf8(answer)?;
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or("an answer without an end")?;
-    let status = head.split(' ').nth(1).ok_or("an answer without a status")?.parse()?;
-    Ok((status, body.to_owned()))
+    let (before, after) = around(path, port, body);
+    stream.write_all(format!("{before}{key}{after}").as_bytes())?;
+    let (mut answer, mut buffer) = (Answer::new(true), vec![0; BUFFER]);
+    while !answer.is_done() {
+        match stream.read(&mut buffer)? {
+            0 => return Err("the connection ended within an answer".into()),
+            length => answer.feed(&buffer[..length])?,
+        }
+    }
+    Ok(answer)
 }
 
 /// What the account of a key has left, in whole credits.
 pub fn balance(port: u16, key: &str) -> Result<u64> {
-    let (status, body) = get(port, "/account/info", key)?;
-    if status != 200 {
-        return Err(format!("/account/info answers {status}: {body}").into());
+    let answer = ask(port, "/account/info", key, 0)?;
+    if answer.status != 200 {
+        return Err(format!("/account/info answers {}", answer.status).into());
     }
-    let document: serde_json::Value = serde_json::from_str(&body)?;
+    let document: serde_json::Value = serde_json::from_slice(&answer.kept.unwrap_or_default())?;
     Ok(document["credits"].as_u64().ok_or("a balance that is not whole")?)
 }

@@ -1,153 +1,101 @@
-//! One run of wrk, and the CPU that a gateway spent on it.
+//! The CPU that a gateway spends on a run, and what the disk takes to be sure of something.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::Result;
-use crate::peers::{Keys, PATH, Peer};
-use crate::process::{self, Running};
+use crate::cases::Unit;
+use crate::load::{Hits, Length, Load};
+use crate::peers::Peer;
 
 /// A gateway may finish its work (Tollgate folds its journal each second) before CPU is read.
 const AFTERMATH: Duration = Duration::from_millis(1_200);
-/// Marks the line that the script prints.
-const MARK: &str = "RESULT";
 
-/// wrk with its script.
-pub struct Wrk {
-    program: PathBuf,
-    script: PathBuf,
-    connections: u64,
-    core: Option<usize>,
+/// What a thread spent.
+#[derive(Clone, Copy, Default)]
+struct Spent {
+    /// On a CPU.
+    ns: u64,
+    /// Clock ticks of 10 ms, user and system: coarse, so only their proportion is used.
+    ticks: (u64, u64),
 }
 
-/// What wrk counted.
-pub struct Hits {
-    pub requests: u64,
-    pub seconds: f64,
-    /// Answers of 400 and above.
-    pub bad_status: u64,
-    /// Connections that failed, and requests without an answer in time.
-    pub broken: u64,
-    /// In µs.
-    pub p50: u64,
-    pub p99: u64,
-}
-
-impl Hits {
-    pub fn rate(&self) -> f64 {
-        self.requests as f64 / self.seconds
-    }
-
-    pub fn failed(&self) -> u64 {
-        self.bad_status + self.broken
-    }
-}
-
-impl Wrk {
-    pub fn new(folder: &Path, keys: &Keys, connections: u64, core: Option<usize>) -> Result<Self> {
-        let program = process::find("wrk").ok_or("wrk is not installed, and nothing else makes the load")?;
-        let (script, list) = (folder.join("keys.lua"), folder.join("keys.txt"));
-        fs::write(&list, keys.lines())?;
-        let list = list.display();
-        let text = format!(
-            r#"
-local requests, at = {{}}, 0
-function init()
-    for key in io.lines("{list}") do
-        requests[#requests + 1] = wrk.format("GET", "{PATH}", {{ ["x-api-key"] = key }})
-    end
-end
-function request()
-    at = at % #requests + 1
-    return requests[at]
-end
-function done(summary, latency)
-    local e = summary.errors
-    io.write(string.format("{MARK} %d %d %d %d %d %d\n", summary.requests, summary.duration, e.status,
-        e.connect + e.read + e.write + e.timeout, latency:percentile(50), latency:percentile(99)))
-end
-"#
-        );
-        fs::write(&script, text)?;
-        Ok(Self { program, script, connections, core })
-    }
-
-    /// Asks a port for some seconds.
-    pub fn run(&self, port: u16, seconds: u64) -> Result<Hits> {
-        let mut command = process::command(&self.program, self.core);
-        command.args(["-t1", "--latency", &format!("-c{}", self.connections), &format!("-d{seconds}s")]);
-        command.arg("-s").arg(&self.script).arg(format!("http://127.0.0.1:{port}{PATH}"));
-        let mut process = Running::start(command.stdin(Stdio::null()).stdout(Stdio::piped()))?;
-        let output = process.child().stdout.take().ok_or("wrk has no output")?;
-        let output = std::io::read_to_string(output)?;
-        let numbers = output.lines().find_map(|line| line.strip_prefix(MARK));
-        let numbers: Vec<u64> =
-            numbers.unwrap_or_default().split_whitespace().filter_map(|n| n.parse().ok()).collect();
-        let [requests, micros, bad_status, broken, p50, p99] = numbers[..] else {
-            return Err(format!("wrk does not say what it counted:\n{output}").into());
-        };
-        if requests == 0 {
-            return Err("wrk got no answers".into());
-        }
-        Ok(Hits { requests, seconds: micros as f64 / 1e6, bad_status, broken, p50, p99 })
-    }
-}
-
-/// One peer's part of a round.
+/// One entrant's part of a round.
 pub struct Sample {
     pub hits: Hits,
     /// On-CPU nanoseconds by the threads' names.
     pub threads: BTreeMap<String, u64>,
+    ticks: (u64, u64),
 }
 
 impl Sample {
-    fn cpu_ns(&self) -> u64 {
-        self.threads.values().sum()
+    fn cpu_ns(&self) -> f64 {
+        self.threads.values().sum::<u64>() as f64
     }
 
-    /// µs of CPU per request.
-    pub fn cpu(&self) -> f64 {
-        self.cpu_ns() as f64 / 1e3 / self.hits.requests as f64
+    /// µs (of a gigabyte: s) of CPU per unit.
+    pub fn cpu(&self, unit: Unit) -> f64 {
+        match unit {
+            Unit::Request => self.cpu_ns() / 1e3 / self.hits.requests as f64,
+            Unit::Gigabyte => self.cpu_ns() / self.hits.bytes as f64,
+            Unit::Event => self.cpu_ns() / 1e3 / self.hits.events as f64,
+        }
+    }
+
+    /// The part of [`Sample::cpu`] outside the kernel.
+    pub fn user(&self, unit: Unit) -> f64 {
+        let (user, system) = self.ticks;
+        self.cpu(unit) * user as f64 / (user + system) as f64
     }
 
     /// Share of one core.
     pub fn busy(&self) -> f64 {
-        self.cpu_ns() as f64 / 1e9 / self.hits.seconds
+        self.cpu_ns() / 1e9 / self.hits.seconds
     }
 }
 
-pub fn sample(peer: &Peer, wrk: &Wrk, seconds: u64) -> Result<Sample> {
-    let before = cpu(peer.process_id())?;
-    let hits = wrk.run(peer.port, seconds)?;
-    std::thread::sleep(AFTERMATH);
-    let mut threads: BTreeMap<String, u64> = BTreeMap::new();
-    for (thread, (name, ns)) in cpu(peer.process_id())? {
-        let earlier = before.get(&thread).map_or(0, |(_, ns)| *ns);
-        *threads.entry(name).or_default() += ns.saturating_sub(earlier);
+/// `aftermath`: whether the CPU counts, not only the answers.
+pub fn sample(peer: &Peer, load: &Load, length: Length, aftermath: bool) -> Result<Sample> {
+    let before = spent(peer.process.id())?;
+    let hits = load.run(peer.port, peer.keys, length)?;
+    if aftermath {
+        std::thread::sleep(AFTERMATH);
     }
-    Ok(Sample { hits, threads })
+    let (mut threads, mut ticks): (BTreeMap<String, u64>, _) = (BTreeMap::new(), (0, 0));
+    for (thread, (name, now)) in spent(peer.process.id())? {
+        let earlier = before.get(&thread).map_or(Spent::default(), |(_, spent)| *spent);
+        *threads.entry(name).or_default() += now.ns.saturating_sub(earlier.ns);
+        ticks.0 += now.ticks.0.saturating_sub(earlier.ticks.0);
+        ticks.1 += now.ticks.1.saturating_sub(earlier.ticks.1);
+    }
+    Ok(Sample { hits, threads, ticks })
 }
 
-/// Names and on-CPU nanoseconds of a process's threads. One that ended in between is lost; the
+/// Names of a process's threads, and what they spent. One that ended in between is lost; the
 /// gateways end none that matters.
-fn cpu(process: u32) -> Result<BTreeMap<u32, (String, u64)>> {
+fn spent(process: u32) -> Result<BTreeMap<u32, (String, Spent)>> {
     let mut threads = BTreeMap::new();
     for entry in fs::read_dir(format!("/proc/{process}/task"))? {
         let entry = entry?;
         let read = |file| fs::read_to_string(entry.path().join(file));
-        let (Ok(name), Ok(times)) = (read("comm"), read("schedstat")) else { continue };
+        let (Ok(name), Ok(times), Ok(stat)) = (read("comm"), read("schedstat"), read("stat")) else {
+            continue;
+        };
         let ns = times.split(' ').next().unwrap_or_default().parse()?;
+        // After the name, which may hold anything, come a letter and numbers: the 12th and 13th.
+        let (_, numbers) = stat.rsplit_once(')').ok_or("a thread without a name")?;
+        let mut numbers = numbers.split_whitespace().skip(11).map(|number| number.parse().unwrap_or(0));
+        let ticks = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
         let number = entry.file_name().to_string_lossy().parse()?;
-        threads.insert(number, (name.trim().to_owned(), ns));
+        threads.insert(number, (name.trim().to_owned(), Spent { ns, ticks }));
     }
     Ok(threads)
 }
 
-/// Median µs of a small write that reaches the disk, in the ledger's folder.
+/// Median µs of a small write that reaches the disk, in a ledger's folder.
 pub fn fdatasync(folder: &Path) -> Result<f64> {
     const WRITES: usize = 50;
     const BLOCK: [u8; 4096] = [7; 4096];

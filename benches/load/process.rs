@@ -3,11 +3,17 @@
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::Result;
 
 /// Where servers live that a user's PATH may lack.
 const MORE_FOLDERS: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
+
+/// How long a process may take to end: valgrind writes its findings first.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Finds an installed program.
 pub fn find(name: &str) -> Option<PathBuf> {
@@ -54,6 +60,21 @@ impl Running {
 
     pub fn child(&mut self) -> &mut Child {
         &mut self.0
+    }
+
+    /// Asks it to end, and waits until it has.
+    pub fn stop(&mut self) -> Result<()> {
+        if let Some(id) = i32::try_from(self.id()).ok().and_then(Pid::from_raw) {
+            kill_process(id, Signal::TERM)?;
+        }
+        let start = Instant::now();
+        while !self.has_ended() {
+            if start.elapsed() > PATIENCE {
+                return Err("a process does not end when asked to".into());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
     }
 
     pub fn has_ended(&mut self) -> bool {

@@ -1,15 +1,61 @@
-//! What is printed.
+//! What is printed, and the same as JSON.
 
 use std::collections::BTreeSet;
 
+use serde_json::{Value, json};
+
+use crate::bench::Places;
+use crate::cases::{Case, Style, Unit};
 use crate::measure::Sample;
 use crate::peers::Peer;
 
 /// Share of its core below which a gateway was not what the load waited for.
 const SATURATED: f64 = 0.9;
 
+/// An entrant and its rounds; the first one warmed up.
+pub struct Entry {
+    pub name: &'static str,
+    reference: bool,
+    threads: bool,
+    pub samples: Vec<Sample>,
+}
+
+impl Entry {
+    pub fn new(peer: &Peer, samples: Vec<Sample>) -> Self {
+        Self { name: peer.name, reference: peer.is_reference(), threads: peer.charges(), samples }
+    }
+
+    /// Rounds without the one that warmed up.
+    fn counted(&self) -> &[Sample] {
+        self.samples.get(1..).unwrap_or_default()
+    }
+
+    fn spread(&self, value: impl Fn(&Sample) -> f64) -> Spread {
+        spread(self.counted().iter().map(value).collect())
+    }
+
+    fn median(&self, value: impl Fn(&Sample) -> f64) -> f64 {
+        self.spread(value).1
+    }
+
+    /// A figure in proportion to another entrant's, round by round.
+    fn ratio(&self, other: &Self, value: impl Fn(&Sample) -> f64) -> Spread {
+        let pairs = self.counted().iter().zip(other.counted());
+        spread(pairs.map(|(own, other)| value(own) / value(other)).collect())
+    }
+
+    /// Requests that went wrong. The first round uses limits up, so its answers are not judged
+    /// where a limit is what the case is about.
+    pub fn failed(&self, case: &Case) -> u64 {
+        let judged = if case.status == 429 { self.counted() } else { &self.samples };
+        judged.iter().map(|sample| sample.hits.failed(case)).sum()
+    }
+}
+
 /// Least, median and most.
-pub fn spread(mut values: Vec<f64>) -> (f64, f64, f64) {
+type Spread = (f64, f64, f64);
+
+pub fn spread(mut values: Vec<f64>) -> Spread {
     values.sort_by(f64::total_cmp);
     let at = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
     let middle = values.len() / 2;
@@ -21,81 +67,145 @@ pub fn spread(mut values: Vec<f64>) -> (f64, f64, f64) {
     (at(0), median, at(values.len().saturating_sub(1)))
 }
 
-/// One peer's part of a round, as it goes.
-pub fn line(round: usize, peer: &Peer, sample: &Sample) {
-    let (hits, cpu, busy) = (&sample.hits, sample.cpu(), sample.busy() * 100.0);
-    let (name, rate) = (peer.name(), hits.rate() / 1e3);
-    let (p50, p99) = (hits.p50, hits.p99);
+fn shown((least, middle, most): Spread) -> String {
+    if middle.is_nan() { "–".to_owned() } else { format!("{least:.2}/{middle:.2}/{most:.2}") }
+}
+
+/// One entrant's part of a round, as it goes.
+pub fn line(case: &Case, round: usize, name: &str, sample: &Sample) {
+    let (hits, cpu, busy) = (&sample.hits, sample.cpu(case.unit), sample.busy() * 100.0);
+    let (rate, p50, p99, label) = (hits.rate() / 1e3, hits.p50, hits.p99, case.unit.label());
     println!(
-        "round {round}  {name:<9} {rate:6.1}k req/s  p50 {p50:>6} µs  p99 {p99:>6} µs  CPU {cpu:6.2} µs  busy {busy:3.0} %"
+        "round {round}  {name:<14} {rate:6.1}k req/s  p50 {p50:>6} µs  p99 {p99:>6} µs  {cpu:6.2} {label}  busy {busy:3.0} %"
     );
-    if hits.failed() > 0 {
-        println!(
-            "  !!! {name}: {} answers were not 2xx, {} requests broke !!!",
-            hits.bad_status, hits.broken
-        );
+    let failed = hits.failed(case);
+    if failed > 0 {
+        println!("  !!! {name}: {failed} requests were not answered with {} !!!", case.status);
     }
-}
-
-/// Rounds without the one that warmed up.
-fn counted(samples: &[Sample]) -> &[Sample] {
-    samples.get(1..).unwrap_or_default()
-}
-
-fn median(samples: &[Sample], value: impl Fn(&Sample) -> f64) -> f64 {
-    spread(counted(samples).iter().map(value).collect()).1
 }
 
 /// Medians over rounds; ratios pair by pair.
-pub fn table(peers: &[Peer], samples: &[Vec<Sample>]) {
-    let reference = peers.iter().position(Peer::is_reference).map(|at| &samples[at]);
-    println!("\nmedians of the rounds; CPU and its ratio to HAProxy as min/median/max");
-    let (cpu, ratio) = ("CPU µs/req", "÷ HAProxy");
-    println!("gateway      req/s   p50 µs   p99 µs   busy {cpu:>22} {ratio:>17}  errors");
-    for (peer, samples) in peers.iter().zip(samples) {
-        let rounds = counted(samples);
-        let (least, middle, most) = spread(rounds.iter().map(Sample::cpu).collect());
-        let cpu = format!("{least:.2}/{middle:.2}/{most:.2}");
-        let ratio = reference.map_or("–".to_owned(), |reference| {
-            let pairs = rounds.iter().zip(counted(reference));
-            let (least, middle, most) = spread(pairs.map(|(own, other)| own.cpu() / other.cpu()).collect());
-            format!("{least:.2}/{middle:.2}/{most:.2}")
-        });
-        let errors: u64 = samples.iter().map(|sample| sample.hits.failed()).sum();
-        let (rate, busy) = (median(samples, |sample| sample.hits.rate()), median(samples, Sample::busy));
-        let p50 = median(samples, |sample| sample.hits.p50 as f64);
-        let p99 = median(samples, |sample| sample.hits.p99 as f64);
+pub fn table(case: &Case, entries: &[Entry], places: &Places) {
+    let reference = entries.iter().find(|entry| entry.reference);
+    let (disk, tmpfs) = places.fdatasync;
+    let tmpfs = tmpfs.map_or("none".to_owned(), |micros| format!("{micros:.0} µs"));
+    println!("\n{}: {}; fdatasync on disk {disk:.0} µs, on tmpfs {tmpfs}", case.name, case.about);
+    println!("medians of the rounds; CPU and its ratio to HAProxy's in the same round as min/median/max");
+    println!(
+        "{:<14} {:>7} {:>7} {:>7} {:>6} {:>20} {:>13} {:>15} {:>15} {:>6}",
+        "",
+        "req/s",
+        "p50 µs",
+        "p99 µs",
+        "busy",
+        case.unit.label(),
+        "user/sys",
+        "÷ HAProxy",
+        "user ÷",
+        "errors"
+    );
+    for entry in entries {
+        let (cpu, user) = (|sample: &Sample| sample.cpu(case.unit), |sample: &Sample| sample.user(case.unit));
+        let system = entry.median(|sample| cpu(sample) - user(sample));
+        let ratio = |value: &dyn Fn(&Sample) -> f64| match reference {
+            Some(reference) => shown(entry.ratio(reference, value)),
+            None => "–".to_owned(),
+        };
         println!(
-            "{:<9} {rate:>8.0} {p50:>8.0} {p99:>8.0} {:>4.0} % {cpu:>22} {ratio:>17} {errors:>7}",
-            peer.name(),
-            busy * 100.0
+            "{:<14} {:>7.0} {:>7.0} {:>7.0} {:>4.0} % {:>20} {:>13} {:>15} {:>15} {:>6}",
+            entry.name,
+            entry.median(|sample| sample.hits.rate()),
+            entry.median(|sample| sample.hits.p50 as f64),
+            entry.median(|sample| sample.hits.p99 as f64),
+            entry.median(Sample::busy) * 100.0,
+            shown(entry.spread(cpu)),
+            format!("{:.2}/{system:.2}", entry.median(user)),
+            ratio(&cpu),
+            ratio(&user),
+            entry.failed(case)
         );
     }
-    let idle = samples
-        .iter()
-        .flat_map(|samples| counted(samples))
-        .filter(|sample| sample.busy() < SATURATED)
-        .count();
-    if idle > 0 {
+    pairs(case, entries);
+    idle(case, entries);
+    entries.iter().filter(|entry| entry.threads).for_each(|entry| threads(case.unit, entry));
+}
+
+/// Comparisons that are the point of a case.
+fn pairs(case: &Case, entries: &[Entry]) {
+    for (one, other) in case.pairs {
+        let find = |name: &str| entries.iter().find(|entry| entry.name == name);
+        let (Some(own), Some(base)) = (find(one), find(other)) else { continue };
+        let p99 = own.counted().iter().zip(base.counted());
+        let p99 = p99.map(|(own, base)| own.hits.p99 as f64 - base.hits.p99 as f64).collect();
+        let (least, middle, most) = spread(p99);
+        let cpu = shown(own.ratio(base, |sample| sample.cpu(case.unit)));
+        println!("{one} beside {other}: CPU × {cpu}, p99 {least:+.0}/{middle:+.0}/{most:+.0} µs");
+    }
+}
+
+fn idle(case: &Case, entries: &[Entry]) {
+    let rounds = entries.iter().flat_map(Entry::counted);
+    let idle = rounds.filter(|sample| sample.busy() < SATURATED).count();
+    if idle > 0 && case.style == Style::Wrk {
         println!(
-            "in {idle} runs the gateway had less than {:.0} % of its core: req/s and latencies are",
+            "in {idle} runs the gateway had less than {:.0} % of its core: req/s and latencies are then not its own",
             SATURATED * 100.0
         );
-        println!("then the machine's, not its; CPU per request still tells something");
     }
 }
 
 /// Where Tollgate's CPU goes, by thread.
-pub fn threads(peers: &[Peer], samples: &[Vec<Sample>]) {
-    let Some(at) = peers.iter().position(Peer::is_tollgate) else { return };
+fn threads(unit: Unit, entry: &Entry) {
     let names: BTreeSet<&str> =
-        samples[at].iter().flat_map(|sample| sample.threads.keys().map(String::as_str)).collect();
-    println!("\ntollgate's CPU µs per request by thread, medians");
-    for name in names {
-        let ns = |sample: &Sample| sample.threads.get(name).copied().unwrap_or(0) as f64;
-        println!(
-            "  {name:<16} {:6.2}",
-            median(&samples[at], |sample| ns(sample) / 1e3 / sample.hits.requests as f64)
-        );
-    }
+        entry.samples.iter().flat_map(|sample| sample.threads.keys().map(String::as_str)).collect();
+    let parts = names.iter().map(|name| {
+        let share = |sample: &Sample| {
+            let all: u64 = sample.threads.values().sum();
+            let own = sample.threads.get(*name).copied().unwrap_or(0);
+            sample.cpu(unit) * own as f64 / all as f64
+        };
+        format!("{name} {:.2}", entry.median(share))
+    });
+    println!("{}'s {} by thread: {}", entry.name, unit.label(), parts.collect::<Vec<_>>().join(", "));
+}
+
+/// A case as JSON: every round, so that others can be computed from them.
+pub fn json(case: &Case, connections: u64, entries: &[Entry]) -> Value {
+    let reference = entries.iter().find(|entry| entry.reference);
+    let entries: Vec<Value> = entries
+        .iter()
+        .map(|entry| {
+            let rounds: Vec<Value> = entry.counted().iter().map(|sample| round(case, sample)).collect();
+            let ratio = |value: &dyn Fn(&Sample) -> f64| {
+                reference.map(|reference| {
+                    let (min, median, max) = entry.ratio(reference, value);
+                    json!({ "min": min, "median": median, "max": max })
+                })
+            };
+            json!({
+                "name": entry.name,
+                "rounds": rounds,
+                "cpu_to_haproxy": ratio(&|sample| sample.cpu(case.unit)),
+                "user_to_haproxy": ratio(&|sample| sample.user(case.unit)),
+            })
+        })
+        .collect();
+    json!({ "case": case.name, "connections": connections, "unit": case.unit.label(), "entrants": entries })
+}
+
+fn round(case: &Case, sample: &Sample) -> Value {
+    let hits = &sample.hits;
+    json!({
+        "requests": hits.requests,
+        "seconds": hits.seconds,
+        "bytes": hits.bytes,
+        "events": hits.events,
+        "failed": hits.failed(case),
+        "p50_us": hits.p50,
+        "p99_us": hits.p99,
+        "cpu": sample.cpu(case.unit),
+        "user_cpu": sample.user(case.unit),
+        "busy": sample.busy(),
+        "threads_ns": sample.threads,
+    })
 }

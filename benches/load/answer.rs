@@ -1,0 +1,139 @@
+//! Reads one answer off a connection: just what servers under test send.
+
+use crate::Result;
+use crate::upstream::{head_end, header};
+
+/// Longest head; more is no answer of ours.
+const MAX_HEAD: usize = 64 * 1024;
+
+/// Where in an answer the next byte stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum At {
+    Head,
+    Body(usize),
+    /// In the line that tells a chunk's length, so far.
+    Size(usize),
+    /// Past the length itself, before the line's end.
+    SizeEnd(usize),
+    Chunk(usize),
+    /// Line ends and trailers after the last chunk: how much of an empty line was seen.
+    Trailer(usize),
+    /// Between a chunk's data and the next size.
+    ChunkEnd,
+    Done,
+}
+
+/// An answer as far as it is here.
+pub struct Answer {
+    at: At,
+    head: Vec<u8>,
+    pub status: u16,
+    /// The server closes the connection after it.
+    pub closes: bool,
+    /// Bytes of the body.
+    pub length: usize,
+    /// Empty lines in the body: each ends an event.
+    pub events: u64,
+    newline: bool,
+    /// The body, where it is asked for.
+    pub kept: Option<Vec<u8>>,
+}
+
+impl Answer {
+    pub fn new(keep: bool) -> Self {
+        Self {
+            at: At::Head,
+            head: Vec::new(),
+            status: 0,
+            closes: false,
+            length: 0,
+            events: 0,
+            newline: false,
+            kept: keep.then(Vec::new),
+        }
+    }
+
+    pub fn is_done(&self) -> bool {
+        self.at == At::Done
+    }
+
+    /// Takes what was read; nothing may follow an answer that nobody asked for.
+    pub fn feed(&mut self, mut bytes: &[u8]) -> Result<()> {
+        if self.at == At::Head {
+            bytes = self.feed_head(bytes)?;
+        }
+        while let Some((&first, rest)) = bytes.split_first() {
+            match self.at {
+                At::Head => return Ok(()),
+                At::Done => return Err("bytes after the end of an answer".into()),
+                At::Body(left) | At::Chunk(left) => {
+                    let taken = left.min(bytes.len());
+                    self.body(&bytes[..taken]);
+                    bytes = &bytes[taken..];
+                    self.at = match (self.at, left - taken) {
+                        (At::Body(_), 0) => At::Done,
+                        (At::Body(_), left) => At::Body(left),
+                        (_, 0) => At::ChunkEnd,
+                        (_, left) => At::Chunk(left),
+                    };
+                }
+                _ => {
+                    self.at = self.framing(first)?;
+                    bytes = rest;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// One byte between chunks.
+    fn framing(&self, byte: u8) -> Result<At> {
+        let digit = char::from(byte).to_digit(16).map(|digit| digit as usize);
+        Ok(match (self.at, byte) {
+            (At::Size(0) | At::SizeEnd(0), b'\n') => At::Trailer(1),
+            (At::Size(size) | At::SizeEnd(size), b'\n') => At::Chunk(size),
+            (At::Size(size), _) => match digit {
+                Some(digit) => At::Size(size.checked_mul(16).ok_or("a chunk without end")? + digit),
+                None => At::SizeEnd(size),
+            },
+            (At::ChunkEnd, b'\n') => At::Size(0),
+            (At::Trailer(1), b'\n') => At::Done,
+            (At::Trailer(_), b'\n') => At::Trailer(1),
+            (At::Trailer(seen), b'\r') => At::Trailer(seen),
+            (At::Trailer(_), _) => At::Trailer(0),
+            (at, _) => at,
+        })
+    }
+
+    /// What follows the head, once it is complete.
+    fn feed_head<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8]> {
+        let known = self.head.len();
+        self.head.extend_from_slice(bytes);
+        let Some(end) = head_end(&self.head) else {
+            let fits = self.head.len() <= MAX_HEAD;
+            return if fits { Ok(&[]) } else { Err("an answer's head without end".into()) };
+        };
+        let head = &self.head[..end];
+        let status = head.split(|byte| *byte == b' ').nth(1).and_then(|word| std::str::from_utf8(word).ok());
+        self.status = status.and_then(|word| word.parse().ok()).ok_or("an answer without a status")?;
+        self.closes = header(head, "connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
+        self.at = match header(head, "content-length") {
+            Some("0") => At::Done,
+            Some(length) => At::Body(length.parse()?),
+            None if header(head, "transfer-encoding").is_some() => At::Size(0),
+            None => return Err("an answer without a length".into()),
+        };
+        Ok(&bytes[end - known..])
+    }
+
+    fn body(&mut self, bytes: &[u8]) {
+        self.length += bytes.len();
+        for &byte in bytes.iter().filter(|_| matches!(self.at, At::Chunk(_))) {
+            self.events += u64::from(self.newline && byte == b'\n');
+            self.newline = byte == b'\n';
+        }
+        if let Some(kept) = &mut self.kept {
+            kept.extend_from_slice(bytes);
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! The cases: what is asked, what is expected, and who takes part.
+
+use crate::peers::{Kind, Setup};
+use crate::upstream::{ENRICH, EVENTS, EXPORT, SLOW};
+
+/// What CPU is counted by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unit {
+    Request,
+    Gigabyte,
+    Event,
+}
+
+impl Unit {
+    /// What a figure per unit is, as shown.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Request => "CPU µs/request",
+            Self::Gigabyte => "CPU s/GB",
+            Self::Event => "CPU µs/event",
+        }
+    }
+}
+
+/// How requests are made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Style {
+    /// wrk: a new request as soon as an answer is there.
+    Wrk,
+    /// The same by the bench's own load, which also counts events.
+    Own,
+    /// At a fixed rate, whatever the answers do.
+    Rate,
+}
+
+/// Who takes part, and set up how.
+pub struct Entrant {
+    pub name: &'static str,
+    pub kind: Kind,
+    pub setup: Setup,
+}
+
+/// One case.
+pub struct Case {
+    pub name: &'static str,
+    pub about: &'static str,
+    pub path: &'static str,
+    /// Bytes of a POST's body; a GET if none.
+    pub body: usize,
+    pub unknown_keys: bool,
+    /// The status of every answer that is right.
+    pub status: u16,
+    pub unit: Unit,
+    pub style: Style,
+    /// Unless an option says otherwise.
+    pub connections: u64,
+    pub entrants: &'static [Entrant],
+    /// Pairs of entrants that are compared besides the comparison with HAProxy.
+    pub pairs: &'static [(&'static str, &'static str)],
+}
+
+const fn entrant(name: &'static str, kind: Kind, setup: Setup) -> Entrant {
+    Entrant { name, kind, setup }
+}
+
+const PRICED: Setup = Setup { tmpfs: false, free: false, log: false, limited: false, stored: None };
+const ON_TMPFS: Setup = Setup { tmpfs: true, ..PRICED };
+const FREE: Setup = Setup { free: true, ..PRICED };
+const LOGGED: Setup = Setup { log: true, ..PRICED };
+const LIMITED: Setup = Setup { limited: true, ..PRICED };
+const FEW: Setup = Setup { stored: Some(false), ..PRICED };
+const MANY: Setup = Setup { stored: Some(true), ..PRICED };
+
+const EVERYBODY: &[Entrant] = &[
+    entrant("tollgate", Kind::Tollgate, PRICED),
+    entrant("haproxy", Kind::HaProxy, PRICED),
+    entrant("nginx", Kind::Nginx, PRICED),
+    entrant("nginx-lua", Kind::NginxLua, PRICED),
+    entrant("envoy", Kind::Envoy, PRICED),
+    entrant("relay", Kind::Relay, PRICED),
+];
+/// Those that know keys.
+const CHECKING: &[Entrant] = &[
+    entrant("tollgate", Kind::Tollgate, PRICED),
+    entrant("haproxy", Kind::HaProxy, PRICED),
+    entrant("nginx-lua", Kind::NginxLua, PRICED),
+    entrant("envoy", Kind::Envoy, PRICED),
+];
+const LIMITING: &[Entrant] = &[
+    entrant("tollgate", Kind::Tollgate, LIMITED),
+    entrant("haproxy", Kind::HaProxy, LIMITED),
+    entrant("nginx-lua", Kind::NginxLua, LIMITED),
+    entrant("envoy", Kind::Envoy, LIMITED),
+];
+const STORED: &[Entrant] = &[
+    entrant("tollgate-few", Kind::Tollgate, FEW),
+    entrant("tollgate-many", Kind::Tollgate, MANY),
+    entrant("haproxy-few", Kind::HaProxy, FEW),
+    entrant("haproxy-many", Kind::HaProxy, MANY),
+];
+const FREE_OR_PRICED: &[Entrant] = &[
+    entrant("tollgate-free", Kind::Tollgate, FREE),
+    entrant("tollgate", Kind::Tollgate, PRICED),
+    entrant("haproxy", Kind::HaProxy, PRICED),
+    entrant("nginx", Kind::Nginx, PRICED),
+    entrant("relay", Kind::Relay, PRICED),
+];
+const DURABLE_OR_NOT: &[Entrant] = &[
+    entrant("tollgate", Kind::Tollgate, PRICED),
+    entrant("tollgate-tmpfs", Kind::Tollgate, ON_TMPFS),
+    entrant("tollgate-free", Kind::Tollgate, FREE),
+    entrant("haproxy", Kind::HaProxy, PRICED),
+];
+const LOGGED_OR_NOT: &[Entrant] = &[
+    entrant("tollgate", Kind::Tollgate, PRICED),
+    entrant("tollgate-log", Kind::Tollgate, LOGGED),
+    entrant("haproxy", Kind::HaProxy, PRICED),
+];
+const DISK_OR_NOT: &[Entrant] = &[
+    entrant("tollgate", Kind::Tollgate, PRICED),
+    entrant("tollgate-tmpfs", Kind::Tollgate, ON_TMPFS),
+    entrant("haproxy", Kind::HaProxy, PRICED),
+];
+
+const KEYS: Case = Case {
+    name: "keys",
+    about: "a valid key, 200 bytes",
+    path: ENRICH,
+    body: 0,
+    unknown_keys: false,
+    status: 200,
+    unit: Unit::Request,
+    style: Style::Wrk,
+    connections: 64,
+    entrants: EVERYBODY,
+    pairs: &[],
+};
+
+/// All cases; the first is measured if none is named.
+pub const ALL: [Case; 12] = [
+    KEYS,
+    Case {
+        name: "refused",
+        about: "unknown keys, refused with 401",
+        unknown_keys: true,
+        status: 401,
+        entrants: CHECKING,
+        ..KEYS
+    },
+    Case {
+        name: "limited",
+        about: "keys whose limit is used up, refused with 429",
+        status: 429,
+        entrants: LIMITING,
+        ..KEYS
+    },
+    Case { name: "post", about: "a POST of 1 KiB", body: 1_024, ..KEYS },
+    Case { name: "large", about: "answers of 1 MiB", path: EXPORT, unit: Unit::Gigabyte, ..KEYS },
+    Case {
+        name: "events",
+        about: "event streams, 100 events in a second each",
+        path: EVENTS,
+        unit: Unit::Event,
+        style: Style::Own,
+        connections: 256,
+        ..KEYS
+    },
+    Case {
+        name: "million",
+        about: "1,000 keys in the store, or a million (--keys); ten to an account",
+        entrants: STORED,
+        pairs: &[("tollgate-many", "tollgate-few"), ("haproxy-many", "haproxy-few")],
+        ..KEYS
+    },
+    Case {
+        name: "free",
+        about: "a route without a price, so without the ledger",
+        entrants: FREE_OR_PRICED,
+        pairs: &[("tollgate", "tollgate-free")],
+        ..KEYS
+    },
+    Case {
+        name: "slow",
+        about: "an upstream that takes 20 ms: what durability adds",
+        path: SLOW,
+        entrants: DURABLE_OR_NOT,
+        pairs: &[("tollgate", "tollgate-free"), ("tollgate-tmpfs", "tollgate-free")],
+        ..KEYS
+    },
+    Case {
+        name: "rate",
+        about: "a fixed rate (--rate), latency from when each request was due",
+        style: Style::Rate,
+        ..KEYS
+    },
+    Case {
+        name: "log",
+        about: "the request log off, and on into a file",
+        entrants: LOGGED_OR_NOT,
+        pairs: &[("tollgate-log", "tollgate")],
+        ..KEYS
+    },
+    Case {
+        name: "disk",
+        about: "the ledger on disk and on tmpfs",
+        entrants: DISK_OR_NOT,
+        pairs: &[("tollgate", "tollgate-tmpfs")],
+        ..KEYS
+    },
+];

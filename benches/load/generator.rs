@@ -1,0 +1,265 @@
+//! The bench's own load: its binary, run again with [`ARGUMENT`] and a plan as JSON.
+//!
+//! Closed loop: each connection asks again once its answer is there. Open loop: requests are due
+//! at a fixed rate whatever the answers do, and latency counts from when a request was due, so a
+//! gateway that stalls cannot hide it by being asked less.
+
+use std::collections::VecDeque;
+use std::io::{ErrorKind, Read, Write};
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token, Waker};
+use serde_json::{Value, json};
+
+use crate::Result;
+use crate::answer::Answer;
+
+pub const ARGUMENT: &str = "--generate";
+/// How long the last answers may take after the last request.
+const GRACE: Duration = Duration::from_secs(10);
+/// Ticks of the open loop are no closer together; requests due within one are sent together.
+const TICK: Duration = Duration::from_micros(100);
+const BUFFER: usize = 256 * 1024;
+/// Sockets told of at once.
+const READY: usize = 1_024;
+const TICKER: Token = Token(usize::MAX);
+
+struct Plan {
+    port: u16,
+    connections: usize,
+    /// When no more is asked, or after how many requests.
+    seconds: Option<u64>,
+    requests: u64,
+    /// Requests that are due in a second: the open loop.
+    rate: Option<f64>,
+    keys: Vec<String>,
+    before: String,
+    after: String,
+}
+
+impl Plan {
+    fn read(text: &str) -> Result<Self> {
+        let plan: Value = serde_json::from_str(text)?;
+        let number = |name: &str| plan[name].as_u64();
+        let word = |name: &str| plan[name].as_str().unwrap_or_default();
+        let keys = std::fs::read_to_string(word("keys"))?.lines().map(str::to_owned).collect::<Vec<_>>();
+        if keys.is_empty() {
+            return Err("a load without keys".into());
+        }
+        Ok(Self {
+            port: u16::try_from(number("port").unwrap_or(0))?,
+            connections: usize::try_from(number("connections").unwrap_or(1))?,
+            seconds: number("seconds"),
+            requests: number("requests").unwrap_or(u64::MAX),
+            rate: number("rate").map(|rate| rate as f64),
+            keys,
+            before: word("before").to_owned(),
+            after: word("after").to_owned(),
+        })
+    }
+}
+
+struct Link {
+    stream: TcpStream,
+    answer: Answer,
+    /// When its request was sent, or was due; none if it waits for nothing.
+    since: Option<Instant>,
+}
+
+#[derive(Default)]
+struct Counted {
+    requests: u64,
+    refused: u64,
+    broken: u64,
+    bytes: u64,
+    events: u64,
+    /// In µs, one for each answer.
+    latencies: Vec<u32>,
+}
+
+struct Generator {
+    plan: Plan,
+    poll: Poll,
+    links: Vec<Link>,
+    /// Links that wait for nothing, the longest idle first.
+    idle: VecDeque<usize>,
+    asked: u64,
+    start: Instant,
+    counted: Counted,
+    text: Vec<u8>,
+}
+
+pub fn run(plan: &str) -> Result<()> {
+    let plan = Plan::read(plan)?;
+    let poll = Poll::new()?;
+    let ticker = Waker::new(poll.registry(), TICKER)?;
+    let rate = plan.rate;
+    let mut generator = Generator {
+        idle: (0..plan.connections).collect(),
+        plan,
+        poll,
+        links: Vec::new(),
+        asked: 0,
+        start: Instant::now(),
+        counted: Counted::default(),
+        text: Vec::new(),
+    };
+    for at in 0..generator.plan.connections {
+        let link = generator.connect(at)?;
+        generator.links.push(link);
+    }
+    generator.start = Instant::now();
+    if let Some(rate) = rate {
+        let (start, step) = (generator.start, Duration::from_secs_f64(1.0 / rate).max(TICK));
+        // A thread of its own, since sockets are waited for in whole milliseconds.
+        std::thread::spawn(move || {
+            for due in (0..).map(|tick| start + step * tick) {
+                std::thread::sleep(due.saturating_duration_since(Instant::now()));
+                let _ = ticker.wake(); // the generator is gone
+            }
+        });
+    }
+    generator.work()?;
+    generator.tell();
+    Ok(())
+}
+
+impl Generator {
+    fn connect(&self, number: usize) -> Result<Link> {
+        let stream = std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, self.plan.port))?;
+        stream.set_nodelay(true)?;
+        stream.set_nonblocking(true)?;
+        let mut stream = TcpStream::from_std(stream);
+        self.poll.registry().register(&mut stream, Token(number), Interest::READABLE)?;
+        Ok(Link { stream, answer: Answer::new(false), since: None })
+    }
+
+    fn work(&mut self) -> Result<()> {
+        let (mut ready, mut buffer) = (Events::with_capacity(READY), vec![0; BUFFER]);
+        // The open loop ends by count; one that falls far behind is cut off.
+        let grace = if self.plan.rate.is_some() { GRACE } else { Duration::ZERO };
+        let end = self.plan.seconds.map(|seconds| self.start + Duration::from_secs(seconds) + grace);
+        let mut last_call = None;
+        loop {
+            let now = Instant::now();
+            let over = self.asked >= self.plan.requests || end.is_some_and(|end| now >= end);
+            if !over {
+                self.ask_due(now)?;
+            }
+            let all_idle = self.idle.len() == self.links.len();
+            let last_call = if over { *last_call.get_or_insert(now + GRACE) } else { now + GRACE };
+            if over && (all_idle || now >= last_call) {
+                let unanswered = (self.links.len() - self.idle.len()) as u64;
+                let unasked = if self.plan.rate.is_some() { self.plan.requests - self.asked } else { 0 };
+                self.counted.broken += unanswered + unasked;
+                return Ok(());
+            }
+            let until = end.filter(|_| !over).unwrap_or(last_call);
+            match self.poll.poll(&mut ready, Some(until.saturating_duration_since(now))) {
+                Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error.into()),
+                _ => {}
+            }
+            for event in ready.iter().filter(|event| event.token() != TICKER) {
+                self.read(event.token().0, &mut buffer)?;
+            }
+        }
+    }
+
+    /// Sends what is due as far as connections are free; what finds none stays due.
+    fn ask_due(&mut self, now: Instant) -> Result<()> {
+        while let Some(&link) = self.idle.front()
+            && self.asked < self.plan.requests
+        {
+            let due = match self.plan.rate {
+                Some(rate) => self.start + Duration::from_secs_f64(self.asked as f64 / rate),
+                None => now,
+            };
+            if due > now {
+                return Ok(());
+            }
+            self.idle.pop_front();
+            self.ask(link, due)?;
+        }
+        Ok(())
+    }
+
+    fn ask(&mut self, number: usize, since: Instant) -> Result<()> {
+        let key = &self.plan.keys[self.asked as usize % self.plan.keys.len()];
+        self.asked += 1;
+        self.text.clear();
+        for part in [&self.plan.before, key, &self.plan.after] {
+            self.text.extend_from_slice(part.as_bytes());
+        }
+        let link = &mut self.links[number];
+        (link.answer, link.since) = (Answer::new(false), Some(since));
+        // A socket without anything in flight takes a whole small request.
+        if link.stream.write(&self.text).ok() != Some(self.text.len()) {
+            self.give_up(number)?;
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, number: usize, buffer: &mut [u8]) -> Result<()> {
+        loop {
+            let link = &mut self.links[number];
+            match link.stream.read(buffer) {
+                Ok(0) if link.since.is_none() => {
+                    self.links[number] = self.connect(number)?; // closed while idle
+                    return Ok(());
+                }
+                Ok(0) => return self.give_up(number),
+                Ok(length) => {
+                    self.counted.bytes += length as u64;
+                    link.answer.feed(&buffer[..length])?;
+                    if link.answer.is_done() {
+                        return self.finish(number);
+                    }
+                    if length < buffer.len() {
+                        return Ok(());
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(_) => return self.give_up(number),
+            }
+        }
+    }
+
+    fn finish(&mut self, number: usize) -> Result<()> {
+        let link = &mut self.links[number];
+        let Some(since) = link.since.take() else { return Err("an answer that nobody asked for".into()) };
+        let latency = u32::try_from(since.elapsed().as_micros()).unwrap_or(u32::MAX);
+        self.counted.latencies.push(latency);
+        self.counted.requests += 1;
+        self.counted.refused += u64::from(link.answer.status >= 400);
+        self.counted.events += link.answer.events;
+        if link.answer.closes {
+            self.links[number] = self.connect(number)?;
+        }
+        self.idle.push_back(number);
+        Ok(())
+    }
+
+    fn give_up(&mut self, number: usize) -> Result<()> {
+        self.counted.broken += 1;
+        self.links[number] = self.connect(number)?;
+        self.idle.push_back(number);
+        Ok(())
+    }
+
+    fn tell(mut self) {
+        let micros = u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let latencies = &mut self.counted.latencies;
+        latencies.sort_unstable();
+        let at = |share: f64| latencies.get((latencies.len() as f64 * share) as usize).copied().unwrap_or(0);
+        let Counted { requests, refused, broken, bytes, events, .. } = self.counted;
+        println!(
+            "{}",
+            json!({
+                "requests": requests, "micros": micros, "refused": refused, "broken": broken,
+                "p50": at(0.5), "p99": at(0.99), "bytes": bytes, "events": events,
+            })
+        );
+    }
+}

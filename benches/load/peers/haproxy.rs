@@ -1,0 +1,57 @@
+//! HAProxy: SHA-256 and map, a rate counter by key, and a counter by account in place of credits;
+//! nothing is kept on disk.
+
+use std::fmt::Write as _;
+
+use super::{Arguments, Site};
+use crate::Result;
+
+impl Site<'_> {
+    pub(super) fn haproxy(&self) -> Result<Arguments> {
+        let mut map = String::new();
+        for (hash, account) in self.keys.hashes() {
+            writeln!(map, "{} a{account}", hash.to_hex().to_ascii_uppercase())?;
+        }
+        let (port, upstream, path) = (self.port, self.upstream, self.case.path);
+        let map = self.write("keys.map", &map)?;
+        // Room for every key and account, so that none is thrown out.
+        let (keys, accounts) = (self.keys.count.max(100_000) * 2, self.keys.accounts.max(10_000) * 2);
+        let (window, most) = if self.setup.limited { ("24h", 1) } else { ("60s", 2_000_000_000) };
+        let text = format!(
+            r"
+global
+    nbthread 1
+    maxconn 8192
+defaults
+    mode http
+    timeout connect 2s
+    timeout client 60s
+    timeout server 60s
+    option http-keep-alive
+    http-reuse always
+backend by_key
+    stick-table type binary len 32 size {keys} expire 24h store http_req_rate({window})
+backend by_account
+    stick-table type string len 32 size {accounts} expire 1h store gpc0
+frontend gate
+    bind 127.0.0.1:{port}
+    http-request deny deny_status 404 unless {{ path {path} }}
+    http-request deny deny_status 401 unless {{ req.hdr(x-api-key) -m found }}
+    http-request set-var(txn.hash) req.hdr(x-api-key),sha2(256)
+    http-request set-var(txn.account) var(txn.hash),hex,map_str({map})
+    http-request deny deny_status 401 unless {{ var(txn.account) -m found }}
+    http-request track-sc0 var(txn.hash) table by_key
+    http-request deny deny_status 429 if {{ sc_http_req_rate(0) gt {most} }}
+    http-request track-sc1 var(txn.account) table by_account
+    http-request sc-inc-gpc0(1)
+    http-request deny deny_status 403 if {{ sc_get_gpc0(1) gt 2000000000 }}
+    http-request del-header x-api-key
+    http-request set-header x-tollgate-account %[var(txn.account)]
+    default_backend people
+backend people
+    server people 127.0.0.1:{upstream}
+"
+        );
+        Ok(vec!["-db".into(), "-f".into(), self.write("haproxy.cfg", &text)?])
+    }
+}

@@ -1,0 +1,201 @@
+//! Gateways under test, each doing as much of Tollgate's job as it can.
+
+mod envoy;
+mod haproxy;
+mod nginx;
+mod tollgate;
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use crate::answer::Answer;
+use crate::bench::Places;
+use crate::cases::{Case, Entrant};
+use crate::keys::Keys;
+use crate::process::{self, Running};
+use crate::upstream::{BODY_LENGTH, EVENT_COUNT, EVENTS, EXPORT, EXPORT_LENGTH};
+use crate::{Result, client, relay};
+
+pub use tollgate::{ledger, status};
+
+/// Most requests that are sent to see whether a peer is ready and right.
+pub const PROBES: u64 = TRIES as u64 * STARTS as u64;
+/// How often, this far apart, a starting peer is asked: a million keys, or valgrind, take time.
+const TRIES: usize = 1_200;
+const PAUSE: Duration = Duration::from_millis(50);
+/// How often a peer is started, in case another process took its port first.
+const STARTS: usize = 3;
+
+/// Which gateway.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    Tollgate,
+    HaProxy,
+    Nginx,
+    NginxLua,
+    Envoy,
+    /// No gateway: bytes there and back.
+    Relay,
+}
+
+/// What differs between entrants of one kind.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup {
+    /// The ledger is on tmpfs.
+    pub tmpfs: bool,
+    /// The route has no price.
+    pub free: bool,
+    /// The request log is on.
+    pub log: bool,
+    /// A key's limit is one request a day.
+    pub limited: bool,
+    /// Keys are in the store, not in the file: many, or few.
+    pub stored: Option<bool>,
+}
+
+/// A gateway that runs.
+pub struct Peer {
+    pub name: &'static str,
+    pub kind: Kind,
+    pub setup: Setup,
+    pub keys: Keys,
+    pub port: u16,
+    pub folder: PathBuf,
+    pub process: Running,
+}
+
+/// What a gateway is started with.
+struct Site<'a> {
+    folder: PathBuf,
+    keys: Keys,
+    port: u16,
+    upstream: u16,
+    case: &'a Case,
+    setup: Setup,
+}
+
+type Arguments = Vec<String>;
+
+impl Site<'_> {
+    fn write(&self, name: &str, text: &str) -> Result<String> {
+        let file = self.folder.join(name);
+        fs::write(&file, text)?;
+        Ok(file.to_str().ok_or("a folder's name is not UTF-8")?.to_owned())
+    }
+}
+
+impl Peer {
+    /// Starts an entrant; `under` is a program that runs it, such as valgrind.
+    pub fn start(
+        entrant: &Entrant,
+        case: &Case,
+        keys: Keys,
+        places: &Places,
+        under: &[String],
+    ) -> Result<Self> {
+        let (program, kind) = (entrant.kind.program()?, entrant.kind);
+        let mut told = String::new();
+        for _ in 0..STARTS {
+            let folder = places.make(entrant.name, entrant.setup.tmpfs)?;
+            let (port, upstream, setup) = (process::free_port()?, places.upstream, entrant.setup);
+            let site = Site { folder: folder.clone(), keys, port, upstream, case, setup };
+            let arguments = match kind {
+                Kind::Tollgate => site.tollgate(),
+                Kind::HaProxy => site.haproxy(),
+                Kind::Nginx => site.nginx(false),
+                Kind::NginxLua => site.nginx(true),
+                Kind::Envoy => site.envoy(),
+                Kind::Relay => Ok(vec![relay::ARGUMENT.into(), port.to_string(), upstream.to_string()]),
+            }?;
+            let log = File::create(folder.join("log"))?;
+            let words: Vec<&str> = under.iter().map(String::as_str).collect();
+            let mut command = match words.split_first() {
+                Some((first, rest)) => {
+                    let mut command = process::command(first.as_ref(), places.gateway);
+                    command.args(rest).arg(&program);
+                    command
+                }
+                None => process::command(&program, places.gateway),
+            };
+            command.args(arguments).current_dir(&folder).stdin(Stdio::null());
+            let process = Running::start(command.stdout(log.try_clone()?).stderr(log))?;
+            let mut peer = Self { name: entrant.name, kind, setup, keys, port, folder, process };
+            if let Some(answer) = peer.first_answer(case) {
+                peer.check(case, &answer)?;
+                return Ok(peer);
+            }
+            told = fs::read_to_string(peer.folder.join("log"))?;
+            if !peer.process.has_ended() {
+                return Err(format!("{} does not answer in time:\n{told}", entrant.name).into());
+            }
+        }
+        Err(format!("{} does not start:\n{told}", entrant.name).into())
+    }
+
+    /// The first right answer, once it comes.
+    fn first_answer(&mut self, case: &Case) -> Option<Answer> {
+        for _ in 0..TRIES {
+            if self.process.has_ended() {
+                return None;
+            }
+            match client::ask(self.port, case.path, &Keys::text(0), case.body) {
+                Ok(answer) if answer.status == 200 => return Some(answer),
+                _ => std::thread::sleep(PAUSE),
+            }
+        }
+        None
+    }
+
+    /// Whether it forwarded what was asked, and refuses an unknown key where it knows keys at
+    /// all: a fast gateway that checks nothing would be no news.
+    fn check(&self, case: &Case, answer: &Answer) -> Result<()> {
+        let right = match case.path {
+            EXPORT => answer.length == EXPORT_LENGTH,
+            EVENTS => answer.events == EVENT_COUNT,
+            _ => answer.length == BODY_LENGTH,
+        };
+        if !right {
+            let Answer { length, events, .. } = answer;
+            return Err(format!("{} answers {length} bytes, {events} events", self.name).into());
+        }
+        if matches!(self.kind, Kind::Nginx | Kind::Relay) {
+            return Ok(());
+        }
+        let answer = client::ask(self.port, case.path, &Keys::unknown_text(0), case.body)?;
+        if answer.status != 401 {
+            return Err(format!("{} answers {} to an unknown key", self.name, answer.status).into());
+        }
+        Ok(())
+    }
+
+    /// Whether each answer of 200 costs a credit that is counted in a ledger.
+    pub fn charges(&self) -> bool {
+        self.kind == Kind::Tollgate && !self.setup.free
+    }
+
+    /// What CPU is compared with.
+    pub fn is_reference(&self) -> bool {
+        self.kind == Kind::HaProxy && self.setup.stored != Some(true)
+    }
+}
+
+impl Kind {
+    /// The installed program, or why there is none.
+    pub fn program(self) -> Result<PathBuf> {
+        let find = |name: &str| process::find(name).ok_or_else(|| format!("{name} is not installed").into());
+        match self {
+            Self::Tollgate => Ok(PathBuf::from(env!("CARGO_BIN_EXE_tollgate"))),
+            Self::HaProxy => find("haproxy"),
+            Self::Nginx => find("nginx"),
+            Self::NginxLua if !Path::new(nginx::LUA_MODULE).exists() => {
+                Err("nginx's Lua module is not installed (Debian: libnginx-mod-http-lua)".into())
+            }
+            Self::NginxLua => find("nginx"),
+            Self::Envoy => envoy::program()
+                .ok_or_else(|| format!("envoy is neither on PATH nor named by {}", envoy::VARIABLE).into()),
+            Self::Relay => Ok(std::env::current_exe()?),
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! nginx: plain proxying, or with a check in Lua that stands for the gateways built upon it.
+
+use std::fmt::Write as _;
+
+use super::{Arguments, Site};
+use crate::Result;
+use crate::upstream::EVENTS;
+
+/// Where Debian's package puts it.
+pub const LUA_MODULE: &str = "/usr/lib/nginx/modules/ngx_http_lua_module.so";
+const NDK_MODULE: &str = "/usr/lib/nginx/modules/ndk_http_module.so";
+
+impl Site<'_> {
+    pub(super) fn nginx(&self, lua: bool) -> Result<Arguments> {
+        let (port, upstream, folder) = (self.port, self.upstream, self.folder.display());
+        let (modules, prelude, check) = match lua {
+            true => self.lua()?,
+            false => Default::default(),
+        };
+        // As its users do for event streams; all else is nginx's default.
+        let buffering = if self.case.path == EVENTS { "proxy_buffering off;" } else { "" };
+        let text = format!(
+            r#"
+daemon off;
+master_process off;
+worker_processes 1;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log;
+{modules}
+events {{ worker_connections 8192; }}
+http {{
+    access_log off;
+    keepalive_requests 1000000000;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    {prelude}
+    upstream people {{
+        server 127.0.0.1:{upstream};
+        keepalive 512;
+        keepalive_requests 1000000000;
+    }}
+    server {{
+        listen 127.0.0.1:{port} backlog=4096;
+        location / {{
+            {check}
+            {buffering}
+            proxy_pass http://people;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+        }}
+    }}
+}}
+"#
+        );
+        Ok(vec!["-c".into(), self.write("nginx.conf", &text)?, "-q".into()])
+    }
+
+    /// Modules, what the http block begins with, and the location's check.
+    fn lua(&self) -> Result<(String, String, String)> {
+        let mut list = String::new();
+        for (hash, account) in self.keys.hashes() {
+            writeln!(list, "{} a{account}", hash.to_hex())?;
+        }
+        let list = self.write("keys.txt", &list)?;
+        let (window, most) = if self.setup.limited { (86_400, 1) } else { (60, 2_000_000_000) };
+        let modules = [NDK_MODULE, LUA_MODULE].into_iter().filter(|file| std::path::Path::new(file).exists());
+        let modules: String = modules.map(|file| format!("load_module {file};\n")).collect();
+        // SHA-256 by the libcrypto that nginx has loaded, look-up, a counter by key in place of a
+        // limit, a counter by account in place of credits.
+        let prelude = format!(
+            r#"
+    lua_shared_dict accounts 64m;
+    lua_shared_dict rates 64m;
+    lua_shared_dict credits 16m;
+    init_by_lua_block {{
+        require "resty.core"
+        local ffi = require "ffi"
+        ffi.cdef[[unsigned char *SHA256(const unsigned char *d, size_t n, unsigned char *md);]]
+        local digest = ffi.new("unsigned char[32]")
+        local accounts, rates, credits = ngx.shared.accounts, ngx.shared.rates, ngx.shared.credits
+        local function byte(hex) return string.char(tonumber(hex, 16)) end
+        for line in io.lines("{list}") do
+            local hash, account = line:match("^(%x+) (%w+)$")
+            accounts:set(hash:gsub("%x%x", byte), account)
+        end
+        package.loaded.gate = function()
+            local key = ngx.var.http_x_api_key
+            if not key then return ngx.exit(401) end
+            ffi.C.SHA256(key, #key, digest)
+            local hash = ffi.string(digest, 32)
+            local account = accounts:get(hash)
+            if not account then return ngx.exit(401) end
+            if rates:incr(hash, 1, 0, {window}) > {most} then return ngx.exit(429) end
+            if credits:incr(account, 1, 0) > 2000000000 then return ngx.exit(403) end
+            ngx.req.clear_header("x-api-key")
+            ngx.req.set_header("x-tollgate-account", account)
+        end
+    }}"#
+        );
+        let check = "access_by_lua_block { require(\"gate\")() }".to_owned();
+        Ok((modules, prelude, check))
+    }
+}

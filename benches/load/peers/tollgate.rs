@@ -1,0 +1,90 @@
+//! Tollgate itself: everything on but the request log.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::{Arguments, Kind, Site};
+use crate::Result;
+use crate::process::{self, Running};
+
+const LEDGER: &str = "ledger.db";
+const PROGRAM: &str = env!("CARGO_BIN_EXE_tollgate");
+/// How long a new ledger may take to appear.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+impl Site<'_> {
+    /// Hash, scopes, a limit, credits in a ledger on disk.
+    pub(super) fn tollgate(&self) -> Result<Arguments> {
+        let (port, upstream, path) = (self.port, self.upstream, self.case.path);
+        let log = self.setup.log;
+        let price = if self.setup.free { "" } else { "credits = 1" };
+        let limit = match self.setup.limited {
+            true => "requests = 1, window = \"24h\"",
+            false => "requests = 4000000000, window = \"1s\"",
+        };
+        let mut text = format!(
+            r#"
+[server]
+listen = ["127.0.0.1:{port}"]
+threads = 1
+[admin]
+listen = "127.0.0.1:0"
+[ledger]
+url = "sqlite:{LEDGER}"
+[log]
+requests = {log}
+[upstreams.people]
+servers = ["http://127.0.0.1:{upstream}"]
+[[routes]]
+name = "people.enrich"
+path = "{path}"
+upstream = "people"
+{price}
+[plans.load]
+limits = [{{ name = "rate", {limit} }}]
+"#
+        );
+        if self.setup.stored.is_none() {
+            text += &self.keys.in_toml()?;
+        }
+        let arguments = vec!["serve".into(), "-c".into(), self.write("config.toml", &text)?];
+        if self.setup.stored.is_some() {
+            self.fill(&arguments)?;
+        }
+        Ok(arguments)
+    }
+
+    /// Lets Tollgate make its ledger, and puts accounts and keys into it.
+    fn fill(&self, arguments: &[String]) -> Result<()> {
+        let ledger = ledger(&self.folder);
+        let mut command = process::command(&Kind::Tollgate.program()?, None);
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null());
+        let mut process = Running::start(command.current_dir(&self.folder))?;
+        let start = Instant::now();
+        while status(&self.folder).is_err() {
+            if process.has_ended() || start.elapsed() > PATIENCE {
+                return Err("tollgate makes no ledger".into());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        process.stop()?;
+        self.keys.into_ledger(&ledger)
+    }
+}
+
+/// The ledger of a folder.
+pub fn ledger(folder: &Path) -> std::path::PathBuf {
+    folder.join(LEDGER)
+}
+
+/// What the gateway of a folder counted.
+pub fn status(folder: &Path) -> Result<serde_json::Value> {
+    let mut command = Command::new(PROGRAM);
+    let output =
+        command.args(["status", "-c", "config.toml", "--output", "json"]).current_dir(folder).output()?;
+    if !output.status.success() {
+        return Err("tollgate status fails".into());
+    }
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
