@@ -19,7 +19,7 @@ use http_body::Body;
 use tokio::net::TcpStream;
 
 pub use answer::{Asks, Malformed};
-pub use upload::Outgoing;
+pub use upload::{Outgoing, Spare};
 pub use wire::{Answer, AnswerBody, Fault};
 
 use crate::snapshot::Upstream;
@@ -55,6 +55,8 @@ pub enum SendError {
 pub struct Pool {
     idle: RefCell<HashMap<NameId, Vec<Idle>>>,
     open: Rc<Cell<usize>>,
+    /// What heads are written in.
+    pub spare: Spare,
 }
 
 #[derive(Debug)]
@@ -86,7 +88,7 @@ impl Pool {
                 Some(wire) => (wire, false),
                 None => (Box::pin(self.connect(upstream)).await?, true),
             };
-            match wire.exchange(upload, asks, upstream.id).await {
+            match wire.exchange(upload, asks, upstream.id, &self.spare).await {
                 Ok(answer) => return Ok(answer),
                 Err(Broken::Unsent(unsent)) if !fresh => upload = unsent,
                 Err(Broken::Unsent(_)) => return Err(SendError::Broken),

@@ -15,6 +15,7 @@ use tollgate::types::KeyHash;
 
 use crate::books::{self, file_keys, hash, key_text};
 use crate::process::{Gateway, Memory};
+use crate::upstream::Upstream;
 use crate::{Sizes, heading, line, mib, ms};
 
 /// Keys per account, as the requirement has it.
@@ -130,7 +131,7 @@ pub fn accounts(sizes: &Sizes) {
     println!("bytes per account: {}", per(memory[1], memory[0], more));
 }
 
-/// Requests one after the other for as long as a reload takes: how many, how many failed, and the
+/// Charged requests one after the other for as long as a reload takes: how many, how many failed, and the
 /// longest wait.
 fn serve_during(
     address: SocketAddr,
@@ -141,7 +142,7 @@ fn serve_during(
     std::thread::scope(|scope| {
         let client = scope.spawn(|| {
             let mut stream = TcpStream::connect(address).expect("a connection");
-            let request = format!("GET /account/info HTTP/1.1\r\nhost: a\r\nx-api-key: {key}\r\n\r\n");
+            let request = format!("GET /one HTTP/1.1\r\nhost: a\r\nx-api-key: {key}\r\n\r\n");
             let (mut served, mut failed, mut longest) = (0, 0, Duration::ZERO);
             let mut buffer = [0; 4096];
             while !stop.load(Ordering::SeqCst) {
@@ -179,11 +180,12 @@ pub fn of_the_file(sizes: &Sizes) {
             "peak MiB",
         ],
     );
+    let upstream = Upstream::start();
     for &keys in &sizes.file {
-        let text = |keys, salt| books::config("127.0.0.1:9", &file_keys(keys, salt));
+        let text = |keys, salt| books::config(&upstream.address.to_string(), &file_keys(keys, salt));
         // The first key stays, so that requests with it must never fail.
         let kept = format!(
-            "[accounts.kept]\n[[accounts.kept.keys]]\nlabel = \"k\"\nsha256 = \"{}\"\n",
+            "[accounts.kept]\ncredits = 1000000\n[[accounts.kept.keys]]\nlabel = \"k\"\nsha256 = \"{}\"\n",
             hash(usize::MAX).to_hex()
         );
         let folder = folder(&(text(keys, 0) + &kept));

@@ -71,7 +71,7 @@ impl Account {
 
     /// States of the limits that count all its keys together; made when it is first asked for.
     pub fn meter(&self) -> &Arc<Meter> {
-        self.meter.get_or_init(|| Arc::new(Meter::with(Owner::Account(self.num), Vec::new())))
+        self.meter.get_or_init(|| Arc::new(Meter::new(Owner::Account(self.num))))
     }
 
     /// The plan of an account that was made by command; `None` for one of the file, whose plan

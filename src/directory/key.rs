@@ -108,7 +108,7 @@ impl Key {
 
     /// States of its limits; shared by its secrets, made when it is first asked for.
     pub fn meter(&self) -> &Arc<Meter> {
-        let new = || Arc::new(Meter::with(Owner::Key(self.id), Vec::new()));
+        let new = || Arc::new(Meter::new(Owner::Key(self.id)));
         self.rest.get_or_init(Box::default).meter.get_or_init(new)
     }
 

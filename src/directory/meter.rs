@@ -65,16 +65,24 @@ pub struct Meter {
     in_flight: AtomicU32,
     /// Whether it waits to be saved.
     dirty: AtomicBool,
+    /// Whether the ledger may have states of it, which are then to be forgotten there.
+    saved: AtomicBool,
     /// Held while a request is judged, under a microsecond (`benches/decide.rs`).
     slots: Mutex<Vec<Slot>>,
 }
 
 impl Meter {
+    /// A meter that was never saved.
+    #[must_use]
+    pub fn new(owner: Owner) -> Self {
+        Self { saved: AtomicBool::new(false), ..Self::with(owner, Vec::new()) }
+    }
+
     /// A meter with the states that were saved.
     #[must_use]
     pub fn with(owner: Owner, slots: Vec<Slot>) -> Self {
-        let (in_flight, dirty) = (AtomicU32::new(0), AtomicBool::new(false));
-        Self { owner, in_flight, dirty, slots: Mutex::new(slots) }
+        let (in_flight, dirty, saved) = (AtomicU32::new(0), AtomicBool::new(false), AtomicBool::new(true));
+        Self { owner, in_flight, dirty, saved, slots: Mutex::new(slots) }
     }
 
     /// The states, for as long as one request is judged.
@@ -151,16 +159,18 @@ impl Dirty {
         }
     }
 
-    /// Takes all that changed: owner and states as bytes.
+    /// Takes all that changed: owner and states as bytes, which are empty for one to be forgotten.
+    /// One that says nothing any more and was never saved costs no row: with many keys whose limits
+    /// are soon full again, that is nearly all.
     pub fn drain(&self, now: Moment) -> Vec<(Vec<u8>, Vec<u8>)> {
         let meters = std::mem::take(&mut *self.0.lock());
-        meters
-            .into_iter()
-            .map(|meter| {
-                meter.dirty.store(false, Ordering::SeqCst);
-                (meter.owner.to_bytes(), meter.save(now))
-            })
-            .collect()
+        let save = |meter: Arc<Meter>| {
+            meter.dirty.store(false, Ordering::SeqCst);
+            let states = meter.save(now);
+            let was_saved = meter.saved.swap(!states.is_empty(), Ordering::Relaxed); // only here
+            (was_saved || !states.is_empty()).then(|| (meter.owner.to_bytes(), states))
+        };
+        meters.into_iter().filter_map(save).collect()
     }
 }
 
@@ -180,6 +190,28 @@ mod tests {
             assert_eq!(Owner::from_bytes(&owner.to_bytes()), Some(owner));
         }
         assert_eq!(Owner::from_bytes(b"X12345678"), None);
+    }
+
+    #[test]
+    fn only_what_says_something_is_saved_and_then_forgotten() {
+        let (dirty, owner) = (Dirty::default(), Owner::Account(AccountNum(1)));
+        let saved = |meter: &Arc<Meter>, now| {
+            dirty.mark(meter);
+            dirty.drain(Moment(now)).pop().map(|(_, states)| states.is_empty())
+        };
+        let meter = Arc::new(Meter::new(owner));
+        assert_eq!(saved(&meter, 5), None, "it never said anything");
+        let state = State::Gcra { arrival: 100, interval: 10 };
+        meter.lock().push(Slot { limit: NameId(1), route: RouteNum(0), state });
+        assert_eq!(
+            [saved(&meter, 5), saved(&meter, 200), saved(&meter, 200)],
+            [Some(false), Some(true), None]
+        );
+        assert_eq!(
+            saved(&Arc::new(Meter::with(owner, Vec::new())), 5),
+            Some(true),
+            "it stands in the ledger"
+        );
     }
 
     #[test]

@@ -104,7 +104,7 @@ fn admit(
     let upgrade = forward::upgrade(&parts.headers).filter(|_| body.is_none());
     let (id, target, upgrade) = (&visit.id, &target, upgrade.as_ref());
     let draft = Draft { view, connection, route, key, plan, price, target, id, upgrade };
-    let (outgoing, asks) = draft.write(&parts, body);
+    let (outgoing, asks) = draft.write(&parts, body, gate.pool.spare.take());
     let permit = Permit::new(gate, record, connection, pass, paid);
     let exchange = Exchange::begin(view, route, outgoing, asks, permit); // see `answer`
     Ok(Way::Forward(exchange, upgrade.map(|_| client)))

@@ -247,6 +247,7 @@ fn place(slots: &mut Vec<Slot>, limit: &Limit, ask: &Ask<'_>) -> usize {
     let route = if limit.scope == Scope::KeyRoute { ask.route.num } else { RouteNum(0) };
     let known = slots.iter().position(|slot| slot.limit == limit.id && slot.route == route);
     known.unwrap_or_else(|| {
+        slots.reserve_exact(1); // most have one: a list of four would cost 160 bytes
         slots.push(Slot { limit: limit.id, route, state: State::fresh(limit) });
         slots.len() - 1
     })

@@ -14,9 +14,6 @@ use crate::policy::price::Price;
 use crate::snapshot::{Plan, Route, Snapshot};
 use crate::upstream::{Asks, Outgoing};
 
-/// Room for most heads, so that writing one allocates once.
-const USUAL_HEAD: usize = 1024;
-
 /// What a request's head is written from.
 pub(super) struct Draft<'a> {
     pub(super) view: &'a Snapshot,
@@ -31,8 +28,13 @@ pub(super) struct Draft<'a> {
 }
 
 impl Draft<'_> {
-    /// Writes the head, and says what its answer's framing depends on.
-    pub(super) fn write(&self, parts: &Parts, body: Option<Inbound>) -> (Outgoing<Inbound>, Asks) {
+    /// Writes the head into `head`, which is empty, and says what its answer's framing depends on.
+    pub(super) fn write(
+        &self,
+        parts: &Parts,
+        body: Option<Inbound>,
+        mut head: Vec<u8>,
+    ) -> (Outgoing<Inbound>, Asks) {
         let framing = framing(parts, body.as_ref());
         let upstream = &self.route.upstream;
         let upstream_host = match &upstream.host {
@@ -59,7 +61,6 @@ impl Draft<'_> {
             identity_encoding: self.price.reads_body(),
             set_headers: &self.route.set_headers,
         };
-        let mut head = Vec::with_capacity(USUAL_HEAD);
         let target = (self.path(), parts.uri.query());
         forward::write_head(&mut head, &parts.method, target, &parts.headers, &facts);
         let asks = Asks { head: parts.method == Method::HEAD, upgrade: self.upgrade.is_some() };

@@ -1,5 +1,6 @@
 //! A request on its way to the upstream: its head, then its body.
 
+use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -24,6 +25,30 @@ pub struct Outgoing<B> {
     pub body: Option<B>,
     /// Whether the head says that the body comes in chunks; else it says its length.
     pub chunked: bool,
+}
+
+/// Memory of heads that were sent, for the next ones.
+#[derive(Debug, Default)]
+pub struct Spare(RefCell<Vec<Vec<u8>>>);
+
+impl Spare {
+    /// Most pieces that are kept.
+    const MAX: usize = 64;
+    /// The capacity of each, in bytes: larger ones are given back to the allocator.
+    const SIZE: usize = 1024;
+
+    /// An empty piece of memory.
+    pub fn take(&self) -> Vec<u8> {
+        self.0.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(Self::SIZE))
+    }
+
+    pub(super) fn put(&self, mut memory: Vec<u8>) {
+        let mut list = self.0.borrow_mut();
+        if list.len() < Self::MAX && memory.capacity() <= Self::SIZE {
+            memory.clear();
+            list.push(memory);
+        }
+    }
 }
 
 /// Why a request could not be sent to its end.
@@ -51,6 +76,11 @@ pub(super) struct Upload<B> {
 impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
     pub(super) fn new(outgoing: Outgoing<B>) -> Self {
         Self { outgoing, at: 0, data: Bytes::new(), asked: false, started: false }
+    }
+
+    /// The memory that the head was written in.
+    pub(super) fn into_memory(self) -> Vec<u8> {
+        self.outgoing.head
     }
 
     /// Whether the upstream may have seen some of it.

@@ -16,7 +16,7 @@ use tokio_util::io::poll_read_buf;
 use super::Open;
 use super::answer::{self, Asks, Malformed};
 use super::decode::{Decoder, Piece};
-use super::upload::{Cut, Upload};
+use super::upload::{Cut, Spare, Upload};
 use crate::types::NameId;
 
 /// Room for the first read of an answer: the head, and all of a small body.
@@ -26,7 +26,8 @@ const NEXT_READ: usize = 128 * 1024;
 /// Most informational answers before the real one.
 const MAX_INFORMATIONAL: usize = 32;
 
-/// A connection. Between requests its buffer is empty and takes no memory.
+/// A connection. Between requests its buffer is empty, and its memory ([`FIRST_READ`] and what is
+/// left of it) waits for the next answer.
 #[derive(Debug)]
 pub(super) struct Wire {
     reader: OwnedReadHalf,
@@ -100,6 +101,7 @@ impl Wire {
         mut upload: Upload<B>,
         asks: Asks,
         server: NameId,
+        spare: &Spare,
     ) -> Result<Answer, Broken<B>>
     where
         B: Body<Data = Bytes> + Unpin + 'static,
@@ -123,7 +125,12 @@ impl Wire {
         });
         match head.await {
             Ok(head) => {
-                let uploading = if uploaded { None } else { self.upload_on(upload) };
+                let uploading = if uploaded {
+                    spare.put(upload.into_memory());
+                    None
+                } else {
+                    self.upload_on(upload)
+                };
                 let answer::Head { status, headers, decoder, persistent } = head;
                 let body = AnswerBody { wire: Some(self), decoder, persistent, uploading, server };
                 Ok(Answer { status, headers, body })
@@ -203,7 +210,9 @@ impl AnswerBody {
         let reusable = self.persistent && self.decoder.is_over() && self.uploading.is_none();
         let mut wire = self.wire.take().filter(|wire| reusable && wire.buffer.is_empty())?;
         wire.writer.as_ref()?;
-        wire.buffer = BytesMut::new();
+        if wire.buffer.capacity() > FIRST_READ {
+            wire.buffer = BytesMut::new(); // grown for a large body
+        }
         Some(wire)
     }
 

@@ -141,6 +141,38 @@ fn nothing_is_refilled_by_a_reload_a_restart_or_a_crash() {
     }
 }
 
+/// A key's meter is made when it is first used, whatever happened to the key before.
+#[test]
+fn all_secrets_of_a_key_count_together_through_every_command() {
+    let upstream = Upstream::start();
+    let limit = limited(r#"{ name = "s", requests = 6, window = "10h" }"#);
+    let gateway = Gateway::start(&config(&limit), &upstream);
+    let text = |made: &serde_json::Value| made["key"].as_str().unwrap().to_owned();
+    let made = gateway.json(&["key", "create", "--account", "limited", "--label", "rotated"]);
+    let (id, old) = (made["id"].as_str().unwrap(), text(&made));
+    let new = text(&gateway.json(&["key", "rotate", id, "--overlap", "24h"]));
+    // Neither secret was used yet, and both are read from the ledger again.
+    let (_, folder) = gateway.stop();
+    let gateway = Gateway::start_in(folder);
+    let used = |gateway: &Gateway, key: &str| {
+        get(gateway.public, "/free/a", &format!("x-api-key: {key}\r\n")).status == 200
+    };
+    assert!(used(&gateway, &old) && used(&gateway, &new), "two");
+    gateway.json(&["key", "disable", id]);
+    assert!(!used(&gateway, &old) && !used(&gateway, &new));
+    gateway.json(&["key", "enable", id]);
+    assert!(used(&gateway, &old) && used(&gateway, &new), "four");
+    let newest = text(&gateway.json(&["key", "rotate", id, "--overlap", "24h"]));
+    assert!(!used(&gateway, &old), "replaced twice");
+    assert!(used(&gateway, &new) && used(&gateway, &newest), "six");
+    assert!(!used(&gateway, &new) && !used(&gateway, &newest), "and no more");
+    let (_, folder) = gateway.stop();
+    let gateway = Gateway::start_in(folder);
+    assert!(!used(&gateway, &new) && !used(&gateway, &newest), "a restart refills nothing");
+    let explained = gateway.json(&["explain", "--key-id", id, "GET", "/free/a"]);
+    assert_eq!(explained["reason"], "rate_limited");
+}
+
 #[test]
 fn the_header_families_can_be_chosen() {
     let upstream = Upstream::start();
