@@ -11,6 +11,7 @@
     reason = "a test that meets the unexpected ends, and looks at the real clock"
 )]
 
+mod answers;
 mod check;
 mod commands;
 mod crash;

@@ -1,0 +1,150 @@
+//! Answers that broke other gateways: none may reach a client as another one's, and each costs what
+//! the price says (promises 1 and 4).
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+
+use crate::support::{Client, Gateway, Upstream, config};
+
+const KEY: &str = "x-api-key: good-key\r\n";
+
+/// What a client gets to see of an upstream's answer.
+enum Outcome {
+    /// This status and body.
+    Whole(u16, &'static str),
+    /// A refusal in Tollgate's own words, charged 0.
+    Refused,
+    /// A head, and then the connection breaks.
+    Cut,
+}
+use Outcome::{Cut, Refused, Whole};
+
+fn request(method: &str, raw: &str) -> String {
+    format!("{method} /one HTTP/1.1\r\nhost: a\r\n{KEY}x-answer-raw: {raw}\r\n\r\n")
+}
+
+#[test]
+fn an_odd_answer_is_refused_or_cut_and_never_anybody_elses() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&config(""), &upstream);
+    let flood = format!("{}HTTP/1.1 200 OK\\ncontent-length: 0\\n\\n", "HTTP/1.1 103 H\\n\\n".repeat(33));
+    let fields = format!("HTTP/1.1 200 OK\\n{}\\n", "a: b\\n".repeat(129));
+    let table = [
+        // Bytes behind the end belong to nobody.
+        (
+            "GET",
+            "HTTP/1.1 200 OK\\ncontent-length: 2\\n\\nokHTTP/1.1 200 OK\\ncontent-length: 4\\n\\nevil",
+            Whole(200, "ok"),
+        ),
+        ("GET", "HTTP/1.1 204 No\\n\\nHTTP/1.1 200 OK\\ncontent-length: 4\\n\\nevil", Whole(204, "")),
+        ("GET", "HTTP/1.1 204 No\\ncontent-length: 4\\n\\nevil", Whole(204, "")),
+        ("GET", "HTTP/1.1 304 No\\ncontent-length: 4\\n\\nevil", Whole(304, "")),
+        ("HEAD", "HTTP/1.1 200 OK\\ncontent-length: 4\\n\\nevil", Whole(200, "")),
+        (
+            "GET",
+            "HTTP/1.1 200 OK\\ntransfer-encoding: chunked\\n\\n2\\nok\\n0\\n\\nHTTP/1.1 200 OK\\n\\n",
+            Whole(200, "ok"),
+        ),
+        // Informational answers stay here.
+        (
+            "GET",
+            "HTTP/1.1 103 Hints\\nlink: x\\n\\nHTTP/1.1 100 Go\\n\\nHTTP/1.1 200 OK\\ncontent-length: 2\\n\\nok",
+            Whole(200, "ok"),
+        ),
+        ("GET", &flood, Refused),
+        // A body without a length ends with the connection.
+        ("GET", "HTTP/1.1 200 OK\\n\\nok", Whole(200, "ok")),
+        ("GET", "HTTP/1.0 200 OK\\n\\nok", Whole(200, "ok")),
+        // Whose length two readers could take differently.
+        ("GET", "HTTP/1.1 200 OK\\ncontent-length: 2\\ntransfer-encoding: chunked\\n\\n0\\n\\n", Refused),
+        ("GET", "HTTP/1.1 200 OK\\ncontent-length: 2\\ncontent-length: 3\\n\\nok!", Refused),
+        ("GET", "HTTP/1.1 200 OK\\ncontent-length: 2, 2\\n\\nok", Refused),
+        ("GET", "HTTP/1.1 200 OK\\ncontent-length: -2\\n\\nok", Refused),
+        ("GET", "HTTP/1.1 200 OK\\ntransfer-encoding: gzip, chunked\\n\\n0\\n\\n", Refused),
+        ("GET", "HTTP/1.0 200 OK\\ntransfer-encoding: chunked\\n\\n0\\n\\n", Refused),
+        // What is no head.
+        ("GET", "HTTP/1.1 200 OK\\nfolded: a\\n b\\n\\n", Refused),
+        ("GET", "HTTP/1.1 200 OK\\nname : a\\n\\n", Refused),
+        ("GET", "HTTP/1.1 OK\\n\\n", Refused),
+        ("GET", "HTTP/3 200 OK\\n\\n", Refused),
+        ("GET", "HTTP/1.1 101 Switch\\nupgrade: websocket\\nconnection: upgrade\\n\\nevil", Refused),
+        ("GET", "HTTP/1.1 200 OK\\ncontent-le", Refused),
+        ("GET", &fields, Refused),
+        // What ends before its end.
+        ("GET", "HTTP/1.1 200 OK\\ncontent-length: 9\\n\\nshort", Cut),
+        ("GET", "HTTP/1.1 200 OK\\ntransfer-encoding: chunked\\n\\n5\\nhello\\n", Cut),
+        ("GET", "HTTP/1.1 200 OK\\ntransfer-encoding: chunked\\n\\n5\\nhello\\nzz\\n", Cut),
+        ("GET", "HTTP/1.1 200 OK\\ntransfer-encoding: chunked\\n\\n5\\nhello!\\n0\\n\\n", Cut),
+    ];
+    let mut charged = 0;
+    for (method, raw, outcome) in &table {
+        let mut client = Client::connect(gateway.public);
+        client.send(request(method, raw)).unwrap();
+        let answer = client.read(*method == "HEAD");
+        match (outcome, answer) {
+            (Whole(status, body), Ok(answer)) => {
+                assert_eq!((answer.status, answer.text().as_str()), (*status, *body), "{raw}");
+                charged += u32::from(*status < 300);
+            }
+            (Refused, Ok(answer)) => {
+                assert_eq!((answer.status, answer.charged()), (502, Some("0")), "{raw}");
+            }
+            (Cut, Err(_)) => {
+                charged += 1; // its head had come
+                client = Client::connect(gateway.public);
+            }
+            (_, answer) => panic!("{raw}: {answer:?}"),
+        }
+        // The next request, on the same connection where that stands, gets its own answer.
+        let plain = client.ask(format!("GET /one HTTP/1.1\r\nhost: a\r\n{KEY}x-answer-body: mine\r\n\r\n"));
+        assert_eq!(plain.unwrap().text(), "mine", "after {raw}");
+        charged += 1;
+    }
+    assert_eq!(gateway.available("acme"), (1000 - charged).to_string());
+}
+
+#[test]
+fn an_answer_may_begin_before_the_request_has_ended() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (mut upstream, address) = (Upstream::start(), listener.local_addr().unwrap());
+    upstream.address = address; // the gateway speaks to the listener here
+    let gateway = Gateway::start(&config(""), &upstream);
+    let echo = std::thread::spawn(move || {
+        let stream = listener.accept().unwrap().0;
+        let mut reader = BufReader::new(stream.try_clone().unwrap());
+        let mut line = String::new();
+        while line != "\r\n" {
+            line.clear();
+            reader.read_line(&mut line).unwrap();
+        }
+        answer_each_chunk(&stream, &mut reader);
+    });
+    let mut client = Client::connect(gateway.public);
+    client.send(format!("POST /one HTTP/1.1\r\nhost: a\r\n{KEY}transfer-encoding: chunked\r\n\r\n")).unwrap();
+    assert_eq!(client.head().unwrap().status, 200);
+    for word in ["first", "second", "third"] {
+        client.send(format!("{:x}\r\n{word}\r\n", word.len())).unwrap();
+        assert_eq!(client.chunk().unwrap(), word.as_bytes(), "what was sent comes back at once");
+    }
+    client.send("0\r\n\r\n").unwrap();
+    assert_eq!(client.chunk().unwrap(), b"");
+    echo.join().unwrap();
+    assert_eq!(gateway.available("acme"), "999");
+}
+
+/// Answers with a head at once, then with each chunk as it comes.
+fn answer_each_chunk(mut stream: &TcpStream, reader: &mut impl BufRead) {
+    stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").unwrap();
+    loop {
+        let mut size = String::new();
+        reader.read_line(&mut size).unwrap();
+        let length = usize::from_str_radix(size.trim(), 16).unwrap();
+        let mut data = vec![0; length + 2];
+        reader.read_exact(&mut data).unwrap();
+        stream.write_all(size.as_bytes()).unwrap();
+        stream.write_all(&data).unwrap();
+        if length == 0 {
+            return;
+        }
+    }
+}
