@@ -58,7 +58,7 @@ pub fn idle_and_in_flight(sizes: &Sizes) {
         while open.len() < count {
             open.push(idle(gateway.public));
         }
-        gateway.settled()
+        gateway.settled(sizes.settle)
     });
     drop(open);
     drop(gateway);
@@ -75,7 +75,7 @@ pub fn idle_and_in_flight(sizes: &Sizes) {
         while upstream.came.load(Ordering::SeqCst) < before + count {
             std::thread::sleep(Duration::from_millis(20));
         }
-        gateway.settled()
+        gateway.settled(sizes.settle)
     });
     upstream.hold.store(false, Ordering::SeqCst);
     for (at, count) in sizes.connections.iter().enumerate() {

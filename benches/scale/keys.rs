@@ -92,12 +92,12 @@ pub fn of_the_store(sizes: &Sizes) {
         ],
     );
     let base = with_ledger(0, 1, 0);
-    let base = Gateway::start(base.path()).settled();
+    let base = Gateway::start(base.path()).settled(sizes.settle);
     for &keys in &sizes.keys {
         let accounts = keys.div_ceil(PER_ACCOUNT);
         let folder = with_ledger(keys, accounts, 0);
         let gateway = Gateway::start(folder.path());
-        let memory = gateway.settled();
+        let memory = gateway.settled(sizes.settle);
         let reload = gateway.median(sizes.runs, |_| vec!["reload".to_owned()]);
         let (start, create) = (gateway.start, create(&gateway, sizes));
         drop(gateway);
@@ -123,7 +123,7 @@ pub fn accounts(sizes: &Sizes) {
     let memory = sizes.accounts.map(|accounts| {
         let folder = with_ledger(keys, accounts, 0);
         let gateway = Gateway::start(folder.path());
-        let memory = gateway.settled();
+        let memory = gateway.settled(sizes.settle);
         line(&[accounts.to_string(), ms(gateway.start), mib(memory.resident)]);
         memory
     });
@@ -203,7 +203,7 @@ pub fn of_the_file(sizes: &Sizes) {
         let same = reload(None);
         let more = reload(Some(text(keys + 1, 0)));
         let new = reload(Some(text(keys, keys + 1)));
-        let memory = gateway.settled();
+        let memory = gateway.settled(sizes.settle);
         let all = [same, more, new];
         line(&[
             keys.to_string(),
@@ -228,6 +228,6 @@ pub fn entries(sizes: &Sizes) {
     for &entries in &sizes.entries {
         let folder = with_ledger(100, 100, entries);
         let gateway = Gateway::start(folder.path());
-        line(&[entries.to_string(), ms(gateway.start), mib(gateway.settled().resident)]);
+        line(&[entries.to_string(), ms(gateway.start), mib(gateway.settled(sizes.settle).resident)]);
     }
 }

@@ -32,6 +32,8 @@ struct Sizes {
     entries: Vec<usize>,
     /// Runs of a command of which the median counts.
     runs: usize,
+    /// How long the allocator gets to give back what is no longer needed.
+    settle: Duration,
 }
 
 fn sizes(smoke: bool) -> Sizes {
@@ -44,6 +46,7 @@ fn sizes(smoke: bool) -> Sizes {
             routes: vec![1, 10],
             entries: vec![10, 100],
             runs: 1,
+            settle: Duration::from_millis(50),
         };
     }
     Sizes {
@@ -54,6 +57,7 @@ fn sizes(smoke: bool) -> Sizes {
         routes: vec![1, 10, 100, 1_000],
         entries: vec![10_000, 100_000, 1_000_000],
         runs: 5,
+        settle: Duration::from_millis(1500),
     }
 }
 

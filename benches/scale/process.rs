@@ -7,8 +7,6 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_tollgate");
-/// How long the allocator gets to give back what the start no longer needs.
-const SETTLE: Duration = Duration::from_millis(1500);
 
 /// A gateway in a folder with `config.toml`.
 pub struct Gateway<'a> {
@@ -57,8 +55,8 @@ impl<'a> Gateway<'a> {
     }
 
     /// The same, once it stands still.
-    pub fn settled(&self) -> Memory {
-        std::thread::sleep(SETTLE);
+    pub fn settled(&self, settle: Duration) -> Memory {
+        std::thread::sleep(settle);
         self.memory()
     }
 
