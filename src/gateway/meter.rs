@@ -140,6 +140,7 @@ impl Metered {
     /// # Errors
     /// [`Reason::LedgerUnavailable`]; then nothing is charged.
     pub(super) async fn open(&mut self) -> Result<Option<Credits>, Refusal> {
+        self.take_what_came();
         let committed = match &self.ending {
             // An answer that costs nothing may leave before its hold is written.
             Ending::Due(hold, charged) if !charged.amount.is_zero() => hold.committed().await,
@@ -161,10 +162,24 @@ impl Metered {
                 None
             }
         };
-        if self.is_read() {
+        if self.last.is_some() {
+            self.finish_body();
+        } else if self.is_read() {
             self.close().await?;
         }
         Ok(charge)
+    }
+
+    /// A small body has usually come with its head: then the upstream's connection serves others
+    /// while this answer waits for the disk. Few connections that are busy cost less than many.
+    fn take_what_came(&mut self) {
+        let Some(data) = self.inner.as_mut().and_then(AnswerBody::take_whole) else { return };
+        if let Ending::Priced(priced) = &mut self.ending {
+            priced.read(&data);
+        }
+        self.last = Some(Frame::data(data));
+        self.give_back();
+        self.state = Streaming::Ending;
     }
 
     fn is_read(&self) -> bool {
@@ -192,11 +207,15 @@ impl Metered {
         }
     }
 
-    /// The upstream's body is read to its end: its price is known now, its connection is free.
-    fn finish_body(&mut self) {
+    fn give_back(&mut self) {
         if let Some(body) = self.inner.take() {
             self.gate.pool.give_back(body, self.gate.beat.now());
         }
+    }
+
+    /// The upstream's body is read to its end: its price is known now, its connection is free.
+    fn finish_body(&mut self) {
+        self.give_back();
         self.state = Streaming::Ending;
         if let Ending::Priced(_) = &self.ending
             && let Ending::Priced(priced) = std::mem::replace(&mut self.ending, Ending::Clear)
@@ -250,7 +269,8 @@ impl Metered {
             Ending::Due(hold, charged) => self.settle(hold, charged),
             Ending::Priced(priced) => {
                 // Broken off by the upstream: after its head the price holds, and it is unreadable.
-                let charged = priced.price.unreadable();
+                let whole = self.state == Streaming::Ending;
+                let charged = if whole { priced.charged() } else { priced.price.unreadable() };
                 self.settle(priced.hold, charged);
             }
             Ending::Clear | Ending::Commit(_) => {}

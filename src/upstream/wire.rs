@@ -216,6 +216,14 @@ impl AnswerBody {
         Some(wire)
     }
 
+    /// All of the body, if its length is known and it has come; nothing is left then.
+    pub fn take_whole(&mut self) -> Option<Bytes> {
+        let left = self.decoder.left().filter(|left| *left > 0)?;
+        let wire = self.wire.as_mut().filter(|wire| wire.buffer.len() as u64 >= left)?;
+        self.decoder = Decoder::Length(0);
+        Some(wire.buffer.split_to(usize::try_from(left).ok()?).freeze())
+    }
+
     /// Both directions of a connection that switched protocols, and what came behind the head.
     #[must_use]
     pub fn into_tunnel(mut self) -> Option<(Bytes, impl AsyncRead + Unpin, OwnedWriteHalf)> {
