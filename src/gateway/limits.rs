@@ -69,7 +69,7 @@ impl Drop for Pass {
 #[derive(Debug, Default)]
 pub struct Said {
     /// Fields to be set.
-    pub headers: Vec<(HeaderName, HeaderValue)>,
+    pub headers: SmallVec<[(HeaderName, HeaderValue); 2]>,
     /// What their values are made with.
     pub values: Values,
 }
