@@ -1,7 +1,9 @@
 //! Answers that Tollgate makes itself. The only writer of error bodies.
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{
+    ALLOW, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use http::{Response, StatusCode};
 use serde::Serialize;
 
@@ -10,6 +12,9 @@ use crate::policy::reject::{Dialect, Reason, Refusal};
 use crate::types::Credits;
 
 const CHALLENGE: HeaderValue = HeaderValue::from_static("ApiKey realm=\"tollgate\"");
+
+/// Fields of most answers that are made here.
+const USUAL_FIELDS: usize = 8;
 
 /// A refusal in the words of a dialect.
 pub(super) fn refuse(dialect: &Dialect, refusal: &Refusal, request_id: &HeaderValue) -> Response<Outbound> {
@@ -59,5 +64,6 @@ pub(super) fn account_info(credits: Credits, webhooks: &[String]) -> Response<Ou
 fn whole(status: StatusCode, body: Bytes) -> Response<Outbound> {
     let mut response = Response::new(Outbound::Whole(Some(body).filter(|body| !body.is_empty())));
     *response.status_mut() = status;
+    *response.headers_mut() = HeaderMap::with_capacity(USUAL_FIELDS);
     response
 }

@@ -19,10 +19,9 @@ use crate::types::{AccountId, Credits, Moment, RequestId};
 /// Least time from the start of one commit to the next under load: what costs is a commit, not
 /// a record, so a fuller batch is a cheaper one.
 const COMMIT_GAP: Duration = Duration::from_millis(1);
-/// The same while every worker is busy, so that nobody idles for a commit. Nobody waits longer than
-/// this and one commit.
-const BUSY_GAP: Duration = Duration::from_millis(3);
-/// How often it is looked whether a worker idles.
+/// How often, and how far apart, it is then looked whether a worker idles, before a commit: while all
+/// are busy nobody gains by an early one. Nobody waits longer than 3 ms and one commit.
+const BUSY_LOOKS: u32 = 8;
 const LOOK: Duration = Duration::from_micros(250);
 /// How long to look whether more is coming before a commit that follows another within the gap.
 const PROBE: Duration = Duration::from_micros(50);
@@ -132,18 +131,20 @@ impl Writer {
             std::thread::park_timeout(if self.tally.open_holds() > 0 { LAG } else { FOLD_EVERY });
         }
         self.shared.idle.store(false, Ordering::SeqCst);
-        let left =
-            |gap: Duration| gap.checked_sub(self.clock.now().since(self.committed_at)).unwrap_or_default();
-        if left(COMMIT_GAP).is_zero() {
+        let left = || COMMIT_GAP.checked_sub(self.clock.now().since(self.committed_at)).unwrap_or_default();
+        if left().is_zero() {
             return;
         }
         let before = self.waiting();
-        std::thread::sleep(PROBE.min(left(COMMIT_GAP)));
+        std::thread::sleep(PROBE.min(left()));
         if self.waiting() < before + LOAD {
             return;
         }
-        std::thread::sleep(left(COMMIT_GAP));
-        while !left(BUSY_GAP).is_zero() && !self.shared.outboxes.iter().any(|outbox| outbox.is_idling()) {
+        std::thread::sleep(left());
+        for _ in 0..BUSY_LOOKS {
+            if self.shared.outboxes.iter().any(|outbox| outbox.is_idling()) {
+                return;
+            }
             std::thread::sleep(LOOK);
         }
     }

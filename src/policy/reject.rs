@@ -177,6 +177,19 @@ pub struct Template {
 pub struct Dialect {
     /// In the order of [`Reason::ALL`].
     templates: Vec<Template>,
+    /// Their bodies, filled in as far as they can be ahead of a request.
+    bodies: Vec<Vec<Part>>,
+}
+
+/// A part of a body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Part {
+    /// Stands as it is.
+    Text(String),
+    /// The refusal's own sentence, or this one where it has none.
+    Detail(&'static str),
+    RequestId,
+    RetryAfter,
 }
 
 /// Names that may stand in braces in a body; messages take `{retry_after}` only.
@@ -196,7 +209,9 @@ pub struct Worded {
 impl Dialect {
     /// A dialect from its templates, made for each reason.
     pub fn new(template: impl FnMut(Reason) -> Template) -> Self {
-        Self { templates: Reason::ALL.into_iter().map(template).collect() }
+        let templates: Vec<Template> = Reason::ALL.into_iter().map(template).collect();
+        let bodies = Reason::ALL.iter().zip(&templates).map(|(reason, template)| template.parts(*reason));
+        Self { bodies: bodies.collect(), templates }
     }
 
     /// The template for a reason.
@@ -209,30 +224,68 @@ impl Dialect {
     #[must_use]
     pub fn word(&self, refusal: &Refusal, request_id: &str) -> Worded {
         let template = self.template(refusal.reason);
-        let retry_after = refusal.retry_after.map_or("null".to_owned(), |s| s.to_string());
-        let message = match (&template.message, &refusal.detail) {
-            (Some(message), _) => message,
-            (None, Some(detail)) => detail.as_ref(),
-            (None, None) => refusal.reason.message(),
-        };
-        let message = message.replace("{retry_after}", &retry_after);
-        let mut body = String::with_capacity(template.body.len() + message.len() + 32);
-        for piece in pieces(&template.body) {
-            match piece {
-                Piece::Text(text) => body.push_str(text),
-                Piece::Name("status") => body.push_str(template.status.as_str()),
-                Piece::Name("title") => {
-                    escape_into(&mut body, template.status.canonical_reason().unwrap_or("Error"));
-                }
-                Piece::Name("code") => escape_into(&mut body, &template.code),
-                Piece::Name("message") => escape_into(&mut body, &message),
-                Piece::Name("request_id") => escape_into(&mut body, request_id),
-                Piece::Name(_) => body.push_str(&retry_after), // the only placeholder left
+        let mut digits = itoa::Buffer::new();
+        let retry_after = refusal.retry_after.map_or("null", |seconds| digits.format(seconds));
+        let mut body = String::with_capacity(template.body.len() + USUAL_FILLING);
+        for part in &self.bodies[refusal.reason as usize] {
+            match part {
+                Part::Text(text) => body.push_str(text),
+                Part::Detail(usual) => escape_into(&mut body, refusal.detail.as_deref().unwrap_or(usual)),
+                Part::RequestId => escape_into(&mut body, request_id),
+                Part::RetryAfter => body.push_str(retry_after),
             }
         }
         Worded { status: template.status, content_type: template.content_type.clone(), body }
     }
 }
+
+/// Room for what usually stands in place of a body's placeholders, in bytes.
+const USUAL_FILLING: usize = 96;
+
+impl Template {
+    /// The body, filled in with all that is known ahead of a request.
+    fn parts(&self, reason: Reason) -> Vec<Part> {
+        let mut parts = Vec::new();
+        let mut text = String::new();
+        let mut push = |text: &mut String, part: Part| {
+            if !text.is_empty() {
+                parts.push(Part::Text(std::mem::take(text)));
+            }
+            parts.push(part);
+        };
+        // A sentence that says how long to wait is never a refusal's own.
+        let message = self.message.as_deref();
+        let message = message.or_else(|| Some(reason.message()).filter(|text| text.contains(WAIT)));
+        for piece in pieces(&self.body) {
+            match (piece, message) {
+                (Piece::Text(more), _) => text.push_str(more),
+                (Piece::Name("status"), _) => text.push_str(self.status.as_str()),
+                (Piece::Name("title"), _) => {
+                    escape_into(&mut text, self.status.canonical_reason().unwrap_or("Error"));
+                }
+                (Piece::Name("code"), _) => escape_into(&mut text, &self.code),
+                (Piece::Name("message"), Some(message)) => {
+                    for (at, more) in message.split(WAIT).enumerate() {
+                        if at > 0 {
+                            push(&mut text, Part::RetryAfter);
+                        }
+                        escape_into(&mut text, more);
+                    }
+                }
+                (Piece::Name("message"), None) => push(&mut text, Part::Detail(reason.message())),
+                (Piece::Name("request_id"), _) => push(&mut text, Part::RequestId),
+                (Piece::Name(_), _) => push(&mut text, Part::RetryAfter), // the only one left
+            }
+        }
+        if !text.is_empty() {
+            parts.push(Part::Text(text));
+        }
+        parts
+    }
+}
+
+/// Where a message says how long to wait.
+const WAIT: &str = "{retry_after}";
 
 /// A part of a template's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
