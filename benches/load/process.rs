@@ -6,6 +6,9 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::Result;
 
@@ -82,11 +85,27 @@ impl Running {
     }
 }
 
+/// How long a process may take to end by itself: an instrumented one writes its profile then.
+const PATIENCE: Duration = Duration::from_secs(3);
+const PAUSE: Duration = Duration::from_millis(10);
+
 impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.0.kill(); // gone already is fine
+        if let Some(process) = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process(process, Signal::TERM); // gone already is fine
+        }
+        let start = Instant::now();
+        while !self.has_ended() && start.elapsed() < PATIENCE {
+            std::thread::sleep(PAUSE);
+        }
+        let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// The Tollgate that is measured: another build of it where the environment names one.
+pub fn tollgate() -> PathBuf {
+    std::env::var_os("TOLLGATE_BENCH_BINARY").unwrap_or(env!("CARGO_BIN_EXE_tollgate").into()).into()
 }
 
 /// A port that was free just now.

@@ -247,7 +247,7 @@ async fn serve_connection(gate: Rc<Gate>, number: u64, connection: Connection) {
         };
         // A timer that ends too early costs one look; to set it costs more.
         let wanted = now.plus(look);
-        if now >= due || wanted < due {
+        if now >= due || wanted < due || timer.is_elapsed() {
             if due == Moment::default() {
                 gate.wakers.borrow_mut().insert(number, context.waker().clone());
             }

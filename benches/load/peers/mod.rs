@@ -186,7 +186,7 @@ impl Kind {
     pub fn program(self) -> Result<PathBuf> {
         let find = |name: &str| process::find(name).ok_or_else(|| format!("{name} is not installed").into());
         match self {
-            Self::Tollgate => Ok(PathBuf::from(env!("CARGO_BIN_EXE_tollgate"))),
+            Self::Tollgate => Ok(process::tollgate()),
             Self::HaProxy => find("haproxy"),
             Self::Nginx => find("nginx"),
             Self::NginxLua if !Path::new(nginx::LUA_MODULE).exists() => {

@@ -9,7 +9,6 @@ use crate::Result;
 use crate::process::{self, Running};
 
 const LEDGER: &str = "ledger.db";
-const PROGRAM: &str = env!("CARGO_BIN_EXE_tollgate");
 /// How long a new ledger may take to appear.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -80,7 +79,7 @@ pub fn ledger(folder: &Path) -> std::path::PathBuf {
 
 /// What the gateway of a folder counted.
 pub fn status(folder: &Path) -> Result<serde_json::Value> {
-    let mut command = Command::new(PROGRAM);
+    let mut command = Command::new(process::tollgate());
     let output =
         command.args(["status", "-c", "config.toml", "--output", "json"]).current_dir(folder).output()?;
     if !output.status.success() {
