@@ -234,14 +234,18 @@ pub fn channel(first: Snapshot) -> (Publisher, Reader) {
     (Publisher(Arc::clone(&shared)), Reader(shared))
 }
 
-/// The snapshot that a request is judged by, kept alive for as long as this lives.
+/// The snapshot that a request is judged by, kept alive for as long as this lives. Counted twice: by
+/// the worker's requests among themselves, and once for them all among the threads.
 #[derive(Clone, Debug)]
-pub struct View(Rc<Arc<Snapshot>>);
+pub struct View(Rc<Shared>);
+
+#[derive(Debug)]
+struct Shared(Arc<Snapshot>);
 
 impl Deref for View {
     type Target = Snapshot;
     fn deref(&self) -> &Snapshot {
-        &self.0
+        &self.0.0
     }
 }
 
@@ -260,8 +264,8 @@ impl Views {
         let mut cache = self.cache.borrow_mut();
         let now = cache.load();
         let mut last = self.last.borrow_mut();
-        if !Arc::ptr_eq(now, &last.0) {
-            *last = View(Rc::new(Arc::clone(now)));
+        if !Arc::ptr_eq(now, &last.0.0) {
+            *last = View(Rc::new(Shared(Arc::clone(now))));
         }
         last.clone()
     }
@@ -278,7 +282,7 @@ impl Reader {
     #[must_use]
     pub fn views(&self) -> Views {
         let cache = RefCell::new(Cache::new(Arc::clone(&self.0)));
-        Views { cache, last: RefCell::new(View(Rc::new(self.load()))) }
+        Views { cache, last: RefCell::new(View(Rc::new(Shared(self.load())))) }
     }
 }
 

@@ -6,9 +6,6 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
-use std::time::{Duration, Instant};
-
-use rustix::process::{Pid, Signal, kill_process};
 
 use crate::Result;
 
@@ -67,17 +64,18 @@ impl Running {
 
     /// Asks it to end, and waits until it has.
     pub fn stop(&mut self) -> Result<()> {
+        if self.ends_within(PATIENCE) { Ok(()) } else { Err("a process does not end when asked to".into()) }
+    }
+
+    fn ends_within(&mut self, patience: Duration) -> bool {
         if let Some(id) = i32::try_from(self.id()).ok().and_then(Pid::from_raw) {
-            kill_process(id, Signal::TERM)?;
+            let _ = kill_process(id, Signal::TERM); // gone already is fine
         }
         let start = Instant::now();
-        while !self.has_ended() {
-            if start.elapsed() > PATIENCE {
-                return Err("a process does not end when asked to".into());
-            }
+        while !self.has_ended() && start.elapsed() < patience {
             std::thread::sleep(Duration::from_millis(10));
         }
-        Ok(())
+        self.has_ended()
     }
 
     pub fn has_ended(&mut self) -> bool {
@@ -85,21 +83,16 @@ impl Running {
     }
 }
 
-/// How long a process may take to end by itself: an instrumented one writes its profile then.
-const PATIENCE: Duration = Duration::from_secs(3);
-const PAUSE: Duration = Duration::from_millis(10);
+/// How long a process may take to end by itself at the bench's end: an instrumented one writes its
+/// profile then.
+const LAST_WORDS: Duration = Duration::from_secs(3);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if let Some(process) = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw) {
-            let _ = kill_process(process, Signal::TERM); // gone already is fine
+        if !self.ends_within(LAST_WORDS) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
         }
-        let start = Instant::now();
-        while !self.has_ended() && start.elapsed() < PATIENCE {
-            std::thread::sleep(PAUSE);
-        }
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 

@@ -181,7 +181,7 @@ impl Credits {
         let mut text = CreditsText { bytes: [0; CreditsText::MAX], start: CreditsText::MAX };
         let mut rest = self.0.unsigned_abs();
         let mut digits = DECIMALS;
-        while digits > 0 && rest % 10 == 0 {
+        while digits > 0 && rest.is_multiple_of(10) {
             (rest, digits) = (rest / 10, digits - 1);
         }
         let point = digits > 0;
