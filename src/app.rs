@@ -29,6 +29,7 @@ use crate::gateway::{self, WorkerSeed};
 use crate::ledger::sqlite::SqliteStore;
 use crate::ledger::store::{LedgerError, Reader};
 use crate::ledger::{Bookkeeper, Ledger, Opened};
+use crate::telemetry::lines::Lines;
 
 /// Descriptors kept for everything but connections.
 const RESERVED_DESCRIPTORS: u64 = 128;
@@ -135,7 +136,12 @@ impl App {
     /// # Errors
     /// All that is wrong with the configuration; a ledger that is served already or cannot be
     /// used; an address in use.
-    pub async fn start(path: &Path, loaded: Loaded, clock: Clock) -> Result<Self, StartError> {
+    pub async fn start(
+        path: &Path,
+        loaded: Loaded,
+        clock: Clock,
+        lines: Option<Lines>,
+    ) -> Result<Self, StartError> {
         let settings = loaded.snapshot.settings.clone();
         let (office, bookkeeper) = Office::open_for(path, loaded, settings.threads, &clock).await?;
         let limits = Arc::new(restored_limits(&mut *bookkeeper.reader().await?, &clock)?);
@@ -161,6 +167,7 @@ impl App {
                 directory: control.directory(),
                 limits: Arc::clone(&limits),
                 stats: control.stats().lane(),
+                lines: lines.clone(),
                 spender: office.ledger.spender(number).ok_or_else(no_spender)?,
                 clock: clock.clone(),
                 listening,

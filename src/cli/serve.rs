@@ -14,7 +14,7 @@ pub(super) fn run(path: &Path) -> Result {
     let dropped = logs.dropped();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(async {
-        let app = App::start(path, loaded, Clock::system()).await?;
+        let app = App::start(path, loaded, Clock::system(), logs.lines()).await?;
         for address in &app.public {
             tracing::info!(%address, "serving clients");
         }
@@ -23,12 +23,9 @@ pub(super) fn run(path: &Path) -> Result {
     });
     // Reads that are still running belong to commands whose askers are gone.
     runtime.shutdown_background();
-    if dropped.dropped_lines() > 0 {
-        eprintln!(
-            "warning: {} log lines were dropped because they were read too slowly",
-            dropped.dropped_lines()
-        );
-    }
     drop(logs);
+    if dropped.lines() > 0 {
+        eprintln!("warning: {} log lines were dropped because they were read too slowly", dropped.lines());
+    }
     result.map_err(|error| Failed(error.told()))
 }

@@ -7,11 +7,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::Gate;
 use super::connection::Connection;
+use super::record::Record;
+use crate::policy::forward;
 use crate::policy::reject::{Reason, Refusal};
 
 /// Why a body ended early, for the one who has to answer then.
@@ -31,6 +34,7 @@ pub(super) struct Inbound {
     progress: Rc<Progress>,
     connection: Arc<Connection>,
     gate: Rc<Gate>,
+    record: Rc<Record>,
 }
 
 /// Why a body ended early.
@@ -52,6 +56,7 @@ impl Inbound {
         most: u64,
         connection: &Arc<Connection>,
         gate: &Rc<Gate>,
+        record: &Rc<Record>,
     ) -> Result<Option<Self>, Refusal> {
         if inner.is_end_stream() {
             return Ok(None);
@@ -59,8 +64,14 @@ impl Inbound {
         if inner.size_hint().lower() > most {
             return Err(Reason::BodyTooLarge.into());
         }
-        let (connection, gate) = (Arc::clone(connection), Rc::clone(gate));
-        Ok(Some(Self { inner, left: most, progress: Rc::default(), connection, gate }))
+        let (connection, gate, record) = (Arc::clone(connection), Rc::clone(gate), Rc::clone(record));
+        Ok(Some(Self { inner, left: most, progress: Rc::default(), connection, gate, record }))
+    }
+
+    /// What a head would not say in the client's name, trailers do not say either.
+    fn strip(&self, trailers: &mut HeaderMap) {
+        let set = self.record.found().map_or(&[][..], |route| &route.set_headers);
+        forward::strip_trailers(trailers, &self.record.view().keys, set);
     }
 
     pub(super) fn progress(&self) -> Rc<Progress> {
@@ -88,7 +99,10 @@ impl Body for Inbound {
                 self.progress.cut.set(true);
                 Some(Err(Cut::Client))
             }
-            Some(Ok(frame)) => {
+            Some(Ok(mut frame)) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    self.strip(trailers);
+                }
                 let length = frame.data_ref().map_or(0, |data| data.len() as u64);
                 match self.left.checked_sub(length) {
                     Some(left) => {

@@ -96,7 +96,7 @@ fn admit(
     };
     let key = visit.payer.as_deref();
     permit(key, route, address)?; // account_suspended, route_forbidden, address_forbidden
-    let body = Inbound::new(body, route.max_body_size, connection, gate)?; // body_too_large
+    let body = Inbound::new(body, route.max_body_size, connection, gate, record)?; // body_too_large
     let ask = Ask { key, plan, route, method: &parts.method, address, now: record.now() };
     let pass = gate.limits.admit(&ask, &view.settings, gate.beat.wall(), &mut visit.said)?; // rate_limited, concurrency_limited
     let price = view.price(route, plan);

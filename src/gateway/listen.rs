@@ -15,7 +15,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::coop::unconstrained;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -28,6 +29,7 @@ use crate::directory::Directory;
 use crate::ledger::SpenderSeed;
 use crate::snapshot::Reader;
 use crate::telemetry::Lane;
+use crate::telemetry::lines::{self, Batch, Lines};
 use crate::types::Moment;
 use crate::upstream::Pool;
 
@@ -55,6 +57,8 @@ pub struct WorkerSeed {
     pub limits: Arc<Limits>,
     /// What is counted.
     pub stats: Arc<Lane>,
+    /// The way to the log, where requests are logged at all.
+    pub lines: Option<Lines>,
     /// The way to the ledger.
     pub spender: SpenderSeed,
     /// The time.
@@ -125,6 +129,8 @@ pub async fn run(seed: WorkerSeed) {
         directory: seed.directory,
         limits: seed.limits,
         stats: seed.stats,
+        log: seed.lines.map(|lines| RefCell::new(Batch::new(lines))),
+        log_waits: Notify::new(),
         spender: spender.clone(),
         pool: Pool::default(),
         beat: Beat::new(seed.clock.clone()),
@@ -139,6 +145,7 @@ pub async fn run(seed: WorkerSeed) {
     });
     let pump = tokio::task::spawn_local(async move { spender.pump().await });
     let sweep = tokio::task::spawn_local(sweep(Rc::clone(&gate)));
+    let flush = tokio::task::spawn_local(flush(Rc::clone(&gate)));
     let accepting = TaskTracker::new();
     for listener in seed.listening.0 {
         match TcpListener::from_std(listener) {
@@ -160,6 +167,17 @@ pub async fn run(seed: WorkerSeed) {
     gate.closing.set(true);
     pump.abort();
     sweep.abort();
+    flush.abort();
+    gate.flush_log();
+}
+
+/// Hands lines about requests on, some time after the first one that waits.
+async fn flush(gate: Rc<Gate>) {
+    loop {
+        gate.log_waits.notified().await;
+        tokio::time::sleep(lines::WAIT).await;
+        gate.flush_log();
+    }
 }
 
 async fn sweep(gate: Rc<Gate>) {
@@ -253,7 +271,8 @@ async fn serve_connection(gate: Rc<Gate>, number: u64, connection: Connection) {
             }
             due = wanted;
             timer.as_mut().reset(gate.clock.instant(due).into());
-            if timer.as_mut().poll(context).is_ready() {
+            // Outside the task's budget: else a busy turn would leave the timer with nobody to wake.
+            if pin!(unconstrained(timer.as_mut())).poll(context).is_ready() {
                 context.waker().wake_by_ref();
             }
         }

@@ -328,6 +328,7 @@ impl Drop for Metered {
     fn drop(&mut self) {
         self.connection.end(self.gate.beat.now());
         if self.state == Streaming::Flowing
+            && self.inner.is_some()
             && let Ending::Priced(_) = &self.ending
             && !self.gate.closing.get()
             && let Ending::Priced(priced) = std::mem::replace(&mut self.ending, Ending::Clear)

@@ -25,6 +25,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
 
+use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
 pub use listen::{Listening, WorkerSeed, bind, run};
@@ -34,6 +35,7 @@ use crate::directory::Directory;
 use crate::ledger::Spender;
 use crate::snapshot::Views;
 use crate::telemetry::Lane;
+use crate::telemetry::lines::{Batch, Entry};
 use crate::types::RequestId;
 use crate::upstream::Pool;
 use limits::Limits;
@@ -45,6 +47,10 @@ pub struct Gate {
     directory: Arc<Directory>,
     limits: Arc<Limits>,
     stats: Arc<Lane>,
+    /// Lines about requests, where they are wanted.
+    log: Option<RefCell<Batch>>,
+    /// Told when a line begins to wait.
+    log_waits: Notify,
     spender: Spender,
     pool: Pool,
     clock: Clock,
@@ -72,6 +78,18 @@ impl Gate {
 
     fn next_connection(&self) -> u64 {
         self.connection_count.replace(self.connection_count.get() + 1)
+    }
+
+    fn log(&self, entry: &Entry<'_>) {
+        if self.log.as_ref().is_some_and(|batch| batch.borrow_mut().add(entry)) {
+            self.log_waits.notify_one();
+        }
+    }
+
+    fn flush_log(&self) {
+        if let Some(batch) = &self.log {
+            batch.borrow_mut().flush();
+        }
     }
 
     /// Tells every connection to finish.

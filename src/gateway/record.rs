@@ -8,6 +8,7 @@ use http::StatusCode;
 use super::Gate;
 use crate::policy::reject::Dialect;
 use crate::snapshot::{Route, View};
+use crate::telemetry::lines::{Details, Entry};
 use crate::types::{Credits, KeyId, Moment, RequestId};
 
 /// What a client that went before its answer began is logged as, after nginx.
@@ -90,26 +91,18 @@ impl Drop for Record {
         if !settings.requests {
             return;
         }
-        let route = self.found().map_or("", |route| route.name.as_str());
-        let (status, credits) = (self.status.get(), self.credits.get());
-        if settings.minimal {
-            tracing::info!(target: "tollgate::request", route, %credits, status);
-            return;
-        }
-        let duration = self.gate.clock.now().since(self.started);
-        let duration_ms = (duration.as_secs_f64() * 1e6).round() / 1e3;
-        let upstream_status = Some(self.upstream_status.get()).filter(|&status| status != 0);
-        let key = self.key.get().map(tracing::field::display);
-        let id = self.id;
-        tracing::info!(
-            target: "tollgate::request",
-            request_id = %id,
-            route,
-            key,
-            status,
-            %credits,
-            duration_ms,
-            upstream_status,
-        );
+        let details = (!settings.minimal).then(|| Details {
+            id: self.id,
+            key: self.key.get(),
+            duration: self.gate.clock.now().since(self.started),
+            upstream_status: Some(self.upstream_status.get()).filter(|&status| status != 0),
+        });
+        self.gate.log(&Entry {
+            at: self.gate.clock.wall(),
+            route: self.found().map_or("", |route| route.name.as_str()),
+            status: self.status.get(),
+            credits: self.credits.get(),
+            details,
+        });
     }
 }

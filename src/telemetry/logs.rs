@@ -1,9 +1,14 @@
 //! Log lines on standard output, written by a thread of their own so that no worker waits.
 
-use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
+use std::sync::Arc;
+
+use tracing::Level;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+
+use super::lines::{Dropped, Lines, TARGET};
 
 /// Lines that wait to be written; further ones are dropped and counted.
 const MAX_WAITING: usize = 16_384;
@@ -13,7 +18,7 @@ const LEVEL: &str = "TOLLGATE_LOG";
 /// Keeps the writing thread alive; dropped, it writes what waits.
 #[derive(Debug)]
 pub struct Logs {
-    dropped: ErrorCounter,
+    lines: Lines,
     _guard: WorkerGuard,
 }
 
@@ -28,7 +33,8 @@ impl Logs {
             .buffered_lines_limit(MAX_WAITING)
             .thread_name("tollgate-logs")
             .finish(std::io::stdout());
-        let dropped = writer.error_counter();
+        let dropped = Dropped { writes: writer.error_counter(), more: Arc::default() };
+        let lines = Lines { writer: writer.clone(), json, dropped };
         // hyper's own events hold what clients sent, so they stay off whatever is asked for.
         let asked: Targets = std::env::var(LEVEL).ok().and_then(|text| text.parse().ok()).unwrap_or_default();
         let default = Targets::new().with_target("tollgate", LevelFilter::INFO);
@@ -47,12 +53,18 @@ impl Logs {
             registry.with(layer).try_init()
         };
         started.map_err(|error| error.to_string())?;
-        Ok(Self { dropped, _guard: guard })
+        Ok(Self { lines, _guard: guard })
     }
 
     /// Lines that were dropped because the reader of the log was too slow.
     #[must_use]
-    pub fn dropped(&self) -> ErrorCounter {
-        self.dropped.clone()
+    pub fn dropped(&self) -> Dropped {
+        self.lines.dropped.clone()
+    }
+
+    /// A worker's way to the log; `None` where lines about requests are not wanted.
+    #[must_use]
+    pub fn lines(&self) -> Option<Lines> {
+        tracing::enabled!(target: TARGET, Level::INFO).then(|| self.lines.clone())
     }
 }

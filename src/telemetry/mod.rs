@@ -1,5 +1,6 @@
 //! What Tollgate says about itself: logs and counters.
 
+pub mod lines;
 pub mod logs;
 mod stats;
 

@@ -53,22 +53,31 @@ pub(super) struct Head {
 }
 
 /// Takes a head off the buffer, once it is whole; informational ones too (their status is 1xx).
+/// `searched` is how much of the buffer was seen before: a head that trickles in is searched once.
 ///
 /// # Errors
 /// The connection must not be used any more then.
-pub(super) fn take(buffer: &mut BytesMut, asks: Asks) -> Result<Option<Head>, Malformed> {
-    let Some(length) = head_length(buffer) else {
+pub(super) fn take(
+    buffer: &mut BytesMut,
+    searched: &mut usize,
+    asks: Asks,
+) -> Result<Option<Head>, Malformed> {
+    let Some(length) = head_length(buffer, searched.saturating_sub(LONGEST_END)) else {
+        *searched = buffer.len();
         return if buffer.len() > MAX_HEAD { Err(Malformed::TooLarge) } else { Ok(None) };
     };
+    *searched = 0;
     if length > MAX_HEAD {
         return Err(Malformed::TooLarge);
     }
     read(&buffer.split_to(length).freeze(), asks).map(Some)
 }
 
-/// Where the empty line ends that ends a head.
-fn head_length(bytes: &[u8]) -> Option<usize> {
-    let mut from = 0;
+/// Bytes of the longest end of a head, less one.
+const LONGEST_END: usize = 3;
+
+/// Where the empty line ends that ends a head; none before `from`.
+fn head_length(bytes: &[u8], mut from: usize) -> Option<usize> {
     while let Some(at) = memchr(b'\n', &bytes[from..]) {
         from += at + 1;
         match &bytes[from..] {
@@ -98,8 +107,11 @@ fn read(bytes: &Bytes, asks: Asks) -> Result<Head, Malformed> {
         let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Malformed::Head)?;
         let value = HeaderValue::from_maybe_shared(bytes.slice_ref(field.value));
         let value = value.map_err(|_| Malformed::Head)?;
+        let repeated = framing.length.is_some() && name == header::CONTENT_LENGTH;
         framing.note(&name, &value)?;
-        headers.append(name, value);
+        if !repeated {
+            headers.append(name, value); // hyper would write the second one behind a comma
+        }
     }
     let decoder = framing.decoder(status, version, asks)?;
     let persistent = framing.persistent && decoder != Decoder::UntilClose && !framing.closes;
@@ -172,7 +184,7 @@ mod tests {
     const PLAIN: Asks = Asks { head: false, upgrade: false };
 
     fn taken(text: &str, asks: Asks) -> Result<Option<Head>, Malformed> {
-        take(&mut BytesMut::from(text), asks)
+        take(&mut BytesMut::from(text), &mut 0, asks)
     }
 
     #[test]
@@ -262,10 +274,13 @@ mod tests {
         let text = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
         let whole = text.len() - 2;
         for at in 0..whole {
-            let mut buffer = BytesMut::from(&text[..at]);
-            assert!(take(&mut buffer, PLAIN).unwrap().is_none(), "{at}");
+            let (mut buffer, mut searched) = (BytesMut::from(&text[..at]), 0);
+            assert!(take(&mut buffer, &mut searched, PLAIN).unwrap().is_none(), "{at}");
             buffer.extend_from_slice(&text.as_bytes()[at..]);
-            assert_eq!(take(&mut buffer, PLAIN).unwrap().unwrap().headers["content-length"], "2");
+            assert_eq!(
+                take(&mut buffer, &mut searched, PLAIN).unwrap().unwrap().headers["content-length"],
+                "2"
+            );
             assert_eq!(&*buffer, b"ok");
         }
     }

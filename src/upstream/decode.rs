@@ -2,6 +2,7 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use memchr::memchr;
 
 use super::answer::{MAX_FIELDS, Malformed};
 
@@ -79,8 +80,14 @@ impl Decoder {
     fn next_of_chunks(&mut self, buffer: &mut BytesMut) -> Result<Piece, Malformed> {
         while let Self::Chunked(at) = self {
             *at = match at {
+                // httparse takes a line without a digit for 0, and any byte in an extension.
+                Chunk::Size if buffer.first().is_some_and(|byte| !byte.is_ascii_hexdigit()) => {
+                    return Err(Malformed::Chunk);
+                }
                 Chunk::Size => match httparse::parse_chunk_size(buffer) {
-                    Ok(httparse::Status::Complete((line, size))) if line <= MAX_CHUNK_LINE => {
+                    Ok(httparse::Status::Complete((line, size)))
+                        if line <= MAX_CHUNK_LINE && memchr(b'\n', &buffer[..line]) == Some(line - 1) =>
+                    {
                         buffer.advance(line);
                         if size == 0 { Chunk::Trailers } else { Chunk::Data(size) }
                     }
@@ -209,7 +216,11 @@ mod tests {
     #[test]
     fn what_is_no_chunk_is_refused() {
         let long = format!("1;{}\r\na\r\n", "x".repeat(MAX_CHUNK_LINE));
-        let table: [&[u8]; 10] = [
+        let table: [&[u8]; 14] = [
+            b"\r\n\r\n",
+            b";a\r\n\r\n",
+            b" \r\n\r\n",
+            b"1;\n\r\na\r\n",
             b"x\r\n",
             b"-1\r\na\r\n",
             b"0x1\r\na\r\n",

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
@@ -10,7 +10,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::io::AsyncRead;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::task::AbortHandle;
+use tokio::task::JoinHandle;
 use tokio_util::io::poll_read_buf;
 
 use super::Open;
@@ -34,6 +34,8 @@ pub(super) struct Wire {
     /// Not here while a body that outlives its answer's head is still being written.
     writer: Option<OwnedWriteHalf>,
     buffer: BytesMut,
+    /// How much of the buffer was searched for the end of a head.
+    searched: usize,
     _open: Open,
 }
 
@@ -77,22 +79,14 @@ pub enum Fault {
 impl Wire {
     pub(super) fn new(stream: TcpStream, open: Open) -> Self {
         let (reader, writer) = stream.into_split();
-        Self { reader, writer: Some(writer), buffer: BytesMut::new(), _open: open }
+        Self { reader, writer: Some(writer), buffer: BytesMut::new(), searched: 0, _open: open }
     }
 
     /// Whether an idle connection still stands, as far as the kernel told: no end, and no byte that
     /// nobody asked for.
     pub(super) fn is_idle(&self) -> bool {
-        let mut context = Context::from_waker(Waker::noop());
-        match self.reader.as_ref().poll_read_ready(&mut context) {
-            Poll::Pending => true,
-            // Perhaps only not looked at since the last read filled its buffer to the brim.
-            Poll::Ready(Ok(())) => {
-                let looked = self.reader.try_read(&mut [0]);
-                looked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
-            }
-            Poll::Ready(Err(_)) => false,
-        }
+        // Asks the kernel only where it told of something.
+        self.reader.try_read(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// Sends a request and reads the head of its answer.
@@ -109,8 +103,14 @@ impl Wire {
         let mut uploaded = false;
         let mut informational = 0;
         let head = std::future::poll_fn(|context| {
+            if !upload.is_started() && !self.is_idle() {
+                return Poll::Ready(Err(Fault::Closed)); // no answer to a request that was not sent
+            }
             if !uploaded {
                 uploaded = self.poll_upload(&mut upload, context)?;
+            }
+            if !upload.is_started() {
+                return Poll::Pending;
             }
             loop {
                 let head = ready!(self.poll_head(context, asks))?;
@@ -162,7 +162,7 @@ impl Wire {
     fn poll_head(&mut self, context: &mut Context<'_>, asks: Asks) -> Poll<Result<answer::Head, Fault>> {
         loop {
             if !self.buffer.is_empty()
-                && let Some(head) = answer::take(&mut self.buffer, asks)?
+                && let Some(head) = answer::take(&mut self.buffer, &mut self.searched, asks)?
             {
                 return Poll::Ready(Ok(head));
             }
@@ -180,16 +180,16 @@ impl Wire {
     /// A request whose answer began before it was sent to its end is written on by a task of its
     /// own: who reads the answer may wait for the client, and the client for this. Ends with the
     /// answer's body, or with the request's.
-    fn upload_on<B>(&mut self, mut upload: Upload<B>) -> Option<AbortHandle>
+    fn upload_on<B>(&mut self, mut upload: Upload<B>) -> Option<JoinHandle<Result<(), Cut>>>
     where
         B: Body<Data = Bytes> + Unpin + 'static,
     {
         let mut writer = self.writer.take()?;
-        let task = tokio::task::spawn_local(async move {
-            let _ = std::future::poll_fn(|context| upload.poll(&mut writer, context)).await;
-            writer.forget(); // the reading half closes the connection
-        });
-        Some(task.abort_handle())
+        Some(tokio::task::spawn_local(async move {
+            std::future::poll_fn(|context| upload.poll(&mut writer, context)).await?;
+            writer.forget(); // the reading half closes the connection; a request that is cut closes this one
+            Ok(())
+        }))
     }
 }
 
@@ -199,7 +199,8 @@ pub struct AnswerBody {
     wire: Option<Wire>,
     decoder: Decoder,
     persistent: bool,
-    uploading: Option<AbortHandle>,
+    /// The rest of the request, where it is still being sent.
+    uploading: Option<JoinHandle<Result<(), Cut>>>,
     pub(super) server: NameId,
 }
 
@@ -228,7 +229,7 @@ impl AnswerBody {
     #[must_use]
     pub fn into_tunnel(mut self) -> Option<(Bytes, impl AsyncRead + Unpin, OwnedWriteHalf)> {
         let wire = self.wire.take()?;
-        let Wire { reader, writer, buffer, _open } = wire;
+        let Wire { reader, writer, buffer, _open, .. } = wire;
         Some((buffer.freeze(), Counted { reader, _open }, writer?))
     }
 }
@@ -265,7 +266,15 @@ impl Body for AnswerBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
-        let Self { wire, decoder, .. } = &mut *self;
+        let Self { wire, decoder, uploading, .. } = &mut *self;
+        if let Some(task) = uploading
+            && let Poll::Ready(ended) = Pin::new(task).poll(context)
+        {
+            *uploading = None;
+            if let Ok(Err(Cut::Body)) = ended {
+                return Poll::Ready(Some(Err(Fault::Body)));
+            }
+        }
         let Some(wire) = wire else { return Poll::Ready(None) };
         loop {
             match decoder.next(&mut wire.buffer)? {

@@ -115,3 +115,46 @@ fn a_client_that_stops_reading_holds_nothing_up_for_others() {
     }
     assert_eq!(slow.read(false).unwrap().body.len(), body.len());
 }
+
+#[test]
+fn a_client_that_stops_reading_after_a_long_stream_is_closed_by_its_deadline() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut upstream = Upstream::start();
+    upstream.address = listener.local_addr().unwrap(); // the gateway speaks to the listener here
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || stream_for_ever(stream));
+        }
+    });
+    const MUCH: u64 = 64 << 20; // more than sockets hold
+    let more = "[server]\nidle_timeout = \"1s\"\n";
+    let gateway = Gateway::start(&config("").replace("[server]\n", more), &upstream);
+    let mut clients: Vec<Client> = (0..4).map(|_| Client::connect(gateway.public)).collect();
+    for client in &mut clients {
+        client.send("GET /open/a HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+    }
+    // Long enough for each connection's timer to end within a turn that is all reading and writing.
+    let mut piece = vec![0; 1 << 20];
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_millis(2500) {
+        for client in &mut clients {
+            assert!(client.socket().read(&mut piece).unwrap() > 0);
+        }
+    }
+    std::thread::sleep(Duration::from_millis(4000));
+    for client in &mut clients {
+        client.socket().set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let rest = std::io::copy(&mut client.socket().take(MUCH), &mut std::io::sink());
+        assert!(rest.is_ok_and(|rest| rest < MUCH) || client.is_closed(), "the answer was not cut");
+    }
+}
+
+fn stream_for_ever(mut stream: std::net::TcpStream) {
+    let mut head = [0; 4096];
+    let _ = stream.read(&mut head);
+    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
+    let mut chunk = b"8000\r\n".to_vec();
+    chunk.resize(chunk.len() + 0x8000, b'x');
+    chunk.extend_from_slice(b"\r\n");
+    while stream.write_all(&chunk).is_ok() {}
+}

@@ -84,7 +84,7 @@ async fn demo(arguments: &Arguments, folder: &Path, mut stop: Stop) -> Result {
     let admin = arguments.address(arguments.admin, ADMIN)?;
     std::fs::write(&path, config::text(listen, admin, upstream))?;
     let loaded = crate::config::load(&path).map_err(|report| Failed(report.to_string()))?;
-    let app = App::start(&path, loaded, Clock::system()).await.map_err(|error| hinted(error.told()))?;
+    let app = App::start(&path, loaded, Clock::system(), None).await.map_err(|error| hinted(error.told()))?;
     let keys = Keys::make(&app).await?;
     let gateway = client::reachable(app.public.first().copied().unwrap_or(listen));
     if arguments.self_test {

@@ -1,0 +1,261 @@
+//! Lines about requests, written by the workers themselves and handed on in batches: an event of
+//! tracing's for each would cost several times as much as all that is logged of it.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tracing_appender::non_blocking::{ErrorCounter, NonBlocking};
+
+use crate::types::{Credits, KeyId, RequestId, WallTime};
+
+/// What the lines say they are about.
+pub const TARGET: &str = "tollgate::request";
+/// Bytes after which a batch is handed on at once.
+const FULL: usize = 16 * 1024;
+/// How long a line may wait for others.
+pub const WAIT: Duration = Duration::from_millis(50);
+
+/// A worker's way to the log. Made by [`super::logs::Logs::lines`].
+#[derive(Clone, Debug)]
+pub struct Lines {
+    pub(super) writer: NonBlocking,
+    pub(super) json: bool,
+    pub(super) dropped: Dropped,
+}
+
+/// Lines that were dropped because the reader of the log was too slow.
+#[derive(Clone, Debug)]
+pub struct Dropped {
+    pub(super) writes: ErrorCounter,
+    /// Lines of dropped batches, beyond the first of each.
+    pub(super) more: Arc<AtomicUsize>,
+}
+
+impl Dropped {
+    /// How many so far.
+    #[must_use]
+    pub fn lines(&self) -> usize {
+        self.writes.dropped_lines() + self.more.load(Ordering::Relaxed)
+    }
+}
+
+/// What is said of a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<'a> {
+    /// When it was over.
+    pub at: WallTime,
+    /// The route's name; empty where none was found.
+    pub route: &'a str,
+    /// The answer's status.
+    pub status: u16,
+    /// What was charged.
+    pub credits: Credits,
+    /// Absent where the operator wants as little as possible.
+    pub details: Option<Details>,
+}
+
+/// What is said beyond the least.
+#[derive(Clone, Copy, Debug)]
+pub struct Details {
+    /// The request's id.
+    pub id: RequestId,
+    /// The key's id, where one was found.
+    pub key: Option<KeyId>,
+    /// From the head to the last byte.
+    pub duration: Duration,
+    /// The upstream's status, where it answered.
+    pub upstream_status: Option<u16>,
+}
+
+/// Lines of one worker that wait to be handed on: at most [`FULL`] bytes and one line.
+#[derive(Debug)]
+pub struct Batch {
+    lines: Lines,
+    text: Vec<u8>,
+    count: usize,
+    /// The second of the last line, and how its date and time begin.
+    second: i64,
+    stamp: String,
+}
+
+impl Batch {
+    /// An empty batch.
+    #[must_use]
+    pub fn new(lines: Lines) -> Self {
+        Self { lines, text: Vec::new(), count: 0, second: i64::MIN, stamp: String::new() }
+    }
+
+    /// Adds a line. Answers whether it is the first one of a batch, which somebody has to
+    /// [`Batch::flush`] within [`WAIT`].
+    pub fn add(&mut self, entry: &Entry<'_>) -> bool {
+        let first = self.text.is_empty();
+        self.stamp(entry.at);
+        if self.lines.json {
+            self.json(entry);
+        } else {
+            self.plain(entry);
+        }
+        self.count += 1;
+        if self.text.len() >= FULL {
+            self.flush();
+            return false;
+        }
+        first
+    }
+
+    /// Hands on what there is.
+    pub fn flush(&mut self) {
+        if self.text.is_empty() {
+            return;
+        }
+        let before = self.lines.dropped.writes.dropped_lines();
+        let _ = self.lines.writer.write_all(&self.text); // never fails: it is lossy, and counts
+        if self.lines.dropped.writes.dropped_lines() > before {
+            self.lines.dropped.more.fetch_add(self.count - 1, Ordering::Relaxed);
+        }
+        self.text.clear();
+        self.count = 0;
+    }
+
+    fn stamp(&mut self, at: WallTime) {
+        let (second, millis) = (at.0.div_euclid(1000), at.0.rem_euclid(1000));
+        if second != self.second {
+            self.second = second;
+            let moment = jiff::Timestamp::from_second(second).unwrap_or_default();
+            self.stamp = moment.to_string().trim_end_matches('Z').to_owned();
+        }
+        self.put(if self.lines.json { b"{\"timestamp\":\"" } else { b"" });
+        let digits = [b'.', digit(millis / 100), digit(millis / 10), digit(millis), b'Z'];
+        self.text.extend_from_slice(self.stamp.as_bytes());
+        self.text.extend_from_slice(&digits);
+    }
+
+    /// As tracing's JSON lines: names and ids need no escapes.
+    fn json(&mut self, entry: &Entry<'_>) {
+        self.put(b"\",\"level\":\"INFO\"");
+        if let Some(details) = &entry.details {
+            self.parts(&[b",\"request_id\":\"", &details.id.text(), b"\""]);
+        }
+        self.parts(&[b",\"route\":\"", entry.route.as_bytes(), b"\""]);
+        if let Some(key) = entry.details.and_then(|details| details.key) {
+            self.parts(&[b",\"key\":\"", &key.to_text(), b"\""]);
+        }
+        let credits = entry.credits.text();
+        let credits: [&[u8]; 3] = [b",\"credits\":\"", credits.as_bytes(), b"\""];
+        if entry.details.is_none() {
+            self.parts(&credits);
+        }
+        self.put(b",\"status\":");
+        self.number(entry.status.into());
+        if entry.details.is_some() {
+            self.parts(&credits);
+        }
+        if let Some(details) = &entry.details {
+            self.put(b",\"duration_ms\":");
+            self.millis(details.duration);
+            if let Some(status) = details.upstream_status {
+                self.put(b",\"upstream_status\":");
+                self.number(status.into());
+            }
+        }
+        self.parts(&[b",\"target\":\"", TARGET.as_bytes(), b"\"}\n"]);
+    }
+
+    fn plain(&mut self, entry: &Entry<'_>) {
+        self.parts(&[b"  INFO ", TARGET.as_bytes(), b":"]);
+        if let Some(details) = &entry.details {
+            self.parts(&[b" request_id=", &details.id.text()]);
+        }
+        self.parts(&[b" route=\"", entry.route.as_bytes(), b"\""]);
+        if let Some(key) = entry.details.and_then(|details| details.key) {
+            self.parts(&[b" key=", &key.to_text()]);
+        }
+        self.put(b" status=");
+        self.number(entry.status.into());
+        self.parts(&[b" credits=", entry.credits.text().as_bytes()]);
+        if let Some(details) = &entry.details {
+            self.put(b" duration_ms=");
+            self.millis(details.duration);
+            if let Some(status) = details.upstream_status {
+                self.put(b" upstream_status=");
+                self.number(status.into());
+            }
+        }
+        self.put(b"\n");
+    }
+
+    fn put(&mut self, text: &[u8]) {
+        self.text.extend_from_slice(text);
+    }
+
+    fn parts(&mut self, parts: &[&[u8]]) {
+        parts.iter().for_each(|part| self.put(part));
+    }
+
+    fn number(&mut self, number: u64) {
+        self.put(itoa::Buffer::new().format(number).as_bytes());
+    }
+
+    /// Milliseconds with three decimals.
+    fn millis(&mut self, duration: Duration) {
+        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        self.number(micros / 1000);
+        let rest = i64::from(u16::try_from(micros % 1000).unwrap_or_default());
+        self.put(&[b'.', digit(rest / 100), digit(rest / 10), digit(rest)]);
+    }
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+/// The last decimal digit of a number that is not negative.
+fn digit(number: i64) -> u8 {
+    b'0' + u8::try_from(number % 10).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tracing_appender::non_blocking::NonBlockingBuilder;
+
+    fn line(json: bool, details: Option<Details>) -> String {
+        let (writer, _guard) = NonBlockingBuilder::default().finish(std::io::sink());
+        let dropped = Dropped { writes: writer.error_counter(), more: Arc::default() };
+        let mut batch = Batch::new(Lines { writer, json, dropped });
+        let at = WallTime(1_800_000_000_007);
+        let credits = "0.25".parse().unwrap();
+        assert!(batch.add(&Entry { at, route: "people", status: 200, credits, details }));
+        String::from_utf8(batch.text.clone()).unwrap()
+    }
+
+    #[test]
+    fn lines_read_as_tracings_do() {
+        let details = Details {
+            id: RequestId::new(1, 2),
+            key: Some(KeyId(3)),
+            duration: Duration::from_micros(12_034),
+            upstream_status: Some(201),
+        };
+        let text = line(true, Some(details));
+        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(json["timestamp"], "2027-01-15T08:00:00.007Z");
+        assert_eq!((&json["level"], &json["target"]), (&"INFO".into(), &TARGET.into()));
+        assert_eq!(json["request_id"], RequestId::new(1, 2).to_string());
+        assert_eq!((&json["route"], &json["key"]), (&"people".into(), &KeyId(3).to_string().into()));
+        assert_eq!((&json["status"], &json["upstream_status"]), (&200.into(), &201.into()));
+        assert_eq!(json["credits"], "0.25");
+        assert_eq!(json["duration_ms"].to_string(), "12.034");
+        let least: serde_json::Value = serde_json::from_str(&line(true, None)).unwrap();
+        assert_eq!(least.as_object().unwrap().len(), 6);
+        let plain = line(false, None);
+        assert_eq!(
+            plain,
+            "2027-01-15T08:00:00.007Z  INFO tollgate::request: route=\"people\" status=200 credits=0.25\n"
+        );
+    }
+}
