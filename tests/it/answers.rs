@@ -148,3 +148,37 @@ fn answer_each_chunk(mut stream: &TcpStream, reader: &mut impl BufRead) {
         }
     }
 }
+
+#[test]
+fn a_body_that_outgrows_its_bound_after_the_answer_began_cuts_the_upstream() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut upstream = Upstream::start();
+    upstream.address = listener.local_addr().unwrap(); // the gateway speaks to the listener here
+    let small = "name = \"one\"\nmax_body_size = \"1KiB\"\n";
+    let text = config("").replace("name = \"one\"\n", small);
+    assert!(text.contains(small), "the route has a bound");
+    let gateway = Gateway::start(&text, &upstream);
+    let saw_the_end = std::thread::spawn(move || {
+        let mut stream = listener.accept().unwrap().0;
+        stream.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
+        let mut reader = BufReader::new(stream.try_clone().unwrap());
+        let mut line = String::new();
+        while line != "\r\n" {
+            line.clear();
+            reader.read_line(&mut line).unwrap();
+        }
+        stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").unwrap();
+        let mut rest = Vec::new();
+        match std::io::Read::read_to_end(&mut reader, &mut rest) {
+            Ok(_) => !rest.ends_with(b"0\r\n\r\n"), // ended, and not as a whole body does
+            Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
+        }
+    });
+    let mut client = Client::connect(gateway.public);
+    client.send(format!("POST /one HTTP/1.1\r\nhost: a\r\n{KEY}transfer-encoding: chunked\r\n\r\n")).unwrap();
+    assert_eq!(client.head().unwrap().status, 200);
+    client.send(format!("800\r\n{}\r\n", "x".repeat(0x800))).unwrap();
+    assert!(saw_the_end.join().unwrap(), "the upstream was cut");
+    assert!(client.is_closed(), "and so was the answer");
+    assert_eq!(gateway.available("acme"), "999");
+}
