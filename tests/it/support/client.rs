@@ -141,9 +141,8 @@ impl Client {
 
     /// Whether the other side closes without another byte.
     pub fn is_closed(&mut self) -> bool {
-        let mut rest = Vec::new();
-        match self.stream.read_to_end(&mut rest) {
-            Ok(_) => rest.is_empty(),
+        match self.stream.read(&mut [0]) {
+            Ok(read) => read == 0,
             Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
         }
     }
