@@ -148,6 +148,7 @@ fn charged(peer: &Peer, entry: &Entry) -> Result<()> {
     }
     let paid: u64 = entry.samples.iter().map(|sample| sample.hits.paid()).sum();
     let most = paid + peers::PROBES + entry.samples.iter().map(|sample| sample.hits.cut_off).sum::<u64>();
+    peers::fold(&peer.folder)?;
     let granted = GRANT * peer.keys.accounts as u64;
     let charged = granted - left(peer)?;
     println!("{}: {charged} credits charged for {paid} answers that the load counted", peer.name);

@@ -4,15 +4,12 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::Result;
 use crate::cases::Unit;
 use crate::load::{Hits, Length, Load};
-use crate::peers::Peer;
-
-/// A gateway may finish its work (Tollgate folds its journal each second) before CPU is read.
-const AFTERMATH: Duration = Duration::from_millis(1_200);
+use crate::peers::{self, Peer};
 
 /// What a thread spent.
 #[derive(Clone, Copy, Default)]
@@ -57,12 +54,13 @@ impl Sample {
     }
 }
 
-/// `aftermath`: whether the CPU counts, not only the answers.
+/// `aftermath`: whether the CPU counts, not only the answers. Tollgate then writes all entries of the
+/// run before CPU is read, however far it would have put that off.
 pub fn sample(peer: &Peer, load: &Load, length: Length, aftermath: bool) -> Result<Sample> {
     let before = spent(peer.process.id())?;
     let hits = load.run(peer.port, peer.keys, length)?;
-    if aftermath {
-        std::thread::sleep(AFTERMATH);
+    if aftermath && peer.charges() {
+        peers::fold(&peer.folder)?;
     }
     let (mut threads, mut ticks): (BTreeMap<String, u64>, _) = (BTreeMap::new(), (0, 0));
     for (thread, (name, now)) in spent(peer.process.id())? {

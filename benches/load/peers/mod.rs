@@ -18,7 +18,7 @@ use crate::process::{self, Running};
 use crate::upstream::{BODY_LENGTH, EVENT_COUNT, EVENTS, EXPORT, EXPORT_LENGTH};
 use crate::{Result, client, relay};
 
-pub use tollgate::{ledger, status};
+pub use tollgate::{fold, ledger, status};
 
 /// Most requests that are sent to see whether a peer is ready and right.
 pub const PROBES: u64 = TRIES as u64 * STARTS as u64;

@@ -79,11 +79,20 @@ pub fn ledger(folder: &Path) -> std::path::PathBuf {
 
 /// What the gateway of a folder counted.
 pub fn status(folder: &Path) -> Result<serde_json::Value> {
+    Ok(serde_json::from_slice(&ask(folder, &["status"])?)?)
+}
+
+/// Has the gateway of a folder bring its entries up to date, as every command does that reads them.
+pub fn fold(folder: &Path) -> Result<()> {
+    ask(folder, &["ledger", "in-doubt"]).map(drop)
+}
+
+fn ask(folder: &Path, words: &[&str]) -> Result<Vec<u8>> {
     let mut command = Command::new(process::tollgate());
-    let output =
-        command.args(["status", "-c", "config.toml", "--output", "json"]).current_dir(folder).output()?;
+    command.args(words).args(["-c", "config.toml", "--output", "json"]);
+    let output = command.current_dir(folder).output()?;
     if !output.status.success() {
-        return Err("tollgate status fails".into());
+        return Err(format!("tollgate {} fails", words.join(" ")).into());
     }
-    Ok(serde_json::from_slice(&output.stdout)?)
+    Ok(output.stdout)
 }
