@@ -124,6 +124,7 @@ pub struct App {
     office: Office,
     path: PathBuf,
     clock: Clock,
+    limits: Arc<Limits>,
     workers: Vec<JoinHandle<()>>,
     stop: CancellationToken,
     draining: Arc<AtomicBool>,
@@ -178,7 +179,18 @@ impl App {
             workers.push(spawn_worker(number, seed)?);
         }
         let path = path.to_owned();
-        Ok(Self { public, admin: admin_address, office, path, clock, workers, stop, draining, background })
+        Ok(Self {
+            public,
+            admin: admin_address,
+            office,
+            path,
+            clock,
+            limits,
+            workers,
+            stop,
+            draining,
+            background,
+        })
     }
 
     /// The control plane.
@@ -232,6 +244,7 @@ impl App {
         self.draining.store(true, Ordering::SeqCst);
         self.stop.cancel();
         let (workers, ledger) = (self.workers, self.office.ledger);
+        let (limits, directory) = (self.limits, self.office.control.directory());
         let counters = self.office.control.stats();
         let ended = tokio::task::spawn_blocking(move || {
             for worker in workers {
@@ -239,6 +252,7 @@ impl App {
                     tracing::error!("a worker panicked");
                 }
             }
+            limits.mark_all(&directory);
             ledger.close()
         });
         let closed = ended.await.map_err(|error| StartError::Other(error.to_string()))?;

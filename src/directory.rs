@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 
 pub use account::{Account, AccountSpec};
 pub use key::{Key, KeySpec};
-pub use meter::{Dirty, Meter, Owner, Slot};
+pub use meter::{Dirty, Meter, Owner, Slot, Slots};
 
 use crate::types::{AccountId, KeyHash, Moment, NameId, WallTime};
 
@@ -89,13 +89,26 @@ impl Directory {
     }
 
     /// Keeps a saved meter until its owner comes.
-    pub fn park(&self, owner: Owner, slots: Vec<Slot>) {
+    pub fn park(&self, owner: Owner, slots: Slots) {
         self.parked.insert(owner, Arc::new(Meter::with(owner, slots)));
     }
 
     /// Forgets parked meters that say nothing any more.
     pub fn sweep(&self, now: Moment) {
         self.parked.retain(|_, meter| !meter.is_fresh(now));
+    }
+
+    /// Calls `each` for every meter that was ever used.
+    pub fn each_meter(&self, mut each: impl FnMut(&Arc<Meter>)) {
+        self.keys
+            .iter()
+            .filter_map(|entry| entry.key().0.used_meter().cloned())
+            .for_each(|meter| each(&meter));
+        self.accounts
+            .iter()
+            .filter_map(|entry| entry.key().0.used_meter().cloned())
+            .for_each(|meter| each(&meter));
+        self.parked.iter().for_each(|entry| each(entry.value()));
     }
 
     fn parked(&self, owner: Owner) -> Option<Arc<Meter>> {

@@ -74,6 +74,12 @@ impl Account {
         self.meter.get_or_init(|| Arc::new(Meter::new(Owner::Account(self.num))))
     }
 
+    /// Those states, if it was ever asked for them.
+    #[must_use]
+    pub fn used_meter(&self) -> Option<&Arc<Meter>> {
+        self.meter.get()
+    }
+
     /// The plan of an account that was made by command; `None` for one of the file, whose plan
     /// stands in the snapshot.
     #[must_use]

@@ -106,6 +106,12 @@ impl Key {
         self.own().and_then(|own| own.limits.as_ref())
     }
 
+    /// Those states, if it was ever asked for them.
+    #[must_use]
+    pub fn used_meter(&self) -> Option<&Arc<Meter>> {
+        self.rest.get().and_then(|rest| rest.meter.get())
+    }
+
     /// States of its limits; shared by its secrets, made when it is first asked for.
     pub fn meter(&self) -> &Arc<Meter> {
         let new = || Arc::new(Meter::new(Owner::Key(self.id)));

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
+use smallvec::SmallVec;
 
 use crate::policy::limit::{State, take_array};
 use crate::types::{AccountNum, KeyId, Moment, NameId, RouteNum};
@@ -58,6 +59,9 @@ pub struct Slot {
     pub state: State,
 }
 
+/// An owner's states: most have one, which needs no place of its own.
+pub type Slots = SmallVec<[Slot; 1]>;
+
 /// Limit states and requests in flight of one owner. Costs nothing on the heap until it is used.
 #[derive(Debug)]
 pub struct Meter {
@@ -68,25 +72,25 @@ pub struct Meter {
     /// Whether the ledger may have states of it, which are then to be forgotten there.
     saved: AtomicBool,
     /// Held while a request is judged, under a microsecond (`benches/decide.rs`).
-    slots: Mutex<Vec<Slot>>,
+    slots: Mutex<Slots>,
 }
 
 impl Meter {
     /// A meter that was never saved.
     #[must_use]
     pub fn new(owner: Owner) -> Self {
-        Self { saved: AtomicBool::new(false), ..Self::with(owner, Vec::new()) }
+        Self { saved: AtomicBool::new(false), ..Self::with(owner, Slots::new()) }
     }
 
     /// A meter with the states that were saved.
     #[must_use]
-    pub fn with(owner: Owner, slots: Vec<Slot>) -> Self {
+    pub fn with(owner: Owner, slots: Slots) -> Self {
         let (in_flight, dirty, saved) = (AtomicU32::new(0), AtomicBool::new(false), AtomicBool::new(true));
         Self { owner, in_flight, dirty, saved, slots: Mutex::new(slots) }
     }
 
     /// The states, for as long as one request is judged.
-    pub fn lock(&self) -> MutexGuard<'_, Vec<Slot>> {
+    pub fn lock(&self) -> MutexGuard<'_, Slots> {
         self.slots.lock()
     }
 
@@ -106,6 +110,13 @@ impl Meter {
     /// One less in flight.
     pub fn leave(&self) {
         self.in_flight.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Whether the ledger has to know these states of it, or to forget those that it knows: not where
+    /// all will be fresh by the time they would be saved.
+    #[must_use]
+    pub fn must_be_saved(&self, slots: &[Slot], saved_at: Moment) -> bool {
+        self.saved.load(Ordering::Relaxed) || !slots.iter().all(|slot| slot.state.is_fresh(saved_at))
     }
 
     /// Whether forgetting it would change nothing.
@@ -129,8 +140,8 @@ impl Meter {
 
     /// Reads saved states, `elapsed` after they were saved. What is not a state ends the reading.
     #[must_use]
-    pub fn read(mut bytes: &[u8], elapsed: Duration, now: Moment) -> Vec<Slot> {
-        let mut slots = Vec::new();
+    pub fn read(mut bytes: &[u8], elapsed: Duration, now: Moment) -> Slots {
+        let mut slots = Slots::new();
         let mut next = || {
             let limit = NameId(u64::from_le_bytes(take_array(&mut bytes)?));
             let route = RouteNum(u32::from_le_bytes(take_array(&mut bytes)?));
@@ -208,7 +219,7 @@ mod tests {
             [Some(false), Some(true), None]
         );
         assert_eq!(
-            saved(&Arc::new(Meter::with(owner, Vec::new())), 5),
+            saved(&Arc::new(Meter::with(owner, Slots::new())), 5),
             Some(true),
             "it stands in the ledger"
         );
@@ -216,7 +227,7 @@ mod tests {
 
     #[test]
     fn no_more_than_the_limit_are_in_flight() {
-        let meter = Meter::with(Owner::Account(AccountNum(1)), Vec::new());
+        let meter = Meter::with(Owner::Account(AccountNum(1)), Slots::new());
         assert!(meter.enter(2) && meter.enter(2) && !meter.enter(2));
         meter.leave();
         assert!(meter.enter(2));

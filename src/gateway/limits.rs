@@ -2,19 +2,22 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dashmap::DashMap;
 use http::{HeaderName, HeaderValue, Method};
 use parking_lot::MutexGuard;
 use smallvec::SmallVec;
 
-use crate::directory::{Dirty, Key, Meter, Owner, Slot};
+use crate::directory::{Directory, Dirty, Key, Meter, Owner, Slot, Slots};
 use crate::policy::limit::{Limit, Scope, Standing, State, headers};
 use crate::policy::reject::{Reason, Refusal};
 use crate::policy::values::Values;
 use crate::snapshot::{Plan, Route, Settings};
 use crate::types::{Moment, RouteNum, WallTime};
 
+/// How often states are saved.
+const SAVED_EVERY: Duration = Duration::from_secs(1);
 /// Most client addresses that are counted apart. Further ones share one meter, so that a flood
 /// of addresses tightens the limit for the flood instead of forgetting who is near theirs.
 pub const MAX_ADDRESSES: usize = 262_144;
@@ -79,7 +82,7 @@ impl Default for Limits {
         let nobody = Owner::Address(IpAddr::from([0, 0, 0, 0]));
         Self {
             addresses: DashMap::new(),
-            others: Arc::new(Meter::with(nobody, Vec::new())),
+            others: Arc::new(Meter::with(nobody, Slots::new())),
             dirty: Dirty::default(),
         }
     }
@@ -139,9 +142,14 @@ impl Limits {
                 slots[*at].state.take(standing, ask.now);
             }
         }
-        drop(locked);
-        for meter in [meters.key, meters.account, meters.address.as_ref()].into_iter().flatten() {
-            self.dirty.mark(meter);
+        let saved_at = ask.now.plus(SAVED_EVERY);
+        let owners = [meters.key, meters.account, meters.address.as_ref()];
+        for (meter, slots) in owners.into_iter().zip([&locked.key, &locked.account, &locked.address]) {
+            if let Some((meter, slots)) = meter.zip(slots.as_deref())
+                && meter.must_be_saved(slots, saved_at)
+            {
+                self.dirty.mark(meter);
+            }
         }
         Ok(pass)
     }
@@ -169,15 +177,21 @@ impl Limits {
         if self.addresses.len() >= MAX_ADDRESSES {
             return Arc::clone(&self.others);
         }
-        let new = || Arc::new(Meter::with(Owner::Address(address), Vec::new()));
+        let new = || Arc::new(Meter::new(Owner::Address(address)));
         Arc::clone(&self.addresses.entry(address).or_insert_with(new))
     }
 
     /// Keeps a saved meter of an address.
-    pub fn restore(&self, address: IpAddr, slots: Vec<Slot>) {
+    pub fn restore(&self, address: IpAddr, slots: Slots) {
         if self.addresses.len() < MAX_ADDRESSES {
             self.addresses.insert(address, Arc::new(Meter::with(Owner::Address(address), slots)));
         }
+    }
+
+    /// Before the last call of [`Limits::drain`]: what will be fresh within a second counts too.
+    pub fn mark_all(&self, directory: &Directory) {
+        directory.each_meter(|meter| self.dirty.mark(meter));
+        self.addresses.iter().for_each(|entry| self.dirty.mark(entry.value()));
     }
 
     /// States that changed since the last call, as bytes; an address that says nothing any more
@@ -186,7 +200,7 @@ impl Limits {
         let mut states = self.dirty.drain(now);
         self.addresses.retain(|address, meter| {
             let fresh = Arc::strong_count(meter) == 1 && meter.is_fresh(now);
-            if fresh {
+            if fresh && meter.must_be_saved(&[], now) {
                 states.push((Owner::Address(*address).to_bytes(), Vec::new()));
             }
             !fresh
@@ -225,13 +239,13 @@ struct Meters<'a> {
 }
 
 struct Locked<'a> {
-    key: Option<MutexGuard<'a, Vec<Slot>>>,
-    account: Option<MutexGuard<'a, Vec<Slot>>>,
-    address: Option<MutexGuard<'a, Vec<Slot>>>,
+    key: Option<MutexGuard<'a, Slots>>,
+    account: Option<MutexGuard<'a, Slots>>,
+    address: Option<MutexGuard<'a, Slots>>,
 }
 
 impl Locked<'_> {
-    fn slots(&mut self, scope: Scope) -> Option<&mut Vec<Slot>> {
+    fn slots(&mut self, scope: Scope) -> Option<&mut Slots> {
         let slots = match scope {
             Scope::Key | Scope::KeyRoute => &mut self.key,
             Scope::Account => &mut self.account,
@@ -243,11 +257,10 @@ impl Locked<'_> {
 
 /// Where the state of a limit stands; it is made on its first use. Within one judgement none is
 /// taken away, so the place stays.
-fn place(slots: &mut Vec<Slot>, limit: &Limit, ask: &Ask<'_>) -> usize {
+fn place(slots: &mut Slots, limit: &Limit, ask: &Ask<'_>) -> usize {
     let route = if limit.scope == Scope::KeyRoute { ask.route.num } else { RouteNum(0) };
     let known = slots.iter().position(|slot| slot.limit == limit.id && slot.route == route);
     known.unwrap_or_else(|| {
-        slots.reserve_exact(1); // most have one: a list of four would cost 160 bytes
         slots.push(Slot { limit: limit.id, route, state: State::fresh(limit) });
         slots.len() - 1
     })
