@@ -70,6 +70,9 @@ fn calls() -> impl Strategy<Value = Vec<Call>> {
     prop::collection::vec(call, 1..40).prop_map(move |calls| [vec![first.clone()], calls].concat())
 }
 
+/// Charges written at once.
+const PART: usize = 2;
+
 /// A store under test, with the journal as its user keeps it.
 struct Driver<'a> {
     store: &'a mut dyn Store,
@@ -131,11 +134,11 @@ impl Driver<'_> {
             Call::Holds(holds) => self.hold(holds, at),
             Call::Fold => {
                 let fold = self.tally.fold();
-                self.fold(&fold, at)
+                self.fold(fold, at)
             }
             Call::Recover => {
                 let fold = self.tally.recover();
-                self.fold(&fold, at)
+                self.fold(fold, at)
             }
             Call::GiveBack(number) => outcome(self.store.give_back(RequestId(u128::from(*number)), at)),
             Call::CreateKey(account, key) => self.create_key(*account, *key, at),
@@ -179,9 +182,13 @@ impl Driver<'_> {
         outcome(self.store.append(self.seq, at, &records))
     }
 
-    fn fold(&mut self, fold: &Fold, at: WallTime) -> String {
-        let said = outcome(self.store.fold(fold, at));
-        self.tally.folded(fold);
+    fn fold(&mut self, fold: Fold, at: WallTime) -> String {
+        let (mut said, mut left) = (String::new(), Some(fold));
+        while let Some(fold) = left {
+            let part = fold.part(PART);
+            said += &outcome(self.store.fold(&part, at));
+            left = fold.written(&part);
+        }
         said
     }
 
@@ -312,4 +319,59 @@ proptest! {
         let mut store = SqliteStore::open(&path).unwrap();
         prop_assert_eq!(driver(&mut store).state(), before);
     }
+
+    /// Promise 1 within a fold: cut after any of its parts, and by any number of crashes, each
+    /// request is charged once.
+    #[test]
+    fn a_fold_that_is_cut_charges_each_request_once(
+        batches in prop::collection::vec(prop::collection::vec((0_u8..4, 1_i64..100, prop::option::of(0_i64..100)), 1..8), 1..8),
+        cuts in prop::collection::vec(0_usize..4, 0..4),
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger.db");
+        let mut store = SqliteStore::open(&path).unwrap();
+        let opening = 1_000_000;
+        let accounts = (0..4).map(|number| (number, Some(opening))).collect();
+        driver(&mut store).run(&Call::Register { accounts, keys: vec![(0, 0)], routes: vec![0, 1] });
+        let (mut ids, mut left) = (0, [opening; 4]);
+        let mut rest = batches.chunks(batches.len().div_ceil(cuts.len() + 1));
+        for cut in cuts.iter().copied().map(Some).chain([None]) {
+            // What a start reads, some batches, and a fold of which so many parts are written.
+            let mut tally = recall(&mut store);
+            for batch in rest.next().unwrap_or_default() {
+                let mut driver = Driver { seq: tally.upto(), ids, tally, ..driver(&mut store) };
+                driver.hold(batch, WallTime(1));
+                (ids, tally) = (driver.ids, driver.tally);
+                for (account, amount, charge) in batch {
+                    // What is open at the end is in doubt, and charged in full.
+                    left[usize::from(*account)] -= charge.map_or(*amount, |charge| charge.min(*amount));
+                }
+            }
+            let mut fold = Some(if cut.is_some() { tally.fold() } else { tally.recover() });
+            for _ in 0..cut.unwrap_or(ALL) {
+                let Some(whole) = fold else { break };
+                let part = whole.part(PART);
+                store.fold(&part, WallTime(2)).unwrap();
+                fold = whole.written(&part);
+            }
+            drop(store);
+            store = SqliteStore::open(&path).unwrap();
+        }
+        let mut reader = store.reader().unwrap();
+        let balances: Vec<i64> = reader.accounts(None, ALL).unwrap().iter().map(|row| row.balance.millionths()).collect();
+        prop_assert_eq!(balances, left);
+        prop_assert_eq!(verify(&mut *reader).unwrap().differences, []);
+        drop((reader, store));
+        let files = std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().file_name());
+        prop_assert!(!files.into_iter().any(|name| name.to_string_lossy().contains("journal")), "all is folded");
+    }
+}
+
+fn recall(store: &mut SqliteStore) -> Tally {
+    let books = store.load().unwrap();
+    let mut tally = Tally::new(books.open_holds, books.folded);
+    for (seq, at, records) in books.journal {
+        tally.apply(seq, at, &records).unwrap();
+    }
+    tally
 }

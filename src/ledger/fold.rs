@@ -33,19 +33,65 @@ pub struct ChargeSum {
     pub requests: u64,
 }
 
-/// What one fold writes.
+/// Charges by account and route, in order.
+pub type Charges = BTreeMap<(AccountNum, RouteNum), ChargeSum>;
+
+/// What one fold writes, or a part of it: a fold over many accounts is written in parts, so that
+/// nobody waits for all of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fold {
     /// Journal rows up to this one are in it.
     pub upto: u64,
-    /// Charges since the last fold, in order.
-    pub charges: BTreeMap<(AccountNum, RouteNum), ChargeSum>,
+    /// Charges since the last fold.
+    pub charges: Charges,
+    /// Parts follow, whose charges come after this one. `None` for the last part, or the whole.
+    pub through: Option<(AccountNum, RouteNum)>,
     /// Holds to remember as open.
     pub opened: Vec<OpenHold>,
     /// Holds remembered as open that no longer are.
     pub closed: Vec<RequestId>,
     /// Open holds to charge in full and list as in doubt.
     pub doubts: Vec<OpenHold>,
+}
+
+impl Fold {
+    /// The next part to write, of at most so many charges; [`Fold::written`] says that it was.
+    #[must_use]
+    pub fn part(&self, most: usize) -> Self {
+        if self.charges.len() <= most {
+            return self.clone();
+        }
+        let charges: Charges = self.charges.iter().take(most).map(|(at, sum)| (*at, *sum)).collect();
+        let through = charges.last_key_value().map(|(at, _)| *at);
+        Self { upto: self.upto, charges, through, ..Self::default() }
+    }
+
+    /// What is left once this part is written.
+    #[must_use]
+    pub fn written(mut self, part: &Self) -> Option<Self> {
+        let through = part.through?;
+        self.charges = self.charges.split_off(&through);
+        self.charges.remove(&through);
+        Some(self)
+    }
+}
+
+/// What of the journal stands in the entries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Folded {
+    /// All rows up to this one.
+    pub upto: u64,
+    /// And a part of some rows behind it.
+    pub part: Option<Part>,
+}
+
+/// A fold that is written in part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Journal rows up to this one are in the fold.
+    pub upto: u64,
+    /// The last account and route whose charges are written.
+    pub through: (AccountNum, RouteNum),
 }
 
 /// A record that contradicts the ones before it.
@@ -65,8 +111,8 @@ pub enum Contradiction {
     Overflow(AccountNum),
 }
 
-/// Request ids are a random start and a counter, made here and by nobody else: a multiplication
-/// spreads them, and nobody can choose ones that collide.
+/// Request ids are a random start and a counter, and accounts and routes are numbered: made here and
+/// by nobody else. A multiplication spreads them, and nobody can choose ones that collide.
 #[derive(Debug, Default)]
 pub struct Mixed(u64);
 
@@ -75,6 +121,9 @@ impl Hasher for Mixed {
         for &byte in bytes {
             self.write_u128(byte.into());
         }
+    }
+    fn write_u32(&mut self, number: u32) {
+        self.write_u128(number.into());
     }
     fn write_u128(&mut self, id: u128) {
         const ODD: u128 = 0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835;
@@ -90,10 +139,11 @@ impl Hasher for Mixed {
 #[derive(Debug, Default)]
 pub struct Tally {
     open: HashMap<RequestId, OpenHold, BuildHasherDefault<Mixed>>,
-    /// Open holds that the store knows of.
+    /// Open holds that a fold remembered.
     stored: HashSet<RequestId, BuildHasherDefault<Mixed>>,
     closed: Vec<RequestId>,
-    charges: BTreeMap<(AccountNum, RouteNum), ChargeSum>,
+    charges: HashMap<(AccountNum, RouteNum), ChargeSum, BuildHasherDefault<Mixed>>,
+    folded: Folded,
     upto: u64,
     records: u64,
 }
@@ -101,9 +151,10 @@ pub struct Tally {
 impl Tally {
     /// Continues from the holds that were open at the last fold.
     #[must_use]
-    pub fn new(open: Vec<OpenHold>) -> Self {
+    pub fn new(open: Vec<OpenHold>, folded: Folded) -> Self {
         let stored = open.iter().map(|hold| hold.id).collect();
-        Self { open: open.into_iter().map(|hold| (hold.id, hold)).collect(), stored, ..Self::default() }
+        let open = open.into_iter().map(|hold| (hold.id, hold)).collect();
+        Self { open, stored, folded, upto: folded.upto, ..Self::default() }
     }
 
     /// Applies one journal row.
@@ -112,15 +163,22 @@ impl Tally {
     /// Stops at the first contradiction; what came before it is applied.
     pub fn apply(&mut self, seq: u64, at: WallTime, mut bytes: &[u8]) -> Result<(), Contradiction> {
         self.upto = self.upto.max(seq);
+        let written = self.folded.part.filter(|part| seq <= part.upto).map(|part| part.through);
         while !bytes.is_empty() {
             let record = Record::read(&mut bytes).ok_or(Contradiction::NotARecord)?;
-            self.apply_one(record, at)?;
+            self.apply_one(record, at, written)?;
             self.records += 1;
         }
         Ok(())
     }
 
-    fn apply_one(&mut self, record: Record, at: WallTime) -> Result<(), Contradiction> {
+    /// Charges up to `written` stand in the entries already.
+    fn apply_one(
+        &mut self,
+        record: Record,
+        at: WallTime,
+        written: Option<(AccountNum, RouteNum)>,
+    ) -> Result<(), Contradiction> {
         match record {
             Record::Hold { id, account, key, route, amount } => {
                 let hold = OpenHold { id, account, key, route, amount, at };
@@ -136,15 +194,22 @@ impl Tally {
                 }
                 let back = returned(hold.amount, charge);
                 let charge = hold.amount.checked_sub(back).unwrap_or(hold.amount);
-                if charge.is_zero() {
+                let whose = (hold.account, hold.route);
+                if charge.is_zero() || written.is_some_and(|written| whose <= written) {
                     return Ok(());
                 }
-                let sum = self.charges.entry((hold.account, hold.route)).or_default();
+                let sum = self.charges.entry(whose).or_default();
                 sum.amount = sum.amount.checked_add(charge).ok_or(Contradiction::Overflow(hold.account))?;
                 sum.requests += 1;
                 Ok(())
             }
         }
+    }
+
+    /// The number of the last row that was applied or folded.
+    #[must_use]
+    pub fn upto(&self) -> u64 {
+        self.upto
     }
 
     /// Records applied since the last fold.
@@ -159,40 +224,27 @@ impl Tally {
         self.open.len()
     }
 
-    /// What a fold would write now; [`Tally::folded`] says that it was.
+    /// Takes what is to be folded. It has to be written: nothing but it knows these charges now.
     #[must_use]
-    pub fn fold(&self) -> Fold {
+    pub fn fold(&mut self) -> Fold {
         let new = self.open.values().filter(|hold| !self.stored.contains(&hold.id));
         let mut opened: Vec<OpenHold> = new.copied().collect();
         opened.sort_by_key(|hold| hold.id);
-        Fold {
-            upto: self.upto,
-            charges: self.charges.clone(),
-            opened,
-            closed: self.closed.clone(),
-            doubts: Vec::new(),
-        }
+        self.stored.extend(opened.iter().map(|hold| hold.id));
+        self.records = 0;
+        let charges = self.charges.drain().collect();
+        let closed = std::mem::take(&mut self.closed);
+        Fold { upto: self.upto, charges, opened, closed, ..Fold::default() }
     }
 
     /// The fold at start-up: whatever is still open was left by a crash.
     #[must_use]
-    pub fn recover(&self) -> Fold {
-        let mut doubts: Vec<OpenHold> = self.open.values().copied().collect();
+    pub fn recover(&mut self) -> Fold {
+        let mut doubts: Vec<OpenHold> = self.open.drain().map(|(_, hold)| hold).collect();
         doubts.sort_by_key(|hold| (hold.at, hold.id));
-        let stored = self.stored.iter().copied();
-        let closed = self.closed.iter().copied().chain(stored).collect();
-        Fold { opened: Vec::new(), closed, doubts, ..self.fold() }
-    }
-
-    /// The fold was written.
-    pub fn folded(&mut self, fold: &Fold) {
-        self.charges.clear();
-        self.closed.clear();
-        self.records = 0;
-        self.stored.extend(fold.opened.iter().map(|hold| hold.id));
-        for hold in &fold.doubts {
-            self.open.remove(&hold.id);
-            self.stored.remove(&hold.id);
-        }
+        let stored: Vec<RequestId> = self.stored.drain().collect();
+        let fold = self.fold();
+        let closed = fold.closed.into_iter().chain(stored).collect();
+        Fold { closed, doubts, ..fold }
     }
 }

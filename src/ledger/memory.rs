@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::fold::Fold;
+use super::fold::{Fold, Folded, Part};
 use super::store::{
     AccountRow, AccountState, Booked, Booking, Books, Doubt, EachLimit, Entry, EntryKind, KeyChange, KeyRow,
     Reader, Registered, Registration, Result, SecretRow, Source, Store, StoredSecret,
@@ -25,7 +25,7 @@ pub struct MemoryStore(Arc<Mutex<Data>>);
 impl Store for MemoryStore {
     fn load(&mut self) -> Result<Books> {
         let data = self.0.lock();
-        Ok(Books { open_holds: data.open_holds.clone(), journal: data.journal.clone() })
+        Ok(Books { open_holds: data.open_holds.clone(), folded: data.folded, journal: data.journal.clone() })
     }
 
     fn append(&mut self, seq: u64, at: WallTime, records: &[u8]) -> Result<()> {
@@ -64,7 +64,14 @@ impl Store for MemoryStore {
                 NewEntry { kind, amount, route: Some(route), requests: 1, reference, actor: "recovery" };
             data.add_entry(hold.account, at, new)?;
         }
-        data.journal.retain(|(seq, ..)| *seq > fold.upto);
+        let upto = fold.upto;
+        match fold.through {
+            Some(through) => data.folded.part = Some(Part { upto, through }),
+            None => {
+                data.folded = Folded { upto, part: None };
+                data.journal.retain(|(seq, ..)| *seq > upto);
+            }
+        }
         Ok(())
     }
 

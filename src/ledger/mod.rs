@@ -50,6 +50,8 @@ struct Shared {
     thread: OnceLock<Thread>,
     /// The thread sleeps until somebody has work for it.
     idle: AtomicBool,
+    /// It waits for a worker to idle.
+    gathering: AtomicBool,
     /// The last commit succeeded; while it did not, nothing is held.
     healthy: AtomicBool,
     stopping: AtomicBool,

@@ -24,8 +24,13 @@ impl SpenderSeed {
     /// Tells the ledger when the worker has nothing to do, and when it has again: while it is busy, a
     /// fuller batch costs nobody anything.
     pub fn parking(&self) -> impl Fn(bool) + Clone + Send + Sync + 'static {
-        let outbox = Arc::clone(&self.outbox);
-        move |parked| outbox.set_parked(parked)
+        let (outbox, shared) = (Arc::clone(&self.outbox), Arc::clone(&self.shared));
+        move |parked| {
+            outbox.set_parked(parked);
+            if parked && shared.gathering.load(Ordering::SeqCst) && outbox.is_idling() {
+                shared.wake_now();
+            }
+        }
     }
 
     /// Makes the handle, on the thread that uses it.

@@ -1,9 +1,11 @@
-//! The ledger in one SQLite file: the writing side.
+//! The ledger in one SQLite file, and its journal in another beside it: the writing side.
 //!
-//! WAL with synchronous=FULL: a commit is one write and one fdatasync. Checkpoints are passive,
-//! on a connection and a thread of their own, so that they never make a commit wait.
+//! Charges go to the journal, see [`journal`]; entries, accounts and keys to SQLite, in WAL mode
+//! with synchronous=FULL. Its checkpoints are passive, on a connection and a thread of their own, so
+//! that they never make a commit wait.
 
 mod file;
+mod journal;
 mod keys;
 mod read;
 mod rows;
@@ -19,6 +21,7 @@ use super::store::{
 };
 use crate::types::{AccountId, AccountNum, Credits, KeyId, KeyNum, RequestId, RouteNum, WallTime};
 use file::{Checkpointer, Lock};
+use journal::Journal;
 use rows::{account_row, credits, entry_row, failed, id_blob};
 
 /// A ledger in a file that this process has locked.
@@ -27,6 +30,7 @@ pub struct SqliteStore {
     connection: Connection,
     path: PathBuf,
     checkpointer: Checkpointer,
+    journal: Journal,
     _lock: Lock,
 }
 
@@ -40,7 +44,9 @@ impl SqliteStore {
         let lock = Lock::take(path)?;
         let connection = file::open(path).inspect_err(|_| lock.discard())?;
         let checkpointer = Checkpointer::start(path)?;
-        Ok(Self { connection, path: path.to_owned(), checkpointer, _lock: lock })
+        let mark = connection.query_row("SELECT mark FROM journal", [], |row| row.get(0)).map_err(failed)?;
+        let journal = Journal::open(path, mark)?;
+        Ok(Self { connection, path: path.to_owned(), checkpointer, journal, _lock: lock })
     }
 
     fn transaction(&mut self) -> Result<Transaction<'_>> {
@@ -104,14 +110,13 @@ fn find_account(tx: &Connection, id: &AccountId) -> Result<Option<AccountRow>> {
 
 impl Store for SqliteStore {
     fn load(&mut self) -> Result<Books> {
-        read::books(&self.connection)
+        let mut books = read::books(&self.connection)?;
+        books.journal.extend(self.journal.read(books.folded.upto)?);
+        Ok(books)
     }
 
     fn append(&mut self, seq: u64, at: WallTime, records: &[u8]) -> Result<()> {
-        let insert = "INSERT INTO journal (seq, at, records) VALUES (?1, ?2, ?3)";
-        let mut statement = self.connection.prepare_cached(insert).map_err(failed)?;
-        statement.execute(params![seq, at.0, records]).map_err(failed)?; // commits by itself
-        Ok(())
+        self.journal.append(seq, at, records)
     }
 
     fn fold(&mut self, fold: &Fold, at: WallTime) -> Result<()> {
@@ -144,8 +149,22 @@ impl Store for SqliteStore {
             let new = NewEntry { kind, amount, route, requests: 1, reference, actor: "recovery" };
             add_entry(&tx, hold.account, at, &new)?;
         }
-        tx.execute("DELETE FROM journal WHERE seq <= ?1", [fold.upto]).map_err(failed)?;
-        tx.commit().map_err(failed)
+        match fold.through {
+            Some((account, route)) => {
+                let part = "UPDATE journal SET part_upto = ?1, part_account = ?2, part_route = ?3";
+                tx.execute(part, params![fold.upto, account.0, route.0]).map_err(failed)?;
+            }
+            None => {
+                let whole = "UPDATE journal SET folded = ?1, part_upto = NULL, part_account = NULL, part_route = NULL";
+                tx.execute(whole, [fold.upto]).map_err(failed)?;
+                tx.execute("DELETE FROM old_journal WHERE seq <= ?1", [fold.upto]).map_err(failed)?;
+            }
+        }
+        tx.commit().map_err(failed)?;
+        if fold.through.is_none() {
+            self.journal.folded(fold.upto);
+        }
+        Ok(())
     }
 
     fn register(&mut self, wanted: &Registration, at: WallTime) -> Result<Registered> {

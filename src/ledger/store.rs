@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 pub use reader::{EachLimit, Reader, StoredSecret, each_account, each_entry, each_key};
 
-use super::fold::{Fold, OpenHold};
+use super::fold::{Fold, Folded, OpenHold};
 use crate::policy::key::KeyState;
 use crate::types::{
     AccountId, AccountNum, Credits, KeyHash, KeyId, KeyNum, RequestId, RouteName, RouteNum, WallTime,
@@ -251,14 +251,19 @@ pub enum KeyChange {
     },
 }
 
+/// A batch of records: its number, when it was written, the records.
+pub type JournalRow = (u64, WallTime, Vec<u8>);
+
 /// What is not folded yet when the ledger is opened. Accounts, keys and limit states are read one by
 /// one, see [`Reader`]: there may be millions.
 #[derive(Debug, Default)]
 pub struct Books {
     /// Holds that were open at the last fold.
     pub open_holds: Vec<OpenHold>,
-    /// Journal rows since, in order: number, time, records.
-    pub journal: Vec<(u64, WallTime, Vec<u8>)>,
+    /// Up to where the journal stands in the entries.
+    pub folded: Folded,
+    /// Journal rows since, in order.
+    pub journal: Vec<JournalRow>,
 }
 
 /// Where a ledger is kept. All calls come from one thread. A call that fails has changed nothing.
@@ -268,7 +273,8 @@ pub trait Store: Send {
     fn load(&mut self) -> Result<Books>;
     /// Adds one journal row; durable when this returns.
     fn append(&mut self, seq: u64, at: WallTime, records: &[u8]) -> Result<()>;
-    /// Turns the journal up to `fold.upto` into entries and balances, and forgets it.
+    /// Turns the journal up to `fold.upto`, or a part of it, into entries and balances; all of it
+    /// is then forgotten.
     fn fold(&mut self, fold: &Fold, at: WallTime) -> Result<()>;
     /// Gives numbers to what a configuration names, and opening grants to new accounts.
     fn register(&mut self, wanted: &Registration, at: WallTime) -> Result<Registered>;

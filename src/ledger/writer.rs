@@ -1,4 +1,6 @@
-//! The ledger's thread: outboxes → one row → one commit; once a second, journal → entries.
+//! The ledger's thread: outboxes → one frame → one commit; in between, see [`housekeeping`].
+
+mod housekeeping;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -11,29 +13,26 @@ use super::fold::Tally;
 use super::store::{
     AccountRow, Booked, Booking, LedgerError, Registered, Registration, Result, Store, each_account,
 };
-use super::{Job, LimitSource, Opened, Purse, Shared};
+use super::{Job, Opened, Purse, Shared};
 use crate::clock::Clock;
 use crate::policy::credit::MAX_BALANCE;
 use crate::types::{AccountId, Credits, Moment, RequestId};
+use housekeeping::{Folds, Saves};
 
 /// Least time from the start of one commit to the next under load: what costs is a commit, not
 /// a record, so a fuller batch is a cheaper one.
 const COMMIT_GAP: Duration = Duration::from_millis(1);
-/// How often, and how far apart, it is then looked whether a worker idles, before a commit: while all
-/// are busy nobody gains by an early one. Nobody waits longer than 3 ms and one commit.
-const BUSY_LOOKS: u32 = 8;
-const LOOK: Duration = Duration::from_micros(250);
+/// Longest that a commit then waits for a worker to idle: while all are busy nobody gains by an early one.
+const BUSY: Duration = Duration::from_millis(2);
 /// How long to look whether more is coming before a commit that follows another within the gap.
 const PROBE: Duration = Duration::from_micros(50);
 /// Bytes of records that come within a probe where there is load: some three requests. With fewer,
 /// waiting for more would only add to their latency.
 const LOAD: usize = 150;
+/// Bytes of a batch after which the next is sure to fill: it is not looked.
+const FULL: usize = 1_000;
 /// How long a settlement that nobody waits for may lie in its outbox before it is written.
 const LAG: Duration = Duration::from_millis(10);
-/// How often the journal is folded while there is something in it.
-const FOLD_EVERY: Duration = Duration::from_secs(1);
-/// Records after which it is folded sooner, so that a restart stays quick.
-const FOLD_RECORDS: u64 = 65_536;
 /// How long to wait after a failed commit.
 const RETRY: Duration = Duration::from_millis(250);
 
@@ -43,16 +42,15 @@ pub(super) struct Writer {
     jobs: mpsc::Receiver<Job>,
     clock: Clock,
     tally: Tally,
-    seq: u64,
     /// Records taken from the outboxes that are not on disk: empty unless a commit failed.
     pending: Vec<u8>,
     /// The last batch taken of each outbox.
     batches: Vec<u64>,
     committed_at: Moment,
-    folded_at: Moment,
-    limits: Option<LimitSource>,
-    /// Limit states that could not be saved yet.
-    unsaved: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Bytes of the last batch.
+    committed: usize,
+    folds: Folds,
+    saves: Saves,
 }
 
 impl Writer {
@@ -63,19 +61,17 @@ impl Writer {
         clock: Clock,
     ) -> Result<(Self, Opened)> {
         let books = store.load()?;
-        let mut tally = Tally::new(books.open_holds);
-        let mut seq = 0;
+        let mut tally = Tally::new(books.open_holds, books.folded);
         for (number, at, records) in books.journal {
             let contradicts =
                 |error| LedgerError::Unusable(format!("the ledger contradicts itself: {error}"));
             tally.apply(number, at, &records).map_err(contradicts)?;
-            seq = number;
         }
+        let records = tally.records();
         let fold = tally.recover();
         let doubts = fold.doubts.len();
-        if tally.records() > 0 || doubts > 0 || !fold.closed.is_empty() {
+        if records > 0 || doubts > 0 || !fold.closed.is_empty() {
             store.fold(&fold, clock.wall())?;
-            tally.folded(&fold);
         }
         each_account(&mut *store.reader()?, |row| {
             shared.purses.add(row.num, row.balance);
@@ -89,13 +85,12 @@ impl Writer {
             jobs,
             clock,
             tally,
-            seq,
             pending: Vec::new(),
             batches,
             committed_at: now,
-            folded_at: now,
-            limits: None,
-            unsaved: Vec::new(),
+            committed: 0,
+            folds: Folds::default(),
+            saves: Saves::default(),
         };
         Ok((writer, Opened { doubts }))
     }
@@ -109,9 +104,7 @@ impl Writer {
                 job(&mut self);
             }
             self.commit();
-            if self.fold_is_due() {
-                self.fold_or_report();
-            }
+            self.keep_books();
             if self.shared.stopping.load(Ordering::SeqCst) {
                 return self.finish();
             }
@@ -125,28 +118,36 @@ impl Writer {
             std::thread::park_timeout(RETRY);
             return;
         }
-        self.shared.idle.store(true, Ordering::SeqCst);
-        if self.waiting() == 0 && self.jobs.is_empty() && !self.shared.stopping.load(Ordering::SeqCst) {
-            // Settlements that nobody waits for wake nobody: while holds are open, look for them.
-            std::thread::park_timeout(if self.tally.open_holds() > 0 { LAG } else { FOLD_EVERY });
+        let full = self.committed >= FULL;
+        if !full && !self.has_books_to_keep() {
+            self.await_work();
         }
-        self.shared.idle.store(false, Ordering::SeqCst);
         let left = || COMMIT_GAP.checked_sub(self.clock.now().since(self.committed_at)).unwrap_or_default();
         if left().is_zero() {
             return;
         }
-        let before = self.waiting();
-        std::thread::sleep(PROBE.min(left()));
-        if self.waiting() < before + LOAD {
-            return;
-        }
-        std::thread::sleep(left());
-        for _ in 0..BUSY_LOOKS {
-            if self.shared.outboxes.iter().any(|outbox| outbox.is_idling()) {
+        if !full {
+            let before = self.waiting();
+            std::thread::sleep(PROBE.min(left()));
+            if self.waiting() < before + LOAD {
                 return;
             }
-            std::thread::sleep(LOOK);
         }
+        std::thread::sleep(left());
+        self.shared.gathering.store(true, Ordering::SeqCst);
+        if self.waiting() > 0 && !self.shared.outboxes.iter().any(|outbox| outbox.is_idling()) {
+            std::thread::park_timeout(BUSY);
+        }
+        self.shared.gathering.store(false, Ordering::SeqCst);
+    }
+
+    fn await_work(&self) {
+        self.shared.idle.store(true, Ordering::SeqCst);
+        if self.waiting() == 0 && self.jobs.is_empty() && !self.shared.stopping.load(Ordering::SeqCst) {
+            // Settlements that nobody waits for wake nobody: while holds are open, look for them.
+            std::thread::park_timeout(if self.tally.open_holds() > 0 { LAG } else { housekeeping::EVERY });
+        }
+        self.shared.idle.store(false, Ordering::SeqCst);
     }
 
     /// Bytes of records that wait in the outboxes.
@@ -157,17 +158,17 @@ impl Writer {
     /// Cuts one batch from all outboxes at once and writes it.
     fn commit(&mut self) {
         self.cut();
+        self.committed = self.pending.len();
         if self.pending.is_empty() {
             return;
         }
         self.committed_at = self.clock.now();
-        let at = self.clock.wall();
-        let result = self.store.append(self.seq + 1, at, &self.pending);
+        let (seq, at) = (self.tally.upto() + 1, self.clock.wall());
+        let result = self.store.append(seq, at, &self.pending);
         let committed = result.is_ok();
         match result {
             Ok(()) => {
-                self.seq += 1;
-                if let Err(error) = self.tally.apply(self.seq, at, &self.pending) {
+                if let Err(error) = self.tally.apply(seq, at, &self.pending) {
                     tracing::error!(%error, "the journal contradicts itself");
                 }
                 let bytes = self.pending.len() as u64;
@@ -209,35 +210,6 @@ impl Writer {
         Err(LedgerError::Failed("its last batch is not on disk yet".to_owned()))
     }
 
-    fn fold_is_due(&self) -> bool {
-        self.tally.records() >= FOLD_RECORDS || self.clock.now().since(self.folded_at) >= FOLD_EVERY
-    }
-
-    fn fold_or_report(&mut self) {
-        if let Err(error) = self.fold() {
-            tracing::error!(%error, "the ledger could not be folded; it will be tried again");
-        }
-    }
-
-    /// Turns the journal into entries, and saves limit states that changed.
-    pub(super) fn fold(&mut self) -> Result<()> {
-        self.folded_at = self.clock.now();
-        if self.tally.records() > 0 {
-            let fold = self.tally.fold();
-            self.store.fold(&fold, self.clock.wall())?;
-            self.tally.folded(&fold);
-        }
-        if let Some(limits) = &mut self.limits {
-            self.unsaved.extend(limits());
-        }
-        if !self.unsaved.is_empty() {
-            self.store.save_limits(&self.unsaved, self.clock.wall())?;
-            self.unsaved.clear();
-        }
-        self.store.tidy();
-        Ok(())
-    }
-
     fn finish(mut self) -> Result<()> {
         while let Ok(job) = self.jobs.try_recv() {
             self.commit();
@@ -247,15 +219,12 @@ impl Writer {
         if !self.pending.is_empty() {
             return Err(LedgerError::Failed("what was charged last is not on disk".to_owned()));
         }
-        self.fold()
+        self.fold()?;
+        self.save_limits()
     }
 
     pub(super) fn store(&mut self) -> &mut dyn Store {
         &mut *self.store
-    }
-
-    pub(super) fn set_limits(&mut self, source: LimitSource) {
-        self.limits = Some(source);
     }
 
     fn purse(&self, row: &AccountRow) -> Arc<Purse> {

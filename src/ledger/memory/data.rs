@@ -1,9 +1,9 @@
 //! What the model holds, and how it changes.
 
-use crate::ledger::fold::OpenHold;
+use crate::ledger::fold::{Folded, OpenHold};
 use crate::ledger::store::{
-    AccountRow, AccountState, Doubt, Entry, EntryKind, KeyChange, KeyRow, LedgerError, Result, SecretRow,
-    Source,
+    AccountRow, AccountState, Doubt, Entry, EntryKind, JournalRow, KeyChange, KeyRow, LedgerError, Result,
+    SecretRow, Source,
 };
 use crate::policy::key::KeyState;
 use crate::types::{AccountId, AccountNum, Credits, KeyId, KeyNum, RouteName, RouteNum, WallTime};
@@ -14,7 +14,8 @@ pub(super) struct Data {
     pub(super) keys: Vec<KeyRow>,
     pub(super) routes: Vec<RouteName>,
     pub(super) entries: Vec<Entry>,
-    pub(super) journal: Vec<(u64, WallTime, Vec<u8>)>,
+    pub(super) folded: Folded,
+    pub(super) journal: Vec<JournalRow>,
     pub(super) open_holds: Vec<OpenHold>,
     pub(super) in_doubt: Vec<Doubt>,
     pub(super) limits: Vec<(Vec<u8>, Vec<u8>, WallTime)>,

@@ -17,9 +17,10 @@ use crate::ledger::store::{LedgerError, Result};
 /// `TGLD`: what a ledger's file says it is.
 const APPLICATION_ID: i64 = 0x5447_4c44;
 /// One file per version, in order; forward only.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     include_str!("../migrations/0001_books.sql"),
     include_str!("../migrations/0002_secrets_in_key_order.sql"),
+    include_str!("../migrations/0003_journal_file.sql"),
 ];
 /// Older versions can lose a committed transaction when the log is started over.
 const MIN_SQLITE: i32 = 3_051_003;
@@ -28,7 +29,7 @@ const MAX_LOG_PAGES: u64 = 8_192;
 /// How long a statement waits for another connection of this process.
 pub(super) const BUSY: Duration = Duration::from_secs(5);
 
-fn unusable(path: &Path, what: impl std::fmt::Display) -> LedgerError {
+pub(super) fn unusable(path: &Path, what: impl std::fmt::Display) -> LedgerError {
     LedgerError::Unusable(format!("ledger {}: {what}", path.display()))
 }
 
@@ -196,7 +197,7 @@ fn migrate(connection: &mut Connection, version: usize) -> Result<(), Checked> {
     }
     // Says now, rather than at the first charge, that nothing can be written.
     let tx = connection.transaction()?;
-    tx.execute("DELETE FROM journal WHERE seq < 0", [])?;
+    tx.execute("UPDATE journal SET folded = folded", [])?;
     tx.execute_batch(&format!("PRAGMA user_version = {}", MIGRATIONS.len()))?;
     tx.commit()?;
     Ok(())

@@ -8,10 +8,11 @@ use super::file;
 use super::rows::{
     account_id, account_row, entry_row, failed, hold_row, key_id, key_row, request_id, secret_row, to_key_id,
 };
+use crate::ledger::fold::{Folded, Part};
 use crate::ledger::store::{
     AccountRow, Books, Doubt, EachLimit, Entry, KeyRow, LedgerError, Reader, Result, SecretRow, StoredSecret,
 };
-use crate::types::{AccountId, Credits, KeyHash, KeyId, KeyNum, WallTime};
+use crate::types::{AccountId, AccountNum, Credits, KeyHash, KeyId, KeyNum, RouteNum, WallTime};
 
 pub(super) const ACCOUNTS: &str = "SELECT id, num, balance, plan, state, source, opening FROM accounts";
 pub(super) const ENTRIES: &str =
@@ -36,11 +37,21 @@ fn rows<T>(
 }
 
 pub(super) fn books(connection: &Connection) -> Result<Books> {
-    let journal = "SELECT seq, at, records FROM journal ORDER BY seq";
     let holds = "SELECT id, account, key, route, amount, at FROM open_holds";
+    let folded = "SELECT folded, part_upto, part_account, part_route FROM journal";
+    let folded = connection.query_row(folded, [], |row| {
+        let part = match row.get(1)? {
+            Some(upto) => Some(Part { upto, through: (AccountNum(row.get(2)?), RouteNum(row.get(3)?)) }),
+            None => None,
+        };
+        Ok(Folded { upto: row.get(0)?, part })
+    });
+    // Of a version that kept it in a table; the journal's file goes on behind it.
+    let old = "SELECT seq, at, records FROM old_journal ORDER BY seq";
     Ok(Books {
         open_holds: rows(connection, holds, [], hold_row)?,
-        journal: rows(connection, journal, [], |row| Ok((row.get(0)?, WallTime(row.get(1)?), row.get(2)?)))?,
+        folded: folded.map_err(failed)?,
+        journal: rows(connection, old, [], |row| Ok((row.get(0)?, WallTime(row.get(1)?), row.get(2)?)))?,
     })
 }
 

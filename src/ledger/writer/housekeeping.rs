@@ -1,0 +1,149 @@
+//! Between two commits: journal → entries, and limit states to the store; a part at a time, so that
+//! no commit waits for all of it.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::Writer;
+use crate::ledger::LimitSource;
+use crate::ledger::fold::Fold;
+use crate::ledger::store::Result;
+use crate::types::Moment;
+
+/// How often the journal is folded, and limit states are saved, while there is something new. After a
+/// crash at most the last second of limit states is forgotten (contract, section 3).
+pub(super) const EVERY: Duration = Duration::from_secs(1);
+/// A fold that took long is followed by so many times as long without one. Each account that was charged
+/// costs an entry of 5 µs: with very many of them fewer folds are less work.
+const PAUSE: u32 = 40;
+/// And yet by no more than this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Records after which it is folded sooner, so that a restart stays quick: 62 MB of journal.
+const MAX_RECORDS: u64 = 2_000_000;
+/// Charges, or limit states, that are written between two commits: 2 to 3 ms.
+const PART: usize = 500;
+
+/// When the journal is folded, and what is left of a fold that began.
+#[derive(Default)]
+pub(super) struct Folds {
+    begun: Option<Fold>,
+    /// How long it took so far.
+    took: Duration,
+    /// When to begin, or to go on.
+    at: Moment,
+}
+
+/// When limit states are saved, and those that are not yet.
+#[derive(Default)]
+pub(super) struct Saves {
+    source: Option<LimitSource>,
+    unsaved: VecDeque<(Vec<u8>, Vec<u8>)>,
+    /// When to gather, or to go on.
+    at: Moment,
+    gathered_at: Moment,
+}
+
+impl Writer {
+    /// A part of what there is to fold and to save, if it is time. What fails is tried again.
+    pub(super) fn keep_books(&mut self) {
+        let now = self.clock.now();
+        let many = self.folds.begun.is_none() && self.tally.records() >= MAX_RECORDS;
+        if now >= self.folds.at || many {
+            // What is one part is folded without a commit in between: then the journal starts over.
+            let done = self.begin_fold_part();
+            let after = self.clock.now();
+            self.folds.took += after.since(now);
+            self.folds.at = match done {
+                Err(error) => {
+                    tracing::error!(%error, "the ledger could not be folded; it will be tried again");
+                    after.plus(EVERY)
+                }
+                Ok(()) if self.folds.begun.is_some() => after,
+                Ok(()) => {
+                    self.store.tidy();
+                    let took = std::mem::take(&mut self.folds.took);
+                    after.plus((took * PAUSE).clamp(EVERY, LONGEST_PAUSE))
+                }
+            };
+        }
+        if now >= self.saves.at {
+            self.gather();
+            let done = self.save_part();
+            self.saves.at = match done {
+                Err(error) => {
+                    tracing::error!(%error, "limit states could not be saved; it will be tried again");
+                    now.plus(EVERY)
+                }
+                Ok(()) if self.saves.unsaved.is_empty() => self.saves.gathered_at.plus(EVERY),
+                Ok(()) => now,
+            };
+        }
+    }
+
+    /// Whether the next part can be written at once.
+    pub(super) fn has_books_to_keep(&self) -> bool {
+        let now = self.clock.now();
+        let (folds, saves) = (&self.folds, &self.saves);
+        folds.begun.is_some() && now >= folds.at || !saves.unsaved.is_empty() && now >= saves.at
+    }
+
+    /// Turns all of the journal into entries.
+    pub(in crate::ledger) fn fold(&mut self) -> Result<()> {
+        // What began before does not hold what came since.
+        while self.folds.begun.is_some() {
+            self.begin_fold_part()?;
+        }
+        self.begin_fold_part()?;
+        while self.folds.begun.is_some() {
+            self.begin_fold_part()?;
+        }
+        Ok(())
+    }
+
+    /// The next part of the fold that began, or the first of a new one.
+    fn begin_fold_part(&mut self) -> Result<()> {
+        if self.folds.begun.is_none() && self.tally.records() > 0 {
+            self.folds.begun = Some(self.tally.fold());
+        }
+        let Some(fold) = &self.folds.begun else { return Ok(()) };
+        let part = fold.part(PART);
+        self.store.fold(&part, self.clock.wall())?;
+        self.folds.begun = self.folds.begun.take().and_then(|fold| fold.written(&part));
+        Ok(())
+    }
+
+    pub(in crate::ledger) fn set_limits(&mut self, source: LimitSource) {
+        self.saves.source = Some(source);
+    }
+
+    /// Saves all limit states that changed.
+    pub(super) fn save_limits(&mut self) -> Result<()> {
+        while !self.saves.unsaved.is_empty() {
+            self.save_part()?;
+        }
+        self.gather();
+        while !self.saves.unsaved.is_empty() {
+            self.save_part()?;
+        }
+        Ok(())
+    }
+
+    /// States that changed since the last time, once those are saved.
+    fn gather(&mut self) {
+        if let Some(source) = self.saves.source.as_mut().filter(|_| self.saves.unsaved.is_empty()) {
+            self.saves.gathered_at = self.clock.now();
+            self.saves.unsaved.extend(source());
+        }
+    }
+
+    fn save_part(&mut self) -> Result<()> {
+        let states = self.saves.unsaved.as_slices().0;
+        let part = &states[..states.len().min(PART)];
+        if !part.is_empty() {
+            self.store.save_limits(part, self.clock.wall())?;
+            let saved = part.len();
+            self.saves.unsaved.drain(..saved);
+        }
+        Ok(())
+    }
+}
