@@ -144,7 +144,8 @@ impl Bench<'_> {
         ];
         let load =
             Load::new(self.case, places.disk(), self.connections, self.options.rate, places.load, true)?;
-        let mut peer = Peer::start(entrant, self.case, Keys::new(KEYS), places, &under)?;
+        let keys = Keys::new(if entrant.setup.stored == Some(true) { self.options.many_keys } else { KEYS });
+        let mut peer = Peer::start(entrant, self.case, keys, places, &under)?;
         let hits = load.run(peer.port, peer.keys, Length::Requests(requests))?;
         if hits.failed(self.case) > 0 || hits.requests != requests {
             return Err(format!("{} did not answer all requests under valgrind", entrant.name).into());

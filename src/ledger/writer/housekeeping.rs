@@ -50,7 +50,7 @@ impl Writer {
         let many = self.folds.begun.is_none() && self.tally.records() >= MAX_RECORDS;
         if now >= self.folds.at || many {
             // What is one part is folded without a commit in between: then the journal starts over.
-            let done = self.begin_fold_part();
+            let done = self.fold_part();
             let after = self.clock.now();
             self.folds.took += after.since(now);
             self.folds.at = match done {
@@ -87,21 +87,21 @@ impl Writer {
         folds.begun.is_some() && now >= folds.at || !saves.unsaved.is_empty() && now >= saves.at
     }
 
-    /// Turns all of the journal into entries.
+    /// Turns all of the journal into entries, as it is now; commits go on in between.
     pub(in crate::ledger) fn fold(&mut self) -> Result<()> {
         // What began before does not hold what came since.
-        while self.folds.begun.is_some() {
-            self.begin_fold_part()?;
-        }
-        self.begin_fold_part()?;
-        while self.folds.begun.is_some() {
-            self.begin_fold_part()?;
+        for _ in 0..2 {
+            self.fold_part()?;
+            while self.folds.begun.is_some() {
+                self.commit();
+                self.fold_part()?;
+            }
         }
         Ok(())
     }
 
     /// The next part of the fold that began, or the first of a new one.
-    fn begin_fold_part(&mut self) -> Result<()> {
+    fn fold_part(&mut self) -> Result<()> {
         if self.folds.begun.is_none() && self.tally.records() > 0 {
             self.folds.begun = Some(self.tally.fold());
         }
