@@ -55,6 +55,9 @@ struct Segment {
     end: Option<u64>,
     /// The number of the last frame.
     last: u64,
+    /// The file's length. Not asked of the kernel at each commit: a kernel that knows that the time of the
+    /// last change was looked at writes the next one to the disk, with the file's other properties.
+    length: u64,
 }
 
 impl Journal {
@@ -166,17 +169,18 @@ impl Segment {
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             Err(error) => return Err(unusable(&path, error)),
         };
-        Ok(Self { path, file, end: None, last: 0 })
+        let length = file.as_ref().map_or(Ok(0), |file| file.metadata().map(|metadata| metadata.len()));
+        let length = length.map_err(|error| unusable(&path, error))?;
+        Ok(Self { path, file, end: None, last: 0, length })
     }
 
     /// All whole frames with numbers above `folded`, wherever they stand.
     fn frames(&self, mark: i64, folded: u64) -> Result<Vec<Frame>> {
         let Some(file) = &self.file else { return Ok(Vec::new()) };
         let broken = |error| self.unusable(error);
-        let length = file.metadata().map_err(broken)?.len();
         let (mut frames, mut at) = (Vec::new(), 0);
-        while at < length {
-            let Some((head, records)) = frame(file, at, length).map_err(broken)? else {
+        while at < self.length {
+            let Some((head, records)) = frame(file, at, self.length).map_err(broken)? else {
                 at += BLOCK as u64;
                 continue;
             };
@@ -197,17 +201,18 @@ impl Segment {
             none => none.insert(create(&self.path)?),
         };
         file.write_all_at(frame, start)?;
-        if next > file.metadata()?.len().saturating_sub(BLOCK as u64) {
-            file.write_all_at(&[0; GROWTH], next)?;
+        if next > self.length {
+            file.write_all_at(&[0; GROWTH], next)?; // over nothing but what is folded
+            self.length = next + GROWTH as u64;
         }
         file.sync_data() // with the new length, where it grew
     }
 
-    fn shrink(&self) {
-        if let Some(file) = &self.file
-            && file.metadata().is_ok_and(|metadata| metadata.len() > KEPT)
+    fn shrink(&mut self) {
+        if let Some(file) = self.file.as_ref().filter(|_| self.length > KEPT)
+            && file.set_len(KEPT).is_ok()
         {
-            let _ = file.set_len(KEPT); // only room
+            self.length = KEPT;
         }
     }
 
