@@ -285,6 +285,7 @@ fn pages_are_the_whole(reader: &mut dyn Reader, accounts: &[AccountRow], keys: &
 }
 
 fn driver(store: &mut dyn Store) -> Driver<'_> {
+    store.load().unwrap(); // as every user does before the first batch
     Driver { store, tally: Tally::default(), seq: 0, ids: 0, at: 1_000 }
 }
 

@@ -269,7 +269,7 @@ pub struct Books {
 /// Where a ledger is kept. All calls come from one thread. A call that fails has changed nothing.
 #[expect(clippy::missing_errors_doc, reason = "LedgerError says what each call can meet")]
 pub trait Store: Send {
-    /// Reads what is not folded yet.
+    /// Reads what is not folded yet. Comes first: nothing is appended before.
     fn load(&mut self) -> Result<Books>;
     /// Adds one journal row; durable when this returns.
     fn append(&mut self, seq: u64, at: WallTime, records: &[u8]) -> Result<()>;

@@ -22,9 +22,9 @@ pub use tollgate::{fold, ledger, status};
 
 /// Most requests that are sent to see whether a peer is ready and right.
 pub const PROBES: u64 = TRIES as u64 * STARTS as u64;
-/// How often, this far apart, a starting peer is asked: a million keys, or valgrind, take time.
+/// How often, this far apart, a starting peer is asked: a million keys under valgrind take minutes.
 const TRIES: usize = 1_200;
-const PAUSE: Duration = Duration::from_millis(50);
+const PAUSE: Duration = Duration::from_millis(250);
 /// How often a peer is started, in case another process took its port first.
 const STARTS: usize = 3;
 
