@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use super::fold::{Fold, Folded, Part};
 use super::store::{
     AccountRow, AccountState, Booked, Booking, Books, Doubt, EachLimit, Entry, EntryKind, KeyChange, KeyRow,
-    Reader, Registered, Registration, Result, SecretRow, Source, Store, StoredSecret,
+    LedgerError, Reader, Registered, Registration, Result, SecretRow, Source, Store, StoredSecret,
 };
 use crate::types::{AccountId, AccountNum, Credits, KeyId, KeyNum, RequestId, RouteNum, WallTime};
 use data::{Data, NewEntry, number, refused};
@@ -35,6 +35,9 @@ impl Store for MemoryStore {
 
     fn fold(&mut self, fold: &Fold, at: WallTime) -> Result<()> {
         let mut data = self.0.lock();
+        if fold.through.is_some() && data.folded.part.is_some_and(|part| part.upto != fold.upto) {
+            return Err(LedgerError::Failed("another fold is not finished".to_owned()));
+        }
         for (&(account, route), sum) in &fold.charges {
             let amount = Credits::from_millionths(-sum.amount.millionths());
             let (kind, route) = (EntryKind::Charge, Some(data.route(route)));

@@ -151,8 +151,11 @@ impl Store for SqliteStore {
         }
         match fold.through {
             Some((account, route)) => {
-                let part = "UPDATE journal SET part_upto = ?1, part_account = ?2, part_route = ?3";
-                tx.execute(part, params![fold.upto, account.0, route.0]).map_err(failed)?;
+                let part = "UPDATE journal SET part_upto = ?1, part_account = ?2, part_route = ?3
+                            WHERE part_upto IS NULL OR part_upto = ?1";
+                if tx.execute(part, params![fold.upto, account.0, route.0]).map_err(failed)? == 0 {
+                    return Err(LedgerError::Failed("another fold is not finished".to_owned()));
+                }
             }
             None => {
                 let whole = "UPDATE journal SET folded = ?1, part_upto = NULL, part_account = NULL, part_route = NULL";

@@ -274,7 +274,7 @@ pub trait Store: Send {
     /// Adds one journal row; durable when this returns.
     fn append(&mut self, seq: u64, at: WallTime, records: &[u8]) -> Result<()>;
     /// Turns the journal up to `fold.upto`, or a part of it, into entries and balances; all of it
-    /// is then forgotten.
+    /// is then forgotten. A part of another fold than the one that began is refused; a whole one ends it.
     fn fold(&mut self, fold: &Fold, at: WallTime) -> Result<()>;
     /// Gives numbers to what a configuration names, and opening grants to new accounts.
     fn register(&mut self, wanted: &Registration, at: WallTime) -> Result<Registered>;

@@ -67,10 +67,11 @@ impl Writer {
                 |error| LedgerError::Unusable(format!("the ledger contradicts itself: {error}"));
             tally.apply(number, at, &records).map_err(contradicts)?;
         }
-        let records = tally.records();
+        // In one, whatever it holds: it ends a fold that a crash left written in part.
+        let unfinished = tally.records() > 0 || books.folded.part.is_some();
         let fold = tally.recover();
         let doubts = fold.doubts.len();
-        if records > 0 || doubts > 0 || !fold.closed.is_empty() {
+        if unfinished || doubts > 0 || !fold.closed.is_empty() {
             store.fold(&fold, clock.wall())?;
         }
         each_account(&mut *store.reader()?, |row| {
