@@ -145,7 +145,7 @@ impl App {
     ) -> Result<Self, StartError> {
         let settings = loaded.snapshot.settings.clone();
         let (office, bookkeeper) = Office::open_for(path, loaded, settings.threads, &clock).await?;
-        let limits = Arc::new(restored_limits(&mut *bookkeeper.reader().await?, &clock)?);
+        let limits = Arc::new(restored_limits(&mut *bookkeeper.view().await?, &clock)?);
         let (source, now) = (Arc::clone(&limits), clock.clone());
         bookkeeper.save_limits_from(Box::new(move || source.drain(now.now()))).await?;
         let control = Arc::clone(&office.control);

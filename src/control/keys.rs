@@ -94,7 +94,7 @@ impl Control {
         if let Some(id) = account.as_ref().filter(|id| self.directory.account(id).is_none()) {
             return refused(format!("there is no account {id}"));
         }
-        let (reader, control) = (self.bookkeeper.reader().await?, Arc::clone(self));
+        let (reader, control) = (self.bookkeeper.view().await?, Arc::clone(self));
         let count = aside(reader, move |mut reader| {
             let mut count = 0_u64;
             each_key(&mut *reader, account.as_ref(), |row, owner| {
@@ -115,7 +115,7 @@ impl Control {
 
     /// A key in the books, and whose it is.
     async fn row(&self, id: KeyId) -> Result<(KeyRow, AccountId), Failure> {
-        let found = self.bookkeeper.reader().await?.key(id)?;
+        let found = self.bookkeeper.view().await?.key(id)?;
         found.ok_or_else(|| Failure::Message(format!("there is no key {id}")))
     }
 
@@ -149,7 +149,7 @@ impl Control {
         if let Some(listed) = state.keys.get(&id) {
             return Ok(self.directory.find(&listed.hash).into_iter().collect());
         }
-        let row = self.bookkeeper.reader().await?.key(id)?;
+        let row = self.bookkeeper.view().await?.key(id)?;
         let secrets = row.map_or_else(Vec::new, |(row, _)| row.secrets);
         Ok(secrets.iter().filter_map(|secret| self.directory.find(&secret.hash)).collect())
     }

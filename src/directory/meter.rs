@@ -112,11 +112,17 @@ impl Meter {
         self.in_flight.fetch_sub(1, Ordering::SeqCst);
     }
 
+    /// Whether the ledger may know states of it.
+    #[must_use]
+    pub fn is_saved(&self) -> bool {
+        self.saved.load(Ordering::Relaxed)
+    }
+
     /// Whether the ledger has to know these states of it, or to forget those that it knows: not where
     /// all will be fresh by the time they would be saved.
     #[must_use]
     pub fn must_be_saved(&self, slots: &[Slot], saved_at: Moment) -> bool {
-        self.saved.load(Ordering::Relaxed) || !slots.iter().all(|slot| slot.state.is_fresh(saved_at))
+        self.is_saved() || !slots.iter().all(|slot| slot.state.is_fresh(saved_at))
     }
 
     /// Whether forgetting it would change nothing.

@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use dashmap::DashMap;
 use http::{HeaderName, HeaderValue, Method};
@@ -10,14 +9,13 @@ use parking_lot::MutexGuard;
 use smallvec::SmallVec;
 
 use crate::directory::{Directory, Dirty, Key, Meter, Owner, Slot, Slots};
+use crate::ledger::LIMITS_SAVED_EVERY;
 use crate::policy::limit::{Limit, Scope, Standing, State, headers};
 use crate::policy::reject::{Reason, Refusal};
 use crate::policy::values::Values;
 use crate::snapshot::{Plan, Route, Settings};
 use crate::types::{Moment, RouteNum, WallTime};
 
-/// How often states are saved.
-const SAVED_EVERY: Duration = Duration::from_secs(1);
 /// Most client addresses that are counted apart. Further ones share one meter, so that a flood
 /// of addresses tightens the limit for the flood instead of forgetting who is near theirs.
 pub const MAX_ADDRESSES: usize = 262_144;
@@ -142,7 +140,7 @@ impl Limits {
                 slots[*at].state.take(standing, ask.now);
             }
         }
-        let saved_at = ask.now.plus(SAVED_EVERY);
+        let saved_at = ask.now.plus(LIMITS_SAVED_EVERY);
         let owners = [meters.key, meters.account, meters.address.as_ref()];
         for (meter, slots) in owners.into_iter().zip([&locked.key, &locked.account, &locked.address]) {
             if let Some((meter, slots)) = meter.zip(slots.as_deref())
@@ -200,7 +198,7 @@ impl Limits {
         let mut states = self.dirty.drain(now);
         self.addresses.retain(|address, meter| {
             let fresh = Arc::strong_count(meter) == 1 && meter.is_fresh(now);
-            if fresh && meter.must_be_saved(&[], now) {
+            if fresh && meter.is_saved() {
                 states.push((Owner::Address(*address).to_bytes(), Vec::new()));
             }
             !fresh

@@ -117,6 +117,14 @@ impl Bookkeeper {
         self.run(move |writer| writer.give_back(id)).await
     }
 
+    /// Opens a view of accounts, keys and limit states: entries and balances are in it as of some fold.
+    ///
+    /// # Errors
+    /// Where the store fails.
+    pub async fn view(&self) -> Result<Box<dyn Reader>> {
+        self.run(|writer| writer.store().reader()).await
+    }
+
     /// Folds the journal now and opens a view for long reads.
     ///
     /// # Errors

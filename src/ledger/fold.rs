@@ -146,6 +146,7 @@ pub struct Tally {
     folded: Folded,
     upto: u64,
     records: u64,
+    rows: u64,
 }
 
 impl Tally {
@@ -154,7 +155,9 @@ impl Tally {
     pub fn new(open: Vec<OpenHold>, folded: Folded) -> Self {
         let stored = open.iter().map(|hold| hold.id).collect();
         let open = open.into_iter().map(|hold| (hold.id, hold)).collect();
-        Self { open, stored, folded, upto: folded.upto, ..Self::default() }
+        // Behind the rows of a fold that was cut, also where they are gone: their numbers are used.
+        let upto = folded.part.map_or(folded.upto, |part| part.upto);
+        Self { open, stored, folded, upto, ..Self::default() }
     }
 
     /// Applies one journal row.
@@ -163,6 +166,7 @@ impl Tally {
     /// Stops at the first contradiction; what came before it is applied.
     pub fn apply(&mut self, seq: u64, at: WallTime, mut bytes: &[u8]) -> Result<(), Contradiction> {
         self.upto = self.upto.max(seq);
+        self.rows += 1;
         let written = self.folded.part.filter(|part| seq <= part.upto).map(|part| part.through);
         while !bytes.is_empty() {
             let record = Record::read(&mut bytes).ok_or(Contradiction::NotARecord)?;
@@ -218,6 +222,12 @@ impl Tally {
         self.records
     }
 
+    /// Rows applied since the last fold.
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
     /// Holds that are not settled, as far as the journal says.
     #[must_use]
     pub fn open_holds(&self) -> usize {
@@ -231,7 +241,7 @@ impl Tally {
         let mut opened: Vec<OpenHold> = new.copied().collect();
         opened.sort_by_key(|hold| hold.id);
         self.stored.extend(opened.iter().map(|hold| hold.id));
-        self.records = 0;
+        (self.records, self.rows) = (0, 0);
         let charges = self.charges.drain().collect();
         let closed = std::mem::take(&mut self.closed);
         Fold { upto: self.upto, charges, opened, closed, ..Fold::default() }

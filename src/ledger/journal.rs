@@ -137,11 +137,12 @@ impl Outbox {
 
     /// Whether the worker idles for those who wait for their records.
     pub(super) fn is_idling(&self) -> bool {
-        self.parked.load(Ordering::Relaxed) && self.waiting.load(Ordering::Relaxed)
+        self.parked.load(Ordering::SeqCst) && self.waiting.load(Ordering::SeqCst)
     }
 
     pub(super) fn set_parked(&self, parked: bool) {
-        self.parked.store(parked, Ordering::Relaxed);
+        // Before it is looked whether the ledger's thread waits for it: that looks the other way round.
+        self.parked.store(parked, Ordering::SeqCst);
     }
 
     fn state(&self, ticket: Ticket) -> Option<Result<(), NotDurable>> {

@@ -21,6 +21,7 @@ mod writer;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{JoinHandle, Thread};
+use std::time::Duration;
 
 use parking_lot::RwLock;
 use tokio::sync::mpsc;
@@ -35,6 +36,9 @@ use journal::Outbox;
 use store::{LedgerError, Result, Store};
 use writer::Writer;
 
+/// How often limit states are saved: after a crash at most the last second of them is forgotten. That
+/// holds for some 100,000 states that change in a second; more take longer to write.
+pub const LIMITS_SAVED_EVERY: Duration = Duration::from_secs(1);
 /// Most bookings that wait for the ledger's thread; further ones wait for a place.
 const MAX_JOBS: usize = 64;
 

@@ -116,7 +116,10 @@ impl Writer {
     /// Sleeps until there is work: a commit's gap, or until somebody wakes the thread.
     fn rest(&self) {
         if !self.shared.healthy.load(Ordering::SeqCst) {
-            std::thread::park_timeout(RETRY);
+            // A journal that is full has room again once it is folded.
+            if !self.has_books_to_keep() {
+                std::thread::park_timeout(RETRY);
+            }
             return;
         }
         let full = self.committed >= FULL;
@@ -217,6 +220,10 @@ impl Writer {
             job(&mut self);
         }
         self.commit();
+        if !self.pending.is_empty() {
+            let _ = self.fold(); // a journal that is full has room then
+            self.commit();
+        }
         if !self.pending.is_empty() {
             return Err(LedgerError::Failed("what was charged last is not on disk".to_owned()));
         }

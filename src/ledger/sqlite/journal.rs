@@ -31,8 +31,8 @@ const GROWTH: usize = 256 * 1024;
 const TURN: u64 = if cfg!(test) { 64 * 1024 } else { 4 * 1024 * 1024 };
 /// What a file keeps when it starts over; a peak beyond it is given back.
 const KEPT: u64 = 64 * 1024 * 1024;
-/// Most bytes of a file: minutes of folds that fail. Past it, commits fail.
-const MAX: u64 = 256 * 1024 * 1024;
+/// Most bytes of a file: several times what is written between two folds. Past it, commits fail.
+const MAX: u64 = if cfg!(test) { 1024 * 1024 } else { 256 * 1024 * 1024 };
 
 /// Both files of a ledger's journal. Where everything is folded, closing the ledger removes them.
 #[derive(Debug)]
@@ -113,6 +113,10 @@ impl Journal {
         self.frame.extend_from_slice(&checksum.to_le_bytes());
         self.frame.extend_from_slice(records);
         self.frame.resize(self.frame.len().next_multiple_of(BLOCK), 0);
+        let is_long = self.segments[self.current].end.is_some_and(|end| end >= TURN);
+        if is_long && self.segments[1 - self.current].end == Some(0) {
+            self.current = 1 - self.current;
+        }
         let segment = &mut self.segments[self.current];
         let unread = || LedgerError::Failed("the journal was not read yet".to_owned());
         let start = segment.end.ok_or_else(unread)?;
@@ -124,9 +128,6 @@ impl Journal {
         let written = segment.write(&self.frame, start, next);
         written.map_err(|error| LedgerError::Failed(format!("{}: {error}", segment.path.display())))?;
         (segment.end, segment.last) = (Some(next), seq);
-        if next >= TURN && self.segments[1 - self.current].end == Some(0) {
-            self.current = 1 - self.current;
-        }
         Ok(())
     }
 
@@ -169,6 +170,9 @@ impl Segment {
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             Err(error) => return Err(unusable(&path, error)),
         };
+        if file.is_some() {
+            sync_folder(&path).map_err(|error| unusable(&path, error))?; // in case a kill came before
+        }
         let length = file.as_ref().map_or(Ok(0), |file| file.metadata().map(|metadata| metadata.len()));
         let length = length.map_err(|error| unusable(&path, error))?;
         Ok(Self { path, file, end: None, last: 0, length })
@@ -202,7 +206,7 @@ impl Segment {
         };
         file.write_all_at(frame, start)?;
         if next > self.length {
-            file.write_all_at(&[0; GROWTH], next)?; // over nothing but what is folded
+            file.write_all_at(&[0; GROWTH], next)?; // nothing stands there
             self.length = next + GROWTH as u64;
         }
         file.sync_data() // with the new length, where it grew
@@ -272,10 +276,12 @@ fn frame(file: &File, at: u64, length: u64) -> IoResult<Option<(Head, Vec<u8>)>>
 fn create(path: &Path) -> IoResult<File> {
     let file =
         OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
-    if let Some(folder) = path.parent() {
-        File::open(folder)?.sync_all()?;
-    }
+    sync_folder(path)?;
     Ok(file)
+}
+
+fn sync_folder(path: &Path) -> IoResult<()> {
+    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
 
 #[cfg(test)]

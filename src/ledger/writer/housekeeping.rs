@@ -5,13 +5,12 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::Writer;
-use crate::ledger::LimitSource;
 use crate::ledger::fold::Fold;
 use crate::ledger::store::Result;
-use crate::types::Moment;
+use crate::ledger::{LIMITS_SAVED_EVERY, LimitSource};
+use crate::types::{Moment, WallTime};
 
-/// How often the journal is folded, and limit states are saved, while there is something new. After a
-/// crash at most the last second of limit states is forgotten (contract, section 3).
+/// How often the journal is folded at most.
 pub(super) const EVERY: Duration = Duration::from_secs(1);
 /// A fold that took long is followed by so many times as long without one. Each account that was charged
 /// costs an entry of 5 µs: with very many of them fewer folds are less work.
@@ -20,7 +19,10 @@ const PAUSE: u32 = 40;
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Records after which it is folded sooner, so that a restart stays quick: 62 MB of journal.
 const MAX_RECORDS: u64 = 2_000_000;
-/// Charges, or limit states, that are written between two commits: 2 to 3 ms.
+/// And batches, of which each takes a block of 4 KiB or more of the journal: 64 MB.
+const MAX_ROWS: u64 = 16_384;
+/// Charges, or limit states, that are written between two commits: 2 to 3 ms. The last part of a fold has
+/// the holds that are open, too.
 const PART: usize = 500;
 
 /// When the journal is folded, and what is left of a fold that began.
@@ -40,15 +42,22 @@ pub(super) struct Saves {
     unsaved: VecDeque<(Vec<u8>, Vec<u8>)>,
     /// When to gather, or to go on.
     at: Moment,
+    /// When they were gathered, which is what they are relative to.
     gathered_at: Moment,
+    gathered: WallTime,
 }
 
 impl Writer {
     /// A part of what there is to fold and to save, if it is time. What fails is tried again.
     pub(super) fn keep_books(&mut self) {
+        self.keep_folding();
+        self.keep_saving();
+    }
+
+    fn keep_folding(&mut self) {
         let now = self.clock.now();
-        let many = self.folds.begun.is_none() && self.tally.records() >= MAX_RECORDS;
-        if now >= self.folds.at || many {
+        let many = self.tally.records() >= MAX_RECORDS || self.tally.rows() >= MAX_ROWS;
+        if now >= self.folds.at || many && self.folds.begun.is_none() {
             // What is one part is folded without a commit in between: then the journal starts over.
             let done = self.fold_part();
             let after = self.clock.now();
@@ -66,6 +75,10 @@ impl Writer {
                 }
             };
         }
+    }
+
+    fn keep_saving(&mut self) {
+        let now = self.clock.now();
         if now >= self.saves.at {
             self.gather();
             let done = self.save_part();
@@ -74,7 +87,7 @@ impl Writer {
                     tracing::error!(%error, "limit states could not be saved; it will be tried again");
                     now.plus(EVERY)
                 }
-                Ok(()) if self.saves.unsaved.is_empty() => self.saves.gathered_at.plus(EVERY),
+                Ok(()) if self.saves.unsaved.is_empty() => self.saves.gathered_at.plus(LIMITS_SAVED_EVERY),
                 Ok(()) => now,
             };
         }
@@ -94,6 +107,7 @@ impl Writer {
             self.fold_part()?;
             while self.folds.begun.is_some() {
                 self.commit();
+                self.keep_saving();
                 self.fold_part()?;
             }
         }
@@ -131,7 +145,7 @@ impl Writer {
     /// States that changed since the last time, once those are saved.
     fn gather(&mut self) {
         if let Some(source) = self.saves.source.as_mut().filter(|_| self.saves.unsaved.is_empty()) {
-            self.saves.gathered_at = self.clock.now();
+            (self.saves.gathered_at, self.saves.gathered) = (self.clock.now(), self.clock.wall());
             self.saves.unsaved.extend(source());
         }
     }
@@ -140,7 +154,7 @@ impl Writer {
         let states = self.saves.unsaved.as_slices().0;
         let part = &states[..states.len().min(PART)];
         if !part.is_empty() {
-            self.store.save_limits(part, self.clock.wall())?;
+            self.store.save_limits(part, self.saves.gathered)?;
             let saved = part.len();
             self.saves.unsaved.drain(..saved);
         }

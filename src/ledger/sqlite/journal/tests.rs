@@ -179,6 +179,25 @@ fn a_restored_backup_takes_what_follows_on_it_and_refuses_what_does_not() {
 }
 
 #[test]
+fn a_full_journal_goes_on_once_a_part_of_it_is_folded() {
+    let mut world = World::new();
+    while world.contents()[1].is_empty() {
+        world.append(10_000);
+    }
+    let first_file = world.last - 1;
+    let full = (0..1_000).find_map(|_| {
+        world.last += 1;
+        let appended = world.journal.append(world.last, WallTime(1), &[0; 10_000]);
+        world.rows.insert(world.last, vec![0; 10_000]);
+        appended.err()
+    });
+    assert!(full.unwrap().to_string().contains("is full"));
+    world.run(&Step::Fold(world.last - first_file));
+    world.journal.append(world.last, WallTime(1), &[0; 10_000]).unwrap();
+    world.run(&Step::Restart);
+}
+
+#[test]
 fn a_closed_ledger_is_one_file_and_a_killed_one_keeps_its_journal() {
     let mut world = World::new();
     world.append(100);
