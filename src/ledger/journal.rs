@@ -154,10 +154,9 @@ impl Outbox {
 }
 
 impl Queue {
-    /// Takes the records; later ones belong to the next batch.
+    /// Takes the records for an empty list; later ones belong to the next batch.
     pub(super) fn take(&mut self, into: &mut Vec<u8>) -> u64 {
-        into.extend_from_slice(&self.bytes);
-        self.bytes.clear();
+        std::mem::swap(&mut self.bytes, into);
         self.taken += 1;
         self.taken
     }

@@ -44,8 +44,9 @@ pub(super) struct Writer {
     tally: Tally,
     /// Records taken from the outboxes that are not on disk: empty unless a commit failed.
     pending: Vec<u8>,
-    /// The last batch taken of each outbox.
+    /// Of each outbox: the last batch taken, and room that goes back and forth.
     batches: Vec<u64>,
+    taken: Vec<Vec<u8>>,
     committed_at: Moment,
     /// Bytes of the last batch.
     committed: usize,
@@ -79,6 +80,7 @@ impl Writer {
             ControlFlow::Continue(())
         })?;
         let batches = vec![0; shared.outboxes.len()];
+        let taken = vec![Vec::new(); shared.outboxes.len()];
         let now = clock.now();
         let writer = Self {
             store,
@@ -88,6 +90,7 @@ impl Writer {
             tally,
             pending: Vec::new(),
             batches,
+            taken,
             committed_at: now,
             committed: 0,
             folds: Folds::default(),
@@ -195,14 +198,19 @@ impl Writer {
         }
     }
 
-    /// Under all locks together: a record that made another one possible is never left behind.
+    /// Under all locks together: a record that made another one possible is never left behind. They are
+    /// held for as long as it takes to exchange pointers.
     fn cut(&mut self) {
         let mut queues: Vec<_> = self.shared.outboxes.iter().map(|outbox| outbox.lock()).collect();
         if queues.iter().all(|queue| queue.bytes.is_empty()) {
             return;
         }
-        for (queue, batch) in queues.iter_mut().zip(&mut self.batches) {
-            *batch = queue.take(&mut self.pending);
+        for ((queue, batch), taken) in queues.iter_mut().zip(&mut self.batches).zip(&mut self.taken) {
+            *batch = queue.take(taken);
+        }
+        drop(queues);
+        for taken in &mut self.taken {
+            self.pending.append(taken);
         }
     }
 
