@@ -119,10 +119,11 @@ impl Meter {
     }
 
     /// Whether the ledger has to know these states of it, or to forget those that it knows: not where
-    /// all will be fresh by the time they would be saved.
+    /// all will be fresh by the time they would be saved. Where there are several, the saving also drops
+    /// those of limits that a reload took away.
     #[must_use]
     pub fn must_be_saved(&self, slots: &[Slot], saved_at: Moment) -> bool {
-        self.is_saved() || !slots.iter().all(|slot| slot.state.is_fresh(saved_at))
+        self.is_saved() || slots.len() > 1 || !slots.iter().all(|slot| slot.state.is_fresh(saved_at))
     }
 
     /// Whether forgetting it would change nothing.
@@ -229,6 +230,19 @@ mod tests {
             Some(true),
             "it stands in the ledger"
         );
+    }
+
+    #[test]
+    fn what_is_soon_fresh_is_not_saved_unless_there_is_more_to_drop() {
+        let meter = Meter::new(Owner::Account(AccountNum(1)));
+        let slot = |name| Slot {
+            limit: NameId(name),
+            route: RouteNum(0),
+            state: State::Gcra { arrival: 100, interval: 10 },
+        };
+        assert!(!meter.must_be_saved(&[slot(1)], Moment(100)));
+        assert!(meter.must_be_saved(&[slot(1)], Moment(99)));
+        assert!(meter.must_be_saved(&[slot(1), slot(2)], Moment(100)), "renamed limits do not pile up");
     }
 
     #[test]

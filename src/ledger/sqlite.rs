@@ -1,4 +1,4 @@
-//! The ledger in one SQLite file, and its journal in another beside it: the writing side.
+//! The ledger in one SQLite file, and its journal in a pair of files beside it: the writing side.
 //!
 //! Charges go to the journal, see [`journal`]; entries, accounts and keys to SQLite, in WAL mode
 //! with synchronous=FULL. Its checkpoints are passive, on a connection and a thread of their own, so
