@@ -190,6 +190,7 @@ impl Limits {
     pub fn mark_all(&self, directory: &Directory) {
         directory.each_meter(|meter| self.dirty.mark(meter));
         self.addresses.iter().for_each(|entry| self.dirty.mark(entry.value()));
+        self.dirty.mark(&self.others);
     }
 
     /// States that changed since the last call, as bytes; an address that says nothing any more
@@ -277,5 +278,24 @@ fn describe(judged: &Judged<'_>, taken: bool, settings: &Settings, wall: WallTim
         && let Some([limit, remaining, reset]) = headers::x_ratelimit(verdicts, wall, values)
     {
         headers.extend([(X_LIMIT, limit), (X_REMAINING, remaining), (X_RESET, reset)]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{AccountNum, NameId};
+
+    /// Promise 6 across a clean stop, also for what would be fresh before it would be saved.
+    #[test]
+    fn the_last_states_are_all_saved() {
+        let (directory, limits, now) = (Directory::default(), Limits::default(), Moment(1_000));
+        let state = State::Gcra { arrival: now.0 + 10, interval: 10 };
+        let slot = Slot { limit: NameId(1), route: RouteNum(0), state };
+        directory.park(Owner::Account(AccountNum(1)), Slots::from_iter([slot]));
+        assert_eq!(limits.drain(now), [], "nobody marked it");
+        limits.mark_all(&directory);
+        let saved = limits.drain(now);
+        assert_eq!(saved.len(), 2, "the account, and the meter of addresses beyond the bound: {saved:?}");
     }
 }
