@@ -20,6 +20,7 @@ use dashmap::{DashMap, Entry};
 use parking_lot::Mutex;
 
 pub use account::{Account, AccountSpec};
+use key::SharedRules;
 pub use key::{Key, KeySpec};
 pub use meter::{Dirty, Meter, Owner, Slot, Slots};
 
@@ -78,6 +79,7 @@ pub struct Directory {
     plans: Mutex<HashMap<NameId, usize>>,
     /// Meters whose owner is not here: saved ones at start, and those of dropped keys.
     parked: DashMap<Owner, Arc<Meter>>,
+    rules: SharedRules,
 }
 
 impl Directory {
@@ -93,8 +95,9 @@ impl Directory {
         self.parked.insert(owner, Arc::new(Meter::with(owner, slots)));
     }
 
-    /// Forgets parked meters that say nothing any more.
+    /// Forgets parked meters that say nothing any more, and rules that no key has.
     pub fn sweep(&self, now: Moment) {
+        self.rules.sweep();
         self.parked.retain(|_, meter| !meter.is_fresh(now));
     }
 
@@ -189,7 +192,7 @@ impl Directory {
     /// Adds a secret to a key whose other secrets have this meter; without one it is new, or parked.
     pub fn put_secret(&self, spec: KeySpec, meter: Option<Arc<Meter>>) {
         let meter = meter.or_else(|| self.parked(Owner::Key(spec.id)));
-        match self.keys.entry(ByHash(Arc::new(Key::new(spec, meter)))) {
+        match self.keys.entry(ByHash(Arc::new(Key::new(spec, meter, &self.rules)))) {
             Entry::Occupied(known) => drop(known.replace_entry(())), // the table's key is the Key itself
             Entry::Vacant(place) => drop(place.insert(())),
         }

@@ -3,6 +3,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use dashmap::DashSet;
 use once_cell::race::OnceBox;
 
 use super::account::Account;
@@ -32,15 +33,10 @@ pub struct Key {
 
 #[derive(Debug, Default)]
 struct Rest {
-    rules: Option<Box<Own>>,
+    /// Where there is more than a state; those that are alike stand in memory once.
+    rules: Option<Arc<KeyRules>>,
+    limits: Option<Box<Arc<[Limit]>>>,
     meter: OnceLock<Arc<Meter>>,
-}
-
-/// What a key has beside its state.
-#[derive(Debug)]
-struct Own {
-    rules: KeyRules,
-    limits: Option<Arc<[Limit]>>,
 }
 
 /// A key as the control plane wants it to be.
@@ -62,6 +58,27 @@ pub struct KeySpec {
     pub source: Source,
 }
 
+/// Rules of all keys, each once: a million keys have few scopes between them, which are then near
+/// whenever one of them is used. No more than there are keys.
+#[derive(Debug, Default)]
+pub(super) struct SharedRules(DashSet<Arc<KeyRules>>);
+
+impl SharedRules {
+    fn share(&self, rules: KeyRules) -> Arc<KeyRules> {
+        if let Some(known) = self.0.get(&rules) {
+            return Arc::clone(&known);
+        }
+        let rules = Arc::new(rules);
+        self.0.insert(Arc::clone(&rules));
+        rules
+    }
+
+    /// Forgets those that no key has any more.
+    pub(super) fn sweep(&self) {
+        self.0.retain(|rules| Arc::strong_count(rules) > 1);
+    }
+}
+
 /// Rules of a key that has none but its state.
 const fn plain(state: KeyState) -> KeyRules {
     KeyRules { state, expires: None, scopes: None, allow_from: None }
@@ -71,29 +88,26 @@ static DISABLED: KeyRules = plain(KeyState::Disabled);
 static REVOKED: KeyRules = plain(KeyState::Revoked);
 
 impl Key {
-    pub(super) fn new(spec: KeySpec, meter: Option<Arc<Meter>>) -> Self {
+    pub(super) fn new(spec: KeySpec, meter: Option<Arc<Meter>>, shared: &SharedRules) -> Self {
         let KeySpec { hash, id, num, account, rules, limits, source } = spec;
         let state = rules.state;
-        let own = (limits.is_some() || rules != plain(state)).then(|| Box::new(Own { rules, limits }));
-        let rest = match (own, meter) {
-            (None, None) => OnceBox::new(),
-            (rules, meter) => {
-                let meter = meter.map_or_else(OnceLock::new, OnceLock::from);
-                OnceBox::with_value(Box::new(Rest { rules, meter }))
+        let rules = (rules != plain(state)).then(|| shared.share(rules));
+        let rest = match (rules, limits, meter) {
+            (None, None, None) => OnceBox::new(),
+            (rules, limits, meter) => {
+                let (limits, meter) =
+                    (limits.map(Box::new), meter.map_or_else(OnceLock::new, OnceLock::from));
+                OnceBox::with_value(Box::new(Rest { rules, limits, meter }))
             }
         };
         Self { hash, id, account, rest, num, state, source }
     }
 
-    fn own(&self) -> Option<&Own> {
-        self.rest.get().and_then(|rest| rest.rules.as_deref())
-    }
-
     /// What it may do. A replaced secret expires with its overlap.
     #[must_use]
     pub fn rules(&self) -> &KeyRules {
-        match (self.own(), self.state) {
-            (Some(own), _) => &own.rules,
+        match (self.rest.get().and_then(|rest| rest.rules.as_deref()), self.state) {
+            (Some(rules), _) => rules,
             (None, KeyState::Active) => &ACTIVE,
             (None, KeyState::Disabled) => &DISABLED,
             (None, KeyState::Revoked) => &REVOKED,
@@ -103,7 +117,7 @@ impl Key {
     /// Limits in place of the plan's.
     #[must_use]
     pub fn limits(&self) -> Option<&Arc<[Limit]>> {
-        self.own().and_then(|own| own.limits.as_ref())
+        self.rest.get().and_then(|rest| rest.limits.as_deref())
     }
 
     /// Those states, if it was ever asked for them.

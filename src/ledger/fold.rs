@@ -1,6 +1,6 @@
 //! Journal records → what the books say. Pure: the same records give the same fold.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 
 use super::journal::Record;
@@ -33,8 +33,8 @@ pub struct ChargeSum {
     pub requests: u64,
 }
 
-/// Charges by account and route, in order.
-pub type Charges = BTreeMap<(AccountNum, RouteNum), ChargeSum>;
+/// Charges by account and route, in order, each once.
+pub type Charges = VecDeque<((AccountNum, RouteNum), ChargeSum)>;
 
 /// What one fold writes, or a part of it: a fold over many accounts is written in parts, so that
 /// nobody waits for all of it.
@@ -61,17 +61,16 @@ impl Fold {
         if self.charges.len() <= most {
             return self.clone();
         }
-        let charges: Charges = self.charges.iter().take(most).map(|(at, sum)| (*at, *sum)).collect();
-        let through = charges.last_key_value().map(|(at, _)| *at);
+        let charges: Charges = self.charges.iter().take(most).copied().collect();
+        let through = charges.back().map(|(whose, _)| *whose);
         Self { upto: self.upto, charges, through, ..Self::default() }
     }
 
     /// What is left once this part is written.
     #[must_use]
     pub fn written(mut self, part: &Self) -> Option<Self> {
-        let through = part.through?;
-        self.charges = self.charges.split_off(&through);
-        self.charges.remove(&through);
+        part.through?;
+        self.charges.drain(..part.charges.len().min(self.charges.len()));
         Some(self)
     }
 }
@@ -242,7 +241,9 @@ impl Tally {
         opened.sort_by_key(|hold| hold.id);
         self.stored.extend(opened.iter().map(|hold| hold.id));
         (self.records, self.rows) = (0, 0);
-        let charges = self.charges.drain().collect();
+        let mut charges: Vec<_> = self.charges.drain().collect();
+        charges.sort_unstable_by_key(|(whose, _)| *whose);
+        let charges = charges.into();
         let closed = std::mem::take(&mut self.closed);
         Fold { upto: self.upto, charges, opened, closed, ..Fold::default() }
     }

@@ -38,7 +38,7 @@ impl Store for MemoryStore {
         if fold.through.is_some() && data.folded.part.is_some_and(|part| part.upto != fold.upto) {
             return Err(LedgerError::Failed("another fold is not finished".to_owned()));
         }
-        for (&(account, route), sum) in &fold.charges {
+        for &((account, route), sum) in &fold.charges {
             let amount = Credits::from_millionths(-sum.amount.millionths());
             let (kind, route) = (EntryKind::Charge, Some(data.route(route)));
             let new =

@@ -121,7 +121,7 @@ impl Store for SqliteStore {
 
     fn fold(&mut self, fold: &Fold, at: WallTime) -> Result<()> {
         let tx = self.transaction()?;
-        for (&(account, route), sum) in &fold.charges {
+        for &((account, route), sum) in &fold.charges {
             let amount = Credits::ZERO.checked_sub(sum.amount);
             let amount = amount.ok_or_else(|| LedgerError::Failed("a charge overflows".to_owned()))?;
             let (kind, requests) = (EntryKind::Charge, sum.requests);

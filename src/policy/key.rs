@@ -100,7 +100,7 @@ fn trim(mut value: &[u8]) -> &[u8] {
 }
 
 /// Whether a key works at all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum KeyState {
     /// It works.
@@ -112,7 +112,7 @@ pub enum KeyState {
 }
 
 /// What a key may do.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct KeyRules {
     /// Whether it works at all.
     pub state: KeyState,
