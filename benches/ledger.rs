@@ -22,7 +22,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use tempfile::TempDir;
 use tokio::task::LocalSet;
 use tollgate::clock::Clock;
-use tollgate::ledger::fold::Tally;
+use tollgate::ledger::fold::{ChargeSum, Fold, Tally};
 use tollgate::ledger::journal::Record;
 use tollgate::ledger::memory::MemoryStore;
 use tollgate::ledger::sqlite::SqliteStore;
@@ -259,12 +259,51 @@ fn folds(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// An entry of a fold over very many accounts: what limits how many can be charged in a second.
+fn wide_folds(criterion: &mut Criterion) {
+    const MANY: u32 = 100_000;
+    const PART: usize = 500;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut store = store("sqlite", &folder);
+    store.load().expect("books");
+    let account = |number: u32| (format!("a{number}").parse().expect("an id"), Some(ONE));
+    let routes = vec!["people.enrich".parse().expect("a name")];
+    let wanted = Registration { accounts: (0..MANY).map(account).collect(), keys: Vec::new(), routes };
+    store.register(&wanted, NOW).expect("registered accounts");
+    store.tidy();
+    let sum = ChargeSum { amount: Credits::from_millionths(1), requests: 1, released: 0 };
+    let mut upto = 0;
+    let mut group = criterion.benchmark_group("ledger");
+    group.sample_size(10).throughput(Throughput::Elements(u64::from(MANY)));
+    group.bench_function("fold_100000_accounts", |bencher| {
+        bencher.iter_custom(|folds| {
+            let mut took = Duration::ZERO;
+            for _ in 0..folds {
+                upto += 1;
+                let charge = |num| ((AccountNum(num), RouteNum(1)), sum);
+                let mut left =
+                    Some(Fold { upto, charges: (1..=MANY).map(charge).collect(), ..Fold::default() });
+                let start = Instant::now();
+                while let Some(fold) = left {
+                    let part = fold.part(PART);
+                    store.fold(&part, NOW).expect("a fold");
+                    left = fold.written(&part);
+                }
+                took += start.elapsed();
+                store.tidy();
+            }
+            took
+        });
+    });
+    group.finish();
+}
+
 criterion_group! {
     name = benches;
     config = Criterion::default()
         .sample_size(20)
         .warm_up_time(Duration::from_secs(1))
         .measurement_time(Duration::from_secs(3));
-    targets = spending, commits, folds
+    targets = spending, commits, folds, wide_folds
 }
 criterion_main!(benches);

@@ -44,3 +44,13 @@ pub fn nanos(duration: Duration) -> u64 {
 )]
 #[serde(transparent)]
 pub struct WallTime(pub i64);
+
+impl std::fmt::Display for WallTime {
+    /// For people: RFC 3339 in UTC. A time that no calendar has is shown as its milliseconds.
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match jiff::Timestamp::from_millisecond(self.0) {
+            Ok(at) => at.fmt(out),
+            Err(_) => self.0.fmt(out),
+        }
+    }
+}

@@ -112,7 +112,7 @@ pub fn write(folder: &Path, keys: usize, accounts: usize, entries: usize) {
         let mut left = entries;
         while left > 0 {
             let part = left.min(AT_ONCE).min(accounts);
-            let sum = ChargeSum { amount: Credits::from_millionths(1), requests: 1 };
+            let sum = ChargeSum { amount: Credits::from_millionths(1), requests: 1, released: 0 };
             let charge = |number| ((AccountNum(u32::try_from(number).expect("few") + 1), RouteNum(1)), sum);
             let fold = Fold { charges: (0..part).map(charge).collect(), ..Fold::default() };
             store.fold(&fold, NOW).expect("a fold");

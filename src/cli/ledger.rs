@@ -13,7 +13,7 @@ use crate::types::RequestId;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Arguments {
-    /// Recompute every balance from the entries.
+    /// Recompute the books from the entries: balances, links, numbers, the operator's side.
     Verify,
     /// List what a crash left in flight: charged in full, until given back.
     InDoubt,
@@ -43,8 +43,19 @@ pub(super) enum Format {
     Csv,
 }
 
-const COLUMNS: [&str; 10] =
-    ["id", "at", "account", "kind", "amount", "balance_after", "route", "requests", "reference", "by"];
+const COLUMNS: [&str; 11] = [
+    "id",
+    "at",
+    "account",
+    "kind",
+    "amount",
+    "balance_after",
+    "route",
+    "requests",
+    "reference",
+    "by",
+    "link",
+];
 
 pub(super) fn run(asker: &Asker, arguments: Arguments) -> Result {
     match arguments {
@@ -68,13 +79,11 @@ fn verify(asker: &Asker) -> Result {
     if asker.output == Output::Json {
         output::json(&verified)?;
     } else {
-        let (accounts, entries) = (&verified["accounts"], &verified["entries"]);
-        output::text(&format!(
-            "{accounts} accounts, {entries} entries, {} differences\n",
-            differences.len()
-        ))?;
+        let count = |name: &str| &verified[name];
+        let (accounts, entries, found) = (count("accounts"), count("entries"), count("found"));
+        output::text(&format!("{accounts} accounts, {entries} entries, {found} differences\n"))?;
         if !differences.is_empty() {
-            asker.output.table(&differences, &["account", "entry", "recorded", "computed"])?;
+            asker.output.table(&differences, &["what", "account", "entry", "recorded", "computed"])?;
         }
     }
     if differences.is_empty() {

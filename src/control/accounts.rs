@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use super::books::{aside, send};
 use super::{Control, Failure, Rows, refused};
 use crate::directory::Account;
-use crate::ledger::store::{AccountRow, AccountState, Booking, EntryKind, each_account};
+use crate::ledger::entry::EntryKind;
+use crate::ledger::store::{AccountRow, AccountState, Booking, each_account};
 use crate::snapshot::Standing;
 use crate::types::{AccountId, Credits, NameId};
 

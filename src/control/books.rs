@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use super::keys::shown;
 use super::{Control, Failure, Rows, refused};
-use crate::ledger::store::{Entry, Reader, each_entry};
+use crate::ledger::entry::Entry;
+use crate::ledger::store::{Reader, each_entry};
 use crate::ledger::verify::verify;
 use crate::types::{AccountId, RequestId};
 
@@ -39,6 +40,7 @@ fn describe(entry: &Entry) -> Value {
         "requests": entry.requests,
         "reference": entry.reference,
         "by": entry.actor,
+        "link": entry.link,
     })
 }
 

@@ -200,9 +200,9 @@ fn moment(text: &str, now: WallTime) -> Result<WallTime, Failure> {
     }
 }
 
-/// Wall time for people: RFC 3339 in UTC.
+/// Wall time for people.
 pub(super) fn shown(at: WallTime) -> Value {
-    jiff::Timestamp::from_millisecond(at.0).map_or(Value::Null, |at| Value::String(at.to_string()))
+    Value::String(at.to_string())
 }
 
 /// A key as lists show it.

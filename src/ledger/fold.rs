@@ -24,13 +24,15 @@ pub struct OpenHold {
     pub at: WallTime,
 }
 
-/// Charges of one account for one route.
+/// What requests of one account on one route came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ChargeSum {
-    /// Their sum.
+    /// The sum of their charges.
     pub amount: Credits,
-    /// Their number.
+    /// How many were charged.
     pub requests: u64,
+    /// How many cost nothing: their holds were released.
+    pub released: u64,
 }
 
 /// Charges by account and route, in order, each once.
@@ -42,7 +44,7 @@ pub type Charges = VecDeque<((AccountNum, RouteNum), ChargeSum)>;
 pub struct Fold {
     /// Journal rows up to this one are in it.
     pub upto: u64,
-    /// Charges since the last fold.
+    /// What requests came to since the last fold.
     pub charges: Charges,
     /// Parts follow, whose charges come after this one. `None` for the last part, or the whole.
     pub through: Option<(AccountNum, RouteNum)>,
@@ -198,10 +200,14 @@ impl Tally {
                 let back = returned(hold.amount, charge);
                 let charge = hold.amount.checked_sub(back).unwrap_or(hold.amount);
                 let whose = (hold.account, hold.route);
-                if charge.is_zero() || written.is_some_and(|written| whose <= written) {
+                if written.is_some_and(|written| whose <= written) {
                     return Ok(());
                 }
                 let sum = self.charges.entry(whose).or_default();
+                if charge.is_zero() {
+                    sum.released += 1;
+                    return Ok(());
+                }
                 sum.amount = sum.amount.checked_add(charge).ok_or(Contradiction::Overflow(hold.account))?;
                 sum.requests += 1;
                 Ok(())

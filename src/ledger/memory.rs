@@ -10,10 +10,11 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::entry::{Entry, EntryKind, Sides};
 use super::fold::{Fold, Folded, Part};
 use super::store::{
-    AccountRow, AccountState, Booked, Booking, Books, Doubt, EachLimit, Entry, EntryKind, KeyChange, KeyRow,
-    LedgerError, Reader, Registered, Registration, Result, SecretRow, Source, Store, StoredSecret,
+    AccountRow, AccountState, Booked, Booking, Books, Doubt, EachLimit, KeyChange, KeyRow, LedgerError,
+    Reader, Registered, Registration, Result, SecretRow, Source, Store, StoredSecret,
 };
 use crate::types::{AccountId, AccountNum, Credits, KeyId, KeyNum, RequestId, RouteNum, WallTime};
 use data::{Data, NewEntry, number, refused};
@@ -40,10 +41,15 @@ impl Store for MemoryStore {
         }
         for &((account, route), sum) in &fold.charges {
             let amount = Credits::from_millionths(-sum.amount.millionths());
-            let (kind, route) = (EntryKind::Charge, Some(data.route(route)));
-            let new =
-                NewEntry { kind, amount, route, requests: sum.requests, reference: None, actor: "requests" };
-            data.add_entry(account, at, new)?;
+            let both = [
+                (EntryKind::Charge, amount, sum.requests),
+                (EntryKind::Release, Credits::ZERO, sum.released),
+            ];
+            for (kind, amount, requests) in both.into_iter().filter(|(.., requests)| *requests > 0) {
+                let route = Some(data.route(route));
+                let new = NewEntry { kind, amount, route, requests, reference: None, actor: "requests" };
+                data.add_entry(account, at, new)?;
+            }
         }
         data.open_holds.retain(|hold| !fold.closed.contains(&hold.id));
         data.open_holds.extend(&fold.opened);
@@ -260,6 +266,12 @@ impl Reader for MemoryStore {
         let data = self.0.lock();
         let wanted = |entry: &&Entry| entry.id > after && account.is_none_or(|id| entry.account == *id);
         Ok(data.entries.iter().filter(wanted).take(most).cloned().collect())
+    }
+
+    fn sides(&mut self) -> Result<Sides> {
+        let mut sides = Sides::default();
+        self.0.lock().entries.iter().for_each(|entry| sides.take(entry.kind, entry.amount));
+        Ok(sides)
     }
 
     fn in_doubt(&mut self) -> Result<Vec<Doubt>> {

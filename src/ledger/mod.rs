@@ -9,6 +9,7 @@
 //! booking is preceded by a batch.
 
 mod bookkeeper;
+pub mod entry;
 pub mod fold;
 pub mod journal;
 pub mod memory;

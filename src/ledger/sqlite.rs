@@ -7,6 +7,7 @@
 mod file;
 mod journal;
 mod keys;
+mod posting;
 mod read;
 mod rows;
 
@@ -14,14 +15,16 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
+use super::entry::{Entry, EntryKind};
 use super::fold::Fold;
 use super::store::{
-    AccountRow, AccountState, Booked, Booking, Books, Entry, EntryKind, KeyChange, KeyRow, LedgerError,
-    Reader, Registered, Registration, Result, Store,
+    AccountRow, AccountState, Booked, Booking, Books, KeyChange, KeyRow, LedgerError, Reader, Registered,
+    Registration, Result, Store,
 };
 use crate::types::{AccountId, AccountNum, Credits, KeyId, KeyNum, RequestId, RouteNum, WallTime};
 use file::{Checkpointer, Lock};
 use journal::Journal;
+use posting::{NewEntry, Posting};
 use rows::{account_row, credits, entry_row, failed, id_blob};
 
 /// A ledger in a file that this process has locked.
@@ -54,54 +57,6 @@ impl SqliteStore {
     }
 }
 
-/// An entry about to be written.
-struct NewEntry<'a> {
-    kind: EntryKind,
-    amount: Credits,
-    route: Option<RouteNum>,
-    requests: u64,
-    reference: Option<&'a str>,
-    actor: &'a str,
-}
-
-/// Adds an entry and changes the balance by it.
-fn add_entry(tx: &Transaction<'_>, account: AccountNum, at: WallTime, new: &NewEntry<'_>) -> Result<u64> {
-    // Two plain statements: RETURNING would build a temporary table for each row.
-    let amount = new.amount.millionths();
-    let balance: i64 = tx
-        .prepare_cached("SELECT balance FROM accounts WHERE num = ?1")
-        .and_then(|mut statement| statement.query_row([account.0], |row| row.get(0)))
-        .map_err(failed)?;
-    let overflow = || LedgerError::Failed(format!("the balance of account {} overflows", account.0));
-    let balance = balance.checked_add(amount).ok_or_else(overflow)?;
-    tx.prepare_cached("UPDATE accounts SET balance = ?2 WHERE num = ?1")
-        .and_then(|mut statement| statement.execute(params![account.0, balance]))
-        .map_err(failed)?;
-    let insert =
-        "INSERT INTO entries (at, account, kind, amount, balance_after, route, requests, reference, actor)
-                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
-    let mut statement = tx.prepare_cached(insert).map_err(failed)?;
-    let id = statement
-        .insert(params![
-            at.0,
-            account.0,
-            new.kind.name(),
-            amount,
-            balance,
-            new.route.map(|route| route.0),
-            new.requests,
-            new.reference,
-            new.actor
-        ])
-        .map_err(failed)?;
-    Ok(id.unsigned_abs())
-}
-
-fn entry(tx: &Connection, id: u64) -> Result<Entry> {
-    let sql = format!("{} WHERE e.id = ?1", read::ENTRIES);
-    tx.query_row(&sql, [id], entry_row).map_err(failed)
-}
-
 fn find_account(tx: &Connection, id: &AccountId) -> Result<Option<AccountRow>> {
     let sql = format!("{} WHERE id = ?1", read::ACCOUNTS);
     let mut statement = tx.prepare_cached(&sql).map_err(failed)?;
@@ -121,13 +76,19 @@ impl Store for SqliteStore {
 
     fn fold(&mut self, fold: &Fold, at: WallTime) -> Result<()> {
         let tx = self.transaction()?;
+        let mut posting = Posting::begin(&tx)?;
         for &((account, route), sum) in &fold.charges {
-            let amount = Credits::ZERO.checked_sub(sum.amount);
-            let amount = amount.ok_or_else(|| LedgerError::Failed("a charge overflows".to_owned()))?;
-            let (kind, requests) = (EntryKind::Charge, sum.requests);
-            let new =
-                NewEntry { kind, amount, route: Some(route), requests, reference: None, actor: "requests" };
-            add_entry(&tx, account, at, &new)?;
+            let (route, reference, actor) = (Some(route), None, "requests");
+            if sum.requests > 0 {
+                let amount = Credits::ZERO.checked_sub(sum.amount);
+                let amount = amount.ok_or_else(|| LedgerError::Failed("a charge overflows".to_owned()))?;
+                let (kind, requests) = (EntryKind::Charge, sum.requests);
+                posting.add(account, at, &NewEntry { kind, amount, route, requests, reference, actor })?;
+            }
+            if sum.released > 0 {
+                let (kind, amount, requests) = (EntryKind::Release, Credits::ZERO, sum.released);
+                posting.add(account, at, &NewEntry { kind, amount, route, requests, reference, actor })?;
+            }
         }
         for id in &fold.closed {
             let mut delete = tx.prepare_cached("DELETE FROM open_holds WHERE id = ?1").map_err(failed)?;
@@ -147,8 +108,9 @@ impl Store for SqliteStore {
             let (reference, kind) = (hold.id.to_string(), EntryKind::InDoubt);
             let (route, reference) = (Some(hold.route), Some(reference.as_str()));
             let new = NewEntry { kind, amount, route, requests: 1, reference, actor: "recovery" };
-            add_entry(&tx, hold.account, at, &new)?;
+            posting.add(hold.account, at, &new)?;
         }
+        posting.finish()?;
         match fold.through {
             Some((account, route)) => {
                 let part = "UPDATE journal SET part_upto = ?1, part_account = ?2, part_route = ?3
@@ -173,9 +135,11 @@ impl Store for SqliteStore {
     fn register(&mut self, wanted: &Registration, at: WallTime) -> Result<Registered> {
         let tx = self.transaction()?;
         let mut registered = Registered::default();
+        let mut posting = Posting::begin(&tx)?;
         for (id, opening) in &wanted.accounts {
-            registered.accounts.push(register_account(&tx, id, *opening, at)?);
+            registered.accounts.push(register_account(&tx, &mut posting, id, *opening, at)?);
         }
+        posting.finish()?;
         registered.keys = keys::register(&tx, &wanted.keys, at)?;
         for name in &wanted.routes {
             let sql = "INSERT INTO routes (name) VALUES (?1) ON CONFLICT (name) DO UPDATE SET name = name RETURNING num";
@@ -227,8 +191,9 @@ impl Store for SqliteStore {
             reference: Some(&booking.reference),
             actor: booking.actor,
         };
-        let id = add_entry(&tx, account.num, at, &new)?;
-        let entry = entry(&tx, id)?;
+        let mut posting = Posting::begin(&tx)?;
+        let entry = posting.add(account.num, at, &new)?;
+        posting.finish()?;
         tx.commit().map_err(failed)?;
         Ok(entry)
     }
@@ -267,10 +232,11 @@ impl Store for SqliteStore {
         }
         let (kind, reference) = (EntryKind::GivenBack, Some(reference.as_str()));
         let new = NewEntry { kind, amount, route: Some(route), requests: 1, reference, actor: "command" };
-        let entry_id = add_entry(&tx, account, at, &new)?;
+        let mut posting = Posting::begin(&tx)?;
+        let entry = posting.add(account, at, &new)?;
+        posting.finish()?;
         let sql = "UPDATE in_doubt SET given_back = ?2 WHERE id = ?1";
         tx.execute(sql, params![id_blob(id), at.0]).map_err(failed)?;
-        let entry = entry(&tx, entry_id)?;
         tx.commit().map_err(failed)?;
         Ok(Booked { entry, repeated: false })
     }
@@ -310,6 +276,7 @@ impl Store for SqliteStore {
 
 fn register_account(
     tx: &Transaction<'_>,
+    posting: &mut Posting<'_>,
     id: &AccountId,
     opening: Option<Credits>,
     at: WallTime,
@@ -333,7 +300,7 @@ fn register_account(
     if let Some(amount) = opening.filter(|amount| !amount.is_zero()) {
         let (kind, reference) = (EntryKind::Grant, Some("opening"));
         let new = NewEntry { kind, amount, route: None, requests: 0, reference, actor: "file" };
-        add_entry(tx, num, at, &new)?;
+        posting.add(num, at, &new)?;
     }
     find_account(tx, id)?.ok_or_else(|| LedgerError::Failed("the new account is not there".to_owned()))
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 pub use reader::{EachLimit, Reader, StoredSecret, each_account, each_entry, each_key};
 
+use super::entry::{Entry, EntryKind, Link};
 use super::fold::{Fold, Folded, OpenHold};
 use crate::policy::key::KeyState;
 use crate::types::{
@@ -73,6 +74,9 @@ pub struct AccountRow {
     pub source: Source,
     /// The opening grant that the file asked for when the ledger first saw the account.
     pub opening: Option<Credits>,
+    /// That of its last entry.
+    #[serde(skip)]
+    pub link: Link,
 }
 
 /// A key as the ledger knows it. Of a file's key, only its number and state are kept here.
@@ -113,61 +117,6 @@ pub struct SecretRow {
     pub hash: KeyHash,
     /// `None` for the present secret; a replaced one ends here.
     pub until: Option<WallTime>,
-}
-
-/// Why an entry stands in the books.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum EntryKind {
-    /// Credits given, the opening grant among them.
-    Grant,
-    /// A correction by the operator, up or down.
-    Adjustment,
-    /// What requests cost: one entry per account, route and fold.
-    Charge,
-    /// A hold that a crash left open, charged in full.
-    InDoubt,
-    /// Such a hold, returned by command.
-    GivenBack,
-}
-
-impl EntryKind {
-    /// The name in the store and in exports.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Grant => "grant",
-            Self::Adjustment => "adjustment",
-            Self::Charge => "charge",
-            Self::InDoubt => "in_doubt",
-            Self::GivenBack => "given_back",
-        }
-    }
-}
-
-/// One line of the ledger. Append-only.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
-    /// Rises with every entry of the ledger.
-    pub id: u64,
-    /// When it was written.
-    pub at: WallTime,
-    /// Whose.
-    pub account: AccountId,
-    /// Why.
-    pub kind: EntryKind,
-    /// What the balance changed by.
-    pub amount: Credits,
-    /// The account's balance after it.
-    pub balance_after: Credits,
-    /// The route, for charges.
-    pub route: Option<String>,
-    /// Requests that a charge sums up.
-    pub requests: u64,
-    /// What makes repeating a grant harmless, or the request's id.
-    pub reference: Option<String>,
-    /// Who did it: `file`, `command`, `requests`, `recovery`.
-    pub actor: String,
 }
 
 /// A hold that a crash left open: charged in full, and listed until it is given back.

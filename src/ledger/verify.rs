@@ -1,25 +1,61 @@
-//! Recomputes every balance from the entries.
+//! Recomputes the books from the entries: balances, links, numbers, the operator's sides.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use serde::Serialize;
 
-use super::store::{Entry, Reader, Result, each_account, each_entry};
+use super::entry::{Entry, Link, Side, Sides};
+use super::store::{AccountRow, Reader, Result, each_account};
 use crate::types::{AccountId, Credits};
 
-/// An account whose books do not add up.
+/// Differences that are listed; more are counted.
+pub const MAX_LISTED: usize = 10_000;
+
+/// Entries that are read at once.
+const PAGE: usize = 1_000;
+/// Entries in a row that cannot be read, after which it ends with the error.
+const MAX_UNREADABLE: u64 = 1_000;
+
+/// What does not add up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum What {
+    /// Entries are numbered without a gap: one is missing, or stands elsewhere.
+    Number,
+    /// An entry holds something that no entry can.
+    Unreadable,
+    /// The balance after an entry is not that before it and its amount.
+    BalanceAfter,
+    /// What an entry says, or the one before it, is not what was written.
+    Link,
+    /// An account's balance is not that after its last entry.
+    Balance,
+    /// An account's last entry is not the one that was written last.
+    LastLink,
+    /// The operator's side is not the other half of the entries, in millionths.
+    Granted,
+    /// As [`What::Granted`].
+    Adjusted,
+    /// As [`What::Granted`].
+    Earned,
+    /// The sum over all accounts and sides, in millionths, is not zero.
+    Sum,
+}
+
+/// A place where the books do not add up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Difference {
-    /// Whose books.
-    pub account: AccountId,
-    /// The first entry whose balance is not that before it plus its amount; none if the entries
-    /// add up but the account's balance is another.
+    /// What it is about.
+    pub what: What,
+    /// Whose books; none where it is the operator's, or nobody's.
+    pub account: Option<AccountId>,
+    /// Which entry, where it is one.
     pub entry: Option<u64>,
     /// What the books say.
-    pub recorded: Credits,
+    pub recorded: String,
     /// What the entries add up to.
-    pub computed: Credits,
+    pub computed: String,
 }
 
 /// What was verified.
@@ -29,42 +65,141 @@ pub struct Verified {
     pub accounts: u64,
     /// Entries.
     pub entries: u64,
-    /// Where the books do not add up; empty if all is well.
+    /// How many differences there are.
+    pub found: u64,
+    /// Where the books do not add up, at most [`MAX_LISTED`] places; empty if all is well.
     pub differences: Vec<Difference>,
 }
 
+impl Verified {
+    fn differ(
+        &mut self,
+        what: What,
+        account: Option<&AccountId>,
+        entry: Option<u64>,
+        recorded: impl ToString,
+        computed: impl ToString,
+    ) {
+        self.found += 1;
+        if self.differences.len() < MAX_LISTED {
+            let (recorded, computed) = (recorded.to_string(), computed.to_string());
+            self.differences.push(Difference { what, account: account.cloned(), entry, recorded, computed });
+        }
+    }
+}
+
+/// What the entries of one account came to so far.
+#[derive(Clone, Copy, Default)]
+struct Chain {
+    balance: Credits,
+    link: Link,
+}
+
 /// Walks all entries once; memory grows with accounts, not with entries.
+///
+/// After an entry that differs it goes on with what that one says, so that each damaged entry is found
+/// and those behind it are not blamed.
 ///
 /// # Errors
 /// Where the store cannot be read.
 pub fn verify(reader: &mut dyn Reader) -> Result<Verified> {
     let mut verified = Verified::default();
-    let mut sums: HashMap<AccountId, Credits> = HashMap::new();
-    let mut broken: HashMap<AccountId, Difference> = HashMap::new();
+    let mut chains: HashMap<AccountId, Chain> = HashMap::new();
+    let mut sides = Sides::default();
     reader.freeze()?; // entries and balances of one moment
-    each_entry(reader, None, |entry: Entry| {
+    let mut last = 0;
+    each_readable(reader, |read| {
+        let (entry, id) = match read {
+            Ok(entry) => (Some(entry), entry.id),
+            Err(id) => (None, id),
+        };
         verified.entries += 1;
-        let sum = sums.entry(entry.account.clone()).or_default();
-        let next = sum.checked_add(entry.amount);
-        if next != Some(entry.balance_after) {
-            let computed = next.unwrap_or(*sum);
-            let (account, recorded) = (entry.account.clone(), entry.balance_after);
-            let found = Difference { account, entry: Some(entry.id), recorded, computed };
-            broken.entry(entry.account).or_insert(found);
+        if id != last + 1 {
+            verified.differ(What::Number, entry.map(|entry| &entry.account), Some(id), id, last + 1);
         }
-        *sum = next.unwrap_or(*sum);
-        ControlFlow::Continue(())
+        last = id;
+        let Some(entry) = entry else {
+            return verified.differ(What::Unreadable, None, Some(id), "?", "an entry");
+        };
+        sides.take(entry.kind, entry.amount);
+        match chains.get_mut(&entry.account) {
+            Some(chain) => judge(&mut verified, entry, chain),
+            None => {
+                let mut chain = Chain::default();
+                judge(&mut verified, entry, &mut chain);
+                chains.insert(entry.account.clone(), chain);
+            }
+        }
     })?;
+    let mut total: i128 = 0;
     each_account(reader, |row| {
         verified.accounts += 1;
-        let computed = sums.get(&row.id).copied().unwrap_or_default();
-        if let Some(difference) = broken.remove(&row.id) {
-            verified.differences.push(difference);
-        } else if computed != row.balance {
-            let (account, recorded) = (row.id, row.balance);
-            verified.differences.push(Difference { account, entry: None, recorded, computed });
-        }
+        total += i128::from(row.balance.millionths());
+        close(&mut verified, &row, chains.remove(&row.id).unwrap_or_default());
         ControlFlow::Continue(())
     })?;
+    let mut recorded = reader.sides()?;
+    for side in Side::ALL {
+        let (said, computed) = (*recorded.of(side), *sides.of(side));
+        if said != computed {
+            verified.differ(what(side), None, None, said, computed);
+        }
+    }
+    if total + recorded.sum() != 0 {
+        verified.differ(What::Sum, None, None, total + recorded.sum(), 0);
+    }
     Ok(verified)
+}
+
+/// Every entry in order; of one that cannot be read, its number.
+fn each_readable(reader: &mut dyn Reader, mut each: impl FnMut(Result<&Entry, u64>)) -> Result<()> {
+    let (mut after, mut unreadable) = (0, 0);
+    loop {
+        // One by one where a page cannot be read.
+        let page = reader.entries(None, after, PAGE).or_else(|_| reader.entries(None, after, 1));
+        match page {
+            Ok(page) => {
+                let Some(last) = page.last() else { return Ok(()) };
+                (after, unreadable) = (last.id, 0);
+                page.iter().for_each(|entry| each(Ok(entry)));
+            }
+            Err(error) if unreadable == MAX_UNREADABLE => return Err(error),
+            Err(_) => {
+                (after, unreadable) = (after + 1, unreadable + 1);
+                each(Err(after));
+            }
+        }
+    }
+}
+
+fn judge(verified: &mut Verified, entry: &Entry, chain: &mut Chain) {
+    let (at, account) = (Some(entry.id), Some(&entry.account));
+    let computed = chain.balance.checked_add(entry.amount);
+    if computed != Some(entry.balance_after) {
+        let computed = computed.map_or_else(|| "an overflow".to_owned(), |sum| sum.to_string());
+        verified.differ(What::BalanceAfter, account, at, entry.balance_after, computed);
+    }
+    let link = entry.link_behind(&chain.link);
+    if link != entry.link {
+        verified.differ(What::Link, account, at, entry.link, link);
+    }
+    *chain = Chain { balance: entry.balance_after, link: entry.link };
+}
+
+fn what(side: Side) -> What {
+    match side {
+        Side::Granted => What::Granted,
+        Side::Adjusted => What::Adjusted,
+        Side::Earned => What::Earned,
+    }
+}
+
+fn close(verified: &mut Verified, row: &AccountRow, chain: Chain) {
+    let account = Some(&row.id);
+    if row.balance != chain.balance {
+        verified.differ(What::Balance, account, None, row.balance, chain.balance);
+    }
+    if row.link != chain.link {
+        verified.differ(What::LastLink, account, None, row.link, chain.link);
+    }
 }

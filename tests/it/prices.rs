@@ -129,6 +129,13 @@ fn a_vanished_client_is_charged_by_the_upstreams_answer() {
         settles_at(&gateway, left);
     }
     let rows = gateway.rows(&["account", "statement", "acme"]);
-    let requests: u64 = rows.iter().map(|row| row["requests"].as_u64().unwrap()).sum();
-    assert_eq!(requests, 4, "each was charged once, the 404 not at all");
+    let requests = |kind: &str| -> u64 {
+        let of_kind = rows.iter().filter(|row| row["kind"] == kind);
+        of_kind.map(|row| row["requests"].as_u64().unwrap()).sum()
+    };
+    assert_eq!(
+        (requests("charge"), requests("release")),
+        (4, 1),
+        "each was charged once, the 404 not at all"
+    );
 }

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use tollgate::clock::Clock;
+use tollgate::ledger::entry::EntryKind;
 use tollgate::ledger::memory::MemoryStore;
 use tollgate::ledger::sqlite::SqliteStore;
-use tollgate::ledger::store::{Booking, EntryKind, Registration, Store};
+use tollgate::ledger::store::{Booking, Registration, Store};
 use tollgate::ledger::verify::verify;
 use tollgate::ledger::{Bookkeeper, Hold, HoldError, Ledger, Spender};
 use tollgate::types::{AccountNum, Credits, KeyId, KeyNum, RequestId, RouteNum, WallTime};

@@ -11,16 +11,18 @@
     reason = "a test that meets the unexpected ends, and looks at the real clock"
 )]
 
+mod audit;
 mod folds;
 
 use proptest::prelude::*;
+use tollgate::ledger::entry::{Entry, EntryKind};
 use tollgate::ledger::fold::{Fold, OpenHold, Tally};
 use tollgate::ledger::journal::Record;
 use tollgate::ledger::memory::MemoryStore;
 use tollgate::ledger::sqlite::SqliteStore;
 use tollgate::ledger::store::{
-    AccountRow, AccountState, Booking, Entry, EntryKind, KeyChange, KeyRow, LedgerError, Reader,
-    Registration, SecretRow, Source, Store,
+    AccountRow, AccountState, Booking, KeyChange, KeyRow, LedgerError, Reader, Registration, SecretRow,
+    Source, Store,
 };
 use tollgate::ledger::verify::verify;
 use tollgate::policy::key::KeyState;
@@ -256,9 +258,16 @@ impl Driver<'_> {
         limits.sort();
         pages_are_the_whole(&mut *reader, &accounts, &keys);
         let entries = reader.entries(None, 0, ALL).unwrap();
+        let sides = reader.sides().unwrap();
+        let balances: i128 = accounts.iter().map(|row| i128::from(row.balance.millionths())).sum();
+        assert_eq!(balances + sides.sum(), 0, "the books balance");
         let mut doubts = reader.in_doubt().unwrap();
         doubts.sort_by_key(|doubt| doubt.id);
-        (format!("{books:?} {accounts:?} {keys:?} {secrets:?} {limits:?}"), entries, format!("{doubts:?}"))
+        (
+            format!("{books:?} {accounts:?} {sides:?} {keys:?} {secrets:?} {limits:?}"),
+            entries,
+            format!("{doubts:?}"),
+        )
     }
 }
 

@@ -1,9 +1,9 @@
 //! What the model holds, and how it changes.
 
+use crate::ledger::entry::{Entry, EntryKind, Link};
 use crate::ledger::fold::{Folded, OpenHold};
 use crate::ledger::store::{
-    AccountRow, AccountState, Doubt, Entry, EntryKind, JournalRow, KeyChange, KeyRow, LedgerError, Result,
-    SecretRow, Source,
+    AccountRow, AccountState, Doubt, JournalRow, KeyChange, KeyRow, LedgerError, Result, SecretRow, Source,
 };
 use crate::policy::key::KeyState;
 use crate::types::{AccountId, AccountNum, Credits, KeyId, KeyNum, RouteName, RouteNum, WallTime};
@@ -53,7 +53,7 @@ impl Data {
         let row = &mut self.accounts[index];
         let overflow = || LedgerError::Failed("a balance overflows".to_owned());
         row.balance = row.balance.checked_add(new.amount).ok_or_else(overflow)?;
-        let entry = Entry {
+        let mut entry = Entry {
             id: self.entries.len() as u64 + 1,
             at,
             account: row.id.clone(),
@@ -64,7 +64,10 @@ impl Data {
             requests: new.requests,
             reference: new.reference,
             actor: new.actor.to_owned(),
+            link: row.link,
         };
+        entry.link = entry.link_behind(&row.link);
+        row.link = entry.link;
         self.entries.push(entry.clone());
         Ok(entry)
     }
@@ -93,6 +96,7 @@ impl Data {
             state: AccountState::Active,
             source,
             opening,
+            link: Link::default(),
         });
         num
     }

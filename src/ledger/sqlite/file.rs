@@ -12,16 +12,20 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
+use super::posting;
 use crate::ledger::store::{LedgerError, Result};
 
 /// `TGLD`: what a ledger's file says it is.
 const APPLICATION_ID: i64 = 0x5447_4c44;
 /// One file per version, in order; forward only.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     include_str!("../migrations/0001_books.sql"),
     include_str!("../migrations/0002_secrets_in_key_order.sql"),
     include_str!("../migrations/0003_journal_file.sql"),
+    include_str!("../migrations/0004_double_entry.sql"),
 ];
+/// From this version on entries are chained.
+const CHAINED: usize = 4;
 /// Older versions can lose a committed transaction when the log is started over.
 const MIN_SQLITE: i32 = 3_051_003;
 /// Pages of the log (4 KiB each) from which on the writer starts it over: 32 MiB.
@@ -136,6 +140,7 @@ pub(super) fn open(path: &Path) -> Result<Connection> {
     }
 }
 
+#[derive(Debug)]
 enum Checked {
     Sqlite(rusqlite::Error),
     Other(String),
@@ -186,20 +191,29 @@ fn configure(connection: &Connection) -> Result<(), Checked> {
 }
 
 fn migrate(connection: &mut Connection, version: usize) -> Result<(), Checked> {
-    for (at, sql) in MIGRATIONS.iter().enumerate().skip(version) {
+    migrate_upto(connection, version, MIGRATIONS.len())?;
+    // Says now, rather than at the first charge, that nothing can be written.
+    let tx = connection.transaction()?;
+    tx.execute("UPDATE journal SET folded = folded", [])?;
+    tx.execute_batch(&format!("PRAGMA user_version = {}", MIGRATIONS.len()))?;
+    tx.commit()?;
+    Ok(())
+}
+
+fn migrate_upto(connection: &mut Connection, version: usize, upto: usize) -> Result<(), Checked> {
+    for (at, sql) in MIGRATIONS.iter().enumerate().take(upto).skip(version) {
         let tx = connection.transaction()?;
         tx.execute_batch(sql)?;
+        if at + 1 == CHAINED {
+            posting::carry_over(&tx).map_err(|error| Checked::Other(error.to_string()))?;
+            tx.execute_batch("DROP TABLE old_entries")?;
+        }
         tx.execute_batch(&format!(
             "PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {};",
             at + 1
         ))?;
         tx.commit()?;
     }
-    // Says now, rather than at the first charge, that nothing can be written.
-    let tx = connection.transaction()?;
-    tx.execute("UPDATE journal SET folded = folded", [])?;
-    tx.execute_batch(&format!("PRAGMA user_version = {}", MIGRATIONS.len()))?;
-    tx.commit()?;
     Ok(())
 }
 
@@ -251,3 +265,6 @@ impl Checkpointer {
         self.log_pages.swap(0, Ordering::Relaxed) > MAX_LOG_PAGES
     }
 }
+
+#[cfg(test)]
+mod tests;

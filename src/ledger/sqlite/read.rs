@@ -4,19 +4,21 @@ use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Params, Row, params};
 
-use super::file;
 use super::rows::{
     account_id, account_row, entry_row, failed, hold_row, key_id, key_row, request_id, secret_row, to_key_id,
 };
+use super::{file, posting};
+use crate::ledger::entry::{Entry, Sides};
 use crate::ledger::fold::{Folded, Part};
 use crate::ledger::store::{
-    AccountRow, Books, Doubt, EachLimit, Entry, KeyRow, LedgerError, Reader, Result, SecretRow, StoredSecret,
+    AccountRow, Books, Doubt, EachLimit, KeyRow, LedgerError, Reader, Result, SecretRow, StoredSecret,
 };
 use crate::types::{AccountId, AccountNum, Credits, KeyHash, KeyId, KeyNum, RouteNum, WallTime};
 
-pub(super) const ACCOUNTS: &str = "SELECT id, num, balance, plan, state, source, opening FROM accounts";
+pub(super) const ACCOUNTS: &str = "SELECT id, num, balance, plan, state, source, opening, link FROM accounts";
 pub(super) const ENTRIES: &str =
-    "SELECT e.id, e.at, a.id, e.kind, e.amount, e.balance_after, r.name, e.requests, e.reference, e.actor
+    "SELECT e.id, e.at, a.id, e.kind, e.amount, e.balance_after, r.name, e.requests, e.reference, e.actor,
+            e.link
      FROM entries e JOIN accounts a ON a.num = e.account LEFT JOIN routes r ON r.num = e.route";
 const KEYS: &str = "SELECT k.id, k.num, k.account, k.source, k.state, k.label, k.environment, k.hint, k.scopes, k.allow_from, k.expires, k.created, a.id
      FROM keys k JOIN accounts a ON a.num = k.account";
@@ -157,6 +159,10 @@ impl Reader for SqliteReader {
         let wanted = params![account.map(AccountId::as_str), after, most];
         let rows = statement.query_map(wanted, entry_row).map_err(failed)?;
         rows.collect::<rusqlite::Result<_>>().map_err(failed)
+    }
+
+    fn sides(&mut self) -> Result<Sides> {
+        posting::sides(&self.0)
     }
 
     fn in_doubt(&mut self) -> Result<Vec<Doubt>> {

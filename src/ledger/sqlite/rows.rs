@@ -4,10 +4,9 @@ use ipnet::IpNet;
 use rusqlite::Row;
 use rusqlite::types::Type;
 
+use crate::ledger::entry::{Entry, EntryKind, Link};
 use crate::ledger::fold::OpenHold;
-use crate::ledger::store::{
-    AccountRow, AccountState, Entry, EntryKind, KeyRow, LedgerError, Result, Source, StoredSecret,
-};
+use crate::ledger::store::{AccountRow, AccountState, KeyRow, LedgerError, Result, Source, StoredSecret};
 use crate::policy::key::KeyState;
 use crate::types::{AccountId, AccountNum, Credits, KeyHash, KeyId, KeyNum, RequestId, RouteNum, WallTime};
 
@@ -92,7 +91,11 @@ pub(super) fn account_id(row: &Row<'_>, at: usize) -> rusqlite::Result<AccountId
     word(row, at, |text| text.parse().ok())
 }
 
-/// Columns: id, num, balance, plan, state, source, opening.
+pub(super) fn link(row: &Row<'_>, at: usize) -> rusqlite::Result<Link> {
+    row.get(at).map(Link)
+}
+
+/// Columns: id, num, balance, plan, state, source, opening, link.
 pub(super) fn account_row(row: &Row<'_>) -> rusqlite::Result<AccountRow> {
     let state = |text: &str| {
         [AccountState::Active, AccountState::Suspended]
@@ -107,6 +110,7 @@ pub(super) fn account_row(row: &Row<'_>) -> rusqlite::Result<AccountRow> {
         state: word(row, 4, state)?,
         source: word(row, 5, source)?,
         opening: row.get::<_, Option<i64>>(6)?.map(Credits::from_millionths),
+        link: link(row, 7)?,
     })
 }
 
@@ -145,23 +149,21 @@ pub(super) fn secret_row(row: &Row<'_>) -> rusqlite::Result<StoredSecret> {
     })
 }
 
-/// Columns: id, at, account's id, kind, amount, balance_after, route's name, requests, reference, actor.
+/// Columns: id, at, account's id, kind, amount, balance_after, route's name, requests, reference,
+/// actor, link.
 pub(super) fn entry_row(row: &Row<'_>) -> rusqlite::Result<Entry> {
-    let kind = |text: &str| {
-        use EntryKind::{Adjustment, Charge, GivenBack, Grant, InDoubt};
-        [Grant, Adjustment, Charge, InDoubt, GivenBack].into_iter().find(|kind| kind.name() == text)
-    };
     Ok(Entry {
         id: row.get(0)?,
         at: WallTime(row.get(1)?),
         account: account_id(row, 2)?,
-        kind: word(row, 3, kind)?,
+        kind: word(row, 3, EntryKind::named)?,
         amount: credits(row, 4)?,
         balance_after: credits(row, 5)?,
         route: row.get(6)?,
         requests: row.get(7)?,
         reference: row.get(8)?,
         actor: row.get(9)?,
+        link: link(row, 10)?,
     })
 }
 

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use ipnet::IpNet;
 
-use super::{AccountRow, Doubt, Entry, KeyRow, Result};
+use super::{AccountRow, Doubt, KeyRow, Result};
+use crate::ledger::entry::{Entry, Sides};
 use crate::policy::key::KeyState;
 use crate::types::{AccountId, AccountNum, KeyHash, KeyId, KeyNum, WallTime};
 
@@ -67,6 +68,8 @@ pub trait Reader: Send {
     fn freeze(&mut self) -> Result<()>;
     /// The next entries after one, of an account or of all, in order; at most `most`.
     fn entries(&mut self, account: Option<&AccountId>, after: u64, most: usize) -> Result<Vec<Entry>>;
+    /// The operator's sides.
+    fn sides(&mut self) -> Result<Sides>;
     /// Holds in doubt, also those given back.
     fn in_doubt(&mut self) -> Result<Vec<Doubt>>;
     /// Writes a copy of the whole ledger to a new file.

@@ -1,0 +1,60 @@
+//! Files of older versions: brought up to date, or left as they were.
+
+use super::*;
+use crate::ledger::sqlite::SqliteStore;
+use crate::ledger::store::Store;
+use crate::ledger::verify::verify;
+use crate::types::WallTime;
+
+/// A file as version 3 left it: one account, three entries; the last balance is as given.
+fn old_file(path: &Path, balance: i64) {
+    let mut connection = Connection::open(path).unwrap();
+    migrate_upto(&mut connection, 0, 3).unwrap();
+    connection
+        .execute_batch(&format!(
+            "INSERT INTO accounts (num, id, balance, source, opening, created) VALUES (1, 'acme', {balance}, 'file', 100, 1);
+             INSERT INTO routes (num, name) VALUES (1, 'people.enrich');
+             INSERT INTO entries (at, account, kind, amount, balance_after, route, requests, reference, actor) VALUES
+                 (1, 1, 'grant', 100, 100, NULL, 0, 'opening', 'file'),
+                 (2, 1, 'charge', -30, 70, 1, 3, NULL, 'requests'),
+                 (3, 1, 'adjustment', -5, {balance}, NULL, 0, 'typo', 'command');"
+        ))
+        .unwrap();
+}
+
+#[test]
+fn entries_of_an_older_version_are_carried_over_and_chained() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger.db");
+    old_file(&path, 65);
+    let mut store = SqliteStore::open(&path).unwrap();
+    assert_eq!(store.load().unwrap().journal, []);
+    let mut reader = store.reader().unwrap();
+    let verified = verify(&mut *reader).unwrap();
+    assert_eq!((verified.entries, verified.differences), (3, vec![]));
+    assert_eq!(reader.accounts(None, 9).unwrap()[0].balance.millionths(), 65);
+    let sides = reader.sides().unwrap();
+    assert_eq!((sides.granted, sides.adjusted, sides.earned), (-100, 5, 30));
+    let references: Vec<_> =
+        reader.entries(None, 0, 9).unwrap().into_iter().map(|entry| (entry.at, entry.reference)).collect();
+    let said = |text: &str| Some(text.to_owned());
+    assert_eq!(
+        references,
+        [(WallTime(1), said("opening")), (WallTime(2), None), (WallTime(3), said("typo"))]
+    );
+}
+
+#[test]
+fn books_that_contradict_themselves_are_left_as_they_were() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger.db");
+    old_file(&path, 66);
+    for _ in 0..2 {
+        let error = SqliteStore::open(&path).unwrap_err().to_string();
+        assert!(error.contains("entry 3 contradicts") && error.contains("restore a backup"), "{error}");
+    }
+    let connection = Connection::open(&path).unwrap();
+    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
+    let entries: i64 = connection.query_row("SELECT count(*) FROM entries", [], |row| row.get(0)).unwrap();
+    assert_eq!((version, entries), (3, 3));
+}

@@ -1,0 +1,144 @@
+//! Books that were tampered with: whatever an entry says that was not written is found.
+
+use fastrand::Rng;
+use rusqlite::types::Value;
+use rusqlite::{Connection, params};
+use tollgate::ledger::sqlite::SqliteStore;
+use tollgate::ledger::store::Store;
+use tollgate::ledger::verify::{Verified, What, verify};
+
+use crate::{Call, driver};
+
+const ENTRIES: u64 = 120;
+/// Bits flipped, one at a time.
+const FLIPS: usize = if cfg!(debug_assertions) { 1_000 } else { 10_000 };
+const COLUMNS: [&str; 11] = [
+    "id",
+    "at",
+    "account",
+    "kind",
+    "amount",
+    "balance_after",
+    "route",
+    "requests",
+    "reference",
+    "actor",
+    "link",
+];
+
+/// A closed ledger with entries of every kind, and its folder.
+fn books() -> (tempfile::TempDir, std::path::PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger.db");
+    let mut store = SqliteStore::open(&path).unwrap();
+    let mut driver = driver(&mut store);
+    let accounts = (0..4).map(|number| (number, Some(1_000_000))).collect();
+    driver.run(&Call::Register { accounts, keys: vec![(0, 0)], routes: vec![0, 1] });
+    let mut reference = 0;
+    while driver.store.reader().unwrap().entries(None, ENTRIES - 1, 1).unwrap().is_empty() {
+        driver.run(&Call::Holds(vec![(0, 9, Some(4)), (1, 9, Some(0)), (2, 7, None), (3, 5, Some(5))]));
+        driver.run(if reference % 3 == 0 { &Call::Recover } else { &Call::Fold });
+        let (account, adjustment) = (reference % 4, reference % 2 == 0);
+        driver.run(&Call::Book { account, adjustment, amount: 3, reference });
+        driver.run(&Call::GiveBack(reference));
+        reference += 1;
+    }
+    let fold = driver.tally.recover();
+    driver.fold(fold, tollgate::types::WallTime(9));
+    drop(store);
+    (folder, path)
+}
+
+fn verified(store: &SqliteStore) -> Verified {
+    verify(&mut *store.reader().unwrap()).unwrap()
+}
+
+/// The same value with one bit changed; none where it has none.
+fn flipped(value: Value, random: u64) -> Option<Value> {
+    let flip = |bytes: &mut Vec<u8>| {
+        let bits = bytes.len() * 8;
+        let bit = usize::try_from(random).unwrap_or_default().checked_rem(bits)?;
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        Some(())
+    };
+    match value {
+        Value::Integer(number) => Some(Value::Integer(number ^ 1 << (random % 64))),
+        Value::Text(text) => {
+            let mut bytes = text.into_bytes();
+            flip(&mut bytes)?;
+            Some(Value::Blob(bytes)) // cast to text again where it is written
+        }
+        Value::Blob(mut bytes) => flip(&mut bytes).map(|()| Value::Blob(bytes)),
+        Value::Null | Value::Real(_) => None,
+    }
+}
+
+#[test]
+fn a_flipped_bit_in_any_entry_is_found() {
+    let (_folder, path) = books();
+    let store = SqliteStore::open(&path).unwrap();
+    assert_eq!(verified(&store).differences, []);
+    let tamperer = Connection::open(&path).unwrap();
+    tamperer.execute_batch("PRAGMA synchronous = OFF").unwrap();
+    let mut random = Rng::with_seed(4);
+    let mut flips = 0;
+    while flips < FLIPS {
+        let (id, column) = (random.u64(1..=ENTRIES), COLUMNS[random.usize(..COLUMNS.len())]);
+        let read = format!("SELECT {column} FROM entries WHERE id = ?1");
+        let before: Value = tamperer.query_row(&read, [id], |row| row.get(0)).unwrap();
+        let Some(after) = flipped(before.clone(), random.u64(..)) else { continue };
+        let cast = if matches!(before, Value::Text(_)) { "CAST(?2 AS TEXT)" } else { "?2" };
+        let write = format!("UPDATE entries SET {column} = {cast} WHERE id = ?1");
+        if tamperer.execute(&write, params![id, after]).is_err() {
+            continue; // another entry has this number
+        }
+        let found = verify(&mut *store.reader().unwrap()).map_or(1, |verified| verified.found);
+        assert!(found > 0, "a bit of {column} of entry {id}: {before:?} became {after:?}");
+        let id = if column == "id" { after } else { Value::from(i64::try_from(id).unwrap()) };
+        let write = format!("UPDATE entries SET {column} = ?2 WHERE id = ?1");
+        tamperer.execute(&write, params![id, before]).unwrap();
+        flips += 1;
+    }
+    assert_eq!(verified(&store).differences, [], "all were flipped back");
+}
+
+/// What was found, after this was done to the books.
+fn after(sql: &str) -> Vec<What> {
+    let (_folder, path) = books();
+    Connection::open(&path).unwrap().execute_batch(sql).unwrap();
+    let store = SqliteStore::open(&path).unwrap();
+    verified(&store).differences.into_iter().map(|difference| difference.what).collect()
+}
+
+#[test]
+fn a_missing_entry_is_found_wherever_it_stood() {
+    let found = after("DELETE FROM entries WHERE id = 50");
+    assert!(found.contains(&What::Number) && found.contains(&What::Link), "{found:?}");
+    let found = after("DELETE FROM entries WHERE id = (SELECT max(id) FROM entries)");
+    assert!(found.contains(&What::LastLink), "{found:?}");
+}
+
+#[test]
+fn entries_in_another_order_are_found() {
+    let two = "(SELECT max(id) FROM entries WHERE account = 1 AND id < 100)";
+    let found = after(&format!(
+        "CREATE TEMP TABLE pair AS SELECT {two} AS a, (SELECT max(id) FROM entries WHERE account = 1 AND id < {two}) AS b;
+         UPDATE entries SET id = -1 WHERE id = (SELECT a FROM pair);
+         UPDATE entries SET id = (SELECT a FROM pair) WHERE id = (SELECT b FROM pair);
+         UPDATE entries SET id = (SELECT b FROM pair) WHERE id = -1;"
+    ));
+    assert!(found.contains(&What::Link), "{found:?}");
+}
+
+/// Whoever takes an account's last entry away and sets the account back still has to face the other half.
+#[test]
+fn a_tail_that_was_cut_with_care_is_found_by_the_other_half() {
+    let found = after(
+        "UPDATE accounts SET (balance, link) =
+             (SELECT balance_after, link FROM entries WHERE account = 1 AND id <
+                 (SELECT max(id) FROM entries WHERE account = 1 AND amount != 0) ORDER BY id DESC LIMIT 1) WHERE num = 1;
+         DELETE FROM entries WHERE account = 1 AND id >= (SELECT max(id) FROM entries WHERE account = 1 AND amount != 0);",
+    );
+    assert!(found.contains(&What::Sum), "{found:?}");
+    assert!(found.contains(&What::Number) || found.contains(&What::Earned), "{found:?}");
+}
