@@ -77,6 +77,13 @@ impl Clock {
             wall.fetch_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX), Ordering::SeqCst);
         }
     }
+
+    /// Sets a test clock's wall time, as whoever sets a machine's clock; moments go on as before.
+    pub fn set_wall(&self, to: WallTime) {
+        if let Kind::Test { wall, .. } = &self.0 {
+            wall.store(to.0, Ordering::SeqCst);
+        }
+    }
 }
 
 /// A worker's time: read once per turn of one of its tasks, then told from memory. Within a turn,

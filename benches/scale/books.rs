@@ -109,12 +109,13 @@ pub fn write(folder: &Path, keys: usize, accounts: usize, entries: usize) {
     if entries > 0 {
         let wanted = Registration { routes: vec!["one".parse().expect("a name")], ..Registration::default() };
         store.register(&wanted, NOW).expect("a route");
-        let mut left = entries;
+        let (mut left, mut upto) = (entries, 0);
         while left > 0 {
             let part = left.min(AT_ONCE).min(accounts);
             let sum = ChargeSum { amount: Credits::from_millionths(1), requests: 1, released: 0 };
             let charge = |number| ((AccountNum(u32::try_from(number).expect("few") + 1), RouteNum(1)), sum);
-            let fold = Fold { charges: (0..part).map(charge).collect(), ..Fold::default() };
+            upto += 1;
+            let fold = Fold { upto, charges: (0..part).map(charge).collect(), ..Fold::default() };
             store.fold(&fold, NOW).expect("a fold");
             store.tidy();
             left -= part;

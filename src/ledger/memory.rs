@@ -39,6 +39,9 @@ impl Store for MemoryStore {
         if fold.through.is_some() && data.folded.part.is_some_and(|part| part.upto != fold.upto) {
             return Err(LedgerError::Failed("another fold is not finished".to_owned()));
         }
+        if !fold.charges.is_empty() && fold.upto <= data.folded.upto {
+            return Err(LedgerError::Failed("these batches stand in the entries already".to_owned()));
+        }
         for &((account, route), sum) in &fold.charges {
             let amount = Credits::from_millionths(-sum.amount.millionths());
             let both = [

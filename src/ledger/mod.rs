@@ -13,6 +13,8 @@ pub mod entry;
 pub mod fold;
 pub mod journal;
 pub mod memory;
+#[cfg(test)]
+mod simulation;
 mod spender;
 pub mod sqlite;
 pub mod store;

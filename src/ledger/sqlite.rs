@@ -5,6 +5,7 @@
 //! that they never make a commit wait.
 
 mod file;
+mod folding;
 mod journal;
 mod keys;
 mod posting;
@@ -34,6 +35,8 @@ pub struct SqliteStore {
     path: PathBuf,
     checkpointer: Checkpointer,
     journal: Journal,
+    /// The last commit of SQLite's failed.
+    unsure: bool,
     _lock: Lock,
 }
 
@@ -49,11 +52,26 @@ impl SqliteStore {
         let checkpointer = Checkpointer::start(path)?;
         let mark = connection.query_row("SELECT mark FROM journal", [], |row| row.get(0)).map_err(failed)?;
         let journal = Journal::open(path, mark)?;
-        Ok(Self { connection, path: path.to_owned(), checkpointer, journal, _lock: lock })
+        Ok(Self { connection, path: path.to_owned(), checkpointer, journal, unsure: false, _lock: lock })
     }
 
-    fn transaction(&mut self) -> Result<Transaction<'_>> {
-        self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)
+    /// Runs a transaction, all or nothing.
+    fn write<T>(&mut self, work: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
+        let immediate = TransactionBehavior::Immediate;
+        let tx = self.connection.transaction_with_behavior(immediate).map_err(failed)?;
+        let done = work(&tx)?;
+        let committed = tx.commit().map_err(failed);
+        self.unsure = committed.is_err();
+        committed.map(|()| done)
+    }
+
+    /// After a commit that failed nobody knows what a crash would find of it. Nothing is built on that:
+    /// the next commit takes its place in the log, and comes before any batch.
+    fn be_sure(&mut self) -> Result<()> {
+        if self.unsure {
+            self.write(|tx| tx.execute("UPDATE journal SET folded = folded", []).map_err(failed))?;
+        }
+        Ok(())
     }
 }
 
@@ -71,61 +89,12 @@ impl Store for SqliteStore {
     }
 
     fn append(&mut self, seq: u64, at: WallTime, records: &[u8]) -> Result<()> {
+        self.be_sure()?;
         self.journal.append(seq, at, records)
     }
 
     fn fold(&mut self, fold: &Fold, at: WallTime) -> Result<()> {
-        let tx = self.transaction()?;
-        let mut posting = Posting::begin(&tx)?;
-        for &((account, route), sum) in &fold.charges {
-            let (route, reference, actor) = (Some(route), None, "requests");
-            if sum.requests > 0 {
-                let amount = Credits::ZERO.checked_sub(sum.amount);
-                let amount = amount.ok_or_else(|| LedgerError::Failed("a charge overflows".to_owned()))?;
-                let (kind, requests) = (EntryKind::Charge, sum.requests);
-                posting.add(account, at, &NewEntry { kind, amount, route, requests, reference, actor })?;
-            }
-            if sum.released > 0 {
-                let (kind, amount, requests) = (EntryKind::Release, Credits::ZERO, sum.released);
-                posting.add(account, at, &NewEntry { kind, amount, route, requests, reference, actor })?;
-            }
-        }
-        for id in &fold.closed {
-            let mut delete = tx.prepare_cached("DELETE FROM open_holds WHERE id = ?1").map_err(failed)?;
-            delete.execute([id_blob(*id)]).map_err(failed)?;
-        }
-        for hold in &fold.opened {
-            let insert = "INSERT INTO open_holds (id, account, key, route, amount, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-            let mut insert = tx.prepare_cached(insert).map_err(failed)?;
-            insert.execute(rows::hold_params!(hold)).map_err(failed)?;
-        }
-        for hold in &fold.doubts {
-            let insert =
-                "INSERT INTO in_doubt (id, account, key, route, amount, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-            let mut insert = tx.prepare_cached(insert).map_err(failed)?;
-            insert.execute(rows::hold_params!(hold)).map_err(failed)?;
-            let amount = Credits::from_millionths(-hold.amount.millionths());
-            let (reference, kind) = (hold.id.to_string(), EntryKind::InDoubt);
-            let (route, reference) = (Some(hold.route), Some(reference.as_str()));
-            let new = NewEntry { kind, amount, route, requests: 1, reference, actor: "recovery" };
-            posting.add(hold.account, at, &new)?;
-        }
-        posting.finish()?;
-        match fold.through {
-            Some((account, route)) => {
-                let part = "UPDATE journal SET part_upto = ?1, part_account = ?2, part_route = ?3
-                            WHERE part_upto IS NULL OR part_upto = ?1";
-                if tx.execute(part, params![fold.upto, account.0, route.0]).map_err(failed)? == 0 {
-                    return Err(LedgerError::Failed("another fold is not finished".to_owned()));
-                }
-            }
-            None => {
-                let whole = "UPDATE journal SET folded = ?1, part_upto = NULL, part_account = NULL, part_route = NULL";
-                tx.execute(whole, [fold.upto]).map_err(failed)?;
-                tx.execute("DELETE FROM old_journal WHERE seq <= ?1", [fold.upto]).map_err(failed)?;
-            }
-        }
-        tx.commit().map_err(failed)?;
+        self.write(|tx| folding::fold(tx, fold, at))?;
         if fold.through.is_none() {
             self.journal.folded(fold.upto);
         }
@@ -133,41 +102,43 @@ impl Store for SqliteStore {
     }
 
     fn register(&mut self, wanted: &Registration, at: WallTime) -> Result<Registered> {
-        let tx = self.transaction()?;
-        let mut registered = Registered::default();
-        let mut posting = Posting::begin(&tx)?;
-        for (id, opening) in &wanted.accounts {
-            registered.accounts.push(register_account(&tx, &mut posting, id, *opening, at)?);
-        }
-        posting.finish()?;
-        registered.keys = keys::register(&tx, &wanted.keys, at)?;
-        for name in &wanted.routes {
-            let sql = "INSERT INTO routes (name) VALUES (?1) ON CONFLICT (name) DO UPDATE SET name = name RETURNING num";
-            let mut statement = tx.prepare_cached(sql).map_err(failed)?;
-            let num = statement.query_row([name.as_str()], |row| row.get(0)).map_err(failed)?;
-            registered.routes.push(RouteNum(num));
-        }
-        tx.commit().map_err(failed)?;
-        Ok(registered)
+        self.write(|tx| {
+            let mut registered = Registered::default();
+            let mut posting = Posting::begin(tx)?;
+            for (id, opening) in &wanted.accounts {
+                registered.accounts.push(register_account(tx, &mut posting, id, *opening, at)?);
+            }
+            posting.finish()?;
+            registered.keys = keys::register(tx, &wanted.keys, at)?;
+            for name in &wanted.routes {
+                let sql = "INSERT INTO routes (name) VALUES (?1) ON CONFLICT (name) DO UPDATE SET name = name RETURNING num";
+                let mut statement = tx.prepare_cached(sql).map_err(failed)?;
+                let num = statement.query_row([name.as_str()], |row| row.get(0)).map_err(failed)?;
+                registered.routes.push(RouteNum(num));
+            }
+            Ok(registered)
+        })
     }
 
     fn create_account(&mut self, id: &AccountId, plan: Option<&str>, at: WallTime) -> Result<AccountRow> {
-        let tx = self.transaction()?;
-        if find_account(&tx, id)?.is_some() {
-            return Err(LedgerError::Refused(format!("account {id} exists already")));
-        }
-        let insert = "INSERT INTO accounts (id, plan, source, created) VALUES (?1, ?2, 'store', ?3)";
-        tx.execute(insert, params![id.as_str(), plan, at.0]).map_err(failed)?;
-        let made = find_account(&tx, id)?;
-        tx.commit().map_err(failed)?;
-        made.ok_or_else(|| LedgerError::Failed("the new account is not there".to_owned()))
+        self.write(|tx| {
+            if find_account(tx, id)?.is_some() {
+                return Err(LedgerError::Refused(format!("account {id} exists already")));
+            }
+            let insert = "INSERT INTO accounts (id, plan, source, created) VALUES (?1, ?2, 'store', ?3)";
+            tx.execute(insert, params![id.as_str(), plan, at.0]).map_err(failed)?;
+            let made = find_account(tx, id)?;
+            made.ok_or_else(|| LedgerError::Failed("the new account is not there".to_owned()))
+        })
     }
 
     fn set_account_state(&mut self, id: &AccountId, state: AccountState) -> Result<()> {
-        let name = rows::account_state_name(state);
-        let sql = "UPDATE accounts SET state = ?2 WHERE id = ?1";
-        let changed = self.connection.execute(sql, params![id.as_str(), name]).map_err(failed)?;
-        rows::changed_one(changed, || format!("there is no account {id}"))
+        self.write(|tx| {
+            let name = rows::account_state_name(state);
+            let sql = "UPDATE accounts SET state = ?2 WHERE id = ?1";
+            let changed = tx.execute(sql, params![id.as_str(), name]).map_err(failed)?;
+            rows::changed_one(changed, || format!("there is no account {id}"))
+        })
     }
 
     fn account(&mut self, id: &AccountId) -> Result<Option<AccountRow>> {
@@ -182,7 +153,6 @@ impl Store for SqliteStore {
     }
 
     fn book(&mut self, account: &AccountRow, booking: &Booking, at: WallTime) -> Result<Entry> {
-        let tx = self.transaction()?;
         let new = NewEntry {
             kind: booking.kind,
             amount: booking.amount,
@@ -191,69 +161,40 @@ impl Store for SqliteStore {
             reference: Some(&booking.reference),
             actor: booking.actor,
         };
-        let mut posting = Posting::begin(&tx)?;
-        let entry = posting.add(account.num, at, &new)?;
-        posting.finish()?;
-        tx.commit().map_err(failed)?;
-        Ok(entry)
+        self.write(|tx| {
+            let mut posting = Posting::begin(tx)?;
+            let entry = posting.add(account.num, at, &new)?;
+            posting.finish()?;
+            Ok(entry)
+        })
     }
 
     fn create_keys(&mut self, rows: &[KeyRow]) -> Result<Vec<KeyNum>> {
-        let tx = self.transaction()?;
-        let numbers = rows.iter().map(|row| keys::create(&tx, row)).collect::<Result<_>>()?;
-        tx.commit().map_err(failed)?;
-        Ok(numbers)
+        self.write(|tx| rows.iter().map(|row| keys::create(tx, row)).collect())
     }
 
     fn change_key(&mut self, id: KeyId, change: &KeyChange) -> Result<()> {
-        let tx = self.transaction()?;
-        keys::change(&tx, id, change)?;
-        tx.commit().map_err(failed)
+        self.write(|tx| keys::change(tx, id, change))
     }
 
     fn give_back(&mut self, id: RequestId, at: WallTime) -> Result<Booked> {
-        let tx = self.transaction()?;
-        let sql = "SELECT account, route, amount, given_back FROM in_doubt WHERE id = ?1";
-        let found = tx.query_row(sql, [id_blob(id)], |row| {
-            let account = AccountNum(row.get(0)?);
-            Ok((account, RouteNum(row.get(1)?), credits(row, 2)?, row.get::<_, Option<i64>>(3)?))
-        });
-        let found = found.optional().map_err(failed)?;
-        let unknown = || LedgerError::Refused(format!("no hold in doubt has the id {id}"));
-        let (account, route, amount, given_back) = found.ok_or_else(unknown)?;
-        let reference = id.to_string();
-        if given_back.is_some() {
-            let sql = format!(
-                "{} WHERE e.account = ?1 AND e.kind = 'given_back' AND e.reference = ?2",
-                read::ENTRIES
-            );
-            let entry = tx.query_row(&sql, params![account.0, reference], entry_row).map_err(failed)?;
-            return Ok(Booked { entry, repeated: true });
-        }
-        let (kind, reference) = (EntryKind::GivenBack, Some(reference.as_str()));
-        let new = NewEntry { kind, amount, route: Some(route), requests: 1, reference, actor: "command" };
-        let mut posting = Posting::begin(&tx)?;
-        let entry = posting.add(account, at, &new)?;
-        posting.finish()?;
-        let sql = "UPDATE in_doubt SET given_back = ?2 WHERE id = ?1";
-        tx.execute(sql, params![id_blob(id), at.0]).map_err(failed)?;
-        tx.commit().map_err(failed)?;
-        Ok(Booked { entry, repeated: false })
+        self.write(|tx| give_back(tx, id, at))
     }
 
     fn save_limits(&mut self, states: &[(Vec<u8>, Vec<u8>)], at: WallTime) -> Result<()> {
-        let tx = self.transaction()?;
-        for (owner, state) in states {
-            let sql = if state.is_empty() {
-                "DELETE FROM limits WHERE owner = ?1 AND ?2 IS NOT NULL AND ?3 IS NOT NULL"
-            } else {
-                "INSERT INTO limits (owner, state, saved) VALUES (?1, ?2, ?3)
-                 ON CONFLICT (owner) DO UPDATE SET state = excluded.state, saved = excluded.saved"
-            };
-            let mut statement = tx.prepare_cached(sql).map_err(failed)?;
-            statement.execute(params![owner, state, at.0]).map_err(failed)?;
-        }
-        tx.commit().map_err(failed)
+        self.write(|tx| {
+            for (owner, state) in states {
+                let sql = if state.is_empty() {
+                    "DELETE FROM limits WHERE owner = ?1 AND ?2 IS NOT NULL AND ?3 IS NOT NULL"
+                } else {
+                    "INSERT INTO limits (owner, state, saved) VALUES (?1, ?2, ?3)
+                     ON CONFLICT (owner) DO UPDATE SET state = excluded.state, saved = excluded.saved"
+                };
+                let mut statement = tx.prepare_cached(sql).map_err(failed)?;
+                statement.execute(params![owner, state, at.0]).map_err(failed)?;
+            }
+            Ok(())
+        })
     }
 
     fn tidy(&mut self) {
@@ -303,4 +244,30 @@ fn register_account(
         posting.add(num, at, &new)?;
     }
     find_account(tx, id)?.ok_or_else(|| LedgerError::Failed("the new account is not there".to_owned()))
+}
+
+fn give_back(tx: &Transaction<'_>, id: RequestId, at: WallTime) -> Result<Booked> {
+    let sql = "SELECT account, route, amount, given_back FROM in_doubt WHERE id = ?1";
+    let found = tx.query_row(sql, [id_blob(id)], |row| {
+        let account = AccountNum(row.get(0)?);
+        Ok((account, RouteNum(row.get(1)?), credits(row, 2)?, row.get::<_, Option<i64>>(3)?))
+    });
+    let found = found.optional().map_err(failed)?;
+    let unknown = || LedgerError::Refused(format!("no hold in doubt has the id {id}"));
+    let (account, route, amount, given_back) = found.ok_or_else(unknown)?;
+    let reference = id.to_string();
+    if given_back.is_some() {
+        let sql =
+            format!("{} WHERE e.account = ?1 AND e.kind = 'given_back' AND e.reference = ?2", read::ENTRIES);
+        let entry = tx.query_row(&sql, params![account.0, reference], entry_row).map_err(failed)?;
+        return Ok(Booked { entry, repeated: true });
+    }
+    let (kind, reference) = (EntryKind::GivenBack, Some(reference.as_str()));
+    let new = NewEntry { kind, amount, route: Some(route), requests: 1, reference, actor: "command" };
+    let mut posting = Posting::begin(tx)?;
+    let entry = posting.add(account, at, &new)?;
+    posting.finish()?;
+    let sql = "UPDATE in_doubt SET given_back = ?2 WHERE id = ?1";
+    tx.execute(sql, params![id_blob(id), at.0]).map_err(failed)?;
+    Ok(Booked { entry, repeated: false })
 }

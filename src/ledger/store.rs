@@ -215,7 +215,8 @@ pub struct Books {
     pub journal: Vec<JournalRow>,
 }
 
-/// Where a ledger is kept. All calls come from one thread. A call that fails has changed nothing.
+/// Where a ledger is kept. All calls come from one thread. A call that fails has changed nothing; what
+/// a crash finds of it, if it comes before any later call succeeded, nobody can say.
 #[expect(clippy::missing_errors_doc, reason = "LedgerError says what each call can meet")]
 pub trait Store: Send {
     /// Reads what is not folded yet. Comes first: nothing is appended before.
@@ -224,6 +225,7 @@ pub trait Store: Send {
     fn append(&mut self, seq: u64, at: WallTime, records: &[u8]) -> Result<()>;
     /// Turns the journal up to `fold.upto`, or a part of it, into entries and balances; all of it
     /// is then forgotten. A part of another fold than the one that began is refused; a whole one ends it.
+    /// Charges of batches that were folded before are refused.
     fn fold(&mut self, fold: &Fold, at: WallTime) -> Result<()>;
     /// Gives numbers to what a configuration names, and opening grants to new accounts.
     fn register(&mut self, wanted: &Registration, at: WallTime) -> Result<Registered>;

@@ -102,18 +102,23 @@ impl Writer {
     /// Runs until [`super::Ledger::close`].
     pub(super) fn run(mut self) -> Result<()> {
         loop {
-            while let Ok(job) = self.jobs.try_recv() {
-                // A booking never comes before a record that made it possible.
-                self.commit();
-                job(&mut self);
-            }
-            self.commit();
-            self.keep_books();
+            self.turn();
             if self.shared.stopping.load(Ordering::SeqCst) {
                 return self.finish();
             }
             self.rest();
         }
+    }
+
+    /// All that there is to do now.
+    pub(super) fn turn(&mut self) {
+        while let Ok(job) = self.jobs.try_recv() {
+            // A booking never comes before a record that made it possible.
+            self.commit();
+            job(self);
+        }
+        self.commit();
+        self.keep_books();
     }
 
     /// Sleeps until there is work: a commit's gap, or until somebody wakes the thread.
@@ -222,7 +227,8 @@ impl Writer {
         Err(LedgerError::Failed("its last batch is not on disk yet".to_owned()))
     }
 
-    fn finish(mut self) -> Result<()> {
+    /// Writes everything, folds, and saves limit states.
+    pub(super) fn finish(mut self) -> Result<()> {
         while let Ok(job) = self.jobs.try_recv() {
             self.commit();
             job(&mut self);
@@ -282,7 +288,11 @@ impl Writer {
                 let message = format!("account {} has only {available} credits available", account.id);
                 return Err(LedgerError::Refused(message));
             }
-            let entry = self.store.book(&account, booking, self.clock.wall());
+            // Then the settlements that returned what was just taken: found without them after a
+            // crash, it would be overspent.
+            self.commit();
+            let written = self.is_written();
+            let entry = written.and_then(|()| self.store.book(&account, booking, self.clock.wall()));
             let entry = entry.inspect_err(|_| purse.give(amount))?;
             return Ok(Booked { entry, repeated: false });
         }

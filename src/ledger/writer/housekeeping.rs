@@ -23,7 +23,7 @@ const MAX_RECORDS: u64 = 2_000_000;
 const MAX_ROWS: u64 = 16_384;
 /// Charges, or limit states, that are written between two commits: 2 to 3 ms. The last part of a fold has
 /// the holds that are open, too.
-const PART: usize = 500;
+const PART: usize = if cfg!(test) { 2 } else { 500 };
 
 /// When the journal is folded, and what is left of a fold that began.
 #[derive(Default)]

@@ -1,0 +1,210 @@
+//! A store whose calls fail, are cut, and take time in which others go on.
+
+use std::panic::resume_unwind;
+use std::sync::Arc;
+
+use fastrand::Rng;
+use parking_lot::Mutex;
+
+use super::floor;
+use super::judge::Durable;
+use crate::ledger::entry::Entry;
+use crate::ledger::fold::Fold;
+use crate::ledger::memory::MemoryStore;
+use crate::ledger::store::{
+    AccountRow, AccountState, Booked, Booking, Books, KeyChange, KeyRow, LedgerError, Reader, Registered,
+    Registration, Result, Store,
+};
+use crate::types::{AccountId, AccountNum, KeyId, KeyNum, RequestId, WallTime};
+
+/// What a cut call unwinds with.
+pub(super) struct PowerCut;
+
+/// A change that failed, and yet may be found after a crash: nobody knows what a disk did that
+/// reported an error.
+type Ghost = Box<dyn FnOnce(&mut MemoryStore, &mut Durable) + Send>;
+
+/// What outlives the process. Clones share it.
+#[derive(Clone)]
+pub(super) struct Disk(Arc<Mutex<State>>);
+
+struct State {
+    books: MemoryStore,
+    random: Rng,
+    durable: Durable,
+    /// The last batch, if it failed: its place is written anew by the next.
+    batch: Option<Ghost>,
+    /// The last other change, if it failed: the next change of any kind makes sure that it is not there.
+    change: Option<Ghost>,
+    /// Calls that fail, and calls that are cut, of a thousand.
+    failing: u32,
+    cutting: u32,
+}
+
+impl Disk {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(Arc::new(Mutex::new(State {
+            books: MemoryStore::default(),
+            random: Rng::with_seed(seed),
+            durable: Durable::default(),
+            batch: None,
+            change: None,
+            failing: 0,
+            cutting: 0,
+        })))
+    }
+
+    pub(super) fn troubles(&self, failing: u32, cutting: u32) {
+        let mut state = self.0.lock();
+        (state.failing, state.cutting) = (failing, cutting);
+    }
+
+    /// After a crash: what failed may turn out to be there.
+    pub(super) fn power_back(&self) {
+        let state = &mut *self.0.lock();
+        for ghost in [state.batch.take(), state.change.take()].into_iter().flatten() {
+            if state.random.bool() {
+                ghost(&mut state.books, &mut state.durable);
+            }
+        }
+    }
+
+    /// What is on the disk.
+    pub(super) fn look<T>(&self, look: impl FnOnce(&mut MemoryStore, &mut Durable) -> T) -> T {
+        let state = &mut *self.0.lock();
+        look(&mut state.books, &mut state.durable)
+    }
+
+    fn fails(&self) -> bool {
+        let state = &mut *self.0.lock();
+        state.random.u32(..1_000) < state.failing
+    }
+
+    fn may_be_cut(&self) {
+        let cut = {
+            let state = &mut *self.0.lock();
+            state.random.u32(..1_000) < state.cutting
+        };
+        if cut {
+            resume_unwind(Box::new(PowerCut));
+        }
+    }
+
+    /// A call that takes time, and that may fail or be cut before or after it did something.
+    fn call<T>(
+        &self,
+        is_batch: bool,
+        change: impl Fn(&mut MemoryStore, &mut Durable) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        floor::meanwhile();
+        self.may_be_cut();
+        if self.fails() {
+            let state = &mut *self.0.lock();
+            let ghost: Ghost = Box::new(move |books, durable| drop(change(books, durable)));
+            *(if is_batch { &mut state.batch } else { &mut state.change }) = Some(ghost);
+            return Err(LedgerError::Failed("simulated".to_owned()));
+        }
+        let result = {
+            let state = &mut *self.0.lock();
+            let result = change(&mut state.books, &mut state.durable);
+            state.change = None;
+            if is_batch {
+                state.batch = None;
+            }
+            result
+        };
+        self.may_be_cut();
+        floor::meanwhile();
+        result
+    }
+
+    /// A read that may fail.
+    fn read<T>(&self, read: impl FnOnce(&mut MemoryStore) -> Result<T>) -> Result<T> {
+        if self.fails() {
+            return Err(LedgerError::Failed("simulated".to_owned()));
+        }
+        read(&mut self.0.lock().books)
+    }
+}
+
+impl Store for Disk {
+    fn load(&mut self) -> Result<Books> {
+        self.read(Store::load)
+    }
+
+    fn append(&mut self, seq: u64, at: WallTime, records: &[u8]) -> Result<()> {
+        let records = records.to_vec();
+        self.call(true, move |books, durable| {
+            durable.batch(&records);
+            books.append(seq, at, &records)
+        })
+    }
+
+    fn fold(&mut self, fold: &Fold, at: WallTime) -> Result<()> {
+        let fold = fold.clone();
+        self.call(false, move |books, _| books.fold(&fold, at))
+    }
+
+    fn register(&mut self, wanted: &Registration, at: WallTime) -> Result<Registered> {
+        let wanted = wanted.clone();
+        self.call(false, move |books, durable| {
+            let registered = books.register(&wanted, at)?;
+            durable.bookings(books);
+            Ok(registered)
+        })
+    }
+
+    fn create_account(&mut self, id: &AccountId, plan: Option<&str>, at: WallTime) -> Result<AccountRow> {
+        let (id, plan) = (id.clone(), plan.map(str::to_owned));
+        self.call(false, move |books, _| books.create_account(&id, plan.as_deref(), at))
+    }
+
+    fn set_account_state(&mut self, id: &AccountId, state: AccountState) -> Result<()> {
+        let id = id.clone();
+        self.call(false, move |books, _| books.set_account_state(&id, state))
+    }
+
+    fn account(&mut self, id: &AccountId) -> Result<Option<AccountRow>> {
+        self.read(|books| Store::account(books, id))
+    }
+
+    fn find_booking(&mut self, account: AccountNum, booking: &Booking) -> Result<Option<Entry>> {
+        self.read(|books| books.find_booking(account, booking))
+    }
+
+    fn book(&mut self, account: &AccountRow, booking: &Booking, at: WallTime) -> Result<Entry> {
+        let (account, booking) = (account.clone(), booking.clone());
+        self.call(false, move |books, durable| {
+            let entry = books.book(&account, &booking, at)?;
+            durable.bookings(books);
+            Ok(entry)
+        })
+    }
+
+    fn create_keys(&mut self, rows: &[KeyRow]) -> Result<Vec<KeyNum>> {
+        let rows = rows.to_vec();
+        self.call(false, move |books, _| books.create_keys(&rows))
+    }
+
+    fn change_key(&mut self, id: KeyId, change: &KeyChange) -> Result<()> {
+        let change = change.clone();
+        self.call(false, move |books, _| books.change_key(id, &change))
+    }
+
+    fn give_back(&mut self, id: RequestId, at: WallTime) -> Result<Booked> {
+        self.call(false, move |books, durable| {
+            let booked = books.give_back(id, at)?;
+            durable.bookings(books);
+            Ok(booked)
+        })
+    }
+
+    fn save_limits(&mut self, states: &[(Vec<u8>, Vec<u8>)], at: WallTime) -> Result<()> {
+        let states = states.to_vec();
+        self.call(false, move |books, _| books.save_limits(&states, at))
+    }
+
+    fn reader(&self) -> Result<Box<dyn Reader>> {
+        self.read(|books| books.reader())
+    }
+}

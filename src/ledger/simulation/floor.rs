@@ -1,0 +1,272 @@
+//! The workers and their clients: requests that are held, answered, settled, or left.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
+use fastrand::Rng;
+
+use super::disk::Disk;
+use crate::ledger::spender::{Hold, HoldError, Settled, Spender, SpenderSeed};
+use crate::ledger::{Purse, Shared};
+use crate::types::{AccountNum, Credits, KeyNum, RequestId, RouteNum};
+
+/// Most requests in flight.
+const MANY: usize = 12;
+
+thread_local! {
+    /// Where the store's calls find the workers: they are other threads, which go on meanwhile.
+    static FLOOR: RefCell<Option<Floor>> = const { RefCell::new(None) };
+}
+
+/// Lets the workers do something, from within a call of the store.
+pub(super) fn meanwhile() {
+    with(|floor| {
+        for _ in 0..floor.random.u32(..3) {
+            floor.step();
+        }
+    });
+}
+
+/// Does something with the workers, if there are any.
+pub(super) fn with<T>(what: impl FnOnce(&mut Floor) -> T) -> Option<T> {
+    FLOOR.with_borrow_mut(|floor| floor.as_mut().map(what))
+}
+
+/// The process begins, or ended: whoever was there is gone.
+pub(super) fn set(floor: Option<Floor>) {
+    let before = FLOOR.with_borrow_mut(|known| std::mem::replace(known, floor));
+    drop(before); // its holds release themselves into outboxes that nobody reads
+}
+
+/// Where a request is.
+enum Stage {
+    /// Its credits are set aside; the upstream works, or has answered and the head waits for the disk.
+    Held(Hold),
+    /// The head left; what it costs is known.
+    Begun(Hold),
+    /// The body is through; its last byte may wait for the disk.
+    Ended(Settled),
+}
+
+struct Request {
+    id: RequestId,
+    account: usize,
+    hold: i64,
+    charge: i64,
+    stage: Stage,
+    /// Set by the waker that was left with the ledger; none was left yet.
+    woken: Option<Arc<Woken>>,
+}
+
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Everything beside the ledger's thread.
+pub(super) struct Floor {
+    pub(super) random: Rng,
+    disk: Disk,
+    shared: Arc<Shared>,
+    spenders: Vec<Spender>,
+    /// What wakes those who wait, one for each worker.
+    pumps: Vec<Pin<Box<dyn Future<Output = ()>>>>,
+    purses: Vec<Arc<Purse>>,
+    /// What each purse must have, as the workers know.
+    pub(super) available: Vec<i64>,
+    requests: Vec<Request>,
+    /// Nothing begins and nothing goes on.
+    still: bool,
+    ids: u128,
+    /// Answers that were acknowledged to their clients, head or whole.
+    pub(super) acknowledged: u64,
+    pub(super) refused: u64,
+}
+
+impl Floor {
+    pub(super) fn new(seed: u64, ids: u128, disk: Disk, shared: Arc<Shared>, accounts: usize) -> Self {
+        let spenders: Vec<Spender> = shared
+            .outboxes
+            .iter()
+            .map(|outbox| SpenderSeed::new(Arc::clone(&shared), Arc::clone(outbox)).plant())
+            .collect();
+        let pump = |spender: &Spender| -> Pin<Box<dyn Future<Output = ()>>> {
+            let spender = spender.clone();
+            Box::pin(async move { spender.pump().await })
+        };
+        let number = |at: usize| AccountNum(u32::try_from(at + 1).expect("few accounts"));
+        let purses: Vec<_> =
+            (0..accounts).map(|at| shared.purses.get(number(at)).expect("a purse")).collect();
+        let available = purses.iter().map(|purse| purse.available().millionths()).collect();
+        let pumps = spenders.iter().map(pump).collect();
+        let (random, requests) = (Rng::with_seed(seed), Vec::new());
+        Self {
+            random,
+            disk,
+            shared,
+            spenders,
+            pumps,
+            purses,
+            available,
+            requests,
+            still: false,
+            ids,
+            acknowledged: 0,
+            refused: 0,
+        }
+    }
+
+    pub(super) fn ids(&self) -> u128 {
+        self.ids
+    }
+
+    /// One thing that one worker does.
+    pub(super) fn step(&mut self) {
+        if self.still {
+            return;
+        }
+        match self.random.u32(..10) {
+            0..4 => self.begin(),
+            4..9 if !self.requests.is_empty() => self.go_on(),
+            _ => self.pump(),
+        }
+    }
+
+    fn begin(&mut self) {
+        if self.requests.len() >= MANY {
+            return;
+        }
+        self.ids += 1;
+        let (worker, account) =
+            (self.random.usize(..self.spenders.len()), self.random.usize(..self.purses.len()));
+        let hold = self.random.i64(0..40);
+        let charge = if self.random.bool() { hold } else { self.random.i64(0..=hold) };
+        let (id, route) = (RequestId(self.ids), RouteNum(self.random.u32(1..=2)));
+        let held = self.spenders[worker].hold(
+            &self.purses[account],
+            KeyNum(1),
+            route,
+            Credits::from_millionths(hold),
+            id,
+        );
+        match held {
+            Ok(held) => {
+                self.available[account] -= hold;
+                self.requests.push(Request {
+                    id,
+                    account,
+                    hold,
+                    charge,
+                    stage: Stage::Held(held),
+                    woken: None,
+                });
+            }
+            Err(HoldError::Insufficient) => self.refused += 1,
+            Err(HoldError::Unavailable) => {
+                assert!(!self.shared.healthy.load(Ordering::SeqCst), "refused although the disk is well");
+            }
+        }
+    }
+
+    fn go_on(&mut self) {
+        let Request { id, account, hold, charge, stage, mut woken } =
+            self.requests.swap_remove(self.random.usize(..self.requests.len()));
+        let gone = self.random.u32(..8) == 0;
+        let amount = Credits::from_millionths(charge);
+        let stage = match stage {
+            // Dropped: the upstream failed, or was never asked.
+            Stage::Held(_) if gone => {
+                self.available[account] += hold;
+                return;
+            }
+            Stage::Held(held) => match poll(&mut woken, held.committed()) {
+                Poll::Pending => Stage::Held(held),
+                Poll::Ready(Ok(())) => {
+                    self.disk.look(|_, durable| durable.knows(id));
+                    self.acknowledged += 1;
+                    Stage::Begun(held)
+                }
+                Poll::Ready(Err(_)) => {
+                    self.available[account] += hold; // 503, charged 0
+                    return;
+                }
+            },
+            Stage::Begun(held) => {
+                self.available[account] += hold - charge;
+                woken = None;
+                Stage::Ended(held.settle(amount))
+            }
+            // The client left: what it costs does not depend on it.
+            Stage::Ended(_) if gone => return,
+            Stage::Ended(settled) => match poll(&mut woken, settled.committed()) {
+                Poll::Pending => Stage::Ended(settled),
+                Poll::Ready(Ok(())) => {
+                    let below = charge < hold;
+                    assert_eq!(settled.must_wait(), below);
+                    if below {
+                        self.disk.look(|_, durable| durable.knows_charge(id, amount));
+                    }
+                    self.acknowledged += 1;
+                    return;
+                }
+                Poll::Ready(Err(_)) => return, // the last byte does not leave
+            },
+        };
+        self.requests.push(Request { id, account, hold, charge, stage, woken });
+    }
+
+    /// The workers' own wakers.
+    pub(super) fn pump(&mut self) {
+        let mut context = Context::from_waker(Waker::noop());
+        for pump in &mut self.pumps {
+            assert!(pump.as_mut().poll(&mut context).is_pending());
+        }
+    }
+
+    /// Between two turns of the ledger's thread, every purse has what its account's requests left.
+    pub(super) fn agrees(&self) {
+        for (purse, available) in self.purses.iter().zip(&self.available) {
+            assert_eq!(purse.available().millionths(), *available);
+        }
+    }
+
+    /// Once everything is on disk and the workers were told, nobody waits in vain.
+    pub(super) fn nobody_sleeps(&mut self) {
+        self.pump();
+        for request in &self.requests {
+            let woken = request.woken.as_ref().is_none_or(|woken| woken.0.load(Ordering::SeqCst));
+            assert!(woken, "{} waits for a batch that is on disk", request.id);
+        }
+    }
+
+    /// Nobody does anything from here on.
+    pub(super) fn be_still(&mut self) {
+        self.still = true;
+    }
+
+    /// The process stops cleanly: workers end before the ledger does, and release what is in flight.
+    pub(super) fn stop(&mut self) {
+        self.still = true;
+        for Request { account, hold, stage, .. } in self.requests.drain(..) {
+            if !matches!(stage, Stage::Ended(_)) {
+                self.available[account] += hold;
+            }
+        }
+    }
+}
+
+fn poll<T>(woken: &mut Option<Arc<Woken>>, future: impl Future<Output = T>) -> Poll<T> {
+    let flag = Arc::new(Woken::default());
+    let waker = Waker::from(Arc::clone(&flag));
+    let polled = pin!(future).poll(&mut Context::from_waker(&waker));
+    *woken = polled.is_pending().then_some(flag);
+    polled
+}

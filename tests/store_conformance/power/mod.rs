@@ -1,0 +1,147 @@
+//! Promise 3 through power loss, with the real SQLite and the real files: a process runs random calls
+//! of the store and is traced; then the power is cut after every single write, sync, creation and
+//! removal that it made, and whatever the disk may hold then is opened again.
+//!
+//! What is found must be what the model in memory holds after as many calls as had returned, or one
+//! more: the one that was cut.
+
+mod disk;
+mod trace;
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use fastrand::Rng;
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use tollgate::ledger::memory::MemoryStore;
+use tollgate::ledger::sqlite::SqliteStore;
+use tollgate::ledger::store::{Reader, Store};
+use tollgate::ledger::verify::verify;
+
+use crate::acknowledging::Acknowledging;
+use crate::{Call, calls, driver, state};
+use disk::{Disk, Event};
+
+/// Says to the traced process which run it is, and where.
+const RUN: &str = "TOLLGATE_POWER_RUN";
+/// Says how many runs; `TOLLGATE_LONG=1` makes 10,000.
+fn runs() -> u64 {
+    match std::env::var("TOLLGATE_LONG").ok() {
+        Some(runs) => runs.parse::<u64>().unwrap().max(10_000),
+        None => 12,
+    }
+}
+/// A file system in memory, where one exists: what is opened after a cut need not be durable again.
+const MEMORY: &str = "/dev/shm";
+
+/// The calls of a run: always the same.
+fn calls_of(run: u64) -> Vec<Call> {
+    let mut seed = [0; 32];
+    seed[..8].copy_from_slice(&run.to_le_bytes());
+    let random = TestRng::from_seed(RngAlgorithm::ChaCha, &seed);
+    calls().new_tree(&mut TestRunner::new_with_rng(Config::default(), random)).unwrap().current()
+}
+
+/// The process that is traced: does nothing unless it is asked to.
+#[test]
+fn traced() {
+    let Some(told) = std::env::var_os(RUN) else { return };
+    let (run, folder) = told.to_str().unwrap().split_once(' ').unwrap();
+    let folder = PathBuf::from(folder);
+    let mut file = std::fs::File::create_new(folder.join(trace::ACKNOWLEDGED)).unwrap();
+    let store = SqliteStore::open(&folder.join("ledger.db")).unwrap();
+    let mut store = Acknowledging::new(store, |_, count| {
+        let mut line = String::new();
+        writeln!(line, "{count}").unwrap();
+        file.write_all(line.as_bytes()).unwrap(); // one call of the system
+    });
+    let mut driver = driver(&mut store);
+    calls_of(run.parse().unwrap()).iter().for_each(|call| drop(driver.run(call)));
+}
+
+/// Everything that can be read back of the model after each of its calls, nothing among them.
+fn expected(calls: &[Call]) -> Vec<String> {
+    let mut states = Vec::new();
+    let mut model = MemoryStore::default();
+    states.push(format!("{:?}", state(&mut model)));
+    let mut store = Acknowledging::new(model, |store: &mut MemoryStore, _| {
+        states.push(format!("{:?}", state(store)));
+    });
+    let mut driver = driver(&mut store);
+    calls.iter().for_each(|call| drop(driver.run(call)));
+    drop(store);
+    states
+}
+
+fn events(run: u64, folder: &Path) -> Vec<Event> {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "power::traced", "--test-threads", "1"]);
+    command.env(RUN, format!("{run} {}", folder.display()));
+    trace::run(&command, folder)
+}
+
+/// What is found after the power came back.
+fn found(disk: &Disk, random: &mut Rng, place: &Path) -> String {
+    let folder = tempfile::tempdir_in(place).unwrap();
+    disk.cut(random, folder.path());
+    let path = folder.path().join("ledger.db");
+    let mut store = SqliteStore::open(&path).unwrap_or_else(|error| panic!("it does not open: {error}"));
+    let found = format!("{:?}", state(&mut store));
+    let mut reader: Box<dyn Reader> = store.reader().unwrap();
+    assert_eq!(verify(&mut *reader).unwrap().differences, []);
+    found
+}
+
+/// Answers how often the power was cut.
+fn run(run: u64, place: &Path) -> usize {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path().canonicalize().unwrap();
+    let states = expected(&calls_of(run));
+    let (mut disk, mut random) = (Disk::default(), Rng::with_seed(run));
+    let (mut acknowledged, mut cuts) = (0, 0);
+    for (number, event) in events(run, &folder).iter().enumerate() {
+        disk.apply(event);
+        if let Event::Acknowledge(count) = event {
+            acknowledged = *count;
+            continue;
+        }
+        let found = found(&disk, &mut random, place);
+        let allowed = &states[acknowledged..states.len().min(acknowledged + 2)];
+        assert!(
+            allowed.contains(&found),
+            "run {run}, cut after event {number} ({}) and {acknowledged} calls: found\n{found}\nexpected one of\n{allowed:#?}",
+            format!("{event:?}").chars().take(80).collect::<String>()
+        );
+        cuts += 1;
+    }
+    assert_eq!(acknowledged + 1, states.len(), "the traced process did what the model did");
+    cuts
+}
+
+#[test]
+fn what_was_acknowledged_survives_a_power_cut_at_every_write_and_sync() {
+    if !trace::is_possible() {
+        println!("skipped: strace is not here, or may not trace");
+        return;
+    }
+    let place = if Path::new(MEMORY).is_dir() { PathBuf::from(MEMORY) } else { std::env::temp_dir() };
+    let next = std::sync::atomic::AtomicU64::new(0);
+    let (runs, workers) = (runs(), std::thread::available_parallelism().unwrap().get());
+    let cuts: usize = std::thread::scope(|scope| {
+        let work = || {
+            let take = || next.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            std::iter::repeat_with(take)
+                .take_while(|number| *number < runs)
+                .map(|number| run(number, &place))
+                .sum::<usize>()
+        };
+        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().map(|worker| worker.join().unwrap()).sum()
+    });
+    println!("{runs} runs, {cuts} cuts of the power");
+    assert!(cuts > 20 * usize::try_from(runs).unwrap(), "there was something to cut");
+}
