@@ -92,8 +92,21 @@ impl Office {
         workers: usize,
         clock: &Clock,
     ) -> Result<(Self, Bookkeeper), StartError> {
-        let store = SqliteStore::open(&loaded.snapshot.settings.ledger)?;
-        let (ledger, Opened { doubts }) = Ledger::open(Box::new(store), workers, clock.clone())?;
+        let file = loaded.snapshot.settings.ledger.clone();
+        let store = SqliteStore::open(&file)?;
+        let (ledger, Opened { doubts, off_by }) = Ledger::open(Box::new(store), workers, clock.clone())?;
+        if off_by != 0 {
+            let message = format!(
+                "ledger {}: the books do not balance (by {off_by} millionths of a credit), so the file was \
+                 damaged or changed; `tollgate ledger verify` says where, then restore a backup: see the README",
+                file.display()
+            );
+            // Commands go on: one of them finds out where.
+            match workers {
+                0 => tracing::warn!("{message}"),
+                _ => return Err(StartError::Other(message)),
+            }
+        }
         if doubts > 0 {
             tracing::warn!(
                 holds = doubts,

@@ -55,6 +55,7 @@ pub(super) struct Metered {
     ending: Ending,
     /// The last piece, kept until the charge is on disk.
     last: Option<Frame<Bytes>>,
+    broken: Option<BodyError>,
     state: Streaming,
     gate: Rc<Gate>,
     record: Rc<Record>,
@@ -67,6 +68,8 @@ enum Streaming {
     Flowing,
     /// The upstream's body is read; the charge is being written.
     Ending,
+    /// The upstream broke it off: the client gets what came, then the cut.
+    Broken,
     Over,
 }
 
@@ -126,7 +129,11 @@ impl Metered {
             },
         };
         let (inner, state) = (Some(body), Streaming::Flowing);
-        ((status, headers), Self { inner, ending, last: None, state, gate, record, connection, _pass: pass })
+        let (last, broken) = (None, None);
+        (
+            (status, headers),
+            Self { inner, ending, last, broken, state, gate, record, connection, _pass: pass },
+        )
     }
 
     /// The connection, where the answer is a switch to another protocol.
@@ -233,9 +240,11 @@ impl Metered {
                 return self.poll_ending(context);
             }
             Some(Err(error)) => {
-                self.state = Streaming::Over;
                 self.abandon();
-                return Poll::Ready(Some(Err(error.into())));
+                // hyper would drop the head and what it was given with it: let it send that first.
+                (self.state, self.broken) = (Streaming::Broken, Some(error.into()));
+                context.waker().wake_by_ref();
+                return Poll::Pending;
             }
             Some(Ok(frame)) => frame,
         };
@@ -355,6 +364,7 @@ impl Body for Outbound {
             Self::Metered(metered) => match metered.state {
                 Streaming::Flowing => metered.poll_inner(context),
                 Streaming::Ending => metered.poll_ending(context),
+                Streaming::Broken => Poll::Ready(metered.broken.take().map(Err)),
                 Streaming::Over => Poll::Ready(None),
             },
         }

@@ -156,6 +156,8 @@ pub struct Ledger {
 pub struct Opened {
     /// Holds that a crash left open, now charged and listed.
     pub doubts: usize,
+    /// The sum over all accounts and the operator's sides, in millionths: zero in sound books.
+    pub off_by: i128,
 }
 
 impl Ledger {

@@ -75,10 +75,14 @@ impl Writer {
         if unfinished || doubts > 0 || !fold.closed.is_empty() {
             store.fold(&fold, clock.wall())?;
         }
-        each_account(&mut *store.reader()?, |row| {
+        let mut reader = store.reader()?;
+        let mut off_by = reader.sides()?.sum();
+        each_account(&mut *reader, |row| {
+            off_by += i128::from(row.balance.millionths());
             shared.purses.add(row.num, row.balance);
             ControlFlow::Continue(())
         })?;
+        drop(reader);
         let batches = vec![0; shared.outboxes.len()];
         let taken = vec![Vec::new(); shared.outboxes.len()];
         let now = clock.now();
@@ -96,7 +100,7 @@ impl Writer {
             folds: Folds::default(),
             saves: Saves::default(),
         };
-        Ok((writer, Opened { doubts }))
+        Ok((writer, Opened { doubts, off_by }))
     }
 
     /// Runs until [`super::Ledger::close`].

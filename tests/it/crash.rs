@@ -1,14 +1,13 @@
-//! Promises 3 and 4 through `kill -9`: under load, at random moments, line by line.
-//!
-//! Every request has a price of its own, so the ledger's sums say which requests were charged.
-//! After each crash the books, the upstream's journal and the clients' journals must agree.
+//! Promises 1 to 5 through `kill -9`: under load, at random moments, with clients that leave, reloads
+//! and grants in between. After each crash the clients', the upstream's and the ledger's stories must
+//! be one.
 
-use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crate::support::audit::{Books, Line, NUMBER, Round, Saw, millionths};
 use crate::support::{Client, Gateway, Upstream, config};
 
 /// Crashes; `TOLLGATE_LONG=1` makes twenty times as many.
@@ -17,92 +16,111 @@ fn rounds() -> usize {
 }
 
 const CLIENTS: usize = 6;
-/// The hold of the route, in millionths.
-const HOLD: u64 = 10_000_000;
+/// The hold of the routes whose price the answer says, in millionths.
+const HOLD: i64 = 10_000_000;
+/// Of so many requests, one client leaves before its answer.
+const LEAVES: u64 = 24;
 
-/// What a client saw of one request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Saw {
-    /// Nothing, or a part of the head.
-    Nothing,
-    /// The head, which says what was charged; not the end.
-    Head(String),
-    /// All of it.
-    Whole(String),
+/// What a request asks for, and what it costs.
+struct Wish {
+    hold: i64,
+    price: i64,
+    request: String,
+    leaves: bool,
 }
 
-/// A request: what it should cost, and what its client saw. Prices below the hold are all
-/// different; every fourth request costs its hold exactly.
-#[derive(Clone, Debug)]
-struct Line {
-    price: u64,
-    saw: Saw,
-}
-
-fn price_of(number: u64) -> u64 {
-    if number.is_multiple_of(4) { HOLD } else { 1_000_000 + number }
-}
-
-fn decimal(millionths: u64) -> String {
-    format!("{}.{:06}", millionths / 1_000_000, millionths % 1_000_000)
-}
-
-fn millionths(value: &serde_json::Value) -> i64 {
-    value.to_string().parse::<tollgate::types::Credits>().unwrap().millionths()
+/// Mixed prices: most of their own, some the hold, some by status, some free.
+fn wish(number: u64) -> Wish {
+    let own = 1_000_000 + i64::try_from(number).unwrap();
+    let (path, hold, price, answer) = match number % 16 {
+        0..4 => ("/header", HOLD, HOLD, "x-answer-header: x-cost: 10\r\n".to_owned()),
+        4 => ("/header", HOLD, 1_000_000, "x-answer-status: 404\r\n".to_owned()),
+        5 => ("/header", HOLD, 0, "x-answer-status: 500\r\n".to_owned()),
+        6 => ("/one", 1_000_000, 1_000_000, String::new()),
+        7 => ("/one", 1_000_000, 0, "x-answer-status: 503\r\n".to_owned()),
+        8..10 => {
+            let cost = tollgate::types::Credits::from_millionths(own);
+            ("/json", HOLD, own, format!("x-answer-body: {{\"cost\":{cost}}}\r\n"))
+        }
+        _ => {
+            let cost = tollgate::types::Credits::from_millionths(own);
+            ("/header", HOLD, own, format!("x-answer-header: x-cost: {cost}\r\n"))
+        }
+    };
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nhost: a\r\nx-api-key: good-key\r\n{NUMBER}: {number}\r\n{answer}\r\n"
+    );
+    Wish { hold, price, request, leaves: number % LEAVES == 11 }
 }
 
 /// Sends requests until the gateway is gone, and journals what came back.
 fn client(address: SocketAddr, next: &AtomicU64, journal: &Mutex<Vec<Line>>, stop: &AtomicBool) {
-    let Ok(stream) = std::net::TcpStream::connect(address) else { return };
-    drop(stream);
-    let mut client = Client::connect(address);
+    let connect = || std::net::TcpStream::connect(address).map(|_| Client::connect(address));
+    let Ok(mut client) = connect() else { return };
     while !stop.load(Ordering::SeqCst) {
-        let price = price_of(next.fetch_add(1, Ordering::SeqCst));
-        let request = format!(
-            "GET /header HTTP/1.1\r\nhost: a\r\nx-api-key: good-key\r\nx-answer-header: x-cost: {}\r\nx-answer-body: 0123456789\r\n\r\n",
-            decimal(price)
-        );
-        let saw = match client.send(request).and_then(|()| client.head()) {
+        let number = next.fetch_add(1, Ordering::SeqCst);
+        let Wish { hold, price, request, leaves } = wish(number);
+        let sent = client.send(request);
+        let saw = match sent {
+            _ if leaves => Saw::Nothing,
             Err(_) => Saw::Nothing,
-            Ok(head) => {
-                assert_eq!(head.status, 200);
-                let id = head.header("x-request-id").unwrap().to_owned();
-                assert_eq!(
-                    head.charged().unwrap().parse::<tollgate::types::Credits>().unwrap().millionths(),
-                    price as i64
-                );
-                match client.exactly(10) {
-                    Ok(_) => Saw::Whole(id),
-                    Err(_) => Saw::Head(id),
-                }
-            }
+            Ok(()) => answer(&mut client, price),
         };
-        let broken = !matches!(saw, Saw::Whole(_));
-        journal.lock().unwrap().push(Line { price, saw });
+        let broken = !leaves && !matches!(saw, Saw::Whole(_));
+        journal.lock().unwrap().push(Line { number, hold, price, saw });
         if broken {
             return;
+        }
+        if leaves {
+            let Ok(another) = connect() else { return };
+            client = another;
         }
     }
 }
 
-/// The sum of the charges, as the books say, and the holds in doubt by id.
-fn books(gateway: &Gateway) -> (i64, HashMap<String, i64>) {
-    let entries = gateway.rows(&["account", "statement", "acme"]);
-    let charges = entries.iter().filter(|entry| entry["kind"] == "charge");
-    let charged = -charges.map(|entry| millionths(&entry["amount"])).sum::<i64>();
-    let doubts = gateway.rows(&["ledger", "in-doubt"]);
-    let doubts =
-        doubts.iter().map(|doubt| (doubt["id"].as_str().unwrap().to_owned(), millionths(&doubt["amount"])));
-    (charged, doubts.collect())
+fn answer(client: &mut Client, price: i64) -> Saw {
+    let Ok(head) = client.head() else { return Saw::Nothing };
+    let id = head.header("x-request-id").unwrap().to_owned();
+    if let Some(charged) = head.charged() {
+        assert_eq!(charged.parse::<tollgate::types::Credits>().unwrap().millionths(), price);
+    }
+    let length = head.header("content-length").unwrap().parse().unwrap();
+    match client.exactly(length) {
+        Ok(_) => Saw::Whole(id),
+        Err(_) => Saw::Head(id),
+    }
 }
 
-/// Whether some of these add up to a sum, all of `must` among them.
-fn adds_up(sum: i64, must: &[i64], may: &[i64]) -> bool {
-    let left = sum - must.iter().sum::<i64>();
-    (0..1_u32 << may.len()).any(|chosen| {
-        let picked = may.iter().enumerate().filter(|(at, _)| chosen >> at & 1 == 1);
-        picked.map(|(_, amount)| amount).sum::<i64>() == left
+/// One round: load, a reload and a grant meanwhile, and a crash at some moment.
+fn load_and_crash(
+    gateway: Gateway,
+    number: usize,
+    next: &AtomicU64,
+    lines: &Mutex<Vec<Line>>,
+) -> Arc<tempfile::TempDir> {
+    let (stop, address, text) = (AtomicBool::new(false), gateway.public, gateway.config());
+    let folder = Arc::clone(&gateway.folder);
+    std::thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            scope.spawn(|| client(address, next, lines, &stop));
+        }
+        scope.spawn(|| {
+            // Either may come too late, or be cut.
+            std::fs::write(folder.path().join(".next"), format!("{text}\n# {number}\n")).unwrap();
+            std::fs::rename(folder.path().join(".next"), folder.path().join("config.toml")).unwrap();
+            crate::support::cli(folder.path(), &grant(number));
+        });
+        // Not random numbers, but no two rounds alike: 20 to 220 ms.
+        std::thread::sleep(Duration::from_millis(20 + (number as u64 * 73) % 200));
+        let folder = gateway.crash();
+        stop.store(true, Ordering::SeqCst);
+        folder
     })
+}
+
+fn grant(number: usize) -> [&'static str; 6] {
+    let reference: &'static str = format!("round-{number}").leak();
+    ["account", "grant", "acme", "7", "--reference", reference]
 }
 
 #[test]
@@ -111,115 +129,51 @@ fn what_was_answered_is_charged_once_and_what_was_not_is_free_or_in_doubt() {
     let text = config("").replace("credits = 1000\n", "credits = 1000000000\n");
     let mut gateway = Gateway::start(&text, &upstream);
     let next = AtomicU64::new(1);
-    let (mut charged, mut doubted): (i64, HashSet<String>) = (0, HashSet::new());
-    let (mut requests, mut in_doubt) = (0, 0);
-    for round in 0..rounds() {
+    let mut before = Books::read(&gateway, "acme");
+    let (mut requests, mut under_load, mut slowest) = (0, Duration::ZERO, Duration::ZERO);
+    for number in 0..rounds() {
         upstream.clear();
-        let journal = Arc::new(Mutex::new(Vec::new()));
-        let (stop, address) = (AtomicBool::new(false), gateway.public);
-        let folder = std::thread::scope(|scope| {
-            for _ in 0..CLIENTS {
-                scope.spawn(|| client(address, &next, &journal, &stop));
-            }
-            // Not random numbers, but no two rounds alike: 20 to 220 ms.
-            std::thread::sleep(Duration::from_millis(20 + (round as u64 * 73) % 200));
-            let folder = gateway.crash();
-            stop.store(true, Ordering::SeqCst);
-            folder
-        });
+        let (lines, start) = (Mutex::new(Vec::new()), Instant::now());
+        let folder = load_and_crash(gateway, number, &next, &lines);
+        under_load += start.elapsed();
+        let start = Instant::now();
         gateway = Gateway::start_in(folder);
-        let (charged_now, doubts) = books(&gateway);
-        let new_doubts: HashMap<&String, &i64> =
-            doubts.iter().filter(|(id, _)| !doubted.contains(*id)).collect();
-        assert!(
-            new_doubts.values().all(|amount| **amount == HOLD as i64),
-            "in doubt means: charged at the hold"
-        );
-        assert!(
-            new_doubts.len() <= CLIENTS * 2,
-            "no more than what was in flight or just answered: {}",
-            new_doubts.len()
-        );
-        let lines = journal.lock().unwrap().clone();
+        slowest = slowest.max(start.elapsed());
+        // Whether it was granted before the crash or not, it is now, once.
+        assert!(gateway.cli(&grant(number)).status.success());
+        let after = Books::read(&gateway, "acme");
+        assert_eq!(after.granted - before.granted, 7_000_000, "a grant with one reference is one grant");
+        let (seen, lines) = (upstream.seen(), lines.into_inner().unwrap());
+        let round = Round { seen: &seen, lines: &lines, before: &before, after: &after };
+        assert!(round.doubts().len() <= CLIENTS * 4, "no more than was in flight or just answered");
+        round.judge();
         requests += lines.len();
-        judge(&upstream, &lines, charged_now - charged, &new_doubts);
-        in_doubt += new_doubts.len();
-        charged = charged_now;
-        doubted.extend(doubts.keys().cloned());
-        assert_eq!(gateway.json(&["ledger", "verify"])["differences"], serde_json::json!([]));
-        let spent = charged + doubted.len() as i64 * HOLD as i64;
-        let left = gateway.available("acme").parse::<tollgate::types::Credits>().unwrap().millionths();
-        assert_eq!(left, 1_000_000_000_000_000 - spent, "granted less charged is what is left");
+        before = after;
     }
-    println!("{} crashes, {requests} requests, {in_doubt} holds in doubt", rounds());
+    let rate = requests as f64 / under_load.as_secs_f64();
+    println!(
+        "{} crashes, {requests} requests ({rate:.0} a second), {} holds in doubt, slowest start {slowest:?}",
+        rounds(),
+        before.doubts.len()
+    );
     assert!(requests > rounds() * CLIENTS, "there was load");
-    give_all_back(&gateway, &doubted);
-}
-
-/// One round: who must have been charged, who may have been, and what the books say.
-fn judge(upstream: &Upstream, lines: &[Line], charged: i64, doubts: &HashMap<&String, &i64>) {
-    // The id of a request whose client saw nothing is known from the upstream alone.
-    let mut answered: HashMap<String, bool> = HashMap::new();
-    let mut by_price: HashMap<u64, Vec<String>> = HashMap::new();
-    for seen in upstream.seen() {
-        let id = seen.header("x-request-id").unwrap().to_owned();
-        let price = seen.header("x-answer-header").unwrap().trim_start_matches("x-cost: ");
-        let price = price.parse::<tollgate::types::Credits>().unwrap().millionths() as u64;
-        by_price.entry(price).or_default().push(id.clone());
-        assert_eq!(answered.insert(id, seen.answered), None, "no request reaches the upstream twice");
-    }
-    let (mut must, mut may) = (Vec::new(), Vec::new());
-    let mut known: HashSet<&String> = HashSet::new();
-    for line in lines {
-        let price = line.price as i64;
-        match &line.saw {
-            Saw::Whole(id) => {
-                assert!(known.insert(id), "each request has an id of its own");
-                if doubts.contains_key(id) {
-                    assert_eq!(
-                        line.price, HOLD,
-                        "a charge below its hold is on disk before the last byte leaves"
-                    );
-                } else {
-                    must.push(price);
-                }
-            }
-            // Promise 3: its hold was on disk, so it is charged or in doubt.
-            Saw::Head(id) => {
-                assert!(known.insert(id));
-                if !doubts.contains_key(id) {
-                    must.push(price);
-                }
-            }
-            Saw::Nothing => {}
-        }
-    }
-    for line in lines.iter().filter(|line| line.saw == Saw::Nothing) {
-        let ids = by_price.get(&line.price).into_iter().flatten();
-        for id in ids.filter(|id| !known.contains(id) && !doubts.contains_key(id)) {
-            // The upstream answered, the client did not see it: charged or not, but at its price.
-            if answered[id] && line.price != HOLD {
-                may.push(line.price as i64);
-            }
-        }
-    }
-    let of_hold = by_price.get(&HOLD).into_iter().flatten();
-    for _ in of_hold.filter(|id| !known.contains(id) && !doubts.contains_key(id) && answered[*id]) {
-        may.push(HOLD as i64);
-    }
-    assert!(may.len() <= CLIENTS * 2, "{} unseen answers", may.len());
-    assert!(adds_up(charged, &must, &may), "charged {charged}, answered {must:?}, possible {may:?}");
+    give_all_back(&gateway, &before);
 }
 
 /// Promise 4: given back by one command, once.
-fn give_all_back(gateway: &Gateway, doubted: &HashSet<String>) {
-    let before = gateway.available("acme").parse::<tollgate::types::Credits>().unwrap().millionths();
-    for id in doubted.iter().take(5) {
-        assert_eq!(gateway.json(&["ledger", "give-back", id])["repeated"], false);
+fn give_all_back(gateway: &Gateway, books: &Books) {
+    let mut given = 0;
+    for (id, amount) in books.doubts.iter().take(5) {
+        let answer = gateway.json(&["ledger", "give-back", id]);
+        assert_eq!(
+            (&answer["repeated"], millionths(&answer["amount"])),
+            (&serde_json::json!(false), *amount)
+        );
         assert_eq!(gateway.json(&["ledger", "give-back", id])["repeated"], true);
+        given += amount;
     }
-    let given = doubted.len().min(5) as i64 * HOLD as i64;
+    let before = books.granted - books.charged - books.doubts.values().sum::<i64>();
     let after = gateway.available("acme").parse::<tollgate::types::Credits>().unwrap().millionths();
     assert_eq!(after - before, given);
-    assert_eq!(gateway.json(&["ledger", "verify"])["differences"], serde_json::json!([]));
+    Books::read(gateway, "acme");
 }

@@ -13,9 +13,11 @@
 
 mod answers;
 mod check;
+mod clocks;
 mod commands;
 mod crash;
 mod deadlines;
+mod disk;
 mod http;
 mod limits;
 mod memory;
@@ -24,5 +26,6 @@ mod prices;
 mod privacy;
 mod refusals;
 mod reload;
+mod stages;
 mod support;
 mod wrong_input;

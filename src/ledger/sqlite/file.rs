@@ -131,7 +131,8 @@ pub(super) fn open(path: &Path) -> Result<Connection> {
     connection.busy_timeout(BUSY).map_err(|error| unusable(path, error))?;
     let checked = check(&connection).and_then(|version| {
         configure(&connection)?;
-        migrate(&mut connection, version)
+        migrate(&mut connection, version)?;
+        check_tables(&connection)
     });
     match checked {
         Ok(()) => Ok(connection),
@@ -159,9 +160,26 @@ fn explain(error: &rusqlite::Error) -> String {
         }
         Some(rusqlite::ErrorCode::ReadOnly) => "the file is read-only".to_owned(),
         Some(rusqlite::ErrorCode::DiskFull) => "the disk is full".to_owned(),
-        Some(rusqlite::ErrorCode::DatabaseCorrupt) => "the file is damaged; restore a backup".to_owned(),
+        Some(rusqlite::ErrorCode::DatabaseCorrupt) => damaged(&error.to_string()),
         _ => error.to_string(),
     }
+}
+
+fn damaged(how: &str) -> String {
+    format!("the file is damaged ({how}); restore a backup: see the README")
+}
+
+/// What a start builds on is whole. Keys are all read by it anyway, and entries, of which there may be
+/// millions, by `ledger verify`.
+fn check_tables(connection: &Connection) -> Result<(), Checked> {
+    for table in ["accounts", "routes", "sides", "journal", "open_holds", "in_doubt"] {
+        let sql = format!("PRAGMA quick_check('{table}')");
+        let found: String = connection.query_row(&sql, [], |row| row.get(0))?;
+        if found != "ok" {
+            return Err(Checked::Other(damaged(found.lines().next().unwrap_or(table))));
+        }
+    }
+    Ok(())
 }
 
 /// The file's version, if it is a ledger at all.

@@ -97,16 +97,27 @@ pub struct Gateway {
 impl Gateway {
     /// Starts a gateway before an upstream, with a configuration in which `{upstream}` stands.
     pub fn start(config: &str, upstream: &Upstream) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let text = config.replace("{upstream}", &upstream.address.to_string());
-        std::fs::write(folder.path().join("config.toml"), text).unwrap();
-        Self::start_in(Arc::new(folder))
+        Self::start_by(&[], config, upstream)
     }
 
     /// Starts a gateway in a folder that has a configuration.
     pub fn start_in(folder: Arc<tempfile::TempDir>) -> Self {
-        let mut command = Command::new(BINARY);
-        command.arg("serve").current_dir(folder.path());
+        Self::restart_by(&[], folder)
+    }
+
+    /// As [`Gateway::start`], by a program that runs it in its own process in the end.
+    pub fn start_by(prefix: &[&str], config: &str, upstream: &Upstream) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let text = config.replace("{upstream}", &upstream.address.to_string());
+        std::fs::write(folder.path().join("config.toml"), text).unwrap();
+        Self::restart_by(prefix, Arc::new(folder))
+    }
+
+    /// As [`Gateway::start_in`], by such a program.
+    pub fn restart_by(prefix: &[&str], folder: Arc<tempfile::TempDir>) -> Self {
+        let words = [prefix, &[BINARY, "serve"]].concat();
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).current_dir(folder.path());
         let mut process = Process::start(&mut command);
         let address = |line: String| -> SocketAddr {
             let line: serde_json::Value = serde_json::from_str(&line).unwrap();

@@ -1,6 +1,7 @@
 //! A gateway on free ports, an upstream that journals what it saw, a client that takes bytes
 //! literally. All tests of this binary use the real program, real sockets and a real ledger.
 
+pub mod audit;
 mod client;
 mod gateway;
 mod upstream;

@@ -1,0 +1,76 @@
+//! Money and limits while somebody sets the clock, or it stands still: by `libfaketime`, under the
+//! real program.
+
+use std::path::PathBuf;
+
+use crate::support::audit::Books;
+use crate::support::{Gateway, Upstream, config, get, sha256};
+
+const KEY: &str = "x-api-key: good-key\r\n";
+
+/// Debian's libfaketime, where it is installed.
+fn library() -> Option<PathBuf> {
+    let found = glob::glob("/usr/lib/*/faketime/libfaketimeMT.so.1").unwrap().flatten().next();
+    if found.is_none() {
+        println!("skipped: libfaketime is not installed");
+    }
+    found
+}
+
+/// Promises 1, 2 and 6 do not hang on wall time: an hour forth, an hour back, and a clock that stands.
+#[test]
+fn a_clock_that_jumps_or_stands_still_changes_no_charge_and_refills_no_limit() {
+    let Some(library) = library() else { return };
+    let hash = sha256("limited");
+    let more = format!(
+        "[plans.few]\nlimits = [{{ name = \"hour\", requests = 5, window = \"2h\", algorithm = \"sliding-window\" }}]\n\
+         [accounts.limited]\nplan = \"few\"\ncredits = 100\n[[accounts.limited.keys]]\nlabel = \"k\"\nsha256 = \"{hash}\"\n"
+    );
+    let upstream = Upstream::start();
+    let folder = tempfile::tempdir().unwrap();
+    let clock = folder.path().join("clock");
+    let set = |to: &str| {
+        std::fs::write(folder.path().join("next"), to).unwrap();
+        std::fs::rename(folder.path().join("next"), &clock).unwrap();
+    };
+    let prefix = |library: &PathBuf| {
+        [
+            "env".to_owned(),
+            format!("LD_PRELOAD={}", library.display()),
+            format!("FAKETIME_TIMESTAMP_FILE={}", clock.display()),
+            "FAKETIME_NO_CACHE=1".to_owned(),
+            "FAKETIME_DONT_FAKE_MONOTONIC=1".to_owned(),
+        ]
+    };
+    set("+0");
+    let prefix = prefix(&library);
+    let prefix: Vec<&str> = prefix.iter().map(String::as_str).collect();
+    let mut gateway = Gateway::start_by(&prefix, &config(&more), &upstream);
+    let (mut paid, mut admitted) = (0, 0);
+    for to in ["+0", "+3600", "-3600", "2026-01-01 00:00:00", "+0", "restart", "-3600", "restart", "+3600"] {
+        if to == "restart" {
+            let (code, folder) = gateway.stop();
+            assert_eq!(code, Some(0));
+            gateway = Gateway::restart_by(&prefix, folder);
+        } else {
+            set(to);
+        }
+        for _ in 0..20 {
+            assert_eq!(get(gateway.public, "/one", KEY).charged(), Some("1"), "{to}");
+            paid += 1;
+        }
+        let answer = get(gateway.public, "/free/a", "x-api-key: limited\r\n");
+        admitted += i64::from(answer.status == 200);
+        let books = Books::read(&gateway, "acme");
+        assert_eq!((books.charged, books.requests), (paid * 1_000_000, paid), "{to}");
+        assert!(books.doubts.is_empty(), "{to}");
+    }
+    assert_eq!(admitted, 5, "promise 6: nothing is refilled by a clock that is set");
+    let at: Vec<String> = gateway
+        .rows(&["account", "statement", "acme"])
+        .iter()
+        .map(|entry| entry["at"].as_str().unwrap().to_owned())
+        .collect();
+    assert!(!at.is_sorted(), "the clock was set back, or this shows nothing: {at:?}");
+    gateway.crash();
+}

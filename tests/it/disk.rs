@@ -1,0 +1,162 @@
+//! The disk fails under the real program: the kernel's own errors, put in its way by `strace`.
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::support::audit::Books;
+use crate::support::{Gateway, Upstream, config, get};
+
+const KEY: &str = "x-api-key: good-key\r\n";
+
+/// Whether the program can be traced here; says so where not.
+fn can_trace() -> bool {
+    let quiet = |command: &mut Command| command.stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let can =
+        quiet(Command::new("strace").args(["-o", "/dev/null", "true"])).is_ok_and(|status| status.success());
+    if !can {
+        println!("skipped: strace is not here, or may not trace");
+    }
+    can
+}
+
+/// Promise 1 and "a ledger that cannot write": charged routes answer 503 and cost nothing, free ones go
+/// on, and charging resumes by itself. An error of fsync is never taken for done.
+#[test]
+fn errors_of_the_disk_stop_charging_and_nothing_else() {
+    if !can_trace() {
+        return;
+    }
+    // A call, its error, and which of its calls meet it: counted by thread: some seconds of trouble after some of work.
+    for fault in [
+        "fdatasync:error=EIO:when=100..106",
+        "pwrite64:error=EIO:when=100..110",
+        "pwrite64:error=ENOSPC:when=100..110",
+        "pwrite64:error=EDQUOT:when=100..110",
+    ] {
+        let upstream = Upstream::start();
+        // Its first start made the file; the second one is traced.
+        let text = config("").replace("credits = 1000\n", "credits = 1000000\n");
+        let (_, folder) = Gateway::start(&text, &upstream).stop();
+        let inject = format!("inject={fault}");
+        let traced = [
+            "strace",
+            "-D",
+            "-f",
+            "--seccomp-bpf",
+            "-o",
+            "/dev/null",
+            "-e",
+            "trace=fdatasync,pwrite64",
+            "-e",
+            &inject,
+        ];
+        let gateway = Gateway::restart_by(&traced, folder);
+        let (mut paid, mut refused, mut after) = (0, 0, 0);
+        let start = Instant::now();
+        while after < 50 {
+            assert!(start.elapsed() < Duration::from_secs(60), "{fault}: {paid} paid, {refused} refused");
+            let charged = get(gateway.public, "/one", KEY);
+            match charged.status {
+                200 => {
+                    paid += 1;
+                    after += i32::from(refused > 0);
+                }
+                503 => {
+                    assert!(charged.text().contains("ledger_unavailable"), "{}", charged.text());
+                    assert_eq!(get(gateway.public, "/free/a", KEY).status, 200, "{fault}");
+                    refused += 1;
+                    after = 0;
+                }
+                other => panic!("{fault}: {other}"),
+            }
+        }
+        let books = Books::read(&gateway, "acme");
+        assert_eq!(
+            (books.requests, books.charged),
+            (paid, paid * 1_000_000),
+            "{fault}: {refused} were refused"
+        );
+        let (code, folder) = gateway.stop();
+        assert_eq!(code, Some(0), "{fault}");
+        let gateway = Gateway::start_in(folder);
+        assert_eq!(Books::read(&gateway, "acme").charged, books.charged, "{fault}");
+    }
+}
+
+/// A backup that was made while requests were charged is a ledger: put in the place of a lost one, it
+/// has what was charged until then, and goes on.
+#[test]
+fn a_backup_made_under_load_is_restored() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&config(""), &upstream);
+    let copy = gateway.folder.path().join("copy.db");
+    let (mut paid, mut copied) = (0, None);
+    std::thread::scope(|scope| {
+        let backup = scope.spawn(|| gateway.json(&["ledger", "backup", copy.to_str().unwrap()]));
+        while !backup.is_finished() || paid < 20 {
+            assert_eq!(get(gateway.public, "/one", KEY).status, 200);
+            paid += 1;
+            copied = copied.or_else(|| copy.metadata().is_ok_and(|file| file.len() > 0).then_some(paid));
+        }
+        backup.join().unwrap();
+    });
+    for _ in 0..5 {
+        assert_eq!(get(gateway.public, "/one", KEY).status, 200);
+        paid += 1;
+    }
+    let folder = gateway.crash();
+    // As the README says.
+    for name in ["ledger.db", "ledger.db-wal", "ledger.db-shm", "ledger.db.journal-0", "ledger.db.journal-1"]
+    {
+        let _ = std::fs::rename(folder.path().join(name), folder.path().join(format!("lost-{name}")));
+    }
+    std::fs::rename(folder.path().join("copy.db"), folder.path().join("ledger.db")).unwrap();
+    let gateway = Gateway::start_in(folder);
+    let books = Books::read(&gateway, "acme");
+    assert!(books.requests <= paid - 5, "nothing of what came later: {} of {paid}", books.requests);
+    assert!(books.doubts.is_empty(), "it was made at a fold");
+    assert_eq!(get(gateway.public, "/one", KEY).status, 200);
+    assert_eq!(Books::read(&gateway, "acme").requests, books.requests + 1);
+}
+
+/// A damaged file is not served, and says what to do; what can be found out still is.
+#[test]
+fn a_damaged_ledger_is_not_served_and_says_how_to_restore() {
+    let serve = |folder: &std::path::Path| {
+        let output = crate::support::cli(folder, &["serve"]);
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&config(""), &upstream);
+    for _ in 0..3 {
+        assert_eq!(get(gateway.public, "/one", KEY).status, 200);
+    }
+    let (_, folder) = gateway.stop();
+    let (path, sound) = (folder.path().join("ledger.db"), folder.path().join("sound.db"));
+    std::fs::copy(&path, &sound).unwrap();
+    // Somebody changed a balance.
+    let ledger = rusqlite::Connection::open(&path).unwrap();
+    ledger.execute_batch("UPDATE accounts SET balance = balance + 5").unwrap();
+    drop(ledger);
+    let (code, told) = serve(folder.path());
+    assert_eq!(code, Some(1));
+    assert!(told.contains("do not balance (by 5 millionths") && told.contains("ledger verify"), "{told}");
+    let verified = crate::support::cli(folder.path(), &["ledger", "verify"]);
+    assert_eq!(verified.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&verified.stdout).contains("acme"));
+    // A page of the accounts' table is gone.
+    std::fs::copy(&sound, &path).unwrap();
+    let ledger = rusqlite::Connection::open(&path).unwrap();
+    let page: u64 = ledger
+        .query_row("SELECT rootpage FROM sqlite_schema WHERE name = 'accounts'", [], |row| row.get(0))
+        .unwrap();
+    drop(ledger);
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &[0xA5; 4096], (page - 1) * 4096).unwrap();
+    let (code, told) = serve(folder.path());
+    assert_eq!(code, Some(1));
+    assert!(told.contains("the file is damaged") && told.contains("restore a backup"), "{told}");
+    // Whole again.
+    std::fs::copy(&sound, &path).unwrap();
+    assert_eq!(Books::read(&Gateway::start_in(folder), "acme").requests, 3);
+}
