@@ -27,7 +27,7 @@ use crate::directory::{Meter, Owner, elapsed};
 use crate::gateway::limits::Limits;
 use crate::gateway::{self, WorkerSeed};
 use crate::ledger::sqlite::SqliteStore;
-use crate::ledger::store::{LedgerError, Reader};
+use crate::ledger::store::{LedgerError, Reader, Store};
 use crate::ledger::{Bookkeeper, Ledger, Opened};
 use crate::telemetry::lines::Lines;
 
@@ -82,24 +82,24 @@ impl Office {
     /// # Errors
     /// Where the ledger is served already, or cannot be used.
     pub async fn open(path: &Path, loaded: Loaded, clock: &Clock) -> Result<Self, StartError> {
-        let (office, _) = Self::open_for(path, loaded, 0, clock).await?;
+        let store = Box::new(SqliteStore::open(&loaded.snapshot.settings.ledger)?);
+        let (office, _) = Self::open_for(store, path, loaded, 0, clock).await?;
         Ok(office)
     }
 
     async fn open_for(
+        store: Box<dyn Store>,
         path: &Path,
         loaded: Loaded,
         workers: usize,
         clock: &Clock,
     ) -> Result<(Self, Bookkeeper), StartError> {
-        let file = loaded.snapshot.settings.ledger.clone();
-        let store = SqliteStore::open(&file)?;
-        let (ledger, Opened { doubts, off_by }) = Ledger::open(Box::new(store), workers, clock.clone())?;
+        let (ledger, Opened { doubts, off_by }) = Ledger::open(store, workers, clock.clone())?;
         if off_by != 0 {
             let message = format!(
                 "ledger {}: the books do not balance (by {off_by} millionths of a credit), so the file was \
                  damaged or changed; `tollgate ledger verify` says where, then restore a backup: see the README",
-                file.display()
+                loaded.snapshot.settings.ledger.display()
             );
             // Commands go on: one of them finds out where.
             match workers {
@@ -156,8 +156,23 @@ impl App {
         clock: Clock,
         lines: Option<Lines>,
     ) -> Result<Self, StartError> {
+        let store = Box::new(SqliteStore::open(&loaded.snapshot.settings.ledger)?);
+        Self::start_over(store, path, loaded, clock, lines).await
+    }
+
+    /// The same over any store.
+    ///
+    /// # Errors
+    /// As [`App::start`].
+    pub async fn start_over(
+        store: Box<dyn Store>,
+        path: &Path,
+        loaded: Loaded,
+        clock: Clock,
+        lines: Option<Lines>,
+    ) -> Result<Self, StartError> {
         let settings = loaded.snapshot.settings.clone();
-        let (office, bookkeeper) = Office::open_for(path, loaded, settings.threads, &clock).await?;
+        let (office, bookkeeper) = Office::open_for(store, path, loaded, settings.threads, &clock).await?;
         let limits = Arc::new(restored_limits(&mut *bookkeeper.view().await?, &clock)?);
         let (source, now) = (Arc::clone(&limits), clock.clone());
         bookkeeper.save_limits_from(Box::new(move || source.drain(now.now()))).await?;

@@ -1,5 +1,6 @@
 //! The cases: what is asked, what is expected, and who takes part.
 
+use crate::own;
 use crate::peers::{Kind, Setup};
 use crate::upstream::{ENRICH, EVENTS, EXPORT, SLOW};
 
@@ -63,13 +64,17 @@ const fn entrant(name: &'static str, kind: Kind, setup: Setup) -> Entrant {
     Entrant { name, kind, setup }
 }
 
-const PRICED: Setup = Setup { tmpfs: false, free: false, log: false, limited: false, stored: None };
+const PRICED: Setup =
+    Setup { tmpfs: false, free: false, log: false, limited: false, stored: None, own: None };
 const ON_TMPFS: Setup = Setup { tmpfs: true, ..PRICED };
 const FREE: Setup = Setup { free: true, ..PRICED };
 const LOGGED: Setup = Setup { log: true, ..PRICED };
 const LIMITED: Setup = Setup { limited: true, ..PRICED };
 const FEW: Setup = Setup { stored: Some(false), ..PRICED };
 const MANY: Setup = Setup { stored: Some(true), ..PRICED };
+
+const OWN_MEMORY: Setup = Setup { own: Some(own::MEMORY), ..PRICED };
+const OWN_FILE: Setup = Setup { own: Some(own::FILE), ..PRICED };
 
 const EVERYBODY: &[Entrant] = &[
     entrant("tollgate", Kind::Tollgate, PRICED),
@@ -122,6 +127,12 @@ const DISK_OR_NOT: &[Entrant] = &[
     entrant("haproxy", Kind::HaProxy, PRICED),
 ];
 
+const FILE_OR_MEMORY: &[Entrant] = &[
+    entrant("own-file", Kind::Tollgate, OWN_FILE),
+    entrant("own-memory", Kind::Tollgate, OWN_MEMORY),
+    entrant("haproxy", Kind::HaProxy, PRICED),
+];
+
 const KEYS: Case = Case {
     name: "keys",
     about: "a valid key, 200 bytes",
@@ -137,7 +148,7 @@ const KEYS: Case = Case {
 };
 
 /// All cases; the first is measured if none is named.
-pub const ALL: [Case; 12] = [
+pub const ALL: [Case; 13] = [
     KEYS,
     Case {
         name: "refused",
@@ -205,6 +216,14 @@ pub const ALL: [Case; 12] = [
         about: "the ledger on disk and on tmpfs",
         entrants: DISK_OR_NOT,
         pairs: &[("tollgate", "tollgate-tmpfs")],
+        ..KEYS
+    },
+    Case {
+        name: "durable",
+        about: "the ledger in a file, and in memory: the same program otherwise",
+        connections: 256,
+        entrants: FILE_OR_MEMORY,
+        pairs: &[("own-file", "own-memory")],
         ..KEYS
     },
 ];

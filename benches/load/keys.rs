@@ -89,6 +89,9 @@ impl Keys {
                 secrets.execute(params![hash.0, number + 1])?;
             }
         }
+        // The other half of what the accounts begin with.
+        let granted = -i128::from(GRANT * MILLIONTHS) * self.accounts as i128;
+        tx.execute("UPDATE sides SET balance = ?1 WHERE name = 'granted'", [granted.to_string()])?;
         tx.commit()?;
         Ok(())
     }

@@ -10,7 +10,7 @@
 //!
 //! | option | what | default |
 //! |---|---|---|
-//! | `--case NAME,…` | `keys` `refused` `limited` `post` `large` `events` `million` `free` `slow` `rate` `log` `disk` | `keys` |
+//! | `--case NAME,…` | `keys` `refused` `limited` `post` `large` `events` `million` `free` `slow` `rate` `log` `disk` `durable` | `keys` |
 //! | `--peers NAME,…` | only entrants whose names begin so, such as `tollgate,haproxy` | all |
 //! | `--rounds N`, `--seconds S` | how often, and how long each | 5 of 5 s |
 //! | `--short` | one round of a second | |
@@ -54,6 +54,7 @@ mod keys;
 mod load;
 mod measure;
 mod options;
+mod own;
 mod peers;
 mod process;
 mod relay;
@@ -68,6 +69,10 @@ use serde_json::json;
 use bench::Places;
 use options::{Mode, Options};
 
+/// The allocator that the gateway runs with, for the one within this program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
 
 fn main() -> ExitCode {
@@ -76,6 +81,7 @@ fn main() -> ExitCode {
     let ended = match words[..] {
         [upstream::ARGUMENT] => upstream::run(),
         [generator::ARGUMENT, plan] => generator::run(plan),
+        [own::ARGUMENT, ledger, config] => own::run(ledger, config.as_ref()),
         [relay::ARGUMENT, port, upstream] => ports(port, upstream).and_then(|(a, b)| relay::run(a, b)),
         _ if !words.iter().any(|word| matches!(*word, "--bench" | "--smoke")) => {
             println!("load: measures nothing under `cargo test`; run `cargo bench --bench load`");

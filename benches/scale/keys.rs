@@ -1,4 +1,4 @@
-//! Keys and accounts, of the store and of the file; entries of the ledger.
+//! Keys and accounts, of the store and of the file.
 
 use std::hint::black_box;
 use std::io::{Read, Write};
@@ -29,7 +29,7 @@ fn folder(text: &str) -> TempDir {
     folder
 }
 
-fn with_ledger(keys: usize, accounts: usize, entries: usize) -> TempDir {
+pub fn with_ledger(keys: usize, accounts: usize, entries: usize) -> TempDir {
     let folder = folder(&books::config("127.0.0.1:9", ""));
     books::write(folder.path(), keys, accounts, entries);
     folder
@@ -219,15 +219,5 @@ pub fn of_the_file(sizes: &Sizes) {
             mib(memory.peak),
         ]);
         assert_eq!(all.iter().map(|run| run.2).sum::<u64>(), 0, "a reload costs no request");
-    }
-}
-
-/// A ledger with a long past.
-pub fn entries(sizes: &Sizes) {
-    heading("entries of the ledger", &["entries", "start ms", "resident MiB"]);
-    for &entries in &sizes.entries {
-        let folder = with_ledger(100, 100, entries);
-        let gateway = Gateway::start(folder.path());
-        line(&[entries.to_string(), ms(gateway.start), mib(gateway.settled(sizes.settle).resident)]);
     }
 }

@@ -16,6 +16,7 @@
 
 mod books;
 mod connections;
+mod entries;
 mod keys;
 mod process;
 mod upstream;
@@ -55,7 +56,7 @@ fn sizes(smoke: bool) -> Sizes {
         file: vec![1_000, 10_000, 100_000],
         connections: [1_000, 5_000],
         routes: vec![1, 10, 100, 1_000],
-        entries: vec![10_000, 100_000, 1_000_000],
+        entries: vec![10_000, 100_000, 1_000_000, 10_000_000],
         runs: 5,
         settle: Duration::from_millis(1500),
     }
@@ -113,6 +114,6 @@ fn main() {
         connections::routes(&sizes);
     }
     if wanted("entries") {
-        keys::entries(&sizes);
+        entries::entries(&sizes);
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_tollgate");
+pub const BINARY: &str = env!("CARGO_BIN_EXE_tollgate");
 
 /// A gateway in a folder with `config.toml`.
 pub struct Gateway<'a> {
@@ -58,6 +58,11 @@ impl<'a> Gateway<'a> {
     pub fn settled(&self, settle: Duration) -> Memory {
         std::thread::sleep(settle);
         self.memory()
+    }
+
+    /// Ends it without a word.
+    pub fn kill(mut self) {
+        self.child.kill().expect("a killed gateway");
     }
 
     /// Runs a command that must succeed; answers how long it took, its own start included.

@@ -53,6 +53,8 @@ pub struct Setup {
     pub limited: bool,
     /// Keys are in the store, not in the file: many, or few.
     pub stored: Option<bool>,
+    /// The gateway within this program, with this kind of ledger.
+    pub own: Option<&'static str>,
 }
 
 /// A gateway that runs.
@@ -95,7 +97,8 @@ impl Peer {
         places: &Places,
         under: &[String],
     ) -> Result<Self> {
-        let (program, kind) = (entrant.kind.program()?, entrant.kind);
+        let kind = entrant.kind;
+        let program = if entrant.setup.own.is_some() { std::env::current_exe()? } else { kind.program()? };
         let mut told = String::new();
         for _ in 0..STARTS {
             let folder = places.make(entrant.name, entrant.setup.tmpfs)?;

@@ -5,8 +5,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::{Arguments, Kind, Site};
-use crate::Result;
 use crate::process::{self, Running};
+use crate::{Result, own};
 
 const LEDGER: &str = "ledger.db";
 /// How long a new ledger may take to appear.
@@ -47,7 +47,11 @@ limits = [{{ name = "rate", {limit} }}]
         if self.setup.stored.is_none() {
             text += &self.keys.in_toml()?;
         }
-        let arguments = vec!["serve".into(), "-c".into(), self.write("config.toml", &text)?];
+        let path = self.write("config.toml", &text)?;
+        if let Some(ledger) = self.setup.own {
+            return Ok(vec![own::ARGUMENT.into(), ledger.into(), path]);
+        }
+        let arguments = vec!["serve".into(), "-c".into(), path];
         if self.setup.stored.is_some() {
             self.fill(&arguments)?;
         }

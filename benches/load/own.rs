@@ -1,0 +1,33 @@
+//! The gateway within this very program, with its ledger in a file or in memory: what durability costs
+//! is then the only difference.
+
+use std::path::Path;
+
+use tollgate::app::App;
+use tollgate::clock::Clock;
+use tollgate::config;
+use tollgate::ledger::memory::MemoryStore;
+use tollgate::ledger::sqlite::SqliteStore;
+use tollgate::ledger::store::Store;
+
+use crate::Result;
+
+/// Runs it instead of the bench: `own memory|file CONFIG`.
+pub const ARGUMENT: &str = "own";
+pub const MEMORY: &str = "memory";
+pub const FILE: &str = "file";
+
+pub fn run(ledger: &str, path: &Path) -> Result<()> {
+    let loaded = config::load(path).map_err(|report| report.to_string())?;
+    let store: Box<dyn Store> = match ledger {
+        MEMORY => Box::new(MemoryStore::default()),
+        _ => Box::new(SqliteStore::open(&loaded.snapshot.settings.ledger)?),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let ended = runtime.block_on(async {
+        let app = App::start_over(store, path, loaded, Clock::system(), None).await?;
+        app.run().await
+    });
+    runtime.shutdown_background();
+    ended.map_err(|error| format!("{error:?}").into())
+}

@@ -1,0 +1,115 @@
+//! A ledger with a long past: how it starts, also after a kill, and how it is verified.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+use serde_json::Value;
+
+use crate::process::{BINARY, Gateway};
+use crate::{Sizes, heading, line, mib, ms};
+
+/// Entries that are damaged, one bit each.
+const FLIPS: usize = 1_000;
+
+pub fn entries(sizes: &Sizes) {
+    heading(
+        "entries of the ledger",
+        &[
+            "entries",
+            "file MiB",
+            "start ms",
+            "killed ms",
+            "resident MiB",
+            "verify s",
+            "its peak MiB",
+            "flipped",
+            "found",
+        ],
+    );
+    for &entries in &sizes.entries {
+        let accounts = (entries / 1_000).clamp(10, 10_000);
+        let folder = crate::keys::with_ledger(10, accounts, entries);
+        let gateway = Gateway::start(folder.path());
+        let (start, resident) = (gateway.start, gateway.settled(sizes.settle).resident);
+        gateway.kill();
+        let gateway = Gateway::start(folder.path());
+        let killed = gateway.start;
+        drop(gateway);
+        let (took, peak, verified) = verify(folder.path());
+        assert_eq!(verified["found"], 0, "sound books");
+        let size = std::fs::metadata(folder.path().join("ledger.db")).expect("a file").len();
+        let flipped = flip(&folder.path().join("ledger.db"), entries);
+        let (_, _, verified) = verify(folder.path());
+        let differences = verified["differences"].as_array().expect("a list");
+        let found: BTreeSet<u64> = differences.iter().filter_map(|found| found["entry"].as_u64()).collect();
+        let found = flipped.iter().filter(|id| found.contains(id)).count();
+        line(&[
+            entries.to_string(),
+            mib(size),
+            ms(start),
+            ms(killed),
+            mib(resident),
+            format!("{:.1}", took.as_secs_f64()),
+            mib(peak),
+            flipped.len().to_string(),
+            found.to_string(),
+        ]);
+        assert_eq!(found, flipped.len(), "each damaged entry is found");
+    }
+}
+
+/// Verifies the ledger without a gateway: the time, the process's highest memory, and what it says.
+fn verify(folder: &Path) -> (Duration, u64, Value) {
+    let begun = Instant::now();
+    let mut child = Command::new(BINARY)
+        .args(["ledger", "verify", "--output", "json"])
+        .current_dir(folder)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null()) // it warns that the books do not balance
+        .spawn()
+        .expect("a command");
+    let out = child.stdout.take().expect("its output");
+    let reading = std::thread::spawn(move || std::io::read_to_string(out).expect("text"));
+    let mut peak = 0;
+    while child.try_wait().expect("a child").is_none() {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+        let high = status.lines().find(|line| line.starts_with("VmHWM:"));
+        let kib = high.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
+        peak = peak.max(kib.unwrap_or(0) * 1024);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let took = begun.elapsed();
+    let text = reading.join().expect("its output");
+    (took, peak, serde_json::from_str(&text).expect("JSON"))
+}
+
+/// Flips a bit in random columns of random entries.
+fn flip(path: &Path, entries: usize) -> BTreeSet<u64> {
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut connection = Connection::open(path).expect("a ledger");
+    let tx = connection.transaction().expect("a transaction");
+    let mut flipped = BTreeSet::new();
+    while flipped.len() < FLIPS.min(entries / 2) {
+        let id = random.u64(1..=entries as u64);
+        if !flipped.insert(id) {
+            continue;
+        }
+        let column = ["at", "amount", "balance_after", "requests", "link"][random.usize(..5)];
+        if column == "link" {
+            let read = "SELECT link FROM entries WHERE id = ?1";
+            let mut link: [u8; 32] = tx.query_row(read, [id], |row| row.get(0)).expect("a link");
+            link[random.usize(..32)] ^= 1 << random.u32(..8);
+            tx.execute("UPDATE entries SET link = ?2 WHERE id = ?1", (id, link)).expect("a change");
+        } else {
+            let bit = 1_i64 << random.u32(..40);
+            let change =
+                format!("UPDATE entries SET {column} = ({column} | ?2) - ({column} & ?2) WHERE id = ?1");
+            tx.execute(&change, (id, bit)).expect("a change");
+        }
+    }
+    tx.commit().expect("a commit");
+    flipped
+}
