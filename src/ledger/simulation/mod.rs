@@ -17,8 +17,9 @@ const KEPT: [u64; 0] = [];
 
 /// How many seeds are played; `TOLLGATE_LONG=1` makes 100,000, another number so many.
 fn seeds() -> u64 {
-    match std::env::var("TOLLGATE_LONG") {
-        Ok(text) => text.parse::<u64>().unwrap().max(100_000),
+    match std::env::var("TOLLGATE_LONG").as_deref() {
+        Ok("1") => 100_000,
+        Ok(seeds) => seeds.parse().unwrap(),
         Err(_) => 1_000,
     }
 }

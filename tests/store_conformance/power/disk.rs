@@ -47,6 +47,19 @@ pub struct Disk {
 }
 
 impl Disk {
+    /// As a folder is now, all of it durable.
+    pub fn of(folder: &Path) -> Self {
+        let mut disk = Self::default();
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let entry = entry.unwrap();
+            let durable = std::fs::read(entry.path()).unwrap();
+            disk.names.insert(entry.file_name().into_string().unwrap(), disk.files.len());
+            disk.files.push(File { durable, pending: Vec::new() });
+        }
+        disk.durable_names.clone_from(&disk.names);
+        disk
+    }
+
     pub fn apply(&mut self, event: &Event) {
         match event {
             Event::Create(name) if !self.names.contains_key(name) => {
