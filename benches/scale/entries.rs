@@ -86,7 +86,7 @@ fn verify(folder: &Path) -> (Duration, u64, Value) {
     (took, peak, serde_json::from_str(&text).expect("JSON"))
 }
 
-/// Flips a bit in random columns of random entries.
+/// Flips a bit in random columns of random entries; all but the number, which is what finds them.
 fn flip(path: &Path, entries: usize) -> BTreeSet<u64> {
     let mut random = fastrand::Rng::with_seed(7);
     let mut connection = Connection::open(path).expect("a ledger");
@@ -97,12 +97,17 @@ fn flip(path: &Path, entries: usize) -> BTreeSet<u64> {
         if !flipped.insert(id) {
             continue;
         }
-        let column = ["at", "amount", "balance_after", "requests", "link"][random.usize(..5)];
-        if column == "link" {
-            let read = "SELECT link FROM entries WHERE id = ?1";
-            let mut link: [u8; 32] = tx.query_row(read, [id], |row| row.get(0)).expect("a link");
-            link[random.usize(..32)] ^= 1 << random.u32(..8);
-            tx.execute("UPDATE entries SET link = ?2 WHERE id = ?1", (id, link)).expect("a change");
+        let columns =
+            ["at", "account", "kind", "amount", "balance_after", "route", "requests", "actor", "link"];
+        let column = columns[random.usize(..columns.len())];
+        if matches!(column, "link" | "kind" | "actor") {
+            let read = format!("SELECT CAST({column} AS BLOB) FROM entries WHERE id = ?1");
+            let mut bytes: Vec<u8> = tx.query_row(&read, [id], |row| row.get(0)).expect("bytes");
+            let at = random.usize(..bytes.len());
+            bytes[at] ^= 1 << random.u32(..8);
+            let cast = if column == "link" { "?2" } else { "CAST(?2 AS TEXT)" };
+            tx.execute(&format!("UPDATE entries SET {column} = {cast} WHERE id = ?1"), (id, bytes))
+                .expect("a change");
         } else {
             let bit = 1_i64 << random.u32(..40);
             let change =

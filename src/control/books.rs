@@ -12,6 +12,10 @@ use crate::ledger::store::{Reader, each_entry};
 use crate::ledger::verify::verify;
 use crate::types::{AccountId, RequestId};
 
+/// How often a copy is made anew because a fold began meanwhile: it takes very many accounts for one to
+/// have parts, and the copy is made at the end of one.
+const BACKUP_TRIES: usize = 20;
+
 /// Runs a long read where it makes nobody wait.
 pub(super) async fn aside<R: Send + 'static>(
     reader: Box<dyn Reader>,
@@ -98,9 +102,15 @@ impl Control {
         if !to.is_absolute() {
             return refused("the path of a backup must be absolute");
         }
-        let reader = self.bookkeeper.reader().await?;
-        let path = to.clone();
-        aside(reader, move |mut reader| Ok(reader.backup(&path)?)).await?;
-        Ok(json!({ "backup": to }))
+        for _ in 0..BACKUP_TRIES {
+            let reader = self.bookkeeper.reader().await?;
+            let path = to.clone();
+            if aside(reader, move |mut reader| Ok(reader.backup(&path)?)).await? {
+                return Ok(json!({ "backup": to }));
+            }
+        }
+        refused(
+            "a fold was being written each time a copy was made; try again when fewer accounts are in use",
+        )
     }
 }

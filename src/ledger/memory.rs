@@ -281,7 +281,7 @@ impl Reader for MemoryStore {
         Ok(self.0.lock().in_doubt.clone())
     }
 
-    fn backup(&mut self, to: &Path) -> Result<()> {
+    fn backup(&mut self, to: &Path) -> Result<bool> {
         refused(format!("a ledger in memory is not copied to {}", to.display()))
     }
 }

@@ -247,15 +247,19 @@ fn register_account(
 }
 
 fn give_back(tx: &Transaction<'_>, id: RequestId, at: WallTime) -> Result<Booked> {
-    let sql = "SELECT account, route, amount, given_back FROM in_doubt WHERE id = ?1";
+    let sql = "SELECT account, route, given_back FROM in_doubt WHERE id = ?1";
     let found = tx.query_row(sql, [id_blob(id)], |row| {
-        let account = AccountNum(row.get(0)?);
-        Ok((account, RouteNum(row.get(1)?), credits(row, 2)?, row.get::<_, Option<i64>>(3)?))
+        Ok((AccountNum(row.get(0)?), RouteNum(row.get(1)?), row.get::<_, Option<i64>>(2)?))
     });
     let found = found.optional().map_err(failed)?;
     let unknown = || LedgerError::Refused(format!("no hold in doubt has the id {id}"));
-    let (account, route, amount, given_back) = found.ok_or_else(unknown)?;
+    let (account, route, given_back) = found.ok_or_else(unknown)?;
     let reference = id.to_string();
+    // What was charged for it, as the chained entry says.
+    let sql = "SELECT -amount FROM entries WHERE account = ?1 AND kind = 'in_doubt' AND reference = ?2";
+    let charged =
+        tx.query_row(sql, params![account.0, reference], |row| credits(row, 0)).optional().map_err(failed)?;
+    let amount = charged.ok_or_else(|| LedgerError::Damaged(format!("no entry charges {id}")))?;
     if given_back.is_some() {
         let sql =
             format!("{} WHERE e.account = ?1 AND e.kind = 'given_back' AND e.reference = ?2", read::ENTRIES);
@@ -270,4 +274,46 @@ fn give_back(tx: &Transaction<'_>, id: RequestId, at: WallTime) -> Result<Booked
     let sql = "UPDATE in_doubt SET given_back = ?2 WHERE id = ?1";
     tx.execute(sql, params![id_blob(id), at.0]).map_err(failed)?;
     Ok(Booked { entry, repeated: false })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A commit that failed may be found by a crash: no batch is built on its not being there.
+    #[test]
+    fn nothing_is_appended_before_it_is_known_what_the_last_commit_did() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = SqliteStore::open(&folder.path().join("ledger.db")).unwrap();
+        store.load().unwrap();
+        store.append(1, WallTime(1), b"one").unwrap();
+        store.unsure = true; // as after an error of the commit's sync
+        store.connection.execute_batch("PRAGMA query_only = ON").unwrap();
+        assert!(matches!(store.append(2, WallTime(2), b"two"), Err(LedgerError::Failed(_))));
+        store.connection.execute_batch("PRAGMA query_only = OFF").unwrap();
+        store.append(2, WallTime(2), b"two").unwrap();
+        assert!(!store.unsure);
+        let rows = store.load().unwrap().journal;
+        assert_eq!(rows.iter().map(|(seq, ..)| *seq).collect::<Vec<_>>(), [1, 2]);
+    }
+
+    /// Its rest stands in a journal that no copy has: requests would be charged by it, and again by their
+    /// holds, which are open in it.
+    #[test]
+    fn no_backup_is_made_of_a_fold_in_part() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = SqliteStore::open(&folder.path().join("ledger.db")).unwrap();
+        let copy = folder.path().join("copy.db");
+        let through = Some((AccountNum(1), RouteNum(1)));
+        store.fold(&Fold { upto: 1, through, ..Fold::default() }, WallTime(1)).unwrap();
+        assert!(!store.reader().unwrap().backup(&copy).unwrap());
+        assert!(!copy.exists());
+        store.fold(&Fold { upto: 1, ..Fold::default() }, WallTime(1)).unwrap();
+        assert!(store.reader().unwrap().backup(&copy).unwrap());
+        let files: Vec<_> =
+            std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
+        assert!(!files.iter().any(|name| name.to_string_lossy().starts_with("copy.db-")), "{files:?}");
+        drop(store);
+        SqliteStore::open(&copy).unwrap();
+    }
 }

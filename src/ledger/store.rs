@@ -23,8 +23,11 @@ pub enum LedgerError {
     #[error("{0}")]
     Unusable(String),
     /// The store failed just now; the same call may work later.
-    #[error("the ledger cannot be written: {0}")]
+    #[error("the ledger failed: {0}")]
     Failed(String),
+    /// The file holds what no ledger holds: it stays so.
+    #[error("the ledger is damaged ({0}); restore a backup: see the README")]
+    Damaged(String),
     /// The request contradicts the books.
     #[error("{0}")]
     Refused(String),

@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 
 use serde::Serialize;
 
-use super::entry::{Entry, Link, Side, Sides};
-use super::store::{AccountRow, Reader, Result, each_account};
+use super::entry::{Entry, EntryKind, Link, Side, Sides};
+use super::store::{AccountRow, Doubt, Reader, Result, each_account};
 use crate::types::{AccountId, Credits};
 
 /// Differences that are listed; more are counted.
@@ -33,6 +33,8 @@ pub enum What {
     Balance,
     /// An account's last entry is not the one that was written last.
     LastLink,
+    /// The list of holds in doubt is not what the entries say of them.
+    InDoubt,
     /// The operator's side is not the other half of the entries, in millionths.
     Granted,
     /// As [`What::Granted`].
@@ -95,7 +97,14 @@ struct Chain {
     link: Link,
 }
 
-/// Walks all entries once; memory grows with accounts, not with entries.
+/// A hold in doubt, as the entries have it.
+struct Doubted {
+    account: AccountId,
+    charged: Credits,
+    given_back: bool,
+}
+
+/// Walks all entries once; memory grows with accounts and holds in doubt, not with entries.
 ///
 /// After an entry that differs it goes on with what that one says, so that each damaged entry is found
 /// and those behind it are not blamed.
@@ -106,6 +115,7 @@ pub fn verify(reader: &mut dyn Reader) -> Result<Verified> {
     let mut verified = Verified::default();
     let mut chains: HashMap<AccountId, Chain> = HashMap::new();
     let mut sides = Sides::default();
+    let mut doubted: HashMap<String, Doubted> = HashMap::new();
     reader.freeze()?; // entries and balances of one moment
     let mut last = 0;
     each_readable(reader, |read| {
@@ -122,6 +132,7 @@ pub fn verify(reader: &mut dyn Reader) -> Result<Verified> {
             return verified.differ(What::Unreadable, None, Some(id), "?", "an entry");
         };
         sides.take(entry.kind, entry.amount);
+        note_doubt(&mut doubted, entry);
         match chains.get_mut(&entry.account) {
             Some(chain) => judge(&mut verified, entry, chain),
             None => {
@@ -138,6 +149,7 @@ pub fn verify(reader: &mut dyn Reader) -> Result<Verified> {
         close(&mut verified, &row, chains.remove(&row.id).unwrap_or_default());
         ControlFlow::Continue(())
     })?;
+    compare_doubts(&mut verified, doubted, reader.in_doubt()?);
     let mut recorded = reader.sides()?;
     for side in Side::ALL {
         let (said, computed) = (*recorded.of(side), *sides.of(side));
@@ -153,11 +165,12 @@ pub fn verify(reader: &mut dyn Reader) -> Result<Verified> {
 
 /// Every entry in order; of one that cannot be read, its number.
 fn each_readable(reader: &mut dyn Reader, mut each: impl FnMut(Result<&Entry, u64>)) -> Result<()> {
-    let (mut after, mut unreadable) = (0, 0);
+    // One by one where a page cannot be read, until it is behind.
+    let (mut after, mut singly_until, mut unreadable) = (0, 0, 0);
     loop {
-        // One by one where a page cannot be read.
-        let page = reader.entries(None, after, PAGE).or_else(|_| reader.entries(None, after, 1));
-        match page {
+        let most = if after < singly_until { 1 } else { PAGE };
+        match reader.entries(None, after, most) {
+            Err(_) if most > 1 => singly_until = after + PAGE as u64,
             Ok(page) => {
                 let Some(last) = page.last() else { return Ok(()) };
                 (after, unreadable) = (last.id, 0);
@@ -184,6 +197,39 @@ fn judge(verified: &mut Verified, entry: &Entry, chain: &mut Chain) {
         verified.differ(What::Link, account, at, entry.link, link);
     }
     *chain = Chain { balance: entry.balance_after, link: entry.link };
+}
+
+fn note_doubt(doubted: &mut HashMap<String, Doubted>, entry: &Entry) {
+    let Some(reference) = &entry.reference else { return };
+    if entry.kind == EntryKind::InDoubt {
+        let charged = Credits::ZERO.checked_sub(entry.amount).unwrap_or_default();
+        let doubt = Doubted { account: entry.account.clone(), charged, given_back: false };
+        doubted.insert(reference.clone(), doubt);
+    } else if entry.kind == EntryKind::GivenBack
+        && let Some(doubt) = doubted.get_mut(reference)
+    {
+        doubt.given_back = true;
+    }
+}
+
+fn compare_doubts(verified: &mut Verified, mut doubted: HashMap<String, Doubted>, listed: Vec<Doubt>) {
+    let tell = |account: &AccountId, amount: Credits, given_back: bool| {
+        let state = if given_back { "given back" } else { "open" };
+        format!("{account}: {amount}, {state}")
+    };
+    for Doubt { id, account, amount, given_back, .. } in listed {
+        let recorded = tell(&account, amount, given_back.is_some());
+        let entries = doubted.remove(&id.to_string());
+        let computed = entries.map(|doubt| tell(&doubt.account, doubt.charged, doubt.given_back));
+        if computed.as_ref() != Some(&recorded) {
+            let computed = computed.unwrap_or_else(|| "no entry".to_owned());
+            verified.differ(What::InDoubt, Some(&account), None, format!("{id} {recorded}"), computed);
+        }
+    }
+    for (id, doubt) in doubted {
+        let computed = tell(&doubt.account, doubt.charged, doubt.given_back);
+        verified.differ(What::InDoubt, Some(&doubt.account), None, format!("{id} is not listed"), computed);
+    }
 }
 
 fn what(side: Side) -> What {

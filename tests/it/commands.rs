@@ -194,6 +194,37 @@ fn the_books_can_be_exported_backed_up_and_do_not_hide_a_change() {
     }
 }
 
+/// The README's recipe, word for word.
+#[test]
+fn a_customer_can_recompute_a_statement_with_standard_tools() {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let recipe = readme.split_once("printf '%s\\t'").unwrap().1.split_once("sha256sum").unwrap().0;
+    let recipe = format!("printf '%s\\t'{recipe}sha256sum");
+    let gateway = start("");
+    gateway.json(&["account", "grant", "acme", "2.5", "--reference", "Rechnung 7, \"März\""]);
+    for status in ["200", "404"] {
+        get(gateway.public, "/one", &format!("x-api-key: good-key\r\nx-answer-status: {status}\r\n"));
+    }
+    let mut link = "0".repeat(64);
+    let rows = gateway.rows(&["account", "statement", "acme"]);
+    assert!(rows.len() >= 4, "grants, a charge and a release: {rows:?}");
+    for row in rows {
+        let mut command = Command::new("sh");
+        command.args(["-c", &recipe]).env("link_before", &link);
+        for (name, value) in row.as_object().unwrap() {
+            let text = match value {
+                serde_json::Value::String(text) => text.clone(),
+                serde_json::Value::Null => String::new(),
+                other => other.to_string(),
+            };
+            command.env(name, text);
+        }
+        let output = String::from_utf8(command.output().unwrap().stdout).unwrap();
+        link = row["link"].as_str().unwrap().to_owned();
+        assert_eq!(output.split(' ').next(), Some(&*link), "{row}");
+    }
+}
+
 #[test]
 fn explain_says_what_a_request_would_meet() {
     let more = format!(

@@ -32,6 +32,7 @@ fn errors_of_the_disk_stop_charging_and_nothing_else() {
         "pwrite64:error=EIO:when=100..110",
         "pwrite64:error=ENOSPC:when=100..110",
         "pwrite64:error=EDQUOT:when=100..110",
+        "pwrite64:error=EROFS:when=100..110",
     ] {
         let upstream = Upstream::start();
         // Its first start made the file; the second one is traced.
@@ -90,13 +91,17 @@ fn a_backup_made_under_load_is_restored() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(&config(""), &upstream);
     let copy = gateway.folder.path().join("copy.db");
-    let (mut paid, mut copied) = (0, None);
+    let mut paid = 0;
+    for _ in 0..10 {
+        assert_eq!(get(gateway.public, "/one", KEY).status, 200);
+        paid += 1;
+    }
+    let before = paid;
     std::thread::scope(|scope| {
         let backup = scope.spawn(|| gateway.json(&["ledger", "backup", copy.to_str().unwrap()]));
-        while !backup.is_finished() || paid < 20 {
+        while !backup.is_finished() || paid < 30 {
             assert_eq!(get(gateway.public, "/one", KEY).status, 200);
             paid += 1;
-            copied = copied.or_else(|| copy.metadata().is_ok_and(|file| file.len() > 0).then_some(paid));
         }
         backup.join().unwrap();
     });
@@ -113,8 +118,9 @@ fn a_backup_made_under_load_is_restored() {
     std::fs::rename(folder.path().join("copy.db"), folder.path().join("ledger.db")).unwrap();
     let gateway = Gateway::start_in(folder);
     let books = Books::read(&gateway, "acme");
-    assert!(books.requests <= paid - 5, "nothing of what came later: {} of {paid}", books.requests);
-    assert!(books.doubts.is_empty(), "it was made at a fold");
+    // It was made at a fold, in which one request may have been in flight.
+    let copied = books.requests + books.doubts.len() as i64;
+    assert!(books.doubts.len() <= 1 && (before..=paid - 5).contains(&copied), "{before}, {copied}, {paid}");
     assert_eq!(get(gateway.public, "/one", KEY).status, 200);
     assert_eq!(Books::read(&gateway, "acme").requests, books.requests + 1);
 }
@@ -144,18 +150,19 @@ fn a_damaged_ledger_is_not_served_and_says_how_to_restore() {
     let verified = crate::support::cli(folder.path(), &["ledger", "verify"]);
     assert_eq!(verified.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&verified.stdout).contains("acme"));
-    // A page of the accounts' table is gone.
-    std::fs::copy(&sound, &path).unwrap();
-    let ledger = rusqlite::Connection::open(&path).unwrap();
-    let page: u64 = ledger
-        .query_row("SELECT rootpage FROM sqlite_schema WHERE name = 'accounts'", [], |row| row.get(0))
-        .unwrap();
-    drop(ledger);
-    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
-    std::os::unix::fs::FileExt::write_all_at(&file, &[0xA5; 4096], (page - 1) * 4096).unwrap();
-    let (code, told) = serve(folder.path());
-    assert_eq!(code, Some(1));
-    assert!(told.contains("the file is damaged") && told.contains("restore a backup"), "{told}");
+    // A page of a table that a start reads is gone.
+    for table in ["accounts", "sides", "keys", "secrets", "limits", "journal", "open_holds"] {
+        std::fs::copy(&sound, &path).unwrap();
+        let ledger = rusqlite::Connection::open(&path).unwrap();
+        let sql = "SELECT rootpage FROM sqlite_schema WHERE name = ?1";
+        let page: u64 = ledger.query_row(sql, [table], |row| row.get(0)).unwrap();
+        drop(ledger);
+        let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, &[0xA5; 4096], (page - 1) * 4096).unwrap();
+        let (code, told) = serve(folder.path());
+        assert_eq!(code, Some(1), "{table}");
+        assert!(told.contains("damaged") && told.contains("restore a backup"), "{table}: {told}");
+    }
     // Whole again.
     std::fs::copy(&sound, &path).unwrap();
     assert_eq!(Books::read(&Gateway::start_in(folder), "acme").requests, 3);

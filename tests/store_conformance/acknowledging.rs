@@ -8,22 +8,30 @@ use tollgate::ledger::store::{
 };
 use tollgate::types::{AccountId, AccountNum, KeyId, KeyNum, RequestId, WallTime};
 
-/// `tell` gets the store and how many calls succeeded so far.
+/// What is told.
+pub struct Told<'a> {
+    /// How many calls succeeded so far.
+    pub count: usize,
+    /// The batch, where this one added one to the journal.
+    pub batch: Option<&'a [u8]>,
+}
+
+/// `tell` gets the store, and what happened.
 pub struct Acknowledging<S, F> {
     store: S,
     count: usize,
     tell: F,
 }
 
-impl<S: Store, F: FnMut(&mut S, usize) + Send> Acknowledging<S, F> {
+impl<S: Store, F: FnMut(&mut S, Told<'_>) + Send> Acknowledging<S, F> {
     pub fn new(store: S, tell: F) -> Self {
         Self { store, count: 0, tell }
     }
 
-    fn told<T>(&mut self, result: Result<T>) -> Result<T> {
+    fn told<T>(&mut self, result: Result<T>, batch: Option<&[u8]>) -> Result<T> {
         if result.is_ok() {
             self.count += 1;
-            (self.tell)(&mut self.store, self.count);
+            (self.tell)(&mut self.store, Told { count: self.count, batch });
         }
         result
     }
@@ -32,14 +40,18 @@ impl<S: Store, F: FnMut(&mut S, usize) + Send> Acknowledging<S, F> {
 /// Passes calls on; those behind `told` change something.
 macro_rules! passed_on {
     (asked { $($asked:ident($($a:ident: $at:ty),*) -> $ar:ty;)* } told { $($told:ident($($b:ident: $bt:ty),*) -> $br:ty;)* }) => {
-        impl<S: Store, F: FnMut(&mut S, usize) + Send> Store for Acknowledging<S, F> {
+        impl<S: Store, F: FnMut(&mut S, Told<'_>) + Send> Store for Acknowledging<S, F> {
             $(fn $asked(&mut self, $($a: $at),*) -> $ar {
                 self.store.$asked($($a),*)
             })*
             $(fn $told(&mut self, $($b: $bt),*) -> $br {
                 let result = self.store.$told($($b),*);
-                self.told(result)
+                self.told(result, None)
             })*
+            fn append(&mut self, seq: u64, at: WallTime, records: &[u8]) -> Result<()> {
+                let result = self.store.append(seq, at, records);
+                self.told(result, Some(records))
+            }
             fn reader(&self) -> Result<Box<dyn Reader>> {
                 self.store.reader()
             }
@@ -55,7 +67,6 @@ passed_on! {
         tidy() -> ();
     }
     told {
-        append(seq: u64, at: WallTime, records: &[u8]) -> Result<()>;
         fold(fold: &Fold, at: WallTime) -> Result<()>;
         register(wanted: &Registration, at: WallTime) -> Result<Registered>;
         create_account(id: &AccountId, plan: Option<&str>, at: WallTime) -> Result<AccountRow>;

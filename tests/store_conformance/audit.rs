@@ -7,6 +7,8 @@ use tollgate::ledger::sqlite::SqliteStore;
 use tollgate::ledger::store::Store;
 use tollgate::ledger::verify::{Verified, What, verify};
 
+use tollgate::types::{RequestId, WallTime};
+
 use crate::{Call, driver};
 
 const ENTRIES: u64 = 120;
@@ -44,7 +46,7 @@ fn books() -> (tempfile::TempDir, std::path::PathBuf) {
         reference += 1;
     }
     let fold = driver.tally.recover();
-    driver.fold(fold, tollgate::types::WallTime(9));
+    driver.fold(fold, WallTime(9));
     drop(store);
     (folder, path)
 }
@@ -92,7 +94,7 @@ fn a_flipped_bit_in_any_entry_is_found() {
         if tamperer.execute(&write, params![id, after]).is_err() {
             continue; // another entry has this number
         }
-        let found = verify(&mut *store.reader().unwrap()).map_or(1, |verified| verified.found);
+        let found = verify(&mut *store.reader().unwrap()).unwrap().found;
         assert!(found > 0, "a bit of {column} of entry {id}: {before:?} became {after:?}");
         let id = if column == "id" { after } else { Value::from(i64::try_from(id).unwrap()) };
         let write = format!("UPDATE entries SET {column} = ?2 WHERE id = ?1");
@@ -116,6 +118,33 @@ fn a_missing_entry_is_found_wherever_it_stood() {
     assert!(found.contains(&What::Number) && found.contains(&What::Link), "{found:?}");
     let found = after("DELETE FROM entries WHERE id = (SELECT max(id) FROM entries)");
     assert!(found.contains(&What::LastLink), "{found:?}");
+}
+
+/// What is given back is what was charged, whatever the list says.
+#[test]
+fn a_list_of_holds_in_doubt_that_was_changed_is_found_and_pays_nothing() {
+    let one = "(SELECT id FROM in_doubt WHERE given_back IS NULL AND amount > 0 LIMIT 1)";
+    for sql in [
+        format!("UPDATE in_doubt SET amount = amount * 10 WHERE id = {one}"),
+        format!("DELETE FROM in_doubt WHERE id = {one}"),
+        "UPDATE in_doubt SET given_back = NULL WHERE given_back IS NOT NULL".to_owned(),
+        format!(
+            "INSERT INTO in_doubt SELECT randomblob(16), account, key, route, 1000, at, NULL FROM in_doubt WHERE id = {one}"
+        ),
+    ] {
+        let found = after(&sql);
+        assert!(!found.is_empty() && found.iter().all(|what| *what == What::InDoubt), "{sql}: {found:?}");
+    }
+    let (_folder, path) = books();
+    let tamperer = Connection::open(&path).unwrap();
+    let id: [u8; 16] = tamperer.query_row(&format!("SELECT {one}"), [], |row| row.get(0)).unwrap();
+    let charged: i64 =
+        tamperer.query_row("SELECT amount FROM in_doubt WHERE id = ?1", [id], |row| row.get(0)).unwrap();
+    tamperer.execute("UPDATE in_doubt SET amount = amount * 10 WHERE id = ?1", [id]).unwrap();
+    drop(tamperer);
+    let mut store = SqliteStore::open(&path).unwrap();
+    let given = store.give_back(RequestId(u128::from_be_bytes(id)), WallTime(1)).unwrap();
+    assert_eq!(given.entry.amount.millionths(), charged);
 }
 
 #[test]

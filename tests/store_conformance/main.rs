@@ -14,6 +14,7 @@
 mod acknowledging;
 mod audit;
 mod folds;
+mod orders;
 mod power;
 
 use proptest::prelude::*;
@@ -38,10 +39,19 @@ const ALL: usize = 1_000_000;
 /// A call to a store.
 #[derive(Clone, Debug)]
 enum Call {
-    Register { accounts: Vec<(u8, Option<i64>)>, keys: Vec<(u8, u8)>, routes: Vec<u8> },
+    Register {
+        accounts: Vec<(u8, Option<i64>)>,
+        keys: Vec<(u8, u8)>,
+        routes: Vec<u8>,
+    },
     CreateAccount(u8),
     SetState(u8, bool),
-    Book { account: u8, adjustment: bool, amount: i64, reference: u8 },
+    Book {
+        account: u8,
+        adjustment: bool,
+        amount: i64,
+        reference: u8,
+    },
     Holds(Vec<(u8, i64, Option<i64>)>),
     Fold,
     Recover,
@@ -49,6 +59,8 @@ enum Call {
     CreateKey(u8, u8),
     ChangeKey(u8, u8),
     Limits(Vec<(u8, Vec<u8>)>),
+    /// Housekeeping: the log is copied into the file, on another thread.
+    Tidy,
 }
 
 fn calls() -> impl Strategy<Value = Vec<Call>> {
@@ -70,6 +82,7 @@ fn calls() -> impl Strategy<Value = Vec<Call>> {
         1 => (small.clone(), small.clone()).prop_map(|(account, key)| Call::CreateKey(account, key)),
         1 => (small.clone(), 0_u8..5).prop_map(|(key, change)| Call::ChangeKey(key, change)),
         1 => prop::collection::vec((small, prop::collection::vec(any::<u8>(), 0..4)), 0..3).prop_map(Call::Limits),
+        1 => Just(Call::Tidy),
     ];
     // What is held and folded refers to an account, a key and a route: they are there first.
     let first = Call::Register { accounts: vec![(0, None)], keys: vec![(0, 0)], routes: vec![0] };
@@ -138,6 +151,10 @@ impl Driver<'_> {
                 self.book(*account, *adjustment, *amount, *reference, at)
             }
             Call::Holds(holds) => self.hold(holds, at),
+            Call::Tidy => {
+                self.store.tidy();
+                String::new()
+            }
             Call::Fold => {
                 let fold = self.tally.fold();
                 self.fold(fold, at)
@@ -295,6 +312,19 @@ fn pages_are_the_whole(reader: &mut dyn Reader, accounts: &[AccountRow], keys: &
         let (one, its) = reader.key(row.id).unwrap().unwrap();
         assert_eq!((one.num, one.secrets.len(), &its), (row.num, row.secrets.len(), owner));
     }
+}
+
+/// What a start after a crash does: the journal is read, and what it left open is in doubt.
+fn recovered(store: &mut dyn Store) -> Driver<'_> {
+    let books = store.load().unwrap();
+    let mut tally = Tally::new(books.open_holds, books.folded);
+    for (seq, at, records) in books.journal {
+        tally.apply(seq, at, &records).unwrap();
+    }
+    let fold = tally.recover();
+    let seq = tally.upto();
+    store.fold(&fold, WallTime(5_000)).unwrap();
+    Driver { store, tally, seq, ids: 1_000_000, at: 6_000 }
 }
 
 fn driver(store: &mut dyn Store) -> Driver<'_> {

@@ -13,7 +13,9 @@ mod world;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 /// Seeds that once found something.
-const KEPT: [u64; 0] = [];
+const KEPT: [u64; 1] = [
+    1, // a booking took what a settlement that was not on disk had returned
+];
 
 /// How many seeds are played; `TOLLGATE_LONG=1` makes 100,000, another number so many.
 fn seeds() -> u64 {

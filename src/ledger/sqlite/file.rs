@@ -156,7 +156,8 @@ impl From<rusqlite::Error> for Checked {
 fn explain(error: &rusqlite::Error) -> String {
     match error.sqlite_error_code() {
         Some(rusqlite::ErrorCode::NotADatabase) => {
-            "this is not a Tollgate ledger (no SQLite file)".to_owned()
+            "this is not a Tollgate ledger (no SQLite file); if it was one, restore a backup: see the README"
+                .to_owned()
         }
         Some(rusqlite::ErrorCode::ReadOnly) => "the file is read-only".to_owned(),
         Some(rusqlite::ErrorCode::DiskFull) => "the disk is full".to_owned(),

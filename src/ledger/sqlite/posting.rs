@@ -120,8 +120,10 @@ impl<'tx> Posting<'tx> {
 fn balance_of(connection: &rusqlite::Connection, side: Side) -> Result<i128> {
     let mut select =
         connection.prepare_cached("SELECT balance FROM sides WHERE name = ?1").map_err(failed)?;
-    let text: String = select.query_row([side.name()], |row| row.get(0)).map_err(failed)?;
-    text.parse().map_err(|_| LedgerError::Failed(format!("the side {} holds no number", side.name())))
+    let text: Option<String> =
+        select.query_row([side.name()], |row| row.get(0)).optional().map_err(failed)?;
+    let number = text.and_then(|text| text.parse().ok());
+    number.ok_or_else(|| LedgerError::Damaged(format!("the side {} holds no number", side.name())))
 }
 
 /// What stands on all of them.
@@ -135,7 +137,16 @@ pub(super) fn sides(connection: &rusqlite::Connection) -> Result<Sides> {
 
 /// Carries entries of an older version over, in order; their balances must be what they were.
 pub(super) fn carry_over(tx: &Transaction<'_>) -> Result<()> {
-    tx.execute("UPDATE accounts SET balance = 0", []).map_err(failed)?;
+    let count = |sql| tx.query_row(sql, [], |row| row.get::<_, u64>(0)).map_err(failed);
+    let entries = count("SELECT count(*) FROM old_entries")?;
+    if entries > 0 {
+        tracing::info!(entries, "carrying entries over to this version's form: some 5 s a million");
+    }
+    tx.execute_batch(
+        "CREATE TEMP TABLE old_balances AS SELECT num, balance FROM accounts;
+         UPDATE accounts SET balance = 0;",
+    )
+    .map_err(failed)?;
     let mut posting = Posting::begin(tx)?;
     let sql = "SELECT id, at, account, kind, amount, balance_after, route, requests, reference, actor
                FROM old_entries ORDER BY id";
@@ -163,5 +174,16 @@ pub(super) fn carry_over(tx: &Transaction<'_>) -> Result<()> {
             return Err(wrong(id));
         }
     }
-    posting.finish()
+    posting.finish()?;
+    let differ = count(
+        "SELECT count(*) FROM accounts JOIN old_balances o USING (num) WHERE o.balance != accounts.balance",
+    )?;
+    tx.execute_batch("DROP TABLE old_balances").map_err(failed)?;
+    if differ > 0 {
+        let message = format!(
+            "the balances of {differ} accounts are not what their entries add up to; restore a backup"
+        );
+        return Err(LedgerError::Failed(message));
+    }
+    Ok(())
 }

@@ -183,12 +183,20 @@ impl Reader for SqliteReader {
         })
     }
 
-    fn backup(&mut self, to: &Path) -> Result<()> {
+    fn backup(&mut self, to: &Path) -> Result<bool> {
         if to.exists() {
             return Err(LedgerError::Refused(format!("{} exists already", to.display())));
         }
         file::create_private(to)?; // VACUUM INTO fills an empty file and keeps its mode
         self.0.execute("VACUUM INTO ?1", [to.to_string_lossy()]).map_err(failed)?;
-        Ok(())
+        let copy = Connection::open_with_flags(to, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(failed)?;
+        let folded: bool =
+            copy.query_row("SELECT part_upto IS NULL FROM journal", [], |row| row.get(0)).map_err(failed)?;
+        drop(copy);
+        if !folded {
+            let removed = std::fs::remove_file(to);
+            removed.map_err(|error| LedgerError::Failed(format!("{}: {error}", to.display())))?;
+        }
+        Ok(folded)
     }
 }

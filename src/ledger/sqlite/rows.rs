@@ -1,8 +1,8 @@
 //! Between SQL values and the ledger's types.
 
 use ipnet::IpNet;
-use rusqlite::Row;
 use rusqlite::types::Type;
+use rusqlite::{ErrorCode, Row};
 
 use crate::ledger::entry::{Entry, EntryKind, Link};
 use crate::ledger::fold::OpenHold;
@@ -12,7 +12,15 @@ use crate::types::{AccountId, AccountNum, Credits, KeyHash, KeyId, KeyNum, Reque
 
 /// SQLite's own words for what failed.
 pub(super) fn failed(error: rusqlite::Error) -> LedgerError {
-    LedgerError::Failed(error.to_string())
+    use rusqlite::Error::{FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType};
+    let damaged = match &error {
+        // What stands there was not written by a ledger.
+        FromSqlConversionFailure(..) | IntegralValueOutOfRange(..) | InvalidColumnType(..) => true,
+        other => {
+            matches!(other.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+        }
+    };
+    if damaged { LedgerError::Damaged(error.to_string()) } else { LedgerError::Failed(error.to_string()) }
 }
 
 /// Refuses where an update met nothing.

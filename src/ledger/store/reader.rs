@@ -72,8 +72,9 @@ pub trait Reader: Send {
     fn sides(&mut self) -> Result<Sides>;
     /// Holds in doubt, also those given back.
     fn in_doubt(&mut self) -> Result<Vec<Doubt>>;
-    /// Writes a copy of the whole ledger to a new file.
-    fn backup(&mut self, to: &Path) -> Result<()>;
+    /// Writes a copy of the whole ledger to a new file. Not where a fold is written in part, whose rest
+    /// would be missing: there is no copy then, and it answers `false`.
+    fn backup(&mut self, to: &Path) -> Result<bool>;
 }
 
 /// Calls `each` for every entry of an account, or of all, in order, page by page: between two pages

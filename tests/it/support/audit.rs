@@ -87,6 +87,8 @@ pub struct Round<'a> {
     pub lines: &'a [Line],
     pub before: &'a Books,
     pub after: &'a Books,
+    /// Nothing was cut: everything came to its end, also where the client had left.
+    pub whole: bool,
 }
 
 impl Round<'_> {
@@ -127,11 +129,13 @@ impl Round<'_> {
                 Saw::Whole(_) => must.push(*price),
                 // Promise 3: its hold was on disk, so it is charged or in doubt.
                 Saw::Head(_) => must.push(*price),
+                Saw::Nothing if self.whole => must.push(*price),
                 // The upstream answered, the client did not see it: charged or not, but at its price.
                 Saw::Nothing if at_upstream.is_some_and(|(_, answered)| *answered) => may.push(*price),
                 Saw::Nothing => {}
             }
         }
+        assert!(!self.whole || doubts.is_empty(), "in doubt although nothing was cut: {doubts:?}");
         assert!(doubts.len() - explained.len() <= unseen, "in doubt without a request: {doubts:?}");
         must.retain(|price| *price > 0);
         may.retain(|price| *price > 0);

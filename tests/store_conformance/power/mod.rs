@@ -1,5 +1,5 @@
 //! Promise 3 through power loss, with the real SQLite and the real files: a process runs random calls
-//! of the store and is traced; then the power is cut after every single write, sync, creation and
+//! of the store and is killed, another recovers and goes on, and both are traced; then the power is cut after every single write, sync, creation and
 //! removal that it made, and whatever the disk may hold then is opened again.
 //!
 //! What is found must be what the model in memory holds after as many calls as had returned, or one
@@ -23,7 +23,7 @@ use tollgate::ledger::store::{Reader, Store};
 use tollgate::ledger::verify::verify;
 
 use crate::acknowledging::Acknowledging;
-use crate::{Call, calls, driver, state};
+use crate::{Call, calls, driver, recovered, state};
 use disk::{Disk, Event};
 
 /// Says to the traced process which run it is, and where.
@@ -49,21 +49,34 @@ fn calls_of(run: u64) -> Vec<Call> {
     calls().new_tree(&mut TestRunner::new_with_rng(Config::default(), random)).unwrap().current()
 }
 
+/// The calls of the process that is killed, and those of the one that is started after it.
+fn halves(calls: &[Call]) -> [&[Call]; 2] {
+    let (first, second) = calls.split_at(calls.len() / 2);
+    [first, second]
+}
+
 /// The process that is traced: does nothing unless it is asked to.
 #[test]
 fn traced() {
     let Some(told) = std::env::var_os(RUN) else { return };
-    let (run, folder) = told.to_str().unwrap().split_once(' ').unwrap();
-    let folder = PathBuf::from(folder);
-    let mut file = std::fs::File::create_new(folder.join(trace::ACKNOWLEDGED)).unwrap();
+    let told: Vec<&str> = told.to_str().unwrap().split(' ').collect();
+    let [run, half, folder] = told[..] else { panic!("{told:?}") };
+    let (run, half, folder): (u64, usize, _) =
+        (run.parse().unwrap(), half.parse().unwrap(), PathBuf::from(folder));
+    let path = folder.join(trace::ACKNOWLEDGED);
+    let mut file = std::fs::OpenOptions::new().append(true).create(true).open(path).unwrap();
     let store = SqliteStore::open(&folder.join("ledger.db")).unwrap();
-    let mut store = Acknowledging::new(store, |_, count| {
+    let mut store = Acknowledging::new(store, |_, told| {
         let mut line = String::new();
-        writeln!(line, "{count}").unwrap();
+        writeln!(line, "{}", told.count).unwrap();
         file.write_all(line.as_bytes()).unwrap(); // one call of the system
     });
-    let mut driver = driver(&mut store);
-    calls_of(run.parse().unwrap()).iter().for_each(|call| drop(driver.run(call)));
+    let calls = calls_of(run);
+    let mut driver = if half == 0 { driver(&mut store) } else { recovered(&mut store) };
+    halves(&calls)[half].iter().for_each(|call| drop(driver.run(call)));
+    if half == 0 {
+        std::process::exit(0); // killed: nothing is closed
+    }
 }
 
 /// Everything that can be read back of the model after each of its calls, nothing among them.
@@ -74,17 +87,34 @@ fn expected(calls: &[Call]) -> Vec<String> {
     let mut store = Acknowledging::new(model, |store: &mut MemoryStore, _| {
         states.push(format!("{:?}", state(store)));
     });
-    let mut driver = driver(&mut store);
-    calls.iter().for_each(|call| drop(driver.run(call)));
+    let [first, second] = halves(calls);
+    let mut before = driver(&mut store);
+    first.iter().for_each(|call| drop(before.run(call)));
+    let mut after = recovered(&mut store);
+    second.iter().for_each(|call| drop(after.run(call)));
     drop(store);
     states
 }
 
+/// What both processes did; the second one's acknowledgements count on.
 fn events(run: u64, folder: &Path) -> Vec<Event> {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "power::traced", "--test-threads", "1"]);
-    command.env(RUN, format!("{run} {}", folder.display()));
-    trace::run(&command, folder)
+    let half = |half: usize| {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "power::traced", "--test-threads", "1"]);
+        command.env(RUN, format!("{run} {half} {}", folder.display()));
+        trace::run(&command, folder)
+    };
+    let mut events = half(0);
+    let counts = events.iter().filter_map(|event| match event {
+        Event::Acknowledge(count) => Some(*count),
+        _ => None,
+    });
+    let before = counts.max().unwrap_or(0);
+    events.extend(half(1).into_iter().map(|event| match event {
+        Event::Acknowledge(count) => Event::Acknowledge(before + count),
+        other => other,
+    }));
+    events
 }
 
 /// What is found after the power came back.
@@ -105,7 +135,7 @@ fn run(run: u64, place: &Path) -> usize {
     let folder = folder.path().canonicalize().unwrap();
     let states = expected(&calls_of(run));
     // How a ledger is made is the same in all runs: most begin with one that is there.
-    if run % NEW != 0 {
+    if !run.is_multiple_of(NEW) {
         drop(SqliteStore::open(&folder.join("ledger.db")).unwrap());
     }
     let (mut disk, mut random) = (Disk::of(&folder), Rng::with_seed(run));

@@ -44,6 +44,20 @@ fn entries_of_an_older_version_are_carried_over_and_chained() {
     );
 }
 
+/// An account's own balance was the only place that knew: it is not thrown away.
+#[test]
+fn a_balance_that_no_entry_explains_is_left_as_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger.db");
+    old_file(&path, 65);
+    let connection = Connection::open(&path).unwrap();
+    connection.execute("UPDATE accounts SET balance = 64", []).unwrap();
+    let error = SqliteStore::open(&path).unwrap_err().to_string();
+    assert!(error.contains("the balances of 1 accounts"), "{error}");
+    let balance: i64 = connection.query_row("SELECT balance FROM accounts", [], |row| row.get(0)).unwrap();
+    assert_eq!(balance, 64);
+}
+
 #[test]
 fn books_that_contradict_themselves_are_left_as_they_were() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,0 +1,109 @@
+//! The two orders that carry promise 2, on real threads: a settlement is recorded before what it returns
+//! can be spent, and a batch is cut from all outboxes at once. So whatever batch is the last one before
+//! a crash, nobody has spent more than they had.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tollgate::clock::Clock;
+use tollgate::ledger::Ledger;
+use tollgate::ledger::journal::Record;
+use tollgate::ledger::memory::MemoryStore;
+use tollgate::ledger::store::Registration;
+use tollgate::types::{AccountNum, Credits, KeyId, KeyNum, RequestId, RouteNum};
+
+use crate::acknowledging::Acknowledging;
+
+/// All that the account has, and all that each request holds: only one at a time can.
+const ALL: i64 = 1_000;
+const WORKERS: usize = 3;
+/// Turns of a loop after each request.
+const PAUSE: u32 = if cfg!(debug_assertions) { 300 } else { 60 };
+/// A window is some 50 ns wide, and threads meet in it by chance: a second or two finds a mistake now and
+/// then, a minute (`TOLLGATE_LONG=1`) nearly always.
+fn duration() -> Duration {
+    let long = std::env::var_os("TOLLGATE_LONG").is_some();
+    if long { Duration::from_secs(60) } else { Duration::from_millis(1_500) }
+}
+
+/// What is left if the power goes after this batch.
+#[derive(Default)]
+struct Judge {
+    spent: i64,
+    open: HashMap<RequestId, i64>,
+}
+
+impl Judge {
+    fn batch(&mut self, mut bytes: &[u8]) {
+        while let Some(record) = Record::read(&mut bytes) {
+            match record {
+                Record::Hold { id, amount, .. } => {
+                    self.open.insert(id, amount.millionths());
+                    self.spent += amount.millionths();
+                }
+                Record::Settle { id, charge } => {
+                    let held = self.open.remove(&id).expect("a settlement comes after its hold");
+                    self.spent -= held - charge.millionths();
+                }
+            }
+        }
+        assert!(self.spent <= ALL, "overspent, if the power goes now: {} of {ALL}", self.spent);
+    }
+}
+
+#[test]
+fn no_batch_spends_what_a_later_one_returns() {
+    let batches = Arc::new(AtomicU64::new(0));
+    let (counted, mut judge) = (Arc::clone(&batches), Judge::default());
+    let store = Acknowledging::new(MemoryStore::default(), move |_, told| {
+        if let Some(batch) = told.batch {
+            judge.batch(batch);
+            counted.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    let (ledger, _) = Ledger::open(Box::new(store), WORKERS, Clock::system()).unwrap();
+    let books = ledger.bookkeeper();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let wanted = Registration {
+        accounts: vec![("a".parse().unwrap(), Some(Credits::from_millionths(ALL)))],
+        keys: vec![(KeyId(1), "a".parse().unwrap(), "k".to_owned())],
+        routes: vec!["r".parse().unwrap()],
+    };
+    runtime.block_on(books.register(wanted)).unwrap();
+    let (purse, stop) = (books.purse(AccountNum(1)).unwrap(), AtomicBool::new(false));
+    let held: u64 = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..WORKERS)
+            .map(|worker| {
+                let (seed, purse, stop) = (ledger.spender(worker).unwrap(), Arc::clone(&purse), &stop);
+                scope.spawn(move || {
+                    let (spender, mut count) = (seed.plant(), 0);
+                    while !stop.load(Ordering::Relaxed) {
+                        let id = RequestId((worker as u128) << 64 | u128::from(count));
+                        let all = Credits::from_millionths(ALL);
+                        if let Ok(hold) = spender.hold(&purse, KeyNum(1), RouteNum(1), all, id) {
+                            count += 1;
+                            drop(hold.settle(Credits::ZERO));
+                            // So that the ledger's thread keeps up, and cuts often.
+                            (0..PAUSE).for_each(|_| std::hint::spin_loop());
+                        }
+                    }
+                    count
+                })
+            })
+            .collect();
+        let end = std::time::Instant::now() + duration();
+        // The ledger's thread ends where the judge finds something.
+        while std::time::Instant::now() < end && Arc::strong_count(&batches) > 1 {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        stop.store(true, Ordering::Relaxed);
+        workers.into_iter().map(|worker| worker.join().unwrap()).sum()
+    });
+    drop((books, purse));
+    ledger.close().expect("the judge found nothing"); // a judge that panics ends the ledger's thread
+    let batches = batches.load(Ordering::SeqCst);
+    println!("{batches} batches, {held} holds");
+    assert!(batches > 50 && held > 1_000, "there was something to judge: {batches} batches, {held} holds");
+}
