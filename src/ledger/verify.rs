@@ -125,7 +125,8 @@ pub fn verify(reader: &mut dyn Reader) -> Result<Verified> {
         };
         verified.entries += 1;
         if id != last + 1 {
-            verified.differ(What::Number, entry.map(|entry| &entry.account), Some(id), id, last + 1);
+            // The first that is not where it should be.
+            verified.differ(What::Number, None, Some(last + 1), format!("then {id}"), "an entry");
         }
         last = id;
         let Some(entry) = entry else {

@@ -19,7 +19,7 @@ pub(super) const ACCOUNTS: &str = "SELECT id, num, balance, plan, state, source,
 pub(super) const ENTRIES: &str =
     "SELECT e.id, e.at, a.id, e.kind, e.amount, e.balance_after, r.name, e.requests, e.reference, e.actor,
             e.link
-     FROM entries e JOIN accounts a ON a.num = e.account LEFT JOIN routes r ON r.num = e.route";
+     FROM entries e LEFT JOIN accounts a ON a.num = e.account LEFT JOIN routes r ON r.num = e.route";
 const KEYS: &str = "SELECT k.id, k.num, k.account, k.source, k.state, k.label, k.environment, k.hint, k.scopes, k.allow_from, k.expires, k.created, a.id
      FROM keys k JOIN accounts a ON a.num = k.account";
 /// Walks the index of secrets by key, whose order is that of the keys' own table: no page is read twice.
