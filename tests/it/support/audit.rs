@@ -33,7 +33,30 @@ pub struct Line {
     pub number: u64,
     pub hold: i64,
     pub price: i64,
-    pub saw: Saw,
+    /// What the upstream was told to answer.
+    pub body: String,
+    /// Every byte that came back.
+    pub received: Vec<u8>,
+}
+
+impl Line {
+    /// What the bytes are; none but this request's answer may be among them.
+    pub fn saw(&self) -> Saw {
+        let mut fields = [httparse::EMPTY_HEADER; 64];
+        let mut head = httparse::Response::new(&mut fields);
+        let Ok(httparse::Status::Complete(length)) = head.parse(&self.received) else { return Saw::Nothing };
+        let field = |name: &str| {
+            let found = head.headers.iter().find(|field| field.name.eq_ignore_ascii_case(name))?;
+            Some(String::from_utf8(found.value.to_vec()).unwrap())
+        };
+        let id = field("x-request-id").expect("every answer has an id");
+        if let Some(charged) = field("x-credits-used") {
+            assert_eq!(charged.parse::<Credits>().unwrap().millionths(), self.price, "{id}");
+        }
+        let body = &self.received[length..];
+        assert!(self.body.as_bytes().starts_with(body), "{id} got another answer's bytes");
+        if body.len() == self.body.len() { Saw::Whole(id) } else { Saw::Head(id) }
+    }
 }
 
 /// What the books of one account say; amounts in millionths.
@@ -104,13 +127,14 @@ impl Round<'_> {
         let (doubts, mut explained) = (self.doubts(), BTreeSet::new());
         let (mut must, mut may, mut unseen) = (Vec::new(), Vec::new(), 0);
         let mut known = HashSet::new();
-        for Line { number, hold, price, saw } in self.lines {
-            let at_upstream = ids.get(number);
-            let id = match saw {
+        for line in self.lines {
+            let Line { number, hold, price, .. } = line;
+            let (at_upstream, saw) = (ids.get(number), line.saw());
+            let id = match &saw {
                 Saw::Whole(id) | Saw::Head(id) => {
-                    assert!(known.insert(id), "each request has an id of its own");
+                    assert!(known.insert(id.clone()), "each request has an id of its own");
                     assert_eq!(at_upstream.map(|(id, _)| *id), Some(&**id), "it went upstream under this id");
-                    Some(&**id)
+                    at_upstream.map(|(id, _)| *id)
                 }
                 Saw::Nothing => at_upstream.map(|(id, _)| *id),
             };
