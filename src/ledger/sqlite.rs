@@ -4,6 +4,7 @@
 //! with synchronous=FULL. Its checkpoints are passive, on a connection and a thread of their own, so
 //! that they never make a commit wait.
 
+mod carry_over;
 mod file;
 mod folding;
 mod journal;

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use super::posting;
+use super::carry_over;
 use crate::ledger::store::{LedgerError, Result};
 
 /// `TGLD`: what a ledger's file says it is.
@@ -224,8 +224,7 @@ fn migrate_upto(connection: &mut Connection, version: usize, upto: usize) -> Res
         let tx = connection.transaction()?;
         tx.execute_batch(sql)?;
         if at + 1 == CHAINED {
-            posting::carry_over(&tx).map_err(|error| Checked::Other(error.to_string()))?;
-            tx.execute_batch("DROP TABLE old_entries")?;
+            carry_over::carry_over(&tx).map_err(|error| Checked::Other(error.to_string()))?;
         }
         tx.execute_batch(&format!(
             "PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {};",

@@ -157,6 +157,10 @@ pub(super) fn secret_row(row: &Row<'_>) -> rusqlite::Result<StoredSecret> {
     })
 }
 
+pub(super) fn entry_kind(row: &Row<'_>, at: usize) -> rusqlite::Result<EntryKind> {
+    word(row, at, EntryKind::named)
+}
+
 /// Columns: id, at, account's id, kind, amount, balance_after, route's name, requests, reference,
 /// actor, link.
 pub(super) fn entry_row(row: &Row<'_>) -> rusqlite::Result<Entry> {
@@ -164,7 +168,7 @@ pub(super) fn entry_row(row: &Row<'_>) -> rusqlite::Result<Entry> {
         id: row.get(0)?,
         at: WallTime(row.get(1)?),
         account: account_id(row, 2)?,
-        kind: word(row, 3, EntryKind::named)?,
+        kind: entry_kind(row, 3)?,
         amount: credits(row, 4)?,
         balance_after: credits(row, 5)?,
         route: row.get(6)?,

@@ -167,10 +167,16 @@ fn what_was_acknowledged_survives_a_power_cut_at_every_write_and_sync() {
     }
     let place = if Path::new(MEMORY).is_dir() { PathBuf::from(MEMORY) } else { std::env::temp_dir() };
     let next = std::sync::atomic::AtomicU64::new(0);
+    let take = || {
+        let number = next.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        if number > 0 && number.is_multiple_of(500) {
+            println!("{number} runs begun");
+        }
+        number
+    };
     let (runs, workers) = (runs(), std::thread::available_parallelism().unwrap().get());
     let cuts: usize = std::thread::scope(|scope| {
         let work = || {
-            let take = || next.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
             std::iter::repeat_with(take)
                 .take_while(|number| *number < runs)
                 .map(|number| run(number, &place))
