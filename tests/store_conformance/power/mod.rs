@@ -41,12 +41,21 @@ const NEW: u64 = 6;
 /// A file system in memory, where one exists: what is opened after a cut need not be durable again.
 const MEMORY: &str = "/dev/shm";
 
+/// Most runs are short, so that there can be many; every so many is up to 40 calls long.
+const LONG: u64 = 10;
+const SHORT: usize = 10;
+
 /// The calls of a run: always the same.
 fn calls_of(run: u64) -> Vec<Call> {
     let mut seed = [0; 32];
     seed[..8].copy_from_slice(&run.to_le_bytes());
     let random = TestRng::from_seed(RngAlgorithm::ChaCha, &seed);
-    calls().new_tree(&mut TestRunner::new_with_rng(Config::default(), random)).unwrap().current()
+    let mut calls =
+        calls().new_tree(&mut TestRunner::new_with_rng(Config::default(), random)).unwrap().current();
+    if !run.is_multiple_of(LONG) {
+        calls.truncate(SHORT);
+    }
+    calls
 }
 
 /// The calls of the process that is killed, and those of the one that is started after it.
