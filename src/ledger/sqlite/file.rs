@@ -52,7 +52,7 @@ pub(super) fn canonical(path: &Path) -> PathBuf {
 /// The operating system's lock that says who writes this ledger. Released with the process.
 #[derive(Debug)]
 pub(super) struct Lock {
-    _file: File,
+    file: File,
     path: PathBuf,
     /// There was none before, so none is to stay beside a file that turns out not to be a ledger.
     made: bool,
@@ -80,7 +80,7 @@ impl Lock {
                     .set_len(0)
                     .and_then(|()| file.rewind())
                     .and_then(|()| writeln!(file, "{}", std::process::id()));
-                Ok(Self { _file: file, path, made })
+                Ok(Self { file, path, made })
             }
             Err(TryLockError::WouldBlock) => {
                 let mut owner = String::new();
@@ -91,6 +91,13 @@ impl Lock {
             }
             Err(TryLockError::Error(error)) => Err(unusable(ledger, why(&error, &path))),
         }
+    }
+}
+
+impl Drop for Lock {
+    /// Given back, not only closed: a process that is just being started has a copy of every open file.
+    fn drop(&mut self) {
+        let _ = self.file.unlock(); // closing it does the same a moment later
     }
 }
 

@@ -30,7 +30,9 @@ pub fn run(command: &Command, folder: &Path) -> Vec<Event> {
         traced.env(name, value.unwrap_or_default());
     }
     let output = traced.stdin(Stdio::null()).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let told = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (out, err) = (told(&output.stdout), told(&output.stderr));
+    assert!(output.status.success(), "{traced:?} ended with {}: {out}{err}", output.status);
     let text = std::fs::read_to_string(&log).unwrap();
     std::fs::remove_file(log).unwrap();
     let mut unfinished: HashMap<&str, &str> = HashMap::new();
