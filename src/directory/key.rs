@@ -65,6 +65,9 @@ pub(super) struct SharedRules(DashSet<Arc<KeyRules>>);
 
 impl SharedRules {
     fn share(&self, rules: KeyRules) -> Arc<KeyRules> {
+        if rules.expires.is_some() {
+            return Arc::new(rules); // hardly two keys expire at one moment: nothing to share, nothing to sweep
+        }
         if let Some(known) = self.0.get(&rules) {
             return Arc::clone(&known);
         }
