@@ -28,7 +28,7 @@ use crate::gateway::limits::Limits;
 use crate::gateway::{self, WorkerSeed};
 use crate::ledger::sqlite::SqliteStore;
 use crate::ledger::store::{LedgerError, Reader, Store};
-use crate::ledger::{Bookkeeper, Ledger, Opened};
+use crate::ledger::{self, Bookkeeper, Ledger, Opened};
 use crate::telemetry::lines::Lines;
 
 /// Descriptors kept for everything but connections.
@@ -95,17 +95,13 @@ impl Office {
         clock: &Clock,
     ) -> Result<(Self, Bookkeeper), StartError> {
         let (ledger, Opened { doubts, off_by }) = Ledger::open(store, workers, clock.clone())?;
-        if off_by != 0 {
-            let message = format!(
-                "ledger {}: the books do not balance (by {off_by} millionths of a credit), so the file was \
-                 damaged or changed; `tollgate ledger verify` says where, then restore a backup: see the README",
-                loaded.snapshot.settings.ledger.display()
-            );
-            // Commands go on: one of them finds out where.
-            match workers {
-                0 => tracing::warn!("{message}"),
-                _ => return Err(StartError::Other(message)),
-            }
+        // Commands may go on: one of them finds out where. The ledger itself books nothing then.
+        if off_by != 0 && workers > 0 {
+            return Err(StartError::Other(format!(
+                "ledger {}: {}",
+                loaded.snapshot.settings.ledger.display(),
+                ledger::unbalanced(off_by)
+            )));
         }
         if doubts > 0 {
             tracing::warn!(

@@ -160,6 +160,15 @@ pub struct Opened {
     pub off_by: i128,
 }
 
+/// What is said of books whose sum over all accounts and sides is not zero.
+#[must_use]
+pub fn unbalanced(off_by: i128) -> String {
+    format!(
+        "the books do not balance (by {off_by} millionths of a credit), so the file was damaged or changed; \
+         `tollgate ledger verify` says where, then restore a backup: see the README"
+    )
+}
+
 impl Ledger {
     /// Opens a store for `workers` spenders: folds what a crash left, then starts the thread.
     ///

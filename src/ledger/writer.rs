@@ -52,6 +52,8 @@ pub(super) struct Writer {
     committed: usize,
     folds: Folds,
     saves: Saves,
+    /// What the books were off by when they were opened.
+    off_by: i128,
 }
 
 impl Writer {
@@ -99,6 +101,7 @@ impl Writer {
             committed: 0,
             folds: Folds::default(),
             saves: Saves::default(),
+            off_by,
         };
         Ok((writer, Opened { doubts, off_by }))
     }
@@ -223,6 +226,11 @@ impl Writer {
         }
     }
 
+    /// Nothing is booked on books that do not balance: it would bury what is wrong.
+    fn is_balanced(&self) -> Result<()> {
+        if self.off_by == 0 { Ok(()) } else { Err(LedgerError::Refused(super::unbalanced(self.off_by))) }
+    }
+
     /// Nothing is booked while a batch waits to be written: a booking must not come before it.
     pub(super) fn is_written(&self) -> Result<()> {
         if self.pending.is_empty() {
@@ -273,6 +281,7 @@ impl Writer {
 
     /// Books once: a reference that stands in the books already is answered, not applied.
     pub(super) fn book(&mut self, booking: &Booking) -> Result<Booked> {
+        self.is_balanced()?;
         let account = self.account(&booking.account)?;
         if let Some(entry) = self.store.find_booking(account.num, booking)? {
             if entry.amount != booking.amount {
@@ -311,6 +320,7 @@ impl Writer {
     }
 
     pub(super) fn give_back(&mut self, id: RequestId) -> Result<Booked> {
+        self.is_balanced()?;
         let booked = self.store.give_back(id, self.clock.wall())?;
         if !booked.repeated {
             let account = self.account(&booked.entry.account)?;

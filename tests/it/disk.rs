@@ -147,6 +147,9 @@ fn a_damaged_ledger_is_not_served_and_says_how_to_restore() {
     let (code, told) = serve(folder.path());
     assert_eq!(code, Some(1));
     assert!(told.contains("do not balance (by 5 millionths") && told.contains("ledger verify"), "{told}");
+    let granted = crate::support::cli(folder.path(), &["account", "grant", "acme", "5", "--reference", "r"]);
+    assert_eq!(granted.status.code(), Some(1), "nothing is booked on it");
+    assert!(String::from_utf8_lossy(&granted.stderr).contains("do not balance"));
     let verified = crate::support::cli(folder.path(), &["ledger", "verify"]);
     assert_eq!(verified.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&verified.stdout).contains("acme"));

@@ -88,6 +88,15 @@ impl SqliteReader {
     }
 }
 
+impl SqliteReader {
+    /// Fills a file; answers whether the copy has no fold in part.
+    fn copy(&self, to: &Path) -> Result<bool> {
+        self.0.execute("VACUUM INTO ?1", [to.to_string_lossy()]).map_err(failed)?;
+        let copy = Connection::open_with_flags(to, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(failed)?;
+        copy.query_row("SELECT part_upto IS NULL FROM journal", [], |row| row.get(0)).map_err(failed)
+    }
+}
+
 impl Reader for SqliteReader {
     fn account(&mut self, id: &AccountId) -> Result<Option<AccountRow>> {
         let sql = format!("{ACCOUNTS} WHERE id = ?1");
@@ -188,15 +197,10 @@ impl Reader for SqliteReader {
             return Err(LedgerError::Refused(format!("{} exists already", to.display())));
         }
         file::create_private(to)?; // VACUUM INTO fills an empty file and keeps its mode
-        self.0.execute("VACUUM INTO ?1", [to.to_string_lossy()]).map_err(failed)?;
-        let copy = Connection::open_with_flags(to, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(failed)?;
-        let folded: bool =
-            copy.query_row("SELECT part_upto IS NULL FROM journal", [], |row| row.get(0)).map_err(failed)?;
-        drop(copy);
-        if !folded {
-            let removed = std::fs::remove_file(to);
-            removed.map_err(|error| LedgerError::Failed(format!("{}: {error}", to.display())))?;
+        let made = self.copy(to);
+        if !matches!(made, Ok(true)) {
+            let _ = std::fs::remove_file(to); // what stays is said to exist at the next try
         }
-        Ok(folded)
+        made
     }
 }

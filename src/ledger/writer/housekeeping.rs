@@ -13,7 +13,7 @@ use crate::types::{Moment, WallTime};
 /// How often the journal is folded at most.
 pub(super) const EVERY: Duration = Duration::from_secs(1);
 /// A fold that took long is followed by so many times as long without one. Each account that was charged
-/// costs an entry of 5 µs: with very many of them fewer folds are less work.
+/// costs an entry of 3.5 µs: with very many of them fewer folds are less work.
 const PAUSE: u32 = 40;
 /// And yet by no more than this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
