@@ -58,8 +58,8 @@ pub struct KeySpec {
     pub source: Source,
 }
 
-/// Rules of all keys, each once: a million keys have few scopes between them, which are then near
-/// whenever one of them is used. No more than there are keys.
+/// Rules of keys that do not expire, each once: a million keys have few scopes between them, which are
+/// then near whenever one of them is used. No more than there are keys.
 #[derive(Debug, Default)]
 pub(super) struct SharedRules(DashSet<Arc<KeyRules>>);
 

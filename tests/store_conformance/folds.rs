@@ -1,14 +1,14 @@
 //! Folds that are written in parts, and cut.
 
 use proptest::prelude::*;
-use tollgate::ledger::fold::{Fold, Tally};
+use tollgate::ledger::fold::Fold;
 use tollgate::ledger::memory::MemoryStore;
 use tollgate::ledger::sqlite::SqliteStore;
 use tollgate::ledger::store::Store;
 use tollgate::ledger::verify::verify;
 use tollgate::types::{AccountNum, RouteNum, WallTime};
 
-use crate::{ALL, Call, Driver, PART, driver};
+use crate::{ALL, Call, Driver, PART, driver, start};
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
@@ -29,7 +29,7 @@ proptest! {
         let (mut ids, mut left) = (0, [opening; 4]);
         let mut rest = batches.chunks(batches.len().div_ceil(cuts.len().max(1)));
         for cut in cuts.iter().copied().chain([0]) {
-            let mut tally = start(&mut store);
+            let mut tally = start(&mut store, WallTime(3));
             for batch in rest.next().unwrap_or_default() {
                 let mut driver = Driver { seq: tally.upto(), ids, tally, ..driver(&mut store) };
                 driver.hold(batch, WallTime(1));
@@ -49,7 +49,7 @@ proptest! {
             drop(store);
             store = SqliteStore::open(&path).unwrap();
         }
-        start(&mut store);
+        start(&mut store, WallTime(3));
         let mut reader = store.reader().unwrap();
         let balances: Vec<i64> = reader.accounts(None, ALL).unwrap().iter().map(|row| row.balance.millionths()).collect();
         prop_assert_eq!(balances, left);
@@ -58,17 +58,6 @@ proptest! {
         let files = std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().file_name());
         prop_assert!(!files.into_iter().any(|name| name.to_string_lossy().contains("journal")), "all is folded");
     }
-}
-
-/// What a start does: what is left of the journal is folded in one.
-fn start(store: &mut SqliteStore) -> Tally {
-    let books = store.load().unwrap();
-    let mut tally = Tally::new(books.open_holds, books.folded);
-    for (seq, at, records) in books.journal {
-        tally.apply(seq, at, &records).unwrap();
-    }
-    store.fold(&tally.recover(), WallTime(3)).unwrap();
-    tally
 }
 
 /// The mark of a fold's parts knows one fold: another one that began would be charged anew.
@@ -111,12 +100,12 @@ fn a_part_of_a_fold_without_its_journal_hides_nothing_that_comes_later() {
         let _ = std::fs::remove_file(folder.path().join(name)); // there may be one only
     }
     let mut store = SqliteStore::open(&path).unwrap();
-    let tally = start(&mut store);
+    let tally = start(&mut store, WallTime(3));
     assert_eq!(balances(&mut store), [97, 97, 100, 100]);
     let mut second = Driver { seq: tally.upto(), ids: 100, tally, ..driver(&mut store) };
     second.hold(&[0, 1, 2, 3].map(|account| (account, 1, Some(1))), WallTime(9));
     drop(store);
     let mut store = SqliteStore::open(&path).unwrap();
-    start(&mut store);
+    start(&mut store, WallTime(3));
     assert_eq!(balances(&mut store), [96, 96, 99, 99]);
 }

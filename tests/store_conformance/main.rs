@@ -314,17 +314,21 @@ fn pages_are_the_whole(reader: &mut dyn Reader, accounts: &[AccountRow], keys: &
     }
 }
 
-/// What a start after a crash does: the journal is read, and what it left open is in doubt.
-fn recovered(store: &mut dyn Store) -> Driver<'_> {
+/// What a start does: what is left of the journal is folded in one, and what it left open is in doubt.
+fn start(store: &mut dyn Store, at: WallTime) -> Tally {
     let books = store.load().unwrap();
     let mut tally = Tally::new(books.open_holds, books.folded);
     for (seq, at, records) in books.journal {
         tally.apply(seq, at, &records).unwrap();
     }
-    let fold = tally.recover();
-    let seq = tally.upto();
-    store.fold(&fold, WallTime(5_000)).unwrap();
-    Driver { store, tally, seq, ids: 1_000_000, at: 6_000 }
+    store.fold(&tally.recover(), at).unwrap();
+    tally
+}
+
+/// A store in use again after a crash.
+fn recovered(store: &mut dyn Store) -> Driver<'_> {
+    let tally = start(store, WallTime(5_000));
+    Driver { store, seq: tally.upto(), tally, ids: 1_000_000, at: 6_000 }
 }
 
 fn driver(store: &mut dyn Store) -> Driver<'_> {
