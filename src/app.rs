@@ -25,10 +25,11 @@ use crate::control::socket::ControlSocket;
 use crate::control::{Control, Failure, Refused};
 use crate::directory::{Meter, Owner, elapsed};
 use crate::gateway::limits::Limits;
-use crate::gateway::{self, WorkerSeed};
+use crate::gateway::{self, Public, WorkerSeed};
 use crate::ledger::sqlite::SqliteStore;
 use crate::ledger::store::{LedgerError, Reader, Store};
 use crate::ledger::{self, Bookkeeper, Ledger, Opened};
+use crate::snapshot::Settings;
 use crate::telemetry::lines::Lines;
 
 /// Descriptors kept for everything but connections.
@@ -127,7 +128,7 @@ impl Office {
 #[derive(Debug)]
 pub struct App {
     /// Where clients are served.
-    pub public: Vec<SocketAddr>,
+    pub public: Vec<Public>,
     /// Where operators are served.
     pub admin: SocketAddr,
     office: Office,
@@ -181,7 +182,7 @@ impl App {
         background.push(tokio::spawn(admin.serve(Arc::clone(&control))));
 
         background.push(tokio::spawn(tidy(Arc::clone(&control))));
-        let (sockets, public) = gateway::bind(&settings.listen, settings.threads)?;
+        let (sockets, public) = gateway::bind(&addresses(&settings), settings.threads)?;
         let places = Arc::new(Semaphore::new(places(settings.max_connections).min(Semaphore::MAX_PERMITS)));
         let stop = CancellationToken::new();
         let mut workers = Vec::new();
@@ -286,6 +287,12 @@ impl App {
         tracing::info!(counters = %counters.to_json(), "served");
         Ok(closed?)
     }
+}
+
+/// Where clients are to be served.
+fn addresses(settings: &Settings) -> Vec<Public> {
+    let plain = settings.listen.iter().map(|&address| Public { address, secure: false });
+    plain.chain(settings.tls_listen.iter().map(|&address| Public { address, secure: true })).collect()
 }
 
 struct Signals {

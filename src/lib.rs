@@ -14,5 +14,6 @@ pub mod ledger;
 pub mod policy;
 pub mod snapshot;
 pub mod telemetry;
+pub mod tls;
 pub mod types;
 pub mod upstream;

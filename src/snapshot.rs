@@ -20,6 +20,7 @@ use crate::policy::limit::Limit;
 use crate::policy::price::Price;
 use crate::policy::reject::Dialect;
 use crate::policy::route::RouteTable;
+use crate::tls::Tls;
 use crate::types::{AccountNum, KeyHash, NameId, RouteName, RouteNum};
 
 /// Routes, plans, dialects and settings of one configuration.
@@ -61,8 +62,12 @@ pub enum Standing<'a> {
 /// Settings that are not about one route.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Where clients are served. Takes effect at a restart.
+    /// Where clients are served without TLS. Takes effect at a restart.
     pub listen: Vec<SocketAddr>,
+    /// Where they are served with it. Takes effect at a restart.
+    pub tls_listen: Vec<SocketAddr>,
+    /// How; present wherever `tls_listen` is not empty.
+    pub tls: Option<Tls>,
     /// Worker threads, never 0. Takes effect at a restart.
     pub threads: usize,
     /// Most connections at once. Takes effect at a restart.
@@ -87,6 +92,8 @@ pub struct Settings {
     pub ledger: PathBuf,
     /// Prefix of keys that are made here.
     pub key_prefix: String,
+    /// Keys that do not work, per client address and minute; 0 for any number.
+    pub failed_keys_per_minute: u32,
     /// The path answered with an account's balance.
     pub account_info: Option<String>,
     /// `RateLimit` headers (the IETF draft).

@@ -10,18 +10,22 @@ use std::path::{Path, PathBuf};
 const MAX_LINES: usize = 400;
 
 /// Which modules each one may name. What is not listed here is a mistake.
-const MAY_KNOW: [(&str, &[&str]); 12] = [
+const MAY_KNOW: [(&str, &[&str]); 13] = [
     ("types", &[]),
     ("clock", &["types"]),
     ("policy", &["types"]),
-    ("snapshot", &["policy", "types"]),
-    ("config", &["snapshot", "policy", "types"]),
+    ("tls", &["types"]),
+    ("snapshot", &["policy", "tls", "types"]),
+    ("config", &["snapshot", "policy", "tls", "types"]),
     ("ledger", &["policy", "clock", "types"]),
     ("telemetry", &["types"]),
     ("directory", &["ledger", "policy", "types"]),
     ("upstream", &["snapshot", "clock", "types"]),
     ("gateway", &["snapshot", "directory", "ledger", "upstream", "policy", "clock", "types", "telemetry"]),
-    ("control", &["snapshot", "directory", "ledger", "config", "policy", "clock", "types", "telemetry"]),
+    (
+        "control",
+        &["snapshot", "directory", "ledger", "config", "policy", "tls", "clock", "types", "telemetry"],
+    ),
     ("cli", &["app", "config", "control", "policy", "clock", "types", "telemetry"]),
 ];
 

@@ -15,8 +15,8 @@ pub(super) fn run(path: &Path) -> Result {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(async {
         let app = App::start(path, loaded, Clock::system(), logs.lines()).await?;
-        for address in &app.public {
-            tracing::info!(%address, "serving clients");
+        for public in &app.public {
+            tracing::info!(address = %public.address, tls = public.secure, "serving clients");
         }
         tracing::info!(address = %app.admin, "serving operators");
         app.run().await

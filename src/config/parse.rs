@@ -6,6 +6,7 @@ mod limits;
 mod prices;
 mod routes;
 mod server;
+mod tls;
 mod upstreams;
 pub(super) mod values;
 

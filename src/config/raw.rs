@@ -3,6 +3,7 @@
 //! Nothing here is checked beyond its shape; every value keeps the place it came from, so that
 //! [`super::parse`] can point at it. The JSON Schema for editors comes from these types.
 
+mod tls;
 mod values;
 
 use std::collections::BTreeMap;
@@ -10,6 +11,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+pub use tls::{Pair, Tls};
 pub use values::{Amount, At, Duration, Later, Place, Sha256, Size};
 
 type Named<T> = BTreeMap<At<String>, At<T>>;
@@ -75,8 +77,8 @@ pub struct Server {
     pub merge_slashes: Maybe<bool>,
     /// Networks whose X-Forwarded-For and X-Request-Id are believed.
     pub trusted_proxies: Vec<At<String>>,
-    /// Not supported yet.
-    pub tls: Maybe<Later>,
+    /// TLS for clients.
+    pub tls: Maybe<Tls>,
 }
 
 /// Where operators are served.
@@ -107,6 +109,8 @@ pub struct Auth {
     pub header: Maybe<String>,
     /// Also take `Authorization: Bearer <key>`.
     pub bearer: Maybe<bool>,
+    /// Keys that do not work, per client address and minute; 0: as many as it likes.
+    pub failed_keys_per_minute: Maybe<u32>,
     /// Prefix of keys that Tollgate makes.
     pub key_prefix: Maybe<String>,
     /// Query parameters that refuse a request.

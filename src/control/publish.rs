@@ -13,6 +13,7 @@ use crate::ledger::store::{
 };
 use crate::policy::key::{KeyRules, KeyState};
 use crate::snapshot::Snapshot;
+use crate::tls::Tls;
 use crate::types::{AccountId, KeyHash, KeyId, KeyNum, NameId};
 
 impl Control {
@@ -103,7 +104,7 @@ impl Control {
         warnings.extend(opening_grants(&loaded.accounts, &registered));
         let plans = loaded.accounts.iter().map(|account| account.plan.as_deref().map(NameId::of));
         let listed = registered.accounts.iter().map(|row| row.num).zip(plans);
-        let snapshot = loaded.snapshot.clone().numbered(&registered.routes).listing(listed);
+        let snapshot = self.keeping_tls(loaded.snapshot.clone()).numbered(&registered.routes).listing(listed);
         self.publisher.publish(snapshot);
         self.put_file(&loaded, registered);
         let Loaded { keys, watched, hash, .. } = loaded;
@@ -188,11 +189,23 @@ impl Control {
         }
     }
 
+    /// Sockets that speak TLS go on speaking it, and clients may come back with the tickets they
+    /// have where nothing changed.
+    fn keeping_tls(&self, mut next: Snapshot) -> Snapshot {
+        let old = self.snapshot().settings.tls.clone();
+        let same = |old: &Tls| next.settings.tls.as_ref().is_none_or(|new| new.made_from == old.made_from);
+        if let Some(old) = old.filter(same) {
+            next.settings.tls = Some(old);
+        }
+        next
+    }
+
     fn needs_a_restart(&self, next: &Snapshot) -> Vec<String> {
         let view = self.snapshot();
         let (old, new) = (&view.settings, &next.settings);
         let changed = [
             ("[server] listen", old.listen != new.listen),
+            ("[server.tls] listen", old.tls_listen != new.tls_listen),
             ("[server] threads", old.threads != new.threads),
             ("[server] max_connections", old.max_connections != new.max_connections),
             ("[admin] listen", old.admin_listen != new.admin_listen),

@@ -12,8 +12,9 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::Gate;
-use super::connection::Connection;
 use super::record::Record;
+use super::stream::Stream;
+use super::waits::Waits;
 use crate::policy::forward;
 use crate::policy::reject::{Reason, Refusal};
 
@@ -32,7 +33,7 @@ pub(super) struct Inbound {
     inner: Incoming,
     left: u64,
     progress: Rc<Progress>,
-    connection: Arc<Connection>,
+    waits: Arc<Waits>,
     gate: Rc<Gate>,
     record: Rc<Record>,
 }
@@ -54,7 +55,7 @@ impl Inbound {
     pub(super) fn new(
         inner: Incoming,
         most: u64,
-        connection: &Arc<Connection>,
+        stream: &Stream,
         gate: &Rc<Gate>,
         record: &Rc<Record>,
     ) -> Result<Option<Self>, Refusal> {
@@ -64,8 +65,8 @@ impl Inbound {
         if inner.size_hint().lower() > most {
             return Err(Reason::BodyTooLarge.into());
         }
-        let (connection, gate, record) = (Arc::clone(connection), Rc::clone(gate), Rc::clone(record));
-        Ok(Some(Self { inner, left: most, progress: Rc::default(), connection, gate, record }))
+        let (waits, gate, record) = (Arc::clone(&stream.waits), Rc::clone(gate), Rc::clone(record));
+        Ok(Some(Self { inner, left: most, progress: Rc::default(), waits, gate, record }))
     }
 
     /// What a head would not say in the client's name, trailers do not say either.
@@ -89,10 +90,11 @@ impl Body for Inbound {
     ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         let polled = Pin::new(&mut self.inner).poll_frame(context);
         if polled.is_pending() {
-            self.connection.waits_for_body(self.gate.beat.now());
+            self.waits.waits_for_body(self.gate.beat.now());
         }
         let frame = ready!(polled);
-        self.connection.got_body(self.gate.beat.now());
+        let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
+        self.waits.got_body(self.gate.beat.now(), data.map_or(0, Bytes::len));
         Poll::Ready(match frame {
             None => None,
             Some(Err(_)) => {

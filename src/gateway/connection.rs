@@ -1,20 +1,22 @@
-//! One client's connection: its bytes on their way to hyper, and its deadlines.
+//! One client's connection: what it is doing, and its deadlines.
 
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::arrive::{Arrived, Protocol};
+use super::frames::FrameScanner;
 use super::head::{HeadScanner, Seen};
+use super::socket::Socket;
+use super::waits::{Patience, Waits};
 use crate::telemetry::Lane;
 use crate::types::Moment;
 
@@ -23,10 +25,12 @@ use crate::types::Moment;
 enum Phase {
     /// A head is awaited or arriving; since the accept, or since its first byte.
     Head(Moment),
-    /// A request is being served.
+    /// A request is being served, or more than one.
     Busy,
     /// Between requests.
     Idle(Moment),
+    /// Told to end, where that can be told.
+    Leaving(Moment),
 }
 
 /// What the connection's task, its I/O and its requests share. They run on one thread; the lock,
@@ -37,6 +41,10 @@ pub(super) struct Connection {
     pub(super) peer: SocketAddr,
     /// Its address as text, which every request says upstream.
     pub(super) address: Box<str>,
+    /// What it speaks.
+    pub(super) protocol: Protocol,
+    /// Whether it speaks TLS.
+    pub(super) secure: bool,
     inner: Mutex<Inner>,
     _place: Place,
 }
@@ -61,46 +69,78 @@ impl Drop for Place {
     }
 }
 
+/// What looks at the bytes before hyper does.
 #[derive(Debug)]
-struct Inner {
-    stream: TcpStream,
-    heads: HeadScanner,
+pub(super) enum Scanner {
+    Heads(HeadScanner),
+    Frames(Box<FrameScanner>),
+}
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) socket: Socket,
+    pub(super) scanner: Scanner,
     phase: Phase,
     /// When this turn of the connection's task began.
     now: Moment,
-    /// Since when the client has not taken what is written to it.
-    write_stalled: Option<Moment>,
-    /// Since when the upstream side waits for more of the request's body.
-    body_stalled: Option<Moment>,
-    /// While the answer's head is awaited: how long it may take after the last of the body.
-    answer_timeout: Option<Duration>,
-    /// When it must be there; `None` while the client is awaited.
-    answer_due: Option<Moment>,
+    /// For the client to take what is written to it.
+    writing: Patience,
     /// When a byte last went either way.
     moved: Moment,
     /// The client was seen leaving: it closed its sending side, or more.
     leaving: bool,
+    /// Requests in flight. With HTTP/1.1 there is one place, which is used again and again.
+    streams: Vec<Arc<Waits>>,
+    /// Requests that became tunnels.
+    tunnels: usize,
 }
 
 /// Longest silence within an answer: past it the connection is closed, whatever it waits for.
 pub(super) const MAX_SILENCE: Duration = Duration::from_secs(3600);
+/// How long a connection is idle until all is given up that it does not need for that.
+pub(super) const REST_AFTER: Duration = Duration::from_secs(1);
+/// How long an HTTP/2 client has to leave once it was told to.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// What a look at a connection says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// Look again after this long.
+    Again(Duration),
+    /// Nothing is going on, nor was for [`REST_AFTER`]; look again after this long.
+    Rest(Duration),
+    /// It was idle for long: tell it to end.
+    Goodbye,
+    /// Its time is up.
+    Over,
+}
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream, peer: SocketAddr, now: Moment, place: Place) -> Self {
+    pub(super) fn new(arrived: Arrived, accepted: Moment, now: Moment, place: Place) -> Self {
+        let Arrived { socket, protocol, peer } = arrived;
+        let secure = matches!(socket, Socket::Tls(_));
+        let (scanner, streams) = match protocol {
+            Protocol::Http1 => (Scanner::Heads(HeadScanner::default()), vec![Arc::default()]),
+            Protocol::Http2 => (Scanner::Frames(Box::new(FrameScanner::new(now))), Vec::new()),
+        };
         let inner = Inner {
-            stream,
-            heads: HeadScanner::default(),
-            phase: Phase::Head(now),
+            socket,
+            scanner,
+            phase: Phase::Head(accepted),
             now,
-            write_stalled: None,
-            body_stalled: None,
-            answer_timeout: None,
-            answer_due: None,
+            writing: Patience::default(),
             moved: now,
             leaving: false,
+            streams,
+            tunnels: 0,
         };
         let address = peer.ip().to_canonical().to_string().into_boxed_str();
-        Self { peer, address, inner: Mutex::new(inner), _place: place }
+        Self { peer, address, protocol, secure, inner: Mutex::new(inner), _place: place }
+    }
+
+    /// The other end's socket and what looks at its bytes, for [`super::watched`].
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock()
     }
 
     /// A turn of the connection's task begins.
@@ -108,54 +148,58 @@ impl Connection {
         self.inner.lock().now = now;
     }
 
-    /// A request begins: what the scanner saw of its head.
-    pub(super) fn begin(&self) -> Option<Seen> {
+    /// A request begins: its place among those in flight, and what the scanner saw of its head.
+    pub(super) fn begin(&self) -> (Arc<Waits>, Option<Seen>) {
         let mut inner = self.inner.lock();
         inner.phase = Phase::Busy;
-        inner.heads.next()
-    }
-
-    /// The upstream's answer is awaited from now on.
-    pub(super) fn awaits_answer(&self, now: Moment, timeout: Duration) {
-        let mut inner = self.inner.lock();
-        (inner.answer_timeout, inner.answer_due) = (Some(timeout), Some(now.plus(timeout)));
-    }
-
-    /// It is awaited no longer.
-    pub(super) fn has_answer(&self) {
-        let mut inner = self.inner.lock();
-        (inner.answer_timeout, inner.answer_due) = (None, None);
-    }
-
-    /// How long until the answer must be there; `None` while the client is awaited.
-    pub(super) fn answer_left(&self, now: Moment) -> Option<Duration> {
-        self.inner.lock().answer_due.map(|due| due.since(now))
+        match &mut inner.scanner {
+            Scanner::Heads(heads) => {
+                let seen = heads.next();
+                inner.streams[0].begin();
+                (Arc::clone(&inner.streams[0]), seen)
+            }
+            Scanner::Frames(_) => {
+                let waits: Arc<Waits> = Arc::default();
+                inner.streams.push(Arc::clone(&waits));
+                (waits, Some(Ok(())))
+            }
+        }
     }
 
     /// A request is answered.
-    pub(super) fn end(&self, now: Moment) {
+    pub(super) fn end(&self, waits: &Arc<Waits>, now: Moment) {
+        waits.end();
         let mut inner = self.inner.lock();
-        inner.body_stalled = None;
-        inner.phase = if inner.heads.is_within_head() { Phase::Head(now) } else { Phase::Idle(now) };
+        match &inner.scanner {
+            Scanner::Heads(heads) => {
+                inner.phase = if heads.is_within_head() { Phase::Head(now) } else { Phase::Idle(now) };
+            }
+            Scanner::Frames(_) => {
+                let before = inner.streams.len();
+                inner.streams.retain(|stream| !Arc::ptr_eq(stream, waits));
+                if inner.streams.len() < before {
+                    inner.rest_from(now);
+                }
+            }
+        }
     }
 
-    /// The connection speaks another protocol from here on.
-    pub(super) fn upgraded(&self) {
-        self.inner.lock().heads.blind();
+    /// A request becomes a tunnel. With HTTP/1.1 the connection speaks another protocol from here on.
+    pub(super) fn open_tunnel(&self) {
+        let mut inner = self.inner.lock();
+        match &mut inner.scanner {
+            Scanner::Heads(heads) => heads.blind(),
+            Scanner::Frames(_) => inner.tunnels += 1,
+        }
     }
 
-    /// The upstream side waits for the client: its time, not the upstream's.
-    pub(super) fn waits_for_body(&self, now: Moment) {
+    /// The tunnel is over.
+    pub(super) fn close_tunnel(&self, now: Moment) {
         let mut inner = self.inner.lock();
-        inner.body_stalled.get_or_insert(now);
-        inner.answer_due = None;
-    }
-
-    /// The upstream side got some of the body, or its end.
-    pub(super) fn got_body(&self, now: Moment) {
-        let mut inner = self.inner.lock();
-        inner.body_stalled = None;
-        inner.answer_due = inner.answer_timeout.map(|timeout| now.plus(timeout));
+        if let Scanner::Frames(_) = inner.scanner {
+            inner.tunnels -= 1;
+            inner.rest_from(now);
+        }
     }
 
     /// Looks whether the client closed its sending side, or is gone altogether, while nobody reads
@@ -163,13 +207,18 @@ impl Connection {
     /// but not for ever.
     pub(super) fn look_for_client(&self) {
         let mut inner = self.inner.lock();
-        if inner.phase == Phase::Busy && !inner.leaving {
-            let mut one = [std::mem::MaybeUninit::uninit(); 1];
-            inner.leaving = match SockRef::from(&inner.stream).peek(&mut one) {
-                Ok(count) => count == 0,
-                Err(error) => error.kind() != io::ErrorKind::WouldBlock,
-            };
+        if inner.phase == Phase::Busy && !inner.leaving && self.protocol == Protocol::Http1 {
+            let gone = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+            let mut looked = [PollFd::new(inner.socket.tcp(), PollFlags::RDHUP)];
+            let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+            let seen = poll(&mut looked, Some(&at_once)).is_ok();
+            inner.leaving = seen && looked[0].revents().intersects(gone);
         }
+    }
+
+    /// Ready when bytes came, or the connection's end.
+    pub(super) fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.inner.lock().socket.tcp().poll_read_ready(context)
     }
 
     /// Lets the kernel find out that a client's machine is gone, in under two minutes, and writes
@@ -177,115 +226,116 @@ impl Connection {
     pub(super) fn tune(&self) {
         let probes =
             TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15));
-        let stream = &self.inner.lock().stream;
+        let inner = self.inner.lock();
+        let stream = inner.socket.tcp();
         let _ = SockRef::from(stream).set_tcp_keepalive(&probes.with_retries(3));
         let _ = stream.set_nodelay(true);
     }
 
-    /// How long until the connection is to be looked at again; `None` where its time is up.
-    ///
-    /// A head has `header` from its first byte, a silence between requests `idle`, and so have a
-    /// client that takes nothing, one that sends nothing of the body it announced, and one that
-    /// closed its sending side while nothing moves. Nothing is silent for [`MAX_SILENCE`].
-    pub(super) fn next_look(&self, now: Moment, header: Duration, idle: Duration) -> Option<Duration> {
-        const LOOK: Duration = Duration::from_secs(1);
-        let left = |since: Moment, allowed: Duration| {
-            allowed.checked_sub(now.since(since)).filter(|left| !left.is_zero())
-        };
-        let inner = self.inner.lock();
-        let mut next = match inner.phase {
-            Phase::Head(since) => left(since, header)?,
-            // The head's time begins unnoticed within an idle time: look at least that often.
-            Phase::Idle(since) => left(since, idle)?.min(header),
-            Phase::Busy if inner.leaving => left(inner.moved, idle)?.min(LOOK),
-            Phase::Busy => left(inner.moved, MAX_SILENCE)?.min(LOOK),
-        };
-        for stalled in [inner.write_stalled, inner.body_stalled].into_iter().flatten() {
-            next = next.min(left(stalled, idle)?);
-        }
-        if let Some(due) = inner.answer_due {
-            next = next.min(due.since(now));
-        }
-        Some(next.max(Duration::from_millis(1)))
+    /// The client was told to leave.
+    pub(super) fn leave(&self, now: Moment) {
+        self.inner.lock().phase = Phase::Leaving(now);
     }
-}
 
-/// Up to this many bytes, a head and what follows are put together before they are written.
-const SMALL_WRITE: usize = 1024;
-
-/// The connection's socket, as hyper sees it: what comes passes the [`HeadScanner`] first.
-#[derive(Debug)]
-pub(super) struct Watched(pub(super) Arc<Connection>);
-
-impl AsyncRead for Watched {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let mut inner = self.0.inner.lock();
-        let before = buffer.filled().len();
-        let polled = Pin::new(&mut inner.stream).poll_read(context, buffer);
-        let came = &buffer.filled()[before..];
-        if !came.is_empty() {
-            inner.moved = inner.now;
-            if let Phase::Idle(_) = inner.phase {
-                inner.phase = Phase::Head(inner.now);
-            }
-            inner.heads.walk(came);
-        }
-        polled
+    /// How the connection stands.
+    ///
+    /// A head has `header` from its first byte, a silence between requests `idle`; so much patience
+    /// has a client that takes little of an answer or sends little of a body it announced, and so
+    /// long may nothing move after it closed its sending side. Nothing is silent for [`MAX_SILENCE`].
+    pub(super) fn look(&self, now: Moment, header: Duration, idle: Duration) -> Look {
+        self.inner.lock().look(now, header, idle).unwrap_or(Look::Over)
     }
 }
 
 impl Inner {
-    fn wrote(&mut self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if polled.is_pending() {
-            self.write_stalled.get_or_insert(self.now);
-        } else {
-            (self.write_stalled, self.moved) = (None, self.now);
+    fn rest_from(&mut self, now: Moment) {
+        if self.streams.is_empty() && self.tunnels == 0 && self.phase == Phase::Busy {
+            self.phase = Phase::Idle(now);
+        }
+    }
+
+    /// Bytes came.
+    ///
+    /// # Errors
+    /// Where the connection is to be closed for them.
+    pub(super) fn read(&mut self, came: &[u8]) -> io::Result<()> {
+        self.moved = self.now;
+        match &mut self.scanner {
+            Scanner::Heads(heads) => {
+                if let Phase::Idle(_) = self.phase {
+                    self.phase = Phase::Head(self.now);
+                }
+                heads.walk(came).map_err(io::Error::other)
+            }
+            Scanner::Frames(frames) => frames.walk(came, self.now).map_err(io::Error::other),
+        }
+    }
+
+    /// The client was to take bytes.
+    pub(super) fn wrote(&mut self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match &polled {
+            Poll::Pending => self.writing.begin(self.now),
+            Poll::Ready(result) => {
+                let bytes = result.as_ref().copied().unwrap_or_default();
+                self.moved = self.now;
+                self.writing.end(self.now, bytes);
+                if let Scanner::Frames(frames) = &mut self.scanner {
+                    frames.wrote(bytes);
+                }
+            }
         }
         polled
     }
-}
 
-impl AsyncWrite for Watched {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let mut inner = self.0.inner.lock();
-        let polled = Pin::new(&mut inner.stream).poll_write(context, bytes);
-        inner.wrote(polled)
+    /// What TLS kept back, because the client took nothing, is gone or is not.
+    pub(super) fn flushed(&mut self, polled: &Poll<io::Result<()>>) {
+        match polled {
+            Poll::Pending => self.writing.begin(self.now),
+            Poll::Ready(_) => self.writing.end(self.now, 0),
+        }
     }
 
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let mut inner = self.0.inner.lock();
-        let length: usize = slices.iter().map(|slice| slice.len()).sum();
-        let polled = if length <= SMALL_WRITE {
-            // The kernel takes one small piece sooner than several.
-            let (mut whole, mut at) = ([0; SMALL_WRITE], 0);
-            for slice in slices {
-                whole[at..at + slice.len()].copy_from_slice(slice);
-                at += slice.len();
-            }
-            Pin::new(&mut inner.stream).poll_write(context, &whole[..at])
-        } else {
-            Pin::new(&mut inner.stream).poll_write_vectored(context, slices)
+    /// Whether nothing that was read or is to be written is lost with hyper's state. HTTP/2's is
+    /// the connection's own.
+    fn may_rest(&self) -> bool {
+        matches!(&self.scanner, Scanner::Heads(heads) if heads.is_between()) && !self.writing.is_on()
+    }
+
+    fn look(&self, now: Moment, header: Duration, idle: Duration) -> Option<Look> {
+        const LOOK: Duration = Duration::from_secs(1);
+        let left = |since: Moment, allowed: Duration| {
+            allowed.checked_sub(now.since(since)).filter(|left| !left.is_zero())
         };
-        inner.wrote(polled)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(())) // a socket keeps nothing back
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0.inner.lock().stream).poll_shutdown(context)
+        let mut next = match self.phase {
+            Phase::Head(since) => left(since, header)?,
+            Phase::Idle(since) => match left(since, idle) {
+                Some(left) if now.since(since) < REST_AFTER => left.min(REST_AFTER - now.since(since)),
+                Some(left) if self.may_rest() => return Some(Look::Rest(left)),
+                Some(left) => left,
+                None => return Some(Look::Goodbye),
+            },
+            Phase::Busy if self.leaving => left(self.moved, idle)?.min(LOOK),
+            Phase::Busy => left(self.moved, MAX_SILENCE)?.min(LOOK),
+            Phase::Leaving(since) => left(since, GOODBYE)?,
+        };
+        next = next.min(self.writing.left(now, idle)?);
+        if let Scanner::Frames(frames) = &self.scanner
+            && let Some(since) = frames.head_since()
+        {
+            next = next.min(left(since, header)?);
+        }
+        for stream in &self.streams {
+            match (stream.left(now, idle), &self.scanner) {
+                (Some(left), _) => {
+                    if left.is_zero() {
+                        stream.wake();
+                    }
+                    next = next.min(left);
+                }
+                (None, Scanner::Heads(_)) => return None,
+                (None, Scanner::Frames(_)) => stream.cut(), // the others go on
+            }
+        }
+        Some(Look::Again(next.max(Duration::from_millis(1))))
     }
 }

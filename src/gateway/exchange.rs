@@ -20,7 +20,7 @@ type Sending = Pin<Box<dyn Future<Output = Result<Answer, SendError>>>>;
 ///
 /// The head may take as long as the route allows after the last of the body. No timer is set for
 /// that: the connection's own looks in when the time is up, see
-/// [`super::connection::Connection::next_look`].
+/// [`super::connection::Connection::look`].
 pub(super) struct Exchange(Option<Pending>);
 
 struct Pending {
@@ -41,7 +41,7 @@ impl Exchange {
     ) -> Self {
         let progress = outgoing.body.as_ref().map(Inbound::progress);
         let gate = Rc::clone(permit.gate());
-        permit.connection().awaits_answer(gate.beat.now(), route.response_timeout);
+        permit.waits().awaits_answer(gate.beat.now(), route.response_timeout);
         let (view, route) = (view.clone(), route.index);
         let sending = Box::pin(async move {
             let upstream = &view.routes[route].upstream;
@@ -63,7 +63,7 @@ impl Future for Exchange {
         };
         let permit = self.0.take().map(|pending| pending.permit);
         if let Some(permit) = &permit {
-            permit.connection().has_answer();
+            permit.waits().has_answer();
         }
         Poll::Ready(match (result, permit) {
             (Ok(answer), Some(permit)) => Ok((answer, permit.redeem())),
@@ -92,7 +92,7 @@ impl Drop for Exchange {
 async fn finish(mut sending: Sending, permit: &Permit) -> Option<Answer> {
     let clock = &permit.gate().clock;
     loop {
-        let left = permit.connection().answer_left(clock.now()).unwrap_or(Duration::ZERO);
+        let left = permit.waits().answer_left(clock.now()).unwrap_or(Duration::ZERO);
         if left.is_zero() {
             return None; // also where the rest of a body was awaited, which never comes now
         }

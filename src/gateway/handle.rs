@@ -5,7 +5,6 @@
 
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use http::header::ORIGIN;
@@ -18,15 +17,18 @@ use super::Gate;
 use super::body::Inbound;
 use super::connection::Connection;
 use super::exchange::Exchange;
+use super::head::Seen;
 use super::limits::Ask;
 use super::meter::{Metered, Outbound};
 use super::outgoing::Draft;
 use super::permit::{Paid, Permit};
 use super::record::Record;
 use super::respond;
+use super::stream::Stream;
 use super::target::{self, Target};
 use super::tunnel::Tunnel;
 use super::visit::Visit;
+use super::websocket;
 use crate::directory::Key;
 use crate::policy::cors;
 use crate::policy::forward;
@@ -38,13 +40,14 @@ use crate::types::KeyHash;
 /// Serves one request: never fails, always answers, always logs.
 pub(super) async fn handle(
     gate: Rc<Gate>,
-    connection: Arc<Connection>,
+    stream: Stream,
+    seen: Option<Seen>,
     request: Request<Incoming>,
 ) -> Response<Outbound> {
     gate.stats.requests.fetch_add(1, Ordering::Relaxed);
     let record = Record::new(&gate);
-    let mut visit = Visit::new(&record, &connection, request.headers());
-    let answered = match admit(&gate, &connection, &record, &mut visit, request) {
+    let mut visit = Visit::new(&record, &stream.connection, request.headers());
+    let answered = match admit(&gate, &stream, seen, &record, &mut visit, request) {
         Ok(Way::Forward(exchange, client)) => answer(exchange, client, &mut visit).await,
         Ok(Way::Answered(response)) => Ok(response),
         Err(refusal) => Err(refusal),
@@ -55,7 +58,7 @@ pub(super) async fn handle(
     });
     visit.sign(&mut response);
     if let Outbound::Whole(_) = response.body() {
-        connection.end(gate.beat.now());
+        stream.end(gate.beat.now());
     }
     response
 }
@@ -72,16 +75,19 @@ enum Way {
 /// Each line's refusals stand behind it. Nothing here waits.
 fn admit(
     gate: &Rc<Gate>,
-    connection: &Arc<Connection>,
+    stream: &Stream,
+    seen: Option<Seen>,
     record: &Rc<Record>,
     visit: &mut Visit,
     mut request: Request<Incoming>,
 ) -> Result<Way, Refusal> {
-    head_was_sound(connection)?; // bad_request
+    head_was_sound(seen)?; // bad_request
+    let connection = &*stream.connection;
     let view = record.view();
     let client = hyper::upgrade::on(&mut request);
-    let (parts, body) = request.into_parts();
-    let target = target::read(&parts, view.settings.merge_slashes)?; // bad_request
+    let (mut parts, body) = request.into_parts();
+    visit.unfolded = websocket::unfold(&mut parts)?; // bad_request
+    let target = target::read(&parts, view.settings.merge_slashes, connection.secure)?; // bad_request
     if view.settings.account_info.as_deref() == Some(target.path.as_str()) {
         return account_info(gate, connection, record, visit, &parts).map(Way::Answered);
     }
@@ -92,11 +98,11 @@ fn admit(
     let address = target::client(connection.peer, &parts.headers, &view.settings.trusted_proxies);
     let plan = match route.public {
         true => view.keys.refuse(parts.uri.query()).map(|()| None)?, // key_in_query
-        false => find_key(gate, record, visit, &parts)?,             // missing_key, key_in_query, invalid_key
+        false => find_key(gate, record, visit, &parts, address)?, // missing_key, key_in_query, invalid_key, rate_limited
     };
     let key = visit.payer.as_deref();
     permit(key, route, address)?; // account_suspended, route_forbidden, address_forbidden
-    let body = Inbound::new(body, route.max_body_size, connection, gate, record)?; // body_too_large
+    let body = Inbound::new(body, route.max_body_size, stream, gate, record)?; // body_too_large
     let ask = Ask { key, plan, route, method: &parts.method, address, now: record.now() };
     let pass = gate.limits.admit(&ask, &view.settings, gate.beat.wall(), &mut visit.said)?; // rate_limited, concurrency_limited
     let price = view.price(route, plan);
@@ -105,14 +111,14 @@ fn admit(
     let (id, target, upgrade) = (&visit.id, &target, upgrade.as_ref());
     let draft = Draft { view, connection, route, key, plan, price, target, id, upgrade };
     let (outgoing, asks) = draft.write(&parts, body, gate.pool.spare.take());
-    let permit = Permit::new(gate, record, connection, pass, paid);
+    let permit = Permit::new(gate, record, stream, pass, paid);
     let exchange = Exchange::begin(view, route, outgoing, asks, permit); // see `answer`
     Ok(Way::Forward(exchange, upgrade.map(|_| client)))
 }
 
 /// Step 1, for what hyper does not tell: see [`super::head`].
-fn head_was_sound(connection: &Connection) -> Result<(), Refusal> {
-    match connection.begin() {
+fn head_was_sound(seen: Option<Seen>) -> Result<(), Refusal> {
+    match seen {
         Some(Ok(())) => Ok(()),
         Some(Err(fault)) => Err(Refusal::because(Reason::BadRequest, fault.message())),
         None => Err(Reason::BadRequest.into()),
@@ -127,7 +133,7 @@ fn find_route<'a>(
     target: &Target<'_>,
     parts: &Parts,
 ) -> Result<Result<&'a Route, Response<Outbound>>, Refusal> {
-    let host = target.host.and_then(|host| host.to_str().ok());
+    let host = target.host.as_ref().and_then(|host| host.to_str().ok());
     let host = host.or(parts.uri.host());
     let asked = cors::preflight(&parts.method, &parts.headers);
     if let Some(asked) = &asked
@@ -160,19 +166,28 @@ fn find_route<'a>(
 }
 
 /// Steps 3 and 4: the key, and the plan of its account. A key that is unknown, disabled, expired or
-/// revoked, or whose account the file dropped, gets one and the same answer.
+/// revoked, or whose account the file dropped, gets one and the same answer; an address that sends
+/// many of those may try no key for a while.
 fn find_key<'a>(
     gate: &Gate,
     record: &'a Record,
     visit: &mut Visit,
     parts: &Parts,
+    address: IpAddr,
 ) -> Result<Option<&'a Plan>, Refusal> {
     let view = record.view();
     let secret = view.keys.read(&parts.headers, parts.uri.query())?;
+    let (guesses, most) = (&gate.limits.guesses, view.settings.failed_keys_per_minute);
+    let refused = |seconds| Refusal { retry_after: Some(seconds), ..Reason::RateLimited.into() };
+    guesses.may_try(address, most, record.now()).map_err(refused)?;
+    let failed = || {
+        guesses.failed(address, most, record.now());
+        Reason::InvalidKey
+    };
     let key = gate.directory.find(&KeyHash::of(secret));
-    let key = key.filter(|key| key.rules().is_usable(gate.beat.wall())).ok_or(Reason::InvalidKey)?;
+    let key = key.filter(|key| key.rules().is_usable(gate.beat.wall())).ok_or_else(failed)?;
     let Standing::Served(plan) = view.standing(key.account.num, key.account.stored_plan()) else {
-        return Err(Reason::InvalidKey.into());
+        return Err(failed().into());
     };
     record.key(key.id);
     visit.payer = Some(key);
@@ -198,13 +213,16 @@ async fn answer(
     owed.record.upstream(answer.status);
     let switches = answer.status == StatusCode::SWITCHING_PROTOCOLS;
     let tunnel = client.filter(|_| switches).map(|client| Tunnel::new(client, &mut owed));
-    let ((status, mut headers), mut metered) = Metered::new(answer, owed);
+    let ((mut status, mut headers), mut metered) = Metered::new(answer, owed);
     let upstream = if switches { metered.take_wire() } else { None };
     visit.charged = metered.open().await?; // ledger_unavailable; settles, here or at the body's end
     if let (Some(tunnel), Some(upstream)) = (tunnel, upstream) {
         tunnel.dig(upstream);
     }
     forward::to_client(&mut headers, switches);
+    if visit.unfolded {
+        websocket::fold(&mut status, &mut headers);
+    }
     let mut response = Response::new(Outbound::Metered(Box::new(metered)));
     *response.version_mut() = Version::HTTP_11; // Tollgate's own, whatever the upstream speaks
     *response.status_mut() = status;
@@ -224,10 +242,10 @@ fn account_info(
         let allow = Some("GET, HEAD".to_owned());
         return Err(Refusal { allow, ..Reason::MethodNotAllowed.into() });
     }
-    find_key(gate, record, visit, parts)?;
-    let key = visit.payer.as_ref().ok_or(Reason::InvalidKey)?;
     let proxies = &record.view().settings.trusted_proxies;
     let address = target::client(connection.peer, &parts.headers, proxies);
+    find_key(gate, record, visit, parts, address)?;
+    let key = visit.payer.as_ref().ok_or(Reason::InvalidKey)?;
     if key.account.is_suspended() {
         return Err(Reason::AccountSuspended.into());
     }

@@ -14,8 +14,9 @@ const MAX_LINE: usize = 1024 * 1024 + 64;
 /// Most heads that are read ahead of the one being served (pipelining); then reading stops there.
 const MAX_AHEAD: usize = 1024;
 
-/// What is wrong with a head.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What is wrong with a head, or with the body behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", self.message())]
 pub(super) enum HeadFault {
     /// `#` in the request target.
     Fragment,
@@ -27,6 +28,10 @@ pub(super) enum HeadFault {
     Framing,
     /// A line that ends in a bare LF, begins with white space or has no name.
     Line,
+    /// A chunk of the body whose size or extension is not what RFC 9112 allows.
+    Chunk,
+    /// A method that is not letters, with `-` or `_` between them.
+    Method,
 }
 
 impl HeadFault {
@@ -39,6 +44,8 @@ impl HeadFault {
             Self::Lengths => "The request says its length more than once.",
             Self::Framing => "The request's length or transfer encoding is malformed.",
             Self::Line => "The request has a malformed header line.",
+            Self::Chunk => "The request's body has a malformed chunk.",
+            Self::Method => "The request's method is malformed.",
         }
     }
 }
@@ -53,6 +60,8 @@ pub(super) struct HeadScanner {
     line: Vec<u8>,
     head: Head,
     seen: VecDeque<Seen>,
+    /// A body was found malformed, which nobody was told yet.
+    bad_body: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,21 +97,33 @@ impl Head {
 
 impl Default for HeadScanner {
     fn default() -> Self {
-        Self { state: State::Start, line: Vec::new(), head: Head::default(), seen: VecDeque::new() }
+        let (line, seen) = (Vec::new(), VecDeque::new());
+        Self { state: State::Start, line, head: Head::default(), seen, bad_body: false }
     }
 }
 
 impl HeadScanner {
     /// Walks bytes as they arrive, in pieces of any size.
-    pub(super) fn walk(&mut self, mut bytes: &[u8]) {
+    ///
+    /// # Errors
+    /// Where the body of a request is malformed that is being served already.
+    pub(super) fn walk(&mut self, mut bytes: &[u8]) -> Result<(), HeadFault> {
         while !bytes.is_empty() {
             bytes = match self.state {
-                State::Blind => return,
+                State::Blind => break,
                 State::Body(left) => self.skip(bytes, left, State::Body, State::Start),
                 State::Chunk(left) => self.skip(bytes, left, State::Chunk, State::ChunkSize),
                 _ => self.take_line(bytes),
             };
         }
+        if std::mem::take(&mut self.bad_body) {
+            // The last head that was seen is the one before this body.
+            match self.seen.back_mut() {
+                Some(seen) => *seen = Err(HeadFault::Chunk),
+                None => return Err(HeadFault::Chunk),
+            }
+        }
+        Ok(())
     }
 
     /// What was seen of the next head that hyper hands out; `None` if it saw one that this did not.
@@ -120,6 +141,12 @@ impl HeadScanner {
     #[must_use]
     pub(super) fn is_within_head(&self) -> bool {
         !self.line.is_empty() || self.state == State::Fields
+    }
+
+    /// Whether all that was read is served, and the next head has not begun.
+    #[must_use]
+    pub(super) fn is_between(&self) -> bool {
+        self.state == State::Start && self.line.is_empty() && self.seen.is_empty()
     }
 
     fn skip<'a>(&mut self, bytes: &'a [u8], left: u64, same: fn(u64) -> State, next: State) -> &'a [u8] {
@@ -184,6 +211,9 @@ impl HeadScanner {
             self.head.object(HeadFault::Line);
         }
         let from = memchr(b' ', line).map_or(line.len(), |space| space + 1);
+        if !is_method(&line[..from.saturating_sub(1)]) {
+            self.head.object(HeadFault::Method);
+        }
         let target = &line[from..];
         let target = &target[..memchr(b' ', target).unwrap_or(target.len())];
         if memchr(b'#', target).is_some() {
@@ -238,12 +268,16 @@ impl HeadScanner {
         self.head = Head::default();
     }
 
-    /// A chunk's size, in hex without anything around it; hyper reads the same or refuses.
+    /// A chunk's size, in hex without anything around it, and its extensions, which are dropped.
     fn chunk_size(&mut self, line: &[u8], bare: bool) {
-        let digits = line.split(|&byte| byte == b';').next().unwrap_or_default();
-        let size = number(trim(digits), 16).filter(|_| !bare);
+        let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+        let (digits, extensions) = line.split_at(digits);
+        let size = number(digits, 16).filter(|_| !bare && are_extensions(extensions));
         self.state = match size.and_then(|size| Some((size, size.checked_add(2)?))) {
-            None => State::Blind,
+            None => {
+                self.bad_body = true;
+                State::Blind
+            }
             Some((0, _)) => State::Trailers,
             Some((_, with_end)) => State::Chunk(with_end),
         };
@@ -251,6 +285,7 @@ impl HeadScanner {
 
     fn trailer(&mut self, line: &[u8], bare: bool) {
         if bare {
+            self.bad_body = true;
             self.blind();
         } else if line.is_empty() {
             self.state = State::Start;
@@ -258,10 +293,67 @@ impl HeadScanner {
     }
 }
 
-fn trim(mut value: &[u8]) -> &[u8] {
+/// Letters, with `-` or `_` between them: what a method that any upstream knows looks like.
+fn is_method(method: &[u8]) -> bool {
+    let ends = method.first().into_iter().chain(method.last());
+    ends.copied().all(|byte| byte.is_ascii_alphabetic())
+        && method.iter().all(|byte| byte.is_ascii_alphabetic() || matches!(byte, b'-' | b'_'))
+}
+
+fn is_token(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte)
+}
+
+/// Whether a chunk's size is followed by extensions as RFC 9112, section 7.1.1 has them.
+fn are_extensions(mut rest: &[u8]) -> bool {
+    while !rest.is_empty() {
+        let Some(named) = trim_start(rest).strip_prefix(b";") else { return false };
+        let named = trim_start(named);
+        let name = named.iter().take_while(|byte| is_token(byte)).count();
+        let after = trim_start(&named[name..]);
+        rest = &named[name..];
+        if let Some(value) = after.strip_prefix(b"=") {
+            let value = trim_start(value);
+            let length = match value {
+                [b'"', ..] => quoted(value),
+                _ => value.iter().take_while(|byte| is_token(byte)).count(),
+            };
+            if length == 0 {
+                return false;
+            }
+            rest = &value[length..];
+        }
+        if name == 0 {
+            return false;
+        }
+    }
+    true
+}
+
+/// The length of the quoted string that begins here; 0 where it is malformed.
+fn quoted(text: &[u8]) -> usize {
+    let mut escaped = false;
+    for (at, &byte) in text.iter().enumerate().skip(1) {
+        match byte {
+            _ if byte != b'\t' && byte.is_ascii_control() => return 0,
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => return at + 1,
+            _ => {}
+        }
+    }
+    0
+}
+
+fn trim_start(mut value: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] = value {
         value = rest;
     }
+    value
+}
+
+fn trim(mut value: &[u8]) -> &[u8] {
+    value = trim_start(value);
     while let [rest @ .., b' ' | b'\t'] = value {
         value = rest;
     }
@@ -283,7 +375,7 @@ mod tests {
 
     fn walk(bytes: &[u8]) -> Vec<Seen> {
         let mut scanner = HeadScanner::default();
-        scanner.walk(bytes);
+        let _ = scanner.walk(bytes);
         std::iter::from_fn(|| scanner.next()).collect()
     }
 
@@ -326,10 +418,10 @@ mod tests {
             let mut rest = &bytes[..];
             for cut in cuts {
                 let (piece, more) = rest.split_at(cut.min(rest.len()));
-                scanner.walk(piece);
+                scanner.walk(piece).unwrap();
                 rest = more;
             }
-            scanner.walk(rest);
+            scanner.walk(rest).unwrap();
             let seen: Vec<Seen> = std::iter::from_fn(|| scanner.next()).collect();
             prop_assert_eq!(seen, vec![Ok(()), Ok(()), Err(HeadFault::Fragment)]);
         }

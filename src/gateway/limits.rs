@@ -8,6 +8,7 @@ use http::{HeaderName, HeaderValue, Method};
 use parking_lot::MutexGuard;
 use smallvec::SmallVec;
 
+use super::guesses::Guesses;
 use crate::directory::{Directory, Dirty, Key, Meter, Owner, Slot, Slots};
 use crate::ledger::LIMITS_SAVED_EVERY;
 use crate::policy::limit::{Limit, Scope, Standing, State, headers};
@@ -33,6 +34,8 @@ pub struct Limits {
     /// Counts for all addresses beyond [`MAX_ADDRESSES`].
     others: Arc<Meter>,
     dirty: Dirty,
+    /// Keys that did not work.
+    pub(super) guesses: Guesses,
 }
 
 /// A request, as far as limits are concerned.
@@ -82,6 +85,7 @@ impl Default for Limits {
             addresses: DashMap::new(),
             others: Arc::new(Meter::with(nobody, Slots::new())),
             dirty: Dirty::default(),
+            guesses: Guesses::default(),
         }
     }
 }
@@ -163,12 +167,8 @@ impl Limits {
         }
     }
 
-    /// An IPv6 client has a whole /64 to choose from, so that is what is counted.
     fn address(&self, address: IpAddr) -> Arc<Meter> {
-        let address = match address {
-            IpAddr::V4(_) => address,
-            IpAddr::V6(address) => IpAddr::from((u128::from(address) >> 64 << 64).to_be_bytes()),
-        };
+        let address = counted(address);
         if let Some(meter) = self.addresses.get(&address) {
             return Arc::clone(&meter);
         }
@@ -196,6 +196,7 @@ impl Limits {
     /// States that changed since the last call, as bytes; an address that says nothing any more
     /// is forgotten here and in the store.
     pub fn drain(&self, now: Moment) -> Vec<(Vec<u8>, Vec<u8>)> {
+        self.guesses.sweep(now);
         let mut states = self.dirty.drain(now);
         self.addresses.retain(|address, meter| {
             let fresh = Arc::strong_count(meter) == 1 && meter.is_fresh(now);
@@ -205,6 +206,14 @@ impl Limits {
             !fresh
         });
         states
+    }
+}
+
+/// What counts as one client: of IPv6 a /64, since a client has that many to choose from.
+pub(super) fn counted(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => IpAddr::from((u128::from(address) >> 64 << 64).to_be_bytes()),
     }
 }
 

@@ -1,50 +1,49 @@
-//! Accepts connections, keeps their deadlines, and drains them.
+//! Binds addresses, accepts connections and drains them.
 
 use std::cell::{Cell, RefCell};
-use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore};
-use tokio::task::coop::unconstrained;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Gate;
-use super::connection::{Connection, Place, Watched};
-use super::handle::handle;
+use super::connection::Place;
 use super::limits::Limits;
+use super::serve::{Accepted, serve};
 use crate::clock::{Beat, Clock};
 use crate::directory::Directory;
 use crate::ledger::SpenderSeed;
 use crate::snapshot::Reader;
 use crate::telemetry::Lane;
 use crate::telemetry::lines::{self, Batch, Lines};
-use crate::types::Moment;
 use crate::upstream::Pool;
 
 /// Connections that the kernel keeps for each listener until they are accepted.
 const BACKLOG: i32 = 4096;
 /// How long to wait after an accept failed, where descriptors or memory ran out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// hyper's own least buffer.
-const MIN_BUFFER: usize = 8192;
 /// How often a worker closes upstream connections that were idle too long.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 
-/// The sockets of one worker.
+/// The sockets of one worker, and whether each speaks TLS.
 #[derive(Debug)]
-pub struct Listening(Vec<std::net::TcpListener>);
+pub struct Listening(Vec<(std::net::TcpListener, bool)>);
+
+/// An address that clients connect to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Public {
+    /// The address.
+    pub address: SocketAddr,
+    /// Whether it speaks TLS.
+    pub secure: bool,
+}
 
 /// What a worker is made of, until it runs on its own thread.
 #[derive(Debug)]
@@ -77,10 +76,10 @@ pub struct WorkerSeed {
 ///
 /// # Errors
 /// Where an address is in use, by another gateway too: SO_REUSEPORT alone would not tell.
-pub fn bind(addresses: &[SocketAddr], workers: usize) -> Result<(Vec<Listening>, Vec<SocketAddr>), String> {
+pub fn bind(addresses: &[Public], workers: usize) -> Result<(Vec<Listening>, Vec<Public>), String> {
     let mut workers: Vec<Listening> = (0..workers).map(|_| Listening(Vec::new())).collect();
     let mut bound = Vec::new();
-    for &address in addresses {
+    for &Public { address, secure } in addresses {
         let describe = |error: io::Error| match error.kind() {
             io::ErrorKind::AddrInUse => format!("cannot listen on {address}: another process does already"),
             io::ErrorKind::PermissionDenied => {
@@ -95,9 +94,9 @@ pub fn bind(addresses: &[SocketAddr], workers: usize) -> Result<(Vec<Listening>,
         for worker in &mut workers {
             let listener = listen_on(actual).map_err(describe)?;
             actual = listener.local_addr().map_err(describe)?;
-            worker.0.push(listener);
+            worker.0.push((listener, secure));
         }
-        bound.push(actual);
+        bound.push(Public { address: actual, secure });
     }
     Ok((workers, bound))
 }
@@ -136,6 +135,7 @@ pub async fn run(seed: WorkerSeed) {
         beat: Beat::new(seed.clock.clone()),
         clock: seed.clock,
         tasks: TaskTracker::new(),
+        stop: seed.stop.clone(),
         closing: Cell::new(false),
         stopping: Cell::new(false),
         wakers: RefCell::default(),
@@ -147,11 +147,11 @@ pub async fn run(seed: WorkerSeed) {
     let sweep = tokio::task::spawn_local(sweep(Rc::clone(&gate)));
     let flush = tokio::task::spawn_local(flush(Rc::clone(&gate)));
     let accepting = TaskTracker::new();
-    for listener in seed.listening.0 {
+    for (listener, secure) in seed.listening.0 {
         match TcpListener::from_std(listener) {
             Ok(listener) => {
-                let (gate, places, stop) = (Rc::clone(&gate), Arc::clone(&seed.places), seed.stop.clone());
-                accepting.spawn_local(accept(gate, listener, places, stop));
+                let (gate, places) = (Rc::clone(&gate), Arc::clone(&seed.places));
+                accepting.spawn_local(accept(gate, listener, secure, places));
             }
             Err(error) => tracing::error!(%error, "a socket cannot be listened on"),
         }
@@ -187,7 +187,8 @@ async fn sweep(gate: Rc<Gate>) {
     }
 }
 
-async fn accept(gate: Rc<Gate>, listener: TcpListener, places: Arc<Semaphore>, stop: CancellationToken) {
+async fn accept(gate: Rc<Gate>, listener: TcpListener, secure: bool, places: Arc<Semaphore>) {
+    let stop = gate.stop.clone();
     loop {
         let number = gate.next_connection();
         let accepted = tokio::select! {
@@ -203,8 +204,8 @@ async fn accept(gate: Rc<Gate>, listener: TcpListener, places: Arc<Semaphore>, s
                 };
                 let Ok(place) = place else { return };
                 let place = Place::take(place, &gate.stats);
-                let connection = Connection::new(stream, peer, gate.clock.now(), place);
-                gate.tasks.spawn_local(serve_connection(Rc::clone(&gate), number, connection));
+                let accepted = Accepted { stream, peer, secure, place };
+                gate.tasks.spawn_local(serve(Rc::clone(&gate), number, accepted));
             }
             Err(error) if is_about_one_connection(&error) => {}
             Err(error) => {
@@ -219,65 +220,4 @@ async fn accept(gate: Rc<Gate>, listener: TcpListener, places: Arc<Semaphore>, s
 fn is_about_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
-}
-
-/// Serves a connection until it ends, or until its time is up.
-async fn serve_connection(gate: Rc<Gate>, number: u64, connection: Connection) {
-    connection.tune();
-    let connection = Arc::new(connection);
-    let settings = gate.views.load();
-    let (header_timeout, idle_timeout) = (settings.settings.header_timeout, settings.settings.idle_timeout);
-    let max_head = settings.settings.max_header_size;
-    drop(settings);
-    let service = {
-        let (gate, connection) = (Rc::clone(&gate), Arc::clone(&connection));
-        service_fn(move |request| {
-            let (gate, connection) = (Rc::clone(&gate), Arc::clone(&connection));
-            async move { Ok::<_, Infallible>(handle(gate, connection, request).await) }
-        })
-    };
-    let mut builder = http1::Builder::new();
-    builder
-        .half_close(true) // a client that closed its sending side still gets its answer
-        .header_read_timeout(None) // one deadline for heads, bodies and silence: `Connection`
-        .max_header_size(max_head)
-        .max_buf_size(max_head.max(MIN_BUFFER));
-    let io = TokioIo::new(Watched(Arc::clone(&connection)));
-    let mut serving = pin!(builder.serve_connection(io, service).with_upgrades());
-    let mut timer = pin!(tokio::time::sleep(Duration::ZERO));
-    let mut due = Moment::default(); // when the timer ends
-    let mut stopping = false;
-    std::future::poll_fn(|context| {
-        let now = gate.beat.tick();
-        connection.tick(now);
-        if now >= due {
-            connection.look_for_client();
-        }
-        if gate.stopping.get() && !stopping {
-            stopping = true;
-            serving.as_mut().graceful_shutdown();
-        }
-        if serving.as_mut().poll(context).is_ready() {
-            return Poll::Ready(()); // an error concerns this connection only
-        }
-        let Some(look) = connection.next_look(now, header_timeout, idle_timeout) else {
-            return Poll::Ready(());
-        };
-        // A timer that ends too early costs one look; to set it costs more.
-        let wanted = now.plus(look);
-        if now >= due || wanted < due || timer.is_elapsed() {
-            if due == Moment::default() {
-                gate.wakers.borrow_mut().insert(number, context.waker().clone());
-            }
-            due = wanted;
-            timer.as_mut().reset(gate.clock.instant(due).into());
-            // Outside the task's budget: else a busy turn would leave the timer with nobody to wake.
-            if pin!(unconstrained(timer.as_mut())).poll(context).is_ready() {
-                context.waker().wake_by_ref();
-            }
-        }
-        Poll::Pending
-    })
-    .await;
-    gate.wakers.borrow_mut().remove(&number);
 }

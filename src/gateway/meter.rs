@@ -15,10 +15,10 @@ use http::{HeaderMap, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 
 use super::Gate;
-use super::connection::Connection;
 use super::limits::Pass;
 use super::permit::Owed;
 use super::record::Record;
+use super::stream::Stream;
 use crate::ledger::Hold;
 use crate::ledger::journal::NotDurable;
 use crate::policy::price::{AtHead, Charged, MAX_PRICED_JSON, Note, Price};
@@ -59,7 +59,7 @@ pub(super) struct Metered {
     state: Streaming,
     gate: Rc<Gate>,
     record: Rc<Record>,
-    connection: Arc<Connection>,
+    stream: Stream,
     _pass: Pass,
 }
 
@@ -111,7 +111,7 @@ impl Metered {
     /// Takes over an answer. From here on, dropping it settles it.
     pub(super) fn new(answer: Answer, owed: Owed) -> ((StatusCode, HeaderMap), Self) {
         let Answer { status, headers, body } = answer;
-        let Owed { gate, record, connection, pass, hold } = owed;
+        let Owed { gate, record, stream, pass, hold } = owed;
         let ending = match hold {
             None => Ending::Clear,
             Some((hold, price)) => match price.at_head(status, &headers) {
@@ -130,10 +130,7 @@ impl Metered {
         };
         let (inner, state) = (Some(body), Streaming::Flowing);
         let (last, broken) = (None, None);
-        (
-            (status, headers),
-            Self { inner, ending, last, broken, state, gate, record, connection, _pass: pass },
-        )
+        ((status, headers), Self { inner, ending, last, broken, state, gate, record, stream, _pass: pass })
     }
 
     /// The connection, where the answer is a switch to another protocol.
@@ -230,6 +227,21 @@ impl Metered {
             let charged = priced.charged();
             self.settle(priced.hold, charged);
         }
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let now = self.gate.beat.now();
+        self.stream.waits.took(now);
+        let polled = match self.state {
+            Streaming::Flowing => self.poll_inner(context),
+            Streaming::Ending => self.poll_ending(context),
+            Streaming::Broken => Poll::Ready(self.broken.take().map(Err)),
+            Streaming::Over => Poll::Ready(None),
+        };
+        if let Poll::Ready(Some(Ok(frame))) = &polled {
+            self.stream.waits.gave(now, frame.data_ref().map_or(0, Bytes::len));
+        }
+        polled
     }
 
     fn poll_inner(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
@@ -335,7 +347,7 @@ fn note(gate: &Gate, note: Note) {
 
 impl Drop for Metered {
     fn drop(&mut self) {
-        self.connection.end(self.gate.beat.now());
+        self.stream.end(self.gate.beat.now());
         if self.state == Streaming::Flowing
             && self.inner.is_some()
             && let Ending::Priced(_) = &self.ending
@@ -361,12 +373,7 @@ impl Body for Outbound {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut *self {
             Self::Whole(body) => Poll::Ready(body.take().map(|body| Ok(Frame::data(body)))),
-            Self::Metered(metered) => match metered.state {
-                Streaming::Flowing => metered.poll_inner(context),
-                Streaming::Ending => metered.poll_ending(context),
-                Streaming::Broken => Poll::Ready(metered.broken.take().map(Err)),
-                Streaming::Over => Poll::Ready(None),
-            },
+            Self::Metered(metered) => metered.poll(context),
         }
     }
 

@@ -3,9 +3,12 @@
 //! One [`Gate`] per worker thread; nothing in it crosses threads but what is shared on purpose:
 //! the snapshot, the directory, the limits, the ledger.
 
+mod arrive;
 mod body;
 mod connection;
 mod exchange;
+mod frames;
+mod guesses;
 mod handle;
 mod head;
 pub mod limits;
@@ -15,9 +18,15 @@ mod outgoing;
 mod permit;
 mod record;
 mod respond;
+mod serve;
+mod socket;
+mod stream;
 mod target;
 mod tunnel;
 mod visit;
+mod waits;
+mod watched;
+mod websocket;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -26,9 +35,10 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use listen::{Listening, WorkerSeed, bind, run};
+pub use listen::{Listening, Public, WorkerSeed, bind, run};
 
 use crate::clock::{Beat, Clock};
 use crate::directory::Directory;
@@ -58,6 +68,8 @@ pub struct Gate {
     beat: Beat,
     /// Tunnels and settlements that outlive their connection; the drain waits for them.
     tasks: TaskTracker,
+    /// Nothing new is accepted.
+    stop: CancellationToken,
     /// The worker ends: nothing that outlives a connection is begun any more.
     closing: Cell<bool>,
     /// Connections finish what they serve and take nothing new.

@@ -1,8 +1,8 @@
 //! The head that goes upstream, from the one that came.
 
-use http::Method;
 use http::header::{CONTENT_LENGTH, HeaderValue};
 use http::request::Parts;
+use http::{Method, Version};
 use http_body::Body;
 
 use super::body::Inbound;
@@ -38,7 +38,7 @@ impl Draft<'_> {
         let framing = framing(parts, body.as_ref());
         let upstream = &self.route.upstream;
         let upstream_host = match &upstream.host {
-            HostHeader::Client => self.target.host.unwrap_or(&upstream.authority),
+            HostHeader::Client => self.target.host.as_deref().unwrap_or(&upstream.authority),
             HostHeader::Upstream => &upstream.authority,
             HostHeader::Fixed(host) => host,
         };
@@ -53,8 +53,10 @@ impl Draft<'_> {
             identity,
             request_id: self.id,
             peer: &self.connection.address,
+            secure: self.connection.secure,
+            http2: parts.version == Version::HTTP_2,
             trusted: target::is_trusted(self.connection.peer.ip(), &self.view.settings.trusted_proxies),
-            client_host: self.target.host,
+            client_host: self.target.host.as_deref(),
             upstream_host,
             framing,
             upgrade: self.upgrade,

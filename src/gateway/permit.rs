@@ -7,9 +7,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::Gate;
-use super::connection::Connection;
 use super::limits::Pass;
 use super::record::Record;
+use super::stream::Stream;
+use super::waits::Waits;
 use crate::directory::Key;
 use crate::ledger::{Hold, HoldError};
 use crate::policy::price::Price;
@@ -46,34 +47,28 @@ impl Paid {
 pub(super) struct Permit {
     gate: Rc<Gate>,
     record: Rc<Record>,
-    connection: Arc<Connection>,
+    stream: Stream,
     pass: Pass,
     paid: Paid,
 }
 
 impl Permit {
-    pub(super) fn new(
-        gate: &Rc<Gate>,
-        record: &Rc<Record>,
-        connection: &Arc<Connection>,
-        pass: Pass,
-        paid: Paid,
-    ) -> Self {
-        let (gate, record, connection) = (Rc::clone(gate), Rc::clone(record), Arc::clone(connection));
-        Self { gate, record, connection, pass, paid }
+    pub(super) fn new(gate: &Rc<Gate>, record: &Rc<Record>, stream: &Stream, pass: Pass, paid: Paid) -> Self {
+        let (gate, record, stream) = (Rc::clone(gate), Rc::clone(record), stream.clone());
+        Self { gate, record, stream, pass, paid }
     }
 
     pub(super) fn gate(&self) -> &Rc<Gate> {
         &self.gate
     }
 
-    pub(super) fn connection(&self) -> &Connection {
-        &self.connection
+    pub(super) fn waits(&self) -> &Waits {
+        &self.stream.waits
     }
 
     /// Whether the upstream took longer than its route allows.
     pub(super) fn is_overdue(&self) -> bool {
-        self.connection.answer_left(self.gate.beat.now()).is_some_and(|left| left.is_zero())
+        self.stream.waits.answer_left(self.gate.beat.now()).is_some_and(|left| left.is_zero())
     }
 
     pub(super) fn record(&self) -> &Rc<Record> {
@@ -82,8 +77,8 @@ impl Permit {
 
     /// What is owed, for the one who settles it.
     pub(super) fn redeem(self) -> Owed {
-        let Self { gate, record, connection, pass, paid } = self;
-        Owed { gate, record, connection, pass, hold: paid.0 }
+        let Self { gate, record, stream, pass, paid } = self;
+        Owed { gate, record, stream, pass, hold: paid.0 }
     }
 }
 
@@ -92,7 +87,7 @@ impl Permit {
 pub(super) struct Owed {
     pub(super) gate: Rc<Gate>,
     pub(super) record: Rc<Record>,
-    pub(super) connection: Arc<Connection>,
+    pub(super) stream: Stream,
     pub(super) pass: Pass,
     /// Where the route has a price.
     pub(super) hold: Option<(Hold, Arc<Price>)>,

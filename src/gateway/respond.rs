@@ -8,6 +8,7 @@ use http::{Response, StatusCode};
 use serde::Serialize;
 
 use super::meter::Outbound;
+use crate::policy::grpc;
 use crate::policy::reject::{Dialect, Reason, Refusal};
 use crate::types::Credits;
 
@@ -34,6 +35,21 @@ pub(super) fn refuse(dialect: &Dialect, refusal: &Refusal, request_id: &HeaderVa
     if refusal.reason == Reason::BadRequest || refusal.reason == Reason::BodyTooLarge {
         // What follows on this connection is not read as a request.
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// A refusal as a gRPC call's outcome: a head that says all ("Trailers-Only").
+pub(super) fn refuse_call(refusal: &Refusal) -> Response<Outbound> {
+    let mut response = whole(StatusCode::OK, Bytes::new());
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, grpc::TYPE);
+    headers.insert(grpc::STATUS, HeaderValue::from(u16::from(grpc::status_of(refusal.reason))));
+    let wait = refusal.retry_after.map(|seconds| seconds.to_string()).unwrap_or_default();
+    let sentence = refusal.detail.as_deref().unwrap_or(refusal.reason.message());
+    headers.insert(grpc::MESSAGE, grpc::message(&sentence.replace("{retry_after}", &wait)));
+    if let Some(seconds) = refusal.retry_after {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
 }

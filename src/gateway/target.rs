@@ -1,5 +1,6 @@
 //! What a request asks for: host, path and query, in the one form that is judged and forwarded.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 
 use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
@@ -19,19 +20,19 @@ pub(super) struct Target<'a> {
     /// The path in normal form.
     pub(super) path: NormalPath<'a>,
     /// The host that was asked for.
-    pub(super) host: Option<&'a HeaderValue>,
+    pub(super) host: Option<Cow<'a, HeaderValue>>,
 }
 
 fn bad(detail: &'static str) -> Refusal {
     Refusal::because(Reason::BadRequest, detail)
 }
 
-/// Reads the target of a request (RFC 9112, section 3.2).
-pub(super) fn read(parts: &Parts, merge_slashes: bool) -> Result<Target<'_>, Refusal> {
+/// Reads the target of a request (RFC 9112, section 3.2; RFC 9113, section 8.3.1), over TLS or not.
+pub(super) fn read(parts: &Parts, merge_slashes: bool, secure: bool) -> Result<Target<'_>, Refusal> {
     if parts.method == Method::CONNECT {
         return Err(bad("CONNECT is not served here."));
     }
-    let host = host(parts)?;
+    let host = host(parts, secure)?;
     let path = path::normalise(parts.uri.path(), merge_slashes);
     let path =
         path.map_err(|fault| Refusal::because(Reason::BadRequest, format!("{}.", capitalised(fault))))?;
@@ -43,19 +44,20 @@ fn capitalised(fault: path::PathFault) -> String {
 }
 
 /// The host asked for: one valid `Host`, which an absolute target must agree with.
-fn host(parts: &Parts) -> Result<Option<&HeaderValue>, Refusal> {
+fn host(parts: &Parts, secure: bool) -> Result<Option<Cow<'_, HeaderValue>>, Refusal> {
     let mut values = parts.headers.get_all(HOST).iter();
     let host = values.next();
     if values.next().is_some() {
         return Err(bad("The request has more than one Host."));
     }
-    if host.is_none() && parts.version == Version::HTTP_11 {
+    let http2 = parts.version == Version::HTTP_2;
+    if host.is_none() && (parts.version == Version::HTTP_11 || http2 && parts.uri.authority().is_none()) {
         return Err(bad("The request has no Host."));
     }
     if let (Some(value), None) = (host, parts.uri.authority())
         && is_plain_name(value.as_bytes())
     {
-        return Ok(host);
+        return Ok(host.map(Cow::Borrowed));
     }
     let valid = |value: &HeaderValue| {
         let authority = Authority::try_from(value.as_bytes()).ok();
@@ -68,13 +70,26 @@ fn host(parts: &Parts) -> Result<Option<&HeaderValue>, Refusal> {
     };
     match (parts.uri.authority(), named) {
         (Some(target), _) if target.as_str().contains('@') => Err(bad("The request target names a user.")),
-        (Some(_), _) if parts.uri.scheme_str() != Some("http") => {
-            Err(bad("The request target has another scheme."))
-        }
+        (Some(_), _) if !is_scheme_of(parts, secure) => Err(bad("The request target has another scheme.")),
         (Some(target), Some(named)) if *target != named => {
             Err(bad("The request's Host is not that of its target."))
         }
-        _ => Ok(host),
+        // HTTP/2 names the host in its target alone.
+        (Some(target), None) if host.is_none() => {
+            let host = HeaderValue::from_str(target.as_str());
+            host.map(|host| Some(Cow::Owned(host))).map_err(|_| bad("The request's host is malformed."))
+        }
+        _ => Ok(host.map(Cow::Borrowed)),
+    }
+}
+
+/// Whether the target's scheme is that of its connection. HTTP/2 always says one, which is the
+/// client's where a balancer ended its TLS.
+fn is_scheme_of(parts: &Parts, secure: bool) -> bool {
+    match parts.uri.scheme_str() {
+        Some("https") => secure || parts.version == Version::HTTP_2,
+        Some("http") => !secure || parts.version == Version::HTTP_2,
+        _ => false,
     }
 }
 
@@ -136,7 +151,7 @@ mod tests {
             ("/a", &[""]),
         ];
         for (uri, hosts) in good {
-            assert!(read(&parts(uri, hosts), false).is_ok(), "{uri} {hosts:?}");
+            assert!(read(&parts(uri, hosts), false, false).is_ok(), "{uri} {hosts:?}");
         }
         let bad: [(&str, &[&str]); 8] = [
             ("/a", &[]),
@@ -149,7 +164,7 @@ mod tests {
             ("*", &["a"]),
         ];
         for (uri, hosts) in bad {
-            assert!(read(&parts(uri, hosts), false).is_err(), "{uri} {hosts:?}");
+            assert!(read(&parts(uri, hosts), false, false).is_err(), "{uri} {hosts:?}");
         }
     }
 

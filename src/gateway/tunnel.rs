@@ -12,10 +12,11 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 use super::Gate;
-use super::connection::{Connection, MAX_SILENCE};
+use super::connection::MAX_SILENCE;
 use super::limits::Pass;
 use super::permit::Owed;
 use super::record::Record;
+use super::stream::Stream;
 use crate::clock::Clock;
 use crate::types::Moment;
 use crate::upstream::AnswerBody;
@@ -27,21 +28,22 @@ pub(super) struct Tunnel {
     pass: Pass,
     record: Rc<Record>,
     /// Keeps its place among the connections.
-    connection: Arc<Connection>,
+    stream: Stream,
 }
 
 impl Tunnel {
-    /// Takes over what a request occupies. From here on its connection speaks another protocol.
+    /// Takes over what a request occupies.
     pub(super) fn new(client: OnUpgrade, owed: &mut Owed) -> Self {
-        owed.connection.upgraded();
+        owed.stream.connection.open_tunnel();
         let (gate, pass) = (Rc::clone(&owed.gate), std::mem::take(&mut owed.pass));
-        let (record, connection) = (Rc::clone(&owed.record), Arc::clone(&owed.connection));
-        Self { client, gate, pass, record, connection }
+        let (record, stream) = (Rc::clone(&owed.record), owed.stream.clone());
+        Self { client, gate, pass, record, stream }
     }
 
     /// Carries bytes once both sides have switched; the drain waits for it.
     pub(super) fn dig(self, upstream: AnswerBody) {
-        let Self { client, gate, pass, record, connection } = self;
+        let Self { client, gate, pass, record, stream } = self;
+        let held = Open { gate: Rc::clone(&gate), stream };
         let clock = gate.clock.clone();
         let idle = record.view().settings.idle_timeout;
         gate.outlive(async move {
@@ -63,8 +65,20 @@ impl Tunnel {
                     break; // either end may break off
                 }
             }
-            drop((pass, record, connection));
+            drop((pass, record, held));
         });
+    }
+}
+
+/// A tunnel's connection, which is not idle while it goes on.
+struct Open {
+    gate: Rc<Gate>,
+    stream: Stream,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.stream.connection.close_tunnel(self.gate.clock.now());
     }
 }
 

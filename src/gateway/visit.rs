@@ -3,9 +3,10 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::Response;
 use http::header::{HeaderMap, HeaderValue};
+use http::{Response, StatusCode};
 
+use super::arrive::Protocol;
 use super::connection::Connection;
 use super::limits::Said;
 use super::meter::Outbound;
@@ -13,8 +14,8 @@ use super::record::Record;
 use super::respond;
 use super::target;
 use crate::directory::Key;
-use crate::policy::forward;
 use crate::policy::reject::Refusal;
+use crate::policy::{forward, grpc};
 use crate::types::Credits;
 
 /// Longest request id that is taken over from a trusted proxy.
@@ -28,27 +29,39 @@ pub(super) struct Visit {
     pub(super) said: Said,
     /// Who pays, once that is known: their balance stands in the answer.
     pub(super) payer: Option<Arc<Key>>,
+    /// A gRPC call: refusals are worded as one's outcome.
+    is_call: bool,
+    /// A WebSocket over HTTP/2, whose switch is a plain success.
+    pub(super) unfolded: bool,
+    /// The status that a refusal stands for, where its answer has another.
+    meant: Option<StatusCode>,
     /// What the answer says was charged; `None` where that is not known yet.
     pub(super) charged: Option<Credits>,
 }
 
 impl Visit {
     pub(super) fn new(record: &Rc<Record>, connection: &Connection, headers: &HeaderMap) -> Self {
+        let is_call = connection.protocol == Protocol::Http2 && grpc::is_call(headers);
         let mut said = Said::default();
         let own = || said.values.text(&[&record.id.text()]);
         let id = foreign_id(record, connection, headers).unwrap_or_else(own);
-        Self { record: Rc::clone(record), id, said, payer: None, charged: Some(Credits::ZERO) }
+        let (record, charged) = (Rc::clone(record), Some(Credits::ZERO));
+        Self { record, id, said, payer: None, is_call, unfolded: false, meant: None, charged }
     }
 
     /// A refusal costs nothing.
     pub(super) fn refuse(&mut self, refusal: &Refusal) -> Response<Outbound> {
         self.charged = Some(Credits::ZERO);
+        if self.is_call {
+            self.meant = Some(self.record.dialect().template(refusal.reason).status);
+            return respond::refuse_call(refusal);
+        }
         respond::refuse(self.record.dialect(), refusal, &self.id)
     }
 
     /// What every answer carries.
     pub(super) fn sign(mut self, response: &mut Response<Outbound>) {
-        self.record.answered(response.status());
+        self.record.answered(self.meant.unwrap_or(response.status()));
         let headers = response.headers_mut();
         for (name, value) in self.said.headers {
             headers.insert(name, value);

@@ -20,8 +20,10 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub const CREDITS_USED: HeaderName = HeaderName::from_static("x-credits-used");
 /// The balance less holds in flight.
 pub const CREDITS_REMAINING: HeaderName = HeaderName::from_static("x-credits-remaining");
-/// The name in `Via` (RFC 9110, section 7.6.3).
+/// The name in `Via` (RFC 9110, section 7.6.3), behind the version that was received.
 pub const VIA: HeaderValue = HeaderValue::from_static("1.1 tollgate");
+/// The same where that was HTTP/2.
+pub const VIA_HTTP2: HeaderValue = HeaderValue::from_static("2.0 tollgate");
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -51,6 +53,10 @@ pub struct Facts<'a> {
     pub request_id: &'a HeaderValue,
     /// The peer of the connection, as text.
     pub peer: &'a str,
+    /// Whether the client speaks TLS.
+    pub secure: bool,
+    /// Whether it speaks HTTP/2.
+    pub http2: bool,
     /// Whether the peer is a trusted proxy, so that its `X-Forwarded-*` are kept.
     pub trusted: bool,
     /// The host the client asked for.
@@ -166,14 +172,14 @@ impl Facts<'_> {
             None => own(&FORWARDED_FOR, &[self.peer.as_bytes()]),
         }
         if !self.trusted || !headers.contains_key(FORWARDED_PROTO) {
-            own(&FORWARDED_PROTO, &[b"http"]);
+            own(&FORWARDED_PROTO, &[if self.secure { b"https" } else { b"http" }]);
         }
         if let Some(host) = self.client_host
             && (!self.trusted || !headers.contains_key(FORWARDED_HOST))
         {
             own(&FORWARDED_HOST, &[host.as_bytes()]);
         }
-        own(&header::VIA, &[VIA.as_bytes()]);
+        own(&header::VIA, &[if self.http2 { VIA_HTTP2 } else { VIA }.as_bytes()]);
         own(&REQUEST_ID, &[self.request_id.as_bytes()]);
         if let Some(identity) = &self.identity {
             own(&ACCOUNT, &[identity.account.as_str().as_bytes()]);

@@ -6,6 +6,7 @@
 pub mod cors;
 pub mod credit;
 pub mod forward;
+pub mod grpc;
 pub mod key;
 pub mod limit;
 pub mod path;

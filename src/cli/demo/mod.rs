@@ -86,7 +86,7 @@ async fn demo(arguments: &Arguments, folder: &Path, mut stop: Stop) -> Result {
     let loaded = crate::config::load(&path).map_err(|report| Failed(report.to_string()))?;
     let app = App::start(&path, loaded, Clock::system(), None).await.map_err(|error| hinted(error.told()))?;
     let keys = Keys::make(&app).await?;
-    let gateway = client::reachable(app.public.first().copied().unwrap_or(listen));
+    let gateway = client::reachable(app.public.first().map_or(listen, |public| public.address));
     if arguments.self_test {
         let tested = tokio::select! {
             biased;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-use super::{Context, single};
-use crate::config::raw::{self, At};
+use super::{Context, single, tls};
+use crate::config::raw::{self, At, Place};
 use crate::policy::key::KeySource;
 use crate::snapshot::{LogSettings, Settings};
 
@@ -15,6 +15,9 @@ use crate::snapshot::{LogSettings, Settings};
 const MAX_THREADS: u32 = 1024;
 /// Most connections that can be asked for.
 const MAX_CONNECTIONS: u32 = 10_000_000;
+/// Keys that do not work, per client address and minute: nobody mistypes that often, and who
+/// guesses gets nowhere.
+const FAILED_KEYS: u32 = 1000;
 /// Bounds of `max_header_size`, in bytes.
 const HEADER_SIZE: (u64, u64) = (1024, 1024 * 1024);
 /// Bounds of `max_body_size`, in bytes.
@@ -48,12 +51,22 @@ pub(super) fn build(context: &mut Context, files: &[raw::File]) -> Server {
     let account_info = account_info(context, info.path.as_ref());
     let headers = single(context, files, "response_headers", |file| file.response_headers.as_ref());
     let (ietf_headers, x_ratelimit_headers) = rate_limit_headers(context, headers.rate_limit.as_ref());
-    let server = single(context, files, "server", |file| file.server.as_ref());
-    context.not_yet("[server.tls]", server.tls.as_ref());
-    let seconds = Duration::from_secs;
     let loopback = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+    let server = single(context, files, "server", |file| file.server.as_ref());
+    let tls = tls::build(context, server.tls.as_ref());
+    let mut plain = listen(context, server.listen.as_ref()).unwrap_or_else(|| vec![loopback(8080)]);
+    let secure = match &tls {
+        None => Vec::new(),
+        Some(tls) => tls.listen.clone().unwrap_or_else(|| std::mem::take(&mut plain)),
+    };
+    if let Some(address) = plain.iter().find(|address| address.port() != 0 && secure.contains(address)) {
+        context.error(&Place::default(), format!("{address} cannot both speak TLS and not"));
+    }
+    let seconds = Duration::from_secs;
     let settings = Settings {
-        listen: listen(context, server.listen.as_ref()).unwrap_or_else(|| vec![loopback(8080)]),
+        listen: plain,
+        tls_listen: secure,
+        tls: tls.and_then(|tls| tls.tls),
         threads: threads(context, server.threads.as_ref()),
         max_connections: max_connections(context, server.max_connections.as_ref()),
         header_timeout: context.duration(server.header_timeout.as_ref(), seconds(10)),
@@ -71,6 +84,7 @@ pub(super) fn build(context: &mut Context, files: &[raw::File]) -> Server {
         admin_token,
         ledger,
         key_prefix,
+        failed_keys_per_minute: auth.failed_keys_per_minute.map_or(FAILED_KEYS, |most| most.value),
         account_info,
         ietf_headers,
         x_ratelimit_headers,
@@ -86,7 +100,7 @@ fn address(context: &mut Context, text: &At<String>) -> Option<SocketAddr> {
     context.check(&text.span, parsed)
 }
 
-fn listen(context: &mut Context, list: Option<&At<Vec<At<String>>>>) -> Option<Vec<SocketAddr>> {
+pub(super) fn listen(context: &mut Context, list: Option<&At<Vec<At<String>>>>) -> Option<Vec<SocketAddr>> {
     let list = list?;
     if list.value.is_empty() {
         context.error(&list.span, "at least one address is needed");

@@ -20,6 +20,8 @@ fn forwarded_headers(pairs: &[(&'static str, &str)], trusted: bool) -> HeaderMap
         identity: Some(Identity { account: &"acme".parse().unwrap(), key: KeyId(0x1a), plan: None }),
         request_id: &request_id,
         peer: "192.0.2.7",
+        secure: false,
+        http2: false,
         trusted,
         client_host: Some(&host),
         upstream_host: &HeaderValue::from_static("127.0.0.1:9000"),

@@ -1,0 +1,83 @@
+//! `[server.tls]`: reads certificates and keys; their files are watched like the configuration's own.
+
+use std::net::SocketAddr;
+
+use rustls::sign::CertifiedKey;
+use sha2::{Digest, Sha256};
+
+use super::Context;
+use super::server::listen;
+use crate::config::raw::{At, Tls as Raw};
+use crate::tls::{self, Clients, Tls};
+use crate::types::KeyHash;
+
+/// TLS, and the addresses that speak it where they are not those of `[server]`.
+pub(super) struct Built {
+    pub(super) tls: Option<Tls>,
+    pub(super) listen: Option<Vec<SocketAddr>>,
+}
+
+pub(super) fn build(context: &mut Context, raw: Option<&At<Raw>>) -> Option<Built> {
+    let At { value: raw, span } = raw?;
+    let listen = listen(context, raw.listen.as_ref());
+    let mut made_from = Sha256::new();
+    let mut pairs = Vec::new();
+    match (&raw.certificate, &raw.private_key) {
+        (Some(certificate), Some(key)) => pairs.extend(pair(context, &mut made_from, certificate, key)),
+        (Some(certificate), None) => context.error(&certificate.span, "`private_key` is missing beside this"),
+        (None, Some(key)) => context.error(&key.span, "`certificate` is missing beside this"),
+        (None, None) if raw.certificates.is_empty() => {
+            context.error(span, "TLS needs a `certificate` and its `private_key`, files in PEM");
+        }
+        (None, None) => {}
+    }
+    for item in &raw.certificates {
+        pairs.extend(pair(context, &mut made_from, &item.value.certificate, &item.value.private_key));
+    }
+    let with_1_2 = pick(context, raw.min_version.as_ref(), "version of TLS", ["1.3", "1.2"]);
+    let optional = pick(context, raw.client_certificate.as_ref(), "choice", ["required", "optional"]);
+    if let (Some(choice), None) = (&raw.client_certificate, &raw.client_ca) {
+        context.error(&choice.span, "`client_ca` is missing: whose certificates are believed?");
+    }
+    let clients = raw.client_ca.as_ref().and_then(|path| {
+        let text = pem(context, &mut made_from, path)?;
+        let authorities = context.check(&path.span, tls::certificates(&text))?;
+        Some(Clients { authorities, required: !optional })
+    });
+    made_from.update([u8::from(with_1_2), u8::from(optional)]);
+    if context.report.errors() > 0 || pairs.is_empty() {
+        return Some(Built { tls: None, listen });
+    }
+    let made = tls::server(pairs, with_1_2, clients, KeyHash(made_from.finalize().into()));
+    Some(Built { tls: context.check(span, made), listen })
+}
+
+/// Whether the second choice was made.
+fn pick(context: &mut Context, value: Option<&At<String>>, what: &str, choices: [&str; 2]) -> bool {
+    let Some(value) = value else { return false };
+    if !choices.contains(&value.value.as_str()) {
+        context.unknown(what, value, choices.into_iter());
+    }
+    value.value == choices[1]
+}
+
+fn pair(
+    context: &mut Context,
+    made_from: &mut Sha256,
+    certificate: &At<String>,
+    key: &At<String>,
+) -> Option<CertifiedKey> {
+    let chain = pem(context, made_from, certificate);
+    let secret = pem(context, made_from, key)?;
+    let chain = tls::certificates(&chain?).map_err(|error| format!("{}: {error}", certificate.value));
+    let chain = context.check(&certificate.span, chain)?;
+    let pair = tls::pair(chain, &secret).map_err(|error| format!("{}: {error}", key.value));
+    context.check(&key.span, pair)
+}
+
+/// Reads a file of PEM, and has it watched.
+fn pem(context: &mut Context, made_from: &mut Sha256, path: &At<String>) -> Option<String> {
+    let read = context.secret(&path.span, &format!("file:{}", path.value));
+    made_from.update(read.as_deref().unwrap_or_default());
+    read
+}

@@ -1,0 +1,176 @@
+//! What comes before a connection's first request: the PROXY header of a trusted proxy, the TLS
+//! handshake, and the choice between HTTP/1.1 and HTTP/2. All of it under the head's deadline.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use ppp::{HeaderResult, PartialResult, v1, v2};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+
+use super::socket::Socket;
+use super::target::is_trusted;
+use crate::snapshot::Settings;
+
+/// What an HTTP/2 client says first (RFC 9113, section 3.4).
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Longest PROXY header that is read; what proxies send is below 600 bytes.
+const MAX_PROXY: usize = 2048;
+/// How a PROXY header begins: version 1, and version 2.
+const PROXY_STARTS: [&[u8]; 2] = [b"PROXY ", b"\r\n\r\n\0\r\nQUIT\n"];
+/// How long to wait for the rest of a beginning that could go on either way; doubled each time, up
+/// to the second one, so that many such clients do not keep a worker busy.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
+
+/// What a connection speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Protocol {
+    Http1,
+    Http2,
+}
+
+/// A connection whose first request may come.
+#[derive(Debug)]
+pub(super) struct Arrived {
+    pub(super) socket: Socket,
+    pub(super) protocol: Protocol,
+    /// The other end: the socket's, or what a trusted proxy says.
+    pub(super) peer: SocketAddr,
+}
+
+/// Brings a new connection to its first request; `None` where it is to be closed.
+pub(super) async fn arrive(
+    mut stream: TcpStream,
+    mut peer: SocketAddr,
+    secure: bool,
+    settings: &Settings,
+) -> Option<Arrived> {
+    stream.readable().await.ok()?;
+    if is_trusted(peer.ip(), &settings.trusted_proxies) {
+        peer = proxied(&mut stream, peer).await?;
+    }
+    if !secure {
+        let protocol = protocol(&stream).await?;
+        return Some(Arrived { socket: Socket::Plain(stream), protocol, peer });
+    }
+    let tls = settings.tls.as_ref()?;
+    // A failed handshake concerns its client only, who got an alert.
+    let stream = TlsAcceptor::from(tls.config.clone()).accept(stream).await.ok()?;
+    let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let protocol = if http2 { Protocol::Http2 } else { Protocol::Http1 };
+    Some(Arrived { socket: Socket::Tls(Box::new(stream)), protocol, peer })
+}
+
+/// Looks at what came, without taking it, until that says enough; `None` where it never will.
+async fn look<T>(stream: &TcpStream, buffer: &mut [u8], judge: impl Fn(&[u8]) -> Option<T>) -> Option<T> {
+    let (mut pause, longest) = PAUSE;
+    loop {
+        let count = stream.peek(buffer).await.ok()?;
+        if count == 0 {
+            return None; // it said nothing, and will not
+        }
+        if let Some(judged) = judge(&buffer[..count]) {
+            return Some(judged);
+        }
+        if count == buffer.len() {
+            return None;
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(longest);
+    }
+}
+
+/// Whether `bytes` begin like `start`; `None` where too few came to tell.
+fn begins(bytes: &[u8], start: &[u8]) -> Option<bool> {
+    let length = bytes.len().min(start.len());
+    if bytes[..length] != start[..length] {
+        return Some(false);
+    }
+    (length == start.len()).then_some(true)
+}
+
+async fn protocol(stream: &TcpStream) -> Option<Protocol> {
+    let judge = |bytes: &[u8]| Some(if begins(bytes, PREFACE)? { Protocol::Http2 } else { Protocol::Http1 });
+    look(stream, &mut [0; PREFACE.len()], judge).await
+}
+
+/// Whom a trusted proxy speaks for: takes its PROXY header off, where it sends one.
+async fn proxied(stream: &mut TcpStream, peer: SocketAddr) -> Option<SocketAddr> {
+    let starts = |bytes: &[u8]| {
+        let starts = PROXY_STARTS.map(|start| begins(bytes, start));
+        match starts {
+            [Some(false), Some(false)] => Some(false),
+            _ if starts.contains(&Some(true)) => Some(true),
+            _ => None,
+        }
+    };
+    if !look(stream, &mut [0; 12], starts).await? {
+        return Some(peer);
+    }
+    let mut buffer = vec![0; MAX_PROXY];
+    let (length, source) = look(stream, &mut buffer, header).await?;
+    stream.read_exact(&mut buffer[..length?]).await.ok()?;
+    Some(source.unwrap_or(peer))
+}
+
+/// A PROXY header's length, `None` where it is malformed, and whom it names.
+fn header(bytes: &[u8]) -> Option<(Option<usize>, Option<SocketAddr>)> {
+    let parsed = HeaderResult::parse(bytes);
+    if parsed.is_incomplete() {
+        return None;
+    }
+    let address = |ip: IpAddr, port| Some(SocketAddr::new(ip, port));
+    Some(match parsed {
+        HeaderResult::V1(Ok(header)) => {
+            let source = match header.addresses {
+                v1::Addresses::Unknown => None,
+                v1::Addresses::Tcp4(ip) => address(ip.source_address.into(), ip.source_port),
+                v1::Addresses::Tcp6(ip) => address(ip.source_address.into(), ip.source_port),
+            };
+            (Some(header.header.len()), source)
+        }
+        HeaderResult::V2(Ok(header)) => {
+            let source = match (header.command, &header.addresses) {
+                (v2::Command::Proxy, v2::Addresses::IPv4(ip)) => {
+                    address(ip.source_address.into(), ip.source_port)
+                }
+                (v2::Command::Proxy, v2::Addresses::IPv6(ip)) => {
+                    address(ip.source_address.into(), ip.source_port)
+                }
+                _ => None, // the proxy speaks for itself
+            };
+            (Some(header.len()), source)
+        }
+        _ => (None, None),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_beginning_says_what_follows_or_that_more_is_needed() {
+        assert_eq!(begins(b"GET /", PREFACE), Some(false));
+        assert_eq!(begins(b"PR", PREFACE), None);
+        assert_eq!(begins(b"PRO", PREFACE), Some(false));
+        assert_eq!(begins(PREFACE, PREFACE), Some(true));
+    }
+
+    #[test]
+    fn proxy_headers_name_the_client() {
+        let v1 = b"PROXY TCP4 203.0.113.9 10.0.0.1 4000 80\r\nGET / HTTP/1.1\r\n";
+        let source = "203.0.113.9:4000".parse().ok();
+        assert_eq!(header(v1), Some((Some(41), source)));
+        assert_eq!(header(&v1[..20]), None);
+        assert_eq!(header(b"PROXY UNKNOWN\r\n"), Some((Some(15), None)));
+        assert_eq!(header(b"PROXY TCP9 a b c d\r\n"), Some((None, None)));
+        let mut v2 = PROXY_STARTS[1].to_vec();
+        v2.extend([0x21, 0x11, 0, 12, 203, 0, 113, 9, 10, 0, 0, 1]);
+        v2.extend(4000_u16.to_be_bytes());
+        assert_eq!(header(&v2), None);
+        v2.extend([0, 80, b'G']);
+        assert_eq!(header(&v2), Some((Some(28), source)));
+    }
+}

@@ -1,0 +1,187 @@
+//! A second pair of eyes on the frames of an HTTP/2 connection.
+//!
+//! h2 bounds what each frame can hold and what a peer can make it keep. What it does not bound is
+//! how often a client has it do work that serves no request: PING and SETTINGS answered, PRIORITY
+//! read, streams opened to be reset (CVE-2023-44487, CVE-2019-9512 and its siblings, CVE-2025-8671).
+//! This scanner reads frame headers (RFC 9113, section 4.1), nine bytes each, and counts those.
+
+use std::time::Duration;
+
+use super::arrive::PREFACE;
+use crate::types::{Moment, nanos};
+
+/// What each frame that serves no request costs its client: 500 of them a second are free.
+const COST: Duration = Duration::from_millis(2);
+/// How far a client may be ahead of that: 2,000 frames at once.
+const AHEAD: Duration = Duration::from_secs(4);
+/// What each byte that it takes pays back, so that one frame is free for each 512: who takes much
+/// opens its windows often.
+const PAID_BY_BYTE: Duration = Duration::from_nanos(COST.as_nanos() as u64 / 512);
+
+const FRAME_HEADER: usize = 9;
+
+const DATA: u8 = 0x0;
+const HEADERS: u8 = 0x1;
+const CONTINUATION: u8 = 0x9;
+const END_STREAM: u8 = 0x1;
+const END_HEADERS: u8 = 0x4;
+
+/// The client has had more done for nothing than it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the client sends more frames that serve no request than it may")]
+pub(super) struct Flood;
+
+/// Walks the bytes of one HTTP/2 connection.
+#[derive(Debug)]
+pub(super) struct FrameScanner {
+    header: [u8; FRAME_HEADER],
+    /// How much of `header` is there.
+    have: usize,
+    /// Bytes to come before the next frame's header: of a payload, or of the preface.
+    skip: usize,
+    /// Since when a head is arriving.
+    head: Option<Moment>,
+    /// The payload that is being skipped ends a head.
+    ends_head: bool,
+    /// When all frames so far are paid for.
+    paid: Moment,
+}
+
+impl FrameScanner {
+    pub(super) fn new(now: Moment) -> Self {
+        let (header, skip) = ([0; FRAME_HEADER], PREFACE.len());
+        Self { header, have: 0, skip, head: None, ends_head: false, paid: now }
+    }
+
+    /// Since when a head is arriving that is not whole yet.
+    pub(super) fn head_since(&self) -> Option<Moment> {
+        self.head
+    }
+
+    /// The client took so many bytes.
+    pub(super) fn wrote(&mut self, bytes: usize) {
+        let paid = PAID_BY_BYTE * u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.paid = Moment(self.paid.0.saturating_sub(nanos(paid)));
+    }
+
+    /// Walks bytes as they arrive, in pieces of any size.
+    ///
+    /// # Errors
+    /// [`Flood`]: the connection is to be closed.
+    pub(super) fn walk(&mut self, mut bytes: &[u8], now: Moment) -> Result<(), Flood> {
+        loop {
+            let here = self.skip.min(bytes.len());
+            self.skip -= here;
+            bytes = &bytes[here..];
+            if self.skip == 0 && std::mem::take(&mut self.ends_head) {
+                self.head = None;
+            }
+            if bytes.is_empty() {
+                return Ok(());
+            }
+            let take = (FRAME_HEADER - self.have).min(bytes.len());
+            self.header[self.have..self.have + take].copy_from_slice(&bytes[..take]);
+            self.have += take;
+            bytes = &bytes[take..];
+            if self.have == FRAME_HEADER {
+                self.have = 0;
+                self.frame(now)?;
+            }
+        }
+    }
+
+    fn frame(&mut self, now: Moment) -> Result<(), Flood> {
+        let [high, middle, low, kind, flags, ..] = self.header;
+        self.skip = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
+        let is_head = kind == HEADERS || kind == CONTINUATION;
+        if is_head {
+            self.head.get_or_insert(now);
+            self.ends_head = flags & END_HEADERS != 0;
+        }
+        match kind {
+            HEADERS => Ok(()),
+            DATA if self.skip > 0 || flags & END_STREAM != 0 => Ok(()),
+            _ => self.count(now),
+        }
+    }
+
+    fn count(&mut self, now: Moment) -> Result<(), Flood> {
+        let paid = Moment(self.paid.0.max(now.0)).plus(COST);
+        if paid.since(now) > AHEAD {
+            return Err(Flood);
+        }
+        self.paid = paid;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        let mut bytes = vec![length[1], length[2], length[3], kind, flags, 0, 0, 0, 1];
+        bytes.extend(payload);
+        bytes
+    }
+
+    fn begun() -> FrameScanner {
+        let mut scanner = FrameScanner::new(Moment(0));
+        scanner.walk(PREFACE, Moment(0)).unwrap();
+        scanner
+    }
+
+    #[test]
+    fn work_for_nothing_is_bounded_and_requests_are_not() {
+        const PING: u8 = 6;
+        let mut scanner = begun();
+        let sent = (0..10_000).take_while(|_| scanner.walk(&frame(PING, 0, &[0; 8]), Moment(0)).is_ok());
+        assert_eq!(sent.count(), 2000);
+        let later = Moment(2 * SECOND);
+        let sent = (0..10_000).take_while(|_| scanner.walk(&frame(PING, 0, &[0; 8]), later).is_ok());
+        assert_eq!(sent.count(), 1000);
+        for _ in 0..10_000 {
+            scanner.walk(&frame(HEADERS, END_HEADERS, &[0; 30]), later).unwrap();
+            scanner.walk(&frame(DATA, 0, &[0; 30]), later).unwrap();
+        }
+        assert!(scanner.walk(&frame(DATA, 0, &[]), later).is_err());
+    }
+
+    #[test]
+    fn who_takes_much_may_open_its_windows_often() {
+        const WINDOW_UPDATE: u8 = 8;
+        let mut scanner = begun();
+        for _ in 0..100_000 {
+            scanner.wrote(1024);
+            scanner.walk(&frame(WINDOW_UPDATE, 0, &[0; 4]), Moment(0)).unwrap();
+            scanner.walk(&frame(WINDOW_UPDATE, 0, &[0; 4]), Moment(0)).unwrap();
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_head_is_arriving_until_its_last_byte(cuts in prop::collection::vec(1_usize..20, 0..40)) {
+            let mut bytes = frame(HEADERS, 0, &[1; 20]);
+            bytes.extend(frame(CONTINUATION, 0, &[2; 10]));
+            bytes.extend(frame(CONTINUATION, END_HEADERS, &[3; 5]));
+            let mut scanner = begun();
+            let mut rest = &bytes[..];
+            for (at, cut) in cuts.into_iter().enumerate() {
+                let (piece, more) = rest.split_at(cut.min(rest.len()));
+                scanner.walk(piece, Moment(at as u64)).unwrap();
+                rest = more;
+                let sent = bytes.len() - rest.len();
+                prop_assert_eq!(scanner.head_since().is_some(), (FRAME_HEADER..bytes.len()).contains(&sent));
+            }
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes: Vec<u8>) {
+            let _ = FrameScanner::new(Moment(0)).walk(&bytes, Moment(0));
+        }
+    }
+}

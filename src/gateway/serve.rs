@@ -1,0 +1,243 @@
+//! A connection from its first byte to its last: its protocol's machinery, its deadlines, its end.
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::rt::Executor;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::task::coop::unconstrained;
+
+use super::Gate;
+use super::arrive::{Protocol, arrive};
+use super::connection::{Connection, Look, Place};
+use super::handle::handle;
+use super::stream::Stream;
+use super::waits::Waits;
+use super::watched::Watched;
+use crate::types::Moment;
+
+/// hyper's own least buffer.
+const MIN_BUFFER: usize = 8192;
+/// Requests that an HTTP/2 client may have in flight on one connection.
+const MAX_STREAMS: u32 = 100;
+/// What a client may send of one body before it is read, and of all bodies of a connection.
+const WINDOWS: (u32, u32) = (64 * 1024, 1024 * 1024);
+/// What is kept of one answer until the client opens its window.
+const SEND_BUFFER: usize = 64 * 1024;
+/// Streams that may be reset before they were looked at, and for what their client did wrong
+/// (CVE-2023-44487, CVE-2025-8671); past it the connection ends.
+const MAX_RESETS: usize = 32;
+
+/// A connection that was accepted.
+#[derive(Debug)]
+pub(super) struct Accepted {
+    pub(super) stream: TcpStream,
+    pub(super) peer: SocketAddr,
+    /// Whether it is to speak TLS.
+    pub(super) secure: bool,
+    pub(super) place: Place,
+}
+
+/// Serves a connection until it ends, or until its time is up.
+pub(super) async fn serve(gate: Rc<Gate>, number: u64, accepted: Accepted) {
+    let Accepted { stream, peer, secure, place } = accepted;
+    let at = gate.clock.now();
+    let view = gate.views.load();
+    let deadline = gate.clock.instant(at.plus(view.settings.header_timeout));
+    let arriving = Box::pin(arrive(stream, peer, secure, &view.settings));
+    let arrived = tokio::select! {
+        arrived = tokio::time::timeout_at(deadline.into(), arriving) => arrived,
+        () = gate.stop.cancelled() => return,
+    };
+    let Ok(Some(arrived)) = arrived else { return };
+    let connection = Arc::new(Connection::new(arrived, at, gate.clock.now(), place));
+    drop(view);
+    connection.tune();
+    match connection.protocol {
+        Protocol::Http1 => serve_http1(&gate, number, &connection).await,
+        Protocol::Http2 => serve_http2(&gate, number, &connection).await,
+    }
+    gate.wakers.borrow_mut().remove(&number);
+}
+
+/// Requests one after the other. While there is none for a while, hyper's state and buffers go.
+async fn serve_http1(gate: &Rc<Gate>, number: u64, connection: &Arc<Connection>) {
+    loop {
+        let service = {
+            let (gate, connection) = (Rc::clone(gate), Arc::clone(connection));
+            service_fn(move |request| {
+                let (gate, connection) = (Rc::clone(&gate), Arc::clone(&connection));
+                async move {
+                    let (waits, seen) = connection.begin();
+                    Ok::<_, Infallible>(handle(gate, Stream { connection, waits }, seen, request).await)
+                }
+            })
+        };
+        let max_head = gate.views.load().settings.max_header_size;
+        let mut builder = http1::Builder::new();
+        builder
+            .half_close(true) // a client that closed its sending side still gets its answer
+            .header_read_timeout(None) // one deadline for heads, bodies and silence: `Connection`
+            .max_header_size(max_head)
+            .max_buf_size(max_head.max(MIN_BUFFER));
+        let io = TokioIo::new(Watched(Arc::clone(connection)));
+        let mut serving = Box::pin(builder.serve_connection(io, service).with_upgrades());
+        let ended = drive(gate, number, connection, |context, finish| {
+            if finish {
+                serving.as_mut().graceful_shutdown();
+            }
+            serving.as_mut().poll(context).map(|_| ()) // an error concerns this connection only
+        });
+        if ended.await != End::Rests {
+            return;
+        }
+        drop(serving);
+        let ended = drive(gate, number, connection, |context, finish| match finish {
+            true => Poll::Ready(()),
+            false => connection.poll_readable(context).map(|_| ()),
+        });
+        if ended.await == End::Over || gate.stopping.get() {
+            return;
+        }
+    }
+}
+
+/// Several requests at once, each in a task of its own.
+async fn serve_http2(gate: &Rc<Gate>, number: u64, connection: &Arc<Connection>) {
+    let tasks = StreamTasks { gate: Rc::clone(gate), called: Rc::default() };
+    let service = {
+        let (gate, connection, called) = (Rc::clone(gate), Arc::clone(connection), Rc::clone(&tasks.called));
+        service_fn(move |request| {
+            let (gate, connection) = (Rc::clone(&gate), Arc::clone(&connection));
+            let (waits, seen) = connection.begin();
+            *called.borrow_mut() = Some(Arc::clone(&waits));
+            async move { Ok::<_, Infallible>(handle(gate, Stream { connection, waits }, seen, request).await) }
+        })
+    };
+    let max_head = gate.views.load().settings.max_header_size;
+    let mut builder = http2::Builder::new(tasks);
+    builder
+        .max_concurrent_streams(MAX_STREAMS)
+        .initial_stream_window_size(WINDOWS.0)
+        .initial_connection_window_size(WINDOWS.1)
+        .max_send_buf_size(SEND_BUFFER)
+        .max_pending_accept_reset_streams(MAX_RESETS)
+        .max_local_error_reset_streams(MAX_RESETS)
+        .max_header_list_size(u32::try_from(max_head).unwrap_or(u32::MAX))
+        .enable_connect_protocol();
+    let io = TokioIo::new(Watched(Arc::clone(connection)));
+    let mut serving = Box::pin(builder.serve_connection(io, service));
+    drive(gate, number, connection, |context, finish| {
+        if finish {
+            serving.as_mut().graceful_shutdown();
+        }
+        serving.as_mut().poll(context).map(|_| ())
+    })
+    .await;
+}
+
+/// How a part of a connection's life ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// By itself.
+    Done,
+    /// Nothing goes on: what is not needed for waiting can go.
+    Rests,
+    /// Its time is up.
+    Over,
+}
+
+/// Polls a connection's machinery, and looks at its deadlines: one timer for all of them.
+/// `machine` is told once to finish what it serves, when the gateway stops or idleness ends.
+async fn drive(
+    gate: &Gate,
+    number: u64,
+    connection: &Connection,
+    mut machine: impl FnMut(&mut Context<'_>, bool) -> Poll<()>,
+) -> End {
+    let settings = gate.views.load();
+    let (header_timeout, idle_timeout) = (settings.settings.header_timeout, settings.settings.idle_timeout);
+    drop(settings);
+    let mut timer = pin!(tokio::time::sleep(Duration::ZERO));
+    let mut due = Moment::default(); // when the timer ends
+    let (mut finish, mut finishing, mut rested) = (false, false, false);
+    std::future::poll_fn(|context| {
+        let now = gate.beat.tick();
+        connection.tick(now);
+        if now >= due {
+            connection.look_for_client();
+        }
+        finish |= gate.stopping.get();
+        loop {
+            let tell = finish && !std::mem::replace(&mut finishing, finish);
+            if machine(context, tell).is_ready() {
+                return Poll::Ready(End::Done);
+            }
+            let look = match connection.look(now, header_timeout, idle_timeout) {
+                Look::Again(look) => look,
+                Look::Rest(_) if !finish && !std::mem::replace(&mut rested, true) => {
+                    return Poll::Ready(End::Rests);
+                }
+                Look::Rest(look) => look,
+                Look::Goodbye if !finish => {
+                    finish = true;
+                    connection.leave(now);
+                    continue;
+                }
+                Look::Goodbye | Look::Over => return Poll::Ready(End::Over),
+            };
+            // A timer that ends too early costs one look; to set it costs more.
+            let wanted = now.plus(look);
+            if now >= due || wanted < due || timer.is_elapsed() {
+                if due == Moment::default() {
+                    gate.wakers.borrow_mut().insert(number, context.waker().clone());
+                }
+                due = wanted;
+                timer.as_mut().reset(gate.clock.instant(due).into());
+                // Outside the task's budget: else a busy turn would leave the timer with nobody to wake.
+                if pin!(unconstrained(timer.as_mut())).poll(context).is_ready() {
+                    context.waker().wake_by_ref();
+                }
+            }
+            return Poll::Pending;
+        }
+    })
+    .await
+}
+
+/// Runs the requests of an HTTP/2 connection, each in a task of this worker.
+#[derive(Clone)]
+struct StreamTasks {
+    gate: Rc<Gate>,
+    /// The request that hyper hands over next: it calls the service, then asks for its task.
+    called: Rc<RefCell<Option<Arc<Waits>>>>,
+}
+
+impl<F: Future<Output = ()> + 'static> Executor<F> for StreamTasks {
+    fn execute(&self, future: F) {
+        let (gate, waits) = (Rc::clone(&self.gate), self.called.borrow_mut().take());
+        self.gate.tasks.spawn_local(async move {
+            let mut future = pin!(future);
+            std::future::poll_fn(|context| {
+                gate.beat.tick();
+                if let Some(waits) = &waits {
+                    if waits.is_cut() {
+                        return Poll::Ready(()); // the stream is reset
+                    }
+                    waits.watch(context.waker());
+                }
+                future.as_mut().poll(context)
+            })
+            .await;
+        });
+    }
+}

@@ -1,0 +1,21 @@
+//! One request's place on its connection. HTTP/1.1 has one after the other, HTTP/2 several at once.
+
+use std::sync::Arc;
+
+use super::connection::Connection;
+use super::waits::Waits;
+use crate::types::Moment;
+
+/// A request's connection, and what the request waits for there.
+#[derive(Clone, Debug)]
+pub(super) struct Stream {
+    pub(super) connection: Arc<Connection>,
+    pub(super) waits: Arc<Waits>,
+}
+
+impl Stream {
+    /// The request is answered.
+    pub(super) fn end(&self, now: Moment) {
+        self.connection.end(&self.waits, now);
+    }
+}

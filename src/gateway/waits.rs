@@ -1,0 +1,202 @@
+//! What one request waits for, as far as deadlines are concerned.
+
+use std::task::Waker;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::types::Moment;
+
+/// Bytes a second that pay for the time a client makes the gateway wait: one that moves less than
+/// this runs out of patience in the end, however evenly it moves.
+pub(super) const MIN_RATE: u32 = 256;
+
+/// How much longer a client is waited for that moves bytes, but few: time spent waiting adds up,
+/// bytes moved pay it back at [`MIN_RATE`].
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Patience {
+    since: Option<Moment>,
+    spent: Duration,
+}
+
+impl Patience {
+    /// The client is waited for from now on, if it is not already.
+    pub(super) fn begin(&mut self, now: Moment) {
+        self.since.get_or_insert(now);
+    }
+
+    /// It moved so many bytes.
+    pub(super) fn end(&mut self, now: Moment, bytes: usize) {
+        if let Some(since) = self.since.take() {
+            self.spent += now.since(since);
+        }
+        if !self.spent.is_zero() {
+            let paid = u32::try_from(bytes).unwrap_or(u32::MAX);
+            self.spent = self.spent.saturating_sub(Duration::from_secs(1) * paid / MIN_RATE);
+        }
+    }
+
+    /// It is waited for no longer, nor held to what it made wait before.
+    pub(super) fn forget(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Whether the client is waited for.
+    pub(super) fn is_on(&self) -> bool {
+        self.since.is_some()
+    }
+
+    /// How long it may go on; `None` where it is over. Unbounded while nobody waits.
+    pub(super) fn left(&self, now: Moment, allowed: Duration) -> Option<Duration> {
+        let Some(since) = self.since else { return Some(Duration::MAX) };
+        allowed.checked_sub(self.spent + now.since(since)).filter(|left| !left.is_zero())
+    }
+}
+
+/// What one request waits for. On one thread; the lock, never contended, is there because hyper
+/// wants I/O that could cross threads.
+#[derive(Debug, Default)]
+pub(super) struct Waits(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// For more of the request's body.
+    body: Patience,
+    /// For the client to take what it was given of the answer.
+    taking: Patience,
+    /// How much it was given last.
+    given: usize,
+    /// While the answer's head is awaited: how long it may take after the last of the body.
+    answer_timeout: Option<Duration>,
+    /// When it must be there; `None` while the client is awaited.
+    answer_due: Option<Moment>,
+    /// The request's body is half of a conversation, whose silences mean nothing.
+    conversing: bool,
+    /// Time is up: the request's task ends.
+    cut: bool,
+    waker: Option<Waker>,
+}
+
+impl Waits {
+    /// A further request begins, on the same connection.
+    pub(super) fn begin(&self) {
+        *self.0.lock() = State::default();
+    }
+
+    /// The upstream's answer is awaited from now on.
+    pub(super) fn awaits_answer(&self, now: Moment, timeout: Duration) {
+        let mut state = self.0.lock();
+        (state.answer_timeout, state.answer_due) = (Some(timeout), Some(now.plus(timeout)));
+    }
+
+    /// It is awaited no longer.
+    pub(super) fn has_answer(&self) {
+        let mut state = self.0.lock();
+        (state.answer_timeout, state.answer_due) = (None, None);
+    }
+
+    /// How long until the answer must be there; `None` while the client is awaited.
+    pub(super) fn answer_left(&self, now: Moment) -> Option<Duration> {
+        self.0.lock().answer_due.map(|due| due.since(now))
+    }
+
+    /// The request's body may be silent for as long as it likes.
+    pub(super) fn converses(&self) {
+        self.0.lock().conversing = true;
+    }
+
+    /// The upstream side waits for the client: its time, not the upstream's.
+    pub(super) fn waits_for_body(&self, now: Moment) {
+        let mut state = self.0.lock();
+        if !state.conversing {
+            state.body.begin(now);
+        }
+        state.answer_due = None;
+    }
+
+    /// The upstream side got so much of the body; nothing at its end.
+    pub(super) fn got_body(&self, now: Moment, bytes: usize) {
+        let mut state = self.0.lock();
+        state.body.end(now, bytes);
+        state.answer_due = state.answer_timeout.map(|timeout| now.plus(timeout));
+    }
+
+    /// The client's side was given so much of the answer.
+    pub(super) fn gave(&self, now: Moment, bytes: usize) {
+        let mut state = self.0.lock();
+        state.given = bytes;
+        state.taking.begin(now);
+    }
+
+    /// It asks for more.
+    pub(super) fn took(&self, now: Moment) {
+        let mut state = self.0.lock();
+        let given = std::mem::take(&mut state.given);
+        state.taking.end(now, given);
+    }
+
+    /// The request is over: nobody is waited for.
+    pub(super) fn end(&self) {
+        let mut state = self.0.lock();
+        state.body.forget();
+        state.taking.forget();
+    }
+
+    /// How long until this is to be looked at again; `None` where the client's time is up.
+    pub(super) fn left(&self, now: Moment, idle: Duration) -> Option<Duration> {
+        let state = self.0.lock();
+        let client = state.body.left(now, idle)?.min(state.taking.left(now, idle)?);
+        Some(state.answer_due.map_or(client, |due| client.min(due.since(now))))
+    }
+
+    /// Whom to tell when there is something to look at.
+    pub(super) fn watch(&self, waker: &Waker) {
+        let mut state = self.0.lock();
+        if !state.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            state.waker = Some(waker.clone());
+        }
+    }
+
+    /// Lets the request's task look, where it is not the connection's own.
+    pub(super) fn wake(&self) {
+        if let Some(waker) = &self.0.lock().waker {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Ends the request's task.
+    pub(super) fn cut(&self) {
+        self.0.lock().cut = true;
+        self.wake();
+    }
+
+    pub(super) fn is_cut(&self) -> bool {
+        self.0.lock().cut
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn drip(bytes: usize) -> Option<u64> {
+        let mut patience = Patience::default();
+        (0..600).find(|second| {
+            patience.begin(Moment(second * SECOND));
+            let over = patience.left(Moment((second + 1) * SECOND), MINUTE).is_none();
+            patience.end(Moment((second + 1) * SECOND), bytes);
+            over
+        })
+    }
+
+    #[test]
+    fn who_moves_little_runs_out_of_patience_and_who_moves_enough_never_does() {
+        assert_eq!(drip(0), Some(59));
+        assert_eq!(drip(1), Some(60));
+        assert_eq!(drip(MIN_RATE as usize / 2), Some(119));
+        assert_eq!(drip(MIN_RATE as usize), None);
+    }
+}

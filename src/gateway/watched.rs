@@ -1,0 +1,80 @@
+//! A connection's bytes on their way to hyper and back.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::connection::Connection;
+
+/// Up to this many bytes, a head and what follows are put together before they are written.
+const SMALL_WRITE: usize = 1024;
+
+/// The connection's socket, as hyper sees it: what comes passes a scanner first.
+#[derive(Debug)]
+pub(super) struct Watched(pub(super) Arc<Connection>);
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut inner = self.0.lock();
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut inner.socket).poll_read(context, buffer);
+        let came = &buffer.filled()[before..];
+        if !came.is_empty()
+            && let Err(error) = inner.read(came)
+        {
+            return Poll::Ready(Err(error));
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let mut inner = self.0.lock();
+        let polled = Pin::new(&mut inner.socket).poll_write(context, bytes);
+        inner.wrote(polled)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut inner = self.0.lock();
+        let length: usize = slices.iter().map(|slice| slice.len()).sum();
+        let polled = if length <= SMALL_WRITE {
+            // The kernel takes one small piece sooner than several.
+            let (mut whole, mut at) = ([0; SMALL_WRITE], 0);
+            for slice in slices {
+                whole[at..at + slice.len()].copy_from_slice(slice);
+                at += slice.len();
+            }
+            Pin::new(&mut inner.socket).poll_write(context, &whole[..at])
+        } else {
+            Pin::new(&mut inner.socket).poll_write_vectored(context, slices)
+        };
+        inner.wrote(polled)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut inner = self.0.lock();
+        let polled = Pin::new(&mut inner.socket).poll_flush(context);
+        inner.flushed(&polled);
+        polled
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0.lock().socket).poll_shutdown(context)
+    }
+}

@@ -1,0 +1,146 @@
+//! Certificates, and how clients' TLS is served with them.
+//!
+//! rustls on aws-lc-rs. Nothing is answered ahead of a handshake's end (no early data): what can be
+//! replayed could be charged twice.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion, version};
+
+use crate::types::KeyHash;
+
+/// Protocols that a handshake may agree on, the preferred one first (RFC 7301).
+const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
+/// Tickets that a client gets to come back with. Each costs some 200 bytes of the handshake.
+const TICKETS: usize = 1;
+
+/// How TLS is served. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    /// What a handshake is answered with.
+    pub config: Arc<ServerConfig>,
+    /// Hash of all it was made from: where that is the same, the configuration in force stays, and
+    /// with it the tickets that clients come back with.
+    pub made_from: KeyHash,
+}
+
+/// Who may connect.
+#[derive(Clone, Debug)]
+pub struct Clients {
+    /// Authorities that sign clients' certificates.
+    pub authorities: Vec<CertificateDer<'static>>,
+    /// Whether a client without a certificate is turned away.
+    pub required: bool,
+}
+
+/// Reads the certificates of a PEM file.
+///
+/// # Errors
+/// Says what is wrong with it.
+pub fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+    let read = read.map_err(|error| format!("it is no PEM file: {error}"))?;
+    if read.is_empty() {
+        return Err("it has no certificate".to_owned());
+    }
+    Ok(read)
+}
+
+/// A certificate with its chain and its key.
+///
+/// # Errors
+/// Says what is wrong with them, also that they are not a pair. Shows nothing of the key.
+pub fn pair(chain: Vec<CertificateDer<'static>>, key: &str) -> Result<CertifiedKey, String> {
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes())
+        .map_err(|_| "it has no private key (PEM: PKCS #8, PKCS #1 or SEC 1)".to_owned())?;
+    let key = aws_lc_rs::sign::any_supported_type(&key)
+        .map_err(|_| "its private key is of a kind that is not supported".to_owned())?;
+    let pair = CertifiedKey::new(chain, key);
+    pair.keys_match().map_err(|_| "it does not belong to the certificate".to_owned())?;
+    Ok(pair)
+}
+
+/// The certificate for the name that a client asks for: the name itself, then a wildcard, then the
+/// first of all.
+#[derive(Debug)]
+struct ByName {
+    first: Arc<CertifiedKey>,
+    names: HashMap<String, Arc<CertifiedKey>>,
+}
+
+impl ByName {
+    fn new(pairs: Vec<CertifiedKey>) -> Option<Self> {
+        let mut names = HashMap::new();
+        let pairs: Vec<Arc<CertifiedKey>> = pairs.into_iter().map(Arc::new).collect();
+        for pair in &pairs {
+            let Ok(certificate) = webpki::EndEntityCert::try_from(pair.cert.first()?) else { continue };
+            for name in certificate.valid_dns_names() {
+                names.entry(name.to_ascii_lowercase()).or_insert_with(|| Arc::clone(pair));
+            }
+        }
+        Some(Self { first: Arc::clone(pairs.first()?), names })
+    }
+
+    fn find(&self, name: Option<&str>) -> Arc<CertifiedKey> {
+        let found = name.and_then(|name| {
+            let name = name.to_ascii_lowercase();
+            self.names.get(&name).or_else(|| {
+                let (_, parent) = name.split_once('.')?;
+                self.names.get(&format!("*.{parent}"))
+            })
+        });
+        Arc::clone(found.unwrap_or(&self.first))
+    }
+}
+
+impl ResolvesServerCert for ByName {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.find(hello.server_name()))
+    }
+}
+
+/// Puts a configuration together. The first pair is for clients that ask for no name, or for one
+/// that no certificate has.
+///
+/// # Errors
+/// Says what is wrong.
+pub fn server(
+    pairs: Vec<CertifiedKey>,
+    with_1_2: bool,
+    clients: Option<Clients>,
+    made_from: KeyHash,
+) -> Result<Tls, String> {
+    const ONLY_1_3: &[&SupportedProtocolVersion] = &[&version::TLS13];
+    const BOTH: &[&SupportedProtocolVersion] = &[&version::TLS13, &version::TLS12];
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(if with_1_2 { BOTH } else { ONLY_1_3 })
+        .map_err(|error| error.to_string())?;
+    let builder = match clients {
+        None => builder.with_no_client_auth(),
+        Some(clients) => {
+            let mut roots = RootCertStore::empty();
+            for authority in clients.authorities {
+                roots.add(authority).map_err(|error| format!("an authority is unusable: {error}"))?;
+            }
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            let verifier = if clients.required { verifier } else { verifier.allow_unauthenticated() };
+            builder.with_client_cert_verifier(verifier.build().map_err(|error| error.to_string())?)
+        }
+    };
+    let names = ByName::new(pairs).ok_or_else(|| "there is no certificate".to_owned())?;
+    let mut config = builder.with_cert_resolver(Arc::new(names));
+    config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
+    config.max_early_data_size = 0;
+    config.send_tls13_tickets = TICKETS;
+    // Keys of tickets live as long as this configuration does, so that a client that was let in
+    // under other authorities has to show its certificate anew.
+    config.ticketer = aws_lc_rs::Ticketer::new().map_err(|error| error.to_string())?;
+    Ok(Tls { config: Arc::new(config), made_from })
+}
