@@ -32,11 +32,20 @@ pub(super) fn read(parts: &Parts, merge_slashes: bool, secure: bool) -> Result<T
     if parts.method == Method::CONNECT {
         return Err(bad("CONNECT is not served here."));
     }
+    if parts.version == Version::HTTP_2 && parts.headers.values().any(is_padded) {
+        return Err(bad("A header's value begins or ends with white space."));
+    }
     let host = host(parts, secure)?;
     let path = path::normalise(parts.uri.path(), merge_slashes);
     let path =
         path.map_err(|fault| Refusal::because(Reason::BadRequest, format!("{}.", capitalised(fault))))?;
     Ok(Target { path, host })
+}
+
+/// What HTTP/1.1 trims, HTTP/2 forbids (RFC 9113, section 8.2.1), and h2 lets pass.
+fn is_padded(value: &HeaderValue) -> bool {
+    let blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    blank(value.as_bytes().first()) || blank(value.as_bytes().last())
 }
 
 fn capitalised(fault: path::PathFault) -> String {

@@ -40,5 +40,7 @@ pub(super) fn fold(status: &mut StatusCode, headers: &mut HeaderMap) {
         headers.remove(ACCEPT);
         headers.remove(CONNECTION);
         headers.remove(UPGRADE);
+    } else if status.is_success() {
+        *status = StatusCode::BAD_GATEWAY; // here it would say that the tunnel is open
     }
 }

@@ -1,0 +1,98 @@
+//! Raw requests that other servers stumbled over, each with its verdict, against the real gateway.
+//!
+//! The collection stands beside the project, in `../shared/corpora`; where it is absent, these tests
+//! say so and pass. After each case a clean request on a fresh connection gets its own answer, and
+//! whatever reached the upstream carries exactly one id, which is the gateway's own and paid for once.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::cast_possible_truncation,
+    unreachable_pub,
+    reason = "a test that meets the unexpected ends, and looks at the real clock"
+)]
+
+mod case;
+mod frames;
+mod judge;
+mod place;
+mod upstream;
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use case::Case;
+use place::{Place, Routes};
+
+/// Gateways, each with an upstream of its own, that cases are spread over.
+const PLACES: usize = 6;
+
+/// The cases of a file; `None` where the collection is absent.
+fn cases(file: &str) -> Option<Vec<Case>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/corpora");
+    let path: PathBuf = folder.join(file);
+    let Ok(text) = std::fs::read_to_string(&path) else {
+        eprintln!("skipped: {} is absent", path.display());
+        return None;
+    };
+    Some(text.lines().map(|line| Case::read(&serde_json::from_str(line).unwrap())).collect())
+}
+
+/// Replays cases and answers what was missed.
+fn replay(cases: &[Case], routes: Routes, one: impl Fn(&Place, &Case) -> Result<(), String> + Sync) {
+    let (next, misses) = (Mutex::new(cases.iter()), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..PLACES {
+            scope.spawn(|| {
+                let place = Place::open(routes);
+                loop {
+                    let Some(case) = next.lock().unwrap().next() else { break };
+                    if let Err(miss) = one(&place, case) {
+                        misses.lock().unwrap().push(format!("{} ({}): {miss}", case.id, case.expect));
+                    }
+                }
+                if let Err(miss) = place.close() {
+                    misses.lock().unwrap().push(miss);
+                }
+            });
+        }
+    });
+    let misses = misses.into_inner().unwrap();
+    assert!(misses.is_empty(), "{} of {} cases:\n{}", misses.len(), cases.len(), misses.join("\n"));
+}
+
+#[test]
+fn http1_requests_on_a_keyed_route() {
+    for file in ["http1-raw.jsonl", "http1-te-exhaustive.jsonl"] {
+        let Some(cases) = cases(file) else { return };
+        replay(&cases, Routes::AllKeyed, |place, case| judge::http1(place, case, true));
+    }
+}
+
+#[test]
+fn http1_requests_on_an_open_route() {
+    for file in ["http1-raw.jsonl", "http1-te-exhaustive.jsonl"] {
+        let Some(cases) = cases(file) else { return };
+        replay(&cases, Routes::AllOpen, |place, case| judge::http1(place, case, false));
+    }
+}
+
+#[test]
+fn no_path_leads_around_the_key() {
+    let Some(cases) = cases("path-normalisation.jsonl") else { return };
+    replay(&cases, Routes::Both, judge::path);
+}
+
+#[test]
+fn keys_are_read_in_one_way_only() {
+    let Some(cases) = cases("key-abuse.jsonl") else { return };
+    replay(&cases, Routes::Both, judge::key);
+}
+
+#[test]
+fn http2_frames() {
+    let Some(cases) = cases("h2-raw.jsonl") else { return };
+    replay(&cases, Routes::Both, judge::http2);
+}
