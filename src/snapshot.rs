@@ -159,6 +159,8 @@ pub struct Upstream {
     pub id: NameId,
     /// Host name or address, and port.
     pub server: (String, u16),
+    /// Whether it speaks HTTP/2, from the first byte on.
+    pub http2: bool,
     /// `host:port` as it stands in `Host`.
     pub authority: HeaderValue,
     /// How long a connection may take.

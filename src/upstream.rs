@@ -1,10 +1,12 @@
 //! Connections to upstreams: one pool per worker, never shared between threads.
 //!
-//! HTTP/1.1 on httparse, polled in the request's own task. A client connection of hyper's is a task
+//! HTTP/2 is hyper's; HTTP/1.1 is on httparse, polled in the request's own task. A client connection of hyper's is a task
 //! of its own, and costs two wake-ups and a channel for each request: see `docs/performance.md`.
 
 mod answer;
+mod body;
 mod decode;
+mod http2;
 mod upload;
 mod wire;
 
@@ -19,11 +21,14 @@ use http_body::Body;
 use tokio::net::TcpStream;
 
 pub use answer::{Asks, Malformed};
-pub use upload::{Outgoing, Spare};
-pub use wire::{Answer, AnswerBody, Fault};
+pub use body::AnswerBody;
+pub use upload::{Head, Outgoing, Spare};
+pub use wire::{Answer, Fault};
 
 use crate::snapshot::Upstream;
 use crate::types::{Moment, NameId, nanos};
+use body::Source;
+use http2::{AnyBody, Sessions};
 use upload::Upload;
 use wire::{Broken, Wire};
 
@@ -54,6 +59,7 @@ pub enum SendError {
 #[derive(Debug, Default)]
 pub struct Pool {
     idle: RefCell<HashMap<NameId, Vec<Idle>>>,
+    sessions: Sessions,
     open: Rc<Cell<usize>>,
     /// What heads are written in.
     pub spare: Spare,
@@ -82,11 +88,22 @@ impl Pool {
         B: Body<Data = Bytes> + Unpin + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        let mut upload = Upload::new(outgoing);
+        let Outgoing { head, body } = outgoing;
+        let (head, chunked) = match head {
+            Head::Http1 { bytes, chunked } => (bytes, chunked),
+            Head::Http2(request) => {
+                let request = request.map(|()| AnyBody::new(body));
+                return self.sessions.send(upstream.id, request, async || self.connect(upstream).await).await;
+            }
+        };
+        let mut upload = Upload::new(head, chunked, body);
         loop {
             let (wire, fresh) = match self.take(upstream.id, now) {
                 Some(wire) => (wire, false),
-                None => (Box::pin(self.connect(upstream)).await?, true),
+                None => {
+                    let (stream, open) = Box::pin(self.connect(upstream)).await?;
+                    (Wire::new(stream, open), true)
+                }
             };
             match wire.exchange(upload, asks, upstream.id, &self.spare).await {
                 Ok(answer) => return Ok(answer),
@@ -117,6 +134,7 @@ impl Pool {
 
     /// Keeps the connection of an answer that was read to its end; closes it otherwise.
     pub fn give_back(&self, body: AnswerBody, now: Moment) {
+        let Source::Wire(body) = body.0 else { return };
         let server = body.server;
         let Some(wire) = body.into_wire() else { return };
         let mut idle = self.idle.borrow_mut();
@@ -129,13 +147,14 @@ impl Pool {
 
     /// Closes connections that were idle too long, or that the upstream closed.
     pub fn sweep(&self, now: Moment) {
+        self.sessions.sweep();
         self.idle.borrow_mut().retain(|_, list| {
             list.retain(|idle| now.since(idle.since) < IDLE_TIME && idle.wire.is_idle());
             !list.is_empty()
         });
     }
 
-    async fn connect(&self, upstream: &Upstream) -> Result<Wire, SendError> {
+    async fn connect(&self, upstream: &Upstream) -> Result<(TcpStream, Open), SendError> {
         if self.open.get() >= MAX_CONNECTIONS {
             return Err(SendError::Overloaded);
         }
@@ -145,7 +164,7 @@ impl Pool {
         match tokio::time::timeout(upstream.connect_timeout, connecting).await {
             Ok(Ok(stream)) => {
                 let _ = stream.set_nodelay(true); // an optimisation, not a need
-                Ok(Wire::new(stream, open))
+                Ok((stream, open))
             }
             Ok(Err(error)) => {
                 tracing::warn!(upstream = upstream.name, %error, "cannot connect");

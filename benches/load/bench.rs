@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use crate::cases::{Case, Style, Unit};
+use crate::cases::{Case, Style, Unit, Wire};
 use crate::keys::{GRANT, Keys};
 use crate::load::{Length, Load};
 use crate::measure::{self, Sample};
@@ -94,7 +94,7 @@ pub fn run(case: &'static Case, options: &Options, places: &Places) -> Result<se
         let keys = Keys::new(if entrant.setup.stored == Some(true) { options.many_keys } else { few });
         peers.push(Peer::start(entrant, case, keys, places, &[])?);
     }
-    if case.status == 200 && case.style == Style::Wrk && !options.is_smoke() {
+    if case.status == 200 && case.style == Style::Wrk && case.wire == Wire::Plain && !options.is_smoke() {
         let hits = load.run(places.upstream, Keys::new(KEYS), Length::Seconds(1))?;
         let (rate, p50, p99) = (hits.rate() / 1e3, hits.p50, hits.p99);
         println!("without a gateway: {rate:.1}k req/s, p50 {p50} µs, p99 {p99} µs");

@@ -34,6 +34,18 @@ pub enum Style {
     Rate,
 }
 
+/// What the load speaks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wire {
+    Plain,
+    /// TLS 1.3, on connections that are kept.
+    Tls,
+    /// TLS 1.3, a new connection for each request, nothing resumed.
+    TlsAnew,
+    /// HTTP/2 without TLS, several requests at once on a connection, by h2load.
+    Http2,
+}
+
 /// Who takes part, and set up how.
 pub struct Entrant {
     pub name: &'static str,
@@ -53,6 +65,7 @@ pub struct Case {
     pub status: u16,
     pub unit: Unit,
     pub style: Style,
+    pub wire: Wire,
     /// Unless an option says otherwise.
     pub connections: u64,
     pub entrants: &'static [Entrant],
@@ -84,6 +97,9 @@ const EVERYBODY: &[Entrant] = &[
     entrant("envoy", Kind::Envoy, PRICED),
     entrant("relay", Kind::Relay, PRICED),
 ];
+/// Those that are set up for TLS and HTTP/2.
+const SECURE: &[Entrant] =
+    &[entrant("tollgate", Kind::Tollgate, PRICED), entrant("haproxy", Kind::HaProxy, PRICED)];
 /// Those that know keys.
 const CHECKING: &[Entrant] = &[
     entrant("tollgate", Kind::Tollgate, PRICED),
@@ -142,13 +158,14 @@ const KEYS: Case = Case {
     status: 200,
     unit: Unit::Request,
     style: Style::Wrk,
+    wire: Wire::Plain,
     connections: 64,
     entrants: EVERYBODY,
     pairs: &[],
 };
 
 /// All cases; the first is measured if none is named.
-pub const ALL: [Case; 13] = [
+pub const ALL: [Case; 16] = [
     KEYS,
     Case {
         name: "refused",
@@ -216,6 +233,22 @@ pub const ALL: [Case; 13] = [
         about: "the ledger on disk and on tmpfs",
         entrants: DISK_OR_NOT,
         pairs: &[("tollgate", "tollgate-tmpfs")],
+        ..KEYS
+    },
+    Case { name: "tls", about: "TLS 1.3, connections kept", wire: Wire::Tls, entrants: SECURE, ..KEYS },
+    Case {
+        name: "tls-anew",
+        about: "TLS 1.3, a new connection for each request",
+        wire: Wire::TlsAnew,
+        entrants: SECURE,
+        ..KEYS
+    },
+    Case {
+        name: "http2",
+        about: "HTTP/2, four requests at once on each",
+        wire: Wire::Http2,
+        connections: 16,
+        entrants: SECURE,
         ..KEYS
     },
     Case {

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::cases::{Case, Style, Unit};
+use crate::cases::{Case, Style, Unit, Wire};
 use crate::keys::Keys;
 use crate::process::{self, Running};
 use crate::upstream::EVENT_COUNT;
@@ -94,6 +94,9 @@ impl Load {
             fs::write(&list, keys.lines(self.case.unknown_keys))?;
         }
         let hits = match (&self.wrk, length) {
+            (_, Length::Seconds(seconds)) if self.case.wire == Wire::Http2 => {
+                self.h2load(port, &list, seconds)
+            }
             (Some(wrk), Length::Seconds(seconds)) => self.wrk(wrk, port, &list, seconds),
             _ => self.own(port, &list, length),
         }?;
@@ -104,7 +107,11 @@ impl Load {
     }
 
     fn wrk(&self, program: &Path, port: u16, list: &Path, seconds: u64) -> Result<Hits> {
-        let (before, after) = client::around(self.case.path, port, self.case.body);
+        let (before, mut after) = client::around(self.case.path, port, self.case.body);
+        if self.case.wire == Wire::TlsAnew {
+            after.insert_str(0, "\r\nConnection: close");
+        }
+        let scheme = if self.case.wire == Wire::Plain { "http" } else { "https" };
         let list = list.display();
         let text = format!(
             r#"
@@ -129,7 +136,7 @@ end
         fs::write(&script, text)?;
         let mut command = process::command(program, self.core);
         command.args(["-t1", "--latency", &format!("-c{}", self.connections), &format!("-d{seconds}s")]);
-        command.arg("-s").arg(&script).arg(format!("http://127.0.0.1:{port}{}", self.case.path));
+        command.arg("-s").arg(&script).arg(format!("{scheme}://127.0.0.1:{port}{}", self.case.path));
         let output = said(&mut command)?;
         let numbers = output.lines().find_map(|line| line.strip_prefix(MARK));
         let numbers: Vec<u64> =
@@ -139,6 +146,35 @@ end
         };
         let (seconds, cut_off) = (micros as f64 / 1e6, self.connections);
         Ok(Hits { requests, seconds, refused, broken, p50, p99, bytes, events: 0, cut_off })
+    }
+
+    /// One key, since h2load knows no more; it tells the mean of latencies and their largest.
+    fn h2load(&self, port: u16, list: &Path, seconds: u64) -> Result<Hits> {
+        const AT_ONCE: &str = "4";
+        let program = process::find("h2load").ok_or("h2load is not installed (Debian: nghttp2-client)")?;
+        let key = fs::read_to_string(list)?.lines().next().unwrap_or_default().to_owned();
+        let mut command = process::command(&program, self.core);
+        command.args(["-t1", "-m", AT_ONCE, &format!("-c{}", self.connections), &format!("-D{seconds}")]);
+        command.arg("-H").arg(format!("x-api-key: {key}"));
+        let output = said(command.arg(format!("http://127.0.0.1:{port}{}", self.case.path)))?;
+        let numbers = |start: &str| -> Vec<u64> {
+            let line = output.lines().find_map(|line| line.trim().strip_prefix(start)).unwrap_or_default();
+            line.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok()).collect()
+        };
+        let ([_, _, requests, _, failed, ..], [right, ..]) =
+            (&numbers("requests:")[..], &numbers("status codes:")[..])
+        else {
+            return Err(format!("h2load does not say what it counted:\n{output}").into());
+        };
+        let (answered, seconds) = (requests.max(right), seconds as f64);
+        Ok(Hits {
+            requests: *answered,
+            seconds,
+            refused: answered - right,
+            broken: *failed,
+            cut_off: 4 * self.connections,
+            ..Hits::default()
+        })
     }
 
     fn own(&self, port: u16, list: &Path, length: Length) -> Result<Hits> {

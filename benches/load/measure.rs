@@ -58,7 +58,7 @@ impl Sample {
 /// run before CPU is read, however far it would have put that off.
 pub fn sample(peer: &Peer, load: &Load, length: Length, aftermath: bool) -> Result<Sample> {
     let before = spent(peer.process.id())?;
-    let hits = load.run(peer.port, peer.keys, length)?;
+    let hits = load.run(peer.wire_port, peer.keys, length)?;
     if aftermath && peer.charges() {
         peers::fold(&peer.folder)?;
     }

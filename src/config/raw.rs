@@ -159,7 +159,7 @@ pub struct Log {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Upstream {
-    /// `http://host:port`; one server.
+    /// `http://host:port`, or `h2c://host:port` if it speaks HTTP/2; one server.
     pub servers: At<Vec<At<String>>>,
     /// How long a connection may take.
     #[serde(default)]

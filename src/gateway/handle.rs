@@ -107,10 +107,13 @@ fn admit(
     let pass = gate.limits.admit(&ask, &view.settings, gate.beat.wall(), &mut visit.said)?; // rate_limited, concurrency_limited
     let price = view.price(route, plan);
     let paid = Paid::take(gate, record, key, route, price)?; // insufficient_credits, ledger_unavailable
+    if visit.is_call {
+        stream.waits.converses();
+    }
     let upgrade = forward::upgrade(&parts.headers).filter(|_| body.is_none());
     let (id, target, upgrade) = (&visit.id, &target, upgrade.as_ref());
     let draft = Draft { view, connection, route, key, plan, price, target, id, upgrade };
-    let (outgoing, asks) = draft.write(&parts, body, gate.pool.spare.take());
+    let (outgoing, asks) = draft.write(&parts, body, gate.pool.spare.take())?; // bad_request
     let permit = Permit::new(gate, record, stream, pass, paid);
     let exchange = Exchange::begin(view, route, outgoing, asks, permit); // see `answer`
     Ok(Way::Forward(exchange, upgrade.map(|_| client)))

@@ -9,6 +9,8 @@ use std::collections::VecDeque;
 
 use memchr::{memchr, memchr2};
 
+use super::chunk::{are_extensions, trim_start};
+
 /// Longest line that is looked at; hyper refuses a head of that size before the gateway sees it.
 const MAX_LINE: usize = 1024 * 1024 + 64;
 /// Most heads that are read ahead of the one being served (pipelining); then reading stops there.
@@ -298,58 +300,6 @@ fn is_method(method: &[u8]) -> bool {
     let ends = method.first().into_iter().chain(method.last());
     ends.copied().all(|byte| byte.is_ascii_alphabetic())
         && method.iter().all(|byte| byte.is_ascii_alphabetic() || matches!(byte, b'-' | b'_'))
-}
-
-fn is_token(byte: &u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte)
-}
-
-/// Whether a chunk's size is followed by extensions as RFC 9112, section 7.1.1 has them.
-fn are_extensions(mut rest: &[u8]) -> bool {
-    while !rest.is_empty() {
-        let Some(named) = trim_start(rest).strip_prefix(b";") else { return false };
-        let named = trim_start(named);
-        let name = named.iter().take_while(|byte| is_token(byte)).count();
-        let after = trim_start(&named[name..]);
-        rest = &named[name..];
-        if let Some(value) = after.strip_prefix(b"=") {
-            let value = trim_start(value);
-            let length = match value {
-                [b'"', ..] => quoted(value),
-                _ => value.iter().take_while(|byte| is_token(byte)).count(),
-            };
-            if length == 0 {
-                return false;
-            }
-            rest = &value[length..];
-        }
-        if name == 0 {
-            return false;
-        }
-    }
-    true
-}
-
-/// The length of the quoted string that begins here; 0 where it is malformed.
-fn quoted(text: &[u8]) -> usize {
-    let mut escaped = false;
-    for (at, &byte) in text.iter().enumerate().skip(1) {
-        match byte {
-            _ if byte != b'\t' && byte.is_ascii_control() => return 0,
-            _ if escaped => escaped = false,
-            b'\\' => escaped = true,
-            b'"' => return at + 1,
-            _ => {}
-        }
-    }
-    0
-}
-
-fn trim_start(mut value: &[u8]) -> &[u8] {
-    while let [b' ' | b'\t', rest @ ..] = value {
-        value = rest;
-    }
-    value
 }
 
 fn trim(mut value: &[u8]) -> &[u8] {

@@ -6,9 +6,7 @@
 
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
@@ -17,17 +15,15 @@ use http_body::{Body, Frame, SizeHint};
 use super::Gate;
 use super::limits::Pass;
 use super::permit::Owed;
+use super::priced::Priced;
 use super::record::Record;
 use super::stream::Stream;
 use crate::ledger::Hold;
 use crate::ledger::journal::NotDurable;
-use crate::policy::price::{AtHead, Charged, MAX_PRICED_JSON, Note, Price};
+use crate::policy::price::{Charged, Note};
 use crate::policy::reject::{Reason, Refusal};
 use crate::types::Credits;
 use crate::upstream::{Answer, AnswerBody, Fault};
-
-/// How long an answer whose price stands in its body is read on after its client has gone.
-const READ_ON: Duration = Duration::from_secs(60);
 
 /// The body of an answer.
 #[derive(Debug)]
@@ -98,15 +94,6 @@ impl std::fmt::Debug for Ending {
     }
 }
 
-/// A JSON answer whose price is read at its end.
-struct Priced {
-    hold: Hold,
-    price: Arc<Price>,
-    pointer: String,
-    body: Vec<u8>,
-    too_long: bool,
-}
-
 impl Metered {
     /// Takes over an answer. From here on, dropping it settles it.
     pub(super) fn new(answer: Answer, owed: Owed) -> ((StatusCode, HeaderMap), Self) {
@@ -114,18 +101,9 @@ impl Metered {
         let Owed { gate, record, stream, pass, hold } = owed;
         let ending = match hold {
             None => Ending::Clear,
-            Some((hold, price)) => match price.at_head(status, &headers) {
-                AtHead::Known(charged) => Ending::Due(hold, charged),
-                AtHead::InBody(pointer) => {
-                    let pointer = pointer.to_owned();
-                    Ending::Priced(Box::new(Priced {
-                        hold,
-                        price,
-                        pointer,
-                        body: Vec::new(),
-                        too_long: false,
-                    }))
-                }
+            Some((hold, price)) => match Priced::at_head(hold, price, status, &headers) {
+                Ok((hold, charged)) => Ending::Due(hold, charged),
+                Err(priced) => Ending::Priced(priced),
             },
         };
         let (inner, state) = (Some(body), Streaming::Flowing);
@@ -178,10 +156,11 @@ impl Metered {
     /// while this answer waits for the disk. Few connections that are busy cost less than many.
     fn take_what_came(&mut self) {
         let Some(data) = self.inner.as_mut().and_then(AnswerBody::take_whole) else { return };
+        let frame = Frame::data(data);
         if let Ending::Priced(priced) = &mut self.ending {
-            priced.read(&data);
+            priced.read(&frame);
         }
-        self.last = Some(Frame::data(data));
+        self.last = Some(frame);
         self.give_back();
         self.state = Streaming::Ending;
     }
@@ -260,8 +239,8 @@ impl Metered {
             }
             Some(Ok(frame)) => frame,
         };
-        if let (Ending::Priced(priced), Some(data)) = (&mut self.ending, frame.data_ref()) {
-            priced.read(data);
+        if let Ending::Priced(priced) = &mut self.ending {
+            priced.read(&frame);
         }
         if frame.is_trailers() || self.is_read() {
             self.finish_body();
@@ -291,7 +270,7 @@ impl Metered {
             Ending::Priced(priced) => {
                 // Broken off by the upstream: after its head the price holds, and it is unreadable.
                 let whole = self.state == Streaming::Ending;
-                let charged = if whole { priced.charged() } else { priced.price.unreadable() };
+                let charged = if whole { priced.charged() } else { priced.unreadable() };
                 self.settle(priced.hold, charged);
             }
             Ending::Clear | Ending::Commit(_) => {}
@@ -299,44 +278,8 @@ impl Metered {
     }
 }
 
-impl Priced {
-    fn read(&mut self, data: &Bytes) {
-        if self.body.len() + data.len() > MAX_PRICED_JSON {
-            (self.too_long, self.body) = (true, Vec::new());
-        }
-        if !self.too_long {
-            self.body.extend_from_slice(data);
-        }
-    }
-
-    fn charged(&self) -> Charged {
-        if self.too_long {
-            return self.price.unreadable();
-        }
-        self.price.at_end(&self.pointer, &self.body)
-    }
-
-    /// Reads what is left of the body after the client has gone, and settles.
-    async fn read_on(mut self: Box<Self>, mut inner: AnswerBody, gate: Rc<Gate>, record: Rc<Record>) {
-        let rest = async {
-            while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut inner).poll_frame(cx)).await {
-                match frame {
-                    Ok(frame) => frame.data_ref().into_iter().for_each(|data| self.read(data)),
-                    Err(_) => return false,
-                }
-            }
-            true
-        };
-        let whole = tokio::time::timeout(READ_ON, rest).await.unwrap_or(false);
-        let charged = if whole { self.charged() } else { self.price.unreadable() };
-        note(&gate, charged.note);
-        record.charged(charged.amount);
-        self.hold.settle(charged.amount);
-    }
-}
-
 /// Counts what an operator should look at.
-fn note(gate: &Gate, note: Note) {
+pub(super) fn note(gate: &Gate, note: Note) {
     let counter = match note {
         Note::Plain => return,
         Note::Capped => &gate.stats.capped,

@@ -5,6 +5,7 @@
 
 mod arrive;
 mod body;
+mod chunk;
 mod connection;
 mod exchange;
 mod frames;
@@ -16,6 +17,7 @@ mod listen;
 mod meter;
 mod outgoing;
 mod permit;
+mod priced;
 mod record;
 mod respond;
 mod serve;

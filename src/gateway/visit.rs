@@ -30,7 +30,7 @@ pub(super) struct Visit {
     /// Who pays, once that is known: their balance stands in the answer.
     pub(super) payer: Option<Arc<Key>>,
     /// A gRPC call: refusals are worded as one's outcome.
-    is_call: bool,
+    pub(super) is_call: bool,
     /// A WebSocket over HTTP/2, whose switch is a plain success.
     pub(super) unfolded: bool,
     /// The status that a refusal stands for, where its answer has another.

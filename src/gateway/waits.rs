@@ -196,7 +196,7 @@ mod tests {
     fn who_moves_little_runs_out_of_patience_and_who_moves_enough_never_does() {
         assert_eq!(drip(0), Some(59));
         assert_eq!(drip(1), Some(60));
-        assert_eq!(drip(MIN_RATE as usize / 2), Some(119));
+        assert_eq!(drip(MIN_RATE as usize / 2), Some(118));
         assert_eq!(drip(MIN_RATE as usize), None);
     }
 }

@@ -14,7 +14,7 @@ const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 
 /// The key that upstreams ask for. It proves to a client that its peer knows WebSocket, which the
 /// status does here; there is nothing secret or unique about it (RFC 6455, section 11.3.1).
-const ANY_KEY: HeaderValue = HeaderValue::from_static("dG9sbGdhdGUgYnkgaHR0cDI=");
+const ANY_KEY: HeaderValue = HeaderValue::from_static("dG9sbGdhdGUtaHR0cC8yLg==");
 
 /// Turns an extended CONNECT into the upgrade that it stands for; says whether it was one.
 ///

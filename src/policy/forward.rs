@@ -108,20 +108,48 @@ pub fn write_head(
         put(out, &[b"?", query.as_bytes()]);
     }
     put(out, &[b" HTTP/1.1\r\nhost: ", facts.upstream_host.as_bytes(), b"\r\n"]);
+    write_fields(out, headers, facts);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes the fields that the upstream gets, but for `Host`.
+pub fn write_fields(out: &mut impl Fields, headers: &HeaderMap, facts: &Facts<'_>) {
     let connection = headers.contains_key(header::CONNECTION).then_some(headers);
     for (name, value) in headers {
         if facts.passes(name) && !connection.is_some_and(|headers| is_named(headers, name)) {
-            put(out, &[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"]);
+            out.field(name, &[value.as_bytes()]);
         }
     }
     facts.write_own(out, headers);
     for (at, (name, value)) in facts.set_headers.iter().enumerate() {
         // The route's stand behind the upstream's, and win.
         if !facts.set_headers[at + 1..].iter().any(|(later, _)| later == name) {
-            put(out, &[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"]);
+            out.field(name, &[value.as_bytes()]);
         }
     }
-    out.extend_from_slice(b"\r\n");
+}
+
+/// Where fields are written: lines of HTTP/1.1, or a map that HTTP/2 is written from.
+pub trait Fields {
+    /// One field, whose value comes in parts.
+    fn field(&mut self, name: &HeaderName, value: &[&[u8]]);
+}
+
+impl Fields for Vec<u8> {
+    fn field(&mut self, name: &HeaderName, value: &[&[u8]]) {
+        put(self, &[name.as_str().as_bytes(), b": "]);
+        put(self, value);
+        self.extend_from_slice(b"\r\n");
+    }
+}
+
+impl Fields for HeaderMap {
+    fn field(&mut self, name: &HeaderName, value: &[&[u8]]) {
+        // All parts come from values, or are written here.
+        if let Ok(value) = HeaderValue::from_bytes(&value.concat()) {
+            self.append(name, value);
+        }
+    }
 }
 
 fn put(out: &mut Vec<u8>, parts: &[&[u8]]) {
@@ -139,6 +167,7 @@ impl Facts<'_> {
     fn passes(&self, name: &HeaderName) -> bool {
         let stays = match name.as_str() {
             "host" | "expect" | "content-length" | "x-request-id" | "x-forwarded-for" => false,
+            "cookie" => !self.http2,
             "authorization" => !self.strip_authorization,
             "accept-encoding" => !self.identity_encoding,
             "x-forwarded-proto" | "x-forwarded-host" | "forwarded" => self.trusted,
@@ -148,14 +177,18 @@ impl Facts<'_> {
     }
 
     /// What Tollgate says itself, unless the operator says it otherwise.
-    fn write_own(&self, out: &mut Vec<u8>, headers: &HeaderMap) {
+    fn write_own(&self, out: &mut impl Fields, headers: &HeaderMap) {
         let mut own = |name: &HeaderName, parts: &[&[u8]]| {
             if self.set_headers.is_empty() || !self.is_set(name) {
-                put(out, &[name.as_str().as_bytes(), b": "]);
-                put(out, parts);
-                out.extend_from_slice(b"\r\n");
+                out.field(name, parts);
             }
         };
+        // HTTP/2 may split what HTTP/1.1 has in one line (RFC 9113, section 8.2.3).
+        if self.http2
+            && let Some(cookies) = joined_cookies(headers)
+        {
+            own(&header::COOKIE, &[&cookies]);
+        }
         match self.framing {
             Framing::None => {}
             Framing::Length(length) => {
@@ -196,6 +229,11 @@ impl Facts<'_> {
             own(&header::UPGRADE, &[upgrade.as_bytes()]);
         }
     }
+}
+
+fn joined_cookies(headers: &HeaderMap) -> Option<Vec<u8>> {
+    let crumbs: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    (!crumbs.is_empty()).then(|| crumbs.join(&b"; "[..]))
 }
 
 fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {

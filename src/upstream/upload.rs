@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
+use http::Request;
 use http_body::Body;
 use tokio::io::AsyncWrite;
 use tokio::net::tcp::OwnedWriteHalf;
@@ -19,12 +20,24 @@ const COPIED: usize = 8 * 1024;
 /// A request that goes upstream. `B` is its body.
 #[derive(Debug)]
 pub struct Outgoing<B> {
-    /// The request line and all fields, with the empty line at their end.
-    pub head: Vec<u8>,
+    /// All but the body.
+    pub head: Head,
     /// The body, where there is one.
     pub body: Option<B>,
-    /// Whether the head says that the body comes in chunks; else it says its length.
-    pub chunked: bool,
+}
+
+/// A request's head, as its upstream reads it.
+#[derive(Debug)]
+pub enum Head {
+    /// HTTP/1.1.
+    Http1 {
+        /// The request line and all fields, with the empty line at their end.
+        bytes: Vec<u8>,
+        /// Whether they say that the body comes in chunks; else they say its length.
+        chunked: bool,
+    },
+    /// HTTP/2.
+    Http2(Request<()>),
 }
 
 /// Memory of heads that were sent, for the next ones.
@@ -63,8 +76,11 @@ pub(super) enum Cut {
 /// What is left of a request to be written.
 #[derive(Debug)]
 pub(super) struct Upload<B> {
-    outgoing: Outgoing<B>,
-    /// How much of `outgoing.head` is written.
+    /// The head, and small pieces of the body behind it.
+    head: Vec<u8>,
+    body: Option<B>,
+    chunked: bool,
+    /// How much of `head` is written.
     at: usize,
     /// A large piece of the body, behind what is left of the head.
     data: Bytes,
@@ -74,13 +90,13 @@ pub(super) struct Upload<B> {
 }
 
 impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
-    pub(super) fn new(outgoing: Outgoing<B>) -> Self {
-        Self { outgoing, at: 0, data: Bytes::new(), asked: false, started: false }
+    pub(super) fn new(head: Vec<u8>, chunked: bool, body: Option<B>) -> Self {
+        Self { head, body, chunked, at: 0, data: Bytes::new(), asked: false, started: false }
     }
 
     /// The memory that the head was written in.
     pub(super) fn into_memory(self) -> Vec<u8> {
-        self.outgoing.head
+        self.head
     }
 
     /// Whether the upstream may have seen some of it.
@@ -95,7 +111,7 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
         context: &mut Context<'_>,
     ) -> Poll<Result<(), Cut>> {
         loop {
-            if self.outgoing.body.is_some() && !self.asked {
+            if self.body.is_some() && !self.asked {
                 // What the client sent along with its head may be there after one more turn.
                 self.asked = true;
                 if self.poll_body(context)?.is_pending() {
@@ -103,10 +119,10 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
                     return Poll::Pending;
                 }
             }
-            while self.at < self.outgoing.head.len() || self.data.has_remaining() {
+            while self.at < self.head.len() || self.data.has_remaining() {
                 ready!(self.poll_write(writer, context)).map_err(Cut::Upstream)?;
             }
-            if self.outgoing.body.is_none() {
+            if self.body.is_none() {
                 return Poll::Ready(Ok(()));
             }
             ready!(self.poll_body(context)?);
@@ -114,7 +130,7 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
     }
 
     fn poll_write(&mut self, writer: &mut OwnedWriteHalf, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let head = &self.outgoing.head[self.at..];
+        let head = &self.head[self.at..];
         let written = if self.data.is_empty() {
             ready!(Pin::new(writer).poll_write(context, head))?
         } else {
@@ -128,22 +144,22 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
         let of_head = written.min(head.len());
         self.at += of_head;
         self.data.advance(written - of_head);
-        if self.at == self.outgoing.head.len() {
+        if self.at == self.head.len() {
             self.at = 0;
-            self.outgoing.head.clear();
+            self.head.clear();
         }
         Poll::Ready(Ok(()))
     }
 
     /// Takes the next piece of the body; what was taken before is written or still in `head`.
     fn poll_body(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Cut>> {
-        let Some(body) = &mut self.outgoing.body else { return Poll::Ready(Ok(())) };
-        let head = &mut self.outgoing.head;
+        let Some(body) = &mut self.body else { return Poll::Ready(Ok(())) };
+        let head = &mut self.head;
         let frame = ready!(Pin::new(body).poll_frame(context));
         let frame = match frame {
             None => {
-                head.extend_from_slice(if self.outgoing.chunked { b"0\r\n\r\n" } else { b"" });
-                self.outgoing.body = None;
+                head.extend_from_slice(if self.chunked { b"0\r\n\r\n" } else { b"" });
+                self.body = None;
                 return Poll::Ready(Ok(()));
             }
             Some(Err(_)) => return Poll::Ready(Err(Cut::Body)),
@@ -151,7 +167,7 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
         };
         match frame.into_data() {
             Ok(data) if data.is_empty() => {} // an empty chunk would end the body
-            Ok(data) if self.outgoing.chunked => {
+            Ok(data) if self.chunked => {
                 head.extend_from_slice(format!("{:x}\r\n", data.len()).as_bytes());
                 head.extend_from_slice(&data);
                 head.extend_from_slice(b"\r\n");
@@ -159,7 +175,7 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
             Ok(data) if data.len() <= COPIED => head.extend_from_slice(&data),
             Ok(data) => self.data = data,
             Err(frame) => {
-                if let (Ok(trailers), true) = (frame.into_trailers(), self.outgoing.chunked) {
+                if let (Ok(trailers), true) = (frame.into_trailers(), self.chunked) {
                     head.extend_from_slice(b"0\r\n");
                     for (name, value) in trailers.iter().filter(|(name, _)| may_trail(name)) {
                         for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
@@ -168,13 +184,12 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
                     }
                     head.extend_from_slice(b"\r\n");
                 }
-                self.outgoing.body = None; // nothing follows trailers
+                self.body = None; // nothing follows trailers
             }
         }
-        let done =
-            self.outgoing.body.as_ref().is_some_and(|body| !self.outgoing.chunked && body.is_end_stream());
+        let done = self.body.as_ref().is_some_and(|body| !self.chunked && body.is_end_stream());
         if done {
-            self.outgoing.body = None;
+            self.body = None;
         }
         Poll::Ready(Ok(()))
     }

@@ -15,6 +15,7 @@ use tokio_util::io::poll_read_buf;
 
 use super::Open;
 use super::answer::{self, Asks, Malformed};
+use super::body::{AnswerBody, Source};
 use super::decode::{Decoder, Piece};
 use super::upload::{Cut, Spare, Upload};
 use crate::types::NameId;
@@ -132,7 +133,8 @@ impl Wire {
                     self.upload_on(upload)
                 };
                 let answer::Head { status, headers, decoder, persistent } = head;
-                let body = AnswerBody { wire: Some(self), decoder, persistent, uploading, server };
+                let body = WireBody { wire: Some(self), decoder, persistent, uploading, server };
+                let body = AnswerBody(Source::Wire(body));
                 Ok(Answer { status, headers, body })
             }
             Err(Fault::Io(_) | Fault::Closed) if !upload.is_started() => Err(Broken::Unsent(upload)),
@@ -195,7 +197,7 @@ impl Wire {
 
 /// The body of an answer, and the connection that it comes on.
 #[derive(Debug)]
-pub struct AnswerBody {
+pub(super) struct WireBody {
     wire: Option<Wire>,
     decoder: Decoder,
     persistent: bool,
@@ -204,7 +206,7 @@ pub struct AnswerBody {
     pub(super) server: NameId,
 }
 
-impl AnswerBody {
+impl WireBody {
     /// The connection, if it may serve another request: the answer was read to its end, the request
     /// was sent to its end, and nothing came behind.
     pub(super) fn into_wire(mut self) -> Option<Wire> {
@@ -218,7 +220,7 @@ impl AnswerBody {
     }
 
     /// All of the body, if its length is known and it has come; nothing is left then.
-    pub fn take_whole(&mut self) -> Option<Bytes> {
+    pub(super) fn take_whole(&mut self) -> Option<Bytes> {
         let left = self.decoder.left().filter(|left| *left > 0)?;
         let wire = self.wire.as_mut().filter(|wire| wire.buffer.len() as u64 >= left)?;
         self.decoder = Decoder::Length(0);
@@ -226,15 +228,14 @@ impl AnswerBody {
     }
 
     /// Both directions of a connection that switched protocols, and what came behind the head.
-    #[must_use]
-    pub fn into_tunnel(mut self) -> Option<(Bytes, impl AsyncRead + Unpin, OwnedWriteHalf)> {
+    pub(super) fn into_tunnel(mut self) -> Option<(Bytes, impl AsyncRead + Unpin, OwnedWriteHalf)> {
         let wire = self.wire.take()?;
         let Wire { reader, writer, buffer, _open, .. } = wire;
         Some((buffer.freeze(), Counted { reader, _open }, writer?))
     }
 }
 
-impl Drop for AnswerBody {
+impl Drop for WireBody {
     fn drop(&mut self) {
         if let Some(uploading) = self.uploading.take() {
             uploading.abort();
@@ -258,7 +259,7 @@ impl AsyncRead for Counted {
     }
 }
 
-impl Body for AnswerBody {
+impl Body for WireBody {
     type Data = Bytes;
     type Error = Fault;
 

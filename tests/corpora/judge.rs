@@ -159,7 +159,7 @@ fn resolved(target: &str) -> String {
     format!("/{}", segments.join("/"))
 }
 
-/// `%XX`, `%uXXXX`, and overlong UTF-8 for `.` and `/`.
+/// Percent-encoding, its `%u` form, and overlong UTF-8 for `.` and `/`.
 fn decoded(text: &[u8]) -> Vec<u8> {
     let hex = |from: &[u8]| u32::from_str_radix(std::str::from_utf8(from).ok()?, 16).ok();
     let mut out = Vec::new();

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use super::{Arguments, Site};
 use crate::Result;
+use crate::cases::Wire;
 
 impl Site<'_> {
     pub(super) fn haproxy(&self) -> Result<Arguments> {
@@ -13,6 +14,14 @@ impl Site<'_> {
             writeln!(map, "{} a{account}", hash.to_hex().to_ascii_uppercase())?;
         }
         let (port, upstream, path) = (self.port, self.upstream, self.case.path);
+        let tls = match self.case.wire {
+            Wire::Tls | Wire::TlsAnew => {
+                let both = self.folder.join("both.pem");
+                let (port, both) = (self.tls_port, both.display());
+                format!("bind 127.0.0.1:{port} ssl crt {both} alpn h2,http/1.1 ssl-min-ver TLSv1.3")
+            }
+            Wire::Plain | Wire::Http2 => String::new(), // it knows HTTP/2 by its preface
+        };
         let map = self.write("keys.map", &map)?;
         // Room for every key and account, so that none is thrown out.
         let (keys, accounts) = (self.keys.count.max(100_000) * 2, self.keys.accounts.max(10_000) * 2);
@@ -35,6 +44,7 @@ backend by_account
     stick-table type string len 32 size {accounts} expire 1h store gpc0
 frontend gate
     bind 127.0.0.1:{port}
+    {tls}
     http-request deny deny_status 404 unless {{ path {path} }}
     http-request deny deny_status 401 unless {{ req.hdr(x-api-key) -m found }}
     http-request set-var(txn.hash) req.hdr(x-api-key),sha2(256)

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::answer::Answer;
 use crate::bench::Places;
-use crate::cases::{Case, Entrant};
+use crate::cases::{Case, Entrant, Wire};
 use crate::keys::Keys;
 use crate::process::{self, Running};
 use crate::upstream::{BODY_LENGTH, EVENT_COUNT, EVENTS, EXPORT, EXPORT_LENGTH};
@@ -64,6 +64,8 @@ pub struct Peer {
     pub setup: Setup,
     pub keys: Keys,
     pub port: u16,
+    /// Where it speaks what the case asks for; the other port is plain.
+    pub wire_port: u16,
     pub folder: PathBuf,
     pub process: Running,
 }
@@ -73,6 +75,7 @@ struct Site<'a> {
     folder: PathBuf,
     keys: Keys,
     port: u16,
+    tls_port: u16,
     upstream: u16,
     case: &'a Case,
     setup: Setup,
@@ -85,6 +88,15 @@ impl Site<'_> {
         let file = self.folder.join(name);
         fs::write(&file, text)?;
         Ok(file.to_str().ok_or("a folder's name is not UTF-8")?.to_owned())
+    }
+
+    /// An ECDSA certificate (P-256), the same kind for everybody; with its key in one file, and apart.
+    fn certificate(&self) -> Result<()> {
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])?;
+        let (pem, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+        self.write("cert.pem", &pem)?;
+        self.write("cert.key", &key)?;
+        self.write("both.pem", &format!("{pem}{key}")).map(drop)
     }
 }
 
@@ -103,7 +115,13 @@ impl Peer {
         for _ in 0..STARTS {
             let folder = places.make(entrant.name, entrant.setup.tmpfs)?;
             let (port, upstream, setup) = (process::free_port()?, places.upstream, entrant.setup);
-            let site = Site { folder: folder.clone(), keys, port, upstream, case, setup };
+            let tls_port = process::free_port()?;
+            let tls = matches!(case.wire, Wire::Tls | Wire::TlsAnew);
+            let wire_port = if tls { tls_port } else { port };
+            let site = Site { folder: folder.clone(), keys, port, tls_port, upstream, case, setup };
+            if tls {
+                site.certificate()?;
+            }
             let arguments = match kind {
                 Kind::Tollgate => site.tollgate(),
                 Kind::HaProxy => site.haproxy(),
@@ -124,7 +142,7 @@ impl Peer {
             };
             command.args(arguments).current_dir(&folder).stdin(Stdio::null());
             let process = Running::start(command.stdout(log.try_clone()?).stderr(log))?;
-            let mut peer = Self { name: entrant.name, kind, setup, keys, port, folder, process };
+            let mut peer = Self { name: entrant.name, kind, setup, keys, port, wire_port, folder, process };
             if let Some(answer) = peer.first_answer(case) {
                 peer.check(case, &answer)?;
                 return Ok(peer);

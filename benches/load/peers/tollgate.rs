@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::{Arguments, Kind, Site};
+use crate::cases::Wire;
 use crate::process::{self, Running};
 use crate::{Result, own};
 
@@ -22,11 +23,19 @@ impl Site<'_> {
             true => "requests = 1, window = \"24h\"",
             false => "requests = 4000000000, window = \"1s\"",
         };
+        let tls = match self.case.wire {
+            Wire::Tls | Wire::TlsAnew => format!(
+                "[server.tls]\nlisten = [\"127.0.0.1:{}\"]\ncertificate = \"cert.pem\"\nprivate_key = \"cert.key\"",
+                self.tls_port
+            ),
+            Wire::Plain | Wire::Http2 => String::new(),
+        };
         let mut text = format!(
             r#"
 [server]
 listen = ["127.0.0.1:{port}"]
 threads = 1
+{tls}
 [admin]
 listen = "127.0.0.1:0"
 [ledger]

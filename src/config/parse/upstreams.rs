@@ -41,14 +41,21 @@ fn one(context: &mut Context, name: &str, raw: &raw::Upstream) -> Option<Built> 
         context.error(&raw.servers.span, message);
         return None;
     };
-    let (server, authority) = address(context, server)?;
-    let id = NameId::of(&format!("{}:{}", server.0, server.1));
-    let upstream = Upstream { name: name.to_owned(), id, server, authority, connect_timeout, host };
+    let Address { server, authority, http2 } = address(context, server)?;
+    let id = NameId::of(&format!("{}:{}{}", server.0, server.1, if http2 { " h2c" } else { "" }));
+    let upstream = Upstream { name: name.to_owned(), id, server, http2, authority, connect_timeout, host };
     Some(Built { upstream: Arc::new(upstream), response_timeout, set_headers })
 }
 
-fn address(context: &mut Context, text: &At<String>) -> Option<((String, u16), HeaderValue)> {
-    let wrong = "a server looks like \"http://127.0.0.1:9000\"";
+struct Address {
+    server: (String, u16),
+    authority: HeaderValue,
+    http2: bool,
+}
+
+fn address(context: &mut Context, text: &At<String>) -> Option<Address> {
+    let wrong =
+        "a server looks like \"http://127.0.0.1:9000\", or \"h2c://127.0.0.1:9000\" if it speaks HTTP/2";
     let uri: Uri = context.check(&text.span, text.value.parse::<Uri>().map_err(|_| wrong))?;
     if uri.scheme_str() == Some("https") {
         context.error(&text.span, "TLS to an upstream is not supported yet");
@@ -56,7 +63,8 @@ fn address(context: &mut Context, text: &At<String>) -> Option<((String, u16), H
     }
     let authority = uri.authority().filter(|authority| !authority.as_str().contains('@'));
     let bare = matches!(uri.path(), "" | "/") && uri.query().is_none() && !text.value.ends_with('/');
-    let (Some("http"), Some(authority), true) = (uri.scheme_str(), authority, bare) else {
+    let http2 = uri.scheme_str() == Some("h2c");
+    let (Some("http" | "h2c"), Some(authority), true) = (uri.scheme_str(), authority, bare) else {
         context.error(&text.span, wrong);
         return None;
     };
@@ -65,8 +73,8 @@ fn address(context: &mut Context, text: &At<String>) -> Option<((String, u16), H
         context.error(&text.span, "port 0 cannot be connected to");
     }
     let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-    let value = context.header_value(&text.span, authority.as_str())?;
-    Some(((host, port), value))
+    let authority = context.header_value(&text.span, authority.as_str())?;
+    Some(Address { server: (host, port), authority, http2 })
 }
 
 fn host(context: &mut Context, value: Option<&At<String>>) -> HostHeader {

@@ -128,6 +128,14 @@ impl Gateway {
         Self { folder, public, admin, process }
     }
 
+    /// Where clients are served over TLS.
+    pub fn tls(&self) -> SocketAddr {
+        let lines = self.lines();
+        let line = lines.iter().find(|line| line.contains("\"tls\":true")).expect("an address with TLS");
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        line["address"].as_str().unwrap().parse().unwrap()
+    }
+
     pub fn config_path(&self) -> PathBuf {
         self.folder.path().join("config.toml")
     }

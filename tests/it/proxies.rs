@@ -1,0 +1,88 @@
+//! The PROXY protocol and `X-Forwarded-For` are believed from trusted proxies, and from nobody else.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use crate::support::{Gateway, Upstream, config};
+
+const V1: &[u8] = b"PROXY TCP4 203.0.113.9 10.0.0.1 4000 80\r\n";
+
+fn v2() -> Vec<u8> {
+    let mut bytes = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".to_vec();
+    bytes.extend([203, 0, 113, 9, 10, 0, 0, 1, 0x0f, 0xa0, 0, 80]);
+    bytes
+}
+
+/// Sends pieces of a connection and answers the status.
+fn send(gateway: &Gateway, pieces: &[&[u8]]) -> String {
+    let mut stream = TcpStream::connect(gateway.public).unwrap();
+    stream.set_nodelay(true).unwrap();
+    for piece in pieces {
+        let _ = stream.write_all(piece); // it may be closed already
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8_lossy(&answer).chars().take(12).collect()
+}
+
+const REQUEST: &[u8] =
+    b"GET /open/x HTTP/1.1\r\nhost: gw.test\r\nx-forwarded-for: 198.51.100.1\r\nconnection: close\r\n\r\n";
+
+#[test]
+fn a_trusted_proxy_says_who_the_client_is() {
+    let upstream = Upstream::start();
+    let text = config("").replacen("[server]", "[server]\ntrusted_proxies = [\"127.0.0.0/8\"]", 1);
+    let gateway = Gateway::start(&text, &upstream);
+    let v2 = v2();
+    let table: [(&[&[u8]], &str); 5] = [
+        (&[V1, REQUEST], "203.0.113.9"),
+        (&[&V1[..10], &V1[10..], REQUEST], "203.0.113.9"),
+        (&[&v2, REQUEST], "203.0.113.9"),
+        (&[&v2[..14], &v2[14..], REQUEST], "203.0.113.9"),
+        (&[REQUEST], "198.51.100.1, 127.0.0.1"),
+    ];
+    for (pieces, expected) in table {
+        assert_eq!(send(&gateway, pieces), "HTTP/1.1 200");
+        assert_eq!(upstream.last().header("x-forwarded-for"), Some(expected), "{pieces:?}");
+    }
+    upstream.clear();
+    assert_eq!(send(&gateway, &[b"PROXY TCP4 nonsense\r\n", REQUEST]), "");
+    assert_eq!(upstream.seen().len(), 0, "a malformed header closes the connection");
+}
+
+#[test]
+fn nobody_else_does() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&config(""), &upstream);
+    assert_eq!(send(&gateway, &[V1, REQUEST]), "HTTP/1.1 400");
+    assert_eq!(send(&gateway, &[&v2(), REQUEST]), "HTTP/1.1 400");
+    assert_eq!(upstream.seen().len(), 0);
+    assert_eq!(send(&gateway, &[REQUEST]), "HTTP/1.1 200");
+    assert_eq!(upstream.last().header("x-forwarded-for"), Some("127.0.0.1"));
+}
+
+/// Guessing costs the guesser: past a bound, an address may try no key for a while.
+#[test]
+fn keys_that_do_not_work_are_limited_by_address() {
+    let upstream = Upstream::start();
+    let text = config("").replacen("[server]", "[server]\ntrusted_proxies = [\"127.0.0.0/8\"]", 1).replacen(
+        "[upstreams.api]",
+        "[auth]\nfailed_keys_per_minute = 20\n[upstreams.api]",
+        1,
+    );
+    let gateway = Gateway::start(&text, &upstream);
+    let ask = |address: &str, key: &str| {
+        let headers = format!("x-api-key: {key}\r\nx-forwarded-for: {address}\r\n");
+        crate::support::get(gateway.public, "/one", &headers)
+    };
+    let statuses: Vec<u16> = (0..25).map(|_| ask("203.0.113.1", "wrong").status).collect();
+    assert!(statuses[..20].iter().all(|&status| status == 401), "{statuses:?}");
+    assert!(statuses[21..].iter().all(|&status| status == 429), "{statuses:?}");
+    let refused = ask("203.0.113.1", "good-key");
+    assert_eq!(refused.status, 429, "its keys are not looked up at all");
+    assert!(refused.header("retry-after").unwrap().parse::<u64>().unwrap() <= 4);
+    assert_eq!(ask("203.0.113.2", "good-key").status, 200, "others are not concerned");
+    assert_eq!(ask("203.0.113.2", "wrong").status, 401);
+    assert_eq!(gateway.available("acme"), "999");
+}

@@ -1,0 +1,251 @@
+//! TLS for clients: certificates by name, their reload, versions, clients' own certificates.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rcgen::{CertificateParams, Issuer, KeyPair};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion, version};
+
+use crate::support::{Gateway, Upstream, config};
+
+/// A self-signed certificate in a folder of its own, which a gateway is started in.
+pub struct Certificate {
+    folder: Arc<tempfile::TempDir>,
+    pub pem: String,
+    pub key: String,
+}
+
+impl Certificate {
+    pub fn of(name: &str) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        let pem = params.self_signed(&key).unwrap().pem();
+        let (folder, key) = (Arc::new(tempfile::tempdir().unwrap()), key.serialize_pem());
+        let made = Self { folder, pem, key };
+        made.write("cert");
+        made
+    }
+
+    fn write(&self, name: &str) {
+        self.put(name, &self.pem, &self.key);
+    }
+
+    fn put(&self, name: &str, pem: &str, key: &str) {
+        std::fs::write(self.folder.path().join(format!("{name}.pem")), pem).unwrap();
+        std::fs::write(self.folder.path().join(format!("{name}.key")), key).unwrap();
+    }
+
+    pub fn path(&self) -> String {
+        self.folder.path().join("cert.pem").display().to_string()
+    }
+
+    pub fn gateway(&self, config: &str, upstream: &Upstream) -> Gateway {
+        let text = config.replace("{upstream}", &upstream.address.to_string());
+        std::fs::write(self.folder.path().join("config.toml"), text).unwrap();
+        Gateway::start_in(Arc::clone(&self.folder))
+    }
+}
+
+/// A configuration with TLS on an address of its own; `more` is settings of `[server.tls]`.
+pub fn tls_config(config: &str, more: &str) -> String {
+    let tls = format!(
+        "[server.tls]\nlisten = [\"127.0.0.1:0\"]\ncertificate = \"cert.pem\"\nprivate_key = \"cert.key\"\n{more}\n[admin]"
+    );
+    config.replacen("[admin]", &tls, 1)
+}
+
+static ONLY_1_3: &[&SupportedProtocolVersion] = &[&version::TLS13];
+static ONLY_1_2: &[&SupportedProtocolVersion] = &[&version::TLS12];
+
+struct Asks<'a> {
+    name: &'static str,
+    trusts: &'a str,
+    alpn: &'a [&'a [u8]],
+    versions: &'a [&'static SupportedProtocolVersion],
+    shows: Option<(&'a str, &'a str)>,
+}
+
+impl<'a> Asks<'a> {
+    fn new(name: &'static str, trusts: &'a Certificate) -> Self {
+        Self { name, trusts: &trusts.pem, alpn: &[], versions: ONLY_1_3, shows: None }
+    }
+
+    /// A request over TLS: the answer, and the protocol that was agreed on.
+    fn get(&self, address: SocketAddr) -> Result<(String, Option<Vec<u8>>), String> {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(self.trusts.as_bytes()).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(self.versions)
+            .unwrap()
+            .with_root_certificates(roots);
+        let mut client = match self.shows {
+            None => builder.with_no_client_auth(),
+            Some((pem, key)) => {
+                let chain = vec![CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()];
+                builder
+                    .with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap())
+                    .unwrap()
+            }
+        };
+        client.alpn_protocols = self.alpn.iter().map(|name| name.to_vec()).collect();
+        let name = ServerName::try_from(self.name).unwrap();
+        let connection = ClientConnection::new(Arc::new(client), name).unwrap();
+        let mut stream = StreamOwned::new(connection, TcpStream::connect(address).unwrap());
+        stream.sock.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let request = format!(
+            "GET /one HTTP/1.1\r\nhost: {}\r\nx-api-key: good-key\r\nconnection: close\r\n\r\n",
+            self.name
+        );
+        stream.write_all(request.as_bytes()).map_err(|error| error.to_string())?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).map_err(|error| error.to_string())?;
+        Ok((answer, stream.conn.alpn_protocol().map(<[u8]>::to_vec)))
+    }
+
+    fn is_served(&self, address: SocketAddr) -> bool {
+        self.get(address).is_ok_and(|(answer, _)| answer.starts_with("HTTP/1.1 200 "))
+    }
+}
+
+fn eventually(what: &str, holds: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < Duration::from_secs(10), "{what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn the_name_that_is_asked_for_chooses_the_certificate() {
+    let (first, second, wild) =
+        (Certificate::of("first.test"), Certificate::of("second.test"), Certificate::of("*.wild.test"));
+    first.put("second", &second.pem, &second.key);
+    first.put("wild", &wild.pem, &wild.key);
+    let more = "certificates = [\n{ certificate = \"second.pem\", private_key = \"second.key\" },\n\
+                { certificate = \"wild.pem\", private_key = \"wild.key\" }]";
+    let upstream = Upstream::start();
+    let gateway = first.gateway(&tls_config(&config(""), more), &upstream);
+    let address = gateway.tls();
+    for (name, trusts) in
+        [("first.test", &first), ("second.test", &second), ("SECOND.test", &second), ("a.wild.test", &wild)]
+    {
+        assert!(Asks::new(name, trusts).is_served(address), "{name}");
+    }
+    assert!(!Asks::new("other.test", &first).is_served(address), "its name is not other.test");
+    let told = Asks::new("other.test", &first).get(address).unwrap_err();
+    assert!(told.contains("not valid for name"), "the first certificate is for who asks for another: {told}");
+    let alpn = |names: &[&[u8]]| {
+        Asks { alpn: names, ..Asks::new("first.test", &first) }.get(address).map(|(_, agreed)| agreed)
+    };
+    assert_eq!(alpn(&[b"http/1.1"]), Ok(Some(b"http/1.1".to_vec())));
+    assert_eq!(alpn(&[]), Ok(None));
+    assert!(alpn(&[b"spdy/3"]).is_err(), "no protocol in common");
+}
+
+#[test]
+fn certificates_are_reloaded_and_a_wrong_pair_changes_nothing() {
+    let (old, new) = (Certificate::of("first.test"), Certificate::of("first.test"));
+    let upstream = Upstream::start();
+    let mut gateway = old.gateway(&tls_config(&config(""), ""), &upstream);
+    let address = gateway.tls();
+    assert!(Asks::new("first.test", &old).is_served(address));
+    old.put("cert", &new.pem, &old.key);
+    gateway.line_with("does not belong to the certificate");
+    assert!(Asks::new("first.test", &old).is_served(address), "the old pair is kept");
+    let refused = gateway.cli(&["reload"]);
+    assert!(!refused.status.success());
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(told.contains("cert.key: it does not belong to the certificate"), "{told}");
+    assert!(!told.contains("PRIVATE KEY"), "{told}");
+    old.put("cert", &new.pem, &new.key);
+    eventually("the new pair", || Asks::new("first.test", &new).is_served(address));
+    assert!(!Asks::new("first.test", &old).is_served(address));
+}
+
+#[test]
+fn versions_are_as_asked_for() {
+    let certificate = Certificate::of("first.test");
+    let upstream = Upstream::start();
+    let old = Asks { versions: ONLY_1_2, ..Asks::new("first.test", &certificate) };
+    let gateway = certificate.gateway(&tls_config(&config(""), ""), &upstream);
+    assert!(old.get(gateway.tls()).is_err());
+    drop(gateway);
+    let gateway = certificate.gateway(&tls_config(&config(""), "min_version = \"1.2\""), &upstream);
+    assert!(old.is_served(gateway.tls()));
+    assert!(Asks::new("first.test", &certificate).is_served(gateway.tls()));
+}
+
+#[test]
+fn clients_show_certificates_where_that_is_asked_for() {
+    let certificate = Certificate::of("first.test");
+    let issuer_key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let issuer_pem = params.self_signed(&issuer_key).unwrap().pem();
+    let issuer = Issuer::new(params, issuer_key);
+    let key = KeyPair::generate().unwrap();
+    let own = CertificateParams::new(vec!["client".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
+    let (own, key) = (own.pem(), key.serialize_pem());
+    certificate.put("ca", &issuer_pem, "");
+    let upstream = Upstream::start();
+    let stranger = Certificate::of("client");
+    let bare = Asks::new("first.test", &certificate);
+    let known = Asks { shows: Some((&own, &key)), ..Asks::new("first.test", &certificate) };
+    let unknown =
+        Asks { shows: Some((&stranger.pem, &stranger.key)), ..Asks::new("first.test", &certificate) };
+    for (choice, without) in [("required", false), ("optional", true)] {
+        let more = format!("client_ca = \"ca.pem\"\nclient_certificate = \"{choice}\"");
+        let gateway = certificate.gateway(&tls_config(&config(""), &more), &upstream);
+        assert_eq!(bare.is_served(gateway.tls()), without, "{choice}");
+        assert!(known.is_served(gateway.tls()), "{choice}");
+        assert!(!unknown.is_served(gateway.tls()), "{choice}: another authority's");
+    }
+}
+
+#[test]
+fn mistakes_in_the_settings_are_told_with_their_place() {
+    let certificate = Certificate::of("first.test");
+    let upstream = Upstream::start();
+    let text = tls_config(&config(""), "").replace("{upstream}", &upstream.address.to_string());
+    let table = [
+        ("private_key = \"cert.key\"\n", "", "`private_key` is missing beside this"),
+        ("\"cert.key\"", "\"cert.pem\"", "it has no private key"),
+        ("\"cert.pem\"", "\"cert.key\"", "it has no certificate"),
+        ("\"cert.pem\"", "\"gone.pem\"", "gone.pem cannot be read"),
+        ("[admin]", "min_version = \"1.1\"\n[admin]", "there is no version of TLS `1.1`"),
+        ("[admin]", "client_certificate = \"required\"\n[admin]", "`client_ca` is missing"),
+    ];
+    for (from, to, expected) in table {
+        let path = certificate.folder.path().join("config.toml");
+        std::fs::write(path, text.replacen(from, to, 1)).unwrap();
+        let output = crate::support::cli(certificate.folder.path(), &["check"]);
+        let told =
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && told.contains(expected), "{expected}: {told}");
+        assert!(told.contains("config.toml:"), "{told}");
+    }
+}
+
+#[test]
+fn a_handshake_has_the_heads_deadline() {
+    let certificate = Certificate::of("first.test");
+    let upstream = Upstream::start();
+    let text = tls_config(&config(""), "").replacen("[server]", "[server]\nheader_timeout = \"500ms\"", 1);
+    let gateway = certificate.gateway(&text, &upstream);
+    for bytes in [&b""[..], b"\x16\x03\x01", b"PRI * HT"] {
+        let start = Instant::now();
+        let mut stream =
+            TcpStream::connect(if bytes.starts_with(b"PRI") { gateway.public } else { gateway.tls() })
+                .unwrap();
+        stream.write_all(bytes).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        assert!(!matches!(stream.read(&mut [0; 64]), Ok(1..)), "nothing is said to who says nothing");
+        let took = start.elapsed();
+        assert!((400..1500).contains(&took.as_millis()), "{bytes:?}: {took:?}");
+    }
+}
