@@ -91,7 +91,7 @@ async fn serve_http1(gate: &Rc<Gate>, number: u64, connection: &Arc<Connection>)
             .max_buf_size(max_head.max(MIN_BUFFER));
         let io = TokioIo::new(Watched(Arc::clone(connection)));
         let mut serving = Box::pin(builder.serve_connection(io, service).with_upgrades());
-        let ended = drive(gate, number, connection, |context, finish| {
+        let ended = drive(gate, number, connection, true, |context, finish| {
             if finish {
                 serving.as_mut().graceful_shutdown();
             }
@@ -101,7 +101,7 @@ async fn serve_http1(gate: &Rc<Gate>, number: u64, connection: &Arc<Connection>)
             return;
         }
         drop(serving);
-        let ended = drive(gate, number, connection, |context, finish| match finish {
+        let ended = drive(gate, number, connection, false, |context, finish| match finish {
             true => Poll::Ready(()),
             false => connection.poll_readable(context).map(|_| ()),
         });
@@ -136,7 +136,7 @@ async fn serve_http2(gate: &Rc<Gate>, number: u64, connection: &Arc<Connection>)
         .enable_connect_protocol();
     let io = TokioIo::new(Watched(Arc::clone(connection)));
     let mut serving = Box::pin(builder.serve_connection(io, service));
-    drive(gate, number, connection, |context, finish| {
+    drive(gate, number, connection, false, |context, finish| {
         if finish {
             serving.as_mut().graceful_shutdown();
         }
@@ -157,11 +157,13 @@ enum End {
 }
 
 /// Polls a connection's machinery, and looks at its deadlines: one timer for all of them.
-/// `machine` is told once to finish what it serves, when the gateway stops or idleness ends.
+/// `machine` is told once to finish what it serves, when the gateway stops or idleness ends. Where it
+/// `may_rest`, it is given up for as long as nothing goes on.
 async fn drive(
     gate: &Gate,
     number: u64,
     connection: &Connection,
+    may_rest: bool,
     mut machine: impl FnMut(&mut Context<'_>, bool) -> Poll<()>,
 ) -> End {
     let settings = gate.views.load();
@@ -169,7 +171,7 @@ async fn drive(
     drop(settings);
     let mut timer = pin!(tokio::time::sleep(Duration::ZERO));
     let mut due = Moment::default(); // when the timer ends
-    let (mut finish, mut finishing, mut rested) = (false, false, false);
+    let (mut finish, mut finishing) = (false, false);
     std::future::poll_fn(|context| {
         let now = gate.beat.tick();
         connection.tick(now);
@@ -184,9 +186,7 @@ async fn drive(
             }
             let look = match connection.look(now, header_timeout, idle_timeout) {
                 Look::Again(look) => look,
-                Look::Rest(_) if !finish && !std::mem::replace(&mut rested, true) => {
-                    return Poll::Ready(End::Rests);
-                }
+                Look::Rest(_) if may_rest && !finish => return Poll::Ready(End::Rests),
                 Look::Rest(look) => look,
                 Look::Goodbye if !finish => {
                     finish = true;

@@ -18,6 +18,7 @@ mod commands;
 mod crash;
 mod deadlines;
 mod disk;
+mod floods;
 mod foreign;
 mod http;
 mod limits;

@@ -1,0 +1,157 @@
+//! Floods of HTTP/2 frames: what they cost the gateway, and that good clients are served meanwhile.
+//!
+//! Five seconds each; a minute with `TOLLGATE_LONG=1`. Figures are printed; what is asserted is that
+//! nobody good is refused and that memory stays bounded.
+
+#[path = "../corpora/frames.rs"]
+#[expect(dead_code, reason = "the collection's tests read frames too")]
+mod frames;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::support::{Client, Gateway, Upstream, config};
+
+/// Connections that flood.
+const FLOODERS: usize = 10;
+/// How long one that was cut off waits until it comes back.
+const AGAIN: Duration = Duration::from_millis(50);
+/// Most that all of them may make the gateway keep.
+const MOST_MEMORY: i64 = 48 * 1024 * 1024;
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// One round of a flood, on the stream of this number.
+type Round = fn(u32) -> Vec<u8>;
+
+fn head(stream: u32, flags: u8) -> Vec<u8> {
+    let fields = [(":method", "GET"), (":scheme", "http"), (":authority", "gw.test"), (":path", "/open/x")];
+    frames::frame(1, flags, stream, &frames::head(&fields))
+}
+
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+const FLOODS: [(&str, Round); 10] = [
+    ("rapid reset", |s| [head(s, END_STREAM | END_HEADERS), frames::frame(3, 0, s, &[0, 0, 0, 8])].concat()),
+    ("resets by the server", |s| {
+        [head(s, END_STREAM | END_HEADERS), frames::frame(8, 0, s, &[0; 4])].concat()
+    }),
+    ("continuation", |s| match s {
+        1 => head(1, 0),
+        _ => frames::frame(9, 0, 1, &frames::head(&[("a", &"b".repeat(100))])),
+    }),
+    ("empty data", |s| match s {
+        1 => head(1, END_HEADERS),
+        _ => frames::frame(0, 0, 1, &[]),
+    }),
+    ("settings", |_| frames::frame(4, 0, 0, &[])),
+    ("ping", |_| frames::frame(6, 0, 0, &[0; 8])),
+    ("priority", |s| frames::frame(2, 0, s, &[0, 0, 0, 0, 16])),
+    ("window", |_| frames::frame(8, 0, 0, &[0, 0, 0, 1])),
+    ("unknown frames", |_| frames::frame(0xfa, 0, 0, &[0; 4])),
+    ("HPACK bomb", |s| {
+        // One entry of the table, some 3 KB, named again by a byte each time (RFC 7541, section 6.1).
+        let mut block = frames::head(&[(":method", "GET"), (":scheme", "http"), (":path", "/open/x")]);
+        block.extend(b"\x40\x01a\x7f\x99\x16"); // 127 + 25 + 22 * 128 bytes
+        block.extend([b'b'; 2968]);
+        block.extend([0xbe; 10_000]);
+        frames::frame(1, END_STREAM | END_HEADERS, s, &block)
+    }),
+];
+
+fn thread_cpu() -> Duration {
+    let spent = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(spent.tv_sec as u64, spent.tv_nsec as u32)
+}
+
+/// CPU seconds and resident bytes of a process.
+fn spent(id: u32) -> (f64, i64) {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    let ticks: f64 = fields[11..13].iter().map(|ticks| ticks.parse::<f64>().unwrap()).sum();
+    (ticks / 100.0, fields[21].parse::<i64>().unwrap() * 4096)
+}
+
+/// Floods until told to stop: connections that were made, bytes that were sent, CPU that it took.
+fn flood(address: SocketAddr, round: Round, stop: &AtomicBool) -> (u64, u64, Duration) {
+    let (mut connections, mut bytes) = (0, 0);
+    while !stop.load(Ordering::Relaxed) {
+        let Ok(mut stream) = TcpStream::connect(address) else { continue };
+        stream.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+        stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+        connections += 1;
+        let mut chunk = [PREFACE, &frames::frame(4, 0, 0, &[])].concat();
+        let mut buffer = [0; 64 * 1024];
+        for number in 0.. {
+            chunk.extend(round(2 * number + 1));
+            if chunk.len() < 32 * 1024 && number % 200 != 199 {
+                continue;
+            }
+            if stop.load(Ordering::Relaxed) || stream.write_all(&chunk).is_err() {
+                break;
+            }
+            bytes += chunk.len() as u64;
+            chunk.clear();
+            match stream.read(&mut buffer) {
+                Ok(0) => break,
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => break,
+                _ => {}
+            }
+        }
+        std::thread::sleep(AGAIN);
+    }
+    (connections, bytes, thread_cpu())
+}
+
+/// A good client's requests, one after the other: the 99th percentile, in µs.
+fn good(address: SocketAddr, time: Duration) -> u128 {
+    let (start, mut latencies) = (Instant::now(), Vec::new());
+    let mut client = Client::connect(address);
+    while start.elapsed() < time {
+        let asked = Instant::now();
+        let answer = client.ask("GET /one HTTP/1.1\r\nhost: gw.test\r\nx-api-key: good-key\r\n\r\n").unwrap();
+        assert_eq!(answer.status, 200);
+        latencies.push(asked.elapsed().as_micros());
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    latencies.sort_unstable();
+    latencies[latencies.len() * 99 / 100]
+}
+
+#[test]
+fn floods_cost_their_senders_and_no_good_client() {
+    let time = Duration::from_secs(if std::env::var_os("TOLLGATE_LONG").is_some() { 60 } else { 5 });
+    let upstream = Upstream::start();
+    let text = config("").replacen("credits = 1000", "credits = 10000000", 1);
+    for (name, round) in FLOODS {
+        let gateway = Gateway::start(&text, &upstream);
+        let calm = good(gateway.public, time / 5);
+        let before = spent(gateway.id());
+        let stop = AtomicBool::new(false);
+        let (during, sent) = std::thread::scope(|scope| {
+            let (address, stop) = (gateway.public, &stop);
+            let floods: Vec<_> =
+                (0..FLOODERS).map(|_| scope.spawn(move || flood(address, round, stop))).collect();
+            let during = std::panic::catch_unwind(|| good(address, time));
+            stop.store(true, Ordering::Relaxed);
+            let during = during.unwrap_or_else(|_| panic!("{name}: the good client was not served"));
+            (during, floods.into_iter().map(|flood| flood.join().unwrap()).collect::<Vec<_>>())
+        });
+        let after = spent(gateway.id());
+        let (connections, bytes) = sent.iter().fold((0, 0), |(c, b), sent| (c + sent.0, b + sent.1));
+        let theirs: f64 = sent.iter().map(|sent| sent.2.as_secs_f64()).sum();
+        let (cpu, memory) = (after.0 - before.0, after.1 - before.1);
+        println!(
+            "{name}: {connections} connections, {} MB sent; CPU {cpu:.2} s of the gateway's for {theirs:.2} s of theirs; \
+             memory {:+} KiB; good p99 {calm} µs before, {during} µs meanwhile",
+            bytes / 1_000_000,
+            memory / 1024,
+        );
+        assert!(memory < MOST_MEMORY, "{name}: {memory} bytes more");
+        assert_eq!(gateway.stop().0, Some(0), "{name}");
+    }
+}
