@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+
 use super::{Failed, Result};
 use crate::app::App;
 use crate::clock::Clock;
@@ -9,6 +11,8 @@ use crate::config;
 use crate::telemetry::logs::Logs;
 
 pub(super) fn run(path: &Path) -> Result {
+    // What clients sent stands in memory for a while: no core file is written of it.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     let loaded = config::load(path).map_err(|report| Failed(report.to_string()))?;
     let logs = Logs::start(loaded.snapshot.settings.log.json).map_err(Failed)?;
     let dropped = logs.dropped();

@@ -35,14 +35,13 @@ impl Logs {
             .finish(std::io::stdout());
         let dropped = Dropped { writes: writer.error_counter(), more: Arc::default() };
         let lines = Lines { writer: writer.clone(), json, dropped };
-        // hyper's own events hold what clients sent, so they stay off whatever is asked for.
+        // Events of what parses clients' bytes hold them, so they stay off whatever is asked for.
         let asked: Targets = std::env::var(LEVEL).ok().and_then(|text| text.parse().ok()).unwrap_or_default();
         let default = Targets::new().with_target("tollgate", LevelFilter::INFO);
         let filter = default
             .with_targets(asked.iter().filter(|(target, _)| target.starts_with("tollgate")))
             .with_default(LevelFilter::WARN)
-            .with_target("hyper", LevelFilter::OFF)
-            .with_target("hyper_util", LevelFilter::OFF);
+            .with_targets(["hyper", "hyper_util", "h2", "rustls"].map(|target| (target, LevelFilter::OFF)));
         let layer = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(false);
         let registry = tracing_subscriber::registry().with(filter);
         let started = if json {

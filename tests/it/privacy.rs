@@ -33,7 +33,9 @@ fn nothing_a_client_sends_is_logged_or_stored() {
         sha256(key),
         sha256("spare")
     );
-    let gateway = Gateway::start(&config(&more), &upstream);
+    // All that can be asked of the log, and core files where the machine writes any.
+    let prefix = ["env", "TOLLGATE_LOG=trace,h2=trace,rustls=trace", "prlimit", "--core=unlimited"];
+    let gateway = Gateway::start_by(&prefix, &config(&more), &upstream);
     let headers = format!("x-api-key: {key}\r\nx-note: {header}\r\nx-answer-body: {answer}\r\n");
     for path in
         ["/one".to_owned(), format!("/free/{path}"), format!("/nowhere/{path}"), format!("/free/{path}/../x")]
@@ -45,6 +47,16 @@ fn nothing_a_client_sends_is_logged_or_stored() {
     get(gateway.public, "/one", &format!("{headers}x-answer-raw: {answer}\r\n"));
     let _ = Client::connect(gateway.public).ask(format!("GET /{path} HTTP/1.1\r\nbad {header}\r\n\r\n"));
     send(gateway.public, format!("GET http://{path}/ HTTP/1.1\r\nhost: {header}\r\n\r\n"));
+    let url = format!("http://{}/one?q={query}", gateway.public);
+    let fields =
+        [format!("x-api-key: {key}"), format!("x-note: {header}"), format!("x-answer-body: {answer}")];
+    let mut curl = std::process::Command::new("curl");
+    curl.args(["-s", "--http2-prior-knowledge", "-d", body])
+        .args(fields.iter().flat_map(|field| ["-H", field]));
+    match curl.arg(&url).output() {
+        Ok(output) => assert!(String::from_utf8_lossy(&output.stdout).contains(answer)),
+        Err(_) => eprintln!("without HTTP/2: curl is not installed"),
+    }
     // A raw key where a hash belongs is not repeated by the report of a reload.
     let text = gateway.config();
     std::fs::write(gateway.config_path(), text.replace(&sha256("spare"), key)).unwrap();
@@ -55,7 +67,8 @@ fn nothing_a_client_sends_is_logged_or_stored() {
     std::thread::sleep(std::time::Duration::from_millis(1500)); // a fold, and the log's thread
     let log = gateway.lines().join("\n");
     assert!(log.contains("tollgate::request"), "requests were logged");
-    let (_, folder) = gateway.stop();
+    gateway.signal("ABRT"); // what would write a core file
+    let folder = gateway.crash();
     let mut places = vec![("the log".to_owned(), log.into_bytes()), ("the reload".to_owned(), told)];
     everything_under(folder.path(), &mut places);
     for (place, bytes) in places {

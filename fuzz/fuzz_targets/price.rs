@@ -1,0 +1,30 @@
+//! Whatever an upstream says its answer costs, it costs from nothing to the hold.
+#![no_main]
+
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::StatusCode;
+use libfuzzer_sys::fuzz_target;
+use tollgate::policy::price::{Amount, AtHead, Charge, Price, StatusMatch};
+use tollgate::types::Credits;
+
+fuzz_target!(|input: (String, String, u16, Vec<u8>, Vec<u8>)| {
+    let (pattern, pointer, status, header, body) = input;
+    let hold: Credits = "50".parse().unwrap();
+    let Some(status_match) = StatusMatch::parse(&pattern) else { return };
+    let name = HeaderName::from_static("x-cost");
+    let charges = vec![
+        Charge { status: StatusMatch::parse("201").unwrap(), amount: Amount::Json(pointer.clone()) },
+        Charge { status: status_match, amount: Amount::Header(name.clone()) },
+    ];
+    let price = Price { hold, charges };
+    let mut headers = HeaderMap::new();
+    if let Ok(value) = HeaderValue::from_bytes(&header) {
+        headers.insert(name, value);
+    }
+    let Ok(status) = StatusCode::from_u16(status) else { return };
+    let charged = match price.at_head(status, &headers) {
+        AtHead::Known(charged) => charged,
+        AtHead::InBody(pointer) => price.at_end(pointer, &body),
+    };
+    assert!(!charged.amount.is_negative() && charged.amount <= hold);
+});
