@@ -120,7 +120,9 @@ async fn serve_http2(gate: &Rc<Gate>, number: u64, connection: &Arc<Connection>)
             let (gate, connection) = (Rc::clone(&gate), Arc::clone(&connection));
             let (waits, seen) = connection.begin();
             *called.borrow_mut() = Some(Arc::clone(&waits));
-            async move { Ok::<_, Infallible>(handle(gate, Stream { connection, waits }, seen, request).await) }
+            // Boxed: hyper moves what it gets here several times on its way to a task.
+            let answer = Box::pin(handle(gate, Stream { connection, waits }, seen, request));
+            async move { Ok::<_, Infallible>(answer.await) }
         })
     };
     let max_head = gate.views.load().settings.max_header_size;
