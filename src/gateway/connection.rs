@@ -87,6 +87,8 @@ pub(super) struct Inner {
     writing: Patience,
     /// When a byte last went either way.
     moved: Moment,
+    /// Bytes written since the last look.
+    written: usize,
     /// The client was seen leaving: it closed its sending side, or more.
     leaving: bool,
     /// Requests in flight. With HTTP/1.1 there is one place, which is used again and again.
@@ -130,6 +132,7 @@ impl Connection {
             now,
             writing: Patience::default(),
             moved: now,
+            written: 0,
             leaving: false,
             streams,
             tunnels: 0,
@@ -279,6 +282,7 @@ impl Inner {
                 let bytes = result.as_ref().copied().unwrap_or_default();
                 self.moved = self.now;
                 self.writing.end(self.now, bytes);
+                self.written += bytes;
                 if let Scanner::Frames(frames) = &mut self.scanner {
                     frames.wrote(bytes);
                 }
@@ -301,7 +305,7 @@ impl Inner {
         matches!(&self.scanner, Scanner::Heads(heads) if heads.is_between()) && !self.writing.is_on()
     }
 
-    fn look(&self, now: Moment, header: Duration, idle: Duration) -> Option<Look> {
+    fn look(&mut self, now: Moment, header: Duration, idle: Duration) -> Option<Look> {
         const LOOK: Duration = Duration::from_secs(1);
         let left = |since: Moment, allowed: Duration| {
             allowed.checked_sub(now.since(since)).filter(|left| !left.is_zero())
@@ -324,8 +328,9 @@ impl Inner {
         {
             next = next.min(left(since, header)?);
         }
+        let written = std::mem::take(&mut self.written);
         for stream in &self.streams {
-            match (stream.left(now, idle), &self.scanner) {
+            match (stream.left(now, idle, written), &self.scanner) {
                 (Some(left), _) => {
                     if left.is_zero() {
                         stream.wake();

@@ -21,7 +21,6 @@ use super::arrive::{Protocol, arrive};
 use super::connection::{Connection, Look, Place};
 use super::handle::handle;
 use super::stream::Stream;
-use super::waits::Waits;
 use super::watched::Watched;
 use crate::types::Moment;
 
@@ -119,9 +118,10 @@ async fn serve_http2(gate: &Rc<Gate>, number: u64, connection: &Arc<Connection>)
         service_fn(move |request| {
             let (gate, connection) = (Rc::clone(&gate), Arc::clone(&connection));
             let (waits, seen) = connection.begin();
-            *called.borrow_mut() = Some(Arc::clone(&waits));
+            let stream = Stream { connection, waits };
+            *called.borrow_mut() = Some(stream.clone());
             // Boxed: hyper moves what it gets here several times on its way to a task.
-            let answer = Box::pin(handle(gate, Stream { connection, waits }, seen, request));
+            let answer = Box::pin(handle(gate, stream, seen, request));
             async move { Ok::<_, Infallible>(answer.await) }
         })
     };
@@ -221,17 +221,17 @@ async fn drive(
 struct StreamTasks {
     gate: Rc<Gate>,
     /// The request that hyper hands over next: it calls the service, then asks for its task.
-    called: Rc<RefCell<Option<Arc<Waits>>>>,
+    called: Rc<RefCell<Option<Stream>>>,
 }
 
 impl<F: Future<Output = ()> + 'static> Executor<F> for StreamTasks {
     fn execute(&self, future: F) {
-        let (gate, waits) = (Rc::clone(&self.gate), self.called.borrow_mut().take());
+        let (gate, stream) = (Rc::clone(&self.gate), self.called.borrow_mut().take());
         self.gate.tasks.spawn_local(async move {
             let mut future = pin!(future);
             std::future::poll_fn(|context| {
                 gate.beat.tick();
-                if let Some(waits) = &waits {
+                if let Some(Stream { waits, .. }) = &stream {
                     if waits.is_cut() {
                         return Poll::Ready(()); // the stream is reset
                     }
@@ -240,6 +240,10 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for StreamTasks {
                 future.as_mut().poll(context)
             })
             .await;
+            // Also where the client gave it up: what outlives it upstream concerns no connection.
+            if let Some(stream) = stream {
+                stream.end(gate.clock.now());
+            }
         });
     }
 }

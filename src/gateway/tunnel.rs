@@ -28,7 +28,7 @@ pub(super) struct Tunnel {
     pass: Pass,
     record: Rc<Record>,
     /// Keeps its place among the connections.
-    stream: Stream,
+    held: Open,
 }
 
 impl Tunnel {
@@ -36,14 +36,14 @@ impl Tunnel {
     pub(super) fn new(client: OnUpgrade, owed: &mut Owed) -> Self {
         owed.stream.connection.open_tunnel();
         let (gate, pass) = (Rc::clone(&owed.gate), std::mem::take(&mut owed.pass));
-        let (record, stream) = (Rc::clone(&owed.record), owed.stream.clone());
-        Self { client, gate, pass, record, stream }
+        let record = Rc::clone(&owed.record);
+        let held = Open { gate: Rc::clone(&gate), stream: owed.stream.clone() };
+        Self { client, gate, pass, record, held }
     }
 
     /// Carries bytes once both sides have switched; the drain waits for it.
     pub(super) fn dig(self, upstream: AnswerBody) {
-        let Self { client, gate, pass, record, stream } = self;
-        let held = Open { gate: Rc::clone(&gate), stream };
+        let Self { client, gate, pass, record, held } = self;
         let clock = gate.clock.clone();
         let idle = record.view().settings.idle_timeout;
         gate.outlive(async move {

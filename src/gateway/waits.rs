@@ -36,6 +36,16 @@ impl Patience {
         }
     }
 
+    /// Bytes went to it meanwhile, perhaps not all of them of this request.
+    pub(super) fn pay(&mut self, now: Moment, bytes: usize) {
+        if let Some(since) = &mut self.since {
+            let paid = Duration::from_secs(1) * u32::try_from(bytes).unwrap_or(u32::MAX) / MIN_RATE;
+            let rest = paid.saturating_sub(self.spent);
+            self.spent = self.spent.saturating_sub(paid);
+            *since = since.plus(rest).min(now);
+        }
+    }
+
     /// It is waited for no longer, nor held to what it made wait before.
     pub(super) fn forget(&mut self) {
         *self = Self::default();
@@ -143,8 +153,10 @@ impl Waits {
     }
 
     /// How long until this is to be looked at again; `None` where the client's time is up.
-    pub(super) fn left(&self, now: Moment, idle: Duration) -> Option<Duration> {
-        let state = self.0.lock();
+    /// `written`: bytes that went to the client since the last look.
+    pub(super) fn left(&self, now: Moment, idle: Duration, written: usize) -> Option<Duration> {
+        let mut state = self.0.lock();
+        state.taking.pay(now, written);
         let client = state.body.left(now, idle)?.min(state.taking.left(now, idle)?);
         Some(state.answer_due.map_or(client, |due| client.min(due.since(now))))
     }

@@ -177,8 +177,9 @@ impl Sessions {
         mut request: Request<AnyBody>,
         connect: impl AsyncFn() -> Result<(TcpStream, Open), SendError>,
     ) -> Result<Answer, SendError> {
+        let mut again = false;
         loop {
-            let (found, fresh) = match self.find(server) {
+            let (found, fresh) = match self.find(server).filter(|_| !again) {
                 Some(found) => (found, false),
                 None => {
                     let (stream, open) = Box::pin(connect()).await?;
@@ -189,7 +190,7 @@ impl Sessions {
             match sender.try_send_request(request).await {
                 Ok(response) => return Ok(answer(response, place)),
                 Err(mut failed) => match failed.take_message() {
-                    Some(unsent) if !fresh => request = unsent,
+                    Some(unsent) if !fresh => (request, again) = (unsent, true),
                     _ => return Err(SendError::Broken),
                 },
             }

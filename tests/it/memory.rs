@@ -38,7 +38,9 @@ fn text() -> String {
         )
     };
     let plan = "[plans.tight]\nlimits = [{ name = \"l\", requests = 20, window = \"1s\" }, { name = \"w\", requests = 900, window = \"60s\", algorithm = \"sliding-window\", scope = \"account\" }]\n";
-    let more = [plan, &account("tight", "plan = \"tight\"\n"), &account("gone", "")].concat();
+    // All unknown keys come from one address here.
+    let plan = format!("{plan}[auth]\nfailed_keys_per_minute = 0\n");
+    let more = [&*plan, &account("tight", "plan = \"tight\"\n"), &account("gone", "")].concat();
     config(&more).replace("credits = 1000\n", &format!("credits = {GRANTED}\n"))
 }
 

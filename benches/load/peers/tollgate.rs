@@ -40,6 +40,8 @@ threads = 1
 listen = "127.0.0.1:0"
 [ledger]
 url = "sqlite:{LEDGER}"
+[auth]
+failed_keys_per_minute = 0
 [log]
 requests = {log}
 [upstreams.people]

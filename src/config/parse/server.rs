@@ -15,9 +15,10 @@ use crate::snapshot::{LogSettings, Settings};
 const MAX_THREADS: u32 = 1024;
 /// Most connections that can be asked for.
 const MAX_CONNECTIONS: u32 = 10_000_000;
-/// Keys that do not work, per client address and minute: nobody mistypes that often, and who
-/// guesses gets nowhere.
-const FAILED_KEYS: u32 = 1000;
+/// Keys that do not work, per client address and minute. A thousand a second guess no key that is
+/// worth the name, and a customer's script that hammers with an old key does not lock out the others
+/// behind the same address.
+const FAILED_KEYS: u32 = 60_000;
 /// Bounds of `max_header_size`, in bytes.
 const HEADER_SIZE: (u64, u64) = (1024, 1024 * 1024);
 /// Bounds of `max_body_size`, in bytes.
