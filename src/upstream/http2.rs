@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper::rt::Executor;
@@ -38,7 +39,9 @@ const SEND_BUFFER: usize = 64 * 1024;
 type BoxError = Box<dyn Error + Send + Sync>;
 
 /// A request's body. Lives on one thread, like all of a worker's.
-pub(super) struct AnyBody(Option<Pin<Box<dyn Body<Data = Bytes, Error = BoxError>>>>);
+pub(super) struct AnyBody(Option<Boxed>);
+
+type Boxed = Pin<Box<dyn Body<Data = Bytes, Error = BoxError>>>;
 
 impl AnyBody {
     pub(super) fn new<B>(body: Option<B>) -> Self
@@ -46,7 +49,7 @@ impl AnyBody {
         B: Body<Data = Bytes> + Unpin + 'static,
         B::Error: Into<BoxError>,
     {
-        Self(body.map(|body| Box::pin(Boxed(body)) as Pin<Box<dyn Body<Data = Bytes, Error = BoxError>>>))
+        Self(body.map(|body| Box::pin(body.map_err(Into::into)) as Boxed))
     }
 }
 
@@ -70,33 +73,6 @@ impl Body for AnyBody {
 
     fn size_hint(&self) -> SizeHint {
         self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), |body| body.size_hint())
-    }
-}
-
-/// A body whose errors are boxed.
-struct Boxed<B>(B);
-
-impl<B> Body for Boxed<B>
-where
-    B: Body<Data = Bytes> + Unpin,
-    B::Error: Into<BoxError>,
-{
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        Pin::new(&mut self.0).poll_frame(context).map_err(Into::into)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.0.size_hint()
     }
 }
 
