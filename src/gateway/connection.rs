@@ -235,6 +235,14 @@ impl Connection {
         let _ = stream.set_nodelay(true);
     }
 
+    /// The gateway stops: a client that waits for nothing has little time to leave.
+    pub(super) fn stop(&self, now: Moment) {
+        let mut inner = self.inner.lock();
+        if self.protocol == Protocol::Http2 && inner.streams.is_empty() && inner.tunnels == 0 {
+            inner.phase = Phase::Leaving(now);
+        }
+    }
+
     /// The client was told to leave.
     pub(super) fn leave(&self, now: Moment) {
         self.inner.lock().phase = Phase::Leaving(now);
@@ -328,7 +336,10 @@ impl Inner {
         {
             next = next.min(left(since, header)?);
         }
-        let written = std::mem::take(&mut self.written);
+        let mut written = std::mem::take(&mut self.written);
+        if let Scanner::Frames(frames) = &mut self.scanner {
+            written = written.saturating_sub(frames.take_acks()) / self.streams.len().max(1);
+        }
         for stream in &self.streams {
             match (stream.left(now, idle, written), &self.scanner) {
                 (Some(left), _) => {

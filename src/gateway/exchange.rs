@@ -78,6 +78,9 @@ impl Drop for Exchange {
         let Some(Pending { sending, permit, .. }) = self.0.take() else { return };
         let gate = Rc::clone(permit.gate());
         gate.stats.abandoned.fetch_add(1, Ordering::Relaxed);
+        if !permit.is_paid() {
+            return; // nothing to settle: what the client gave up need not go on upstream
+        }
         // Bounded by the response timeout, and by what `Metered` reads on.
         gate.outlive(async move {
             if let Some(answer) = finish(sending, &permit).await {

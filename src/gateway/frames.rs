@@ -22,6 +22,8 @@ const FRAME_HEADER: usize = 9;
 
 const DATA: u8 = 0x0;
 const HEADERS: u8 = 0x1;
+const SETTINGS: u8 = 0x4;
+const PING: u8 = 0x6;
 const CONTINUATION: u8 = 0x9;
 const END_STREAM: u8 = 0x1;
 const END_HEADERS: u8 = 0x4;
@@ -45,17 +47,24 @@ pub(super) struct FrameScanner {
     ends_head: bool,
     /// When all frames so far are paid for.
     paid: Moment,
+    /// Bytes of answers that the client asked for with PING and SETTINGS.
+    acks: usize,
 }
 
 impl FrameScanner {
     pub(super) fn new(now: Moment) -> Self {
         let (header, skip) = ([0; FRAME_HEADER], PREFACE.len());
-        Self { header, have: 0, skip, head: None, ends_head: false, paid: now }
+        Self { header, have: 0, skip, head: None, ends_head: false, paid: now, acks: 0 }
     }
 
     /// Since when a head is arriving that is not whole yet.
     pub(super) fn head_since(&self) -> Option<Moment> {
         self.head
+    }
+
+    /// Bytes that were written, or will be, to answer PING and SETTINGS: no progress of any request.
+    pub(super) fn take_acks(&mut self) -> usize {
+        std::mem::take(&mut self.acks)
     }
 
     /// The client took so many bytes.
@@ -98,6 +107,11 @@ impl FrameScanner {
             self.head.get_or_insert(now);
             self.ends_head = flags & END_HEADERS != 0;
         }
+        self.acks += match kind {
+            PING => FRAME_HEADER + 8,
+            SETTINGS => FRAME_HEADER,
+            _ => 0,
+        };
         match kind {
             HEADERS => Ok(()),
             DATA if self.skip > 0 || flags & END_STREAM != 0 => Ok(()),
@@ -137,7 +151,6 @@ mod tests {
 
     #[test]
     fn work_for_nothing_is_bounded_and_requests_are_not() {
-        const PING: u8 = 6;
         let mut scanner = begun();
         let later = Moment(2 * SECOND);
         for (now, most) in [(Moment(0), 2000), (later, 1000)] {

@@ -107,7 +107,7 @@ fn admit(
     let pass = gate.limits.admit(&ask, &view.settings, gate.beat.wall(), &mut visit.said)?; // rate_limited, concurrency_limited
     let price = view.price(route, plan);
     let paid = Paid::take(gate, record, key, route, price)?; // insufficient_credits, ledger_unavailable
-    if visit.is_call {
+    if visit.is_call && route.upstream.http2 {
         stream.waits.converses();
     }
     let upgrade = forward::upgrade(&parts.headers).filter(|_| body.is_none());

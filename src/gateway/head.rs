@@ -296,7 +296,7 @@ impl HeadScanner {
 }
 
 /// Letters, with `-` or `_` between them: what a method that any upstream knows looks like.
-fn is_method(method: &[u8]) -> bool {
+pub(super) fn is_method(method: &[u8]) -> bool {
     let ends = method.first().into_iter().chain(method.last());
     ends.copied().all(|byte| byte.is_ascii_alphabetic())
         && method.iter().all(|byte| byte.is_ascii_alphabetic() || matches!(byte, b'-' | b'_'))

@@ -62,6 +62,11 @@ impl Permit {
         &self.gate
     }
 
+    /// Whether credits are held for it.
+    pub(super) fn is_paid(&self) -> bool {
+        self.paid.0.is_some()
+    }
+
     pub(super) fn waits(&self) -> &Waits {
         &self.stream.waits
     }

@@ -183,6 +183,9 @@ async fn drive(
         finish |= gate.stopping.get();
         loop {
             let tell = finish && !std::mem::replace(&mut finishing, finish);
+            if tell && gate.stopping.get() {
+                connection.stop(now);
+            }
             if machine(context, tell).is_ready() {
                 return Poll::Ready(End::Done);
             }

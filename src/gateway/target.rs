@@ -9,6 +9,7 @@ use http::uri::Authority;
 use http::{Method, Version};
 use ipnet::IpNet;
 
+use super::head::{HeadFault, is_method};
 use crate::policy::path::{self, NormalPath};
 use crate::policy::reject::{Reason, Refusal};
 
@@ -34,6 +35,15 @@ pub(super) fn read(parts: &Parts, merge_slashes: bool, secure: bool) -> Result<T
     }
     if parts.version == Version::HTTP_2 && parts.headers.values().any(is_padded) {
         return Err(bad("A header's value begins or ends with white space."));
+    }
+    if parts.version == Version::HTTP_2 {
+        let query = parts.uri.query().unwrap_or_default();
+        if !(parts.uri.path().is_ascii() && query.is_ascii()) {
+            return Err(bad(HeadFault::NotAscii.message()));
+        }
+        if !is_method(parts.method.as_str().as_bytes()) {
+            return Err(bad(HeadFault::Method.message()));
+        }
     }
     let host = host(parts, secure)?;
     let path = path::normalise(parts.uri.path(), merge_slashes);
@@ -84,10 +94,11 @@ fn host(parts: &Parts, secure: bool) -> Result<Option<Cow<'_, HeaderValue>>, Ref
             Err(bad("The request's Host is not that of its target."))
         }
         // HTTP/2 names the host in its target alone.
-        (Some(target), None) if host.is_none() => {
+        (Some(target), None) if host.is_none() && !target.host().is_empty() => {
             let host = HeaderValue::from_str(target.as_str());
             host.map(|host| Some(Cow::Owned(host))).map_err(|_| bad("The request's host is malformed."))
         }
+        (Some(_), None) if host.is_none() => Err(bad("The request's host is malformed.")),
         _ => Ok(host.map(Cow::Borrowed)),
     }
 }

@@ -163,6 +163,11 @@ impl Facts<'_> {
         self.set_headers.iter().any(|(set, _)| set == name)
     }
 
+    /// Whether a server could read the name as one that the operator sets.
+    fn is_twin_of_set(&self, name: &HeaderName) -> bool {
+        is_twin_of(name, self.set_headers)
+    }
+
     /// Whether a client's field goes upstream.
     fn passes(&self, name: &HeaderName) -> bool {
         let stays = match name.as_str() {
@@ -173,7 +178,7 @@ impl Facts<'_> {
             "x-forwarded-proto" | "x-forwarded-host" | "forwarded" => self.trusted,
             text => !is_hop_by_hop(text) && !is_own(text, self.key_header),
         };
-        stays && name != self.key_header && !self.is_set(name)
+        stays && name != self.key_header && !self.is_set(name) && !self.is_twin_of_set(name)
     }
 
     /// What Tollgate says itself, unless the operator says it otherwise.
@@ -275,6 +280,17 @@ fn is_own(name: &str, key_header: &HeaderName) -> bool {
         || twin == key_header.as_str()
         || twin == REQUEST_ID.as_str()
         || twin.starts_with("x-forwarded-")
+        || is_hop_by_hop(&twin)
+        || matches!(&*twin, "content-length" | "authorization" | "host")
+}
+
+/// Whether a name becomes one of these once its underscores are read as hyphens.
+fn is_twin_of(name: &HeaderName, set: &[(HeaderName, HeaderValue)]) -> bool {
+    let name = name.as_str();
+    name.contains('_') && {
+        let twin = name.replace('_', "-");
+        set.iter().any(|(set, _)| set.as_str() == twin)
+    }
 }
 
 /// Takes out of a client's trailers what a head would not say in the client's name: a server may
@@ -288,6 +304,7 @@ pub fn strip_trailers(trailers: &mut HeaderMap, keys: &KeySource, set_headers: &
             || text.starts_with("x-forwarded-")
             || matches!(text, "authorization" | "forwarded" | "host" | "via" | "x-request-id")
             || set_headers.iter().any(|(set, _)| set == name)
+            || is_twin_of(name, set_headers)
     };
     let gone: Vec<HeaderName> = trailers.keys().filter(|name| goes(name)).cloned().collect();
     for name in gone {

@@ -7,6 +7,7 @@ use std::error::Error;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -15,7 +16,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper::rt::Executor;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 
 use super::body::{AnswerBody, Source};
@@ -35,6 +36,11 @@ const CONNECTION_WINDOW: u32 = STREAM_WINDOW * 128;
 const MAX_HEAD: u32 = 128 * 1024;
 /// What is kept of one request's body until the upstream takes it.
 const SEND_BUFFER: usize = 64 * 1024;
+
+/// While requests wait, a connection proves this often that its other end still lives.
+const PING_EVERY: Duration = Duration::from_secs(10);
+/// How long that proof may take.
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -132,7 +138,10 @@ impl Sessions {
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(MAX_HEAD)
-            .max_send_buf_size(SEND_BUFFER);
+            .max_send_buf_size(SEND_BUFFER)
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PING_TIMEOUT);
         let handshake = builder.handshake(TokioIo::new(stream)).await;
         let (sender, connection) = handshake.map_err(|_| SendError::Unreachable)?;
         tokio::task::spawn_local(async move {

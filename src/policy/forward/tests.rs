@@ -134,3 +134,15 @@ fn the_upstream_cannot_speak_of_credits() {
     to_client(&mut headers, false);
     assert_eq!(headers, map(&[("etag", "e"), ("via", "1.1 tollgate")]));
 }
+
+#[test]
+fn twins_of_what_the_operator_sets_and_of_framing_are_known() {
+    let set = [(HeaderName::from_static("x-internal-token"), HeaderValue::from_static("ours"))];
+    let name = HeaderName::from_static;
+    assert!(is_twin_of(&name("x_internal_token"), &set) && is_twin_of(&name("x_internal-token"), &set));
+    assert!(!is_twin_of(&name("x_other"), &set));
+    for twin in ["content_length", "transfer_encoding", "x_tollgate_account", "x_api_key", "x_forwarded_for"]
+    {
+        assert!(is_own(twin, &name("x-api-key")), "{twin}");
+    }
+}
