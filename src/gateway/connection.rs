@@ -338,7 +338,8 @@ impl Inner {
         }
         let mut written = std::mem::take(&mut self.written);
         if let Scanner::Frames(frames) = &mut self.scanner {
-            written = written.saturating_sub(frames.take_acks()) / self.streams.len().max(1);
+            let waiting = self.streams.iter().filter(|stream| stream.is_untaken()).count();
+            written = written.saturating_sub(frames.take_acks()) / waiting.max(1);
         }
         for stream in &self.streams {
             match (stream.left(now, idle, written), &self.scanner) {

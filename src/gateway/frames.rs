@@ -26,6 +26,7 @@ const SETTINGS: u8 = 0x4;
 const PING: u8 = 0x6;
 const CONTINUATION: u8 = 0x9;
 const END_STREAM: u8 = 0x1;
+const ACK: u8 = 0x1;
 const END_HEADERS: u8 = 0x4;
 
 /// The client has had more done for nothing than it may.
@@ -108,8 +109,8 @@ impl FrameScanner {
             self.ends_head = flags & END_HEADERS != 0;
         }
         self.acks += match kind {
-            PING => FRAME_HEADER + 8,
-            SETTINGS => FRAME_HEADER,
+            PING if flags & ACK == 0 => FRAME_HEADER + 8,
+            SETTINGS if flags & ACK == 0 => FRAME_HEADER,
             _ => 0,
         };
         match kind {

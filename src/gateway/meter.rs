@@ -13,6 +13,7 @@ use http::{HeaderMap, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 
 use super::Gate;
+use super::arrive::Protocol;
 use super::limits::Pass;
 use super::permit::Owed;
 use super::priced::Priced;
@@ -149,6 +150,7 @@ impl Metered {
         } else if self.is_read() {
             self.close().await?;
         }
+        self.given(0); // the head
         Ok(charge)
     }
 
@@ -209,8 +211,7 @@ impl Metered {
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let now = self.gate.beat.now();
-        self.stream.waits.took(now);
+        self.taken();
         let polled = match self.state {
             Streaming::Flowing => self.poll_inner(context),
             Streaming::Ending => self.poll_ending(context),
@@ -218,9 +219,23 @@ impl Metered {
             Streaming::Over => Poll::Ready(None),
         };
         if let Poll::Ready(Some(Ok(frame))) = &polled {
-            self.stream.waits.gave(now, frame.data_ref().map_or(0, Bytes::len));
+            self.given(frame.data_ref().map_or(0, Bytes::len));
         }
         polled
+    }
+
+    /// The client's side was given so many bytes, or the head. With HTTP/2 it asks for more once the
+    /// client opened its window; with HTTP/1.1 the socket says who does not take what.
+    fn given(&self, bytes: usize) {
+        if self.stream.connection.protocol == Protocol::Http2 {
+            self.stream.waits.gave(self.gate.beat.now(), bytes);
+        }
+    }
+
+    fn taken(&self) {
+        if self.stream.connection.protocol == Protocol::Http2 {
+            self.stream.waits.took(self.gate.beat.now());
+        }
     }
 
     fn poll_inner(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {

@@ -36,7 +36,7 @@ impl Patience {
         }
     }
 
-    /// Bytes went to it meanwhile, perhaps not all of them of this request.
+    /// Bytes went to it meanwhile: its share of the connection's, which is not known more exactly.
     pub(super) fn pay(&mut self, now: Moment, bytes: usize) {
         if let Some(since) = &mut self.since {
             let paid = Duration::from_secs(1) * u32::try_from(bytes).unwrap_or(u32::MAX) / MIN_RATE;
@@ -72,7 +72,8 @@ pub(super) struct Waits(Mutex<State>);
 struct State {
     /// For more of the request's body.
     body: Patience,
-    /// For the client to take what it was given of the answer.
+    /// For the client to take what it was given of the answer; with HTTP/2 only. What it takes is
+    /// paid by its share while it waits, and whole at its end: so the rate may be half of [`MIN_RATE`].
     taking: Patience,
     /// How much it was given last.
     given: usize,
@@ -153,12 +154,17 @@ impl Waits {
     }
 
     /// How long until this is to be looked at again; `None` where the client's time is up.
-    /// `written`: bytes that went to the client since the last look.
+    /// `written`: its share of what went to the client since the last look.
     pub(super) fn left(&self, now: Moment, idle: Duration, written: usize) -> Option<Duration> {
         let mut state = self.0.lock();
         state.taking.pay(now, written);
         let client = state.body.left(now, idle)?.min(state.taking.left(now, idle)?);
         Some(state.answer_due.map_or(client, |due| client.min(due.since(now))))
+    }
+
+    /// Whether the client is waited for to take more.
+    pub(super) fn is_untaken(&self) -> bool {
+        self.0.lock().taking.is_on()
     }
 
     /// Whom to tell when there is something to look at.

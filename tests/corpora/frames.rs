@@ -3,8 +3,8 @@
 /// What a client was told.
 #[derive(Debug, Default)]
 pub struct Told {
-    /// Streams that were answered, with the first byte of the answer's head.
-    pub answered: Vec<u8>,
+    /// For each answer, whether its status is 200.
+    pub answered: Vec<bool>,
     /// Error codes of reset streams.
     pub resets: Vec<u32>,
     /// Error codes that the connection ended with.
@@ -12,7 +12,7 @@ pub struct Told {
 }
 
 /// `:status: 200` in HPACK (RFC 7541, appendix A).
-pub const STATUS_200: u8 = 0x88;
+const STATUS_200: u8 = 0x88;
 
 pub fn read(mut bytes: &[u8]) -> Told {
     let mut told = Told::default();
@@ -22,7 +22,7 @@ pub fn read(mut bytes: &[u8]) -> Told {
         let code =
             |at: usize| payload.get(at..at + 4).map(|code| u32::from_be_bytes(code.try_into().unwrap()));
         match kind {
-            1 => told.answered.push(payload.first().copied().unwrap_or_default()),
+            1 => told.answered.push(payload.first() == Some(&STATUS_200)),
             3 => told.resets.extend(code(0)),
             7 => told.goaways.extend(code(4)),
             _ => {}

@@ -1,7 +1,7 @@
 //! Verdicts: what may become of each case.
 
 use crate::case::{Case, KEY};
-use crate::frames::{self, STATUS_200, Told};
+use crate::frames::{self, Told};
 use crate::place::{Outcome, Place};
 use crate::upstream::Seen;
 
@@ -23,8 +23,12 @@ pub fn http1(place: &Place, case: &Case, keyed: bool) -> Verdict {
     let outcome = place.send(&case.bytes, &case.then);
     let seen = place.settle(keyed)?;
     let holds = match &*case.expect {
-        // What waits for more of itself is neither forwarded nor answered yet.
-        "reject" => seen.is_empty() && (refused(&outcome) || outcome.status() == 0),
+        // What waits for more of itself is not answered yet: it is closed by its deadline.
+        "reject" if outcome.status() == 0 && !outcome.closed => {
+            let end = place.wait_for_end(&case.bytes);
+            seen.is_empty() && place.settle(keyed)?.is_empty() && end.closed && end.status() != 200
+        }
+        "reject" => seen.is_empty() && refused(&outcome),
         "one" => seen.len() <= case.max_upstream,
         "pass" => seen.len() == case.max_upstream && outcome.status() == 200,
         other => return Err(format!("unknown verdict {other}")),
@@ -100,10 +104,10 @@ pub fn http2(place: &Place, case: &Case) -> Verdict {
     let told = frames::read(&outcome.bytes);
     let Told { answered, resets, goaways } = &told;
     let errors: Vec<u32> = resets.iter().chain(goaways).copied().filter(|&code| code != 0).collect();
-    let refused = answered.iter().any(|&status| status != STATUS_200);
+    let refused = answered.contains(&false);
     let ended = !errors.is_empty() || outcome.closed;
     let holds = match &*case.expect {
-        "pass" => seen.len() == 1 && answered.contains(&STATUS_200),
+        "pass" => seen.len() == 1 && answered.contains(&true),
         "one" => seen.len() <= 1,
         "401" => seen.is_empty() && refused,
         "rst" => seen.is_empty() && ended,

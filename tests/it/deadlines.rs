@@ -3,6 +3,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
 
+use crate::floods::frames;
 use crate::support::{Client, Gateway, Upstream, config, get};
 
 const KEY: &str = "x-api-key: good-key\r\n";
@@ -158,4 +159,61 @@ fn stream_for_ever(mut stream: std::net::TcpStream) {
     chunk.resize(chunk.len() + 0x8000, b'x');
     chunk.extend_from_slice(b"\r\n");
     while stream.write_all(&chunk).is_ok() {}
+}
+
+/// Evenly slow is slow all the same: time waited adds up, bytes pay it back at 256 a second.
+#[test]
+fn a_body_that_drips_runs_out_of_patience_and_a_slow_one_does_not() {
+    let upstream = Upstream::start();
+    let text = config("").replace("threads = 2", "threads = 1\nidle_timeout = \"1s\"");
+    let gateway = Gateway::start(&text, &upstream);
+    let head = "POST /open/a HTTP/1.1\r\nhost: a\r\ncontent-length: 6000\r\n\r\n";
+    let send = |piece: usize| {
+        let mut client = Client::connect(gateway.public);
+        client.send(head).unwrap();
+        let start = Instant::now();
+        let mut left = 6000_usize;
+        while left > 0 && start.elapsed() < Duration::from_secs(5) {
+            std::thread::sleep(Duration::from_millis(100));
+            if client.send("x".repeat(piece.min(left))).is_err() {
+                return None; // closed within the body
+            }
+            left = left.saturating_sub(piece);
+        }
+        (left == 0).then(|| client.read(false).unwrap().status)
+    };
+    assert_eq!(send(1), None);
+    assert_eq!(send(200), Some(200));
+}
+
+/// An HTTP/2 client that opens no window for an answer does not keep it by keeping busy.
+#[test]
+fn a_stream_that_nobody_reads_is_reset_and_its_connection_goes_on() {
+    let upstream = Upstream::start();
+    let text = config("").replace("threads = 2", "threads = 1\nidle_timeout = \"1s\"");
+    let gateway = Gateway::start(&text, &upstream);
+    let mut stream = std::net::TcpStream::connect(gateway.public).unwrap();
+    stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    let fields = [(":method", "GET"), (":scheme", "http"), (":authority", "a"), (":path", "/open/a")];
+    let no_window = [0, 4, 0, 0, 0, 0];
+    let start = [
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        &*frames::frame(4, 0, 0, &no_window),
+        &frames::frame(1, 5, 1, &frames::head(&fields)),
+    ];
+    stream.write_all(&start.concat()).unwrap();
+    let (begun, mut came) = (Instant::now(), Vec::new());
+    while frames::read(&came).resets.is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(5), "never reset: {:?}", frames::read(&came));
+        stream.write_all(&frames::frame(6, 0, 0, &[0; 8])).unwrap(); // 50 a second: fewer than a flood
+        std::thread::sleep(Duration::from_millis(20));
+        let mut buffer = [0; 4096];
+        match stream.read(&mut buffer) {
+            Ok(0) => panic!("the connection ended: {:?}", frames::read(&came)),
+            Ok(count) => came.extend_from_slice(&buffer[..count]),
+            Err(_) => {} // nothing came for a while
+        }
+    }
+    assert!(begun.elapsed() > Duration::from_millis(900), "{:?}", begun.elapsed());
+    assert_eq!(frames::read(&came).answered, [true], "its head had room");
 }
