@@ -17,7 +17,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub(super) struct Guesses {
     paid: DashMap<IpAddr, Moment>,
-    /// How many addresses stand in `paid`.
+    /// How many addresses stand in `paid`, to be read without its locks.
     count: AtomicUsize,
 }
 
@@ -45,7 +45,7 @@ impl Guesses {
         }
         let address = counted(address);
         // Beyond the bound nobody new is counted: there are that many who are.
-        if self.paid.len() >= MAX_ADDRESSES && !self.paid.contains_key(&address) {
+        if self.count.load(Ordering::Relaxed) >= MAX_ADDRESSES && !self.paid.contains_key(&address) {
             return;
         }
         let mut paid = self.paid.entry(address).or_insert_with(|| {

@@ -150,7 +150,6 @@ impl Metered {
         } else if self.is_read() {
             self.close().await?;
         }
-        self.given(0); // the head
         Ok(charge)
     }
 
@@ -224,7 +223,7 @@ impl Metered {
         polled
     }
 
-    /// The client's side was given so many bytes, or the head. With HTTP/2 it asks for more once the
+    /// The client's side was given so many bytes. With HTTP/2 it asks for more once the
     /// client opened its window; with HTTP/1.1 the socket says who does not take what.
     fn given(&self, bytes: usize) {
         if self.stream.connection.protocol == Protocol::Http2 {

@@ -33,23 +33,28 @@ pub(super) fn read(parts: &Parts, merge_slashes: bool, secure: bool) -> Result<T
     if parts.method == Method::CONNECT {
         return Err(bad("CONNECT is not served here."));
     }
-    if parts.version == Version::HTTP_2 && parts.headers.values().any(is_padded) {
-        return Err(bad("A header's value begins or ends with white space."));
-    }
     if parts.version == Version::HTTP_2 {
-        let query = parts.uri.query().unwrap_or_default();
-        if !(parts.uri.path().is_ascii() && query.is_ascii()) {
-            return Err(bad(HeadFault::NotAscii.message()));
-        }
-        if !is_method(parts.method.as_str().as_bytes()) {
-            return Err(bad(HeadFault::Method.message()));
-        }
+        http2_head_is_sound(parts)?;
     }
     let host = host(parts, secure)?;
     let path = path::normalise(parts.uri.path(), merge_slashes);
     let path =
         path.map_err(|fault| Refusal::because(Reason::BadRequest, format!("{}.", capitalised(fault))))?;
     Ok(Target { path, host })
+}
+
+/// What h2 lets pass, and the head scanner of HTTP/1.1 does not see.
+fn http2_head_is_sound(parts: &Parts) -> Result<(), Refusal> {
+    let query = parts.uri.query().unwrap_or_default();
+    if parts.headers.values().any(is_padded) {
+        Err(bad("A header's value begins or ends with white space."))
+    } else if !(parts.uri.path().is_ascii() && query.is_ascii()) {
+        Err(bad(HeadFault::NotAscii.message()))
+    } else if !is_method(parts.method.as_str().as_bytes()) {
+        Err(bad(HeadFault::Method.message()))
+    } else {
+        Ok(())
+    }
 }
 
 /// What HTTP/1.1 trims, HTTP/2 forbids (RFC 9113, section 8.2.1), and h2 lets pass.
@@ -186,6 +191,27 @@ mod tests {
         for (uri, hosts) in bad {
             assert!(read(&parts(uri, hosts), false, false).is_err(), "{uri} {hosts:?}");
         }
+    }
+
+    #[test]
+    fn http2_is_read_as_strictly_as_http1() {
+        let head = |method: &str, path: &str, value: &str| {
+            let uri = format!("https://a.example{path}");
+            let request = Request::builder().version(Version::HTTP_2).method(method).uri(uri);
+            let (parts, ()) = request.header("x", value).body(()).unwrap().into_parts();
+            read(&parts, false, true).is_ok()
+        };
+        assert!(head("GET", "/a?b", "c"));
+        for (method, path, value) in
+            [("G'ET", "/a", "c"), ("GET", "/\u{e9}", "c"), ("GET", "/a?\u{e9}", "c"), ("GET", "/a", "c ")]
+        {
+            assert!(!head(method, path, value), "{method} {path} {value:?}");
+        }
+        let (mut parts, ()) =
+            Request::builder().version(Version::HTTP_2).uri("/a").body(()).unwrap().into_parts();
+        assert!(read(&parts, false, true).is_err(), "no host at all");
+        parts.headers.insert(HOST, HeaderValue::from_static("a.example"));
+        assert_eq!(read(&parts, false, true).unwrap().host.as_deref(), parts.headers.get(HOST));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use http::{HeaderName, Method, StatusCode};
 use hyper::ext::Protocol;
 
 use crate::policy::reject::{Reason, Refusal};
+use crate::snapshot::Route;
 
 const KEY: HeaderName = HeaderName::from_static("sec-websocket-key");
 const ACCEPT: HeaderName = HeaderName::from_static("sec-websocket-accept");
@@ -31,6 +32,17 @@ pub(super) fn unfold(parts: &mut Parts) -> Result<bool, Refusal> {
     parts.headers.insert(UPGRADE, WEBSOCKET);
     parts.headers.insert(KEY, ANY_KEY);
     Ok(true)
+}
+
+/// Whether a WebSocket can be opened here at all: an upstream that speaks HTTP/2 is asked for none.
+///
+/// # Errors
+/// [`Reason::BadRequest`], before anything is held for it.
+pub(super) fn may_open(unfolded: bool, route: &Route) -> Result<(), Refusal> {
+    if unfolded && route.upstream.http2 {
+        return Err(Refusal::because(Reason::BadRequest, "This endpoint takes no WebSockets."));
+    }
+    Ok(())
 }
 
 /// Turns the upstream's switch into the answer that opens the tunnel.

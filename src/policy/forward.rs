@@ -163,11 +163,6 @@ impl Facts<'_> {
         self.set_headers.iter().any(|(set, _)| set == name)
     }
 
-    /// Whether a server could read the name as one that the operator sets.
-    fn is_twin_of_set(&self, name: &HeaderName) -> bool {
-        is_twin_of(name, self.set_headers)
-    }
-
     /// Whether a client's field goes upstream.
     fn passes(&self, name: &HeaderName) -> bool {
         let stays = match name.as_str() {
@@ -178,7 +173,7 @@ impl Facts<'_> {
             "x-forwarded-proto" | "x-forwarded-host" | "forwarded" => self.trusted,
             text => !is_hop_by_hop(text) && !is_own(text, self.key_header),
         };
-        stays && name != self.key_header && !self.is_set(name) && !self.is_twin_of_set(name)
+        stays && name != self.key_header && !self.is_set(name) && !is_twin_of(name, self.set_headers)
     }
 
     /// What Tollgate says itself, unless the operator says it otherwise.

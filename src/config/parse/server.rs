@@ -61,7 +61,8 @@ pub(super) fn build(context: &mut Context, files: &[raw::File]) -> Server {
         Some(tls) => tls.listen.clone().unwrap_or_else(|| std::mem::take(&mut plain)),
     };
     if let Some(address) = plain.iter().find(|address| address.port() != 0 && secure.contains(address)) {
-        context.error(&Place::default(), format!("{address} cannot both speak TLS and not"));
+        let place = server.tls.as_ref().map_or_else(Place::default, |tls| tls.span.clone());
+        context.error(&place, format!("{address} cannot both speak TLS and not"));
     }
     let seconds = Duration::from_secs;
     let settings = Settings {
