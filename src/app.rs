@@ -14,7 +14,6 @@ use std::time::Duration;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::LocalOptions;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
@@ -25,7 +24,7 @@ use crate::control::socket::ControlSocket;
 use crate::control::{Control, Failure, Refused};
 use crate::directory::{Meter, Owner, elapsed};
 use crate::gateway::limits::Limits;
-use crate::gateway::{self, Public, WorkerSeed};
+use crate::gateway::{self, Places, Public, WorkerSeed};
 use crate::ledger::sqlite::SqliteStore;
 use crate::ledger::store::{LedgerError, Reader, Store};
 use crate::ledger::{self, Bookkeeper, Ledger, Opened};
@@ -183,7 +182,7 @@ impl App {
 
         background.push(tokio::spawn(tidy(Arc::clone(&control))));
         let (sockets, public) = gateway::bind(&addresses(&settings), settings.threads)?;
-        let places = Arc::new(Semaphore::new(places(settings.max_connections).min(Semaphore::MAX_PERMITS)));
+        let places = Arc::new(Places::new(places(settings.max_connections)));
         let stop = CancellationToken::new();
         let mut workers = Vec::new();
         for (number, listening) in sockets.into_iter().enumerate() {

@@ -124,6 +124,15 @@ impl Directory {
         self.keys.get(hash).map(|key| Arc::clone(&key.key().0))
     }
 
+    /// The same, if it opens the gate now. A key that does not is looked at where it stands: it
+    /// takes as long as one that is unknown.
+    #[must_use]
+    pub fn find_usable(&self, hash: &KeyHash, now: WallTime) -> Option<Arc<Key>> {
+        let key = self.keys.get(hash)?;
+        let key = &key.key().0;
+        key.rules().is_usable(now).then(|| Arc::clone(key))
+    }
+
     /// The account with this id.
     #[must_use]
     pub fn account(&self, id: &AccountId) -> Option<Arc<Account>> {

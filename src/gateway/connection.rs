@@ -3,21 +3,20 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{SockRef, TcpKeepalive};
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::arrive::{Arrived, Protocol};
 use super::frames::FrameScanner;
 use super::head::{HeadScanner, Seen};
+use super::places::Place;
 use super::socket::Socket;
 use super::waits::{Patience, Waits};
-use crate::telemetry::Lane;
+use crate::policy::reject::Reason;
 use crate::types::Moment;
 
 /// What a connection is doing, as far as deadlines are concerned.
@@ -49,26 +48,6 @@ pub(super) struct Connection {
     _place: Place,
 }
 
-/// A place among the connections that are open, tunnels too; free again when this is dropped.
-#[derive(Debug)]
-pub(super) struct Place {
-    _permit: OwnedSemaphorePermit,
-    stats: Arc<Lane>,
-}
-
-impl Place {
-    pub(super) fn take(permit: OwnedSemaphorePermit, stats: &Arc<Lane>) -> Self {
-        stats.connections.fetch_add(1, Ordering::Relaxed);
-        Self { _permit: permit, stats: Arc::clone(stats) }
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.stats.connections.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 /// What looks at the bytes before hyper does.
 #[derive(Debug)]
 pub(super) enum Scanner {
@@ -95,12 +74,17 @@ pub(super) struct Inner {
     streams: Vec<Arc<Waits>>,
     /// Requests that became tunnels.
     tunnels: usize,
+    /// Requests that their client gave up, and that go on since they are paid for.
+    lingering: usize,
 }
 
 /// Longest silence within an answer: past it the connection is closed, whatever it waits for.
 pub(super) const MAX_SILENCE: Duration = Duration::from_secs(3600);
 /// How long a connection is idle until all is given up that it does not need for that.
 pub(super) const REST_AFTER: Duration = Duration::from_secs(1);
+/// Requests that one connection's client gave up, and that go on since they are paid for: as many
+/// as it may have in flight besides. Until one of them is settled, it gets no further one.
+const MAX_LINGERING: usize = 100;
 /// How long an HTTP/2 client has to leave once it was told to.
 const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -136,6 +120,7 @@ impl Connection {
             leaving: false,
             streams,
             tunnels: 0,
+            lingering: 0,
         };
         let address = peer.ip().to_canonical().to_string().into_boxed_str();
         Self { peer, address, protocol, secure, inner: Mutex::new(inner), _place: place }
@@ -158,11 +143,12 @@ impl Connection {
         match &mut inner.scanner {
             Scanner::Heads(heads) => {
                 let seen = heads.next();
-                inner.streams[0].begin();
+                inner.streams[0].begin(inner.now);
                 (Arc::clone(&inner.streams[0]), seen)
             }
             Scanner::Frames(_) => {
                 let waits: Arc<Waits> = Arc::default();
+                waits.begin(inner.now);
                 inner.streams.push(Arc::clone(&waits));
                 (waits, Some(Ok(())))
             }
@@ -187,21 +173,45 @@ impl Connection {
         }
     }
 
+    /// Whether it may have a further request forwarded: with HTTP/2 a client can give up one after
+    /// the other.
+    ///
+    /// # Errors
+    /// [`Reason::Overloaded`], until what it gave up is settled.
+    pub(super) fn may_forward(&self) -> Result<(), Reason> {
+        let may = self.protocol == Protocol::Http1 || self.inner.lock().lingering < MAX_LINGERING;
+        may.then_some(()).ok_or(Reason::Overloaded)
+    }
+
+    /// A request that goes on without its client, or such a one that is settled.
+    pub(super) fn linger(&self, goes_on: bool) {
+        let lingering = &mut self.inner.lock().lingering;
+        *lingering = if goes_on { *lingering + 1 } else { *lingering - 1 };
+    }
+
     /// A request becomes a tunnel. With HTTP/1.1 the connection speaks another protocol from here on.
     pub(super) fn open_tunnel(&self) {
         let mut inner = self.inner.lock();
-        match &mut inner.scanner {
-            Scanner::Heads(heads) => heads.blind(),
-            Scanner::Frames(_) => inner.tunnels += 1,
+        inner.tunnels += 1;
+        if let Scanner::Heads(heads) = &mut inner.scanner {
+            heads.blind();
         }
     }
 
     /// The tunnel is over.
     pub(super) fn close_tunnel(&self, now: Moment) {
         let mut inner = self.inner.lock();
+        inner.tunnels -= 1;
         if let Scanner::Frames(_) = inner.scanner {
-            inner.tunnels -= 1;
             inner.rest_from(now);
+        }
+    }
+
+    /// The connection is over: its socket is closed, unless it goes on as a tunnel.
+    pub(super) fn close(&self) {
+        let mut inner = self.inner.lock();
+        if self.protocol == Protocol::Http2 || inner.tunnels == 0 {
+            inner.socket = Socket::Closed;
         }
     }
 
@@ -212,7 +222,8 @@ impl Connection {
         let mut inner = self.inner.lock();
         if inner.phase == Phase::Busy && !inner.leaving && self.protocol == Protocol::Http1 {
             let gone = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
-            let mut looked = [PollFd::new(inner.socket.tcp(), PollFlags::RDHUP)];
+            let Some(socket) = inner.socket.tcp() else { return };
+            let mut looked = [PollFd::new(socket, PollFlags::RDHUP)];
             let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
             let seen = poll(&mut looked, Some(&at_once)).is_ok();
             inner.leaving = seen && looked[0].revents().intersects(gone);
@@ -221,7 +232,7 @@ impl Connection {
 
     /// Ready when bytes came, or the connection's end.
     pub(super) fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.inner.lock().socket.tcp().poll_read_ready(context)
+        self.inner.lock().socket.tcp().map_or(Poll::Ready(Ok(())), |socket| socket.poll_read_ready(context))
     }
 
     /// Lets the kernel find out that a client's machine is gone, in under two minutes, and writes
@@ -230,7 +241,7 @@ impl Connection {
         let probes =
             TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15));
         let inner = self.inner.lock();
-        let stream = inner.socket.tcp();
+        let Some(stream) = inner.socket.tcp() else { return };
         let _ = SockRef::from(stream).set_tcp_keepalive(&probes.with_retries(3));
         let _ = stream.set_nodelay(true);
     }

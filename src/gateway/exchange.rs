@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::body::{Inbound, Progress};
 use super::meter::Metered;
 use super::permit::{Owed, Permit};
+use super::stream::Lingering;
 use crate::policy::reject::{Reason, Refusal};
 use crate::snapshot::{Route, View};
 use crate::upstream::{Answer, Asks, Outgoing, SendError};
@@ -81,12 +82,14 @@ impl Drop for Exchange {
         if !permit.is_paid() {
             return; // nothing to settle: what the client gave up need not go on upstream
         }
-        // Bounded by the response timeout, and by what `Metered` reads on.
+        // Bounded by the response timeout, by what `Metered` reads on, and in number.
+        let lingering = Lingering::new(permit.stream());
         gate.outlive(async move {
             if let Some(answer) = finish(sending, &permit).await {
                 permit.record().upstream(answer.status);
                 drop(Metered::new(answer, permit.redeem())); // settles
             }
+            drop(lingering);
         });
     }
 }

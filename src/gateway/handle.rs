@@ -103,6 +103,7 @@ fn admit(
     let key = visit.payer.as_deref();
     permit(key, route, address)?; // account_suspended, route_forbidden, address_forbidden
     websocket::may_open(visit.unfolded, route)?; // bad_request
+    connection.may_forward()?; // overloaded
     let body = Inbound::new(body, route.max_body_size, stream, gate, record)?; // body_too_large
     let ask = Ask { key, plan, route, method: &parts.method, address, now: record.now() };
     let pass = gate.limits.admit(&ask, &view.settings, gate.beat.wall(), &mut visit.said)?; // rate_limited, concurrency_limited
@@ -188,8 +189,7 @@ fn find_key<'a>(
         guesses.failed(address, most, record.now());
         Reason::InvalidKey
     };
-    let key = gate.directory.find(&KeyHash::of(secret));
-    let key = key.filter(|key| key.rules().is_usable(gate.beat.wall())).ok_or_else(failed)?;
+    let key = gate.directory.find_usable(&KeyHash::of(secret), gate.beat.wall()).ok_or_else(failed)?;
     let Standing::Served(plan) = view.standing(key.account.num, key.account.stored_plan()) else {
         return Err(failed().into());
     };
@@ -215,6 +215,9 @@ async fn answer(
 ) -> Result<Response<Outbound>, Refusal> {
     let (answer, mut owed) = exchange.await?; // upstream_unreachable, upstream_timeout, overloaded
     owed.record.upstream(answer.status);
+    if visit.unfolded {
+        websocket::has_opened(answer.status)?; // upstream_unreachable; releases what was held
+    }
     let switches = answer.status == StatusCode::SWITCHING_PROTOCOLS;
     let tunnel = client.filter(|_| switches).map(|client| Tunnel::new(client, &mut owed));
     let ((mut status, mut headers), mut metered) = Metered::new(answer, owed);

@@ -13,7 +13,7 @@ use crate::directory::{Directory, Dirty, Key, Meter, Owner, Slot, Slots};
 use crate::ledger::LIMITS_SAVED_EVERY;
 use crate::policy::limit::{Limit, Scope, Standing, State, headers};
 use crate::policy::reject::{Reason, Refusal};
-use crate::policy::values::Values;
+use crate::policy::values::{Values, once};
 use crate::snapshot::{Plan, Route, Settings};
 use crate::types::{Moment, RouteNum, WallTime};
 
@@ -281,12 +281,12 @@ fn describe(judged: &Judged<'_>, taken: bool, settings: &Settings, wall: WallTim
     if settings.ietf_headers
         && let Some((policy, rate)) = headers::ietf(verdicts.clone(), values)
     {
-        headers.extend([(RATE_LIMIT_POLICY, policy), (RATE_LIMIT, rate)]);
+        headers.extend([(RATE_LIMIT_POLICY, policy), (RATE_LIMIT, once(rate))]);
     }
     if settings.x_ratelimit_headers
         && let Some([limit, remaining, reset]) = headers::x_ratelimit(verdicts, wall, values)
     {
-        headers.extend([(X_LIMIT, limit), (X_REMAINING, remaining), (X_RESET, reset)]);
+        headers.extend([(X_LIMIT, limit), (X_REMAINING, once(remaining)), (X_RESET, reset)]);
     }
 }
 

@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Gate;
-use super::connection::Place;
 use super::limits::Limits;
+use super::places::Places;
 use super::serve::{Accepted, serve};
 use crate::clock::{Beat, Clock};
 use crate::directory::Directory;
@@ -65,7 +65,7 @@ pub struct WorkerSeed {
     /// Its sockets.
     pub listening: Listening,
     /// Places for connections, of all workers.
-    pub places: Arc<Semaphore>,
+    pub places: Arc<Places>,
     /// Says when to stop accepting.
     pub stop: CancellationToken,
     /// Random bits that begin the ids of its requests.
@@ -187,7 +187,7 @@ async fn sweep(gate: Rc<Gate>) {
     }
 }
 
-async fn accept(gate: Rc<Gate>, listener: TcpListener, secure: bool, places: Arc<Semaphore>) {
+async fn accept(gate: Rc<Gate>, listener: TcpListener, secure: bool, places: Arc<Places>) {
     let stop = gate.stop.clone();
     loop {
         let number = gate.next_connection();
@@ -199,11 +199,10 @@ async fn accept(gate: Rc<Gate>, listener: TcpListener, secure: bool, places: Arc
             Ok((stream, peer)) => {
                 // Without a place this one waits here, and the next ones in the kernel's queue.
                 let place = tokio::select! {
-                    place = Arc::clone(&places).acquire_owned() => place,
+                    place = places.take(&gate.stats) => place,
                     () = stop.cancelled() => return,
                 };
-                let Ok(place) = place else { return };
-                let place = Place::take(place, &gate.stats);
+                let Some(place) = place else { return };
                 let accepted = Accepted { stream, peer, secure, place };
                 gate.tasks.spawn_local(serve(Rc::clone(&gate), number, accepted));
             }

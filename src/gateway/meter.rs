@@ -18,7 +18,7 @@ use super::limits::Pass;
 use super::permit::Owed;
 use super::priced::Priced;
 use super::record::Record;
-use super::stream::Stream;
+use super::stream::{Lingering, Stream};
 use crate::ledger::Hold;
 use crate::ledger::journal::NotDurable;
 use crate::policy::price::{Charged, Note};
@@ -57,7 +57,7 @@ pub(super) struct Metered {
     gate: Rc<Gate>,
     record: Rc<Record>,
     stream: Stream,
-    _pass: Pass,
+    pass: Pass,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,7 +109,7 @@ impl Metered {
         };
         let (inner, state) = (Some(body), Streaming::Flowing);
         let (last, broken) = (None, None);
-        ((status, headers), Self { inner, ending, last, broken, state, gate, record, stream, _pass: pass })
+        ((status, headers), Self { inner, ending, last, broken, state, gate, record, stream, pass })
     }
 
     /// The connection, where the answer is a switch to another protocol.
@@ -312,8 +312,12 @@ impl Drop for Metered {
             && let Ending::Priced(priced) = std::mem::replace(&mut self.ending, Ending::Clear)
         {
             let (gate, record) = (Rc::clone(&self.gate), Rc::clone(&self.record));
+            let occupied = (std::mem::take(&mut self.pass), Lingering::new(&self.stream));
             if let Some(inner) = self.inner.take() {
-                self.gate.outlive(priced.read_on(inner, gate, record));
+                self.gate.outlive(async move {
+                    priced.read_on(inner, gate, record).await;
+                    drop(occupied);
+                });
             }
         }
         self.abandon();

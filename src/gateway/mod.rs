@@ -17,6 +17,7 @@ mod listen;
 mod meter;
 mod outgoing;
 mod permit;
+mod places;
 mod priced;
 mod record;
 mod respond;
@@ -41,6 +42,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use listen::{Listening, Public, WorkerSeed, bind, run};
+pub use places::Places;
 
 use crate::clock::{Beat, Clock};
 use crate::directory::Directory;

@@ -67,6 +67,10 @@ impl Permit {
         self.paid.0.is_some()
     }
 
+    pub(super) fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
     pub(super) fn waits(&self) -> &Waits {
         &self.stream.waits
     }

@@ -18,9 +18,11 @@ use tokio::task::coop::unconstrained;
 
 use super::Gate;
 use super::arrive::{Protocol, arrive};
-use super::connection::{Connection, Look, Place};
+use super::connection::{Connection, Look};
 use super::handle::handle;
+use super::places::Place;
 use super::stream::Stream;
+use super::target::is_trusted;
 use super::watched::Watched;
 use crate::types::Moment;
 
@@ -29,12 +31,17 @@ const MIN_BUFFER: usize = 8192;
 /// Requests that an HTTP/2 client may have in flight on one connection.
 const MAX_STREAMS: u32 = 100;
 /// What a client may send of one body before it is read, and of all bodies of a connection.
-const WINDOWS: (u32, u32) = (64 * 1024, 1024 * 1024);
+/// The latter's half is also what h2 spends on keeping small frames that are not read yet, each with
+/// an overhead of 256 bytes: so much that a call of small messages can fill its own window.
+const WINDOWS: (u32, u32) = (64 * 1024, 4 * 1024 * 1024);
 /// What is kept of one answer until the client opens its window.
 const SEND_BUFFER: usize = 64 * 1024;
-/// Streams that may be reset before they were looked at, and for what their client did wrong
-/// (CVE-2023-44487, CVE-2025-8671); past it the connection ends.
+/// Streams that their client may reset before they were looked at (CVE-2023-44487); past it the
+/// connection ends.
 const MAX_RESETS: usize = 32;
+/// Streams that may be reset for what their client did wrong (CVE-2025-8671), in all of a
+/// connection's life: it may be a proxy's that has many clients.
+const MAX_ERRORS: usize = 1024;
 
 /// A connection that was accepted.
 #[derive(Debug)]
@@ -48,9 +55,13 @@ pub(super) struct Accepted {
 
 /// Serves a connection until it ends, or until its time is up.
 pub(super) async fn serve(gate: Rc<Gate>, number: u64, accepted: Accepted) {
-    let Accepted { stream, peer, secure, place } = accepted;
+    let Accepted { stream, peer, secure, mut place } = accepted;
     let at = gate.clock.now();
     let view = gate.views.load();
+    // A trusted proxy speaks for many.
+    if !is_trusted(peer.ip(), &view.settings.trusted_proxies) && !place.is_within_share_of(peer.ip()) {
+        return;
+    }
     let deadline = gate.clock.instant(at.plus(view.settings.header_timeout));
     let arriving = Box::pin(arrive(stream, peer, secure, &view.settings));
     let arrived = tokio::select! {
@@ -58,6 +69,9 @@ pub(super) async fn serve(gate: Rc<Gate>, number: u64, accepted: Accepted) {
         () = gate.stop.cancelled() => return,
     };
     let Ok(Some(arrived)) = arrived else { return };
+    if arrived.peer != peer && !place.is_within_share_of(arrived.peer.ip()) {
+        return;
+    }
     let connection = Arc::new(Connection::new(arrived, at, gate.clock.now(), place));
     drop(view);
     connection.tune();
@@ -66,6 +80,7 @@ pub(super) async fn serve(gate: Rc<Gate>, number: u64, accepted: Accepted) {
         Protocol::Http2 => serve_http2(&gate, number, &connection).await,
     }
     gate.wakers.borrow_mut().remove(&number);
+    connection.close();
 }
 
 /// Requests one after the other. While there is none for a while, hyper's state and buffers go.
@@ -133,7 +148,7 @@ async fn serve_http2(gate: &Rc<Gate>, number: u64, connection: &Arc<Connection>)
         .initial_connection_window_size(WINDOWS.1)
         .max_send_buf_size(SEND_BUFFER)
         .max_pending_accept_reset_streams(MAX_RESETS)
-        .max_local_error_reset_streams(MAX_RESETS)
+        .max_local_error_reset_streams(MAX_ERRORS)
         .max_header_list_size(u32::try_from(max_head).unwrap_or(u32::MAX))
         .enable_connect_protocol();
     let io = TokioIo::new(Watched(Arc::clone(connection)));

@@ -19,3 +19,21 @@ impl Stream {
         self.connection.end(&self.waits, now);
     }
 }
+
+/// A request that goes on without its client, until it is settled. Keeps the connection's place, and
+/// the connection's count.
+#[derive(Debug)]
+pub(super) struct Lingering(Stream);
+
+impl Lingering {
+    pub(super) fn new(stream: &Stream) -> Self {
+        stream.connection.linger(true);
+        Self(stream.clone())
+    }
+}
+
+impl Drop for Lingering {
+    fn drop(&mut self) {
+        self.0.connection.linger(false);
+    }
+}

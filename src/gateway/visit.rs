@@ -15,6 +15,7 @@ use super::respond;
 use super::target;
 use crate::directory::Key;
 use crate::policy::reject::Refusal;
+use crate::policy::values::once;
 use crate::policy::{forward, grpc};
 use crate::types::Credits;
 
@@ -44,7 +45,7 @@ impl Visit {
         let is_call = connection.protocol == Protocol::Http2 && grpc::is_call(headers);
         let mut said = Said::default();
         let own = || said.values.text(&[&record.id.text()]);
-        let id = foreign_id(record, connection, headers).unwrap_or_else(own);
+        let id = once(foreign_id(record, connection, headers).unwrap_or_else(own));
         let (record, charged) = (Rc::clone(record), Some(Credits::ZERO));
         Self { record, id, said, payer: None, is_call, unfolded: false, meant: None, charged }
     }
@@ -72,7 +73,7 @@ impl Visit {
             if let Some(charged) = self.charged {
                 headers.insert(forward::CREDITS_USED, value(charged));
             }
-            headers.insert(forward::CREDITS_REMAINING, value(key.account.purse.available()));
+            headers.insert(forward::CREDITS_REMAINING, once(value(key.account.purse.available())));
         }
     }
 }

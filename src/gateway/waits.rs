@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::connection::MAX_SILENCE;
 use crate::types::Moment;
 
 /// Bytes a second that pay for the time a client makes the gateway wait: one that moves less than
@@ -83,15 +84,18 @@ struct State {
     answer_due: Option<Moment>,
     /// The request's body is half of a conversation, whose silences mean nothing.
     conversing: bool,
+    /// When it last moved, either way; `None` where it is over. What else goes on on its connection,
+    /// such as a PING, does not count.
+    moved: Option<Moment>,
     /// Time is up: the request's task ends.
     cut: bool,
     waker: Option<Waker>,
 }
 
 impl Waits {
-    /// A further request begins, on the same connection.
-    pub(super) fn begin(&self) {
-        *self.0.lock() = State::default();
+    /// A request begins.
+    pub(super) fn begin(&self, now: Moment) {
+        *self.0.lock() = State { moved: Some(now), ..State::default() };
     }
 
     /// The upstream's answer is awaited from now on.
@@ -129,6 +133,7 @@ impl Waits {
     pub(super) fn got_body(&self, now: Moment, bytes: usize) {
         let mut state = self.0.lock();
         state.body.end(now, bytes);
+        state.moved = state.moved.map(|_| now);
         state.answer_due = state.answer_timeout.map(|timeout| now.plus(timeout));
     }
 
@@ -136,6 +141,7 @@ impl Waits {
     pub(super) fn gave(&self, now: Moment, bytes: usize) {
         let mut state = self.0.lock();
         state.given = bytes;
+        state.moved = state.moved.map(|_| now);
         state.taking.begin(now);
     }
 
@@ -151,14 +157,18 @@ impl Waits {
         let mut state = self.0.lock();
         state.body.forget();
         state.taking.forget();
+        state.moved = None;
     }
 
-    /// How long until this is to be looked at again; `None` where the client's time is up.
+    /// How long until this is to be looked at again; `None` where the client's time is up, or where
+    /// nothing moved for [`MAX_SILENCE`].
     /// `written`: its share of what went to the client since the last look.
     pub(super) fn left(&self, now: Moment, idle: Duration, written: usize) -> Option<Duration> {
         let mut state = self.0.lock();
         state.taking.pay(now, written);
         let client = state.body.left(now, idle)?.min(state.taking.left(now, idle)?);
+        let quiet = state.moved.map_or(Duration::ZERO, |moved| now.since(moved));
+        MAX_SILENCE.checked_sub(quiet).filter(|left| !left.is_zero())?;
         Some(state.answer_due.map_or(client, |due| client.min(due.since(now))))
     }
 

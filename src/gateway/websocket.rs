@@ -45,6 +45,15 @@ pub(super) fn may_open(unfolded: bool, route: &Route) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Whether an upstream's answer can be passed on: a 2xx that is no switch would say that the tunnel
+/// is open.
+///
+/// # Errors
+/// [`Reason::UpstreamUnreachable`]: it does not speak what it was asked for.
+pub(super) fn has_opened(status: StatusCode) -> Result<(), Reason> {
+    if status.is_success() { Err(Reason::UpstreamUnreachable) } else { Ok(()) }
+}
+
 /// Turns the upstream's switch into the answer that opens the tunnel.
 pub(super) fn fold(status: &mut StatusCode, headers: &mut HeaderMap) {
     if *status == StatusCode::SWITCHING_PROTOCOLS {
@@ -52,7 +61,5 @@ pub(super) fn fold(status: &mut StatusCode, headers: &mut HeaderMap) {
         headers.remove(ACCEPT);
         headers.remove(CONNECTION);
         headers.remove(UPGRADE);
-    } else if status.is_success() {
-        *status = StatusCode::BAD_GATEWAY; // here it would say that the tunnel is open
     }
 }

@@ -42,6 +42,14 @@ pub fn put_number(out: &mut BytesMut, number: u64) {
     out.put_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
+/// A value that hardly comes again: HPACK keeps it out of its table (RFC 7541, section 7.1.3), which is
+/// there for those that do. With a table full of request ids each further one is compared with all.
+#[must_use]
+pub fn once(mut value: HeaderValue) -> HeaderValue {
+    value.set_sensitive(true);
+    value
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -24,6 +24,8 @@ pub struct Stats {
 pub struct Lane {
     /// Connections that are open; a tunnel may end on another thread than it began.
     pub connections: AtomicI64,
+    /// Connections that were closed at once, since their client's address had its share.
+    pub crowded_out: AtomicU64,
     /// Requests that were read.
     pub requests: AtomicU64,
     /// Requests that were refused.
@@ -54,6 +56,7 @@ impl Stats {
         };
         json!({
             "connections": lanes.iter().map(|lane| lane.connections.load(Ordering::Relaxed)).sum::<i64>(),
+            "connections_crowded_out": sum(|lane| &lane.crowded_out),
             "requests": sum(|lane| &lane.requests),
             "refused": sum(|lane| &lane.refused),
             "charges_capped": sum(|lane| &lane.capped),

@@ -29,9 +29,10 @@ use crate::types::NameId;
 const MAX_STREAMS: usize = 100;
 /// What an upstream may send of one answer before a client has taken it.
 const STREAM_WINDOW: u32 = 64 * 1024;
-/// The same for all of a connection's: as much as all its streams, so that slow clients do not
-/// keep others waiting.
-const CONNECTION_WINDOW: u32 = STREAM_WINDOW * 128;
+/// The same for all of a connection's. Its streams cannot fill it, so that slow clients do not keep
+/// others waiting. h2 ends a connection once its unread frames of less than 256 bytes lack half as
+/// much of that size together: 100 slow clients of calls with messages of 15 bytes do not reach it.
+const CONNECTION_WINDOW: u32 = 256 * 1024 * 1024;
 /// Largest head of an answer, in bytes.
 const MAX_HEAD: u32 = 128 * 1024;
 /// What is kept of one request's body until the upstream takes it.
