@@ -30,6 +30,7 @@ mod proxies;
 mod refusals;
 mod reload;
 mod stages;
+mod streams;
 mod support;
 mod tls;
 mod wrong_input;

@@ -1,0 +1,214 @@
+//! HTTP/2's requests beside each other: what a client gives up, what it does not read, what it opens.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use super::floods::frames;
+use crate::support::{Gateway, Upstream, config, get};
+
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+const CANCEL: [u8; 4] = [0, 0, 0, 8];
+
+/// A connection of raw frames.
+struct Raw {
+    stream: TcpStream,
+    came: Vec<u8>,
+}
+
+impl Raw {
+    fn connect(address: SocketAddr, settings: &[u8]) -> Self {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        let preface = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &*frames::frame(4, 0, 0, settings)].concat();
+        stream.write_all(&preface).unwrap();
+        Self { stream, came: Vec::new() }
+    }
+
+    fn ask(&mut self, number: u32, path: &str, more: &[(&str, &str)]) {
+        let mut fields = vec![(":method", "GET"), (":scheme", "http"), (":authority", "a"), (":path", path)];
+        fields.push(("x-api-key", "good-key"));
+        fields.extend(more);
+        self.head(number, END_STREAM, &fields);
+    }
+
+    fn head(&mut self, number: u32, flags: u8, fields: &[(&str, &str)]) {
+        let head = frames::frame(1, flags | END_HEADERS, number, &frames::head(fields));
+        self.stream.write_all(&head).unwrap();
+    }
+
+    fn give_up(&mut self, number: u32) {
+        self.stream.write_all(&frames::frame(3, 0, number, &CANCEL)).unwrap();
+    }
+
+    /// Reads until enough came.
+    fn until(&mut self, enough: impl Fn(&frames::Told) -> bool) -> frames::Told {
+        let begun = Instant::now();
+        loop {
+            let told = frames::read(&self.came);
+            if enough(&told) {
+                return told;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(10), "{told:?}");
+            let mut buffer = [0; 65_536];
+            match self.stream.read(&mut buffer) {
+                Ok(0) => panic!("the connection ended: {told:?}"),
+                Ok(count) => self.came.extend_from_slice(&buffer[..count]),
+                Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+            }
+        }
+    }
+}
+
+fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !done() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "{what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Promise 5, and its bound: what is paid for goes on and is charged, and who gives up one request
+/// after the other has to wait for that.
+#[test]
+fn what_one_connection_gives_up_is_charged_and_bounded() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&config(""), &upstream);
+    let mut client = Raw::connect(gateway.public, &[]);
+    for at in 0..100 {
+        client.ask(2 * at + 1, "/one", &[("x-answer-delay", "2500")]);
+    }
+    wait_until("100 requests at the upstream", || upstream.seen().len() == 100);
+    for at in 0..100 {
+        client.give_up(2 * at + 1);
+    }
+    client.ask(301, "/one", &[]);
+    let told = client.until(|told| !told.answered.is_empty());
+    assert_eq!(told.answered, [false], "one more than is bounded");
+    // Others are not concerned, and it is over once they are settled.
+    assert_eq!(get(gateway.public, "/one", "x-api-key: good-key\r\n").status, 200);
+    let mut number = 301;
+    wait_until("room for a further one", || {
+        number += 2;
+        client.ask(number, "/one", &[]);
+        let count = (number as usize - 301) / 2 + 1;
+        client.until(|told| told.answered.len() == count).answered.ends_with(&[true])
+    });
+    assert_eq!(gateway.available("acme"), "898");
+}
+
+/// Requests of one key in flight are counted to the last byte, also of what its client gave up.
+#[test]
+fn an_answer_that_is_read_on_keeps_its_place_among_the_keys_requests() {
+    let upstream = Upstream::start();
+    let text = config("[plans.narrow]\nconcurrency = 1\n");
+    let text = text.replace("[accounts.acme]\n", "[accounts.acme]\nplan = \"narrow\"\n");
+    let gateway = Gateway::start(&text, &upstream);
+    let chunks = format!("{{{}\"cost\":2}}", "| ".repeat(30)); // 1.5 s
+    let mut client = Raw::connect(gateway.public, &[]);
+    client.ask(1, "/json", &[("x-answer-chunks", &chunks)]);
+    client.until(|told| told.answered == [true]);
+    client.give_up(1);
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(get(gateway.public, "/one", "x-api-key: good-key\r\n").status, 429);
+    wait_until("its end", || gateway.available("acme") == "998");
+    assert_eq!(get(gateway.public, "/one", "x-api-key: good-key\r\n").status, 200);
+}
+
+/// A 2xx that is no switch cannot be told to a client that asked for a WebSocket over HTTP/2.
+#[test]
+fn a_websocket_that_its_upstream_does_not_open_costs_nothing() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&config(""), &upstream);
+    let mut client = Raw::connect(gateway.public, &[]);
+    let mut open = |number: u32, answer: &str| {
+        let fields = [
+            (":method", "CONNECT"),
+            (":protocol", "websocket"),
+            (":scheme", "http"),
+            (":authority", "a"),
+            (":path", "/one"),
+            ("sec-websocket-version", "13"),
+            ("x-api-key", "good-key"),
+            ("x-answer-raw", answer),
+        ];
+        client.head(number, 0, &fields);
+        let count = number.div_ceil(2) as usize;
+        client.until(|told| told.answered.len() == count).answered.pop()
+    };
+    assert_eq!(open(1, "HTTP/1.1 200 OK\\ncontent-length: 2\\n\\n{}"), Some(false));
+    assert_eq!(gateway.available("acme"), "1000");
+    let switch = "HTTP/1.1 101 Switching Protocols\\nconnection: upgrade\\nupgrade: websocket\\n\\n";
+    assert_eq!(open(3, switch), Some(true));
+    assert_eq!(gateway.available("acme"), "999");
+}
+
+/// An upstream that speaks HTTP/2, for one connection. After the first one, so many answers are all the
+/// small pieces that there is room for; others are just one.
+fn speaks_http2(long: u32) -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.read_exact(&mut [0; 24]).unwrap();
+        stream.write_all(&frames::frame(4, 0, 0, &[])).unwrap();
+        let mut header = [0; 9];
+        while stream.read_exact(&mut header).is_ok() {
+            let number = u32::from_be_bytes(header[5..].try_into().unwrap());
+            let length = u32::from_be_bytes([0, header[0], header[1], header[2]]) as usize;
+            stream.read_exact(&mut vec![0; length]).unwrap();
+            let answer = match (header[3], header[4]) {
+                (1, _) => {
+                    let mut answer = frames::frame(1, END_HEADERS, number, &[0x88]);
+                    let pieces = if (3..2 * long + 3).contains(&number) { WINDOW / PIECE.len() } else { 1 };
+                    answer.extend(frames::frame(0, 0, number, PIECE).repeat(pieces - 1));
+                    answer.extend(frames::frame(0, END_STREAM, number, PIECE));
+                    answer
+                }
+                (4, 0) => frames::frame(4, 1, 0, &[]),
+                _ => continue,
+            };
+            stream.write_all(&answer).unwrap();
+        }
+    });
+    address
+}
+
+const PIECE: &[u8] = b"hello";
+/// What the gateway lets an upstream send before somebody reads it.
+const WINDOW: usize = 64 * 1024;
+
+/// Clients share a connection to an HTTP/2 upstream, and what some leave unread, however small its
+/// pieces, ends nobody else's answers.
+#[test]
+fn small_pieces_that_nobody_reads_end_no_connection_that_others_share() {
+    let route = format!(
+        "[upstreams.calls]\nservers = [\"h2c://{}\"]\n[[routes]]\nname = \"calls\"\n\
+         path = \"/calls/{{*rest}}\"\nupstream = \"calls\"\n",
+        speaks_http2(8)
+    );
+    let text = config(&route).replace("threads = 2", "threads = 1");
+    let gateway = Gateway::start(&text, &Upstream::start());
+    let short = || {
+        let short = get(gateway.public, "/calls/short", "x-api-key: good-key\r\n");
+        assert_eq!((short.status, short.text().as_str()), (200, "hello"));
+    };
+    short();
+    let no_window = [0, 4, 0, 0, 0, 0];
+    let mut slow = Raw::connect(gateway.public, &no_window);
+    for at in 0..8 {
+        slow.ask(2 * at + 1, "/calls/long", &[]);
+    }
+    slow.until(|told| told.answered.len() == 8);
+    for _ in 0..20 {
+        short();
+    }
+    // What they left is still there, once they have room.
+    let room = |stream: u32| frames::frame(8, 0, stream, &100_000_u32.to_be_bytes());
+    slow.stream.write_all(&(0..8).map(|at| room(2 * at + 1)).collect::<Vec<_>>().concat()).unwrap();
+    slow.stream.write_all(&(0..8).map(|_| room(0)).collect::<Vec<_>>().concat()).unwrap();
+    let whole = 8 * WINDOW / PIECE.len() * (9 + PIECE.len());
+    let told = slow.until(|told| !told.resets.is_empty() || told.bytes >= whole);
+    assert!(told.resets.is_empty() && told.goaways.is_empty(), "{told:?}");
+}
