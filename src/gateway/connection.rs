@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use socket2::{SockRef, TcpKeepalive};
 
 use super::arrive::{Arrived, Protocol};
 use super::frames::FrameScanner;
@@ -233,17 +232,6 @@ impl Connection {
     /// Ready when bytes came, or the connection's end.
     pub(super) fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.inner.lock().socket.tcp().map_or(Poll::Ready(Ok(())), |socket| socket.poll_read_ready(context))
-    }
-
-    /// Lets the kernel find out that a client's machine is gone, in under two minutes, and writes
-    /// what there is at once. Both are aids, not needs.
-    pub(super) fn tune(&self) {
-        let probes =
-            TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15));
-        let inner = self.inner.lock();
-        let Some(stream) = inner.socket.tcp() else { return };
-        let _ = SockRef::from(stream).set_tcp_keepalive(&probes.with_retries(3));
-        let _ = stream.set_nodelay(true);
     }
 
     /// The gateway stops: a client that waits for nothing has little time to leave.

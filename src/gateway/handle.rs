@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
 use super::Gate;
+use super::arrive::Protocol;
 use super::body::Inbound;
 use super::connection::Connection;
 use super::exchange::Exchange;
@@ -34,6 +35,7 @@ use crate::policy::cors;
 use crate::policy::forward;
 use crate::policy::reject::{Reason, Refusal};
 use crate::policy::route::{Found, Methods};
+use crate::policy::values;
 use crate::snapshot::{Plan, Route, Snapshot, Standing};
 use crate::types::KeyHash;
 
@@ -227,6 +229,9 @@ async fn answer(
         tunnel.dig(upstream);
     }
     forward::to_client(&mut headers, switches);
+    if visit.protocol == Protocol::Http2 {
+        values::own(&mut headers);
+    }
     if visit.unfolded {
         websocket::fold(&mut status, &mut headers);
     }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -115,8 +115,19 @@ fn listen_on(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = socket(address, true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
+    tune(&socket);
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+/// Lets the kernel find out that a client's machine is gone, in under two minutes, and writes what
+/// there is at once. Connections have this from their listener (Linux: `inet_csk_clone_lock`), which
+/// saves five calls for each. Both are aids, not needs.
+fn tune(socket: &Socket) {
+    let probes =
+        TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15));
+    let _ = socket.set_tcp_keepalive(&probes.with_retries(3));
+    let _ = socket.set_tcp_nodelay(true);
 }
 
 /// Runs a worker until it is told to stop and its connections are done or the drain's time is up.

@@ -74,7 +74,6 @@ pub(super) async fn serve(gate: Rc<Gate>, number: u64, accepted: Accepted) {
     }
     let connection = Arc::new(Connection::new(arrived, at, gate.clock.now(), place));
     drop(view);
-    connection.tune();
     match connection.protocol {
         Protocol::Http1 => serve_http1(&gate, number, &connection).await,
         Protocol::Http2 => serve_http2(&gate, number, &connection).await,

@@ -26,6 +26,8 @@ const MAX_FOREIGN_ID: usize = 128;
 pub(super) struct Visit {
     record: Rc<Record>,
     pub(super) id: HeaderValue,
+    /// What its client speaks.
+    pub(super) protocol: Protocol,
     /// What limits and CORS add to the answer, refusals too.
     pub(super) said: Said,
     /// Who pays, once that is known: their balance stands in the answer.
@@ -42,12 +44,13 @@ pub(super) struct Visit {
 
 impl Visit {
     pub(super) fn new(record: &Rc<Record>, connection: &Connection, headers: &HeaderMap) -> Self {
-        let is_call = connection.protocol == Protocol::Http2 && grpc::is_call(headers);
+        let protocol = connection.protocol;
+        let is_call = protocol == Protocol::Http2 && grpc::is_call(headers);
         let mut said = Said::default();
         let own = || said.values.text(&[&record.id.text()]);
         let id = once(foreign_id(record, connection, headers).unwrap_or_else(own));
         let (record, charged) = (Rc::clone(record), Some(Credits::ZERO));
-        Self { record, id, said, payer: None, is_call, unfolded: false, meant: None, charged }
+        Self { record, id, protocol, said, payer: None, is_call, unfolded: false, meant: None, charged }
     }
 
     /// A refusal costs nothing.

@@ -9,15 +9,13 @@ pub struct Told {
     pub resets: Vec<u32>,
     /// Error codes that the connection ended with.
     pub goaways: Vec<u32>,
-    /// All that came.
-    pub bytes: usize,
 }
 
 /// `:status: 200` in HPACK (RFC 7541, appendix A).
 const STATUS_200: u8 = 0x88;
 
 pub fn read(mut bytes: &[u8]) -> Told {
-    let mut told = Told { bytes: bytes.len(), ..Told::default() };
+    let mut told = Told::default();
     while let [high, middle, low, kind, _, _, _, _, _, rest @ ..] = bytes {
         let length = usize::from(*high) << 16 | usize::from(*middle) << 8 | usize::from(*low);
         let payload = &rest[..length.min(rest.len())];
