@@ -70,6 +70,14 @@ impl Clock {
         }
     }
 
+    /// Keeps the processor busy until then: for less than it takes to sleep. A test clock's time does
+    /// not come by waiting.
+    pub fn busy_until(&self, moment: Moment) {
+        while matches!(self.0, Kind::System { .. }) && self.now() < moment {
+            std::hint::spin_loop();
+        }
+    }
+
     /// Moves a test clock; the system's goes by itself.
     pub fn advance(&self, by: Duration) {
         if let Kind::Test { moment, wall } = &self.0 {

@@ -124,8 +124,7 @@ impl Directory {
         self.keys.get(hash).map(|key| Arc::clone(&key.key().0))
     }
 
-    /// The same, if it opens the gate now. A key that does not is looked at where it stands: it
-    /// takes as long as one that is unknown.
+    /// The same, if it opens the gate now.
     #[must_use]
     pub fn find_usable(&self, hash: &KeyHash, now: WallTime) -> Option<Arc<Key>> {
         let key = self.keys.get(hash)?;
