@@ -102,6 +102,16 @@ sha256 = "{hash}"
         std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).map_or(0, Iterator::count)
     }
 
+    /// Connections of clients that it has not closed.
+    pub fn clients(&self) -> usize {
+        /// States of `/proc/net/tcp`: established, and closed by the client alone.
+        const OPEN: [&str; 2] = ["01", "08"];
+        let port = format!(":{:04X}", self.address.port());
+        let table = std::fs::read_to_string("/proc/net/tcp").expect("a table of sockets");
+        let lines = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        lines.filter(|line| line[1].ends_with(&port) && OPEN.contains(&line[3])).count()
+    }
+
     /// Runs a command that must succeed; answers what it prints as JSON.
     pub fn command(&self, arguments: &[&str]) -> serde_json::Value {
         let arguments = [arguments, &["--output", "json"]].concat();

@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 /// Events of a stream.
 pub const EVENTS: usize = 5;
 /// Bytes of a large answer: more than the sockets on its way take.
-const LARGE: usize = 8 << 20;
+const LARGE: usize = 256 << 10;
 
 /// Starts one, which lasts as long as the process.
 pub fn start(pause: Duration) -> SocketAddr {

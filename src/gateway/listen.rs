@@ -27,6 +27,9 @@ use crate::upstream::Pool;
 
 /// Connections that the kernel keeps for each listener until they are accepted.
 const BACKLOG: i32 = 4096;
+/// Bytes that the kernel keeps for a client beyond what is on its way to it: what a slow reader costs.
+/// Without this bound it may be 4 MiB, and a few thousand of them exhaust the memory of all sockets.
+const MAX_UNSENT: u32 = 128 * 1024;
 /// How long to wait after an accept failed, where descriptors or memory ran out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How often a worker closes upstream connections that were idle too long.
@@ -128,6 +131,7 @@ fn tune(socket: &Socket) {
         TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15));
     let _ = socket.set_tcp_keepalive(&probes.with_retries(3));
     let _ = socket.set_tcp_nodelay(true);
+    let _ = socket.set_tcp_notsent_lowat(MAX_UNSENT);
 }
 
 /// Runs a worker until it is told to stop and its connections are done or the drain's time is up.
