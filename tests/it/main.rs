@@ -16,6 +16,7 @@ mod check;
 mod clocks;
 mod commands;
 mod crash;
+mod crowds;
 mod deadlines;
 mod disk;
 mod floods;

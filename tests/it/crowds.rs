@@ -1,0 +1,96 @@
+//! More connections than there is room for: of one client, and of all.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Socket, Type};
+
+use crate::support::{Gateway, Upstream, config, get};
+
+const REQUEST: &[u8] = b"GET /open/a HTTP/1.1\r\nhost: a\r\n\r\n";
+
+/// A connection from another address of loopback.
+fn from(last: u8, to: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), 0)).into()).unwrap();
+    socket.connect(&to.into()).unwrap();
+    socket.into()
+}
+
+fn is_served(stream: &mut TcpStream) -> bool {
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let mut start = [0; 12];
+    stream.write_all(REQUEST).is_ok() && stream.read_exact(&mut start).is_ok() && start == *b"HTTP/1.1 200"
+}
+
+/// Whether it is open, though nothing was asked.
+fn is_open(stream: &mut TcpStream) -> bool {
+    stream.set_nonblocking(true).unwrap();
+    let read = stream.read(&mut [0]);
+    stream.set_nonblocking(false).unwrap();
+    matches!(read, Err(error) if error.kind() == ErrorKind::WouldBlock)
+}
+
+#[test]
+fn one_address_leaves_places_to_others() {
+    let upstream = Upstream::start();
+    let text = config("").replace("threads = 2", "threads = 2\nmax_connections = 100");
+    let gateway = Gateway::start(&text, &upstream);
+    let mut greedy: Vec<TcpStream> = (0..100).map(|_| from(2, gateway.public)).collect();
+    std::thread::sleep(Duration::from_millis(300));
+    let open = greedy.iter_mut().filter_map(|stream| is_open(stream).then_some(())).count();
+    // At most 16 times as many as are free, and those are free no more that are being turned away.
+    assert!((90..=95).contains(&open), "{open}");
+    assert!(is_served(&mut greedy[0]));
+    assert!(is_served(&mut from(3, gateway.public)));
+    let status = gateway.json(&["status"]);
+    assert!(status.to_string().contains(&format!("\"connections_crowded_out\":{}", 100 - open)), "{status}");
+    // Whoever leaves makes room, for the greedy one too.
+    drop(greedy);
+    assert!((0..20).all(|_| is_served(&mut from(2, gateway.public))));
+}
+
+/// A trusted proxy has as many connections as there are, and its clients have their shares.
+#[test]
+fn a_trusted_proxy_is_many_clients() {
+    let upstream = Upstream::start();
+    let text = config("")
+        .replace("threads = 2", "threads = 1\nmax_connections = 100\ntrusted_proxies = [\"127.0.0.2\"]");
+    let gateway = Gateway::start(&text, &upstream);
+    let mut all: Vec<TcpStream> = (0..100).map(|_| from(2, gateway.public)).collect();
+    assert!(all.iter_mut().all(is_served));
+    drop(all);
+    let named = b"PROXY TCP4 203.0.113.9 10.0.0.1 4000 80\r\n";
+    let mut one: Vec<TcpStream> = (0..99).map(|_| from(2, gateway.public)).collect();
+    let served = one.iter_mut().filter_map(|stream| {
+        stream.write_all(named).unwrap();
+        is_served(stream).then_some(())
+    });
+    assert!((90..=95).contains(&served.count()));
+}
+
+/// CPU time of a process, in ticks of 10 ms.
+fn ticks(id: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    fields[11..13].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum()
+}
+
+/// Clients that find no descriptor wait; nothing spins meanwhile, and all is well once they leave.
+#[test]
+fn without_descriptors_the_gateway_waits_in_peace() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start_by(&["prlimit", "--nofile=256:256"], &config(""), &upstream);
+    let crowd: Vec<TcpStream> =
+        (0..400).map(|at| from(u8::try_from(2 + at % 200).unwrap(), gateway.public)).collect();
+    std::thread::sleep(Duration::from_millis(500));
+    let before = ticks(gateway.id());
+    std::thread::sleep(Duration::from_secs(1));
+    let spent = ticks(gateway.id()) - before;
+    assert!(spent <= 20, "{spent} ticks of CPU in a second of waiting");
+    drop(crowd);
+    let left = Instant::now();
+    assert_eq!(get(gateway.public, "/open/a", "").status, 200);
+    assert!(left.elapsed() < Duration::from_secs(1), "{:?}", left.elapsed());
+}
