@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use parking_lot::{Mutex, MutexGuard};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -14,6 +15,7 @@ use super::frames::FrameScanner;
 use super::head::{HeadScanner, Seen};
 use super::places::Place;
 use super::socket::Socket;
+use super::target::is_trusted;
 use super::waits::{Patience, Waits};
 use crate::policy::reject::Reason;
 use crate::types::Moment;
@@ -142,12 +144,12 @@ impl Connection {
         match &mut inner.scanner {
             Scanner::Heads(heads) => {
                 let seen = heads.next();
-                inner.streams[0].begin(inner.now);
+                inner.streams[0].begin(None);
                 (Arc::clone(&inner.streams[0]), seen)
             }
             Scanner::Frames(_) => {
                 let waits: Arc<Waits> = Arc::default();
-                waits.begin(inner.now);
+                waits.begin(Some(inner.now));
                 inner.streams.push(Arc::clone(&waits));
                 (waits, Some(Ok(())))
             }
@@ -177,8 +179,10 @@ impl Connection {
     ///
     /// # Errors
     /// [`Reason::Overloaded`], until what it gave up is settled.
-    pub(super) fn may_forward(&self) -> Result<(), Reason> {
-        let may = self.protocol == Protocol::Http1 || self.inner.lock().lingering < MAX_LINGERING;
+    pub(super) fn may_forward(&self, trusted: &[IpNet]) -> Result<(), Reason> {
+        let may = self.protocol == Protocol::Http1
+            || self.inner.lock().lingering < MAX_LINGERING
+            || is_trusted(self.peer.ip(), trusted); // it has many clients, each with its key's concurrency
         may.then_some(()).ok_or(Reason::Overloaded)
     }
 

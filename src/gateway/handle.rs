@@ -111,7 +111,7 @@ fn admit(
     let key = visit.payer.as_deref();
     permit(key, route, address)?; // account_suspended, route_forbidden, address_forbidden
     websocket::may_open(visit.unfolded, route)?; // bad_request
-    connection.may_forward()?; // overloaded
+    connection.may_forward(&view.settings.trusted_proxies)?; // overloaded
     let body = Inbound::new(body, route.max_body_size, stream, gate, record)?; // body_too_large
     let ask = Ask { key, plan, route, method: &parts.method, address, now: record.now() };
     let pass = gate.limits.admit(&ask, &view.settings, gate.beat.wall(), &mut visit.said)?; // rate_limited, concurrency_limited

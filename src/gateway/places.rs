@@ -55,7 +55,7 @@ impl Place {
     /// Counts it in a client's share; says whether it is within that.
     pub(super) fn is_within_share_of(&mut self, address: IpAddr) -> bool {
         self.leave();
-        let address = counted(address);
+        let address = counted(address.to_canonical());
         let mut held = self.places.held.entry(address).or_default();
         // This place was free a moment ago.
         let within = *held <= SHARE * (self.places.free.available_permits() + 1);

@@ -59,7 +59,8 @@ pub(super) async fn serve(gate: Rc<Gate>, number: u64, accepted: Accepted) {
     let at = gate.clock.now();
     let view = gate.views.load();
     // A trusted proxy speaks for many.
-    if !is_trusted(peer.ip(), &view.settings.trusted_proxies) && !place.is_within_share_of(peer.ip()) {
+    let is_one = |peer: SocketAddr| !is_trusted(peer.ip(), &view.settings.trusted_proxies);
+    if is_one(peer) && !place.is_within_share_of(peer.ip()) {
         return;
     }
     let deadline = gate.clock.instant(at.plus(view.settings.header_timeout));
@@ -69,7 +70,7 @@ pub(super) async fn serve(gate: Rc<Gate>, number: u64, accepted: Accepted) {
         () = gate.stop.cancelled() => return,
     };
     let Ok(Some(arrived)) = arrived else { return };
-    if arrived.peer != peer && !place.is_within_share_of(arrived.peer.ip()) {
+    if arrived.peer != peer && is_one(arrived.peer) && !place.is_within_share_of(arrived.peer.ip()) {
         return;
     }
     let connection = Arc::new(Connection::new(arrived, at, gate.clock.now(), place));

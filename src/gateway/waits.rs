@@ -84,8 +84,8 @@ struct State {
     answer_due: Option<Moment>,
     /// The request's body is half of a conversation, whose silences mean nothing.
     conversing: bool,
-    /// When it last moved, either way; `None` where it is over. What else goes on on its connection,
-    /// such as a PING, does not count.
+    /// When it last moved, either way; `None` where that is not counted. What else goes on on its
+    /// connection, such as a PING, does not count.
     moved: Option<Moment>,
     /// Time is up: the request's task ends.
     cut: bool,
@@ -93,9 +93,9 @@ struct State {
 }
 
 impl Waits {
-    /// A request begins.
-    pub(super) fn begin(&self, now: Moment) {
-        *self.0.lock() = State { moved: Some(now), ..State::default() };
+    /// A request begins. `moved` where its silence counts by itself; with HTTP/1.1 the connection's does.
+    pub(super) fn begin(&self, moved: Option<Moment>) {
+        *self.0.lock() = State { moved, ..State::default() };
     }
 
     /// The upstream's answer is awaited from now on.
@@ -218,6 +218,23 @@ mod tests {
             patience.end(Moment((second + 1) * SECOND), bytes);
             over
         })
+    }
+
+    #[test]
+    fn a_request_that_moves_has_no_end_and_a_silent_one_has() {
+        let hour = |hours: u64| Moment(hours * 3600 * SECOND);
+        let (http2, http1) = (Waits::default(), Waits::default());
+        http2.begin(Some(hour(0)));
+        http1.begin(None);
+        for half in 1..10 {
+            let now = Moment(half * 1800 * SECOND);
+            http2.gave(now, 1);
+            http2.took(now);
+            assert!(http2.left(now, MINUTE, 0).is_some());
+            assert!(http1.left(now, MINUTE, 0).is_some(), "its connection counts");
+        }
+        assert!(http2.left(hour(6), MINUTE, 0).is_none());
+        assert!(http1.left(hour(6), MINUTE, 0).is_some());
     }
 
     #[test]

@@ -31,7 +31,8 @@ const MAX_STREAMS: usize = 100;
 const STREAM_WINDOW: u32 = 64 * 1024;
 /// The same for all of a connection's. Its streams cannot fill it, so that slow clients do not keep
 /// others waiting. h2 ends a connection once its unread frames of less than 256 bytes lack half as
-/// much of that size together: 100 slow clients of calls with messages of 15 bytes do not reach it.
+/// much of that size together: 100 slow clients of calls with messages of 15 bytes do not reach it. That
+/// half, 128 MiB, is also the most that such frames can make one connection keep.
 const CONNECTION_WINDOW: u32 = 256 * 1024 * 1024;
 /// Largest head of an answer, in bytes.
 const MAX_HEAD: u32 = 128 * 1024;
