@@ -11,6 +11,7 @@ use super::body::{Inbound, Progress};
 use super::meter::Metered;
 use super::permit::{Owed, Permit};
 use super::stream::Lingering;
+use super::websocket;
 use crate::policy::reject::{Reason, Refusal};
 use crate::snapshot::{Route, View};
 use crate::upstream::{Answer, Asks, Outgoing, SendError};
@@ -32,13 +33,15 @@ struct Pending {
 }
 
 impl Exchange {
-    /// Sends a request.
+    /// Sends a request. One that is `unfolded` is answered by a switch or by an error: whoever still
+    /// waits for it, any other success costs nothing.
     pub(super) fn begin(
         view: &View,
         route: &Route,
         outgoing: Outgoing<Inbound>,
         asks: Asks,
         permit: Permit,
+        unfolded: bool,
     ) -> Self {
         let progress = outgoing.body.as_ref().map(Inbound::progress);
         let gate = Rc::clone(permit.gate());
@@ -46,7 +49,11 @@ impl Exchange {
         let (view, route) = (view.clone(), route.index);
         let sending = Box::pin(async move {
             let upstream = &view.routes[route].upstream;
-            gate.pool.send(upstream, outgoing, asks, gate.beat.now()).await
+            let answer = gate.pool.send(upstream, outgoing, asks, gate.beat.now()).await?;
+            if unfolded && !websocket::can_be_told(answer.status) {
+                return Err(SendError::Broken);
+            }
+            Ok(answer)
         });
         Self(Some(Pending { sending, progress, permit }))
     }

@@ -40,9 +40,9 @@ use crate::policy::values;
 use crate::snapshot::{Plan, Route, Snapshot, Standing};
 use crate::types::KeyHash;
 
-/// How long a key takes that does not work, whatever is wrong with it: hardly more than the slowest
-/// of them does. To find one that is disabled takes 30 ns longer than to find none, which would tell
-/// a guesser what was a key once.
+/// How long a key takes that does not work, whatever is wrong with it: more than any of them does that
+/// is of usual length and found in warm memory. To find one that is disabled took 30 ns longer than to
+/// find none, which would tell a guesser what was a key once.
 const KEY_FAILS_IN: Duration = Duration::from_micros(1);
 
 /// Serves one request: never fails, always answers, always logs.
@@ -111,12 +111,12 @@ fn admit(
     let key = visit.payer.as_deref();
     permit(key, route, address)?; // account_suspended, route_forbidden, address_forbidden
     websocket::may_open(visit.unfolded, route)?; // bad_request
-    connection.may_forward(&view.settings.trusted_proxies)?; // overloaded
     let body = Inbound::new(body, route.max_body_size, stream, gate, record)?; // body_too_large
     let ask = Ask { key, plan, route, method: &parts.method, address, now: record.now() };
     let pass = gate.limits.admit(&ask, &view.settings, gate.beat.wall(), &mut visit.said)?; // rate_limited, concurrency_limited
     let price = view.price(route, plan);
     let paid = Paid::take(gate, record, key, route, price)?; // insufficient_credits, ledger_unavailable
+    connection.may_forward(&view.settings.trusted_proxies)?; // overloaded; releases what was held
     if visit.is_call && route.upstream.http2 {
         stream.waits.converses();
     }
@@ -125,7 +125,7 @@ fn admit(
     let draft = Draft { view, connection, route, key, plan, price, target, id, upgrade };
     let (outgoing, asks) = draft.write(&parts, body, gate.pool.spare.take())?; // bad_request
     let permit = Permit::new(gate, record, stream, pass, paid);
-    let exchange = Exchange::begin(view, route, outgoing, asks, permit); // see `answer`
+    let exchange = Exchange::begin(view, route, outgoing, asks, permit, visit.unfolded); // see `answer`
     Ok(Way::Forward(exchange, upgrade.map(|_| client)))
 }
 
@@ -225,9 +225,6 @@ async fn answer(
 ) -> Result<Response<Outbound>, Refusal> {
     let (answer, mut owed) = exchange.await?; // upstream_unreachable, upstream_timeout, overloaded
     owed.record.upstream(answer.status);
-    if visit.unfolded {
-        websocket::has_opened(answer.status)?; // upstream_unreachable; releases what was held
-    }
     let switches = answer.status == StatusCode::SWITCHING_PROTOCOLS;
     let tunnel = client.filter(|_| switches).map(|client| Tunnel::new(client, &mut owed));
     let ((mut status, mut headers), mut metered) = Metered::new(answer, owed);

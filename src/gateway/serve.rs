@@ -32,7 +32,8 @@ const MIN_BUFFER: usize = 8192;
 const MAX_STREAMS: u32 = 100;
 /// What a client may send of one body before it is read, and of all bodies of a connection.
 /// The latter's half is also what h2 spends on keeping small frames that are not read yet, each with
-/// an overhead of 256 bytes: so much that a call of small messages can fill its own window.
+/// an overhead of 256 bytes: so much that a call of messages of 8 bytes or more can fill its own
+/// window.
 const WINDOWS: (u32, u32) = (64 * 1024, 4 * 1024 * 1024);
 /// What is kept of one answer until the client opens its window.
 const SEND_BUFFER: usize = 64 * 1024;

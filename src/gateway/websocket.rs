@@ -45,13 +45,9 @@ pub(super) fn may_open(unfolded: bool, route: &Route) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Whether an upstream's answer can be passed on: a 2xx that is no switch would say that the tunnel
-/// is open.
-///
-/// # Errors
-/// [`Reason::UpstreamUnreachable`]: it does not speak what it was asked for.
-pub(super) fn has_opened(status: StatusCode) -> Result<(), Reason> {
-    if status.is_success() { Err(Reason::UpstreamUnreachable) } else { Ok(()) }
+/// Whether an upstream's answer can be told over HTTP/2, where any 2xx says that the tunnel is open.
+pub(super) fn can_be_told(status: StatusCode) -> bool {
+    !status.is_success()
 }
 
 /// Turns the upstream's switch into the answer that opens the tunnel.

@@ -29,8 +29,8 @@ const PROBE: Duration = Duration::from_micros(50);
 /// Bytes of records that come within a probe where there is load: some three requests. With fewer,
 /// waiting for more would only add to their latency.
 const LOAD: usize = 150;
-/// Commits without a look after one that saw nothing come: a look is a sleep, and costs as much as a
-/// tenth of a commit.
+/// Commits without a look after one that saw nothing come: a look is a sleep of the thread, and
+/// where commits are few it is one for each.
 const CALM: u8 = 8;
 /// Bytes of a batch after which the next is sure to fill: it is not looked.
 const FULL: usize = 1_000;

@@ -127,7 +127,7 @@ fn a_websocket_that_its_upstream_does_not_open_costs_nothing() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(&config(""), &upstream);
     let mut client = Raw::connect(gateway.public, &[]);
-    let mut open = |number: u32, answer: &str| {
+    let open = |client: &mut Raw, number: u32, answer: &str, delay: &str| {
         let fields = [
             (":method", "CONNECT"),
             (":protocol", "websocket"),
@@ -137,15 +137,28 @@ fn a_websocket_that_its_upstream_does_not_open_costs_nothing() {
             ("sec-websocket-version", "13"),
             ("x-api-key", "good-key"),
             ("x-answer-raw", answer),
+            ("x-answer-delay", delay),
         ];
         client.head(number, 0, &fields);
+    };
+    let told = |client: &mut Raw, number: u32| {
         let count = number.div_ceil(2) as usize;
         client.until(|told| told.answered.len() == count).answered.pop()
     };
-    assert_eq!(open(1, "HTTP/1.1 200 OK\\ncontent-length: 2\\n\\n{}"), Some(false));
+    let success = "HTTP/1.1 200 OK\\ncontent-length: 2\\n\\n{}";
+    open(&mut client, 1, success, "0");
+    assert_eq!(told(&mut client, 1), Some(false));
     assert_eq!(gateway.available("acme"), "1000");
     let switch = "HTTP/1.1 101 Switching Protocols\\nconnection: upgrade\\nupgrade: websocket\\n\\n";
-    assert_eq!(open(3, switch), Some(true));
+    open(&mut client, 3, switch, "0");
+    assert_eq!(told(&mut client, 3), Some(true));
+    assert_eq!(gateway.available("acme"), "999");
+    // A client that leaves before the answer changes nothing about that.
+    open(&mut client, 5, success, "300");
+    wait_until("the third at the upstream", || upstream.seen().len() == 3);
+    client.give_up(5);
+    wait_until("its release", || gateway.available("acme") == "999" && upstream.last().answered);
+    std::thread::sleep(Duration::from_millis(200));
     assert_eq!(gateway.available("acme"), "999");
 }
 
