@@ -106,26 +106,42 @@ impl Priced {
         }
     }
 
-    /// Reads what is left of the answer after the client has gone, and settles.
-    pub(super) async fn read_on(
-        mut self: Box<Self>,
-        mut inner: AnswerBody,
-        gate: Rc<Gate>,
-        record: Rc<Record>,
-    ) {
+    /// Reads what is left of the answer after the client has gone, and settles; where that is cut
+    /// off, by a stop that does not wait for it, at the hold.
+    pub(super) async fn read_on(self: Box<Self>, mut inner: AnswerBody, gate: Rc<Gate>, record: Rc<Record>) {
+        let mut read = ReadOn { priced: Some(self), gate, record };
         let rest = async {
             while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut inner).poll_frame(cx)).await {
-                match frame {
-                    Ok(frame) => self.read(&frame),
-                    Err(_) => return false,
-                }
+                let (Ok(frame), Some(priced)) = (frame, &mut read.priced) else { return false };
+                priced.read(&frame);
             }
             true
         };
-        let whole = tokio::time::timeout(READ_ON, rest).await.unwrap_or(false);
-        let charged = if whole { self.charged() } else { self.unreadable() };
-        note(&gate, charged.note);
-        record.charged(charged.amount);
-        self.hold.settle(charged.amount);
+        if tokio::time::timeout(READ_ON, rest).await.unwrap_or(false) {
+            read.settle(Priced::charged);
+        }
+    }
+}
+
+/// An answer that is read on, and owed for until its end.
+struct ReadOn {
+    priced: Option<Box<Priced>>,
+    gate: Rc<Gate>,
+    record: Rc<Record>,
+}
+
+impl ReadOn {
+    fn settle(&mut self, charge: impl FnOnce(&Priced) -> Charged) {
+        let Some(priced) = self.priced.take() else { return };
+        let charged = charge(&priced);
+        note(&self.gate, charged.note);
+        self.record.charged(charged.amount);
+        priced.hold.settle(charged.amount);
+    }
+}
+
+impl Drop for ReadOn {
+    fn drop(&mut self) {
+        self.settle(Priced::unreadable);
     }
 }

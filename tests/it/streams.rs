@@ -121,6 +121,28 @@ fn an_answer_that_is_read_on_keeps_its_place_among_the_keys_requests() {
     assert_eq!(get(gateway.public, "/one", "x-api-key: good-key\r\n").status, 200);
 }
 
+/// Promise 5, where a stop does not wait: an answer whose price was not read costs its hold.
+#[test]
+fn an_answer_that_a_stop_cuts_off_while_it_is_read_on_costs_its_hold() {
+    let upstream = Upstream::start();
+    let text = config("").replacen("[server]\n", "[server]\ndrain_timeout = \"1s\"\n", 1);
+    assert!(text.contains("drain_timeout"));
+    let gateway = Gateway::start(&text, &upstream);
+    let chunks = format!("{{{}\"cost\":2}}", "| ".repeat(50)); // 2.5 s
+    let mut client = Raw::connect(gateway.public, &[]);
+    client.ask(1, "/json", &[("x-answer-chunks", &chunks)]);
+    client.until(|told| told.answered == [true]);
+    client.give_up(1);
+    std::thread::sleep(Duration::from_millis(100));
+    let held = gateway.available("acme");
+    let (code, folder) = gateway.stop();
+    assert_eq!(code, Some(0));
+    let gateway = Gateway::start_in(folder);
+    assert_eq!(gateway.available("acme"), held);
+    let rows = gateway.rows(&["account", "statement", "acme"]);
+    assert!(rows.iter().any(|row| row["kind"] == "charge"), "{rows:?}");
+}
+
 /// A 2xx that is no switch cannot be told to a client that asked for a WebSocket over HTTP/2.
 #[test]
 fn a_websocket_that_its_upstream_does_not_open_costs_nothing() {
