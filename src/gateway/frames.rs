@@ -12,8 +12,8 @@ use crate::types::{Moment, nanos};
 
 /// What each frame that serves no request costs its client: 500 of them a second are free.
 const COST: Duration = Duration::from_millis(2);
-/// How far a client may be ahead of that: 2,000 frames at once.
-const AHEAD: Duration = Duration::from_secs(4);
+/// How far a client may be ahead of that: 500 frames at once, five for each stream that it may have.
+const AHEAD: Duration = Duration::from_secs(1);
 /// What each byte that it takes pays back, so that one frame is free for each 512: who takes much
 /// opens its windows often.
 const PAID_BY_BYTE: Duration = Duration::from_nanos(3_906);
@@ -153,8 +153,8 @@ mod tests {
     #[test]
     fn work_for_nothing_is_bounded_and_requests_are_not() {
         let mut scanner = begun();
-        let later = Moment(2 * SECOND);
-        for (now, most) in [(Moment(0), 2000), (later, 1000)] {
+        let later = Moment(SECOND / 2);
+        for (now, most) in [(Moment(0), 500), (later, 250)] {
             for _ in 0..most {
                 scanner.walk(&frame(PING, 0, &[0; 8]), now).unwrap();
             }
