@@ -1,14 +1,17 @@
 //! What comes before a connection's first request: the PROXY header of a trusted proxy, the TLS
 //! handshake, and the choice between HTTP/1.1 and HTTP/2. All of it under the head's deadline.
 
+use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ppp::{HeaderResult, PartialResult, v1, v2};
+use rustls::ProtocolVersion;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
+use super::corked::{Corked, Sends};
 use super::socket::Socket;
 use super::target::is_trusted;
 use crate::snapshot::Settings;
@@ -52,11 +55,24 @@ pub(super) async fn arrive(
     }
     if !secure {
         let protocol = protocol(&stream).await?;
-        return Some(Arrived { socket: Socket::Plain(stream), protocol, peer });
+        let sends = if protocol == Protocol::Http2 { Sends::WhenTold } else { Sends::AtOnce };
+        return Some(Arrived { socket: Socket::Plain(Corked::new(stream, sends)), protocol, peer });
     }
     let tls = settings.tls.as_ref()?;
-    // A failed handshake concerns its client only, who got an alert.
-    let stream = TlsAcceptor::from(tls.config.clone()).accept(stream).await.ok()?;
+    let stream = Corked::new(stream, Sends::BeforeWaiting);
+    let mut stream = match TlsAcceptor::from(tls.config.clone()).accept(stream).into_fallible().await {
+        Ok(stream) => stream,
+        // A failed handshake concerns its client only, who gets an alert.
+        Err((_, mut stream)) => {
+            let _ = poll_fn(|context| stream.poll_send_all(context)).await;
+            return None;
+        }
+    };
+    let (held, session) = stream.get_mut();
+    if session.protocol_version() != Some(ProtocolVersion::TLSv1_3) {
+        poll_fn(|context| held.poll_send_all(context)).await.ok()?; // its client waits for the end
+    }
+    held.set_sends(Sends::WhenTold); // a ticket of TLS 1.3 goes with the first answer
     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let protocol = if http2 { Protocol::Http2 } else { Protocol::Http1 };
     Some(Arrived { socket: Socket::Tls(Box::new(stream)), protocol, peer })

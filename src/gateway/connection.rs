@@ -11,6 +11,7 @@ use parking_lot::{Mutex, MutexGuard};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::arrive::{Arrived, Protocol};
+use super::corked::Sends;
 use super::frames::FrameScanner;
 use super::head::{HeadScanner, Seen};
 use super::places::Place;
@@ -198,6 +199,9 @@ impl Connection {
         inner.tunnels += 1;
         if let Scanner::Heads(heads) = &mut inner.scanner {
             heads.blind();
+            if let Some(socket) = inner.socket.corked() {
+                socket.set_sends(Sends::AtOnce); // it has no more turns
+            }
         }
     }
 
@@ -236,6 +240,21 @@ impl Connection {
     /// Ready when bytes came, or the connection's end.
     pub(super) fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.inner.lock().socket.tcp().map_or(Poll::Ready(Ok(())), |socket| socket.poll_read_ready(context))
+    }
+
+    /// A turn of the connection's task is over: what it wrote is sent.
+    ///
+    /// # Errors
+    /// Where the client cannot be written to any more.
+    pub(super) fn poll_send(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut inner = self.inner.lock();
+        let Some(socket) = inner.socket.corked() else { return Poll::Ready(Ok(())) };
+        let was_full = socket.is_full();
+        let polled = socket.poll_send(context);
+        if was_full || polled.is_pending() {
+            inner.flushed(&polled);
+        }
+        polled
     }
 
     /// The gateway stops: a client that waits for nothing has little time to leave.
@@ -302,7 +321,7 @@ impl Inner {
         polled
     }
 
-    /// What TLS kept back, because the client took nothing, is gone or is not.
+    /// What was kept back, because the client took nothing, is gone or is not.
     pub(super) fn flushed(&mut self, polled: &Poll<io::Result<()>>) {
         match polled {
             Poll::Pending => self.writing.begin(self.now),

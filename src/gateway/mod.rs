@@ -7,6 +7,7 @@ mod arrive;
 mod body;
 mod chunk;
 mod connection;
+mod corked;
 mod exchange;
 mod frames;
 mod guesses;

@@ -189,7 +189,7 @@ async fn drive(
     drop(settings);
     let mut timer = pin!(tokio::time::sleep(Duration::ZERO));
     let mut due = Moment::default(); // when the timer ends
-    let (mut finish, mut finishing) = (false, false);
+    let (mut finish, mut finishing, mut done) = (false, false, false);
     std::future::poll_fn(|context| {
         let now = gate.beat.tick();
         connection.tick(now);
@@ -202,8 +202,11 @@ async fn drive(
             if tell && gate.stopping.get() {
                 connection.stop(now);
             }
-            if machine(context, tell).is_ready() {
-                return Poll::Ready(End::Done);
+            done = done || machine(context, tell).is_ready();
+            match connection.poll_send(context) {
+                Poll::Ready(Err(_)) => return Poll::Ready(End::Over),
+                Poll::Ready(Ok(())) if done => return Poll::Ready(End::Done),
+                Poll::Ready(Ok(())) | Poll::Pending => {}
             }
             let look = match connection.look(now, header_timeout, idle_timeout) {
                 Look::Again(look) => look,

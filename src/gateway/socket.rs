@@ -8,11 +8,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
+use super::corked::Corked;
+
 /// The bytes of a connection.
 #[derive(Debug)]
 pub(super) enum Socket {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Plain(Corked),
+    Tls(Box<TlsStream<Corked>>),
     /// The connection is over; what outlives it, such as a settlement, does not keep the socket open.
     Closed,
 }
@@ -21,8 +23,17 @@ impl Socket {
     /// What is below TLS, while it is open.
     pub(super) fn tcp(&self) -> Option<&TcpStream> {
         match self {
+            Self::Plain(stream) => Some(stream.tcp()),
+            Self::Tls(stream) => Some(stream.get_ref().0.tcp()),
+            Self::Closed => None,
+        }
+    }
+
+    /// What is below TLS and holds what is written, while it is open.
+    pub(super) fn corked(&mut self) -> Option<&mut Corked> {
+        match self {
             Self::Plain(stream) => Some(stream),
-            Self::Tls(stream) => Some(stream.get_ref().0),
+            Self::Tls(stream) => Some(stream.get_mut().0),
             Self::Closed => None,
         }
     }
@@ -69,8 +80,9 @@ impl AsyncWrite for Socket {
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Plain(_) | Self::Closed => Poll::Ready(Ok(())), // a socket keeps nothing back
+            Self::Plain(stream) => Pin::new(stream).poll_flush(context),
             Self::Tls(stream) => Pin::new(stream).poll_flush(context),
+            Self::Closed => Poll::Ready(Ok(())),
         }
     }
 

@@ -9,9 +9,6 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::connection::Connection;
 
-/// Up to this many bytes, a head and what follows are put together before they are written.
-const SMALL_WRITE: usize = 1024;
-
 /// The connection's socket, as hyper sees it: what comes passes a scanner first.
 #[derive(Debug)]
 pub(super) struct Watched(pub(super) Arc<Connection>);
@@ -48,18 +45,7 @@ impl AsyncWrite for Watched {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let mut inner = self.0.lock();
-        let length: usize = slices.iter().map(|slice| slice.len()).sum();
-        let polled = if length <= SMALL_WRITE {
-            // The kernel takes one small piece sooner than several.
-            let (mut whole, mut at) = ([0; SMALL_WRITE], 0);
-            for slice in slices {
-                whole[at..at + slice.len()].copy_from_slice(slice);
-                at += slice.len();
-            }
-            Pin::new(&mut inner.socket).poll_write(context, &whole[..at])
-        } else {
-            Pin::new(&mut inner.socket).poll_write_vectored(context, slices)
-        };
+        let polled = Pin::new(&mut inner.socket).poll_write_vectored(context, slices);
         inner.wrote(polled)
     }
 

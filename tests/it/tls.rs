@@ -173,11 +173,35 @@ fn versions_are_as_asked_for() {
     let upstream = Upstream::start();
     let old = Asks { versions: ONLY_1_2, ..Asks::new("first.test", &certificate) };
     let gateway = certificate.gateway(&tls_config(&config(""), ""), &upstream);
-    assert!(old.get(gateway.tls()).is_err());
+    let told = old.get(gateway.tls()).unwrap_err();
+    assert!(told.contains("alert") && told.contains("ProtocolVersion"), "{told}");
     drop(gateway);
     let gateway = certificate.gateway(&tls_config(&config(""), "min_version = \"1.2\""), &upstream);
     assert!(old.is_served(gateway.tls()));
     assert!(Asks::new("first.test", &certificate).is_served(gateway.tls()));
+}
+
+/// SHA-384 costs a handshake more than all else but the signature.
+#[test]
+fn of_the_ciphers_that_a_client_offers_aes_128_is_chosen() {
+    let certificate = Certificate::of("first.test");
+    let upstream = Upstream::start();
+    let gateway = certificate.gateway(&tls_config(&config(""), "min_version = \"1.2\""), &upstream);
+    for (version, offered, chosen) in [
+        ("-tls1_3", "TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256", "TLS_AES_128_GCM_SHA256"),
+        ("-tls1_3", "TLS_AES_256_GCM_SHA384", "TLS_AES_256_GCM_SHA384"),
+        ("-tls1_2", "ECDHE+AESGCM", "ECDHE-ECDSA-AES128-GCM-SHA256"),
+    ] {
+        let kind = if version == "-tls1_3" { "-ciphersuites" } else { "-cipher" };
+        let address = gateway.tls().to_string();
+        let output = std::process::Command::new("openssl")
+            .args(["s_client", "-connect", &address, version, kind, offered])
+            .stdin(std::process::Stdio::null())
+            .output()
+            .expect("openssl (Debian: openssl)");
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(said.contains(&format!("Cipher is {chosen}")), "{offered}: {said}");
+    }
 }
 
 #[test]
