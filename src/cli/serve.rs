@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+use rustix::thread::disable_transparent_huge_pages;
 
 use super::{Failed, Result};
 use crate::app::App;
@@ -19,6 +20,10 @@ pub(super) fn run(path: &Path) -> Result {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(async {
         let app = App::start(path, loaded, Clock::system(), logs.lines()).await?;
+        // The tables of keys stand in huge pages by now. What connections get has small ones, so that of
+        // h2's buffers, 16 KiB each, only what was used is resident: 30 KB instead of 45 for an idle
+        // connection. It is an aid, and of the whole process whatever the call's name says.
+        let _ = disable_transparent_huge_pages(true);
         for public in &app.public {
             tracing::info!(address = %public.address, tls = public.secure, "serving clients");
         }

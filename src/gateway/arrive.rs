@@ -6,7 +6,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ppp::{HeaderResult, PartialResult, v1, v2};
-use rustls::ProtocolVersion;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
@@ -64,15 +63,13 @@ pub(super) async fn arrive(
         Ok(stream) => stream,
         // A failed handshake concerns its client only, who gets an alert.
         Err((_, mut stream)) => {
-            let _ = poll_fn(|context| stream.poll_send_all(context)).await;
+            let _ = poll_fn(|context| stream.poll_send(context)).await;
             return None;
         }
     };
-    let (held, session) = stream.get_mut();
-    if session.protocol_version() != Some(ProtocolVersion::TLSv1_3) {
-        poll_fn(|context| held.poll_send_all(context)).await.ok()?; // its client waits for the end
-    }
-    held.set_sends(Sends::WhenTold); // a ticket of TLS 1.3 goes with the first answer
+    // The handshake's last part goes at the end of the first turn, whether a request came or not: its
+    // client may wait for it, if only for the acknowledgement (Nagle's algorithm, RFC 896).
+    stream.get_mut().0.set_sends(Sends::WhenTold);
     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let protocol = if http2 { Protocol::Http2 } else { Protocol::Http1 };
     Some(Arrived { socket: Socket::Tls(Box::new(stream)), protocol, peer })

@@ -1,8 +1,8 @@
 //! A client's socket whose small writes go out together.
 //!
 //! A write is a call of the kernel and a segment of its own. A turn of a connection's task may make
-//! several: the ticket of a TLS handshake, an answer and the record that closes; or the answers to
-//! several requests of HTTP/2. They are held here until the turn is over.
+//! several: an answer and the record that closes a TLS connection, or the answers to several requests
+//! of HTTP/2. They are held here until the turn is over.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -24,7 +24,7 @@ pub(super) enum Sends {
     AtOnce,
     /// As soon as the other end is waited for: in a handshake.
     BeforeWaiting,
-    /// When [`Corked::poll_send`] is called and something was written since this was set.
+    /// When [`Corked::poll_send`] is called.
     WhenTold,
 }
 
@@ -34,24 +34,22 @@ pub(super) struct Corked {
     tcp: TcpStream,
     held: BytesMut,
     sends: Sends,
-    /// Something was written that is not to wait any longer than to the end of the turn.
-    due: bool,
     /// The socket did not take all that was to be sent.
     full: bool,
 }
 
 impl Corked {
     pub(super) fn new(tcp: TcpStream, sends: Sends) -> Self {
-        Self { tcp, held: BytesMut::new(), sends, due: false, full: false }
+        Self { tcp, held: BytesMut::new(), sends, full: false }
     }
 
     pub(super) fn tcp(&self) -> &TcpStream {
         &self.tcp
     }
 
-    /// What is held already may wait for the next write.
+    /// What is held stays so.
     pub(super) fn set_sends(&mut self, sends: Sends) {
-        (self.sends, self.due) = (sends, false);
+        self.sends = sends;
     }
 
     /// Whether the socket did not take all that was to be sent.
@@ -59,13 +57,8 @@ impl Corked {
         self.full
     }
 
-    /// The turn is over: sends what was written in it.
+    /// Sends what is held: a turn is over, or it cannot wait.
     pub(super) fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.due || self.full { self.poll_send_all(context) } else { Poll::Ready(Ok(())) }
-    }
-
-    /// Sends all that is held.
-    pub(super) fn poll_send_all(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.held.is_empty() {
             let written = Pin::new(&mut self.tcp).poll_write(context, &self.held);
             self.full = written.is_pending();
@@ -75,7 +68,7 @@ impl Corked {
             }
         }
         self.held = BytesMut::new(); // an idle connection keeps nothing
-        (self.due, self.full) = (false, false);
+        self.full = false;
         Poll::Ready(Ok(()))
     }
 
@@ -85,7 +78,6 @@ impl Corked {
         if holds {
             self.held.reserve(length);
             slices.iter().for_each(|slice| self.held.extend_from_slice(slice));
-            self.due = true;
         }
         holds
     }
@@ -99,7 +91,7 @@ impl AsyncRead for Corked {
     ) -> Poll<io::Result<()>> {
         let polled = Pin::new(&mut self.tcp).poll_read(context, buffer);
         if polled.is_pending() && self.sends == Sends::BeforeWaiting {
-            ready!(self.poll_send_all(context))?;
+            ready!(self.poll_send(context))?;
         }
         polled
     }
@@ -120,7 +112,7 @@ impl AsyncWrite for Corked {
             return Poll::Ready(Ok(length));
         }
         if !self.held.is_empty() {
-            ready!(self.poll_send_all(context))?;
+            ready!(self.poll_send(context))?;
             if self.hold(slices, length) {
                 return Poll::Ready(Ok(length));
             }
@@ -146,15 +138,15 @@ impl AsyncWrite for Corked {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.sends {
-            Sends::AtOnce => self.poll_send_all(context),
+            Sends::AtOnce => self.poll_send(context),
             // What the socket does not take is told, so that no more is made for it.
-            _ if self.full => self.poll_send_all(context),
+            _ if self.full => self.poll_send(context),
             Sends::BeforeWaiting | Sends::WhenTold => Poll::Ready(Ok(())),
         }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_send_all(context))?;
+        ready!(self.poll_send(context))?;
         Pin::new(&mut self.tcp).poll_shutdown(context)
     }
 }
@@ -201,19 +193,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_handshake_is_sent_before_it_waits_and_its_last_part_with_what_follows() {
+    async fn a_handshake_is_sent_before_it_waits() {
         let (mut corked, other) = pair(Sends::BeforeWaiting).await;
         corked.write_all(b"hello").await.unwrap();
         let nothing = tokio::time::timeout(Duration::from_millis(20), corked.read_u8()).await;
         assert!(nothing.is_err());
         assert_eq!(came(&other), b"hello");
-        corked.write_all(b"ticket ").await.unwrap();
+        corked.write_all(b"ticket").await.unwrap();
         corked.set_sends(Sends::WhenTold);
-        send(&mut corked).await;
         assert_eq!(came(&other), b"");
-        corked.write_all(b"answer").await.unwrap();
         send(&mut corked).await;
-        assert_eq!(came(&other), b"ticket answer");
+        assert_eq!(came(&other), b"ticket");
     }
 
     #[tokio::test]

@@ -181,6 +181,27 @@ fn versions_are_as_asked_for() {
     assert!(Asks::new("first.test", &certificate).is_served(gateway.tls()));
 }
 
+/// A client's kernel may hold the request back until the handshake's end is acknowledged (RFC 896): what
+/// the gateway has to say then is not kept for the answer.
+#[test]
+fn a_handshakes_last_part_comes_before_any_request() {
+    let certificate = Certificate::of("first.test");
+    let upstream = Upstream::start();
+    let gateway = certificate.gateway(&tls_config(&config(""), ""), &upstream);
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(certificate.pem.as_bytes()).unwrap()).unwrap();
+    let client = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    let name = ServerName::try_from("first.test").unwrap();
+    let mut connection = ClientConnection::new(Arc::new(client), name).unwrap();
+    let mut socket = TcpStream::connect(gateway.tls()).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    while connection.is_handshaking() {
+        connection.complete_io(&mut socket).unwrap();
+    }
+    connection.complete_io(&mut socket).unwrap();
+    assert!(connection.tls13_tickets_received() == 1 || matches!(socket.read(&mut [0; 1024]), Ok(1..)));
+}
+
 /// SHA-384 costs a handshake more than all else but the signature.
 #[test]
 fn of_the_ciphers_that_a_client_offers_aes_128_is_chosen() {
