@@ -22,7 +22,7 @@ pub(super) fn run(path: &Path) -> Result {
         let app = App::start(path, loaded, Clock::system(), logs.lines()).await?;
         // The tables of keys stand in huge pages by now. What connections get has small ones, so that of
         // h2's buffers, 16 KiB each, only what was used is resident: 30 KB instead of 45 for an idle
-        // connection. It is an aid, and of the whole process whatever the call's name says.
+        // connection with HTTP/2 over TLS. It concerns the whole process, and is an aid, not a need.
         let _ = disable_transparent_huge_pages(true);
         for public in &app.public {
             tracing::info!(address = %public.address, tls = public.secure, "serving clients");

@@ -251,6 +251,7 @@ impl Connection {
         let Some(socket) = inner.socket.corked() else { return Poll::Ready(Ok(())) };
         let was_full = socket.is_full();
         let polled = socket.poll_send(context);
+        // Otherwise nothing was kept back here, and whether the client takes what hyper writes is told by `wrote`.
         if was_full || polled.is_pending() {
             inner.flushed(&polled);
         }

@@ -21,6 +21,7 @@ const SMALL: usize = 1024;
 /// When what is written is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sends {
+    /// Nothing is held.
     AtOnce,
     /// As soon as the other end is waited for: in a handshake.
     BeforeWaiting,
@@ -47,7 +48,7 @@ impl Corked {
         &self.tcp
     }
 
-    /// What is held stays so.
+    /// From now on it sends so; what is held stays held until the next write or [`Corked::poll_send`].
     pub(super) fn set_sends(&mut self, sends: Sends) {
         self.sends = sends;
     }

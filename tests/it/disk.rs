@@ -9,7 +9,7 @@ use crate::support::{Gateway, Upstream, config, get};
 const KEY: &str = "x-api-key: good-key\r\n";
 
 /// Whether the program can be traced here; says so where not.
-fn can_trace() -> bool {
+pub fn can_trace() -> bool {
     let quiet = |command: &mut Command| command.stdout(Stdio::null()).stderr(Stdio::null()).status();
     let can =
         quiet(Command::new("strace").args(["-o", "/dev/null", "true"])).is_ok_and(|status| status.success());

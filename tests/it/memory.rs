@@ -173,3 +173,11 @@ fn mixed_load_leaves_nothing_behind_and_costs_exactly_what_it_should() {
     assert_eq!(spent("tight"), counts.tight.load(Ordering::SeqCst));
     assert_eq!(gateway.json(&["ledger", "verify"])["differences"], serde_json::json!([]));
 }
+
+/// A connection's buffers cost what was used of them, not a huge page's share.
+#[test]
+fn connections_get_small_pages() {
+    let gateway = Gateway::start(&config(""), &Upstream::start());
+    let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.id())).unwrap();
+    assert!(status.contains("THP_enabled:\t0"), "{status}");
+}
