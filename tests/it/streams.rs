@@ -183,6 +183,28 @@ fn a_websocket_that_its_upstream_does_not_open_costs_nothing() {
     assert_eq!(gateway.available("acme"), "999");
 }
 
+/// A client that waits for nothing is told that the gateway stops, and has a second to leave, however
+/// long others may take to be served.
+#[test]
+fn a_stop_waits_for_no_client_that_waits_for_nothing() {
+    let gateway = Gateway::start(&config(""), &Upstream::start());
+    let mut clients = [0, 1].map(|_| Raw::connect(gateway.public, &[]));
+    for client in &mut clients {
+        client.ask(1, "/one", &[]);
+        client.until(|told| told.answered == [true]);
+    }
+    let begun = Instant::now();
+    assert_eq!(gateway.stop().0, Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(10), "a third of its time to drain");
+    for mut client in clients {
+        let mut rest = Vec::new();
+        client.stream.read_to_end(&mut rest).unwrap();
+        client.came.extend(rest);
+        let goaways = frames::read(&client.came).goaways;
+        assert!(!goaways.is_empty() && goaways.iter().all(|code| *code == 0), "{goaways:?}");
+    }
+}
+
 /// An upstream that speaks HTTP/2, for one connection. After the first one, so many answers are all the
 /// small pieces that there is room for; others are just one.
 fn speaks_http2(long: u32) -> SocketAddr {
@@ -222,12 +244,7 @@ const WINDOW: usize = 64 * 1024;
 /// pieces, ends nobody else's answers.
 #[test]
 fn small_pieces_that_nobody_reads_end_no_connection_that_others_share() {
-    let route = format!(
-        "[upstreams.calls]\nservers = [\"h2c://{}\"]\n[[routes]]\nname = \"calls\"\n\
-         path = \"/calls/{{*rest}}\"\nupstream = \"calls\"\n",
-        speaks_http2(8)
-    );
-    let text = config(&route).replace("threads = 2", "threads = 1");
+    let text = config(&calls(speaks_http2(8))).replace("threads = 2", "threads = 1");
     let gateway = Gateway::start(&text, &Upstream::start());
     let short = || {
         let short = get(gateway.public, "/calls/short", "x-api-key: good-key\r\n");
@@ -253,4 +270,62 @@ fn small_pieces_that_nobody_reads_end_no_connection_that_others_share() {
         let told = frames::read(&slow.came);
         assert!(told.resets.is_empty() && told.goaways.is_empty(), "{told:?}");
     }
+}
+
+fn calls(upstream: SocketAddr) -> String {
+    format!(
+        "[upstreams.calls]\nservers = [\"h2c://{upstream}\"]\n[[routes]]\nname = \"calls\"\n\
+         path = \"/calls/{{*rest}}\"\nupstream = \"calls\"\ncredits = 1\n"
+    )
+}
+
+/// An upstream that speaks HTTP/2 is asked for no WebSocket, and the refusal costs nothing.
+#[test]
+fn a_websocket_before_an_upstream_that_has_none_is_refused() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    silent.set_nonblocking(true).unwrap();
+    let gateway = Gateway::start(&config(&calls(silent.local_addr().unwrap())), &Upstream::start());
+    let mut client = Raw::connect(gateway.public, &[]);
+    let fields = [
+        (":method", "CONNECT"),
+        (":protocol", "websocket"),
+        (":scheme", "http"),
+        (":authority", "a"),
+        (":path", "/calls/x"),
+        ("sec-websocket-version", "13"),
+        ("x-api-key", "good-key"),
+    ];
+    client.head(1, 0, &fields);
+    assert_eq!(client.until(|told| !told.answered.is_empty()).answered, [false]);
+    client.ask(3, "/one", &[]);
+    assert_eq!(client.until(|told| told.answered.len() == 2).answered, [false, true]);
+    assert_eq!(gateway.available("acme"), "999");
+    assert_eq!(silent.accept().unwrap_err().kind(), ErrorKind::WouldBlock, "nobody connected");
+}
+
+/// An upstream whose connection stands and says nothing is found out long before an answer is overdue:
+/// it is asked for a sign of life.
+#[test]
+fn a_connection_to_an_upstream_that_no_longer_lives_is_given_up() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let gateway = Gateway::start(&config(&calls(listener.local_addr().unwrap())), &Upstream::start());
+    let upstream = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.read_exact(&mut [0; 24]).unwrap();
+        stream.write_all(&frames::frame(4, 0, 0, &[])).unwrap();
+        stream.write_all(&frames::frame(4, 1, 0, &[])).unwrap();
+        let (mut header, mut kinds) = ([0; 9], Vec::new());
+        while stream.read_exact(&mut header).is_ok() {
+            let length = u32::from_be_bytes([0, header[0], header[1], header[2]]) as usize;
+            stream.read_exact(&mut vec![0; length]).unwrap();
+            kinds.push(header[3]);
+        }
+        kinds
+    });
+    let begun = Instant::now();
+    let answer = get(gateway.public, "/calls/x", "x-api-key: good-key\r\n");
+    assert_eq!(answer.status, 502, "{}", answer.text());
+    assert!(begun.elapsed() < Duration::from_secs(30), "half of the time that an answer may take");
+    assert!(upstream.join().unwrap().contains(&6), "a PING");
+    assert_eq!(gateway.available("acme"), "1000");
 }
