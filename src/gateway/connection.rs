@@ -148,7 +148,8 @@ impl Connection {
                 inner.streams[0].begin(None);
                 (Arc::clone(&inner.streams[0]), seen)
             }
-            Scanner::Frames(_) => {
+            Scanner::Frames(frames) => {
+                frames.begun();
                 let waits: Arc<Waits> = Arc::default();
                 waits.begin(Some(inner.now));
                 inner.streams.push(Arc::clone(&waits));

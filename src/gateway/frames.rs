@@ -2,8 +2,9 @@
 //!
 //! h2 bounds what each frame can hold and what a peer can make it keep. What it does not bound is
 //! how often a client has it do work that serves no request: PING and SETTINGS answered, PRIORITY
-//! read, streams opened to be reset (CVE-2023-44487, CVE-2019-9512 and its siblings, CVE-2025-8671).
-//! This scanner reads frame headers (RFC 9113, section 4.1), nine bytes each, and counts those.
+//! read, streams opened to be reset (CVE-2023-44487, CVE-2019-9512 and its siblings, CVE-2025-8671),
+//! heads that are refused, or anything for a stream that is over. This scanner reads frame headers
+//! (RFC 9113, section 4.1), nine bytes each, and counts those.
 
 use std::time::Duration;
 
@@ -17,6 +18,10 @@ const AHEAD: Duration = Duration::from_secs(1);
 /// What each byte that it takes pays back, so that one frame is free for each 512: who takes much
 /// opens its windows often.
 const PAID_BY_BYTE: Duration = Duration::from_nanos(3_906);
+
+/// Most ends of requests, data or trailers, that are free because requests began: as many as can be
+/// in flight.
+const MOST_ENDS: u32 = super::serve::MAX_STREAMS;
 
 const FRAME_HEADER: usize = 9;
 
@@ -50,12 +55,17 @@ pub(super) struct FrameScanner {
     paid: Moment,
     /// Bytes of answers that the client asked for with PING and SETTINGS.
     acks: usize,
+    /// The newest stream.
+    stream: u32,
+    /// Requests that began, and whose end is awaited.
+    ends: u32,
 }
 
 impl FrameScanner {
     pub(super) fn new(now: Moment) -> Self {
         let (header, skip) = ([0; FRAME_HEADER], PREFACE.len());
-        Self { header, have: 0, skip, head: None, ends_head: false, paid: now, acks: 0 }
+        let (head, ends_head) = (None, false);
+        Self { header, have: 0, skip, head, ends_head, paid: now, acks: 0, stream: 0, ends: 0 }
     }
 
     /// Since when a head is arriving that is not whole yet.
@@ -70,7 +80,16 @@ impl FrameScanner {
 
     /// The client took so many bytes.
     pub(super) fn wrote(&mut self, bytes: usize) {
-        let paid = PAID_BY_BYTE * u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.pay(PAID_BY_BYTE * u32::try_from(bytes).unwrap_or(u32::MAX));
+    }
+
+    /// A request began: its head served, and so will its end.
+    pub(super) fn begun(&mut self) {
+        self.pay(COST);
+        self.ends = MOST_ENDS.min(self.ends + 1);
+    }
+
+    fn pay(&mut self, paid: Duration) {
         self.paid = Moment(self.paid.0.saturating_sub(nanos(paid)));
     }
 
@@ -101,7 +120,8 @@ impl FrameScanner {
     }
 
     fn frame(&mut self, now: Moment) -> Result<(), Flood> {
-        let [high, middle, low, kind, flags, ..] = self.header;
+        let [high, middle, low, kind, flags, stream @ ..] = self.header;
+        let stream = u32::from_be_bytes(stream);
         self.skip = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
         let is_head = kind == HEADERS || kind == CONTINUATION;
         if is_head {
@@ -113,11 +133,25 @@ impl FrameScanner {
             SETTINGS if flags & ACK == 0 => FRAME_HEADER,
             _ => 0,
         };
+        let is_old = stream <= self.stream;
         match kind {
-            HEADERS => Ok(()),
-            DATA if self.skip > 0 || flags & END_STREAM != 0 => Ok(()),
+            DATA if flags & END_STREAM != 0 => self.count_end(now),
+            DATA if self.skip > 0 => Ok(()),
+            HEADERS if is_old => self.count_end(now),
+            HEADERS => {
+                self.stream = stream;
+                self.count(now) // until the request begins
+            }
             _ => self.count(now),
         }
+    }
+
+    fn count_end(&mut self, now: Moment) -> Result<(), Flood> {
+        match self.ends.checked_sub(1) {
+            Some(left) => self.ends = left,
+            None => self.count(now)?,
+        }
+        Ok(())
     }
 
     fn count(&mut self, now: Moment) -> Result<(), Flood> {
@@ -138,8 +172,13 @@ mod tests {
     const SECOND: u64 = 1_000_000_000;
 
     fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+        frame_of(1, kind, flags, payload)
+    }
+
+    fn frame_of(stream: u32, kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
         let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-        let mut bytes = vec![length[1], length[2], length[3], kind, flags, 0, 0, 0, 1];
+        let mut bytes = vec![length[1], length[2], length[3], kind, flags];
+        bytes.extend(stream.to_be_bytes());
         bytes.extend(payload);
         bytes
     }
@@ -159,11 +198,45 @@ mod tests {
                 scanner.walk(&frame(PING, 0, &[0; 8]), now).unwrap();
             }
         }
-        for _ in 0..10_000 {
-            scanner.walk(&frame(HEADERS, END_HEADERS, &[0; 30]), later).unwrap();
-            scanner.walk(&frame(DATA, 0, &[0; 30]), later).unwrap();
-        }
         assert!(scanner.walk(&frame(DATA, 0, &[]), later).is_err(), "one more that serves nothing");
+        // A hundred at a time: heads, then what they are, then data and trailers.
+        let later = Moment(SECOND);
+        for round in 0..100 {
+            for at in 0..100 {
+                let stream = 200 * round + 2 * at + 1;
+                scanner.walk(&frame_of(stream, HEADERS, END_HEADERS, &[0; 30]), later).unwrap();
+            }
+            for at in 0..100 {
+                scanner.begun();
+                let stream = 200 * round + 2 * at + 1;
+                scanner.walk(&frame_of(stream, DATA, 0, &[0; 30]), later).unwrap();
+                match at % 2 {
+                    0 => scanner.walk(&frame_of(stream, HEADERS, END_HEADERS | END_STREAM, &[0; 9]), later),
+                    _ => scanner.walk(&frame_of(stream, DATA, END_STREAM, &[]), later),
+                }
+                .unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn what_comes_for_a_stream_that_is_over_or_is_refused_serves_no_request() {
+        let head = |stream| frame_of(stream, HEADERS, END_HEADERS, &[0; 30]);
+        let end = |kind, payload: &[u8]| frame(kind, END_HEADERS | END_STREAM, payload);
+        for (kind, payload) in [(DATA, &[][..]), (DATA, &[1; 9]), (HEADERS, &[1; 3000])] {
+            let mut scanner = begun();
+            scanner.walk(&head(1), Moment(0)).unwrap();
+            scanner.begun();
+            for _ in 0..501 {
+                scanner.walk(&end(kind, payload), Moment(0)).unwrap();
+            }
+            assert!(scanner.walk(&end(kind, payload), Moment(0)).is_err(), "{kind}");
+        }
+        let mut scanner = begun();
+        for at in 0..500 {
+            scanner.walk(&head(2 * at + 1), Moment(0)).unwrap();
+        }
+        assert!(scanner.walk(&head(1001), Moment(0)).is_err(), "heads, none of which became a request");
     }
 
     #[test]

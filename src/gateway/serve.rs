@@ -29,7 +29,7 @@ use crate::types::Moment;
 /// hyper's own least buffer.
 const MIN_BUFFER: usize = 8192;
 /// Requests that an HTTP/2 client may have in flight on one connection.
-const MAX_STREAMS: u32 = 100;
+pub(super) const MAX_STREAMS: u32 = 100;
 /// What a client may send of one body before it is read, and of all bodies of a connection.
 /// The latter's half is also what h2 spends on keeping small frames that are not read yet, each with
 /// an overhead of 256 bytes: so much that a call of messages of 8 bytes or more can fill its own
