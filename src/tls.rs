@@ -157,7 +157,7 @@ pub fn server(
     config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
     config.max_early_data_size = 0;
     config.send_tls13_tickets = TICKETS;
-    // Keys of tickets live as long as this configuration does, so that a client that was let in
+    // Keys of tickets live at most as long as this configuration does, so that a client that was let in
     // under other authorities has to show its certificate anew.
     config.ticketer = aws_lc_rs::Ticketer::new().map_err(|error| error.to_string())?;
     Ok(Tls { config: Arc::new(config), made_from })

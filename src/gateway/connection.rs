@@ -1,7 +1,10 @@
 //! One client's connection: what it is doing, and its deadlines.
 
+mod deadlines;
+
 use std::io;
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -9,6 +12,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use parking_lot::{Mutex, MutexGuard};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tokio::io::AsyncWrite;
+use tokio::task::coop::unconstrained;
 
 use super::arrive::{Arrived, Protocol};
 use super::corked::Sends;
@@ -20,6 +25,7 @@ use super::target::is_trusted;
 use super::waits::{Patience, Waits};
 use crate::policy::reject::Reason;
 use crate::types::Moment;
+pub(super) use deadlines::{Look, MAX_SILENCE};
 
 /// What a connection is doing, as far as deadlines are concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,29 +86,9 @@ pub(super) struct Inner {
     lingering: usize,
 }
 
-/// Longest silence within an answer: past it the connection is closed, whatever it waits for.
-pub(super) const MAX_SILENCE: Duration = Duration::from_secs(3600);
-/// How long a connection is idle until all is given up that it does not need for that.
-pub(super) const REST_AFTER: Duration = Duration::from_secs(1);
 /// Requests that one connection's client gave up, and that go on since they are paid for: as many
 /// as it may have in flight besides. Until one of them is settled, it gets no further one.
 const MAX_LINGERING: usize = 100;
-/// How long an HTTP/2 client has to leave once it was told to.
-const GOODBYE: Duration = Duration::from_secs(1);
-
-/// What a look at a connection says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Look {
-    /// Look again after this long.
-    Again(Duration),
-    /// Nothing is going on, nor was for [`REST_AFTER`]; look again after this long.
-    Rest(Duration),
-    /// It was idle for long: tell it to end.
-    Goodbye,
-    /// Its time is up.
-    Over,
-}
-
 impl Connection {
     pub(super) fn new(arrived: Arrived, accepted: Moment, now: Moment, place: Place) -> Self {
         let Arrived { socket, protocol, peer } = arrived;
@@ -215,6 +201,11 @@ impl Connection {
         }
     }
 
+    /// The client is told that an idle connection ends, if it takes that at once.
+    pub(super) fn say_goodbye(&self, context: &mut Context<'_>) {
+        let _ = Pin::new(&mut self.inner.lock().socket).poll_shutdown(context);
+    }
+
     /// The connection is over: its socket is closed, unless it goes on as a tunnel.
     pub(super) fn close(&self) {
         let mut inner = self.inner.lock();
@@ -246,12 +237,18 @@ impl Connection {
     /// A turn of the connection's task is over: what it wrote is sent.
     ///
     /// # Errors
-    /// Where the client cannot be written to any more.
+    /// Where the client cannot be written to any more, or sent what it is to be closed for.
     pub(super) fn poll_send(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut inner = self.inner.lock();
+        let now = inner.now;
+        if let Scanner::Frames(frames) = &mut inner.scanner {
+            frames.end_turn(now).map_err(io::Error::other)?;
+        }
         let Some(socket) = inner.socket.corked() else { return Poll::Ready(Ok(())) };
         let was_full = socket.is_full();
-        let polled = socket.poll_send(context);
+        // Outside the task's budget: a turn that spent it would find a socket full that is not.
+        let sending = unconstrained(std::future::poll_fn(|context| socket.poll_send(context)));
+        let polled = pin!(sending).poll(context);
         // Otherwise nothing was kept back here, and whether the client takes what hyper writes is told by `wrote`.
         if was_full || polled.is_pending() {
             inner.flushed(&polled);
@@ -313,7 +310,7 @@ impl Inner {
             Poll::Ready(result) => {
                 let bytes = result.as_ref().copied().unwrap_or_default();
                 self.moved = self.now;
-                self.writing.end(self.now, bytes);
+                self.end_writing(bytes);
                 self.written += bytes;
                 if let Scanner::Frames(frames) = &mut self.scanner {
                     frames.wrote(bytes);
@@ -327,56 +324,27 @@ impl Inner {
     pub(super) fn flushed(&mut self, polled: &Poll<io::Result<()>>) {
         match polled {
             Poll::Pending => self.writing.begin(self.now),
-            Poll::Ready(_) => self.writing.end(self.now, 0),
+            Poll::Ready(_) => self.end_writing(0),
         }
+    }
+
+    fn end_writing(&mut self, bytes: usize) {
+        if self.writing.is_on()
+            && let Phase::Idle(since) | Phase::Leaving(since) = &mut self.phase
+        {
+            *since = self.now; // until now it took the last of an answer
+        }
+        self.writing.end(self.now, bytes);
+    }
+
+    /// Whether the connection is to be read no further in this turn.
+    pub(super) fn is_turn_full(&self) -> bool {
+        matches!(&self.scanner, Scanner::Frames(frames) if frames.is_turn_full())
     }
 
     /// Whether nothing that was read or is to be written is lost with hyper's state. HTTP/2's is
     /// the connection's own.
     fn may_rest(&self) -> bool {
         matches!(&self.scanner, Scanner::Heads(heads) if heads.is_between()) && !self.writing.is_on()
-    }
-
-    fn look(&mut self, now: Moment, header: Duration, idle: Duration) -> Option<Look> {
-        const LOOK: Duration = Duration::from_secs(1);
-        let left = |since: Moment, allowed: Duration| {
-            allowed.checked_sub(now.since(since)).filter(|left| !left.is_zero())
-        };
-        let mut next = match self.phase {
-            Phase::Head(since) => left(since, header)?,
-            Phase::Idle(since) => match left(since, idle) {
-                Some(left) if now.since(since) < REST_AFTER => left.min(REST_AFTER - now.since(since)),
-                Some(left) if self.may_rest() => return Some(Look::Rest(left)),
-                Some(left) => left,
-                None => return Some(Look::Goodbye),
-            },
-            Phase::Busy if self.leaving => left(self.moved, idle)?.min(LOOK),
-            Phase::Busy => left(self.moved, MAX_SILENCE)?.min(LOOK),
-            Phase::Leaving(since) => left(since, GOODBYE)?,
-        };
-        next = next.min(self.writing.left(now, idle)?);
-        if let Scanner::Frames(frames) = &self.scanner
-            && let Some(since) = frames.head_since()
-        {
-            next = next.min(left(since, header)?);
-        }
-        let mut written = std::mem::take(&mut self.written);
-        if let Scanner::Frames(frames) = &mut self.scanner {
-            let waiting = self.streams.iter().filter(|stream| stream.is_untaken()).count();
-            written = written.saturating_sub(frames.take_acks()) / waiting.max(1);
-        }
-        for stream in &self.streams {
-            match (stream.left(now, idle, written), &self.scanner) {
-                (Some(left), _) => {
-                    if left.is_zero() {
-                        stream.wake();
-                    }
-                    next = next.min(left);
-                }
-                (None, Scanner::Heads(_)) => return None,
-                (None, Scanner::Frames(_)) => stream.cut(), // the others go on
-            }
-        }
-        Some(Look::Again(next.max(Duration::from_millis(1))))
     }
 }

@@ -25,7 +25,7 @@ pub(super) enum Sends {
     AtOnce,
     /// As soon as the other end is waited for: in a handshake.
     BeforeWaiting,
-    /// When [`Corked::poll_send`] is called.
+    /// When [`Corked::poll_send`] is called, or where more than [`MOST`] would be held.
     WhenTold,
 }
 

@@ -19,6 +19,11 @@ const AHEAD: Duration = Duration::from_secs(1);
 /// opens its windows often.
 const PAID_BY_BYTE: Duration = Duration::from_nanos(3_906);
 
+/// What a head costs that became no request, for each so many bytes of it: to read one of 2,000 bytes,
+/// each of which names a field, takes 90 µs.
+const HEAD_BYTES: usize = 64;
+/// Frames, and bytes, after which a turn reads no more: other connections come first.
+const TURN: (u32, usize) = (256, 32 * 1024);
 /// Most ends of requests, data or trailers, that are free because requests began: as many as can be
 /// in flight.
 const MOST_ENDS: u32 = super::serve::MAX_STREAMS;
@@ -51,6 +56,8 @@ pub(super) struct FrameScanner {
     head: Option<Moment>,
     /// The payload that is being skipped ends a head.
     ends_head: bool,
+    /// Bytes of the head that is arriving; of a new stream's only.
+    head_bytes: usize,
     /// When all frames so far are paid for.
     paid: Moment,
     /// Bytes of answers that the client asked for with PING and SETTINGS.
@@ -59,13 +66,37 @@ pub(super) struct FrameScanner {
     stream: u32,
     /// Requests that began, and whose end is awaited.
     ends: u32,
+    turn: Turn,
+}
+
+/// What came in a turn of the connection's task.
+#[derive(Clone, Copy, Debug, Default)]
+struct Turn {
+    frames: u32,
+    bytes: usize,
+    /// Heads of new streams that are whole, their bytes, and the requests that they became.
+    heads: u32,
+    head_bytes: usize,
+    begun: u32,
 }
 
 impl FrameScanner {
     pub(super) fn new(now: Moment) -> Self {
         let (header, skip) = ([0; FRAME_HEADER], PREFACE.len());
-        let (head, ends_head) = (None, false);
-        Self { header, have: 0, skip, head, ends_head, paid: now, acks: 0, stream: 0, ends: 0 }
+        let (head, ends_head, head_bytes, turn) = (None, false, 0, Turn::default());
+        Self {
+            header,
+            have: 0,
+            skip,
+            head,
+            ends_head,
+            head_bytes,
+            paid: now,
+            acks: 0,
+            stream: 0,
+            ends: 0,
+            turn,
+        }
     }
 
     /// Since when a head is arriving that is not whole yet.
@@ -85,8 +116,29 @@ impl FrameScanner {
 
     /// A request began: its head served, and so will its end.
     pub(super) fn begun(&mut self) {
-        self.pay(COST);
+        self.turn.begun += 1;
         self.ends = MOST_ENDS.min(self.ends + 1);
+    }
+
+    /// Whether this turn is to read no more.
+    pub(super) fn is_turn_full(&self) -> bool {
+        self.turn.frames >= TURN.0 || self.turn.bytes >= TURN.1
+    }
+
+    /// A turn is over, and h2 has looked at what came in it: heads that became no request cost their
+    /// client something, by their mean size.
+    ///
+    /// # Errors
+    /// [`Flood`]: the connection is to be closed.
+    pub(super) fn end_turn(&mut self, now: Moment) -> Result<(), Flood> {
+        let Turn { heads, head_bytes, begun, .. } = std::mem::take(&mut self.turn);
+        match heads.checked_sub(begun) {
+            None | Some(0) => Ok(()),
+            Some(refused) => {
+                let each = 1 + head_bytes / heads as usize / HEAD_BYTES;
+                self.count(refused.saturating_mul(u32::try_from(each).unwrap_or(u32::MAX)), now)
+            }
+        }
     }
 
     fn pay(&mut self, paid: Duration) {
@@ -98,12 +150,13 @@ impl FrameScanner {
     /// # Errors
     /// [`Flood`]: the connection is to be closed.
     pub(super) fn walk(&mut self, mut bytes: &[u8], now: Moment) -> Result<(), Flood> {
+        self.turn.bytes += bytes.len();
         loop {
             let here = self.skip.min(bytes.len());
             self.skip -= here;
             bytes = &bytes[here..];
             if self.skip == 0 && std::mem::take(&mut self.ends_head) {
-                self.head = None;
+                self.end_head();
             }
             if bytes.is_empty() {
                 return Ok(());
@@ -123,39 +176,51 @@ impl FrameScanner {
         let [high, middle, low, kind, flags, stream @ ..] = self.header;
         let stream = u32::from_be_bytes(stream);
         self.skip = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
-        let is_head = kind == HEADERS || kind == CONTINUATION;
-        if is_head {
+        self.turn.frames += 1;
+        let is_new = kind == HEADERS && stream > self.stream;
+        if is_new {
+            self.stream = stream;
+            self.head_bytes = 1; // what follows counts too
+        }
+        if kind == HEADERS || kind == CONTINUATION {
             self.head.get_or_insert(now);
             self.ends_head = flags & END_HEADERS != 0;
+            self.head_bytes += if self.head_bytes > 0 { self.skip } else { 0 };
         }
         self.acks += match kind {
             PING if flags & ACK == 0 => FRAME_HEADER + 8,
             SETTINGS if flags & ACK == 0 => FRAME_HEADER,
             _ => 0,
         };
-        let is_old = stream <= self.stream;
         match kind {
+            HEADERS if is_new => Ok(()), // see `end_turn`
+            HEADERS => self.count_end(now),
             DATA if flags & END_STREAM != 0 => self.count_end(now),
             DATA if self.skip > 0 => Ok(()),
-            HEADERS if is_old => self.count_end(now),
-            HEADERS => {
-                self.stream = stream;
-                self.count(now) // until the request begins
-            }
-            _ => self.count(now),
+            _ => self.count(1, now),
+        }
+    }
+
+    /// A head is whole; one of a new stream may become a request.
+    fn end_head(&mut self) {
+        self.head = None;
+        let bytes = std::mem::take(&mut self.head_bytes);
+        if bytes > 0 {
+            self.turn.heads += 1;
+            self.turn.head_bytes += bytes;
         }
     }
 
     fn count_end(&mut self, now: Moment) -> Result<(), Flood> {
         match self.ends.checked_sub(1) {
             Some(left) => self.ends = left,
-            None => self.count(now)?,
+            None => self.count(1, now)?,
         }
         Ok(())
     }
 
-    fn count(&mut self, now: Moment) -> Result<(), Flood> {
-        let paid = Moment(self.paid.0.max(now.0)).plus(COST);
+    fn count(&mut self, times: u32, now: Moment) -> Result<(), Flood> {
+        let paid = Moment(self.paid.0.max(now.0)).plus(COST.saturating_mul(times));
         if paid.since(now) > AHEAD {
             return Err(Flood);
         }
@@ -232,11 +297,45 @@ mod tests {
             }
             assert!(scanner.walk(&end(kind, payload), Moment(0)).is_err(), "{kind}");
         }
-        let mut scanner = begun();
-        for at in 0..500 {
-            scanner.walk(&head(2 * at + 1), Moment(0)).unwrap();
+    }
+
+    #[test]
+    fn heads_that_become_no_request_cost_by_their_size() {
+        for (size, most) in [(30, 500), (2000, 15)] {
+            let head = |stream| frame_of(stream, HEADERS, END_HEADERS, &vec![0; size]);
+            let mut scanner = begun();
+            for at in 0..most {
+                scanner.walk(&head(2 * at + 1), Moment(0)).unwrap();
+                scanner.end_turn(Moment(0)).unwrap();
+            }
+            // However many become requests beside them.
+            for at in most..most + 100 {
+                scanner.walk(&head(2 * at + 1), Moment(0)).unwrap();
+                scanner.begun();
+            }
+            scanner.end_turn(Moment(0)).unwrap();
+            scanner.walk(&head(9_999), Moment(0)).unwrap();
+            scanner.walk(&head(10_001), Moment(0)).unwrap();
+            scanner.begun();
+            assert_eq!(scanner.end_turn(Moment(0)), Err(Flood));
         }
-        assert!(scanner.walk(&head(1001), Moment(0)).is_err(), "heads, none of which became a request");
+    }
+
+    #[test]
+    fn a_turn_reads_so_much_and_no_more() {
+        let full = |piece: &[u8]| {
+            let mut scanner = begun();
+            scanner.end_turn(Moment(0)).unwrap();
+            let count = (1..).find(|_| {
+                scanner.walk(piece, Moment(0)).unwrap();
+                scanner.is_turn_full()
+            });
+            scanner.end_turn(Moment(0)).unwrap();
+            assert!(!scanner.is_turn_full());
+            count.unwrap()
+        };
+        assert_eq!(full(&frame(PING, 0, &[0; 8])), 256);
+        assert_eq!(full(&frame(DATA, 0, &[0; 1015])), 32);
     }
 
     #[test]

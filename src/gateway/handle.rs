@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::ORIGIN;
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Version};
@@ -65,8 +66,8 @@ pub(super) async fn handle(
         visit.refuse(&refusal)
     });
     visit.sign(&mut response);
-    if let Outbound::Whole(_) = response.body() {
-        stream.end(gate.beat.now());
+    if let Outbound::Whole(body) = response.body() {
+        stream.is_whole(gate.beat.now(), body.as_ref().map_or(0, Bytes::len));
     }
     response
 }
@@ -231,7 +232,7 @@ async fn answer(
     let upstream = if switches { metered.take_wire() } else { None };
     visit.charged = metered.open().await?; // ledger_unavailable; settles, here or at the body's end
     if let (Some(tunnel), Some(upstream)) = (tunnel, upstream) {
-        tunnel.dig(upstream);
+        tunnel.dig(upstream); // from here on the connection is its own
     }
     forward::to_client(&mut headers, switches);
     if visit.protocol == Protocol::Http2 {

@@ -6,6 +6,7 @@
 
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -16,7 +17,8 @@ use super::Gate;
 use super::arrive::Protocol;
 use super::limits::Pass;
 use super::permit::Owed;
-use super::priced::Priced;
+use super::pieces::Pieces;
+use super::priced::{Priced, ReadOn};
 use super::record::Record;
 use super::stream::{Lingering, Stream};
 use crate::ledger::Hold;
@@ -50,8 +52,10 @@ pub(super) struct Metered {
     /// Given back when it is read to its end; taken by the drop, to be read on.
     inner: Option<AnswerBody>,
     ending: Ending,
-    /// The last piece, kept until the charge is on disk.
+    /// The last frame, kept until the charge is on disk.
     last: Option<Frame<Bytes>>,
+    /// What HTTP/2 was not handed yet of a frame.
+    pieces: Pieces,
     broken: Option<BodyError>,
     state: Streaming,
     gate: Rc<Gate>,
@@ -108,8 +112,8 @@ impl Metered {
             },
         };
         let (inner, state) = (Some(body), Streaming::Flowing);
-        let (last, broken) = (None, None);
-        ((status, headers), Self { inner, ending, last, broken, state, gate, record, stream, pass })
+        let (last, pieces, broken) = (None, Pieces::default(), None);
+        ((status, headers), Self { inner, ending, last, pieces, broken, state, gate, record, stream, pass })
     }
 
     /// The connection, where the answer is a switch to another protocol.
@@ -209,31 +213,49 @@ impl Metered {
         }
     }
 
+    fn size_hint(&self) -> SizeHint {
+        let last = self.last.as_ref().and_then(Frame::data_ref).map_or(0, Bytes::len) as u64;
+        let (mut hint, more) = (SizeHint::with_exact(0), last + self.pieces.len());
+        if self.state == Streaming::Flowing
+            && let Some(inner) = &self.inner
+        {
+            hint = inner.size_hint();
+        }
+        if let Some(upper) = hint.upper() {
+            hint.set_upper(upper + more);
+        }
+        hint.set_lower(hint.lower() + more);
+        hint
+    }
+
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        self.taken();
-        let polled = match self.state {
+        if self.stream.connection.protocol == Protocol::Http2 {
+            return self.poll_piece(context);
+        }
+        self.poll_frame(context) // the socket says whether its client takes it
+    }
+
+    /// HTTP/2 asks for more once the client has opened its window for what was given.
+    fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let waits = Arc::clone(&self.stream.waits);
+        waits.took(self.gate.beat.now());
+        let piece = match self.pieces.next(self.state == Streaming::Over) {
+            Some(piece) => piece,
+            None => match ready!(self.poll_frame(context)) {
+                Some(Ok(frame)) => self.pieces.cut(frame, self.state == Streaming::Over),
+                end => return Poll::Ready(end),
+            },
+        };
+        waits.gave(self.gate.beat.now(), piece.data_ref().map_or(0, Bytes::len));
+        Poll::Ready(Some(Ok(piece)))
+    }
+
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.state {
             Streaming::Flowing => self.poll_inner(context),
             Streaming::Ending => self.poll_ending(context),
             Streaming::Broken => Poll::Ready(self.broken.take().map(Err)),
             Streaming::Over => Poll::Ready(None),
-        };
-        if let Poll::Ready(Some(Ok(frame))) = &polled {
-            self.given(frame.data_ref().map_or(0, Bytes::len));
-        }
-        polled
-    }
-
-    /// The client's side was given so many bytes. With HTTP/2 it asks for more once the
-    /// client opened its window; with HTTP/1.1 the socket says who does not take what.
-    fn given(&self, bytes: usize) {
-        if self.stream.connection.protocol == Protocol::Http2 {
-            self.stream.waits.gave(self.gate.beat.now(), bytes);
-        }
-    }
-
-    fn taken(&self) {
-        if self.stream.connection.protocol == Protocol::Http2 {
-            self.stream.waits.took(self.gate.beat.now());
         }
     }
 
@@ -311,11 +333,12 @@ impl Drop for Metered {
             && !self.gate.closing.get()
             && let Ending::Priced(priced) = std::mem::replace(&mut self.ending, Ending::Clear)
         {
-            let (gate, record) = (Rc::clone(&self.gate), Rc::clone(&self.record));
+            // From here on its drop charges, also where the task is never run.
+            let read = ReadOn::new(priced, Rc::clone(&self.gate), Rc::clone(&self.record));
             let occupied = (std::mem::take(&mut self.pass), Lingering::new(&self.stream));
             if let Some(inner) = self.inner.take() {
                 self.gate.outlive(async move {
-                    priced.read_on(inner, gate, record).await;
+                    read.run(inner).await;
                     drop(occupied);
                 });
             }
@@ -341,20 +364,14 @@ impl Body for Outbound {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(body) => body.is_none(),
-            Self::Metered(metered) => metered.state == Streaming::Over,
+            Self::Metered(metered) => metered.state == Streaming::Over && metered.pieces.is_empty(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(body) => SizeHint::with_exact(body.as_ref().map_or(0, |body| body.len() as u64)),
-            Self::Metered(metered) if metered.state == Streaming::Flowing => {
-                metered.inner.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint)
-            }
-            Self::Metered(metered) => {
-                let last = metered.last.as_ref().and_then(|frame| frame.data_ref());
-                SizeHint::with_exact(last.map_or(0, |data| data.len() as u64))
-            }
+            Self::Metered(metered) => metered.size_hint(),
         }
     }
 }

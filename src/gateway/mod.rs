@@ -18,6 +18,7 @@ mod listen;
 mod meter;
 mod outgoing;
 mod permit;
+mod pieces;
 mod places;
 mod priced;
 mod record;

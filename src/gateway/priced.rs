@@ -105,32 +105,35 @@ impl Priced {
             }
         }
     }
-
-    /// Reads what is left of the answer after the client has gone, and settles; where that is cut
-    /// off, by a stop that does not wait for it, at the hold.
-    pub(super) async fn read_on(self: Box<Self>, mut inner: AnswerBody, gate: Rc<Gate>, record: Rc<Record>) {
-        let mut read = ReadOn { priced: Some(self), gate, record };
-        let rest = async {
-            while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut inner).poll_frame(cx)).await {
-                let (Ok(frame), Some(priced)) = (frame, &mut read.priced) else { return false };
-                priced.read(&frame);
-            }
-            true
-        };
-        if tokio::time::timeout(READ_ON, rest).await.unwrap_or(false) {
-            read.settle(Priced::charged);
-        }
-    }
 }
 
-/// An answer that is read on, and owed for until its end.
-struct ReadOn {
+/// An answer that is read on after its client has gone, and owed for until its end: where that is cut
+/// off, by a stop that does not wait for it, at the hold.
+pub(super) struct ReadOn {
     priced: Option<Box<Priced>>,
     gate: Rc<Gate>,
     record: Rc<Record>,
 }
 
 impl ReadOn {
+    pub(super) fn new(priced: Box<Priced>, gate: Rc<Gate>, record: Rc<Record>) -> Self {
+        Self { priced: Some(priced), gate, record }
+    }
+
+    /// Reads what is left, and settles.
+    pub(super) async fn run(mut self, mut inner: AnswerBody) {
+        let rest = async {
+            while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut inner).poll_frame(cx)).await {
+                let (Ok(frame), Some(priced)) = (frame, &mut self.priced) else { return false };
+                priced.read(&frame);
+            }
+            true
+        };
+        if tokio::time::timeout(READ_ON, rest).await.unwrap_or(false) {
+            self.settle(Priced::charged);
+        }
+    }
+
     fn settle(&mut self, charge: impl FnOnce(&Priced) -> Charged) {
         let Some(priced) = self.priced.take() else { return };
         let charged = charge(&priced);

@@ -35,7 +35,7 @@ pub(super) const MAX_STREAMS: u32 = 100;
 /// an overhead of 256 bytes: so much that a call of messages of 8 bytes or more can fill its own
 /// window.
 const WINDOWS: (u32, u32) = (64 * 1024, 4 * 1024 * 1024);
-/// What is kept of one answer until the client opens its window.
+/// What is kept of one answer until the client opens its window, and a piece (see [`super::pieces`]).
 const SEND_BUFFER: usize = 64 * 1024;
 /// Streams that their client may reset before they were looked at (CVE-2023-44487); past it the
 /// connection ends.
@@ -110,17 +110,22 @@ async fn serve_http1(gate: &Rc<Gate>, number: u64, connection: &Arc<Connection>)
             if finish {
                 serving.as_mut().graceful_shutdown();
             }
-            serving.as_mut().poll(context).map(|_| ()) // an error concerns this connection only
+            serving.as_mut().poll(context)
         });
         if ended.await != End::Rests {
             return;
         }
         drop(serving);
-        let ended = drive(gate, number, connection, false, |context, finish| match finish {
-            true => Poll::Ready(()),
-            false => connection.poll_readable(context).map(|_| ()),
+        let mut leaves = false;
+        let ended = drive(gate, number, connection, false, |context, finish| {
+            if finish {
+                leaves = true;
+                connection.say_goodbye(context);
+                return Poll::Ready(Ok(()));
+            }
+            connection.poll_readable(context)
         });
-        if ended.await == End::Over || gate.stopping.get() {
+        if ended.await == End::Over || leaves {
             return;
         }
     }
@@ -158,7 +163,7 @@ async fn serve_http2(gate: &Rc<Gate>, number: u64, connection: &Arc<Connection>)
         if finish {
             serving.as_mut().graceful_shutdown();
         }
-        serving.as_mut().poll(context).map(|_| ())
+        serving.as_mut().poll(context)
     })
     .await;
 }
@@ -166,7 +171,7 @@ async fn serve_http2(gate: &Rc<Gate>, number: u64, connection: &Arc<Connection>)
 /// How a part of a connection's life ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
-    /// By itself.
+    /// By itself: what it was there for is done.
     Done,
     /// Nothing goes on: what is not needed for waiting can go.
     Rests,
@@ -177,12 +182,12 @@ enum End {
 /// Polls a connection's machinery, and looks at its deadlines: one timer for all of them.
 /// `machine` is told once to finish what it serves, when the gateway stops or idleness ends. Where it
 /// `may_rest`, it is given up for as long as nothing goes on.
-async fn drive(
+async fn drive<E>(
     gate: &Gate,
     number: u64,
     connection: &Connection,
     may_rest: bool,
-    mut machine: impl FnMut(&mut Context<'_>, bool) -> Poll<()>,
+    mut machine: impl FnMut(&mut Context<'_>, bool) -> Poll<Result<(), E>>,
 ) -> End {
     let settings = gate.views.load();
     let (header_timeout, idle_timeout) = (settings.settings.header_timeout, settings.settings.idle_timeout);
@@ -202,11 +207,13 @@ async fn drive(
             if tell && gate.stopping.get() {
                 connection.stop(now);
             }
-            done = done || machine(context, tell).is_ready();
-            match connection.poll_send(context) {
-                Poll::Ready(Err(_)) => return Poll::Ready(End::Over),
-                Poll::Ready(Ok(())) if done => return Poll::Ready(End::Done),
-                Poll::Ready(Ok(())) | Poll::Pending => {}
+            let polled = if done { Poll::Pending } else { machine(context, tell) };
+            done |= polled.is_ready();
+            // An error concerns this connection only. What tells of it goes out at once or not at all.
+            match (polled, connection.poll_send(context)) {
+                (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) => return Poll::Ready(End::Over),
+                (_, Poll::Ready(Ok(()))) if done => return Poll::Ready(End::Done),
+                (_, Poll::Ready(Ok(())) | Poll::Pending) => {}
             }
             let look = match connection.look(now, header_timeout, idle_timeout) {
                 Look::Again(look) => look,

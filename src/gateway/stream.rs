@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::arrive::Protocol;
 use super::connection::Connection;
 use super::waits::Waits;
 use crate::types::Moment;
@@ -14,6 +15,15 @@ pub(super) struct Stream {
 }
 
 impl Stream {
+    /// The request is answered, with a body of so many bytes. HTTP/2 keeps it until the client opens its
+    /// window, and its stream's task says when it is gone.
+    pub(super) fn is_whole(&self, now: Moment, bytes: usize) {
+        match self.connection.protocol {
+            Protocol::Http1 => self.end(now),
+            Protocol::Http2 => self.waits.gave(now, bytes),
+        }
+    }
+
     /// The request is answered.
     pub(super) fn end(&self, now: Moment) {
         self.connection.end(&self.waits, now);

@@ -27,23 +27,22 @@ pub(super) struct Tunnel {
     gate: Rc<Gate>,
     pass: Pass,
     record: Rc<Record>,
-    /// Keeps its place among the connections.
-    held: Open,
+    stream: Stream,
 }
 
 impl Tunnel {
     /// Takes over what a request occupies.
     pub(super) fn new(client: OnUpgrade, owed: &mut Owed) -> Self {
-        owed.stream.connection.open_tunnel();
         let (gate, pass) = (Rc::clone(&owed.gate), std::mem::take(&mut owed.pass));
         let record = Rc::clone(&owed.record);
-        let held = Open { gate: Rc::clone(&gate), stream: owed.stream.clone() };
-        Self { client, gate, pass, record, held }
+        Self { client, gate, pass, record, stream: owed.stream.clone() }
     }
 
     /// Carries bytes once both sides have switched; the drain waits for it.
     pub(super) fn dig(self, upstream: AnswerBody) {
-        let Self { client, gate, pass, record, held } = self;
+        let Self { client, gate, pass, record, stream } = self;
+        stream.connection.open_tunnel();
+        let held = Open { gate: Rc::clone(&gate), stream };
         let clock = gate.clock.clone();
         let idle = record.view().settings.idle_timeout;
         gate.outlive(async move {
@@ -70,7 +69,7 @@ impl Tunnel {
     }
 }
 
-/// A tunnel's connection, which is not idle while it goes on.
+/// A tunnel's connection, which keeps its place and is not idle while it goes on.
 struct Open {
     gate: Rc<Gate>,
     stream: Stream,

@@ -20,6 +20,10 @@ impl AsyncRead for Watched {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let mut inner = self.0.lock();
+        if inner.is_turn_full() {
+            context.waker().wake_by_ref(); // the rest in the next turn, behind other connections
+            return Poll::Pending;
+        }
         let before = buffer.filled().len();
         let polled = Pin::new(&mut inner.socket).poll_read(context, buffer);
         let came = &buffer.filled()[before..];

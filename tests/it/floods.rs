@@ -30,14 +30,21 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 type Round = fn(u32) -> Vec<u8>;
 
 fn head(stream: u32, flags: u8) -> Vec<u8> {
-    let fields = [(":method", "GET"), (":scheme", "http"), (":authority", "gw.test"), (":path", "/open/x")];
+    head_for("/open/x", stream, flags)
+}
+
+fn head_for(path: &str, stream: u32, flags: u8) -> Vec<u8> {
+    let fields = [(":method", "GET"), (":scheme", "http"), (":authority", "gw.test"), (":path", path)];
     frames::frame(1, flags, stream, &frames::head(&fields))
 }
 
+/// More fields than a head may have, a byte each, and fewer than end the connection: `accept-encoding:
+/// gzip, deflate` of HPACK's own table, 60 bytes as fields are counted (RFC 9113, section 10.5.1).
+const LARGE: [u8; 2000] = [0x90; 2000];
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
-const FLOODS: [(&str, Round); 10] = [
+const FLOODS: [(&str, Round); 13] = [
     ("rapid reset", |s| [head(s, END_STREAM | END_HEADERS), frames::frame(3, 0, s, &[0, 0, 0, 8])].concat()),
     ("resets by the server", |s| {
         [head(s, END_STREAM | END_HEADERS), frames::frame(8, 0, s, &[0; 4])].concat()
@@ -55,6 +62,17 @@ const FLOODS: [(&str, Round); 10] = [
     ("priority", |s| frames::frame(2, 0, s, &[0, 0, 0, 0, 16])),
     ("window", |_| frames::frame(8, 0, 0, &[0, 0, 0, 1])),
     ("unknown frames", |_| frames::frame(0xfa, 0, 0, &[0; 4])),
+    ("ends of a stream that is over", |s| match (s / 2) % 200 {
+        // Answered and reset before the next chunk comes.
+        199 => head_for("/nowhere", s, END_HEADERS),
+        at => frames::frame(0, END_STREAM, s.saturating_sub(2 * at + 2), &[]),
+    }),
+    ("heads for a stream that is over", |s| match (s / 2) % 200 {
+        199 => head_for("/nowhere", s, END_HEADERS),
+        at @ 0..14 => frames::frame(1, END_STREAM | END_HEADERS, s.saturating_sub(2 * at + 2), &LARGE),
+        _ => Vec::new(), // so many fill a chunk
+    }),
+    ("heads that are too large", |s| frames::frame(1, END_STREAM | END_HEADERS, s, &LARGE)),
     ("HPACK bomb", |s| {
         // One entry of the table, some 3 KB, named again by a byte each time (RFC 7541, section 6.1).
         let mut block = frames::head(&[(":method", "GET"), (":scheme", "http"), (":path", "/open/x")]);
