@@ -19,11 +19,16 @@ const AHEAD: Duration = Duration::from_secs(1);
 /// opens its windows often.
 const PAID_BY_BYTE: Duration = Duration::from_nanos(3_906);
 
-/// What a head costs that became no request, for each so many bytes of it: to read one of 2,000 bytes,
-/// each of which names a field, takes 90 µs.
-const HEAD_BYTES: usize = 64;
-/// Frames, and bytes, after which a turn reads no more: other connections come first.
-const TURN: (u32, usize) = (256, 32 * 1024);
+/// What a head costs that became no request: as much as a frame for each so many bytes of it, and at
+/// most as [`HEAD_MOST`] frames, so that five are free at once. To read one of 2,000 bytes, each of which
+/// names a field, takes 90 µs.
+const HEAD_BYTES: usize = 32;
+const HEAD_MOST: u32 = 100;
+/// Bytes of trailers that cost nothing where a request's end is awaited.
+const TRAILERS: usize = 64;
+/// What a turn reads before other connections have theirs: frames, bytes, and bytes of heads, which take
+/// longest.
+const TURN: (u32, usize, usize) = (256, 16 * 1024, 4 * 1024);
 /// Most ends of requests, data or trailers, that are free because requests began: as many as can be
 /// in flight.
 const MOST_ENDS: u32 = super::serve::MAX_STREAMS;
@@ -122,7 +127,8 @@ impl FrameScanner {
 
     /// Whether this turn is to read no more.
     pub(super) fn is_turn_full(&self) -> bool {
-        self.turn.frames >= TURN.0 || self.turn.bytes >= TURN.1
+        let Turn { frames, bytes, head_bytes, .. } = self.turn;
+        frames >= TURN.0 || bytes >= TURN.1 || head_bytes >= TURN.2
     }
 
     /// A turn is over, and h2 has looked at what came in it: heads that became no request cost their
@@ -135,8 +141,7 @@ impl FrameScanner {
         match heads.checked_sub(begun) {
             None | Some(0) => Ok(()),
             Some(refused) => {
-                let each = 1 + head_bytes / heads as usize / HEAD_BYTES;
-                self.count(refused.saturating_mul(u32::try_from(each).unwrap_or(u32::MAX)), now)
+                self.count(refused.saturating_mul(1 + by_size(head_bytes / heads as usize)), now)
             }
         }
     }
@@ -194,7 +199,10 @@ impl FrameScanner {
         };
         match kind {
             HEADERS if is_new => Ok(()), // see `end_turn`
-            HEADERS => self.count_end(now),
+            HEADERS => {
+                self.count(by_size(self.skip.saturating_sub(TRAILERS)), now)?;
+                self.count_end(now)
+            }
             DATA if flags & END_STREAM != 0 => self.count_end(now),
             DATA if self.skip > 0 => Ok(()),
             _ => self.count(1, now),
@@ -227,6 +235,11 @@ impl FrameScanner {
         self.paid = paid;
         Ok(())
     }
+}
+
+/// What a head of so many bytes costs besides its frame.
+fn by_size(bytes: usize) -> u32 {
+    u32::try_from(bytes / HEAD_BYTES).unwrap_or(u32::MAX).min(HEAD_MOST - 1)
 }
 
 #[cfg(test)]
@@ -288,11 +301,13 @@ mod tests {
     fn what_comes_for_a_stream_that_is_over_or_is_refused_serves_no_request() {
         let head = |stream| frame_of(stream, HEADERS, END_HEADERS, &[0; 30]);
         let end = |kind, payload: &[u8]| frame(kind, END_HEADERS | END_STREAM, payload);
-        for (kind, payload) in [(DATA, &[][..]), (DATA, &[1; 9]), (HEADERS, &[1; 3000])] {
+        let cases =
+            [(DATA, &[][..], 501), (DATA, &[1; 9], 501), (HEADERS, &[1; 64], 501), (HEADERS, &[1; 3000], 5)];
+        for (kind, payload, most) in cases {
             let mut scanner = begun();
             scanner.walk(&head(1), Moment(0)).unwrap();
             scanner.begun();
-            for _ in 0..501 {
+            for _ in 0..most {
                 scanner.walk(&end(kind, payload), Moment(0)).unwrap();
             }
             assert!(scanner.walk(&end(kind, payload), Moment(0)).is_err(), "{kind}");
@@ -301,7 +316,7 @@ mod tests {
 
     #[test]
     fn heads_that_become_no_request_cost_by_their_size() {
-        for (size, most) in [(30, 500), (2000, 15)] {
+        for (size, most) in [(20, 500), (2000, 7), (9000, 5)] {
             let head = |stream| frame_of(stream, HEADERS, END_HEADERS, &vec![0; size]);
             let mut scanner = begun();
             for at in 0..most {
@@ -335,7 +350,8 @@ mod tests {
             count.unwrap()
         };
         assert_eq!(full(&frame(PING, 0, &[0; 8])), 256);
-        assert_eq!(full(&frame(DATA, 0, &[0; 1015])), 32);
+        assert_eq!(full(&frame(DATA, 0, &[0; 1015])), 16);
+        assert_eq!(full(&frame_of(1_000, HEADERS, END_HEADERS, &[0; 4 * 1024])), 1);
     }
 
     #[test]

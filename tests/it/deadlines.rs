@@ -186,20 +186,37 @@ fn a_body_that_drips_runs_out_of_patience_and_a_slow_one_does_not() {
     assert_eq!(send(200), Some(200));
 }
 
-/// An HTTP/2 client that opens no window for an answer does not keep it by keeping busy.
+/// An HTTP/2 client that opens no window for an answer, whoever made it, or not for all of it, does not
+/// keep it by keeping busy.
 #[test]
 fn a_stream_that_nobody_reads_is_reset_and_its_connection_goes_on() {
     let upstream = Upstream::start();
     let text = config("").replace("threads = 2", "threads = 1\nidle_timeout = \"1s\"");
     let gateway = Gateway::start(&text, &upstream);
+    for (path, echoed, window, answered) in [
+        ("/open/a", 0, 0, true),
+        ("/open/a", 5000, 1, true),
+        ("/open/a", 5000, 4998, true),
+        ("/one", 0, 0, false),
+    ] {
+        is_reset_unread(&gateway, path, echoed, window, answered);
+    }
+}
+
+/// An answer is asked for, as long as what is sent, with so much of a window.
+fn is_reset_unread(gateway: &Gateway, path: &str, echoed: usize, window: u32, answered: bool) {
     let mut stream = std::net::TcpStream::connect(gateway.public).unwrap();
     stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
-    let fields = [(":method", "GET"), (":scheme", "http"), (":authority", "a"), (":path", "/open/a")];
-    let no_window = [0, 4, 0, 0, 0, 0];
+    let mut fields = vec![(":method", "POST"), (":scheme", "http"), (":authority", "a"), (":path", path)];
+    if echoed > 0 {
+        fields.push(("x-answer-echo", "yes"));
+    }
+    let room = [&[0, 4][..], &window.to_be_bytes()].concat();
     let start = [
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-        &*frames::frame(4, 0, 0, &no_window),
-        &frames::frame(1, 5, 1, &frames::head(&fields)),
+        &*frames::frame(4, 0, 0, &room),
+        &frames::frame(1, 4, 1, &frames::head(&fields)),
+        &frames::frame(0, 1, 1, &vec![b'x'; echoed]),
     ];
     stream.write_all(&start.concat()).unwrap();
     let (begun, mut came) = (Instant::now(), Vec::new());
@@ -207,13 +224,13 @@ fn a_stream_that_nobody_reads_is_reset_and_its_connection_goes_on() {
         assert!(begun.elapsed() < Duration::from_secs(5), "never reset: {:?}", frames::read(&came));
         stream.write_all(&frames::frame(6, 0, 0, &[0; 8])).unwrap(); // 50 a second: fewer than a flood
         std::thread::sleep(Duration::from_millis(20));
-        let mut buffer = [0; 4096];
+        let mut buffer = [0; 8192];
         match stream.read(&mut buffer) {
             Ok(0) => panic!("the connection ended: {:?}", frames::read(&came)),
             Ok(count) => came.extend_from_slice(&buffer[..count]),
             Err(_) => {} // nothing came for a while
         }
     }
-    assert!(begun.elapsed() > Duration::from_millis(900), "{:?}", begun.elapsed());
-    assert_eq!(frames::read(&came).answered, [true], "its head had room");
+    assert!(begun.elapsed() > Duration::from_millis(900), "{path} {window}: {:?}", begun.elapsed());
+    assert_eq!(frames::read(&came).answered, [answered], "its head had room");
 }

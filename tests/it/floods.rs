@@ -65,11 +65,12 @@ const FLOODS: [(&str, Round); 13] = [
     ("ends of a stream that is over", |s| match (s / 2) % 200 {
         // Answered and reset before the next chunk comes.
         199 => head_for("/nowhere", s, END_HEADERS),
-        at => frames::frame(0, END_STREAM, s.saturating_sub(2 * at + 2), &[]),
+        at if s > 400 => frames::frame(0, END_STREAM, s - 2 * at - 2, &[]),
+        _ => Vec::new(),
     }),
     ("heads for a stream that is over", |s| match (s / 2) % 200 {
         199 => head_for("/nowhere", s, END_HEADERS),
-        at @ 0..14 => frames::frame(1, END_STREAM | END_HEADERS, s.saturating_sub(2 * at + 2), &LARGE),
+        at @ 0..14 if s > 400 => frames::frame(1, END_STREAM | END_HEADERS, s - 2 * at - 2, &LARGE),
         _ => Vec::new(), // so many fill a chunk
     }),
     ("heads that are too large", |s| frames::frame(1, END_STREAM | END_HEADERS, s, &LARGE)),

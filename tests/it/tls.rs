@@ -75,8 +75,7 @@ impl<'a> Asks<'a> {
         Self { name, trusts: &trusts.pem, alpn: &[], versions: ONLY_1_3, shows: None }
     }
 
-    /// A request over TLS: the answer, and the protocol that was agreed on.
-    fn get(&self, address: SocketAddr) -> Result<(String, Option<Vec<u8>>), String> {
+    fn connect(&self, address: SocketAddr) -> StreamOwned<ClientConnection, TcpStream> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(self.trusts.as_bytes()).unwrap()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -96,8 +95,14 @@ impl<'a> Asks<'a> {
         client.alpn_protocols = self.alpn.iter().map(|name| name.to_vec()).collect();
         let name = ServerName::try_from(self.name).unwrap();
         let connection = ClientConnection::new(Arc::new(client), name).unwrap();
-        let mut stream = StreamOwned::new(connection, TcpStream::connect(address).unwrap());
+        let stream = StreamOwned::new(connection, TcpStream::connect(address).unwrap());
         stream.sock.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream
+    }
+
+    /// A request over TLS: the answer, and the protocol that was agreed on.
+    fn get(&self, address: SocketAddr) -> Result<(String, Option<Vec<u8>>), String> {
+        let mut stream = self.connect(address);
         let request = format!(
             "GET /one HTTP/1.1\r\nhost: {}\r\nx-api-key: good-key\r\nconnection: close\r\n\r\n",
             self.name
@@ -189,12 +194,8 @@ fn a_handshakes_last_part_comes_before_any_request() {
     let certificate = Certificate::of("first.test");
     let upstream = Upstream::start();
     let gateway = certificate.gateway(&tls_config(&config(""), ""), &upstream);
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(certificate.pem.as_bytes()).unwrap()).unwrap();
-    let client = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-    let name = ServerName::try_from("first.test").unwrap();
-    let mut connection = ClientConnection::new(Arc::new(client), name).unwrap();
-    let mut socket = TcpStream::connect(gateway.tls()).unwrap();
+    let (mut connection, mut socket) =
+        Asks::new("first.test", &certificate).connect(gateway.tls()).into_parts();
     socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     while connection.is_handshaking() {
         connection.complete_io(&mut socket).unwrap();
@@ -203,6 +204,21 @@ fn a_handshakes_last_part_comes_before_any_request() {
         assert!(connection.read_tls(&mut socket).expect("a ticket within five seconds") > 0);
         connection.process_new_packets().unwrap();
     }
+}
+
+/// Whoever leaves a connection unused is told that it ends: a bare end could be an attacker's (RFC 8446,
+/// section 6.1).
+#[test]
+fn an_idle_connection_ends_with_a_notice() {
+    let certificate = Certificate::of("first.test");
+    let text = tls_config(&config(""), "").replacen("[server]\n", "[server]\nidle_timeout = \"3s\"\n", 1);
+    let gateway = certificate.gateway(&text, &Upstream::start());
+    let mut stream = Asks::new("first.test", &certificate).connect(gateway.tls());
+    stream.write_all(b"GET /one HTTP/1.1\r\nhost: first.test\r\nx-api-key: good-key\r\n\r\n").unwrap();
+    let (begun, mut came) = (Instant::now(), String::new());
+    stream.read_to_string(&mut came).expect("a notice, not just the end");
+    assert!(came.starts_with("HTTP/1.1 200 "), "{came}");
+    assert!(begun.elapsed() > Duration::from_secs(2), "{:?}", begun.elapsed());
 }
 
 /// What a turn of a connection writes goes out together: a connection for one request costs three writes,

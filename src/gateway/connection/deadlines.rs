@@ -71,3 +71,62 @@ impl Inner {
         Some(Look::Again(next.max(Duration::from_millis(1))))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::task::Poll;
+
+    use super::*;
+    use crate::gateway::arrive::{Arrived, Protocol};
+    use crate::gateway::connection::Connection;
+    use crate::gateway::places::Places;
+    use crate::gateway::socket::Socket;
+
+    const HEADER: Duration = Duration::from_secs(10);
+    const IDLE: Duration = Duration::from_secs(5);
+
+    async fn connection(protocol: Protocol) -> Connection {
+        let place = Arc::new(Places::new(1)).take(&Arc::default()).await.unwrap();
+        let arrived = Arrived { socket: Socket::Closed, protocol, peer: ([192, 0, 2, 1], 443).into() };
+        Connection::new(arrived, Moment(0), Moment(0), place)
+    }
+
+    /// A client that takes the last of an answer slowly is not idle, nor does it have to leave.
+    #[tokio::test]
+    async fn the_end_of_an_answer_may_take_longer_than_an_idle_connection() {
+        let after = |time: Duration| Moment(0).plus(time);
+        for protocol in [Protocol::Http1, Protocol::Http2] {
+            let connection = connection(protocol).await;
+            let (waits, _) = connection.begin();
+            let _ = connection.lock().wrote(Poll::Pending);
+            connection.end(&waits, Moment(0));
+            let mut now = Duration::ZERO;
+            while now < 10 * IDLE {
+                now += IDLE - Duration::from_secs(1);
+                connection.tick(after(now));
+                let look = connection.look(after(now), HEADER, IDLE);
+                assert!(matches!(look, Look::Again(_)), "{look:?} after {now:?}");
+                let _ = connection.lock().wrote(Poll::Ready(Ok(10_000)));
+                let _ = connection.lock().wrote(Poll::Pending);
+            }
+            connection.tick(after(now));
+            let _ = connection.lock().wrote(Poll::Ready(Ok(100)));
+            let look = connection.look(after(now + IDLE - Duration::from_secs(1)), HEADER, IDLE);
+            assert!(matches!(look, Look::Again(_) | Look::Rest(_)), "{look:?}");
+            assert_eq!(connection.look(after(now + IDLE), HEADER, IDLE), Look::Goodbye);
+        }
+    }
+
+    /// One that takes nothing has no more time for it than to be idle.
+    #[tokio::test]
+    async fn an_answer_whose_end_nobody_takes_is_given_up() {
+        let connection = connection(Protocol::Http1).await;
+        let (waits, _) = connection.begin();
+        let _ = connection.lock().wrote(Poll::Pending);
+        connection.end(&waits, Moment(0));
+        let look = connection.look(Moment(0).plus(IDLE / 2), HEADER, IDLE);
+        assert!(matches!(look, Look::Again(_)), "{look:?}");
+        assert_eq!(connection.look(Moment(0).plus(IDLE), HEADER, IDLE), Look::Over);
+    }
+}
