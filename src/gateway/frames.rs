@@ -27,8 +27,8 @@ const HEAD_MOST: u32 = 100;
 /// Bytes of trailers that cost nothing where a request's end is awaited.
 const TRAILERS: usize = 64;
 /// What a turn reads before other connections have theirs: frames, bytes, and bytes of heads, which take
-/// longest.
-const TURN: (u32, usize, usize) = (256, 16 * 1024, 4 * 1024);
+/// longest. With 16 KiB instead of 256 an upload took half as much again: each turn opens the windows anew.
+const TURN: (u32, usize, usize) = (256, 256 * 1024, 4 * 1024);
 /// Most ends of requests, data or trailers, that are free because requests began: as many as can be
 /// in flight.
 const MOST_ENDS: u32 = super::serve::MAX_STREAMS;
@@ -350,7 +350,7 @@ mod tests {
             count.unwrap()
         };
         assert_eq!(full(&frame(PING, 0, &[0; 8])), 256);
-        assert_eq!(full(&frame(DATA, 0, &[0; 1015])), 16);
+        assert_eq!(full(&frame(DATA, 0, &[0; 8183])), 32);
         assert_eq!(full(&frame_of(1_000, HEADERS, END_HEADERS, &[0; 4 * 1024])), 1);
     }
 
