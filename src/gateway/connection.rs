@@ -78,6 +78,8 @@ pub(super) struct Inner {
     written: usize,
     /// The client was seen leaving: it closed its sending side, or more.
     leaving: bool,
+    /// It was told to leave: what it still asks for gets no answer.
+    told: bool,
     /// Requests in flight. With HTTP/1.1 there is one place, which is used again and again.
     streams: Vec<Arc<Waits>>,
     /// Requests that became tunnels.
@@ -89,13 +91,15 @@ pub(super) struct Inner {
 /// Requests that one connection's client gave up, and that go on since they are paid for: as many
 /// as it may have in flight besides. Until one of them is settled, it gets no further one.
 const MAX_LINGERING: usize = 100;
+
 impl Connection {
-    pub(super) fn new(arrived: Arrived, accepted: Moment, now: Moment, place: Place) -> Self {
+    /// `is_proxy` where it has clients of its own.
+    pub(super) fn new(arrived: Arrived, accepted: Moment, now: Moment, place: Place, is_proxy: bool) -> Self {
         let Arrived { socket, protocol, peer } = arrived;
         let secure = matches!(socket, Socket::Tls(_));
         let (scanner, streams) = match protocol {
             Protocol::Http1 => (Scanner::Heads(HeadScanner::default()), vec![Arc::default()]),
-            Protocol::Http2 => (Scanner::Frames(Box::new(FrameScanner::new(now))), Vec::new()),
+            Protocol::Http2 => (Scanner::Frames(Box::new(FrameScanner::new(now, is_proxy))), Vec::new()),
         };
         let inner = Inner {
             socket,
@@ -106,6 +110,7 @@ impl Connection {
             moved: now,
             written: 0,
             leaving: false,
+            told: false,
             streams,
             tunnels: 0,
             lingering: 0,
@@ -240,10 +245,7 @@ impl Connection {
     /// Where the client cannot be written to any more, or sent what it is to be closed for.
     pub(super) fn poll_send(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut inner = self.inner.lock();
-        let now = inner.now;
-        if let Scanner::Frames(frames) = &mut inner.scanner {
-            frames.end_turn(now).map_err(io::Error::other)?;
-        }
+        let turn = inner.end_turn();
         let Some(socket) = inner.socket.corked() else { return Poll::Ready(Ok(())) };
         let was_full = socket.is_full();
         // Outside the task's budget: a turn that spent it would find a socket full that is not.
@@ -253,12 +255,14 @@ impl Connection {
         if was_full || polled.is_pending() {
             inner.flushed(&polled);
         }
+        turn?;
         polled
     }
 
     /// The gateway stops: a client that waits for nothing has little time to leave.
     pub(super) fn stop(&self, now: Moment) {
         let mut inner = self.inner.lock();
+        inner.told = true;
         if self.protocol == Protocol::Http2 && inner.streams.is_empty() && inner.tunnels == 0 {
             inner.phase = Phase::Leaving(now);
         }
@@ -266,7 +270,8 @@ impl Connection {
 
     /// The client was told to leave.
     pub(super) fn leave(&self, now: Moment) {
-        self.inner.lock().phase = Phase::Leaving(now);
+        let mut inner = self.inner.lock();
+        (inner.phase, inner.told) = (Phase::Leaving(now), true);
     }
 
     /// How the connection stands.
@@ -335,6 +340,26 @@ impl Inner {
             *since = self.now; // until now it took the last of an answer
         }
         self.writing.end(self.now, bytes);
+    }
+
+    /// # Errors
+    /// Where the connection is to be closed for what came in this turn.
+    fn end_turn(&mut self) -> io::Result<()> {
+        match &mut self.scanner {
+            Scanner::Frames(frames) if !self.told => frames.end_turn(self.now).map_err(io::Error::other),
+            Scanner::Frames(frames) => {
+                let _ = frames.end_turn(self.now); // heads that crossed what it was told are ignored
+                Ok(())
+            }
+            Scanner::Heads(_) => Ok(()),
+        }
+    }
+
+    /// A piece of an answer was handed to HTTP/2.
+    pub(super) fn gave(&mut self) {
+        if let Scanner::Frames(frames) = &mut self.scanner {
+            frames.gave();
+        }
     }
 
     /// Whether the connection is to be read no further in this turn.

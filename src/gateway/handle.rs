@@ -54,6 +54,7 @@ pub(super) async fn handle(
     request: Request<Incoming>,
 ) -> Response<Outbound> {
     gate.stats.requests.fetch_add(1, Ordering::Relaxed);
+    let is_head = request.method() == Method::HEAD && stream.connection.protocol == Protocol::Http2;
     let record = Record::new(&gate);
     let mut visit = Visit::new(&record, &stream.connection, request.headers());
     let answered = match admit(&gate, &stream, seen, &record, &mut visit, request) {
@@ -66,6 +67,9 @@ pub(super) async fn handle(
         visit.refuse(&refusal)
     });
     visit.sign(&mut response);
+    if is_head {
+        respond::only_head(&mut response);
+    }
     if let Outbound::Whole(body) = response.body() {
         stream.is_whole(gate.beat.now(), body.as_ref().map_or(0, Bytes::len));
     }

@@ -6,7 +6,6 @@
 
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -237,8 +236,7 @@ impl Metered {
 
     /// HTTP/2 asks for more once the client has opened its window for what was given.
     fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let waits = Arc::clone(&self.stream.waits);
-        waits.took(self.gate.beat.now());
+        self.stream.waits.took(self.gate.beat.now());
         let piece = match self.pieces.next(self.state == Streaming::Over) {
             Some(piece) => piece,
             None => match ready!(self.poll_frame(context)) {
@@ -246,7 +244,8 @@ impl Metered {
                 end => return Poll::Ready(end),
             },
         };
-        waits.gave(self.gate.beat.now(), piece.data_ref().map_or(0, Bytes::len));
+        self.stream.waits.gave(self.gate.beat.now(), piece.data_ref().map_or(0, Bytes::len));
+        self.stream.connection.lock().gave();
         Poll::Ready(Some(Ok(piece)))
     }
 

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use http::header::{
-    ALLOW, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+    ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
+    WWW_AUTHENTICATE,
 };
 use http::{Response, StatusCode};
 use serde::Serialize;
@@ -75,6 +76,15 @@ pub(super) fn account_info(credits: Credits, webhooks: &[String]) -> Response<Ou
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response.headers_mut().insert(http::header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
+}
+
+/// Leaves the body out, where it answers HEAD over HTTP/2: with HTTP/1.1 hyper does.
+pub(super) fn only_head(response: &mut Response<Outbound>) {
+    if let Outbound::Whole(body) = response.body_mut()
+        && let Some(body) = body.take()
+    {
+        response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    }
 }
 
 fn whole(status: StatusCode, body: Bytes) -> Response<Outbound> {

@@ -74,7 +74,8 @@ pub(super) async fn serve(gate: Rc<Gate>, number: u64, accepted: Accepted) {
     if arrived.peer != peer && is_one(arrived.peer) && !place.is_within_share_of(arrived.peer.ip()) {
         return;
     }
-    let connection = Arc::new(Connection::new(arrived, at, gate.clock.now(), place));
+    let is_proxy = !is_one(arrived.peer);
+    let connection = Arc::new(Connection::new(arrived, at, gate.clock.now(), place, is_proxy));
     drop(view);
     match connection.protocol {
         Protocol::Http1 => serve_http1(&gate, number, &connection).await,
@@ -110,7 +111,7 @@ async fn serve_http1(gate: &Rc<Gate>, number: u64, connection: &Arc<Connection>)
             if finish {
                 serving.as_mut().graceful_shutdown();
             }
-            serving.as_mut().poll(context)
+            serving.as_mut().poll(context).map(|_| Ok::<_, Infallible>(())) // an error concerns this connection only
         });
         if ended.await != End::Rests {
             return;
@@ -209,7 +210,7 @@ async fn drive<E>(
             }
             let polled = if done { Poll::Pending } else { machine(context, tell) };
             done |= polled.is_ready();
-            // An error concerns this connection only. What tells of it goes out at once or not at all.
+            // Where the protocol's state is lost, what tells of it goes out at once or not at all.
             match (polled, connection.poll_send(context)) {
                 (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) => return Poll::Ready(End::Over),
                 (_, Poll::Ready(Ok(()))) if done => return Poll::Ready(End::Done),

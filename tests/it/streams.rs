@@ -329,3 +329,29 @@ fn a_connection_to_an_upstream_that_no_longer_lives_is_given_up() {
     assert!(upstream.join().unwrap().contains(&6), "a PING");
     assert_eq!(gateway.available("acme"), "1000");
 }
+
+/// HEAD gets no body, of Tollgate's own answers neither: to some clients of HTTP/2 that is an error.
+#[test]
+fn head_gets_no_body() {
+    const DATA: u8 = 0;
+    let gateway = Gateway::start(&config(""), &Upstream::start());
+    let mut client = Raw::connect(gateway.public, &[]);
+    for (at, (path, found)) in [("/nowhere", false), ("/one", true)].into_iter().enumerate() {
+        let number = 2 * at as u32 + 1;
+        let fields = [
+            (":method", "HEAD"),
+            (":scheme", "http"),
+            (":authority", "a"),
+            (":path", path),
+            ("x-api-key", "good-key"),
+        ];
+        client.head(number, END_STREAM, &fields);
+        assert_eq!(client.until(|told| told.answered.len() > at).answered[at], found);
+    }
+    client.read();
+    let mut rest = &client.came[..];
+    while let [_, middle, low, kind, ..] = rest {
+        assert_ne!(*kind, DATA);
+        rest = &rest[9 + (usize::from(*middle) << 8 | usize::from(*low))..];
+    }
+}

@@ -89,7 +89,7 @@ mod tests {
     async fn connection(protocol: Protocol) -> Connection {
         let place = Arc::new(Places::new(1)).take(&Arc::default()).await.unwrap();
         let arrived = Arrived { socket: Socket::Closed, protocol, peer: ([192, 0, 2, 1], 443).into() };
-        Connection::new(arrived, Moment(0), Moment(0), place)
+        Connection::new(arrived, Moment(0), Moment(0), place, false)
     }
 
     /// A client that takes the last of an answer slowly is not idle, nor does it have to leave.
