@@ -25,10 +25,10 @@ const WITH_REQUEST: u32 = 4;
 const WITH_PIECE: u32 = 2;
 
 /// What a head costs that became no request: as much as a frame for each so many bytes of it, and at
-/// most as [`HEAD_MOST`] frames, so that ten are free at once. To read one of 2,000 bytes, each of which
+/// most as [`HEAD_MOST`] frames, so that five are free at once. To read one of 2,000 bytes, each of which
 /// names a field, takes 90 µs. A trusted proxy's costs as much as one frame: it has many clients.
 const HEAD_BYTES: usize = 32;
-const HEAD_MOST: u32 = 50;
+const HEAD_MOST: u32 = 100;
 /// Bytes of trailers that cost nothing where a request's end is awaited.
 const TRAILERS: usize = 64;
 /// What a turn reads before other connections have theirs: frames, bytes, and bytes of heads, which take

@@ -58,7 +58,7 @@ fn what_comes_for_a_stream_that_is_over_or_is_refused_serves_no_request() {
     let head = |stream| frame_of(stream, HEADERS, END_HEADERS, &[0; 30]);
     let end = |kind, payload: &[u8]| frame(kind, END_HEADERS | END_STREAM, payload);
     let cases =
-        [(DATA, &[][..], 501), (DATA, &[1; 9], 501), (HEADERS, &[1; 64], 501), (HEADERS, &[1; 3000], 10)];
+        [(DATA, &[][..], 501), (DATA, &[1; 9], 501), (HEADERS, &[1; 64], 501), (HEADERS, &[1; 3000], 5)];
     for (kind, payload, most) in cases {
         let mut scanner = begun();
         scanner.walk(&head(1), Moment(0)).unwrap();
@@ -72,7 +72,7 @@ fn what_comes_for_a_stream_that_is_over_or_is_refused_serves_no_request() {
 
 #[test]
 fn heads_that_become_no_request_cost_by_their_size() {
-    for (size, is_proxy, most) in [(20, false, 501), (1000, false, 16), (9000, false, 11), (9000, true, 501)]
+    for (size, is_proxy, most) in [(20, false, 501), (1000, false, 16), (9000, false, 6), (9000, true, 501)]
     {
         let mut scanner = FrameScanner::new(Moment(0), is_proxy);
         scanner.walk(PREFACE, Moment(0)).unwrap();
