@@ -72,8 +72,7 @@ fn what_comes_for_a_stream_that_is_over_or_is_refused_serves_no_request() {
 
 #[test]
 fn heads_that_become_no_request_cost_by_their_size() {
-    for (size, is_proxy, most) in [(20, false, 501), (1000, false, 16), (9000, false, 6), (9000, true, 501)]
-    {
+    for (size, is_proxy, most) in [(20, false, 501), (1000, false, 16), (9000, false, 6), (9000, true, 501)] {
         let mut scanner = FrameScanner::new(Moment(0), is_proxy);
         scanner.walk(PREFACE, Moment(0)).unwrap();
         let ask = |scanner: &mut FrameScanner, at: u32| {
