@@ -71,7 +71,7 @@ pub(super) async fn handle(
         respond::only_head(&mut response);
     }
     if let Outbound::Whole(body) = response.body() {
-        stream.is_whole(gate.beat.now(), body.as_ref().map_or(0, Bytes::len));
+        stream.gave_whole(gate.beat.now(), body.as_ref().map_or(0, Bytes::len));
     }
     response
 }

@@ -17,7 +17,7 @@ pub(super) struct Stream {
 impl Stream {
     /// The request is answered, with a body of so many bytes. HTTP/2 keeps it until the client opens its
     /// window, and its stream's task says when it is gone.
-    pub(super) fn is_whole(&self, now: Moment, bytes: usize) {
+    pub(super) fn gave_whole(&self, now: Moment, bytes: usize) {
         match self.connection.protocol {
             Protocol::Http1 => self.end(now),
             Protocol::Http2 => self.waits.gave(now, bytes),

@@ -355,3 +355,33 @@ fn head_gets_no_body() {
         rest = &rest[9 + (usize::from(*middle) << 8 | usize::from(*low))..];
     }
 }
+
+/// Heads that are too large are refused one by one, and whoever sends nothing else is cut off; not so a
+/// trusted proxy, which has many clients.
+#[test]
+fn who_sends_only_heads_that_are_too_large_is_cut_off() {
+    const HEADS: usize = 40;
+    let large = [0x90; 2000]; // 60 bytes each, as fields are counted: see the floods
+    for trusts in ["", "trusted_proxies = [\"127.0.0.1\"]\n"] {
+        let text = config("").replacen("[server]\n", &format!("[server]\n{trusts}"), 1);
+        let gateway = Gateway::start(&text, &Upstream::start());
+        let mut client = Raw::connect(gateway.public, &[]);
+        let (mut sent, mut ended) = (0, false);
+        while sent < HEADS && !ended {
+            let head = frames::frame(1, END_STREAM | END_HEADERS, 2 * sent as u32 + 1, &large);
+            ended = client.stream.write_all(&head).is_err();
+            sent += 1;
+            let mut buffer = [0; 4096];
+            while !ended && frames::read(&client.came).answered.len() < sent {
+                match client.stream.read(&mut buffer) {
+                    Ok(count) if count > 0 => client.came.extend_from_slice(&buffer[..count]),
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                    _ => ended = true,
+                }
+            }
+        }
+        let answered = frames::read(&client.came).answered;
+        assert!(answered.len() >= 5 && !answered.contains(&true), "{answered:?}");
+        assert_eq!(ended, trusts.is_empty(), "{answered:?}");
+    }
+}
