@@ -18,7 +18,7 @@ const MAY_KNOW: [(&str, &[&str]); 13] = [
     ("snapshot", &["policy", "tls", "types"]),
     ("config", &["snapshot", "policy", "tls", "types"]),
     ("ledger", &["policy", "clock", "types"]),
-    ("telemetry", &["types"]),
+    ("telemetry", &["policy", "types"]),
     ("directory", &["ledger", "policy", "types"]),
     ("upstream", &["snapshot", "clock", "types"]),
     ("gateway", &["snapshot", "directory", "ledger", "upstream", "policy", "clock", "types", "telemetry"]),

@@ -182,7 +182,7 @@ impl<'a> Core<'a> {
         self.count += 1;
         let id = RequestId::new(self.number as u64, self.count);
         let hold = self.spender.hold(&key.account.purse, key.num, route.num, price.hold, id).expect("a hold");
-        let AtHead::Known(charged) = price.at_head(StatusCode::OK, &self.head) else {
+        let AtHead::Known(charged) = price.at_head(StatusCode::OK, &self.head, false) else {
             panic!("a fixed price");
         };
         black_box(hold.settle(charged.amount));

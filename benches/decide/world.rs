@@ -139,7 +139,7 @@ impl World {
     }
 
     pub fn price(&self, route: &Route, answer: &HeaderMap) -> Credits {
-        match route.price.at_head(StatusCode::OK, answer) {
+        match route.price.at_head(StatusCode::OK, answer, false) {
             AtHead::Known(charged) => charged.amount,
             AtHead::InBody(_) => panic!("a fixed price"),
         }

@@ -22,7 +22,7 @@ use super::connection::Connection;
 use super::exchange::Exchange;
 use super::head::Seen;
 use super::limits::Ask;
-use super::meter::{Metered, Outbound};
+use super::meter::{Metered, NoResponse, Outbound};
 use super::outgoing::Draft;
 use super::permit::{Paid, Permit};
 use super::record::Record;
@@ -33,8 +33,10 @@ use super::tunnel::Tunnel;
 use super::visit::Visit;
 use super::websocket;
 use crate::directory::Key;
+use crate::ledger::journal::NotDurable;
 use crate::policy::cors;
 use crate::policy::forward;
+use crate::policy::outcome::Outcome;
 use crate::policy::reject::{Reason, Refusal};
 use crate::policy::route::{Found, Methods};
 use crate::policy::values;
@@ -46,13 +48,17 @@ use crate::types::KeyHash;
 /// find none, which would tell a guesser what was a key once.
 const KEY_FAILS_IN: Duration = Duration::from_micros(1);
 
-/// Serves one request: never fails, always answers, always logs.
+/// Serves one request, and logs it.
+///
+/// # Errors
+/// Where nothing may be answered, since the request was charged and that cannot be written to disk: the
+/// connection, or the stream, is cut.
 pub(super) async fn handle(
     gate: Rc<Gate>,
     stream: Stream,
     seen: Option<Seen>,
     request: Request<Incoming>,
-) -> Response<Outbound> {
+) -> Result<Response<Outbound>, NotDurable> {
     gate.stats.requests.fetch_add(1, Ordering::Relaxed);
     let is_head = request.method() == Method::HEAD && stream.connection.protocol == Protocol::Http2;
     let record = Record::new(&gate);
@@ -60,12 +66,16 @@ pub(super) async fn handle(
     let answered = match admit(&gate, &stream, seen, &record, &mut visit, request) {
         Ok(Way::Forward(exchange, client)) => answer(exchange, client, &mut visit).await,
         Ok(Way::Answered(response)) => Ok(response),
-        Err(refusal) => Err(refusal),
+        Err(refusal) => Err(refusal.into()),
     };
-    let mut response = answered.unwrap_or_else(|refusal| {
-        gate.stats.refused.fetch_add(1, Ordering::Relaxed);
-        visit.refuse(&refusal)
-    });
+    let mut response = match answered {
+        Ok(response) => response,
+        Err(NoResponse::Refused(refusal)) => visit.refuse(&refusal),
+        Err(NoResponse::Cut(error)) => {
+            record.ended(Outcome::Cut);
+            return Err(error);
+        }
+    };
     visit.sign(&mut response);
     if is_head {
         respond::only_head(&mut response);
@@ -73,7 +83,7 @@ pub(super) async fn handle(
     if let Outbound::Whole(body) = response.body() {
         stream.gave_whole(gate.beat.now(), body.as_ref().map_or(0, Bytes::len));
     }
-    response
+    Ok(response)
 }
 
 /// Where the way of a request leads.
@@ -120,7 +130,7 @@ fn admit(
     let ask = Ask { key, plan, route, method: &parts.method, address, now: record.now() };
     let pass = gate.limits.admit(&ask, &view.settings, gate.beat.wall(), &mut visit.said)?; // rate_limited, concurrency_limited
     let price = view.price(route, plan);
-    let paid = Paid::take(gate, record, key, route, price)?; // insufficient_credits, ledger_unavailable
+    let paid = Paid::take(gate, record, key, (route, &parts.method), price)?; // insufficient_credits, ledger_unavailable
     connection.may_forward(&view.settings.trusted_proxies)?; // overloaded; releases what was held
     if visit.is_call && route.upstream.http2 {
         stream.waits.converses();
@@ -227,7 +237,7 @@ async fn answer(
     exchange: Exchange,
     client: Option<OnUpgrade>,
     visit: &mut Visit,
-) -> Result<Response<Outbound>, Refusal> {
+) -> Result<Response<Outbound>, NoResponse> {
     let (answer, mut owed) = exchange.await?; // upstream_unreachable, upstream_timeout, overloaded
     owed.record.upstream(answer.status);
     let switches = answer.status == StatusCode::SWITCHING_PROTOCOLS;
@@ -235,6 +245,7 @@ async fn answer(
     let ((mut status, mut headers), mut metered) = Metered::new(answer, owed);
     let upstream = if switches { metered.take_wire() } else { None };
     visit.charged = metered.open().await?; // ledger_unavailable; settles, here or at the body's end
+    visit.outcome = Outcome::Proxied;
     if let (Some(tunnel), Some(upstream)) = (tunnel, upstream) {
         tunnel.dig(upstream); // from here on the connection is its own
     }

@@ -1,12 +1,14 @@
-//! An answer's body on its way to the client: settles at the head, the end, an error or a drop.
+//! A response body on its way to the client: settles at the head, the end, an error or a drop.
 //!
-//! Promise 3 lives here. The head leaves only once the hold of a charged answer is on disk; the
-//! last byte only once a charge below its hold is. Promise 5 too: dropped half-way, because the
-//! client has gone, what is not settled yet goes on without it.
+//! Promise 3 lives here. The head leaves only once the hold of a charged response is on disk; the
+//! last byte only once a charge below its hold is. Promise 1 too: once a charge is settled, no refusal
+//! follows it. And promise 5: dropped half-way, because the client has gone, what is not settled yet
+//! is settled by [`Settling`] as if the client had stayed.
 
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
@@ -17,15 +19,21 @@ use super::arrive::Protocol;
 use super::limits::Pass;
 use super::permit::Owed;
 use super::pieces::Pieces;
-use super::priced::{Priced, ReadOn};
+use super::priced::{Priced, Settling, Unclaimed, note};
 use super::record::Record;
 use super::stream::{Lingering, Stream};
-use crate::ledger::Hold;
 use crate::ledger::journal::NotDurable;
-use crate::policy::price::{Charged, Note};
+use crate::ledger::{Hold, Settled};
+use crate::policy::price::Charged;
 use crate::policy::reject::{Reason, Refusal};
 use crate::types::Credits;
 use crate::upstream::{Answer, AnswerBody, Fault};
+
+/// How long a response waits for its charge while the ledger cannot write. Past it the client sees a cut
+/// response: no refusal may say that it cost nothing.
+const MAX_SETTLING: Duration = Duration::from_secs(10);
+/// How often it is looked meanwhile whether the ledger's next try succeeded.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// The body of an answer.
 #[derive(Debug)]
@@ -43,6 +51,21 @@ pub(super) enum BodyError {
     Upstream(#[from] Fault),
     #[error(transparent)]
     Ledger(#[from] NotDurable),
+}
+
+/// Why a request has no response from its upstream.
+#[derive(Debug)]
+pub(super) enum NoResponse {
+    /// It was refused, and cost nothing.
+    Refused(Refusal),
+    /// It was charged, and that could not be written in time: its connection is cut.
+    Cut(NotDurable),
+}
+
+impl From<Refusal> for NoResponse {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
 }
 
 /// The upstream's body, with what is owed for it.
@@ -102,13 +125,12 @@ impl Metered {
     /// Takes over an answer. From here on, dropping it settles it.
     pub(super) fn new(answer: Answer, owed: Owed) -> ((StatusCode, HeaderMap), Self) {
         let Answer { status, headers, body } = answer;
-        let Owed { gate, record, stream, pass, hold } = owed;
-        let ending = match hold {
+        let Owed { gate, record, stream, pass, payment } = owed;
+        let timeout = record.found().map_or(Duration::ZERO, |route| route.response_timeout);
+        let ending = match payment.map(|payment| Priced::at_head(payment, status, &headers, timeout)) {
             None => Ending::Clear,
-            Some((hold, price)) => match Priced::at_head(hold, price, status, &headers) {
-                Ok((hold, charged)) => Ending::Due(hold, charged),
-                Err(priced) => Ending::Priced(priced),
-            },
+            Some(Ok((hold, charged))) => Ending::Due(hold, charged),
+            Some(Err(priced)) => Ending::Priced(priced),
         };
         let (inner, state) = (Some(body), Streaming::Flowing);
         let (last, pieces, broken) = (None, Pieces::default(), None);
@@ -124,8 +146,9 @@ impl Metered {
     /// Answers what was charged, where that is known.
     ///
     /// # Errors
-    /// [`Reason::LedgerUnavailable`]; then nothing is charged.
-    pub(super) async fn open(&mut self) -> Result<Option<Credits>, Refusal> {
+    /// [`Reason::LedgerUnavailable`] where the hold cannot be written: then nothing is charged. A cut
+    /// where it was charged and has no body that could be cut.
+    pub(super) async fn open(&mut self) -> Result<Option<Credits>, NoResponse> {
         self.take_what_came();
         let committed = match &self.ending {
             // An answer that costs nothing may leave before its hold is written.
@@ -135,7 +158,7 @@ impl Metered {
         };
         if committed.is_err() {
             self.ending = Ending::Clear; // drops the hold, which releases it
-            return Err(Reason::LedgerUnavailable.into());
+            return Err(NoResponse::Refused(Reason::LedgerUnavailable.into()));
         }
         let charge = match std::mem::replace(&mut self.ending, Ending::Clear) {
             Ending::Due(hold, charged) => {
@@ -151,7 +174,7 @@ impl Metered {
         if self.last.is_some() {
             self.finish_body();
         } else if self.is_read() {
-            self.close().await?;
+            self.close().await.map_err(NoResponse::Cut)?;
         }
         Ok(charge)
     }
@@ -174,15 +197,15 @@ impl Metered {
     }
 
     /// An answer without a body ends with its head.
-    async fn close(&mut self) -> Result<(), Refusal> {
+    async fn close(&mut self) -> Result<(), NotDurable> {
         self.finish_body();
+        let mut committed = Ok(());
         if let Ending::Commit(commit) = &mut self.ending {
-            let committed = commit.await;
+            committed = commit.await;
             self.ending = Ending::Clear;
-            committed.map_err(|NotDurable| Refusal::from(Reason::LedgerUnavailable))?;
         }
         self.state = Streaming::Over;
-        Ok(())
+        committed
     }
 
     fn settle(&mut self, hold: Hold, charged: Charged) {
@@ -190,7 +213,7 @@ impl Metered {
         self.record.charged(charged.amount);
         let settled = hold.settle(charged.amount);
         if settled.must_wait() {
-            self.ending = Ending::Commit(Box::pin(async move { settled.committed().await }));
+            self.ending = Ending::Commit(Box::pin(written(settled)));
         }
     }
 
@@ -207,8 +230,8 @@ impl Metered {
         if let Ending::Priced(_) = &self.ending
             && let Ending::Priced(priced) = std::mem::replace(&mut self.ending, Ending::Clear)
         {
-            let charged = priced.charged();
-            self.settle(priced.hold, charged);
+            let (hold, charged) = priced.charge(true);
+            self.settle(hold, charged);
         }
     }
 
@@ -260,13 +283,17 @@ impl Metered {
 
     fn poll_inner(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let Some(inner) = &mut self.inner else { return Poll::Ready(None) };
-        let frame = match ready!(Pin::new(inner).poll_frame(context)) {
+        let polled = match &mut self.ending {
+            Ending::Priced(priced) => priced.poll_body(inner, context),
+            _ => Pin::new(inner).poll_frame(context),
+        };
+        let frame = match ready!(polled) {
             None => {
                 self.finish_body();
                 return self.poll_ending(context);
             }
             Some(Err(error)) => {
-                self.abandon();
+                self.break_off();
                 // hyper would drop the head and what it was given with it: let it send that first.
                 (self.state, self.broken) = (Streaming::Broken, Some(error.into()));
                 context.waker().wake_by_ref();
@@ -298,51 +325,47 @@ impl Metered {
         Poll::Ready(self.last.take().map(Ok))
     }
 
-    /// Nobody takes the answer any more: what is owed is settled all the same.
-    fn abandon(&mut self) {
+    /// The upstream broke its response off: after its head the price holds, and it is unreadable.
+    fn break_off(&mut self) {
+        if let Ending::Priced(priced) = std::mem::replace(&mut self.ending, Ending::Clear) {
+            let (hold, charged) = priced.charge(false);
+            self.settle(hold, charged);
+        }
+    }
+
+    /// The client has gone: what is owed still, and what is left to read for it.
+    fn unclaimed(&mut self) -> Option<Unclaimed> {
         match std::mem::replace(&mut self.ending, Ending::Clear) {
-            Ending::Due(hold, charged) => self.settle(hold, charged),
-            Ending::Priced(priced) => {
-                // Broken off by the upstream: after its head the price holds, and it is unreadable.
-                let whole = self.state == Streaming::Ending;
-                let charged = if whole { priced.charged() } else { priced.unreadable() };
-                self.settle(priced.hold, charged);
-            }
-            Ending::Clear | Ending::Commit(_) => {}
+            Ending::Due(hold, charged) => Some(Unclaimed::Known(hold, charged)),
+            Ending::Priced(priced) => Some(Unclaimed::Priced(priced, self.inner.take())),
+            Ending::Clear | Ending::Commit(_) => None,
         }
     }
 }
 
-/// Counts what an operator should look at.
-pub(super) fn note(gate: &Gate, note: Note) {
-    let counter = match note {
-        Note::Plain => return,
-        Note::Capped => &gate.stats.capped,
-        Note::Unreadable => &gate.stats.unreadable,
-    };
-    counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+/// Waits until a charge is on disk. Where its commit fails the charge stands all the same, and the
+/// ledger tries again.
+async fn written(settled: Settled) -> Result<(), NotDurable> {
+    let (mut committed, mut waited) = (settled.committed().await, Duration::ZERO);
+    while committed.is_err() && waited < MAX_SETTLING {
+        tokio::time::sleep(LOOK_AGAIN).await;
+        waited += LOOK_AGAIN;
+        committed = settled.committed().await;
+    }
+    committed
 }
 
 impl Drop for Metered {
     fn drop(&mut self) {
         self.stream.end(self.gate.beat.now());
-        if self.state == Streaming::Flowing
-            && self.inner.is_some()
-            && let Ending::Priced(_) = &self.ending
-            && !self.gate.closing.get()
-            && let Ending::Priced(priced) = std::mem::replace(&mut self.ending, Ending::Clear)
-        {
-            // From here on its drop charges, also where the task is never run.
-            let read = ReadOn::new(priced, Rc::clone(&self.gate), Rc::clone(&self.record));
-            let occupied = (std::mem::take(&mut self.pass), Lingering::new(&self.stream));
-            if let Some(inner) = self.inner.take() {
-                self.gate.outlive(async move {
-                    read.run(inner).await;
-                    drop(occupied);
-                });
-            }
-        }
-        self.abandon();
+        let Some(unclaimed) = self.unclaimed() else { return };
+        // From here on its drop charges, also where the task is never run.
+        let settling = Settling::new(unclaimed, Rc::clone(&self.gate), Rc::clone(&self.record));
+        let occupied = (std::mem::take(&mut self.pass), Lingering::new(&self.stream));
+        self.gate.outlive(async move {
+            settling.run().await;
+            drop(occupied);
+        });
     }
 }
 

@@ -6,6 +6,8 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use http::Method;
+
 use super::Gate;
 use super::limits::Pass;
 use super::record::Record;
@@ -17,9 +19,18 @@ use crate::policy::price::Price;
 use crate::policy::reject::{Reason, Refusal};
 use crate::snapshot::Route;
 
+/// Credits set aside for a request, and what decides how much of them it costs.
+#[derive(Debug)]
+pub(super) struct Payment {
+    pub(super) hold: Hold,
+    pub(super) price: Arc<Price>,
+    /// The request is a HEAD: its response has no body that a price could stand in.
+    pub(super) to_head: bool,
+}
+
 /// Proof that a request's price is set aside, or that it has none.
 #[derive(Debug)]
-pub(super) struct Paid(Option<(Hold, Arc<Price>)>);
+pub(super) struct Paid(Option<Payment>);
 
 impl Paid {
     /// Step 7. A route without a price, or without a key, never enters the ledger.
@@ -30,12 +41,14 @@ impl Paid {
         gate: &Gate,
         record: &Record,
         key: Option<&Key>,
-        route: &Route,
+        (route, method): (&Route, &Method),
         price: &Arc<Price>,
     ) -> Result<Self, Refusal> {
         let Some(key) = key.filter(|_| !price.is_free()) else { return Ok(Self(None)) };
         match gate.spender.hold(&key.account.purse, key.num, route.num, price.hold, record.id) {
-            Ok(hold) => Ok(Self(Some((hold, Arc::clone(price))))),
+            Ok(hold) => {
+                Ok(Self(Some(Payment { hold, price: Arc::clone(price), to_head: method == Method::HEAD })))
+            }
             Err(HoldError::Insufficient) => Err(Reason::InsufficientCredits.into()),
             Err(HoldError::Unavailable) => Err(Reason::LedgerUnavailable.into()),
         }
@@ -87,7 +100,7 @@ impl Permit {
     /// What is owed, for the one who settles it.
     pub(super) fn redeem(self) -> Owed {
         let Self { gate, record, stream, pass, paid } = self;
-        Owed { gate, record, stream, pass, hold: paid.0 }
+        Owed { gate, record, stream, pass, payment: paid.0 }
     }
 }
 
@@ -99,5 +112,5 @@ pub(super) struct Owed {
     pub(super) stream: Stream,
     pub(super) pass: Pass,
     /// Where the route has a price.
-    pub(super) hold: Option<(Hold, Arc<Price>)>,
+    pub(super) payment: Option<Payment>,
 }

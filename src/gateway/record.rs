@@ -1,11 +1,13 @@
 //! One log line per request, written when the request is over.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 
 use super::Gate;
+use crate::policy::outcome::Outcome;
 use crate::policy::reject::Dialect;
 use crate::snapshot::{Route, View};
 use crate::telemetry::lines::{Details, Entry};
@@ -28,6 +30,9 @@ pub(super) struct Record {
     status: Cell<u16>,
     upstream_status: Cell<u16>,
     credits: Cell<Credits>,
+    outcome: Cell<Outcome>,
+    /// The id that a trusted proxy gave the request.
+    foreign_id: OnceCell<HeaderValue>,
 }
 
 impl Record {
@@ -43,6 +48,8 @@ impl Record {
             status: Cell::new(CLIENT_GONE),
             upstream_status: Cell::new(0),
             credits: Cell::new(Credits::ZERO),
+            outcome: Cell::new(Outcome::ClientGone),
+            foreign_id: OnceCell::new(),
         })
     }
 
@@ -72,8 +79,20 @@ impl Record {
         self.key.set(Some(key));
     }
 
-    pub(super) fn answered(&self, status: StatusCode) {
+    /// The request has a response.
+    pub(super) fn answered(&self, status: StatusCode, outcome: Outcome) {
         self.status.set(status.as_u16());
+        self.outcome.set(outcome);
+    }
+
+    /// The request ends otherwise than its response says, or has none.
+    pub(super) fn ended(&self, outcome: Outcome) {
+        self.outcome.set(outcome);
+    }
+
+    /// The id that a trusted proxy gave the request: logged beside its own.
+    pub(super) fn foreign_id(&self, id: &HeaderValue) {
+        let _ = self.foreign_id.set(id.clone()); // set once, when the request begins
     }
 
     pub(super) fn upstream(&self, status: StatusCode) {
@@ -87,12 +106,15 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
+        self.gate.stats.outcomes[self.outcome.get().index()].fetch_add(1, Ordering::Relaxed);
         let settings = self.view.settings.log;
         if !settings.requests {
             return;
         }
         let details = (!settings.minimal).then(|| Details {
             id: self.id,
+            foreign_id: self.foreign_id.get().map(HeaderValue::as_bytes),
+            outcome: self.outcome.get(),
             key: self.key.get(),
             duration: self.gate.clock.now().since(self.started),
             upstream_status: Some(self.upstream_status.get()).filter(|&status| status != 0),

@@ -94,7 +94,7 @@ async fn serve_http1(gate: &Rc<Gate>, number: u64, connection: &Arc<Connection>)
                 let (gate, connection) = (Rc::clone(&gate), Arc::clone(&connection));
                 async move {
                     let (waits, seen) = connection.begin();
-                    Ok::<_, Infallible>(handle(gate, Stream { connection, waits }, seen, request).await)
+                    handle(gate, Stream { connection, waits }, seen, request).await
                 }
             })
         };
@@ -143,8 +143,7 @@ async fn serve_http2(gate: &Rc<Gate>, number: u64, connection: &Arc<Connection>)
             let stream = Stream { connection, waits };
             *called.borrow_mut() = Some(stream.clone());
             // Boxed: hyper moves what it gets here several times on its way to a task.
-            let answer = Box::pin(handle(gate, stream, seen, request));
-            async move { Ok::<_, Infallible>(answer.await) }
+            Box::pin(handle(gate, stream, seen, request))
         })
     };
     let max_head = gate.views.load().settings.max_header_size;

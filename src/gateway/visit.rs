@@ -14,6 +14,7 @@ use super::record::Record;
 use super::respond;
 use super::target;
 use crate::directory::Key;
+use crate::policy::outcome::Outcome;
 use crate::policy::reject::Refusal;
 use crate::policy::values::once;
 use crate::policy::{forward, grpc};
@@ -38,6 +39,8 @@ pub(super) struct Visit {
     pub(super) unfolded: bool,
     /// The status that a refusal stands for, where its answer has another.
     meant: Option<StatusCode>,
+    /// How the request ends, as far as its response says.
+    pub(super) outcome: Outcome,
     /// What the answer says was charged; `None` where that is not known yet.
     pub(super) charged: Option<Credits>,
 }
@@ -47,15 +50,30 @@ impl Visit {
         let protocol = connection.protocol;
         let is_call = protocol == Protocol::Http2 && grpc::is_call(headers);
         let mut said = Said::default();
+        let foreign = foreign_id(record, connection, headers);
+        if let Some(id) = &foreign {
+            record.foreign_id(id);
+        }
         let own = || said.values.text(&[&record.id.text()]);
-        let id = once(foreign_id(record, connection, headers).unwrap_or_else(own));
-        let (record, charged) = (Rc::clone(record), Some(Credits::ZERO));
-        Self { record, id, protocol, said, payer: None, is_call, unfolded: false, meant: None, charged }
+        let id = once(foreign.unwrap_or_else(own));
+        let (record, charged, outcome) = (Rc::clone(record), Some(Credits::ZERO), Outcome::Answered);
+        Self {
+            record,
+            id,
+            protocol,
+            said,
+            payer: None,
+            is_call,
+            unfolded: false,
+            meant: None,
+            outcome,
+            charged,
+        }
     }
 
     /// A refusal costs nothing.
     pub(super) fn refuse(&mut self, refusal: &Refusal) -> Response<Outbound> {
-        self.charged = Some(Credits::ZERO);
+        (self.charged, self.outcome) = (Some(Credits::ZERO), Outcome::Refused(refusal.reason));
         if self.is_call {
             self.meant = Some(self.record.dialect().template(refusal.reason).status);
             return respond::refuse_call(refusal);
@@ -65,7 +83,7 @@ impl Visit {
 
     /// What every answer carries.
     pub(super) fn sign(mut self, response: &mut Response<Outbound>) {
-        self.record.answered(self.meant.unwrap_or(response.status()));
+        self.record.answered(self.meant.unwrap_or(response.status()), self.outcome);
         let headers = response.headers_mut();
         for (name, value) in self.said.headers {
             headers.insert(name, value);

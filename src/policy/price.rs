@@ -2,9 +2,10 @@
 
 use http::{HeaderMap, HeaderName, StatusCode};
 
+use super::json::{Found, Pointer};
 use crate::types::Credits;
 
-/// The most bytes of a JSON answer that a price reads; past it, the hold is charged.
+/// The most bytes of a JSON response that a price reads; past it, the hold is charged.
 pub const MAX_PRICED_JSON: usize = 1024 * 1024;
 
 /// What a route costs.
@@ -32,8 +33,8 @@ pub enum Amount {
     Fixed(Credits),
     /// A header of the answer.
     Header(HeaderName),
-    /// A JSON pointer (RFC 6901) into the answer's body.
-    Json(String),
+    /// Where a JSON pointer leads in the response body.
+    Json(Pointer),
 }
 
 /// Statuses that a charge is for: one (`404`) or a class (`2xx`).
@@ -100,7 +101,7 @@ pub enum AtHead<'a> {
     /// Known now.
     Known(Charged),
     /// Stands in the body, at this JSON pointer.
-    InBody(&'a str),
+    InBody(&'a Pointer),
 }
 
 impl Price {
@@ -116,37 +117,45 @@ impl Price {
         self.charges.iter().any(|charge| matches!(charge.amount, Amount::Json(_)))
     }
 
-    /// What an answer with this head costs. 101 counts as 2xx.
+    /// What a response with this head costs. 101 counts as 2xx.
+    ///
+    /// A response that cannot have a body (`to_head`: to a HEAD request; 204 and 304) costs nothing by a
+    /// price that stands in the body. A HEAD costs at most what its GET would: a price header that its
+    /// response leaves out costs nothing either, since only the GET's response would tell.
     #[must_use]
-    pub fn at_head(&self, status: StatusCode, headers: &HeaderMap) -> AtHead<'_> {
+    pub fn at_head(&self, status: StatusCode, headers: &HeaderMap, to_head: bool) -> AtHead<'_> {
+        const FREE: AtHead<'_> = AtHead::Known(Charged { amount: Credits::ZERO, note: Note::Plain });
+        let bodiless = to_head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         let status = match status {
             StatusCode::SWITCHING_PROTOCOLS => 200,
             other => other.as_u16(),
         };
         let Some(charge) = self.charges.iter().find(|charge| charge.status.covers(status)) else {
-            return AtHead::Known(Charged { amount: Credits::ZERO, note: Note::Plain });
+            return FREE;
         };
         AtHead::Known(match &charge.amount {
             Amount::Fixed(amount) => self.charged(Some(*amount)),
             Amount::Header(name) => {
                 let mut values = headers.get_all(name).iter();
-                let one = values.next().filter(|_| values.next().is_none());
-                let text = one.and_then(|value| value.to_str().ok());
+                let first = values.next();
+                if to_head && first.is_none() {
+                    return FREE;
+                }
+                let text = first.filter(|_| values.next().is_none()).and_then(|value| value.to_str().ok());
                 self.charged(text.and_then(|text| text.trim().parse().ok()))
             }
+            Amount::Json(_) if bodiless => return FREE,
             Amount::Json(pointer) => return AtHead::InBody(pointer),
         })
     }
 
-    /// What a whole JSON body costs. Numbers, and strings that hold one, are read as decimal text.
+    /// What a whole JSON body costs, by what was found at the pointer. Numbers, and strings that hold one,
+    /// are read as decimal text.
     #[must_use]
-    pub fn at_end(&self, pointer: &str, body: &[u8]) -> Charged {
-        let document: Option<serde_json::Value> = serde_json::from_slice(body).ok();
-        let amount = document.as_ref().and_then(|document| document.pointer(pointer));
-        self.charged(amount.and_then(|amount| match amount {
-            serde_json::Value::Number(number) => Credits::from_json_number(number.as_str()).ok(),
-            serde_json::Value::String(text) => text.parse().ok(),
-            _ => None,
+    pub fn at_end(&self, found: Option<Found>) -> Charged {
+        self.charged(found.and_then(|found| match found {
+            Found::Number(number) => Credits::from_json_number(&number).ok(),
+            Found::Text(text) => text.parse().ok(),
         }))
     }
 
@@ -168,9 +177,14 @@ impl Price {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::json::PointerReader;
 
     fn credits(text: &str) -> Credits {
         text.parse().unwrap()
+    }
+
+    fn pointer() -> Pointer {
+        Pointer::parse("/cost/total").unwrap()
     }
 
     fn price() -> Price {
@@ -178,7 +192,8 @@ mod tests {
         Price {
             hold: credits("50"),
             charges: vec![
-                charge("201", Amount::Json("/cost/total".to_owned())),
+                charge("201", Amount::Json(pointer())),
+                charge("204", Amount::Json(pointer())),
                 charge("2xx", Amount::Header(HeaderName::from_static("x-cost"))),
                 charge("404", Amount::Fixed(credits("1"))),
             ],
@@ -206,7 +221,7 @@ mod tests {
             }
             let status = StatusCode::from_u16(status).unwrap();
             let expected = AtHead::Known(Charged { amount: credits(amount), note });
-            assert_eq!(price().at_head(status, &headers), expected, "{status} {header:?}");
+            assert_eq!(price().at_head(status, &headers, false), expected, "{status} {header:?}");
         }
     }
 
@@ -215,13 +230,14 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.append("x-cost", "1".parse().unwrap());
         headers.append("x-cost", "2".parse().unwrap());
-        assert_eq!(price().at_head(StatusCode::OK, &headers), AtHead::Known(price().unreadable()));
+        assert_eq!(price().at_head(StatusCode::OK, &headers, false), AtHead::Known(price().unreadable()));
     }
 
     #[test]
     fn a_json_price_is_read_as_decimal_text() {
         let price = price();
-        assert_eq!(price.at_head(StatusCode::CREATED, &HeaderMap::new()), AtHead::InBody("/cost/total"));
+        let in_body = price.at_head(StatusCode::CREATED, &HeaderMap::new(), false);
+        assert_eq!(in_body, AtHead::InBody(&pointer()));
         let table = [
             (r#"{"cost":{"total":0.3}}"#, "0.3", Note::Plain),
             (r#"{"cost":{"total":1e-05}}"#, "0.00001", Note::Plain),
@@ -235,7 +251,37 @@ mod tests {
         ];
         for (body, amount, note) in table {
             let expected = Charged { amount: credits(amount), note };
-            assert_eq!(price.at_end("/cost/total", body.as_bytes()), expected, "{body}");
+            let mut reader = PointerReader::new(pointer());
+            reader.read(body.as_bytes());
+            assert_eq!(price.at_end(reader.finish()), expected, "{body}");
+        }
+    }
+
+    /// Promise 1: a HEAD costs at most what its GET would, by every source of a price.
+    #[test]
+    fn what_has_no_body_costs_nothing_by_a_price_in_the_body() {
+        let header = |text: &'static str| {
+            HeaderMap::from_iter([(HeaderName::from_static("x-cost"), text.parse().unwrap())])
+        };
+        // status, header fields, to GET, to HEAD; `None`: known at the end only
+        let table = [
+            (201, HeaderMap::new(), None, "0"),
+            (204, HeaderMap::new(), Some("0"), "0"),
+            (200, header("40"), Some("40"), "40"),
+            (200, header("many"), Some("50"), "50"),
+            (200, HeaderMap::new(), Some("50"), "0"),
+            (404, HeaderMap::new(), Some("1"), "1"),
+            (500, HeaderMap::new(), Some("0"), "0"),
+        ];
+        for (status, headers, get, head) in table {
+            let status = StatusCode::from_u16(status).unwrap();
+            let price = price();
+            let cost = |to_head| match price.at_head(status, &headers, to_head) {
+                AtHead::Known(charged) => Some(charged.amount),
+                AtHead::InBody(_) => None,
+            };
+            assert_eq!(cost(false), get.map(credits), "GET {status}");
+            assert_eq!(cost(true), Some(credits(head)), "HEAD {status}");
         }
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking};
 
+use crate::policy::outcome::Outcome;
 use crate::types::{Credits, KeyId, RequestId, WallTime};
 
 /// What the lines say they are about.
@@ -53,14 +54,18 @@ pub struct Entry<'a> {
     /// What was charged.
     pub credits: Credits,
     /// Absent where the operator wants as little as possible.
-    pub details: Option<Details>,
+    pub details: Option<Details<'a>>,
 }
 
 /// What is said beyond the least.
 #[derive(Clone, Copy, Debug)]
-pub struct Details {
+pub struct Details<'a> {
     /// The request's id.
     pub id: RequestId,
+    /// The id that a trusted proxy gave it: visible ASCII.
+    pub foreign_id: Option<&'a [u8]>,
+    /// How the request ended.
+    pub outcome: Outcome,
     /// The key's id, where one was found.
     pub key: Option<KeyId>,
     /// From the head to the last byte.
@@ -137,6 +142,11 @@ impl Batch {
         self.put(b"\",\"level\":\"INFO\"");
         if let Some(details) = &entry.details {
             self.parts(&[b",\"request_id\":\"", &details.id.text(), b"\""]);
+            if let Some(id) = details.foreign_id {
+                self.put(b",\"proxy_request_id\":\"");
+                self.escaped(id);
+                self.put(b"\"");
+            }
         }
         self.parts(&[b",\"route\":\"", entry.route.as_bytes(), b"\""]);
         if let Some(key) = entry.details.and_then(|details| details.key) {
@@ -149,7 +159,8 @@ impl Batch {
         }
         self.put(b",\"status\":");
         self.number(entry.status.into());
-        if entry.details.is_some() {
+        if let Some(details) = &entry.details {
+            self.parts(&[b",\"outcome\":\"", details.outcome.code().as_bytes(), b"\""]);
             self.parts(&credits);
         }
         if let Some(details) = &entry.details {
@@ -167,6 +178,11 @@ impl Batch {
         self.parts(&[b"  INFO ", TARGET.as_bytes(), b":"]);
         if let Some(details) = &entry.details {
             self.parts(&[b" request_id=", &details.id.text()]);
+            if let Some(id) = details.foreign_id {
+                self.put(b" proxy_request_id=\"");
+                self.escaped(id);
+                self.put(b"\"");
+            }
         }
         self.parts(&[b" route=\"", entry.route.as_bytes(), b"\""]);
         if let Some(key) = entry.details.and_then(|details| details.key) {
@@ -174,6 +190,9 @@ impl Batch {
         }
         self.put(b" status=");
         self.number(entry.status.into());
+        if let Some(details) = &entry.details {
+            self.parts(&[b" outcome=", details.outcome.code().as_bytes()]);
+        }
         self.parts(&[b" credits=", entry.credits.text().as_bytes()]);
         if let Some(details) = &entry.details {
             self.put(b" duration_ms=");
@@ -192,6 +211,16 @@ impl Batch {
 
     fn parts(&mut self, parts: &[&[u8]]) {
         parts.iter().for_each(|part| self.put(part));
+    }
+
+    /// Visible ASCII within quotes.
+    fn escaped(&mut self, text: &[u8]) {
+        for &byte in text {
+            if matches!(byte, b'"' | b'\\') {
+                self.put(b"\\");
+            }
+            self.text.push(byte);
+        }
     }
 
     fn number(&mut self, number: u64) {
@@ -223,7 +252,7 @@ mod tests {
     use super::*;
     use tracing_appender::non_blocking::NonBlockingBuilder;
 
-    fn line(json: bool, details: Option<Details>) -> String {
+    fn line(json: bool, details: Option<Details<'_>>) -> String {
         let (writer, _guard) = NonBlockingBuilder::default().finish(std::io::sink());
         let dropped = Dropped { writes: writer.error_counter(), more: Arc::default() };
         let mut batch = Batch::new(Lines { writer, json, dropped });
@@ -237,6 +266,8 @@ mod tests {
     fn lines_read_as_tracings_do() {
         let details = Details {
             id: RequestId::new(1, 2),
+            foreign_id: Some(b"a\"b\\c"),
+            outcome: Outcome::Proxied,
             key: Some(KeyId(3)),
             duration: Duration::from_micros(12_034),
             upstream_status: Some(201),
@@ -246,6 +277,7 @@ mod tests {
         assert_eq!(json["timestamp"], "2027-01-15T08:00:00.007Z");
         assert_eq!((&json["level"], &json["target"]), (&"INFO".into(), &TARGET.into()));
         assert_eq!(json["request_id"], RequestId::new(1, 2).to_string());
+        assert_eq!((&json["proxy_request_id"], &json["outcome"]), (&"a\"b\\c".into(), &"proxied".into()));
         assert_eq!((&json["route"], &json["key"]), (&"people".into(), &KeyId(3).to_string().into()));
         assert_eq!((&json["status"], &json["upstream_status"]), (&200.into(), &201.into()));
         assert_eq!(json["credits"], "0.25");

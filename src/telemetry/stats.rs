@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
+use crate::policy::outcome::Outcome;
+
 /// What the gateway counted since it started.
 #[derive(Debug, Default)]
 pub struct Stats {
@@ -28,8 +30,8 @@ pub struct Lane {
     pub crowded_out: AtomicU64,
     /// Requests that were read.
     pub requests: AtomicU64,
-    /// Requests that were refused.
-    pub refused: AtomicU64,
+    /// Requests that are over, by how they ended: see [`Outcome::index`].
+    pub outcomes: [AtomicU64; Outcome::COUNT],
     /// Charges that the upstream wanted higher than the hold.
     pub capped: AtomicU64,
     /// Charges that could not be read, so that the hold was charged.
@@ -54,11 +56,20 @@ impl Stats {
         let sum = |counter: fn(&Lane) -> &AtomicU64| {
             lanes.iter().map(|lane| counter(lane).load(Ordering::Relaxed)).sum::<u64>()
         };
+        let outcomes = Outcome::all().map(|outcome| {
+            let of_lane = |lane: &Arc<Lane>| lane.outcomes[outcome.index()].load(Ordering::Relaxed);
+            (outcome, lanes.iter().map(of_lane).sum::<u64>())
+        });
+        let outcomes: Vec<(Outcome, u64)> = outcomes.filter(|(_, count)| *count > 0).collect();
+        let refused = outcomes.iter().filter(|(outcome, _)| matches!(outcome, Outcome::Refused(_)));
+        let refused: u64 = refused.map(|(_, count)| count).sum();
+        let outcomes = outcomes.iter().map(|(outcome, count)| (outcome.code().to_owned(), (*count).into()));
         json!({
             "connections": lanes.iter().map(|lane| lane.connections.load(Ordering::Relaxed)).sum::<i64>(),
             "connections_crowded_out": sum(|lane| &lane.crowded_out),
             "requests": sum(|lane| &lane.requests),
-            "refused": sum(|lane| &lane.refused),
+            "refused": refused,
+            "outcomes": Value::Object(outcomes.collect()),
             "charges_capped": sum(|lane| &lane.capped),
             "charges_unreadable": sum(|lane| &lane.unreadable),
             "abandoned_by_client": sum(|lane| &lane.abandoned),

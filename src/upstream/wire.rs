@@ -75,6 +75,9 @@ pub enum Fault {
     /// The client's body broke off, or outgrew its bound.
     #[error("the request's body ended early")]
     Body,
+    /// Nothing of the body came for as long as its route waits.
+    #[error("the upstream was silent for too long")]
+    Silent,
 }
 
 impl Wire {

@@ -126,3 +126,30 @@ fn the_schema_describes_the_files_that_are_taken() {
             && route["required"].as_array().unwrap().contains(&"path".into())
     );
 }
+
+/// Prices that no response can have are told of, each at its place; the file is taken.
+#[test]
+fn a_json_price_where_there_is_no_body_is_warned_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let route = |name: &str, rest: &str| {
+        format!("[[routes]]\nname = \"{name}\"\npath = \"/{name}\"\nupstream = \"a\"\n{rest}\n")
+    };
+    let json =
+        |status: &str| format!("hold = 5\ncharge = [{{ status = \"{status}\", from = \"json:/cost\" }}]");
+    let text = [
+        "[upstreams.a]\nservers = [\"http://127.0.0.1:9\"]\n".to_owned(),
+        route("get", &json("2xx")),
+        route("post", &format!("methods = [\"POST\"]\n{}", json("2xx"))),
+        route("never", &format!("methods = [\"POST\"]\n{}", json("204"))),
+        "[plans.p]\nprices = { get = { charge = [{ status = \"201\", from = \"json:/x\" }] } }\n".to_owned(),
+    ];
+    std::fs::write(folder.path().join("config.toml"), text.concat()).unwrap();
+    let output = cli(folder.path(), &["check", "--format", "json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let problems: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap();
+    let found: Vec<(u64, &str)> = problems
+        .iter()
+        .map(|problem| (problem["line"].as_u64().unwrap(), problem["severity"].as_str().unwrap()))
+        .collect();
+    assert_eq!(found, [(8, "warning"), (22, "warning"), (24, "warning")], "{problems:?}");
+}

@@ -19,6 +19,7 @@ mod crash;
 mod crowds;
 mod deadlines;
 mod disk;
+mod faults;
 mod floods;
 mod foreign;
 mod http;

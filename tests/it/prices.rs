@@ -139,3 +139,55 @@ fn a_vanished_client_is_charged_by_the_upstreams_answer() {
         "each was charged once, the 404 not at all"
     );
 }
+
+/// Promises 1 and 5: a body that keeps coming is read to its end however long that takes, and one that is
+/// silent for longer than its route waits is cut, whether or not the client is still there.
+#[test]
+fn a_slow_json_response_costs_the_same_with_and_without_its_client() {
+    let upstream = Upstream::start();
+    let text = config("").replace("response_timeout = \"5s\"", "response_timeout = \"1s\"");
+    let gateway = Gateway::start(&text, &upstream);
+    let steady = "x-answer-pause: 600\r\nx-answer-chunks: {\"cost\"|:|3|}\r\n";
+    let silent = "x-answer-stall: 5\r\nx-answer-body: {\"cost\":3}\r\n";
+    let mut left = 1000;
+    for (headers, whole, cost) in [(steady, true, 3), (silent, false, 10)] {
+        for stays in [true, false] {
+            let mut client = Client::connect(gateway.public);
+            client.send(format!("GET /json HTTP/1.1\r\nhost: a\r\n{KEY}{headers}\r\n")).unwrap();
+            if stays {
+                assert_eq!(client.read(false).is_ok(), whole, "{headers}");
+            } else {
+                client.head().unwrap();
+                socket2::SockRef::from(&*client.socket()).set_linger(Some(Duration::ZERO)).unwrap();
+                drop(client);
+            }
+            left -= cost;
+            settles_at(&gateway, &left.to_string());
+        }
+    }
+}
+
+/// Promise 1: a HEAD costs at most what its GET would, and what has no body costs nothing by a price that
+/// stands there.
+#[test]
+fn what_has_no_body_costs_nothing_by_a_json_price() {
+    let (gateway, _upstream) = start();
+    let mut left = 1000;
+    let table = [
+        ("GET", "/json", "x-answer-body: {\"cost\":2}\r\n", 2),
+        ("HEAD", "/json", "x-answer-body: {\"cost\":2}\r\n", 0),
+        ("GET", "/json", "x-answer-status: 204\r\n", 0),
+        ("GET", "/json", "x-answer-status: 304\r\n", 0),
+        ("HEAD", "/header", "x-answer-header: x-cost: 2\r\n", 2),
+        ("HEAD", "/header", "", 0),
+        ("GET", "/header", "", 10),
+        ("HEAD", "/one", "", 1),
+    ];
+    for (method, path, headers, cost) in table {
+        let mut client = Client::connect(gateway.public);
+        client.ask(format!("{method} {path} HTTP/1.1\r\nhost: a\r\n{KEY}{headers}\r\n")).unwrap();
+        left -= cost;
+        settles_at(&gateway, &left.to_string());
+    }
+    assert_eq!(gateway.json(&["status"])["charges_unreadable"], 1, "the GET without a price");
+}

@@ -1,12 +1,13 @@
 //! Prices of routes, and plans that change them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use http::{HeaderName, HeaderValue};
 
 use super::limits::{self, Owner};
-use super::{Context, Known, named};
+use super::{Context, Known, Severity, named};
 use crate::config::raw::{self, Amount, At, Place};
+use crate::policy::json::Pointer;
 use crate::policy::price::{self, Charge, Price, StatusMatch};
 use crate::snapshot::{Plan, Route};
 use crate::types::NameId;
@@ -21,6 +22,14 @@ pub(super) struct Said<'a> {
     pub(super) credits: Option<&'a At<Amount>>,
     pub(super) hold: Option<&'a At<Amount>>,
     pub(super) charge: Option<&'a At<Vec<At<raw::Charge>>>>,
+    /// The route takes HEAD.
+    pub(super) takes_head: bool,
+}
+
+/// Whether a route takes HEAD: by itself, or with GET.
+pub(super) fn takes_head(route: &raw::Route) -> bool {
+    let takes = |method: &At<String>| matches!(&*method.value, "GET" | "HEAD");
+    route.methods.as_ref().is_none_or(|methods| methods.value.iter().any(takes))
 }
 
 /// A price from what is said, on top of what stood before.
@@ -53,12 +62,35 @@ pub(super) fn build(context: &mut Context, said: &Said<'_>, before: &Price) -> P
             context.error_with(place, message, "the hold is the most that a request can cost");
         }
     }
+    warn_of_bodiless(context, &charges, said.takes_head);
     let from_answer = charges.iter().any(|(charge, _)| !matches!(charge.amount, price::Amount::Fixed(_)));
     if let (Some(charge), true, true) = (said.charge, hold.is_zero(), from_answer) {
         let help = "set `hold` to the most that a request can cost";
         context.error_with(&charge.span, "this price has no hold", help);
     }
     Price { hold, charges: charges.into_iter().map(|(charge, _)| charge).collect() }
+}
+
+/// Warns of prices that stand where no body does.
+fn warn_of_bodiless(context: &mut Context, charges: &[(Charge, Option<Place>)], takes_head: bool) {
+    for (charge, place) in charges {
+        let (price::Amount::Json(_), Some(place)) = (&charge.amount, place) else { continue };
+        let mut warn = |message: String, help: &str| {
+            context.add(Severity::Warning, place, message, Some(help.to_owned()));
+        };
+        if let StatusMatch::One(status @ (204 | 304)) = charge.status {
+            warn(
+                format!("a {status} has no body, so it costs nothing by this price"),
+                "take the price of such responses from a header, or give it `credits`",
+            );
+        } else if takes_head {
+            warn(
+                "a HEAD request to this route costs nothing: its response has no body with a price"
+                    .to_owned(),
+                "to charge it, take the price from a header; or leave GET and HEAD out of `methods`",
+            );
+        }
+    }
 }
 
 fn charges(context: &mut Context, list: &At<Vec<At<raw::Charge>>>) -> Vec<(Charge, Option<Place>)> {
@@ -87,8 +119,8 @@ fn amount(context: &mut Context, raw: &At<raw::Charge>) -> Option<(price::Amount
         (None, Some(from)) => {
             let amount = match from.value.split_once(':') {
                 Some(("header", name)) => context.header_name(&from.span, name).map(price::Amount::Header),
-                Some(("json", pointer)) if pointer.starts_with('/') => {
-                    Some(price::Amount::Json(pointer.to_owned()))
+                Some(("json", text)) if text.starts_with('/') => {
+                    Pointer::parse(text).map(price::Amount::Json)
                 }
                 _ => {
                     context.error(&from.span, "a price comes from \"header:NAME\" or \"json:/pointer\"");
@@ -110,19 +142,21 @@ fn amount(context: &mut Context, raw: &At<raw::Charge>) -> Option<(price::Amount
 
 pub(super) fn plans(context: &mut Context, files: &[raw::File], known: &Known) -> HashMap<NameId, Plan> {
     let mut plans = HashMap::new();
+    let routes = files.iter().flat_map(|file| &file.routes).map(|route| &route.value);
+    let heads = routes.filter(|route| takes_head(route)).map(|route| &*route.name.value).collect();
     for (name, raw) in named(context, files, "plan", |file| &file.plans) {
         context.file = raw.file;
         let header = name.value.parse::<crate::types::RouteName>().ok();
         if header.is_none() {
             context.error(&name.span, "a plan's name is 1 to 64 of A-Z a-z 0-9 . _ -");
         }
-        let plan = plan(context, &name.value, &raw.item.value, known);
+        let plan = plan(context, &name.value, &raw.item.value, known, &heads);
         plans.insert(NameId::of(&name.value), plan);
     }
     plans
 }
 
-fn plan(context: &mut Context, name: &str, raw: &raw::Plan, known: &Known) -> Plan {
+fn plan(context: &mut Context, name: &str, raw: &raw::Plan, known: &Known, heads: &HashSet<&str>) -> Plan {
     context.not_yet("`jobs`", raw.jobs.as_ref());
     context.not_yet("`refill`", raw.refill.as_ref());
     if let Some(value) =
@@ -143,8 +177,12 @@ fn plan(context: &mut Context, name: &str, raw: &raw::Plan, known: &Known) -> Pl
             context.error(&route.span, format!("route `{}` is public and charges nothing", route.value));
         }
         let raw = &price.value;
-        let said =
-            Said { credits: raw.credits.as_ref(), hold: raw.hold.as_ref(), charge: raw.charge.as_ref() };
+        let said = Said {
+            credits: raw.credits.as_ref(),
+            hold: raw.hold.as_ref(),
+            charge: raw.charge.as_ref(),
+            takes_head: heads.contains(&*route.value),
+        };
         prices.insert(found.index, std::sync::Arc::new(build(context, &said, &found.price)));
     }
     Plan {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Method};
 
 use super::limits::{self, Owner};
-use super::prices::{self, Said, header_list};
+use super::prices::{self, Said, header_list, takes_head};
 use super::server::{BODY_SIZE, Server};
 use super::upstreams::{Built, set_headers};
 use super::{Context, dialects};
@@ -146,7 +146,12 @@ fn one(
 }
 
 fn price(context: &mut Context, raw: &raw::Route, public: bool) -> Price {
-    let said = Said { credits: raw.credits.as_ref(), hold: raw.hold.as_ref(), charge: raw.charge.as_ref() };
+    let said = Said {
+        credits: raw.credits.as_ref(),
+        hold: raw.hold.as_ref(),
+        charge: raw.charge.as_ref(),
+        takes_head: takes_head(raw),
+    };
     let price = prices::build(context, &said, &Price::default());
     let place = raw.credits.as_ref().or(raw.hold.as_ref()).map(|amount| &amount.span);
     if let (true, Some(place)) = (public, place.or(raw.charge.as_ref().map(|charge| &charge.span))) {

@@ -115,9 +115,18 @@ impl Gateway {
 
     /// As [`Gateway::start_in`], by such a program.
     pub fn restart_by(prefix: &[&str], folder: Arc<tempfile::TempDir>) -> Self {
-        let words = [prefix, &[BINARY, "serve"]].concat();
-        let mut command = Command::new(words[0]);
-        command.args(&words[1..]).current_dir(folder.path());
+        Self::start_command(folder, |_| {
+            let words = [prefix, &[BINARY, "serve"]].concat();
+            let mut command = Command::new(words[0]);
+            command.args(&words[1..]);
+            command
+        })
+    }
+
+    /// As [`Gateway::start_in`], by any command that is a gateway.
+    pub fn start_command(folder: Arc<tempfile::TempDir>, command: impl FnOnce(&Path) -> Command) -> Self {
+        let mut command = command(folder.path());
+        command.current_dir(folder.path());
         let mut process = Process::start(&mut command);
         let address = |line: String| -> SocketAddr {
             let line: serde_json::Value = serde_json::from_str(&line).unwrap();

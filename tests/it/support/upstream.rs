@@ -3,7 +3,7 @@
 //! `x-answer-status`, `x-answer-body`, `x-answer-delay` (ms before the head), `x-answer-header`
 //! (`name: value`, joined by `|`), `x-answer-raw` (`\n` for CRLF: the whole answer), `x-answer-cut`
 //! (bytes of the body after which it closes), `x-answer-chunks` (chunks joined by `|`, a pause of
-//! 50 ms between), `x-answer-stall` (bytes of the body after which it is silent for a minute),
+//! 50 ms between, or of `x-answer-pause` ms), `x-answer-stall` (bytes of the body after which it is silent for a minute),
 //! `x-answer-echo` (the body that came). Everything else is answered 200 `{}`.
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -161,7 +161,8 @@ fn answer(mut stream: &TcpStream, seen: &Seen) -> Option<bool> {
         head.push_str("\r\n");
     }
     if let Some(chunks) = seen.header("x-answer-chunks") {
-        return answer_chunks(stream, head, chunks);
+        let pause = seen.header("x-answer-pause").map_or(50, |pause| pause.parse().unwrap());
+        return answer_chunks(stream, head, chunks, Duration::from_millis(pause));
     }
     let body = match seen.header("x-answer-echo") {
         Some(_) => seen.body.clone(),
@@ -183,12 +184,12 @@ fn answer(mut stream: &TcpStream, seen: &Seen) -> Option<bool> {
     Some(cut.is_none())
 }
 
-fn answer_chunks(mut stream: &TcpStream, mut head: String, chunks: &str) -> Option<bool> {
+fn answer_chunks(mut stream: &TcpStream, mut head: String, chunks: &str, pause: Duration) -> Option<bool> {
     head.push_str("transfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n");
     stream.write_all(head.as_bytes()).ok()?;
     for (at, chunk) in chunks.split('|').enumerate() {
         if at > 0 {
-            std::thread::sleep(Duration::from_millis(50));
+            std::thread::sleep(pause);
         }
         stream.write_all(format!("{:x}\r\n{chunk}\r\n", chunk.len()).as_bytes()).ok()?;
     }

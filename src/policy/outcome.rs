@@ -1,0 +1,72 @@
+//! How a request ended: one word for the log line, the counters and the metrics.
+
+use super::reject::Reason;
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The upstream's response went to the client.
+    Proxied,
+    /// Tollgate answered by itself: the account's balance, a preflight.
+    Answered,
+    /// The client left before its response began.
+    ClientGone,
+    /// The charge could not be written to disk in time: the client's connection was cut.
+    Cut,
+    /// The key stopped working while the request was in flight.
+    KeyEnded,
+    /// Refused.
+    Refused(Reason),
+}
+
+impl Outcome {
+    /// How many there are.
+    pub const COUNT: usize = 5 + Reason::ALL.len();
+
+    /// All outcomes, in the order of [`Outcome::index`].
+    pub fn all() -> impl Iterator<Item = Self> {
+        let plain = [Self::Proxied, Self::Answered, Self::ClientGone, Self::Cut, Self::KeyEnded];
+        plain.into_iter().chain(Reason::ALL.into_iter().map(Self::Refused))
+    }
+
+    /// Its place among all.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        match self {
+            Self::Proxied => 0,
+            Self::Answered => 1,
+            Self::ClientGone => 2,
+            Self::Cut => 3,
+            Self::KeyEnded => 4,
+            Self::Refused(reason) => 5 + reason as usize,
+        }
+    }
+
+    /// Its name in logs and counters: a refusal's is its reason.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Proxied => "proxied",
+            Self::Answered => "answered",
+            Self::ClientGone => "client_gone",
+            Self::Cut => "cut",
+            Self::KeyEnded => "key_ended",
+            Self::Refused(reason) => reason.code(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_outcome_has_its_place_and_its_name() {
+        let all: Vec<Outcome> = Outcome::all().collect();
+        assert_eq!(all.len(), Outcome::COUNT);
+        for (at, outcome) in all.iter().enumerate() {
+            assert_eq!(outcome.index(), at);
+            assert!(all[..at].iter().all(|other| other.code() != outcome.code()));
+        }
+    }
+}
