@@ -10,6 +10,7 @@ use http::{Method, Version};
 use ipnet::IpNet;
 
 use super::head::{HeadFault, is_method};
+use crate::policy::forward;
 use crate::policy::path::{self, NormalPath};
 use crate::policy::reject::{Reason, Refusal};
 
@@ -32,6 +33,9 @@ fn bad(detail: &'static str) -> Refusal {
 pub(super) fn read(parts: &Parts, merge_slashes: bool, secure: bool) -> Result<Target<'_>, Refusal> {
     if parts.method == Method::CONNECT {
         return Err(bad("CONNECT is not served here."));
+    }
+    if forward::has_too_many_options(&parts.headers) {
+        return Err(bad("The request's Connection header names too many fields."));
     }
     if parts.version == Version::HTTP_2 {
         http2_head_is_sound(parts)?;

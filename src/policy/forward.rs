@@ -2,6 +2,8 @@
 
 use http::Method;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use memchr::memchr_iter;
+use smallvec::SmallVec;
 
 use super::key::KeySource;
 use crate::types::{AccountId, KeyId};
@@ -114,9 +116,9 @@ pub fn write_head(
 
 /// Writes the fields that the upstream gets, but for `Host`.
 pub fn write_fields(out: &mut impl Fields, headers: &HeaderMap, facts: &Facts<'_>) {
-    let connection = headers.contains_key(header::CONNECTION).then_some(headers);
+    let named = named_by_connection(headers);
     for (name, value) in headers {
-        if facts.passes(name) && !connection.is_some_and(|headers| is_named(headers, name)) {
+        if facts.passes(name) && !named.contains(name) {
             out.field(name, &[value.as_bytes()]);
         }
     }
@@ -258,11 +260,29 @@ fn is_hop_by_hop(name: &str) -> bool {
     )
 }
 
-/// Whether `Connection` names a field, which then concerns this connection only.
-fn is_named(headers: &HeaderMap, name: &HeaderName) -> bool {
+/// Most fields that a message's `Connection` may name: nobody needs more than a few.
+pub const MAX_CONNECTION_OPTIONS: usize = 64;
+
+/// Whether `Connection` names more than [`MAX_CONNECTION_OPTIONS`] fields.
+#[must_use]
+pub fn has_too_many_options(headers: &HeaderMap) -> bool {
+    let count = |value: &HeaderValue| 1 + memchr_iter(b',', value.as_bytes()).count();
+    headers.get_all(header::CONNECTION).iter().map(count).sum::<usize>() > MAX_CONNECTION_OPTIONS
+}
+
+/// The fields that `Connection` names, as far as they are there: they concern this connection only.
+fn named_by_connection(headers: &HeaderMap) -> SmallVec<[HeaderName; 2]> {
+    let mut named = SmallVec::new();
+    if !headers.contains_key(header::CONNECTION) {
+        return named; // as usual
+    }
     let options = headers.get_all(header::CONNECTION).iter();
-    let mut options = options.flat_map(|value| value.as_bytes().split(|&byte| byte == b','));
-    options.any(|option| option.trim_ascii().eq_ignore_ascii_case(name.as_str().as_bytes()))
+    let options = options.flat_map(|value| value.as_bytes().split(|&byte| byte == b','));
+    for option in options.take(MAX_CONNECTION_OPTIONS) {
+        let name = HeaderName::from_bytes(option.trim_ascii()).ok();
+        named.extend(name.filter(|name| headers.contains_key(name)));
+    }
+    named
 }
 
 /// Tollgate's own names, and look-alikes with underscores, which many servers read as the same name.
@@ -337,11 +357,11 @@ pub fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
 /// Turns the upstream's headers into those the client gets.
 pub fn to_client(headers: &mut HeaderMap, upgrade: bool) {
     let kept = if upgrade { headers.get(header::UPGRADE).cloned() } else { None };
-    let connection = headers.contains_key(header::CONNECTION);
+    let named = named_by_connection(headers);
     let goes = |name: &HeaderName| {
         is_hop_by_hop(name.as_str())
             || matches!(name.as_str(), "x-credits-used" | "x-credits-remaining")
-            || connection && is_named(headers, name)
+            || named.contains(name)
     };
     let gone: Vec<HeaderName> = headers.keys().filter(|name| goes(name)).cloned().collect();
     for name in gone {

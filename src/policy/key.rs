@@ -62,10 +62,17 @@ impl KeySource {
             if name.len() > 3 * MAX_KEY {
                 return false;
             }
+            if !name.bytes().any(|byte| matches!(byte, b'%' | b'+') || byte.is_ascii_whitespace()) {
+                return self.is_refused(name);
+            }
             let name = name.replace('+', " ");
             let name = percent_decode_str(&name).decode_utf8_lossy();
-            self.refuse_query.iter().any(|refused| refused.eq_ignore_ascii_case(name.trim()))
+            self.is_refused(name.trim())
         })
+    }
+
+    fn is_refused(&self, name: &str) -> bool {
+        self.refuse_query.iter().any(|refused| refused.eq_ignore_ascii_case(name))
     }
 }
 

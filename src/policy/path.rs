@@ -9,6 +9,10 @@ use std::borrow::Cow;
 /// Longest path that is looked at, in bytes; hyper's own bound on a request target is the same.
 pub const MAX_PATH: usize = 65_534;
 
+/// How often a path is decoded again to see what other readers might find in it. One that still changes
+/// then is refused: the work stays linear in its length, whatever it holds.
+const MAX_DECODINGS: usize = 3;
+
 /// Why a path is refused, before any route is looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PathFault {
@@ -36,7 +40,7 @@ pub enum PathFault {
     /// `%2F`, where the route does not allow it.
     #[error("the path has an encoded slash")]
     EncodedSlash,
-    /// Decoding it again would yield one of the above.
+    /// Decoding it again would yield one of the above, or would go on for too long.
     #[error("the path is encoded twice")]
     DoubleEncoded,
 }
@@ -208,11 +212,14 @@ fn check_dots(segment: &str) -> Result<(), PathFault> {
     Ok(())
 }
 
-/// Decodes again for as long as that changes anything: whoever decodes twice must not see what
-/// was refused once. Ends, since each round makes the text shorter.
+/// Decodes again while that changes anything, at most [`MAX_DECODINGS`] times: a reader that decodes twice
+/// must not see what was refused once.
 fn check_deeper(decoded: &str) -> Result<(), PathFault> {
     let mut text = Cow::Borrowed(decoded);
-    while text.contains('%') {
+    for _ in 0..MAX_DECODINGS {
+        if !text.contains('%') {
+            return Ok(());
+        }
         let again = lenient_decode(&text)?;
         if *again == *text {
             return Ok(());
@@ -223,7 +230,7 @@ fn check_deeper(decoded: &str) -> Result<(), PathFault> {
         }
         text = Cow::Owned(again);
     }
-    Ok(())
+    Err(PathFault::DoubleEncoded)
 }
 
 /// Decodes what another reader might: whole escapes only; a lone `%` stays, `%u` never passes.
@@ -347,6 +354,7 @@ mod tests {
             ("/a%2500", DoubleEncoded),
             ("/a%25u002e", DoubleEncoded),
             ("/a%25c0%25ae", DoubleEncoded),
+            ("/a%2525252541", DoubleEncoded),
         ];
         for (raw, fault) in table {
             assert_eq!(normalise(raw, false).unwrap_err(), fault, "{raw}");

@@ -42,7 +42,8 @@ fn one_address_leaves_places_to_others() {
     let open = greedy.iter_mut().filter_map(|stream| is_open(stream).then_some(())).count();
     // At most 16 times as many as are free, and those are free no more that are being turned away.
     assert!((90..=95).contains(&open), "{open}");
-    assert!(is_served(&mut greedy[0]));
+    // Workers accept in any order: which ones were turned away is open.
+    assert!(greedy.iter_mut().find_map(|stream| is_open(stream).then_some(stream)).is_some_and(is_served));
     assert!(is_served(&mut from(3, gateway.public)));
     let status = gateway.json(&["status"]);
     assert!(status.to_string().contains(&format!("\"connections_crowded_out\":{}", 100 - open)), "{status}");

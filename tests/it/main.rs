@@ -29,6 +29,7 @@ mod money;
 mod prices;
 mod privacy;
 mod proxies;
+mod readers;
 mod refusals;
 mod reload;
 mod stages;

@@ -10,6 +10,11 @@ pub use client::{Answer, Client, get, post, send};
 pub use gateway::{Gateway, cli};
 pub use upstream::{Seen, Upstream};
 
+/// Says that a test was left out, and why.
+pub fn skipped(why: &str) {
+    println!("skipped: {why}");
+}
+
 /// SHA-256 of a key, as a configuration wants it.
 pub fn sha256(key: &str) -> String {
     tollgate::types::KeyHash::of(key.as_bytes()).to_hex()

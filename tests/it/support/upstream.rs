@@ -19,6 +19,8 @@ pub struct Seen {
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
     pub trailers: Vec<(String, String)>,
+    /// How many chunks the body came in.
+    pub chunks: usize,
     /// Whether the whole answer was written.
     pub answered: bool,
 }
@@ -86,7 +88,8 @@ impl Upstream {
         let mut reader = BufReader::with_capacity(1, stream); // reads no byte of the next request
         let line = read_line(&mut reader)?;
         let headers = read_fields(&mut reader)?;
-        let mut seen = Seen { line, headers, body: Vec::new(), trailers: Vec::new(), answered: false };
+        let mut seen =
+            Seen { line, headers, body: Vec::new(), trailers: Vec::new(), chunks: 0, answered: false };
         read_body(&mut reader, &mut seen)?;
         let at = {
             let mut journal = self.journal.lock().unwrap();
@@ -132,6 +135,7 @@ fn read_body(reader: &mut impl BufRead, seen: &mut Seen) -> Option<()> {
             reader.read_exact(&mut chunk).ok()?;
             read_line(reader)?;
             seen.body.extend(chunk);
+            seen.chunks += 1;
         }
     }
     let length = seen.header("content-length").map_or(0, |length| length.parse().unwrap());
