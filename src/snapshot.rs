@@ -84,6 +84,10 @@ pub struct Settings {
     pub merge_slashes: bool,
     /// Networks whose `X-Forwarded-For` and `X-Request-Id` are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Every connection from [`Settings::trusted_proxies`] begins with a PROXY protocol header.
+    pub proxy_protocol: bool,
+    /// A client that closed its sending side still gets its answer; otherwise it is gone.
+    pub half_close: bool,
     /// Where operators are served. Takes effect at a restart.
     pub admin_listen: SocketAddr,
     /// What the admin token hashes to.

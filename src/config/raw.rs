@@ -77,6 +77,10 @@ pub struct Server {
     pub merge_slashes: Maybe<bool>,
     /// Networks whose X-Forwarded-For and X-Request-Id are believed.
     pub trusted_proxies: Vec<At<String>>,
+    /// Whether every connection from `trusted_proxies` begins with a PROXY protocol header.
+    pub proxy_protocol: Maybe<bool>,
+    /// Whether a client that closed its sending side still gets its answer.
+    pub half_close: Maybe<bool>,
     /// TLS for clients.
     pub tls: Maybe<Tls>,
 }

@@ -3,10 +3,8 @@
 
 use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 
 use ppp::{HeaderResult, PartialResult, v1, v2};
-use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
@@ -19,11 +17,6 @@ use crate::snapshot::Settings;
 pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Longest PROXY header that is read; what proxies send is below 600 bytes.
 const MAX_PROXY: usize = 2048;
-/// How a PROXY header begins: version 1, and version 2.
-const PROXY_STARTS: [&[u8]; 2] = [b"PROXY ", b"\r\n\r\n\0\r\nQUIT\n"];
-/// How long to wait for the rest of a beginning that could go on either way; doubled each time, up
-/// to the second one, so that many such clients do not keep a worker busy.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 
 /// What a connection speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,22 +36,23 @@ pub(super) struct Arrived {
 
 /// Brings a new connection to its first request; `None` where it is to be closed.
 pub(super) async fn arrive(
-    mut stream: TcpStream,
+    stream: TcpStream,
     mut peer: SocketAddr,
     secure: bool,
     settings: &Settings,
 ) -> Option<Arrived> {
-    stream.readable().await.ok()?;
-    if is_trusted(peer.ip(), &settings.trusted_proxies) {
+    let mut stream = Corked::new(stream, Sends::BeforeWaiting);
+    if settings.proxy_protocol && is_trusted(peer.ip(), &settings.trusted_proxies) {
         peer = proxied(&mut stream, peer).await?;
     }
     if !secure {
-        let protocol = protocol(&stream).await?;
-        let sends = if protocol == Protocol::Http2 { Sends::WhenTold } else { Sends::AtOnce };
-        return Some(Arrived { socket: Socket::Plain(Corked::new(stream, sends)), protocol, peer });
+        let http2 = read_until(&mut stream, |bytes| begins(bytes, PREFACE)).await?;
+        let (protocol, sends) =
+            if http2 { (Protocol::Http2, Sends::WhenTold) } else { (Protocol::Http1, Sends::AtOnce) };
+        stream.set_sends(sends);
+        return Some(Arrived { socket: Socket::Plain(stream), protocol, peer });
     }
     let tls = settings.tls.as_ref()?;
-    let stream = Corked::new(stream, Sends::BeforeWaiting);
     let mut stream = match TlsAcceptor::from(tls.config.clone()).accept(stream).into_fallible().await {
         Ok(stream) => stream,
         // A failed handshake concerns its client only, who gets an alert.
@@ -75,22 +69,16 @@ pub(super) async fn arrive(
     Some(Arrived { socket: Socket::Tls(Box::new(stream)), protocol, peer })
 }
 
-/// Looks at what came, without taking it, until that says enough; `None` where it never will.
-async fn look<T>(stream: &TcpStream, buffer: &mut [u8], judge: impl Fn(&[u8]) -> Option<T>) -> Option<T> {
-    let (mut pause, longest) = PAUSE;
+/// Reads ahead until what came says enough; `None` where the client closes before that, or where
+/// [`MAX_PROXY`] bytes do not say it. What was read is there for the next reader.
+async fn read_until<T>(stream: &mut Corked, judge: impl Fn(&[u8]) -> Option<T>) -> Option<T> {
     loop {
-        let count = stream.peek(buffer).await.ok()?;
-        if count == 0 {
-            return None; // it said nothing, and will not
-        }
-        if let Some(judged) = judge(&buffer[..count]) {
+        if let Some(judged) = judge(stream.early()).filter(|_| !stream.early().is_empty()) {
             return Some(judged);
         }
-        if count == buffer.len() {
+        if stream.early().len() >= MAX_PROXY || stream.read_early(MAX_PROXY).await.ok()? == 0 {
             return None;
         }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(longest);
     }
 }
 
@@ -103,27 +91,10 @@ fn begins(bytes: &[u8], start: &[u8]) -> Option<bool> {
     (length == start.len()).then_some(true)
 }
 
-async fn protocol(stream: &TcpStream) -> Option<Protocol> {
-    let judge = |bytes: &[u8]| Some(if begins(bytes, PREFACE)? { Protocol::Http2 } else { Protocol::Http1 });
-    look(stream, &mut [0; PREFACE.len()], judge).await
-}
-
-/// Whom a trusted proxy speaks for: takes its PROXY header off, where it sends one.
-async fn proxied(stream: &mut TcpStream, peer: SocketAddr) -> Option<SocketAddr> {
-    let starts = |bytes: &[u8]| {
-        let starts = PROXY_STARTS.map(|start| begins(bytes, start));
-        match starts {
-            [Some(false), Some(false)] => Some(false),
-            _ if starts.contains(&Some(true)) => Some(true),
-            _ => None,
-        }
-    };
-    if !look(stream, &mut [0; 12], starts).await? {
-        return Some(peer);
-    }
-    let mut buffer = vec![0; MAX_PROXY];
-    let (length, source) = look(stream, &mut buffer, header).await?;
-    stream.read_exact(&mut buffer[..length?]).await.ok()?;
+/// Whom a trusted proxy speaks for: takes off the PROXY header that each of its connections begins with.
+async fn proxied(stream: &mut Corked, peer: SocketAddr) -> Option<SocketAddr> {
+    let (length, source) = read_until(stream, header).await?;
+    stream.skip_early(length?);
     Some(source.unwrap_or(peer))
 }
 
@@ -179,7 +150,9 @@ mod tests {
         assert_eq!(header(&v1[..20]), None);
         assert_eq!(header(b"PROXY UNKNOWN\r\n"), Some((Some(15), None)));
         assert_eq!(header(b"PROXY TCP9 a b c d\r\n"), Some((None, None)));
-        let mut v2 = PROXY_STARTS[1].to_vec();
+        assert_eq!(header(b"GET / HTTP/1.1\r\n"), Some((None, None)), "it is required");
+        assert_eq!(header(b"PRO"), None);
+        let mut v2 = b"\r\n\r\n\0\r\nQUIT\n".to_vec();
         v2.extend([0x21, 0x11, 0, 12, 203, 0, 113, 9, 10, 0, 0, 1]);
         v2.extend(4000_u16.to_be_bytes());
         assert_eq!(header(&v2), None);

@@ -78,6 +78,8 @@ pub(super) struct Inner {
     written: usize,
     /// The client was seen leaving: it closed its sending side, or more.
     leaving: bool,
+    /// One that did still gets its answer.
+    half_close: bool,
     /// It was told to leave: what it still asks for gets no answer.
     told: bool,
     /// Requests in flight. With HTTP/1.1 there is one place, which is used again and again.
@@ -93,8 +95,15 @@ pub(super) struct Inner {
 const MAX_LINGERING: usize = 100;
 
 impl Connection {
-    /// `is_proxy` where it has clients of its own.
-    pub(super) fn new(arrived: Arrived, accepted: Moment, now: Moment, place: Place, is_proxy: bool) -> Self {
+    /// `is_proxy` where it has clients of its own; `half_close` where a client that closed its sending side
+    /// still gets its answer.
+    pub(super) fn new(
+        arrived: Arrived,
+        accepted: Moment,
+        now: Moment,
+        place: Place,
+        (is_proxy, half_close): (bool, bool),
+    ) -> Self {
         let Arrived { socket, protocol, peer } = arrived;
         let secure = matches!(socket, Socket::Tls(_));
         let (scanner, streams) = match protocol {
@@ -110,6 +119,7 @@ impl Connection {
             moved: now,
             written: 0,
             leaving: false,
+            half_close,
             told: false,
             streams,
             tunnels: 0,
@@ -220,8 +230,8 @@ impl Connection {
     }
 
     /// Looks whether the client closed its sending side, or is gone altogether, while nobody reads
-    /// what it sends. Takes no byte. One that closed only its sending side still gets its answer,
-    /// but not for ever.
+    /// what it sends. Takes no byte. Such a client is gone; or, with `half_close`, still gets its answer,
+    /// but not for ever. hyper finds out sooner where nothing that it has not read yet is before the end.
     pub(super) fn look_for_client(&self) {
         let mut inner = self.inner.lock();
         if inner.phase == Phase::Busy && !inner.leaving && self.protocol == Protocol::Http1 {

@@ -8,7 +8,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, BufMut, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -33,6 +33,8 @@ pub(super) enum Sends {
 #[derive(Debug)]
 pub(super) struct Corked {
     tcp: TcpStream,
+    /// What was read ahead of whoever reads this: how a connection begins says what it speaks.
+    early: BytesMut,
     held: BytesMut,
     sends: Sends,
     /// The socket did not take all that was to be sent.
@@ -41,11 +43,35 @@ pub(super) struct Corked {
 
 impl Corked {
     pub(super) fn new(tcp: TcpStream, sends: Sends) -> Self {
-        Self { tcp, held: BytesMut::new(), sends, full: false }
+        Self { tcp, early: BytesMut::new(), held: BytesMut::new(), sends, full: false }
     }
 
     pub(super) fn tcp(&self) -> &TcpStream {
         &self.tcp
+    }
+
+    /// What was read ahead.
+    pub(super) fn early(&self) -> &[u8] {
+        &self.early
+    }
+
+    /// Reads ahead, up to `most` bytes altogether; 0 at the end.
+    pub(super) async fn read_early(&mut self, most: usize) -> io::Result<usize> {
+        self.early.reserve(most - self.early.len().min(most));
+        loop {
+            self.tcp.readable().await?;
+            let left = most - self.early.len();
+            let mut room = (&mut self.early).limit(left);
+            match self.tcp.try_read_buf(&mut room) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => return read,
+            }
+        }
+    }
+
+    /// Takes off the beginning of what was read ahead.
+    pub(super) fn skip_early(&mut self, count: usize) {
+        self.early.advance(count);
     }
 
     /// From now on it sends so; what is held stays held until the next write or [`Corked::poll_send`].
@@ -90,6 +116,14 @@ impl AsyncRead for Corked {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.early.is_empty() {
+            let count = self.early.len().min(buffer.remaining());
+            buffer.put_slice(&self.early.split_to(count));
+            if self.early.is_empty() {
+                self.early = BytesMut::new();
+            }
+            return Poll::Ready(Ok(()));
+        }
         let polled = Pin::new(&mut self.tcp).poll_read(context, buffer);
         if polled.is_pending() && self.sends == Sends::BeforeWaiting {
             ready!(self.poll_send(context))?;

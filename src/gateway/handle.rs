@@ -118,7 +118,7 @@ fn admit(
         Ok(route) => route, // no_route, method_not_allowed
         Err(preflight) => return Ok(Way::Answered(preflight)),
     };
-    let address = target::client(connection.peer, &parts.headers, &view.settings.trusted_proxies);
+    let address = target::client(connection.peer, &parts.headers, &view.settings.trusted_proxies)?; // bad_request
     let plan = match route.public {
         true => view.keys.refuse(parts.uri.query()).map(|()| None)?, // key_in_query
         false => find_key(gate, record, visit, &parts, address)?, // missing_key, key_in_query, invalid_key, rate_limited
@@ -276,7 +276,7 @@ fn account_info(
         return Err(Refusal { allow, ..Reason::MethodNotAllowed.into() });
     }
     let proxies = &record.view().settings.trusted_proxies;
-    let address = target::client(connection.peer, &parts.headers, proxies);
+    let address = target::client(connection.peer, &parts.headers, proxies)?;
     find_key(gate, record, visit, parts, address)?;
     let key = visit.payer.as_ref().ok_or(Reason::InvalidKey)?;
     if key.account.is_suspended() {

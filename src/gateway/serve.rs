@@ -74,8 +74,8 @@ pub(super) async fn serve(gate: Rc<Gate>, number: u64, accepted: Accepted) {
     if arrived.peer != peer && is_one(arrived.peer) && !place.is_within_share_of(arrived.peer.ip()) {
         return;
     }
-    let is_proxy = !is_one(arrived.peer);
-    let connection = Arc::new(Connection::new(arrived, at, gate.clock.now(), place, is_proxy));
+    let (is_proxy, half_close) = (!is_one(arrived.peer), view.settings.half_close);
+    let connection = Arc::new(Connection::new(arrived, at, gate.clock.now(), place, (is_proxy, half_close)));
     drop(view);
     match connection.protocol {
         Protocol::Http1 => serve_http1(&gate, number, &connection).await,
@@ -98,10 +98,13 @@ async fn serve_http1(gate: &Rc<Gate>, number: u64, connection: &Arc<Connection>)
                 }
             })
         };
-        let max_head = gate.views.load().settings.max_header_size;
+        let (max_head, half_close) = {
+            let view = gate.views.load();
+            (view.settings.max_header_size, view.settings.half_close)
+        };
         let mut builder = http1::Builder::new();
         builder
-            .half_close(true) // a client that closed its sending side still gets its answer
+            .half_close(half_close)
             .header_read_timeout(None) // one deadline for heads, bodies and silence: `Connection`
             .max_header_size(max_head)
             .max_buf_size(max_head.max(MIN_BUFFER));

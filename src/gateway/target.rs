@@ -1,13 +1,14 @@
 //! What a request asks for: host, path and query, in the one form that is judged and forwarded.
 
 use std::borrow::Cow;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::uri::Authority;
 use http::{Method, Version};
 use ipnet::IpNet;
+use smallvec::SmallVec;
 
 use super::head::{HeadFault, is_method};
 use crate::policy::forward;
@@ -135,22 +136,34 @@ fn is_plain_name(host: &[u8]) -> bool {
 }
 
 /// The client's address: the peer's, or what trusted proxies say it is.
-pub(super) fn client(peer: SocketAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+///
+/// # Errors
+/// [`Reason::BadRequest`] where a trusted proxy says what is no address: to take its own for it would
+/// make all its clients one.
+pub(super) fn client(peer: SocketAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Result<IpAddr, Refusal> {
     let mut address = peer.ip().to_canonical();
     if !is_trusted(address, trusted) {
-        return address;
+        return Ok(address);
     }
-    let values: Vec<&[u8]> = headers.get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes).collect();
-    for text in values.iter().flat_map(|value| value.split(|&byte| byte == b',')).rev() {
-        let next = std::str::from_utf8(text).ok().and_then(|text| text.trim().parse::<IpAddr>().ok());
-        // What cannot be read is nobody that is trusted: the last address that was read counts.
-        let Some(next) = next else { break };
-        address = next.to_canonical();
+    let values: SmallVec<[&[u8]; 4]> =
+        headers.get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes).collect();
+    let entries = values.iter().flat_map(|value| value.split(|&byte| byte == b',')).rev();
+    for entry in entries.map(<[u8]>::trim_ascii).filter(|entry| !entry.is_empty()) {
+        let next = std::str::from_utf8(entry).ok().and_then(forwarded_address);
+        address = next.ok_or_else(|| bad("An entry of X-Forwarded-For is not an address."))?.to_canonical();
         if !is_trusted(address, trusted) {
             break;
         }
     }
-    address
+    Ok(address)
+}
+
+/// An entry of `X-Forwarded-For`: an address, in brackets and with a port too, as Azure's gateways write it.
+fn forwarded_address(text: &str) -> Option<IpAddr> {
+    let bare = || text.parse::<IpAddr>().ok();
+    let with_port = || text.parse::<SocketAddr>().ok().map(|address| address.ip());
+    let in_brackets = || text.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok().map(IpAddr::V6);
+    bare().or_else(with_port).or_else(in_brackets)
 }
 
 /// Whether what this address says about others is believed.
@@ -230,8 +243,35 @@ mod tests {
             ("[::ffff:10.0.0.1]:1", "203.0.113.9"),
         ];
         for (peer, expected) in table {
-            let found = client(peer.parse().unwrap(), &headers, &trusted);
+            let found = client(peer.parse().unwrap(), &headers, &trusted).unwrap();
             assert_eq!(found.to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn what_a_trusted_proxy_says_is_an_address_or_a_mistake() {
+        let trusted: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap()];
+        let table = [
+            ("198.51.100.7:1000", Some("198.51.100.7")),
+            ("[2001:db8::1]:443", Some("2001:db8::1")),
+            ("[2001:db8::1]", Some("2001:db8::1")),
+            ("2001:db8::1", Some("2001:db8::1")),
+            ("::ffff:198.51.100.7", Some("198.51.100.7")),
+            ("nonsense, 198.51.100.7", Some("198.51.100.7")),
+            ("198.51.100.7, 10.0.0.9:80,, ", Some("198.51.100.7")),
+            ("", Some("10.0.0.1")),
+            ("unknown", None),
+            ("198.51.100.7, nonsense", None),
+            ("198.51.100.7, nonsense, 10.0.0.2", None),
+            ("198.51.100.7:port", None),
+            ("198.51.100.7:70000", None),
+            ("[198.51.100.7]", None),
+            ("198.51.100.7/24", None),
+        ];
+        for (text, expected) in table {
+            let headers = HeaderMap::from_iter([(FORWARDED_FOR, text.parse().unwrap())]);
+            let found = client("10.0.0.1:1".parse().unwrap(), &headers, &trusted).ok();
+            assert_eq!(found.map(|address| address.to_string()).as_deref(), expected, "{text}");
         }
     }
 }

@@ -59,9 +59,10 @@ fn a_trusted_proxy_is_many_clients() {
     let text = config("")
         .replace("threads = 2", "threads = 1\nmax_connections = 100\ntrusted_proxies = [\"127.0.0.2\"]");
     let gateway = Gateway::start(&text, &upstream);
+    let naming = text.replace("threads = 1\n", "threads = 1\nproxy_protocol = true\n");
     let mut all: Vec<TcpStream> = (0..100).map(|_| from(2, gateway.public)).collect();
     assert!(all.iter_mut().all(is_served));
-    drop(all);
+    let gateway = Gateway::start(&naming, &upstream);
     let named = b"PROXY TCP4 203.0.113.9 10.0.0.1 4000 80\r\n";
     let mut one: Vec<TcpStream> = (0..99).map(|_| from(2, gateway.public)).collect();
     let served = one.iter_mut().filter_map(|stream| {

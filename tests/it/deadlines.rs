@@ -68,6 +68,43 @@ fn a_client_that_leaves_a_silent_stream_gives_its_place_back() {
     assert!(freed, "the slot of a client that left is free again");
 }
 
+/// A client that closes its sending side is gone at once, as for nginx: its place among the key's requests
+/// is free, and the upstream is not waited for. With `half_close` it still gets its answer.
+#[test]
+fn a_client_that_closes_during_a_request_is_gone_at_once() {
+    for half_close in [false, true] {
+        let upstream = Upstream::start();
+        let hash = crate::support::sha256("single");
+        let more = format!(
+            "[plans.single]\nconcurrency = 1\n[accounts.single]\nplan = \"single\"\n[[accounts.single.keys]]\nlabel = \"k\"\nsha256 = \"{hash}\"\n"
+        );
+        let text = config(&more).replace("threads = 2", &format!("threads = 1\nhalf_close = {half_close}"));
+        let gateway = Gateway::start(&text, &upstream);
+        // What comes behind a request is a reason to read no further: the end is seen all the same.
+        for behind in ["", "GET /"] {
+            upstream.clear();
+            let mut client = Client::connect(gateway.public);
+            let request =
+                "GET /free/a HTTP/1.1\r\nhost: a\r\nx-api-key: single\r\nx-answer-delay: 4000\r\n\r\n";
+            client.send(format!("{request}{behind}")).unwrap();
+            while upstream.seen().is_empty() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            client.socket().shutdown(std::net::Shutdown::Write).unwrap();
+            if half_close {
+                assert_eq!(client.head().unwrap().status, 200);
+                continue;
+            }
+            let begun = Instant::now();
+            while get(gateway.public, "/free/b", "x-api-key: single\r\n").status == 429 {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            assert!(begun.elapsed() < Duration::from_secs(3), "{behind:?}: {:?}", begun.elapsed());
+            assert!(!upstream.seen()[0].answered, "the upstream was not waited for");
+        }
+    }
+}
+
 #[test]
 fn a_slow_upload_is_the_clients_time_not_the_upstreams() {
     let upstream = Upstream::start();

@@ -29,37 +29,77 @@ fn send(gateway: &Gateway, pieces: &[&[u8]]) -> String {
 const REQUEST: &[u8] =
     b"GET /open/x HTTP/1.1\r\nhost: gw.test\r\nx-forwarded-for: 198.51.100.1\r\nconnection: close\r\n\r\n";
 
+fn trusting(more: &str) -> String {
+    let settings = format!("[server]\ntrusted_proxies = [\"127.0.0.0/8\"]\n{more}");
+    config("").replacen("[server]", &settings, 1)
+}
+
+/// A PROXY header is never guessed: where it is on, each connection of a trusted proxy begins with one.
 #[test]
 fn a_trusted_proxy_says_who_the_client_is() {
     let upstream = Upstream::start();
-    let text = config("").replacen("[server]", "[server]\ntrusted_proxies = [\"127.0.0.0/8\"]", 1);
-    let gateway = Gateway::start(&text, &upstream);
-    let v2 = v2();
-    let table: [(&[&[u8]], &str); 5] = [
+    let gateway = Gateway::start(&trusting("proxy_protocol = true"), &upstream);
+    let (v2, long) = (v2(), [V1, REQUEST].concat());
+    let unknown: &[u8] = b"PROXY UNKNOWN\r\n";
+    let table: [(&[&[u8]], &str); 7] = [
         (&[V1, REQUEST], "203.0.113.9"),
+        (&[&long], "203.0.113.9"),
+        (&[&long[..60], &long[60..]], "203.0.113.9"),
         (&[&V1[..10], &V1[10..], REQUEST], "203.0.113.9"),
         (&[&v2, REQUEST], "203.0.113.9"),
         (&[&v2[..14], &v2[14..], REQUEST], "203.0.113.9"),
-        (&[REQUEST], "198.51.100.1, 127.0.0.1"),
+        (&[unknown, REQUEST], "198.51.100.1, 127.0.0.1"),
     ];
     for (pieces, expected) in table {
         assert_eq!(send(&gateway, pieces), "HTTP/1.1 200");
         assert_eq!(upstream.last().header("x-forwarded-for"), Some(expected), "{pieces:?}");
     }
     upstream.clear();
-    assert_eq!(send(&gateway, &[b"PROXY TCP4 nonsense\r\n", REQUEST]), "");
-    assert_eq!(upstream.seen().len(), 0, "a malformed header closes the connection");
+    let endless = b"PROXY TCP4 ".repeat(300);
+    for pieces in [&[b"PROXY TCP4 nonsense\r\n", REQUEST][..], &[REQUEST], &[&endless]] {
+        assert_eq!(send(&gateway, pieces), "", "without a sound header the connection is closed");
+    }
+    assert_eq!(upstream.seen().len(), 0);
 }
 
+/// Behind a balancer that sends none, a client names no address of its own.
 #[test]
-fn nobody_else_does() {
+fn a_header_that_is_not_expected_is_refused() {
     let upstream = Upstream::start();
-    let gateway = Gateway::start(&config(""), &upstream);
-    assert_eq!(send(&gateway, &[V1, REQUEST]), "HTTP/1.1 400");
-    assert_eq!(send(&gateway, &[&v2(), REQUEST]), "HTTP/1.1 400");
-    assert_eq!(upstream.seen().len(), 0);
-    assert_eq!(send(&gateway, &[REQUEST]), "HTTP/1.1 200");
-    assert_eq!(upstream.last().header("x-forwarded-for"), Some("127.0.0.1"));
+    for text in [config(""), trusting("")] {
+        let gateway = Gateway::start(&text, &upstream);
+        assert_eq!(send(&gateway, &[V1, REQUEST]), "HTTP/1.1 400");
+        assert_eq!(send(&gateway, &[&v2(), REQUEST]), "HTTP/1.1 400");
+        assert_eq!(upstream.seen().len(), 0);
+        assert_eq!(send(&gateway, &[REQUEST]), "HTTP/1.1 200");
+        let trusts = text.contains("trusted_proxies");
+        let expected = if trusts { "198.51.100.1, 127.0.0.1" } else { "127.0.0.1" };
+        assert_eq!(upstream.take()[0].header("x-forwarded-for"), Some(expected));
+    }
+}
+
+/// Azure's gateways write a port behind each address: their clients are still told apart. An entry that
+/// is no address is refused: else all of them would be the proxy.
+#[test]
+fn clients_behind_a_proxy_are_told_apart_with_ports_too() {
+    let upstream = Upstream::start();
+    let hash = crate::support::sha256("bound");
+    let more = format!(
+        "[accounts.bound]\n[[accounts.bound.keys]]\nlabel = \"k\"\nsha256 = \"{hash}\"\nallow_from = [\"203.0.113.0/24\", \"2001:db8::/32\"]\n"
+    );
+    let gateway = Gateway::start(&(trusting("") + &more), &upstream);
+    let table = [
+        ("203.0.113.7:1000", 200),
+        ("[2001:db8::1]:443", 200),
+        ("203.0.113.7", 200),
+        ("198.51.100.7:1000", 403),
+        ("203.0.113.7, unknown", 400),
+        ("", 403),
+    ];
+    for (entry, status) in table {
+        let headers = format!("x-api-key: bound\r\nx-forwarded-for: {entry}\r\n");
+        assert_eq!(crate::support::get(gateway.public, "/free/a", &headers).status, status, "{entry}");
+    }
 }
 
 /// Guessing costs the guesser: past a bound, an address may try no key for a while.

@@ -82,6 +82,8 @@ pub(super) fn build(context: &mut Context, files: &[raw::File]) -> Server {
         drain_timeout: context.duration(server.drain_timeout.as_ref(), seconds(30)),
         merge_slashes: server.merge_slashes.as_ref().is_some_and(|merge| merge.value),
         trusted_proxies: context.networks(&server.trusted_proxies),
+        proxy_protocol: proxy_protocol(context, &server),
+        half_close: server.half_close.as_ref().is_some_and(|half_close| half_close.value),
         admin_listen: admin_listen.unwrap_or_else(|| loopback(8081)),
         admin_token,
         ledger,
@@ -95,6 +97,15 @@ pub(super) fn build(context: &mut Context, files: &[raw::File]) -> Server {
     };
     let max_body_size = context.size(server.max_body_size.as_ref(), 100 * KIB * KIB, BODY_SIZE);
     Server { settings, keys, max_body_size }
+}
+
+fn proxy_protocol(context: &mut Context, server: &raw::Server) -> bool {
+    let Some(on) = server.proxy_protocol.as_ref().filter(|on| on.value) else { return false };
+    if server.trusted_proxies.is_empty() {
+        let help = "name the proxies that send it in `trusted_proxies`";
+        context.error_with(&on.span, "no connection can begin with a PROXY header", help);
+    }
+    true
 }
 
 fn address(context: &mut Context, text: &At<String>) -> Option<SocketAddr> {

@@ -41,6 +41,7 @@ impl Inner {
                 Some(left) => left,
                 None => return Some(Look::Goodbye),
             },
+            Phase::Busy if self.leaving && !self.half_close => return None,
             Phase::Busy if self.leaving => left(self.moved, idle)?.min(LOOK),
             Phase::Busy => left(self.moved, MAX_SILENCE)?.min(LOOK),
             Phase::Leaving(since) => left(since, GOODBYE)?,
@@ -89,7 +90,7 @@ mod tests {
     async fn connection(protocol: Protocol) -> Connection {
         let place = Arc::new(Places::new(1)).take(&Arc::default()).await.unwrap();
         let arrived = Arrived { socket: Socket::Closed, protocol, peer: ([192, 0, 2, 1], 443).into() };
-        Connection::new(arrived, Moment(0), Moment(0), place, false)
+        Connection::new(arrived, Moment(0), Moment(0), place, (false, false))
     }
 
     /// A client that takes the last of an answer slowly is not idle, nor does it have to leave.
