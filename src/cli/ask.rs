@@ -1,6 +1,7 @@
 //! Commands go to the gateway that serves the configuration, or do the work themselves where
 //! none runs.
 
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
 use serde_json::Value;
@@ -27,7 +28,7 @@ fn failed((message, _): (String, Value)) -> Failed {
 impl Asker {
     /// Carries out a command; rows of a long answer are handed on one by one.
     pub(super) fn each(&self, command: &Command, row: impl FnMut(Value)) -> Result<Value> {
-        match socket::connect(&self.config) {
+        match self.connect()? {
             Some(stream) => socket::ask(stream, command, row).map_err(failed),
             None => self.offline(command, row),
         }
@@ -47,10 +48,14 @@ impl Asker {
 
     /// A command that only a running gateway can carry out.
     pub(super) fn online(&self, command: &Command) -> Result<Value> {
-        let Some(stream) = socket::connect(&self.config) else {
+        let Some(stream) = self.connect()? else {
             return Err(Failed(format!("error: no gateway serves {}", self.config.display())));
         };
         socket::ask(stream, command, |_| {}).map_err(failed)
+    }
+
+    fn connect(&self) -> Result<Option<UnixStream>> {
+        socket::connect(&self.config).map_err(|message| Failed(format!("error: {message}")))
     }
 
     fn offline(&self, command: &Command, mut row: impl FnMut(Value)) -> Result<Value> {
@@ -83,7 +88,7 @@ impl StartError {
 
 /// `reload`: the problems as `check` shows them.
 pub(super) fn reload(asker: &Asker) -> Result {
-    let Some(stream) = socket::connect(&asker.config) else {
+    let Some(stream) = asker.connect()? else {
         return Err(Failed(format!("error: no gateway serves {}", asker.config.display())));
     };
     match socket::ask(stream, &Command::Reload, |_| {}) {

@@ -1,20 +1,84 @@
-//! Hides hashes and whatever is shaped like a key in what is quoted of a file.
+//! Hides secrets in what is quoted of a file: values of settings that the schema calls secret, wherever
+//! they stand in the parsed tree; and, in any text, what is shaped like a key, a hash or a password.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
+use std::sync::LazyLock;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::raw;
 
 /// Shortest run of word characters that is taken for a key, if it mixes letters and digits.
 const MIN_KEY: usize = 20;
 const HIDDEN: &str = "***";
 
+/// Settings that the schema marks as secret (`writeOnly`), such as `sha256` and `set_headers`.
+static SECRET_SETTINGS: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
+    let (schema, mut names) = (raw::schema(), BTreeSet::new());
+    let definitions = schema["$defs"].as_object().into_iter().flat_map(|definitions| definitions.values());
+    for (name, setting) in definitions.filter_map(|definition| definition["properties"].as_object()).flatten()
+    {
+        // Of the setting itself, of a list's items or of a table's values.
+        if setting.to_string().contains("\"writeOnly\":true") {
+            names.insert(name.clone());
+        }
+    }
+    names
+});
+
+/// Where values of secret settings stand in a file, whatever form they have there. A file with mistakes of
+/// syntax is read as far as it can be; what follows a heading that names a secret table is secret too.
+pub(super) fn secret_places(text: &str) -> Vec<Range<usize>> {
+    fn walk(table: &DeTable<'_>, within: bool, found: &mut Vec<Range<usize>>) {
+        for (key, value) in table {
+            take(value, within || SECRET_SETTINGS.contains(key.get_ref().as_ref()), found);
+        }
+    }
+    fn take(value: &Spanned<DeValue<'_>>, secret: bool, found: &mut Vec<Range<usize>>) {
+        match value.get_ref() {
+            DeValue::Table(table) => walk(table, secret, found),
+            DeValue::Array(array) => array.iter().for_each(|item| take(item, secret, found)),
+            _ if secret => found.push(value.span()),
+            _ => {}
+        }
+    }
+    let (tree, mistakes) = DeTable::parse_recoverable(text);
+    let mut found = Vec::new();
+    walk(tree.get_ref(), false, &mut found);
+    if !mistakes.is_empty() {
+        found.extend(below_secret_headings(text));
+    }
+    found
+}
+
+/// What stands behind the equals signs below `[….set_headers]` and the like.
+fn below_secret_headings(text: &str) -> Vec<Range<usize>> {
+    let (mut found, mut at, mut secret) = (Vec::new(), 0, false);
+    for line in text.split_inclusive('\n') {
+        if let Some(heading) = line.trim().strip_prefix('[') {
+            let name = heading.split(']').next().unwrap_or_default().rsplit('.').next().unwrap_or_default();
+            secret = SECRET_SETTINGS.contains(name.trim().trim_matches(['"', '\'']));
+        } else if secret {
+            let value = line.find('=').map_or(0, |equals| equals + 1);
+            found.push(at + value..at + line.trim_end().len().max(value));
+        }
+        at += line.len();
+    }
+    found
+}
+
 /// Masks everything shaped like a key in a text.
 #[must_use]
 pub fn mask(text: &str) -> String {
-    mask_line(text, 0..0).0
+    mask_line(text, 0..0, &[]).0
 }
 
-/// Masks a line, and moves a span of it along. What lies inside a hidden range covers all of it.
-pub(super) fn mask_line(line: &str, span: Range<usize>) -> (String, Range<usize>) {
-    let ranges = hidden_ranges(line);
+/// Masks a line and the secret places in it, and moves a span of it along. What lies inside a hidden
+/// range covers all of it.
+pub(super) fn mask_line(line: &str, span: Range<usize>, places: &[Range<usize>]) -> (String, Range<usize>) {
+    let ranges = merged(hidden_ranges(line), places.iter().map(|place| within_quotes(line, place)));
     let mut text = String::with_capacity(line.len());
     let (mut start, mut end) = (None, None);
     let mut at = 0;
@@ -40,6 +104,28 @@ pub(super) fn mask_line(line: &str, span: Range<usize>) -> (String, Range<usize>
     let start = start.unwrap_or_else(|| last(span.start));
     let end = end.unwrap_or_else(|| last(span.end));
     (text, start..end.max(start))
+}
+
+/// All ranges in order, without overlap.
+fn merged(mut ranges: Vec<Range<usize>>, more: impl Iterator<Item = Range<usize>>) -> Vec<Range<usize>> {
+    ranges.extend(more.filter(|range| !range.is_empty()));
+    ranges.sort_by_key(|range| range.start);
+    let mut merged: Vec<Range<usize>> = Vec::new();
+    for range in ranges {
+        match merged.last_mut() {
+            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+            _ => merged.push(range),
+        }
+    }
+    merged
+}
+
+/// A value without the quotes around it.
+fn within_quotes(line: &str, place: &Range<usize>) -> Range<usize> {
+    let value = line.get(place.clone()).unwrap_or_default();
+    let quoted = |quote: char| value.len() > 2 && value.starts_with(quote) && value.ends_with(quote);
+    let inner = usize::from(quoted('"') || quoted('\''));
+    place.start + inner..place.end - inner
 }
 
 /// Values that are secret and runs shaped like a key, in order, without overlap.
@@ -140,16 +226,51 @@ mod tests {
         }
     }
 
+    /// Whatever form a secret has in the file, and whether or not the rest of it is sound.
+    #[test]
+    fn secrets_are_found_by_structure() {
+        let forms = [
+            "[upstreams.a]\nset_headers = { x-internal = \"canary\" }\n",
+            "[upstreams.a.set_headers]\nx-internal = \"canary\"\n",
+            "[upstreams.a.set_headers]\nx-internal = 'canary' # why\n",
+            "[upstreams.a]\nset_headers.x-internal = \"canary\"\n",
+            "[upstreams.a]\n\"set_headers\".\"x-internal\" = \"\"\"one\ncanary\"\"\"\n",
+            "upstreams = { a = { set_headers = { x-internal = \"canary\" } } }\n",
+            "[[routes]]\nname = \"a\"\n[routes.set_headers]\nx-internal = \"canary\"\n",
+            "[[accounts.a.keys]]\nsha256 = [\"canary\"]\n",
+            "[upstreams.a.set_headers]\nx-internal = canary\n",
+            "[upstreams.a.set_headers]\nx-internal = \"canary\n",
+            "[upstreams.a.\"set_headers\"]\nx-internal: canary\n",
+        ];
+        for form in forms {
+            for rest in ["", "[server]\nthreads = = 1\n"] {
+                let text = format!("{form}{rest}");
+                let places = secret_places(&text);
+                let mut at = 0;
+                for line in text.split_inclusive('\n') {
+                    let within = |place: &Range<usize>| {
+                        let clamp = |end: usize| end.clamp(at, at + line.trim_end().len()) - at;
+                        clamp(place.start)..clamp(place.end)
+                    };
+                    let places: Vec<Range<usize>> = places.iter().map(within).collect();
+                    let masked = mask_line(line.trim_end(), 0..0, &places).0;
+                    assert!(!masked.contains("canary"), "{masked} of {text}");
+                    at += line.len();
+                }
+            }
+        }
+    }
+
     #[test]
     fn a_span_moves_along() {
         let line = r#"sha256 = "raw key", scope = 1"#;
         let at = line.find("scope").unwrap();
-        let (text, span) = mask_line(line, at..at + 5);
+        let (text, span) = mask_line(line, at..at + 5, &[]);
         assert_eq!(&text[span], "scope");
         let at = line.find("\"raw").unwrap();
-        let (text, span) = mask_line(line, at..at + 9);
+        let (text, span) = mask_line(line, at..at + 9, &[]);
         assert_eq!(&text[span], "\"***\"");
-        let (text, span) = mask_line(line, 10..17);
+        let (text, span) = mask_line(line, 10..17, &[]);
         assert_eq!(&text[span], "***");
     }
 }

@@ -1,5 +1,6 @@
 //! From files to a snapshot and the accounts and keys beside it, or to all that is wrong.
 
+mod files;
 mod mask;
 mod parse;
 pub mod raw;
@@ -85,15 +86,14 @@ pub struct FileKey {
 #[must_use]
 pub fn hash_of(path: &Path, watched: &Watched) -> Option<KeyHash> {
     let mut content = report::Content::default();
-    content.file(path, &std::fs::read(path).ok()?);
+    content.file(path, &files::read(path, files::MAX_CONFIGURATION).ok()?);
     for included in watched.patterns.iter().flat_map(|pattern| source::matching(pattern).unwrap_or_default())
     {
-        content.file(&included, &std::fs::read(&included).ok()?);
+        content.file(&included, &files::read(&included, files::MAX_CONFIGURATION).ok()?);
     }
-    Some(
-        content
-            .finish(watched.secrets.iter().map(|path| parse::values::held(&std::fs::read_to_string(path)))),
-    )
+    Some(content.finish(
+        watched.secrets.iter().map(|path| parse::values::held(&files::read_text(path, files::MAX_SECRET))),
+    ))
 }
 
 /// Reads, checks and resolves a configuration.

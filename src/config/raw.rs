@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub use tls::{Pair, Tls};
-pub use values::{Amount, At, Duration, Later, Place, Sha256, Size};
+pub use values::{Amount, At, Duration, Later, Place, Secret, Sha256, Size};
 
 type Named<T> = BTreeMap<At<String>, At<T>>;
 type Maybe<T> = Option<At<T>>;
@@ -176,7 +176,7 @@ pub struct Upstream {
     pub host: Maybe<String>,
     /// The operator's own headers for the upstream.
     #[serde(default)]
-    pub set_headers: Named<String>,
+    pub set_headers: Named<Secret>,
 }
 
 /// One endpoint of the API.
@@ -218,7 +218,7 @@ pub struct Route {
     pub strip_prefix: Maybe<String>,
     /// Besides the upstream's.
     #[serde(default)]
-    pub set_headers: Named<String>,
+    pub set_headers: Named<Secret>,
     /// In place of the upstream's.
     #[serde(default)]
     pub response_timeout: Maybe<Duration>,

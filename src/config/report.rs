@@ -3,12 +3,13 @@
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::mask::{mask, mask_line};
+use super::mask::{mask, mask_line, secret_places};
 use crate::types::KeyHash;
 
 /// A file that was read.
@@ -54,6 +55,8 @@ pub struct Report {
     /// Files that secrets were read from, with the hash of what they held.
     pub secrets: Vec<(PathBuf, KeyHash)>,
     problems: Vec<Problem>,
+    /// Where secrets stand in each of the files, once a line is quoted.
+    secret_places: OnceLock<Vec<Vec<Range<usize>>>>,
 }
 
 /// A problem as JSON: lines and columns count from 1, columns in characters.
@@ -199,7 +202,12 @@ impl Report {
         let rest = source.text.get(line_start..)?;
         let line = &rest[..rest.find('\n').unwrap_or(rest.len())];
         let within = start - line_start..span.end.clamp(start, line_start + line.len()) - line_start;
-        let (text, span) = mask_line(line, within);
+        let of_file = |file: &SourceFile| secret_places(&file.text);
+        let secrets =
+            self.secret_places.get_or_init(|| self.files.iter().map(of_file).collect()).get(file)?;
+        let clamp = |end: usize| end.clamp(line_start, line_start + line.len()) - line_start;
+        let secrets: Vec<_> = secrets.iter().map(|place| clamp(place.start)..clamp(place.end)).collect();
+        let (text, span) = mask_line(line, within, &secrets);
         let (line, _) = self.position(file, start)?;
         Some(Quoted { path: source.path.display().to_string(), text, line, span })
     }

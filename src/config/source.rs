@@ -10,11 +10,10 @@ use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue, Deserializer};
 
+use super::files;
 use super::raw::{self, At};
 use super::report::{Problem, Report, Severity, SourceFile};
 
-/// Largest file that is read: over two million keys.
-const MAX_FILE: u64 = 1024 * 1024 * 1024;
 /// Most mistakes of shape that are looked for in one file.
 const MAX_MISTAKES: usize = 100;
 /// Most files that are included.
@@ -92,17 +91,19 @@ fn take_in(folder: &Path, include: &At<String>, sources: &mut Sources) {
 /// Reads one file to the end of `sources`.
 fn read_one(path: &Path, sources: &mut Sources) -> Result<(), String> {
     let shown = path.display();
-    let length = std::fs::metadata(path).map_err(|error| cannot_read(path, &error))?.len();
-    if length > MAX_FILE {
-        return Err(format!("{shown} has {length} bytes; at most {MAX_FILE} are read"));
-    }
-    let bytes = std::fs::read(path).map_err(|error| cannot_read(path, &error))?;
+    let bytes = files::read(path, files::MAX_CONFIGURATION).map_err(|error| cannot_read(path, &error))?;
     let text = String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         format!("{shown} is not UTF-8 (byte {at})")
     })?;
     let file = sources.report.files.len();
     sources.report.files.push(SourceFile { path: path.to_owned(), text });
+    if files::is_open_to_all(path) {
+        let help = Some("take that right from all others: chmod o-w".to_owned());
+        let message = "anybody on this machine may change this file".to_owned();
+        let severity = Severity::Warning;
+        sources.report.add(Problem { severity, file: Some(file), span: 0..0, message, help });
+    }
     let parsed = shape(file, &mut sources.report, &mut sources.cut);
     sources.files.push(parsed);
     Ok(())

@@ -4,7 +4,8 @@
 //! is mode 0600 in a folder of mode 0700 that only its owner can have made.
 
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -70,6 +71,17 @@ fn name(config: &Path) -> String {
     format!("{}.sock", &hash[..24])
 }
 
+/// Whether something in the file system is this user's own, and nobody else's to change.
+fn is_ours(data: &std::fs::Metadata) -> bool {
+    data.uid() == rustix::process::getuid().as_raw() && data.mode() & 0o077 == 0
+}
+
+/// Whether the process at the other end is this user's, or root's.
+fn is_peer_ours(socket: impl AsFd) -> bool {
+    let peer = rustix::net::sockopt::socket_peercred(socket);
+    peer.is_ok_and(|peer| peer.uid.is_root() || peer.uid == rustix::process::getuid())
+}
+
 /// Makes the folder, or checks that nobody else could have put something there.
 fn private_folder(folder: &Path) -> Result<(), String> {
     let describe = |error: std::io::Error| format!("{}: {error}", folder.display());
@@ -79,8 +91,11 @@ fn private_folder(folder: &Path) -> Result<(), String> {
         Err(error) => return Err(describe(error)),
     }
     let data = std::fs::symlink_metadata(folder).map_err(describe)?;
-    let ours = data.is_dir() && data.uid() == rustix::process::getuid().as_raw() && data.mode() & 0o077 == 0;
-    if ours { Ok(()) } else { Err(format!("{} is not a private folder of this user", folder.display())) }
+    if data.is_dir() && is_ours(&data) {
+        Ok(())
+    } else {
+        Err(format!("{} is not a private folder of this user", folder.display()))
+    }
 }
 
 /// Removes what gateways left behind that were killed: sockets that nobody listens on. Young ones
@@ -164,6 +179,9 @@ impl Drop for ControlSocket {
 }
 
 async fn answer(stream: tokio::net::UnixStream, control: &Arc<Control>) -> std::io::Result<()> {
+    if !is_peer_ours(&stream) {
+        return Ok(()); // the socket's mode let nobody else connect
+    }
     let (read, mut write) = stream.into_split();
     let mut request = String::new();
     let mut reader = AsyncBufReader::new(read.take(MAX_REQUEST));
@@ -199,10 +217,34 @@ fn encode(line: &Line) -> Vec<u8> {
 }
 
 /// Connects to the gateway that serves a configuration, if one does.
-#[must_use]
-pub fn connect(config: &Path) -> Option<UnixStream> {
+///
+/// # Errors
+/// Where there is a socket that another user may have put there: it could answer with a forged key.
+pub fn connect(config: &Path) -> Result<Option<UnixStream>, String> {
     let name = name(config);
-    folders().iter().find_map(|folder| UnixStream::connect(folder.join(&name)).ok())
+    folders().iter().find_map(|folder| connect_in(folder, &name).transpose()).transpose()
+}
+
+fn connect_in(folder: &Path, name: &str) -> Result<Option<UnixStream>, String> {
+    let path = folder.join(name);
+    let Ok(socket) = path.symlink_metadata() else { return Ok(None) };
+    let foreign = |what: &Path| {
+        Err(format!(
+            "{} is not this user's alone: whoever else made it could answer; remove it",
+            what.display()
+        ))
+    };
+    if !folder.symlink_metadata().is_ok_and(|data| data.is_dir() && is_ours(&data)) {
+        return foreign(folder);
+    }
+    if !(socket.file_type().is_socket() && is_ours(&socket)) {
+        return foreign(&path);
+    }
+    match UnixStream::connect(&path) {
+        Ok(stream) if is_peer_ours(&stream) => Ok(Some(stream)),
+        Ok(_) => foreign(&path),
+        Err(_) => Ok(None), // a dead gateway's
+    }
 }
 
 /// Sends a command and hands on the rows of its answer.

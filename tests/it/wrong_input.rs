@@ -166,6 +166,109 @@ fn a_file_without_permission_is_said_to_be_one() {
     assert!(told.contains("no permission to read"), "{told}");
 }
 
+/// Whatever another user can have put where a command looks for its gateway gets neither the command nor
+/// the chance to answer it.
+#[test]
+fn commands_speak_to_no_socket_but_this_users_own() {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = |path: &Path, mode: u32| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let chown = |path: &Path| std::os::unix::fs::chown(path, Some(65534), Some(65534)).is_ok();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("config.toml"), config("").replace("{upstream}", "127.0.0.1:9"))
+        .unwrap();
+    let runtime = folder.path().join("tollgate");
+    let path = folder.path().canonicalize().unwrap().join("config.toml");
+    let socket = runtime.join(format!("{}.sock", &crate::support::sha256(path.to_str().unwrap())[..24]));
+    let ways: [(&str, &dyn Fn() -> bool); 5] = [
+        ("a folder that others may enter", &|| {
+            mode(&runtime, 0o711);
+            true
+        }),
+        ("a folder that others may write", &|| {
+            mode(&runtime, 0o777);
+            true
+        }),
+        ("a socket that others may use", &|| {
+            mode(&socket, 0o666);
+            true
+        }),
+        ("another user's folder", &|| chown(&runtime)),
+        ("another user's socket", &|| chown(&socket)),
+    ];
+    for (what, spoil) in ways {
+        let _ = std::fs::remove_dir_all(&runtime);
+        std::fs::create_dir(&runtime).unwrap();
+        let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        mode(&runtime, 0o700);
+        mode(&socket, 0o600);
+        if !spoil() {
+            crate::support::skipped("another user's files can be made by root only");
+            continue;
+        }
+        let output = Command::new(env!("CARGO_BIN_EXE_tollgate"))
+            .args(["account", "grant", "acme", "5", "--reference", "r"])
+            .current_dir(folder.path())
+            .env("XDG_RUNTIME_DIR", folder.path())
+            .output()
+            .unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{what}: {told}");
+        assert!(told.contains("not this user's alone"), "{what}: {told}");
+        assert!(listener.accept().is_err(), "{what} was spoken to");
+    }
+    let _ = std::fs::remove_dir_all(&runtime);
+    // The ledger and its lock are believed as little.
+    for name in ["ledger.db", "ledger.db.lock"] {
+        let path = folder.path().join(name);
+        let _ = std::fs::remove_file(&path);
+        std::fs::write(&path, "").unwrap();
+        mode(&path, 0o666);
+        let output = crate::support::cli(folder.path(), &["account", "list"]);
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{name}: {told}");
+        assert!(told.contains("only this user may write"), "{name}: {told}");
+        std::fs::remove_file(&path).unwrap();
+    }
+}
+
+/// What is no regular file is not read: neither a check nor a reload waits for one.
+#[test]
+fn no_fifo_and_no_endless_device_holds_up_a_check_or_a_reload() {
+    let upstream = Upstream::start();
+    let text = format!("include = [\"more/*.toml\"]\n{}", config(""));
+    let gateway = Gateway::start(&text, &upstream);
+    let more = gateway.folder.path().join("more");
+    std::fs::create_dir(&more).unwrap();
+    let fifo = more.join("a.toml");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let refused = |what: &str| {
+        for command in [["check"], ["reload"]] {
+            let output = gateway.cli(&command);
+            let told = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{what}: {told}");
+            assert!(told.contains("not a regular file"), "{what}: {told}");
+        }
+    };
+    refused("a FIFO");
+    std::fs::remove_file(&fifo).unwrap();
+    for setting in ["sha256", "authorization"] {
+        let secret = match setting {
+            "sha256" => "[[accounts.acme.keys]]\nlabel = \"x\"\nsha256 = \"file:/dev/zero\"\n",
+            _ => {
+                "[upstreams.more]\nservers = [\"http://127.0.0.1:9\"]\nset_headers = { authorization = \"file:/dev/zero\" }\n"
+            }
+        };
+        gateway.write_config(&format!("{}{secret}", gateway.config()));
+        refused("an endless device");
+        gateway.write_config(&gateway.config().replace(secret, ""));
+    }
+    assert!(gateway.cli(&["reload"]).status.success());
+    assert_eq!(get(gateway.public, "/free/a", "x-api-key: good-key\r\n").status, 200);
+}
+
 /// A small file system of its own, where this user may mount one.
 struct SmallDisk(std::path::PathBuf);
 

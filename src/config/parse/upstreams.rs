@@ -7,8 +7,8 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Uri, header};
 
 use super::{Context, named};
-use crate::config::raw::{self, At};
-use crate::policy::forward::HostHeader;
+use crate::config::raw::{self, At, Secret};
+use crate::policy::forward::{self, HostHeader};
 use crate::snapshot::Upstream;
 use crate::types::NameId;
 
@@ -91,27 +91,31 @@ fn host(context: &mut Context, value: Option<&At<String>>) -> HostHeader {
     }
 }
 
-/// Headers of the operator's own; what frames a message is not theirs to set.
+/// Headers of the operator's own; what frames a message, and what says to the upstream who asks, is not
+/// theirs to set.
 pub(super) fn set_headers(
     context: &mut Context,
-    raw: &BTreeMap<At<String>, At<String>>,
+    raw: &BTreeMap<At<String>, At<Secret>>,
 ) -> Vec<(HeaderName, HeaderValue)> {
-    let framing = [
+    let reserved = [
         header::CONTENT_LENGTH,
         header::TRANSFER_ENCODING,
         header::CONNECTION,
         header::HOST,
         header::UPGRADE,
+        header::TE,
+        forward::REQUEST_ID,
+        HeaderName::from_static("x-forwarded-for"),
     ];
     let mut headers = Vec::new();
     for (name, value) in raw {
         let Some(parsed) = context.header_name(&name.span, &name.value) else { continue };
-        if framing.contains(&parsed) {
+        if reserved.contains(&parsed) || parsed.as_str().starts_with(forward::OWN_PREFIX) {
             let help = if parsed == header::HOST { "use `host` of the upstream" } else { "Tollgate sets it" };
             context.error_with(&name.span, format!("`{parsed}` cannot be set here"), help);
             continue;
         }
-        let Some(text) = context.secret(&value.span, &value.value) else { continue };
+        let Some(text) = context.secret(&value.span, &value.value.0) else { continue };
         if let Some(mut value) = context.header_value(&value.span, &text) {
             value.set_sensitive(true);
             headers.push((parsed, value));

@@ -6,6 +6,7 @@ use http::{HeaderName, HeaderValue, Method};
 use ipnet::IpNet;
 
 use super::Context;
+use crate::config::files;
 use crate::config::raw::{self, Amount, At, Place};
 use crate::policy::route::{Methods, glob_matches};
 use crate::types::{Credits, KeyHash};
@@ -103,7 +104,7 @@ impl Context {
         }
         if let Some(path) = text.strip_prefix("file:") {
             let path = self.folder().join(path);
-            let read = std::fs::read_to_string(&path);
+            let read = files::read_text(&path, files::MAX_SECRET);
             self.report.secrets.push((path.clone(), held(&read)));
             let read = read.map_err(|error| format!("{} cannot be read: {error}", path.display()));
             return self.check(place, read).map(|text| text.trim_end().to_owned());

@@ -92,7 +92,12 @@ text_type!(
 text_type!(
     /// 64 hexadecimal digits.
     Sha256,
-    { "type": "string", "pattern": "^([0-9a-fA-F]{64}|env:.+|file:.+)$" }
+    { "type": "string", "pattern": "^([0-9a-fA-F]{64}|env:.+|file:.+)$", "writeOnly": true }
+);
+text_type!(
+    /// A value that may be secret, and is never quoted; also `"env:NAME"` or `"file:PATH"`.
+    Secret,
+    { "type": "string", "writeOnly": true }
 );
 
 /// Credits: an integer, a decimal or a string, with at most six decimals. Decimals are read from

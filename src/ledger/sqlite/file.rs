@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -71,9 +71,12 @@ impl Lock {
         path.push(".lock");
         let path = PathBuf::from(path);
         let made = !path.exists();
-        let open =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let open = options.custom_flags(no_links()).open(&path);
         let mut file = open.map_err(|error| unusable(ledger, why(&error, &path)))?;
+        check_owner(ledger)?;
+        check_owner(&path)?;
         match file.try_lock() {
             Ok(()) => {
                 let _ = file
@@ -108,6 +111,21 @@ impl Lock {
             let _ = std::fs::remove_file(&self.path); // only tidiness
         }
     }
+}
+
+fn no_links() -> i32 {
+    i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or_default()
+}
+
+/// Nothing is written to, or believed of, a file that another user may change.
+fn check_owner(path: &Path) -> Result<()> {
+    let Ok(data) = path.symlink_metadata() else { return Ok(()) }; // not there yet
+    let user = rustix::process::getuid();
+    if !data.is_file() || data.mode() & 0o022 != 0 || !(data.uid() == user.as_raw() || user.is_root()) {
+        let message = "is not a regular file that only this user may write (chown it, and chmod go-w)";
+        return Err(unusable(path, message));
+    }
+    Ok(())
 }
 
 fn why(error: &std::io::Error, path: &Path) -> String {
