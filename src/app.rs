@@ -77,13 +77,13 @@ pub struct Office {
 }
 
 impl Office {
-    /// Opens the ledger of a configuration and takes its lock.
+    /// Opens the ledger of a configuration and takes its lock. `reads`: for a command that books nothing.
     ///
     /// # Errors
     /// Where the ledger is served already, or cannot be used.
-    pub async fn open(path: &Path, loaded: Loaded, clock: &Clock) -> Result<Self, StartError> {
+    pub async fn open(path: &Path, loaded: Loaded, reads: bool, clock: &Clock) -> Result<Self, StartError> {
         let store = Box::new(SqliteStore::open(&loaded.snapshot.settings.ledger)?);
-        let (office, _) = Self::open_for(store, path, loaded, 0, clock).await?;
+        let (office, _) = Self::open_for(store, path, loaded, (0, !reads), clock).await?;
         Ok(office)
     }
 
@@ -91,7 +91,7 @@ impl Office {
         store: Box<dyn Store>,
         path: &Path,
         loaded: Loaded,
-        workers: usize,
+        (workers, grants): (usize, bool),
         clock: &Clock,
     ) -> Result<(Self, Bookkeeper), StartError> {
         let (ledger, Opened { doubts, off_by }) = Ledger::open(store, workers, clock.clone())?;
@@ -110,7 +110,7 @@ impl Office {
             );
         }
         let bookkeeper = ledger.bookkeeper();
-        let control = Control::boot(path, loaded, bookkeeper.clone(), clock.clone()).await?;
+        let control = Control::boot(path, loaded, grants, bookkeeper.clone(), clock.clone()).await?;
         Ok((Self { control: Arc::new(control), ledger }, bookkeeper))
     }
 
@@ -168,7 +168,8 @@ impl App {
         lines: Option<Lines>,
     ) -> Result<Self, StartError> {
         let settings = loaded.snapshot.settings.clone();
-        let (office, bookkeeper) = Office::open_for(store, path, loaded, settings.threads, &clock).await?;
+        let (office, bookkeeper) =
+            Office::open_for(store, path, loaded, (settings.threads, true), &clock).await?;
         let limits = Arc::new(restored_limits(&mut *bookkeeper.view().await?, &clock)?);
         let (source, now) = (Arc::clone(&limits), clock.clone());
         bookkeeper.save_limits_from(Box::new(move || source.drain(now.now()))).await?;

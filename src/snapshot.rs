@@ -140,8 +140,9 @@ pub struct Route {
     pub dialect: Arc<Dialect>,
     /// Limits of this route alone.
     pub limits: Vec<Limit>,
-    /// Taken off the path before it goes upstream.
-    pub strip_prefix: Option<String>,
+    /// How many segments are taken off the path before it goes upstream: the route's prefix, however
+    /// a request writes it.
+    pub strip_segments: usize,
     /// The operator's own headers: the upstream's, then the route's.
     pub set_headers: Vec<(HeaderName, HeaderValue)>,
     /// How long the answer's head may take.

@@ -45,7 +45,7 @@ pub struct Clients {
 /// Says what is wrong with it.
 pub fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
-    let read = read.map_err(|error| format!("it is no PEM file: {error}"))?;
+    let read = read.map_err(|error| format!("it is not a PEM file: {error}"))?;
     if read.is_empty() {
         return Err("it has no certificate".to_owned());
     }
@@ -105,17 +105,38 @@ impl ResolvesServerCert for ByName {
     }
 }
 
-fn is_aes_128(suite: CipherSuite) -> bool {
-    use CipherSuite::{
-        TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
-        TLS13_AES_128_GCM_SHA256,
-    };
-    matches!(
-        suite,
-        TLS13_AES_128_GCM_SHA256
-            | TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
-            | TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256
-    )
+/// Names of all cipher suites, in the order in which they are chosen unless an operator says otherwise:
+/// AES-256-GCM, ChaCha20-Poly1305, AES-128-GCM (as IANA's registry has them).
+#[must_use]
+pub fn ciphers() -> Vec<String> {
+    let mut suites = aws_lc_rs::ALL_CIPHER_SUITES.to_vec();
+    suites.sort_by_key(|suite| preference(suite.suite()));
+    suites.iter().map(|suite| name(suite.suite())).collect()
+}
+
+/// Whether a cipher suite of this name is one of TLS 1.3.
+#[must_use]
+pub fn is_of_1_3(name: &str) -> bool {
+    !name.contains("_WITH_")
+}
+
+fn name(suite: CipherSuite) -> String {
+    suite.as_str().unwrap_or_default().replace("TLS13_", "TLS_")
+}
+
+fn preference(suite: CipherSuite) -> usize {
+    let name = name(suite);
+    let order = ["AES_256_GCM", "CHACHA20_POLY1305", "AES_128_GCM"];
+    order.iter().position(|cipher| name.contains(cipher)).unwrap_or(order.len())
+}
+
+/// What a handshake may agree on.
+#[derive(Clone, Debug)]
+pub struct Offer {
+    /// TLS 1.2 beside 1.3.
+    pub with_1_2: bool,
+    /// Names of cipher suites, the preferred one first: the server's order counts, not the client's.
+    pub ciphers: Vec<String>,
 }
 
 /// Puts a configuration together. The first pair is for clients that ask for no name, or for one
@@ -125,19 +146,19 @@ fn is_aes_128(suite: CipherSuite) -> bool {
 /// Says what is wrong.
 pub fn server(
     pairs: Vec<CertifiedKey>,
-    with_1_2: bool,
+    offer: &Offer,
     clients: Option<Clients>,
     made_from: KeyHash,
 ) -> Result<Tls, String> {
     const ONLY_1_3: &[&SupportedProtocolVersion] = &[&version::TLS13];
     const BOTH: &[&SupportedProtocolVersion] = &[&version::TLS13, &version::TLS12];
     let mut provider = aws_lc_rs::default_provider();
-    // AES-128 first, in the server's order: SHA-384 took 15 % of a worker that did handshakes, and
-    // processors have instructions for SHA-256. Both are beyond reach; who offers only AES-256 gets it.
-    provider.cipher_suites.sort_by_key(|suite| !is_aes_128(suite.suite()));
+    let place = |suite: CipherSuite| offer.ciphers.iter().position(|cipher| *cipher == name(suite));
+    provider.cipher_suites.retain(|suite| place(suite.suite()).is_some());
+    provider.cipher_suites.sort_by_key(|suite| place(suite.suite()));
     let provider = Arc::new(provider);
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
-        .with_protocol_versions(if with_1_2 { BOTH } else { ONLY_1_3 })
+        .with_protocol_versions(if offer.with_1_2 { BOTH } else { ONLY_1_3 })
         .map_err(|error| error.to_string())?;
     let builder = match clients {
         None => builder.with_no_client_auth(),

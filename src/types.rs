@@ -4,11 +4,14 @@
 
 mod credits;
 mod ids;
+mod repeats;
 
 pub use credits::{Credits, CreditsError, CreditsText};
 pub use ids::{
     AccountId, AccountNum, IdError, KeyHash, KeyId, KeyNum, NameId, RequestId, RouteName, RouteNum, Secret,
 };
+
+pub use repeats::Repeats;
 
 use std::time::Duration;
 

@@ -26,7 +26,7 @@ pub use upload::{Head, Outgoing, Spare};
 pub use wire::{Answer, Fault};
 
 use crate::snapshot::Upstream;
-use crate::types::{Moment, NameId, nanos};
+use crate::types::{Moment, NameId, Repeats, nanos};
 use body::Source;
 use http2::{AnyBody, Sessions};
 use upload::Upload;
@@ -61,8 +61,17 @@ pub struct Pool {
     idle: RefCell<HashMap<NameId, Vec<Idle>>>,
     sessions: Sessions,
     open: Rc<Cell<usize>>,
+    /// Connections that could not be made, by server: no more than there were servers.
+    failures: RefCell<HashMap<NameId, Failures>>,
     /// What heads are written in.
     pub spare: Spare,
+}
+
+/// Failed connections to a server: a message each would be as many lines as there are requests.
+#[derive(Debug)]
+struct Failures {
+    upstream: String,
+    repeats: Repeats,
 }
 
 #[derive(Debug)]
@@ -93,7 +102,10 @@ impl Pool {
             Head::Http1 { bytes, chunked } => (bytes, chunked),
             Head::Http2(request) => {
                 let request = request.map(|()| AnyBody::new(body));
-                return self.sessions.send(upstream.id, request, async || self.connect(upstream).await).await;
+                return self
+                    .sessions
+                    .send(upstream.id, request, async || self.connect(upstream, now).await)
+                    .await;
             }
         };
         let mut upload = Upload::new(head, chunked, body);
@@ -101,7 +113,7 @@ impl Pool {
             let (wire, fresh) = match self.take(upstream.id, now) {
                 Some(wire) => (wire, false),
                 None => {
-                    let (stream, open) = Box::pin(self.connect(upstream)).await?;
+                    let (stream, open) = Box::pin(self.connect(upstream, now)).await?;
                     (Wire::new(stream, open), true)
                 }
             };
@@ -148,13 +160,19 @@ impl Pool {
     /// Closes connections that were idle too long, or that the upstream closed.
     pub fn sweep(&self, now: Moment) {
         self.sessions.sweep();
+        self.failures.borrow_mut().retain(|_, Failures { upstream, repeats }| {
+            if let Some(more) = repeats.untold(now) {
+                tracing::warn!(upstream, more, "further connections failed");
+            }
+            !repeats.is_over(now)
+        });
         self.idle.borrow_mut().retain(|_, list| {
             list.retain(|idle| now.since(idle.since) < IDLE_TIME && idle.wire.is_idle());
             !list.is_empty()
         });
     }
 
-    async fn connect(&self, upstream: &Upstream) -> Result<(TcpStream, Open), SendError> {
+    async fn connect(&self, upstream: &Upstream, now: Moment) -> Result<(TcpStream, Open), SendError> {
         if self.open.get() >= MAX_CONNECTIONS {
             return Err(SendError::Overloaded);
         }
@@ -167,13 +185,21 @@ impl Pool {
                 Ok((stream, open))
             }
             Ok(Err(error)) => {
-                tracing::warn!(upstream = upstream.name, %error, "cannot connect");
+                self.failed(upstream, now, &error);
                 Err(SendError::Unreachable)
             }
-            Err(_) => {
-                tracing::warn!(upstream = upstream.name, "connecting took too long");
+            Err(elapsed) => {
+                self.failed(upstream, now, &elapsed);
                 Err(SendError::Unreachable)
             }
+        }
+    }
+
+    fn failed(&self, upstream: &Upstream, now: Moment, error: &dyn std::fmt::Display) {
+        let mut failures = self.failures.borrow_mut();
+        let new = || Failures { upstream: upstream.name.clone(), repeats: Repeats::default() };
+        if let Some(more) = failures.entry(upstream.id).or_insert_with(new).repeats.says(now) {
+            tracing::warn!(upstream = upstream.name, %error, more, "cannot connect");
         }
     }
 }

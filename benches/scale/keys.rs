@@ -51,7 +51,8 @@ fn per(bytes: Memory, base: Memory, count: usize) -> String {
 fn lookup(path: &Path, keys: usize) -> f64 {
     let loaded = config::load(path).expect("a sound file");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let office = runtime.block_on(Office::open(path, loaded, &Clock::system())).expect("an open ledger");
+    let office =
+        runtime.block_on(Office::open(path, loaded, false, &Clock::system())).expect("an open ledger");
     let directory = office.control.directory();
     let count = keys.min(LOOKUPS);
     let hashes: Vec<KeyHash> = (0..count).map(|at| hash(at * (keys / count))).collect();

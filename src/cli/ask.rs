@@ -62,7 +62,7 @@ impl Asker {
         let loaded = config::load(&self.config).map_err(|report| Failed(report.to_string()))?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
-            let office = Office::open(&self.config, loaded, &Clock::system()).await?;
+            let office = Office::open(&self.config, loaded, command.only_reads(), &Clock::system()).await?;
             let (sender, mut rows) = mpsc::channel(MAX_ROWS);
             let (control, command) = (std::sync::Arc::clone(&office.control), command.clone());
             let work = tokio::spawn(async move { control.execute(command, sender).await });

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::LazyLock;
 
-use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::raw;
@@ -33,14 +32,17 @@ static SECRET_SETTINGS: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
 pub(super) fn secret_places(text: &str) -> Vec<Range<usize>> {
     fn walk(table: &DeTable<'_>, within: bool, found: &mut Vec<Range<usize>>) {
         for (key, value) in table {
-            take(value, within || SECRET_SETTINGS.contains(key.get_ref().as_ref()), found);
+            let secret = within || SECRET_SETTINGS.contains(key.get_ref().as_ref());
+            take(value.get_ref(), value.span(), secret, found);
         }
     }
-    fn take(value: &Spanned<DeValue<'_>>, secret: bool, found: &mut Vec<Range<usize>>) {
-        match value.get_ref() {
+    fn take(value: &DeValue<'_>, place: Range<usize>, secret: bool, found: &mut Vec<Range<usize>>) {
+        match value {
             DeValue::Table(table) => walk(table, secret, found),
-            DeValue::Array(array) => array.iter().for_each(|item| take(item, secret, found)),
-            _ if secret => found.push(value.span()),
+            DeValue::Array(array) => {
+                array.iter().for_each(|item| take(item.get_ref(), item.span(), secret, found));
+            }
+            _ if secret => found.push(place),
             _ => {}
         }
     }

@@ -97,7 +97,8 @@ fn named<'a, T>(
                 None => items.push((name, InFile { file, item })),
                 Some(other) => {
                     let path = context.report.files[other].path.display().to_string();
-                    context.error(&name.span, format!("{what} `{}` stands in {path} already", name.value));
+                    context
+                        .error(&name.span, format!("{what} `{}` is already defined in {path}", name.value));
                 }
             }
         }
@@ -118,7 +119,7 @@ fn single<'a, T: Default + Clone + 'a>(
         if let Some((other, _)) = found {
             context.file = file;
             let path = context.report.files[other].path.display().to_string();
-            context.error(&item.span, format!("[{name}] stands in {path} already"));
+            context.error(&item.span, format!("[{name}] is already defined in {path}"));
         } else {
             found = Some((file, item));
         }

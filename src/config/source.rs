@@ -61,7 +61,7 @@ fn take_in(folder: &Path, include: &At<String>, sources: &mut Sources) {
     };
     let paths = match matching(&pattern) {
         Ok(paths) => paths,
-        Err(error) => return problem(format!("this is no pattern of files: {error}"), None),
+        Err(error) => return problem(format!("this is not a valid glob pattern: {error}"), None),
     };
     if paths.len() > MAX_FILES {
         return problem(format!("more than {MAX_FILES} files match"), None);

@@ -17,13 +17,13 @@ const MAX_REFERENCE: usize = 200;
 
 impl Control {
     pub(super) async fn create_account(&self, id: AccountId, plan: Option<String>) -> Result<Value, Failure> {
+        let _alone = self.state.lock().await; // a reload could take the plan away meanwhile
         let view = self.snapshot();
         if let Some(name) = plan.as_ref().filter(|name| !view.plans.contains_key(&NameId::of(name))) {
             let mut known: Vec<&str> = view.plans.values().map(|plan| plan.name.as_str()).collect();
             known.sort_unstable();
             return refused(format!("there is no plan `{name}` (known: {})", known.join(", ")));
         }
-        let _alone = self.state.lock().await;
         let row = self.bookkeeper.create_account(id, plan).await?;
         self.put_account(row.clone(), row.plan.as_deref().map(NameId::of), Vec::new());
         Ok(self.describe(&row))

@@ -52,6 +52,27 @@ pub enum Command {
     Explain { key: KeyId, method: String, url: String },
 }
 
+impl Command {
+    /// Whether it changes nothing: then it books no opening grants of the file either.
+    #[must_use]
+    pub fn only_reads(&self) -> bool {
+        matches!(
+            self,
+            Self::Status
+                | Self::KeyList { .. }
+                | Self::KeyShow { .. }
+                | Self::AccountList
+                | Self::AccountShow { .. }
+                | Self::Statement { .. }
+                | Self::Export
+                | Self::Verify
+                | Self::InDoubt
+                | Self::Backup { .. }
+                | Self::Explain { .. }
+        )
+    }
+}
+
 /// A key to be made.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -17,6 +17,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use super::Control;
+use crate::types::Repeats;
 
 /// Most connections at once.
 const MAX_CONNECTIONS: usize = 256;
@@ -61,13 +62,15 @@ impl Admin {
 
     /// Serves for as long as it is polled.
     pub async fn serve(self, control: Arc<Control>) {
-        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let (places, mut failures) = (Arc::new(Semaphore::new(MAX_CONNECTIONS)), Repeats::default());
         loop {
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
             let stream = match self.listener.accept().await {
                 Ok((stream, _)) => stream,
                 Err(error) => {
-                    tracing::warn!(%error, "the admin address cannot accept");
+                    if let Some(more) = failures.says(control.clock.now()) {
+                        tracing::warn!(%error, more, "the admin address cannot accept");
+                    }
                     tokio::time::sleep(Duration::from_millis(100)).await;
                     continue;
                 }

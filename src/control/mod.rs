@@ -13,7 +13,7 @@ mod publish;
 mod reload;
 pub mod socket;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -117,16 +117,28 @@ impl Control {
     /// Puts the first configuration in force: numbers and opening grants first, then accounts
     /// and keys of the file and of the store, then the snapshot.
     ///
+    /// `grants`: whether accounts that the ledger does not know yet are made. Else they are left out, with
+    /// their keys: whoever only reads books nothing.
+    ///
     /// # Errors
     /// Where the configuration contradicts the ledger, or that cannot be written.
     pub async fn boot(
         path: &Path,
-        loaded: Loaded,
+        mut loaded: Loaded,
+        grants: bool,
         bookkeeper: Bookkeeper,
         clock: Clock,
     ) -> Result<Self, Failure> {
         let mut reader = bookkeeper.reader().await?;
         let (accounts, secrets) = reader.counts()?;
+        if !grants {
+            let mut known = HashSet::new();
+            for account in &loaded.accounts {
+                known.extend(reader.account(&account.id)?.map(|row| row.id));
+            }
+            loaded.accounts.retain(|account| known.contains(&account.id));
+            loaded.keys.retain(|key| known.contains(&key.account));
+        }
         let directory =
             Arc::new(Directory::with_capacity(accounts + loaded.accounts.len(), secrets + loaded.keys.len()));
         let (publisher, view) = crate::snapshot::channel(loaded.snapshot.clone());

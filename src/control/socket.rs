@@ -19,7 +19,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::command::Command;
 use super::{Control, Failure, MAX_ROWS};
-use crate::types::KeyHash;
+use crate::types::{KeyHash, Repeats};
 
 /// Longest request.
 const MAX_REQUEST: u64 = 64 * 1024;
@@ -152,7 +152,7 @@ impl ControlSocket {
 
     /// Serves commands for as long as it is polled.
     pub async fn serve(self, control: Arc<Control>) {
-        let places = Arc::new(Semaphore::new(MAX_COMMANDS));
+        let (places, mut failures) = (Arc::new(Semaphore::new(MAX_COMMANDS)), Repeats::default());
         loop {
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
             match self.listener.accept().await {
@@ -164,7 +164,9 @@ impl ControlSocket {
                     });
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the control socket cannot accept");
+                    if let Some(more) = failures.says(control.clock.now()) {
+                        tracing::warn!(%error, more, "the control socket cannot accept");
+                    }
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }

@@ -1,6 +1,7 @@
 //! One client's connection: what it is doing, and its deadlines.
 
 mod deadlines;
+mod ending;
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,7 +12,6 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use parking_lot::{Mutex, MutexGuard};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::AsyncWrite;
 use tokio::task::coop::unconstrained;
 
@@ -56,6 +56,17 @@ pub(super) struct Connection {
     _place: Place,
 }
 
+/// What its settings say of a connection when it begins.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Rules {
+    /// The other end is a trusted proxy, with clients of its own.
+    pub(super) is_proxy: bool,
+    /// A client that closed its sending side still gets its answer.
+    pub(super) half_close: bool,
+    /// Most bytes of a head.
+    pub(super) max_head: usize,
+}
+
 /// What looks at the bytes before hyper does.
 #[derive(Debug)]
 pub(super) enum Scanner {
@@ -80,6 +91,8 @@ pub(super) struct Inner {
     leaving: bool,
     /// One that did still gets its answer.
     half_close: bool,
+    /// The key of the request that is served works no more.
+    key_ended: bool,
     /// It was told to leave: what it still asks for gets no answer.
     told: bool,
     /// Requests in flight. With HTTP/1.1 there is one place, which is used again and again.
@@ -95,20 +108,15 @@ pub(super) struct Inner {
 const MAX_LINGERING: usize = 100;
 
 impl Connection {
-    /// `is_proxy` where it has clients of its own; `half_close` where a client that closed its sending side
-    /// still gets its answer.
-    pub(super) fn new(
-        arrived: Arrived,
-        accepted: Moment,
-        now: Moment,
-        place: Place,
-        (is_proxy, half_close): (bool, bool),
-    ) -> Self {
+    /// A connection that was accepted at `accepted`.
+    pub(super) fn new(arrived: Arrived, accepted: Moment, now: Moment, place: Place, rules: &Rules) -> Self {
         let Arrived { socket, protocol, peer } = arrived;
         let secure = matches!(socket, Socket::Tls(_));
         let (scanner, streams) = match protocol {
-            Protocol::Http1 => (Scanner::Heads(HeadScanner::default()), vec![Arc::default()]),
-            Protocol::Http2 => (Scanner::Frames(Box::new(FrameScanner::new(now, is_proxy))), Vec::new()),
+            Protocol::Http1 => (Scanner::Heads(HeadScanner::new(rules.max_head)), vec![Arc::default()]),
+            Protocol::Http2 => {
+                (Scanner::Frames(Box::new(FrameScanner::new(now, rules.is_proxy))), Vec::new())
+            }
         };
         let inner = Inner {
             socket,
@@ -119,7 +127,8 @@ impl Connection {
             moved: now,
             written: 0,
             leaving: false,
-            half_close,
+            half_close: rules.half_close,
+            key_ended: false,
             told: false,
             streams,
             tunnels: 0,
@@ -142,7 +151,7 @@ impl Connection {
     /// A request begins: its place among those in flight, and what the scanner saw of its head.
     pub(super) fn begin(&self) -> (Arc<Waits>, Option<Seen>) {
         let mut inner = self.inner.lock();
-        inner.phase = Phase::Busy;
+        (inner.phase, inner.key_ended) = (Phase::Busy, false);
         match &mut inner.scanner {
             Scanner::Heads(heads) => {
                 let seen = heads.next();
@@ -226,21 +235,6 @@ impl Connection {
         let mut inner = self.inner.lock();
         if self.protocol == Protocol::Http2 || inner.tunnels == 0 {
             inner.socket = Socket::Closed;
-        }
-    }
-
-    /// Looks whether the client closed its sending side, or is gone altogether, while nobody reads
-    /// what it sends. Takes no byte. Such a client is gone; or, with `half_close`, still gets its answer,
-    /// but not for ever. hyper finds out sooner where nothing that it has not read yet is before the end.
-    pub(super) fn look_for_client(&self) {
-        let mut inner = self.inner.lock();
-        if inner.phase == Phase::Busy && !inner.leaving && self.protocol == Protocol::Http1 {
-            let gone = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
-            let Some(socket) = inner.socket.tcp() else { return };
-            let mut looked = [PollFd::new(socket, PollFlags::RDHUP)];
-            let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-            let seen = poll(&mut looked, Some(&at_once)).is_ok();
-            inner.leaving = seen && looked[0].revents().intersects(gone);
         }
     }
 

@@ -11,7 +11,8 @@ use super::body::{Inbound, Progress};
 use super::meter::Metered;
 use super::permit::{Owed, Permit};
 use super::stream::Lingering;
-use super::websocket;
+use super::websocket::Opening;
+use crate::policy::outcome::Outcome;
 use crate::policy::reject::{Reason, Refusal};
 use crate::snapshot::{Route, View};
 use crate::upstream::{Answer, Asks, Outgoing, SendError};
@@ -33,15 +34,15 @@ struct Pending {
 }
 
 impl Exchange {
-    /// Sends a request. One that is `unfolded` is answered by a switch or by an error: whoever still
-    /// waits for it, any other success costs nothing.
+    /// Sends a request. A response that is none to the upgrade it asks for costs nothing, whoever still
+    /// waits for it.
     pub(super) fn begin(
         view: &View,
         route: &Route,
         outgoing: Outgoing<Inbound>,
         asks: Asks,
         permit: Permit,
-        unfolded: bool,
+        opening: Opening,
     ) -> Self {
         let progress = outgoing.body.as_ref().map(Inbound::progress);
         let gate = Rc::clone(permit.gate());
@@ -50,7 +51,7 @@ impl Exchange {
         let sending = Box::pin(async move {
             let upstream = &view.routes[route].upstream;
             let answer = gate.pool.send(upstream, outgoing, asks, gate.beat.now()).await?;
-            if unfolded && !websocket::can_be_told(answer.status) {
+            if !opening.is_answered_by(answer.status, &answer.headers) {
                 return Err(SendError::Broken);
             }
             Ok(answer)
@@ -86,6 +87,9 @@ impl Drop for Exchange {
         let Some(Pending { sending, permit, .. }) = self.0.take() else { return };
         let gate = Rc::clone(permit.gate());
         gate.stats.abandoned.fetch_add(1, Ordering::Relaxed);
+        if permit.waits().has_lost_its_key() {
+            permit.record().ended(Outcome::KeyEnded);
+        }
         if !permit.is_paid() {
             return; // nothing to settle: what the client gave up need not go on upstream
         }

@@ -3,12 +3,10 @@
 //! A request whose key works costs one look at a number here, unless somebody failed lately.
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use dashmap::DashMap;
-
-use super::limits::{MAX_ADDRESSES, counted};
+use super::addresses::ByAddress;
+use super::limits::counted;
 use crate::types::{Moment, nanos};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -16,9 +14,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// When all failures of an address are paid for, at so many a minute.
 #[derive(Debug, Default)]
 pub(super) struct Guesses {
-    paid: DashMap<IpAddr, Moment>,
-    /// How many addresses stand in `paid`, to be read without its locks.
-    count: AtomicUsize,
+    paid: ByAddress<Moment>,
 }
 
 impl Guesses {
@@ -27,10 +23,10 @@ impl Guesses {
     /// # Errors
     /// The whole seconds until it may again.
     pub(super) fn may_try(&self, address: IpAddr, per_minute: u32, now: Moment) -> Result<(), u64> {
-        if per_minute == 0 || self.count.load(Ordering::Relaxed) == 0 {
+        if per_minute == 0 || self.paid.is_empty() {
             return Ok(());
         }
-        let paid = self.paid.get(&counted(address)).map_or(now, |paid| *paid);
+        let paid = self.paid.get(&counted(address)).unwrap_or(now);
         let ahead = paid.since(now) + cost(per_minute);
         match ahead.checked_sub(MINUTE).filter(|wait| !wait.is_zero()) {
             Some(wait) => Err(wait.as_secs() + 1),
@@ -43,27 +39,16 @@ impl Guesses {
         if per_minute == 0 {
             return;
         }
-        let address = counted(address);
+        let fails = |paid: &mut Moment| {
+            *paid = Moment(paid.0.max(now.0).saturating_add(nanos(cost(per_minute))));
+        };
         // Beyond the bound nobody new is counted: there are that many who are.
-        if self.count.load(Ordering::Relaxed) >= MAX_ADDRESSES && !self.paid.contains_key(&address) {
-            return;
-        }
-        let mut paid = self.paid.entry(address).or_insert_with(|| {
-            self.count.fetch_add(1, Ordering::Relaxed);
-            now
-        });
-        *paid = Moment(paid.0.max(now.0).saturating_add(nanos(cost(per_minute))));
+        let _ = self.paid.update(counted(address), || now, fails);
     }
 
     /// Forgets whose failures are paid for.
     pub(super) fn sweep(&self, now: Moment) {
-        self.paid.retain(|_, paid| {
-            let owes = *paid > now;
-            if !owes {
-                self.count.fetch_sub(1, Ordering::Relaxed);
-            }
-            owes
-        });
+        self.paid.sweep_some(|_, paid| *paid > now);
     }
 }
 
@@ -92,7 +77,9 @@ mod tests {
         guesses.failed(one, 60, later);
         guesses.failed(one, 60, later);
         assert!(guesses.may_try(one, 60, later).is_err());
-        guesses.sweep(now.plus(MINUTE * 3));
-        assert_eq!(guesses.count.load(Ordering::Relaxed), 0);
+        for _ in 0..32 {
+            guesses.sweep(now.plus(MINUTE * 3));
+        }
+        assert!(guesses.paid.is_empty());
     }
 }

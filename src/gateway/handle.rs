@@ -22,7 +22,8 @@ use super::connection::Connection;
 use super::exchange::Exchange;
 use super::head::Seen;
 use super::limits::Ask;
-use super::meter::{Metered, NoResponse, Outbound};
+use super::meter::{Metered, NoResponse};
+use super::outbound::Outbound;
 use super::outgoing::Draft;
 use super::permit::{Paid, Permit};
 use super::record::Record;
@@ -31,7 +32,7 @@ use super::stream::Stream;
 use super::target::{self, Target};
 use super::tunnel::Tunnel;
 use super::visit::Visit;
-use super::websocket;
+use super::websocket::{self, Opening};
 use crate::directory::Key;
 use crate::ledger::journal::NotDurable;
 use crate::policy::cors;
@@ -104,13 +105,14 @@ fn admit(
     visit: &mut Visit,
     mut request: Request<Incoming>,
 ) -> Result<Way, Refusal> {
-    head_was_sound(seen)?; // bad_request
+    head_was_sound(seen)?; // bad_request, header_too_large
     let connection = &*stream.connection;
     let view = record.view();
     let client = hyper::upgrade::on(&mut request);
     let (mut parts, body) = request.into_parts();
     visit.unfolded = websocket::unfold(&mut parts)?; // bad_request
-    let target = target::read(&parts, view.settings.merge_slashes, connection.secure)?; // bad_request
+    let (merge, max_head) = (view.settings.merge_slashes, view.settings.max_header_size);
+    let target = target::read(&parts, merge, max_head, connection.secure)?; // bad_request, header_too_large
     if view.settings.account_info.as_deref() == Some(target.path.as_str()) {
         return account_info(gate, connection, record, visit, &parts).map(Way::Answered);
     }
@@ -124,6 +126,9 @@ fn admit(
         false => find_key(gate, record, visit, &parts, address)?, // missing_key, key_in_query, invalid_key, rate_limited
     };
     let key = visit.payer.as_deref();
+    if let Some(key) = key {
+        stream.waits.came_with(key.hash);
+    }
     permit(key, route, address)?; // account_suspended, route_forbidden, address_forbidden
     websocket::may_open(visit.unfolded, route)?; // bad_request
     let body = Inbound::new(body, route.max_body_size, stream, gate, record)?; // body_too_large
@@ -136,11 +141,12 @@ fn admit(
         stream.waits.converses();
     }
     let upgrade = forward::upgrade(&parts.headers).filter(|_| body.is_none());
+    let opening = Opening::of(&parts.headers, upgrade.as_ref(), visit.unfolded);
     let (id, target, upgrade) = (&visit.id, &target, upgrade.as_ref());
     let draft = Draft { view, connection, route, key, plan, price, target, id, upgrade };
     let (outgoing, asks) = draft.write(&parts, body, gate.pool.spare.take())?; // bad_request
     let permit = Permit::new(gate, record, stream, pass, paid);
-    let exchange = Exchange::begin(view, route, outgoing, asks, permit, visit.unfolded); // see `answer`
+    let exchange = Exchange::begin(view, route, outgoing, asks, permit, opening); // see `answer`
     Ok(Way::Forward(exchange, upgrade.map(|_| client)))
 }
 
@@ -148,7 +154,7 @@ fn admit(
 fn head_was_sound(seen: Option<Seen>) -> Result<(), Refusal> {
     match seen {
         Some(Ok(())) => Ok(()),
-        Some(Err(fault)) => Err(Refusal::because(Reason::BadRequest, fault.message())),
+        Some(Err(fault)) => Err(Refusal::because(fault.reason(), fault.message())),
         None => Err(Reason::BadRequest.into()),
     }
 }

@@ -5,52 +5,21 @@
 //! hyper cannot: the gateway refuses a request whose head it objects to, and one that it did not
 //! see. It copies nothing but the bytes of the line it is in.
 
+mod fault;
+
 use std::collections::VecDeque;
 
 use memchr::{memchr, memchr2};
 
 use super::chunk::{are_extensions, trim_start};
+pub(super) use fault::HeadFault;
 
 /// Longest line that is looked at; hyper refuses a head of that size before the gateway sees it.
 const MAX_LINE: usize = 1024 * 1024 + 64;
+/// Most fields of a head.
+pub(super) const MAX_FIELDS: usize = 200;
 /// Most heads that are read ahead of the one being served (pipelining); then reading stops there.
 const MAX_AHEAD: usize = 1024;
-
-/// What is wrong with a head, or with the body behind it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}", self.message())]
-pub(super) enum HeadFault {
-    /// `#` in the request target.
-    Fragment,
-    /// Bytes in the request target that are not ASCII: what they mean is anybody's guess.
-    NotAscii,
-    /// `Content-Length` and `Transfer-Encoding` together, or one of them twice.
-    Lengths,
-    /// A length or an encoding that is not exactly what RFC 9112 allows.
-    Framing,
-    /// A line that ends in a bare LF, begins with white space or has no name.
-    Line,
-    /// A chunk of the body whose size or extension is not what RFC 9112 allows.
-    Chunk,
-    /// A method that is not letters, with `-` or `_` between them.
-    Method,
-}
-
-impl HeadFault {
-    /// A sentence for the client.
-    #[must_use]
-    pub(super) const fn message(self) -> &'static str {
-        match self {
-            Self::Fragment => "The request target has a fragment.",
-            Self::NotAscii => "The request target has characters that must be percent-encoded.",
-            Self::Lengths => "The request says its length more than once.",
-            Self::Framing => "The request's length or transfer encoding is malformed.",
-            Self::Line => "The request has a malformed header line.",
-            Self::Chunk => "The request's body has a malformed chunk.",
-            Self::Method => "The request's method is malformed.",
-        }
-    }
-}
 
 /// What was seen of a head.
 pub(super) type Seen = Result<(), HeadFault>;
@@ -58,6 +27,8 @@ pub(super) type Seen = Result<(), HeadFault>;
 /// Walks the bytes of one HTTP/1.1 connection.
 #[derive(Debug)]
 pub(super) struct HeadScanner {
+    /// Most bytes of a head.
+    most: usize,
     state: State,
     line: Vec<u8>,
     head: Head,
@@ -86,6 +57,8 @@ enum State {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Head {
+    bytes: usize,
+    fields: usize,
     length: Option<u64>,
     chunked: bool,
     fault: Option<HeadFault>,
@@ -97,14 +70,13 @@ impl Head {
     }
 }
 
-impl Default for HeadScanner {
-    fn default() -> Self {
-        let (line, seen) = (Vec::new(), VecDeque::new());
-        Self { state: State::Start, line, head: Head::default(), seen, bad_body: false }
-    }
-}
-
 impl HeadScanner {
+    /// Takes heads of at most so many bytes.
+    pub(super) fn new(most: usize) -> Self {
+        let (line, seen) = (Vec::new(), VecDeque::new());
+        Self { most, state: State::Start, line, head: Head::default(), seen, bad_body: false }
+    }
+
     /// Walks bytes as they arrive, in pieces of any size.
     ///
     /// # Errors
@@ -180,6 +152,9 @@ impl HeadScanner {
 
     /// Judges a line that ends in LF.
     fn judge_line(&mut self, line: &[u8]) {
+        if matches!(self.state, State::Start | State::Fields) {
+            self.head.bytes += line.len();
+        }
         let (line, bare) = match line {
             [text @ .., b'\r', b'\n'] => (text, false),
             [text @ .., b'\n'] => (text, true),
@@ -227,6 +202,7 @@ impl HeadScanner {
     }
 
     fn field(&mut self, line: &[u8], bare: bool) {
+        self.head.fields += 1;
         if bare || matches!(line, [b' ' | b'\t', ..]) {
             self.head.object(HeadFault::Line);
         }
@@ -258,6 +234,9 @@ impl HeadScanner {
     }
 
     fn end_head(&mut self) {
+        if self.head.bytes > self.most || self.head.fields > MAX_FIELDS {
+            self.head.fault = Some(HeadFault::TooLarge);
+        }
         self.seen.push_back(self.head.fault.map_or(Ok(()), Err));
         self.state = match self.head {
             // Where the next request begins is anybody's guess: this one is refused and is the last.
@@ -324,7 +303,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn walk(bytes: &[u8]) -> Vec<Seen> {
-        let mut scanner = HeadScanner::default();
+        let mut scanner = HeadScanner::new(1 << 20);
         let _ = scanner.walk(bytes);
         std::iter::from_fn(|| scanner.next()).collect()
     }
@@ -364,7 +343,7 @@ mod tests {
         #[test]
         fn pieces_of_any_size_read_the_same(cuts in prop::collection::vec(1_usize..9, 0..60)) {
             let bytes = b"\r\nPOST /a HTTP/1.1\r\nContent-Length: 5\r\n\r\nabcdePOST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab\r\nc\r\n0\r\n\r\nGET /#x HTTP/1.1\r\n\r\n";
-            let mut scanner = HeadScanner::default();
+            let mut scanner = HeadScanner::new(1 << 20);
             let mut rest = &bytes[..];
             for cut in cuts {
                 let (piece, more) = rest.split_at(cut.min(rest.len()));

@@ -3,11 +3,12 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use dashmap::DashMap;
 use http::{HeaderName, HeaderValue, Method};
 use parking_lot::MutexGuard;
 use smallvec::SmallVec;
 
+use super::addresses::ByAddress;
+pub use super::addresses::MAX_ADDRESSES;
 use super::guesses::Guesses;
 use crate::directory::{Directory, Dirty, Key, Meter, Owner, Slot, Slots};
 use crate::ledger::LIMITS_SAVED_EVERY;
@@ -16,10 +17,6 @@ use crate::policy::reject::{Reason, Refusal};
 use crate::policy::values::{Values, once};
 use crate::snapshot::{Plan, Route, Settings};
 use crate::types::{Moment, RouteNum, WallTime};
-
-/// Most client addresses that are counted apart. Further ones share one meter, so that a flood
-/// of addresses tightens the limit for the flood instead of forgetting who is near theirs.
-pub const MAX_ADDRESSES: usize = 262_144;
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -30,7 +27,7 @@ const X_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 /// Limit states of all workers.
 #[derive(Debug)]
 pub struct Limits {
-    addresses: DashMap<IpAddr, Arc<Meter>>,
+    addresses: ByAddress<Arc<Meter>>,
     /// Counts for all addresses beyond [`MAX_ADDRESSES`].
     others: Arc<Meter>,
     dirty: Dirty,
@@ -82,7 +79,7 @@ impl Default for Limits {
     fn default() -> Self {
         let nobody = Owner::Address(IpAddr::from([0, 0, 0, 0]));
         Self {
-            addresses: DashMap::new(),
+            addresses: ByAddress::default(),
             others: Arc::new(Meter::with(nobody, Slots::new())),
             dirty: Dirty::default(),
             guesses: Guesses::default(),
@@ -169,36 +166,28 @@ impl Limits {
 
     fn address(&self, address: IpAddr) -> Arc<Meter> {
         let address = counted(address);
-        if let Some(meter) = self.addresses.get(&address) {
-            return Arc::clone(&meter);
-        }
-        if self.addresses.len() >= MAX_ADDRESSES {
-            return Arc::clone(&self.others);
-        }
         let new = || Arc::new(Meter::new(Owner::Address(address)));
-        Arc::clone(&self.addresses.entry(address).or_insert_with(new))
+        self.addresses.update(address, new, |_| {}).unwrap_or_else(|| Arc::clone(&self.others))
     }
 
     /// Keeps a saved meter of an address.
     pub fn restore(&self, address: IpAddr, slots: Slots) {
-        if self.addresses.len() < MAX_ADDRESSES {
-            self.addresses.insert(address, Arc::new(Meter::with(Owner::Address(address), slots)));
-        }
+        self.addresses.update(address, || Arc::new(Meter::with(Owner::Address(address), slots)), |_| {});
     }
 
     /// Before the last call of [`Limits::drain`]: what will be fresh within a second counts too.
     pub fn mark_all(&self, directory: &Directory) {
         directory.each_meter(|meter| self.dirty.mark(meter));
-        self.addresses.iter().for_each(|entry| self.dirty.mark(entry.value()));
+        self.addresses.each(|meter| self.dirty.mark(meter));
         self.dirty.mark(&self.others);
     }
 
     /// States that changed since the last call, as bytes; an address that says nothing any more
-    /// is forgotten here and in the store.
+    /// is forgotten here and in the store, within 32 calls.
     pub fn drain(&self, now: Moment) -> Vec<(Vec<u8>, Vec<u8>)> {
         self.guesses.sweep(now);
         let mut states = self.dirty.drain(now);
-        self.addresses.retain(|address, meter| {
+        self.addresses.sweep_some(|address, meter| {
             let fresh = Arc::strong_count(meter) == 1 && meter.is_fresh(now);
             if fresh && meter.is_saved() {
                 states.push((Owner::Address(*address).to_bytes(), Vec::new()));

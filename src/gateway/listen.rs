@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 use super::Gate;
 use super::limits::Limits;
 use super::places::Places;
+use super::revoke;
 use super::serve::{Accepted, serve};
 use crate::clock::{Beat, Clock};
 use crate::directory::Directory;
@@ -23,6 +24,7 @@ use crate::ledger::SpenderSeed;
 use crate::snapshot::Reader;
 use crate::telemetry::Lane;
 use crate::telemetry::lines::{self, Batch, Lines};
+use crate::types::Repeats;
 use crate::upstream::Pool;
 
 /// Connections that the kernel keeps for each listener until they are accepted.
@@ -90,12 +92,15 @@ pub fn bind(addresses: &[Public], workers: usize) -> Result<(Vec<Listening>, Vec
             }
             _ => format!("cannot listen on {address}: {error}"),
         };
+        // Both families, as other servers take it, unless the port of an IPv4 address is listed too.
+        let same_port = |other: &Public| other.address.is_ipv4() && other.address.port() == address.port();
+        let dual = address.ip().is_unspecified() && (address.port() == 0 || !addresses.iter().any(same_port));
         if address.port() != 0 {
-            socket(address, false).and_then(|socket| socket.bind(&address.into())).map_err(describe)?;
+            socket(address, dual, false).and_then(|socket| socket.bind(&address.into())).map_err(describe)?;
         }
         let mut actual = address;
         for worker in &mut workers {
-            let listener = listen_on(actual).map_err(describe)?;
+            let listener = listen_on(actual, dual).map_err(describe)?;
             actual = listener.local_addr().map_err(describe)?;
             worker.0.push((listener, secure));
         }
@@ -104,18 +109,18 @@ pub fn bind(addresses: &[Public], workers: usize) -> Result<(Vec<Listening>, Vec
     Ok((workers, bound))
 }
 
-fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
+fn socket(address: SocketAddr, dual: bool, shared: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
-        socket.set_only_v6(true)?;
+        socket.set_only_v6(!dual)?;
     }
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(shared)?;
     Ok(socket)
 }
 
-fn listen_on(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let socket = socket(address, true)?;
+fn listen_on(address: SocketAddr, dual: bool) -> io::Result<std::net::TcpListener> {
+    let socket = socket(address, dual, true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     tune(&socket);
@@ -153,7 +158,8 @@ pub async fn run(seed: WorkerSeed) {
         stop: seed.stop.clone(),
         closing: Cell::new(false),
         stopping: Cell::new(false),
-        wakers: RefCell::default(),
+        connections: RefCell::default(),
+        tunnels: RefCell::default(),
         id_start: seed.id_start,
         id_count: Cell::new(0),
         connection_count: Cell::new(0),
@@ -161,6 +167,7 @@ pub async fn run(seed: WorkerSeed) {
     let pump = tokio::task::spawn_local(async move { spender.pump().await });
     let sweep = tokio::task::spawn_local(sweep(Rc::clone(&gate)));
     let flush = tokio::task::spawn_local(flush(Rc::clone(&gate)));
+    let revoke = tokio::task::spawn_local(revoke::watch(Rc::clone(&gate)));
     let accepting = TaskTracker::new();
     for (listener, secure) in seed.listening.0 {
         match TcpListener::from_std(listener) {
@@ -183,6 +190,7 @@ pub async fn run(seed: WorkerSeed) {
     pump.abort();
     sweep.abort();
     flush.abort();
+    revoke.abort();
     gate.flush_log();
 }
 
@@ -203,7 +211,7 @@ async fn sweep(gate: Rc<Gate>) {
 }
 
 async fn accept(gate: Rc<Gate>, listener: TcpListener, secure: bool, places: Arc<Places>) {
-    let stop = gate.stop.clone();
+    let (stop, mut failures) = (gate.stop.clone(), Repeats::default());
     loop {
         let number = gate.next_connection();
         let accepted = tokio::select! {
@@ -223,7 +231,9 @@ async fn accept(gate: Rc<Gate>, listener: TcpListener, secure: bool, places: Arc
             }
             Err(error) if is_about_one_connection(&error) => {}
             Err(error) => {
-                tracing::warn!(%error, "cannot accept; trying again shortly");
+                if let Some(more) = failures.says(gate.clock.now()) {
+                    tracing::warn!(%error, more, "cannot accept; trying again shortly");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -242,7 +252,7 @@ mod tests {
 
     #[test]
     fn what_is_accepted_has_the_listeners_options() {
-        let listener = listen_on("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = listen_on("127.0.0.1:0".parse().unwrap(), false).unwrap();
         listener.set_nonblocking(false).unwrap();
         let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let accepted = Socket::from(listener.accept().unwrap().0);

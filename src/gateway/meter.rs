@@ -24,6 +24,7 @@ use super::record::Record;
 use super::stream::{Lingering, Stream};
 use crate::ledger::journal::NotDurable;
 use crate::ledger::{Hold, Settled};
+use crate::policy::outcome::Outcome;
 use crate::policy::price::Charged;
 use crate::policy::reject::{Reason, Refusal};
 use crate::types::Credits;
@@ -34,15 +35,6 @@ use crate::upstream::{Answer, AnswerBody, Fault};
 const MAX_SETTLING: Duration = Duration::from_secs(10);
 /// How often it is looked meanwhile whether the ledger's next try succeeded.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
-
-/// The body of an answer.
-#[derive(Debug)]
-pub(super) enum Outbound {
-    /// Made here.
-    Whole(Option<Bytes>),
-    /// The upstream's.
-    Metered(Box<Metered>),
-}
 
 /// Why an answer's body ends early.
 #[derive(Debug, thiserror::Error)]
@@ -235,7 +227,7 @@ impl Metered {
         }
     }
 
-    fn size_hint(&self) -> SizeHint {
+    pub(super) fn size_hint(&self) -> SizeHint {
         let last = self.last.as_ref().and_then(Frame::data_ref).map_or(0, Bytes::len) as u64;
         let (mut hint, more) = (SizeHint::with_exact(0), last + self.pieces.len());
         if self.state == Streaming::Flowing
@@ -250,7 +242,16 @@ impl Metered {
         hint
     }
 
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    /// Whether all of it was handed over.
+    pub(super) fn is_over(&self) -> bool {
+        self.state == Streaming::Over && self.pieces.is_empty()
+    }
+
+    /// The next piece for the client.
+    pub(super) fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if self.stream.connection.protocol == Protocol::Http2 {
             return self.poll_piece(context);
         }
@@ -357,6 +358,9 @@ async fn written(settled: Settled) -> Result<(), NotDurable> {
 
 impl Drop for Metered {
     fn drop(&mut self) {
+        if self.stream.waits.has_lost_its_key() {
+            self.record.ended(Outcome::KeyEnded);
+        }
         self.stream.end(self.gate.beat.now());
         let Some(unclaimed) = self.unclaimed() else { return };
         // From here on its drop charges, also where the task is never run.
@@ -366,34 +370,5 @@ impl Drop for Metered {
             settling.run().await;
             drop(occupied);
         });
-    }
-}
-
-impl Body for Outbound {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match &mut *self {
-            Self::Whole(body) => Poll::Ready(body.take().map(|body| Ok(Frame::data(body)))),
-            Self::Metered(metered) => metered.poll(context),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Whole(body) => body.is_none(),
-            Self::Metered(metered) => metered.state == Streaming::Over && metered.pieces.is_empty(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Whole(body) => SizeHint::with_exact(body.as_ref().map_or(0, |body| body.len() as u64)),
-            Self::Metered(metered) => metered.size_hint(),
-        }
     }
 }

@@ -3,6 +3,7 @@
 //! One [`Gate`] per worker thread; nothing in it crosses threads but what is shared on purpose:
 //! the snapshot, the directory, the limits, the ledger.
 
+mod addresses;
 mod arrive;
 mod body;
 mod chunk;
@@ -16,6 +17,7 @@ mod head;
 pub mod limits;
 mod listen;
 mod meter;
+mod outbound;
 mod outgoing;
 mod permit;
 mod pieces;
@@ -23,6 +25,7 @@ mod places;
 mod priced;
 mod record;
 mod respond;
+mod revoke;
 mod serve;
 mod socket;
 mod stream;
@@ -36,7 +39,7 @@ mod websocket;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::Waker;
 
 use tokio::sync::Notify;
@@ -54,7 +57,9 @@ use crate::telemetry::Lane;
 use crate::telemetry::lines::{Batch, Entry};
 use crate::types::RequestId;
 use crate::upstream::Pool;
+use connection::Connection;
 use limits::Limits;
+use waits::Waits;
 
 /// Everything that a worker's requests share.
 #[derive(Debug)]
@@ -80,8 +85,11 @@ pub struct Gate {
     closing: Cell<bool>,
     /// Connections finish what they serve and take nothing new.
     stopping: Cell<bool>,
-    /// Wakes each connection, to tell it so. As many as there are connections.
-    wakers: RefCell<HashMap<u64, Waker>>,
+    /// Each connection, and what wakes it to be told something. As many as there are connections.
+    connections: RefCell<HashMap<u64, (Waker, Weak<Connection>)>>,
+    /// Requests that became tunnels: no connection knows of them any more. As many as there are,
+    /// and those that ended lately.
+    tunnels: RefCell<Vec<Weak<Waits>>>,
     id_start: u64,
     id_count: Cell<u64>,
     connection_count: Cell<u64>,
@@ -113,7 +121,7 @@ impl Gate {
     /// Tells every connection to finish.
     fn stop(&self) {
         self.stopping.set(true);
-        for waker in self.wakers.borrow().values() {
+        for (waker, _) in self.connections.borrow().values() {
             waker.wake_by_ref();
         }
     }

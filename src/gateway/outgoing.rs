@@ -4,6 +4,7 @@ use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Uri, Version};
 use http_body::Body;
+use memchr::memchr_iter;
 
 use super::body::Inbound;
 use super::connection::Connection;
@@ -82,14 +83,11 @@ impl Draft<'_> {
         Ok((Outgoing { head, body }, asks))
     }
 
-    /// The path in the form that was judged, less the route's prefix.
+    /// The path in the form that was judged, less the segments of the route's prefix.
     fn path(&self) -> &str {
         let path = self.target.path.as_str();
-        let prefix = self.route.strip_prefix.as_deref().unwrap_or_default();
-        match path.strip_prefix(prefix).unwrap_or(path) {
-            "" => "/",
-            rest => rest,
-        }
+        let rest = memchr_iter(b'/', path.as_bytes()).nth(self.route.strip_segments);
+        rest.map_or("/", |at| &path[at..])
     }
 }
 

@@ -8,7 +8,7 @@ use http::header::{
 use http::{Response, StatusCode};
 use serde::Serialize;
 
-use super::meter::Outbound;
+use super::outbound::Outbound;
 use crate::policy::grpc;
 use crate::policy::reject::{Dialect, Reason, Refusal};
 use crate::types::Credits;
@@ -33,7 +33,7 @@ pub(super) fn refuse(dialect: &Dialect, refusal: &Refusal, request_id: &HeaderVa
     if worded.status == StatusCode::UNAUTHORIZED {
         headers.insert(WWW_AUTHENTICATE, CHALLENGE);
     }
-    if refusal.reason == Reason::BadRequest || refusal.reason == Reason::BodyTooLarge {
+    if matches!(refusal.reason, Reason::BadRequest | Reason::HeaderTooLarge | Reason::BodyTooLarge) {
         // What follows on this connection is not read as a request.
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }

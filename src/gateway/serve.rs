@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -18,12 +19,16 @@ use tokio::task::coop::unconstrained;
 
 use super::Gate;
 use super::arrive::{Protocol, arrive};
-use super::connection::{Connection, Look};
+use super::connection::{Connection, Look, Rules};
 use super::handle::handle;
+use super::head::MAX_FIELDS;
 use super::places::Place;
+use super::record::Record;
 use super::stream::Stream;
 use super::target::is_trusted;
 use super::watched::Watched;
+use crate::policy::outcome::Outcome;
+use crate::policy::reject::Reason;
 use crate::types::Moment;
 
 /// hyper's own least buffer.
@@ -74,19 +79,23 @@ pub(super) async fn serve(gate: Rc<Gate>, number: u64, accepted: Accepted) {
     if arrived.peer != peer && is_one(arrived.peer) && !place.is_within_share_of(arrived.peer.ip()) {
         return;
     }
-    let (is_proxy, half_close) = (!is_one(arrived.peer), view.settings.half_close);
-    let connection = Arc::new(Connection::new(arrived, at, gate.clock.now(), place, (is_proxy, half_close)));
+    let rules = Rules {
+        is_proxy: !is_one(arrived.peer),
+        half_close: view.settings.half_close,
+        max_head: view.settings.max_header_size,
+    };
+    let connection = Arc::new(Connection::new(arrived, at, gate.clock.now(), place, &rules));
     drop(view);
     match connection.protocol {
-        Protocol::Http1 => serve_http1(&gate, number, &connection).await,
-        Protocol::Http2 => serve_http2(&gate, number, &connection).await,
+        Protocol::Http1 => serve_http1(&gate, number, &connection, rules).await,
+        Protocol::Http2 => serve_http2(&gate, number, &connection, rules).await,
     }
-    gate.wakers.borrow_mut().remove(&number);
+    gate.connections.borrow_mut().remove(&number);
     connection.close();
 }
 
 /// Requests one after the other. While there is none for a while, hyper's state and buffers go.
-async fn serve_http1(gate: &Rc<Gate>, number: u64, connection: &Arc<Connection>) {
+async fn serve_http1(gate: &Rc<Gate>, number: u64, connection: &Arc<Connection>, rules: Rules) {
     loop {
         let service = {
             let (gate, connection) = (Rc::clone(gate), Arc::clone(connection));
@@ -98,26 +107,32 @@ async fn serve_http1(gate: &Rc<Gate>, number: u64, connection: &Arc<Connection>)
                 }
             })
         };
-        let (max_head, half_close) = {
-            let view = gate.views.load();
-            (view.settings.max_header_size, view.settings.half_close)
-        };
         let mut builder = http1::Builder::new();
         builder
-            .half_close(half_close)
+            .half_close(rules.half_close)
             .header_read_timeout(None) // one deadline for heads, bodies and silence: `Connection`
-            .max_header_size(max_head)
-            .max_buf_size(max_head.max(MIN_BUFFER));
+            .max_headers(BEYOND_FIELDS)
+            .max_header_size(beyond(rules.max_head))
+            .max_buf_size(beyond(rules.max_head).max(MIN_BUFFER));
         let io = TokioIo::new(Watched(Arc::clone(connection)));
         let mut serving = Box::pin(builder.serve_connection(io, service).with_upgrades());
         let ended = drive(gate, number, connection, true, |context, finish| {
             if finish {
                 serving.as_mut().graceful_shutdown();
             }
-            serving.as_mut().poll(context).map(|_| Ok::<_, Infallible>(())) // an error concerns this connection only
+            let polled = serving.as_mut().poll(context);
+            if let Poll::Ready(Err(error)) = &polled {
+                refused_by_hyper(gate, error);
+            }
+            polled.map(|_| Ok::<_, Infallible>(())) // an error concerns this connection only
         });
-        if ended.await != End::Rests {
-            return;
+        match ended.await {
+            End::Rests => {}
+            End::Done => {
+                drop(serving);
+                return connection.linger_on_socket().await;
+            }
+            End::Over => return,
         }
         drop(serving);
         let mut leaves = false;
@@ -136,7 +151,7 @@ async fn serve_http1(gate: &Rc<Gate>, number: u64, connection: &Arc<Connection>)
 }
 
 /// Several requests at once, each in a task of its own.
-async fn serve_http2(gate: &Rc<Gate>, number: u64, connection: &Arc<Connection>) {
+async fn serve_http2(gate: &Rc<Gate>, number: u64, connection: &Arc<Connection>, rules: Rules) {
     let tasks = StreamTasks { gate: Rc::clone(gate), called: Rc::default() };
     let service = {
         let (gate, connection, called) = (Rc::clone(gate), Arc::clone(connection), Rc::clone(&tasks.called));
@@ -149,7 +164,6 @@ async fn serve_http2(gate: &Rc<Gate>, number: u64, connection: &Arc<Connection>)
             Box::pin(handle(gate, stream, seen, request))
         })
     };
-    let max_head = gate.views.load().settings.max_header_size;
     let mut builder = http2::Builder::new(tasks);
     builder
         .max_concurrent_streams(MAX_STREAMS)
@@ -158,7 +172,7 @@ async fn serve_http2(gate: &Rc<Gate>, number: u64, connection: &Arc<Connection>)
         .max_send_buf_size(SEND_BUFFER)
         .max_pending_accept_reset_streams(MAX_RESETS)
         .max_local_error_reset_streams(MAX_ERRORS)
-        .max_header_list_size(u32::try_from(max_head).unwrap_or(u32::MAX))
+        .max_header_list_size(u32::try_from(beyond(rules.max_head)).unwrap_or(u32::MAX))
         .enable_connect_protocol();
     let io = TokioIo::new(Watched(Arc::clone(connection)));
     let mut serving = Box::pin(builder.serve_connection(io, service));
@@ -169,6 +183,24 @@ async fn serve_http2(gate: &Rc<Gate>, number: u64, connection: &Arc<Connection>)
         serving.as_mut().poll(context)
     })
     .await;
+}
+
+/// What hyper itself takes: more than a head may have, so that one that is too large comes to be refused
+/// in words. Beyond this hyper answers a bare 431.
+const BEYOND_FIELDS: usize = MAX_FIELDS + 56;
+fn beyond(max_head: usize) -> usize {
+    max_head.saturating_mul(2)
+}
+
+/// Logs and counts a request that hyper answered by itself, with a bare status.
+fn refused_by_hyper(gate: &Rc<Gate>, error: &hyper::Error) {
+    let reason = match (error.is_parse_too_large(), error.is_parse()) {
+        (true, _) => Reason::HeaderTooLarge,
+        (false, true) => Reason::BadRequest,
+        (false, false) => return,
+    };
+    gate.stats.requests.fetch_add(1, Ordering::Relaxed);
+    Record::new(gate).answered(reason.status(), Outcome::Refused(reason)); // logged when it is dropped
 }
 
 /// How a part of a connection's life ends.
@@ -188,7 +220,7 @@ enum End {
 async fn drive<E>(
     gate: &Gate,
     number: u64,
-    connection: &Connection,
+    connection: &Arc<Connection>,
     may_rest: bool,
     mut machine: impl FnMut(&mut Context<'_>, bool) -> Poll<Result<(), E>>,
 ) -> End {
@@ -233,7 +265,8 @@ async fn drive<E>(
             let wanted = now.plus(look);
             if now >= due || wanted < due || timer.is_elapsed() {
                 if due == Moment::default() {
-                    gate.wakers.borrow_mut().insert(number, context.waker().clone());
+                    let known = (context.waker().clone(), Arc::downgrade(connection));
+                    gate.connections.borrow_mut().insert(number, known);
                 }
                 due = wanted;
                 timer.as_mut().reset(gate.clock.instant(due).into());

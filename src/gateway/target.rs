@@ -10,7 +10,7 @@ use http::{Method, Version};
 use ipnet::IpNet;
 use smallvec::SmallVec;
 
-use super::head::{HeadFault, is_method};
+use super::head::{HeadFault, MAX_FIELDS, is_method};
 use crate::policy::forward;
 use crate::policy::path::{self, NormalPath};
 use crate::policy::reject::{Reason, Refusal};
@@ -31,15 +31,20 @@ fn bad(detail: &'static str) -> Refusal {
 }
 
 /// Reads the target of a request (RFC 9112, section 3.2; RFC 9113, section 8.3.1), over TLS or not.
-pub(super) fn read(parts: &Parts, merge_slashes: bool, secure: bool) -> Result<Target<'_>, Refusal> {
+pub(super) fn read(
+    parts: &Parts,
+    merge_slashes: bool,
+    max_head: usize,
+    secure: bool,
+) -> Result<Target<'_>, Refusal> {
     if parts.method == Method::CONNECT {
-        return Err(bad("CONNECT is not served here."));
+        return Err(bad("The CONNECT method is not supported."));
     }
     if forward::has_too_many_options(&parts.headers) {
         return Err(bad("The request's Connection header names too many fields."));
     }
     if parts.version == Version::HTTP_2 {
-        http2_head_is_sound(parts)?;
+        http2_head_is_sound(parts, max_head)?;
     }
     let host = host(parts, secure)?;
     let path = path::normalise(parts.uri.path(), merge_slashes);
@@ -49,7 +54,12 @@ pub(super) fn read(parts: &Parts, merge_slashes: bool, secure: bool) -> Result<T
 }
 
 /// What h2 lets pass, and the head scanner of HTTP/1.1 does not see.
-fn http2_head_is_sound(parts: &Parts) -> Result<(), Refusal> {
+fn http2_head_is_sound(parts: &Parts, max_head: usize) -> Result<(), Refusal> {
+    // As its fields are counted (RFC 9113, section 6.5.2): 32 bytes more for each.
+    let size = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 32;
+    if parts.headers.len() > MAX_FIELDS || parts.headers.iter().map(size).sum::<usize>() > max_head {
+        return Err(Refusal::because(Reason::HeaderTooLarge, HeadFault::TooLarge.message()));
+    }
     let query = parts.uri.query().unwrap_or_default();
     if parts.headers.values().any(is_padded) {
         Err(bad("A header's value begins or ends with white space."))
@@ -77,11 +87,11 @@ fn host(parts: &Parts, secure: bool) -> Result<Option<Cow<'_, HeaderValue>>, Ref
     let mut values = parts.headers.get_all(HOST).iter();
     let host = values.next();
     if values.next().is_some() {
-        return Err(bad("The request has more than one Host."));
+        return Err(bad("The request has more than one Host header."));
     }
     let http2 = parts.version == Version::HTTP_2;
     if host.is_none() && (parts.version == Version::HTTP_11 || http2 && parts.uri.authority().is_none()) {
-        return Err(bad("The request has no Host."));
+        return Err(bad("The request has no Host header."));
     }
     if let (Some(value), None) = (host, parts.uri.authority())
         && is_plain_name(value.as_bytes())
@@ -98,10 +108,14 @@ fn host(parts: &Parts, secure: bool) -> Result<Option<Cow<'_, HeaderValue>>, Ref
         None => None,
     };
     match (parts.uri.authority(), named) {
-        (Some(target), _) if target.as_str().contains('@') => Err(bad("The request target names a user.")),
-        (Some(_), _) if !is_scheme_of(parts, secure) => Err(bad("The request target has another scheme.")),
+        (Some(target), _) if target.as_str().contains('@') => {
+            Err(bad("The request target contains user information."))
+        }
+        (Some(_), _) if !is_scheme_of(parts, secure) => {
+            Err(bad("The scheme of the request target is not that of the connection."))
+        }
         (Some(target), Some(named)) if *target != named => {
-            Err(bad("The request's Host is not that of its target."))
+            Err(bad("The Host header does not match the request target."))
         }
         // HTTP/2 names the host in its target alone.
         (Some(target), None) if host.is_none() && !target.host().is_empty() => {
@@ -193,7 +207,7 @@ mod tests {
             ("/a", &[""]),
         ];
         for (uri, hosts) in good {
-            assert!(read(&parts(uri, hosts), false, false).is_ok(), "{uri} {hosts:?}");
+            assert!(read(&parts(uri, hosts), false, 4096, false).is_ok(), "{uri} {hosts:?}");
         }
         let bad: [(&str, &[&str]); 8] = [
             ("/a", &[]),
@@ -206,7 +220,7 @@ mod tests {
             ("*", &["a"]),
         ];
         for (uri, hosts) in bad {
-            assert!(read(&parts(uri, hosts), false, false).is_err(), "{uri} {hosts:?}");
+            assert!(read(&parts(uri, hosts), false, 4096, false).is_err(), "{uri} {hosts:?}");
         }
     }
 
@@ -216,7 +230,7 @@ mod tests {
             let uri = format!("https://a.example{path}");
             let request = Request::builder().version(Version::HTTP_2).method(method).uri(uri);
             let (parts, ()) = request.header("x", value).body(()).unwrap().into_parts();
-            read(&parts, false, true).is_ok()
+            read(&parts, false, 4096, true).is_ok()
         };
         assert!(head("GET", "/a?b", "c"));
         for (method, path, value) in
@@ -226,9 +240,9 @@ mod tests {
         }
         let (mut parts, ()) =
             Request::builder().version(Version::HTTP_2).uri("/a").body(()).unwrap().into_parts();
-        assert!(read(&parts, false, true).is_err(), "no host at all");
+        assert!(read(&parts, false, 4096, true).is_err(), "no host at all");
         parts.headers.insert(HOST, HeaderValue::from_static("a.example"));
-        assert_eq!(read(&parts, false, true).unwrap().host.as_deref(), parts.headers.get(HOST));
+        assert_eq!(read(&parts, false, 4096, true).unwrap().host.as_deref(), parts.headers.get(HOST));
     }
 
     #[test]

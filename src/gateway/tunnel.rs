@@ -17,7 +17,9 @@ use super::limits::Pass;
 use super::permit::Owed;
 use super::record::Record;
 use super::stream::Stream;
+use super::waits::Waits;
 use crate::clock::Clock;
+use crate::policy::outcome::Outcome;
 use crate::types::Moment;
 use crate::upstream::AnswerBody;
 
@@ -28,6 +30,7 @@ pub(super) struct Tunnel {
     pass: Pass,
     record: Rc<Record>,
     stream: Stream,
+    waits: Arc<Waits>,
 }
 
 impl Tunnel {
@@ -35,13 +38,14 @@ impl Tunnel {
     pub(super) fn new(client: OnUpgrade, owed: &mut Owed) -> Self {
         let (gate, pass) = (Rc::clone(&owed.gate), std::mem::take(&mut owed.pass));
         let record = Rc::clone(&owed.record);
-        Self { client, gate, pass, record, stream: owed.stream.clone() }
+        Self { client, gate, pass, record, stream: owed.stream.clone(), waits: owed.stream.waits.of_tunnel() }
     }
 
     /// Carries bytes once both sides have switched; the drain waits for it.
     pub(super) fn dig(self, upstream: AnswerBody) {
-        let Self { client, gate, pass, record, stream } = self;
+        let Self { client, gate, pass, record, stream, waits } = self;
         stream.connection.open_tunnel();
+        gate.tunnels.borrow_mut().push(Arc::downgrade(&waits));
         let held = Open { gate: Rc::clone(&gate), stream };
         let clock = gate.clock.clone();
         let idle = record.view().settings.idle_timeout;
@@ -60,9 +64,19 @@ impl Tunnel {
                 allowed.checked_sub(moved.since()).filter(|left| !left.is_zero())
             } {
                 let look = left.min(idle);
-                if tokio::time::timeout(look, &mut copying).await.is_ok() {
+                let ended = std::future::poll_fn(|context| {
+                    waits.watch(context.waker());
+                    if waits.is_cut() {
+                        return Poll::Ready(()); // its key works no more
+                    }
+                    copying.as_mut().poll(context).map(|_| ())
+                });
+                if tokio::time::timeout(look, ended).await.is_ok() {
                     break; // either end may break off
                 }
+            }
+            if waits.has_lost_its_key() {
+                record.ended(Outcome::KeyEnded);
             }
             drop((pass, record, held));
         });

@@ -9,7 +9,7 @@ use http::{Response, StatusCode};
 use super::arrive::Protocol;
 use super::connection::Connection;
 use super::limits::Said;
-use super::meter::Outbound;
+use super::outbound::Outbound;
 use super::record::Record;
 use super::respond;
 use super::target;

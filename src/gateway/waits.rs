@@ -1,12 +1,13 @@
 //! What one request waits for, as far as deadlines are concerned.
 
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use super::connection::MAX_SILENCE;
-use crate::types::Moment;
+use crate::types::{KeyHash, Moment};
 
 /// Bytes a second that pay for the time a client makes the gateway wait: one that moves less than
 /// this runs out of patience in the end, however evenly it moves.
@@ -87,6 +88,10 @@ struct State {
     /// When it last moved, either way; `None` where that is not counted. What else goes on on its
     /// connection, such as a PING, does not count.
     moved: Option<Moment>,
+    /// The key that it came with, as its hash: once that opens the gate no more, the request ends.
+    key: Option<KeyHash>,
+    /// It does not.
+    key_ended: bool,
     /// Time is up: the request's task ends.
     cut: bool,
     waker: Option<Waker>,
@@ -157,7 +162,7 @@ impl Waits {
         let mut state = self.0.lock();
         state.body.forget();
         state.taking.forget();
-        state.moved = None;
+        (state.moved, state.key) = (None, None);
     }
 
     /// How long until this is to be looked at again; `None` where the client's time is up, or where
@@ -175,6 +180,28 @@ impl Waits {
     /// Whether the client is waited for to take more.
     pub(super) fn is_untaken(&self) -> bool {
         self.0.lock().taking.is_on()
+    }
+
+    /// The request came with a key.
+    pub(super) fn came_with(&self, key: KeyHash) {
+        self.0.lock().key = Some(key);
+    }
+
+    /// Those of the tunnel that the request became: its key can still end it.
+    pub(super) fn of_tunnel(&self) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(State { key: self.0.lock().key, ..State::default() })))
+    }
+
+    /// Whether the request is over for what became of its key.
+    pub(super) fn lost_its_key(&self, opens: impl FnOnce(&KeyHash) -> bool) -> bool {
+        let mut state = self.0.lock();
+        state.key_ended |= state.key.as_ref().is_some_and(|key| !opens(key));
+        state.key_ended
+    }
+
+    /// Whether it was found so.
+    pub(super) fn has_lost_its_key(&self) -> bool {
+        self.0.lock().key_ended
     }
 
     /// Whom to tell when there is something to look at.

@@ -187,11 +187,16 @@ impl Waiters {
     /// # Errors
     /// [`NotDurable`] where its commit failed.
     pub async fn durable(&self, ticket: Ticket) -> Result<(), NotDurable> {
+        let mut known: Option<Waker> = None;
         poll_fn(|context| {
             if let Some(state) = self.outbox.state(ticket) {
                 return Poll::Ready(state);
             }
-            self.list.borrow_mut().push((ticket, context.waker().clone()));
+            // Once for each task: while a disk hangs, it may be polled any number of times.
+            if !known.as_ref().is_some_and(|known| known.will_wake(context.waker())) {
+                known = Some(context.waker().clone());
+                self.list.borrow_mut().push((ticket, context.waker().clone()));
+            }
             self.outbox.waiting.store(true, Ordering::SeqCst);
             // The ledger's thread may have finished in between and seen nobody waiting.
             self.outbox.state(ticket).map_or(Poll::Pending, Poll::Ready)
@@ -252,6 +257,22 @@ mod tests {
             let mut rest = &*bytes;
             while Record::read(&mut rest).is_some() {}
         }
+    }
+
+    /// While a disk hangs, a request may be polled any number of times: it waits once.
+    #[test]
+    fn who_waits_is_kept_once() {
+        struct Nobody;
+        impl std::task::Wake for Nobody {
+            fn wake(self: Arc<Self>) {}
+        }
+        let (waiters, waker) = (Waiters::new(Arc::default()), Waker::from(Arc::new(Nobody)));
+        let mut waiting = std::pin::pin!(waiters.durable(Ticket(1)));
+        for _ in 0..1000 {
+            let polled = waiting.as_mut().poll(&mut std::task::Context::from_waker(&waker));
+            assert!(polled.is_pending());
+        }
+        assert_eq!(waiters.list.borrow().len(), 1);
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub enum PatternError {
     #[error("{{*rest}} must be the last segment")]
     RestNotLast,
     /// The same name twice.
-    #[error("the placeholder {{{0}}} stands twice")]
+    #[error("the placeholder {{{0}}} is used twice")]
     Twice(String),
     /// More than [`MAX_SEGMENTS`].
     #[error("a path has at most {MAX_SEGMENTS} segments")]

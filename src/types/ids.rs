@@ -223,10 +223,11 @@ const BASE32: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 const REQUEST_DIGITS: usize = 21;
 
 impl RequestId {
-    /// The `count`-th id of a worker that started with `start`.
+    /// The `count`-th id of a worker that started with `start`. After 2^40 requests the count goes on into
+    /// the next start, which no other worker is likely to have: no id comes twice.
     #[must_use]
     pub fn new(start: u64, count: u64) -> Self {
-        Self((u128::from(start) << 40) | u128::from(count & 0xff_ffff_ffff))
+        Self((u128::from(start) << 40) + u128::from(count))
     }
 
     /// The text `req_…` without allocating: 25 ASCII bytes.

@@ -11,7 +11,7 @@ use super::decode::Decoder;
 /// Largest head of an answer, in bytes.
 const MAX_HEAD: usize = 128 * 1024;
 /// Most header fields of an answer.
-pub(super) const MAX_FIELDS: usize = 128;
+pub(super) const MAX_FIELDS: usize = 200;
 
 /// What the framing of an answer depends on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub enum Malformed {
     /// The head is not HTTP/1.x, or has a line that is none.
     #[error("the answer's head is not HTTP")]
     Head,
-    /// Over 128 KiB, or over 128 fields.
+    /// Over 128 KiB, or over 200 fields.
     #[error("the answer's head is too large")]
     TooLarge,
     /// A length or an encoding that is contradictory or not understood.

@@ -46,7 +46,14 @@ pub fn head(fields: &[(&str, &str)]) -> Vec<u8> {
     for (name, value) in fields {
         block.push(0x10);
         for text in [name, value] {
-            block.push(text.len() as u8);
+            // A length of seven bits, or their highest and what goes beyond (RFC 7541, section 5.1).
+            match text.len().checked_sub(127) {
+                None => block.push(text.len() as u8),
+                Some(more) => {
+                    assert!(more < 128 * 128);
+                    block.extend([127, (more % 128) as u8 | 128, (more / 128) as u8]);
+                }
+            }
             block.extend(text.as_bytes());
         }
     }

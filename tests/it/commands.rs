@@ -73,7 +73,7 @@ fn a_files_key_can_be_switched_off_but_not_rotated() {
     for command in ["rotate", "revoke"] {
         let output = gateway.cli(&["key", command, &id]);
         assert_eq!(output.status.code(), Some(1));
-        assert!(String::from_utf8_lossy(&output.stderr).contains("stands in the file"));
+        assert!(String::from_utf8_lossy(&output.stderr).contains("is defined in the configuration file"));
     }
     gateway.json(&["key", "disable", &id]);
     assert_eq!(status(&gateway, "good-key"), 401);

@@ -95,6 +95,7 @@ fn the_log_has_the_fields_that_were_asked_for() {
         "route",
         "key",
         "status",
+        "outcome",
         "credits",
         "duration_ms",
         "upstream_status",

@@ -170,7 +170,10 @@ fn a_websocket_that_its_upstream_does_not_open_costs_nothing() {
     open(&mut client, 1, success, "0");
     assert_eq!(told(&mut client, 1), Some(false));
     assert_eq!(gateway.available("acme"), "1000");
-    let switch = "HTTP/1.1 101 Switching Protocols\\nconnection: upgrade\\nupgrade: websocket\\n\\n";
+    let accept = "sec-websocket-accept: oG1tGY2Q+c3F7LBadpKCpKUX6eo=";
+    let switch = &format!(
+        "HTTP/1.1 101 Switching Protocols\\nconnection: upgrade\\nupgrade: websocket\\n{accept}\\n\\n"
+    );
     open(&mut client, 3, switch, "0");
     assert_eq!(told(&mut client, 3), Some(true));
     assert_eq!(gateway.available("acme"), "999");

@@ -244,17 +244,33 @@ fn an_answer_and_the_end_of_its_connection_are_one_write() {
     assert_eq!(writes.count(), 3, "{calls}");
 }
 
-/// SHA-384 was 15 % of a worker that did handshakes.
+/// AES-256-GCM first, whatever the client prefers; and the operator's order where there is one.
 #[test]
-fn of_the_ciphers_that_a_client_offers_aes_128_is_chosen() {
+fn the_cipher_is_the_first_of_the_gateways_that_a_client_offers() {
     let certificate = Certificate::of("first.test");
     let upstream = Upstream::start();
-    let gateway = certificate.gateway(&tls_config(&config(""), "min_version = \"1.2\""), &upstream);
-    for (version, offered, chosen) in [
-        ("-tls1_3", "TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256", "TLS_AES_128_GCM_SHA256"),
-        ("-tls1_3", "TLS_AES_256_GCM_SHA384", "TLS_AES_256_GCM_SHA384"),
-        ("-tls1_2", "ECDHE+AESGCM", "ECDHE-ECDSA-AES128-GCM-SHA256"),
-    ] {
+    let (all, aes) =
+        ("TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256:TLS_AES_256_GCM_SHA384", "ECDHE+AESGCM");
+    let swift = "ciphers = [\"TLS_AES_128_GCM_SHA256\", \"TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256\"]";
+    let start = |more: &str| {
+        certificate.gateway(&tls_config(&config(""), &format!("min_version = \"1.2\"\n{more}")), &upstream)
+    };
+    let table = [
+        ("", "-tls1_3", all, "TLS_AES_256_GCM_SHA384"),
+        (
+            "",
+            "-tls1_3",
+            "TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256",
+            "TLS_CHACHA20_POLY1305_SHA256",
+        ),
+        ("", "-tls1_3", "TLS_AES_128_GCM_SHA256", "TLS_AES_128_GCM_SHA256"),
+        ("", "-tls1_2", aes, "ECDHE-ECDSA-AES256-GCM-SHA384"),
+        (swift, "-tls1_3", all, "TLS_AES_128_GCM_SHA256"),
+        (swift, "-tls1_3", "TLS_AES_256_GCM_SHA384", "(NONE)"),
+        (swift, "-tls1_2", aes, "ECDHE-ECDSA-AES128-GCM-SHA256"),
+    ];
+    for (more, version, offered, chosen) in table {
+        let gateway = start(more); // one after the other: they share a folder
         let kind = if version == "-tls1_3" { "-ciphersuites" } else { "-cipher" };
         let address = gateway.tls().to_string();
         let output = std::process::Command::new("openssl")
@@ -305,6 +321,12 @@ fn mistakes_in_the_settings_are_told_with_their_place() {
         ("\"cert.pem\"", "\"cert.key\"", "it has no certificate"),
         ("\"cert.pem\"", "\"gone.pem\"", "gone.pem cannot be read"),
         ("[admin]", "min_version = \"1.1\"\n[admin]", "there is no version of TLS `1.1`"),
+        ("[admin]", "ciphers = [\"TLS_AES_256\"]\n[admin]", "there is no cipher suite `TLS_AES_256`"),
+        (
+            "[admin]",
+            "ciphers = [\"TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256\"]\n[admin]",
+            "none of these cipher suites is one of TLS 1.3",
+        ),
         ("[admin]", "client_certificate = \"required\"\n[admin]", "`client_ca` is missing"),
     ];
     for (from, to, expected) in table {

@@ -56,7 +56,7 @@ fn a_wrong_configuration_is_refused_before_anything_listens() {
         ),
         (
             config("[[routes]]\nname = \"one\"\npath = \"/again\"\nupstream = \"api\"\n"),
-            "route `one` stands twice",
+            "route `one` is defined twice",
         ),
         ("[server]\nthreads = 1\n".to_owned(), "there is no route"),
         (config("[upstreams.x]\nservers = [\"ftp://a\"]\n"), "a server looks like"),
@@ -180,7 +180,7 @@ fn commands_speak_to_no_socket_but_this_users_own() {
         .unwrap();
     let runtime = folder.path().join("tollgate");
     let path = folder.path().canonicalize().unwrap().join("config.toml");
-    let socket = runtime.join(format!("{}.sock", &crate::support::sha256(path.to_str().unwrap())[..24]));
+    let socket = runtime.join(format!("{}.sock", &sha256(path.to_str().unwrap())[..24]));
     let ways: [(&str, &dyn Fn() -> bool); 5] = [
         ("a folder that others may enter", &|| {
             mode(&runtime, 0o711);
@@ -226,7 +226,7 @@ fn commands_speak_to_no_socket_but_this_users_own() {
         let _ = std::fs::remove_file(&path);
         std::fs::write(&path, "").unwrap();
         mode(&path, 0o666);
-        let output = crate::support::cli(folder.path(), &["account", "list"]);
+        let output = cli(folder.path(), &["account", "list"]);
         let told = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{name}: {told}");
         assert!(told.contains("only this user may write"), "{name}: {told}");

@@ -36,7 +36,7 @@ pub(super) fn build<'a>(
     let mut limits: Vec<Limit> = Vec::new();
     for raw in list {
         if limits.iter().any(|limit| *limit.name == *raw.value.name.value) {
-            context.error(&raw.value.name.span, format!("limit `{}` stands twice", raw.value.name.value));
+            context.error(&raw.value.name.span, format!("limit `{}` is defined twice", raw.value.name.value));
         }
         limits.extend(one(context, &raw.value, owner, routes.clone()));
     }

@@ -54,7 +54,7 @@ pub(super) fn build(
         context.file = file;
         let route = &raw.value;
         if seen.insert(&route.name.value, ()).is_some() {
-            context.error(&route.name.span, format!("route `{}` stands twice", route.name.value));
+            context.error(&route.name.span, format!("route `{}` is defined twice", route.name.value));
         }
         let methods = context.methods(route.methods.as_ref());
         let pattern = pattern(context, route, around);
@@ -105,8 +105,8 @@ fn one(
     let dialect = raw.dialect.as_ref().and_then(|dialect| dialects::find(context, around.dialects, dialect));
     let owner = Owner::Route { name: &raw.name.value, public };
     let limits = limits::build(context, &raw.limits, owner, names.iter().copied());
-    let strip_prefix =
-        raw.strip_prefix.as_ref().and_then(|prefix| strip_prefix(context, prefix, &raw.path.value));
+    let prefix = raw.strip_prefix.as_ref();
+    let strip_segments = prefix.map_or(0, |prefix| strip_segments(context, prefix, &raw.path.value));
     let own_headers = set_headers(context, &raw.set_headers);
     let max_body_size = context.size(raw.max_body_size.as_ref(), around.server.max_body_size, BODY_SIZE);
     let cors =
@@ -136,7 +136,7 @@ fn one(
         price: Arc::new(price),
         dialect: dialect.unwrap_or_else(|| Arc::clone(around.default)),
         limits,
-        strip_prefix,
+        strip_segments,
         set_headers,
         response_timeout: timeout(context, upstream.response_timeout),
         max_body_size,
@@ -160,17 +160,15 @@ fn price(context: &mut Context, raw: &raw::Route, public: bool) -> Price {
     price
 }
 
-fn strip_prefix(context: &mut Context, prefix: &At<String>, path: &str) -> Option<String> {
+fn strip_segments(context: &mut Context, prefix: &At<String>, path: &str) -> usize {
     let text = &prefix.value;
     let covered =
         path.strip_prefix(text.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     if !text.starts_with('/') || text.ends_with('/') || !covered {
         let help = "it begins with / and is a whole part of `path`, such as \"/api\" of \"/api/{*rest}\"";
         context.error_with(&prefix.span, "this prefix is not the beginning of the route's path", help);
-        return None;
     }
-    let normal = crate::policy::path::normalise(text, false);
-    context.check(&prefix.span, normal.map(|normal| normal.as_str().to_owned()))
+    text.matches('/').count()
 }
 
 fn cors_of(context: &mut Context, raw: &raw::Cors, methods: &Methods, key_header: &HeaderName) -> Cors {

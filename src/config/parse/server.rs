@@ -122,7 +122,7 @@ pub(super) fn listen(context: &mut Context, list: Option<&At<Vec<At<String>>>>) 
     for item in &list.value {
         if let Some(parsed) = address(context, item) {
             if parsed.port() != 0 && addresses.contains(&parsed) {
-                context.error(&item.span, "this address stands twice");
+                context.error(&item.span, "this address is listed twice");
             }
             addresses.push(parsed);
         }

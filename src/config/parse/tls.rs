@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use super::Context;
 use super::server::listen;
 use crate::config::raw::{At, Tls as Raw};
-use crate::tls::{self, Clients, Tls};
+use crate::tls::{self, Clients, Offer, Tls};
 use crate::types::KeyHash;
 
 /// TLS, and the addresses that speak it where they are not those of `[server]`.
@@ -35,6 +35,7 @@ pub(super) fn build(context: &mut Context, raw: Option<&At<Raw>>) -> Option<Buil
         pairs.extend(pair(context, &mut made_from, &item.value.certificate, &item.value.private_key));
     }
     let with_1_2 = pick(context, raw.min_version.as_ref(), "version of TLS", ["1.3", "1.2"]);
+    let ciphers = ciphers(context, &raw.ciphers, with_1_2);
     let optional = pick(context, raw.client_certificate.as_ref(), "choice", ["required", "optional"]);
     if let (Some(choice), None) = (&raw.client_certificate, &raw.client_ca) {
         context.error(&choice.span, "`client_ca` is missing: whose certificates are believed?");
@@ -45,11 +46,38 @@ pub(super) fn build(context: &mut Context, raw: Option<&At<Raw>>) -> Option<Buil
         Some(Clients { authorities, required: !optional })
     });
     made_from.update([u8::from(with_1_2), u8::from(optional)]);
+    made_from.update(ciphers.join(" "));
     if context.report.errors() > 0 || pairs.is_empty() {
         return Some(Built { tls: None, listen });
     }
-    let made = tls::server(pairs, with_1_2, clients, KeyHash(made_from.finalize().into()));
+    let offer = Offer { with_1_2, ciphers };
+    let made = tls::server(pairs, &offer, clients, KeyHash(made_from.finalize().into()));
     Some(Built { tls: context.check(span, made), listen })
+}
+
+/// The cipher suites that are offered, in order; each version that is served needs one.
+fn ciphers(context: &mut Context, list: &[At<String>], with_1_2: bool) -> Vec<String> {
+    let known = tls::ciphers();
+    let Some(first) = list.first() else { return known };
+    let mut ciphers: Vec<String> = Vec::new();
+    for item in list {
+        if !known.contains(&item.value) {
+            context.unknown("cipher suite", item, known.iter().map(String::as_str));
+        } else if ciphers.contains(&item.value) {
+            context.error(&item.span, "this cipher suite is listed twice");
+        } else if !with_1_2 && !tls::is_of_1_3(&item.value) {
+            let help = "set `min_version = \"1.2\"`, or leave it out";
+            context.error_with(&item.span, "this cipher suite is one of TLS 1.2, which is not served", help);
+        }
+        ciphers.push(item.value.clone());
+    }
+    for (version, serves) in [("1.3", true), ("1.2", with_1_2)] {
+        let of_version = |cipher: &String| tls::is_of_1_3(cipher) == (version == "1.3");
+        if serves && !ciphers.iter().any(of_version) {
+            context.error(&first.span, format!("none of these cipher suites is one of TLS {version}"));
+        }
+    }
+    ciphers
 }
 
 /// Whether the second choice was made.

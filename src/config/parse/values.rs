@@ -127,7 +127,7 @@ impl Context {
     }
 
     pub(super) fn header_name(&mut self, place: &Place, text: &str) -> Option<HeaderName> {
-        let name = HeaderName::try_from(text).map_err(|_| format!("`{text}` is no header name"));
+        let name = HeaderName::try_from(text).map_err(|_| format!("`{text}` is not a valid header name"));
         self.check(place, name)
     }
 
@@ -166,7 +166,7 @@ impl Context {
             match Method::from_bytes(item.value.as_bytes()) {
                 Ok(method) if item.value == item.value.to_ascii_uppercase() && method != Method::CONNECT => {
                     if methods.contains(&method) {
-                        self.error(&item.span, format!("{method} stands twice"));
+                        self.error(&item.span, format!("{method} is listed twice"));
                     }
                     methods.push(method);
                 }
@@ -174,7 +174,7 @@ impl Context {
                     let help = "methods are in capitals: GET, POST, PUT, PATCH, DELETE, …";
                     self.error_with(
                         &item.span,
-                        format!("`{}` is no method that is forwarded", item.value),
+                        format!("`{}` is not a method that can be forwarded", item.value),
                         help,
                     );
                 }

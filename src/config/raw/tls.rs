@@ -22,6 +22,9 @@ pub struct Tls {
     pub certificates: Vec<At<Pair>>,
     /// `1.3`, or `1.2` to take that too.
     pub min_version: Maybe<String>,
+    /// Cipher suites by IANA's names, the preferred one first; default: AES-256-GCM, ChaCha20-Poly1305,
+    /// AES-128-GCM.
+    pub ciphers: Vec<At<String>>,
     /// PEM file of the authorities that sign clients' certificates.
     pub client_ca: Maybe<String>,
     /// `required` or `optional`, where there is a `client_ca`.

@@ -31,6 +31,9 @@ impl Inner {
         let left = |since: Moment, allowed: Duration| {
             allowed.checked_sub(now.since(since)).filter(|left| !left.is_zero())
         };
+        if self.key_ended {
+            return None;
+        }
         let mut next = match self.phase {
             Phase::Head(since) => left(since, header)?,
             // The last of an answer is on its way.
@@ -80,7 +83,7 @@ mod tests {
 
     use super::*;
     use crate::gateway::arrive::{Arrived, Protocol};
-    use crate::gateway::connection::Connection;
+    use crate::gateway::connection::{Connection, Rules};
     use crate::gateway::places::Places;
     use crate::gateway::socket::Socket;
 
@@ -90,7 +93,7 @@ mod tests {
     async fn connection(protocol: Protocol) -> Connection {
         let place = Arc::new(Places::new(1)).take(&Arc::default()).await.unwrap();
         let arrived = Arrived { socket: Socket::Closed, protocol, peer: ([192, 0, 2, 1], 443).into() };
-        Connection::new(arrived, Moment(0), Moment(0), place, (false, false))
+        Connection::new(arrived, Moment(0), Moment(0), place, &Rules::default())
     }
 
     /// A client that takes the last of an answer slowly is not idle, nor does it have to leave.

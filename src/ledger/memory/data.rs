@@ -187,7 +187,7 @@ impl Data {
         let from_file = self.keys[at].source == Source::File;
         match change {
             KeyChange::State(KeyState::Revoked) | KeyChange::Rotate { .. } if from_file => {
-                refused(format!("{id} stands in the file"))
+                refused(format!("{id} is defined in the configuration file"))
             }
             KeyChange::State(state) => {
                 self.keys[at].state = *state;

@@ -103,7 +103,8 @@ pub(super) fn change(tx: &Transaction<'_>, id: KeyId, change: &KeyChange) -> Res
     match change {
         KeyChange::State(new) => {
             if source == Source::File && *new == KeyState::Revoked {
-                let message = format!("{id} stands in the file: remove it there, or disable it");
+                let message =
+                    format!("{id} is defined in the configuration file: remove it there, or disable it");
                 return Err(LedgerError::Refused(message));
             }
             let sql = "UPDATE keys SET state = ?2 WHERE num = ?1";
@@ -116,7 +117,7 @@ pub(super) fn change(tx: &Transaction<'_>, id: KeyId, change: &KeyChange) -> Res
         }
         KeyChange::Rotate { hash, hint, overlap_until } => {
             if source == Source::File {
-                let message = format!("{id} stands in the file: put another hash there");
+                let message = format!("{id} is defined in the configuration file: replace its hash there");
                 return Err(LedgerError::Refused(message));
             }
             let sql = if overlap_until.is_some() {

@@ -8,7 +8,7 @@ use super::Writer;
 use crate::ledger::fold::Fold;
 use crate::ledger::store::Result;
 use crate::ledger::{LIMITS_SAVED_EVERY, LimitSource};
-use crate::types::{Moment, WallTime};
+use crate::types::{Moment, Repeats, WallTime};
 
 /// How often the journal is folded at most.
 pub(super) const EVERY: Duration = Duration::from_secs(1);
@@ -33,6 +33,7 @@ pub(super) struct Folds {
     took: Duration,
     /// When to begin, or to go on.
     at: Moment,
+    failures: Repeats,
 }
 
 /// When limit states are saved, and those that are not yet.
@@ -45,6 +46,7 @@ pub(super) struct Saves {
     /// When they were gathered, which is what they are relative to.
     gathered_at: Moment,
     gathered: WallTime,
+    failures: Repeats,
 }
 
 impl Writer {
@@ -64,7 +66,9 @@ impl Writer {
             self.folds.took += after.since(now);
             self.folds.at = match done {
                 Err(error) => {
-                    tracing::error!(%error, "the ledger could not be folded; it will be tried again");
+                    if let Some(more) = self.folds.failures.says(after) {
+                        tracing::error!(%error, more, "the ledger could not be folded; it will be tried again");
+                    }
                     after.plus(EVERY)
                 }
                 Ok(()) if self.folds.begun.is_some() => after,
@@ -84,7 +88,9 @@ impl Writer {
             let done = self.save_part();
             self.saves.at = match done {
                 Err(error) => {
-                    tracing::error!(%error, "limit states could not be saved; it will be tried again");
+                    if let Some(more) = self.saves.failures.says(now) {
+                        tracing::error!(%error, more, "limit states could not be saved; it will be tried again");
+                    }
                     now.plus(EVERY)
                 }
                 Ok(()) if self.saves.unsaved.is_empty() => self.saves.gathered_at.plus(LIMITS_SAVED_EVERY),

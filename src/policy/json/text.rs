@@ -10,7 +10,7 @@ pub(super) enum Text {
     Within { left: u8, least: u8, most: u8 },
     /// Behind a backslash; the first half of a surrogate pair before it, if any.
     Escape(Option<u16>),
-    /// In `\uXXXX`: digits left, value so far, first half of a pair.
+    /// In `\uD83D`: digits left, value so far, first half of a pair.
     Hex { left: u8, value: u16, high: Option<u16> },
     /// Behind the first half of a surrogate pair, whose second half must follow.
     HighSurrogate(u16),
@@ -117,7 +117,7 @@ fn escaped(byte: u8) -> Option<char> {
     }
 }
 
-/// A digit of `\uXXXX`. Halves of surrogate pairs come in pairs.
+/// A digit of `\uD83D`. Halves of surrogate pairs come in pairs.
 fn hex<'a>(byte: u8, left: u8, value: u16, high: Option<u16>) -> (Text, TextEvent<'a>) {
     let Some(digit) = char::from(byte).to_digit(16).and_then(|digit| u16::try_from(digit).ok()) else {
         return (Text::Plain, TextEvent::Broken);

@@ -1,0 +1,257 @@
+//! What an operator relies on: every request is logged with what became of it, also those that hyper
+//! refuses by itself; nothing repeats itself without bound; addresses and paths mean what they say.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::{Client, Gateway, Upstream, cli, config, get, post, sha256};
+
+const KEY: &str = "x-api-key: good-key\r\n";
+
+fn request_lines(gateway: &Gateway) -> Vec<Value> {
+    let lines = gateway.lines().into_iter().filter(|line| line.contains("tollgate::request"));
+    lines.map(|line| serde_json::from_str(&line).unwrap()).collect()
+}
+
+fn wait_for_lines(gateway: &Gateway, count: usize) -> Vec<Value> {
+    for _ in 0..200 {
+        let lines = request_lines(gateway);
+        if lines.len() >= count {
+            return lines;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("{count} lines wanted: {:?}", request_lines(gateway));
+}
+
+/// The log line and the counters say why a request was refused; a proxy's id stands beside Tollgate's.
+#[test]
+fn every_request_is_logged_with_what_became_of_it() {
+    let upstream = Upstream::start();
+    let text = config("").replace("threads = 2\n", "threads = 1\ntrusted_proxies = [\"127.0.0.1\"]\n");
+    let gateway = Gateway::start(&text, &upstream);
+    let table = [
+        (format!("GET /one HTTP/1.1\r\nhost: a\r\n{KEY}x-request-id: id-0\r\n\r\n"), 200, "proxied"),
+        ("GET /one HTTP/1.1\r\nhost: a\r\nx-request-id: id-1\r\n\r\n".to_owned(), 401, "missing_key"),
+        (
+            "GET /one HTTP/1.1\r\nhost: a\r\nx-api-key: w\r\nx-request-id: id-2\r\n\r\n".to_owned(),
+            401,
+            "invalid_key",
+        ),
+        ("GET /no HTTP/1.1\r\nhost: a\r\nx-request-id: id-3\r\n\r\n".to_owned(), 404, "no_route"),
+        (
+            format!("GET /account/info HTTP/1.1\r\nhost: a\r\n{KEY}x-request-id: id-4\r\n\r\n"),
+            200,
+            "answered",
+        ),
+        // hyper answers these by itself, with a bare status.
+        ("GET / HTTP/1.1\r\nbad header\r\n\r\n".to_owned(), 400, "bad_request"),
+        (format!("GET / HTTP/1.1\r\nhost: a\r\na: {}\r\n\r\n", "b".repeat(100_000)), 431, "header_too_large"),
+    ];
+    for (at, (request, status, outcome)) in table.iter().enumerate() {
+        let mut client = Client::connect(gateway.public);
+        let _ = client.send(request); // it may be answered before its end
+        assert_eq!(client.head().unwrap().status, *status, "{outcome}");
+        drop(client);
+        let line = wait_for_lines(&gateway, at + 1).pop().unwrap();
+        assert_eq!((&line["status"], &line["outcome"]), (&json!(status), &json!(outcome)), "{line}");
+        let id = request.contains("x-request-id").then(|| format!("id-{at}"));
+        assert_eq!(line["proxy_request_id"].as_str(), id.as_deref(), "{line}");
+        assert!(line["request_id"].as_str().unwrap().starts_with("req_"));
+    }
+    let status = gateway.json(&["status"]);
+    let count = |outcome: &str| status["outcomes"][outcome].as_u64();
+    assert_eq!(
+        (count("proxied"), count("invalid_key"), count("header_too_large")),
+        (Some(1), Some(1), Some(1))
+    );
+    assert_eq!((&status["requests"], &status["refused"]), (&json!(7), &json!(5)));
+}
+
+/// A thousand requests before an upstream that is away are no thousand lines.
+#[test]
+fn an_upstream_that_is_away_is_told_of_once() {
+    let away = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let text = config("").replace("{upstream}", &away.to_string());
+    let gateway = Gateway::start(&text, &Upstream::start());
+    for _ in 0..300 {
+        assert_eq!(get(gateway.public, "/open/a", "").status, 502);
+    }
+    let told = gateway.lines().iter().filter(|line| line.contains("cannot connect")).count();
+    assert!((1..=2).contains(&told), "{told} lines of two workers");
+}
+
+/// Up to 200 fields pass both ways; one more is refused in words, and logged.
+#[test]
+fn many_fields_pass_and_too_many_are_refused_in_words() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&config(""), &upstream);
+    let fields = |count: usize| (0..count).map(|at| format!("x-{at}: y\r\n")).collect::<String>();
+    for (count, status) in [(150, 200), (199, 200), (200, 431), (255, 431)] {
+        let answer = get(gateway.public, "/open/a", &fields(count)); // and the host
+        assert_eq!(answer.status, status, "{count} fields");
+        if status == 431 {
+            assert_eq!(answer.json()["code"], "header_too_large");
+            assert_eq!(answer.header("connection"), Some("close"));
+        } else {
+            assert_eq!(upstream.last().header(&format!("x-{}", count - 1)), Some("y"));
+        }
+    }
+    let large = get(gateway.public, "/open/a", &format!("a: {}\r\n", "b".repeat(40_000)));
+    assert_eq!((large.status, &large.json()["code"]), (431, &json!("header_too_large")));
+    let answer = |count: usize| {
+        let head = (0..count).map(|at| format!("y-{at}: z\\n")).collect::<String>();
+        let raw = format!("x-answer-raw: HTTP/1.1 200 OK\\ncontent-length: 0\\n{head}\\n\r\n");
+        get(gateway.public, "/open/a", &raw)
+    };
+    assert_eq!(answer(150).header("y-149"), Some("z"));
+    assert_eq!((answer(199).status, answer(200).status), (200, 502));
+    let http2 = |count: usize| {
+        let url = format!("http://{}/open/a", gateway.public);
+        let fields: Vec<String> = (0..count).map(|at| format!("x-{at}: y")).collect();
+        let mut curl = std::process::Command::new("curl");
+        curl.args(["-s", "--http2-prior-knowledge", "-w", "%{http_code}"]);
+        let output =
+            curl.args(fields.iter().flat_map(|field| ["-H", field])).arg(url).output().expect("curl");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    assert!(http2(150).ends_with("200"));
+    let refused = http2(210);
+    assert!(refused.ends_with("431") && refused.contains("header_too_large"), "{refused}");
+    let lines = wait_for_lines(&gateway, 10);
+    let told = lines.iter().filter(|line| line["outcome"] == "header_too_large").count();
+    assert_eq!(told, 4, "{lines:?}");
+}
+
+#[test]
+fn a_prefix_is_stripped_however_it_is_written() {
+    let upstream = Upstream::start();
+    let more = "[[routes]]\nname = \"s\"\npath = \"/a;b/c%20d/{*rest}\"\nupstream = \"api\"\npublic = true\nstrip_prefix = \"/a;b/c%20d\"\n";
+    let gateway = Gateway::start(&config(more), &upstream);
+    for path in ["/a;b/c%20d/x", "/a%3Bb/c%20d/x", "/%61%3bb/%63%20d/x"] {
+        assert_eq!(get(gateway.public, path, "").status, 200, "{path}");
+        assert_eq!(upstream.last().target(), "/x", "{path}");
+    }
+    assert_eq!(get(gateway.public, "/a%3bb/c%20d/", "").status, 200);
+    assert_eq!(upstream.last().target(), "/");
+}
+
+/// `[::]` takes IPv4 too, unless an IPv4 address with the same port is listed.
+#[test]
+fn an_unspecified_ipv6_address_takes_both_families() {
+    if TcpListener::bind("[::1]:0").is_err() {
+        return crate::support::skipped("this machine has no IPv6");
+    }
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&config("").replace("[\"127.0.0.1:0\"]", "[\"[::]:0\"]"), &upstream);
+    for host in ["127.0.0.1", "::1"] {
+        let address = SocketAddr::new(host.parse().unwrap(), gateway.public.port());
+        assert_eq!(get(address, "/open/a", "").status, 200, "{host}");
+        assert_eq!(upstream.last().header("x-forwarded-for"), Some(host));
+    }
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let both = format!("[\"[::]:{port}\", \"127.0.0.1:{port}\"]");
+    let gateway = Gateway::start(&config("").replace("[\"127.0.0.1:0\"]", &both), &upstream);
+    for host in ["127.0.0.1", "::1"] {
+        let address = SocketAddr::new(host.parse().unwrap(), gateway.public.port());
+        assert_eq!(get(address, "/open/a", "").status, 200, "{host}");
+    }
+}
+
+/// A large upload that is refused early is not reset before its client has read why.
+#[test]
+fn an_upload_that_is_refused_early_learns_why() {
+    let upstream = Upstream::start();
+    let text = config("").replace("threads = 2\n", "threads = 2\nmax_body_size = \"1KiB\"\n");
+    let gateway = Gateway::start(&text, &upstream);
+    let body = vec![b'x'; 1_000_000];
+    for round in 0..20 {
+        let (key, status) = if round % 2 == 0 { ("wrong", "401") } else { ("good-key", "413") };
+        let mut stream = TcpStream::connect(gateway.public).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let head = format!(
+            "POST /one HTTP/1.1\r\nhost: a\r\nx-api-key: {key}\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        for piece in body.chunks(50_000) {
+            std::thread::sleep(Duration::from_millis(2));
+            stream.write_all(piece).unwrap_or_else(|error| panic!("round {round}: {error}"));
+        }
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).unwrap_or_else(|error| panic!("round {round}: {error}"));
+        assert_eq!(String::from_utf8_lossy(&answer[9..]), status);
+    }
+}
+
+/// Looking at a ledger books nothing: an opening grant is made by a gateway, or by a command that books.
+#[test]
+fn looking_at_a_ledger_without_a_gateway_grants_nothing() {
+    let upstream = Upstream::start();
+    let (_, folder) = Gateway::start(&config(""), &upstream).stop();
+    let path = folder.path().join("config.toml");
+    let more = format!(
+        "[accounts.later]\ncredits = 50\n[[accounts.later.keys]]\nlabel = \"k\"\nsha256 = \"{}\"\n",
+        sha256("later")
+    );
+    let text = std::fs::read_to_string(&path).unwrap() + &more;
+    std::fs::write(&path, text).unwrap();
+    let told = |arguments: &[&str]| {
+        let output = cli(folder.path(), arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    for arguments in
+        [&["account", "list"][..], &["key", "list"], &["ledger", "verify"], &["ledger", "in-doubt"]]
+    {
+        told(arguments);
+    }
+    assert!(!told(&["account", "list"]).contains("later"));
+    assert!(!told(&["ledger", "export"]).contains("later"));
+    assert!(told(&["account", "list"]).contains("acme"));
+    assert!(told(&["key", "list"]).contains("good"), "the file's own keys are known");
+    let gateway = Gateway::start_in(folder);
+    assert_eq!(gateway.available("later"), "50");
+}
+
+/// An upstream that switches without having read the WebSocket's key opened none: it costs nothing.
+#[test]
+fn a_websocket_that_is_not_accepted_is_none() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&config(""), &upstream);
+    let ask = |accept: &str| {
+        let raw = format!(
+            "HTTP/1.1 101 Switching Protocols\\nconnection: upgrade\\nupgrade: websocket\\n{accept}\\n"
+        );
+        let key = "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\n";
+        let headers =
+            format!("{KEY}connection: upgrade\r\nupgrade: websocket\r\n{key}x-answer-raw: {raw}\r\n");
+        get(gateway.public, "/one", &headers).status
+    };
+    assert_eq!(ask("sec-websocket-accept: c3pPLMBiTxaQ9kYGzzhZRbK+xOo=\\n"), 502);
+    assert_eq!(ask(""), 502);
+    assert_eq!(gateway.available("acme"), "1000");
+    assert_eq!(ask("sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\\n"), 101);
+    assert_eq!(gateway.available("acme"), "999");
+}
+
+/// Who asks is for Tollgate to say, and nobody's setting.
+#[test]
+fn set_headers_cannot_name_what_says_who_asks() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["x-tollgate-account", "X-Tollgate-Key", "x-tollgate-anything", "x-request-id", "te", "host"]
+    {
+        let text = config("").replace("{upstream}", "127.0.0.1:9");
+        let more = format!("set_headers = {{ {name} = \"x\" }}\n\n[[routes]]\nname = \"free\"");
+        let text = text.replacen("\n[[routes]]\nname = \"free\"", &more, 1);
+        std::fs::write(folder.path().join("config.toml"), text).unwrap();
+        let told = cli(folder.path(), &["check"]);
+        assert_eq!(told.status.code(), Some(1), "{name}");
+        let told = String::from_utf8_lossy(&told.stderr).into_owned();
+        assert!(told.contains("cannot be set here"), "{name}: {told}");
+    }
+    assert_eq!(post(Gateway::start(&config(""), &Upstream::start()).public, "/one", KEY, "").status, 200);
+}
