@@ -9,18 +9,21 @@ use super::ask::Asker;
 use super::output::{self, Output};
 use super::{Failed, Result};
 use crate::control::command::Command;
-use crate::types::RequestId;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Arguments {
     /// Recompute the books from the entries: balances, links, numbers, the operator's side.
     Verify,
     /// List what a crash left in flight: charged in full, until given back.
-    InDoubt,
+    InDoubt {
+        /// Only that of this request: Tollgate's id, or the one that a trusted proxy gave it.
+        #[arg(long, value_name = "ID")]
+        request: Option<String>,
+    },
     /// Return one hold in doubt, once.
     GiveBack {
         /// Its id, as `in-doubt` lists it.
-        id: RequestId,
+        id: String,
     },
     /// Print every entry.
     Export {
@@ -60,8 +63,8 @@ const COLUMNS: [&str; 11] = [
 pub(super) fn run(asker: &Asker, arguments: Arguments) -> Result {
     match arguments {
         Arguments::Verify => verify(asker),
-        Arguments::InDoubt => {
-            let (rows, _) = asker.all(&Command::InDoubt)?;
+        Arguments::InDoubt { request } => {
+            let (rows, _) = asker.all(&Command::InDoubt { request })?;
             asker.output.table(&rows, &["id", "account", "key", "route", "amount", "at", "given_back"])
         }
         Arguments::GiveBack { id } => asker.output.record(&asker.one(&Command::GiveBack { id })?),

@@ -48,6 +48,11 @@ fn describe(entry: &Entry) -> Value {
     })
 }
 
+/// Whether a request is meant by this id: Tollgate's, or a proxy's.
+fn is_of(id: RequestId, request: &str) -> bool {
+    request.parse() == Ok(id) || id.is_of_proxy(request.as_bytes())
+}
+
 impl Control {
     /// Sends every entry, of one account or of all, and answers how many.
     pub(super) async fn entries(&self, account: Option<AccountId>, rows: Rows) -> Result<Value, Failure> {
@@ -74,8 +79,9 @@ impl Control {
         Ok(json!(verified))
     }
 
-    pub(super) async fn in_doubt(&self, rows: &Rows) -> Result<Value, Failure> {
-        let doubts = self.bookkeeper.reader().await?.in_doubt()?;
+    pub(super) async fn in_doubt(&self, request: Option<&str>, rows: &Rows) -> Result<Value, Failure> {
+        let mut doubts = self.bookkeeper.reader().await?.in_doubt()?;
+        doubts.retain(|doubt| request.is_none_or(|request| is_of(doubt.id, request)));
         let open = doubts.iter().filter(|doubt| doubt.given_back.is_none()).count();
         for doubt in &doubts {
             let row = json!({
@@ -92,7 +98,24 @@ impl Control {
         Ok(json!({ "in_doubt": open, "given_back": doubts.len() - open }))
     }
 
-    pub(super) async fn give_back(&self, id: RequestId) -> Result<Value, Failure> {
+    /// Gives back what a request was charged in doubt: by Tollgate's id, or by the one that a trusted proxy
+    /// gave it, where no other request has that.
+    pub(super) async fn give_back(&self, request: &str) -> Result<Value, Failure> {
+        let id = match request.parse::<RequestId>() {
+            Ok(id) => id,
+            Err(_) => {
+                let mut doubts = self.bookkeeper.reader().await?.in_doubt()?;
+                doubts.retain(|doubt| is_of(doubt.id, request));
+                match &*doubts {
+                    [one] => one.id,
+                    [] => return refused(format!("no hold in doubt belongs to a request {request}")),
+                    _ => {
+                        let ids: Vec<String> = doubts.iter().map(|doubt| doubt.id.to_string()).collect();
+                        return refused(format!("several belong to {request}; name one: {}", ids.join(", ")));
+                    }
+                }
+            }
+        };
         let booked = self.bookkeeper.give_back(id).await?;
         let entry = booked.entry;
         Ok(json!({ "id": id, "account": entry.account, "amount": entry.amount, "repeated": booked.repeated }))

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::policy::key::KeyState;
-use crate::types::{AccountId, Credits, KeyId, RequestId};
+use crate::types::{AccountId, Credits, KeyId};
 
 /// A command.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -42,10 +42,10 @@ pub enum Command {
     Export,
     /// Recompute every balance.
     Verify,
-    /// List holds in doubt.
-    InDoubt,
+    /// List holds in doubt, or those of one request.
+    InDoubt { request: Option<String> },
     /// Return a hold in doubt.
-    GiveBack { id: RequestId },
+    GiveBack { id: String },
     /// Copy the ledger.
     Backup { to: PathBuf },
     /// Say what a request would meet.
@@ -66,7 +66,7 @@ impl Command {
                 | Self::Statement { .. }
                 | Self::Export
                 | Self::Verify
-                | Self::InDoubt
+                | Self::InDoubt { .. }
                 | Self::Backup { .. }
                 | Self::Explain { .. }
         )

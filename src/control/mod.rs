@@ -225,8 +225,8 @@ impl Control {
             Command::Statement { account } => self.entries(Some(account), rows).await,
             Command::Export => self.entries(None, rows).await,
             Command::Verify => self.verify().await,
-            Command::InDoubt => self.in_doubt(&rows).await,
-            Command::GiveBack { id } => self.give_back(id).await,
+            Command::InDoubt { request } => self.in_doubt(request.as_deref(), &rows).await,
+            Command::GiveBack { id } => self.give_back(&id).await,
             Command::Backup { to } => self.backup(to).await,
             Command::Explain { key, method, url } => self.explain(key, &method, &url).await,
         }

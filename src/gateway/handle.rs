@@ -62,8 +62,7 @@ pub(super) async fn handle(
 ) -> Result<Response<Outbound>, NotDurable> {
     gate.stats.requests.fetch_add(1, Ordering::Relaxed);
     let is_head = request.method() == Method::HEAD && stream.connection.protocol == Protocol::Http2;
-    let record = Record::new(&gate);
-    let mut visit = Visit::new(&record, &stream.connection, request.headers());
+    let (record, mut visit) = Visit::begin(&gate, &stream.connection, request.headers());
     let answered = match admit(&gate, &stream, seen, &record, &mut visit, request) {
         Ok(Way::Forward(exchange, client)) => answer(exchange, client, &mut visit).await,
         Ok(Way::Answered(response)) => Ok(response),

@@ -96,10 +96,14 @@ pub struct Gate {
 }
 
 impl Gate {
-    fn next_id(&self) -> RequestId {
+    /// The next request's id; `given`: that of a trusted proxy.
+    fn next_id(&self, given: Option<&[u8]>) -> RequestId {
         let count = self.id_count.get();
         self.id_count.set(count + 1);
-        RequestId::new(self.id_start, count)
+        match given {
+            None => RequestId::new(self.id_start, count),
+            Some(given) => RequestId::of_proxy(self.id_start, count, given),
+        }
     }
 
     fn next_connection(&self) -> u64 {

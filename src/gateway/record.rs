@@ -1,6 +1,6 @@
 //! One log line per request, written when the request is over.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
@@ -32,24 +32,25 @@ pub(super) struct Record {
     credits: Cell<Credits>,
     outcome: Cell<Outcome>,
     /// The id that a trusted proxy gave the request.
-    foreign_id: OnceCell<HeaderValue>,
+    pub(super) given: Option<HeaderValue>,
 }
 
 impl Record {
-    /// A request that begins now, and the snapshot that it is judged by.
-    pub(super) fn new(gate: &Rc<Gate>) -> Rc<Self> {
+    /// A request that begins now, and the snapshot that it is judged by. `given`: the id that a trusted
+    /// proxy gave it.
+    pub(super) fn new(gate: &Rc<Gate>, view: View, given: Option<HeaderValue>) -> Rc<Self> {
         Rc::new(Self {
-            id: gate.next_id(),
+            id: gate.next_id(given.as_ref().map(HeaderValue::as_bytes)),
             started: gate.beat.now(),
             gate: Rc::clone(gate),
-            view: gate.views.load(),
+            view,
             route: Cell::new(None),
             key: Cell::new(None),
             status: Cell::new(CLIENT_GONE),
             upstream_status: Cell::new(0),
             credits: Cell::new(Credits::ZERO),
             outcome: Cell::new(Outcome::ClientGone),
-            foreign_id: OnceCell::new(),
+            given,
         })
     }
 
@@ -90,11 +91,6 @@ impl Record {
         self.outcome.set(outcome);
     }
 
-    /// The id that a trusted proxy gave the request: logged beside its own.
-    pub(super) fn foreign_id(&self, id: &HeaderValue) {
-        let _ = self.foreign_id.set(id.clone()); // set once, when the request begins
-    }
-
     pub(super) fn upstream(&self, status: StatusCode) {
         self.upstream_status.set(status.as_u16());
     }
@@ -113,7 +109,7 @@ impl Drop for Record {
         }
         let details = (!settings.minimal).then(|| Details {
             id: self.id,
-            foreign_id: self.foreign_id.get().map(HeaderValue::as_bytes),
+            given: self.given.as_ref().map(HeaderValue::as_bytes),
             outcome: self.outcome.get(),
             key: self.key.get(),
             duration: self.gate.clock.now().since(self.started),

@@ -200,7 +200,7 @@ fn refused_by_hyper(gate: &Rc<Gate>, error: &hyper::Error) {
         (false, false) => return,
     };
     gate.stats.requests.fetch_add(1, Ordering::Relaxed);
-    Record::new(gate).answered(reason.status(), Outcome::Refused(reason)); // logged when it is dropped
+    Record::new(gate, gate.views.load(), None).answered(reason.status(), Outcome::Refused(reason)); // logged when it is dropped
 }
 
 /// How a part of a connection's life ends.

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use http::header::{HeaderMap, HeaderValue};
 use http::{Response, StatusCode};
+use ipnet::IpNet;
 
+use super::Gate;
 use super::arrive::Protocol;
 use super::connection::Connection;
 use super::limits::Said;
@@ -21,7 +23,7 @@ use crate::policy::{forward, grpc};
 use crate::types::Credits;
 
 /// Longest request id that is taken over from a trusted proxy.
-const MAX_FOREIGN_ID: usize = 128;
+const MAX_GIVEN_ID: usize = 128;
 
 /// What the way out needs to know of a request.
 pub(super) struct Visit {
@@ -46,16 +48,21 @@ pub(super) struct Visit {
 }
 
 impl Visit {
-    pub(super) fn new(record: &Rc<Record>, connection: &Connection, headers: &HeaderMap) -> Self {
+    /// What is known when a request begins, and its record.
+    pub(super) fn begin(gate: &Rc<Gate>, connection: &Connection, headers: &HeaderMap) -> (Rc<Record>, Self) {
+        let view = gate.views.load();
+        let given = given_id(&view.settings.trusted_proxies, connection, headers);
+        let record = Record::new(gate, view, given);
+        let visit = Self::new(&record, connection, headers);
+        (record, visit)
+    }
+
+    fn new(record: &Rc<Record>, connection: &Connection, headers: &HeaderMap) -> Self {
         let protocol = connection.protocol;
         let is_call = protocol == Protocol::Http2 && grpc::is_call(headers);
         let mut said = Said::default();
-        let foreign = foreign_id(record, connection, headers);
-        if let Some(id) = &foreign {
-            record.foreign_id(id);
-        }
         let own = || said.values.text(&[&record.id.text()]);
-        let id = once(foreign.unwrap_or_else(own));
+        let id = once(record.given.clone().unwrap_or_else(own));
         let (record, charged, outcome) = (Rc::clone(record), Some(Credits::ZERO), Outcome::Answered);
         Self {
             record,
@@ -100,14 +107,13 @@ impl Visit {
 }
 
 /// The id that a trusted proxy gave the request.
-fn foreign_id(record: &Record, connection: &Connection, headers: &HeaderMap) -> Option<HeaderValue> {
-    let proxies = &record.view().settings.trusted_proxies;
+fn given_id(proxies: &[IpNet], connection: &Connection, headers: &HeaderMap) -> Option<HeaderValue> {
     if proxies.is_empty() || !target::is_trusted(connection.peer.ip(), proxies) {
         return None;
     }
     let plain = |id: &&HeaderValue| {
         let bytes = id.as_bytes();
-        !bytes.is_empty() && bytes.len() <= MAX_FOREIGN_ID && bytes.iter().all(u8::is_ascii_graphic)
+        !bytes.is_empty() && bytes.len() <= MAX_GIVEN_ID && bytes.iter().all(u8::is_ascii_graphic)
     };
     headers.get(forward::REQUEST_ID).filter(plain).cloned()
 }

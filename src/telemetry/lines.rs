@@ -63,7 +63,7 @@ pub struct Details<'a> {
     /// The request's id.
     pub id: RequestId,
     /// The id that a trusted proxy gave it: visible ASCII.
-    pub foreign_id: Option<&'a [u8]>,
+    pub given: Option<&'a [u8]>,
     /// How the request ended.
     pub outcome: Outcome,
     /// The key's id, where one was found.
@@ -142,7 +142,7 @@ impl Batch {
         self.put(b"\",\"level\":\"INFO\"");
         if let Some(details) = &entry.details {
             self.parts(&[b",\"request_id\":\"", &details.id.text(), b"\""]);
-            if let Some(id) = details.foreign_id {
+            if let Some(id) = details.given {
                 self.put(b",\"proxy_request_id\":\"");
                 self.escaped(id);
                 self.put(b"\"");
@@ -178,7 +178,7 @@ impl Batch {
         self.parts(&[b"  INFO ", TARGET.as_bytes(), b":"]);
         if let Some(details) = &entry.details {
             self.parts(&[b" request_id=", &details.id.text()]);
-            if let Some(id) = details.foreign_id {
+            if let Some(id) = details.given {
                 self.put(b" proxy_request_id=\"");
                 self.escaped(id);
                 self.put(b"\"");
@@ -266,7 +266,7 @@ mod tests {
     fn lines_read_as_tracings_do() {
         let details = Details {
             id: RequestId::new(1, 2),
-            foreign_id: Some(b"a\"b\\c"),
+            given: Some(b"a\"b\\c"),
             outcome: Outcome::Proxied,
             key: Some(KeyId(3)),
             duration: Duration::from_micros(12_034),

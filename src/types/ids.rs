@@ -230,6 +230,19 @@ impl RequestId {
         Self((u128::from(start) << 40) + u128::from(count))
     }
 
+    /// The same for a request that came with an id of a trusted proxy's: 41 bits of that id's hash, so
+    /// that a hold can be found by it, then 24 bits of `start`, then the count.
+    #[must_use]
+    pub fn of_proxy(start: u64, count: u64, given: &[u8]) -> Self {
+        Self((mark(given) << 64) | u128::from((start << 40).wrapping_add(count)))
+    }
+
+    /// Whether it is that of a request with this id of a proxy's. One in 2^41 others seems to be, too.
+    #[must_use]
+    pub fn is_of_proxy(self, given: &[u8]) -> bool {
+        self.0 >> 64 == mark(given)
+    }
+
     /// The text `req_…` without allocating: 25 ASCII bytes.
     #[must_use]
     pub fn text(self) -> [u8; REQUEST_DIGITS + 4] {
@@ -240,6 +253,14 @@ impl RequestId {
         }
         text
     }
+}
+
+/// 41 bits of the hash of an id that a proxy gave.
+fn mark(given: &[u8]) -> u128 {
+    let hash = KeyHash::of(given).0;
+    u128::from(
+        u64::from_be_bytes([hash[0], hash[1], hash[2], hash[3], hash[4], hash[5], hash[6], hash[7]]) >> 23,
+    )
 }
 
 impl fmt::Display for RequestId {
@@ -310,6 +331,23 @@ impl<T> fmt::Display for Secret<T> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn request_ids_never_repeat_and_are_found_by_a_proxys() {
+        let last = (1 << 40) - 1;
+        assert_ne!(RequestId::new(7, last + 1), RequestId::new(7, 0));
+        let ids = [
+            RequestId::of_proxy(u64::MAX, 0, b"abc"),
+            RequestId::of_proxy(u64::MAX, 1, b"abc"),
+            RequestId::of_proxy(u64::MAX, last + 1, b"abc"),
+            RequestId::of_proxy(u64::MAX, 0, b"abd"),
+        ];
+        for (at, id) in ids.iter().enumerate() {
+            assert!(ids[..at].iter().all(|other| other != id));
+            assert_eq!(id.to_string().parse::<RequestId>().unwrap(), *id, "it has 105 bits");
+            assert_eq!(id.is_of_proxy(b"abc"), at < 3);
+        }
+    }
 
     proptest! {
         #[test]

@@ -18,6 +18,9 @@ mod case;
 mod frames;
 mod judge;
 mod place;
+#[path = "../skips.rs"]
+#[expect(dead_code, reason = "a collection cannot be installed")]
+mod skips;
 mod upstream;
 
 use std::path::{Path, PathBuf};
@@ -34,7 +37,7 @@ fn cases(file: &str) -> Option<Vec<Case>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/corpora");
     let path: PathBuf = folder.join(file);
     let Ok(text) = std::fs::read_to_string(&path) else {
-        eprintln!("skipped: {} is absent", path.display());
+        skips::skipped(&format!("the collection {file} is absent"));
         return None;
     };
     Some(text.lines().map(|line| Case::read(&serde_json::from_str(line).unwrap())).collect())

@@ -12,7 +12,7 @@ const KEY: &str = "x-api-key: good-key\r\n";
 fn library() -> Option<PathBuf> {
     let found = glob::glob("/usr/lib/*/faketime/libfaketimeMT.so.1").unwrap().flatten().next();
     if found.is_none() {
-        println!("skipped: libfaketime is not installed");
+        crate::support::missing("libfaketime", "Debian: faketime");
     }
     found
 }

@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::support::audit::Books;
-use crate::support::{Gateway, Upstream, config, get};
+use crate::support::{Gateway, Upstream, config, get, missing, skipped};
 
 const KEY: &str = "x-api-key: good-key\r\n";
 
@@ -13,8 +13,10 @@ pub fn can_trace() -> bool {
     let quiet = |command: &mut Command| command.stdout(Stdio::null()).stderr(Stdio::null()).status();
     let can =
         quiet(Command::new("strace").args(["-o", "/dev/null", "true"])).is_ok_and(|status| status.success());
-    if !can {
-        println!("skipped: strace is not here, or may not trace");
+    if Command::new("strace").arg("-V").output().is_err() {
+        missing("strace", "Debian: strace");
+    } else if !can {
+        skipped("strace may not trace here");
     }
     can
 }

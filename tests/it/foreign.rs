@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use crate::support::{Gateway, Upstream, config, sha256};
+use crate::support::{Gateway, Upstream, config, missing, sha256};
 use crate::tls::{Certificate, tls_config};
 
 fn root() -> PathBuf {
@@ -17,7 +17,7 @@ fn root() -> PathBuf {
 fn has(program: &str) -> bool {
     let found = Command::new(program).arg("--version").output().is_ok();
     if !found {
-        eprintln!("skipped: {program} is not installed");
+        missing(program, "a package of Debian's");
     }
     found
 }
@@ -26,7 +26,7 @@ fn has(program: &str) -> bool {
 fn python() -> Option<PathBuf> {
     let python = root().join("target/clients/bin/python");
     if !python.exists() {
-        eprintln!("skipped: {} is not there", python.display());
+        missing("Python with its clients", "scripts/test installs them");
         return None;
     }
     Some(python)

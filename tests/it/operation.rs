@@ -71,6 +71,38 @@ fn every_request_is_logged_with_what_became_of_it() {
     assert_eq!((&status["requests"], &status["refused"]), (&json!(7), &json!(5)));
 }
 
+/// What a crash left in flight is found, and given back, by the id that a proxy gave the request.
+#[test]
+fn a_hold_in_doubt_is_found_by_a_proxys_id() {
+    let upstream = Upstream::start();
+    let text = config("").replace("threads = 2\n", "threads = 1\ntrusted_proxies = [\"127.0.0.1\"]\n");
+    let gateway = Gateway::start(&text, &upstream);
+    let ids = ["trace-1", "trace-2", "trace-2"];
+    let clients = ids.map(|id| {
+        let mut client = Client::connect(gateway.public);
+        let given = format!("x-request-id: {id}\r\nx-answer-delay: 5000\r\n");
+        client.send(format!("GET /one HTTP/1.1\r\nhost: a\r\n{KEY}{given}\r\n")).unwrap();
+        client
+    });
+    while upstream.seen().len() < ids.len() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    std::thread::sleep(Duration::from_millis(300)); // their holds are on disk
+    let gateway = Gateway::start_in(gateway.crash());
+    drop(clients);
+    let found = |request: &str| gateway.rows(&["ledger", "in-doubt", "--request", request]);
+    assert_eq!((found("trace-1").len(), found("trace-2").len(), found("trace-3").len()), (1, 2, 0));
+    assert_eq!(gateway.rows(&["ledger", "in-doubt"]).len(), 3);
+    let id = found("trace-1")[0]["id"].as_str().unwrap().to_owned();
+    assert_eq!(found(&id)[0]["id"], id, "by Tollgate's own, too");
+    assert_eq!(gateway.json(&["ledger", "give-back", "trace-1"])["id"], id);
+    assert_eq!(gateway.available("acme"), "998");
+    let several = gateway.cli(&["ledger", "give-back", "trace-2"]);
+    assert!(!several.status.success() && String::from_utf8_lossy(&several.stderr).contains("name one"));
+    let none = gateway.cli(&["ledger", "give-back", "trace-3"]);
+    assert!(!none.status.success() && String::from_utf8_lossy(&none.stderr).contains("no hold in doubt"));
+}
+
 /// A thousand requests before an upstream that is away are no thousand lines.
 #[test]
 fn an_upstream_that_is_away_is_told_of_once() {

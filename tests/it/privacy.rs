@@ -55,7 +55,7 @@ fn nothing_a_client_sends_is_logged_or_stored() {
         .args(fields.iter().flat_map(|field| ["-H", field]));
     match curl.arg(&url).output() {
         Ok(output) => assert!(String::from_utf8_lossy(&output.stdout).contains(answer)),
-        Err(_) => eprintln!("without HTTP/2: curl is not installed"),
+        Err(_) => crate::support::missing("curl", "Debian: curl"),
     }
     // A raw key where a hash belongs is not repeated by the report of a reload.
     let text = gateway.config();

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::floods::frames;
-use crate::support::{Client, Gateway, Upstream, config, skipped};
+use crate::support::{Client, Gateway, Upstream, config, missing};
 
 /// Most instructions that a byte may cost in a build that is not optimised. The worst reader, chunks of a
 /// byte of which each is a poll of hyper's, takes 5,000; the others take 3,000 at most. See
@@ -166,7 +166,7 @@ impl Counted {
 #[test]
 fn reading_is_linear_in_the_bytes_received() {
     if !control(&["--version"]) || Command::new("valgrind").arg("--version").output().is_err() {
-        return skipped("valgrind is not here");
+        return missing("valgrind", "Debian: valgrind");
     }
     let upstream = Upstream::start();
     let mut counted = Counted::start(&upstream);

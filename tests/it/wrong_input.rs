@@ -292,7 +292,7 @@ fn a_full_disk_stops_charging_and_nothing_else() {
     let disk = folder.path().join("disk");
     std::fs::create_dir(&disk).unwrap();
     let Some(_disk) = SmallDisk::mount(&disk, "1m") else {
-        println!("skipped: no permission to mount a small file system");
+        crate::support::skipped("no permission to mount a small file system");
         return;
     };
     let upstream = Upstream::start();
@@ -334,7 +334,7 @@ fn a_read_only_folder_is_refused() {
     let disk = folder.path().join("disk");
     std::fs::create_dir(&disk).unwrap();
     let Some(mounted) = SmallDisk::mount(&disk, "1m") else {
-        println!("skipped: no permission to mount a small file system");
+        crate::support::skipped("no permission to mount a small file system");
         return;
     };
     let status = Command::new("mount").args(["-o", "remount,ro"]).arg(&mounted.0).status().unwrap();

@@ -16,6 +16,8 @@ mod audit;
 mod folds;
 mod orders;
 mod power;
+#[path = "../skips.rs"]
+mod skips;
 
 use proptest::prelude::*;
 use tollgate::ledger::entry::{Entry, EntryKind};

@@ -171,7 +171,10 @@ fn run(run: u64, place: &Path) -> usize {
 #[test]
 fn what_was_acknowledged_survives_a_power_cut_at_every_write_and_sync() {
     if !trace::is_possible() {
-        println!("skipped: strace is not here, or may not trace");
+        match Command::new("strace").arg("-V").output() {
+            Ok(_) => crate::skips::skipped("strace may not trace here"),
+            Err(_) => crate::skips::missing("strace", "Debian: strace"),
+        }
         return;
     }
     let place = if Path::new(MEMORY).is_dir() { PathBuf::from(MEMORY) } else { std::env::temp_dir() };
