@@ -12,6 +12,7 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, Cache};
 use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
+use parking_lot::Mutex;
 
 use crate::policy::cors::Cors;
 use crate::policy::forward::HostHeader;
@@ -239,13 +240,18 @@ pub struct Reader(Arc<ArcSwap<Snapshot>>);
 
 /// Puts a snapshot in force.
 #[derive(Clone, Debug)]
-pub struct Publisher(Arc<ArcSwap<Snapshot>>);
+pub struct Publisher {
+    shared: Arc<ArcSwap<Snapshot>>,
+    /// Former ones that requests may still be judged by: to free one takes milliseconds where it has many
+    /// routes, which no worker is to spend. As many as are still in use.
+    former: Arc<Mutex<Vec<Arc<Snapshot>>>>,
+}
 
 /// Both ends, with the first snapshot in force.
 #[must_use]
 pub fn channel(first: Snapshot) -> (Publisher, Reader) {
     let shared = Arc::new(ArcSwap::from_pointee(first));
-    (Publisher(Arc::clone(&shared)), Reader(shared))
+    (Publisher { shared: Arc::clone(&shared), former: Arc::default() }, Reader(shared))
 }
 
 /// The snapshot that a request is judged by, kept alive for as long as this lives. Counted twice: by
@@ -303,12 +309,26 @@ impl Reader {
 impl Publisher {
     /// One atomic swap: requests that began before keep theirs.
     pub fn publish(&self, snapshot: Snapshot) {
-        self.0.store(Arc::new(snapshot));
+        let former = self.shared.swap(Arc::new(snapshot));
+        self.former.lock().push(former);
+        self.free();
+    }
+
+    /// Frees former snapshots that nobody uses any more, on this thread.
+    pub fn free(&self) {
+        let mut unused = Vec::new();
+        self.former.lock().retain(|former| {
+            let used = Arc::strong_count(former) > 1;
+            if !used {
+                unused.push(Arc::clone(former));
+            }
+            used
+        });
     }
 
     /// The reading end.
     #[must_use]
     pub fn reader(&self) -> Reader {
-        Reader(Arc::clone(&self.0))
+        Reader(Arc::clone(&self.shared))
     }
 }

@@ -15,6 +15,7 @@
 )]
 
 mod cores;
+mod longest;
 mod world;
 
 use std::hint::black_box;
@@ -108,7 +109,7 @@ fn by_keys(criterion: &mut Criterion) {
 criterion_group! {
     name = benches;
     config = Criterion::default().warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(2));
-    targets = steps, by_keys
+    targets = steps, longest::longest, by_keys
 }
 
 fn main() {

@@ -190,6 +190,7 @@ impl Control {
     /// Forgets the meters of dropped keys that say nothing any more.
     pub fn tidy(&self) {
         self.directory.sweep(self.clock.now());
+        self.publisher.free();
     }
 
     /// Whether charged requests can be served.
