@@ -193,13 +193,19 @@ fn escape(bytes: &[u8], at: usize) -> Option<u8> {
 }
 
 fn check_decoded(decoded: &str) -> Result<(), PathFault> {
-    if decoded.chars().any(|c| c.is_control() || matches!(c, '#' | '\\')) {
+    if has_bad_character(decoded.as_bytes()) {
         return Err(PathFault::BadCharacter);
     }
     if decoded.contains('/') && decoded.split('/').any(str::is_empty) {
         return Err(PathFault::EmptySegment);
     }
     decoded.split('/').try_for_each(check_dots)
+}
+
+/// Whether UTF-8 has a control character (of ASCII, or U+0080 to U+009F), `#` or a backslash.
+fn has_bad_character(text: &[u8]) -> bool {
+    let bad = |byte: &u8| byte.is_ascii_control() || matches!(byte, b'#' | b'\\');
+    text.iter().any(bad) || !text.is_ascii() && text.windows(2).any(|two| two[0] == 0xC2 && two[1] < 0xA0)
 }
 
 /// `.` and `..`, also as `..;x`: servlet containers drop what follows the semicolon.
@@ -362,6 +368,12 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn bad_characters_are_control_characters_and_two_more(text: String) {
+            let bad = text.chars().any(|c| c.is_control() || matches!(c, '#' | '\\'));
+            prop_assert_eq!(has_bad_character(text.as_bytes()), bad);
+        }
+
         #[test]
         fn normalising_twice_changes_nothing(raw in "/[a-z%0-9.;/ \\\\é~{}]{0,24}", merge: bool) {
             if let Ok(once) = normalise(&raw, merge) {
