@@ -57,9 +57,9 @@ impl Corked {
 
     /// Reads ahead, up to `most` bytes altogether; 0 at the end.
     pub(super) async fn read_early(&mut self, most: usize) -> io::Result<usize> {
-        self.early.reserve(most - self.early.len().min(most));
         loop {
-            self.tcp.readable().await?;
+            self.tcp.readable().await?; // a silent connection keeps no memory for it
+            self.early.reserve(most - self.early.len());
             let left = most - self.early.len();
             let mut room = (&mut self.early).limit(left);
             match self.tcp.try_read_buf(&mut room) {
