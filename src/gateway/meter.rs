@@ -318,6 +318,7 @@ impl Metered {
             let committed = ready!(commit.as_mut().poll(context));
             self.ending = Ending::Clear;
             if let Err(error) = committed {
+                self.record.ended(Outcome::Cut);
                 self.state = Streaming::Over;
                 return Poll::Ready(Some(Err(error.into()))); // the client sees a cut answer
             }

@@ -11,9 +11,13 @@ use std::time::{Duration, Instant};
 use crate::support::audit::{Books, Line, NUMBER, Round, Saw, millionths};
 use crate::support::{Client, Gateway, Upstream, config};
 
-/// Crashes; `TOLLGATE_LONG=1` makes twenty times as many.
+/// Crashes; `TOLLGATE_LONG=1` makes twenty times as many, a larger number that many.
 fn rounds() -> usize {
-    if std::env::var_os("TOLLGATE_LONG").is_some() { 1000 } else { 50 }
+    match std::env::var("TOLLGATE_LONG").ok().map(|text| text.parse().unwrap_or(1)) {
+        None => 50,
+        Some(0 | 1) => 1000,
+        Some(rounds) => rounds,
+    }
 }
 
 const CLIENTS: usize = 6;

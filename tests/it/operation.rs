@@ -136,11 +136,12 @@ fn many_fields_pass_and_too_many_are_refused_in_words() {
     assert_eq!((large.status, &large.json()["code"]), (431, &json!("header_too_large")));
     let answer = |count: usize| {
         let head = (0..count).map(|at| format!("y-{at}: z\\n")).collect::<String>();
-        let raw = format!("x-answer-raw: HTTP/1.1 200 OK\\ncontent-length: 0\\n{head}\\n\r\n");
+        let raw =
+            format!("x-answer-raw: HTTP/1.1 200 OK\\nconnection: close\\ncontent-length: 0\\n{head}\\n\r\n");
         get(gateway.public, "/open/a", &raw)
     };
     assert_eq!(answer(150).header("y-149"), Some("z"));
-    assert_eq!((answer(199).status, answer(200).status), (200, 502));
+    assert_eq!((answer(198).status, answer(199).status), (200, 502)); // and two more
     let http2 = |count: usize| {
         let url = format!("http://{}/open/a", gateway.public);
         let fields: Vec<String> = (0..count).map(|at| format!("x-{at}: y")).collect();
