@@ -57,6 +57,9 @@ impl Judge {
     }
 }
 
+/// Batches without which nothing was judged.
+const LEAST: u64 = 50;
+
 #[test]
 fn no_batch_spends_what_a_later_one_returns() {
     let batches = Arc::new(AtomicU64::new(0));
@@ -98,8 +101,11 @@ fn no_batch_spends_what_a_later_one_returns() {
             })
             .collect();
         let end = std::time::Instant::now() + duration();
+        // On a machine that does other things as well, few batches are cut in that time.
+        let at_last = end + Duration::from_secs(20);
+        let goes_on = |now| now < end || now < at_last && batches.load(Ordering::SeqCst) <= LEAST;
         // The ledger's thread ends where the judge finds something.
-        while std::time::Instant::now() < end && Arc::strong_count(&batches) > 1 {
+        while goes_on(std::time::Instant::now()) && Arc::strong_count(&batches) > 1 {
             std::thread::sleep(Duration::from_millis(20));
         }
         stop.store(true, Ordering::Relaxed);
@@ -109,5 +115,5 @@ fn no_batch_spends_what_a_later_one_returns() {
     ledger.close().expect("the judge found nothing"); // a judge that panics ends the ledger's thread
     let batches = batches.load(Ordering::SeqCst);
     println!("{batches} batches, {held} holds");
-    assert!(batches > 50 && held > 1_000, "there was something to judge: {batches} batches, {held} holds");
+    assert!(batches > LEAST && held > 1_000, "there was something to judge: {batches} batches, {held} holds");
 }
