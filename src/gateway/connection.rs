@@ -2,6 +2,7 @@
 
 mod deadlines;
 mod ending;
+mod parser;
 
 use std::io;
 use std::net::SocketAddr;
@@ -295,11 +296,11 @@ impl Inner {
         }
     }
 
-    /// Bytes came.
+    /// Bytes came. Says how many of them hyper is to have now.
     ///
     /// # Errors
     /// Where the connection is to be closed for them.
-    pub(super) fn read(&mut self, came: &[u8]) -> io::Result<()> {
+    pub(super) fn read(&mut self, came: &[u8]) -> io::Result<usize> {
         self.moved = self.now;
         match &mut self.scanner {
             Scanner::Heads(heads) => {
@@ -308,7 +309,9 @@ impl Inner {
                 }
                 heads.walk(came).map_err(io::Error::other)
             }
-            Scanner::Frames(frames) => frames.walk(came, self.now).map_err(io::Error::other),
+            Scanner::Frames(frames) => {
+                frames.walk(came, self.now).map(|()| came.len()).map_err(io::Error::other)
+            }
         }
     }
 

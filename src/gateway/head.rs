@@ -6,6 +6,7 @@
 //! see. It copies nothing but the bytes of the line it is in.
 
 mod fault;
+mod many;
 
 use std::collections::VecDeque;
 
@@ -13,6 +14,7 @@ use memchr::{memchr, memchr2};
 
 use super::chunk::{are_extensions, trim_start};
 pub(super) use fault::HeadFault;
+pub(super) use many::ManyFields;
 
 /// Longest line that is looked at; hyper refuses a head of that size before the gateway sees it.
 const MAX_LINE: usize = 1024 * 1024 + 64;
@@ -35,6 +37,7 @@ pub(super) struct HeadScanner {
     seen: VecDeque<Seen>,
     /// A body was found malformed, which nobody was told yet.
     bad_body: bool,
+    many: ManyFields,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,14 +77,17 @@ impl HeadScanner {
     /// Takes heads of at most so many bytes.
     pub(super) fn new(most: usize) -> Self {
         let (line, seen) = (Vec::new(), VecDeque::new());
-        Self { most, state: State::Start, line, head: Head::default(), seen, bad_body: false }
+        let (head, many) = (Head::default(), ManyFields::default());
+        Self { most, state: State::Start, line, head, seen, bad_body: false, many }
     }
 
-    /// Walks bytes as they arrive, in pieces of any size.
+    /// Walks bytes as they arrive, in pieces of any size. Says how many of them hyper is to have now: all,
+    /// unless they are of a head with [`ManyFields`].
     ///
     /// # Errors
     /// Where the body of a request is malformed that is being served already.
-    pub(super) fn walk(&mut self, mut bytes: &[u8]) -> Result<(), HeadFault> {
+    pub(super) fn walk(&mut self, came: &[u8]) -> Result<usize, HeadFault> {
+        let (mut bytes, mut many) = (came, None);
         while !bytes.is_empty() {
             bytes = match self.state {
                 State::Blind => break,
@@ -89,6 +95,9 @@ impl HeadScanner {
                 State::Chunk(left) => self.skip(bytes, left, State::Chunk, State::ChunkSize),
                 _ => self.take_line(bytes),
             };
+            if self.head.fields == many::MOST {
+                many.get_or_insert(self.head.bytes + bytes.len());
+            }
         }
         if std::mem::take(&mut self.bad_body) {
             // The last head that was seen is the one before this body.
@@ -97,7 +106,19 @@ impl HeadScanner {
                 None => return Err(HeadFault::Chunk),
             }
         }
-        Ok(())
+        let begun = matches!(self.state, State::Start | State::Fields);
+        let within = if begun { self.head.bytes + self.line.len() } else { 0 };
+        Ok(self.many.came(came, many.unwrap_or(within), many.is_some()))
+    }
+
+    /// What is kept from hyper.
+    pub(super) fn many_fields(&mut self) -> &mut ManyFields {
+        &mut self.many
+    }
+
+    /// Whether something is kept that needs another parser.
+    pub(super) fn keeps_many_fields(&self) -> bool {
+        self.many.is_waiting()
     }
 
     /// What was seen of the next head that hyper hands out; `None` if it saw one that this did not.

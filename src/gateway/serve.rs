@@ -96,7 +96,9 @@ pub(super) async fn serve(gate: Rc<Gate>, number: u64, accepted: Accepted) {
 
 /// Requests one after the other. While there is none for a while, hyper's state and buffers go.
 async fn serve_http1(gate: &Rc<Gate>, number: u64, connection: &Arc<Connection>, rules: Rules) {
+    let mut many_fields = false;
     loop {
+        connection.begin_parser(many_fields);
         let service = {
             let (gate, connection) = (Rc::clone(gate), Arc::clone(connection));
             service_fn(move |request| {
@@ -111,9 +113,11 @@ async fn serve_http1(gate: &Rc<Gate>, number: u64, connection: &Arc<Connection>,
         builder
             .half_close(rules.half_close)
             .header_read_timeout(None) // one deadline for heads, bodies and silence: `Connection`
-            .max_headers(BEYOND_FIELDS)
             .max_header_size(beyond(rules.max_head))
             .max_buf_size(beyond(rules.max_head).max(MIN_BUFFER));
+        if std::mem::take(&mut many_fields) {
+            builder.max_headers(BEYOND_FIELDS);
+        }
         let io = TokioIo::new(Watched(Arc::clone(connection)));
         let mut serving = Box::pin(builder.serve_connection(io, service).with_upgrades());
         let ended = drive(gate, number, connection, true, |context, finish| {
@@ -128,6 +132,10 @@ async fn serve_http1(gate: &Rc<Gate>, number: u64, connection: &Arc<Connection>,
         });
         match ended.await {
             End::Rests => {}
+            End::NeedsOther => {
+                many_fields = true;
+                continue;
+            }
             End::Done => {
                 drop(serving);
                 return connection.linger_on_socket().await;
@@ -210,13 +218,15 @@ enum End {
     Done,
     /// Nothing goes on: what is not needed for waiting can go.
     Rests,
+    /// A head comes that needs another parser.
+    NeedsOther,
     /// Its time is up.
     Over,
 }
 
 /// Polls a connection's machinery, and looks at its deadlines: one timer for all of them.
 /// `machine` is told once to finish what it serves, when the gateway stops or idleness ends. Where it
-/// `may_rest`, it is given up for as long as nothing goes on.
+/// `may_rest`, it is given up for as long as nothing goes on, or for another parser.
 async fn drive<E>(
     gate: &Gate,
     number: u64,
@@ -249,6 +259,9 @@ async fn drive<E>(
                 (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) => return Poll::Ready(End::Over),
                 (_, Poll::Ready(Ok(()))) if done => return Poll::Ready(End::Done),
                 (_, Poll::Ready(Ok(())) | Poll::Pending) => {}
+            }
+            if may_rest && connection.needs_other_parser() {
+                return Poll::Ready(End::NeedsOther);
             }
             let look = match connection.look(now, header_timeout, idle_timeout) {
                 Look::Again(look) => look,

@@ -24,15 +24,23 @@ impl AsyncRead for Watched {
             context.waker().wake_by_ref(); // the rest in the next turn, behind other connections
             return Poll::Pending;
         }
+        match inner.reread(buffer.remaining()) {
+            None => return Poll::Pending, // the connection's task sees to it, see `ManyFields`
+            Some(bytes) if bytes.is_empty() => {}
+            Some(bytes) => {
+                buffer.put_slice(&bytes);
+                return Poll::Ready(Ok(()));
+            }
+        }
         let before = buffer.filled().len();
         let polled = Pin::new(&mut inner.socket).poll_read(context, buffer);
         let came = &buffer.filled()[before..];
-        if !came.is_empty()
-            && let Err(error) = inner.read(came)
-        {
-            return Poll::Ready(Err(error));
+        if came.is_empty() {
+            return polled;
         }
-        polled
+        let now = inner.read(came)?;
+        buffer.set_filled(before + now);
+        if now == 0 { Poll::Pending } else { polled }
     }
 }
 

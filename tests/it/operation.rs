@@ -116,13 +116,43 @@ fn an_upstream_that_is_away_is_told_of_once() {
     assert!((1..=2).contains(&told), "{told} lines of two workers");
 }
 
+/// A head of many fields is answered in its turn: behind another request and before one, sent at once, in
+/// pieces, or while the request before it still waits.
+#[test]
+fn many_fields_come_anywhere_on_a_connection() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&config(""), &upstream);
+    let fields = (0..180).map(|at| format!("x-{at}: y\r\n")).collect::<String>();
+    let few = "POST /open/few HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc";
+    let slow = "GET /open/slow HTTP/1.1\r\nhost: a\r\nx-answer-delay: 100\r\n\r\n";
+    let many = format!("POST /open/many HTTP/1.1\r\nhost: a\r\n{fields}content-length: 3\r\n\r\nabc");
+    let all = [few, slow, &many, few, &many, few].concat();
+    for piece in [all.len(), 1500, 700, 33] {
+        upstream.clear();
+        let mut client = Client::connect(gateway.public);
+        for bytes in all.as_bytes().chunks(piece) {
+            client.send(bytes).unwrap();
+            std::thread::sleep(Duration::from_millis(u64::from(piece > 33)));
+        }
+        for at in 0..6 {
+            assert_eq!(client.read(false).unwrap().status, 200, "answer {at}, in pieces of {piece}");
+        }
+        let seen = upstream.seen();
+        let paths: Vec<&str> = seen.iter().map(|seen| seen.target()).collect();
+        assert_eq!(paths, ["few", "slow", "many", "few", "many", "few"].map(|name| format!("/open/{name}")));
+        for seen in seen.iter().filter(|seen| seen.target() == "/open/many") {
+            assert_eq!((seen.header("x-179"), &seen.body[..]), (Some("y"), &b"abc"[..]));
+        }
+    }
+}
+
 /// Up to 200 fields pass both ways; one more is refused in words, and logged.
 #[test]
 fn many_fields_pass_and_too_many_are_refused_in_words() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(&config(""), &upstream);
     let fields = |count: usize| (0..count).map(|at| format!("x-{at}: y\r\n")).collect::<String>();
-    for (count, status) in [(150, 200), (199, 200), (200, 431), (255, 431)] {
+    for (count, status) in [(98, 200), (99, 200), (100, 200), (199, 200), (200, 431), (255, 431)] {
         let answer = get(gateway.public, "/open/a", &fields(count)); // and the host
         assert_eq!(answer.status, status, "{count} fields");
         if status == 431 {
@@ -154,7 +184,7 @@ fn many_fields_pass_and_too_many_are_refused_in_words() {
     assert!(http2(150).ends_with("200"));
     let refused = http2(210);
     assert!(refused.ends_with("431") && refused.contains("header_too_large"), "{refused}");
-    let lines = wait_for_lines(&gateway, 10);
+    let lines = wait_for_lines(&gateway, 12);
     let told = lines.iter().filter(|line| line["outcome"] == "header_too_large").count();
     assert_eq!(told, 4, "{lines:?}");
 }
