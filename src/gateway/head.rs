@@ -3,7 +3,7 @@
 //! hyper drops a target's `#fragment`, prefers one of two contradicting lengths, and takes lines
 //! that end in a bare LF. This scanner walks the same bytes, finds the same heads, and says what
 //! hyper cannot: the gateway refuses a request whose head it objects to, and one that it did not
-//! see. It copies nothing but the bytes of the line it is in.
+//! see. It copies the bytes of the line it is in, and of a head that does not arrive whole.
 
 mod fault;
 mod many;
@@ -37,7 +37,7 @@ pub(super) struct HeadScanner {
     seen: VecDeque<Seen>,
     /// A body was found malformed, which nobody was told yet.
     bad_body: bool,
-    many: ManyFields,
+    many_fields: ManyFields,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,8 +77,8 @@ impl HeadScanner {
     /// Takes heads of at most so many bytes.
     pub(super) fn new(most: usize) -> Self {
         let (line, seen) = (Vec::new(), VecDeque::new());
-        let (head, many) = (Head::default(), ManyFields::default());
-        Self { most, state: State::Start, line, head, seen, bad_body: false, many }
+        let (head, many_fields) = (Head::default(), ManyFields::default());
+        Self { most, state: State::Start, line, head, seen, bad_body: false, many_fields }
     }
 
     /// Walks bytes as they arrive, in pieces of any size. Says how many of them hyper is to have now: all,
@@ -95,7 +95,7 @@ impl HeadScanner {
                 State::Chunk(left) => self.skip(bytes, left, State::Chunk, State::ChunkSize),
                 _ => self.take_line(bytes),
             };
-            if self.head.fields == many::MOST {
+            if self.head.fields == many::MAX_USUAL {
                 many.get_or_insert(self.head.bytes + bytes.len());
             }
         }
@@ -106,19 +106,21 @@ impl HeadScanner {
                 None => return Err(HeadFault::Chunk),
             }
         }
-        let begun = matches!(self.state, State::Start | State::Fields);
-        let within = if begun { self.head.bytes + self.line.len() } else { 0 };
-        Ok(self.many.came(came, many.unwrap_or(within), many.is_some()))
+        let in_head = match self.state {
+            State::Start | State::Fields => self.head.bytes + self.line.len(),
+            _ => 0,
+        };
+        Ok(self.many_fields.arrived(came, many.unwrap_or(in_head), many.is_some()))
     }
 
-    /// What is kept from hyper.
+    /// Whether a head is kept that needs another parser.
+    pub(super) fn keeps_head(&self) -> bool {
+        self.many_fields.is_waiting()
+    }
+
+    /// The head that is kept from hyper.
     pub(super) fn many_fields(&mut self) -> &mut ManyFields {
-        &mut self.many
-    }
-
-    /// Whether something is kept that needs another parser.
-    pub(super) fn keeps_many_fields(&self) -> bool {
-        self.many.is_waiting()
+        &mut self.many_fields
     }
 
     /// What was seen of the next head that hyper hands out; `None` if it saw one that this did not.
@@ -130,6 +132,7 @@ impl HeadScanner {
     pub(super) fn blind(&mut self) {
         self.state = State::Blind;
         self.line = Vec::new();
+        self.many_fields.release();
     }
 
     /// Whether a head or a part of one was read that is not served yet.

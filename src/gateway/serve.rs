@@ -132,7 +132,7 @@ async fn serve_http1(gate: &Rc<Gate>, number: u64, connection: &Arc<Connection>,
         });
         match ended.await {
             End::Rests => {}
-            End::NeedsOther => {
+            End::ManyFields => {
                 many_fields = true;
                 continue;
             }
@@ -218,15 +218,15 @@ enum End {
     Done,
     /// Nothing goes on: what is not needed for waiting can go.
     Rests,
-    /// A head comes that needs another parser.
-    NeedsOther,
+    /// A head waits for a parser that takes many fields.
+    ManyFields,
     /// Its time is up.
     Over,
 }
 
 /// Polls a connection's machinery, and looks at its deadlines: one timer for all of them.
 /// `machine` is told once to finish what it serves, when the gateway stops or idleness ends. Where it
-/// `may_rest`, it is given up for as long as nothing goes on, or for another parser.
+/// `may_rest`, it is given up for as long as nothing goes on.
 async fn drive<E>(
     gate: &Gate,
     number: u64,
@@ -260,13 +260,11 @@ async fn drive<E>(
                 (_, Poll::Ready(Ok(()))) if done => return Poll::Ready(End::Done),
                 (_, Poll::Ready(Ok(())) | Poll::Pending) => {}
             }
-            if may_rest && connection.needs_other_parser() {
-                return Poll::Ready(End::NeedsOther);
-            }
             let look = match connection.look(now, header_timeout, idle_timeout) {
                 Look::Again(look) => look,
                 Look::Rest(_) if may_rest && !finish => return Poll::Ready(End::Rests),
                 Look::Rest(look) => look,
+                Look::ManyFields => return Poll::Ready(End::ManyFields),
                 Look::Goodbye if !finish => {
                     finish = true;
                     connection.leave(now);

@@ -25,7 +25,7 @@ impl AsyncRead for Watched {
             return Poll::Pending;
         }
         match inner.reread(buffer.remaining()) {
-            None => return Poll::Pending, // the connection's task sees to it, see `ManyFields`
+            None => return Poll::Pending, // until the connection's task has another parser
             Some(bytes) if bytes.is_empty() => {}
             Some(bytes) => {
                 buffer.put_slice(&bytes);
@@ -73,6 +73,8 @@ impl AsyncWrite for Watched {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0.lock().socket).poll_shutdown(context)
+        let mut inner = self.0.lock();
+        inner.ends();
+        Pin::new(&mut inner.socket).poll_shutdown(context)
     }
 }

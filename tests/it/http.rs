@@ -135,6 +135,27 @@ fn upgrades_tunnel_bytes_and_are_settled_at_their_head() {
     assert_eq!(send(gateway.public, h2c).status, 200);
 }
 
+/// What a client sends behind an upgrade, before it is answered, goes through the tunnel once and whole,
+/// even where it looks like a further head of many fields.
+#[test]
+fn what_is_sent_ahead_of_a_tunnel_goes_through_it() {
+    let (gateway, _upstream) = start("");
+    let head = "GET /free/a HTTP/1.1\r\nhost: a\r\nx-api-key: good-key\r\nx-answer-delay: 300\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
+    for lines in [5, 99, 100, 150] {
+        let ahead = format!("GET / HTTP/1.1\r\n{}", "a: b\r\n".repeat(lines));
+        for cut in [0, 3, ahead.len() / 2, ahead.len()] {
+            let mut client = Client::connect(gateway.public);
+            client.send([head, &ahead[..cut]].concat()).unwrap();
+            std::thread::sleep(Duration::from_millis(50));
+            client.send(&ahead[cut..]).unwrap();
+            assert_eq!(client.head().unwrap().status, 101, "{lines} lines, cut at {cut}");
+            client.send("more").unwrap();
+            let came = client.exactly(ahead.len() + 4).expect("all of it");
+            assert!(came == [&ahead, "more"].concat().as_bytes(), "{lines} lines, cut at {cut}");
+        }
+    }
+}
+
 #[test]
 fn pipelined_requests_are_answered_in_order_and_each_shows_its_key() {
     let (gateway, _upstream) = start("");

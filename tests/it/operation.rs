@@ -144,6 +144,12 @@ fn many_fields_come_anywhere_on_a_connection() {
             assert_eq!((seen.header("x-179"), &seen.body[..]), (Some("y"), &b"abc"[..]));
         }
     }
+    let last = "GET /open/last HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    let mut client = Client::connect(gateway.public);
+    upstream.clear();
+    client.send([last, &many].concat()).unwrap();
+    assert_eq!(client.read(false).unwrap().status, 200);
+    assert!(client.is_closed() && upstream.seen().len() == 1, "nothing is answered behind the last request");
 }
 
 /// Up to 200 fields pass both ways; one more is refused in words, and logged.

@@ -19,6 +19,8 @@ pub(in crate::gateway) enum Look {
     Again(Duration),
     /// Nothing is going on, nor was for [`REST_AFTER`]; look again after this long.
     Rest(Duration),
+    /// A head waits for a parser that takes many fields.
+    ManyFields,
     /// It was idle for long: tell it to end.
     Goodbye,
     /// Its time is up.
@@ -33,6 +35,9 @@ impl Inner {
         };
         if self.key_ended {
             return None;
+        }
+        if self.needs_other_parser() {
+            return Some(Look::ManyFields);
         }
         let mut next = match self.phase {
             Phase::Head(since) => left(since, header)?,

@@ -1,28 +1,31 @@
 //! Heads of more fields than hyper parses by default.
 //!
-//! Told to take more, hyper allocates its table for every request, which costs each of them a tenth of its
-//! instructions. So it is told only on a connection where such a head comes: the head is kept from hyper,
-//! whose state goes when it has answered what came before, and a new one reads the head from its start.
+//! Told to take more, hyper allocates its tables for every request. So it is told only on a connection where
+//! such a head comes: the head is kept from hyper, whose state goes once it has answered what came before,
+//! and a new parser reads the head from its start.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
-/// hyper's default; the head in which as many are whole is kept, since one more may have begun.
-pub(super) const MOST: usize = 100;
+/// hyper's default. A head in which as many are whole is kept, since one more may have begun.
+pub(super) const MAX_USUAL: usize = 100;
 
-/// The bytes of such a head, and what was handed on of one that may become one.
+/// The bytes of such a head, and of one that may become one: at most what hyper takes of a head, and what
+/// came with its last bytes.
 #[derive(Debug, Default)]
 pub(in crate::gateway) struct ManyFields {
-    /// What hyper was told to take.
+    /// The parser takes them.
     taken: bool,
-    /// The head that is arriving, as far as hyper has it.
+    /// The head that is arriving, as far as the parser has it.
     begun: BytesMut,
-    /// What hyper is to read again, or for the first time, once it takes as much.
+    /// The head that is kept, and what came behind it.
     kept: Bytes,
+    /// So many of its bytes the parser had before it was kept.
+    had: usize,
 }
 
 impl ManyFields {
     /// Whether a head waits for a parser that takes it.
-    pub(in crate::gateway) fn is_waiting(&self) -> bool {
+    pub(super) fn is_waiting(&self) -> bool {
         !self.taken && !self.kept.is_empty()
     }
 
@@ -31,29 +34,37 @@ impl ManyFields {
         self.taken = taken;
     }
 
+    /// No further head comes: what is kept belongs to whoever reads on behind the parser.
+    pub(super) fn release(&mut self) {
+        if self.is_waiting() {
+            self.kept.advance(self.had);
+        }
+        (self.taken, self.begun) = (true, BytesMut::new());
+    }
+
     /// What is to be read before anything else, up to `most` bytes.
     pub(in crate::gateway) fn take(&mut self, most: usize) -> Bytes {
         self.kept.split_to(most.min(self.kept.len()))
     }
 
-    /// Bytes came whose last `within` bytes, and what came before them, are a head that is not whole, or
-    /// one with many fields. Says how many of them are handed on.
-    pub(super) fn came(&mut self, came: &[u8], within: usize, many: bool) -> usize {
+    /// Bytes arrived. Their last `in_head`, with what was handed on of them before, are of a head that is not
+    /// whole, or of one with `many` fields. Says how many the parser is to have now.
+    pub(super) fn arrived(&mut self, bytes: &[u8], in_head: usize, many: bool) -> usize {
         if self.taken {
-            return came.len();
+            return bytes.len();
         }
-        let here = within.min(came.len());
-        if here == within {
-            self.begun = BytesMut::new();
+        if in_head <= bytes.len() {
+            self.begun = BytesMut::new(); // it is another head's
         }
-        let (before, head) = came.split_at(came.len() - here);
+        let (before, head) = bytes.split_at(bytes.len() - in_head.min(bytes.len()));
+        let had = self.begun.len();
         if !head.is_empty() {
             self.begun.extend_from_slice(head);
         }
         if !many {
-            return came.len();
+            return bytes.len();
         }
-        self.kept = std::mem::take(&mut self.begun).freeze();
+        (self.kept, self.had) = (std::mem::take(&mut self.begun).freeze(), had);
         before.len()
     }
 }
@@ -67,7 +78,7 @@ mod tests {
 
     proptest! {
         /// Whatever the pieces, hyper has all bytes in order: those before the first head with many fields
-        /// from the first parser, which gets no more than [`MOST`] whole fields of that head, and the head
+        /// from the first parser, which gets no more than [`MAX_USUAL`] whole fields of that head, and the head
         /// and all that follows from the second.
         #[test]
         fn a_head_with_many_fields_is_read_from_its_start(
@@ -83,7 +94,7 @@ mod tests {
                 let (piece, more) = rest.split_at(cuts.next().unwrap_or(300).min(rest.len()));
                 let now = scanner.walk(piece).unwrap();
                 (if second.is_empty() { &mut first } else { &mut second }).extend_from_slice(&piece[..now]);
-                if scanner.keeps_many_fields() {
+                if scanner.keeps_head() {
                     prop_assert!(second.is_empty());
                     scanner.many_fields().set_taken(true);
                     while let Some(bytes) = Some(scanner.many_fields().take(7)).filter(|bytes| !bytes.is_empty()) {
@@ -92,13 +103,13 @@ mod tests {
                 }
                 rest = more;
             }
-            if fields < MOST {
+            if fields < MAX_USUAL {
                 prop_assert_eq!((first, second), (all, Vec::new()));
             } else {
                 prop_assert!(first.starts_with(before.as_bytes()));
                 let begun = &first[before.len()..];
                 prop_assert!(head.as_bytes().starts_with(begun));
-                prop_assert!(begun.iter().filter(|&&byte| byte == b':').count() <= MOST);
+                prop_assert!(begun.iter().filter(|&&byte| byte == b':').count() <= MAX_USUAL);
                 prop_assert_eq!(second, &all[before.len()..]);
             }
         }
