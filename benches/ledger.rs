@@ -79,7 +79,7 @@ impl Running {
     fn new(kind: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let (ledger, _) = Ledger::open(store(kind, &folder), 1, Clock::system()).expect("a ledger");
-        let (spender, books) = (ledger.spender(0).expect("a place").plant(), ledger.bookkeeper());
+        let (spender, books) = (ledger.spender(0).expect("a place").start(), ledger.bookkeeper());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let local = LocalSet::new();
         let pump = spender.clone();

@@ -24,7 +24,7 @@ use crate::control::socket::ControlSocket;
 use crate::control::{Control, Failure, Refused};
 use crate::directory::{Meter, Owner, elapsed};
 use crate::gateway::limits::Limits;
-use crate::gateway::{self, Places, Public, WorkerSeed};
+use crate::gateway::{self, ConnectionSlots, PublicAddress, WorkerSeed};
 use crate::ledger::sqlite::SqliteStore;
 use crate::ledger::store::{LedgerError, Reader, Store};
 use crate::ledger::{self, Bookkeeper, Ledger, Opened};
@@ -127,7 +127,7 @@ impl Office {
 #[derive(Debug)]
 pub struct App {
     /// Where clients are served.
-    pub public: Vec<Public>,
+    pub public: Vec<PublicAddress>,
     /// Where operators are served.
     pub admin: SocketAddr,
     office: Office,
@@ -183,10 +183,10 @@ impl App {
 
         background.push(tokio::spawn(tidy(Arc::clone(&control))));
         let (sockets, public) = gateway::bind(&addresses(&settings), settings.threads)?;
-        let places = Arc::new(Places::new(places(settings.max_connections)));
+        let slots = Arc::new(ConnectionSlots::new(max_connections(settings.max_connections)));
         let stop = CancellationToken::new();
         let mut workers = Vec::new();
-        for (number, listening) in sockets.into_iter().enumerate() {
+        for (number, sockets) in sockets.into_iter().enumerate() {
             let no_spender = || StartError::Other("the ledger has no place for this worker".to_owned());
             let seed = WorkerSeed {
                 view: control.view(),
@@ -196,8 +196,8 @@ impl App {
                 lines: lines.clone(),
                 spender: office.ledger.spender(number).ok_or_else(no_spender)?,
                 clock: clock.clone(),
-                listening,
-                places: Arc::clone(&places),
+                sockets,
+                slots: Arc::clone(&slots),
                 stop: stop.clone(),
                 id_start: random_start()?,
             };
@@ -290,9 +290,9 @@ impl App {
 }
 
 /// Where clients are to be served.
-fn addresses(settings: &Settings) -> Vec<Public> {
-    let plain = settings.listen.iter().map(|&address| Public { address, secure: false });
-    plain.chain(settings.tls_listen.iter().map(|&address| Public { address, secure: true })).collect()
+fn addresses(settings: &Settings) -> Vec<PublicAddress> {
+    let plain = settings.listen.iter().map(|&address| PublicAddress { address, is_tls: false });
+    plain.chain(settings.tls_listen.iter().map(|&address| PublicAddress { address, is_tls: true })).collect()
 }
 
 struct Signals {
@@ -352,7 +352,7 @@ fn restored_limits(reader: &mut dyn Reader, clock: &Clock) -> Result<Limits, Led
 
 /// Raises the descriptor limit as far as it goes, and lowers the connections to what that allows:
 /// one descriptor for the client, one for the upstream.
-fn places(asked: usize) -> usize {
+fn max_connections(asked: usize) -> usize {
     let limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
         let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };

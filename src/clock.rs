@@ -1,7 +1,7 @@
 //! The only file that reads a clock.
 //!
-//! Limits run on [`Moment`], which never goes back; files, people and expiry dates on
-//! [`WallTime`]. A test clock stands still until it is told to move.
+//! Limits and deadlines use [`Moment`], which is monotonic; files, operators and expiry dates use [`WallTime`].
+//! A test clock stands still until it is advanced.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::types::{Moment, WallTime, nanos};
 
-/// Moments begin here rather than at zero, so that a past of two years can be expressed.
+/// The first moment, in nanoseconds: not zero, so that moments of the past two years can be expressed.
 const ORIGIN: u64 = 1 << 56;
 
 /// Tells the time. Cheap to clone; all clones agree.
@@ -38,7 +38,7 @@ impl Clock {
         Self(Kind::Test { moment, wall: Arc::new(AtomicI64::new(wall.0)) })
     }
 
-    /// Now, for limits and durations.
+    /// The current moment, for limits and durations.
     #[must_use]
     pub fn now(&self) -> Moment {
         match &self.0 {
@@ -47,7 +47,7 @@ impl Clock {
         }
     }
 
-    /// Now, for people and files.
+    /// The current wall time, for operators and files.
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "this is the one place that reads clocks")]
     pub fn wall(&self) -> WallTime {
@@ -60,7 +60,7 @@ impl Clock {
         }
     }
 
-    /// The moment as the standard library's timers name it; for a test clock, the present.
+    /// A moment as the standard library's [`Instant`]; for a test clock, the present.
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "this is the one place that reads clocks")]
     pub fn instant(&self, moment: Moment) -> Instant {
@@ -70,8 +70,7 @@ impl Clock {
         }
     }
 
-    /// Keeps the processor busy until then: for less than it takes to sleep. A test clock's time does
-    /// not come by waiting.
+    /// Spins until a moment, for waits that are shorter than a sleep. Returns at once for a test clock.
     pub fn busy_until(&self, moment: Moment) {
         while matches!(self.0, Kind::System { .. }) && self.now() < moment {
             std::hint::spin_loop();
@@ -86,7 +85,7 @@ impl Clock {
         }
     }
 
-    /// Sets a test clock's wall time, as whoever sets a machine's clock; moments go on as before.
+    /// Sets a test clock's wall time, like an administrator who sets the machine's clock; moments do not change.
     pub fn set_wall(&self, to: WallTime) {
         if let Kind::Test { wall, .. } = &self.0 {
             wall.store(to.0, Ordering::SeqCst);
@@ -94,10 +93,9 @@ impl Clock {
     }
 }
 
-/// A worker's time: read once per turn of one of its tasks, then told from memory. Within a turn,
-/// which takes microseconds, time stands still.
+/// A worker's coarse clock: read once per poll of a task, which takes microseconds, then told from memory.
 #[derive(Debug)]
-pub struct Beat {
+pub struct CoarseClock {
     clock: Clock,
     now: Cell<Moment>,
     wall: Cell<WallTime>,
@@ -105,31 +103,31 @@ pub struct Beat {
     wall_read: Cell<Moment>,
 }
 
-impl Beat {
-    /// How old the wall time may be: what expires, expires at most this late.
+impl CoarseClock {
+    /// How old the wall time may be: an expiry date takes effect at most this late.
     const WALL_AGE: Duration = Duration::from_millis(1);
 
-    /// Begins with the present time.
+    /// Starts with the current time.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
         let (now, wall) = (Cell::new(clock.now()), Cell::new(clock.wall()));
         Self { wall_read: Cell::new(now.get()), clock, now, wall }
     }
 
-    /// Begins a turn: reads the clock.
-    pub fn tick(&self) -> Moment {
+    /// Reads the clock, at the start of a poll.
+    pub fn refresh(&self) -> Moment {
         let now = self.clock.now();
         self.now.set(now);
         now
     }
 
-    /// The time of this turn.
+    /// The moment of the current poll.
     #[must_use]
     pub fn now(&self) -> Moment {
         self.now.get()
     }
 
-    /// The wall time of this turn.
+    /// The wall time of the current poll.
     #[must_use]
     pub fn wall(&self) -> WallTime {
         if self.now().since(self.wall_read.get()) >= Self::WALL_AGE {

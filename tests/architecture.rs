@@ -3,8 +3,12 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that meets the unexpected ends")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+
+#[path = "architecture/imports.rs"]
+mod imports;
+use imports::Imports;
 
 /// Longest file, in lines. Functions are bounded by clippy (`clippy.toml`: 70 lines).
 const MAX_LINES: usize = 400;
@@ -28,6 +32,13 @@ const MAY_KNOW: [(&str, &[&str]); 13] = [
     ),
     ("cli", &["app", "config", "control", "policy", "clock", "types", "telemetry"]),
 ];
+
+/// Most files of a folder.
+const MAX_FILES: usize = 16;
+
+/// The rooms of the gateway, and which others each may name. `worker.rs` runs all of them.
+const ROOMS: [(&str, &[&str]); 3] =
+    [("connection", &[]), ("listener", &["connection"]), ("request", &["connection"])];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -102,6 +113,54 @@ fn each_module_knows_only_whom_it_may() {
 }
 
 #[test]
+fn no_more_than_two_files_import_one_another_in_a_circle() {
+    let sources = sources("src");
+    let imports = Imports::parse(&sources);
+    let edges = imports.edges();
+    let circles: Vec<_> = imports::circles(&edges).into_iter().filter(|circle| circle.len() > 2).collect();
+    let arrows = |circle: &BTreeSet<&str>| -> Vec<String> {
+        let from =
+            |file: &&str| format!("{file} -> {:?}", edges[file].intersection(circle).collect::<Vec<_>>());
+        circle.iter().map(from).collect()
+    };
+    let told: Vec<Vec<String>> = circles.iter().map(arrows).collect();
+    assert!(circles.is_empty(), "circles of imports: {told:#?}");
+}
+
+#[test]
+fn each_room_of_the_gateway_knows_only_those_below_it() {
+    let sources = sources("src");
+    let room = |file: &str| {
+        let path = file.strip_prefix("src/gateway/")?;
+        ROOMS.into_iter().find(|(name, _)| path.starts_with(&format!("{name}/")))
+    };
+    for (file, imported) in Imports::parse(&sources).edges() {
+        let Some((own, allowed)) = room(file) else { continue };
+        for other in imported {
+            let named = room(other).map_or("none", |(name, _)| name);
+            let is_face = ["src/gateway/mod.rs", "src/gateway/worker.rs"].contains(&other);
+            assert!(!is_face, "{file} imports {other}");
+            let may = named == "none" || named == own || allowed.contains(&named);
+            assert!(may, "{file} imports {other}, which {own} may not know");
+        }
+    }
+}
+
+#[test]
+fn folders_are_small_enough_to_be_seen_at_once() {
+    for folder in ["src", "benches"] {
+        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+        for (file, _) in sources(folder) {
+            let (folder, _) = file.rsplit_once('/').unwrap();
+            *counts.entry(folder.to_owned()).or_default() += 1;
+        }
+        for (folder, count) in counts {
+            assert!(count <= MAX_FILES, "{folder} has {count} files; at most {MAX_FILES}");
+        }
+    }
+}
+
+#[test]
 fn the_planes_meet_through_types_that_do_only_what_each_may() {
     for (file, text) in sources("src") {
         let code = code(&text);
@@ -141,7 +200,7 @@ fn some_things_stand_in_one_place_only() {
         file.starts_with("src/ledger/sqlite")
     });
     only("the body of an error", &[".word("], |file| {
-        file == "src/gateway/respond.rs" || file == "src/policy/reject.rs"
+        file == "src/gateway/request/response/respond.rs" || file == "src/policy/reject.rs"
     });
     only("a mirror of the TOML", &["toml::Spanned;", "JsonSchema"], |file| {
         file.starts_with("src/config/raw") || file == "src/config/source.rs"

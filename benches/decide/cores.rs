@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use rustix::time::{ClockId, clock_gettime};
-use tollgate::clock::{Beat, Clock};
+use tollgate::clock::{Clock, CoarseClock};
 use tollgate::directory::{AccountSpec, Directory, KeySpec};
-use tollgate::gateway::limits::{Ask, Limits, Said};
+use tollgate::gateway::limits::{Limits, ResponseHeaders, Subject};
 use tollgate::ledger::memory::MemoryStore;
 use tollgate::ledger::store::{Registration, Source};
 use tollgate::ledger::{Ledger, Spender};
@@ -45,7 +45,7 @@ struct Shared {
 struct Core<'a> {
     shared: &'a Shared,
     views: Views,
-    beat: Beat,
+    time: CoarseClock,
     spender: Spender,
     number: usize,
     secrets: Vec<String>,
@@ -64,7 +64,7 @@ pub fn compare() {
         std::thread::scope(|scope| {
             let run = |number: usize| {
                 let (seed, shared, barrier) = (ledger.spender(number).expect("a place"), &shared, &barrier);
-                scope.spawn(move || Core::new(shared, seed.plant(), number).run(barrier))
+                scope.spawn(move || Core::new(shared, seed.start(), number).run(barrier))
             };
             let running: Vec<_> = numbers.iter().map(|&number| run(number)).collect();
             let times: Vec<f64> = running.into_iter().map(|core| core.join().expect("a core")).collect();
@@ -132,7 +132,7 @@ impl<'a> Core<'a> {
         let own = (0..KEYS).filter(|key| key % ACCOUNTS % CORES == number);
         Self {
             views: shared.reader.views(),
-            beat: Beat::new(shared.clock.clone()),
+            time: CoarseClock::new(shared.clock.clone()),
             secrets: own.map(key_text).collect(),
             shared,
             spender,
@@ -160,7 +160,7 @@ impl<'a> Core<'a> {
     /// The steps of `gateway/handle.rs`, from the path to the charge.
     fn request(&mut self, at: usize) {
         let Shared { directory, limits, .. } = self.shared;
-        let now = self.beat.tick();
+        let now = self.time.refresh();
         let view = self.views.load();
         let path = normalise(black_box(PATH), false).expect("a sound path");
         let Found::Route(index) = view.table.find(Some(HOST), path.as_str(), &Method::POST) else {
@@ -170,14 +170,14 @@ impl<'a> Core<'a> {
         black_box(view.keys.read(&self.head, None).expect("a key"));
         let hash = KeyHash::of(self.secrets[at % self.secrets.len()].as_bytes());
         let key = directory.find(&hash).expect("a known key");
-        assert!(key.rules().is_usable(self.beat.wall()) && !key.account.is_suspended());
+        assert!(key.rules().is_usable(self.time.wall()) && !key.account.is_suspended());
         let Standing::Served(plan) = view.standing(key.account.num, key.account.stored_plan()) else {
             panic!("an unknown account");
         };
         key.rules().permit(route.name.as_str(), CLIENT).expect("a permitted key");
-        let ask = Ask { key: Some(&key), plan, route, method: &Method::POST, address: CLIENT, now };
-        let mut said = Said::default();
-        let pass = limits.admit(&ask, &view.settings, self.beat.wall(), &mut said).expect("below the limit");
+        let ask = Subject { key: Some(&key), plan, route, method: &Method::POST, address: CLIENT, now };
+        let mut said = ResponseHeaders::default();
+        let pass = limits.admit(&ask, &view.settings, self.time.wall(), &mut said).expect("below the limit");
         let price = view.price(route, plan);
         self.count += 1;
         let id = RequestId::new(self.number as u64, self.count);

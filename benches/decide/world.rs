@@ -7,7 +7,7 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use tollgate::clock::Clock;
 use tollgate::directory::{AccountSpec, Directory, Key, KeySpec};
-use tollgate::gateway::limits::{Ask, Limits, Said};
+use tollgate::gateway::limits::{Limits, ResponseHeaders, Subject};
 use tollgate::ledger::Ledger;
 use tollgate::ledger::memory::MemoryStore;
 use tollgate::ledger::store::{Registration, Source};
@@ -124,7 +124,7 @@ impl World {
 
     pub fn admit(&self, key: &Key, route: &Route) {
         let plan = self.view.plans.values().next();
-        let ask = Ask {
+        let ask = Subject {
             key: Some(key),
             plan,
             route,
@@ -132,7 +132,7 @@ impl World {
             address: CLIENT,
             now: self.clock.now(),
         };
-        let mut said = Said::default();
+        let mut said = ResponseHeaders::default();
         let pass = self.limits.admit(&ask, &self.view.settings, self.clock.wall(), &mut said);
         pass.expect("below the limit");
         black_box(said);

@@ -4,7 +4,7 @@
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use libfuzzer_sys::fuzz_target;
 use tollgate::policy::key::{KeySource, MAX_KEY};
-use tollgate::policy::secret;
+use tollgate::policy::key::generate;
 
 fuzz_target!(|input: (Vec<Vec<u8>>, Option<Vec<u8>>, Option<String>, String, bool)| {
     let (keys, authorization, query, text, bearer) = input;
@@ -22,7 +22,7 @@ fuzz_target!(|input: (Vec<Vec<u8>>, Option<Vec<u8>>, Option<String>, String, boo
         assert!(headers.get_all(&header).iter().count() <= 1);
         assert!(!matches!(key, [b' ' | b'\t', ..] | [.., b' ' | b'\t']));
     }
-    if secret::is_well_formed(&text) {
-        assert!(!secret::hint(&text).contains(&text));
+    if generate::is_well_formed(&text) {
+        assert!(!generate::hint(&text).contains(&text));
     }
 });

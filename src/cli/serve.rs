@@ -25,7 +25,7 @@ pub(super) fn run(path: &Path) -> Result {
         // connection with HTTP/2 over TLS. It concerns the whole process, and is an aid, not a need.
         let _ = disable_transparent_huge_pages(true);
         for public in &app.public {
-            tracing::info!(address = %public.address, tls = public.secure, "serving clients");
+            tracing::info!(address = %public.address, tls = public.is_tls, "serving clients");
         }
         tracing::info!(address = %app.admin, "serving operators");
         app.run().await

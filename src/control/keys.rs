@@ -11,9 +11,9 @@ use super::{Control, Failure, InForce, Rows, refused};
 use crate::config::parse_duration;
 use crate::directory::{Key, KeySpec};
 use crate::ledger::store::{KeyChange, KeyRow, SecretRow, Source, each_key};
+use crate::policy::key::generate;
 use crate::policy::key::{KeyRules, KeyState};
 use crate::policy::route::glob_matches;
-use crate::policy::secret;
 use crate::types::{AccountId, KeyHash, KeyId, KeyNum, Secret, WallTime};
 
 /// Longest label, in characters.
@@ -35,7 +35,7 @@ pub(super) fn random<const N: usize>() -> Result<[u8; N], Failure> {
 impl Control {
     fn new_secret(&self, environment: &str) -> Result<Secret<String>, Failure> {
         let prefix = self.snapshot().settings.key_prefix.clone();
-        let made = secret::make(&prefix, environment, random::<RANDOM>()?.into_iter());
+        let made = generate::make(&prefix, environment, random::<RANDOM>()?.into_iter());
         made.ok_or_else(|| Failure::Message("too little randomness; try again".to_owned()))
     }
 
@@ -62,7 +62,7 @@ impl Control {
             state: KeyState::Active,
             label: new.label,
             environment: new.environment,
-            hint: secret::hint(key.reveal()),
+            hint: generate::hint(key.reveal()),
             scopes: Some(new.scopes).filter(|scopes| !scopes.is_empty()),
             allow_from: None,
             expires,
@@ -131,7 +131,7 @@ impl Control {
         let now = self.clock.wall();
         let overlap_until = overlap.as_deref().map(|text| moment(text, now)).transpose()?;
         let key = self.new_secret(&row.environment)?;
-        let (hash, hint) = (KeyHash::of(key.reveal().as_bytes()), secret::hint(key.reveal()));
+        let (hash, hint) = (KeyHash::of(key.reveal().as_bytes()), generate::hint(key.reveal()));
         self.bookkeeper.change_key(id, KeyChange::Rotate { hash, hint, overlap_until }).await?;
         let before = std::mem::replace(&mut row.secrets, vec![SecretRow { hash, until: None }]);
         let old = before.iter().find(|secret| secret.until.is_none()).map(|secret| secret.hash);

@@ -35,7 +35,7 @@ impl SpenderSeed {
 
     /// Makes the handle, on the thread that uses it.
     #[must_use]
-    pub fn plant(self) -> Spender {
+    pub fn start(self) -> Spender {
         let waiters = Waiters::new(Arc::clone(&self.outbox));
         Spender(Rc::new(Inner { shared: self.shared, outbox: self.outbox, waiters }))
     }

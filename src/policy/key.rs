@@ -1,5 +1,7 @@
 //! Keys: how one is read from a request, and whether it may do what the request asks.
 
+pub mod generate;
+
 use std::net::IpAddr;
 
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName};

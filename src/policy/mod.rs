@@ -3,6 +3,7 @@
 //! No I/O, no clock, no async, no locks, no logging. What the gateway does, `explain` shows and
 //! property tests check is the same code.
 
+pub mod client_address;
 pub mod cors;
 pub mod credit;
 pub mod forward;
@@ -14,6 +15,6 @@ pub mod outcome;
 pub mod path;
 pub mod price;
 pub mod reject;
+pub mod request_head;
 pub mod route;
-pub mod secret;
 pub mod values;

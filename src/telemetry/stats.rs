@@ -26,8 +26,8 @@ pub struct Stats {
 pub struct Lane {
     /// Connections that are open; a tunnel may end on another thread than it began.
     pub connections: AtomicI64,
-    /// Connections that were closed at once, since their client's address had its share.
-    pub crowded_out: AtomicU64,
+    /// Connections that were closed at once, because their client's address held its share of the slots.
+    pub connections_over_share: AtomicU64,
     /// Requests that were read.
     pub requests: AtomicU64,
     /// Requests that are over, by how they ended: see [`Outcome::index`].
@@ -66,7 +66,7 @@ impl Stats {
         let outcomes = outcomes.iter().map(|(outcome, count)| (outcome.code().to_owned(), (*count).into()));
         json!({
             "connections": lanes.iter().map(|lane| lane.connections.load(Ordering::Relaxed)).sum::<i64>(),
-            "connections_crowded_out": sum(|lane| &lane.crowded_out),
+            "connections_over_share": sum(|lane| &lane.connections_over_share),
             "requests": sum(|lane| &lane.requests),
             "refused": refused,
             "outcomes": Value::Object(outcomes.collect()),

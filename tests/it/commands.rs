@@ -31,7 +31,7 @@ fn a_key_lives_through_its_commands() {
     ]);
     let (id, first) = (made["id"].as_str().unwrap(), made["key"].as_str().unwrap());
     assert!(first.starts_with("ak_live_") && first.len() == 46);
-    assert!(tollgate::policy::secret::is_well_formed(first));
+    assert!(tollgate::policy::key::generate::is_well_formed(first));
     assert_eq!(status(&gateway, first), 200, "in force when the command returns");
     assert_eq!(get(gateway.public, "/free/a", &format!("x-api-key: {first}\r\n")).status, 403);
     gateway.json(&["key", "disable", id]);

@@ -46,7 +46,7 @@ fn one_address_leaves_places_to_others() {
     assert!(greedy.iter_mut().find_map(|stream| is_open(stream).then_some(stream)).is_some_and(is_served));
     assert!(is_served(&mut from(3, gateway.public)));
     let status = gateway.json(&["status"]);
-    assert!(status.to_string().contains(&format!("\"connections_crowded_out\":{}", 100 - open)), "{status}");
+    assert!(status.to_string().contains(&format!("\"connections_over_share\":{}", 100 - open)), "{status}");
     // Whoever leaves makes room, for the greedy one too.
     drop(greedy);
     assert!((0..20).all(|_| is_served(&mut from(2, gateway.public))));

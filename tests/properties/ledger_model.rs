@@ -112,7 +112,7 @@ struct World {
 fn open(disk: &Disk) -> (Ledger, Bookkeeper, Vec<Spender>, usize) {
     let (ledger, opened) = Ledger::open(disk.open(), 2, Clock::test(WallTime(1))).unwrap();
     let books = ledger.bookkeeper();
-    let spenders = (0..2).map(|worker| ledger.spender(worker).unwrap().plant()).collect();
+    let spenders = (0..2).map(|worker| ledger.spender(worker).unwrap().start()).collect();
     (ledger, books, spenders, opened.doubts)
 }
 
@@ -280,7 +280,7 @@ fn two_workers_on_one_balance_never_overspend() {
             .map(|worker| {
                 let (seed, purse) = (ledger.spender(worker).unwrap(), Arc::clone(&purse));
                 scope.spawn(move || {
-                    let spender = seed.plant();
+                    let spender = seed.start();
                     let mut charged = 0;
                     for count in 0..50_000_u128 {
                         let id = RequestId((worker as u128) << 64 | count);

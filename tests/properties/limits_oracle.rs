@@ -10,7 +10,7 @@ use http::Method;
 use proptest::prelude::*;
 use tollgate::config;
 use tollgate::directory::{AccountSpec, Directory, Key, KeySpec};
-use tollgate::gateway::limits::{Ask, Limits, Said};
+use tollgate::gateway::limits::{Limits, ResponseHeaders, Subject};
 use tollgate::ledger::Ledger;
 use tollgate::ledger::memory::MemoryStore;
 use tollgate::ledger::store::{Registration, Source};
@@ -80,7 +80,7 @@ impl Bench {
 
     /// Whether a request is admitted, and if not, after how many seconds it would be.
     fn ask(&self, key: usize, route: usize, address: u8, now: u64) -> Result<(), u64> {
-        let ask = Ask {
+        let ask = Subject {
             key: Some(&self.keys[key]),
             plan: self.snapshot.plans.get(&NameId::of("p")),
             route: &self.snapshot.routes[route],
@@ -88,7 +88,8 @@ impl Bench {
             address: IpAddr::from([127, 0, 0, address]),
             now: Moment(now),
         };
-        let admitted = self.limits.admit(&ask, &self.snapshot.settings, WallTime(0), &mut Said::default());
+        let admitted =
+            self.limits.admit(&ask, &self.snapshot.settings, WallTime(0), &mut ResponseHeaders::default());
         admitted.map(drop).map_err(|refusal| refusal.retry_after.unwrap())
     }
 }

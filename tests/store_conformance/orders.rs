@@ -85,7 +85,7 @@ fn no_batch_spends_what_a_later_one_returns() {
             .map(|worker| {
                 let (seed, purse, stop) = (ledger.spender(worker).unwrap(), Arc::clone(&purse), &stop);
                 scope.spawn(move || {
-                    let (spender, mut count) = (seed.plant(), 0);
+                    let (spender, mut count) = (seed.start(), 0);
                     while !stop.load(Ordering::Relaxed) {
                         let id = RequestId((worker as u128) << 64 | u128::from(count));
                         let all = Credits::from_millionths(ALL);

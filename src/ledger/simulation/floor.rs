@@ -96,7 +96,7 @@ impl Floor {
         let spenders: Vec<Spender> = shared
             .outboxes
             .iter()
-            .map(|outbox| SpenderSeed::new(Arc::clone(&shared), Arc::clone(outbox)).plant())
+            .map(|outbox| SpenderSeed::new(Arc::clone(&shared), Arc::clone(outbox)).start())
             .collect();
         let pump = |spender: &Spender| -> Pin<Box<dyn Future<Output = ()>>> {
             let spender = spender.clone();

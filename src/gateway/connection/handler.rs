@@ -1,0 +1,34 @@
+//! What a connection is handed to serve its requests with.
+
+use std::error::Error;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+
+use super::scan::HeadVerdict;
+use super::stream::Stream;
+use crate::policy::reject::Reason;
+
+/// Serves the requests of connections. A clone serves the same way: each connection has one.
+pub(in crate::gateway) trait RequestHandler: Clone + 'static {
+    /// The body of a response.
+    type Body: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + 'static;
+    /// Why a request has no response.
+    type Error: Into<Box<dyn Error + Send + Sync>>;
+
+    /// Serves one request. `head` is the scanner's verdict; `None` if the scanner did not see the head.
+    ///
+    /// # Errors
+    /// If no response may be sent: the connection, or the HTTP/2 stream, is aborted.
+    fn handle(
+        self,
+        stream: Stream,
+        head: Option<HeadVerdict>,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Result<Response<Self::Body>, Self::Error>> + 'static;
+
+    /// Counts and logs a request that hyper refused by itself, with a bare status.
+    fn refused_by_hyper(&self, reason: Reason);
+}

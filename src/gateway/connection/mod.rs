@@ -1,0 +1,28 @@
+//! One client connection: scanning before hyper, HTTP/1.1 and HTTP/2, deadlines, I/O, streams.
+//!
+//! A connection is handed the request handler ([`RequestHandler`]) and knows nothing else of requests.
+
+mod closing;
+mod connections;
+mod deadlines;
+mod handler;
+mod http1;
+mod http2;
+mod io;
+mod poll_loop;
+mod protocol;
+mod scan;
+mod serve;
+mod state;
+mod stream;
+
+pub(super) use connections::Connections;
+pub(super) use deadlines::request::{MAX_SILENCE, RequestDeadlines};
+pub(super) use handler::RequestHandler;
+pub(super) use io::socket::Socket;
+pub(super) use io::write_coalescing::{CoalescingStream, FlushPolicy};
+pub(super) use protocol::{Negotiated, PREFACE, Protocol};
+pub(super) use scan::HeadVerdict;
+pub(super) use serve::serve;
+pub(super) use state::{Connection, ConnectionSettings};
+pub(super) use stream::{DetachedRequest, Stream, TunnelStream};

@@ -1,0 +1,17 @@
+//! Scanners that read a client's bytes before hyper does, for what hyper does not check or limit.
+
+mod http1;
+mod http2;
+
+pub(super) use http1::HeadScanner;
+pub(in crate::gateway) use http1::HeadVerdict;
+pub(super) use http2::FrameScanner;
+
+/// The scanner of a connection.
+#[derive(Debug)]
+pub(super) enum Scanner {
+    /// HTTP/1.1: checks heads and framing.
+    Heads(HeadScanner),
+    /// HTTP/2: counts unproductive frames.
+    Frames(Box<FrameScanner>),
+}

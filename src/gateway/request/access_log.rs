@@ -1,0 +1,128 @@
+//! The access log: one line for each request, written when the request is over.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+
+use http::{HeaderValue, StatusCode};
+
+use super::services::Services;
+use crate::policy::outcome::Outcome;
+use crate::policy::reject::Dialect;
+use crate::snapshot::{Route, View};
+use crate::telemetry::lines::{Details, Entry};
+use crate::types::{Credits, KeyId, Moment, RequestId};
+
+/// The status that is logged if the client disconnected before its response began, as nginx does.
+const CLIENT_CLOSED_REQUEST: u16 = 499;
+
+/// What is known of a request, for the log and the counters. Logs itself when the request, its body and its
+/// tunnel are over. Holds no key, query, body or header value, so none can be logged.
+#[derive(Debug)]
+pub(super) struct AccessRecord {
+    pub(super) id: RequestId,
+    /// The id that a trusted proxy gave the request.
+    pub(super) given_id: Option<HeaderValue>,
+    started: Moment,
+    services: Rc<Services>,
+    view: View,
+    /// The route's index in the snapshot, once it is known.
+    route: Cell<Option<usize>>,
+    key: Cell<Option<KeyId>>,
+    status: Cell<u16>,
+    upstream_status: Cell<u16>,
+    credits: Cell<Credits>,
+    outcome: Cell<Outcome>,
+}
+
+impl AccessRecord {
+    /// Starts the record of a request, with the snapshot that the request is judged by.
+    pub(super) fn start(services: &Rc<Services>, view: View, given_id: Option<HeaderValue>) -> Rc<Self> {
+        Rc::new(Self {
+            id: services.next_id(given_id.as_ref().map(HeaderValue::as_bytes)),
+            given_id,
+            started: services.now(),
+            services: Rc::clone(services),
+            view,
+            route: Cell::new(None),
+            key: Cell::new(None),
+            status: Cell::new(CLIENT_CLOSED_REQUEST),
+            upstream_status: Cell::new(0),
+            credits: Cell::new(Credits::ZERO),
+            outcome: Cell::new(Outcome::ClientGone),
+        })
+    }
+
+    /// The snapshot that the request is judged by.
+    pub(super) fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// When the request started.
+    pub(super) fn started(&self) -> Moment {
+        self.started
+    }
+
+    /// The request's route, once it is known.
+    pub(super) fn route(&self) -> Option<&Route> {
+        self.route.get().map(|index| &*self.view.routes[index])
+    }
+
+    /// The dialect of refusals: the route's, or the default one.
+    pub(super) fn dialect(&self) -> &Dialect {
+        self.route().map_or(&self.view.dialect, |route| &route.dialect)
+    }
+
+    pub(super) fn set_route(&self, route: &Route) {
+        self.route.set(Some(route.index));
+    }
+
+    pub(super) fn set_key(&self, key: KeyId) {
+        self.key.set(Some(key));
+    }
+
+    /// Sets the status of the response, and the outcome that it tells.
+    pub(super) fn set_response(&self, status: StatusCode, outcome: Outcome) {
+        self.status.set(status.as_u16());
+        self.outcome.set(outcome);
+    }
+
+    /// Sets an outcome that the response does not tell.
+    pub(super) fn set_outcome(&self, outcome: Outcome) {
+        self.outcome.set(outcome);
+    }
+
+    pub(super) fn set_upstream_status(&self, status: StatusCode) {
+        self.upstream_status.set(status.as_u16());
+    }
+
+    pub(super) fn set_charge(&self, credits: Credits) {
+        self.credits.set(credits);
+    }
+}
+
+impl Drop for AccessRecord {
+    fn drop(&mut self) {
+        self.services.stats.outcomes[self.outcome.get().index()].fetch_add(1, Ordering::Relaxed);
+        let settings = self.view.settings.log;
+        if !settings.requests {
+            return;
+        }
+        let clock = &self.services.connections.clock;
+        let details = (!settings.minimal).then(|| Details {
+            id: self.id,
+            given: self.given_id.as_ref().map(HeaderValue::as_bytes),
+            outcome: self.outcome.get(),
+            key: self.key.get(),
+            duration: clock.now().since(self.started),
+            upstream_status: Some(self.upstream_status.get()).filter(|&status| status != 0),
+        });
+        self.services.log(&Entry {
+            at: clock.wall(),
+            route: self.route().map_or("", |route| route.name.as_str()),
+            status: self.status.get(),
+            credits: self.credits.get(),
+            details,
+        });
+    }
+}

@@ -1,0 +1,133 @@
+//! A request's call to its upstream: polled by the request's own task, and continued without it if the client
+//! disconnects while credits are held. Either way the upstream's response decides what the request costs.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use super::permit::Permit;
+use super::request_body::{BodyProgress, RequestBody};
+use super::response::settlement::Settlement;
+use super::websocket::ExpectedUpgrade;
+use crate::gateway::connection::DetachedRequest;
+use crate::policy::reject::{Reason, Refusal};
+use crate::upstream::{Answer, Asks, Outgoing, SendError};
+
+type Sending = Pin<Box<dyn Future<Output = Result<Answer, SendError>>>>;
+
+/// A call in progress. Ends with the response's head and the request's permit.
+///
+/// The head may take as long as the route's `response_timeout` after the end of the request body. No timer is
+/// set for that: the connection's timer polls the call when the time is up.
+pub(super) struct Call(Option<Pending>);
+
+struct Pending {
+    sending: Sending,
+    /// `None` if the request has no body.
+    body: Option<Rc<BodyProgress>>,
+    permit: Permit,
+}
+
+impl Call {
+    /// Sends a request to the route of its permit. A response that does not answer the requested upgrade costs
+    /// nothing, whether or not the client still waits for it.
+    pub(super) fn start(
+        permit: Permit,
+        outgoing: Outgoing<RequestBody>,
+        asks: Asks,
+        expected: ExpectedUpgrade,
+    ) -> Self {
+        let body = outgoing.body.as_ref().map(RequestBody::progress);
+        let services = Rc::clone(&permit.request().services);
+        let (view, route) = permit.route();
+        let (view, timeout) = (view.clone(), view.routes[route].response_timeout);
+        permit.request().deadlines().await_response(services.now(), timeout);
+        let sending = Box::pin(async move {
+            let upstream = &view.routes[route].upstream;
+            let answer = services.pool.send(upstream, outgoing, asks, services.now()).await?;
+            if !expected.is_answered_by(answer.status, &answer.headers) {
+                return Err(SendError::Broken);
+            }
+            Ok(answer)
+        });
+        Self(Some(Pending { sending, body, permit }))
+    }
+}
+
+impl Future for Call {
+    type Output = Result<(Answer, Permit), Refusal>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(pending) = &mut self.0 else { return Poll::Pending };
+        let result = match pending.sending.as_mut().poll(context) {
+            Poll::Ready(result) => result.map_err(|error| refusal(error, pending.body.as_deref())),
+            Poll::Pending if pending.is_overdue() => Err(Reason::UpstreamTimeout.into()),
+            Poll::Pending => return Poll::Pending,
+        };
+        let Some(Pending { permit, .. }) = self.0.take() else { return Poll::Pending };
+        permit.request().deadlines().stop_awaiting_response();
+        // A permit that is dropped with a refusal releases its hold.
+        Poll::Ready(result.map(|answer| (answer, permit)))
+    }
+}
+
+impl Pending {
+    /// True if the upstream took longer than its route allows.
+    fn is_overdue(&self) -> bool {
+        let request = self.permit.request();
+        request.deadlines().response_time_left(request.services.now()).is_some_and(|left| left.is_zero())
+    }
+
+    /// Waits for the response without the client, and settles. Bounded by the response timeout.
+    async fn finish_without_client(self) {
+        let Self { mut sending, permit, .. } = self;
+        let request = Rc::clone(permit.request());
+        let clock = &request.services.connections.clock;
+        loop {
+            // `None` too: the rest of the request body was awaited, and never comes now.
+            let left = request.deadlines().response_time_left(clock.now()).unwrap_or(Duration::ZERO);
+            if left.is_zero() {
+                return;
+            }
+            match tokio::time::timeout(left, &mut sending).await {
+                Ok(Ok(answer)) => {
+                    let (_, settlement) = Settlement::new(answer, permit);
+                    return settlement.finish_without_client().await;
+                }
+                Ok(Err(_)) => return,
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+/// The client disconnected before the response began. A call that nothing is owed for is cancelled.
+impl Drop for Call {
+    fn drop(&mut self) {
+        let Some(pending) = self.0.take() else { return };
+        let request = Rc::clone(pending.permit.request());
+        request.services.stats.abandoned.fetch_add(1, Ordering::Relaxed);
+        if pending.permit.is_paid() {
+            let detached = DetachedRequest::new(&request.stream);
+            request.services.connections.spawn_detached(async move {
+                pending.finish_without_client().await;
+                drop(detached);
+            });
+        }
+    }
+}
+
+fn refusal(error: SendError, body: Option<&BodyProgress>) -> Refusal {
+    if body.is_some_and(|body| body.is_too_large.get()) {
+        return Reason::BodyTooLarge.into();
+    }
+    if body.is_some_and(|body| body.is_aborted.get()) {
+        return Refusal::because(Reason::BadRequest, "The request's body ended early.");
+    }
+    match error {
+        SendError::Unreachable | SendError::Broken => Reason::UpstreamUnreachable.into(),
+        SendError::Overloaded => Reason::Overloaded.into(),
+    }
+}

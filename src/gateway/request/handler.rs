@@ -1,0 +1,219 @@
+//! One request, top to bottom.
+//!
+//! [`Handler::handle`] has every way out, [`admit`] the steps before the upstream, one line each with the refusals
+//! it can make, and [`forward_response`] what follows the upstream's response.
+
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use http::header::ORIGIN;
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode, Version};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+
+use super::access_log::AccessRecord;
+use super::authentication::{authenticate, authorize, authorize_account_info};
+use super::call::Call;
+use super::limits::Subject;
+use super::permit::{Payment, Permit};
+use super::request_body::RequestBody;
+use super::response::body::{NoResponse, OutboundBody, ResponseBody};
+use super::response::context::ResponseContext;
+use super::response::respond;
+use super::response::settlement::Settlement;
+use super::routing::{RouteMatch, match_route};
+use super::services::Services;
+use super::target::Target;
+use super::tunnel::start_tunnel;
+use super::upstream_request::UpstreamRequest;
+use super::websocket::{self, ExpectedUpgrade};
+use crate::gateway::connection::{Connection, HeadVerdict, Protocol, RequestHandler, Stream};
+use crate::ledger::journal::NotDurable;
+use crate::policy::client_address::client_address;
+use crate::policy::forward;
+use crate::policy::outcome::Outcome;
+use crate::policy::reject::{Reason, Refusal};
+use crate::policy::route::Methods;
+use crate::policy::values;
+
+/// Serves the requests of a worker.
+#[derive(Clone, Debug)]
+pub(in crate::gateway) struct Handler(Rc<Services>);
+
+impl Handler {
+    pub(in crate::gateway) fn new(services: &Rc<Services>) -> Self {
+        Self(Rc::clone(services))
+    }
+}
+
+impl RequestHandler for Handler {
+    type Body = OutboundBody;
+    type Error = NotDurable;
+
+    async fn handle(
+        self,
+        stream: Stream,
+        head: Option<HeadVerdict>,
+        request: Request<Incoming>,
+    ) -> Result<Response<OutboundBody>, NotDurable> {
+        let Self(services) = self;
+        services.stats.requests.fetch_add(1, Ordering::Relaxed);
+        let is_http2_head = request.method() == Method::HEAD && stream.connection.protocol == Protocol::Http2;
+        let (record, mut context) = ResponseContext::start(&services, &stream.connection, request.headers());
+        let responded = match admit(&services, &stream, head, &record, &mut context, request) {
+            Ok(Admission::Forward(call, upgrade)) => forward_response(call, upgrade, &mut context).await,
+            Ok(Admission::Respond(response)) => Ok(response),
+            Err(refusal) => Err(refusal.into()),
+        };
+        let mut response = match responded {
+            Ok(response) => response,
+            Err(NoResponse::Refused(refusal)) => context.refuse(&refusal),
+            Err(NoResponse::Aborted(error)) => {
+                record.set_outcome(Outcome::Cut);
+                return Err(error);
+            }
+        };
+        context.finish(&mut response);
+        if is_http2_head {
+            respond::remove_body(&mut response);
+        }
+        if let OutboundBody::Whole(body) = response.body() {
+            stream.response_given(services.now(), body.as_ref().map_or(0, Bytes::len));
+        }
+        Ok(response)
+    }
+
+    fn refused_by_hyper(&self, reason: Reason) {
+        let Self(services) = self;
+        services.stats.requests.fetch_add(1, Ordering::Relaxed);
+        let record = AccessRecord::start(services, services.connections.views.load(), None);
+        record.set_response(reason.status(), Outcome::Refused(reason)); // logged when it is dropped
+    }
+}
+
+/// How a request continues that was not refused.
+enum Admission {
+    /// It is forwarded; with the client's side of an upgrade that it requests.
+    Forward(Call, Option<OnUpgrade>),
+    /// The gateway responds itself.
+    Respond(Response<OutboundBody>),
+}
+
+/// Admits a request, synchronously: the first refusal is the response, and nothing before the payment costs
+/// anything.
+fn admit(
+    services: &Rc<Services>,
+    stream: &Stream,
+    head: Option<HeadVerdict>,
+    record: &Rc<AccessRecord>,
+    context: &mut ResponseContext,
+    mut request: Request<Incoming>,
+) -> Result<Admission, Refusal> {
+    let (connection, view) = (&*stream.connection, record.view());
+    head.ok_or(Reason::BadRequest)??; // bad_request, header_too_large
+    let upgrade = hyper::upgrade::on(&mut request);
+    let (mut parts, body) = request.into_parts();
+    context.is_extended_connect = websocket::convert_connect(&mut parts)?; // bad_request
+    let (merge_slashes, max_head) = (view.settings.merge_slashes, view.settings.max_header_size);
+    let target = Target::read(&parts, merge_slashes, max_head, connection.is_tls)?; // bad_request, header_too_large
+    if view.settings.account_info.as_deref() == Some(target.path.as_str()) {
+        return account_info(services, connection, record, context, &parts).map(Admission::Respond);
+    }
+    let route = match match_route(view, &target, &parts)? {
+        RouteMatch::Route(route) => route, // no_route, method_not_allowed
+        RouteMatch::Preflight(route, headers) => {
+            record.set_route(route);
+            return Ok(Admission::Respond(respond::empty(StatusCode::NO_CONTENT, headers)));
+        }
+    };
+    record.set_route(route);
+    if let Some(cors) = &route.cors {
+        context.headers.headers.extend(cors.answer_headers(parts.headers.get(ORIGIN)));
+    }
+    let address = client_address(connection.peer, &parts.headers, &view.settings.trusted_proxies)?; // bad_request
+    let mut plan = None;
+    if route.public {
+        view.keys.refuse(parts.uri.query())?; // key_in_query
+    } else {
+        let caller = authenticate(services, view, &parts, address, record.started())?; // missing_key … rate_limited
+        record.set_key(caller.key.id);
+        stream.deadlines.set_key(caller.key.hash);
+        (context.caller, plan) = (Some(caller.key), caller.plan);
+    }
+    let key = context.caller.as_deref();
+    if let Some(key) = key {
+        authorize(key, route, address)?; // account_suspended, route_forbidden, address_forbidden
+    }
+    websocket::check_upstream(context.is_extended_connect, route)?; // bad_request
+    let body = RequestBody::new(body, route.max_body_size, stream, services, record)?; // body_too_large
+    let subject = Subject { key, plan, route, method: &parts.method, address, now: record.started() };
+    let wall = services.connections.time.wall();
+    let pass = services.limits.admit(&subject, &view.settings, wall, &mut context.headers)?; // rate_limited, concurrency_limited
+    let payment = Payment::take(services, record, key.map(|key| (key, plan)), route, &parts.method)?; // insufficient_credits, ledger_unavailable
+    let reads_body = payment.reads_body();
+    let permit = Permit::new(services, record, stream, pass, payment); // dropped by a refusal, it releases the hold
+    connection.may_forward(&view.settings.trusted_proxies)?; // overloaded
+    if context.is_grpc && route.upstream.http2 {
+        stream.deadlines.allow_silent_body();
+    }
+    let upgrade_to = forward::upgrade(&parts.headers).filter(|_| body.is_none());
+    let expected = ExpectedUpgrade::of(&parts.headers, upgrade_to.as_ref(), context.is_extended_connect);
+    let (id, target, upgrade_to) = (&context.request_id, &target, upgrade_to.as_ref());
+    let upstream = UpstreamRequest { view, connection, route, key, plan, target, id, upgrade_to, reads_body };
+    let (outgoing, asks) = upstream.write(&parts, body, services.pool.spare.take())?; // bad_request
+    let call = Call::start(permit, outgoing, asks, expected); // see `forward_response`
+    Ok(Admission::Forward(call, upgrade_to.map(|_| upgrade)))
+}
+
+/// Forwards the upstream's response, and settles what is owed for it (steps 8 and 9).
+async fn forward_response(
+    call: Call,
+    client: Option<OnUpgrade>,
+    context: &mut ResponseContext,
+) -> Result<Response<OutboundBody>, NoResponse> {
+    let (answer, permit) = call.await?; // upstream_unreachable, upstream_timeout, overloaded
+    let ((mut status, mut headers), mut settlement) = Settlement::new(answer, permit);
+    let is_switch = status == StatusCode::SWITCHING_PROTOCOLS;
+    let upstream = if is_switch { settlement.take_upstream() } else { None };
+    let request = Rc::clone(settlement.request());
+    let (body, charged) = ResponseBody::open(settlement).await?; // ledger_unavailable
+    (context.charged, context.outcome) = (charged, Outcome::Proxied);
+    if let (Some(client), Some(upstream)) = (client, upstream) {
+        start_tunnel(request, client, upstream);
+    }
+    forward::to_client(&mut headers, is_switch);
+    if context.protocol == Protocol::Http2 {
+        values::own(&mut headers);
+    }
+    if context.is_extended_connect {
+        websocket::convert_switch(&mut status, &mut headers);
+    }
+    let mut response = Response::new(OutboundBody::Upstream(Box::new(body)));
+    *response.version_mut() = Version::HTTP_11; // the gateway's own, whatever the upstream's is
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    Ok(response)
+}
+
+/// `GET /account/info`: free, for any active key whatever its routes, and not counted by limits.
+fn account_info(
+    services: &Services,
+    connection: &Connection,
+    record: &AccessRecord,
+    context: &mut ResponseContext,
+    parts: &Parts,
+) -> Result<Response<OutboundBody>, Refusal> {
+    if !Methods::Only(vec![Method::GET]).admit(&parts.method) {
+        let allow = Some("GET, HEAD".to_owned());
+        return Err(Refusal { allow, ..Reason::MethodNotAllowed.into() });
+    }
+    let view = record.view();
+    let address = client_address(connection.peer, &parts.headers, &view.settings.trusted_proxies)?;
+    let caller = authenticate(services, view, parts, address, record.started())?;
+    record.set_key(caller.key.id);
+    let key = context.caller.insert(caller.key);
+    authorize_account_info(key, address)?;
+    Ok(respond::account_info(key.account.purse.available(), &key.account.webhooks()))
+}

@@ -1,0 +1,304 @@
+//! Rate limits: a request is admitted by all limits that cover it, or counted by none.
+
+mod by_address;
+mod failed_keys;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::{HeaderName, HeaderValue, Method};
+use parking_lot::MutexGuard;
+use smallvec::SmallVec;
+
+use crate::directory::{Directory, Dirty, Key, Meter, Owner, Slot, Slots};
+use crate::ledger::LIMITS_SAVED_EVERY;
+use crate::policy::client_address::client_network;
+use crate::policy::limit::{Limit, Scope, Standing, State, headers};
+use crate::policy::reject::{Reason, Refusal};
+use crate::policy::values::{Values, once};
+use crate::snapshot::{Plan, Route, Settings};
+use crate::types::{Moment, RouteNum, WallTime};
+
+use by_address::ByAddress;
+pub use by_address::MAX_ADDRESSES;
+use failed_keys::FailedKeys;
+
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const X_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+const X_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+const X_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+
+/// Limit states of all workers.
+#[derive(Debug)]
+pub struct Limits {
+    addresses: ByAddress<Arc<Meter>>,
+    /// The shared meter of all addresses beyond [`MAX_ADDRESSES`].
+    other_addresses: Arc<Meter>,
+    dirty: Dirty,
+    pub(super) failed_keys: FailedKeys,
+}
+
+/// What limits need to know of a request.
+#[derive(Debug)]
+pub struct Subject<'a> {
+    /// The key; `None` on a public route.
+    pub key: Option<&'a Key>,
+    /// The plan of the key's account.
+    pub plan: Option<&'a Plan>,
+    /// The route.
+    pub route: &'a Route,
+    /// The method.
+    pub method: &'a Method,
+    /// The client's address.
+    pub address: IpAddr,
+    /// When the request started.
+    pub now: Moment,
+}
+
+/// Proof that a request was admitted by its limits. Until it is dropped, the request counts towards its key's
+/// concurrency.
+#[derive(Debug)]
+pub struct Pass {
+    /// The key's meter, if its plan limits concurrency.
+    entered: Option<Arc<Meter>>,
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        if let Some(meter) = self.entered.take() {
+            meter.leave();
+        }
+    }
+}
+
+/// Headers that the gateway adds to a response, to a refusal too.
+#[derive(Debug, Default)]
+pub struct ResponseHeaders {
+    /// Headers to set.
+    pub headers: SmallVec<[(HeaderName, HeaderValue); 2]>,
+    /// The allocation that their values share.
+    pub values: Values,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let nobody = Owner::Address(IpAddr::from([0, 0, 0, 0]));
+        Self {
+            addresses: ByAddress::default(),
+            other_addresses: Arc::new(Meter::with(nobody, Slots::new())),
+            dirty: Dirty::default(),
+            failed_keys: FailedKeys::default(),
+        }
+    }
+}
+
+impl Limits {
+    /// Admits a request (step 6): every limit that covers it, together, then the concurrency of its key. Adds the
+    /// rate limit headers to `response` whether the request is admitted or not.
+    ///
+    /// # Errors
+    /// [`Reason::RateLimited`] with the longest of the waits, so that `Retry-After` is never too
+    /// early; [`Reason::ConcurrencyLimited`]. Nothing is counted then.
+    pub fn admit(
+        &self,
+        subject: &Subject<'_>,
+        settings: &Settings,
+        wall: WallTime,
+        response: &mut ResponseHeaders,
+    ) -> Result<Pass, Refusal> {
+        let own = subject.key.and_then(Key::limits).map(|limits| &**limits);
+        let plan = own.or_else(|| subject.plan.map(|plan| &*plan.limits)).unwrap_or_default();
+        let name = subject.route.name.as_str();
+        let limits =
+            plan.iter().chain(&subject.route.limits).filter(|limit| limit.covers(name, subject.method));
+        let mut judged: Judged<'_> = limits.map(|limit| Verdict { limit, at: 0, standing: None }).collect();
+        let outcome = if judged.is_empty() { subject.enter() } else { self.judge(subject, &mut judged) };
+        describe(&judged, outcome.is_ok(), settings, wall, response);
+        outcome
+    }
+
+    /// Counts a request with all limits, or with none. Meters are locked in one order: key, account, address.
+    fn judge(&self, subject: &Subject<'_>, judged: &mut Judged<'_>) -> Result<Pass, Refusal> {
+        let meters = self.meters(subject, judged);
+        let mut locked = Locked {
+            key: meters.key.map(|meter| meter.lock()),
+            account: meters.account.map(|meter| meter.lock()),
+            address: meters.address.as_ref().map(|meter| meter.lock()),
+        };
+        let mut wait: Option<u64> = None;
+        for Verdict { limit, at, standing } in &mut *judged {
+            let Some(slots) = locked.slots(limit.scope) else { continue };
+            *at = slot_index(slots, limit, subject);
+            let state = &mut slots[*at].state;
+            state.adapt(limit, subject.now);
+            let looked = state.peek(limit, subject.now);
+            if !looked.admitted {
+                wait = wait.max(Some(looked.seconds().max(1)));
+            }
+            *standing = Some(looked);
+        }
+        if let Some(seconds) = wait {
+            return Err(Refusal { retry_after: Some(seconds), ..Reason::RateLimited.into() });
+        }
+        let pass = subject.enter()?;
+        for Verdict { limit, at, standing } in &*judged {
+            if let (Some(slots), Some(standing)) = (locked.slots(limit.scope), standing) {
+                slots[*at].state.take(standing, subject.now);
+            }
+        }
+        let saved_at = subject.now.plus(LIMITS_SAVED_EVERY);
+        let owners = [meters.key, meters.account, meters.address.as_ref()];
+        for (meter, slots) in owners.into_iter().zip([&locked.key, &locked.account, &locked.address]) {
+            if let Some((meter, slots)) = meter.zip(slots.as_deref())
+                && meter.must_be_saved(slots, saved_at)
+            {
+                self.dirty.mark(meter);
+            }
+        }
+        Ok(pass)
+    }
+
+    fn meters<'a>(&self, subject: &'a Subject<'_>, judged: &Judged<'_>) -> Meters<'a> {
+        let any = |scopes: &[Scope]| judged.iter().any(|verdict| scopes.contains(&verdict.limit.scope));
+        let key = subject.key.filter(|_| any(&[Scope::Key, Scope::KeyRoute]));
+        let account = subject.key.filter(|_| any(&[Scope::Account]));
+        Meters {
+            key: key.map(Key::meter),
+            account: account.map(|key| key.account.meter()),
+            address: any(&[Scope::Address]).then(|| self.address(subject.address)),
+        }
+    }
+
+    fn address(&self, address: IpAddr) -> Arc<Meter> {
+        let address = client_network(address);
+        let new = || Arc::new(Meter::new(Owner::Address(address)));
+        self.addresses.update(address, new, |_| {}).unwrap_or_else(|| Arc::clone(&self.other_addresses))
+    }
+
+    /// Restores the saved meter of an address.
+    pub fn restore(&self, address: IpAddr, slots: Slots) {
+        self.addresses.update(address, || Arc::new(Meter::with(Owner::Address(address), slots)), |_| {});
+    }
+
+    /// Marks every meter as changed, before the last call of [`Limits::drain`]: also those that will be fresh within
+    /// a second.
+    pub fn mark_all(&self, directory: &Directory) {
+        directory.each_meter(|meter| self.dirty.mark(meter));
+        self.addresses.each(|meter| self.dirty.mark(meter));
+        self.dirty.mark(&self.other_addresses);
+    }
+
+    /// States that changed since the last call, as bytes, to be saved. An address whose limits are fresh again is
+    /// forgotten here and in the store, within 32 calls.
+    pub fn drain(&self, now: Moment) -> Vec<(Vec<u8>, Vec<u8>)> {
+        self.failed_keys.sweep(now);
+        let mut states = self.dirty.drain(now);
+        self.addresses.sweep_some(|address, meter| {
+            let fresh = Arc::strong_count(meter) == 1 && meter.is_fresh(now);
+            if fresh && meter.is_saved() {
+                states.push((Owner::Address(*address).to_bytes(), Vec::new()));
+            }
+            !fresh
+        });
+        states
+    }
+}
+
+impl Subject<'_> {
+    /// Counts the request towards its key's concurrency, if the plan allows one more.
+    fn enter(&self) -> Result<Pass, Refusal> {
+        let limit = self.plan.and_then(|plan| plan.concurrency);
+        let (Some(limit), Some(key)) = (limit, self.key) else { return Ok(Pass { entered: None }) };
+        if !key.meter().enter(limit) {
+            return Err(Reason::ConcurrencyLimited.into());
+        }
+        Ok(Pass { entered: Some(Arc::clone(key.meter())) })
+    }
+}
+
+/// A limit that covers a request, and its verdict.
+struct Verdict<'a> {
+    limit: &'a Limit,
+    /// The index of its state in the meter.
+    at: usize,
+    standing: Option<Standing>,
+}
+
+/// All limits that cover a request; up to four without an allocation.
+type Judged<'a> = SmallVec<[Verdict<'a>; 4]>;
+
+struct Meters<'a> {
+    key: Option<&'a Arc<Meter>>,
+    account: Option<&'a Arc<Meter>>,
+    address: Option<Arc<Meter>>,
+}
+
+struct Locked<'a> {
+    key: Option<MutexGuard<'a, Slots>>,
+    account: Option<MutexGuard<'a, Slots>>,
+    address: Option<MutexGuard<'a, Slots>>,
+}
+
+impl Locked<'_> {
+    fn slots(&mut self, scope: Scope) -> Option<&mut Slots> {
+        let slots = match scope {
+            Scope::Key | Scope::KeyRoute => &mut self.key,
+            Scope::Account => &mut self.account,
+            Scope::Address => &mut self.address,
+        };
+        slots.as_deref_mut()
+    }
+}
+
+/// The index of a limit's state, which is created on first use. No state is removed while a request is judged, so
+/// the index stays valid.
+fn slot_index(slots: &mut Slots, limit: &Limit, subject: &Subject<'_>) -> usize {
+    let route = if limit.scope == Scope::KeyRoute { subject.route.num } else { RouteNum(0) };
+    let known = slots.iter().position(|slot| slot.limit == limit.id && slot.route == route);
+    known.unwrap_or_else(|| {
+        slots.push(Slot { limit: limit.id, route, state: State::fresh(limit) });
+        slots.len() - 1
+    })
+}
+
+fn describe(
+    judged: &Judged<'_>,
+    taken: bool,
+    settings: &Settings,
+    wall: WallTime,
+    response: &mut ResponseHeaders,
+) {
+    let untaken = |standing: Standing| if taken { standing } else { standing.untaken() };
+    let verdicts = judged.iter().filter_map(|verdict| Some((verdict.limit, untaken(verdict.standing?))));
+    let ResponseHeaders { headers, values } = response;
+    if settings.ietf_headers
+        && let Some((policy, rate)) = headers::ietf(verdicts.clone(), values)
+    {
+        headers.extend([(RATE_LIMIT_POLICY, policy), (RATE_LIMIT, once(rate))]);
+    }
+    if settings.x_ratelimit_headers
+        && let Some([limit, remaining, reset]) = headers::x_ratelimit(verdicts, wall, values)
+    {
+        headers.extend([(X_LIMIT, limit), (X_REMAINING, once(remaining)), (X_RESET, reset)]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{AccountNum, NameId};
+
+    /// Promise 6 across a clean stop, also for what would be fresh before it would be saved.
+    #[test]
+    fn the_last_states_are_all_saved() {
+        let (directory, limits, now) = (Directory::default(), Limits::default(), Moment(1_000));
+        let state = State::Gcra { arrival: now.0 + 10, interval: 10 };
+        let slot = Slot { limit: NameId(1), route: RouteNum(0), state };
+        directory.park(Owner::Account(AccountNum(1)), Slots::from_iter([slot]));
+        assert_eq!(limits.drain(now), [], "not marked yet");
+        limits.mark_all(&directory);
+        let saved = limits.drain(now);
+        assert_eq!(saved.len(), 2, "the account, and the meter of addresses beyond the bound: {saved:?}");
+    }
+}

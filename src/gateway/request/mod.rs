@@ -1,0 +1,21 @@
+//! One request's life: read `handler.rs` first.
+
+mod access_log;
+mod authentication;
+mod call;
+mod handler;
+pub mod limits;
+mod permit;
+mod request_body;
+mod response;
+mod revocation;
+mod routing;
+mod services;
+mod target;
+mod tunnel;
+mod upstream_request;
+mod websocket;
+
+pub(super) use handler::Handler;
+pub(super) use revocation::end_revoked_requests;
+pub(super) use services::Services;

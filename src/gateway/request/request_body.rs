@@ -1,0 +1,200 @@
+//! A request's body on its way to the upstream: bounded, under the client's deadlines, small frames joined.
+
+use std::cell::Cell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::access_log::AccessRecord;
+use super::services::Services;
+use crate::gateway::connection::{RequestDeadlines, Stream};
+use crate::policy::forward;
+use crate::policy::reject::{Reason, Refusal};
+
+/// A frame of this size is forwarded alone; smaller ones that arrived together are joined, up to as much again.
+/// Each frame becomes a write to the upstream, which costs as much as copying 16 KiB.
+const MAX_JOINED: usize = 16 * 1024;
+
+/// Whether a request body ended early, for the response to that.
+#[derive(Debug, Default)]
+pub(super) struct BodyProgress {
+    /// The body exceeded `max_body_size`.
+    pub(super) is_too_large: Cell<bool>,
+    /// The client aborted the body.
+    pub(super) is_aborted: Cell<bool>,
+}
+
+/// A request's body. Ends with an error if it exceeds its bound, which closes the upstream's connection.
+#[derive(Debug)]
+pub(super) struct RequestBody {
+    incoming: Incoming,
+    /// Bytes that may still come.
+    left: u64,
+    joined: Joined,
+    progress: Rc<BodyProgress>,
+    deadlines: Arc<RequestDeadlines>,
+    services: Rc<Services>,
+    record: Rc<AccessRecord>,
+}
+
+/// Small frames that arrived together.
+#[derive(Debug, Default)]
+struct Joined {
+    data: BytesMut,
+    /// The client was polled for more since the last frame: hyper hands over one frame at a time.
+    is_polled: bool,
+    /// What came after these frames: trailers, the end, or an error.
+    next: Option<Option<Result<Frame<Bytes>, BodyFault>>>,
+}
+
+impl Joined {
+    fn take(&mut self) -> Frame<Bytes> {
+        self.is_polled = false;
+        Frame::data(self.data.split().freeze())
+    }
+}
+
+/// Why a request body ended early.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+pub(super) enum BodyFault {
+    #[error("the request body is too large")]
+    TooLarge,
+    #[error("the client aborted the request body")]
+    Aborted,
+}
+
+impl RequestBody {
+    /// Wraps a body of at most `max` bytes; `None` if the request has none.
+    ///
+    /// # Errors
+    /// [`Reason::BodyTooLarge`] if the body announces more.
+    pub(super) fn new(
+        incoming: Incoming,
+        max: u64,
+        stream: &Stream,
+        services: &Rc<Services>,
+        record: &Rc<AccessRecord>,
+    ) -> Result<Option<Self>, Refusal> {
+        if incoming.is_end_stream() {
+            return Ok(None);
+        }
+        if incoming.size_hint().lower() > max {
+            return Err(Reason::BodyTooLarge.into());
+        }
+        Ok(Some(Self {
+            incoming,
+            left: max,
+            joined: Joined::default(),
+            progress: Rc::default(),
+            deadlines: Arc::clone(&stream.deadlines),
+            services: Rc::clone(services),
+            record: Rc::clone(record),
+        }))
+    }
+
+    /// Whether the body ended early, for the response to that.
+    pub(super) fn progress(&self) -> Rc<BodyProgress> {
+        Rc::clone(&self.progress)
+    }
+
+    /// Removes from trailers what would be removed from the head.
+    fn strip_trailers(&self, trailers: &mut HeaderMap) {
+        let set = self.record.route().map_or(&[][..], |route| &route.set_headers);
+        forward::strip_trailers(trailers, &self.record.view().keys, set);
+    }
+
+    /// The next frame as the client sent it.
+    fn poll_incoming(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        let polled = Pin::new(&mut self.incoming).poll_frame(context);
+        if polled.is_pending() && self.joined.data.is_empty() {
+            self.deadlines.await_request_body(self.services.now());
+        }
+        let frame = ready!(polled);
+        let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
+        self.deadlines.request_body_arrived(self.services.now(), data.map_or(0, Bytes::len));
+        Poll::Ready(match frame {
+            None => None,
+            Some(Err(_)) => {
+                self.progress.is_aborted.set(true);
+                Some(Err(BodyFault::Aborted))
+            }
+            Some(Ok(mut frame)) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    self.strip_trailers(trailers);
+                }
+                Some(self.count(frame))
+            }
+        })
+    }
+
+    fn count(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, BodyFault> {
+        let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+        match self.left.checked_sub(length) {
+            Some(left) => {
+                self.left = left;
+                Ok(frame)
+            }
+            None => {
+                self.progress.is_too_large.set(true);
+                Err(BodyFault::TooLarge)
+            }
+        }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyFault;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        if let Some(next) = self.joined.next.take() {
+            return Poll::Ready(next);
+        }
+        loop {
+            let frame = match self.poll_incoming(context) {
+                Poll::Ready(frame) => frame,
+                Poll::Pending if self.joined.data.is_empty() => return Poll::Pending,
+                Poll::Pending if self.joined.is_polled => return Poll::Ready(Some(Ok(self.joined.take()))),
+                Poll::Pending => {
+                    self.joined.is_polled = true;
+                    context.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+            };
+            let data = match frame {
+                Some(Ok(frame)) if frame.is_data() => frame.into_data().unwrap_or_default(),
+                end if self.joined.data.is_empty() => return Poll::Ready(end),
+                end => {
+                    self.joined.next = Some(end);
+                    return Poll::Ready(Some(Ok(self.joined.take())));
+                }
+            };
+            let is_end = self.incoming.is_end_stream();
+            if self.joined.data.is_empty() && (is_end || data.len() >= MAX_JOINED) {
+                return Poll::Ready(Some(Ok(Frame::data(data))));
+            }
+            self.joined.data.extend_from_slice(&data);
+            self.joined.is_polled = false;
+            if is_end || self.joined.data.len() >= MAX_JOINED {
+                return Poll::Ready(Some(Ok(self.joined.take())));
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.joined.data.is_empty() && self.joined.next.is_none() && self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint() // only called before the first frame is taken
+    }
+}

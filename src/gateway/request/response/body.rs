@@ -1,0 +1,265 @@
+//! The body of a response on its way to the client.
+//!
+//! Promise 3 is kept here: the head of a charged response leaves only when its hold is on disk, the last byte only
+//! when a charge below the hold is. So is promise 1: once a request is charged, no refusal follows.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+use super::data_chunks::DataChunks;
+use super::settlement::{Commit, Settlement, give_back};
+use crate::gateway::connection::Protocol;
+use crate::gateway::request::permit::InFlight;
+use crate::ledger::journal::NotDurable;
+use crate::policy::outcome::Outcome;
+use crate::policy::reject::{Reason, Refusal};
+use crate::types::Credits;
+use crate::upstream::{AnswerBody, Fault};
+
+/// Why a response body is aborted.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::gateway) enum BodyError {
+    #[error("the upstream broke off: {0}")]
+    Upstream(#[from] Fault),
+    #[error(transparent)]
+    Ledger(#[from] NotDurable),
+}
+
+/// Why a request has no response from its upstream.
+#[derive(Debug)]
+pub(in crate::gateway::request) enum NoResponse {
+    /// It was refused, and cost nothing.
+    Refused(Refusal),
+    /// It was charged, and the charge could not be written in time: its connection is aborted.
+    Aborted(NotDurable),
+}
+
+impl From<Refusal> for NoResponse {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+type PolledFrame = Poll<Option<Result<Frame<Bytes>, BodyError>>>;
+
+/// The upstream's body on its way to the client.
+pub(in crate::gateway) struct ResponseBody {
+    request: Rc<InFlight>,
+    state: State,
+    /// What HTTP/2 was not given yet of a frame.
+    chunks: DataChunks,
+}
+
+enum State {
+    /// The body is passed on; its request is settled. `commit` is awaited before the last frame.
+    Streaming { upstream: AnswerBody, commit: Option<Commit> },
+    /// The body is passed on and read for its charge.
+    Metering(Settlement),
+    /// The upstream's body is complete: the last frame leaves once the charge is on disk.
+    Closing { last: Option<Frame<Bytes>>, commit: Option<Commit> },
+    /// The upstream aborted its body: the client gets the bytes before, then the abort.
+    Aborting(BodyError),
+    /// Every frame was passed on.
+    Finished,
+}
+
+impl ResponseBody {
+    /// Opens a response: returns once its head may leave, with its body and the charge, if that is known.
+    ///
+    /// # Errors
+    /// [`Reason::LedgerUnavailable`] if the hold cannot be written: nothing is charged then. [`NoResponse::Aborted`]
+    /// if the request was charged and has no body that could be aborted.
+    pub(in crate::gateway::request) async fn open(
+        mut settlement: Settlement,
+    ) -> Result<(Self, Option<Credits>), NoResponse> {
+        let last = settlement.take_arrived_body();
+        if settlement.hold_committed().await.is_err() {
+            settlement.release();
+            return Err(Refusal::from(Reason::LedgerUnavailable).into());
+        }
+        let (request, charged) = (Rc::clone(settlement.request()), settlement.charge_at_head());
+        let state = if last.is_some() {
+            State::Closing { last, commit: settlement.settle(true) }
+        } else if settlement.is_body_read() {
+            settlement.give_back_connection();
+            if let Some(commit) = settlement.settle(true) {
+                commit.await.map_err(NoResponse::Aborted)?; // a response without a body ends with its head
+            }
+            State::Finished
+        } else if charged.is_none() {
+            State::Metering(settlement)
+        } else {
+            let commit = settlement.settle(true);
+            settlement
+                .take_upstream()
+                .map_or(State::Finished, |upstream| State::Streaming { upstream, commit })
+        };
+        Ok((Self { request, state, chunks: DataChunks::default() }, charged))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let mut hint = match &self.state {
+            State::Streaming { upstream, .. } => upstream.size_hint(),
+            State::Metering(settlement) => settlement.size_hint(),
+            State::Closing { last, .. } => {
+                let length = last.as_ref().and_then(Frame::data_ref).map_or(0, Bytes::len);
+                SizeHint::with_exact(length as u64)
+            }
+            State::Aborting(_) | State::Finished => SizeHint::with_exact(0),
+        };
+        if let Some(upper) = hint.upper() {
+            hint.set_upper(upper + self.chunks.len());
+        }
+        hint.set_lower(hint.lower() + self.chunks.len());
+        hint
+    }
+
+    fn is_finished(&self) -> bool {
+        matches!(self.state, State::Finished) && self.chunks.is_empty()
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> PolledFrame {
+        if self.request.stream.connection.protocol == Protocol::Http2 {
+            return self.poll_chunk(context);
+        }
+        self.poll_state(context) // the socket tells whether the client reads
+    }
+
+    /// HTTP/2 polls for the next chunk when the client has opened its window for the last one.
+    fn poll_chunk(&mut self, context: &mut Context<'_>) -> PolledFrame {
+        let now = self.request.services.now();
+        self.request.deadlines().chunk_taken(now);
+        let chunk = match self.chunks.next(matches!(self.state, State::Finished)) {
+            Some(chunk) => chunk,
+            None => match ready!(self.poll_state(context)) {
+                Some(Ok(frame)) => self.chunks.split(frame, matches!(self.state, State::Finished)),
+                end => return Poll::Ready(end),
+            },
+        };
+        self.request.deadlines().chunk_given(now, chunk.data_ref().map_or(0, Bytes::len));
+        self.request.stream.connection.chunk_given();
+        Poll::Ready(Some(Ok(chunk)))
+    }
+
+    fn poll_state(&mut self, context: &mut Context<'_>) -> PolledFrame {
+        let polled = match &mut self.state {
+            State::Streaming { upstream, .. } => ready!(Pin::new(upstream).poll_frame(context)),
+            State::Metering(settlement) => ready!(settlement.poll_frame(context)),
+            State::Closing { .. } => return self.poll_closing(context),
+            State::Aborting(_) => {
+                let State::Aborting(error) = std::mem::replace(&mut self.state, State::Finished) else {
+                    return Poll::Ready(None);
+                };
+                return Poll::Ready(Some(Err(error)));
+            }
+            State::Finished => return Poll::Ready(None),
+        };
+        match polled {
+            Some(Ok(frame)) if !frame.is_trailers() && !self.is_upstream_read() => {
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(fault)) => {
+                self.abort(fault);
+                // hyper would drop the head and the bytes before with the error: let it send them first.
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
+            last => {
+                self.close(last.and_then(Result::ok));
+                self.poll_closing(context)
+            }
+        }
+    }
+
+    fn is_upstream_read(&self) -> bool {
+        match &self.state {
+            State::Streaming { upstream, .. } => upstream.is_end_stream(),
+            State::Metering(settlement) => settlement.is_body_read(),
+            State::Closing { .. } | State::Aborting(_) | State::Finished => true,
+        }
+    }
+
+    /// The upstream's body is complete: its connection is free, and its charge is known.
+    fn close(&mut self, last: Option<Frame<Bytes>>) {
+        let commit = match std::mem::replace(&mut self.state, State::Finished) {
+            State::Streaming { upstream, commit } => {
+                give_back(&self.request.services, upstream);
+                commit
+            }
+            State::Metering(mut settlement) => {
+                settlement.give_back_connection();
+                settlement.settle(true)
+            }
+            State::Closing { commit, .. } => commit,
+            State::Aborting(_) | State::Finished => None,
+        };
+        self.state = State::Closing { last, commit };
+    }
+
+    /// The upstream aborted its body: the charge that the head named stands, and one in the body is unreadable.
+    fn abort(&mut self, fault: Fault) {
+        let state = std::mem::replace(&mut self.state, State::Aborting(fault.into()));
+        if let State::Metering(mut settlement) = state {
+            drop(settlement.settle(false)); // the response has no last byte that could wait for the commit
+        }
+    }
+
+    fn poll_closing(&mut self, context: &mut Context<'_>) -> PolledFrame {
+        let State::Closing { last, commit } = &mut self.state else { return Poll::Ready(None) };
+        let committed = match commit {
+            Some(commit) => ready!(commit.as_mut().poll(context)),
+            None => Ok(()),
+        };
+        let last = last.take();
+        self.state = State::Finished;
+        if let Err(error) = committed {
+            self.request.record.set_outcome(Outcome::Cut);
+            return Poll::Ready(Some(Err(error.into()))); // the client sees an incomplete response
+        }
+        Poll::Ready(last.map(Ok))
+    }
+}
+
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        self.request.stream.end(self.request.services.now());
+    }
+}
+
+/// The body of a response, as hyper takes it.
+pub(in crate::gateway) enum OutboundBody {
+    /// Made by the gateway.
+    Whole(Option<Bytes>),
+    /// The upstream's.
+    Upstream(Box<ResponseBody>),
+}
+
+impl Body for OutboundBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> PolledFrame {
+        match &mut *self {
+            Self::Whole(body) => Poll::Ready(body.take().map(|body| Ok(Frame::data(body)))),
+            Self::Upstream(body) => body.poll(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(body) => body.is_none(),
+            Self::Upstream(body) => body.is_finished(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(body) => SizeHint::with_exact(body.as_ref().map_or(0, |body| body.len() as u64)),
+            Self::Upstream(body) => body.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! A charge that the response's body names: a JSON body, or the trailers of a gRPC call.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use http_body::{Body, Frame};
+use tokio::time::{Sleep, sleep};
+
+use crate::gateway::connection::MAX_SILENCE;
+use crate::policy::grpc;
+use crate::policy::json::PointerReader;
+use crate::policy::price::{AtHead, Charged, MAX_PRICED_JSON, Price};
+use crate::upstream::{AnswerBody, Fault};
+
+/// Bytes of JSON that are parsed before other requests have their turn: under half a millisecond of a worker's
+/// time, see docs/performance.md.
+const MAX_PARSED_AT_ONCE: usize = 64 * 1024;
+
+/// What a response costs, as far as its head tells.
+pub(super) enum ChargeSource {
+    /// The head names the charge.
+    Head(Charged),
+    /// The body does.
+    Body(Box<BodyPrice>),
+}
+
+/// Reads a response's body for its charge.
+pub(super) struct BodyPrice {
+    price: Arc<Price>,
+    source: Source,
+    silence: SilenceTimer,
+    /// Bytes parsed since other requests had their turn.
+    parsed: usize,
+}
+
+enum Source {
+    Json {
+        reader: PointerReader,
+        /// How many more bytes may be parsed; `None` if the body is too long.
+        left: Option<usize>,
+    },
+    /// A gRPC call: its status is in the trailers, a price header there or in the head.
+    Grpc { head: HeaderMap, trailers: Option<HeaderMap> },
+}
+
+impl ChargeSource {
+    /// Finds the charge of a response by its head. `is_head`: the request was a HEAD. `timeout`: longest silence
+    /// of a JSON body.
+    pub(super) fn of_response(
+        price: Arc<Price>,
+        is_head: bool,
+        status: StatusCode,
+        headers: &HeaderMap,
+        timeout: Duration,
+    ) -> Self {
+        let is_call = status == StatusCode::OK && grpc::is_call(headers);
+        let counted_as = if is_call { grpc::counts_as(headers) } else { Some(status) };
+        let (source, max_silence) = match counted_as.map(|status| price.at_head(status, headers, is_head)) {
+            // Calls may stream, and be silent for long.
+            None => (Source::Grpc { head: headers.clone(), trailers: None }, MAX_SILENCE),
+            Some(AtHead::Known(charged)) => return Self::Head(charged),
+            Some(AtHead::InBody(_)) if is_call => return Self::Head(price.unreadable()),
+            Some(AtHead::InBody(pointer)) => {
+                let reader = PointerReader::new(pointer.clone());
+                (Source::Json { reader, left: Some(MAX_PRICED_JSON) }, timeout)
+            }
+        };
+        Self::Body(Box::new(BodyPrice { price, source, silence: SilenceTimer::new(max_silence), parsed: 0 }))
+    }
+}
+
+impl BodyPrice {
+    /// Reads a frame of the body.
+    pub(super) fn read(&mut self, frame: &Frame<Bytes>) {
+        self.silence.is_reset = true;
+        match &mut self.source {
+            Source::Json { reader, left } => {
+                let Some(data) = frame.data_ref() else { return };
+                *left = left.and_then(|left| left.checked_sub(data.len()));
+                if left.is_some() {
+                    reader.read(data);
+                    self.parsed += data.len();
+                }
+            }
+            Source::Grpc { trailers, .. } => *trailers = frame.trailers_ref().cloned(),
+        }
+    }
+
+    /// Polls the body for a frame and reads it. Also pending when other requests must have their turn.
+    ///
+    /// # Errors
+    /// [`Fault::Silent`] after the longest silence, whether or not the client is still there.
+    pub(super) fn poll_frame(
+        &mut self,
+        body: &mut AnswerBody,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        if self.parsed >= MAX_PARSED_AT_ONCE {
+            self.parsed = 0;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let Poll::Ready(frame) = Pin::new(body).poll_frame(context) else {
+            ready!(self.silence.poll(context));
+            return Poll::Ready(Some(Err(Fault::Silent)));
+        };
+        if let Some(Ok(frame)) = &frame {
+            self.read(frame);
+        }
+        Poll::Ready(frame)
+    }
+
+    /// True if nothing that follows can change the charge.
+    pub(super) fn is_decided(&self) -> bool {
+        matches!(self.source, Source::Json { left: None, .. })
+    }
+
+    /// The charge at the end of the body; the hold if the body is incomplete or names none.
+    pub(super) fn charge(self, is_complete: bool) -> Charged {
+        let Self { price, source, .. } = self;
+        let unreadable = price.unreadable();
+        match source {
+            _ if !is_complete => unreadable,
+            Source::Json { left: None, .. } => unreadable,
+            Source::Json { reader, .. } => price.at_end(reader.finish()),
+            Source::Grpc { head, trailers } => grpc_charge(&price, head, trailers).unwrap_or(unreadable),
+        }
+    }
+}
+
+fn grpc_charge(price: &Price, mut headers: HeaderMap, trailers: Option<HeaderMap>) -> Option<Charged> {
+    let trailers = trailers?;
+    let status = grpc::counts_as(&trailers)?;
+    for (name, value) in &trailers {
+        headers.append(name, value.clone());
+    }
+    match price.at_head(status, &headers, false) {
+        AtHead::Known(charged) => Some(charged),
+        AtHead::InBody(_) => None, // gRPC messages are not JSON
+    }
+}
+
+/// Limits the silence of a body.
+struct SilenceTimer {
+    max_silence: Duration,
+    /// Created when the upstream is silent for the first time.
+    timer: Option<Pin<Box<Sleep>>>,
+    /// A frame came since the timer was set.
+    is_reset: bool,
+}
+
+impl SilenceTimer {
+    fn new(max_silence: Duration) -> Self {
+        Self { max_silence, timer: None, is_reset: true }
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let is_reset = std::mem::take(&mut self.is_reset);
+        match &mut self.timer {
+            Some(timer) if is_reset => timer.set(sleep(self.max_silence)),
+            Some(_) => {}
+            None => self.timer = Some(Box::pin(sleep(self.max_silence))),
+        }
+        self.timer.as_mut().map_or(Poll::Pending, |timer| timer.as_mut().poll(context))
+    }
+}

@@ -1,0 +1,116 @@
+//! What every response needs to know of its request, whether it comes from the upstream or is a refusal.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::header::{HeaderMap, HeaderValue};
+use http::{Response, StatusCode};
+use ipnet::IpNet;
+
+use super::body::OutboundBody;
+use super::respond;
+use crate::directory::Key;
+use crate::gateway::connection::{Connection, Protocol};
+use crate::gateway::request::access_log::AccessRecord;
+use crate::gateway::request::limits::ResponseHeaders;
+use crate::gateway::request::services::Services;
+use crate::policy::client_address::is_trusted;
+use crate::policy::outcome::Outcome;
+use crate::policy::reject::Refusal;
+use crate::policy::values::once;
+use crate::policy::{forward, grpc};
+use crate::types::Credits;
+
+/// Longest request id that is taken from a trusted proxy, in bytes.
+const MAX_GIVEN_ID: usize = 128;
+
+/// What every response needs to know of its request.
+pub(in crate::gateway::request) struct ResponseContext {
+    record: Rc<AccessRecord>,
+    pub(in crate::gateway::request) request_id: HeaderValue,
+    /// The client's HTTP version.
+    pub(in crate::gateway::request) protocol: Protocol,
+    /// Headers that limits and CORS add, to refusals too.
+    pub(in crate::gateway::request) headers: ResponseHeaders,
+    /// The key of the request, once it is authenticated: its account's balance stands in the response.
+    pub(in crate::gateway::request) caller: Option<Arc<Key>>,
+    /// The request is a gRPC call: refusals have a gRPC status.
+    pub(in crate::gateway::request) is_grpc: bool,
+    /// The request is an extended CONNECT (RFC 8441), which succeeds with 200 instead of 101.
+    pub(in crate::gateway::request) is_extended_connect: bool,
+    /// The status of a refusal, if the response of a gRPC call hides it.
+    refused_status: Option<StatusCode>,
+    /// How the request ends, as far as the response tells.
+    pub(in crate::gateway::request) outcome: Outcome,
+    /// The charge that the response names; `None` if it is not known when the response begins.
+    pub(in crate::gateway::request) charged: Option<Credits>,
+}
+
+impl ResponseContext {
+    /// Starts the context of a request, and its access record.
+    pub(in crate::gateway::request) fn start(
+        services: &Rc<Services>,
+        connection: &Connection,
+        headers: &HeaderMap,
+    ) -> (Rc<AccessRecord>, Self) {
+        let view = services.connections.views.load();
+        let given_id = given_id(&view.settings.trusted_proxies, connection, headers);
+        let record = AccessRecord::start(services, view, given_id);
+        let protocol = connection.protocol;
+        let mut own_headers = ResponseHeaders::default();
+        let new_id = || own_headers.values.text(&[&record.id.text()]);
+        let request_id = once(record.given_id.clone().unwrap_or_else(new_id));
+        let context = Self {
+            record: Rc::clone(&record),
+            request_id,
+            protocol,
+            headers: own_headers,
+            caller: None,
+            is_grpc: protocol == Protocol::Http2 && grpc::is_call(headers),
+            is_extended_connect: false,
+            refused_status: None,
+            outcome: Outcome::Answered,
+            charged: Some(Credits::ZERO),
+        };
+        (record, context)
+    }
+
+    /// The response to a refused request, which costs nothing.
+    pub(in crate::gateway::request) fn refuse(&mut self, refusal: &Refusal) -> Response<OutboundBody> {
+        (self.charged, self.outcome) = (Some(Credits::ZERO), Outcome::Refused(refusal.reason));
+        if self.is_grpc {
+            self.refused_status = Some(self.record.dialect().template(refusal.reason).status);
+            return respond::refuse_grpc(refusal);
+        }
+        respond::refuse(self.record.dialect(), refusal, &self.request_id)
+    }
+
+    /// Adds the headers that every response has, and records the response.
+    pub(in crate::gateway::request) fn finish(mut self, response: &mut Response<OutboundBody>) {
+        self.record.set_response(self.refused_status.unwrap_or(response.status()), self.outcome);
+        let headers = response.headers_mut();
+        for (name, value) in self.headers.headers {
+            headers.insert(name, value);
+        }
+        headers.insert(forward::REQUEST_ID, self.request_id);
+        if let (true, Some(key)) = (self.record.view().settings.credit_headers, &self.caller) {
+            let mut value = |credits: Credits| self.headers.values.text(&[credits.text().as_bytes()]);
+            if let Some(charged) = self.charged {
+                headers.insert(forward::CREDITS_USED, value(charged));
+            }
+            headers.insert(forward::CREDITS_REMAINING, once(value(key.account.purse.available())));
+        }
+    }
+}
+
+/// The id that a trusted proxy gave the request.
+fn given_id(proxies: &[IpNet], connection: &Connection, headers: &HeaderMap) -> Option<HeaderValue> {
+    if proxies.is_empty() || !is_trusted(connection.peer.ip(), proxies) {
+        return None;
+    }
+    let is_plain = |id: &&HeaderValue| {
+        let bytes = id.as_bytes();
+        !bytes.is_empty() && bytes.len() <= MAX_GIVEN_ID && bytes.iter().all(u8::is_ascii_graphic)
+    };
+    headers.get(forward::REQUEST_ID).filter(is_plain).cloned()
+}

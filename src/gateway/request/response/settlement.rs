@@ -1,0 +1,241 @@
+//! What a forwarded request owes, from the upstream's response head until it is settled.
+//!
+//! Promise 5 is kept here: a client that disconnects does not change the charge. Dropped unsettled, a
+//! [`Settlement`] continues in a task of its own, reads what it needs of the response, and settles.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+
+use super::body_price::ChargeSource;
+use crate::gateway::connection::DetachedRequest;
+use crate::gateway::request::permit::{Held, InFlight, Permit};
+use crate::gateway::request::services::Services;
+use crate::ledger::journal::NotDurable;
+use crate::ledger::{Hold, Settled};
+use crate::policy::price::Note;
+use crate::types::Credits;
+use crate::upstream::{Answer, AnswerBody, Fault};
+
+/// How long a response waits for its charge while the ledger cannot write. Then it is aborted: no refusal may
+/// claim that it cost nothing.
+const MAX_COMMIT_WAIT: Duration = Duration::from_secs(10);
+/// How often the ledger's next attempt is checked meanwhile.
+const COMMIT_CHECK_EVERY: Duration = Duration::from_millis(50);
+
+/// Waits until a charge is on disk, at most for [`MAX_COMMIT_WAIT`].
+pub(super) type Commit = Pin<Box<dyn Future<Output = Result<(), NotDurable>>>>;
+
+/// What a forwarded request owes, and the rest of the upstream's response.
+pub(in crate::gateway::request) struct Settlement {
+    request: Rc<InFlight>,
+    /// `None` once it is settled, and on a free route.
+    due: Option<Due>,
+    /// The response body; `None` once it was read to its end, or became a tunnel.
+    upstream: Option<AnswerBody>,
+    /// The client is gone.
+    is_detached: bool,
+}
+
+struct Due {
+    hold: Hold,
+    charge: ChargeSource,
+}
+
+impl Settlement {
+    /// Takes over a response and the permit of its request. Returns the response's head too.
+    pub(in crate::gateway::request) fn new(
+        answer: Answer,
+        permit: Permit,
+    ) -> ((StatusCode, HeaderMap), Self) {
+        let Answer { status, headers, body } = answer;
+        let (request, held) = permit.redeem();
+        request.record.set_upstream_status(status);
+        let due = held.map(|Held { hold, price, is_head }| {
+            let timeout = request.record.route().map_or(Duration::ZERO, |route| route.response_timeout);
+            Due { hold, charge: ChargeSource::of_response(price, is_head, status, &headers, timeout) }
+        });
+        let settlement = Self { request, due, upstream: Some(body), is_detached: false };
+        ((status, headers), settlement)
+    }
+
+    /// The request in flight.
+    pub(in crate::gateway::request) fn request(&self) -> &Rc<InFlight> {
+        &self.request
+    }
+
+    /// The charge, if the head names it; zero on a free route.
+    pub(super) fn charge_at_head(&self) -> Option<Credits> {
+        match &self.due {
+            None => Some(Credits::ZERO),
+            Some(Due { charge: ChargeSource::Head(charged), .. }) => Some(charged.amount),
+            Some(Due { charge: ChargeSource::Body(_), .. }) => None,
+        }
+    }
+
+    /// Waits until the hold is on disk, unless the response costs nothing.
+    ///
+    /// # Errors
+    /// [`NotDurable`] if the hold cannot be written: release it, and refuse the request.
+    pub(super) async fn hold_committed(&self) -> Result<(), NotDurable> {
+        match &self.due {
+            Some(due) if self.charge_at_head().is_none_or(|charge| !charge.is_zero()) => {
+                due.hold.committed().await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Releases the hold: the request costs nothing.
+    pub(super) fn release(&mut self) {
+        self.due = None;
+    }
+
+    /// Settles with what is known of the charge. `is_complete`: the whole body was read. Returns what must be
+    /// awaited before the last byte leaves, if the charge is below the hold.
+    pub(super) fn settle(&mut self, is_complete: bool) -> Option<Commit> {
+        let Due { hold, charge } = self.due.take()?;
+        let charged = match charge {
+            ChargeSource::Head(charged) => charged,
+            ChargeSource::Body(price) => price.charge(is_complete),
+        };
+        count_note(&self.request.services, charged.note);
+        self.request.record.set_charge(charged.amount);
+        let settled = hold.settle(charged.amount);
+        settled.must_wait().then(|| Box::pin(charge_committed(settled)) as Commit)
+    }
+
+    /// Takes the whole body, if its length is known and it arrived with the head: then the upstream's connection
+    /// serves other requests while this response waits for the disk. Few busy connections cost less than many.
+    pub(super) fn take_arrived_body(&mut self) -> Option<Frame<Bytes>> {
+        let data = self.upstream.as_mut().and_then(AnswerBody::take_whole)?;
+        let frame = Frame::data(data);
+        if let Some(Due { charge: ChargeSource::Body(price), .. }) = &mut self.due {
+            price.read(&frame);
+        }
+        self.give_back_connection();
+        Some(frame)
+    }
+
+    /// Takes the rest of the body, which no charge depends on.
+    pub(in crate::gateway::request) fn take_upstream(&mut self) -> Option<AnswerBody> {
+        self.upstream.take()
+    }
+
+    /// Polls the body for a frame, and reads it for the charge.
+    ///
+    /// # Errors
+    /// As the upstream's body, and after the longest silence that a charge in the body allows.
+    pub(super) fn poll_frame(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        match (&mut self.upstream, &mut self.due) {
+            (None, _) => Poll::Ready(None),
+            (Some(body), Some(Due { charge: ChargeSource::Body(price), .. })) => {
+                price.poll_frame(body, context)
+            }
+            (Some(body), _) => Pin::new(body).poll_frame(context),
+        }
+    }
+
+    /// True if the body was read to its end.
+    pub(super) fn is_body_read(&self) -> bool {
+        self.upstream.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    /// The size of the rest of the body.
+    pub(super) fn size_hint(&self) -> SizeHint {
+        self.upstream.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+
+    /// Gives the upstream's connection back to the pool, if the body was read to its end; closes it otherwise.
+    pub(super) fn give_back_connection(&mut self) {
+        if let Some(body) = self.upstream.take() {
+            give_back(&self.request.services, body);
+        }
+    }
+
+    /// Settles without the client, exactly as if it were there: waits for the hold, then reads the body as far as
+    /// the charge depends on it. Bounded by the body's longest silence.
+    pub(in crate::gateway::request) async fn finish_without_client(mut self) {
+        self.is_detached = true;
+        if self.hold_committed().await.is_err() {
+            return self.release(); // with its client, the request would have been refused
+        }
+        let is_complete = self.read_for_charge().await;
+        drop(self.settle(is_complete)); // nobody waits for the commit
+    }
+
+    /// Reads the body as far as the charge depends on it; false if the upstream aborted it.
+    async fn read_for_charge(&mut self) -> bool {
+        while let (Some(body), Some(Due { charge: ChargeSource::Body(price), .. })) =
+            (&mut self.upstream, &mut self.due)
+        {
+            if price.is_decided() {
+                return true;
+            }
+            match std::future::poll_fn(|context| price.poll_frame(body, context)).await {
+                None => return true,
+                Some(Ok(_)) => {}
+                Some(Err(_)) => return false,
+            }
+        }
+        true
+    }
+}
+
+/// The net: whatever ends a request early, what it owes is settled.
+impl Drop for Settlement {
+    fn drop(&mut self) {
+        if self.due.is_none() {
+            return;
+        }
+        if self.is_detached {
+            // The worker ends before the rest could be read: settle with what is known.
+            let is_complete = self.upstream.is_none();
+            drop(self.settle(is_complete));
+            return;
+        }
+        let (request, due, upstream) = (Rc::clone(&self.request), self.due.take(), self.upstream.take());
+        let settlement = Self { request, due, upstream, is_detached: true };
+        let detached = DetachedRequest::new(&self.request.stream);
+        self.request.services.connections.spawn_detached(async move {
+            settlement.finish_without_client().await;
+            drop(detached);
+        });
+    }
+}
+
+/// Gives an upstream's connection back to the pool.
+pub(super) fn give_back(services: &Services, body: AnswerBody) {
+    services.pool.give_back(body, services.now());
+}
+
+/// Waits until a charge is on disk. If its commit fails, the charge stands all the same, and the ledger tries
+/// again.
+async fn charge_committed(settled: Settled) -> Result<(), NotDurable> {
+    let (mut committed, mut waited) = (settled.committed().await, Duration::ZERO);
+    while committed.is_err() && waited < MAX_COMMIT_WAIT {
+        tokio::time::sleep(COMMIT_CHECK_EVERY).await;
+        waited += COMMIT_CHECK_EVERY;
+        committed = settled.committed().await;
+    }
+    committed
+}
+
+/// Counts charges that an operator should look at.
+fn count_note(services: &Services, note: Note) {
+    let counter = match note {
+        Note::Plain => return,
+        Note::Capped => &services.stats.capped,
+        Note::Unreadable => &services.stats.unreadable,
+    };
+    counter.fetch_add(1, Ordering::Relaxed);
+}

@@ -1,0 +1,30 @@
+//! Cancels requests in flight whose key stopped working: revoked, disabled, expired, rotated away, removed from
+//! the file, or its account suspended. They end, and are settled, as if their client had disconnected.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::services::Services;
+use crate::snapshot::Standing;
+use crate::types::KeyHash;
+
+/// How often all requests in flight are checked: a key that stops working is used for less than a second.
+const CHECK_EVERY: Duration = Duration::from_millis(500);
+
+/// Checks the keys of all requests in flight, for as long as the worker lives.
+pub(in crate::gateway) async fn end_revoked_requests(services: Rc<Services>) {
+    loop {
+        tokio::time::sleep(CHECK_EVERY).await;
+        services.connections.check_keys(|key| works(&services, key)).await;
+    }
+}
+
+/// True if a request with this key would pass authentication now.
+fn works(services: &Services, key: &KeyHash) -> bool {
+    let Some(key) = services.directory.find_usable(key, services.connections.clock.wall()) else {
+        return false;
+    };
+    let view = services.connections.views.load();
+    let standing = view.standing(key.account.num, key.account.stored_plan());
+    matches!(standing, Standing::Served(_)) && !key.account.is_suspended()
+}

@@ -1,0 +1,52 @@
+//! The route of a request (step 2), or the CORS preflight that a route answers.
+
+use http::Method;
+use http::header::{HeaderName, HeaderValue};
+use http::request::Parts;
+
+use super::target::Target;
+use crate::policy::cors;
+use crate::policy::reject::{Reason, Refusal};
+use crate::policy::route::Found;
+use crate::snapshot::{Route, Snapshot};
+
+/// Where a request leads.
+pub(super) enum RouteMatch<'a> {
+    /// To a route.
+    Route(&'a Route),
+    /// Nowhere: it is a CORS preflight, which the route of its requested method answers with these headers.
+    Preflight(&'a Route, Vec<(HeaderName, HeaderValue)>),
+}
+
+/// Finds the route of a request.
+///
+/// # Errors
+/// [`Reason::NoRoute`]; [`Reason::MethodNotAllowed`] with the allowed methods; [`Reason::BadRequest`] for an
+/// encoded slash that the route does not take.
+pub(super) fn match_route<'a>(
+    view: &'a Snapshot,
+    target: &Target<'_>,
+    parts: &Parts,
+) -> Result<RouteMatch<'a>, Refusal> {
+    let host = target.host.as_ref().and_then(|host| host.to_str().ok());
+    let host = host.or(parts.uri.host());
+    let find = |method: &Method| view.table.find(host, target.path.as_str(), method);
+    if let Some(requested) = cors::preflight(&parts.method, &parts.headers)
+        && let Found::Route(index) = find(&requested)
+        && let Some(cors) = &view.routes[index].cors
+    {
+        return Ok(RouteMatch::Preflight(&view.routes[index], cors.preflight_headers(&parts.headers)));
+    }
+    let found = find(&parts.method);
+    let route = if let Found::Route(index) = found { Some(&*view.routes[index]) } else { None };
+    if target.path.has_encoded_slash() && !route.is_some_and(|route| route.encoded_slashes) {
+        return Err(Refusal::because(Reason::BadRequest, "The path has an encoded slash."));
+    }
+    match (found, route) {
+        (Found::OtherMethods(allow), _) => {
+            Err(Refusal { allow: Some(allow), ..Reason::MethodNotAllowed.into() })
+        }
+        (_, None) => Err(Reason::NoRoute.into()),
+        (_, Some(route)) => Ok(RouteMatch::Route(route)),
+    }
+}

@@ -1,0 +1,85 @@
+//! What the requests of one worker share.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
+use super::limits::Limits;
+use crate::directory::Directory;
+use crate::gateway::connection::Connections;
+use crate::ledger::Spender;
+use crate::telemetry::Lane;
+use crate::telemetry::lines::{Batch, Entry, Lines};
+use crate::types::{Moment, RequestId};
+use crate::upstream::Pool;
+
+/// What the requests of one worker share.
+#[derive(Debug)]
+pub(in crate::gateway) struct Services {
+    pub(in crate::gateway) connections: Rc<Connections>,
+    pub(super) directory: Arc<Directory>,
+    pub(super) limits: Arc<Limits>,
+    pub(super) stats: Arc<Lane>,
+    pub(super) spender: Spender,
+    pub(in crate::gateway) pool: Pool,
+    /// The access log, if requests are logged.
+    log: Option<RefCell<Batch>>,
+    /// Notified when the first line waits to be written.
+    pub(in crate::gateway) log_pending: Notify,
+    id_start: u64,
+    id_count: Cell<u64>,
+}
+
+impl Services {
+    pub(in crate::gateway) fn new(
+        connections: Rc<Connections>,
+        directory: Arc<Directory>,
+        limits: Arc<Limits>,
+        stats: Arc<Lane>,
+        lines: Option<Lines>,
+        spender: Spender,
+        id_start: u64,
+    ) -> Self {
+        Self {
+            connections,
+            directory,
+            limits,
+            stats,
+            spender,
+            pool: Pool::default(),
+            log: lines.map(|lines| RefCell::new(Batch::new(lines))),
+            log_pending: Notify::new(),
+            id_start,
+            id_count: Cell::new(0),
+        }
+    }
+
+    /// The time of the current poll.
+    pub(super) fn now(&self) -> Moment {
+        self.connections.time.now()
+    }
+
+    /// The next request's id. `given`: the id that a trusted proxy gave the request.
+    pub(super) fn next_id(&self, given: Option<&[u8]>) -> RequestId {
+        let count = self.id_count.get();
+        self.id_count.set(count + 1);
+        match given {
+            None => RequestId::new(self.id_start, count),
+            Some(given) => RequestId::of_proxy(self.id_start, count, given),
+        }
+    }
+
+    pub(super) fn log(&self, entry: &Entry<'_>) {
+        if self.log.as_ref().is_some_and(|batch| batch.borrow_mut().add(entry)) {
+            self.log_pending.notify_one();
+        }
+    }
+
+    pub(in crate::gateway) fn flush_log(&self) {
+        if let Some(batch) = &self.log {
+            batch.borrow_mut().flush();
+        }
+    }
+}

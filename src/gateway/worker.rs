@@ -1,0 +1,117 @@
+//! One worker: a thread with its own runtime, sockets, connections and request handler.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::connection::Connections;
+use super::listener::{ConnectionSlots, ListeningSockets, accept_connections};
+use super::request::limits::Limits;
+use super::request::{Handler, Services, end_revoked_requests};
+use crate::clock::Clock;
+use crate::directory::Directory;
+use crate::ledger::SpenderSeed;
+use crate::snapshot::Reader;
+use crate::telemetry::Lane;
+use crate::telemetry::lines::{self, Lines};
+
+/// How often a worker closes upstream connections that were idle for too long.
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
+
+/// What a worker is made of, until it runs on its own thread.
+#[derive(Debug)]
+pub struct WorkerSeed {
+    /// The snapshot in force.
+    pub view: Reader,
+    /// Keys and accounts.
+    pub directory: Arc<Directory>,
+    /// Limit states of all workers.
+    pub limits: Arc<Limits>,
+    /// The worker's counters.
+    pub stats: Arc<Lane>,
+    /// The access log, if requests are logged.
+    pub lines: Option<Lines>,
+    /// The worker's handle on the ledger.
+    pub spender: SpenderSeed,
+    /// The clock.
+    pub clock: Clock,
+    /// Its sockets.
+    pub sockets: ListeningSockets,
+    /// Connection slots of all workers.
+    pub slots: Arc<ConnectionSlots>,
+    /// Cancelled when the gateway stops accepting.
+    pub stop: CancellationToken,
+    /// Random bits that start the ids of its requests.
+    pub id_start: u64,
+}
+
+/// Runs a worker until the gateway stops, and its connections are closed or the drain timeout is over.
+/// Must run on a `LocalRuntime`.
+pub async fn run(seed: WorkerSeed) {
+    let spender = seed.spender.start();
+    let connections = Rc::new(Connections::new(seed.view.views(), seed.clock, seed.stop));
+    let services = Rc::new(Services::new(
+        Rc::clone(&connections),
+        seed.directory,
+        seed.limits,
+        Arc::clone(&seed.stats),
+        seed.lines,
+        spender.clone(),
+        seed.id_start,
+    ));
+    let background: [JoinHandle<()>; 4] = [
+        tokio::task::spawn_local(async move { spender.pump().await }),
+        tokio::task::spawn_local(sweep_upstreams(Rc::clone(&services))),
+        tokio::task::spawn_local(flush_log(Rc::clone(&services))),
+        tokio::task::spawn_local(end_revoked_requests(Rc::clone(&services))),
+    ];
+    let accepting = TaskTracker::new();
+    for (socket, is_tls) in seed.sockets.0 {
+        match TcpListener::from_std(socket) {
+            Ok(socket) => {
+                let (connections, slots) = (Rc::clone(&connections), Arc::clone(&seed.slots));
+                let (stats, handler) = (Arc::clone(&seed.stats), Handler::new(&services));
+                accepting.spawn_local(accept_connections(connections, socket, is_tls, slots, stats, handler));
+            }
+            Err(error) => tracing::error!(%error, "a socket cannot be listened on"),
+        }
+    }
+    accepting.close();
+    accepting.wait().await;
+    drain(&connections).await;
+    background.iter().for_each(JoinHandle::abort);
+    services.flush_log();
+}
+
+/// Waits for the requests in flight, at most for the drain timeout.
+async fn drain(connections: &Connections) {
+    connections.drain();
+    let timeout = connections.views.load().settings.drain_timeout;
+    connections.tasks.close();
+    if tokio::time::timeout(timeout, connections.tasks.wait()).await.is_err() {
+        let left = connections.tasks.len();
+        tracing::warn!(left, "the drain's time is up; what is left is cut");
+    }
+    connections.end();
+}
+
+/// Hands log lines on, some time after the first one was written.
+async fn flush_log(services: Rc<Services>) {
+    loop {
+        services.log_pending.notified().await;
+        tokio::time::sleep(lines::WAIT).await;
+        services.flush_log();
+    }
+}
+
+async fn sweep_upstreams(services: Rc<Services>) {
+    loop {
+        tokio::time::sleep(SWEEP_EVERY).await;
+        services.pool.sweep(services.connections.clock.now());
+    }
+}
