@@ -3,8 +3,8 @@
 use clap::Subcommand;
 use serde_json::Value;
 
-use super::Result;
 use super::ask::Asker;
+use super::failed::Result;
 use crate::control::command::Command;
 use crate::types::{AccountId, Credits};
 

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
+use super::failed::{Failed, Result};
 use super::output::Output;
-use super::{Failed, Result};
 use crate::app::{Office, StartError};
 use crate::clock::Clock;
 use crate::config;

@@ -3,8 +3,8 @@
 use clap::ValueEnum;
 
 use super::ask::Asker;
+use super::failed::{Failed, Result};
 use super::output::{self, Output};
-use super::{Failed, Result};
 use crate::config;
 
 #[derive(Debug, clap::Args)]

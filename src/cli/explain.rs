@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::Result;
 use super::ask::Asker;
+use super::failed::Result;
 use super::output::{self, Output};
 use crate::control::command::Command;
 use crate::types::KeyId;

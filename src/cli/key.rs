@@ -5,8 +5,8 @@ use std::io::Read;
 use clap::Subcommand;
 
 use super::ask::Asker;
+use super::failed::{Failed, Result};
 use super::output::{self, Output};
-use super::{Failed, Result};
 use crate::control::command::{Command, NewKey};
 use crate::policy::key::{KeyState, MAX_KEY};
 use crate::types::{AccountId, KeyHash, KeyId};

@@ -6,8 +6,8 @@ use clap::{Subcommand, ValueEnum};
 use serde_json::Value;
 
 use super::ask::Asker;
+use super::failed::{Failed, Result};
 use super::output::{self, Output};
-use super::{Failed, Result};
 use crate::control::command::Command;
 
 #[derive(Debug, Subcommand)]

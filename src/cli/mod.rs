@@ -5,6 +5,7 @@ mod ask;
 mod check;
 mod demo;
 mod explain;
+mod failed;
 mod key;
 mod ledger;
 mod output;
@@ -18,6 +19,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::config::raw;
 use crate::control::command::Command;
 use ask::Asker;
+use failed::Failed;
 use output::Output;
 
 /// An API gateway that checks keys, applies limits and charges credits exactly.
@@ -98,18 +100,6 @@ pub fn main() -> ExitCode {
         }
     }
 }
-
-/// Why a command ends with exit code 1: what standard error says.
-#[derive(Debug)]
-struct Failed(String);
-
-impl<E: std::error::Error> From<E> for Failed {
-    fn from(error: E) -> Self {
-        Self(format!("error: {error}"))
-    }
-}
-
-type Result<T = (), E = Failed> = std::result::Result<T, E>;
 
 #[cfg(test)]
 mod tests {

@@ -5,7 +5,7 @@ use std::path::Path;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustix::thread::disable_transparent_huge_pages;
 
-use super::{Failed, Result};
+use super::failed::{Failed, Result};
 use crate::app::App;
 use crate::clock::Clock;
 use crate::config;

@@ -1,5 +1,5 @@
-//! Upstreams that speak HTTP/2 from the first byte on (prior knowledge, RFC 9113, section 3.3), as
-//! gRPC servers do. hyper's client; here is only which connection takes a request.
+//! HTTP/2 connections to upstreams, with prior knowledge (RFC 9113, section 3.3), as gRPC servers expect. hyper's client;
+//! this module chooses the connection of a request.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -19,34 +19,31 @@ use hyper::rt::Executor;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 
-use super::body::{AnswerBody, Source};
-use super::wire::{Answer, Fault};
-use super::{Open, SendError};
+use super::connection_count::CountedConnection;
+use super::response::{ResponseFault, ResponseOf, SendError};
 use crate::types::NameId;
 
-/// Requests that one connection carries at once; further ones get another. Servers allow as many,
-/// or make them wait.
+/// Most requests in flight on one connection; further ones use another. Servers allow as many, or queue them.
 const MAX_STREAMS: usize = 100;
-/// What an upstream may send of one answer before a client has taken it.
+/// Bytes that an upstream may send of one response before the client reads them.
 const STREAM_WINDOW: u32 = 64 * 1024;
-/// The same for all of a connection's. Its streams cannot fill it, so that slow clients do not keep
-/// others waiting. h2 ends a connection once its unread frames of less than 256 bytes lack half as
-/// much of that size together: 100 slow clients of calls with messages of 15 bytes do not reach it. That
-/// half, 128 MiB, is also the most that such frames can make one connection keep.
+/// The same for all responses of a connection. Its streams cannot fill it, so that slow clients do not block others. h2
+/// closes a connection when the bookkeeping of its small unread frames, 256 bytes each, exceeds half of it, 128 MiB:
+/// 100 slow clients of calls with messages of 15 bytes do not reach that.
 const CONNECTION_WINDOW: u32 = 256 * 1024 * 1024;
-/// Largest head of an answer, in bytes.
+/// Largest response head, in bytes.
 const MAX_HEAD: u32 = 128 * 1024;
-/// What is kept of one request's body until the upstream takes it.
+/// Bytes that h2 buffers of one request body until the upstream opens its window.
 const SEND_BUFFER: usize = 64 * 1024;
 
-/// While requests wait, a connection proves this often that its other end still lives.
+/// How often a connection with requests in flight is checked with PING.
 const PING_EVERY: Duration = Duration::from_secs(10);
-/// How long that proof may take.
+/// How long the upstream may take to acknowledge.
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
-/// A request's body. Lives on one thread, like all of a worker's.
+/// A request's body of any type; not `Send`, like everything of a worker.
 pub(super) struct AnyBody(Option<Boxed>);
 
 type Boxed = Pin<Box<dyn Body<Data = Bytes, Error = BoxError>>>;
@@ -84,43 +81,43 @@ impl Body for AnyBody {
     }
 }
 
-/// Connections of one worker.
+/// The HTTP/2 connections of one worker.
 #[derive(Debug, Default)]
-pub(super) struct Sessions(RefCell<HashMap<NameId, Vec<Session>>>);
+pub(super) struct Http2Connections(RefCell<HashMap<NameId, Vec<Http2Connection>>>);
 
 #[derive(Debug)]
-struct Session {
+struct Http2Connection {
     sender: SendRequest<AnyBody>,
     streams: Rc<Cell<usize>>,
 }
 
-/// A place among the streams of a connection, until the answer's end.
+/// Counts a stream of a connection until the end of its response.
 #[derive(Debug)]
-struct Place(Rc<Cell<usize>>);
+struct CountedStream(Rc<Cell<usize>>);
 
-impl Place {
-    fn take(streams: &Rc<Cell<usize>>) -> Self {
+impl CountedStream {
+    fn count(streams: &Rc<Cell<usize>>) -> Self {
         streams.set(streams.get() + 1);
         Self(Rc::clone(streams))
     }
 }
 
-impl Drop for Place {
+impl Drop for CountedStream {
     fn drop(&mut self) {
         self.0.set(self.0.get() - 1);
     }
 }
 
-impl Sessions {
-    fn find(&self, server: NameId) -> Option<(SendRequest<AnyBody>, Place)> {
+impl Http2Connections {
+    fn find(&self, server: NameId) -> Option<(SendRequest<AnyBody>, CountedStream)> {
         let mut sessions = self.0.borrow_mut();
         let list = sessions.get_mut(&server)?;
         list.retain(|session| !session.sender.is_closed());
         let session = list.iter().find(|session| session.streams.get() < MAX_STREAMS)?;
-        Some((session.sender.clone(), Place::take(&session.streams)))
+        Some((session.sender.clone(), CountedStream::count(&session.streams)))
     }
 
-    /// Closes connections that nothing is asked of, and forgets those that are gone.
+    /// Closes connections without requests, and forgets those that are closed.
     pub(super) fn sweep(&self) {
         self.0.borrow_mut().retain(|_, list| {
             list.retain(|session| session.streams.get() > 0 && !session.sender.is_closed());
@@ -128,13 +125,13 @@ impl Sessions {
         });
     }
 
-    /// Begins to speak HTTP/2 on a connection.
+    /// Opens HTTP/2 on a connection.
     async fn open(
         &self,
         server: NameId,
         stream: TcpStream,
-        open: Open,
-    ) -> Result<(SendRequest<AnyBody>, Place), SendError> {
+        counted: CountedConnection,
+    ) -> Result<(SendRequest<AnyBody>, CountedStream), SendError> {
         let mut builder = Builder::new(Local);
         builder
             .initial_stream_window_size(STREAM_WINDOW)
@@ -147,37 +144,37 @@ impl Sessions {
         let handshake = builder.handshake(TokioIo::new(stream)).await;
         let (sender, connection) = handshake.map_err(|_| SendError::Unreachable)?;
         tokio::task::spawn_local(async move {
-            let _ = connection.await; // what it concerned was told
-            drop(open);
+            let _ = connection.await; // its requests have the error
+            drop(counted);
         });
-        let session = Session { sender: sender.clone(), streams: Rc::default() };
-        let place = Place::take(&session.streams);
+        let session = Http2Connection { sender: sender.clone(), streams: Rc::default() };
+        let counted_stream = CountedStream::count(&session.streams);
         self.0.borrow_mut().entry(server).or_default().push(session);
-        Ok((sender, place))
+        Ok((sender, counted_stream))
     }
 
-    /// Sends a request and waits for the answer's head. Sent again only where a connection turned
-    /// out to be gone before it was handed over.
+    /// Sends a request and waits for the response head. Retries only if the connection was closed before hyper took the
+    /// request.
     pub(super) async fn send(
         &self,
         server: NameId,
         mut request: Request<AnyBody>,
-        connect: impl AsyncFn() -> Result<(TcpStream, Open), SendError>,
-    ) -> Result<Answer, SendError> {
+        connect: impl AsyncFn() -> Result<(TcpStream, CountedConnection), SendError>,
+    ) -> Result<ResponseOf<Http2Body>, SendError> {
         let mut again = false;
         loop {
-            let (found, fresh) = match self.find(server).filter(|_| !again) {
+            let (found, is_new) = match self.find(server).filter(|_| !again) {
                 Some(found) => (found, false),
                 None => {
-                    let (stream, open) = Box::pin(connect()).await?;
-                    (self.open(server, stream, open).await?, true)
+                    let (stream, counted) = Box::pin(connect()).await?;
+                    (self.open(server, stream, counted).await?, true)
                 }
             };
-            let (mut sender, place) = found;
+            let (mut sender, counted) = found;
             match sender.try_send_request(request).await {
-                Ok(response) => return Ok(answer(response, place)),
+                Ok(response) => return Ok(upstream_response(response, counted)),
                 Err(mut failed) => match failed.take_message() {
-                    Some(unsent) if !fresh => (request, again) = (unsent, true),
+                    Some(unsent) if !is_new => (request, again) = (unsent, true),
                     _ => return Err(SendError::Broken),
                 },
             }
@@ -185,28 +182,28 @@ impl Sessions {
     }
 }
 
-fn answer(response: Response<Incoming>, place: Place) -> Answer {
+fn upstream_response(response: Response<Incoming>, counted: CountedStream) -> ResponseOf<Http2Body> {
     let (parts, incoming) = response.into_parts();
-    let body = AnswerBody(Source::Stream(StreamBody { incoming, _place: place }));
-    Answer { status: parts.status, headers: parts.headers, body }
+    let body = Http2Body { incoming, _counted: counted };
+    ResponseOf { status: parts.status, headers: parts.headers, body }
 }
 
-/// One answer of several on a connection.
+/// The body of one response of a connection.
 #[derive(Debug)]
-pub(super) struct StreamBody {
+pub(super) struct Http2Body {
     incoming: Incoming,
-    _place: Place,
+    _counted: CountedStream,
 }
 
-impl Body for StreamBody {
+impl Body for Http2Body {
     type Data = Bytes;
-    type Error = Fault;
+    type Error = ResponseFault;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
-        Pin::new(&mut self.incoming).poll_frame(context).map_err(|_| Fault::Closed)
+    ) -> Poll<Option<Result<Frame<Bytes>, ResponseFault>>> {
+        Pin::new(&mut self.incoming).poll_frame(context).map_err(|_| ResponseFault::Closed)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -218,7 +215,7 @@ impl Body for StreamBody {
     }
 }
 
-/// Runs what hyper has to run on this worker's own thread.
+/// Spawns hyper's tasks on this worker's thread.
 #[derive(Clone, Copy)]
 struct Local;
 

@@ -162,6 +162,8 @@ impl<'ast> Visit<'ast> for Module {
         }
     }
 
+    fn visit_visibility(&mut self, _: &'ast syn::Visibility) {} // `pub(in path)` imports nothing
+
     fn visit_path(&mut self, path: &'ast syn::Path) {
         if path.segments.len() > 1 {
             self.uses.insert(path.segments.iter().map(|segment| segment.ident.to_string()).collect());

@@ -16,7 +16,8 @@ use rustix::process::{Signal as Number, getpid, kill_process};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
-use super::{Failed, Result, output};
+use super::failed::{Failed, Result};
+use super::output;
 use crate::app::App;
 use crate::clock::Clock;
 use crate::control::command::{Command, NewKey};

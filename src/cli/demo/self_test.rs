@@ -11,7 +11,8 @@ use super::Keys;
 use super::cases::{Bearer, Case, Check, DIALECTS};
 use super::client::Reply;
 use super::config::{Account, DEMO, NEARLY_EMPTY, TRIAL};
-use crate::cli::{Failed, Result, output};
+use crate::cli::failed::{Failed, Result};
+use crate::cli::output;
 use crate::policy::limit::BUCKETS;
 use crate::types::Credits;
 

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use http::Uri;
 use toml::value::{Datetime, Offset};
 
+use super::context::{Context, Known, named};
 use super::limits::{self, Owner};
-use super::{Context, Known, named};
+use crate::config::loaded::{FileAccount, FileKey};
 use crate::config::raw::{self, At};
-use crate::config::{FileAccount, FileKey};
 use crate::snapshot::Plan;
 use crate::types::{AccountId, KeyHash, KeyId, NameId, WallTime};
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::{HeaderValue, StatusCode};
 use serde::Deserialize;
 
-use super::{Context, named, single};
+use super::context::{Context, named, single};
 use crate::config::raw::{self, At};
 use crate::policy::reject::{Dialect, PLACEHOLDERS, Reason, Template, placeholder_at};
 

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Context, values};
+use super::context::Context;
+use super::values;
 use crate::config::raw::{self, At};
 use crate::policy::limit::{Algorithm, Limit, MAX_WINDOW, MIN_WINDOW, Numbers, Scope};
 use crate::types::NameId;

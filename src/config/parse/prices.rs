@@ -4,9 +4,10 @@ use std::collections::{HashMap, HashSet};
 
 use http::{HeaderName, HeaderValue};
 
+use super::context::{Context, Known, named};
 use super::limits::{self, Owner};
-use super::{Context, Known, Severity, named};
 use crate::config::raw::{self, Amount, At, Place};
+use crate::config::report::Severity;
 use crate::policy::json::Pointer;
 use crate::policy::price::{self, Charge, Price, StatusMatch};
 use crate::snapshot::{Plan, Route};

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method};
 
+use super::context::Context;
+use super::dialects;
 use super::limits::{self, Owner};
 use super::prices::{self, Said, header_list, takes_head};
 use super::server::{BODY_SIZE, Server};
 use super::upstreams::{Built, set_headers};
-use super::{Context, dialects};
 use crate::config::raw::{self, At, Place};
 use crate::policy::cors::Cors;
 use crate::policy::price::Price;

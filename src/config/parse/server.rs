@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-use super::{Context, single, tls};
+use super::context::{Context, single};
+use super::tls;
 use crate::config::raw::{self, At, Place};
 use crate::policy::key::KeySource;
 use crate::snapshot::{LogSettings, Settings};

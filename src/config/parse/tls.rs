@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use rustls::sign::CertifiedKey;
 use sha2::{Digest, Sha256};
 
-use super::Context;
+use super::context::Context;
 use super::server::listen;
 use crate::config::raw::{At, Tls as Raw};
 use crate::tls::{self, Clients, Offer, Tls};

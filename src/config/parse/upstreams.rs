@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Uri, header};
 
-use super::{Context, named};
+use super::context::{Context, named};
 use crate::config::raw::{self, At, Secret};
 use crate::policy::forward::{self, HostHeader};
 use crate::snapshot::Upstream;

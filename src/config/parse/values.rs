@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Method};
 use ipnet::IpNet;
 
-use super::Context;
+use super::context::Context;
 use crate::config::files;
 use crate::config::raw::{self, Amount, At, Place};
 use crate::policy::route::{Methods, glob_matches};

@@ -13,9 +13,9 @@ use super::response::settlement::Settlement;
 use super::websocket::ExpectedUpgrade;
 use crate::gateway::connection::DetachedRequest;
 use crate::policy::reject::{Reason, Refusal};
-use crate::upstream::{Answer, Asks, Outgoing, SendError};
+use crate::upstream::{FramingContext, OutgoingRequest, SendError, UpstreamResponse};
 
-type Sending = Pin<Box<dyn Future<Output = Result<Answer, SendError>>>>;
+type Sending = Pin<Box<dyn Future<Output = Result<UpstreamResponse, SendError>>>>;
 
 /// A call in progress. Ends with the response's head and the request's permit.
 ///
@@ -31,12 +31,12 @@ struct Pending {
 }
 
 impl Call {
-    /// Sends a request to the route of its permit. A response that does not answer the requested upgrade costs
+    /// Sends a request to the route of its permit. A response that does not response the requested upgrade costs
     /// nothing, whether or not the client still waits for it.
     pub(super) fn start(
         permit: Permit,
-        outgoing: Outgoing<RequestBody>,
-        asks: Asks,
+        outgoing: OutgoingRequest<RequestBody>,
+        framing_context: FramingContext,
         expected: ExpectedUpgrade,
     ) -> Self {
         let body = outgoing.body.as_ref().map(RequestBody::progress);
@@ -46,18 +46,18 @@ impl Call {
         permit.request().deadlines().await_response(services.now(), timeout);
         let sending = Box::pin(async move {
             let upstream = &view.routes[route].upstream;
-            let answer = services.pool.send(upstream, outgoing, asks, services.now()).await?;
-            if !expected.is_answered_by(answer.status, &answer.headers) {
+            let response = services.pool.send(upstream, outgoing, framing_context, services.now()).await?;
+            if !expected.is_answered_by(response.status, &response.headers) {
                 return Err(SendError::Broken);
             }
-            Ok(answer)
+            Ok(response)
         });
         Self(Some(Pending { sending, body, permit }))
     }
 }
 
 impl Future for Call {
-    type Output = Result<(Answer, Permit), Refusal>;
+    type Output = Result<(UpstreamResponse, Permit), Refusal>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let Some(pending) = &mut self.0 else { return Poll::Pending };
@@ -69,7 +69,7 @@ impl Future for Call {
         let Some(Pending { permit, .. }) = self.0.take() else { return Poll::Pending };
         permit.request().deadlines().stop_awaiting_response();
         // A permit that is dropped with a refusal releases its hold.
-        Poll::Ready(result.map(|answer| (answer, permit)))
+        Poll::Ready(result.map(|response| (response, permit)))
     }
 }
 
@@ -92,8 +92,8 @@ impl Pending {
                 return;
             }
             match tokio::time::timeout(left, &mut sending).await {
-                Ok(Ok(answer)) => {
-                    let (_, settlement) = Settlement::new(answer, permit);
+                Ok(Ok(response)) => {
+                    let (_, settlement) = Settlement::new(response, permit);
                     return settlement.finish_without_client().await;
                 }
                 Ok(Err(_)) => return,

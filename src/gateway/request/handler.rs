@@ -162,8 +162,8 @@ fn admit(
     let expected = ExpectedUpgrade::of(&parts.headers, upgrade_to.as_ref(), context.is_extended_connect);
     let (id, target, upgrade_to) = (&context.request_id, &target, upgrade_to.as_ref());
     let upstream = UpstreamRequest { view, connection, route, key, plan, target, id, upgrade_to, reads_body };
-    let (outgoing, asks) = upstream.write(&parts, body, services.pool.spare.take())?; // bad_request
-    let call = Call::start(permit, outgoing, asks, expected); // see `forward_response`
+    let (outgoing, framing_context) = upstream.write(&parts, body, services.pool.head_buffers.take())?; // bad_request
+    let call = Call::start(permit, outgoing, framing_context, expected); // see `forward_response`
     Ok(Admission::Forward(call, upgrade_to.map(|_| upgrade)))
 }
 
@@ -173,8 +173,8 @@ async fn forward_response(
     client: Option<OnUpgrade>,
     context: &mut ResponseContext,
 ) -> Result<Response<OutboundBody>, NoResponse> {
-    let (answer, permit) = call.await?; // upstream_unreachable, upstream_timeout, overloaded
-    let ((mut status, mut headers), mut settlement) = Settlement::new(answer, permit);
+    let (response, permit) = call.await?; // upstream_unreachable, upstream_timeout, overloaded
+    let ((mut status, mut headers), mut settlement) = Settlement::new(response, permit);
     let is_switch = status == StatusCode::SWITCHING_PROTOCOLS;
     let upstream = if is_switch { settlement.take_upstream() } else { None };
     let request = Rc::clone(settlement.request());

@@ -18,11 +18,11 @@ use crate::clock::Clock;
 use crate::gateway::connection::{MAX_SILENCE, RequestDeadlines, TunnelStream};
 use crate::policy::outcome::Outcome;
 use crate::types::Moment;
-use crate::upstream::AnswerBody;
+use crate::upstream::UpstreamBody;
 
 /// Starts a tunnel between a client that upgrades and an upstream that did. The drain waits for it, and its
 /// request is in flight until it ends.
-pub(super) fn start_tunnel(request: Rc<InFlight>, client: OnUpgrade, upstream: AnswerBody) {
+pub(super) fn start_tunnel(request: Rc<InFlight>, client: OnUpgrade, upstream: UpstreamBody) {
     let connections = Rc::clone(&request.services.connections);
     let deadlines = request.deadlines().for_tunnel();
     let stream = TunnelStream::new(&request.stream, &connections.clock);
@@ -36,7 +36,7 @@ pub(super) fn start_tunnel(request: Rc<InFlight>, client: OnUpgrade, upstream: A
     });
 }
 
-async fn copy(request: &InFlight, client: OnUpgrade, upstream: AnswerBody, deadlines: &RequestDeadlines) {
+async fn copy(request: &InFlight, client: OnUpgrade, upstream: UpstreamBody, deadlines: &RequestDeadlines) {
     let idle_timeout = request.record.view().settings.idle_timeout;
     let (Ok(client), Some((early, reader, writer))) = (client.await, upstream.into_tunnel()) else { return };
     let upstream = tokio::io::join(Cursor::new(early).chain(reader), writer);

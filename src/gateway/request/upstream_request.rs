@@ -14,7 +14,7 @@ use crate::policy::client_address::is_trusted;
 use crate::policy::forward::{self, Facts, Framing, HostHeader, Identity};
 use crate::policy::reject::{Reason, Refusal};
 use crate::snapshot::{Plan, Route, Snapshot};
-use crate::upstream::{Asks, Head, Outgoing};
+use crate::upstream::{FramingContext, OutgoingHead, OutgoingRequest};
 
 /// What the upstream's request head is made of.
 pub(super) struct UpstreamRequest<'a> {
@@ -40,7 +40,7 @@ impl UpstreamRequest<'_> {
         parts: &Parts,
         body: Option<RequestBody>,
         mut bytes: Vec<u8>,
-    ) -> Result<(Outgoing<RequestBody>, Asks), Refusal> {
+    ) -> Result<(OutgoingRequest<RequestBody>, FramingContext), Refusal> {
         let upstream = &self.route.upstream;
         let mut framing = framing(parts, body.as_ref());
         if upstream.http2 && framing == Framing::Chunked {
@@ -73,14 +73,15 @@ impl UpstreamRequest<'_> {
             set_headers: &self.route.set_headers,
         };
         let target = (self.path(), parts.uri.query());
-        let asks = Asks { head: parts.method == Method::HEAD, upgrade: facts.upgrade.is_some() };
+        let framing_context =
+            FramingContext { is_head: parts.method == Method::HEAD, is_upgrade: facts.upgrade.is_some() };
         if upstream.http2 {
-            let head = Head::Http2(http2_head(&parts.method, target, &parts.headers, &facts)?);
-            return Ok((Outgoing { head, body }, asks));
+            let head = OutgoingHead::Http2(http2_head(&parts.method, target, &parts.headers, &facts)?);
+            return Ok((OutgoingRequest { head, body }, framing_context));
         }
         forward::write_head(&mut bytes, &parts.method, target, &parts.headers, &facts);
-        let head = Head::Http1 { bytes, chunked: framing == Framing::Chunked };
-        Ok((Outgoing { head, body }, asks))
+        let head = OutgoingHead::Http1 { bytes, chunked: framing == Framing::Chunked };
+        Ok((OutgoingRequest { head, body }, framing_context))
     }
 
     /// The normalised path without the segments that the route strips.

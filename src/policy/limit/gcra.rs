@@ -10,7 +10,7 @@ use governor::nanos::Nanos;
 use governor::state::{NotKeyed, StateStore};
 use governor::{Quota, RateLimiter};
 
-use super::Standing;
+use super::definition::Standing;
 
 /// governor measures from its limiter's start. Each look at a state makes a limiter that starts
 /// now, and the state is handed to it as the time that lies ahead.

@@ -1,19 +1,11 @@
 //! What answers say about limits.
 
-use std::time::Duration;
-
 use bytes::{BufMut, BytesMut};
 use http::HeaderValue;
 
-use super::{Limit, Standing};
+use super::definition::{Limit, Standing};
 use crate::policy::values::{Values, put_number};
 use crate::types::WallTime;
-
-/// What `RateLimit-Policy` says of a limit.
-pub(super) fn policy(name: &str, requests: u32, window: Duration) -> Box<str> {
-    let window = window.as_secs() + u64::from(window.subsec_nanos() > 0);
-    format!("\"{name}\";q={requests};w={window}").into()
-}
 
 /// `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-10): `t` in seconds
 /// from now, equal to `Retry-After` on a refusal.

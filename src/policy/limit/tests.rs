@@ -6,6 +6,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
+use crate::policy::route::Methods;
+use crate::types::{Moment, NameId, nanos};
 
 fn limit(algorithm: Algorithm, requests: u32, window: Duration, burst: u32) -> Limit {
     Limit {

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::{Standing, take_array};
+use super::definition::Standing;
 
 /// Parts of a window.
 pub const BUCKETS: u64 = 60;
@@ -132,4 +132,11 @@ impl Window {
         window.roll(now);
         Some(window)
     }
+}
+
+/// Splits the first `N` bytes off.
+pub fn take_array<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
+    let (first, rest) = bytes.split_first_chunk::<N>()?;
+    *bytes = rest;
+    Some(*first)
 }

@@ -18,13 +18,13 @@ use crate::ledger::journal::NotDurable;
 use crate::policy::outcome::Outcome;
 use crate::policy::reject::{Reason, Refusal};
 use crate::types::Credits;
-use crate::upstream::{AnswerBody, Fault};
+use crate::upstream::{ResponseFault, UpstreamBody};
 
 /// Why a response body is aborted.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::gateway) enum BodyError {
     #[error("the upstream broke off: {0}")]
-    Upstream(#[from] Fault),
+    Upstream(#[from] ResponseFault),
     #[error(transparent)]
     Ledger(#[from] NotDurable),
 }
@@ -56,7 +56,7 @@ pub(in crate::gateway) struct ResponseBody {
 
 enum State {
     /// The body is passed on; its request is settled. `commit` is awaited before the last frame.
-    Streaming { upstream: AnswerBody, commit: Option<Commit> },
+    Streaming { upstream: UpstreamBody, commit: Option<Commit> },
     /// The body is passed on and read for its charge.
     Metering(Settlement),
     /// The upstream's body is complete: the last frame leaves once the charge is on disk.
@@ -201,7 +201,7 @@ impl ResponseBody {
     }
 
     /// The upstream aborted its body: the charge that the head named stands, and one in the body is unreadable.
-    fn abort(&mut self, fault: Fault) {
+    fn abort(&mut self, fault: ResponseFault) {
         let state = std::mem::replace(&mut self.state, State::Aborting(fault.into()));
         if let State::Metering(mut settlement) = state {
             drop(settlement.settle(false)); // the response has no last byte that could wait for the commit

@@ -14,7 +14,7 @@ use crate::gateway::connection::MAX_SILENCE;
 use crate::policy::grpc;
 use crate::policy::json::PointerReader;
 use crate::policy::price::{AtHead, Charged, MAX_PRICED_JSON, Price};
-use crate::upstream::{AnswerBody, Fault};
+use crate::upstream::{ResponseFault, UpstreamBody};
 
 /// Bytes of JSON that are parsed before other requests have their turn: under half a millisecond of a worker's
 /// time, see docs/performance.md.
@@ -93,12 +93,12 @@ impl BodyPrice {
     /// Polls the body for a frame and reads it. Also pending when other requests must have their turn.
     ///
     /// # Errors
-    /// [`Fault::Silent`] after the longest silence, whether or not the client is still there.
+    /// [`ResponseFault::Silent`] after the longest silence, whether or not the client is still there.
     pub(super) fn poll_frame(
         &mut self,
-        body: &mut AnswerBody,
+        body: &mut UpstreamBody,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, ResponseFault>>> {
         if self.parsed >= MAX_PARSED_AT_ONCE {
             self.parsed = 0;
             context.waker().wake_by_ref();
@@ -106,7 +106,7 @@ impl BodyPrice {
         }
         let Poll::Ready(frame) = Pin::new(body).poll_frame(context) else {
             ready!(self.silence.poll(context));
-            return Poll::Ready(Some(Err(Fault::Silent)));
+            return Poll::Ready(Some(Err(ResponseFault::Silent)));
         };
         if let Some(Ok(frame)) = &frame {
             self.read(frame);

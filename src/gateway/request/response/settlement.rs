@@ -21,7 +21,7 @@ use crate::ledger::journal::NotDurable;
 use crate::ledger::{Hold, Settled};
 use crate::policy::price::Note;
 use crate::types::Credits;
-use crate::upstream::{Answer, AnswerBody, Fault};
+use crate::upstream::{ResponseFault, UpstreamBody, UpstreamResponse};
 
 /// How long a response waits for its charge while the ledger cannot write. Then it is aborted: no refusal may
 /// claim that it cost nothing.
@@ -38,7 +38,7 @@ pub(in crate::gateway::request) struct Settlement {
     /// `None` once it is settled, and on a free route.
     due: Option<Due>,
     /// The response body; `None` once it was read to its end, or became a tunnel.
-    upstream: Option<AnswerBody>,
+    upstream: Option<UpstreamBody>,
     /// The client is gone.
     is_detached: bool,
 }
@@ -51,10 +51,10 @@ struct Due {
 impl Settlement {
     /// Takes over a response and the permit of its request. Returns the response's head too.
     pub(in crate::gateway::request) fn new(
-        answer: Answer,
+        response: UpstreamResponse,
         permit: Permit,
     ) -> ((StatusCode, HeaderMap), Self) {
-        let Answer { status, headers, body } = answer;
+        let UpstreamResponse { status, headers, body } = response;
         let (request, held) = permit.redeem();
         request.record.set_upstream_status(status);
         let due = held.map(|Held { hold, price, is_head }| {
@@ -114,7 +114,7 @@ impl Settlement {
     /// Takes the whole body, if its length is known and it arrived with the head: then the upstream's connection
     /// serves other requests while this response waits for the disk. Few busy connections cost less than many.
     pub(super) fn take_arrived_body(&mut self) -> Option<Frame<Bytes>> {
-        let data = self.upstream.as_mut().and_then(AnswerBody::take_whole)?;
+        let data = self.upstream.as_mut().and_then(UpstreamBody::take_whole)?;
         let frame = Frame::data(data);
         if let Some(Due { charge: ChargeSource::Body(price), .. }) = &mut self.due {
             price.read(&frame);
@@ -124,7 +124,7 @@ impl Settlement {
     }
 
     /// Takes the rest of the body, which no charge depends on.
-    pub(in crate::gateway::request) fn take_upstream(&mut self) -> Option<AnswerBody> {
+    pub(in crate::gateway::request) fn take_upstream(&mut self) -> Option<UpstreamBody> {
         self.upstream.take()
     }
 
@@ -135,7 +135,7 @@ impl Settlement {
     pub(super) fn poll_frame(
         &mut self,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, ResponseFault>>> {
         match (&mut self.upstream, &mut self.due) {
             (None, _) => Poll::Ready(None),
             (Some(body), Some(Due { charge: ChargeSource::Body(price), .. })) => {
@@ -214,7 +214,7 @@ impl Drop for Settlement {
 }
 
 /// Gives an upstream's connection back to the pool.
-pub(super) fn give_back(services: &Services, body: AnswerBody) {
+pub(super) fn give_back(services: &Services, body: UpstreamBody) {
     services.pool.give_back(body, services.now());
 }
 

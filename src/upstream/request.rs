@@ -1,4 +1,4 @@
-//! A request on its way to the upstream: its head, then its body.
+//! A request that is sent to an upstream: its head, then its body.
 
 use std::cell::RefCell;
 use std::io;
@@ -11,46 +11,46 @@ use http_body::Body;
 use tokio::io::AsyncWrite;
 use tokio::net::tcp::OwnedWriteHalf;
 
-use super::decode::may_trail;
+use super::body_decoder::may_trail;
 
-/// Pieces of a body up to this size are copied behind what waits to be written, so that a small
-/// request leaves in one write; larger ones are written from where they are.
-const COPIED: usize = 8 * 1024;
+/// Body frames up to this size are copied after the bytes that wait to be written, so that a small request is one write;
+/// larger frames are written without a copy.
+const MAX_COPIED: usize = 8 * 1024;
 
-/// A request that goes upstream. `B` is its body.
+/// A request to an upstream, with a body of type `B`.
 #[derive(Debug)]
-pub struct Outgoing<B> {
-    /// All but the body.
-    pub head: Head,
-    /// The body, where there is one.
+pub struct OutgoingRequest<B> {
+    /// The head.
+    pub head: OutgoingHead,
+    /// The body; `None` if the request has none.
     pub body: Option<B>,
 }
 
-/// A request's head, as its upstream reads it.
+/// The head of a request to an upstream.
 #[derive(Debug)]
-pub enum Head {
+pub enum OutgoingHead {
     /// HTTP/1.1.
     Http1 {
-        /// The request line and all fields, with the empty line at their end.
+        /// The request line, all fields, and the final empty line.
         bytes: Vec<u8>,
-        /// Whether they say that the body comes in chunks; else they say its length.
+        /// True if the headers declare `Transfer-Encoding: chunked`, false if they declare a length.
         chunked: bool,
     },
     /// HTTP/2.
     Http2(Request<()>),
 }
 
-/// Memory of heads that were sent, for the next ones.
+/// Memory of request heads that were sent, reused for the next ones.
 #[derive(Debug, Default)]
-pub struct Spare(RefCell<Vec<Vec<u8>>>);
+pub struct HeadBuffers(RefCell<Vec<Vec<u8>>>);
 
-impl Spare {
-    /// Most pieces that are kept.
+impl HeadBuffers {
+    /// Most buffers that are kept.
     const MAX: usize = 64;
-    /// The capacity of each, in bytes: larger ones are given back to the allocator.
+    /// Capacity of a buffer, in bytes: larger ones are freed.
     const SIZE: usize = 1024;
 
-    /// An empty piece of memory.
+    /// An empty buffer.
     pub fn take(&self) -> Vec<u8> {
         self.0.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(Self::SIZE))
     }
@@ -64,63 +64,63 @@ impl Spare {
     }
 }
 
-/// Why a request could not be sent to its end.
+/// Why a request could not be written to its end.
 #[derive(Debug)]
-pub(super) enum Cut {
-    /// The upstream takes no more.
+pub(super) enum UploadError {
+    /// The upstream's connection failed.
     Upstream(io::Error),
-    /// The client's body broke off, or outgrew its bound.
+    /// The client aborted the body, or it was too large.
     Body,
 }
 
-/// What is left of a request to be written.
+/// A request that is being written.
 #[derive(Debug)]
 pub(super) struct Upload<B> {
-    /// The head, and small pieces of the body behind it.
+    /// The head, and small frames of the body after it.
     head: Vec<u8>,
     body: Option<B>,
     chunked: bool,
-    /// How much of `head` is written.
+    /// How many bytes of `head` are written.
     at: usize,
-    /// A large piece of the body, behind what is left of the head.
+    /// A large frame of the body, to be written after `head`.
     data: Bytes,
-    /// The body was asked once and had nothing: the head waits no longer for it.
-    asked: bool,
-    started: bool,
+    /// The body was polled once: the head waits for it no longer.
+    is_polled: bool,
+    is_started: bool,
 }
 
 impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
     pub(super) fn new(head: Vec<u8>, chunked: bool, body: Option<B>) -> Self {
-        Self { head, body, chunked, at: 0, data: Bytes::new(), asked: false, started: false }
+        Self { head, body, chunked, at: 0, data: Bytes::new(), is_polled: false, is_started: false }
     }
 
-    /// The memory that the head was written in.
+    /// The memory of the head, for the next request.
     pub(super) fn into_memory(self) -> Vec<u8> {
         self.head
     }
 
-    /// Whether the upstream may have seen some of it.
+    /// True if the upstream may have seen a part of the request.
     pub(super) fn is_started(&self) -> bool {
-        self.started
+        self.is_started
     }
 
-    /// Writes until all is written.
+    /// Writes the request to its end.
     pub(super) fn poll(
         &mut self,
         writer: &mut OwnedWriteHalf,
         context: &mut Context<'_>,
-    ) -> Poll<Result<(), Cut>> {
+    ) -> Poll<Result<(), UploadError>> {
         loop {
-            if self.body.is_some() && !self.asked {
-                // What the client sent along with its head may be there after one more turn.
-                self.asked = true;
+            if self.body.is_some() && !self.is_polled {
+                // A body that the client sent with its head may have arrived after one more poll.
+                self.is_polled = true;
                 if self.poll_body(context)?.is_pending() {
                     context.waker().wake_by_ref();
                     return Poll::Pending;
                 }
             }
             while self.at < self.head.len() || self.data.has_remaining() {
-                ready!(self.poll_write(writer, context)).map_err(Cut::Upstream)?;
+                ready!(self.poll_write(writer, context)).map_err(UploadError::Upstream)?;
             }
             if self.body.is_none() {
                 return Poll::Ready(Ok(()));
@@ -140,7 +140,7 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
         if written == 0 {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
-        self.started = true;
+        self.is_started = true;
         let of_head = written.min(head.len());
         self.at += of_head;
         self.data.advance(written - of_head);
@@ -151,8 +151,8 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
         Poll::Ready(Ok(()))
     }
 
-    /// Takes the next piece of the body; what was taken before is written or still in `head`.
-    fn poll_body(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Cut>> {
+    /// Takes the next frame of the body; earlier frames are written or still in `head`.
+    fn poll_body(&mut self, context: &mut Context<'_>) -> Poll<Result<(), UploadError>> {
         let Some(body) = &mut self.body else { return Poll::Ready(Ok(())) };
         let head = &mut self.head;
         let frame = ready!(Pin::new(body).poll_frame(context));
@@ -162,7 +162,7 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
                 self.body = None;
                 return Poll::Ready(Ok(()));
             }
-            Some(Err(_)) => return Poll::Ready(Err(Cut::Body)),
+            Some(Err(_)) => return Poll::Ready(Err(UploadError::Body)),
             Some(Ok(frame)) => frame,
         };
         match frame.into_data() {
@@ -172,7 +172,7 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
                 head.extend_from_slice(&data);
                 head.extend_from_slice(b"\r\n");
             }
-            Ok(data) if data.len() <= COPIED => head.extend_from_slice(&data),
+            Ok(data) if data.len() <= MAX_COPIED => head.extend_from_slice(&data),
             Ok(data) => self.data = data,
             Err(frame) => {
                 if let (Ok(trailers), true) = (frame.into_trailers(), self.chunked) {

@@ -1,67 +1,67 @@
-//! Heads of answers: read strictly, since an answer that two readers could end at different places
-//! would hand one client's answer to another (RFC 9112, sections 6.3 and 11.1).
+//! Parses HTTP/1.1 response heads strictly: a response that two parsers could end at different bytes would give one
+//! client's response to another (RFC 9112, sections 6.3 and 11.1).
 
 use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{StatusCode, Version};
 use memchr::memchr;
 
-use super::decode::Decoder;
+use super::body_decoder::BodyDecoder;
 
-/// Largest head of an answer, in bytes.
+/// Largest response head, in bytes.
 const MAX_HEAD: usize = 128 * 1024;
-/// Most header fields of an answer.
+/// Most header fields of a response.
 pub(super) const MAX_FIELDS: usize = 200;
 
-/// What the framing of an answer depends on.
+/// What the framing of a response depends on besides its head.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Asks {
-    /// The request is a HEAD: its answer has no body, whatever it says.
-    pub head: bool,
-    /// The request asks for an upgrade: a 101 is an answer.
-    pub upgrade: bool,
+pub struct FramingContext {
+    /// The request is a HEAD: its response has no body, whatever its headers say.
+    pub is_head: bool,
+    /// The request asks for an upgrade: 101 is a final response.
+    pub is_upgrade: bool,
 }
 
-/// An answer that no reader should be trusted to read the same way.
+/// Why a response is refused: parsers disagree on such responses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
-    /// The head is not HTTP/1.x, or has a line that is none.
-    #[error("the answer's head is not HTTP")]
+    /// Not an HTTP/1.x head, or it contains a malformed line.
+    #[error("the response's head is not HTTP")]
     Head,
     /// Over 128 KiB, or over 200 fields.
-    #[error("the answer's head is too large")]
+    #[error("the response's head is too large")]
     TooLarge,
-    /// A length or an encoding that is contradictory or not understood.
-    #[error("the answer's length is ambiguous")]
+    /// A contradictory or unknown length or transfer coding.
+    #[error("the response's length is ambiguous")]
     Length,
-    /// 101 to a request that asked for no upgrade.
+    /// 101 to a request without an upgrade.
     #[error("the upstream switched protocols without being asked to")]
     Switched,
-    /// A chunk or a trailer that is not one.
-    #[error("the answer's chunks are malformed")]
+    /// A malformed chunk or trailer.
+    #[error("the response's chunks are malformed")]
     Chunk,
 }
 
-/// A head, and how its body is to be read.
+/// A response head, and the framing of its body.
 #[derive(Debug)]
-pub(super) struct Head {
+pub(super) struct ResponseHead {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
-    pub(super) decoder: Decoder,
-    /// The connection may serve another request.
+    pub(super) decoder: BodyDecoder,
+    /// The connection can serve another request after this response.
     pub(super) persistent: bool,
 }
 
-/// Takes a head off the buffer, once it is whole; informational ones too (their status is 1xx).
-/// `searched` is how much of the buffer was seen before: a head that trickles in is searched once.
+/// Takes a head from the buffer once it is complete; informational (1xx) heads too. `searched`: bytes of the buffer that
+/// earlier calls searched, so that a head that arrives slowly is searched once.
 ///
 /// # Errors
-/// The connection must not be used any more then.
-pub(super) fn take(
+/// [`Malformed`]: the connection must be closed.
+pub(super) fn take_head(
     buffer: &mut BytesMut,
     searched: &mut usize,
-    asks: Asks,
-) -> Result<Option<Head>, Malformed> {
+    context: FramingContext,
+) -> Result<Option<ResponseHead>, Malformed> {
     let Some(length) = head_length(buffer, searched.saturating_sub(LONGEST_END)) else {
         *searched = buffer.len();
         return if buffer.len() > MAX_HEAD { Err(Malformed::TooLarge) } else { Ok(None) };
@@ -70,13 +70,13 @@ pub(super) fn take(
     if length > MAX_HEAD {
         return Err(Malformed::TooLarge);
     }
-    read(&buffer.split_to(length).freeze(), asks).map(Some)
+    parse(&buffer.split_to(length).freeze(), context).map(Some)
 }
 
-/// Bytes of the longest end of a head, less one.
+/// Length of the longest end of a head (`\n\r\n`).
 const LONGEST_END: usize = 3;
 
-/// Where the empty line ends that ends a head; none before `from`.
+/// The length of a head with its final empty line, which does not end before `from`.
 fn head_length(bytes: &[u8], mut from: usize) -> Option<usize> {
     while let Some(at) = memchr(b'\n', &bytes[from..]) {
         from += at + 1;
@@ -89,7 +89,7 @@ fn head_length(bytes: &[u8], mut from: usize) -> Option<usize> {
     None
 }
 
-fn read(bytes: &Bytes, asks: Asks) -> Result<Head, Malformed> {
+fn parse(bytes: &Bytes, context: FramingContext) -> Result<ResponseHead, Malformed> {
     let mut fields = [const { std::mem::MaybeUninit::uninit() }; MAX_FIELDS];
     let mut parsed = httparse::Response::new(&mut []);
     let config = httparse::ParserConfig::default();
@@ -110,18 +110,18 @@ fn read(bytes: &Bytes, asks: Asks) -> Result<Head, Malformed> {
         let repeated = framing.length.is_some() && name == header::CONTENT_LENGTH;
         framing.note(&name, &value)?;
         if !repeated {
-            headers.append(name, value); // hyper would write the second one behind a comma
+            headers.append(name, value); // hyper would join the two with a comma
         }
     }
-    let decoder = framing.decoder(status, version, asks)?;
-    let persistent = framing.persistent && decoder != Decoder::UntilClose && !framing.closes;
-    Ok(Head { status, headers, decoder, persistent })
+    let decoder = framing.decoder(status, version, context)?;
+    let persistent = framing.persistent && decoder != BodyDecoder::UntilClose && !framing.closes;
+    Ok(ResponseHead { status, headers, decoder, persistent })
 }
 
-/// Fields that the gateway adds to an answer, so that the map need not grow.
+/// Header fields that the gateway adds to a response, so that the map need not grow.
 const ADDED_FIELDS: usize = 8;
 
-/// What a head says about its body's length and its connection.
+/// What header fields say of the body's length and the connection.
 #[derive(Debug, Default)]
 struct Framing {
     length: Option<u64>,
@@ -151,25 +151,30 @@ impl Framing {
         Ok(())
     }
 
-    /// RFC 9112, section 6.3; stricter where it lets a reader choose.
-    fn decoder(&self, status: StatusCode, version: Version, asks: Asks) -> Result<Decoder, Malformed> {
+    /// The framing of the body (RFC 9112, section 6.3); stricter where the RFC leaves a choice.
+    fn decoder(
+        &self,
+        status: StatusCode,
+        version: Version,
+        context: FramingContext,
+    ) -> Result<BodyDecoder, Malformed> {
         if self.chunked && (self.length.is_some() || version == Version::HTTP_10) {
             return Err(Malformed::Length);
         }
-        if status == StatusCode::SWITCHING_PROTOCOLS && !asks.upgrade {
+        if status == StatusCode::SWITCHING_PROTOCOLS && !context.is_upgrade {
             return Err(Malformed::Switched);
         }
         let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         Ok(match self.length {
-            _ if asks.head || bodiless || status.is_informational() => Decoder::Length(0),
-            _ if self.chunked => Decoder::chunked(),
-            Some(length) => Decoder::Length(length),
-            None => Decoder::UntilClose,
+            _ if context.is_head || bodiless || status.is_informational() => BodyDecoder::Length(0),
+            _ if self.chunked => BodyDecoder::chunked(),
+            Some(length) => BodyDecoder::Length(length),
+            None => BodyDecoder::UntilClose,
         })
     }
 }
 
-/// Digits only: no sign, no list, no overflow.
+/// Parses digits: no sign, no list, no overflow.
 fn number(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
@@ -181,55 +186,55 @@ fn number(digits: &[u8]) -> Option<u64> {
 mod tests {
     use super::*;
 
-    const PLAIN: Asks = Asks { head: false, upgrade: false };
+    const PLAIN: FramingContext = FramingContext { is_head: false, is_upgrade: false };
 
-    fn taken(text: &str, asks: Asks) -> Result<Option<Head>, Malformed> {
-        take(&mut BytesMut::from(text), &mut 0, asks)
+    fn taken(text: &str, context: FramingContext) -> Result<Option<ResponseHead>, Malformed> {
+        take_head(&mut BytesMut::from(text), &mut 0, context)
     }
 
     #[test]
-    fn heads_say_how_their_bodies_end() {
-        let head = Asks { head: true, ..PLAIN };
-        let upgrade = Asks { upgrade: true, ..PLAIN };
-        let chunked = Decoder::chunked;
+    fn heads_determine_how_their_bodies_end() {
+        let head = FramingContext { is_head: true, ..PLAIN };
+        let upgrade = FramingContext { is_upgrade: true, ..PLAIN };
+        let chunked = BodyDecoder::chunked;
         let table = [
-            ("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n", PLAIN, Decoder::Length(5), true),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n", PLAIN, BodyDecoder::Length(5), true),
             (
                 "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 5\r\n\r\n",
                 PLAIN,
-                Decoder::Length(5),
+                BodyDecoder::Length(5),
                 true,
             ),
             ("HTTP/1.1 200\r\nTransfer-Encoding: Chunked\r\n\r\n", PLAIN, chunked(), true),
-            ("HTTP/1.1 200 OK\r\n\r\n", PLAIN, Decoder::UntilClose, false),
-            ("HTTP/1.1 200 OK\ncontent-length: 0\n\n", PLAIN, Decoder::Length(0), true),
-            ("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n", head, Decoder::Length(0), true),
-            ("HTTP/1.1 204 No\r\ncontent-length: 5\r\n\r\n", PLAIN, Decoder::Length(0), true),
-            ("HTTP/1.1 304 No\r\ncontent-length: 5\r\n\r\n", PLAIN, Decoder::Length(0), true),
-            ("HTTP/1.1 103 Hints\r\nlink: </a>\r\n\r\n", PLAIN, Decoder::Length(0), true),
-            ("HTTP/1.1 101 Switch\r\nupgrade: x\r\n\r\n", upgrade, Decoder::Length(0), true),
-            ("HTTP/1.0 200 OK\r\ncontent-length: 1\r\n\r\n", PLAIN, Decoder::Length(1), false),
+            ("HTTP/1.1 200 OK\r\n\r\n", PLAIN, BodyDecoder::UntilClose, false),
+            ("HTTP/1.1 200 OK\ncontent-length: 0\n\n", PLAIN, BodyDecoder::Length(0), true),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n", head, BodyDecoder::Length(0), true),
+            ("HTTP/1.1 204 No\r\ncontent-length: 5\r\n\r\n", PLAIN, BodyDecoder::Length(0), true),
+            ("HTTP/1.1 304 No\r\ncontent-length: 5\r\n\r\n", PLAIN, BodyDecoder::Length(0), true),
+            ("HTTP/1.1 103 Hints\r\nlink: </a>\r\n\r\n", PLAIN, BodyDecoder::Length(0), true),
+            ("HTTP/1.1 101 Switch\r\nupgrade: x\r\n\r\n", upgrade, BodyDecoder::Length(0), true),
+            ("HTTP/1.0 200 OK\r\ncontent-length: 1\r\n\r\n", PLAIN, BodyDecoder::Length(1), false),
             (
                 "HTTP/1.0 200 OK\r\nconnection: Keep-Alive\r\ncontent-length: 1\r\n\r\n",
                 PLAIN,
-                Decoder::Length(1),
+                BodyDecoder::Length(1),
                 true,
             ),
             (
                 "HTTP/1.1 200 OK\r\nconnection: x, close\r\ncontent-length: 1\r\n\r\n",
                 PLAIN,
-                Decoder::Length(1),
+                BodyDecoder::Length(1),
                 false,
             ),
         ];
-        for (text, asks, decoder, persistent) in table {
-            let head = taken(text, asks).unwrap().unwrap();
+        for (text, context, decoder, persistent) in table {
+            let head = taken(text, context).unwrap().unwrap();
             assert_eq!((head.decoder, head.persistent), (decoder, persistent), "{text:?}");
         }
     }
 
     #[test]
-    fn what_two_readers_could_take_differently_is_refused() {
+    fn responses_that_parsers_could_frame_differently_are_refused() {
         use Malformed::{Head, Length, Switched};
         let table = [
             ("HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\n", Length),
@@ -270,15 +275,15 @@ mod tests {
     }
 
     #[test]
-    fn a_head_may_come_in_any_pieces() {
+    fn a_head_may_arrive_in_any_parts() {
         let text = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
         let whole = text.len() - 2;
         for at in 0..whole {
             let (mut buffer, mut searched) = (BytesMut::from(&text[..at]), 0);
-            assert!(take(&mut buffer, &mut searched, PLAIN).unwrap().is_none(), "{at}");
+            assert!(take_head(&mut buffer, &mut searched, PLAIN).unwrap().is_none(), "{at}");
             buffer.extend_from_slice(&text.as_bytes()[at..]);
             assert_eq!(
-                take(&mut buffer, &mut searched, PLAIN).unwrap().unwrap().headers["content-length"],
+                take_head(&mut buffer, &mut searched, PLAIN).unwrap().unwrap().headers["content-length"],
                 "2"
             );
             assert_eq!(&*buffer, b"ok");

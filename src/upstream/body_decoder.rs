@@ -1,86 +1,86 @@
-//! Bodies of answers: where they end, and what of them has come.
+//! Decodes HTTP/1.1 response bodies: by length, chunked, or until the connection closes.
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use memchr::memchr;
 
-use super::answer::{MAX_FIELDS, Malformed};
+use super::response_head::{MAX_FIELDS, Malformed};
 
-/// Longest line that a chunk's size and extensions may stand in, in bytes.
+/// Longest line of a chunk's size and extensions, in bytes.
 const MAX_CHUNK_LINE: usize = 4096;
 /// Longest trailer section, in bytes.
 const MAX_TRAILERS: usize = 32 * 1024;
 
-/// How an answer's body is read.
+/// The framing of a response body, and the position in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Decoder {
+pub(super) enum BodyDecoder {
     /// So many bytes are left.
     Length(u64),
-    /// Chunks (RFC 9112, section 7.1).
+    /// Chunked transfer coding (RFC 9112, section 7.1).
     Chunked(Chunk),
-    /// Whatever comes until the upstream closes.
+    /// The body ends when the upstream closes.
     UntilClose,
 }
 
-/// Where in a chunked body the next byte stands.
+/// The position in a chunked body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Chunk {
     /// At a chunk's size.
     Size,
     /// Within a chunk's data.
     Data(u64),
-    /// At the line end behind a chunk's data.
+    /// At the CRLF after a chunk's data.
     End,
     /// In the trailer section.
     Trailers,
 }
 
-/// What a buffer holds of a body.
+/// What was decoded from a buffer.
 #[derive(Debug, PartialEq)]
-pub(super) enum Piece {
+pub(super) enum Decoded {
     /// Bytes of the body.
     Data(Bytes),
-    /// Fields behind the body; it is over.
+    /// Trailers: the body is complete.
     Trailers(HeaderMap),
-    /// More must be read first.
-    More,
-    /// The body is over.
-    Over,
+    /// More bytes must be read first.
+    Incomplete,
+    /// The body is complete.
+    End,
 }
 
-impl Decoder {
+impl BodyDecoder {
     pub(super) const fn chunked() -> Self {
         Self::Chunked(Chunk::Size)
     }
 
-    /// Whether the body is over.
-    pub(super) fn is_over(self) -> bool {
+    /// True if the body is complete.
+    pub(super) fn is_at_end(self) -> bool {
         self == Self::Length(0)
     }
 
-    /// How many bytes are left, where that is known.
+    /// How many bytes are left, if the body's length is known.
     pub(super) fn left(self) -> Option<u64> {
         if let Self::Length(left) = self { Some(left) } else { None }
     }
 
-    /// Takes the next piece off what was read.
+    /// Decodes the next part of the body from a buffer.
     ///
     /// # Errors
     /// [`Malformed::Chunk`].
-    pub(super) fn next(&mut self, buffer: &mut BytesMut) -> Result<Piece, Malformed> {
+    pub(super) fn next(&mut self, buffer: &mut BytesMut) -> Result<Decoded, Malformed> {
         match self {
-            Self::Length(0) => Ok(Piece::Over),
-            _ if buffer.is_empty() => Ok(Piece::More),
-            Self::Length(left) => Ok(Piece::Data(take(left, buffer))),
-            Self::UntilClose => Ok(Piece::Data(buffer.split().freeze())),
-            Self::Chunked(_) => self.next_of_chunks(buffer),
+            Self::Length(0) => Ok(Decoded::End),
+            _ if buffer.is_empty() => Ok(Decoded::Incomplete),
+            Self::Length(left) => Ok(Decoded::Data(take(left, buffer))),
+            Self::UntilClose => Ok(Decoded::Data(buffer.split().freeze())),
+            Self::Chunked(_) => self.next_chunk(buffer),
         }
     }
 
-    fn next_of_chunks(&mut self, buffer: &mut BytesMut) -> Result<Piece, Malformed> {
+    fn next_chunk(&mut self, buffer: &mut BytesMut) -> Result<Decoded, Malformed> {
         while let Self::Chunked(at) = self {
             *at = match at {
-                // httparse takes a line without a digit for 0, and any byte in an extension.
+                // httparse reads a line without digits as 0, and accepts any byte in an extension.
                 Chunk::Size if buffer.first().is_some_and(|byte| !byte.is_ascii_hexdigit()) => {
                     return Err(Malformed::Chunk);
                 }
@@ -92,35 +92,35 @@ impl Decoder {
                         if size == 0 { Chunk::Trailers } else { Chunk::Data(size) }
                     }
                     Ok(httparse::Status::Partial) if buffer.len() <= MAX_CHUNK_LINE => {
-                        return Ok(Piece::More);
+                        return Ok(Decoded::Incomplete);
                     }
                     _ => return Err(Malformed::Chunk),
                 },
                 Chunk::Data(left) => {
                     if buffer.is_empty() {
-                        return Ok(Piece::More);
+                        return Ok(Decoded::Incomplete);
                     }
                     let data = take(left, buffer);
                     if *left == 0 {
                         *at = Chunk::End;
                     }
-                    return Ok(Piece::Data(data));
+                    return Ok(Decoded::Data(data));
                 }
                 Chunk::End => match &**buffer {
                     [b'\r', b'\n', ..] => {
                         buffer.advance(2);
                         Chunk::Size
                     }
-                    [] | [b'\r'] => return Ok(Piece::More),
+                    [] | [b'\r'] => return Ok(Decoded::Incomplete),
                     _ => return Err(Malformed::Chunk),
                 },
                 Chunk::Trailers => return self.trailers(buffer),
             };
         }
-        Ok(Piece::Over)
+        Ok(Decoded::End)
     }
 
-    fn trailers(&mut self, buffer: &mut BytesMut) -> Result<Piece, Malformed> {
+    fn trailers(&mut self, buffer: &mut BytesMut) -> Result<Decoded, Malformed> {
         let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
         let (length, trailers) = match httparse::parse_headers(buffer, &mut fields) {
             Ok(httparse::Status::Complete((length, fields))) if length <= MAX_TRAILERS => {
@@ -136,12 +136,12 @@ impl Decoder {
                 }
                 (length, trailers)
             }
-            Ok(httparse::Status::Partial) if buffer.len() <= MAX_TRAILERS => return Ok(Piece::More),
+            Ok(httparse::Status::Partial) if buffer.len() <= MAX_TRAILERS => return Ok(Decoded::Incomplete),
             _ => return Err(Malformed::Chunk),
         };
         buffer.advance(length);
         *self = Self::Length(0);
-        Ok(if trailers.is_empty() { Piece::Over } else { Piece::Trailers(trailers) })
+        Ok(if trailers.is_empty() { Decoded::End } else { Decoded::Trailers(trailers) })
     }
 }
 
@@ -151,10 +151,10 @@ fn take(left: &mut u64, buffer: &mut BytesMut) -> Bytes {
     buffer.split_to(here).freeze()
 }
 
-/// Whether a field may stand behind a body: none that frames it, routes it or says who asks
+/// Whether a field may stand behind a body: none that frames it, routes it or says who context
 /// (RFC 9110, section 6.5.1).
 pub(super) fn may_trail(name: &HeaderName) -> bool {
-    let not_here = [
+    let forbidden = [
         header::TRANSFER_ENCODING,
         header::CONTENT_LENGTH,
         header::HOST,
@@ -172,7 +172,7 @@ pub(super) fn may_trail(name: &HeaderName) -> bool {
         header::CACHE_CONTROL,
         header::EXPECT,
     ];
-    !not_here.contains(name) && !name.as_str().starts_with("x-tollgate-")
+    !forbidden.contains(name) && !name.as_str().starts_with("x-tollgate-")
 }
 
 #[cfg(test)]
@@ -180,9 +180,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Feeds a text in pieces; gives the body, the trailers and what is left.
+    /// Decodes a text in parts; returns the body, the names of trailers, and how many bytes are left.
     fn decode(
-        mut decoder: Decoder,
+        mut decoder: BodyDecoder,
         text: &[u8],
         step: usize,
     ) -> Result<(Vec<u8>, Vec<String>, usize), Malformed> {
@@ -190,12 +190,12 @@ mod tests {
         let mut pieces = text.chunks(step.max(1));
         loop {
             match decoder.next(&mut buffer)? {
-                Piece::Data(data) => body.extend_from_slice(&data),
-                Piece::Trailers(fields) => names.extend(fields.keys().map(ToString::to_string)),
-                Piece::Over => {
+                Decoded::Data(data) => body.extend_from_slice(&data),
+                Decoded::Trailers(fields) => names.extend(fields.keys().map(ToString::to_string)),
+                Decoded::End => {
                     return Ok((body, names, buffer.len() + pieces.map(<[u8]>::len).sum::<usize>()));
                 }
-                Piece::More => match pieces.next() {
+                Decoded::Incomplete => match pieces.next() {
                     Some(piece) => buffer.extend_from_slice(piece),
                     None => return Ok((body, names, usize::MAX)), // cut short
                 },
@@ -204,17 +204,17 @@ mod tests {
     }
 
     #[test]
-    fn a_chunked_body_ends_where_it_says() {
+    fn a_chunked_body_ends_with_its_last_chunk() {
         let text = b"4;ext=1\r\nWiki\r\nA\r\n0123456789\r\n0\r\nx-sum: 1\r\ncontent-length: 9\r\n\r\nHTTP";
         for step in 1..text.len() {
-            let (body, names, left) = decode(Decoder::chunked(), text, step).unwrap();
+            let (body, names, left) = decode(BodyDecoder::chunked(), text, step).unwrap();
             assert_eq!((&*body, left), (&b"Wiki0123456789"[..], 4));
             assert_eq!(names, ["x-sum"]);
         }
     }
 
     #[test]
-    fn what_is_no_chunk_is_refused() {
+    fn malformed_chunks_are_refused() {
         let long = format!("1;{}\r\na\r\n", "x".repeat(MAX_CHUNK_LINE));
         let table: [&[u8]; 14] = [
             b"\r\n\r\n",
@@ -233,13 +233,13 @@ mod tests {
             long.as_bytes(),
         ];
         for text in table {
-            assert_eq!(decode(Decoder::chunked(), text, 64), Err(Malformed::Chunk), "{text:?}");
+            assert_eq!(decode(BodyDecoder::chunked(), text, 64), Err(Malformed::Chunk), "{text:?}");
         }
     }
 
     proptest! {
         #[test]
-        fn any_chunks_in_any_pieces_give_the_same_body(
+        fn a_chunked_body_in_any_parts_is_the_same(
             chunks in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 1..40), 0..8),
             step in 1_usize..50,
             rest in 0_usize..5,
@@ -252,7 +252,7 @@ mod tests {
             }
             text.extend_from_slice(b"0\r\n\r\n");
             text.extend(std::iter::repeat_n(b'x', rest));
-            let (body, names, left) = decode(Decoder::chunked(), &text, step).unwrap();
+            let (body, names, left) = decode(BodyDecoder::chunked(), &text, step).unwrap();
             prop_assert_eq!(body, chunks.concat());
             prop_assert!(names.is_empty());
             prop_assert_eq!(left, rest);
@@ -260,7 +260,7 @@ mod tests {
 
         #[test]
         fn no_bytes_make_the_decoder_panic(text in proptest::collection::vec(any::<u8>(), 0..200), step in 1_usize..20) {
-            let _ = decode(Decoder::chunked(), &text, step);
+            let _ = decode(BodyDecoder::chunked(), &text, step);
         }
     }
 }

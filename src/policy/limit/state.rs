@@ -1,0 +1,121 @@
+//! The state of a limit, apart from its definition.
+//!
+//! A state belongs to a key, an account or an address and outlives every definition: it describes itself, so that a
+//! limit with changed numbers continues with what was already used.
+
+use std::time::Duration;
+
+use super::definition::{Algorithm, Limit, Standing};
+use super::gcra;
+use super::window::{Window, take_array};
+use crate::types::{Moment, nanos};
+
+/// What is remembered of a limit's past: 16 bytes, and for a window its counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// The theoretical arrival time, and the interval it was counted with.
+    Gcra {
+        /// When the bucket is full again, in nanoseconds of [`Moment`].
+        arrival: u64,
+        /// Nanoseconds per request.
+        interval: u64,
+    },
+    /// Counts of the last sixty parts of the window.
+    Window(Box<Window>),
+}
+
+impl State {
+    /// The state of a limit that nobody used yet.
+    #[must_use]
+    pub fn fresh(limit: &Limit) -> Self {
+        match limit.algorithm {
+            Algorithm::Gcra => Self::Gcra { arrival: 0, interval: limit.numbers.interval },
+            Algorithm::SlidingWindow => Self::Window(Box::new(Window::new(limit.numbers.bucket))),
+        }
+    }
+
+    /// Brings the state up to `now` and to the limit's present numbers. Counts what was used.
+    pub fn adapt(&mut self, limit: &Limit, now: Moment) {
+        let (interval, bucket) = (limit.numbers.interval, limit.numbers.bucket);
+        match (&mut *self, limit.algorithm) {
+            (Self::Gcra { arrival, interval: old }, Algorithm::Gcra) => {
+                if *old != interval {
+                    *arrival = gcra::rescale(*arrival, now.0, *old, interval);
+                    *old = interval;
+                }
+            }
+            (Self::Window(window), Algorithm::SlidingWindow) => {
+                window.roll(now.0);
+                if window.bucket() != bucket {
+                    **window = window.with_bucket(bucket, now.0);
+                }
+            }
+            (Self::Gcra { arrival, interval: old }, Algorithm::SlidingWindow) => {
+                let used = arrival.saturating_sub(now.0).div_ceil(*old);
+                let mut window = Window::new(bucket);
+                window.add(now.0, u32::try_from(used).unwrap_or(u32::MAX));
+                *self = Self::Window(Box::new(window));
+            }
+            (Self::Window(window), Algorithm::Gcra) => {
+                window.roll(now.0);
+                let used = interval.saturating_mul(window.total());
+                *self = Self::Gcra { arrival: now.0.saturating_add(used), interval };
+            }
+        }
+    }
+
+    /// What the limit says, without taking anything. The state must have been adapted to `now`.
+    #[must_use]
+    pub fn peek(&self, limit: &Limit, now: Moment) -> Standing {
+        match self {
+            Self::Gcra { arrival, interval } => gcra::peek(*arrival, *interval, limit.burst, now.0),
+            Self::Window(window) => window.peek(limit.requests, now.0),
+        }
+    }
+
+    /// Counts the request that `standing` admitted.
+    pub fn take(&mut self, standing: &Standing, now: Moment) {
+        match self {
+            Self::Gcra { arrival, .. } => *arrival = standing.next,
+            Self::Window(window) => window.add(now.0, 1),
+        }
+    }
+
+    /// Whether forgetting this state would change nothing.
+    #[must_use]
+    pub fn is_fresh(&self, now: Moment) -> bool {
+        match self {
+            Self::Gcra { arrival, .. } => *arrival <= now.0,
+            Self::Window(window) => window.total_at(now.0) == 0,
+        }
+    }
+
+    /// Writes the state relative to `now`, for a process with another origin of time.
+    pub fn save(&self, now: Moment, out: &mut Vec<u8>) {
+        match self {
+            Self::Gcra { arrival, interval } => {
+                out.push(0);
+                out.extend_from_slice(&arrival.saturating_sub(now.0).to_le_bytes());
+                out.extend_from_slice(&interval.to_le_bytes());
+            }
+            Self::Window(window) => {
+                out.push(1);
+                window.save(now.0, out);
+            }
+        }
+    }
+
+    /// Reads what [`State::save`] wrote `elapsed` ago. `None` where the bytes are not a state.
+    pub fn restore(bytes: &mut &[u8], elapsed: Duration, now: Moment) -> Option<Self> {
+        let elapsed = nanos(elapsed);
+        match take_array::<1>(bytes)? {
+            [0] => {
+                let ahead = u64::from_le_bytes(take_array(bytes)?).saturating_sub(elapsed);
+                let interval = u64::from_le_bytes(take_array(bytes)?).max(1);
+                Some(Self::Gcra { arrival: now.0.saturating_add(ahead), interval })
+            }
+            [1] => Window::restore(bytes, elapsed, now.0).map(|window| Self::Window(Box::new(window))),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! The body of an upstream's response, over HTTP/1.1 or HTTP/2.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use tokio::io::AsyncRead;
+use tokio::net::tcp::OwnedWriteHalf;
+
+use super::http1::Http1Body;
+use super::http2::Http2Body;
+use super::response::{ResponseFault, ResponseOf};
+
+/// An upstream's response, whatever its HTTP version is.
+pub type UpstreamResponse = ResponseOf<UpstreamBody>;
+
+/// The body of an upstream's response.
+#[derive(Debug)]
+pub struct UpstreamBody(pub(super) Source);
+
+/// The connection that a body comes from.
+#[derive(Debug)]
+pub(super) enum Source {
+    Http1(Http1Body),
+    Http2(Http2Body),
+}
+
+impl UpstreamBody {
+    /// Takes the whole body, if its length is known and all of it arrived.
+    pub fn take_whole(&mut self) -> Option<Bytes> {
+        match &mut self.0 {
+            Source::Http1(body) => body.take_whole(),
+            Source::Http2(_) => None,
+        }
+    }
+
+    /// The two directions of a connection that switched protocols, and the bytes that arrived after the head.
+    #[must_use]
+    pub fn into_tunnel(self) -> Option<(Bytes, impl AsyncRead + Unpin, OwnedWriteHalf)> {
+        match self.0 {
+            Source::Http1(body) => body.into_tunnel(),
+            Source::Http2(_) => None,
+        }
+    }
+}
+
+impl<B: Into<UpstreamBody>> ResponseOf<B> {
+    /// The same response, whatever its HTTP version is.
+    pub(super) fn into_any(self) -> UpstreamResponse {
+        let Self { status, headers, body } = self;
+        ResponseOf { status, headers, body: body.into() }
+    }
+}
+
+impl From<Http1Body> for UpstreamBody {
+    fn from(body: Http1Body) -> Self {
+        Self(Source::Http1(body))
+    }
+}
+
+impl From<Http2Body> for UpstreamBody {
+    fn from(body: Http2Body) -> Self {
+        Self(Source::Http2(body))
+    }
+}
+
+impl Body for UpstreamBody {
+    type Data = Bytes;
+    type Error = ResponseFault;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ResponseFault>>> {
+        match &mut self.0 {
+            Source::Http1(body) => Pin::new(body).poll_frame(context),
+            Source::Http2(body) => Pin::new(body).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Source::Http1(body) => body.is_end_stream(),
+            Source::Http2(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Source::Http1(body) => body.size_hint(),
+            Source::Http2(body) => body.size_hint(),
+        }
+    }
+}
