@@ -25,11 +25,12 @@ use crate::control::{Control, Failure, Refused};
 use crate::directory::{Meter, Owner, elapsed};
 use crate::gateway::limits::Limits;
 use crate::gateway::{self, ConnectionSlots, PublicAddress, WorkerSeed};
-use crate::ledger::sqlite::SqliteStore;
-use crate::ledger::store::{LedgerError, Reader, Store};
-use crate::ledger::{self, Bookkeeper, Ledger, Opened};
+use crate::ledger::sqlite;
+use crate::ledger::store::{LedgerError, Reader, Storage, unbalanced};
+use crate::ledger::{Bookkeeper, Ledger, Opened};
 use crate::snapshot::Settings;
 use crate::telemetry::lines::Lines;
+use crate::types::RequestIdStart;
 
 /// Descriptors kept for everything but connections.
 const RESERVED_DESCRIPTORS: u64 = 128;
@@ -82,25 +83,27 @@ impl Office {
     /// # Errors
     /// Where the ledger is served already, or cannot be used.
     pub async fn open(path: &Path, loaded: Loaded, reads: bool, clock: &Clock) -> Result<Self, StartError> {
-        let store = Box::new(SqliteStore::open(&loaded.snapshot.settings.ledger)?);
-        let (office, _) = Self::open_for(store, path, loaded, (0, !reads), clock).await?;
+        let storage = sqlite::open(&loaded.snapshot.settings.ledger)?;
+        let (office, _, _) = Self::open_for(storage, path, loaded, (0, !reads), clock).await?;
         Ok(office)
     }
 
     async fn open_for(
-        store: Box<dyn Store>,
+        storage: Storage,
         path: &Path,
         loaded: Loaded,
         (workers, grants): (usize, bool),
         clock: &Clock,
-    ) -> Result<(Self, Bookkeeper), StartError> {
-        let (ledger, Opened { doubts, off_by }) = Ledger::open(store, workers, clock.clone())?;
+    ) -> Result<(Self, Bookkeeper, u32), StartError> {
+        let delay = loaded.snapshot.settings.commit_delay;
+        let (ledger, Opened { doubts, off_by, epoch }) =
+            Ledger::open(storage, workers, delay, clock.clone())?;
         // Commands may go on: one of them finds out where. The ledger itself books nothing then.
         if off_by != 0 && workers > 0 {
             return Err(StartError::Other(format!(
                 "ledger {}: {}",
                 loaded.snapshot.settings.ledger.display(),
-                ledger::unbalanced(off_by)
+                unbalanced(off_by)
             )));
         }
         if doubts > 0 {
@@ -111,7 +114,7 @@ impl Office {
         }
         let bookkeeper = ledger.bookkeeper();
         let control = Control::boot(path, loaded, grants, bookkeeper.clone(), clock.clone()).await?;
-        Ok((Self { control: Arc::new(control), ledger }, bookkeeper))
+        Ok((Self { control: Arc::new(control), ledger }, bookkeeper, epoch))
     }
 
     /// Writes what is left and gives the lock back.
@@ -152,24 +155,24 @@ impl App {
         clock: Clock,
         lines: Option<Lines>,
     ) -> Result<Self, StartError> {
-        let store = Box::new(SqliteStore::open(&loaded.snapshot.settings.ledger)?);
-        Self::start_over(store, path, loaded, clock, lines).await
+        let storage = sqlite::open(&loaded.snapshot.settings.ledger)?;
+        Self::start_with(storage, path, loaded, clock, lines).await
     }
 
-    /// The same over any store.
+    /// The same with any storage.
     ///
     /// # Errors
     /// As [`App::start`].
-    pub async fn start_over(
-        store: Box<dyn Store>,
+    pub async fn start_with(
+        storage: Storage,
         path: &Path,
         loaded: Loaded,
         clock: Clock,
         lines: Option<Lines>,
     ) -> Result<Self, StartError> {
         let settings = loaded.snapshot.settings.clone();
-        let (office, bookkeeper) =
-            Office::open_for(store, path, loaded, (settings.threads, true), &clock).await?;
+        let (office, bookkeeper, epoch) =
+            Office::open_for(storage, path, loaded, (settings.threads, true), &clock).await?;
         let limits = Arc::new(restored_limits(&mut *bookkeeper.view().await?, &clock)?);
         let (source, now) = (Arc::clone(&limits), clock.clone());
         bookkeeper.save_limits_from(Box::new(move || source.drain(now.now()))).await?;
@@ -199,7 +202,7 @@ impl App {
                 sockets,
                 slots: Arc::clone(&slots),
                 stop: stop.clone(),
-                id_start: random_start()?,
+                id_start: RequestIdStart::new(epoch, u16::try_from(number).unwrap_or(u16::MAX)),
             };
             workers.push(spawn_worker(number, seed)?);
         }
@@ -313,10 +316,10 @@ fn spawn_worker(number: usize, seed: WorkerSeed) -> Result<JoinHandle<()>, Start
     let failed = |error: std::io::Error| StartError::Other(format!("a worker cannot start: {error}"));
     // A local runtime is made on the thread that it never leaves.
     let (started, starts) = std::sync::mpsc::sync_channel(1);
-    let (parks, unparks) = (seed.spender.parking(), seed.spender.parking());
+    let on_park = seed.spender.on_park();
     let run = move || {
         let mut builder = tokio::runtime::Builder::new_current_thread();
-        builder.on_thread_park(move || parks(true)).on_thread_unpark(move || unparks(false));
+        builder.on_thread_park(on_park);
         match builder.enable_all().build_local(LocalOptions::default()) {
             Ok(runtime) => {
                 let _ = started.send(Ok(())); // the other end waits
@@ -329,13 +332,6 @@ fn spawn_worker(number: usize, seed: WorkerSeed) -> Result<JoinHandle<()>, Start
     let thread = std::thread::Builder::new().name(name).spawn(run).map_err(failed)?;
     starts.recv().unwrap_or_else(|_| Err(std::io::Error::other("it ended at once"))).map_err(failed)?;
     Ok(thread)
-}
-
-/// Random bits that no other worker of this or an earlier process began with.
-fn random_start() -> Result<u64, StartError> {
-    let describe =
-        |error| StartError::Other(format!("the operating system gives no random numbers: {error}"));
-    getrandom::u64().map_err(describe)
 }
 
 /// States of client addresses; those of keys and accounts wait in the directory.

@@ -95,6 +95,8 @@ pub struct Settings {
     pub admin_token: Option<KeyHash>,
     /// The ledger's file. Takes effect at a restart.
     pub ledger: PathBuf,
+    /// How long a record may wait to be committed while nobody waits for it. Takes effect at a restart.
+    pub commit_delay: Duration,
     /// Prefix of keys that are made here.
     pub key_prefix: String,
     /// Keys that do not work, per client address and minute; 0 for any number.

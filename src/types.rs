@@ -4,12 +4,14 @@
 
 mod credits;
 mod ids;
+mod outcome;
 mod repeats;
+mod request_id;
 
 pub use credits::{Credits, CreditsError, CreditsText};
-pub use ids::{
-    AccountId, AccountNum, IdError, KeyHash, KeyId, KeyNum, NameId, RequestId, RouteName, RouteNum, Secret,
-};
+pub use ids::{AccountId, AccountNum, IdError, KeyHash, KeyId, KeyNum, NameId, RouteName, RouteNum, Secret};
+pub use outcome::StatusClass;
+pub use request_id::{RequestId, RequestIdStart, RequestIdText};
 
 pub use repeats::Repeats;
 

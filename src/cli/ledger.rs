@@ -46,14 +46,17 @@ pub(super) enum Format {
     Csv,
 }
 
-const COLUMNS: [&str; 11] = [
-    "id",
+const COLUMNS: [&str; 14] = [
+    "number",
     "at",
     "account",
     "kind",
     "amount",
     "balance_after",
+    "bucket",
+    "key",
     "route",
+    "outcome",
     "requests",
     "reference",
     "by",

@@ -103,6 +103,8 @@ pub struct Admin {
 pub struct Ledger {
     /// `sqlite:FILE`, relative to the configuration file.
     pub url: Maybe<String>,
+    /// How long a record may wait for others to be committed with, while nobody waits for it; at most a second.
+    pub commit_delay: Maybe<Duration>,
 }
 
 /// How requests carry their key.

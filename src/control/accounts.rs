@@ -115,7 +115,7 @@ impl Control {
         let available = self.directory.account(&entry.account).map(|account| account.purse.available());
         Ok(json!({
             "account": entry.account,
-            "entry": entry.id,
+            "entry": entry.number,
             "amount": entry.amount,
             "reference": entry.reference,
             "repeated": booked.repeated,

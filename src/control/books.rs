@@ -10,11 +10,7 @@ use super::{Control, Failure, Rows, refused};
 use crate::ledger::entry::Entry;
 use crate::ledger::store::{Reader, each_entry};
 use crate::ledger::verify::verify;
-use crate::types::{AccountId, RequestId};
-
-/// How often a copy is made anew because a fold began meanwhile: it takes very many accounts for one to
-/// have parts, and the copy is made at the end of one.
-const BACKUP_TRIES: usize = 20;
+use crate::types::{AccountId, RequestId, StatusClass};
 
 /// Runs a long read where it makes nobody wait.
 pub(super) async fn aside<R: Send + 'static>(
@@ -34,13 +30,16 @@ pub(super) fn send(rows: &Rows, row: Value) -> ControlFlow<()> {
 
 fn describe(entry: &Entry) -> Value {
     json!({
-        "id": entry.id,
+        "number": entry.number,
         "at": shown(entry.at),
         "account": entry.account,
         "kind": entry.kind,
         "amount": entry.amount,
         "balance_after": entry.balance_after,
+        "bucket": entry.bucket,
+        "key": entry.key,
         "route": entry.route,
+        "outcome": entry.outcome.map(StatusClass::name),
         "requests": entry.requests,
         "reference": entry.reference,
         "by": entry.actor,
@@ -125,15 +124,8 @@ impl Control {
         if !to.is_absolute() {
             return refused("the path of a backup must be absolute");
         }
-        for _ in 0..BACKUP_TRIES {
-            let reader = self.bookkeeper.reader().await?;
-            let path = to.clone();
-            if aside(reader, move |mut reader| Ok(reader.backup(&path)?)).await? {
-                return Ok(json!({ "backup": to }));
-            }
-        }
-        refused(
-            "a fold was being written each time a copy was made; try again when fewer accounts are in use",
-        )
+        let (reader, path) = (self.bookkeeper.reader().await?, to.clone());
+        aside(reader, move |mut reader| Ok(reader.backup(&path)?)).await?;
+        Ok(json!({ "backup": to }))
     }
 }

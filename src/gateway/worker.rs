@@ -19,6 +19,7 @@ use crate::ledger::SpenderSeed;
 use crate::snapshot::Reader;
 use crate::telemetry::Lane;
 use crate::telemetry::lines::{self, Lines};
+use crate::types::RequestIdStart;
 
 /// How often a worker closes upstream connections that were idle for too long.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
@@ -46,8 +47,8 @@ pub struct WorkerSeed {
     pub slots: Arc<ConnectionSlots>,
     /// Cancelled when the gateway stops accepting.
     pub stop: CancellationToken,
-    /// Random bits that start the ids of its requests.
-    pub id_start: u64,
+    /// The worker's part of its request ids.
+    pub id_start: RequestIdStart,
 }
 
 /// Runs a worker until the gateway stops, and its connections are closed or the drain timeout is over.

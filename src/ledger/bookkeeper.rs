@@ -5,15 +5,15 @@ use std::sync::atomic::Ordering;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::purse::Purse;
 use super::store::{
     AccountRow, AccountState, Booked, Booking, KeyChange, KeyRow, LedgerError, Reader, Registered,
     Registration, Result,
 };
-use super::writer::Writer;
-use super::{Counters, Job, LimitSource, Purse, Shared};
-use crate::types::{AccountId, AccountNum, KeyId, KeyNum, RequestId};
+use super::threads::{BooksThread, Counters, Job, LimitSource, Shared};
+use crate::types::{AccountId, AccountNum, Credits, KeyId, KeyNum, RequestId};
 
-/// Accounts or keys that are registered in one transaction: some 10 ms of the ledger's thread.
+/// Accounts or keys that are registered in one transaction: some 10 ms of the books thread.
 const REGISTERED_AT_ONCE: usize = 1_000;
 
 /// The control plane's handle on the ledger: it books and reads, and holds nothing.
@@ -28,18 +28,17 @@ impl Bookkeeper {
         Self { shared, jobs }
     }
 
-    /// Runs a job on the ledger's thread, after a batch.
+    /// Runs a job on the books thread.
     async fn run<R: Send + 'static>(
         &self,
-        job: impl FnOnce(&mut Writer) -> Result<R> + Send + 'static,
+        job: impl FnOnce(&mut BooksThread) -> Result<R> + Send + 'static,
     ) -> Result<R> {
         let (answer, wait) = oneshot::channel();
-        let job: Job = Box::new(move |writer| {
-            let result = writer.is_written().and_then(|()| job(writer));
-            let _ = answer.send(result); // whoever asked may be gone
+        let job: Job = Box::new(move |books| {
+            let _ = answer.send(job(books)); // the caller may be gone
         });
         self.jobs.send(job).await.map_err(|_| LedgerError::Closed)?;
-        self.shared.wake_now();
+        self.shared.job_added();
         wait.await.map_err(|_| LedgerError::Closed)?
     }
 
@@ -65,7 +64,7 @@ impl Bookkeeper {
     }
 
     async fn register_part(&self, wanted: Registration) -> Result<Registered> {
-        self.run(move |writer| writer.register(&wanted)).await
+        self.run(move |thread| thread.register(&wanted)).await
     }
 
     /// Makes an account of the store.
@@ -73,7 +72,7 @@ impl Bookkeeper {
     /// # Errors
     /// Where it exists already, or the store fails.
     pub async fn create_account(&self, id: AccountId, plan: Option<String>) -> Result<AccountRow> {
-        self.run(move |writer| writer.create_account(&id, plan.as_deref())).await
+        self.run(move |thread| thread.create_account(&id, plan.as_deref())).await
     }
 
     /// Suspends or resumes an account in the books.
@@ -81,7 +80,7 @@ impl Bookkeeper {
     /// # Errors
     /// Where there is no such account, or the store fails.
     pub async fn set_account_state(&self, id: AccountId, state: AccountState) -> Result<()> {
-        self.run(move |writer| writer.store().set_account_state(&id, state)).await
+        self.run(move |thread| thread.books().set_account_state(&id, state)).await
     }
 
     /// Grants or adjusts; in force when this returns.
@@ -90,7 +89,7 @@ impl Bookkeeper {
     /// Where the account is unknown, less than that is available, the reference stands for
     /// another amount, or the store fails.
     pub async fn book(&self, booking: Booking) -> Result<Booked> {
-        self.run(move |writer| writer.book(&booking)).await
+        self.run(move |thread| thread.book(&booking)).await
     }
 
     /// Makes keys of the store, all or none.
@@ -98,7 +97,7 @@ impl Bookkeeper {
     /// # Errors
     /// Where a hash or id exists already, or the store fails.
     pub async fn create_keys(&self, rows: Vec<KeyRow>) -> Result<Vec<KeyNum>> {
-        self.run(move |writer| writer.store().create_keys(&rows)).await
+        self.run(move |thread| thread.books().create_keys(&rows)).await
     }
 
     /// Changes a key in the books.
@@ -106,7 +105,7 @@ impl Bookkeeper {
     /// # Errors
     /// Where there is no such key, or the store fails.
     pub async fn change_key(&self, id: KeyId, change: KeyChange) -> Result<()> {
-        self.run(move |writer| writer.store().change_key(id, &change)).await
+        self.run(move |thread| thread.books().change_key(id, &change)).await
     }
 
     /// Returns a hold in doubt, once.
@@ -114,7 +113,7 @@ impl Bookkeeper {
     /// # Errors
     /// Where there is no such hold, or the store fails.
     pub async fn give_back(&self, id: RequestId) -> Result<Booked> {
-        self.run(move |writer| writer.give_back(id)).await
+        self.run(move |thread| thread.give_back(id)).await
     }
 
     /// Opens a view of accounts, keys and limit states: entries and balances are in it as of some fold.
@@ -122,31 +121,44 @@ impl Bookkeeper {
     /// # Errors
     /// Where the store fails.
     pub async fn view(&self) -> Result<Box<dyn Reader>> {
-        self.run(|writer| writer.store().reader()).await
+        self.run(|thread| thread.books().reader()).await
     }
 
-    /// Folds the journal now and opens a view for long reads.
+    /// Folds every record so far, and opens a view for long reads.
     ///
     /// # Errors
     /// Where the store fails.
     pub async fn reader(&self) -> Result<Box<dyn Reader>> {
-        self.run(|writer| {
-            writer.fold()?;
-            writer.store().reader()
+        self.run(|thread| {
+            thread.fold()?;
+            thread.books().reader()
         })
         .await
     }
 
-    /// Where the ledger's thread gets limit states from, once a second and at the end.
+    /// Sets the source of the limit states that are saved once a second and at the end.
     ///
     /// # Errors
     /// Where the ledger is closed.
     pub async fn save_limits_from(&self, source: LimitSource) -> Result<()> {
-        self.run(move |writer| {
-            writer.set_limits(source);
+        self.run(move |thread| {
+            thread.set_limits(source);
             Ok(())
         })
         .await
+    }
+
+    /// Settles the kept hold of an account that has an external id; on disk when this returns. False if there is none.
+    ///
+    /// # Errors
+    /// If there is no such account, or the store fails.
+    pub async fn settle_external(
+        &self,
+        account: AccountId,
+        external_id: String,
+        charge: Credits,
+    ) -> Result<bool> {
+        self.run(move |thread| thread.settle_external(&account, &external_id, charge)).await
     }
 
     /// What an account can spend.
@@ -158,7 +170,7 @@ impl Bookkeeper {
     /// Whether the last commit succeeded.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
-        self.shared.healthy.load(Ordering::SeqCst)
+        self.shared.is_healthy.load(Ordering::SeqCst)
     }
 
     /// What the ledger counted.

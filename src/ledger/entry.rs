@@ -1,18 +1,17 @@
-//! Entries: the lines of the books. Pure: what an entry says, against whom it stands, and how it
-//! is chained to the one before it.
+//! Entries of the ledger. Pure: the content of an entry, its contra account, and its link to the entry before it.
 //!
-//! Double-entry: whatever an account gets or pays stands against one of the operator's sides, so
-//! that the sum over all accounts and sides is zero. Chained: each entry carries the SHA-256 of
-//! itself and of the link before it, per account; what was changed, lost or put elsewhere breaks it.
+//! Double entry: what an account gets or pays is booked against one of the operator's accounts, so that the sum over
+//! all accounts is zero. Chained: each entry of an account carries the SHA-256 of its own text and of the link
+//! before it, so that a changed, missing or moved entry is found.
 
 use std::fmt::{self, Write};
 
 use serde::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
-use crate::types::{AccountId, Credits, WallTime};
+use crate::types::{AccountId, Credits, KeyId, StatusClass, WallTime};
 
-/// Why an entry stands in the books.
+/// The kind of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EntryKind {
@@ -20,13 +19,13 @@ pub enum EntryKind {
     Grant,
     /// A correction by the operator, up or down.
     Adjustment,
-    /// What requests cost: one entry per account, route and fold.
+    /// What requests cost: one entry per account, key, route, outcome and fold.
     Charge,
-    /// Requests whose hold was released, since they cost nothing: as charges, with an amount of 0.
+    /// Requests that cost nothing: as charges, with an amount of 0.
     Release,
     /// A hold that a crash left open, charged in full.
     InDoubt,
-    /// Such a hold, returned by command.
+    /// Such a hold, given back by command.
     GivenBack,
 }
 
@@ -53,30 +52,30 @@ impl EntryKind {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
-    /// Against whom it stands.
+    /// The operator's account that an entry of this kind is booked against.
     #[must_use]
-    pub const fn side(self) -> Side {
+    pub const fn contra(self) -> OperatorAccount {
         match self {
-            Self::Grant => Side::Granted,
-            Self::Adjustment => Side::Adjusted,
-            Self::Charge | Self::Release | Self::InDoubt | Self::GivenBack => Side::Earned,
+            Self::Grant => OperatorAccount::Granted,
+            Self::Adjustment => OperatorAccount::Adjusted,
+            Self::Charge | Self::Release | Self::InDoubt | Self::GivenBack => OperatorAccount::Earned,
         }
     }
 }
 
-/// The operator's side of an entry: it changes by the opposite.
+/// An account of the operator: it changes by the opposite of the entries that are booked against it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
-    /// What was given away: never above zero.
+pub enum OperatorAccount {
+    /// Credits given away: never above zero.
     Granted,
     /// Corrections.
     Adjusted,
-    /// What requests paid.
+    /// Revenue: what requests paid.
     Earned,
 }
 
-impl Side {
-    /// Every side.
+impl OperatorAccount {
+    /// Every account of the operator.
     pub const ALL: [Self; 3] = [Self::Granted, Self::Adjusted, Self::Earned];
 
     /// The name in the store and in exports.
@@ -90,34 +89,34 @@ impl Side {
     }
 }
 
-/// What stands on each of the operator's sides, in millionths: wider than one account's balance,
-/// since there are many accounts.
+/// The balances of the operator's accounts, in millionths: wider than a customer's balance, since there are many
+/// customers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sides {
-    /// [`Side::Granted`].
+pub struct OperatorBalances {
+    /// [`OperatorAccount::Granted`].
     pub granted: i128,
-    /// [`Side::Adjusted`].
+    /// [`OperatorAccount::Adjusted`].
     pub adjusted: i128,
-    /// [`Side::Earned`].
+    /// [`OperatorAccount::Earned`].
     pub earned: i128,
 }
 
-impl Sides {
-    /// One side.
-    pub fn of(&mut self, side: Side) -> &mut i128 {
-        match side {
-            Side::Granted => &mut self.granted,
-            Side::Adjusted => &mut self.adjusted,
-            Side::Earned => &mut self.earned,
+impl OperatorBalances {
+    /// One balance.
+    pub fn of(&mut self, account: OperatorAccount) -> &mut i128 {
+        match account {
+            OperatorAccount::Granted => &mut self.granted,
+            OperatorAccount::Adjusted => &mut self.adjusted,
+            OperatorAccount::Earned => &mut self.earned,
         }
     }
 
-    /// The other half of an entry. Entries are 64 bits wide and counted by 64 bits: never overflows.
-    pub fn take(&mut self, kind: EntryKind, amount: Credits) {
-        *self.of(kind.side()) -= i128::from(amount.millionths());
+    /// Books the other half of an entry. Amounts and numbers of entries have 64 bits, so this never overflows.
+    pub fn book(&mut self, kind: EntryKind, amount: Credits) {
+        *self.of(kind.contra()) -= i128::from(amount.millionths());
     }
 
-    /// All sides together.
+    /// The sum of the balances.
     #[must_use]
     pub fn sum(&self) -> i128 {
         self.granted + self.adjusted + self.earned
@@ -131,7 +130,10 @@ pub struct Link(pub [u8; 32]);
 impl fmt::Display for Link {
     /// 64 hex digits.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(out, "{byte:02x}"))
+        let mut digits = [0; 64];
+        let encoded = hex::encode_to_slice(self.0, &mut digits).is_ok(); // the lengths fit
+        debug_assert!(encoded);
+        out.write_str(std::str::from_utf8(&digits).unwrap_or_default())
     }
 }
 
@@ -141,58 +143,62 @@ impl Serialize for Link {
     }
 }
 
-/// One line of the ledger. Append-only.
+/// An entry. Entries are only appended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Entries of a ledger are numbered from 1, without a gap.
-    pub id: u64,
-    /// When it was written.
+    /// The account's entries are numbered from 1, without a gap.
+    pub number: u64,
+    /// When the entry was written.
     pub at: WallTime,
-    /// Whose.
+    /// The account.
     pub account: AccountId,
-    /// Why.
+    /// The kind.
     pub kind: EntryKind,
-    /// What the balance changed by.
+    /// The change of the balance.
     pub amount: Credits,
-    /// The account's balance after it.
+    /// The account's balance after the entry.
     pub balance_after: Credits,
-    /// The route, for charges.
+    /// The bucket of credits that the entry belongs to, for accounts with several.
+    pub bucket: Option<String>,
+    /// The key of the requests, for charges.
+    pub key: Option<KeyId>,
+    /// The route of the requests, for charges.
     pub route: Option<String>,
-    /// Requests that a charge sums up.
+    /// The outcome of the requests, for charges.
+    pub outcome: Option<StatusClass>,
+    /// How many requests a charge sums up.
     pub requests: u64,
-    /// What makes repeating a grant harmless, or the request's id.
+    /// What makes a repeated booking harmless, or the request's id.
     pub reference: Option<String>,
-    /// Who did it: `file`, `command`, `requests`, `recovery`.
+    /// The origin: `file`, `command`, `requests`, `recovery`.
     pub actor: String,
-    /// Chains it to the account's entry before it.
+    /// The SHA-256 that chains it to the account's entry before it.
     pub link: Link,
 }
 
 impl Entry {
-    /// The link that belongs to it behind `before`, the zero link for an account's first entry.
+    /// The link of the entry after the link `before`; that is zero for an account's first entry.
     #[must_use]
-    pub fn link_behind(&self, before: &Link) -> Link {
-        Link(Sha256::digest(self.text_behind(before)).into())
+    pub fn link_after(&self, before: &Link) -> Link {
+        Link(Sha256::digest(self.text_after(before)).into())
     }
 
-    /// What a link is the SHA-256 of: the link before, and the fields as statements and exports
-    /// print them, a tab between each; nothing where a field is absent. The reference, the only one
-    /// that is free text, comes last.
+    /// The text whose SHA-256 is the link: the link before, and the fields as statements and exports print them,
+    /// separated by tabs; an absent field is empty. The reference comes last, since it is the only free text.
     #[must_use]
-    pub fn text_behind(&self, before: &Link) -> String {
-        let Self { id, at, account, kind, amount, balance_after, requests, actor, .. } = self;
-        let mut text = String::with_capacity(256);
-        for byte in before.0 {
-            const DIGITS: &[u8; 16] = b"0123456789abcdef";
-            text.extend([byte >> 4, byte & 15].map(|digit| char::from(DIGITS[usize::from(digit)])));
-        }
-        let (kind, route) = (kind.name(), self.route.as_deref().unwrap_or_default());
+    pub fn text_after(&self, before: &Link) -> String {
+        let Self { number, at, account, kind, amount, balance_after, requests, actor, .. } = self;
+        let (kind, bucket) = (kind.name(), self.bucket.as_deref().unwrap_or_default());
+        let key = self.key.map(|key| key.to_string()).unwrap_or_default();
+        let route = self.route.as_deref().unwrap_or_default();
+        let outcome = self.outcome.map(StatusClass::name).unwrap_or_default();
         let reference = self.reference.as_deref().unwrap_or_default();
+        let mut text = String::with_capacity(256);
         let written = write!(
             text,
-            "\t{id}\t{at}\t{account}\t{kind}\t{amount}\t{balance_after}\t{route}\t{requests}\t{actor}\t{reference}"
+            "{before}\t{number}\t{at}\t{account}\t{kind}\t{amount}\t{balance_after}\t{bucket}\t{key}\t{route}\t{outcome}\t{requests}\t{actor}\t{reference}"
         );
-        debug_assert!(written.is_ok(), "a string takes everything");
+        debug_assert!(written.is_ok(), "writing to a string cannot fail");
         text
     }
 }
@@ -203,13 +209,16 @@ mod tests {
 
     fn entry() -> Entry {
         Entry {
-            id: 7,
+            number: 7,
             at: WallTime(1_800_000_000_123),
             account: "acme".parse().unwrap(),
             kind: EntryKind::Charge,
             amount: Credits::from_millionths(-250_000),
             balance_after: Credits::from_millionths(8_499_750_000),
+            bucket: None,
+            key: Some(KeyId(11)),
             route: Some("people.enrich".to_owned()),
+            outcome: Some(StatusClass::Success),
             requests: 1,
             reference: None,
             actor: "requests".to_owned(),
@@ -222,16 +231,17 @@ mod tests {
     fn a_link_can_be_recomputed_with_standard_tools() {
         let zeros = "0".repeat(64);
         let expected = format!(
-            "{zeros}\t7\t2027-01-15T08:00:00.123Z\tacme\tcharge\t-0.25\t8499.75\tpeople.enrich\t1\trequests\t"
+            "{zeros}\t7\t2027-01-15T08:00:00.123Z\tacme\tcharge\t-0.25\t8499.75\t\t{}\tpeople.enrich\t2xx\t1\trequests\t",
+            KeyId(11)
         );
-        assert_eq!(entry().text_behind(&Link::default()), expected);
+        assert_eq!(entry().text_after(&Link::default()), expected);
         let link = Link(Sha256::digest(expected).into());
-        assert_eq!(entry().link_behind(&Link::default()), link);
-        assert_ne!(entry().link_behind(&link), link);
+        assert_eq!(entry().link_after(&Link::default()), link);
+        assert_ne!(entry().link_after(&link), link);
     }
 
     #[test]
-    fn names_are_those_of_one_kind_each() {
+    fn names_are_unique() {
         for kind in EntryKind::ALL {
             assert_eq!(EntryKind::named(kind.name()), Some(kind));
         }
@@ -239,13 +249,13 @@ mod tests {
     }
 
     #[test]
-    fn what_an_account_gets_its_side_gives() {
-        let mut sides = Sides::default();
-        sides.take(EntryKind::Grant, Credits::from_millionths(10));
-        sides.take(EntryKind::Adjustment, Credits::from_millionths(-2));
-        sides.take(EntryKind::Charge, Credits::from_millionths(-5));
-        sides.take(EntryKind::GivenBack, Credits::from_millionths(1));
-        assert_eq!(sides, Sides { granted: -10, adjusted: 2, earned: 4 });
-        assert_eq!(sides.sum(), -(10 - 2 - 5 + 1));
+    fn what_an_account_gets_the_operator_gives() {
+        let mut balances = OperatorBalances::default();
+        balances.book(EntryKind::Grant, Credits::from_millionths(10));
+        balances.book(EntryKind::Adjustment, Credits::from_millionths(-2));
+        balances.book(EntryKind::Charge, Credits::from_millionths(-5));
+        balances.book(EntryKind::GivenBack, Credits::from_millionths(1));
+        assert_eq!(balances, OperatorBalances { granted: -10, adjusted: 2, earned: 4 });
+        assert_eq!(balances.sum(), -(10 - 2 - 5 + 1));
     }
 }

@@ -1,7 +1,7 @@
-//! The ledger in memory: the model that the SQLite store is compared with.
+//! A ledger in memory: the model that SQLite is compared with.
 //!
-//! Written for obviousness, not speed: vectors that are searched. What it holds outlives the
-//! store, as a file would, so that tests can crash and reopen.
+//! Written to be obvious, not fast: vectors that are searched. Its data outlives the store, as a file would, so that
+//! tests can crash and reopen it.
 
 mod data;
 
@@ -10,12 +10,13 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::entry::{Entry, EntryKind, Sides};
-use super::fold::{Fold, Folded, Part};
+use super::entry::{Entry, EntryKind, OperatorBalances};
 use super::store::{
-    AccountRow, AccountState, Booked, Booking, Books, Doubt, EachLimit, KeyChange, KeyRow, LedgerError,
-    Reader, Registered, Registration, Result, SecretRow, Source, Store, StoredSecret,
+    AccountRow, AccountState, Booked, Booking, Books, Doubt, EachLimit, Journal, JournalRow, KeyChange,
+    KeyRow, LedgerError, Loaded, Position, Reader, Registered, Registration, Result, SecretRow, Source,
+    Storage, StoredSecret,
 };
+use super::tally::{ChargeKey, Fold, OpenHold};
 use crate::types::{AccountId, AccountNum, Credits, KeyId, KeyNum, RequestId, RouteNum, WallTime};
 use data::{Data, NewEntry, number, refused};
 
@@ -23,10 +24,17 @@ use data::{Data, NewEntry, number, refused};
 #[derive(Clone, Debug, Default)]
 pub struct MemoryStore(Arc<Mutex<Data>>);
 
-impl Store for MemoryStore {
-    fn load(&mut self) -> Result<Books> {
-        let data = self.0.lock();
-        Ok(Books { open_holds: data.open_holds.clone(), folded: data.folded, journal: data.journal.clone() })
+impl MemoryStore {
+    /// Both halves, which share the data with this store.
+    #[must_use]
+    pub fn storage(&self) -> Storage {
+        Storage { books: Box::new(self.clone()), journal: Box::new(self.clone()) }
+    }
+}
+
+impl Journal for MemoryStore {
+    fn read(&mut self, folded: u64) -> Result<Vec<JournalRow>> {
+        Ok(self.0.lock().journal.iter().filter(|(seq, ..)| *seq > folded).cloned().collect())
     }
 
     fn append(&mut self, seq: u64, at: WallTime, records: &[u8]) -> Result<()> {
@@ -34,37 +42,52 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    fn reset(&mut self, upto: u64) {
+        self.0.lock().journal.retain(|(seq, ..)| *seq > upto);
+    }
+}
+
+impl Books for MemoryStore {
+    fn load(&mut self, _at: WallTime) -> Result<Loaded> {
+        let mut data = self.0.lock();
+        data.epoch += 1;
+        Ok(Loaded { open_holds: data.open_holds.clone(), folded: data.folded, epoch: data.epoch })
+    }
+
+    fn confirm(&mut self) -> Result<()> {
+        Ok(())
+    }
+
     fn fold(&mut self, fold: &Fold, at: WallTime) -> Result<()> {
         let mut data = self.0.lock();
-        if fold.through.is_some() && data.folded.part.is_some_and(|part| part.upto != fold.upto) {
-            return Err(LedgerError::Failed("another fold is not finished".to_owned()));
-        }
-        if !fold.charges.is_empty() && fold.upto <= data.folded.upto {
+        if !fold.charges.is_empty() && fold.upto <= data.folded {
             return Err(LedgerError::Failed("these batches stand in the entries already".to_owned()));
         }
-        for &((account, route), sum) in &fold.charges {
+        for &(ChargeKey { account, key, route, outcome }, sum) in &fold.charges {
             let amount = Credits::from_millionths(-sum.amount.millionths());
             let both = [
                 (EntryKind::Charge, amount, sum.requests),
                 (EntryKind::Release, Credits::ZERO, sum.released),
             ];
             for (kind, amount, requests) in both.into_iter().filter(|(.., requests)| *requests > 0) {
-                let route = Some(data.route(route));
-                let new = NewEntry { kind, amount, route, requests, reference: None, actor: "requests" };
+                let (key, route) = (data.key(key), Some(data.route(route)));
+                let (outcome, actor) = (Some(outcome), "requests");
+                let new = NewEntry { kind, amount, key, route, outcome, requests, reference: None, actor };
                 data.add_entry(account, at, new)?;
             }
         }
-        data.open_holds.retain(|hold| !fold.closed.contains(&hold.id));
-        data.open_holds.extend(&fold.opened);
+        let stored_anew = |hold: &OpenHold| fold.opened.iter().any(|opened| opened.id == hold.id);
+        data.open_holds.retain(|hold| !fold.closed.contains(&hold.id) && !stored_anew(hold));
+        data.open_holds.extend(fold.opened.iter().cloned());
         for hold in &fold.doubts {
-            let key = data.keys.get(hold.key.0 as usize - 1).map_or(KeyId(0), |row| row.id);
+            let key = data.key(hold.key);
             let account = data.accounts[data.account_at(hold.account)].id.clone();
             let route = data.route(hold.route);
             let (id, amount) = (hold.id, hold.amount);
             data.in_doubt.push(Doubt {
                 id,
                 account,
-                key,
+                key: key.unwrap_or(KeyId(0)),
                 route: route.clone(),
                 amount,
                 at: hold.at,
@@ -72,18 +95,11 @@ impl Store for MemoryStore {
             });
             let amount = Credits::from_millionths(-amount.millionths());
             let (kind, reference) = (EntryKind::InDoubt, Some(id.to_string()));
-            let new =
-                NewEntry { kind, amount, route: Some(route), requests: 1, reference, actor: "recovery" };
+            let (route, outcome, actor) = (Some(route), None, "recovery");
+            let new = NewEntry { kind, amount, key, route, outcome, requests: 1, reference, actor };
             data.add_entry(hold.account, at, new)?;
         }
-        let upto = fold.upto;
-        match fold.through {
-            Some(through) => data.folded.part = Some(Part { upto, through }),
-            None => {
-                data.folded = Folded { upto, part: None };
-                data.journal.retain(|(seq, ..)| *seq > upto);
-            }
-        }
+        data.folded = fold.upto;
         Ok(())
     }
 
@@ -147,7 +163,9 @@ impl Store for MemoryStore {
         let new = NewEntry {
             kind: booking.kind,
             amount: booking.amount,
+            key: None,
             route: None,
+            outcome: None,
             requests: 0,
             reference: Some(booking.reference.clone()),
             actor: booking.actor,
@@ -183,8 +201,10 @@ impl Store for MemoryStore {
         }
         data.in_doubt[index].given_back = Some(at);
         let account = data.find_account(&doubt.account).map(|row| row.num).unwrap_or_default();
-        let (kind, route) = (EntryKind::GivenBack, Some(doubt.route));
-        let new = NewEntry { kind, amount: doubt.amount, route, requests: 1, reference, actor: "command" };
+        let (kind, amount) = (EntryKind::GivenBack, doubt.amount);
+        let (key, route) = (Some(doubt.key).filter(|key| *key != KeyId(0)), Some(doubt.route));
+        let (outcome, actor) = (None, "command");
+        let new = NewEntry { kind, amount, key, route, outcome, requests: 1, reference, actor };
         let entry = data.add_entry(account, at, new)?;
         Ok(Booked { entry, repeated: false })
     }
@@ -265,23 +285,29 @@ impl Reader for MemoryStore {
         Ok(())
     }
 
-    fn entries(&mut self, account: Option<&AccountId>, after: u64, most: usize) -> Result<Vec<Entry>> {
+    fn entries(
+        &mut self,
+        account: Option<&AccountId>,
+        after: Position,
+        most: usize,
+    ) -> Result<Vec<(Position, Entry)>> {
         let data = self.0.lock();
-        let wanted = |entry: &&Entry| entry.id > after && account.is_none_or(|id| entry.account == *id);
-        Ok(data.entries.iter().filter(wanted).take(most).cloned().collect())
+        let numbered = (1..).zip(&data.entries).filter(|(position, _)| *position > after);
+        let wanted = numbered.filter(|(_, entry)| account.is_none_or(|id| entry.account == *id));
+        Ok(wanted.take(most).map(|(position, entry)| (position, entry.clone())).collect())
     }
 
-    fn sides(&mut self) -> Result<Sides> {
-        let mut sides = Sides::default();
-        self.0.lock().entries.iter().for_each(|entry| sides.take(entry.kind, entry.amount));
-        Ok(sides)
+    fn operator_accounts(&mut self) -> Result<OperatorBalances> {
+        let mut balances = OperatorBalances::default();
+        self.0.lock().entries.iter().for_each(|entry| balances.book(entry.kind, entry.amount));
+        Ok(balances)
     }
 
     fn in_doubt(&mut self) -> Result<Vec<Doubt>> {
         Ok(self.0.lock().in_doubt.clone())
     }
 
-    fn backup(&mut self, to: &Path) -> Result<bool> {
+    fn backup(&mut self, to: &Path) -> Result<()> {
         refused(format!("a ledger in memory is not copied to {}", to.display()))
     }
 }

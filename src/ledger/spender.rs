@@ -4,12 +4,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::journal::{NotDurable, Outbox, Record, Ticket, Waiters};
-use super::{Purse, Shared};
+use super::outbox::{NotDurable, Outbox, Ticket, Waiters};
+use super::purse::Purse;
+use super::record::{Kept, Record};
+use super::threads::Shared;
 use crate::policy::credit::returned;
-use crate::types::{Credits, KeyNum, RequestId, RouteNum};
+use crate::types::{Credits, KeyNum, RequestId, RouteNum, StatusClass};
 
-/// What a worker's thread makes its [`Spender`] from; unlike that, it may cross threads.
+/// What a worker's thread starts its [`Spender`] from; unlike a spender, it can cross threads.
 #[derive(Clone, Debug)]
 pub struct SpenderSeed {
     shared: Arc<Shared>,
@@ -21,19 +23,18 @@ impl SpenderSeed {
         Self { shared, outbox }
     }
 
-    /// Tells the ledger when the worker has nothing to do, and when it has again: while it is busy, a
-    /// fuller batch costs nobody anything.
-    pub fn parking(&self) -> impl Fn(bool) + Clone + Send + Sync + 'static {
+    /// To be called when the worker has nothing to do: starts a commit if a task waits for one. While the worker is busy, a
+    /// fuller batch delays nobody.
+    pub fn on_park(&self) -> impl Fn() + Send + Sync + 'static {
         let (outbox, shared) = (Arc::clone(&self.outbox), Arc::clone(&self.shared));
-        move |parked| {
-            outbox.set_parked(parked);
-            if parked && shared.gathering.load(Ordering::SeqCst) && outbox.is_idling() {
-                shared.wake_now();
+        move || {
+            if outbox.is_awaited() {
+                shared.commit_wanted();
             }
         }
     }
 
-    /// Makes the handle, on the thread that uses it.
+    /// Starts the spender, on the thread that uses it.
     #[must_use]
     pub fn start(self) -> Spender {
         let waiters = Waiters::new(Arc::clone(&self.outbox));
@@ -52,23 +53,22 @@ struct Inner {
     waiters: Waiters,
 }
 
-/// Why nothing was held.
+/// Why no credits were held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HoldError {
-    /// The balance less holds in flight is below the amount.
+    /// The balance less open holds is below the amount.
     #[error("not enough credits")]
     Insufficient,
-    /// The ledger cannot write, or too much waits to be written.
+    /// The ledger cannot write, or too many records wait to be written.
     #[error("the ledger is unavailable")]
     Unavailable,
 }
 
 impl Spender {
-    /// Sets credits aside for a request; in memory when this returns, on disk when
-    /// [`Hold::committed`] does.
+    /// Holds credits for a request: in memory when this returns, on disk when [`Hold::committed`] does.
     ///
     /// # Errors
-    /// Nothing is held then, and nothing was charged.
+    /// [`HoldError`]: nothing is held.
     pub fn hold(
         &self,
         purse: &Arc<Purse>,
@@ -77,29 +77,29 @@ impl Spender {
         amount: Credits,
         id: RequestId,
     ) -> Result<Hold, HoldError> {
-        if !self.0.shared.healthy.load(Ordering::Relaxed) {
+        if !self.0.shared.is_healthy.load(Ordering::Relaxed) {
             return Err(HoldError::Unavailable);
         }
         if !purse.try_take(amount) {
             return Err(HoldError::Insufficient);
         }
         let record = Record::Hold { id, account: purse.num, key, route, amount };
-        let Some(ticket) = self.0.outbox.push(record) else {
+        let Some(ticket) = self.0.outbox.push(&record) else {
             purse.give(amount);
             return Err(HoldError::Unavailable);
         };
-        self.0.shared.wake();
+        self.0.shared.record_added();
         let open = Open { purse: Arc::clone(purse), spender: self.clone(), id, amount, ticket };
         Ok(Hold(Some(open)))
     }
 
-    /// Wakes this worker's waiters; runs on its thread for as long as it lives.
+    /// Wakes this worker's waiting tasks; runs on its thread for as long as it lives.
     pub async fn pump(&self) {
         self.0.waiters.pump().await;
     }
 }
 
-/// Credits set aside. Dropped without being settled, it is released: the request costs nothing.
+/// Credits that are held. Dropped without being settled, the hold is released: the request costs nothing.
 #[derive(Debug)]
 pub struct Hold(Option<Open>);
 
@@ -113,10 +113,10 @@ struct Open {
 }
 
 impl Hold {
-    /// Waits until the hold is on disk; one atomic load where it is already.
+    /// Waits until the hold is on disk; one atomic load if it already is.
     ///
     /// # Errors
-    /// [`NotDurable`] where its commit failed: release it, and let no charged answer leave.
+    /// [`NotDurable`] if its commit failed: release it, and let no charged response leave.
     pub async fn committed(&self) -> Result<(), NotDurable> {
         match &self.0 {
             Some(open) => open.spender.0.waiters.durable(open.ticket).await,
@@ -124,27 +124,35 @@ impl Hold {
         }
     }
 
-    /// Turns the hold into its charge, at most the hold; the rest returns at once.
-    pub fn settle(mut self, charge: Credits) -> Settled {
+    /// Settles the hold: charges at most its amount, and returns the rest at once.
+    pub fn settle(mut self, charge: Credits, outcome: StatusClass) -> Settled {
         match self.0.take() {
-            Some(open) => open.settle(charge),
+            Some(open) => open.settle(charge, outcome),
             None => Settled(None),
         }
+    }
+
+    /// Keeps the hold beyond its request: it is settled by its external id, or at its deadline, and a crash does not charge
+    /// it.
+    pub fn keep(mut self, kept: Kept) -> Settled {
+        let Some(open) = self.0.take() else { return Settled(None) };
+        let inner = &open.spender.0;
+        let ticket = inner.outbox.push(&Record::Keep { id: open.id, kept });
+        inner.shared.record_added();
+        Settled(ticket.map(|ticket| (open.spender.clone(), ticket)))
     }
 }
 
 impl Open {
-    fn settle(self, charge: Credits) -> Settled {
+    fn settle(self, charge: Credits, outcome: StatusClass) -> Settled {
         let back = returned(self.amount, charge);
         let charge = self.amount.checked_sub(back).unwrap_or(self.amount);
         let inner = &self.spender.0;
-        // The record first: who spends what returns must come after it in the journal.
-        let ticket = inner.outbox.push(Record::Settle { id: self.id, charge });
+        // The record first: a hold that spends the returned credits must come after it in the journal.
+        let ticket = inner.outbox.push(&Record::Settle { id: self.id, charge, outcome });
         self.purse.give(back);
+        inner.shared.record_added();
         let wait = ticket.filter(|_| !back.is_zero());
-        if wait.is_some() {
-            inner.shared.wake(); // one that nobody waits for goes with the next batch
-        }
         Settled(wait.map(|ticket| (self.spender.clone(), ticket)))
     }
 }
@@ -152,21 +160,20 @@ impl Open {
 impl Drop for Hold {
     fn drop(&mut self) {
         if let Some(open) = self.0.take() {
-            open.settle(Credits::ZERO);
+            open.settle(Credits::ZERO, StatusClass::None);
         }
     }
 }
 
-/// A hold that became a charge.
+/// A hold that was settled, or kept.
 #[derive(Debug)]
 pub struct Settled(Option<(Spender, Ticket)>);
 
 impl Settled {
-    /// Waits until the charge is on disk. A charge equal to its hold has nothing to wait for:
-    /// a crash would charge the same.
+    /// Waits until the settlement is on disk. A charge equal to its hold need not wait: a crash would charge the same.
     ///
     /// # Errors
-    /// [`NotDurable`] where its commit failed: let the last byte of the answer not leave.
+    /// [`NotDurable`] if its commit failed: the last byte of the response must not leave.
     pub async fn committed(&self) -> Result<(), NotDurable> {
         match &self.0 {
             Some((spender, ticket)) => spender.0.waiters.durable(*ticket).await,
@@ -174,7 +181,7 @@ impl Settled {
         }
     }
 
-    /// Whether there is anything to wait for.
+    /// True if there is something to wait for.
     #[must_use]
     pub fn must_wait(&self) -> bool {
         self.0.is_some()

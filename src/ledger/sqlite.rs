@@ -1,78 +1,73 @@
-//! The ledger in one SQLite file, and its journal in a pair of files beside it: the writing side.
+//! A ledger in one SQLite file, and its journal in two files beside it.
 //!
-//! Charges go to the journal, see [`journal`]; entries, accounts and keys to SQLite, in WAL mode
-//! with synchronous=FULL. Its checkpoints are passive, on a connection and a thread of their own, so
-//! that they never make a commit wait.
+//! Entries, accounts and keys are SQLite's, in WAL mode with synchronous=FULL. Checkpoints are passive, on a connection
+//! and a thread of their own, so that no write waits for one. The journal is in [`journal_files`].
 
-mod carry_over;
 mod file;
 mod folding;
-mod journal;
+mod journal_files;
 mod keys;
+mod migrate_entries;
+mod migrate_journal;
 mod posting;
 mod read;
 mod rows;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use super::entry::{Entry, EntryKind};
-use super::fold::Fold;
 use super::store::{
-    AccountRow, AccountState, Booked, Booking, Books, KeyChange, KeyRow, LedgerError, Reader, Registered,
-    Registration, Result, Store,
+    AccountRow, AccountState, Booked, Booking, Books, KeyChange, KeyRow, LedgerError, Loaded, Reader,
+    Registered, Registration, Result, Source, Storage,
 };
+use super::tally::Fold;
 use crate::types::{AccountId, AccountNum, Credits, KeyId, KeyNum, RequestId, RouteNum, WallTime};
 use file::{Checkpointer, Lock};
-use journal::Journal;
+use journal_files::FileJournal;
 use posting::{NewEntry, Posting};
 use rows::{account_row, credits, entry_row, failed, id_blob};
 
-/// A ledger in a file that this process has locked.
+/// Opens or creates a ledger's file, takes its lock, and brings its tables and its journal up to date.
+///
+/// # Errors
+/// Says what is wrong with the path or the file, and what to do.
+pub fn open(path: &Path) -> Result<Storage> {
+    let (books, journal) = open_halves(path)?;
+    Ok(Storage { books: Box::new(books), journal: Box::new(journal) })
+}
+
+fn open_halves(path: &Path) -> Result<(SqliteBooks, FileJournal)> {
+    let path = &file::canonical(path); // two names of one file are one ledger
+    let lock = Arc::new(Lock::take(path)?);
+    let mut connection = file::open(path).inspect_err(|_| lock.discard())?;
+    let mark = connection.query_row("SELECT mark FROM journal", [], |row| row.get(0)).map_err(failed)?;
+    migrate_journal::fold_old_journal(&mut connection, path, mark)?;
+    let checkpointer = Checkpointer::start(path)?;
+    let journal = FileJournal::open(path, mark, Some(Arc::clone(&lock)))?;
+    let books = SqliteBooks { connection, path: path.to_owned(), checkpointer, _lock: lock };
+    Ok((books, journal))
+}
+
+/// The books in a SQLite file that this process has locked.
 #[derive(Debug)]
-pub struct SqliteStore {
+struct SqliteBooks {
     connection: Connection,
     path: PathBuf,
     checkpointer: Checkpointer,
-    journal: Journal,
-    /// The last commit of SQLite's failed.
-    unsure: bool,
-    _lock: Lock,
+    _lock: Arc<Lock>,
 }
 
-impl SqliteStore {
-    /// Opens or makes the file, takes its lock, and brings its tables up to date.
-    ///
-    /// # Errors
-    /// Says what is wrong with the path or the file, and what to do.
-    pub fn open(path: &Path) -> Result<Self> {
-        let path = &file::canonical(path); // two names of one file are one ledger
-        let lock = Lock::take(path)?;
-        let connection = file::open(path).inspect_err(|_| lock.discard())?;
-        let checkpointer = Checkpointer::start(path)?;
-        let mark = connection.query_row("SELECT mark FROM journal", [], |row| row.get(0)).map_err(failed)?;
-        let journal = Journal::open(path, mark)?;
-        Ok(Self { connection, path: path.to_owned(), checkpointer, journal, unsure: false, _lock: lock })
-    }
-
-    /// Runs a transaction, all or nothing.
+impl SqliteBooks {
+    /// Runs a transaction: all of it or nothing.
     fn write<T>(&mut self, work: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
         let immediate = TransactionBehavior::Immediate;
         let tx = self.connection.transaction_with_behavior(immediate).map_err(failed)?;
         let done = work(&tx)?;
-        let committed = tx.commit().map_err(failed);
-        self.unsure = committed.is_err();
-        committed.map(|()| done)
-    }
-
-    /// After a commit that failed nobody knows what a crash would find of it. Nothing is built on that:
-    /// the next commit takes its place in the log, and comes before any batch.
-    fn be_sure(&mut self) -> Result<()> {
-        if self.unsure {
-            self.write(|tx| tx.execute("UPDATE journal SET folded = folded", []).map_err(failed))?;
-        }
-        Ok(())
+        tx.commit().map_err(failed)?;
+        Ok(done)
     }
 }
 
@@ -82,30 +77,29 @@ fn find_account(tx: &Connection, id: &AccountId) -> Result<Option<AccountRow>> {
     statement.query_row([id.as_str()], account_row).optional().map_err(failed)
 }
 
-impl Store for SqliteStore {
-    fn load(&mut self) -> Result<Books> {
-        let mut books = read::books(&self.connection)?;
-        books.journal.extend(self.journal.read(books.folded.upto)?);
-        Ok(books)
-    }
-
-    fn append(&mut self, seq: u64, at: WallTime, records: &[u8]) -> Result<()> {
-        self.be_sure()?;
-        self.journal.append(seq, at, records)
+impl Books for SqliteBooks {
+    fn load(&mut self, at: WallTime) -> Result<Loaded> {
+        // Seconds of the wall clock, so that a restored backup does not repeat an epoch either.
+        let seconds = at.0.div_euclid(1000).clamp(0, u32::MAX.into());
+        self.write(|tx| {
+            tx.execute("UPDATE journal SET epoch = max(epoch + 1, ?1)", [seconds]).map_err(failed)
+        })?;
+        read::loaded(&self.connection)
     }
 
     fn fold(&mut self, fold: &Fold, at: WallTime) -> Result<()> {
-        self.write(|tx| folding::fold(tx, fold, at))?;
-        if fold.through.is_none() {
-            self.journal.folded(fold.upto);
-        }
-        Ok(())
+        self.write(|tx| folding::fold(tx, fold, at))
+    }
+
+    fn confirm(&mut self) -> Result<()> {
+        // A commit takes the place in the log that a failed one may have written.
+        self.write(|tx| tx.execute("UPDATE journal SET folded = folded", []).map(drop).map_err(failed))
     }
 
     fn register(&mut self, wanted: &Registration, at: WallTime) -> Result<Registered> {
         self.write(|tx| {
             let mut registered = Registered::default();
-            let mut posting = Posting::begin(tx)?;
+            let mut posting = Posting::start(tx)?;
             for (id, opening) in &wanted.accounts {
                 registered.accounts.push(register_account(tx, &mut posting, id, *opening, at)?);
             }
@@ -154,16 +148,10 @@ impl Store for SqliteStore {
     }
 
     fn book(&mut self, account: &AccountRow, booking: &Booking, at: WallTime) -> Result<Entry> {
-        let new = NewEntry {
-            kind: booking.kind,
-            amount: booking.amount,
-            route: None,
-            requests: 0,
-            reference: Some(&booking.reference),
-            actor: booking.actor,
-        };
+        let reference = Some(booking.reference.as_str());
+        let new = NewEntry::booking(booking.kind, booking.amount, reference, booking.actor);
         self.write(|tx| {
-            let mut posting = Posting::begin(tx)?;
+            let mut posting = Posting::start(tx)?;
             let entry = posting.add(account.num, at, &new)?;
             posting.finish()?;
             Ok(entry)
@@ -198,15 +186,15 @@ impl Store for SqliteStore {
         })
     }
 
-    fn tidy(&mut self) {
+    fn checkpoint(&mut self) {
         if self.checkpointer.request() {
-            // The log outgrew what passive checkpoints keep up with: start it over here, where
-            // nobody else writes. Never waits: with a reader in the way it is tried again.
+            // The log outgrew what passive checkpoints can copy: restart it here, on the only writer. Never waits: if a
+            // reader is in the way, the next call tries again.
             let _ = self.connection.busy_timeout(std::time::Duration::ZERO);
             let restart = self.connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()));
             let _ = self.connection.busy_timeout(file::BUSY);
             if let Err(error) = restart {
-                tracing::debug!(%error, "the ledger's log could not be started over yet");
+                tracing::debug!(%error, "the ledger's log could not be restarted yet");
             }
         }
     }
@@ -224,10 +212,10 @@ fn register_account(
     at: WallTime,
 ) -> Result<AccountRow> {
     if let Some(mut row) = find_account(tx, id)? {
-        if row.source == super::store::Source::Store {
+        if row.source == Source::Store {
             let sql = "UPDATE accounts SET source = 'file' WHERE num = ?1";
             tx.execute(sql, [row.num.0]).map_err(failed)?;
-            row.source = super::store::Source::File;
+            row.source = Source::File;
         }
         return Ok(row);
     }
@@ -240,23 +228,22 @@ fn register_account(
     let num =
         AccountNum(u32::try_from(num).map_err(|_| LedgerError::Failed("too many accounts".to_owned()))?);
     if let Some(amount) = opening.filter(|amount| !amount.is_zero()) {
-        let (kind, reference) = (EntryKind::Grant, Some("opening"));
-        let new = NewEntry { kind, amount, route: None, requests: 0, reference, actor: "file" };
-        posting.add(num, at, &new)?;
+        posting.add(num, at, &NewEntry::booking(EntryKind::Grant, amount, Some("opening"), "file"))?;
     }
     find_account(tx, id)?.ok_or_else(|| LedgerError::Failed("the new account is not there".to_owned()))
 }
 
 fn give_back(tx: &Transaction<'_>, id: RequestId, at: WallTime) -> Result<Booked> {
-    let sql = "SELECT account, route, given_back FROM in_doubt WHERE id = ?1";
+    let sql = "SELECT account, key, route, given_back FROM in_doubt WHERE id = ?1";
     let found = tx.query_row(sql, [id_blob(id)], |row| {
-        Ok((AccountNum(row.get(0)?), RouteNum(row.get(1)?), row.get::<_, Option<i64>>(2)?))
+        let (account, key) = (AccountNum(row.get(0)?), KeyNum(row.get(1)?));
+        Ok((account, key, RouteNum(row.get(2)?), row.get::<_, Option<i64>>(3)?))
     });
     let found = found.optional().map_err(failed)?;
     let unknown = || LedgerError::Refused(format!("no hold in doubt has the id {id}"));
-    let (account, route, given_back) = found.ok_or_else(unknown)?;
+    let (account, key, route, given_back) = found.ok_or_else(unknown)?;
     let reference = id.to_string();
-    // What was charged for it, as the chained entry says.
+    // The amount of the chained entry, not of the list.
     let sql = "SELECT -amount FROM entries WHERE account = ?1 AND kind = 'in_doubt' AND reference = ?2";
     let charged =
         tx.query_row(sql, params![account.0, reference], |row| credits(row, 0)).optional().map_err(failed)?;
@@ -267,54 +254,16 @@ fn give_back(tx: &Transaction<'_>, id: RequestId, at: WallTime) -> Result<Booked
         let entry = tx.query_row(&sql, params![account.0, reference], entry_row).map_err(failed)?;
         return Ok(Booked { entry, repeated: true });
     }
-    let (kind, reference) = (EntryKind::GivenBack, Some(reference.as_str()));
-    let new = NewEntry { kind, amount, route: Some(route), requests: 1, reference, actor: "command" };
-    let mut posting = Posting::begin(tx)?;
+    let new = NewEntry {
+        key: Some(key),
+        route: Some(route),
+        requests: 1,
+        ..NewEntry::booking(EntryKind::GivenBack, amount, Some(&reference), "command")
+    };
+    let mut posting = Posting::start(tx)?;
     let entry = posting.add(account, at, &new)?;
     posting.finish()?;
     let sql = "UPDATE in_doubt SET given_back = ?2 WHERE id = ?1";
     tx.execute(sql, params![id_blob(id), at.0]).map_err(failed)?;
     Ok(Booked { entry, repeated: false })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A commit that failed may be found by a crash: no batch is built on its not being there.
-    #[test]
-    fn nothing_is_appended_before_it_is_known_what_the_last_commit_did() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut store = SqliteStore::open(&folder.path().join("ledger.db")).unwrap();
-        store.load().unwrap();
-        store.append(1, WallTime(1), b"one").unwrap();
-        store.unsure = true; // as after an error of the commit's sync
-        store.connection.execute_batch("PRAGMA query_only = ON").unwrap();
-        assert!(matches!(store.append(2, WallTime(2), b"two"), Err(LedgerError::Failed(_))));
-        store.connection.execute_batch("PRAGMA query_only = OFF").unwrap();
-        store.append(2, WallTime(2), b"two").unwrap();
-        assert!(!store.unsure);
-        let rows = store.load().unwrap().journal;
-        assert_eq!(rows.iter().map(|(seq, ..)| *seq).collect::<Vec<_>>(), [1, 2]);
-    }
-
-    /// Its rest stands in a journal that no copy has: requests would be charged by it, and again by their
-    /// holds, which are open in it.
-    #[test]
-    fn no_backup_is_made_of_a_fold_in_part() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut store = SqliteStore::open(&folder.path().join("ledger.db")).unwrap();
-        let copy = folder.path().join("copy.db");
-        let through = Some((AccountNum(1), RouteNum(1)));
-        store.fold(&Fold { upto: 1, through, ..Fold::default() }, WallTime(1)).unwrap();
-        assert!(!store.reader().unwrap().backup(&copy).unwrap());
-        assert!(!copy.exists());
-        store.fold(&Fold { upto: 1, ..Fold::default() }, WallTime(1)).unwrap();
-        assert!(store.reader().unwrap().backup(&copy).unwrap());
-        let files: Vec<_> =
-            std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
-        assert!(!files.iter().any(|name| name.to_string_lossy().starts_with("copy.db-")), "{files:?}");
-        drop(store);
-        SqliteStore::open(&copy).unwrap();
-    }
 }

@@ -1,34 +1,36 @@
-//! The narrow trait between the ledger and where it is kept, and the rows that cross it.
+//! The two narrow traits behind which a ledger is stored, and the rows that cross them.
 //!
-//! Two implementations: SQLite, and memory, which is the model that tests compare with.
+//! [`Journal`] makes batches of records durable, for the commit thread. [`Books`] has entries, accounts, keys and limit
+//! states, for the books thread. Two implementations: SQLite with a journal in files, and memory, which is the model
+//! that tests compare with.
 
 mod reader;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-pub use reader::{EachLimit, Reader, StoredSecret, each_account, each_entry, each_key};
+pub use reader::{EachLimit, Position, Reader, StoredSecret, each_account, each_entry, each_key};
 
 use super::entry::{Entry, EntryKind, Link};
-use super::fold::{Fold, Folded, OpenHold};
+use super::tally::{Fold, OpenHold};
 use crate::policy::key::KeyState;
 use crate::types::{
     AccountId, AccountNum, Credits, KeyHash, KeyId, KeyNum, RequestId, RouteName, RouteNum, WallTime,
 };
 
-/// What can go wrong with the ledger. Messages are for the operator.
+/// Why the ledger fails. Messages are for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
-    /// The file cannot be opened, locked or understood: refuse to start.
+    /// The file cannot be opened, locked or understood: the gateway does not start.
     #[error("{0}")]
     Unusable(String),
     /// The store failed just now; the same call may work later.
     #[error("the ledger failed: {0}")]
     Failed(String),
-    /// The file holds what no ledger holds: it stays so.
+    /// The file holds something that no ledger holds: trying again does not help.
     #[error("the ledger is damaged ({0}); restore a backup: see the README")]
     Damaged(String),
-    /// The request contradicts the books.
+    /// The command contradicts the books.
     #[error("{0}")]
     Refused(String),
     /// The ledger's thread is gone, because the process is stopping.
@@ -39,13 +41,13 @@ pub enum LedgerError {
 /// Shorthand for results of the ledger.
 pub type Result<T, E = LedgerError> = std::result::Result<T, E>;
 
-/// Where an account or a key was made.
+/// Where an account or a key is defined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Source {
-    /// In the configuration.
+    /// In the configuration file.
     File,
-    /// By command, API or dashboard.
+    /// In the ledger, by command, API or dashboard.
     Store,
 }
 
@@ -53,7 +55,7 @@ pub enum Source {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AccountState {
-    /// It may.
+    /// It may spend.
     Active,
     /// Its keys are refused with `account_suspended`.
     Suspended,
@@ -67,17 +69,20 @@ pub struct AccountRow {
     /// Its number in the ledger.
     #[serde(skip)]
     pub num: AccountNum,
-    /// Everything granted less everything charged; holds in flight are still in it.
+    /// Everything granted less everything charged; open holds are still in it.
     pub balance: Credits,
-    /// The plan of an account of the store; the file says it for its own.
+    /// The plan; for accounts of the ledger only, since the file has that of its own.
     pub plan: Option<String>,
     /// Whether it may spend.
     pub state: AccountState,
-    /// Where it was made.
+    /// Where it is defined.
     pub source: Source,
     /// The opening grant that the file asked for when the ledger first saw the account.
     pub opening: Option<Credits>,
-    /// That of its last entry.
+    /// The number of its last entry.
+    #[serde(skip)]
+    pub entries: u64,
+    /// The link of its last entry.
     #[serde(skip)]
     pub link: Link,
 }
@@ -206,33 +211,60 @@ pub enum KeyChange {
 /// A batch of records: its number, when it was written, the records.
 pub type JournalRow = (u64, WallTime, Vec<u8>);
 
-/// What is not folded yet when the ledger is opened. Accounts, keys and limit states are read one by
-/// one, see [`Reader`]: there may be millions.
+/// What the books say when the ledger is opened. Accounts, keys and limit states are read one by one, see [`Reader`]:
+/// there may be millions.
 #[derive(Debug, Default)]
-pub struct Books {
+pub struct Loaded {
     /// Holds that were open at the last fold.
     pub open_holds: Vec<OpenHold>,
-    /// Up to where the journal stands in the entries.
-    pub folded: Folded,
-    /// Journal rows since, in order.
-    pub journal: Vec<JournalRow>,
+    /// Batches up to this one are folded.
+    pub folded: u64,
+    /// Grows at each start: no two starts of a ledger have the same.
+    pub epoch: u32,
 }
 
-/// Where a ledger is kept. All calls come from one thread. A call that fails has changed nothing; what
-/// a crash finds of it, if it comes before any later call succeeded, nobody can say.
+/// A ledger's storage: its two halves, each for one thread.
+pub struct Storage {
+    /// Entries, accounts, keys and limit states.
+    pub books: Box<dyn Books>,
+    /// Records that are not folded yet.
+    pub journal: Box<dyn Journal>,
+}
+
+/// The message for books whose sum over all accounts is not zero.
+#[must_use]
+pub fn unbalanced(off_by: i128) -> String {
+    format!(
+        "the books do not balance (by {off_by} millionths of a credit), so the file was damaged or changed; \
+         `tollgate ledger verify` says where, then restore a backup: see the README"
+    )
+}
+
+/// The journal of a ledger: batches of records that are not folded yet. All calls come from one thread.
 #[expect(clippy::missing_errors_doc, reason = "LedgerError says what each call can meet")]
-pub trait Store: Send {
-    /// Reads what is not folded yet. Comes first: nothing is appended before.
-    fn load(&mut self) -> Result<Books>;
-    /// Adds one journal row; durable when this returns.
+pub trait Journal: Send {
+    /// Reads the batches after `folded`, in order. The first call: nothing is appended before.
+    fn read(&mut self, folded: u64) -> Result<Vec<JournalRow>>;
+    /// Appends a batch; durable when this returns. A batch that failed is appended again, with the records since.
     fn append(&mut self, seq: u64, at: WallTime, records: &[u8]) -> Result<()>;
-    /// Turns the journal up to `fold.upto`, or a part of it, into entries and balances; all of it
-    /// is then forgotten. A part of another fold than the one that began is refused; a whole one ends it.
-    /// Charges of batches that were folded before are refused.
+    /// Every batch up to this one is folded, and can be forgotten.
+    fn reset(&mut self, upto: u64);
+}
+
+/// The books of a ledger. All calls come from one thread. A call that fails has changed nothing; but until a later
+/// change succeeds, a crash may find the change all the same.
+#[expect(clippy::missing_errors_doc, reason = "LedgerError says what each call can meet")]
+pub trait Books: Send {
+    /// Reads what is not folded yet, and starts a new epoch. The first call.
+    fn load(&mut self, at: WallTime) -> Result<Loaded>;
+    /// Turns the journal up to `fold.upto` into entries and balances. Charges of batches that were folded before are
+    /// refused.
     fn fold(&mut self, fold: &Fold, at: WallTime) -> Result<()>;
+    /// Changes nothing: when it succeeds, it is certain that changes which failed before did not happen.
+    fn confirm(&mut self) -> Result<()>;
     /// Gives numbers to what a configuration names, and opening grants to new accounts.
     fn register(&mut self, wanted: &Registration, at: WallTime) -> Result<Registered>;
-    /// Makes an account of the store.
+    /// Creates an account of the ledger.
     fn create_account(&mut self, id: &AccountId, plan: Option<&str>, at: WallTime) -> Result<AccountRow>;
     /// Suspends or resumes an account.
     fn set_account_state(&mut self, id: &AccountId, state: AccountState) -> Result<()>;
@@ -242,16 +274,16 @@ pub trait Store: Send {
     fn find_booking(&mut self, account: AccountNum, booking: &Booking) -> Result<Option<Entry>>;
     /// Adds a grant or an adjustment, and changes the balance by it.
     fn book(&mut self, account: &AccountRow, booking: &Booking, at: WallTime) -> Result<Entry>;
-    /// Makes keys, all or none; `row.num` is ignored and given.
+    /// Creates keys, all or none; `row.num` is ignored and assigned.
     fn create_keys(&mut self, rows: &[KeyRow]) -> Result<Vec<KeyNum>>;
     /// Changes a key.
     fn change_key(&mut self, id: KeyId, change: &KeyChange) -> Result<()>;
-    /// Returns a hold in doubt, once. A second time answers with the first.
+    /// Gives a hold in doubt back, once. A second time returns the first result.
     fn give_back(&mut self, id: RequestId, at: WallTime) -> Result<Booked>;
     /// Saves limit states; one that is empty is forgotten.
     fn save_limits(&mut self, states: &[(Vec<u8>, Vec<u8>)], at: WallTime) -> Result<()>;
-    /// Called when there is nothing to write: housekeeping.
-    fn tidy(&mut self) {}
+    /// Called after a fold: lets the store copy its log into its file.
+    fn checkpoint(&mut self) {}
     /// A view for long reads beside the writer.
     fn reader(&self) -> Result<Box<dyn Reader>>;
 }

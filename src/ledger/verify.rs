@@ -1,12 +1,12 @@
-//! Recomputes the books from the entries: balances, links, numbers, the operator's sides.
+//! Recomputes the books from the entries: balances, links, numbers, and the operator's accounts.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use serde::Serialize;
 
-use super::entry::{Entry, EntryKind, Link, Side, Sides};
-use super::store::{AccountRow, Doubt, Reader, Result, each_account};
+use super::entry::{Entry, EntryKind, Link, OperatorAccount, OperatorBalances};
+use super::store::{AccountRow, Doubt, Position, Reader, Result, each_account};
 use crate::types::{AccountId, Credits};
 
 /// Differences that are listed; more are counted.
@@ -17,42 +17,42 @@ const PAGE: usize = 1_000;
 /// Entries in a row that cannot be read, after which it ends with the error.
 const MAX_UNREADABLE: u64 = 1_000;
 
-/// What does not add up.
+/// The kind of a difference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum What {
-    /// Entries are numbered without a gap: one is missing, or stands elsewhere.
+    /// An account's entries are numbered without a gap: one is missing, or out of order.
     Number,
-    /// An entry holds something that no entry can.
+    /// An entry that cannot be read.
     Unreadable,
-    /// The balance after an entry is not that before it and its amount.
+    /// The balance after an entry is not the balance before it plus its amount.
     BalanceAfter,
-    /// What an entry says, or the one before it, is not what was written.
+    /// An entry, or the one before it, was changed.
     Link,
-    /// An account's balance is not that after its last entry.
+    /// An account's balance is not the one after its last entry.
     Balance,
     /// An account's last entry is not the one that was written last.
     LastLink,
-    /// The list of holds in doubt is not what the entries say of them.
+    /// The list of holds in doubt is not what the entries say.
     InDoubt,
-    /// The operator's side is not the other half of the entries, in millionths.
+    /// The operator's account is not the other half of the entries, in millionths.
     Granted,
     /// As [`What::Granted`].
     Adjusted,
     /// As [`What::Granted`].
     Earned,
-    /// The sum over all accounts and sides, in millionths, is not zero.
+    /// The sum over all accounts, in millionths, is not zero.
     Sum,
 }
 
-/// A place where the books do not add up.
+/// A difference between the books and the entries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Difference {
-    /// What it is about.
+    /// Its kind.
     pub what: What,
-    /// Whose books; none where it is the operator's, or nobody's.
+    /// The account; `None` for the operator's.
     pub account: Option<AccountId>,
-    /// Which entry, where it is one.
+    /// The number of the entry, or its position if it cannot be read.
     pub entry: Option<u64>,
     /// What the books say.
     pub recorded: String,
@@ -69,7 +69,7 @@ pub struct Verified {
     pub entries: u64,
     /// How many differences there are.
     pub found: u64,
-    /// Where the books do not add up, at most [`MAX_LISTED`] places; empty if all is well.
+    /// The differences, at most [`MAX_LISTED`]; empty if all is well.
     pub differences: Vec<Difference>,
 }
 
@@ -90,14 +90,15 @@ impl Verified {
     }
 }
 
-/// What the entries of one account came to so far.
+/// The entries of one account so far.
 #[derive(Clone, Copy, Default)]
 struct Chain {
+    number: u64,
     balance: Credits,
     link: Link,
 }
 
-/// A hold in doubt, as the entries have it.
+/// A hold in doubt, according to the entries.
 struct Doubted {
     account: AccountId,
     charged: Credits,
@@ -106,39 +107,32 @@ struct Doubted {
 
 /// Walks all entries once; memory grows with accounts and holds in doubt, not with entries.
 ///
-/// After an entry that differs it goes on with what that one says, so that each damaged entry is found
-/// and those behind it are not blamed.
+/// After an entry that differs it continues with that entry's values, so that each damaged entry is found and those after
+/// it are not.
 ///
 /// # Errors
-/// Where the store cannot be read.
+/// If the store cannot be read.
 pub fn verify(reader: &mut dyn Reader) -> Result<Verified> {
     let mut verified = Verified::default();
     let mut chains: HashMap<AccountId, Chain> = HashMap::new();
-    let mut sides = Sides::default();
+    let mut computed = OperatorBalances::default();
     let mut doubted: HashMap<String, Doubted> = HashMap::new();
     reader.freeze()?; // entries and balances of one moment
-    let mut last = 0;
     each_readable(reader, |read| {
-        let (entry, id) = match read {
-            Ok(entry) => (Some(entry), entry.id),
-            Err(id) => (None, id),
-        };
         verified.entries += 1;
-        if id != last + 1 {
-            // The first that is not where it should be.
-            verified.differ(What::Number, None, Some(last + 1), format!("then {id}"), "an entry");
-        }
-        last = id;
-        let Some(entry) = entry else {
-            return verified.differ(What::Unreadable, None, Some(id), "?", "an entry");
+        let entry = match read {
+            Ok(entry) => entry,
+            Err(position) => {
+                return verified.differ(What::Unreadable, None, Some(position), "?", "an entry");
+            }
         };
-        sides.take(entry.kind, entry.amount);
+        computed.book(entry.kind, entry.amount);
         note_doubt(&mut doubted, entry);
         match chains.get_mut(&entry.account) {
-            Some(chain) => judge(&mut verified, entry, chain),
+            Some(chain) => check(&mut verified, entry, chain),
             None => {
                 let mut chain = Chain::default();
-                judge(&mut verified, entry, &mut chain);
+                check(&mut verified, entry, &mut chain);
                 chains.insert(entry.account.clone(), chain);
             }
         }
@@ -147,15 +141,15 @@ pub fn verify(reader: &mut dyn Reader) -> Result<Verified> {
     each_account(reader, |row| {
         verified.accounts += 1;
         total += i128::from(row.balance.millionths());
-        close(&mut verified, &row, chains.remove(&row.id).unwrap_or_default());
+        check_account(&mut verified, &row, chains.remove(&row.id).unwrap_or_default());
         ControlFlow::Continue(())
     })?;
     compare_doubts(&mut verified, doubted, reader.in_doubt()?);
-    let mut recorded = reader.sides()?;
-    for side in Side::ALL {
-        let (said, computed) = (*recorded.of(side), *sides.of(side));
-        if said != computed {
-            verified.differ(what(side), None, None, said, computed);
+    let mut recorded = reader.operator_accounts()?;
+    for account in OperatorAccount::ALL {
+        let (recorded, computed) = (*recorded.of(account), *computed.of(account));
+        if recorded != computed {
+            verified.differ(what(account), None, None, recorded, computed);
         }
     }
     if total + recorded.sum() != 0 {
@@ -164,18 +158,18 @@ pub fn verify(reader: &mut dyn Reader) -> Result<Verified> {
     Ok(verified)
 }
 
-/// Every entry in order; of one that cannot be read, its number.
-fn each_readable(reader: &mut dyn Reader, mut each: impl FnMut(Result<&Entry, u64>)) -> Result<()> {
-    // One by one where a page cannot be read, until it is behind.
+/// Calls `each` with every entry in order; with the position of one that cannot be read.
+fn each_readable(reader: &mut dyn Reader, mut each: impl FnMut(Result<&Entry, Position>)) -> Result<()> {
+    // Reads one by one while a page cannot be read.
     let (mut after, mut singly_until, mut unreadable) = (0, 0, 0);
     loop {
         let most = if after < singly_until { 1 } else { PAGE };
         match reader.entries(None, after, most) {
             Err(_) if most > 1 => singly_until = after + PAGE as u64,
             Ok(page) => {
-                let Some(last) = page.last() else { return Ok(()) };
-                (after, unreadable) = (last.id, 0);
-                page.iter().for_each(|entry| each(Ok(entry)));
+                let Some((last, _)) = page.last() else { return Ok(()) };
+                (after, unreadable) = (*last, 0);
+                page.iter().for_each(|(_, entry)| each(Ok(entry)));
             }
             Err(error) if unreadable == MAX_UNREADABLE => return Err(error),
             Err(_) => {
@@ -186,18 +180,21 @@ fn each_readable(reader: &mut dyn Reader, mut each: impl FnMut(Result<&Entry, u6
     }
 }
 
-fn judge(verified: &mut Verified, entry: &Entry, chain: &mut Chain) {
-    let (at, account) = (Some(entry.id), Some(&entry.account));
+fn check(verified: &mut Verified, entry: &Entry, chain: &mut Chain) {
+    let (at, account) = (Some(entry.number), Some(&entry.account));
+    if entry.number != chain.number + 1 {
+        verified.differ(What::Number, account, at, entry.number, chain.number + 1);
+    }
     let computed = chain.balance.checked_add(entry.amount);
     if computed != Some(entry.balance_after) {
         let computed = computed.map_or_else(|| "an overflow".to_owned(), |sum| sum.to_string());
         verified.differ(What::BalanceAfter, account, at, entry.balance_after, computed);
     }
-    let link = entry.link_behind(&chain.link);
+    let link = entry.link_after(&chain.link);
     if link != entry.link {
         verified.differ(What::Link, account, at, entry.link, link);
     }
-    *chain = Chain { balance: entry.balance_after, link: entry.link };
+    *chain = Chain { number: entry.number, balance: entry.balance_after, link: entry.link };
 }
 
 fn note_doubt(doubted: &mut HashMap<String, Doubted>, entry: &Entry) {
@@ -233,16 +230,19 @@ fn compare_doubts(verified: &mut Verified, mut doubted: HashMap<String, Doubted>
     }
 }
 
-fn what(side: Side) -> What {
-    match side {
-        Side::Granted => What::Granted,
-        Side::Adjusted => What::Adjusted,
-        Side::Earned => What::Earned,
+fn what(account: OperatorAccount) -> What {
+    match account {
+        OperatorAccount::Granted => What::Granted,
+        OperatorAccount::Adjusted => What::Adjusted,
+        OperatorAccount::Earned => What::Earned,
     }
 }
 
-fn close(verified: &mut Verified, row: &AccountRow, chain: Chain) {
+fn check_account(verified: &mut Verified, row: &AccountRow, chain: Chain) {
     let account = Some(&row.id);
+    if row.entries != chain.number {
+        verified.differ(What::Number, account, None, row.entries, chain.number);
+    }
     if row.balance != chain.balance {
         verified.differ(What::Balance, account, None, row.balance, chain.balance);
     }

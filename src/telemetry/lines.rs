@@ -265,7 +265,7 @@ mod tests {
     #[test]
     fn lines_read_as_tracings_do() {
         let details = Details {
-            id: RequestId::new(1, 2),
+            id: RequestId::new(RequestIdStart::new(1, 1), 2, None),
             given: Some(b"a\"b\\c"),
             outcome: Outcome::Proxied,
             key: Some(KeyId(3)),
@@ -276,7 +276,7 @@ mod tests {
         let json: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(json["timestamp"], "2027-01-15T08:00:00.007Z");
         assert_eq!((&json["level"], &json["target"]), (&"INFO".into(), &TARGET.into()));
-        assert_eq!(json["request_id"], RequestId::new(1, 2).to_string());
+        assert_eq!(json["request_id"], RequestId::new(RequestIdStart::new(1, 1), 2, None).to_string());
         assert_eq!((&json["proxy_request_id"], &json["outcome"]), (&"a\"b\\c".into(), &"proxied".into()));
         assert_eq!((&json["route"], &json["key"]), (&"people".into(), &KeyId(3).to_string().into()));
         assert_eq!((&json["status"], &json["upstream_status"]), (&200.into(), &201.into()));

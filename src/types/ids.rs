@@ -210,95 +210,6 @@ impl FromStr for KeyHash {
     }
 }
 
-/// The id that Tollgate gives each request, and the hold it makes: shown as `req_` and 21 digits.
-///
-/// The high bits are a worker's random start, the low 40 a counter, so that ids never repeat
-/// across restarts and cost no random numbers on the way of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RequestId(pub u128);
-
-/// Crockford's base 32: no letters that read as digits.
-const BASE32: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
-/// 21 digits of five bits hold the 104 bits of a request id.
-const REQUEST_DIGITS: usize = 21;
-
-impl RequestId {
-    /// The `count`-th id of a worker that started with `start`. After 2^40 requests the count goes on into
-    /// the next start, which no other worker is likely to have: no id comes twice.
-    #[must_use]
-    pub fn new(start: u64, count: u64) -> Self {
-        Self((u128::from(start) << 40) + u128::from(count))
-    }
-
-    /// The same for a request that came with an id of a trusted proxy's: 41 bits of that id's hash, so
-    /// that a hold can be found by it, then 24 bits of `start`, then the count.
-    #[must_use]
-    pub fn of_proxy(start: u64, count: u64, given: &[u8]) -> Self {
-        Self((mark(given) << 64) | u128::from((start << 40).wrapping_add(count)))
-    }
-
-    /// Whether it is that of a request with this id of a proxy's. One in 2^41 others seems to be, too.
-    #[must_use]
-    pub fn is_of_proxy(self, given: &[u8]) -> bool {
-        self.0 >> 64 == mark(given)
-    }
-
-    /// The text `req_…` without allocating: 25 ASCII bytes.
-    #[must_use]
-    pub fn text(self) -> [u8; REQUEST_DIGITS + 4] {
-        let mut text = *b"req_000000000000000000000";
-        for (at, digit) in text[4..].iter_mut().enumerate() {
-            let shift = 5 * (REQUEST_DIGITS - 1 - at);
-            *digit = BASE32[((self.0 >> shift) & 31) as usize];
-        }
-        text
-    }
-}
-
-/// 41 bits of the hash of an id that a proxy gave.
-fn mark(given: &[u8]) -> u128 {
-    let hash = KeyHash::of(given).0;
-    u128::from(
-        u64::from_be_bytes([hash[0], hash[1], hash[2], hash[3], hash[4], hash[5], hash[6], hash[7]]) >> 23,
-    )
-}
-
-impl fmt::Display for RequestId {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.pad(std::str::from_utf8(&self.text()).unwrap_or_default())
-    }
-}
-
-impl FromStr for RequestId {
-    type Err = IdError;
-    fn from_str(text: &str) -> Result<Self, IdError> {
-        let error = || IdError("a request id is req_ and 21 digits");
-        let digits = text.strip_prefix("req_").ok_or_else(error)?;
-        if digits.len() != REQUEST_DIGITS {
-            return Err(error());
-        }
-        let mut id = 0_u128;
-        for byte in digits.bytes() {
-            let digit = BASE32.iter().position(|&known| known == byte);
-            id = id << 5 | digit.ok_or_else(error)? as u128;
-        }
-        Ok(Self(id))
-    }
-}
-
-impl serde::Serialize for RequestId {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> serde::Deserialize<'de> for RequestId {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
-    }
-}
-
 /// Something that must never be printed: shows as `***` however it is formatted.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret<T>(T);
@@ -332,30 +243,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    #[test]
-    fn request_ids_never_repeat_and_are_found_by_a_proxys() {
-        let last = (1 << 40) - 1;
-        assert_ne!(RequestId::new(7, last + 1), RequestId::new(7, 0));
-        let ids = [
-            RequestId::of_proxy(u64::MAX, 0, b"abc"),
-            RequestId::of_proxy(u64::MAX, 1, b"abc"),
-            RequestId::of_proxy(u64::MAX, last + 1, b"abc"),
-            RequestId::of_proxy(u64::MAX, 0, b"abd"),
-        ];
-        for (at, id) in ids.iter().enumerate() {
-            assert!(ids[..at].iter().all(|other| other != id));
-            assert_eq!(id.to_string().parse::<RequestId>().unwrap(), *id, "it has 105 bits");
-            assert_eq!(id.is_of_proxy(b"abc"), at < 3);
-        }
-    }
-
     proptest! {
-        #[test]
-        fn request_ids_survive_text(start: u64, count in 0_u64..1 << 40) {
-            let id = RequestId::new(start, count);
-            prop_assert_eq!(id.to_string().parse::<RequestId>(), Ok(id));
-        }
-
         #[test]
         fn key_ids_survive_text(id: u64) {
             prop_assert_eq!(KeyId(id).to_string().parse::<KeyId>(), Ok(KeyId(id)));

@@ -33,12 +33,17 @@ pub(super) struct Server {
     pub(super) max_body_size: u64,
 }
 
+/// How long a record waits for others to be committed with.
+const COMMIT_DELAY: Duration = Duration::from_millis(5);
+const MAX_COMMIT_DELAY: Duration = Duration::from_secs(1);
+
 pub(super) fn build(context: &mut Context, files: &[raw::File]) -> Server {
     for (file, raw) in files.iter().enumerate() {
         context.file = file;
         context.not_yet("[idempotency]", raw.idempotency.as_ref());
     }
     let ledger = single(context, files, "ledger", |file| file.ledger.as_ref());
+    let commit_delay = commit_delay(context, ledger.commit_delay.as_ref());
     let ledger = ledger_path(context, ledger.url.as_ref());
     let log = single(context, files, "log", |file| file.log.as_ref());
     let log = log_settings(context, &log);
@@ -88,6 +93,7 @@ pub(super) fn build(context: &mut Context, files: &[raw::File]) -> Server {
         admin_listen: admin_listen.unwrap_or_else(|| loopback(8081)),
         admin_token,
         ledger,
+        commit_delay,
         key_prefix,
         failed_keys_per_minute: auth.failed_keys_per_minute.map_or(FAILED_KEYS, |most| most.value),
         account_info,
@@ -148,6 +154,14 @@ fn max_connections(context: &mut Context, value: Option<&At<u32>>) -> usize {
         context.error(&value.span, format!("from 1 to {MAX_CONNECTIONS} connections"));
     }
     value.value as usize
+}
+
+fn commit_delay(context: &mut Context, delay: Option<&At<raw::Duration>>) -> Duration {
+    let parsed = context.duration(delay, COMMIT_DELAY);
+    if let Some(delay) = delay.filter(|_| parsed > MAX_COMMIT_DELAY) {
+        context.error(&delay.span, "commit_delay is at most \"1s\"");
+    }
+    parsed
 }
 
 fn ledger_path(context: &mut Context, url: Option<&At<String>>) -> PathBuf {

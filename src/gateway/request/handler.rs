@@ -30,7 +30,7 @@ use super::tunnel::start_tunnel;
 use super::upstream_request::UpstreamRequest;
 use super::websocket::{self, ExpectedUpgrade};
 use crate::gateway::connection::{Connection, HeadVerdict, Protocol, RequestHandler, Stream};
-use crate::ledger::journal::NotDurable;
+use crate::ledger::outbox::NotDurable;
 use crate::policy::client_address::client_address;
 use crate::policy::forward;
 use crate::policy::outcome::Outcome;

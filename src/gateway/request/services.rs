@@ -12,7 +12,7 @@ use crate::gateway::connection::Connections;
 use crate::ledger::Spender;
 use crate::telemetry::Lane;
 use crate::telemetry::lines::{Batch, Entry, Lines};
-use crate::types::{Moment, RequestId};
+use crate::types::{Moment, RequestId, RequestIdStart};
 use crate::upstream::Pool;
 
 /// What the requests of one worker share.
@@ -28,7 +28,7 @@ pub(in crate::gateway) struct Services {
     log: Option<RefCell<Batch>>,
     /// Notified when the first line waits to be written.
     pub(in crate::gateway) log_pending: Notify,
-    id_start: u64,
+    id_start: RequestIdStart,
     id_count: Cell<u64>,
 }
 
@@ -40,7 +40,7 @@ impl Services {
         stats: Arc<Lane>,
         lines: Option<Lines>,
         spender: Spender,
-        id_start: u64,
+        id_start: RequestIdStart,
     ) -> Self {
         Self {
             connections,
@@ -65,10 +65,7 @@ impl Services {
     pub(super) fn next_id(&self, given: Option<&[u8]>) -> RequestId {
         let count = self.id_count.get();
         self.id_count.set(count + 1);
-        match given {
-            None => RequestId::new(self.id_start, count),
-            Some(given) => RequestId::of_proxy(self.id_start, count, given),
-        }
+        RequestId::new(self.id_start, count, given)
     }
 
     pub(super) fn log(&self, entry: &Entry<'_>) {

@@ -1,12 +1,14 @@
 //! What the model holds, and how it changes.
 
 use crate::ledger::entry::{Entry, EntryKind, Link};
-use crate::ledger::fold::{Folded, OpenHold};
 use crate::ledger::store::{
     AccountRow, AccountState, Doubt, JournalRow, KeyChange, KeyRow, LedgerError, Result, SecretRow, Source,
 };
+use crate::ledger::tally::OpenHold;
 use crate::policy::key::KeyState;
-use crate::types::{AccountId, AccountNum, Credits, KeyId, KeyNum, RouteName, RouteNum, WallTime};
+use crate::types::{
+    AccountId, AccountNum, Credits, KeyId, KeyNum, RouteName, RouteNum, StatusClass, WallTime,
+};
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Data {
@@ -14,7 +16,8 @@ pub(super) struct Data {
     pub(super) keys: Vec<KeyRow>,
     pub(super) routes: Vec<RouteName>,
     pub(super) entries: Vec<Entry>,
-    pub(super) folded: Folded,
+    pub(super) folded: u64,
+    pub(super) epoch: u32,
     pub(super) journal: Vec<JournalRow>,
     pub(super) open_holds: Vec<OpenHold>,
     pub(super) in_doubt: Vec<Doubt>,
@@ -29,11 +32,13 @@ pub(super) fn refused<T>(message: String) -> Result<T> {
     Err(LedgerError::Refused(message))
 }
 
-/// All of an entry but its id, time and balance.
+/// A new entry: all but its number, time, balance and link.
 pub(super) struct NewEntry {
     pub(super) kind: EntryKind,
     pub(super) amount: Credits,
+    pub(super) key: Option<KeyId>,
     pub(super) route: Option<String>,
+    pub(super) outcome: Option<StatusClass>,
     pub(super) requests: u64,
     pub(super) reference: Option<String>,
     pub(super) actor: &'static str,
@@ -42,6 +47,10 @@ pub(super) struct NewEntry {
 impl Data {
     pub(super) fn account_at(&self, num: AccountNum) -> usize {
         num.0 as usize - 1
+    }
+
+    pub(super) fn key(&self, num: KeyNum) -> Option<KeyId> {
+        self.keys.get((num.0 as usize).checked_sub(1)?).map(|row| row.id)
     }
 
     pub(super) fn route(&self, num: RouteNum) -> String {
@@ -54,20 +63,23 @@ impl Data {
         let overflow = || LedgerError::Failed("a balance overflows".to_owned());
         row.balance = row.balance.checked_add(new.amount).ok_or_else(overflow)?;
         let mut entry = Entry {
-            id: self.entries.len() as u64 + 1,
+            number: row.entries + 1,
             at,
             account: row.id.clone(),
             kind: new.kind,
             amount: new.amount,
             balance_after: row.balance,
+            bucket: None,
+            key: new.key,
             route: new.route,
+            outcome: new.outcome,
             requests: new.requests,
             reference: new.reference,
             actor: new.actor.to_owned(),
             link: row.link,
         };
-        entry.link = entry.link_behind(&row.link);
-        row.link = entry.link;
+        entry.link = entry.link_after(&row.link);
+        (row.entries, row.link) = (entry.number, entry.link);
         self.entries.push(entry.clone());
         Ok(entry)
     }
@@ -96,6 +108,7 @@ impl Data {
             state: AccountState::Active,
             source,
             opening,
+            entries: 0,
             link: Link::default(),
         });
         num
@@ -116,7 +129,8 @@ impl Data {
                 let num = self.new_account(id, None, Source::File, opening);
                 if let Some(amount) = opening.filter(|amount| !amount.is_zero()) {
                     let (kind, reference) = (EntryKind::Grant, Some("opening".to_owned()));
-                    let new = NewEntry { kind, amount, route: None, requests: 0, reference, actor: "file" };
+                    let (key, route, outcome, actor) = (None, None, None, "file");
+                    let new = NewEntry { kind, amount, key, route, outcome, requests: 0, reference, actor };
                     self.add_entry(num, at, new)?;
                 }
                 num

@@ -12,20 +12,23 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use super::carry_over;
+use super::migrate_entries;
 use crate::ledger::store::{LedgerError, Result};
 
 /// `TGLD`: what a ledger's file says it is.
 const APPLICATION_ID: i64 = 0x5447_4c44;
 /// One file per version, in order; forward only.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     include_str!("../migrations/0001_books.sql"),
     include_str!("../migrations/0002_secrets_in_key_order.sql"),
     include_str!("../migrations/0003_journal_file.sql"),
     include_str!("../migrations/0004_double_entry.sql"),
+    include_str!("../migrations/0005_entries_per_account.sql"),
 ];
 /// From this version on entries are chained.
 const CHAINED: usize = 4;
+/// From this version on entries are numbered per account.
+const NUMBERED_PER_ACCOUNT: usize = 5;
 /// Older versions can lose a committed transaction when the log is started over.
 const MIN_SQLITE: i32 = 3_051_003;
 /// Pages of the log (4 KiB each) from which on the writer starts it over: 32 MiB.
@@ -198,7 +201,7 @@ fn damaged(how: &str) -> String {
 /// What a start builds on is whole. Keys are all read by it anyway, and entries, of which there may be
 /// millions, by `ledger verify`.
 fn check_tables(connection: &Connection) -> Result<(), Checked> {
-    for table in ["accounts", "routes", "sides", "journal", "open_holds", "in_doubt"] {
+    for table in ["accounts", "routes", "operator_accounts", "journal", "open_holds", "in_doubt"] {
         let sql = format!("PRAGMA quick_check('{table}')");
         let found: String = connection.query_row(&sql, [], |row| row.get(0))?;
         if found != "ok" {
@@ -249,7 +252,11 @@ fn migrate_upto(connection: &mut Connection, version: usize, upto: usize) -> Res
         let tx = connection.transaction()?;
         tx.execute_batch(sql)?;
         if at + 1 == CHAINED {
-            carry_over::carry_over(&tx).map_err(|error| Checked::Other(error.to_string()))?;
+            tx.execute_batch(migrate_entries::UNCHAINED)?;
+        }
+        if at + 1 == NUMBERED_PER_ACCOUNT {
+            let moved = migrate_entries::move_entries(&tx, version >= CHAINED);
+            moved.map_err(|error| Checked::Other(error.to_string()))?;
         }
         tx.execute_batch(&format!(
             "PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {};",

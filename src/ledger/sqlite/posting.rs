@@ -1,89 +1,120 @@
-//! Writes entries: each changes its account's balance and one of the operator's sides, and is
-//! chained to the account's entry before it.
+//! Writes entries: each changes the balance of its account and of one of the operator's accounts, and is chained to the
+//! account's entry before it.
 
 use std::collections::HashMap;
 
 use rusqlite::{CachedStatement, OptionalExtension, Transaction, params};
 
-use super::rows::{account_id, failed, link};
-use crate::ledger::entry::{Entry, EntryKind, Link, Side, Sides};
+use super::rows::{account_id, failed, link, to_key_id};
+use crate::ledger::entry::{Entry, EntryKind, Link, OperatorAccount, OperatorBalances};
 use crate::ledger::store::{LedgerError, Result};
-use crate::types::{AccountId, AccountNum, Credits, RouteNum, WallTime};
+use crate::types::{AccountId, AccountNum, Credits, KeyId, KeyNum, RouteNum, StatusClass, WallTime};
 
-/// An entry about to be written.
+/// An entry that is to be written.
+#[derive(Clone, Copy)]
 pub(super) struct NewEntry<'a> {
     pub(super) kind: EntryKind,
     pub(super) amount: Credits,
+    pub(super) key: Option<KeyNum>,
     pub(super) route: Option<RouteNum>,
+    pub(super) outcome: Option<StatusClass>,
     pub(super) requests: u64,
     pub(super) reference: Option<&'a str>,
     pub(super) actor: &'a str,
 }
 
-/// Entries of one transaction. What is written once for all of them, [`Posting::finish`] writes.
+impl<'a> NewEntry<'a> {
+    /// An entry that belongs to no request.
+    pub(super) fn booking(
+        kind: EntryKind,
+        amount: Credits,
+        reference: Option<&'a str>,
+        actor: &'a str,
+    ) -> Self {
+        Self { kind, amount, key: None, route: None, outcome: None, requests: 0, reference, actor }
+    }
+}
+
+/// The entries of one transaction. [`Posting::finish`] books them against the operator's accounts.
 pub(super) struct Posting<'tx> {
     tx: &'tx Transaction<'tx>,
     select: CachedStatement<'tx>,
     update: CachedStatement<'tx>,
     insert: CachedStatement<'tx>,
-    /// Names of routes that were looked up.
+    /// Names of routes, and ids of keys, that were looked up.
     routes: HashMap<RouteNum, String>,
-    next: u64,
-    /// What is to be added to them.
-    sides: Sides,
+    keys: HashMap<KeyNum, Option<KeyId>>,
+    /// Changes of the operator's accounts.
+    contra: OperatorBalances,
 }
 
 impl<'tx> Posting<'tx> {
-    pub(super) fn begin(tx: &'tx Transaction<'tx>) -> Result<Self> {
+    pub(super) fn start(tx: &'tx Transaction<'tx>) -> Result<Self> {
         let prepare = |sql| tx.prepare_cached(sql).map_err(failed);
-        let last: u64 = prepare("SELECT coalesce(max(id), 0) FROM entries")?
-            .query_row([], |row| row.get(0))
-            .map_err(failed)?;
         Ok(Self {
             tx,
-            // Plain statements: RETURNING would build a temporary table for each row.
-            select: prepare("SELECT id, balance, link FROM accounts WHERE num = ?1")?,
-            update: prepare("UPDATE accounts SET balance = ?2, link = ?3 WHERE num = ?1")?,
-            insert: prepare("INSERT INTO entries VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)")?,
+            // Without RETURNING, which would build a temporary table for each row.
+            select: prepare("SELECT id, balance, entries, link FROM accounts WHERE num = ?1")?,
+            update: prepare("UPDATE accounts SET balance = ?2, entries = ?3, link = ?4 WHERE num = ?1")?,
+            insert: prepare(
+                "INSERT INTO entries (account, number, at, kind, amount, balance_after, key, route, outcome, requests, reference, actor, link)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+            )?,
             routes: HashMap::new(),
-            next: last + 1,
-            sides: Sides::default(),
+            keys: HashMap::new(),
+            contra: OperatorBalances::default(),
         })
     }
 
     /// Adds an entry and changes the account's balance by it.
     pub(super) fn add(&mut self, num: AccountNum, at: WallTime, new: &NewEntry<'_>) -> Result<Entry> {
-        let columns = |row: &rusqlite::Row<'_>| Ok((account_id(row, 0)?, row.get(1)?, link(row, 2)?));
-        let (account, balance, before): (AccountId, i64, Link) =
+        let columns =
+            |row: &rusqlite::Row<'_>| Ok((account_id(row, 0)?, row.get(1)?, row.get(2)?, link(row, 3)?));
+        let (account, balance, last, before): (AccountId, i64, u64, Link) =
             self.select.query_row([num.0], columns).map_err(failed)?;
         let overflow = || LedgerError::Failed(format!("the balance of account {account} overflows"));
         let balance = balance.checked_add(new.amount.millionths()).ok_or_else(overflow)?;
         let mut entry = Entry {
-            id: self.next,
+            number: last + 1,
             at,
             kind: new.kind,
             amount: new.amount,
             balance_after: Credits::from_millionths(balance),
+            bucket: None,
+            key: new.key.map(|key| self.key(key)).transpose()?.flatten(),
             route: new.route.map(|route| self.route(route)).transpose()?,
+            outcome: new.outcome,
             requests: new.requests,
             reference: new.reference.map(str::to_owned),
             actor: new.actor.to_owned(),
             link: before,
             account,
         };
-        entry.link = entry.link_behind(&before);
-        self.update.execute(params![num.0, balance, entry.link.0]).map_err(failed)?;
-        let (kind, route) = (entry.kind.name(), new.route.map(|route| route.0));
+        entry.link = entry.link_after(&before);
+        self.update.execute(params![num.0, balance, entry.number, entry.link.0]).map_err(failed)?;
+        let (kind, key, route) =
+            (entry.kind.name(), new.key.map(|key| key.0), new.route.map(|route| route.0));
+        let outcome = entry.outcome.map(StatusClass::name);
         let amount = entry.amount.millionths();
-        let Entry { id, requests, reference, actor, link, .. } = &entry;
+        let Entry { number, requests, reference, actor, link, .. } = &entry;
         self.insert
             .execute(params![
-                id, at.0, num.0, kind, amount, balance, route, requests, reference, actor, link.0
+                num.0, number, at.0, kind, amount, balance, key, route, outcome, requests, reference, actor,
+                link.0
             ])
             .map_err(failed)?;
-        self.next += 1;
-        self.sides.take(new.kind, new.amount);
+        self.contra.book(new.kind, new.amount);
         Ok(entry)
+    }
+
+    fn key(&mut self, num: KeyNum) -> Result<Option<KeyId>> {
+        if let Some(id) = self.keys.get(&num) {
+            return Ok(*id);
+        }
+        let mut select = self.tx.prepare_cached("SELECT id FROM keys WHERE num = ?1").map_err(failed)?;
+        let id = select.query_row([num.0], |row| row.get(0).map(to_key_id)).optional().map_err(failed)?;
+        self.keys.insert(num, id);
+        Ok(id)
     }
 
     fn route(&mut self, num: RouteNum) -> Result<String> {
@@ -98,17 +129,17 @@ impl<'tx> Posting<'tx> {
         Ok(name)
     }
 
-    /// The operator's side of all these entries.
+    /// Books all these entries against the operator's accounts.
     pub(super) fn finish(mut self) -> Result<()> {
-        for side in Side::ALL {
-            let change = *self.sides.of(side);
+        for account in OperatorAccount::ALL {
+            let change = *self.contra.of(account);
             if change != 0 {
-                let before = balance_of(self.tx, side)?;
-                let overflow = || LedgerError::Failed(format!("the side {} overflows", side.name()));
+                let before = balance_of(self.tx, account)?;
+                let overflow = || LedgerError::Failed(format!("the account {} overflows", account.name()));
                 let after = before.checked_add(change).ok_or_else(overflow)?;
                 self.tx
-                    .prepare_cached("UPDATE sides SET balance = ?2 WHERE name = ?1")
-                    .and_then(|mut update| update.execute(params![side.name(), after.to_string()]))
+                    .prepare_cached("UPDATE operator_accounts SET balance = ?2 WHERE name = ?1")
+                    .and_then(|mut update| update.execute(params![account.name(), after.to_string()]))
                     .map_err(failed)?;
             }
         }
@@ -116,21 +147,21 @@ impl<'tx> Posting<'tx> {
     }
 }
 
-/// What stands on one of the operator's sides.
-fn balance_of(connection: &rusqlite::Connection, side: Side) -> Result<i128> {
+/// The balance of one of the operator's accounts.
+fn balance_of(connection: &rusqlite::Connection, account: OperatorAccount) -> Result<i128> {
     let mut select =
-        connection.prepare_cached("SELECT balance FROM sides WHERE name = ?1").map_err(failed)?;
+        connection.prepare_cached("SELECT balance FROM operator_accounts WHERE name = ?1").map_err(failed)?;
     let text: Option<String> =
-        select.query_row([side.name()], |row| row.get(0)).optional().map_err(failed)?;
+        select.query_row([account.name()], |row| row.get(0)).optional().map_err(failed)?;
     let number = text.and_then(|text| text.parse().ok());
-    number.ok_or_else(|| LedgerError::Damaged(format!("the side {} holds no number", side.name())))
+    number.ok_or_else(|| LedgerError::Damaged(format!("the account {} has no number", account.name())))
 }
 
-/// What stands on all of them.
-pub(super) fn sides(connection: &rusqlite::Connection) -> Result<Sides> {
-    let mut sides = Sides::default();
-    for side in Side::ALL {
-        *sides.of(side) = balance_of(connection, side)?;
+/// The balances of all of the operator's accounts.
+pub(super) fn operator_accounts(connection: &rusqlite::Connection) -> Result<OperatorBalances> {
+    let mut balances = OperatorBalances::default();
+    for account in OperatorAccount::ALL {
+        *balances.of(account) = balance_of(connection, account)?;
     }
-    Ok(sides)
+    Ok(balances)
 }

@@ -5,21 +5,25 @@ use std::path::Path;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Params, Row, params};
 
 use super::rows::{
-    account_id, account_row, entry_row, failed, hold_row, key_id, key_row, request_id, secret_row, to_key_id,
+    account_id, account_row, failed, hold_row, key_id, key_row, positioned_entry_row, request_id, secret_row,
+    to_key_id,
 };
 use super::{file, posting};
-use crate::ledger::entry::{Entry, Sides};
-use crate::ledger::fold::{Folded, Part};
+use crate::ledger::entry::{Entry, OperatorBalances};
 use crate::ledger::store::{
-    AccountRow, Books, Doubt, EachLimit, KeyRow, LedgerError, Reader, Result, SecretRow, StoredSecret,
+    AccountRow, Doubt, EachLimit, KeyRow, LedgerError, Loaded, Position, Reader, Result, SecretRow,
+    StoredSecret,
 };
-use crate::types::{AccountId, AccountNum, Credits, KeyHash, KeyId, KeyNum, RouteNum, WallTime};
+use crate::ledger::tally::OpenHold;
+use crate::types::{AccountId, Credits, KeyHash, KeyId, KeyNum, WallTime};
 
-pub(super) const ACCOUNTS: &str = "SELECT id, num, balance, plan, state, source, opening, link FROM accounts";
+pub(super) const ACCOUNTS: &str =
+    "SELECT id, num, balance, plan, state, source, opening, entries, link FROM accounts";
 pub(super) const ENTRIES: &str =
-    "SELECT e.id, e.at, a.id, e.kind, e.amount, e.balance_after, r.name, e.requests, e.reference, e.actor,
-            e.link
-     FROM entries e LEFT JOIN accounts a ON a.num = e.account LEFT JOIN routes r ON r.num = e.route";
+    "SELECT e.number, e.at, a.id, e.kind, e.amount, e.balance_after, r.name, e.requests, e.reference, e.actor,
+            e.link, e.bucket, k.id, e.outcome, e.position
+     FROM entries e LEFT JOIN accounts a ON a.num = e.account LEFT JOIN routes r ON r.num = e.route
+     LEFT JOIN keys k ON k.num = e.key";
 const KEYS: &str = "SELECT k.id, k.num, k.account, k.source, k.state, k.label, k.environment, k.hint, k.scopes, k.allow_from, k.expires, k.created, a.id
      FROM keys k JOIN accounts a ON a.num = k.account";
 /// Walks the index of secrets by key, whose order is that of the keys' own table: no page is read twice.
@@ -38,23 +42,19 @@ fn rows<T>(
     rows.collect::<rusqlite::Result<_>>().map_err(failed)
 }
 
-pub(super) fn books(connection: &Connection) -> Result<Books> {
-    let holds = "SELECT id, account, key, route, amount, at FROM open_holds";
-    let folded = "SELECT folded, part_upto, part_account, part_route FROM journal";
-    let folded = connection.query_row(folded, [], |row| {
-        let part = match row.get(1)? {
-            Some(upto) => Some(Part { upto, through: (AccountNum(row.get(2)?), RouteNum(row.get(3)?)) }),
-            None => None,
-        };
-        Ok(Folded { upto: row.get(0)?, part })
+/// Open holds of the last fold.
+pub(super) fn open_holds(connection: &Connection) -> Result<Vec<OpenHold>> {
+    let holds = "SELECT id, account, key, route, amount, at, external_id, deadline, charge_at_deadline
+                 FROM open_holds";
+    rows(connection, holds, [], hold_row)
+}
+
+pub(super) fn loaded(connection: &Connection) -> Result<Loaded> {
+    let state = connection.query_row("SELECT folded, epoch FROM journal", [], |row| {
+        Ok((row.get::<_, u64>(0)?, row.get::<_, u32>(1)?))
     });
-    // Of a version that kept it in a table; the journal's file goes on behind it.
-    let old = "SELECT seq, at, records FROM old_journal ORDER BY seq";
-    Ok(Books {
-        open_holds: rows(connection, holds, [], hold_row)?,
-        folded: folded.map_err(failed)?,
-        journal: rows(connection, old, [], |row| Ok((row.get(0)?, WallTime(row.get(1)?), row.get(2)?)))?,
-    })
+    let (folded, epoch) = state.map_err(failed)?;
+    Ok(Loaded { open_holds: open_holds(connection)?, folded, epoch })
 }
 
 /// A key's secrets, the present one first.
@@ -85,15 +85,6 @@ impl SqliteReader {
     pub(super) fn open(path: &Path) -> Result<Self> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         Connection::open_with_flags(path, flags).map(Self).map_err(failed)
-    }
-}
-
-impl SqliteReader {
-    /// Fills a file; answers whether the copy has no fold in part.
-    fn copy(&self, to: &Path) -> Result<bool> {
-        self.0.execute("VACUUM INTO ?1", [to.to_string_lossy()]).map_err(failed)?;
-        let copy = Connection::open_with_flags(to, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(failed)?;
-        copy.query_row("SELECT part_upto IS NULL FROM journal", [], |row| row.get(0)).map_err(failed)
     }
 }
 
@@ -158,20 +149,25 @@ impl Reader for SqliteReader {
         self.0.execute_batch("BEGIN; SELECT count(*) FROM sqlite_schema").map_err(failed)
     }
 
-    fn entries(&mut self, account: Option<&AccountId>, after: u64, most: usize) -> Result<Vec<Entry>> {
+    fn entries(
+        &mut self,
+        account: Option<&AccountId>,
+        after: Position,
+        most: usize,
+    ) -> Result<Vec<(Position, Entry)>> {
         let filter = match account {
             Some(_) => "e.account = (SELECT num FROM accounts WHERE id = ?1)",
             None => "?1 IS NULL",
         };
-        let sql = format!("{ENTRIES} WHERE {filter} AND e.id > ?2 ORDER BY e.id LIMIT ?3");
+        let sql = format!("{ENTRIES} WHERE {filter} AND e.position > ?2 ORDER BY e.position LIMIT ?3");
         let mut statement = self.0.prepare_cached(&sql).map_err(failed)?;
         let wanted = params![account.map(AccountId::as_str), after, most];
-        let rows = statement.query_map(wanted, entry_row).map_err(failed)?;
+        let rows = statement.query_map(wanted, positioned_entry_row).map_err(failed)?;
         rows.collect::<rusqlite::Result<_>>().map_err(failed)
     }
 
-    fn sides(&mut self) -> Result<Sides> {
-        posting::sides(&self.0)
+    fn operator_accounts(&mut self) -> Result<OperatorBalances> {
+        posting::operator_accounts(&self.0)
     }
 
     fn in_doubt(&mut self) -> Result<Vec<Doubt>> {
@@ -192,15 +188,12 @@ impl Reader for SqliteReader {
         })
     }
 
-    fn backup(&mut self, to: &Path) -> Result<bool> {
+    fn backup(&mut self, to: &Path) -> Result<()> {
         if to.exists() {
             return Err(LedgerError::Refused(format!("{} exists already", to.display())));
         }
         file::create_private(to)?; // VACUUM INTO fills an empty file and keeps its mode
-        let made = self.copy(to);
-        if !matches!(made, Ok(true)) {
-            let _ = std::fs::remove_file(to); // what stays is said to exist at the next try
-        }
-        made
+        let made = self.0.execute("VACUUM INTO ?1", [to.to_string_lossy()]).map(drop).map_err(failed);
+        made.inspect_err(|_| drop(std::fs::remove_file(to))) // so that the next attempt does not find a file
     }
 }

@@ -5,10 +5,15 @@ use rusqlite::types::Type;
 use rusqlite::{ErrorCode, Row};
 
 use crate::ledger::entry::{Entry, EntryKind, Link};
-use crate::ledger::fold::OpenHold;
-use crate::ledger::store::{AccountRow, AccountState, KeyRow, LedgerError, Result, Source, StoredSecret};
+use crate::ledger::record::Kept;
+use crate::ledger::store::{
+    AccountRow, AccountState, KeyRow, LedgerError, Position, Result, Source, StoredSecret,
+};
+use crate::ledger::tally::OpenHold;
 use crate::policy::key::KeyState;
-use crate::types::{AccountId, AccountNum, Credits, KeyHash, KeyId, KeyNum, RequestId, RouteNum, WallTime};
+use crate::types::{
+    AccountId, AccountNum, Credits, KeyHash, KeyId, KeyNum, RequestId, RouteNum, StatusClass, WallTime,
+};
 
 /// SQLite's own words for what failed.
 pub(super) fn failed(error: rusqlite::Error) -> LedgerError {
@@ -103,7 +108,7 @@ pub(super) fn link(row: &Row<'_>, at: usize) -> rusqlite::Result<Link> {
     row.get(at).map(Link)
 }
 
-/// Columns: id, num, balance, plan, state, source, opening, link.
+/// Columns: id, num, balance, plan, state, source, opening, entries, link.
 pub(super) fn account_row(row: &Row<'_>) -> rusqlite::Result<AccountRow> {
     let state = |text: &str| {
         [AccountState::Active, AccountState::Suspended]
@@ -118,7 +123,8 @@ pub(super) fn account_row(row: &Row<'_>) -> rusqlite::Result<AccountRow> {
         state: word(row, 4, state)?,
         source: word(row, 5, source)?,
         opening: row.get::<_, Option<i64>>(6)?.map(Credits::from_millionths),
-        link: link(row, 7)?,
+        entries: row.get(7)?,
+        link: link(row, 8)?,
     })
 }
 
@@ -161,11 +167,12 @@ pub(super) fn entry_kind(row: &Row<'_>, at: usize) -> rusqlite::Result<EntryKind
     word(row, at, EntryKind::named)
 }
 
-/// Columns: id, at, account's id, kind, amount, balance_after, route's name, requests, reference,
-/// actor, link.
+/// Columns: number, at, the account's id, kind, amount, balance_after, the route's name, requests, reference, actor,
+/// link, bucket, the key's id, outcome.
 pub(super) fn entry_row(row: &Row<'_>) -> rusqlite::Result<Entry> {
+    let outcome = row.get_ref(13)?.as_str_or_null()?.is_some();
     Ok(Entry {
-        id: row.get(0)?,
+        number: row.get(0)?,
         at: WallTime(row.get(1)?),
         account: account_id(row, 2)?,
         kind: entry_kind(row, 3)?,
@@ -176,10 +183,18 @@ pub(super) fn entry_row(row: &Row<'_>) -> rusqlite::Result<Entry> {
         reference: row.get(8)?,
         actor: row.get(9)?,
         link: link(row, 10)?,
+        bucket: row.get(11)?,
+        key: row.get::<_, Option<i64>>(12)?.map(to_key_id),
+        outcome: outcome.then(|| word(row, 13, StatusClass::named)).transpose()?,
     })
 }
 
-/// Columns: id, account, key, route, amount, at.
+/// The columns of [`entry_row`], then position.
+pub(super) fn positioned_entry_row(row: &Row<'_>) -> rusqlite::Result<(Position, Entry)> {
+    Ok((row.get(14)?, entry_row(row)?))
+}
+
+/// Columns: id, account, key, route, amount, at, external_id, deadline, charge_at_deadline.
 pub(super) fn hold_row(row: &Row<'_>) -> rusqlite::Result<OpenHold> {
     Ok(OpenHold {
         id: request_id(row, 0)?,
@@ -188,24 +203,16 @@ pub(super) fn hold_row(row: &Row<'_>) -> rusqlite::Result<OpenHold> {
         route: RouteNum(row.get(3)?),
         amount: credits(row, 4)?,
         at: WallTime(row.get(5)?),
+        kept: kept(row)?.map(Box::new),
     })
+}
+
+fn kept(row: &Row<'_>) -> rusqlite::Result<Option<Kept>> {
+    let Some(external_id) = row.get::<_, Option<Box<str>>>(6)? else { return Ok(None) };
+    let deadline = WallTime(row.get(7)?);
+    Ok(Some(Kept { external_id, deadline, charge_at_deadline: credits(row, 8)? }))
 }
 
 pub(super) fn request_id(row: &Row<'_>, at: usize) -> rusqlite::Result<RequestId> {
     row.get(at).map(|bytes: [u8; 16]| RequestId(u128::from_be_bytes(bytes)))
 }
-
-/// The columns of a hold as parameters.
-macro_rules! hold_params {
-    ($hold:expr) => {
-        params![
-            id_blob($hold.id),
-            $hold.account.0,
-            $hold.key.0,
-            $hold.route.0,
-            $hold.amount.millionths(),
-            $hold.at.0
-        ]
-    };
-}
-pub(super) use hold_params;

@@ -6,15 +6,14 @@ use std::path::Path;
 use ipnet::IpNet;
 
 use super::{AccountRow, Doubt, KeyRow, Result};
-use crate::ledger::entry::{Entry, Sides};
+use crate::ledger::entry::{Entry, OperatorBalances};
 use crate::policy::key::KeyState;
 use crate::types::{AccountId, AccountNum, KeyHash, KeyId, KeyNum, WallTime};
 
 /// Rows that are read at once.
 const PAGE: usize = 1_000;
 
-/// What requests are judged by of a secret that was made by command. What only people read, a label
-/// above all, stays on disk.
+/// What requests need of a secret that was made by command. What only operators read, such as a label, stays on disk.
 #[derive(Debug)]
 pub struct StoredSecret {
     /// SHA-256 of the secret.
@@ -36,6 +35,9 @@ pub struct StoredSecret {
     /// Networks it may come from.
     pub allow_from: Option<Vec<IpNet>>,
 }
+
+/// The position of an entry among all entries of a store: grows, and may have gaps.
+pub type Position = u64;
 
 /// Takes a saved limit state: owner, state, when saved.
 pub type EachLimit<'a> = dyn FnMut(&[u8], &[u8], WallTime) + 'a;
@@ -66,15 +68,19 @@ pub trait Reader: Send {
     /// From here on, all reads see the ledger as it is now. For reads that are soon over: while a
     /// view is frozen, the log cannot be started over.
     fn freeze(&mut self) -> Result<()>;
-    /// The next entries after one, of an account or of all, in order; at most `most`.
-    fn entries(&mut self, account: Option<&AccountId>, after: u64, most: usize) -> Result<Vec<Entry>>;
-    /// The operator's sides.
-    fn sides(&mut self) -> Result<Sides>;
+    /// The next entries after a position, of an account or of all, in order; at most `most`.
+    fn entries(
+        &mut self,
+        account: Option<&AccountId>,
+        after: Position,
+        most: usize,
+    ) -> Result<Vec<(Position, Entry)>>;
+    /// The balances of the operator's accounts.
+    fn operator_accounts(&mut self) -> Result<OperatorBalances>;
     /// Holds in doubt, also those given back.
     fn in_doubt(&mut self) -> Result<Vec<Doubt>>;
-    /// Writes a copy of the whole ledger to a new file. Not where a fold is written in part, whose rest
-    /// would be missing: there is no copy then, and it answers `false`.
-    fn backup(&mut self, to: &Path) -> Result<bool>;
+    /// Writes a copy of the whole ledger to a new file.
+    fn backup(&mut self, to: &Path) -> Result<()>;
 }
 
 /// Calls `each` for every entry of an account, or of all, in order, page by page: between two pages
@@ -90,9 +96,9 @@ pub fn each_entry(
     let mut after = 0;
     loop {
         let page = reader.entries(account, after, PAGE)?;
-        let Some(last) = page.last() else { return Ok(()) };
-        after = last.id;
-        for entry in page {
+        let Some((last, _)) = page.last() else { return Ok(()) };
+        after = *last;
+        for (_, entry) in page {
             if each(entry).is_break() {
                 return Ok(());
             }

@@ -14,7 +14,7 @@ use super::data_chunks::DataChunks;
 use super::settlement::{Commit, Settlement, give_back};
 use crate::gateway::connection::Protocol;
 use crate::gateway::request::permit::InFlight;
-use crate::ledger::journal::NotDurable;
+use crate::ledger::outbox::NotDurable;
 use crate::policy::outcome::Outcome;
 use crate::policy::reject::{Reason, Refusal};
 use crate::types::Credits;

@@ -14,6 +14,7 @@ use crate::gateway::connection::MAX_SILENCE;
 use crate::policy::grpc;
 use crate::policy::json::PointerReader;
 use crate::policy::price::{AtHead, Charged, MAX_PRICED_JSON, Price};
+use crate::types::StatusClass;
 use crate::upstream::{ResponseFault, UpstreamBody};
 
 /// Bytes of JSON that are parsed before other requests have their turn: under half a millisecond of a worker's
@@ -48,28 +49,30 @@ enum Source {
 }
 
 impl ChargeSource {
-    /// Finds the charge of a response by its head. `is_head`: the request was a HEAD. `timeout`: longest silence
-    /// of a JSON body.
+    /// Finds the charge of a response by its head, and the outcome of its request. `is_head`: the request was a HEAD.
+    /// `timeout`: longest silence of a JSON body.
     pub(super) fn of_response(
         price: Arc<Price>,
         is_head: bool,
         status: StatusCode,
         headers: &HeaderMap,
         timeout: Duration,
-    ) -> Self {
+    ) -> (Self, StatusClass) {
         let is_call = status == StatusCode::OK && grpc::is_call(headers);
         let counted_as = if is_call { grpc::counts_as(headers) } else { Some(status) };
+        let outcome = counted_as.map_or(StatusClass::None, |status| StatusClass::of_status(status.as_u16()));
         let (source, max_silence) = match counted_as.map(|status| price.at_head(status, headers, is_head)) {
             // Calls may stream, and be silent for long.
             None => (Source::Grpc { head: headers.clone(), trailers: None }, MAX_SILENCE),
-            Some(AtHead::Known(charged)) => return Self::Head(charged),
-            Some(AtHead::InBody(_)) if is_call => return Self::Head(price.unreadable()),
+            Some(AtHead::Known(charged)) => return (Self::Head(charged), outcome),
+            Some(AtHead::InBody(_)) if is_call => return (Self::Head(price.unreadable()), outcome),
             Some(AtHead::InBody(pointer)) => {
                 let reader = PointerReader::new(pointer.clone());
                 (Source::Json { reader, left: Some(MAX_PRICED_JSON) }, timeout)
             }
         };
-        Self::Body(Box::new(BodyPrice { price, source, silence: SilenceTimer::new(max_silence), parsed: 0 }))
+        let silence = SilenceTimer::new(max_silence);
+        (Self::Body(Box::new(BodyPrice { price, source, silence, parsed: 0 })), outcome)
     }
 }
 
@@ -117,6 +120,12 @@ impl BodyPrice {
     /// True if nothing that follows can change the charge.
     pub(super) fn is_decided(&self) -> bool {
         matches!(self.source, Source::Json { left: None, .. })
+    }
+
+    /// The outcome of a gRPC call, once its trailers arrived.
+    pub(super) fn outcome(&self) -> Option<StatusClass> {
+        let Source::Grpc { trailers, .. } = &self.source else { return None };
+        grpc::counts_as(trailers.as_ref()?).map(|status| StatusClass::of_status(status.as_u16()))
     }
 
     /// The charge at the end of the body; the hold if the body is incomplete or names none.

@@ -17,10 +17,10 @@ use super::body_price::ChargeSource;
 use crate::gateway::connection::DetachedRequest;
 use crate::gateway::request::permit::{Held, InFlight, Permit};
 use crate::gateway::request::services::Services;
-use crate::ledger::journal::NotDurable;
+use crate::ledger::outbox::NotDurable;
 use crate::ledger::{Hold, Settled};
 use crate::policy::price::Note;
-use crate::types::Credits;
+use crate::types::{Credits, StatusClass};
 use crate::upstream::{ResponseFault, UpstreamBody, UpstreamResponse};
 
 /// How long a response waits for its charge while the ledger cannot write. Then it is aborted: no refusal may
@@ -46,6 +46,8 @@ pub(in crate::gateway::request) struct Settlement {
 struct Due {
     hold: Hold,
     charge: ChargeSource,
+    /// The outcome of the request, as far as the head tells.
+    outcome: StatusClass,
 }
 
 impl Settlement {
@@ -59,7 +61,8 @@ impl Settlement {
         request.record.set_upstream_status(status);
         let due = held.map(|Held { hold, price, is_head }| {
             let timeout = request.record.route().map_or(Duration::ZERO, |route| route.response_timeout);
-            Due { hold, charge: ChargeSource::of_response(price, is_head, status, &headers, timeout) }
+            let (charge, outcome) = ChargeSource::of_response(price, is_head, status, &headers, timeout);
+            Due { hold, charge, outcome }
         });
         let settlement = Self { request, due, upstream: Some(body), is_detached: false };
         ((status, headers), settlement)
@@ -100,14 +103,17 @@ impl Settlement {
     /// Settles with what is known of the charge. `is_complete`: the whole body was read. Returns what must be
     /// awaited before the last byte leaves, if the charge is below the hold.
     pub(super) fn settle(&mut self, is_complete: bool) -> Option<Commit> {
-        let Due { hold, charge } = self.due.take()?;
+        let Due { hold, charge, mut outcome } = self.due.take()?;
         let charged = match charge {
             ChargeSource::Head(charged) => charged,
-            ChargeSource::Body(price) => price.charge(is_complete),
+            ChargeSource::Body(price) => {
+                outcome = price.outcome().unwrap_or(outcome);
+                price.charge(is_complete)
+            }
         };
         count_note(&self.request.services, charged.note);
         self.request.record.set_charge(charged.amount);
-        let settled = hold.settle(charged.amount);
+        let settled = hold.settle(charged.amount, outcome);
         settled.must_wait().then(|| Box::pin(charge_committed(settled)) as Commit)
     }
 

@@ -1,86 +1,90 @@
-//! The journal's files: what was held and settled since the last fold.
+//! The journal in two files: the batches since the last fold.
 //!
-//! A commit of SQLite writes four pages and more, takes six locks and costs 25 to 45 µs; here it is
-//! one write over blocks that exist, and one fdatasync: 12 to 15 µs.
+//! A commit of SQLite writes four pages or more, takes six locks and costs 25 to 45 µs; a batch here is one write over
+//! allocated blocks and one fdatasync: 12 to 15 µs.
 //!
-//! Each batch is a frame that starts at a block, so that no write touches what was acknowledged.
-//! There are two files: while what is in one is folded, the other is written, and each starts over
-//! once all of its frames are in the entries. Whatever is found behind the last fold counts, wherever
-//! it stands, in the order of its numbers. A frame that is not whole was being written when the power
-//! went, and nobody was told that it is safe; but where later ones are there, it was damaged.
+//! Each batch is a frame that starts at a block, so that no write touches an acknowledged batch. While the batches of one
+//! file are folded, the other file is written, and each is rewritten from its start once all of its batches are folded.
+//! Every frame after the last fold counts, in the order of their numbers, wherever it is. An incomplete frame was being
+//! written when the power failed, and was not acknowledged; but if a later one is complete, it was damaged.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Result as IoResult};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::file::unusable;
-use crate::ledger::store::{JournalRow, LedgerError, Result};
+use super::file::{Lock, unusable};
+use crate::ledger::store::{Journal, JournalRow, LedgerError, Result};
 use crate::policy::limit::take_array;
 use crate::types::WallTime;
 
-const MAGIC: [u8; 8] = *b"TGJRNL01";
+/// The first bytes of a frame: the version of its records.
+const MAGIC: [u8; 8] = *b"TGJRNL02";
+/// The same for records of a version before 0.2.
+pub(super) const OLD_MAGIC: [u8; 8] = *b"TGJRNL01";
 /// Bytes of a frame before its records: magic, mark, number, time, length, checksum.
 const HEAD: usize = 40;
 /// Frames begin at multiples of it: no smaller than what disks write whole.
 const BLOCK: usize = 4096;
 /// A file grows by so much at once: a write into blocks that exist changes nothing else of the file.
 const GROWTH: usize = 256 * 1024;
-/// Bytes of a file after which the other is taken, once that is folded.
-const TURN: u64 = if cfg!(test) { 64 * 1024 } else { 4 * 1024 * 1024 };
-/// What a file keeps when it starts over; a peak beyond it is given back.
+/// Bytes of a file from which on the other is written, once that is folded.
+const SWITCH_AT: u64 = if cfg!(test) { 64 * 1024 } else { 4 * 1024 * 1024 };
+/// Length that a file keeps when it is rewritten; longer ones are shortened.
 const KEPT: u64 = 64 * 1024 * 1024;
-/// Most bytes of a file: several times what is written between two folds. Past it, commits fail.
+/// Most bytes of a file: several times the batches between two folds. Past it, commits fail.
 const MAX: u64 = if cfg!(test) { 1024 * 1024 } else { 256 * 1024 * 1024 };
 
-/// Both files of a ledger's journal. Where everything is folded, closing the ledger removes them.
+/// Both files of a ledger's journal. If everything is folded, closing the ledger removes them.
 #[derive(Debug)]
-pub(super) struct Journal {
-    /// Says which ledger it belongs to.
+pub(super) struct FileJournal {
+    /// The ledger that the journal belongs to.
     mark: i64,
     segments: [Segment; 2],
-    /// The one that is written.
+    /// The segment that is written.
     current: usize,
     /// The frame being written, whole blocks.
     frame: Vec<u8>,
+    _lock: Option<Arc<Lock>>,
 }
 
 #[derive(Debug)]
 struct Segment {
     path: PathBuf,
-    /// None before the first frame.
+    /// `None` before the first frame.
     file: Option<File>,
-    /// Where the next frame goes; none before the file was read.
+    /// Where the next frame starts; `None` before the file was read.
     end: Option<u64>,
     /// The number of the last frame.
     last: u64,
-    /// The file's length. Not asked of the kernel at each commit: a kernel that knows that the time of the
-    /// last change was looked at writes the next one to the disk, with the file's other properties.
+    /// The file's length. It is not queried at each commit: after a query of a file's times, Linux writes the next
+    /// change of them to the disk, with the rest of the inode.
     length: u64,
 }
 
-impl Journal {
-    /// Opens what there is of the files `LEDGER.journal-0` and `-1`.
+impl FileJournal {
+    /// Opens the files `LEDGER.journal-0` and `-1`, if they exist, and keeps the ledger's lock.
     ///
     /// # Errors
-    /// Where they cannot be opened.
-    pub(super) fn open(ledger: &Path, mark: i64) -> Result<Self> {
+    /// If they cannot be opened.
+    pub(super) fn open(ledger: &Path, mark: i64, lock: Option<Arc<Lock>>) -> Result<Self> {
         let segments = [Segment::open(ledger, "0")?, Segment::open(ledger, "1")?];
-        Ok(Self { mark, segments, current: 0, frame: Vec::new() })
+        Ok(Self { mark, segments, current: 0, frame: Vec::new(), _lock: lock })
     }
 
-    /// Reads what is not folded, in order, and continues behind it.
+    /// Reads the batches after `folded` whose frames start with `magic`, in order, and continues after them.
     ///
     /// # Errors
-    /// Where a file cannot be read, is another ledger's, is damaged, or does not follow on `folded`.
-    pub(super) fn read(&mut self, folded: u64) -> Result<Vec<JournalRow>> {
+    /// If a file cannot be read, is another ledger's, is damaged, or does not continue at `folded`.
+    pub(super) fn read_version(&mut self, magic: [u8; 8], folded: u64) -> Result<Vec<JournalRow>> {
         let mut rows = BTreeMap::<u64, JournalRow>::new();
         for segment in &mut self.segments {
             let (mut last, mut next) = (0, 0);
-            for Frame { row, end } in segment.frames(self.mark, folded)? {
+            for Frame { row, end } in segment.frames(magic, self.mark, folded)? {
                 (last, next) = (last.max(row.0), next.max(end));
-                // Of two with one number the longer: one that failed is in what was written instead.
+                // Of two with one number the longer: a batch that failed is contained in the next attempt.
                 if rows.get(&row.0).is_none_or(|before| before.2.len() <= row.2.len()) {
                     rows.insert(row.0, row);
                 }
@@ -99,8 +103,20 @@ impl Journal {
         Ok(rows.into_values().collect())
     }
 
-    /// Adds a frame; durable when this returns. One that fails is written anew, with what came since.
-    pub(super) fn append(&mut self, seq: u64, at: WallTime, records: &[u8]) -> Result<()> {
+    /// Removes both files: their batches are folded.
+    pub(super) fn remove_files(mut self) {
+        for segment in &mut self.segments {
+            segment.end = Some(0);
+        }
+    }
+}
+
+impl Journal for FileJournal {
+    fn read(&mut self, folded: u64) -> Result<Vec<JournalRow>> {
+        self.read_version(MAGIC, folded)
+    }
+
+    fn append(&mut self, seq: u64, at: WallTime, records: &[u8]) -> Result<()> {
         let too_long = |_| LedgerError::Failed("a batch is too long".to_owned());
         let length = u32::try_from(records.len()).map_err(too_long)?;
         self.frame.clear();
@@ -113,7 +129,7 @@ impl Journal {
         self.frame.extend_from_slice(&checksum.to_le_bytes());
         self.frame.extend_from_slice(records);
         self.frame.resize(self.frame.len().next_multiple_of(BLOCK), 0);
-        let is_long = self.segments[self.current].end.is_some_and(|end| end >= TURN);
+        let is_long = self.segments[self.current].end.is_some_and(|end| end >= SWITCH_AT);
         if is_long && self.segments[1 - self.current].end == Some(0) {
             self.current = 1 - self.current;
         }
@@ -131,8 +147,8 @@ impl Journal {
         Ok(())
     }
 
-    /// Everything up to this frame stands in the entries: where that is all, a file starts over.
-    pub(super) fn folded(&mut self, upto: u64) {
+    /// A file whose batches are all folded is rewritten from its start.
+    fn reset(&mut self, upto: u64) {
         for segment in &mut self.segments {
             if segment.last <= upto && segment.end.is_some_and(|end| end > 0) {
                 segment.end = Some(0);
@@ -142,18 +158,18 @@ impl Journal {
     }
 }
 
-impl Drop for Journal {
-    /// A ledger that was closed is one file.
+impl Drop for FileJournal {
+    /// A closed ledger is one file.
     fn drop(&mut self) {
         if self.segments.iter().all(|segment| segment.end == Some(0)) {
             for segment in self.segments.iter().filter(|segment| segment.file.is_some()) {
-                let _ = std::fs::remove_file(&segment.path); // one that stays says nothing new
+                let _ = std::fs::remove_file(&segment.path); // one that stays contains nothing new
             }
         }
     }
 }
 
-/// What was found: the batch, and where the next frame would stand.
+/// A frame that was found: its batch, and where the next frame would start.
 struct Frame {
     row: JournalRow,
     end: u64,
@@ -178,13 +194,13 @@ impl Segment {
         Ok(Self { path, file, end: None, last: 0, length })
     }
 
-    /// All whole frames with numbers above `folded`, wherever they stand.
-    fn frames(&self, mark: i64, folded: u64) -> Result<Vec<Frame>> {
+    /// All complete frames with numbers above `folded`, wherever they are.
+    fn frames(&self, magic: [u8; 8], mark: i64, folded: u64) -> Result<Vec<Frame>> {
         let Some(file) = &self.file else { return Ok(Vec::new()) };
         let broken = |error| self.unusable(error);
         let (mut frames, mut at) = (Vec::new(), 0);
         while at < self.length {
-            let Some((head, records)) = frame(file, at, self.length).map_err(broken)? else {
+            let Some((head, records)) = frame(file, magic, at, self.length).map_err(broken)? else {
                 at += BLOCK as u64;
                 continue;
             };
@@ -225,7 +241,8 @@ impl Segment {
     }
 }
 
-struct Head {
+/// The fields of a frame before its records.
+struct FrameHead {
     mark: i64,
     seq: u64,
     at: WallTime,
@@ -233,9 +250,9 @@ struct Head {
     checksum: u32,
 }
 
-impl Head {
-    fn read(bytes: &[u8; HEAD]) -> Option<Self> {
-        let rest = &mut bytes.strip_prefix(&MAGIC)?;
+impl FrameHead {
+    fn read(bytes: &[u8; HEAD], magic: [u8; 8]) -> Option<Self> {
+        let rest = &mut bytes.strip_prefix(&magic)?;
         Some(Self {
             mark: i64::from_le_bytes(take_array(rest)?),
             seq: u64::from_le_bytes(take_array(rest)?),
@@ -258,14 +275,16 @@ fn checksum(head: &[u8], records: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-/// The frame at an offset, if there is a whole one.
-fn frame(file: &File, at: u64, length: u64) -> IoResult<Option<(Head, Vec<u8>)>> {
+/// The frame at an offset, if there is a complete one.
+fn frame(file: &File, magic: [u8; 8], at: u64, length: u64) -> IoResult<Option<(FrameHead, Vec<u8>)>> {
     let mut bytes = [0; HEAD];
     if at + HEAD as u64 > length {
         return Ok(None);
     }
     file.read_exact_at(&mut bytes, at)?;
-    let Some(head) = Head::read(&bytes).filter(|head| at + head.size() <= length) else { return Ok(None) };
+    let Some(head) = FrameHead::read(&bytes, magic).filter(|head| at + head.size() <= length) else {
+        return Ok(None);
+    };
     let mut records = vec![0; head.length as usize];
     file.read_exact_at(&mut records, at + HEAD as u64)?;
     let whole = checksum(&bytes[..HEAD - 4], &records) == head.checksum;

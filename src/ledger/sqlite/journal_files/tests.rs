@@ -31,7 +31,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 /// A journal, and what it has to say.
 struct World {
     folder: tempfile::TempDir,
-    journal: Journal,
+    journal: FileJournal,
     rows: BTreeMap<u64, Vec<u8>>,
     last: u64,
     folded: u64,
@@ -40,7 +40,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut journal = Journal::open(&folder.path().join("ledger.db"), MARK).unwrap();
+        let mut journal = FileJournal::open(&folder.path().join("ledger.db"), MARK, None).unwrap();
         assert_eq!(journal.read(0).unwrap(), []);
         Self { folder, journal, rows: BTreeMap::new(), last: 0, folded: 0 }
     }
@@ -57,7 +57,7 @@ impl World {
             Step::Append(length) => self.append(length),
             Step::Fold(behind) => {
                 self.folded = self.folded.max(self.last.saturating_sub(behind));
-                self.journal.folded(self.folded);
+                self.journal.reset(self.folded);
                 self.rows = self.rows.split_off(&(self.folded + 1));
             }
             Step::Restart => {
@@ -69,7 +69,7 @@ impl World {
 
     /// As after a kill: nothing is tidied.
     fn reopen(&mut self, mark: i64) {
-        let next = Journal::open(&self.folder.path().join("ledger.db"), mark).unwrap();
+        let next = FileJournal::open(&self.folder.path().join("ledger.db"), mark, None).unwrap();
         std::mem::forget(std::mem::replace(&mut self.journal, next));
     }
 
@@ -171,7 +171,7 @@ fn a_restored_backup_takes_what_follows_on_it_and_refuses_what_does_not() {
     world.folded = 4; // the backup's; the journal has the five batches behind it
     world.reopen(MARK);
     assert_eq!(world.read().unwrap().keys().copied().collect::<Vec<_>>(), [5, 6, 7, 8, 9]);
-    world.journal.folded(9);
+    world.journal.reset(9);
     (0..9).for_each(|_| world.append(100)); // over the ones before
     world.reopen(MARK);
     let said = world.read().unwrap_err().to_string();
@@ -202,14 +202,14 @@ fn a_closed_ledger_is_one_file_and_a_killed_one_keeps_its_journal() {
     let mut world = World::new();
     world.append(100);
     let (path, folder) = (world.files()[0].clone(), &world.folder.path().join("ledger.db"));
-    world.journal = Journal::open(folder, MARK).unwrap();
+    world.journal = FileJournal::open(folder, MARK, None).unwrap();
     assert!(world.journal.append(2, WallTime(1), b"x").is_err(), "not over what was not read");
-    world.journal = Journal::open(folder, MARK).unwrap();
+    world.journal = FileJournal::open(folder, MARK, None).unwrap();
     world.journal.read(0).unwrap();
-    world.journal = Journal::open(folder, MARK).unwrap();
+    world.journal = FileJournal::open(folder, MARK, None).unwrap();
     assert!(path.exists(), "it holds what is not folded");
     world.journal.read(0).unwrap();
-    world.journal.folded(1);
+    world.journal.reset(1);
     drop(world.journal);
     assert!(!path.exists());
 }

@@ -1,0 +1,100 @@
+//! An open ledger: its two threads, and the handles to them.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::bookkeeper::Bookkeeper;
+use super::spender::SpenderSeed;
+use super::store::{LedgerError, Result, Storage};
+use super::threads::{BooksThread, CommitThread, Job, Shared};
+use crate::clock::Clock;
+
+/// Most jobs that wait for the books thread; further ones wait for room.
+pub(super) const MAX_JOBS: usize = 64;
+
+/// An open ledger.
+#[derive(Debug)]
+pub struct Ledger {
+    shared: Arc<Shared>,
+    jobs: mpsc::Sender<Job>,
+    books: JoinHandle<Result<()>>,
+    commit: JoinHandle<Result<()>>,
+}
+
+/// What was found when the ledger was opened.
+#[derive(Debug)]
+pub struct Opened {
+    /// Holds that a crash left open, now charged and listed as in doubt.
+    pub doubts: usize,
+    /// The sum over all accounts and the operator's accounts, in millionths: zero in sound books.
+    pub off_by: i128,
+    /// Grows at each start of this ledger.
+    pub epoch: u32,
+}
+
+impl Ledger {
+    /// Opens a ledger for `workers` spenders: folds what a crash left, then starts the threads. `commit_delay`: how long a
+    /// record may wait to be committed while nobody waits for it.
+    ///
+    /// # Errors
+    /// If the store cannot be read, or its journal contradicts itself.
+    pub fn open(
+        storage: Storage,
+        workers: usize,
+        commit_delay: Duration,
+        clock: Clock,
+    ) -> Result<(Self, Opened)> {
+        let Storage { books, mut journal } = storage;
+        let shared = Arc::new(Shared::new(workers, commit_delay));
+        let (jobs, queue) = mpsc::channel(MAX_JOBS);
+        let (books, found) =
+            BooksThread::open(books, &mut *journal, Arc::clone(&shared), queue, clock.clone())?;
+        let commit = CommitThread::new(journal, Arc::clone(&shared), found.last_seq, clock);
+        let commit = spawn("tollgate-commit", move || commit.run())?;
+        let books = spawn("tollgate-books", move || books.run())?;
+        let opened = Opened { doubts: found.doubts, off_by: found.off_by, epoch: found.epoch };
+        Ok((Self { shared, jobs, books, commit }, opened))
+    }
+
+    /// The handle of one worker, to be started on its thread. Each worker has its own number, from 0.
+    #[must_use]
+    pub fn spender(&self, worker: usize) -> Option<SpenderSeed> {
+        let (_, workers) = self.shared.outboxes.split_last()?; // the last one is the books thread's
+        let outbox = workers.get(worker)?;
+        Some(SpenderSeed::new(Arc::clone(&self.shared), Arc::clone(outbox)))
+    }
+
+    /// The control plane's handle.
+    #[must_use]
+    pub fn bookkeeper(&self) -> Bookkeeper {
+        Bookkeeper::new(Arc::clone(&self.shared), self.jobs.clone())
+    }
+
+    /// Writes everything, folds, saves limit states and ends the threads: the books first, which need commits.
+    ///
+    /// # Errors
+    /// If the last commit or the last fold failed.
+    pub fn close(self) -> Result<()> {
+        let Self { shared, jobs, books, commit } = self;
+        drop(jobs);
+        shared.books_must_end.store(true, Ordering::SeqCst);
+        shared.job_added();
+        let books = join(books);
+        shared.commit_must_end.store(true, Ordering::SeqCst);
+        shared.commit_wanted();
+        books.and(join(commit))
+    }
+}
+
+fn spawn(name: &str, run: impl FnOnce() -> Result<()> + Send + 'static) -> Result<JoinHandle<Result<()>>> {
+    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
+    thread.map_err(|error| LedgerError::Unusable(format!("no thread for the ledger: {error}")))
+}
+
+fn join(thread: JoinHandle<Result<()>>) -> Result<()> {
+    thread.join().map_err(|_| LedgerError::Failed("its thread panicked".to_owned()))?
+}

@@ -1,0 +1,187 @@
+//! Outboxes, in which workers leave their records for the commit thread.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Poll, Waker};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::record::Record;
+
+/// Most bytes of records that wait in one outbox: over 100,000 holds. Past it, holds are refused.
+pub const MAX_OUTBOX: usize = 4 * 1024 * 1024;
+
+/// Names the batch that a record is in. Batches of an outbox are numbered from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket(u64);
+
+/// The records of one worker. On cache lines of its own: only the commit thread comes by.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct Outbox {
+    queue: Mutex<Queue>,
+    /// The last batch that is on disk.
+    durable: AtomicU64,
+    /// The last batch whose commit failed. It is tried again, but its waiters are told.
+    failed: AtomicU64,
+    /// A task of the worker waits for a record.
+    is_awaited: AtomicBool,
+    notify: Notify,
+}
+
+/// Records since the last batch was taken.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    pub(super) bytes: Vec<u8>,
+    /// Batches taken before; the one being filled is the next.
+    taken: u64,
+}
+
+impl Outbox {
+    /// Leaves a record; `None` if the outbox is full. Settlements always fit, since each follows a hold that did.
+    pub fn push(&self, record: &Record) -> Option<Ticket> {
+        let mut queue = self.queue.lock();
+        if queue.bytes.len() >= MAX_OUTBOX && matches!(record, Record::Hold { .. }) {
+            return None;
+        }
+        record.write(&mut queue.bytes);
+        Some(Ticket(queue.taken + 1))
+    }
+
+    pub(super) fn lock(&self) -> parking_lot::MutexGuard<'_, Queue> {
+        self.queue.lock()
+    }
+
+    /// Tells the worker that all batches up to this one are on disk, or that this one's commit failed.
+    pub(super) fn finish(&self, batch: u64, committed: bool) {
+        let reached = if committed { &self.durable } else { &self.failed };
+        reached.store(batch, Ordering::SeqCst);
+        if self.is_awaited.swap(false, Ordering::SeqCst) {
+            self.notify.notify_one();
+        }
+    }
+
+    /// True if a task of the worker waits for a record.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.is_awaited.load(Ordering::SeqCst)
+    }
+
+    fn state(&self, ticket: Ticket) -> Option<Result<(), NotDurable>> {
+        if self.durable.load(Ordering::SeqCst) >= ticket.0 {
+            return Some(Ok(()));
+        }
+        (self.failed.load(Ordering::SeqCst) >= ticket.0).then_some(Err(NotDurable))
+    }
+}
+
+impl Queue {
+    /// Takes the records in exchange for an empty buffer; later ones belong to the next batch, whose number is one
+    /// higher than the returned one.
+    pub(super) fn take(&mut self, into: &mut Vec<u8>) -> u64 {
+        std::mem::swap(&mut self.bytes, into);
+        self.taken += 1;
+        self.taken
+    }
+}
+
+/// The commit of a record failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the ledger could not write")]
+pub struct NotDurable;
+
+/// The tasks of one worker that wait for their records. One notification per batch crosses threads; the worker wakes
+/// its own tasks.
+#[derive(Clone, Debug)]
+pub struct Waiters {
+    outbox: Arc<Outbox>,
+    list: Rc<RefCell<Vec<(Ticket, Waker)>>>,
+}
+
+impl Waiters {
+    /// The waiters of an outbox.
+    #[must_use]
+    pub fn new(outbox: Arc<Outbox>) -> Self {
+        Self { outbox, list: Rc::default() }
+    }
+
+    /// Waits until a record is on disk; one atomic load if it already is.
+    ///
+    /// # Errors
+    /// [`NotDurable`] if its commit failed.
+    pub async fn durable(&self, ticket: Ticket) -> Result<(), NotDurable> {
+        let mut known: Option<Waker> = None;
+        poll_fn(|context| {
+            if let Some(state) = self.outbox.state(ticket) {
+                return Poll::Ready(state);
+            }
+            // Once for each task: while a disk hangs, it may be polled any number of times.
+            if !known.as_ref().is_some_and(|known| known.will_wake(context.waker())) {
+                known = Some(context.waker().clone());
+                self.list.borrow_mut().push((ticket, context.waker().clone()));
+            }
+            self.outbox.is_awaited.store(true, Ordering::SeqCst);
+            // The commit thread may have finished the batch in between, and seen no waiter.
+            self.outbox.state(ticket).map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
+    }
+
+    /// Wakes the tasks whose batch is finished; runs on the worker for as long as it lives.
+    pub async fn pump(&self) {
+        loop {
+            self.outbox.notify.notified().await;
+            let outbox = &self.outbox;
+            self.list.borrow_mut().retain(|(ticket, waker)| {
+                let is_finished = outbox.state(*ticket).is_some();
+                if is_finished {
+                    waker.wake_by_ref();
+                }
+                !is_finished
+            });
+            if !self.list.borrow().is_empty() {
+                self.outbox.is_awaited.store(true, Ordering::SeqCst);
+                if self.list.borrow().iter().any(|(ticket, _)| outbox.state(*ticket).is_some()) {
+                    self.outbox.notify.notify_one();
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{AccountNum, Credits, KeyNum, RequestId, RouteNum, StatusClass};
+
+    /// While a disk hangs, a request may be polled any number of times: it waits once.
+    #[test]
+    fn a_waiting_task_is_listed_once() {
+        struct Nobody;
+        impl std::task::Wake for Nobody {
+            fn wake(self: Arc<Self>) {}
+        }
+        let (waiters, waker) = (Waiters::new(Arc::default()), Waker::from(Arc::new(Nobody)));
+        let mut waiting = std::pin::pin!(waiters.durable(Ticket(1)));
+        for _ in 0..1000 {
+            let polled = waiting.as_mut().poll(&mut std::task::Context::from_waker(&waker));
+            assert!(polled.is_pending());
+        }
+        assert_eq!(waiters.list.borrow().len(), 1);
+    }
+
+    #[test]
+    fn a_full_outbox_refuses_holds_and_takes_settlements() {
+        let outbox = Outbox::default();
+        outbox.lock().bytes = vec![0; MAX_OUTBOX];
+        let id = RequestId(1);
+        let (account, key, route) = (AccountNum(1), KeyNum(1), RouteNum(1));
+        let hold = Record::Hold { id, account, key, route, amount: Credits::ZERO };
+        assert_eq!(outbox.push(&hold), None);
+        let settle = Record::Settle { id, charge: Credits::ZERO, outcome: StatusClass::None };
+        assert_eq!(outbox.push(&settle), Some(Ticket(1)));
+    }
+}

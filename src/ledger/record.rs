@@ -1,0 +1,174 @@
+//! Records of the journal: what happens to a hold. Length-prefixed and typed, so that a later version can add types.
+
+use crate::policy::limit::take_array;
+use crate::types::{AccountNum, Credits, KeyNum, RequestId, RouteNum, StatusClass, WallTime};
+
+/// Longest external id of a kept hold, in bytes.
+pub const MAX_EXTERNAL_ID: usize = 255;
+
+/// Bytes before a record's content: its length and its type.
+const PREFIX: usize = 3;
+
+/// One record of the journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// Credits are held for a request: 39 bytes.
+    Hold {
+        /// The request's id.
+        id: RequestId,
+        /// The account that pays.
+        account: AccountNum,
+        /// The key of the request.
+        key: KeyNum,
+        /// The route of the request.
+        route: RouteNum,
+        /// The credits.
+        amount: Credits,
+    },
+    /// A hold is settled: it becomes a charge, 0 if it is released. 28 bytes.
+    Settle {
+        /// The request's id.
+        id: RequestId,
+        /// The credits that are charged.
+        charge: Credits,
+        /// The outcome of the request.
+        outcome: StatusClass,
+    },
+    /// A hold outlives its request: from now on it is not in doubt after a crash.
+    Keep {
+        /// The request's id.
+        id: RequestId,
+        /// Why it outlives the request.
+        kept: Kept,
+    },
+}
+
+/// A hold that outlives its request, for example until a job is done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// The upstream's id, by which the hold is settled later; at most [`MAX_EXTERNAL_ID`] bytes.
+    pub external_id: Box<str>,
+    /// When the hold is settled if nothing settled it before.
+    pub deadline: WallTime,
+    /// The charge at the deadline.
+    pub charge_at_deadline: Credits,
+}
+
+impl Record {
+    const HOLD: u8 = b'H';
+    const SETTLE: u8 = b'S';
+    const KEEP: u8 = b'K';
+
+    /// Appends the record's bytes.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.extend_from_slice(&[0; PREFIX]);
+        let kind = match self {
+            Self::Hold { id, account, key, route, amount } => {
+                out.extend_from_slice(&id.0.to_le_bytes());
+                out.extend_from_slice(&account.0.to_le_bytes());
+                out.extend_from_slice(&key.0.to_le_bytes());
+                out.extend_from_slice(&route.0.to_le_bytes());
+                out.extend_from_slice(&amount.millionths().to_le_bytes());
+                Self::HOLD
+            }
+            Self::Settle { id, charge, outcome } => {
+                out.extend_from_slice(&id.0.to_le_bytes());
+                out.extend_from_slice(&charge.millionths().to_le_bytes());
+                out.push(outcome.code());
+                Self::SETTLE
+            }
+            Self::Keep { id, kept } => {
+                out.extend_from_slice(&id.0.to_le_bytes());
+                out.extend_from_slice(&kept.deadline.0.to_le_bytes());
+                out.extend_from_slice(&kept.charge_at_deadline.millionths().to_le_bytes());
+                let id = kept.external_id.as_bytes();
+                out.extend_from_slice(&id[..id.len().min(MAX_EXTERNAL_ID)]);
+                Self::KEEP
+            }
+        };
+        let length = u16::try_from(out.len() - start - PREFIX).unwrap_or(u16::MAX); // far below it
+        out[start..start + 2].copy_from_slice(&length.to_le_bytes());
+        out[start + 2] = kind;
+    }
+
+    /// Reads a record from the front; `None` if the bytes do not start with one.
+    pub fn read(bytes: &mut &[u8]) -> Option<Self> {
+        let length = u16::from_le_bytes(take_array(bytes)?);
+        let [kind] = take_array(bytes)?;
+        let (mut content, rest) = bytes.split_at_checked(length.into())?;
+        *bytes = rest;
+        let content = &mut content;
+        let id = RequestId(u128::from_le_bytes(take_array(content)?));
+        let record = match kind {
+            Self::HOLD => Self::Hold {
+                id,
+                account: AccountNum(u32::from_le_bytes(take_array(content)?)),
+                key: KeyNum(u32::from_le_bytes(take_array(content)?)),
+                route: RouteNum(u32::from_le_bytes(take_array(content)?)),
+                amount: take_credits(content)?,
+            },
+            Self::SETTLE => {
+                let charge = take_credits(content)?;
+                let [code] = take_array(content)?;
+                Self::Settle { id, charge, outcome: StatusClass::of_code(code)? }
+            }
+            Self::KEEP => {
+                let deadline = WallTime(i64::from_le_bytes(take_array(content)?));
+                let charge_at_deadline = take_credits(content)?;
+                let external_id = std::str::from_utf8(std::mem::take(content)).ok()?.into();
+                Self::Keep { id, kept: Kept { external_id, deadline, charge_at_deadline } }
+            }
+            _ => return None,
+        };
+        content.is_empty().then_some(record)
+    }
+}
+
+fn take_credits(bytes: &mut &[u8]) -> Option<Credits> {
+    take_array(bytes).map(i64::from_le_bytes).map(Credits::from_millionths)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn records() -> impl Strategy<Value = Record> {
+        let credits = || any::<i64>().prop_map(Credits::from_millionths);
+        let id = || any::<u128>().prop_map(RequestId);
+        prop_oneof![
+            (id(), any::<(u32, u32, u32)>(), credits()).prop_map(|(id, (account, key, route), amount)| {
+                let (account, key, route) = (AccountNum(account), KeyNum(key), RouteNum(route));
+                Record::Hold { id, account, key, route, amount }
+            }),
+            (id(), credits(), prop::sample::select(vec![0_u8, 2, 3, 4, 5])).prop_map(|(id, charge, code)| {
+                Record::Settle { id, charge, outcome: StatusClass::of_code(code).unwrap() }
+            }),
+            (id(), credits(), any::<i64>(), "[a-z]{0,255}").prop_map(|(id, charge, deadline, external)| {
+                let external_id = external.into_boxed_str();
+                let deadline = WallTime(deadline);
+                Record::Keep { id, kept: Kept { external_id, deadline, charge_at_deadline: charge } }
+            }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn records_survive_bytes(records in prop::collection::vec(records(), 0..5)) {
+            let mut bytes = Vec::new();
+            records.iter().for_each(|record| record.write(&mut bytes));
+            let mut rest = &*bytes;
+            for record in records {
+                prop_assert_eq!(Record::read(&mut rest), Some(record));
+            }
+            prop_assert!(rest.is_empty());
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes: Vec<u8>) {
+            let mut rest = &*bytes;
+            while Record::read(&mut rest).is_some() {}
+        }
+    }
+}

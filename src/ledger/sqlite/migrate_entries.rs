@@ -1,0 +1,161 @@
+//! Migrates entries of versions before 0.2, which were numbered over all accounts: writes each anew, in order, numbered
+//! and chained per account. All or nothing: books that contradict themselves stay as they are.
+
+use std::collections::HashMap;
+
+use rusqlite::{Row, Transaction};
+use sha2::{Digest, Sha256};
+
+use super::posting::{NewEntry, Posting, operator_accounts};
+use super::rows::{account_id, credits, entry_kind, failed, link};
+use crate::ledger::entry::{EntryKind, Link};
+use crate::ledger::store::{LedgerError, Result};
+use crate::types::{AccountId, AccountNum, Credits, RequestId, RouteNum, WallTime};
+
+/// Gives entries of a version without links an empty link, so that one migration serves all versions.
+pub(super) const UNCHAINED: &str =
+    "INSERT INTO entries SELECT id, at, account, kind, amount, balance_after, route, requests, reference, actor,
+         zeroblob(32) FROM old_entries;
+     DROP TABLE old_entries;";
+
+const OLD: &str = "SELECT e.id, e.at, e.account, e.kind, e.amount, e.balance_after, e.route, e.requests, e.reference,
+                       e.actor, e.link, a.id, r.name
+                   FROM old_entries e JOIN accounts a ON a.num = e.account LEFT JOIN routes r ON r.num = e.route
+                   ORDER BY e.id";
+const SET_ASIDE: &str = "CREATE TEMP TABLE old_balances AS SELECT num, balance, link FROM accounts;
+     UPDATE accounts SET balance = 0, link = zeroblob(32);
+     UPDATE operator_accounts SET balance = '0';";
+const DIFFERENT: &str =
+    "SELECT count(*) FROM accounts JOIN old_balances o USING (num) WHERE o.balance != accounts.balance";
+const LAST_LINKS: &str = "SELECT num, link FROM old_balances";
+
+/// An entry of an earlier version.
+struct OldEntry {
+    id: u64,
+    at: WallTime,
+    account: AccountNum,
+    kind: EntryKind,
+    amount: Credits,
+    balance_after: Credits,
+    route: Option<RouteNum>,
+    requests: u64,
+    reference: Option<String>,
+    actor: String,
+    link: Link,
+    account_id: AccountId,
+    route_name: Option<String>,
+}
+
+impl OldEntry {
+    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            id: row.get(0)?,
+            at: WallTime(row.get(1)?),
+            account: AccountNum(row.get(2)?),
+            kind: entry_kind(row, 3)?,
+            amount: credits(row, 4)?,
+            balance_after: credits(row, 5)?,
+            route: row.get::<_, Option<u32>>(6)?.map(RouteNum),
+            requests: row.get(7)?,
+            reference: row.get(8)?,
+            actor: row.get(9)?,
+            link: link(row, 10)?,
+            account_id: account_id(row, 11)?,
+            route_name: row.get(12)?,
+        })
+    }
+
+    /// The link that the entry must have, as version 4 computed it.
+    fn expected_link(&self, before: &Link) -> Link {
+        let Self { id, at, account_id, amount, balance_after, requests, actor, .. } = self;
+        let (kind, route) = (self.kind.name(), self.route_name.as_deref().unwrap_or_default());
+        let reference = self.reference.as_deref().unwrap_or_default();
+        let text = format!(
+            "{before}\t{id}\t{at}\t{account_id}\t{kind}\t{amount}\t{balance_after}\t{route}\t{requests}\t{actor}\t{reference}"
+        );
+        Link(Sha256::digest(text).into())
+    }
+
+    /// The reference as this version writes it: request ids have other digits.
+    fn new_reference(&self) -> Option<String> {
+        let reference = self.reference.clone()?;
+        match self.kind {
+            EntryKind::InDoubt | EntryKind::GivenBack => {
+                Some(reference.parse::<RequestId>().map_or(reference, |id| id.to_string()))
+            }
+            _ => Some(reference),
+        }
+    }
+}
+
+/// Moves `old_entries` into `entries`. Balances must come out as they were, and links must have been right if
+/// `is_chained`.
+pub(super) fn move_entries(tx: &Transaction<'_>, is_chained: bool) -> Result<()> {
+    let count = |sql| tx.query_row(sql, [], |row| row.get::<_, u64>(0)).map_err(failed);
+    let entries = count("SELECT count(*) FROM old_entries")?;
+    if entries > 0 {
+        tracing::info!(entries, "bringing the ledger up to date; with millions of entries it takes a while");
+    }
+    let operator_before = operator_accounts(tx)?;
+    tx.execute_batch(SET_ASIDE).map_err(failed)?;
+    let mut last_links: HashMap<AccountNum, Link> = HashMap::new();
+    let mut posting = Posting::start(tx)?;
+    let mut statement = tx.prepare(OLD).map_err(failed)?;
+    for old in statement.query_map([], OldEntry::read).map_err(failed)? {
+        let old = old.map_err(failed)?;
+        let last = last_links.entry(old.account).or_default();
+        if is_chained && old.expected_link(last) != old.link {
+            return Err(refused(&format!("entry {} is not linked to those before it", old.id)));
+        }
+        *last = old.link;
+        move_entry(&mut posting, &old)?;
+    }
+    posting.finish()?;
+    if is_chained {
+        check_last_links(tx, &last_links)?;
+        if operator_accounts(tx)? != operator_before {
+            return Err(refused("the operator's accounts are not what the entries add up to"));
+        }
+    }
+    let different = count(DIFFERENT)?;
+    tx.execute_batch("DROP TABLE old_balances; DROP TABLE old_entries").map_err(failed)?;
+    if different > 0 {
+        return Err(refused(&format!(
+            "the balances of {different} accounts are not what their entries add up to"
+        )));
+    }
+    Ok(())
+}
+
+fn move_entry(posting: &mut Posting<'_>, old: &OldEntry) -> Result<()> {
+    let reference = old.new_reference();
+    let new = NewEntry {
+        route: old.route,
+        requests: old.requests,
+        ..NewEntry::booking(old.kind, old.amount, reference.as_deref(), &old.actor)
+    };
+    let entry = posting.add(old.account, old.at, &new)?;
+    if entry.balance_after != old.balance_after {
+        return Err(refused(&format!("entry {} contradicts those before it", old.id)));
+    }
+    Ok(())
+}
+
+/// An account's last entry must be the one that was written last.
+fn check_last_links(tx: &Transaction<'_>, last_links: &HashMap<AccountNum, Link>) -> Result<()> {
+    let mut statement = tx.prepare(LAST_LINKS).map_err(failed)?;
+    let rows = statement.query_map([], |row| Ok((AccountNum(row.get(0)?), link(row, 1)?)));
+    for row in rows.map_err(failed)? {
+        let (account, recorded) = row.map_err(failed)?;
+        if last_links.get(&account).copied().unwrap_or_default() != recorded {
+            return Err(refused(&format!("the last entries of account {} are missing", account.0)));
+        }
+    }
+    Ok(())
+}
+
+fn refused(why: &str) -> LedgerError {
+    LedgerError::Failed(format!(
+        "{why}, so this version cannot take it over; restore a backup, or stay with the older one"
+    ))
+}

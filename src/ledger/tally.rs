@@ -1,0 +1,277 @@
+//! Journal records → what a fold writes to the books. Pure: the same records give the same fold.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::hash::{BuildHasherDefault, Hasher};
+
+use super::record::{Kept, Record};
+use crate::policy::credit::returned;
+use crate::types::{AccountNum, Credits, KeyNum, RequestId, RouteNum, StatusClass, WallTime};
+
+/// A hold that is not settled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenHold {
+    /// The request's id.
+    pub id: RequestId,
+    /// The account that pays.
+    pub account: AccountNum,
+    /// The key of the request.
+    pub key: KeyNum,
+    /// The route of the request.
+    pub route: RouteNum,
+    /// The credits held.
+    pub amount: Credits,
+    /// When its batch was written.
+    pub at: WallTime,
+    /// Present if the hold outlives its request.
+    pub kept: Option<Box<Kept>>,
+}
+
+/// What charges are summed up by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ChargeKey {
+    /// The account that pays.
+    pub account: AccountNum,
+    /// The key of the requests.
+    pub key: KeyNum,
+    /// The route of the requests.
+    pub route: RouteNum,
+    /// The outcome of the requests.
+    pub outcome: StatusClass,
+}
+
+/// The sum of the charges of one [`ChargeKey`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ChargeSum {
+    /// The sum of the charges.
+    pub amount: Credits,
+    /// How many requests were charged.
+    pub requests: u64,
+    /// How many cost nothing: their holds were released.
+    pub released: u64,
+}
+
+/// What one fold writes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fold {
+    /// Batches up to this one are in it.
+    pub upto: u64,
+    /// Charges since the last fold, in order, each key once.
+    pub charges: Vec<(ChargeKey, ChargeSum)>,
+    /// Open holds to store, or to store anew since they are kept now.
+    pub opened: Vec<OpenHold>,
+    /// Stored holds that are settled.
+    pub closed: Vec<RequestId>,
+    /// Open holds to charge in full and to list as in doubt.
+    pub doubts: Vec<OpenHold>,
+}
+
+/// A record that contradicts the records before it.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Contradiction {
+    /// The journal's bytes are not records.
+    #[error("the journal holds something that is not a record")]
+    NotARecord,
+    /// A hold with the id of an open one.
+    #[error("hold {0} was made twice")]
+    Twice(RequestId),
+    /// A settlement of something that is not held.
+    #[error("{0} was settled but not held")]
+    NotHeld(RequestId),
+    /// More than can be counted.
+    #[error("the charges of account {} overflow", .0.0)]
+    Overflow(AccountNum),
+}
+
+/// Hashes request ids and numbers of accounts, keys and routes. All of them are made by the gateway, so nobody can
+/// choose ones that collide, and a multiplication spreads them.
+#[derive(Debug, Default)]
+pub struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u128(byte.into());
+        }
+    }
+    fn write_u32(&mut self, number: u32) {
+        self.write_u128(number.into());
+    }
+    fn write_isize(&mut self, number: isize) {
+        self.write(&number.to_le_bytes()[..1]); // the discriminant of an enum
+    }
+    fn write_u128(&mut self, id: u128) {
+        const ODD: u128 = 0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835;
+        let mixed = (id ^ u128::from(self.0)).wrapping_mul(ODD) >> 64;
+        self.0 = u64::try_from(mixed).unwrap_or_default(); // 64 bits are left
+    }
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+type Build = BuildHasherDefault<IdHasher>;
+
+/// What the journal says beyond the last fold.
+#[derive(Debug, Default)]
+pub struct Tally {
+    open: HashMap<RequestId, OpenHold, Build>,
+    /// Kept holds by deadline.
+    kept: BTreeSet<(WallTime, RequestId)>,
+    /// Kept holds by account and external id.
+    external: HashMap<(AccountNum, Box<str>), RequestId>,
+    /// Open holds that a fold stored.
+    stored: HashSet<RequestId, Build>,
+    /// Stored holds that were kept since.
+    kept_since: Vec<RequestId>,
+    closed: Vec<RequestId>,
+    charges: HashMap<ChargeKey, ChargeSum, Build>,
+    upto: u64,
+    records: u64,
+}
+
+impl Tally {
+    /// Continues from the holds that were open at the last fold, which was up to this batch.
+    #[must_use]
+    pub fn new(open: Vec<OpenHold>, folded: u64) -> Self {
+        let stored = open.iter().map(|hold| hold.id).collect();
+        let mut tally = Self { stored, upto: folded, ..Self::default() };
+        for hold in open {
+            if let Some(kept) = hold.kept.clone() {
+                tally.index(&hold, &kept);
+            }
+            tally.open.insert(hold.id, hold);
+        }
+        tally
+    }
+
+    fn index(&mut self, hold: &OpenHold, kept: &Kept) {
+        self.kept.insert((kept.deadline, hold.id));
+        self.external.insert((hold.account, kept.external_id.clone()), hold.id);
+    }
+
+    /// Applies one batch.
+    ///
+    /// # Errors
+    /// Stops at the first contradiction; the records before it are applied.
+    pub fn apply(&mut self, seq: u64, at: WallTime, mut bytes: &[u8]) -> Result<(), Contradiction> {
+        self.upto = self.upto.max(seq);
+        while !bytes.is_empty() {
+            let record = Record::read(&mut bytes).ok_or(Contradiction::NotARecord)?;
+            self.apply_one(record, at)?;
+            self.records += 1;
+        }
+        Ok(())
+    }
+
+    fn apply_one(&mut self, record: Record, at: WallTime) -> Result<(), Contradiction> {
+        match record {
+            Record::Hold { id, account, key, route, amount } => {
+                let hold = OpenHold { id, account, key, route, amount, at, kept: None };
+                match self.open.insert(id, hold) {
+                    None => Ok(()),
+                    Some(_) => Err(Contradiction::Twice(id)),
+                }
+            }
+            Record::Keep { id, kept } => {
+                let hold = self.open.get_mut(&id).ok_or(Contradiction::NotHeld(id))?;
+                hold.kept = Some(Box::new(kept.clone()));
+                let hold = hold.clone();
+                self.index(&hold, &kept);
+                if self.stored.contains(&id) {
+                    self.kept_since.push(id);
+                }
+                Ok(())
+            }
+            Record::Settle { id, charge, outcome } => self.settle(id, charge, outcome),
+        }
+    }
+
+    fn settle(&mut self, id: RequestId, charge: Credits, outcome: StatusClass) -> Result<(), Contradiction> {
+        let hold = self.open.remove(&id).ok_or(Contradiction::NotHeld(id))?;
+        if let Some(kept) = hold.kept {
+            self.kept.remove(&(kept.deadline, id));
+            let external = (hold.account, kept.external_id);
+            if self.external.get(&external) == Some(&id) {
+                self.external.remove(&external);
+            }
+        }
+        if self.stored.remove(&id) {
+            self.closed.push(id);
+        }
+        let back = returned(hold.amount, charge);
+        let charge = hold.amount.checked_sub(back).unwrap_or(hold.amount);
+        let key = ChargeKey { account: hold.account, key: hold.key, route: hold.route, outcome };
+        let sum = self.charges.entry(key).or_default();
+        if charge.is_zero() {
+            sum.released += 1;
+            return Ok(());
+        }
+        sum.amount = sum.amount.checked_add(charge).ok_or(Contradiction::Overflow(hold.account))?;
+        sum.requests += 1;
+        Ok(())
+    }
+
+    /// The number of the last batch that was applied or folded.
+    #[must_use]
+    pub fn upto(&self) -> u64 {
+        self.upto
+    }
+
+    /// Records applied since the last fold.
+    #[must_use]
+    pub fn records(&self) -> u64 {
+        self.records
+    }
+
+    /// Holds that are not settled.
+    pub fn open_holds(&self) -> impl Iterator<Item = &OpenHold> {
+        self.open.values()
+    }
+
+    /// True if a hold is not settled.
+    #[must_use]
+    pub fn is_open(&self, id: RequestId) -> bool {
+        self.open.contains_key(&id)
+    }
+
+    /// Kept holds whose deadline is over at a time.
+    #[must_use]
+    pub fn kept_until(&self, now: WallTime) -> Vec<OpenHold> {
+        let due = self.kept.iter().take_while(|(deadline, _)| *deadline <= now);
+        due.filter_map(|(_, id)| self.open.get(id).cloned()).collect()
+    }
+
+    /// The kept hold of an account with an external id; of several the newest.
+    #[must_use]
+    pub fn find_kept(&self, account: AccountNum, external_id: &str) -> Option<&OpenHold> {
+        self.open.get(self.external.get(&(account, external_id.into()))?)
+    }
+
+    /// Takes what must be folded. The caller must write it: nothing else knows these charges any more.
+    #[must_use]
+    pub fn fold(&mut self) -> Fold {
+        let is_new = |hold: &&OpenHold| !self.stored.contains(&hold.id);
+        let mut opened: Vec<OpenHold> = self.open.values().filter(is_new).cloned().collect();
+        let kept_since = self.kept_since.drain(..);
+        opened.extend(kept_since.filter_map(|id| self.open.get(&id).cloned()));
+        opened.sort_by_key(|hold| hold.id);
+        self.stored.extend(opened.iter().map(|hold| hold.id));
+        self.records = 0;
+        let mut charges: Vec<_> = self.charges.drain().collect();
+        charges.sort_unstable_by_key(|(key, _)| *key);
+        let closed = std::mem::take(&mut self.closed);
+        Fold { upto: self.upto, charges, opened, closed, doubts: Vec::new() }
+    }
+
+    /// The fold at start-up: a hold that is open, and not kept, was left by a crash.
+    #[must_use]
+    pub fn recover(&mut self) -> Fold {
+        let mut doubts: Vec<OpenHold> =
+            self.open.extract_if(|_, hold| hold.kept.is_none()).map(|(_, hold)| hold).collect();
+        doubts.sort_by_key(|hold| (hold.at, hold.id));
+        let lost = self.stored.extract_if(|id| !self.open.contains_key(id)).collect::<Vec<_>>();
+        let fold = self.fold();
+        let closed = fold.closed.into_iter().chain(lost).collect();
+        Fold { closed, doubts, ..fold }
+    }
+}

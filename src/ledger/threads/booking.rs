@@ -1,0 +1,145 @@
+//! Bookings: grants, adjustments, holds that are given back, new accounts; and settlements of kept holds.
+
+use std::sync::Arc;
+
+use super::books::BooksThread;
+use crate::ledger::purse::Purse;
+use crate::ledger::store::{
+    AccountRow, Booked, Booking, LedgerError, Registered, Registration, Result, unbalanced,
+};
+use crate::policy::credit::MAX_BALANCE;
+use crate::types::{AccountId, Credits, RequestId, StatusClass};
+
+impl BooksThread {
+    /// Nothing is booked in books that do not balance: it would hide what is wrong.
+    fn check_balance(&self) -> Result<()> {
+        if self.off_by == 0 { Ok(()) } else { Err(LedgerError::Refused(unbalanced(self.off_by))) }
+    }
+
+    fn purse(&self, row: &AccountRow) -> Arc<Purse> {
+        self.shared.purses.add(row.num, row.balance)
+    }
+
+    fn account(&mut self, id: &AccountId) -> Result<AccountRow> {
+        let unknown = || LedgerError::Refused(format!("there is no account {id}"));
+        self.books.account(id)?.ok_or_else(unknown)
+    }
+
+    pub(in crate::ledger) fn register(&mut self, wanted: &Registration) -> Result<Registered> {
+        let registered = self.books.register(wanted, self.clock.wall())?;
+        for row in &registered.accounts {
+            self.purse(row);
+        }
+        Ok(registered)
+    }
+
+    pub(in crate::ledger) fn create_account(
+        &mut self,
+        id: &AccountId,
+        plan: Option<&str>,
+    ) -> Result<AccountRow> {
+        let row = self.books.create_account(id, plan, self.clock.wall())?;
+        self.purse(&row);
+        Ok(row)
+    }
+
+    /// Books once: a repeated reference is answered with the first booking.
+    pub(in crate::ledger) fn book(&mut self, booking: &Booking) -> Result<Booked> {
+        self.check_balance()?;
+        let account = self.account(&booking.account)?;
+        if let Some(entry) = self.books.find_booking(account.num, booking)? {
+            if entry.amount != booking.amount {
+                return Err(LedgerError::Refused(format!(
+                    "reference {:?} stands for {} credits already",
+                    booking.reference, entry.amount
+                )));
+            }
+            return Ok(Booked { entry, repeated: true });
+        }
+        if booking.amount.is_negative() {
+            self.take(&account, booking)
+        } else {
+            self.grant(&account, booking)
+        }
+    }
+
+    fn grant(&mut self, account: &AccountRow, booking: &Booking) -> Result<Booked> {
+        let purse = self.purse(account);
+        let after = purse.available().checked_add(booking.amount);
+        if after.is_none_or(|after| after > MAX_BALANCE) {
+            let message = format!("a balance is at most {MAX_BALANCE} credits");
+            return Err(LedgerError::Refused(message));
+        }
+        let entry = self.books.book(account, booking, self.clock.wall())?;
+        self.return_withheld();
+        purse.give(entry.amount);
+        Ok(Booked { entry, repeated: false })
+    }
+
+    /// Takes credits away, so that no crash can overspend (promise 2).
+    fn take(&mut self, account: &AccountRow, booking: &Booking) -> Result<Booked> {
+        let purse = self.purse(account);
+        // In memory first, so that no request spends meanwhile what is taken.
+        let amount = Credits::ZERO.checked_sub(booking.amount).unwrap_or(Credits::MAX);
+        if !purse.try_take(amount) {
+            let available = purse.available();
+            let message = format!("account {} has only {available} credits available", account.id);
+            return Err(LedgerError::Refused(message));
+        }
+        // Then the settlements that returned the credits must be on disk: if a crash found the booking without
+        // them, the account would be overspent.
+        self.wait_until_written().inspect_err(|_| purse.give(amount))?;
+        match self.books.book(account, booking, self.clock.wall()) {
+            Ok(entry) => {
+                self.return_withheld();
+                Ok(Booked { entry, repeated: false })
+            }
+            Err(error) => {
+                // A crash may find the booking all the same: until a later commit, nobody spends these credits.
+                self.withheld.push((purse, amount));
+                Err(error)
+            }
+        }
+    }
+
+    /// A commit succeeded, so that a crash cannot find a booking any more that failed before it.
+    pub(super) fn return_withheld(&mut self) {
+        for (purse, amount) in self.withheld.drain(..) {
+            purse.give(amount);
+        }
+    }
+
+    /// Makes certain what became of failed bookings.
+    pub(super) fn confirm(&mut self) -> Result<()> {
+        if !self.withheld.is_empty() {
+            self.books.confirm()?;
+            self.return_withheld();
+        }
+        Ok(())
+    }
+
+    pub(in crate::ledger) fn give_back(&mut self, id: RequestId) -> Result<Booked> {
+        self.check_balance()?;
+        let booked = self.books.give_back(id, self.clock.wall())?;
+        if !booked.repeated {
+            let account = self.account(&booked.entry.account)?;
+            self.purse(&account).give(booked.entry.amount);
+        }
+        Ok(booked)
+    }
+
+    /// Settles the kept hold of an account that has an external id; on disk when this returns. False if there is none.
+    pub(in crate::ledger) fn settle_external(
+        &mut self,
+        account: &AccountId,
+        external_id: &str,
+        charge: Credits,
+    ) -> Result<bool> {
+        let row = self.account(account)?;
+        self.fold()?; // a hold that was kept a moment ago is known then
+        let Some(hold) = self.find_kept(row.num, external_id) else { return Ok(false) };
+        self.settle_kept(&hold, charge, StatusClass::Success);
+        self.wait_until_written()?;
+        Ok(true)
+    }
+}

@@ -1,0 +1,248 @@
+//! The books thread: folds the journal, and does the control plane's bookings and reads.
+
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::barrier::{WaitForCommit, Written};
+use super::handoff::Batches;
+use super::limit_saves::{LimitSaves, LimitSource};
+use super::shared::Shared;
+use crate::clock::Clock;
+use crate::ledger::purse::Purse;
+use crate::ledger::record::Record;
+use crate::ledger::store::{Books, Journal, LedgerError, Result, each_account};
+use crate::ledger::tally::{Fold, OpenHold, Tally};
+use crate::policy::credit::returned;
+use crate::types::{AccountNum, Credits, Moment, Repeats, RequestId, StatusClass};
+
+/// How often the journal is folded.
+const FOLD_EVERY: Duration = Duration::from_secs(1);
+
+/// A job for the books thread.
+pub(in crate::ledger) type Job = Box<dyn FnOnce(&mut BooksThread) + Send>;
+
+pub(in crate::ledger) struct BooksThread {
+    pub(super) books: Box<dyn Books>,
+    pub(super) shared: Arc<Shared>,
+    jobs: mpsc::Receiver<Job>,
+    pub(super) clock: Clock,
+    written: Box<dyn Written>,
+    /// What the journal says beyond the last fold.
+    tally: Tally,
+    batches: Batches,
+    /// A fold that could not be written.
+    unwritten: Option<Fold>,
+    fold_at: Moment,
+    failures: Repeats,
+    limits: LimitSaves,
+    /// Kept holds whose settlement is on its way through the journal.
+    settling: HashSet<RequestId>,
+    /// Credits that a failed booking took: returned once it is certain that a crash cannot find the booking.
+    pub(super) withheld: Vec<(Arc<Purse>, Credits)>,
+    /// The sum over all accounts when the ledger was opened: zero in sound books.
+    pub(super) off_by: i128,
+}
+
+/// What was found when a ledger was opened.
+#[derive(Debug)]
+pub(in crate::ledger) struct Found {
+    /// Holds that a crash left open, now charged and listed as in doubt.
+    pub(in crate::ledger) doubts: usize,
+    /// The sum over all accounts and the operator's accounts, in millionths: zero in sound books.
+    pub(in crate::ledger) off_by: i128,
+    /// The number of the last batch.
+    pub(in crate::ledger) last_seq: u64,
+    /// Grows at each start of this ledger.
+    pub(in crate::ledger) epoch: u32,
+}
+
+impl BooksThread {
+    /// Reads the books, and folds what a crash left in the journal.
+    pub(in crate::ledger) fn open(
+        mut books: Box<dyn Books>,
+        journal: &mut dyn Journal,
+        shared: Arc<Shared>,
+        jobs: mpsc::Receiver<Job>,
+        clock: Clock,
+    ) -> Result<(Self, Found)> {
+        let now = clock.wall();
+        let loaded = books.load(now)?;
+        let mut tally = Tally::new(loaded.open_holds, loaded.folded);
+        for (seq, at, records) in journal.read(loaded.folded)? {
+            let contradicts =
+                |error| LedgerError::Unusable(format!("the ledger contradicts itself: {error}"));
+            tally.apply(seq, at, &records).map_err(contradicts)?;
+        }
+        let last_seq = tally.upto();
+        let is_behind = tally.records() > 0;
+        let fold = tally.recover();
+        let doubts = fold.doubts.len();
+        if is_behind || doubts > 0 || !fold.closed.is_empty() {
+            books.fold(&fold, now)?;
+        }
+        shared.handoff.set_folded(last_seq);
+        let mut reader = books.reader()?;
+        let mut off_by = reader.operator_accounts()?.sum();
+        each_account(&mut *reader, |row| {
+            off_by += i128::from(row.balance.millionths());
+            shared.purses.add(row.num, row.balance);
+            ControlFlow::Continue(())
+        })?;
+        drop(reader);
+        for hold in tally.open_holds() {
+            if let Some(purse) = shared.purses.get(hold.account) {
+                purse.take_kept(hold.amount);
+            }
+        }
+        let thread = Self {
+            books,
+            shared,
+            jobs,
+            fold_at: clock.now(),
+            clock,
+            written: Box::new(WaitForCommit),
+            tally,
+            batches: Batches::default(),
+            unwritten: None,
+            failures: Repeats::default(),
+            limits: LimitSaves::default(),
+            settling: HashSet::new(),
+            withheld: Vec::new(),
+            off_by,
+        };
+        Ok((thread, Found { doubts, off_by, last_seq, epoch: loaded.epoch }))
+    }
+
+    /// Waits for barriers in another way than for the real commit thread.
+    #[cfg(test)]
+    pub(in crate::ledger) fn with_barrier(self, written: Box<dyn Written>) -> Self {
+        Self { written, ..self }
+    }
+
+    /// Runs until the ledger is closed.
+    ///
+    /// # Errors
+    /// If the books could not be written at the end.
+    pub(in crate::ledger) fn run(mut self) -> Result<()> {
+        self.shared.books_signal.attach();
+        loop {
+            self.shared.books_signal.take_urgent();
+            let must_end = self.shared.books_must_end.load(Ordering::SeqCst);
+            self.work();
+            if must_end {
+                return self.finish();
+            }
+            let now = self.clock.now();
+            let until_fold = self.fold_at.since(now);
+            let left = self.limits.time_left(now).map_or(until_fold, |left| left.min(until_fold));
+            let has_work = || self.shared.handoff.waiting() >= super::handoff::MAX_WAITING / 2;
+            self.shared.books_signal.sleep(left.max(Duration::from_millis(1)), has_work);
+        }
+    }
+
+    /// Everything that is to be done now.
+    pub(in crate::ledger) fn work(&mut self) {
+        while let Ok(job) = self.jobs.try_recv() {
+            job(self);
+        }
+        let now = self.clock.now();
+        if now >= self.fold_at || self.shared.handoff.waiting() >= super::handoff::MAX_WAITING / 2 {
+            self.fold_at = now.plus(FOLD_EVERY);
+            self.settle_due_holds();
+            if let Err(error) = self.fold_committed().and_then(|()| self.confirm())
+                && let Some(more) = self.failures.says(now)
+            {
+                tracing::error!(%error, more, "the ledger could not be folded; it will be tried again");
+            }
+        }
+        self.limits.save_if_due(&mut *self.books, &self.clock);
+    }
+
+    /// Writes everything, and saves limit states.
+    pub(in crate::ledger) fn finish(mut self) -> Result<()> {
+        while let Ok(job) = self.jobs.try_recv() {
+            job(&mut self);
+        }
+        if self.wait_until_written().is_err() {
+            self.fold_committed()?; // a full journal has room after a fold
+            self.wait_until_written()?;
+        }
+        self.fold_committed()?;
+        self.limits.save(&mut *self.books, &self.clock)
+    }
+
+    /// Waits until every record that was left before is on disk.
+    pub(super) fn wait_until_written(&mut self) -> Result<()> {
+        self.written.wait(&self.shared)
+    }
+
+    /// Brings the entries up to date with every record that was left before, for a read.
+    pub(in crate::ledger) fn fold(&mut self) -> Result<()> {
+        self.wait_until_written()?;
+        self.fold_committed()
+    }
+
+    /// Folds every batch that is committed.
+    fn fold_committed(&mut self) -> Result<()> {
+        self.shared.handoff.take(&mut self.batches);
+        let (tally, settling) = (&mut self.tally, &mut self.settling);
+        self.batches.drain(|seq, at, records| {
+            if let Err(error) = tally.apply(seq, at, records) {
+                tracing::error!(%error, "the journal contradicts itself");
+            }
+        });
+        settling.retain(|id| tally.is_open(*id));
+        loop {
+            if self.unwritten.is_none() && self.tally.records() > 0 {
+                self.unwritten = Some(self.tally.fold());
+            }
+            let Some(fold) = &self.unwritten else { return Ok(()) };
+            self.books.fold(fold, self.clock.wall())?;
+            self.shared.handoff.set_folded(fold.upto);
+            self.unwritten = None;
+            self.return_withheld();
+            self.books.checkpoint();
+        }
+    }
+
+    pub(in crate::ledger) fn set_limits(&mut self, source: LimitSource) {
+        self.limits.set_source(source);
+    }
+
+    pub(in crate::ledger) fn books(&mut self) -> &mut dyn Books {
+        &mut *self.books
+    }
+
+    /// Settles kept holds whose deadline is over.
+    fn settle_due_holds(&mut self) {
+        for hold in self.tally.kept_until(self.clock.wall()) {
+            let charge = hold.kept.as_ref().map_or(Credits::ZERO, |kept| kept.charge_at_deadline);
+            self.settle_kept(&hold, charge, StatusClass::None);
+        }
+    }
+
+    /// The kept hold of an account with an external id.
+    pub(super) fn find_kept(&self, account: AccountNum, external_id: &str) -> Option<OpenHold> {
+        self.tally.find_kept(account, external_id).filter(|hold| !self.settling.contains(&hold.id)).cloned()
+    }
+
+    /// Settles a kept hold, once: the record first, then the credits that it returns.
+    pub(super) fn settle_kept(&mut self, hold: &OpenHold, charge: Credits, outcome: StatusClass) {
+        let Some(purse) = self.shared.purses.get(hold.account) else { return };
+        if !self.settling.insert(hold.id) {
+            return;
+        }
+        let back = returned(hold.amount, charge);
+        let charge = hold.amount.checked_sub(back).unwrap_or(hold.amount);
+        if let Some(own_outbox) = self.shared.outboxes.last() {
+            own_outbox.push(&Record::Settle { id: hold.id, charge, outcome });
+        }
+        purse.give(back);
+        self.shared.record_added();
+    }
+}

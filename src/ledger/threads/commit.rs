@@ -1,0 +1,202 @@
+//! The commit thread: outboxes → one batch → one write to the journal.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::handoff::MAX_WAITING;
+use super::shared::Shared;
+use crate::clock::Clock;
+use crate::ledger::store::{Journal, LedgerError, Result};
+use crate::types::Moment;
+
+/// Shortest time between the starts of two commits under load: a commit costs much, a record little.
+const COMMIT_GAP: Duration = Duration::from_millis(1);
+/// Bytes of a batch from which on there is load.
+const FULL_BATCH: usize = 1_000;
+/// Longest time that a record waits which a busy worker's task waits for: while all workers are busy, an earlier
+/// commit would gain nothing.
+const BUSY_DELAY: Duration = Duration::from_millis(2);
+/// Looks that find no record before the thread sleeps until a record comes.
+const EMPTY_LOOKS: u32 = 2;
+/// Pause after a failed commit.
+const RETRY: Duration = Duration::from_millis(250);
+/// Longest sleep without records.
+const MAX_SLEEP: Duration = Duration::from_secs(1);
+/// Bytes that wait for the books thread from which on that is woken.
+const WAKE_BOOKS_AT: usize = 8 * 1024 * 1024;
+
+pub(in crate::ledger) struct CommitThread {
+    journal: Box<dyn Journal>,
+    shared: Arc<Shared>,
+    clock: Clock,
+    /// The number of the next batch.
+    next_seq: u64,
+    /// Records that were taken from the outboxes and are not on disk: empty unless a commit failed.
+    pending: Vec<u8>,
+    /// The last batch taken from each outbox, and buffers that go back and forth.
+    batches: Vec<u64>,
+    taken: Vec<Vec<u8>>,
+    committed_at: Moment,
+    /// Bytes of the last batch.
+    committed_bytes: usize,
+    /// The journal was reset up to this batch.
+    reset_upto: u64,
+    /// Looks since the last one that found a record.
+    empty_looks: u32,
+}
+
+impl CommitThread {
+    /// Continues a journal whose last batch has this number.
+    pub(in crate::ledger) fn new(
+        journal: Box<dyn Journal>,
+        shared: Arc<Shared>,
+        last_seq: u64,
+        clock: Clock,
+    ) -> Self {
+        let outboxes = shared.outboxes.len();
+        Self {
+            journal,
+            shared,
+            next_seq: last_seq + 1,
+            pending: Vec::new(),
+            batches: vec![0; outboxes],
+            taken: vec![Vec::new(); outboxes],
+            committed_at: clock.now(),
+            committed_bytes: 0,
+            reset_upto: 0,
+            empty_looks: 0,
+            clock,
+        }
+    }
+
+    /// Runs until the ledger is closed.
+    ///
+    /// # Errors
+    /// If the last batch could not be written.
+    pub(in crate::ledger) fn run(mut self) -> Result<()> {
+        self.shared.commit_signal.attach();
+        loop {
+            self.shared.commit_signal.take_urgent();
+            let must_end = self.shared.commit_must_end.load(Ordering::SeqCst);
+            self.commit();
+            if must_end {
+                return self.finish();
+            }
+            self.rest();
+        }
+    }
+
+    /// Ends after the last commit.
+    pub(in crate::ledger) fn finish(mut self) -> Result<()> {
+        self.commit();
+        self.reset();
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        Err(LedgerError::Failed("what was charged last is not on disk".to_owned()))
+    }
+
+    /// Sleeps until a commit is due: a record is `commit_delay` old, or somebody waits for one.
+    fn rest(&mut self) {
+        if !self.shared.is_healthy.load(Ordering::SeqCst) {
+            return std::thread::sleep(RETRY);
+        }
+        if self.committed_bytes >= FULL_BATCH {
+            let since = self.clock.now().since(self.committed_at);
+            std::thread::sleep(COMMIT_GAP.saturating_sub(since));
+        }
+        let signal = &self.shared.commit_signal;
+        let delay = self.shared.commit_delay;
+        if self.shared.outboxes.iter().any(|outbox| outbox.is_awaited()) {
+            return signal.doze(BUSY_DELAY.min(delay));
+        }
+        if self.has_records() || self.empty_looks < EMPTY_LOOKS {
+            return signal.doze(delay);
+        }
+        signal.sleep(MAX_SLEEP, || self.has_records());
+        if self.has_records() {
+            signal.doze(delay); // company for the first record
+        }
+    }
+
+    fn has_records(&self) -> bool {
+        self.shared.outboxes.iter().any(|outbox| !outbox.lock().bytes.is_empty())
+    }
+
+    /// Takes one batch from all outboxes and writes it.
+    pub(in crate::ledger) fn commit(&mut self) {
+        self.reset();
+        let barriers = self.shared.barrier.requested(); // before the batch is taken
+        self.take_batch();
+        self.committed_bytes = self.pending.len();
+        self.empty_looks = if self.pending.is_empty() { self.empty_looks.saturating_add(1) } else { 0 };
+        if !self.pending.is_empty() {
+            self.committed_at = self.clock.now();
+            let result = self.append();
+            self.note(&result);
+            for (outbox, batch) in self.shared.outboxes.iter().zip(&self.batches) {
+                outbox.finish(*batch, result.is_ok());
+            }
+        }
+        self.shared.barrier.finish(barriers, self.pending.is_empty());
+    }
+
+    fn append(&mut self) -> Result<()> {
+        if self.shared.handoff.waiting() + self.pending.len() > MAX_WAITING {
+            self.shared.books_signal.work_wanted();
+            return Err(LedgerError::Failed("too much waits to be folded".to_owned()));
+        }
+        let (seq, at) = (self.next_seq, self.clock.wall());
+        self.journal.append(seq, at, &self.pending)?;
+        self.next_seq += 1;
+        if self.shared.handoff.push(seq, at, &self.pending) >= WAKE_BOOKS_AT {
+            self.shared.books_signal.work_added();
+        }
+        let bytes = self.pending.len() as u64;
+        self.shared.counters.commits.fetch_add(1, Ordering::Relaxed);
+        self.shared.counters.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.pending.clear();
+        Ok(())
+    }
+
+    /// Counts and logs the outcome of a commit. After a failure, no credits are held until one succeeds.
+    fn note(&self, result: &Result<()>) {
+        let was_healthy = self.shared.is_healthy.swap(result.is_ok(), Ordering::SeqCst);
+        match result {
+            Ok(()) if !was_healthy => tracing::info!("the ledger can be written again"),
+            Ok(()) => {}
+            Err(error) => {
+                self.shared.counters.failures.fetch_add(1, Ordering::Relaxed);
+                if was_healthy {
+                    tracing::error!(%error, "charging stops until the ledger can be written again");
+                }
+            }
+        }
+    }
+
+    /// Takes the records of all outboxes under all their locks together: a record that made another one possible is
+    /// never left behind. The locks are held for as long as it takes to exchange pointers.
+    fn take_batch(&mut self) {
+        let mut queues: Vec<_> = self.shared.outboxes.iter().map(|outbox| outbox.lock()).collect();
+        if queues.iter().all(|queue| queue.bytes.is_empty()) {
+            return;
+        }
+        for ((queue, batch), taken) in queues.iter_mut().zip(&mut self.batches).zip(&mut self.taken) {
+            *batch = queue.take(taken);
+        }
+        drop(queues);
+        for taken in &mut self.taken {
+            self.pending.append(taken);
+        }
+    }
+
+    /// Lets the journal forget the batches that are folded.
+    fn reset(&mut self) {
+        let folded = self.shared.handoff.folded();
+        if folded > self.reset_upto {
+            self.journal.reset(folded);
+            self.reset_upto = folded;
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! Committed batches on their way from the commit thread to the books thread, and the reset that comes back.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::types::WallTime;
+
+/// Most bytes of batches that wait for the books thread. Past it commits fail, as they do when the journal is full:
+/// the books cannot be written.
+pub(super) const MAX_WAITING: usize = if cfg!(test) { 64 * 1024 } else { 128 * 1024 * 1024 };
+
+/// Batches that are on disk and not folded yet, in order.
+#[derive(Debug, Default)]
+pub(super) struct Batches {
+    /// Number, time, and where the records end in `records`.
+    list: Vec<(u64, WallTime, usize)>,
+    records: Vec<u8>,
+}
+
+impl Batches {
+    /// Calls `each` with the number, time and records of every batch, and forgets them.
+    pub(super) fn drain(&mut self, mut each: impl FnMut(u64, WallTime, &[u8])) {
+        let mut start = 0;
+        for (seq, at, end) in self.list.drain(..) {
+            each(seq, at, &self.records[start..end]);
+            start = end;
+        }
+        self.records.clear();
+    }
+}
+
+/// What passes between the two threads.
+#[derive(Debug, Default)]
+pub(super) struct Handoff {
+    batches: Mutex<Batches>,
+    /// Every batch up to this one is folded.
+    folded: AtomicU64,
+}
+
+impl Handoff {
+    /// Hands a committed batch to the books thread. Returns how many bytes wait there.
+    pub(super) fn push(&self, seq: u64, at: WallTime, records: &[u8]) -> usize {
+        let mut batches = self.batches.lock();
+        batches.records.extend_from_slice(records);
+        let end = batches.records.len();
+        batches.list.push((seq, at, end));
+        end
+    }
+
+    /// Bytes of batches that wait for the books thread.
+    pub(super) fn waiting(&self) -> usize {
+        self.batches.lock().records.len()
+    }
+
+    /// Takes every batch, in exchange for an empty list.
+    pub(super) fn take(&self, into: &mut Batches) {
+        std::mem::swap(&mut *self.batches.lock(), into);
+    }
+
+    /// Tells the commit thread that every batch up to this one is folded: the journal need not keep them.
+    pub(super) fn set_folded(&self, upto: u64) {
+        self.folded.store(upto, Ordering::SeqCst);
+    }
+
+    pub(super) fn folded(&self) -> u64 {
+        self.folded.load(Ordering::SeqCst)
+    }
+}

@@ -1,0 +1,67 @@
+//! Saves limit states to the store, once a second and at the end.
+
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::ledger::LIMITS_SAVED_EVERY;
+use crate::ledger::store::{Books, Result};
+use crate::types::{Moment, Repeats};
+
+/// Gathers the limit states that changed since its last call: owner and state.
+pub type LimitSource = Box<dyn FnMut() -> Vec<(Vec<u8>, Vec<u8>)> + Send>;
+
+/// Limit states, and when they are saved.
+#[derive(Default)]
+pub(super) struct LimitSaves {
+    source: Option<LimitSource>,
+    /// States that could not be saved, with the wall time that they are relative to.
+    unsaved: Option<(Vec<(Vec<u8>, Vec<u8>)>, crate::types::WallTime)>,
+    due_at: Moment,
+    failures: Repeats,
+}
+
+impl LimitSaves {
+    pub(super) fn set_source(&mut self, source: LimitSource) {
+        self.source = Some(source);
+    }
+
+    /// Saves changed states if that is due. A failure is logged, and tried again a second later.
+    pub(super) fn save_if_due(&mut self, books: &mut dyn Books, clock: &Clock) {
+        let now = clock.now();
+        if now < self.due_at {
+            return;
+        }
+        self.due_at = now.plus(LIMITS_SAVED_EVERY);
+        if let Err(error) = self.save(books, clock)
+            && let Some(more) = self.failures.says(now)
+        {
+            tracing::error!(%error, more, "limit states could not be saved; it will be tried again");
+        }
+    }
+
+    /// Time until states are saved; `None` if there is no source.
+    pub(super) fn time_left(&self, now: Moment) -> Option<Duration> {
+        self.source.as_ref().map(|_| self.due_at.since(now))
+    }
+
+    /// Saves every state that changed.
+    ///
+    /// # Errors
+    /// If the store cannot be written: the states are kept for the next call.
+    pub(super) fn save(&mut self, books: &mut dyn Books, clock: &Clock) -> Result<()> {
+        if let Some((states, at)) = &self.unsaved {
+            books.save_limits(states, *at)?;
+            self.unsaved = None;
+        }
+        let Some(source) = &mut self.source else { return Ok(()) };
+        let (states, at) = (source(), clock.wall());
+        if states.is_empty() {
+            return Ok(());
+        }
+        let saved = books.save_limits(&states, at);
+        if saved.is_err() {
+            self.unsaved = Some((states, at));
+        }
+        saved
+    }
+}

@@ -1,0 +1,173 @@
+//! The id of a request and its hold.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::ids::{IdError, KeyHash};
+
+/// The id that Tollgate gives each request and its hold: `req_` and 18 digits, or 26 for a request that came with
+/// a trusted proxy's id.
+///
+/// From the high bits down: 32 of the ledger's epoch, which grows at each start, 12 of the worker, 44 of a counter,
+/// and 40 of the hash of the proxy's id, or zeros. So no id repeats, and a hold can be found by the proxy's id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u128);
+
+/// Crockford's base 32: no letters that read as digits.
+const BASE32: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+/// Digits for the 88 bits of epoch, worker and counter.
+const ID_DIGITS: usize = 18;
+/// Digits for the 40 bits of the hash of a proxy's id.
+const MARK_DIGITS: usize = 8;
+const MARK_BITS: u32 = 40;
+/// Digits of an id that a version before 0.2 made: 104 bits.
+const OLD_DIGITS: usize = 21;
+
+/// A worker's part of its request ids.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RequestIdStart(u64);
+
+impl RequestIdStart {
+    /// Of a worker in a start of the gateway with this epoch.
+    #[must_use]
+    pub fn new(epoch: u32, worker: u16) -> Self {
+        Self(u64::from(epoch) << 12 | u64::from(worker & 0xfff))
+    }
+}
+
+impl RequestId {
+    /// The `count`-th id of a worker. `given`: the id that a trusted proxy gave the request.
+    #[must_use]
+    pub fn new(start: RequestIdStart, count: u64, given: Option<&[u8]>) -> Self {
+        let number = (u128::from(start.0) << 44) + u128::from(count);
+        Self(number << MARK_BITS | given.map_or(0, mark))
+    }
+
+    /// True if a request with this id came with the proxy's id `given`; also for one in 2^40 others.
+    #[must_use]
+    pub fn is_of_proxy(self, given: &[u8]) -> bool {
+        self.0 & ((1 << MARK_BITS) - 1) == mark(given)
+    }
+
+    /// The text `req_…` without allocating.
+    #[must_use]
+    pub fn text(self) -> RequestIdText {
+        let mut text = RequestIdText { bytes: *b"req_00000000000000000000000000", length: 4 + ID_DIGITS };
+        let (number, mark) = (self.0 >> MARK_BITS, self.0 & ((1 << MARK_BITS) - 1));
+        write_digits(number, &mut text.bytes[4..4 + ID_DIGITS]);
+        if mark != 0 {
+            write_digits(mark, &mut text.bytes[4 + ID_DIGITS..]);
+            text.length += MARK_DIGITS;
+        }
+        text
+    }
+}
+
+fn write_digits(number: u128, digits: &mut [u8]) {
+    // Five bits a digit; of 88 bits the low 60 hold twelve digits, so that most arithmetic is on 64 bits.
+    let (mut low, mut high) = (number as u64 & ((1 << 60) - 1), (number >> 60) as u64);
+    for (index, digit) in digits.iter_mut().rev().enumerate() {
+        let part = if index < 12 { &mut low } else { &mut high };
+        *digit = BASE32[(*part & 31) as usize];
+        *part >>= 5;
+    }
+}
+
+/// 40 bits of the hash of a proxy's id, never zero.
+fn mark(given: &[u8]) -> u128 {
+    let [a, b, c, d, e, ..] = KeyHash::of(given).0;
+    u128::from(u64::from_be_bytes([0, 0, 0, a, b, c, d, e]).max(1))
+}
+
+/// The text of a request id.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestIdText {
+    bytes: [u8; 4 + ID_DIGITS + MARK_DIGITS],
+    length: usize,
+}
+
+impl std::ops::Deref for RequestIdText {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.pad(std::str::from_utf8(&self.text()).unwrap_or_default())
+    }
+}
+
+impl FromStr for RequestId {
+    type Err = IdError;
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let error = || IdError("a request id is req_ and 18 or 26 digits");
+        let digits = text.strip_prefix("req_").ok_or_else(error)?.as_bytes();
+        let number = |digits: &[u8]| {
+            digits.iter().try_fold(0_u128, |number, digit| {
+                let value = BASE32.iter().position(|known| known == digit)?;
+                Some(number << 5 | value as u128)
+            })
+        };
+        let (id, mark) = match digits.len() {
+            ID_DIGITS => (number(digits), Some(0)),
+            length if length == ID_DIGITS + MARK_DIGITS => {
+                let (id, mark) = digits.split_at(ID_DIGITS);
+                (number(id), number(mark))
+            }
+            OLD_DIGITS => return number(digits).map(Self).ok_or_else(error),
+            _ => return Err(error()),
+        };
+        let id = id.filter(|id| *id < 1 << (u128::BITS - MARK_BITS)).ok_or_else(error)?;
+        Ok(Self(id << MARK_BITS | mark.ok_or_else(error)?))
+    }
+}
+
+impl serde::Serialize for RequestId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for RequestId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn request_ids_never_repeat_and_are_found_by_a_proxys() {
+        let start = RequestIdStart::new(1_800_000_000, 7);
+        let ids = [
+            RequestId::new(start, 0, None),
+            RequestId::new(start, 1, None),
+            RequestId::new(start, 0, Some(b"abc")),
+            RequestId::new(start, 1, Some(b"abc")),
+            RequestId::new(start, 0, Some(b"abd")),
+            RequestId::new(RequestIdStart::new(1_800_000_000, 8), 0, None),
+            RequestId::new(RequestIdStart::new(1_800_000_001, 7), 0, None),
+        ];
+        for (at, id) in ids.iter().enumerate() {
+            assert!(ids[..at].iter().all(|other| other != id && other.to_string() != id.to_string()));
+            assert_eq!(id.to_string().parse::<RequestId>().unwrap(), *id);
+            assert_eq!(id.is_of_proxy(b"abc"), (2..4).contains(&at));
+        }
+        assert_eq!(ids[0].to_string().len(), 22);
+        let old = "req_1v3k7h0yqz0000000000a".parse::<RequestId>().unwrap();
+        assert_eq!(old.to_string().parse::<RequestId>().unwrap(), old, "made by an earlier version");
+    }
+
+    proptest! {
+        #[test]
+        fn request_ids_survive_text(id: u128) {
+            prop_assert_eq!(RequestId(id).to_string().parse::<RequestId>(), Ok(RequestId(id)));
+        }
+    }
+}
