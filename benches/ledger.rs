@@ -22,13 +22,15 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use tempfile::TempDir;
 use tokio::task::LocalSet;
 use tollgate::clock::Clock;
-use tollgate::ledger::fold::{ChargeSum, Fold, Tally};
-use tollgate::ledger::journal::Record;
 use tollgate::ledger::memory::MemoryStore;
-use tollgate::ledger::sqlite::SqliteStore;
-use tollgate::ledger::store::{Registration, Store};
+use tollgate::ledger::record::Record;
+use tollgate::ledger::sqlite;
+use tollgate::ledger::store::{Registration, Storage};
+use tollgate::ledger::tally::{ChargeKey, ChargeSum, Fold, Tally};
 use tollgate::ledger::{Ledger, Purse, Spender};
-use tollgate::types::{AccountId, AccountNum, Credits, KeyId, KeyNum, RequestId, RouteNum, WallTime};
+use tollgate::types::{
+    AccountId, AccountNum, Credits, KeyId, KeyNum, RequestId, RouteNum, StatusClass, WallTime,
+};
 
 /// The allocator that the gateway runs with.
 #[global_allocator]
@@ -45,10 +47,10 @@ const LONG_BURST: u64 = 20_000;
 /// Commits between two folds where only commits are measured.
 const COMMITS_PER_FOLD: u64 = 1_000;
 
-fn store(kind: &str, folder: &TempDir) -> Box<dyn Store> {
+fn store(kind: &str, folder: &TempDir) -> Storage {
     match kind {
-        "sqlite" => Box::new(SqliteStore::open(&folder.path().join("bench.db")).expect("a ledger file")),
-        _ => Box::new(MemoryStore::default()),
+        "sqlite" => sqlite::open(&folder.path().join("bench.db")).expect("a ledger file"),
+        _ => MemoryStore::default().storage(),
     }
 }
 
@@ -64,7 +66,7 @@ fn registration() -> Registration {
     }
 }
 
-/// A ledger with its thread, and one worker's handle.
+/// A ledger with its threads, and one worker's handle.
 struct Running {
     ledger: Ledger,
     spender: Spender,
@@ -78,7 +80,7 @@ struct Running {
 impl Running {
     fn new(kind: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let (ledger, _) = Ledger::open(store(kind, &folder), 1, Clock::system()).expect("a ledger");
+        let (ledger, _) = Ledger::open(store(kind, &folder), 1, DELAY, Clock::system()).expect("a ledger");
         let (spender, books) = (ledger.spender(0).expect("a place").start(), ledger.bookkeeper());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let local = LocalSet::new();
@@ -92,7 +94,7 @@ impl Running {
     fn hold(&mut self) -> tollgate::ledger::Hold {
         self.count += 1;
         let number = u32::try_from(self.count % u64::from(ACCOUNTS)).expect("few accounts");
-        let id = RequestId::new(7, self.count);
+        let id = RequestId(u128::from(self.count));
         self.spender
             .hold(&self.purses[number as usize], KeyNum(number + 1), RouteNum(1), ONE, id)
             .expect("a hold")
@@ -102,7 +104,7 @@ impl Running {
     fn wait(&mut self) {
         let hold = self.hold();
         self.local.block_on(&self.runtime, hold.committed()).expect("a commit");
-        hold.settle(ONE);
+        hold.settle(ONE, StatusClass::Success);
     }
 
     /// Time of `pairs` holds and settlements; the waits between bursts keep the outbox from
@@ -114,7 +116,7 @@ impl Running {
             let burst = left.min(if with_waits { LONG_BURST } else { BURST });
             let start = Instant::now();
             for _ in 0..burst {
-                black_box(self.hold().settle(ONE));
+                black_box(self.hold().settle(ONE, StatusClass::Success));
             }
             busy += start.elapsed();
             self.wait();
@@ -151,32 +153,34 @@ fn spending(criterion: &mut Criterion) {
 fn records(first: u64, pairs: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
     for number in first..first + pairs {
-        let id = RequestId::new(9, number);
+        let id = RequestId(u128::from(number));
         let account = u32::try_from(number % u64::from(ACCOUNTS)).expect("few accounts") + 1;
         let (account, key) = (AccountNum(account), KeyNum(account));
         Record::Hold { id, account, key, route: RouteNum(1), amount: ONE }.write(&mut bytes);
-        Record::Settle { id, charge: ONE }.write(&mut bytes);
+        Record::Settle { id, charge: ONE, outcome: StatusClass::Success }.write(&mut bytes);
     }
     bytes
 }
 
-/// A store without its thread, and where its journal stands.
+/// A storage without the ledger's threads.
 struct Bare {
-    store: Box<dyn Store>,
+    store: Storage,
     tally: Tally,
     seq: u64,
     requests: u64,
     _folder: TempDir,
 }
 
+const DELAY: Duration = Duration::from_millis(5);
 const NOW: WallTime = WallTime(1_800_000_000_000);
 
 impl Bare {
     fn new(kind: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut store = store(kind, &folder);
-        store.load().expect("books");
-        store.register(&registration(), NOW).expect("registered accounts");
+        let loaded = store.books.load(NOW).expect("books");
+        store.journal.read(loaded.folded).expect("a journal");
+        store.books.register(&registration(), NOW).expect("registered accounts");
         Self { store, tally: Tally::default(), seq: 0, requests: 0, _folder: folder }
     }
 
@@ -186,7 +190,7 @@ impl Bare {
         self.requests += pairs;
         self.seq += 1;
         let start = Instant::now();
-        self.store.append(self.seq, NOW, &bytes).expect("a commit");
+        self.store.journal.append(self.seq, NOW, &bytes).expect("a commit");
         let took = start.elapsed();
         self.tally.apply(self.seq, NOW, &bytes).expect("sound records");
         took
@@ -196,9 +200,10 @@ impl Bare {
     fn fold(&mut self) -> Duration {
         let start = Instant::now();
         let fold = self.tally.fold();
-        self.store.fold(&fold, NOW).expect("a fold");
+        self.store.books.fold(&fold, NOW).expect("a fold");
         let took = start.elapsed();
-        self.store.tidy();
+        self.store.journal.reset(fold.upto);
+        self.store.books.checkpoint();
         took
     }
 }
@@ -226,7 +231,7 @@ fn commits(criterion: &mut Criterion) {
     }
 }
 
-/// What the ledger's thread does besides commits: a second at 20,000 requests in 250 commits.
+/// The work of the books thread in a second with 20,000 requests in 250 commits.
 fn folds(criterion: &mut Criterion) {
     const COMMITS: u64 = 250;
     const PAIRS: u64 = 80;
@@ -262,15 +267,14 @@ fn folds(criterion: &mut Criterion) {
 /// An entry of a fold over very many accounts: what limits how many can be charged in a second.
 fn wide_folds(criterion: &mut Criterion) {
     const MANY: u32 = 100_000;
-    const PART: usize = 500;
     let folder = tempfile::tempdir().expect("a temporary folder");
     let mut store = store("sqlite", &folder);
-    store.load().expect("books");
+    store.books.load(NOW).expect("books");
     let account = |number: u32| (format!("a{number}").parse().expect("an id"), Some(ONE));
     let routes = vec!["people.enrich".parse().expect("a name")];
     let wanted = Registration { accounts: (0..MANY).map(account).collect(), keys: Vec::new(), routes };
-    store.register(&wanted, NOW).expect("registered accounts");
-    store.tidy();
+    store.books.register(&wanted, NOW).expect("registered accounts");
+    store.books.checkpoint();
     let sum = ChargeSum { amount: Credits::from_millionths(1), requests: 1, released: 0 };
     let mut upto = 0;
     let mut group = criterion.benchmark_group("ledger");
@@ -280,17 +284,15 @@ fn wide_folds(criterion: &mut Criterion) {
             let mut took = Duration::ZERO;
             for _ in 0..folds {
                 upto += 1;
-                let charge = |num| ((AccountNum(num), RouteNum(1)), sum);
-                let mut left =
-                    Some(Fold { upto, charges: (1..=MANY).map(charge).collect(), ..Fold::default() });
+                let charge = |num| {
+                    let (account, key, route) = (AccountNum(num), KeyNum(1), RouteNum(1));
+                    (ChargeKey { account, key, route, outcome: StatusClass::Success }, sum)
+                };
+                let fold = Fold { upto, charges: (1..=MANY).map(charge).collect(), ..Fold::default() };
                 let start = Instant::now();
-                while let Some(fold) = left {
-                    let part = fold.part(PART);
-                    store.fold(&part, NOW).expect("a fold");
-                    left = fold.written(&part);
-                }
+                store.books.fold(&fold, NOW).expect("a fold");
                 took += start.elapsed();
-                store.tidy();
+                store.books.checkpoint();
             }
             took
         });

@@ -20,7 +20,7 @@ use tollgate::policy::path::normalise;
 use tollgate::policy::price::AtHead;
 use tollgate::policy::route::Found;
 use tollgate::snapshot::{Reader, Standing, Views, channel};
-use tollgate::types::{AccountId, Credits, KeyHash, KeyId, KeyNum, NameId, RequestId};
+use tollgate::types::{AccountId, Credits, KeyHash, KeyId, KeyNum, NameId, RequestId, StatusClass};
 
 use crate::world::{ACCOUNTS, CLIENT, HOST, PATH, key_text, snapshot};
 
@@ -55,7 +55,9 @@ struct Core<'a> {
 
 pub fn compare() {
     let clock = Clock::system();
-    let (ledger, _) = Ledger::open(Box::new(MemoryStore::default()), CORES, clock.clone()).expect("a ledger");
+    let (ledger, _) =
+        Ledger::open(MemoryStore::default().storage(), CORES, Duration::from_millis(5), clock.clone())
+            .expect("a ledger");
     let (_publisher, reader) = channel(snapshot());
     let shared = Shared { reader, directory: Directory::default(), limits: Limits::default(), clock };
     fill(&shared.directory, &ledger);
@@ -180,12 +182,12 @@ impl<'a> Core<'a> {
         let pass = limits.admit(&ask, &view.settings, self.time.wall(), &mut said).expect("below the limit");
         let price = view.price(route, plan);
         self.count += 1;
-        let id = RequestId::new(self.number as u64, self.count);
+        let id = RequestId((self.number as u128) << 64 | u128::from(self.count));
         let hold = self.spender.hold(&key.account.purse, key.num, route.num, price.hold, id).expect("a hold");
         let AtHead::Known(charged) = price.at_head(StatusCode::OK, &self.head, false) else {
             panic!("a fixed price");
         };
-        black_box(hold.settle(charged.amount));
+        black_box(hold.settle(charged.amount, StatusClass::Success));
         drop((pass, said));
     }
 }

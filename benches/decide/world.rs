@@ -164,7 +164,9 @@ impl World {
 /// Purses are a ledger's, so one in memory makes them.
 pub fn fill(directory: &Directory, keys: usize, plan: &str, clock: &Clock) {
     let account = |number: usize| format!("a{number}").parse::<AccountId>().expect("an id");
-    let (ledger, _) = Ledger::open(Box::new(MemoryStore::default()), 0, clock.clone()).expect("a ledger");
+    let (ledger, _) =
+        Ledger::open(MemoryStore::default().storage(), 0, std::time::Duration::from_millis(5), clock.clone())
+            .expect("a ledger");
     let books = ledger.bookkeeper();
     let credits = Some(Credits::from_millionths(1 << 50));
     let wanted = Registration {

@@ -7,8 +7,7 @@ use tollgate::app::App;
 use tollgate::clock::Clock;
 use tollgate::config;
 use tollgate::ledger::memory::MemoryStore;
-use tollgate::ledger::sqlite::SqliteStore;
-use tollgate::ledger::store::Store;
+use tollgate::ledger::sqlite;
 
 use crate::Result;
 
@@ -19,13 +18,13 @@ pub const FILE: &str = "file";
 
 pub fn run(ledger: &str, path: &Path) -> Result<()> {
     let loaded = config::load(path).map_err(|report| report.to_string())?;
-    let store: Box<dyn Store> = match ledger {
-        MEMORY => Box::new(MemoryStore::default()),
-        _ => Box::new(SqliteStore::open(&loaded.snapshot.settings.ledger)?),
+    let storage = match ledger {
+        MEMORY => MemoryStore::default().storage(),
+        _ => sqlite::open(&loaded.snapshot.settings.ledger)?,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let ended = runtime.block_on(async {
-        let app = App::start_over(store, path, loaded, Clock::system(), None).await?;
+        let app = App::start_with(storage, path, loaded, Clock::system(), None).await?;
         app.run().await
     });
     runtime.shutdown_background();

@@ -3,11 +3,11 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use tollgate::ledger::fold::{ChargeSum, Fold};
-use tollgate::ledger::sqlite::SqliteStore;
-use tollgate::ledger::store::{KeyRow, Registration, SecretRow, Source, Store};
+use tollgate::ledger::sqlite;
+use tollgate::ledger::store::{KeyRow, Registration, SecretRow, Source};
+use tollgate::ledger::tally::{ChargeKey, ChargeSum, Fold};
 use tollgate::policy::key::KeyState;
-use tollgate::types::{AccountNum, Credits, KeyHash, KeyId, KeyNum, RouteNum, WallTime};
+use tollgate::types::{AccountNum, Credits, KeyHash, KeyId, KeyNum, RouteNum, StatusClass, WallTime};
 
 /// Rows of one transaction.
 const AT_ONCE: usize = 10_000;
@@ -92,35 +92,40 @@ pub fn write(folder: &Path, keys: usize, accounts: usize, entries: usize) {
     let place = if Path::new(MEMORY).is_dir() { Path::new(MEMORY) } else { folder };
     let building = tempfile::tempdir_in(place).expect("a temporary folder");
     let path = building.path().join("ledger.db");
-    let mut store = SqliteStore::open(&path).expect("a ledger");
+    let storage = sqlite::open(&path).expect("a ledger");
+    let mut books = storage.books;
     for number in 0..accounts {
         let id = format!("account-{number}").parse().expect("an id");
-        store.create_account(&id, Some("growth"), NOW).expect("an account");
+        books.create_account(&id, Some("growth"), NOW).expect("an account");
         if number % AT_ONCE == AT_ONCE - 1 {
-            store.tidy(); // the log is started over
+            books.checkpoint(); // the log is started over
         }
     }
     let rows: Vec<usize> = (0..keys).collect();
     for part in rows.chunks(AT_ONCE) {
         let rows: Vec<KeyRow> = part.iter().map(|&number| key(number, accounts)).collect();
-        store.create_keys(&rows).expect("keys");
-        store.tidy();
+        books.create_keys(&rows).expect("keys");
+        books.checkpoint();
     }
     if entries > 0 {
         let wanted = Registration { routes: vec!["one".parse().expect("a name")], ..Registration::default() };
-        store.register(&wanted, NOW).expect("a route");
+        books.register(&wanted, NOW).expect("a route");
         let (mut left, mut upto) = (entries, 0);
         while left > 0 {
             let part = left.min(AT_ONCE).min(accounts);
             let sum = ChargeSum { amount: Credits::from_millionths(1), requests: 1, released: 0 };
-            let charge = |number| ((AccountNum(u32::try_from(number).expect("few") + 1), RouteNum(1)), sum);
+            let charge = |number| {
+                let account = AccountNum(u32::try_from(number).expect("few") + 1);
+                let (key, route) = (KeyNum(1), RouteNum(1));
+                (ChargeKey { account, key, route, outcome: StatusClass::Success }, sum)
+            };
             upto += 1;
             let fold = Fold { upto, charges: (0..part).map(charge).collect(), ..Fold::default() };
-            store.fold(&fold, NOW).expect("a fold");
-            store.tidy();
+            books.fold(&fold, NOW).expect("a fold");
+            books.checkpoint();
             left -= part;
         }
     }
-    drop(store); // the last connection copies the log into the file
+    drop((books, storage.journal)); // the last connection copies the log into the file
     std::fs::copy(&path, folder.join("ledger.db")).expect("a copied ledger");
 }

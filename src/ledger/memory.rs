@@ -202,7 +202,8 @@ impl Books for MemoryStore {
         data.in_doubt[index].given_back = Some(at);
         let account = data.find_account(&doubt.account).map(|row| row.num).unwrap_or_default();
         let (kind, amount) = (EntryKind::GivenBack, doubt.amount);
-        let (key, route) = (Some(doubt.key).filter(|key| *key != KeyId(0)), Some(doubt.route));
+        let key = data.keys.iter().map(|row| row.id).find(|id| *id == doubt.key);
+        let route = Some(doubt.route);
         let (outcome, actor) = (None, "command");
         let new = NewEntry { kind, amount, key, route, outcome, requests: 1, reference, actor };
         let entry = data.add_entry(account, at, new)?;

@@ -250,6 +250,7 @@ fn digit(number: i64) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::RequestIdStart;
     use tracing_appender::non_blocking::NonBlockingBuilder;
 
     fn line(json: bool, details: Option<Details<'_>>) -> String {

@@ -64,8 +64,9 @@ impl RequestId {
 }
 
 fn write_digits(number: u128, digits: &mut [u8]) {
-    // Five bits a digit; of 88 bits the low 60 hold twelve digits, so that most arithmetic is on 64 bits.
-    let (mut low, mut high) = (number as u64 & ((1 << 60) - 1), (number >> 60) as u64);
+    // Five bits a digit: the low 60 bits are twelve digits, so that all arithmetic is on 64 bits.
+    let part = |bits: u128| u64::try_from(bits & ((1 << 60) - 1)).unwrap_or_default();
+    let (mut low, mut high) = (part(number), part(number >> 60));
     for (index, digit) in digits.iter_mut().rev().enumerate() {
         let part = if index < 12 { &mut low } else { &mut high };
         *digit = BASE32[(*part & 31) as usize];

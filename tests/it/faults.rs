@@ -7,16 +7,11 @@ use std::time::Duration;
 
 use tollgate::app::App;
 use tollgate::clock::Clock;
-use tollgate::ledger::entry::Entry;
-use tollgate::ledger::fold::Fold;
-use tollgate::ledger::journal::Record;
-use tollgate::ledger::sqlite::SqliteStore;
-use tollgate::ledger::store::{
-    AccountRow, AccountState, Booked, Booking, Books, KeyChange, KeyRow, LedgerError, Reader, Registered,
-    Registration, Result, Store,
-};
+use tollgate::ledger::record::Record;
+use tollgate::ledger::sqlite;
+use tollgate::ledger::store::{Journal, JournalRow, LedgerError, Result};
 use tollgate::telemetry::logs::Logs;
-use tollgate::types::{AccountId, AccountNum, KeyId, KeyNum, RequestId, WallTime};
+use tollgate::types::WallTime;
 
 use crate::support::{Client, Gateway, Upstream, config};
 
@@ -24,10 +19,10 @@ const KEY: &str = "x-api-key: good-key\r\n";
 /// Tells the process that it is the gateway under test; names its folder.
 const FOLDER: &str = "TOLLGATE_TEST_FAULTS";
 
-/// A real store whose journal fails as a file in its folder says: `hold`, `settle`, both, each once for
+/// A real journal that fails as a file in its folder says: `hold`, `settle`, both, each once for
 /// every change of the file; or `always`.
 struct Failing {
-    inner: SqliteStore,
+    inner: Box<dyn Journal>,
     orders: std::path::PathBuf,
     /// The orders that were carried out, and for which records.
     done: (String, bool, bool),
@@ -45,6 +40,7 @@ impl Failing {
             match record {
                 Record::Hold { .. } => holds = true,
                 Record::Settle { .. } => settles = true,
+                Record::Keep { .. } => {}
             }
         }
         if orders.contains("always") {
@@ -56,54 +52,18 @@ impl Failing {
     }
 }
 
-impl Store for Failing {
+impl Journal for Failing {
+    fn read(&mut self, folded: u64) -> Result<Vec<JournalRow>> {
+        self.inner.read(folded)
+    }
     fn append(&mut self, seq: u64, at: WallTime, records: &[u8]) -> Result<()> {
         if self.fails(records) {
             return Err(LedgerError::Failed("told to".to_owned()));
         }
         self.inner.append(seq, at, records)
     }
-    fn load(&mut self) -> Result<Books> {
-        self.inner.load()
-    }
-    fn fold(&mut self, fold: &Fold, at: WallTime) -> Result<()> {
-        self.inner.fold(fold, at)
-    }
-    fn register(&mut self, wanted: &Registration, at: WallTime) -> Result<Registered> {
-        self.inner.register(wanted, at)
-    }
-    fn create_account(&mut self, id: &AccountId, plan: Option<&str>, at: WallTime) -> Result<AccountRow> {
-        self.inner.create_account(id, plan, at)
-    }
-    fn set_account_state(&mut self, id: &AccountId, state: AccountState) -> Result<()> {
-        self.inner.set_account_state(id, state)
-    }
-    fn account(&mut self, id: &AccountId) -> Result<Option<AccountRow>> {
-        self.inner.account(id)
-    }
-    fn find_booking(&mut self, account: AccountNum, booking: &Booking) -> Result<Option<Entry>> {
-        self.inner.find_booking(account, booking)
-    }
-    fn book(&mut self, account: &AccountRow, booking: &Booking, at: WallTime) -> Result<Entry> {
-        self.inner.book(account, booking, at)
-    }
-    fn create_keys(&mut self, rows: &[KeyRow]) -> Result<Vec<KeyNum>> {
-        self.inner.create_keys(rows)
-    }
-    fn change_key(&mut self, id: KeyId, change: &KeyChange) -> Result<()> {
-        self.inner.change_key(id, change)
-    }
-    fn give_back(&mut self, id: RequestId, at: WallTime) -> Result<Booked> {
-        self.inner.give_back(id, at)
-    }
-    fn save_limits(&mut self, states: &[(Vec<u8>, Vec<u8>)], at: WallTime) -> Result<()> {
-        self.inner.save_limits(states, at)
-    }
-    fn tidy(&mut self) {
-        self.inner.tidy();
-    }
-    fn reader(&self) -> Result<Box<dyn Reader>> {
-        self.inner.reader()
+    fn reset(&mut self, upto: u64) {
+        self.inner.reset(upto);
     }
 }
 
@@ -114,11 +74,12 @@ fn a_gateway_over_a_failing_ledger() {
     let path = folder.join("config.toml");
     let loaded = tollgate::config::load(&path).unwrap();
     let logs = Logs::start(true).unwrap();
-    let inner = SqliteStore::open(&loaded.snapshot.settings.ledger).unwrap();
-    let store = Box::new(Failing { inner, orders: folder.join("orders"), done: Default::default() });
+    let mut storage = sqlite::open(&loaded.snapshot.settings.ledger).unwrap();
+    let (inner, orders) = (storage.journal, folder.join("orders"));
+    storage.journal = Box::new(Failing { inner, orders, done: Default::default() });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let app = App::start_over(store, &path, loaded, Clock::system(), logs.lines()).await.unwrap();
+        let app = App::start_with(storage, &path, loaded, Clock::system(), logs.lines()).await.unwrap();
         tracing::info!(target: "tollgate", address = %app.public[0].address, "serving clients");
         tracing::info!(target: "tollgate", address = %app.admin, "serving operators");
         app.run().await.unwrap();

@@ -3,16 +3,17 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use proptest::prelude::*;
 use tollgate::clock::Clock;
 use tollgate::ledger::entry::EntryKind;
 use tollgate::ledger::memory::MemoryStore;
-use tollgate::ledger::sqlite::SqliteStore;
-use tollgate::ledger::store::{Booking, Registration, Store};
+use tollgate::ledger::sqlite;
+use tollgate::ledger::store::{Booking, Registration, Storage};
 use tollgate::ledger::verify::verify;
 use tollgate::ledger::{Bookkeeper, Hold, HoldError, Ledger, Spender};
-use tollgate::types::{AccountNum, Credits, KeyId, KeyNum, RequestId, RouteNum, WallTime};
+use tollgate::types::{AccountNum, Credits, KeyId, KeyNum, RequestId, RouteNum, StatusClass, WallTime};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -83,6 +84,9 @@ impl Account {
     }
 }
 
+/// How long records wait for others here.
+const COMMIT_DELAY: Duration = Duration::from_millis(1);
+
 /// Where the books are kept, so that they outlive a crash.
 #[derive(Clone)]
 enum Disk {
@@ -91,10 +95,10 @@ enum Disk {
 }
 
 impl Disk {
-    fn open(&self) -> Box<dyn Store> {
+    fn open(&self) -> Storage {
         match self {
-            Self::Memory(store) => Box::new(store.clone()),
-            Self::File(folder) => Box::new(SqliteStore::open(&folder.path().join("ledger.db")).unwrap()),
+            Self::Memory(store) => store.storage(),
+            Self::File(folder) => sqlite::open(&folder.path().join("ledger.db")).unwrap(),
         }
     }
 }
@@ -110,7 +114,7 @@ struct World {
 }
 
 fn open(disk: &Disk) -> (Ledger, Bookkeeper, Vec<Spender>, usize) {
-    let (ledger, opened) = Ledger::open(disk.open(), 2, Clock::test(WallTime(1))).unwrap();
+    let (ledger, opened) = Ledger::open(disk.open(), 2, COMMIT_DELAY, Clock::test(WallTime(1))).unwrap();
     let books = ledger.bookkeeper();
     let spenders = (0..2).map(|worker| ledger.spender(worker).unwrap().start()).collect();
     (ledger, books, spenders, opened.doubts)
@@ -177,7 +181,7 @@ impl World {
             return;
         }
         let (account, amount, hold) = self.open.swap_remove(which % self.open.len());
-        hold.settle(Credits::from_millionths(charge));
+        hold.settle(Credits::from_millionths(charge), StatusClass::Success);
         let model = &mut self.model[account];
         model.held -= amount;
         model.charged += charge.clamp(0, amount);
@@ -270,7 +274,8 @@ proptest! {
 /// settled at less comes back whole.
 #[test]
 fn two_workers_on_one_balance_never_overspend() {
-    let (ledger, _) = Ledger::open(Box::new(MemoryStore::default()), 2, Clock::system()).unwrap();
+    let (ledger, _) =
+        Ledger::open(MemoryStore::default().storage(), 2, COMMIT_DELAY, Clock::system()).unwrap();
     let books = ledger.bookkeeper();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(books.register(registration(1_000))).unwrap();
@@ -290,7 +295,7 @@ fn two_workers_on_one_balance_never_overspend() {
                         };
                         assert!(purse.available().millionths() >= 0);
                         let charge = i64::from(count % 1000 == 0);
-                        hold.settle(Credits::from_millionths(charge));
+                        hold.settle(Credits::from_millionths(charge), StatusClass::Success);
                         charged += charge;
                     }
                     charged

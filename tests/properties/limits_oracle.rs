@@ -41,8 +41,13 @@ impl Bench {
         );
         std::fs::write(&path, text).unwrap();
         let snapshot = config::load(&path).unwrap().snapshot.numbered(&[RouteNum(1), RouteNum(2)]);
-        let (ledger, _) =
-            Ledger::open(Box::new(MemoryStore::default()), 1, tollgate::clock::Clock::system()).unwrap();
+        let (ledger, _) = Ledger::open(
+            MemoryStore::default().storage(),
+            1,
+            Duration::from_millis(1),
+            tollgate::clock::Clock::system(),
+        )
+        .unwrap();
         let directory = Directory::default();
         let books = ledger.bookkeeper();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();

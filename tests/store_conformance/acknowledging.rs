@@ -1,72 +1,92 @@
-//! A store that tells after each call that changed something.
+//! A storage that reports each call that changed something.
+
+use std::sync::{Arc, Mutex};
 
 use tollgate::ledger::entry::Entry;
-use tollgate::ledger::fold::Fold;
 use tollgate::ledger::store::{
-    AccountRow, AccountState, Booked, Booking, Books, KeyChange, KeyRow, Reader, Registered, Registration,
-    Result, Store,
+    AccountRow, AccountState, Booked, Booking, Books, Journal, JournalRow, KeyChange, KeyRow, Loaded, Reader,
+    Registered, Registration, Result, Storage,
 };
+use tollgate::ledger::tally::Fold;
 use tollgate::types::{AccountId, AccountNum, KeyId, KeyNum, RequestId, WallTime};
 
-/// What is told.
-pub struct Told<'a> {
+/// What is reported.
+pub struct Report<'a> {
     /// How many calls succeeded so far.
     pub count: usize,
-    /// The batch, where this one added one to the journal.
+    /// The batch, if one was appended to the journal.
     pub batch: Option<&'a [u8]>,
 }
 
-/// `tell` gets the store, and what happened.
-pub struct Acknowledging<S, F> {
-    store: S,
+/// How many calls succeeded, and what is called after each.
+struct Reporter<F> {
     count: usize,
-    tell: F,
+    report: F,
 }
 
-impl<S: Store, F: FnMut(&mut S, Told<'_>) + Send> Acknowledging<S, F> {
-    pub fn new(store: S, tell: F) -> Self {
-        Self { store, count: 0, tell }
-    }
-
-    fn told<T>(&mut self, result: Result<T>, batch: Option<&[u8]>) -> Result<T> {
+impl<F: FnMut(Report<'_>)> Reporter<F> {
+    fn done<T>(&mut self, result: Result<T>, batch: Option<&[u8]>) -> Result<T> {
         if result.is_ok() {
             self.count += 1;
-            (self.tell)(&mut self.store, Told { count: self.count, batch });
+            (self.report)(Report { count: self.count, batch });
         }
         result
     }
 }
 
-/// Passes calls on; those behind `told` change something.
-macro_rules! passed_on {
-    (asked { $($asked:ident($($a:ident: $at:ty),*) -> $ar:ty;)* } told { $($told:ident($($b:ident: $bt:ty),*) -> $br:ty;)* }) => {
-        impl<S: Store, F: FnMut(&mut S, Told<'_>) + Send> Store for Acknowledging<S, F> {
-            $(fn $asked(&mut self, $($a: $at),*) -> $ar {
-                self.store.$asked($($a),*)
+/// One half of the storage.
+struct Reporting<H: ?Sized, F> {
+    half: Box<H>,
+    reporter: Arc<Mutex<Reporter<F>>>,
+}
+
+/// Reports each call of both halves that changed something.
+pub fn acknowledging<F: FnMut(Report<'_>) + Send + 'static>(storage: Storage, report: F) -> Storage {
+    let reporter = Arc::new(Mutex::new(Reporter { count: 0, report }));
+    let journal = Reporting { half: storage.journal, reporter: Arc::clone(&reporter) };
+    Storage { books: Box::new(Reporting { half: storage.books, reporter }), journal: Box::new(journal) }
+}
+
+impl<F: FnMut(Report<'_>) + Send> Journal for Reporting<dyn Journal, F> {
+    fn read(&mut self, folded: u64) -> Result<Vec<JournalRow>> {
+        self.half.read(folded)
+    }
+    fn append(&mut self, seq: u64, at: WallTime, records: &[u8]) -> Result<()> {
+        let result = self.half.append(seq, at, records);
+        self.reporter.lock().unwrap().done(result, Some(records))
+    }
+    fn reset(&mut self, upto: u64) {
+        self.half.reset(upto);
+    }
+}
+
+/// Passes calls on; those after `reported` change something.
+macro_rules! pass_on {
+    (read { $($read:ident($($a:ident: $at:ty),*) -> $ar:ty;)* } reported { $($done:ident($($b:ident: $bt:ty),*) -> $br:ty;)* }) => {
+        impl<F: FnMut(Report<'_>) + Send> Books for Reporting<dyn Books, F> {
+            $(fn $read(&mut self, $($a: $at),*) -> $ar {
+                self.half.$read($($a),*)
             })*
-            $(fn $told(&mut self, $($b: $bt),*) -> $br {
-                let result = self.store.$told($($b),*);
-                self.told(result, None)
+            $(fn $done(&mut self, $($b: $bt),*) -> $br {
+                let result = self.half.$done($($b),*);
+                self.reporter.lock().unwrap().done(result, None)
             })*
-            fn append(&mut self, seq: u64, at: WallTime, records: &[u8]) -> Result<()> {
-                let result = self.store.append(seq, at, records);
-                self.told(result, Some(records))
-            }
             fn reader(&self) -> Result<Box<dyn Reader>> {
-                self.store.reader()
+                self.half.reader()
             }
         }
     };
 }
 
-passed_on! {
-    asked {
-        load() -> Result<Books>;
+pass_on! {
+    read {
+        load(at: WallTime) -> Result<Loaded>;
+        confirm() -> Result<()>;
         account(id: &AccountId) -> Result<Option<AccountRow>>;
         find_booking(account: AccountNum, booking: &Booking) -> Result<Option<Entry>>;
-        tidy() -> ();
+        checkpoint() -> ();
     }
-    told {
+    reported {
         fold(fold: &Fold, at: WallTime) -> Result<()>;
         register(wanted: &Registration, at: WallTime) -> Result<Registered>;
         create_account(id: &AccountId, plan: Option<&str>, at: WallTime) -> Result<AccountRow>;

@@ -1,4 +1,4 @@
-//! A store whose calls fail, are cut, and take time in which others go on.
+//! A storage whose calls fail, are interrupted by a power cut, and take time in which other threads continue.
 
 use std::panic::resume_unwind;
 use std::sync::Arc;
@@ -6,15 +6,14 @@ use std::sync::Arc;
 use fastrand::Rng;
 use parking_lot::Mutex;
 
-use super::floor;
 use super::judge::Durable;
 use crate::ledger::entry::Entry;
-use crate::ledger::fold::Fold;
 use crate::ledger::memory::MemoryStore;
 use crate::ledger::store::{
-    AccountRow, AccountState, Booked, Booking, Books, KeyChange, KeyRow, LedgerError, Reader, Registered,
-    Registration, Result, Store,
+    AccountRow, AccountState, Booked, Booking, Books, Journal, JournalRow, KeyChange, KeyRow, LedgerError,
+    Loaded, Reader, Registered, Registration, Result, Storage,
 };
+use crate::ledger::tally::Fold;
 use crate::types::{AccountId, AccountNum, KeyId, KeyNum, RequestId, WallTime};
 
 /// What a cut call unwinds with.
@@ -32,17 +31,19 @@ struct State {
     books: MemoryStore,
     random: Rng,
     durable: Durable,
-    /// The last batch, if it failed: its place is written anew by the next.
+    /// The last batch, if it failed: the next one is written in its place.
     batch: Option<Ghost>,
-    /// The last other change, if it failed: the next change of any kind makes sure that it is not there.
+    /// The last change of the books, if it failed: the next one is written in its place.
     change: Option<Ghost>,
     /// Calls that fail, and calls that are cut, of a thousand.
     failing: u32,
     cutting: u32,
+    /// Lets other threads continue, from within a call: of the journal or not.
+    meanwhile: fn(bool),
 }
 
 impl Disk {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64, meanwhile: fn(bool)) -> Self {
         Self(Arc::new(Mutex::new(State {
             books: MemoryStore::default(),
             random: Rng::with_seed(seed),
@@ -51,7 +52,13 @@ impl Disk {
             change: None,
             failing: 0,
             cutting: 0,
+            meanwhile,
         })))
+    }
+
+    /// Both halves.
+    pub(super) fn storage(&self) -> Storage {
+        Storage { books: Box::new(self.clone()), journal: Box::new(self.clone()) }
     }
 
     pub(super) fn troubles(&self, failing: u32, cutting: u32) {
@@ -96,7 +103,8 @@ impl Disk {
         is_batch: bool,
         change: impl Fn(&mut MemoryStore, &mut Durable) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        floor::meanwhile();
+        let meanwhile = self.0.lock().meanwhile;
+        meanwhile(is_batch);
         self.may_be_cut();
         if self.fails() {
             let state = &mut *self.0.lock();
@@ -107,19 +115,16 @@ impl Disk {
         let result = {
             let state = &mut *self.0.lock();
             let result = change(&mut state.books, &mut state.durable);
-            state.change = None;
-            if is_batch {
-                state.batch = None;
-            }
+            *(if is_batch { &mut state.batch } else { &mut state.change }) = None;
             result
         };
         self.may_be_cut();
-        floor::meanwhile();
+        meanwhile(is_batch);
         result
     }
 
-    /// A read that may fail.
-    fn read<T>(&self, read: impl FnOnce(&mut MemoryStore) -> Result<T>) -> Result<T> {
+    /// A read, which may fail.
+    fn look_or_fail<T>(&self, read: impl FnOnce(&mut MemoryStore) -> Result<T>) -> Result<T> {
         if self.fails() {
             return Err(LedgerError::Failed("simulated".to_owned()));
         }
@@ -127,9 +132,9 @@ impl Disk {
     }
 }
 
-impl Store for Disk {
-    fn load(&mut self) -> Result<Books> {
-        self.read(Store::load)
+impl Journal for Disk {
+    fn read(&mut self, folded: u64) -> Result<Vec<JournalRow>> {
+        self.look_or_fail(|books| Journal::read(books, folded))
     }
 
     fn append(&mut self, seq: u64, at: WallTime, records: &[u8]) -> Result<()> {
@@ -138,6 +143,20 @@ impl Store for Disk {
             durable.batch(&records);
             books.append(seq, at, &records)
         })
+    }
+
+    fn reset(&mut self, upto: u64) {
+        self.look(|books, _| books.reset(upto));
+    }
+}
+
+impl Books for Disk {
+    fn load(&mut self, at: WallTime) -> Result<Loaded> {
+        self.look_or_fail(|books| books.load(at))
+    }
+
+    fn confirm(&mut self) -> Result<()> {
+        self.call(false, |_, _| Ok(()))
     }
 
     fn fold(&mut self, fold: &Fold, at: WallTime) -> Result<()> {
@@ -165,11 +184,11 @@ impl Store for Disk {
     }
 
     fn account(&mut self, id: &AccountId) -> Result<Option<AccountRow>> {
-        self.read(|books| Store::account(books, id))
+        self.look_or_fail(|books| Books::account(books, id))
     }
 
     fn find_booking(&mut self, account: AccountNum, booking: &Booking) -> Result<Option<Entry>> {
-        self.read(|books| books.find_booking(account, booking))
+        self.look_or_fail(|books| books.find_booking(account, booking))
     }
 
     fn book(&mut self, account: &AccountRow, booking: &Booking, at: WallTime) -> Result<Entry> {
@@ -205,6 +224,6 @@ impl Store for Disk {
     }
 
     fn reader(&self) -> Result<Box<dyn Reader>> {
-        self.read(|books| books.reader())
+        self.look_or_fail(|books| books.reader())
     }
 }

@@ -1,13 +1,13 @@
-//! What the books must hold: sums over what reached the disk, nothing cleverer.
+//! What the books must contain: sums over what reached the disk, nothing cleverer.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ledger::entry::{Entry, EntryKind};
-use crate::ledger::journal::Record;
 use crate::ledger::memory::MemoryStore;
-use crate::ledger::store::{Reader, Store};
+use crate::ledger::record::Record;
+use crate::ledger::store::{Books, Journal, Reader};
 use crate::ledger::verify::verify;
-use crate::types::{AccountNum, Credits, RequestId};
+use crate::types::{AccountNum, Credits, RequestId, WallTime};
 
 /// More rows than any run makes.
 const ALL: usize = 1_000_000;
@@ -17,8 +17,10 @@ const ALL: usize = 1_000_000;
 pub(super) struct Held {
     account: AccountNum,
     amount: i64,
-    /// Its charge, once its settlement is there, too.
+    /// Its charge, once its settlement reached the disk too.
     pub(super) charge: Option<i64>,
+    /// It is kept beyond its request.
+    is_kept: bool,
 }
 
 /// Everything that reached the disk since the beginning.
@@ -40,11 +42,17 @@ impl Durable {
             match record {
                 Record::Hold { id, account, amount, .. } => {
                     let amount = amount.millionths();
-                    let before = self.holds.insert(id, Held { account, amount, charge: None });
+                    let before =
+                        self.holds.insert(id, Held { account, amount, charge: None, is_kept: false });
                     assert!(before.is_none(), "{id} is held twice");
                     *self.left.entry(account).or_default() -= amount;
                 }
-                Record::Settle { id, charge } => {
+                Record::Keep { id, .. } => {
+                    let held = self.holds.get_mut(&id).expect("what is kept was held");
+                    assert!(held.charge.is_none(), "{id} was settled before it was kept");
+                    held.is_kept = true;
+                }
+                Record::Settle { id, charge, .. } => {
                     let held = self.holds.get_mut(&id).expect("what is settled was held");
                     assert!(held.charge.is_none(), "{id} is settled twice");
                     let charge = charge.millionths().clamp(0, held.amount);
@@ -58,13 +66,13 @@ impl Durable {
 
     /// Bookings that are on the disk.
     pub(super) fn bookings(&mut self, books: &mut MemoryStore) {
-        let entries = books.entries(None, 0, ALL).expect("entries");
+        let entries = entries_of(books);
         let booked = |entry: &&Entry| {
             matches!(entry.kind, EntryKind::Grant | EntryKind::Adjustment | EntryKind::GivenBack)
         };
         let entries: Vec<_> = entries.iter().filter(booked).collect();
         for entry in &entries[self.counted..] {
-            let account = Store::account(books, &entry.account).expect("books").expect("its account");
+            let account = Books::account(books, &entry.account).expect("books").expect("its account");
             *self.left.entry(account.num).or_default() += entry.amount.millionths();
         }
         self.counted = entries.len();
@@ -76,14 +84,25 @@ impl Durable {
         assert!(self.left.values().all(|left| *left >= 0), "overspent: {:?}", self.left);
     }
 
-    /// A start after a crash: what is open is in doubt.
+    /// A start after a crash: a hold that is open, and not kept, is in doubt.
     pub(super) fn crash(&mut self) {
         for (id, held) in &mut self.holds {
-            if held.charge.is_none() {
+            if held.charge.is_none() && !held.is_kept {
                 held.charge = Some(held.amount);
                 self.doubts.insert(*id);
             }
         }
+    }
+
+    /// Kept holds that are open.
+    pub(super) fn kept(&self) -> Vec<(AccountNum, RequestId)> {
+        let open = self.holds.iter().filter(|(_, held)| held.is_kept && held.charge.is_none());
+        open.map(|(id, held)| (held.account, *id)).collect()
+    }
+
+    fn kept_credits(&self, account: AccountNum) -> i64 {
+        let open = self.holds.values().filter(|held| held.charge.is_none() && held.account == account);
+        open.map(|held| held.amount).sum()
     }
 
     /// Holds in doubt.
@@ -98,12 +117,14 @@ impl Durable {
 
     /// The books after a start, or a clean end: folded to the end, exact, in balance.
     pub(super) fn agree(&self, books: &mut MemoryStore) {
-        assert_eq!(books.load().expect("books").journal, [], "all is folded");
+        let folded = books.load(WallTime(0)).expect("books").folded;
+        assert_eq!(Journal::read(books, folded).expect("a journal"), [], "all is folded");
         let rows = books.accounts(None, ALL).expect("accounts");
         for row in &rows {
-            assert_eq!(row.balance.millionths(), self.left(row.num), "the balance of {}", row.id);
+            let balance = self.left(row.num) + self.kept_credits(row.num);
+            assert_eq!(row.balance.millionths(), balance, "the balance of {}", row.id);
         }
-        let entries = books.entries(None, 0, ALL).expect("entries");
+        let entries = entries_of(books);
         let count =
             |kind| entries.iter().filter(|entry| entry.kind == kind).map(|entry| entry.requests).sum::<u64>();
         let settled = |free: bool| {
@@ -124,9 +145,22 @@ impl Durable {
         assert!(self.holds.contains_key(&id), "{id} was acknowledged before its hold was on disk");
     }
 
-    /// And its last byte once its charge is, where that is below the hold.
+    /// A response that tells of a kept hold leaves only once that is on disk.
+    pub(super) fn knows_kept(&self, id: RequestId) {
+        assert!(
+            self.holds.get(&id).is_some_and(|held| held.is_kept),
+            "{id} was acknowledged before it was kept"
+        );
+    }
+
+    /// And its last byte once its charge is, if that is below the hold.
     pub(super) fn knows_charge(&self, id: RequestId, charge: Credits) {
         let known = self.holds.get(&id).and_then(|held| held.charge);
         assert_eq!(known, Some(charge.millionths()), "{id} was acknowledged before its charge was on disk");
     }
+}
+
+fn entries_of(books: &mut MemoryStore) -> Vec<Entry> {
+    let entries = books.entries(None, 0, ALL).expect("entries");
+    entries.into_iter().map(|(_, entry)| entry).collect()
 }

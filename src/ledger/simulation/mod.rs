@@ -1,13 +1,14 @@
-//! The ledger's threads as one, driven by a seed: workers that hold and settle, clients that leave,
-//! bookings, commits, folds, a disk that fails, and power that is cut within any call of the store.
+//! All threads of the ledger on one, driven by a seed: workers that hold, keep and settle, clients that disconnect, bookings,
+//! commits, folds, a disk that fails, and power that is cut within any call of the storage.
 //!
-//! What the workers do happens between the ledger's turns and, since they are other threads, within
-//! each call that the ledger's thread makes to its store. A judge that knows only sums says what the
-//! books must hold. A seed that fails is played again by `TOLLGATE_SEED=…`, and kept in `KEPT`.
+//! Each thread continues between the steps of the others and within each of their calls of the storage. A judge that
+//! knows only sums says what the books must contain. A seed that fails is played again by `TOLLGATE_SEED=…`, and kept in
+//! `KEPT`.
 
 mod disk;
-mod floor;
 mod judge;
+mod threads;
+mod workers;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};

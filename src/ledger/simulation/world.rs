@@ -2,7 +2,6 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -10,12 +9,13 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::disk::{Disk, PowerCut};
-use super::floor::{self, Floor};
+use super::threads::{self, SimulatedBarrier};
+use super::workers::Workers;
 use crate::clock::Clock;
 use crate::ledger::entry::EntryKind;
-use crate::ledger::store::{Booked, Booking, LedgerError, Registration, Result};
-use crate::ledger::writer::Writer;
-use crate::ledger::{Job, MAX_JOBS, Shared};
+use crate::ledger::handle::MAX_JOBS;
+use crate::ledger::store::{Booked, Booking, LedgerError, Reader, Registration, Result, Storage};
+use crate::ledger::threads::{BooksThread, CommitThread, Job, Shared};
 use crate::types::{Credits, KeyId, WallTime};
 
 const ACCOUNTS: usize = 4;
@@ -33,11 +33,12 @@ pub(super) struct Seen {
     doubts: u64,
     given_back: u64,
     bookings: u64,
+    kept_settled: u64,
 }
 
 impl Seen {
     pub(super) fn is_enough(&self) {
-        let Self { acknowledged, refused, failed, cuts, doubts, given_back, bookings } = self;
+        let Self { acknowledged, refused, failed, cuts, doubts, given_back, bookings, kept_settled } = self;
         for (what, count) in [
             ("answers", acknowledged),
             ("refusals", refused),
@@ -46,6 +47,7 @@ impl Seen {
             ("holds in doubt", doubts),
             ("given back", given_back),
             ("bookings", bookings),
+            ("settlements of kept holds", kept_settled),
         ] {
             assert!(*count > 100, "too few {what}: {self:?}");
         }
@@ -60,9 +62,8 @@ enum Asked {
 
 type Answers = Arc<Mutex<Vec<(Asked, Result<Booked>)>>>;
 
-/// One process.
+/// One process; its threads are in [`threads`].
 struct Process {
-    writer: Writer,
     shared: Arc<Shared>,
     jobs: mpsc::Sender<Job>,
     answers: Answers,
@@ -81,7 +82,8 @@ pub(super) struct World<'a> {
 impl World<'_> {
     pub(super) fn play(seed: u64, seen: &mut Seen) {
         let (random, clock) = (Rng::with_seed(seed ^ 0x5EED), Clock::test(WallTime(1_000 * HOUR)));
-        let mut world = World { random, clock, disk: Disk::new(seed), process: None, ids: 0, seen };
+        let mut world =
+            World { random, clock, disk: Disk::new(seed, threads::meanwhile), process: None, ids: 0, seen };
         world.begin();
         let (failing, cutting) =
             ([0, 0, 30, 200][world.random.usize(..4)], [0, 3, 15][world.random.usize(..3)]);
@@ -91,12 +93,12 @@ impl World<'_> {
         }
         world.disk.troubles(0, 0);
         world.end();
-        floor::set(None);
+        threads::set(None);
     }
 
     /// The first start: the accounts of a file, on a sound disk.
     fn begin(&mut self) {
-        let mut process = self.start().expect("a sound disk");
+        let (process, mut books, commit) = self.start().expect("a sound disk");
         let id = |at: usize| format!("a{at}").parse().expect("an id");
         let credits = Some(Credits::from_millionths(100));
         let wanted = Registration {
@@ -104,37 +106,40 @@ impl World<'_> {
             keys: vec![(KeyId(1), id(0), "k".to_owned())],
             routes: vec!["r1".parse().expect("a name"), "r2".parse().expect("a name")],
         };
-        process.writer.register(&wanted).expect("a sound disk");
-        self.take_up(process);
+        books.register(&wanted).expect("a sound disk");
+        self.take_up(process, books, commit);
     }
 
-    fn start(&self) -> Result<Process> {
-        let outboxes = (0..WORKERS).map(|_| Arc::default()).collect();
-        let shared = Arc::new(Shared { outboxes, ..Shared::default() });
-        shared.healthy.store(true, Ordering::SeqCst);
+    fn start(&self) -> Result<(Process, BooksThread, CommitThread)> {
+        let shared = Arc::new(Shared::new(WORKERS, Duration::ZERO));
         let (jobs, queue) = mpsc::channel(MAX_JOBS);
-        let store = Box::new(self.disk.clone());
-        let (writer, _) = Writer::open(store, Arc::clone(&shared), queue, self.clock.clone())?;
-        Ok(Process { writer, shared, jobs, answers: Answers::default() })
+        let Storage { books, mut journal } = self.disk.storage();
+        let (books, found) =
+            BooksThread::open(books, &mut *journal, Arc::clone(&shared), queue, self.clock.clone())?;
+        let commit = CommitThread::new(journal, Arc::clone(&shared), found.last_seq, self.clock.clone());
+        let books = books.with_barrier(Box::new(SimulatedBarrier));
+        Ok((Process { shared, jobs, answers: Answers::default() }, books, commit))
     }
 
-    fn take_up(&mut self, process: Process) {
-        let seed = self.random.u64(..);
-        let shared = Arc::clone(&process.shared);
-        floor::set(Some(Floor::new(seed, self.ids, self.disk.clone(), shared, ACCOUNTS)));
+    fn take_up(&mut self, process: Process, books: BooksThread, commit: CommitThread) {
+        let (seed, shared) = (self.random.u64(..), Arc::clone(&process.shared));
+        let workers = Workers::new(seed, self.ids, self.disk.clone(), self.clock.clone(), shared, ACCOUNTS);
+        threads::set(Some((workers, books, commit)));
         self.process = Some(process);
     }
 
     fn step(&mut self) {
-        match self.random.u32(..24) {
-            0..12 => drop(floor::with(Floor::step)),
-            12..18 => self.turn(),
+        match self.random.u32(..26) {
+            0..12 => drop(threads::with_workers(Workers::step)),
+            12..15 => self.run(threads::commit),
+            15..18 => self.run(threads::work),
             18 => self.ask_for_a_booking(),
             19 => self.ask_to_give_back(),
             20 => self.clock.advance(Duration::from_millis(self.random.u64(..1_500))),
             21 => self.clock.set_wall(WallTime(1_000 * HOUR + self.random.i64(-HOUR..=HOUR))),
             22 if self.random.u32(..6) == 0 => self.crash(),
             23 if self.random.u32(..6) == 0 => self.restart(),
+            24 => self.ask_to_settle_kept(),
             _ => {}
         }
     }
@@ -151,29 +156,40 @@ impl World<'_> {
         }
     }
 
-    /// One turn of the ledger's thread.
-    fn turn(&mut self) {
+    /// One of the ledger's threads runs.
+    fn run(&mut self, thread: fn()) {
         self.or_cut(|world| {
-            let Some(process) = &mut world.process else { return };
-            process.writer.turn();
-            world.hear();
-            floor::with(|floor| floor.agrees());
+            if world.process.is_some() {
+                thread();
+                world.hear();
+                let withheld =
+                    |num| threads::with_books(|books| books.withheld_from(num)).unwrap_or_default();
+                threads::with_workers(|workers| workers.agrees(withheld));
+            }
         });
     }
 
-    /// What was asked of the books came to something.
+    /// Learns what the books thread did.
     fn hear(&mut self) {
+        for (account, back) in threads::with_books(BooksThread::take_kept_settled).unwrap_or_default() {
+            self.seen.kept_settled += 1;
+            threads::with_workers(|workers| workers.available[account.0 as usize - 1] += back.millionths());
+        }
         let Some(process) = &self.process else { return };
         for (asked, answer) in process.answers.lock().drain(..) {
             match (asked, answer) {
                 (Asked::Book(account, booking), Ok(booked)) if !booked.repeated => {
                     self.seen.bookings += 1;
-                    floor::with(|floor| floor.available[account] += booking.amount.millionths());
+                    threads::with_workers(|workers| {
+                        workers.available[account] += booking.amount.millionths();
+                    });
                 }
                 (Asked::GiveBack, Ok(booked)) if !booked.repeated => {
                     self.seen.given_back += 1;
                     let account = booked.entry.account.as_str()[1..].parse::<usize>().expect("a number");
-                    floor::with(|floor| floor.available[account] += booked.entry.amount.millionths());
+                    threads::with_workers(|workers| {
+                        workers.available[account] += booked.entry.amount.millionths();
+                    });
                 }
                 (_, Ok(_)) => {}
                 (_, Err(LedgerError::Failed(_))) => self.seen.failed += 1,
@@ -197,22 +213,31 @@ impl World<'_> {
             actor: "command",
         };
         let asked = booking.clone();
-        self.ask(Asked::Book(account, booking), move |writer| writer.book(&asked));
+        self.ask(Asked::Book(account, booking), move |books| books.book(&asked));
     }
 
     fn ask_to_give_back(&mut self) {
         let doubts = self.disk.look(|_, durable| durable.doubts());
         if let Some(id) = self.random.choice(doubts) {
-            self.ask(Asked::GiveBack, move |writer| writer.give_back(id));
+            self.ask(Asked::GiveBack, move |books| books.give_back(id));
         }
     }
 
+    fn ask_to_settle_kept(&mut self) {
+        let kept = self.disk.look(|_, durable| durable.kept());
+        let (Some((account, id)), Some(process)) = (self.random.choice(kept), &self.process) else { return };
+        let account = format!("a{}", account.0 - 1).parse().expect("an id");
+        let charge = Credits::from_millionths(self.random.i64(0..40));
+        let job: Job = Box::new(move |books| drop(books.settle_external(&account, &id.to_string(), charge)));
+        let _ = process.jobs.try_send(job); // a full queue makes them wait
+    }
+
     /// As the control plane does.
-    fn ask(&self, asked: Asked, work: impl FnOnce(&mut Writer) -> Result<Booked> + Send + 'static) {
+    fn ask(&self, asked: Asked, work: impl FnOnce(&mut BooksThread) -> Result<Booked> + Send + 'static) {
         let Some(process) = &self.process else { return };
         let answers = Arc::clone(&process.answers);
-        let job: Job = Box::new(move |writer| {
-            let answer = writer.is_written().and_then(|()| work(writer));
+        let job: Job = Box::new(move |books| {
+            let answer = work(books);
             answers.lock().push((asked, answer));
         });
         let _ = process.jobs.try_send(job); // a full queue makes them wait
@@ -226,9 +251,9 @@ impl World<'_> {
         loop {
             // What failed within a start may be found by the next one.
             match catch_unwind(AssertUnwindSafe(|| self.start())) {
-                Ok(Ok(process)) => {
+                Ok(Ok((process, books, commit))) => {
                     self.opened(&process, true);
-                    return self.take_up(process);
+                    return self.take_up(process, books, commit);
                 }
                 Ok(Err(_)) => self.disk.power_back(),
                 Err(broken) if broken.is::<PowerCut>() => self.disk.power_back(),
@@ -238,12 +263,12 @@ impl World<'_> {
     }
 
     fn leave(&mut self) {
-        floor::with(|floor| {
-            self.seen.acknowledged += floor.acknowledged;
-            self.seen.refused += floor.refused;
-            self.ids = floor.ids();
+        threads::with_workers(|workers| {
+            self.seen.acknowledged += workers.acknowledged;
+            self.seen.refused += workers.refused;
+            self.ids = workers.ids();
         });
-        floor::set(None);
+        threads::set(None);
         self.process = None;
     }
 
@@ -255,7 +280,7 @@ impl World<'_> {
                 self.seen.doubts += (durable.doubts().len() - before) as u64;
             }
             durable.agree(books);
-            for row in crate::ledger::store::Reader::accounts(books, None, ACCOUNTS).expect("accounts") {
+            for row in Reader::accounts(books, None, ACCOUNTS).expect("accounts") {
                 let purse = process.shared.purses.get(row.num).expect("a purse");
                 assert_eq!(purse.available().millionths(), durable.left(row.num));
             }
@@ -264,42 +289,38 @@ impl World<'_> {
 
     /// A clean stop, and a start: where the stop fails, it is a crash.
     fn restart(&mut self) {
-        floor::with(Floor::stop);
-        let finished = self.or_cut(|world| {
-            let Process { writer, .. } = world.process.take()?;
-            Some(writer.finish())
-        });
-        match finished {
+        threads::with_workers(Workers::stop);
+        match self.or_cut(|_| threads::finish()) {
             None => {} // the power was cut, and it started again
-            Some(Some(Ok(()))) => {
+            Some(Ok(())) => {
                 self.leave();
                 let Some(started) = self.or_cut(|world| world.start()) else { return };
                 match started {
-                    Ok(process) => {
+                    Ok((process, books, commit)) => {
                         self.opened(&process, false);
-                        self.take_up(process);
+                        self.take_up(process, books, commit);
                     }
                     Err(_) => self.crash(),
                 }
             }
-            Some(_) => self.crash(),
+            Some(Err(_)) => self.crash(),
         }
     }
 
     /// Everything reaches a sound disk: nobody waits in vain, and a clean stop leaves nothing open.
     fn end(&mut self) {
-        floor::with(Floor::be_still);
-        for _ in 0..2 {
-            self.turn();
+        threads::with_workers(Workers::be_still);
+        for _ in 0..3 {
+            self.run(threads::commit);
+            self.run(threads::work);
             self.clock.advance(Duration::from_secs(60));
         }
-        floor::with(Floor::nobody_sleeps);
-        floor::with(Floor::stop);
-        let process = self.process.take().expect("a process");
-        process.writer.finish().expect("a sound disk");
+        threads::with_workers(Workers::nobody_sleeps);
+        threads::with_workers(Workers::stop);
+        threads::finish().expect("a sound disk");
         self.disk.look(|books, durable| durable.agree(books));
         self.leave();
-        let process = self.start().expect("a sound disk");
+        let (process, ..) = self.start().expect("a sound disk");
         self.opened(&process, false);
     }
 }

@@ -237,19 +237,16 @@ fn configure(connection: &Connection) -> Result<(), Checked> {
     Ok(())
 }
 
+/// Brings the tables up to date. Writes in any case, so that a file that cannot be written is found now rather than at the
+/// first charge.
 fn migrate(connection: &mut Connection, version: usize) -> Result<(), Checked> {
-    migrate_upto(connection, version, MIGRATIONS.len())?;
-    // Says now, rather than at the first charge, that nothing can be written.
-    let tx = connection.transaction()?;
-    tx.execute("UPDATE journal SET folded = folded", [])?;
-    tx.execute_batch(&format!("PRAGMA user_version = {}", MIGRATIONS.len()))?;
-    tx.commit()?;
-    Ok(())
+    migrate_upto(connection, version, MIGRATIONS.len())
 }
 
+/// Brings the tables up to a version, in one transaction: a file that cannot be migrated stays as it was.
 fn migrate_upto(connection: &mut Connection, version: usize, upto: usize) -> Result<(), Checked> {
+    let tx = connection.transaction()?;
     for (at, sql) in MIGRATIONS.iter().enumerate().take(upto).skip(version) {
-        let tx = connection.transaction()?;
         tx.execute_batch(sql)?;
         if at + 1 == CHAINED {
             tx.execute_batch(migrate_entries::UNCHAINED)?;
@@ -258,12 +255,9 @@ fn migrate_upto(connection: &mut Connection, version: usize, upto: usize) -> Res
             let moved = migrate_entries::move_entries(&tx, version >= CHAINED);
             moved.map_err(|error| Checked::Other(error.to_string()))?;
         }
-        tx.execute_batch(&format!(
-            "PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {};",
-            at + 1
-        ))?;
-        tx.commit()?;
     }
+    tx.execute_batch(&format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {upto};"))?;
+    tx.commit()?;
     Ok(())
 }
 

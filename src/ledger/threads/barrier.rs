@@ -49,6 +49,7 @@ impl Barrier {
     }
 
     /// The outcome of a barrier, once it has one.
+    #[cfg(test)]
     pub(in crate::ledger) fn outcome(&self, number: u64) -> Option<Result<()>> {
         outcome(&self.state.lock(), number)
     }

@@ -42,6 +42,9 @@ pub(in crate::ledger) struct BooksThread {
     limits: LimitSaves,
     /// Kept holds whose settlement is on its way through the journal.
     settling: HashSet<RequestId>,
+    /// What settlements of kept holds returned, for the simulation.
+    #[cfg(test)]
+    kept_settled: Vec<(AccountNum, Credits)>,
     /// Credits that a failed booking took: returned once it is certain that a crash cannot find the booking.
     pub(super) withheld: Vec<(Arc<Purse>, Credits)>,
     /// The sum over all accounts when the ledger was opened: zero in sound books.
@@ -112,6 +115,8 @@ impl BooksThread {
             failures: Repeats::default(),
             limits: LimitSaves::default(),
             settling: HashSet::new(),
+            #[cfg(test)]
+            kept_settled: Vec::new(),
             withheld: Vec::new(),
             off_by,
         };
@@ -122,6 +127,17 @@ impl BooksThread {
     #[cfg(test)]
     pub(in crate::ledger) fn with_barrier(self, written: Box<dyn Written>) -> Self {
         Self { written, ..self }
+    }
+
+    #[cfg(test)]
+    pub(in crate::ledger) fn take_kept_settled(&mut self) -> Vec<(AccountNum, Credits)> {
+        std::mem::take(&mut self.kept_settled)
+    }
+
+    #[cfg(test)]
+    pub(in crate::ledger) fn withheld_from(&self, account: AccountNum) -> i64 {
+        let own = self.withheld.iter().filter(|(purse, _)| purse.num == account);
+        own.map(|(_, credits)| credits.millionths()).sum()
     }
 
     /// Runs until the ledger is closed.
@@ -243,6 +259,8 @@ impl BooksThread {
             own_outbox.push(&Record::Settle { id: hold.id, charge, outcome });
         }
         purse.give(back);
+        #[cfg(test)]
+        self.kept_settled.push((hold.account, back));
         self.shared.record_added();
     }
 }

@@ -5,17 +5,20 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::ledger::LIMITS_SAVED_EVERY;
 use crate::ledger::store::{Books, Result};
-use crate::types::{Moment, Repeats};
+use crate::types::{Moment, Repeats, WallTime};
 
-/// Gathers the limit states that changed since its last call: owner and state.
-pub type LimitSource = Box<dyn FnMut() -> Vec<(Vec<u8>, Vec<u8>)> + Send>;
+/// Limit states as bytes: owner and state.
+type States = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// Gathers the limit states that changed since its last call.
+pub type LimitSource = Box<dyn FnMut() -> States + Send>;
 
 /// Limit states, and when they are saved.
 #[derive(Default)]
 pub(super) struct LimitSaves {
     source: Option<LimitSource>,
     /// States that could not be saved, with the wall time that they are relative to.
-    unsaved: Option<(Vec<(Vec<u8>, Vec<u8>)>, crate::types::WallTime)>,
+    unsaved: Option<(States, WallTime)>,
     due_at: Moment,
     failures: Repeats,
 }

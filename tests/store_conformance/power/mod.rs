@@ -12,18 +12,20 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 
 use fastrand::Rng;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use tollgate::ledger::memory::MemoryStore;
-use tollgate::ledger::sqlite::SqliteStore;
-use tollgate::ledger::store::{Reader, Store};
+use tollgate::ledger::sqlite;
+use tollgate::ledger::store::Reader;
 use tollgate::ledger::verify::verify;
 
-use crate::acknowledging::Acknowledging;
-use crate::{Call, calls, driver, recovered, state};
+use crate::acknowledging::acknowledging;
+use crate::driver::{driver, recovered};
+use crate::{Call, calls, state};
 use disk::{Disk, Event};
 
 /// Says to the traced process which run it is, and where.
@@ -74,10 +76,10 @@ fn traced() {
         (run.parse().unwrap(), half.parse().unwrap(), PathBuf::from(folder));
     let path = folder.join(trace::ACKNOWLEDGED);
     let mut file = std::fs::OpenOptions::new().append(true).create(true).open(path).unwrap();
-    let store = SqliteStore::open(&folder.join("ledger.db")).unwrap();
-    let mut store = Acknowledging::new(store, |_, told| {
+    let store = sqlite::open(&folder.join("ledger.db")).unwrap();
+    let mut store = acknowledging(store, move |report| {
         let mut line = String::new();
-        writeln!(line, "{}", told.count).unwrap();
+        writeln!(line, "{}", report.count).unwrap();
         file.write_all(line.as_bytes()).unwrap(); // one call of the system
     });
     let calls = calls_of(run);
@@ -90,11 +92,11 @@ fn traced() {
 
 /// Everything that can be read back of the model after each of its calls, nothing among them.
 fn expected(calls: &[Call]) -> Vec<String> {
-    let mut states = Vec::new();
-    let mut model = MemoryStore::default();
-    states.push(format!("{:?}", state(&mut model)));
-    let mut store = Acknowledging::new(model, |store: &mut MemoryStore, _| {
-        states.push(format!("{:?}", state(store)));
+    let model = MemoryStore::default();
+    let states = Arc::new(Mutex::new(vec![format!("{:?}", state(&mut model.storage()))]));
+    let (seen, looked) = (Arc::clone(&states), model.clone());
+    let mut store = acknowledging(model.storage(), move |_| {
+        seen.lock().unwrap().push(format!("{:?}", state(&mut looked.storage())));
     });
     let [first, second] = halves(calls);
     let mut before = driver(&mut store);
@@ -102,7 +104,7 @@ fn expected(calls: &[Call]) -> Vec<String> {
     let mut after = recovered(&mut store);
     second.iter().for_each(|call| drop(after.run(call)));
     drop(store);
-    states
+    std::mem::take(&mut *states.lock().unwrap())
 }
 
 /// What both processes did; the second one's acknowledgements count on.
@@ -131,9 +133,9 @@ fn found(disk: &Disk, random: &mut Rng, place: &Path) -> String {
     let folder = tempfile::tempdir_in(place).unwrap();
     disk.cut(random, folder.path());
     let path = folder.path().join("ledger.db");
-    let mut store = SqliteStore::open(&path).unwrap_or_else(|error| panic!("it does not open: {error}"));
+    let mut store = sqlite::open(&path).unwrap_or_else(|error| panic!("it does not open: {error}"));
     let found = format!("{:?}", state(&mut store));
-    let mut reader: Box<dyn Reader> = store.reader().unwrap();
+    let mut reader: Box<dyn Reader> = store.books.reader().unwrap();
     assert_eq!(verify(&mut *reader).unwrap().differences, []);
     found
 }
@@ -145,7 +147,7 @@ fn run(run: u64, place: &Path) -> usize {
     let states = expected(&calls_of(run));
     // How a ledger is made is the same in all runs: most begin with one that is there.
     if !run.is_multiple_of(NEW) {
-        drop(SqliteStore::open(&folder.join("ledger.db")).unwrap());
+        drop(sqlite::open(&folder.join("ledger.db")).unwrap());
     }
     let (mut disk, mut random) = (Disk::of(&folder), Rng::with_seed(run));
     let (mut acknowledged, mut cuts) = (0, 0);

@@ -1,8 +1,7 @@
 //! Files of older versions: brought up to date, or left as they were.
 
 use super::*;
-use crate::ledger::sqlite::SqliteStore;
-use crate::ledger::store::Store;
+use crate::ledger::sqlite;
 use crate::ledger::verify::verify;
 use crate::types::WallTime;
 
@@ -27,16 +26,21 @@ fn entries_of_an_older_version_are_carried_over_and_chained() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ledger.db");
     old_file(&path, 65);
-    let mut store = SqliteStore::open(&path).unwrap();
-    assert_eq!(store.load().unwrap().journal, []);
-    let mut reader = store.reader().unwrap();
+    let mut store = sqlite::open(&path).unwrap();
+    let folded = store.books.load(WallTime(0)).unwrap().folded;
+    assert_eq!(store.journal.read(folded).unwrap(), []);
+    let mut reader = store.books.reader().unwrap();
     let verified = verify(&mut *reader).unwrap();
     assert_eq!((verified.entries, verified.differences), (3, vec![]));
     assert_eq!(reader.accounts(None, 9).unwrap()[0].balance.millionths(), 65);
-    let sides = reader.sides().unwrap();
-    assert_eq!((sides.granted, sides.adjusted, sides.earned), (-100, 5, 30));
-    let references: Vec<_> =
-        reader.entries(None, 0, 9).unwrap().into_iter().map(|entry| (entry.at, entry.reference)).collect();
+    let operator = reader.operator_accounts().unwrap();
+    assert_eq!((operator.granted, operator.adjusted, operator.earned), (-100, 5, 30));
+    let references: Vec<_> = reader
+        .entries(None, 0, 9)
+        .unwrap()
+        .into_iter()
+        .map(|(_, entry)| (entry.at, entry.reference))
+        .collect();
     let said = |text: &str| Some(text.to_owned());
     assert_eq!(
         references,
@@ -52,7 +56,7 @@ fn a_balance_that_no_entry_explains_is_left_as_it_was() {
     old_file(&path, 65);
     let connection = Connection::open(&path).unwrap();
     connection.execute("UPDATE accounts SET balance = 64", []).unwrap();
-    let error = SqliteStore::open(&path).unwrap_err().to_string();
+    let error = sqlite::open(&path).map(drop).unwrap_err().to_string();
     assert!(error.contains("the balances of 1 accounts"), "{error}");
     let balance: i64 = connection.query_row("SELECT balance FROM accounts", [], |row| row.get(0)).unwrap();
     assert_eq!(balance, 64);
@@ -64,7 +68,7 @@ fn books_that_contradict_themselves_are_left_as_they_were() {
     let path = folder.path().join("ledger.db");
     old_file(&path, 66);
     for _ in 0..2 {
-        let error = SqliteStore::open(&path).unwrap_err().to_string();
+        let error = sqlite::open(&path).map(drop).unwrap_err().to_string();
         assert!(error.contains("entry 3 contradicts") && error.contains("restore a backup"), "{error}");
     }
     let connection = Connection::open(&path).unwrap();

@@ -1,6 +1,5 @@
-//! The workers and their clients: requests that are held, answered, settled, or left.
+//! The workers and their clients: requests that are held, answered, kept, settled, or abandoned.
 
-use std::cell::RefCell;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -10,46 +9,26 @@ use std::task::{Context, Poll, Wake, Waker};
 use fastrand::Rng;
 
 use super::disk::Disk;
+use crate::clock::Clock;
+use crate::ledger::purse::Purse;
+use crate::ledger::record::Kept;
 use crate::ledger::spender::{Hold, HoldError, Settled, Spender, SpenderSeed};
-use crate::ledger::{Purse, Shared};
-use crate::types::{AccountNum, Credits, KeyNum, RequestId, RouteNum};
+use crate::ledger::threads::Shared;
+use crate::types::{AccountNum, Credits, KeyNum, RequestId, RouteNum, StatusClass, WallTime};
 
 /// Most requests in flight.
 const MANY: usize = 12;
 
-thread_local! {
-    /// Where the store's calls find the workers: they are other threads, which go on meanwhile.
-    static FLOOR: RefCell<Option<Floor>> = const { RefCell::new(None) };
-}
-
-/// Lets the workers do something, from within a call of the store.
-pub(super) fn meanwhile() {
-    with(|floor| {
-        for _ in 0..floor.random.u32(..3) {
-            floor.step();
-        }
-    });
-}
-
-/// Does something with the workers, if there are any.
-pub(super) fn with<T>(what: impl FnOnce(&mut Floor) -> T) -> Option<T> {
-    FLOOR.with_borrow_mut(|floor| floor.as_mut().map(what))
-}
-
-/// The process begins, or ended: whoever was there is gone.
-pub(super) fn set(floor: Option<Floor>) {
-    let before = FLOOR.with_borrow_mut(|known| std::mem::replace(known, floor));
-    drop(before); // its holds release themselves into outboxes that nobody reads
-}
-
-/// Where a request is.
+/// The stage of a request.
 enum Stage {
-    /// Its credits are set aside; the upstream works, or has answered and the head waits for the disk.
+    /// Credits are held; the upstream works, or has responded and the head waits for the disk.
     Held(Hold),
-    /// The head left; what it costs is known.
+    /// The head left; the charge is known.
     Begun(Hold),
-    /// The body is through; its last byte may wait for the disk.
+    /// The body is complete; its last byte may wait for the disk.
     Ended(Settled),
+    /// The hold is kept beyond the request; the response may wait for the disk.
+    Kept(Settled),
 }
 
 struct Request {
@@ -71,30 +50,38 @@ impl Wake for Woken {
     }
 }
 
-/// Everything beside the ledger's thread.
-pub(super) struct Floor {
+/// The workers.
+pub(super) struct Workers {
     pub(super) random: Rng,
     disk: Disk,
+    clock: Clock,
     shared: Arc<Shared>,
     spenders: Vec<Spender>,
-    /// What wakes those who wait, one for each worker.
+    /// Wakes waiting tasks, one for each worker.
     pumps: Vec<Pin<Box<dyn Future<Output = ()>>>>,
     purses: Vec<Arc<Purse>>,
-    /// What each purse must have, as the workers know.
+    /// What each purse must have.
     pub(super) available: Vec<i64>,
     requests: Vec<Request>,
-    /// Nothing begins and nothing goes on.
+    /// No request starts or continues.
     still: bool,
     ids: u128,
-    /// Answers that were acknowledged to their clients, head or whole.
+    /// Responses that were acknowledged to their clients, head or whole.
     pub(super) acknowledged: u64,
     pub(super) refused: u64,
 }
 
-impl Floor {
-    pub(super) fn new(seed: u64, ids: u128, disk: Disk, shared: Arc<Shared>, accounts: usize) -> Self {
-        let spenders: Vec<Spender> = shared
-            .outboxes
+impl Workers {
+    pub(super) fn new(
+        seed: u64,
+        ids: u128,
+        disk: Disk,
+        clock: Clock,
+        shared: Arc<Shared>,
+        accounts: usize,
+    ) -> Self {
+        let (_, outboxes) = shared.outboxes.split_last().expect("an outbox");
+        let spenders: Vec<Spender> = outboxes
             .iter()
             .map(|outbox| SpenderSeed::new(Arc::clone(&shared), Arc::clone(outbox)).start())
             .collect();
@@ -111,6 +98,7 @@ impl Floor {
         Self {
             random,
             disk,
+            clock,
             shared,
             spenders,
             pumps,
@@ -171,7 +159,7 @@ impl Floor {
             }
             Err(HoldError::Insufficient) => self.refused += 1,
             Err(HoldError::Unavailable) => {
-                assert!(!self.shared.healthy.load(Ordering::SeqCst), "refused although the disk is well");
+                assert!(!self.shared.is_healthy.load(Ordering::SeqCst), "refused although the disk is well");
             }
         }
     }
@@ -199,13 +187,28 @@ impl Floor {
                     return;
                 }
             },
+            Stage::Begun(held) if self.random.u32(..5) == 0 => {
+                woken = None;
+                let deadline = WallTime(self.clock.wall().0 + self.random.i64(0..20_000));
+                let external_id = id.to_string().into_boxed_str();
+                Stage::Kept(held.keep(Kept { external_id, deadline, charge_at_deadline: amount }))
+            }
             Stage::Begun(held) => {
                 self.available[account] += hold - charge;
                 woken = None;
-                Stage::Ended(held.settle(amount))
+                Stage::Ended(held.settle(amount, StatusClass::Success))
             }
-            // The client left: what it costs does not depend on it.
-            Stage::Ended(_) if gone => return,
+            // The client disconnected: the charge does not depend on it.
+            Stage::Ended(_) | Stage::Kept(_) if gone => return,
+            Stage::Kept(kept) => match poll(&mut woken, kept.committed()) {
+                Poll::Pending => Stage::Kept(kept),
+                Poll::Ready(Ok(())) => {
+                    self.disk.look(|_, durable| durable.knows_kept(id));
+                    self.acknowledged += 1;
+                    return;
+                }
+                Poll::Ready(Err(_)) => return,
+            },
             Stage::Ended(settled) => match poll(&mut woken, settled.committed()) {
                 Poll::Pending => Stage::Ended(settled),
                 Poll::Ready(Ok(())) => {
@@ -231,14 +234,14 @@ impl Floor {
         }
     }
 
-    /// Between two turns of the ledger's thread, every purse has what its account's requests left.
-    pub(super) fn agrees(&self) {
+    /// Every purse has what its account's requests left, less what failed bookings withhold.
+    pub(super) fn agrees(&self, withheld: impl Fn(AccountNum) -> i64) {
         for (purse, available) in self.purses.iter().zip(&self.available) {
-            assert_eq!(purse.available().millionths(), *available);
+            assert_eq!(purse.available().millionths(), *available - withheld(purse.num));
         }
     }
 
-    /// Once everything is on disk and the workers were told, nobody waits in vain.
+    /// When everything is on disk and the workers were notified, no task waits any more.
     pub(super) fn nobody_sleeps(&mut self) {
         self.pump();
         for request in &self.requests {
@@ -256,7 +259,7 @@ impl Floor {
     pub(super) fn stop(&mut self) {
         self.still = true;
         for Request { account, hold, stage, .. } in self.requests.drain(..) {
-            if !matches!(stage, Stage::Ended(_)) {
+            if !matches!(stage, Stage::Ended(_) | Stage::Kept(_)) {
                 self.available[account] += hold;
             }
         }

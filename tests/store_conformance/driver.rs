@@ -1,0 +1,231 @@
+//! Makes calls to a storage, as the ledger's threads do.
+
+use tollgate::ledger::entry::EntryKind;
+use tollgate::ledger::record::{Kept, Record};
+use tollgate::ledger::store::{
+    AccountState, Booking, KeyChange, KeyRow, LedgerError, Registration, SecretRow, Source, Storage,
+};
+use tollgate::ledger::tally::{Fold, Tally};
+use tollgate::policy::key::KeyState;
+use tollgate::types::{
+    AccountNum, Credits, KeyHash, KeyId, KeyNum, RequestId, RouteNum, StatusClass, WallTime,
+};
+
+use crate::{ALL, Call};
+
+/// A storage under test, used as the ledger's threads use it.
+pub struct Driver<'a> {
+    pub store: &'a mut Storage,
+    pub tally: Tally,
+    /// The hold that was kept last.
+    pub kept: Option<RequestId>,
+    pub seq: u64,
+    pub ids: u64,
+    pub at: i64,
+}
+
+/// What a call answered, comparable between stores: texts of errors may differ.
+fn outcome<T: std::fmt::Debug>(result: Result<T, LedgerError>) -> String {
+    match result {
+        Ok(value) => format!("{value:?}"),
+        Err(LedgerError::Refused(_)) => "refused".to_owned(),
+        Err(other) => panic!("{other}"),
+    }
+}
+
+fn name(prefix: &str, number: u8) -> String {
+    format!("{prefix}{number}")
+}
+
+impl Driver<'_> {
+    pub fn run(&mut self, call: &Call) -> String {
+        self.at += 1;
+        let at = WallTime(self.at);
+        match call {
+            Call::Register { accounts, keys, routes } => {
+                let id = |number: u8| name("a", number).parse().unwrap();
+                let credits = |amount: &Option<i64>| amount.map(Credits::from_millionths);
+                let wanted = Registration {
+                    accounts: accounts
+                        .iter()
+                        .map(|(number, amount)| (id(*number), credits(amount)))
+                        .collect(),
+                    keys: keys
+                        .iter()
+                        .map(|(key, account)| (KeyId(u64::from(*key)), id(*account), name("label", *account)))
+                        .collect(),
+                    routes: routes.iter().map(|number| name("r", *number).parse().unwrap()).collect(),
+                };
+                // A key of an account that is not there is the caller's mistake.
+                let known = |account: u8| accounts.iter().any(|(number, _)| *number == account);
+                if !keys.iter().all(|(_, account)| known(*account)) {
+                    return String::new();
+                }
+                outcome(self.store.books.register(&wanted, at))
+            }
+            Call::CreateAccount(number) => outcome(self.store.books.create_account(
+                &name("a", *number).parse().unwrap(),
+                Some("plan"),
+                at,
+            )),
+            Call::SetState(number, suspended) => {
+                let state = if *suspended { AccountState::Suspended } else { AccountState::Active };
+                outcome(self.store.books.set_account_state(&name("a", *number).parse().unwrap(), state))
+            }
+            Call::Book { account, adjustment, amount, reference } => {
+                self.book(*account, *adjustment, *amount, *reference, at)
+            }
+            Call::Holds(holds) => self.hold(holds, at),
+            Call::Checkpoint => {
+                self.store.books.checkpoint();
+                String::new()
+            }
+            Call::Keep(account) => self.keep(*account, at),
+            Call::Fold => {
+                let fold = self.tally.fold();
+                self.fold(fold, at)
+            }
+            Call::Recover => {
+                let fold = self.tally.recover();
+                self.fold(fold, at)
+            }
+            Call::GiveBack(number) => outcome(self.store.books.give_back(RequestId(u128::from(*number)), at)),
+            Call::CreateKey(account, key) => self.create_key(*account, *key, at),
+            Call::ChangeKey(key, change) => self.change_key(*key, *change),
+            Call::Limits(states) => {
+                let states: Vec<_> =
+                    states.iter().map(|(owner, state)| (vec![*owner], state.clone())).collect();
+                outcome(self.store.books.save_limits(&states, at))
+            }
+        }
+    }
+
+    fn book(&mut self, account: u8, adjustment: bool, amount: i64, reference: u8, at: WallTime) -> String {
+        let kind = if adjustment { EntryKind::Adjustment } else { EntryKind::Grant };
+        let (amount, reference) = (Credits::from_millionths(amount), name("ref", reference));
+        let booking =
+            Booking { account: name("a", account).parse().unwrap(), kind, amount, reference, actor: "test" };
+        let Some(row) = self.store.books.account(&booking.account).unwrap() else {
+            return "unknown".to_owned();
+        };
+        match self.store.books.find_booking(row.num, &booking).unwrap() {
+            Some(entry) => format!("{entry:?}"),
+            None => outcome(self.store.books.book(&row, &booking, at)),
+        }
+    }
+
+    /// Holds, each settled at once or left open; one journal row for all.
+    pub fn hold(&mut self, holds: &[(u8, i64, Option<i64>)], at: WallTime) -> String {
+        let accounts = self.accounts();
+        let mut records = Vec::new();
+        for (account, amount, charge) in holds {
+            let id = RequestId(u128::from(self.ids));
+            self.ids += 1;
+            let (account, key) = (AccountNum(u32::from(*account) % accounts + 1), KeyNum(1));
+            let amount = Credits::from_millionths(*amount);
+            Record::Hold { id, account, key, route: RouteNum(1), amount }.write(&mut records);
+            if let Some(charge) = charge {
+                let (charge, outcome) = (Credits::from_millionths(*charge), StatusClass::Success);
+                Record::Settle { id, charge, outcome }.write(&mut records);
+            }
+        }
+        self.append(at, &records)
+    }
+
+    fn append(&mut self, at: WallTime, records: &[u8]) -> String {
+        self.seq += 1;
+        self.tally.apply(self.seq, at, records).unwrap();
+        outcome(self.store.journal.append(self.seq, at, records))
+    }
+
+    fn keep(&mut self, account: u8, at: WallTime) -> String {
+        let (mut records, id) = (Vec::new(), RequestId(u128::from(self.ids)));
+        self.ids += 1;
+        let (account, amount) =
+            (AccountNum(u32::from(account) % self.accounts() + 1), Credits::from_millionths(20));
+        Record::Hold { id, account, key: KeyNum(1), route: RouteNum(1), amount }.write(&mut records);
+        let external_id = format!("job{}", self.ids).into_boxed_str();
+        let kept = Kept { external_id, deadline: WallTime(9_000), charge_at_deadline: Credits::ZERO };
+        Record::Keep { id, kept }.write(&mut records);
+        if let Some(id) = self.kept.replace(id) {
+            Record::Settle { id, charge: amount, outcome: StatusClass::None }.write(&mut records);
+        }
+        self.append(at, &records)
+    }
+
+    pub fn fold(&mut self, fold: Fold, at: WallTime) -> String {
+        let outcome = outcome(self.store.books.fold(&fold, at));
+        self.store.journal.reset(fold.upto);
+        outcome
+    }
+
+    fn create_key(&mut self, account: u8, key: u8, at: WallTime) -> String {
+        let accounts = self.accounts();
+        if self.store.books.reader().unwrap().key(KeyId(100 + u64::from(key))).unwrap().is_some() {
+            return String::new();
+        }
+        let row = KeyRow {
+            id: KeyId(100 + u64::from(key)),
+            num: KeyNum(0),
+            account: AccountNum(u32::from(account) % accounts + 1),
+            source: Source::Store,
+            state: KeyState::Active,
+            label: name("k", key),
+            environment: "live".to_owned(),
+            hint: "ak_live_0123…4567".to_owned(),
+            scopes: (key > 1).then(|| vec!["r*".to_owned()]),
+            allow_from: (key > 2).then(|| vec!["10.0.0.0/8".parse().unwrap()]),
+            expires: (key > 0).then_some(WallTime(9)),
+            created: at,
+            secrets: vec![SecretRow { hash: KeyHash::of(&[key]), until: None }],
+        };
+        outcome(self.store.books.create_keys(&[row]))
+    }
+
+    fn accounts(&mut self) -> u32 {
+        self.store.books.reader().unwrap().accounts(None, ALL).unwrap().len() as u32
+    }
+
+    fn change_key(&mut self, key: u8, change: u8) -> String {
+        let change = match change {
+            0 => KeyChange::State(KeyState::Disabled),
+            1 => KeyChange::State(KeyState::Active),
+            2 => KeyChange::State(KeyState::Revoked),
+            other => {
+                self.ids += 1;
+                let hash = KeyHash::of(&self.ids.to_le_bytes());
+                KeyChange::Rotate {
+                    hash,
+                    hint: name("h", other),
+                    overlap_until: (other == 4).then_some(WallTime(self.at)),
+                }
+            }
+        };
+        outcome(self.store.books.change_key(KeyId(100 + u64::from(key)), &change))
+    }
+}
+
+/// Does what a start does: folds the rest of the journal, and charges in doubt what a crash left open.
+pub fn start(store: &mut Storage, at: WallTime) -> Tally {
+    let loaded = store.books.load(at).unwrap();
+    let mut tally = Tally::new(loaded.open_holds, loaded.folded);
+    for (seq, at, records) in store.journal.read(loaded.folded).unwrap() {
+        tally.apply(seq, at, &records).unwrap();
+    }
+    let fold = tally.recover();
+    store.books.fold(&fold, at).unwrap();
+    store.journal.reset(fold.upto);
+    tally
+}
+
+/// A store in use again after a crash.
+pub fn recovered(store: &mut Storage) -> Driver<'_> {
+    let tally = start(store, WallTime(5_000));
+    Driver { store, seq: tally.upto(), tally, kept: None, ids: 1_000_000, at: 6_000 }
+}
+
+pub fn driver(store: &mut Storage) -> Driver<'_> {
+    let loaded = store.books.load(WallTime(0)).unwrap(); // as every user does before the first batch
+    store.journal.read(loaded.folded).unwrap();
+    Driver { store, tally: Tally::default(), kept: None, seq: 0, ids: 0, at: 1_000 }
+}
