@@ -20,8 +20,9 @@ const ID_DIGITS: usize = 18;
 /// Digits for the 40 bits of the hash of a proxy's id.
 const MARK_DIGITS: usize = 8;
 const MARK_BITS: u32 = 40;
-/// Digits of an id that a version before 0.2 made: 104 bits.
+/// Digits and bits of an id that a version before 0.2 made.
 const OLD_DIGITS: usize = 21;
+const OLD_BITS: u32 = 105;
 
 /// A worker's part of its request ids.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,7 +47,8 @@ impl RequestId {
     /// True if a request with this id came with the proxy's id `given`; also for one in 2^40 others.
     #[must_use]
     pub fn is_of_proxy(self, given: &[u8]) -> bool {
-        self.0 & ((1 << MARK_BITS) - 1) == mark(given)
+        let is_old = self.0 >> OLD_BITS == 0;
+        self.0 & ((1 << MARK_BITS) - 1) == mark(given) || is_old && self.0 >> 64 == old_mark(given)
     }
 
     /// The text `req_…` without allocating.
@@ -78,6 +80,12 @@ fn write_digits(number: u128, digits: &mut [u8]) {
 fn mark(given: &[u8]) -> u128 {
     let [a, b, c, d, e, ..] = KeyHash::of(given).0;
     u128::from(u64::from_be_bytes([0, 0, 0, a, b, c, d, e]).max(1))
+}
+
+/// 41 bits of the hash of a proxy's id, as versions before 0.2 had them above the low 64 bits.
+fn old_mark(given: &[u8]) -> u128 {
+    let [a, b, c, d, e, f, g, h, ..] = KeyHash::of(given).0;
+    u128::from(u64::from_be_bytes([a, b, c, d, e, f, g, h]) >> 23)
 }
 
 /// The text of a request id.

@@ -160,7 +160,9 @@ fn the_books_can_be_exported_backed_up_and_do_not_hide_a_change() {
     let rows = gateway.rows(&["ledger", "export"]);
     assert_eq!(rows.last().unwrap()["balance_after"].to_string(), "997");
     let csv = String::from_utf8(gateway.cli(&["ledger", "export", "--format", "csv"]).stdout).unwrap();
-    assert!(csv.starts_with("id,at,account,kind,amount,balance_after,route,requests,reference,by,link\r\n"));
+    assert!(csv.starts_with(
+        "number,at,account,kind,amount,balance_after,bucket,key,route,outcome,requests,reference,by,link\r\n"
+    ));
     assert_eq!(csv.lines().count(), rows.len() + 1);
     let copy = gateway.folder.path().join("copy.db");
     gateway.json(&["ledger", "backup", copy.to_str().unwrap()]);

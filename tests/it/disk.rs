@@ -156,7 +156,7 @@ fn a_damaged_ledger_is_not_served_and_says_how_to_restore() {
     assert_eq!(verified.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&verified.stdout).contains("acme"));
     // A page of a table that a start reads is gone.
-    for table in ["accounts", "sides", "keys", "secrets", "limits", "journal", "open_holds"] {
+    for table in ["accounts", "operator_accounts", "keys", "secrets", "limits", "journal", "open_holds"] {
         std::fs::copy(&sound, &path).unwrap();
         let ledger = rusqlite::Connection::open(&path).unwrap();
         let sql = "SELECT rootpage FROM sqlite_schema WHERE name = ?1";

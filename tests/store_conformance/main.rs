@@ -15,6 +15,7 @@ mod acknowledging;
 mod audit;
 mod driver;
 mod folds;
+mod migration;
 mod orders;
 mod power;
 #[path = "../skips.rs"]

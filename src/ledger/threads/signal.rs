@@ -1,6 +1,7 @@
 //! How a sleeping thread of the ledger is woken: at most once per sleep, and never in vain.
 //!
-//! `tests/wakeups.rs` checks every interleaving of this file with loom.
+//! `tests/wakeups.rs` checks every interleaving of this file with loom. Loom knows no total order of plain loads and stores,
+//! so the flags on both sides are exchanged rather than stored and loaded.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -33,8 +34,8 @@ impl Signal {
         let _ = self.thread.set(current()); // a thread attaches once
     }
 
-    /// There is work that can wait for a short time: wakes the thread if it sleeps until it is woken. Called after
-    /// the work is visible.
+    /// There is work that can wait for a short time: wakes the thread if it sleeps until it is woken. Called after the
+    /// work was added under a lock that `has_work` of [`Signal::sleep`] takes too.
     pub(super) fn work_added(&self) {
         if self.sleep.load(Ordering::SeqCst) == ASLEEP {
             self.wake();
@@ -43,10 +44,8 @@ impl Signal {
 
     /// There is work that somebody waits for.
     pub(super) fn work_wanted(&self) {
-        self.is_urgent.store(true, Ordering::SeqCst);
-        if self.sleep.load(Ordering::SeqCst) != RUNNING {
-            self.wake();
-        }
+        self.is_urgent.swap(true, Ordering::SeqCst);
+        self.wake();
     }
 
     fn wake(&self) {
@@ -62,22 +61,26 @@ impl Signal {
         self.is_urgent.swap(false, Ordering::SeqCst)
     }
 
+    fn is_urgent(&self) -> bool {
+        self.is_urgent.fetch_or(false, Ordering::SeqCst)
+    }
+
     /// Sleeps for `time` at most, or until work is wanted.
     pub(super) fn doze(&self, time: Duration) {
-        self.sleep.store(DOZING, Ordering::SeqCst);
-        if !self.is_urgent.load(Ordering::SeqCst) {
+        self.sleep.swap(DOZING, Ordering::SeqCst);
+        if !self.is_urgent() {
             park_timeout(time);
         }
-        self.sleep.store(RUNNING, Ordering::SeqCst);
+        self.sleep.swap(RUNNING, Ordering::SeqCst);
     }
 
     /// Sleeps for `time` at most, or until work is added or wanted. `has_work` looks for work that was added before
     /// the thread was known to be asleep.
     pub(super) fn sleep(&self, time: Duration, has_work: impl FnOnce() -> bool) {
-        self.sleep.store(ASLEEP, Ordering::SeqCst);
-        if !self.is_urgent.load(Ordering::SeqCst) && !has_work() {
+        self.sleep.swap(ASLEEP, Ordering::SeqCst);
+        if !self.is_urgent() && !has_work() {
             park_timeout(time);
         }
-        self.sleep.store(RUNNING, Ordering::SeqCst);
+        self.sleep.swap(RUNNING, Ordering::SeqCst);
     }
 }
