@@ -165,7 +165,7 @@ const KEYS: Case = Case {
 };
 
 /// All cases; the first is measured if none is named.
-pub const ALL: [Case; 16] = [
+pub const ALL: [Case; 17] = [
     KEYS,
     Case {
         name: "refused",
@@ -219,6 +219,15 @@ pub const ALL: [Case; 16] = [
         name: "rate",
         about: "a fixed rate (--rate), latency from when each request was due",
         style: Style::Rate,
+        ..KEYS
+    },
+    Case {
+        name: "rate-slow",
+        about: "a fixed rate (--rate), and an upstream that takes 20 ms",
+        path: SLOW,
+        style: Style::Rate,
+        entrants: FREE_OR_PRICED,
+        pairs: &[("tollgate", "tollgate-free")],
         ..KEYS
     },
     Case {
