@@ -45,8 +45,8 @@ static WORLD: LazyLock<(Upstream, SocketAddr)> = LazyLock::new(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let loaded = tollgate::config::load(&path).unwrap_or_else(|report| panic!("{report}"));
-            let store = Box::new(MemoryStore::default());
-            let app = App::start_over(store, &path, loaded, Clock::system(), None).await.unwrap();
+            let storage = MemoryStore::default().storage();
+            let app = App::start_with(storage, &path, loaded, Clock::system(), None).await.unwrap();
             tell.send(app.public[0].address).unwrap();
             app.run().await.unwrap();
         });
