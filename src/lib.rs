@@ -1,6 +1,6 @@
 //! Tollgate: an API gateway that checks keys, applies limits and charges credits exactly.
 //!
-//! Read `ARCHITECTURE.md` first. The way of one request is [`gateway`]'s `handle.rs`; every
+//! Read `ARCHITECTURE.md` first. The way of one request is [`gateway`]'s `request/handler.rs`; every
 //! decision it takes is a pure function in [`policy`]; money is [`ledger`]'s.
 
 pub mod app;
