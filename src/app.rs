@@ -1,8 +1,8 @@
-//! The one place that wires all parts: their order at start, and at the end.
+//! Wires all parts: the order in which they start and stop.
 //!
 //! Start: configuration → ledger and its lock → books → control socket → admin address → public
-//! addresses → workers. End: the same way back; what is in flight is waited for, what is owed is
-//! written.
+//! addresses → workers. Stop: the reverse order, after requests in flight
+//! have ended and their charges are on disk.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -34,16 +34,16 @@ use crate::types::RequestIdStart;
 
 /// Descriptors kept for everything but connections.
 const RESERVED_DESCRIPTORS: u64 = 128;
-/// How often meters that nobody owns any more are looked at.
+/// How often meters without an owner are pruned.
 const TIDY_EVERY: Duration = Duration::from_secs(60);
 
-/// Why the gateway does not run.
+/// Why the gateway does not start, or stops.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The configuration is wrong.
     #[error("{0}")]
     Config(Box<Report>),
-    /// Something else is.
+    /// Anything else.
     #[error("{0}")]
     Other(String),
 }
@@ -98,7 +98,7 @@ impl Office {
         let delay = loaded.snapshot.settings.commit_delay;
         let (ledger, Opened { doubts, off_by, epoch }) =
             Ledger::open(storage, workers, delay, clock.clone())?;
-        // Commands may go on: one of them finds out where. The ledger itself books nothing then.
+        // Commands still work, since `ledger verify` finds the fault; the ledger refuses bookings.
         if off_by != 0 && workers > 0 {
             return Err(StartError::Other(format!(
                 "ledger {}: {}",
@@ -117,10 +117,10 @@ impl Office {
         Ok((Self { control: Arc::new(control), ledger }, bookkeeper, epoch))
     }
 
-    /// Writes what is left and gives the lock back.
+    /// Writes pending records and releases the lock.
     ///
     /// # Errors
-    /// Where the last commit failed.
+    /// If the last commit failed.
     pub fn close(self) -> Result<(), LedgerError> {
         self.ledger.close()
     }
@@ -129,9 +129,9 @@ impl Office {
 /// A gateway that serves.
 #[derive(Debug)]
 pub struct App {
-    /// Where clients are served.
+    /// The clients' addresses.
     pub public: Vec<PublicAddress>,
-    /// Where operators are served.
+    /// The operators' address.
     pub admin: SocketAddr,
     office: Office,
     path: PathBuf,
@@ -159,7 +159,7 @@ impl App {
         Self::start_with(storage, path, loaded, clock, lines).await
     }
 
-    /// The same with any storage.
+    /// Starts a gateway with any storage.
     ///
     /// # Errors
     /// As [`App::start`].
@@ -264,10 +264,10 @@ impl App {
         Ok(())
     }
 
-    /// Stops accepting, waits for what is in flight, and writes everything.
+    /// Stops accepting, waits for requests in flight, and writes the ledger.
     ///
     /// # Errors
-    /// Where the ledger's last commit failed.
+    /// If the ledger's last commit failed.
     pub async fn stop(self) -> Result<(), StartError> {
         self.draining.store(true, Ordering::SeqCst);
         self.stop.cancel();
@@ -292,7 +292,7 @@ impl App {
     }
 }
 
-/// Where clients are to be served.
+/// The configured client addresses.
 fn addresses(settings: &Settings) -> Vec<PublicAddress> {
     let plain = settings.listen.iter().map(|&address| PublicAddress { address, is_tls: false });
     plain.chain(settings.tls_listen.iter().map(|&address| PublicAddress { address, is_tls: true })).collect()
@@ -334,7 +334,7 @@ fn spawn_worker(number: usize, seed: WorkerSeed) -> Result<JoinHandle<()>, Start
     Ok(thread)
 }
 
-/// States of client addresses; those of keys and accounts wait in the directory.
+/// Limit states of client addresses. Those of keys and accounts are parked in the directory.
 fn restored_limits(reader: &mut dyn Reader, clock: &Clock) -> Result<Limits, LedgerError> {
     let limits = Limits::default();
     let (now, wall) = (clock.now(), clock.wall());
@@ -368,7 +368,7 @@ fn max_connections(asked: usize) -> usize {
     asked.min(most)
 }
 
-/// Keeps what dropped keys leave behind from growing between reloads.
+/// Prunes meters that dropped keys left, so that they do not accumulate between reloads.
 async fn tidy(control: Arc<Control>) {
     loop {
         tokio::time::sleep(TIDY_EVERY).await;
@@ -376,8 +376,8 @@ async fn tidy(control: Arc<Control>) {
     }
 }
 
-/// Reloads whenever the files changed. A file that is wrong is reported once it stands still, so
-/// that one caught half-written is not.
+/// Reloads when the files change. An invalid file is reported once it no longer changes, so that a half-written file
+/// is not reported.
 async fn watch(control: Arc<Control>, path: PathBuf, clock: Clock) {
     let mut last = Look::default();
     let mut refused: Option<Refused> = None;

@@ -1,10 +1,10 @@
-//! The one map of keys and accounts, found once per request, each with its meter.
+//! The map of keys and accounts, which each request looks its key up in. Each has a meter.
 //!
-//! A reload applies the difference; a new key is one insertion. Keys and accounts that the file
-//! drops leave their meters behind, so that bringing them back refills nothing.
+//! A reload applies the difference; a new key is one insertion. Meters of keys and accounts that the
+//! file drops are kept, so that adding them again does not refill their limits.
 //!
-//! A million keys are the measure (`cargo bench --bench scale`): a key that nobody used yet is one
-//! allocation of 80 bytes and 9 bytes of table, which is at least 7/16 full.
+//! Sized for a million keys (`cargo bench --bench scale`): an unused key is one allocation of 80 bytes, and 9 bytes of
+//! table, which is at least 7/16 full.
 
 mod account;
 mod key;
@@ -26,7 +26,7 @@ pub use meter::{Dirty, Meter, Owner, Slot, Slots};
 
 use crate::types::{AccountId, KeyHash, Moment, NameId, WallTime};
 
-/// A SHA-256 is as good as random, and only issued ones are inserted: its first bytes are a hash.
+/// Hashes a SHA-256 by taking its first bytes: they are uniformly distributed, and clients cannot insert keys.
 #[derive(Default)]
 struct FirstBytes(u64);
 
@@ -36,13 +36,13 @@ impl Hasher for FirstBytes {
             self.0 ^= u64::from_le_bytes(*first);
         }
     }
-    fn write_usize(&mut self, _: usize) {} // an array's length says nothing
+    fn write_usize(&mut self, _: usize) {} // the length of an array is constant
     fn finish(&self) -> u64 {
         self.0
     }
 }
 
-/// Something that is found by a part of itself, which then need not stand in the table again.
+/// A table entry that contains its own key, so that the table does not store the key twice.
 macro_rules! found_by {
     ($name:ident, $what:ty, $part:ty, $field:ident) => {
         #[derive(Debug)]
@@ -74,34 +74,33 @@ found_by!(ByName, Account, AccountId, id);
 pub struct Directory {
     keys: DashMap<ByHash, (), BuildHasherDefault<FirstBytes>>,
     accounts: DashMap<ByName, ()>,
-    /// How many accounts of the store are on each plan: no longer than the list of plans that
-    /// operators ever named.
+    /// Number of store accounts on each plan: at most as long as the list of plans that operators ever named.
     plans: Mutex<HashMap<NameId, usize>>,
-    /// Meters whose owner is not here: saved ones at start, and those of dropped keys.
+    /// Meters without an owner: loaded at start before their keys, or left by dropped keys.
     parked: DashMap<Owner, Arc<Meter>>,
     rules: SharedRules,
 }
 
 impl Directory {
-    /// With places for this many, so that no table is outgrown while they come.
+    /// Allocates tables for this many, so that none grows while keys are loaded.
     #[must_use]
     pub fn with_capacity(accounts: usize, keys: usize) -> Self {
         let keys = DashMap::with_capacity_and_hasher(keys, BuildHasherDefault::default());
         Self { keys, accounts: DashMap::with_capacity(accounts), ..Self::default() }
     }
 
-    /// Keeps a saved meter until its owner comes.
+    /// Keeps a saved meter until its owner is added.
     pub fn park(&self, owner: Owner, slots: Slots) {
         self.parked.insert(owner, Arc::new(Meter::with(owner, slots)));
     }
 
-    /// Forgets parked meters that say nothing any more, and rules that no key has.
+    /// Drops parked meters that are fresh, and rules that no key has.
     pub fn sweep(&self, now: Moment) {
         self.rules.sweep();
         self.parked.retain(|_, meter| !meter.is_fresh(now));
     }
 
-    /// Calls `each` for every meter that was ever used.
+    /// Calls `each` for every meter in use.
     pub fn each_meter(&self, mut each: impl FnMut(&Arc<Meter>)) {
         self.keys
             .iter()
@@ -118,13 +117,13 @@ impl Directory {
         self.parked.remove(&owner).map(|(_, meter)| meter)
     }
 
-    /// The key with this hash. Clone-free but for the answer's reference count.
+    /// The key with this hash. Only increments a reference count.
     #[must_use]
     pub fn find(&self, hash: &KeyHash) -> Option<Arc<Key>> {
         self.keys.get(hash).map(|key| Arc::clone(&key.key().0))
     }
 
-    /// The same, if it opens the gate now.
+    /// The key with this hash, if it is active and not expired.
     #[must_use]
     pub fn find_usable(&self, hash: &KeyHash, now: WallTime) -> Option<Arc<Key>> {
         let key = self.keys.get(hash)?;
@@ -138,19 +137,19 @@ impl Directory {
         self.accounts.get(id).map(|account| Arc::clone(&account.key().0))
     }
 
-    /// How many secrets open the gate.
+    /// Number of secrets in the map.
     #[must_use]
     pub fn keys(&self) -> usize {
         self.keys.len()
     }
 
-    /// How many accounts there are.
+    /// Number of accounts.
     #[must_use]
     pub fn accounts(&self) -> usize {
         self.accounts.len()
     }
 
-    /// Adds an account, or brings a known one up to date.
+    /// Adds an account, or updates a known one.
     pub fn put_account(&self, spec: AccountSpec) -> Arc<Account> {
         let account = self.account(&spec.id).unwrap_or_else(|| {
             let account = Arc::new(Account::new(&spec, self.parked(Owner::Account(spec.num))));
@@ -181,7 +180,7 @@ impl Directory {
         }
     }
 
-    /// Plans that accounts of the store are on.
+    /// The plans of store accounts.
     #[must_use]
     pub fn stored_plans(&self) -> Vec<NameId> {
         self.plans.lock().keys().copied().collect()
@@ -197,7 +196,7 @@ impl Directory {
         self.put_secret(spec, meter);
     }
 
-    /// Adds a secret to a key whose other secrets have this meter; without one it is new, or parked.
+    /// Adds a secret to a key whose other secrets share this meter; without one, a parked or new meter is used.
     pub fn put_secret(&self, spec: KeySpec, meter: Option<Arc<Meter>>) {
         let meter = meter.or_else(|| self.parked(Owner::Key(spec.id)));
         match self.keys.entry(ByHash(Arc::new(Key::new(spec, meter, &self.rules)))) {
@@ -206,23 +205,22 @@ impl Directory {
         }
     }
 
-    /// Takes a secret away; the key's meter is parked. It is made if it was not, since a request
-    /// that found the key a moment ago may be about to use it.
+    /// Removes a secret and parks the key's meter. The meter is created if the key has none, because a request that
+    /// found the key a moment ago may be about to use it.
     pub fn remove(&self, hash: &KeyHash) {
         if let Some((ByHash(key), ())) = self.keys.remove(hash) {
             self.parked.insert(Owner::Key(key.id), Arc::clone(key.meter()));
         }
     }
 
-    /// The first account that is as asked. Looks at every account: for the text of an error.
+    /// The first account that satisfies a predicate. Linear; used for error messages only.
     pub fn find_account(&self, wanted: impl Fn(&Account) -> bool) -> Option<Arc<Account>> {
         let mut accounts = self.accounts.iter();
         accounts.find(|entry| wanted(&entry.key().0)).map(|entry| Arc::clone(&entry.key().0))
     }
 }
 
-/// How long ago something was saved, by wall time: never negative, so that a clock set back
-/// refills nothing.
+/// Wall time since something was saved. Never negative, so that a clock that was set back does not refill limits.
 #[must_use]
 pub fn elapsed(saved: WallTime, now: WallTime) -> Duration {
     Duration::from_millis(u64::try_from(now.0.saturating_sub(saved.0)).unwrap_or(0))
@@ -232,7 +230,7 @@ pub fn elapsed(saved: WallTime, now: WallTime) -> Duration {
 mod tests {
     use super::*;
 
-    /// With the 16 bytes of its Arc each fits an allocation of 80.
+    /// With the 16 bytes of its `Arc` each fits an allocation of 80 bytes.
     #[test]
     fn a_key_and_an_account_are_small() {
         assert_eq!((size_of::<Key>(), size_of::<Account>()), (64, 64));

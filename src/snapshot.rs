@@ -1,4 +1,4 @@
-//! What one request is judged by: immutable, swapped whole.
+//! The configuration that requests are judged by: immutable, and replaced as a whole.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -31,7 +31,7 @@ pub struct Snapshot {
     pub settings: Settings,
     /// Where keys are read from.
     pub keys: KeySource,
-    /// What refusals outside a route are worded in.
+    /// The dialect of refusals outside any route.
     pub dialect: Arc<Dialect>,
     /// Finds a route's index by host, path and method.
     pub table: RouteTable<usize>,
@@ -44,42 +44,42 @@ pub struct Snapshot {
     pub listed: Vec<Option<Listed>>,
 }
 
-/// An account that stands in the file.
+/// An account of the configuration file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listed {
     /// The plan that it is on.
     pub plan: Option<NameId>,
 }
 
-/// Whether an account may be served, and on which plan.
+/// Whether an account is served, and on which plan.
 #[derive(Clone, Copy, Debug)]
 pub enum Standing<'a> {
     /// It is served.
     Served(Option<&'a Plan>),
-    /// The file dropped it, or its plan is not known: its keys are as good as unknown.
+    /// The file dropped it, or its plan does not exist: its keys are treated as unknown.
     Unknown,
 }
 
-/// Settings that are not about one route.
+/// Settings that apply to all routes.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Where clients are served without TLS. Takes effect at a restart.
+    /// Listening addresses without TLS. Takes effect at a restart.
     pub listen: Vec<SocketAddr>,
-    /// Where they are served with it. Takes effect at a restart.
+    /// Listening addresses with TLS. Takes effect at a restart.
     pub tls_listen: Vec<SocketAddr>,
-    /// How; present wherever `tls_listen` is not empty.
+    /// The TLS configuration; present if `tls_listen` is not empty.
     pub tls: Option<Tls>,
     /// Worker threads, never 0. Takes effect at a restart.
     pub threads: usize,
     /// Most connections at once. Takes effect at a restart.
     pub max_connections: usize,
-    /// From accept to the end of the first head.
+    /// Longest time from accept to the end of the first request head.
     pub header_timeout: Duration,
-    /// Between requests of a connection.
+    /// Longest time between requests on a connection.
     pub idle_timeout: Duration,
     /// Largest request head in bytes.
     pub max_header_size: usize,
-    /// How long requests in flight may take after a stop was asked for.
+    /// Longest time that a graceful shutdown waits for requests in flight.
     pub drain_timeout: Duration,
     /// Drop empty path segments instead of refusing them.
     pub merge_slashes: bool,
@@ -87,21 +87,21 @@ pub struct Settings {
     pub trusted_proxies: Vec<IpNet>,
     /// Every connection from [`Settings::trusted_proxies`] begins with a PROXY protocol header.
     pub proxy_protocol: bool,
-    /// A client that closed its sending side still gets its answer; otherwise it is gone.
+    /// A client that closed its sending side still gets its response; otherwise it counts as disconnected.
     pub half_close: bool,
-    /// Where operators are served. Takes effect at a restart.
+    /// Addresses of the operators' listener. Takes effect at a restart.
     pub admin_listen: SocketAddr,
-    /// What the admin token hashes to.
+    /// SHA-256 of the admin token.
     pub admin_token: Option<KeyHash>,
     /// The ledger's file. Takes effect at a restart.
     pub ledger: PathBuf,
     /// How long a record may wait to be committed while nobody waits for it. Takes effect at a restart.
     pub commit_delay: Duration,
-    /// Prefix of keys that are made here.
+    /// Prefix of generated keys.
     pub key_prefix: String,
-    /// Keys that do not work, per client address and minute; 0 for any number.
+    /// Most rejected keys per client address and minute; 0: unlimited.
     pub failed_keys_per_minute: u32,
-    /// The path answered with an account's balance.
+    /// The path of the account info endpoint.
     pub account_info: Option<String>,
     /// `RateLimit` headers (the IETF draft).
     pub ietf_headers: bool,
@@ -109,71 +109,70 @@ pub struct Settings {
     pub x_ratelimit_headers: bool,
     /// `x-credits-used` and `x-credits-remaining`.
     pub credit_headers: bool,
-    /// What is logged.
+    /// Log settings.
     pub log: LogSettings,
 }
 
-/// What is logged, and how. The format takes effect at a restart.
+/// Log settings. The format takes effect at a restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogSettings {
-    /// JSON lines rather than text.
+    /// JSON lines instead of text.
     pub json: bool,
     /// One line per request.
     pub requests: bool,
-    /// Only time, route, credits and status.
+    /// Log only time, route, credits and status of a request.
     pub minimal: bool,
 }
 
 /// One endpoint of the API.
 #[derive(Clone, Debug)]
 pub struct Route {
-    /// What prices and scopes refer to.
+    /// The name that prices and scopes refer to.
     pub name: RouteName,
     /// Its index among the snapshot's routes.
     pub index: usize,
     /// Its number in the ledger; 0 until it is registered.
     pub num: RouteNum,
-    /// Asks for no key and charges nothing.
+    /// Needs no key and charges nothing.
     pub public: bool,
-    /// Where it forwards to.
+    /// The upstream that it forwards to.
     pub upstream: Arc<Upstream>,
-    /// What it costs, where the plan says nothing else.
+    /// The price, unless the plan has another.
     pub price: Arc<Price>,
-    /// How its refusals are worded.
+    /// The dialect of its refusals.
     pub dialect: Arc<Dialect>,
     /// Limits of this route alone.
     pub limits: Vec<Limit>,
-    /// How many segments are taken off the path before it goes upstream: the route's prefix, however
-    /// a request writes it.
+    /// Number of leading segments that are removed from the path before it is forwarded.
     pub strip_segments: usize,
-    /// The operator's own headers: the upstream's, then the route's.
+    /// Headers that the operator sets: the upstream's, then the route's.
     pub set_headers: Vec<(HeaderName, HeaderValue)>,
-    /// How long the answer's head may take.
+    /// Longest time until the upstream's response head.
     pub response_timeout: Duration,
     /// Largest request body in bytes.
     pub max_body_size: u64,
-    /// Take paths with `%2F`.
+    /// Accept paths with `%2F`.
     pub encoded_slashes: bool,
-    /// What pages of other origins may do.
+    /// CORS settings.
     pub cors: Option<Cors>,
 }
 
-/// Servers that requests are forwarded to. One, for now.
+/// An upstream: one server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upstream {
     /// Its name in the configuration.
     pub name: String,
-    /// What its connections are found by: the same server keeps its id across reloads.
+    /// Identifies its connection pool: the same server keeps its id across reloads.
     pub id: NameId,
     /// Host name or address, and port.
     pub server: (String, u16),
-    /// Whether it speaks HTTP/2, from the first byte on.
+    /// True if it speaks HTTP/2 with prior knowledge.
     pub http2: bool,
-    /// `host:port` as it stands in `Host`.
+    /// `host:port` as in the `Host` header.
     pub authority: HeaderValue,
-    /// How long a connection may take.
+    /// Longest time to connect.
     pub connect_timeout: Duration,
-    /// The Host it sees.
+    /// The `Host` header that it receives.
     pub host: HostHeader,
 }
 
@@ -184,7 +183,7 @@ pub struct Plan {
     pub name: String,
     /// Its name as a header value.
     pub header: Option<HeaderValue>,
-    /// Requests of one key in flight.
+    /// Most requests in flight per key.
     pub concurrency: Option<u32>,
     /// Limits of the accounts on it.
     pub limits: Vec<Limit>,
@@ -236,28 +235,28 @@ impl Snapshot {
     }
 }
 
-/// Gives out the snapshot in force.
+/// Reads the current snapshot.
 #[derive(Clone, Debug)]
 pub struct Reader(Arc<ArcSwap<Snapshot>>);
 
-/// Puts a snapshot in force.
+/// Replaces the current snapshot.
 #[derive(Clone, Debug)]
 pub struct Publisher {
     shared: Arc<ArcSwap<Snapshot>>,
-    /// Former ones that requests may still be judged by: to free one takes milliseconds where it has many
-    /// routes, which no worker is to spend. As many as are still in use.
+    /// Former snapshots that requests may still use. They are freed here, since that takes milliseconds for many routes,
+    /// which would delay a worker. At most as many as are still in use.
     former: Arc<Mutex<Vec<Arc<Snapshot>>>>,
 }
 
-/// Both ends, with the first snapshot in force.
+/// A publisher and a reader, with the first snapshot.
 #[must_use]
 pub fn channel(first: Snapshot) -> (Publisher, Reader) {
     let shared = Arc::new(ArcSwap::from_pointee(first));
     (Publisher { shared: Arc::clone(&shared), former: Arc::default() }, Reader(shared))
 }
 
-/// The snapshot that a request is judged by, kept alive for as long as this lives. Counted twice: by
-/// the worker's requests among themselves, and once for them all among the threads.
+/// The snapshot that a request is judged by, kept alive for as long as this value. Reference counts are in two levels: one
+/// among the requests of a worker, and one between threads, which a worker increments once for all its requests.
 #[derive(Clone, Debug)]
 pub struct View(Rc<Shared>);
 
@@ -271,8 +270,7 @@ impl Deref for View {
     }
 }
 
-/// A worker's way to the snapshot in force. Its requests share what it holds without touching a
-/// counter that other threads write to.
+/// A worker's access to the current snapshot. Its requests share it without touching a counter that other threads write.
 #[derive(Debug)]
 pub struct Views {
     cache: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
@@ -280,7 +278,7 @@ pub struct Views {
 }
 
 impl Views {
-    /// The snapshot in force.
+    /// The current snapshot.
     #[must_use]
     pub fn load(&self) -> View {
         let mut cache = self.cache.borrow_mut();
@@ -294,7 +292,7 @@ impl Views {
 }
 
 impl Reader {
-    /// The snapshot in force, kept alive for as long as the answer lives.
+    /// The current snapshot, kept alive for as long as the returned value.
     #[must_use]
     pub fn load(&self) -> Arc<Snapshot> {
         self.0.load_full()
@@ -309,14 +307,14 @@ impl Reader {
 }
 
 impl Publisher {
-    /// One atomic swap: requests that began before keep theirs.
+    /// Replaces the snapshot by one atomic swap: requests that began before keep theirs.
     pub fn publish(&self, snapshot: Snapshot) {
         let former = self.shared.swap(Arc::new(snapshot));
         self.former.lock().push(former);
         self.free();
     }
 
-    /// Frees former snapshots that nobody uses any more, on this thread.
+    /// Frees former snapshots that are no longer in use, on the calling thread.
     pub fn free(&self) {
         let mut unused = Vec::new();
         self.former.lock().retain(|former| {
@@ -328,7 +326,7 @@ impl Publisher {
         });
     }
 
-    /// The reading end.
+    /// A new reader.
     #[must_use]
     pub fn reader(&self) -> Reader {
         Reader(Arc::clone(&self.shared))

@@ -9,7 +9,7 @@ use tollgate::types::KeyHash;
 
 use crate::gateway::{Door, Gateway, KEY};
 
-/// Answers of a connection that are not counted: caches are cold.
+/// Responses of a connection that are not counted: caches are cold.
 const WARM_UP: usize = 200;
 
 /// Asks in turn, in an order that is shuffled each time, and prints medians.

@@ -1,12 +1,12 @@
-//! Reads one answer off a connection: just what servers under test send.
+//! Reads one response off a connection: just what servers under test send.
 
 use crate::Result;
 use crate::upstream::{head_end, header};
 
-/// Longest head; more is no answer of ours.
+/// Longest head; more is no response of ours.
 const MAX_HEAD: usize = 64 * 1024;
 
-/// Where in an answer the next byte stands.
+/// Where in a response the next byte stands.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum At {
     Head,
@@ -23,7 +23,7 @@ enum At {
     Done,
 }
 
-/// An answer as far as it is here.
+/// A response as far as it is here.
 pub struct Answer {
     at: At,
     head: Vec<u8>,
@@ -57,7 +57,7 @@ impl Answer {
         self.at == At::Done
     }
 
-    /// Takes what was read; nothing may follow an answer that nobody asked for.
+    /// Takes what was read; nothing may follow a response that nobody asked for.
     pub fn feed(&mut self, mut bytes: &[u8]) -> Result<()> {
         if self.at == At::Head {
             bytes = self.feed_head(bytes)?;

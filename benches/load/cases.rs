@@ -26,7 +26,7 @@ impl Unit {
 /// How requests are made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Style {
-    /// wrk: a new request as soon as an answer is there.
+    /// wrk: a new request as soon as a response is there.
     Wrk,
     /// The same by the bench's own load, which also counts events.
     Own,

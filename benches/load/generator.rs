@@ -1,6 +1,6 @@
 //! The bench's own load: its binary, run again with [`ARGUMENT`] and a plan as JSON.
 //!
-//! Closed loop: each connection asks again once its answer is there. Open loop: requests are due
+//! Closed loop: each connection asks again once its response is there. Open loop: requests are due
 //! at a fixed rate whatever the answers do, and latency counts from when a request was due, so a
 //! gateway that stalls cannot hide it by being asked less.
 
@@ -75,7 +75,7 @@ struct Counted {
     broken: u64,
     bytes: u64,
     events: u64,
-    /// In µs, one for each answer.
+    /// In µs, one for each response.
     latencies: Vec<u32>,
 }
 

@@ -27,9 +27,9 @@ pub enum Length {
 pub struct Hits {
     pub requests: u64,
     pub seconds: f64,
-    /// Answers of 400 and above.
+    /// Responses of 400 and above.
     pub refused: u64,
-    /// Connections that failed, and requests without an answer in time.
+    /// Connections that failed, and requests without a response in time.
     pub broken: u64,
     /// In µs.
     pub p50: u64,
@@ -37,7 +37,7 @@ pub struct Hits {
     /// Of answers, heads included.
     pub bytes: u64,
     pub events: u64,
-    /// Requests without an answer when the run ended.
+    /// Requests without a response when the run ended.
     pub cut_off: u64,
 }
 
@@ -46,14 +46,14 @@ impl Hits {
         self.requests as f64 / self.seconds
     }
 
-    /// Answers that are not what the case expects, and requests without one.
+    /// Responses that are not what the case expects, and requests without one.
     pub fn failed(&self, case: &Case) -> u64 {
         let wrong = if case.status < 400 { self.refused } else { self.requests - self.refused };
         let whole = case.unit != Unit::Event || self.events == self.requests * EVENT_COUNT;
         wrong + self.broken + u64::from(!whole)
     }
 
-    /// Answers that an account pays for.
+    /// Responses that an account pays for.
     pub fn paid(&self) -> u64 {
         self.requests - self.refused
     }

@@ -3,8 +3,8 @@
 //! Keys, limits and credits are checked as in production. The gateway runs on core 0; the load
 //! and the upstream share core 1. Rounds are interleaved and their order rotates, since single
 //! ones swing with the machine: what counts is CPU per request, against HAProxy in the same round.
-//! An answer that a case does not expect fails the bench, and so does a credit that is charged
-//! for no answer, or an answer for no credit.
+//! A response that a case does not expect fails the bench, and so does a credit that is charged
+//! for no response, or a response for no credit.
 //!
 //! `cargo bench --bench load -- [OPTIONS]`
 //!

@@ -1,4 +1,4 @@
-//! `account`: makes, lists and changes accounts; grants credits.
+//! `account`: creates, lists and changes accounts; grants credits.
 
 use clap::Subcommand;
 use serde_json::Value;
@@ -10,7 +10,7 @@ use crate::types::{AccountId, Credits};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Arguments {
-    /// Make an account.
+    /// Create an account.
     Create {
         /// 1 to 64 of A-Z a-z 0-9 . _ -
         id: AccountId,
@@ -25,25 +25,25 @@ pub(super) enum Arguments {
         /// Its id.
         id: AccountId,
     },
-    /// Give credits. The same reference again is answered, not applied.
+    /// Grant credits. Repeating the same reference changes nothing.
     Grant {
         /// Its id.
         id: AccountId,
-        /// How many.
+        /// The number of credits.
         #[arg(allow_negative_numbers = true)]
         credits: Credits,
-        /// What makes repeating this harmless: an invoice's number, say.
+        /// A unique reference, such as an invoice number: repeating it changes nothing.
         #[arg(long)]
         reference: String,
     },
-    /// Correct a balance, up or down, never below zero available.
+    /// Correct a balance up or down, but not below zero.
     Adjust {
         /// Its id.
         id: AccountId,
-        /// By how many.
+        /// The number of credits, negative to take some.
         #[arg(allow_negative_numbers = true)]
         credits: Credits,
-        /// What makes repeating this harmless.
+        /// A unique reference: repeating it changes nothing.
         #[arg(long)]
         reference: String,
     },
@@ -52,12 +52,12 @@ pub(super) enum Arguments {
         /// Its id.
         id: AccountId,
     },
-    /// Take requests of an account again.
+    /// Accept requests of a suspended account again.
     Resume {
         /// Its id.
         id: AccountId,
     },
-    /// Every entry of an account.
+    /// List every ledger entry of an account.
     Statement {
         /// Its id.
         id: AccountId,

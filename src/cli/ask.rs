@@ -1,5 +1,4 @@
-//! Commands go to the gateway that serves the configuration, or do the work themselves where
-//! none runs.
+//! Sends a command to the running gateway, or carries it out in this process if none runs.
 
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -15,7 +14,7 @@ use crate::config;
 use crate::control::command::Command;
 use crate::control::{MAX_ROWS, socket};
 
-/// Whom to ask, and how to print the answer.
+/// The gateway or ledger to send a command to, and the output format.
 pub(super) struct Asker {
     pub(super) config: PathBuf,
     pub(super) output: Output,
@@ -26,7 +25,7 @@ fn failed((message, _): (String, Value)) -> Failed {
 }
 
 impl Asker {
-    /// Carries out a command; rows of a long answer are handed on one by one.
+    /// Carries out a command; rows of a long result are passed on one by one.
     pub(super) fn each(&self, command: &Command, row: impl FnMut(Value)) -> Result<Value> {
         match self.connect()? {
             Some(stream) => socket::ask(stream, command, row).map_err(failed),
@@ -34,12 +33,12 @@ impl Asker {
         }
     }
 
-    /// Carries out a command whose answer is one record.
+    /// Carries out a command whose result is one record.
     pub(super) fn one(&self, command: &Command) -> Result<Value> {
         self.each(command, |_| {})
     }
 
-    /// Carries out a command and keeps the rows of its answer.
+    /// Carries out a command and collects the rows of its result.
     pub(super) fn all(&self, command: &Command) -> Result<(Vec<Value>, Value)> {
         let mut rows = Vec::new();
         let done = self.each(command, |row| rows.push(row))?;

@@ -1,4 +1,4 @@
-//! `explain`: the ordered decisions a request would meet.
+//! `explain`: the decisions that a request would meet, in order.
 
 use serde_json::Value;
 

@@ -1,4 +1,4 @@
-//! `key`: makes, lists and changes keys.
+//! `key`: creates, lists and changes keys.
 
 use std::io::Read;
 
@@ -13,27 +13,27 @@ use crate::types::{AccountId, KeyHash, KeyId};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Arguments {
-    /// Make a key; it is shown this once.
+    /// Create a key; it is shown only now.
     Create {
-        /// Whose it is.
+        /// The account that it belongs to.
         #[arg(long)]
         account: AccountId,
-        /// What people call it.
+        /// A label for operators.
         #[arg(long)]
         label: String,
-        /// Stands in the key, such as live or test.
+        /// The environment in the key's prefix, such as live or test.
         #[arg(long, default_value = "live")]
         env: String,
-        /// A route it opens, * matches any characters; may stand several times. Default: every route.
+        /// A route it may use; * matches any characters. May be repeated. Default: every route.
         #[arg(long, value_name = "ROUTE")]
         scope: Vec<String>,
-        /// From when on it no longer works: 90d, or 2027-01-01T00:00:00Z.
+        /// When it expires: 90d, or 2027-01-01T00:00:00Z.
         #[arg(long)]
         expires: Option<String>,
     },
     /// List keys.
     List {
-        /// Only this account's.
+        /// Only keys of this account.
         #[arg(long)]
         account: Option<AccountId>,
     },
@@ -42,7 +42,7 @@ pub(super) enum Arguments {
         /// Its id.
         id: KeyId,
     },
-    /// Give a key a new secret; it is shown this once. The old one stops at once, or later.
+    /// Give a key a new secret, shown only now. The old one stops at once, or after --overlap.
     Rotate {
         /// Its id.
         id: KeyId,
@@ -50,17 +50,17 @@ pub(super) enum Arguments {
         #[arg(long)]
         overlap: Option<String>,
     },
-    /// Switch a key off.
+    /// Disable a key.
     Disable {
         /// Its id.
         id: KeyId,
     },
-    /// Switch a key on again.
+    /// Enable a disabled key.
     Enable {
         /// Its id.
         id: KeyId,
     },
-    /// End a key for good.
+    /// Revoke a key for good.
     Revoke {
         /// Its id.
         id: KeyId,
@@ -89,7 +89,7 @@ pub(super) fn run(asker: &Asker, arguments: Arguments) -> Result {
     }
 }
 
-/// Prints a key the one time that it is known.
+/// Prints a new key, the only time that it is known.
 fn secret(asker: &Asker, command: &Command) -> Result {
     let made = asker.one(command)?;
     asker.output.record(&made)?;

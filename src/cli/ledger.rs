@@ -1,4 +1,4 @@
-//! `ledger`: verifies, exports and backs up the books; holds in doubt.
+//! `ledger`: verifies, exports and backs up the ledger; lists and returns holds in doubt.
 
 use std::path::PathBuf;
 
@@ -12,11 +12,11 @@ use crate::control::command::Command;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Arguments {
-    /// Recompute the books from the entries: balances, links, numbers, the operator's side.
+    /// Recompute balances, links, numbers and the operator's accounts from the entries.
     Verify,
-    /// List what a crash left in flight: charged in full, until given back.
+    /// List holds in doubt: requests that a crash interrupted, charged in full unless given back.
     InDoubt {
-        /// Only that of this request: Tollgate's id, or the one that a trusted proxy gave it.
+        /// Only the hold of this request: Tollgate's id, or the id that a trusted proxy sent.
         #[arg(long, value_name = "ID")]
         request: Option<String>,
     },
@@ -27,11 +27,11 @@ pub(super) enum Arguments {
     },
     /// Print every entry.
     Export {
-        /// How.
+        /// The format.
         #[arg(long, value_enum, default_value_t = Format::Json)]
         format: Format,
     },
-    /// Copy the ledger to a new file, while it is served or not.
+    /// Copy the ledger to a new file, whether or not a gateway runs.
     Backup {
         /// The new file.
         file: PathBuf,
@@ -40,7 +40,7 @@ pub(super) enum Arguments {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
     /// Comma-separated values with a header line (RFC 4180).
     Csv,
@@ -124,7 +124,7 @@ fn csv(row: &Value) -> String {
     format!("{}\r\n", COLUMNS.iter().map(cell).collect::<Vec<_>>().join(","))
 }
 
-/// Quotes what needs it, and keeps spreadsheets from running a text as a formula.
+/// Quotes fields as RFC 4180 asks, and prevents spreadsheets from running a text as a formula.
 fn quoted(text: &str) -> String {
     let safe =
         if text.starts_with(['=', '+', '-', '@', '\t']) { format!("'{text}") } else { text.to_owned() };

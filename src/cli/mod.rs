@@ -28,40 +28,40 @@ use output::Output;
 struct Arguments {
     #[command(subcommand)]
     command: Commands,
-    /// The configuration.
+    /// The configuration file.
     #[arg(short, long, global = true, value_name = "FILE", default_value = "./config.toml")]
     config: PathBuf,
-    /// How records are printed.
+    /// The output format.
     #[arg(long, global = true, value_enum, default_value_t = Output::Text)]
     output: Output,
 }
 
 #[derive(Debug, Subcommand)]
 enum Commands {
-    /// A gateway, a sample API and a ledger in a temporary folder, with a key to try.
+    /// Run a gateway, a sample API and a ledger in a temporary folder, with a key to try.
     Demo(demo::Arguments),
     /// Run the gateway.
     Serve,
-    /// Report everything that is wrong with a configuration.
+    /// Report all mistakes of a configuration.
     Check(check::Arguments),
     /// Print the JSON Schema of the configuration, for editors.
     Schema,
-    /// Make, list and change keys.
+    /// Create, list and change keys.
     #[command(subcommand)]
     Key(key::Arguments),
-    /// Make, list and change accounts; grant credits.
+    /// Create, list and change accounts; grant credits.
     #[command(subcommand)]
     Account(account::Arguments),
-    /// Verify, export and back up the books; holds in doubt.
+    /// Verify, export and back up the ledger; list and return holds in doubt.
     #[command(subcommand)]
     Ledger(ledger::Arguments),
-    /// The decisions that a request would meet, without making it.
+    /// Show the decisions that a request would meet, without sending it.
     Explain(explain::Arguments),
-    /// Make a running gateway read its configuration again.
+    /// Reload the configuration of the running gateway.
     Reload,
-    /// Counters and health of a running gateway.
+    /// Show counters and health of the running gateway.
     Status,
-    /// Print completions for a shell.
+    /// Print shell completions.
     Completions {
         /// bash, zsh, fish, elvish or powershell.
         shell: clap_complete::Shell,

@@ -1,4 +1,4 @@
-//! Records for people and for programs.
+//! Prints records as tables or as JSON.
 
 use std::io::Write;
 
@@ -7,19 +7,19 @@ use serde_json::Value;
 
 use super::failed::{Failed, Result};
 
-/// How records are printed.
+/// The output format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Output {
-    /// Lines and columns.
+    /// A table.
     Text,
-    /// JSON; lists as one object a line.
+    /// JSON; lists as one object per line.
     Json,
 }
 
 /// Widest cell of a table, in characters; longer ones are cut.
 const MAX_CELL: usize = 60;
 
-/// Prints text. A reader that went away early (`| head`) is no failure.
+/// Prints text. A reader that closes early (`| head`) is not an error.
 pub(super) fn text(text: &str) -> Result {
     match std::io::stdout().lock().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),

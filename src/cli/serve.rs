@@ -12,7 +12,7 @@ use crate::config;
 use crate::telemetry::logs::Logs;
 
 pub(super) fn run(path: &Path) -> Result {
-    // What clients sent stands in memory for a while: no core file is written of it.
+    // Memory contains what clients sent, so no core file is written.
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     let loaded = config::load(path).map_err(|report| Failed(report.to_string()))?;
     let logs = Logs::start(loaded.snapshot.settings.log.json).map_err(Failed)?;
@@ -30,7 +30,7 @@ pub(super) fn run(path: &Path) -> Result {
         tracing::info!(address = %app.admin, "serving operators");
         app.run().await
     });
-    // Reads that are still running belong to commands whose askers are gone.
+    // Reads that are still running belong to commands whose clients have disconnected.
     runtime.shutdown_background();
     drop(logs);
     if dropped.lines() > 0 {

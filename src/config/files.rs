@@ -1,5 +1,5 @@
-//! Reads a configuration's files: regular ones only, each up to a bound, so that neither a FIFO nor an
-//! endless device holds up a check or a reload.
+//! Reads configuration files: regular files up to a maximum size, so that neither a FIFO nor an endless device blocks a
+//! check or a reload.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -10,13 +10,13 @@ use rustix::fs::OFlags;
 
 /// Largest configuration file, in bytes: over two million keys.
 pub(super) const MAX_CONFIGURATION: u64 = 1024 * 1024 * 1024;
-/// Largest file with a secret, a certificate's chain or a private key, in bytes.
+/// Largest file with a secret, a certificate chain or a private key, in bytes.
 pub(super) const MAX_SECRET: u64 = 1024 * 1024;
 
-/// Reads a regular file of at most `most` bytes, through links.
+/// Reads a regular file of at most `most` bytes; follows symbolic links.
 ///
 /// # Errors
-/// Where it is something else, larger, or cannot be read.
+/// If it is not a regular file, is larger, or cannot be read.
 pub(super) fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let file = open(path)?;
     let length = file.metadata()?.len();
@@ -35,17 +35,17 @@ pub(super) fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
 /// As [`read`], for text.
 ///
 /// # Errors
-/// As there, and where it is not UTF-8.
+/// As [`read`]; also if it is not UTF-8.
 pub(super) fn read_text(path: &Path, most: u64) -> io::Result<String> {
     String::from_utf8(read(path, most)?).map_err(|_| io::Error::other("it is not UTF-8"))
 }
 
-/// Whether anybody on this machine may change a file: then nothing in it can be trusted.
+/// True if every user of this machine may change the file, so that its content cannot be trusted.
 pub(super) fn is_open_to_all(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|data| data.mode() & 0o002 != 0)
 }
 
-/// Opens without waiting: a FIFO would wait for somebody to write to it.
+/// Opens without blocking: opening a FIFO would wait for a writer.
 fn open(path: &Path) -> io::Result<File> {
     let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits();
     let flags = i32::try_from(flags).map_err(io::Error::other)?;

@@ -15,11 +15,11 @@ use crate::types::{AccountId, Credits, KeyHash, WallTime};
 pub struct Loaded {
     /// Everything but accounts and keys; routes are not numbered yet.
     pub snapshot: Snapshot,
-    /// Accounts that stand in the files.
+    /// Accounts of the files.
     pub accounts: Vec<FileAccount>,
-    /// Keys that stand in the files.
+    /// Keys of the files.
     pub keys: Vec<FileKey>,
-    /// Files and folders that were read, to be watched.
+    /// Files and folders to watch.
     pub watched: Watched,
     /// SHA-256 over all files, to tell whether anything changed.
     pub hash: KeyHash,
@@ -47,7 +47,7 @@ pub struct FileAccount {
     pub plan: Option<String>,
     /// The opening grant.
     pub credits: Option<Credits>,
-    /// Where the customer wants to be told.
+    /// The customer's webhooks.
     pub webhooks: Vec<String>,
 }
 
@@ -56,16 +56,16 @@ pub struct FileAccount {
 pub struct FileKey {
     /// SHA-256 of the key.
     pub hash: KeyHash,
-    /// Whose it is.
+    /// The account that it belongs to.
     pub account: AccountId,
-    /// What people call it.
+    /// A label for operators.
     pub label: String,
-    /// Patterns of the routes it opens; `None` for every route.
+    /// Patterns of the routes that it may use; `None` for every route.
     pub scopes: Option<Vec<String>>,
-    /// From when on it does not work.
+    /// When it expires.
     pub expires: Option<WallTime>,
-    /// Networks it may come from.
+    /// Networks that its requests may come from.
     pub allow_from: Option<Vec<IpNet>>,
-    /// In place of the plan's.
+    /// Limits that replace the plan's.
     pub limits: Option<Arc<[Limit]>>,
 }

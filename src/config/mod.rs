@@ -1,4 +1,4 @@
-//! From files to a snapshot and the accounts and keys beside it, or to all that is wrong.
+//! Configuration files → a snapshot with its accounts and keys, or a list of all mistakes.
 
 mod files;
 mod loaded;
@@ -18,8 +18,8 @@ pub use report::{Problem, ProblemJson, Report, Severity, SourceFile};
 
 use crate::types::KeyHash;
 
-/// What [`Loaded::hash`] would be now, without parsing anything: tells in milliseconds whether a file of
-/// a hundred thousand keys changed. None where something cannot be read.
+/// What [`Loaded::hash`] would be now, without parsing: takes milliseconds for a file of a hundred thousand keys. `None`
+/// if a file cannot be read.
 #[must_use]
 pub fn hash_of(path: &Path, watched: &Watched) -> Option<KeyHash> {
     let mut content = report::Content::default();
@@ -36,7 +36,7 @@ pub fn hash_of(path: &Path, watched: &Watched) -> Option<KeyHash> {
 /// Reads, checks and resolves a configuration.
 ///
 /// # Errors
-/// All that is wrong with it, each at its place.
+/// All mistakes, each with its place in a file.
 pub fn load(path: &Path) -> Result<Loaded, Report> {
     let sources = source::read(path);
     parse::build(sources)

@@ -19,7 +19,7 @@ use super::source::Sources;
 use crate::snapshot::Snapshot;
 use context::{Context, Known};
 
-/// Builds everything, or says all that is wrong.
+/// Builds the configuration, or returns all mistakes.
 pub(super) fn build(sources: Sources) -> Result<Loaded, Report> {
     let Sources { files, report, cut, patterns } = sources;
     let mut context = Context { report, cut, file: 0 };

@@ -79,7 +79,7 @@ pub struct Server {
     pub trusted_proxies: Vec<At<String>>,
     /// Whether every connection from `trusted_proxies` begins with a PROXY protocol header.
     pub proxy_protocol: Maybe<bool>,
-    /// Whether a client that closed its sending side still gets its answer.
+    /// Whether a client that closed its sending side still gets its response.
     pub half_close: Maybe<bool>,
     /// TLS for clients.
     pub tls: Maybe<Tls>,
@@ -170,7 +170,7 @@ pub struct Upstream {
     /// How long a connection may take.
     #[serde(default)]
     pub connect_timeout: Maybe<Duration>,
-    /// How long the answer's head may take.
+    /// How long the response's head may take.
     #[serde(default)]
     pub response_timeout: Maybe<Duration>,
     /// The Host sent upstream: `client`, `upstream` or a name.
@@ -261,7 +261,7 @@ pub struct Cors {
     /// Default: the key's header and content-type.
     #[serde(default)]
     pub headers: Maybe<Vec<At<String>>>,
-    /// Headers of the answer that pages may read.
+    /// Headers of the response that pages may read.
     #[serde(default)]
     pub expose: Maybe<Vec<At<String>>>,
     /// Whether cookies may be sent along.
@@ -371,7 +371,7 @@ pub struct Key {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Template {
-    /// The answer's status.
+    /// The response's status.
     pub status: Maybe<u16>,
     /// What `{code}` stands for; default: the reason.
     pub code: Maybe<String>,

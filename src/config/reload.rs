@@ -1,7 +1,7 @@
-//! Tells when a configuration changed on disk.
+//! Detects changes of configuration files.
 //!
-//! Looks rather than listens: names and stamps of every file, a few times a second. That sees
-//! what watchers of files miss: a rename over the file, a swapped symlink, a folder made anew, a
+//! Polls name, inode and modification time of every configuration file five times a second, instead of using inotify.
+//! Polling also detects what file watchers miss: a rename over the file, a swapped symlink, a replaced folder, a
 //! container's mount, and a new file that matches an `include`.
 
 use std::os::unix::fs::MetadataExt;
@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use super::Watched;
 
-/// How often the files are looked at. A look costs some microseconds a file.
+/// Polling interval. A poll costs some microseconds per file.
 pub const EVERY: Duration = Duration::from_millis(200);
 
-/// What a look at the files found.
+/// The result of polling the files.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Look(Vec<(PathBuf, Option<Stamp>)>);
 
@@ -39,7 +39,7 @@ fn stamp(path: &Path) -> Option<Stamp> {
 }
 
 impl Look {
-    /// Looks at the main file and at everything it included.
+    /// Polls the main file and all files that it includes.
     #[must_use]
     pub fn at(main: &Path, watched: &Watched) -> Self {
         let mut paths = vec![main.to_owned()];

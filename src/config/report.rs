@@ -1,4 +1,4 @@
-//! What is wrong with a configuration, and where: for people, and as JSON.
+//! Problems of a configuration and their places in its files, as text and as JSON.
 
 use std::fmt;
 use std::ops::Range;
@@ -15,39 +15,38 @@ use crate::types::KeyHash;
 /// A file that was read.
 #[derive(Clone, Debug)]
 pub struct SourceFile {
-    /// As it was named.
+    /// The name it was given by.
     pub path: PathBuf,
     /// Its content.
     pub text: String,
 }
 
-/// How bad it is.
+/// The severity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// The file is refused.
     Error,
-    /// The file is taken; the operator should look.
+    /// The file is accepted, but an operator should look at it.
     Warning,
 }
 
-/// One thing that is wrong.
+/// One problem.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// How bad it is.
+    /// The severity.
     pub severity: Severity,
     /// Index of the file, where there is one.
     pub file: Option<usize>,
     /// Bytes of the file.
     pub span: Range<usize>,
-    /// What is wrong.
+    /// The problem in words.
     pub message: String,
-    /// What to do.
+    /// How to fix it.
     pub help: Option<String>,
 }
 
-/// Everything that is wrong with a configuration. Never holds a raw key or a hash: what is
-/// quoted of a file is masked.
+/// All problems of a configuration. Contains no raw key and no hash: quotes of the file are masked.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     /// The files that problems point into.

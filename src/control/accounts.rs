@@ -1,4 +1,4 @@
-//! Accounts: made, listed, suspended; credits granted and adjusted.
+//! Account commands: create, list, suspend, grant, adjust.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ impl Control {
         Ok(self.describe(&row))
     }
 
-    /// Whether an account was made by command or stands in the file.
+    /// Whether an account was created by command or is defined in the file.
     pub(super) fn serves(&self, account: &Account) -> bool {
         let view = self.snapshot();
         matches!(view.standing(account.num, account.stored_plan()), Standing::Served(_))

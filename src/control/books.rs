@@ -1,4 +1,4 @@
-//! The books: statements, exports, verification, holds in doubt.
+//! Ledger commands: statements, exports, verification, holds in doubt.
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use crate::ledger::store::{Reader, each_entry};
 use crate::ledger::verify::verify;
 use crate::types::{AccountId, RequestId, StatusClass};
 
-/// Runs a long read where it makes nobody wait.
+/// Runs a long read on a blocking thread, so that it delays no other command.
 pub(super) async fn aside<R: Send + 'static>(
     reader: Box<dyn Reader>,
     read: impl FnOnce(Box<dyn Reader>) -> Result<R, Failure> + Send + 'static,
@@ -23,7 +23,7 @@ pub(super) async fn aside<R: Send + 'static>(
     }
 }
 
-/// Sends a row from such a read; it ends where whoever asked is gone.
+/// Sends a row from a long read; ends the read if the client of the command has disconnected.
 pub(super) fn send(rows: &Rows, row: Value) -> ControlFlow<()> {
     rows.blocking_send(row).map_or(ControlFlow::Break(()), ControlFlow::Continue)
 }
@@ -47,13 +47,13 @@ fn describe(entry: &Entry) -> Value {
     })
 }
 
-/// Whether a request is meant by this id: Tollgate's, or a proxy's.
+/// True if the id names this request: Tollgate's id, or the id that a trusted proxy sent.
 fn is_of(id: RequestId, request: &str) -> bool {
     request.parse() == Ok(id) || id.is_of_proxy(request.as_bytes())
 }
 
 impl Control {
-    /// Sends every entry, of one account or of all, and answers how many.
+    /// Sends every entry of one account or of all, and returns their number.
     pub(super) async fn entries(&self, account: Option<AccountId>, rows: Rows) -> Result<Value, Failure> {
         let mut reader = self.bookkeeper.reader().await?;
         if let Some(id) = &account
@@ -97,8 +97,8 @@ impl Control {
         Ok(json!({ "in_doubt": open, "given_back": doubts.len() - open }))
     }
 
-    /// Gives back what a request was charged in doubt: by Tollgate's id, or by the one that a trusted proxy
-    /// gave it, where no other request has that.
+    /// Gives back a charge in doubt. The request is named by Tollgate's id, or by a trusted proxy's id if no other request
+    /// has the same.
     pub(super) async fn give_back(&self, request: &str) -> Result<Value, Failure> {
         let id = match request.parse::<RequestId>() {
             Ok(id) => id,

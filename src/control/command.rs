@@ -1,4 +1,4 @@
-//! What can be asked of the control plane, as it crosses the control socket.
+//! Commands of the control plane, as they are sent over the control socket.
 
 use std::path::PathBuf;
 
@@ -16,7 +16,7 @@ pub enum Command {
     Reload,
     /// Counters and health.
     Status,
-    /// Make a key.
+    /// Create a key.
     KeyCreate(NewKey),
     /// List keys.
     KeyList { account: Option<AccountId> },
@@ -26,7 +26,7 @@ pub enum Command {
     KeyRotate { id: KeyId, overlap: Option<String> },
     /// Disable, enable or revoke a key.
     KeyState { id: KeyId, state: KeyState },
-    /// Make an account.
+    /// Create an account.
     AccountCreate { id: AccountId, plan: Option<String> },
     /// List accounts.
     AccountList,
@@ -48,12 +48,12 @@ pub enum Command {
     GiveBack { id: String },
     /// Copy the ledger.
     Backup { to: PathBuf },
-    /// Say what a request would meet.
+    /// Show the decisions that a request would meet.
     Explain { key: KeyId, method: String, url: String },
 }
 
 impl Command {
-    /// Whether it changes nothing: then it books no opening grants of the file either.
+    /// True if the command only reads: then opening grants of the file are not booked either.
     #[must_use]
     pub fn only_reads(&self) -> bool {
         matches!(
@@ -73,17 +73,17 @@ impl Command {
     }
 }
 
-/// A key to be made.
+/// A key to create.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewKey {
-    /// Whose it is.
+    /// The account that it belongs to.
     pub account: AccountId,
-    /// What people call it.
+    /// A label for operators.
     pub label: String,
     /// `live`, `test` and the like.
     pub environment: String,
-    /// Patterns of the routes it opens; empty for every route.
+    /// Patterns of the routes that it may use; empty for every route.
     pub scopes: Vec<String>,
     /// A duration from now, or a moment in RFC 3339.
     pub expires: Option<String>,

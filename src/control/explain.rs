@@ -1,4 +1,4 @@
-//! What a request would meet, step by step, without being made.
+//! The decisions that a request would meet, step by step, without sending it.
 
 use http::{HeaderMap, Method, Uri};
 use serde_json::{Value, json};

@@ -21,7 +21,7 @@ use crate::types::Repeats;
 
 /// Most connections at once.
 const MAX_CONNECTIONS: usize = 256;
-/// How long a head may take, and how long a connection may be idle.
+/// Longest time for a request head, and longest idle time of a connection.
 const HEADER_TIME: Duration = Duration::from_secs(10);
 
 /// The listener for operators.
@@ -36,7 +36,7 @@ impl Admin {
     /// Binds the address.
     ///
     /// # Errors
-    /// Where it is in use.
+    /// If the address is in use.
     pub async fn bind(address: SocketAddr) -> Result<Self, String> {
         let listener = TcpListener::bind(address).await;
         let listener = listener.map_err(|error| match error.kind() {
@@ -54,7 +54,7 @@ impl Admin {
         self.listener.local_addr().ok()
     }
 
-    /// Set it to answer `/readyz` with 503.
+    /// Set to respond to `/readyz` with 503.
     #[must_use]
     pub fn draining(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.draining)

@@ -1,4 +1,4 @@
-//! Keys: made, listed, rotated, switched.
+//! Key commands: create, list, rotate, disable, enable, revoke.
 
 use std::sync::Arc;
 
@@ -107,13 +107,13 @@ impl Control {
         Ok(json!({ "keys": count.await? }))
     }
 
-    /// A key as the file in force says it.
+    /// A key of the current file.
     fn in_file(&self, state: &InForce, row: &KeyRow) -> Option<Arc<Key>> {
         let listed = state.keys.get(&row.id).filter(|_| row.source == Source::File)?;
         self.directory.find(&listed.hash)
     }
 
-    /// A key in the books, and whose it is.
+    /// A key in the ledger, and its account.
     async fn row(&self, id: KeyId) -> Result<(KeyRow, AccountId), Failure> {
         let found = self.bookkeeper.view().await?.key(id)?;
         found.ok_or_else(|| Failure::Message(format!("there is no key {id}")))
@@ -144,7 +144,7 @@ impl Control {
         Ok(json!({ "id": id, "key": key.reveal() }))
     }
 
-    /// The secrets of a key that open the gate.
+    /// The secrets of a key that work.
     pub(super) async fn secrets_of(&self, id: KeyId, state: &InForce) -> Result<Vec<Arc<Key>>, Failure> {
         if let Some(listed) = state.keys.get(&id) {
             return Ok(self.directory.find(&listed.hash).into_iter().collect());
@@ -200,7 +200,7 @@ fn moment(text: &str, now: WallTime) -> Result<WallTime, Failure> {
     }
 }
 
-/// Wall time for people.
+/// Wall time as text.
 pub(super) fn shown(at: WallTime) -> Value {
     Value::String(at.to_string())
 }

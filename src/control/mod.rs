@@ -1,7 +1,7 @@
-//! The control plane: puts configurations in force, makes keys and accounts, books credits.
+//! The control plane: publishes configurations, creates keys and accounts, books credits.
 //!
-//! Commands reach it through the control socket of a running gateway, or directly where none
-//! runs. Both ways lead to [`Control::execute`].
+//! Commands reach it through the control socket of a running gateway, or directly if none runs. Both
+//! call [`Control::execute`].
 
 mod accounts;
 mod books;
@@ -32,19 +32,19 @@ use crate::types::{KeyHash, KeyId, NameId};
 use command::Command;
 pub use reload::Refused;
 
-/// Rows of an answer that wait to be sent; then the reading of the ledger waits.
+/// Most rows of a result that wait to be sent; then reading the ledger waits.
 pub const MAX_ROWS: usize = 1024;
 
-/// Rows of a long answer, one after the other.
+/// Rows of a long result, one after the other.
 pub type Rows = mpsc::Sender<Value>;
 
-/// Why a command was not done.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// A sentence for the operator.
     #[error("{0}")]
     Message(String),
-    /// A configuration that is not put in force.
+    /// A configuration that was refused.
     #[error("{0}")]
     Config(Box<Report>),
 }
@@ -56,7 +56,7 @@ impl From<LedgerError> for Failure {
 }
 
 impl Failure {
-    /// All problems of a configuration, where that is the reason.
+    /// The problems of a configuration, if that is the reason.
     #[must_use]
     pub fn problems(&self) -> Vec<ProblemJson> {
         match self {
@@ -80,17 +80,17 @@ pub struct Control {
     view: Reader,
     clock: Clock,
     stats: Arc<Stats>,
-    /// The configuration in force; held while another one is put in its place.
+    /// The current configuration; locked while it is replaced.
     state: Mutex<InForce>,
 }
 
-/// What is known of the configuration in force.
+/// What the control plane remembers of the current configuration.
 #[derive(Debug)]
 struct InForce {
     hash: KeyHash,
     watched: Watched,
     keys: FileKeys,
-    /// What the operator should know of it.
+    /// Its warnings.
     warnings: Vec<String>,
     last_error: Option<String>,
 }
@@ -98,12 +98,11 @@ struct InForce {
 /// The file's keys by their ids.
 type FileKeys = HashMap<KeyId, Listed>;
 
-/// What a command or the next file needs of a key of the file. The rest stands in the directory, its
-/// label in the ledger.
+/// What commands and the next reload need of a key of the file. The rest is in the directory, its label in the ledger.
 #[derive(Debug, PartialEq, Eq)]
 struct Listed {
     hash: KeyHash,
-    /// Tells whether the next file calls it otherwise.
+    /// Compared with the next file's label.
     label: NameId,
 }
 
@@ -117,11 +116,11 @@ impl Control {
     /// Puts the first configuration in force: numbers and opening grants first, then accounts
     /// and keys of the file and of the store, then the snapshot.
     ///
-    /// `grants`: whether accounts that the ledger does not know yet are made. Else they are left out, with
-    /// their keys: whoever only reads books nothing.
+    /// `grants`: whether accounts that the ledger does not know yet are created. Otherwise they are left out with their
+    /// keys, because a command that only reads must not book anything.
     ///
     /// # Errors
-    /// Where the configuration contradicts the ledger, or that cannot be written.
+    /// If the configuration contradicts the ledger, or the ledger cannot be written.
     pub async fn boot(
         path: &Path,
         mut loaded: Loaded,
@@ -169,7 +168,7 @@ impl Control {
         Ok(control)
     }
 
-    /// The snapshot in force, for the data plane.
+    /// The current snapshot, for the data plane.
     #[must_use]
     pub fn view(&self) -> Reader {
         self.view.clone()
@@ -181,13 +180,13 @@ impl Control {
         Arc::clone(&self.directory)
     }
 
-    /// What is counted, for the data plane.
+    /// Counters, for the data plane.
     #[must_use]
     pub fn stats(&self) -> Arc<Stats> {
         Arc::clone(&self.stats)
     }
 
-    /// Forgets the meters of dropped keys that say nothing any more.
+    /// Prunes fresh meters of dropped keys.
     pub fn tidy(&self) {
         self.directory.sweep(self.clock.now());
         self.publisher.free();
@@ -203,7 +202,7 @@ impl Control {
         self.view.load()
     }
 
-    /// Carries out a command. Long answers go row by row to `rows` before the result.
+    /// Carries out a command. Long results are sent row by row to `rows` before the final one.
     ///
     /// # Errors
     /// A sentence for the operator; nothing was changed then.

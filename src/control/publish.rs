@@ -1,4 +1,4 @@
-//! Puts a configuration in force.
+//! Publishes a configuration.
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -17,18 +17,18 @@ use crate::tls::Tls;
 use crate::types::{AccountId, KeyHash, KeyId, KeyNum, NameId};
 
 impl Control {
-    /// Keeps saved limit states until their owners come, aged by the time that passed.
+    /// Keeps saved limit states until their owners are added, aged by the time since they were saved.
     pub(super) fn restore_meters(&self, reader: &mut dyn Reader) -> Result<(), LedgerError> {
         let (now, wall) = (self.clock.now(), self.clock.wall());
         reader.each_limit(&mut |owner, states, saved| {
-            // Those of client addresses are the gateway's.
+            // Limit states of client addresses belong to the gateway.
             if let Some(owner @ (Owner::Key(_) | Owner::Account(_))) = Owner::from_bytes(owner) {
                 self.directory.park(owner, Meter::read(states, elapsed(saved, wall), now));
             }
         })
     }
 
-    /// Brings in accounts and keys that commands made, one by one as the ledger is read.
+    /// Adds accounts and keys of the store, one by one as the ledger is read.
     pub(super) fn publish_store(&self, reader: &mut dyn Reader) -> Result<(), LedgerError> {
         let mut accounts: Vec<Option<Arc<Account>>> = Vec::new(); // by number
         each_account(reader, |row| {
@@ -63,8 +63,7 @@ impl Control {
         Some(self.directory.put_account(AccountSpec { id, num, purse, plan, suspended, webhooks, source }))
     }
 
-    /// Puts every secret of a key of the store in force, and takes away those it had before. They
-    /// share one meter, also with those.
+    /// Adds all working secrets of a key of the store, and removes its former ones. All share one meter.
     pub(super) fn put_store_key(&self, row: &KeyRow, account: &Arc<Account>, before: &[SecretRow]) {
         let hashes = before.iter().chain(&row.secrets).map(|secret| secret.hash);
         let known = hashes.clone().find_map(|hash| self.directory.find(&hash));
@@ -91,7 +90,7 @@ impl Control {
         }
     }
 
-    /// Puts a configuration in force, or changes nothing. Answers what the operator should know.
+    /// Publishes a configuration, or changes nothing. Returns warnings.
     ///
     /// The swap comes first: it says which accounts are served and on which plan, so that no request
     /// meets the plan of one configuration and the routes of the other. A key that stands in both
@@ -120,8 +119,8 @@ impl Control {
         Ok(warnings)
     }
 
-    /// Gets numbers for what the file names. Keys that the last one named alike have theirs: of a
-    /// hundred thousand, only what changed is written.
+    /// Gets ledger numbers for the file's accounts, keys and routes. Unchanged keys keep theirs, so that of a hundred
+    /// thousand keys only changed ones are written.
     async fn register(&self, loaded: &Loaded, known: &FileKeys) -> Result<Registered, Failure> {
         let numbered = |key: &FileKey| {
             let listed = known.get(&KeyId::of_hash(&key.hash))?;
@@ -130,7 +129,7 @@ impl Control {
         };
         let mut keys: Vec<Option<(KeyNum, KeyState)>> = loaded.keys.iter().map(numbered).collect();
         let mut new: Vec<usize> = (0..keys.len()).filter(|&at| keys[at].is_none()).collect();
-        // In the order of the ledger's index, so that each page of it is changed once.
+        // In the order of the ledger's index, so that each of its pages is written once.
         let id = |at: &usize| KeyId::of_hash(&loaded.keys[*at].hash);
         new.sort_unstable_by_key(id);
         let key = |at: &usize| (id(at), loaded.keys[*at].account.clone(), loaded.keys[*at].label.clone());
@@ -164,7 +163,7 @@ impl Control {
         }
     }
 
-    /// A hash stands in the file or in the store; a plan that an account of the store is on stays.
+    /// Refuses a hash that is both in the file and in the store, and a file that drops a plan of a store account.
     fn fits_the_store(&self, loaded: &Loaded) -> Result<(), Failure> {
         for key in &loaded.keys {
             if self.directory.find(&key.hash).is_some_and(|known| known.source == Source::Store) {
@@ -217,7 +216,7 @@ impl Control {
     }
 }
 
-/// A secret as requests are judged by it.
+/// A key of the store, for the directory.
 fn spec(secret: StoredSecret, account: Arc<Account>) -> KeySpec {
     let StoredSecret { hash, until, id, num, account: _, state, expires, scopes, allow_from } = secret;
     let rules = KeyRules {
@@ -232,7 +231,7 @@ fn spec(secret: StoredSecret, account: Arc<Account>) -> KeySpec {
     KeySpec { hash, id, num, account, rules, limits: None, source: Source::Store }
 }
 
-/// What the file says of opening grants that were made already.
+/// Warnings about opening grants that were booked already with another amount.
 fn opening_grants(accounts: &[FileAccount], registered: &Registered) -> Vec<String> {
     let differs = |(account, row): (&FileAccount, &AccountRow)| {
         let asked = account.credits.filter(|credits| row.opening != Some(*credits))?;
@@ -245,7 +244,7 @@ fn opening_grants(accounts: &[FileAccount], registered: &Registered) -> Vec<Stri
     accounts.iter().zip(&registered.accounts).filter_map(differs).collect()
 }
 
-/// Whether a state in the books lets the key work.
+/// The name of a key state in commands and lists.
 pub(super) fn state_name(state: KeyState) -> &'static str {
     match state {
         KeyState::Active => "active",

@@ -1,5 +1,5 @@
-//! Reload: by command, by signal, or because the files changed. One parse each, whoever asks: the
-//! lock is held from the first look at the file until it is in force.
+//! Reload: by command, by signal, or because the files changed. The lock is held from reading the files until they are
+//! published, so that reloads do not overlap.
 
 use std::sync::atomic::Ordering;
 
@@ -10,25 +10,24 @@ use super::{Control, Failure, InForce, refused};
 use crate::config::{self, Loaded, Report, Watched};
 use crate::types::KeyHash;
 
-/// A content of the files that is not in force.
+/// A content of the files that was not published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused {
     hash: KeyHash,
-    /// Whether the operator was told. One that was caught half-written is not reported.
+    /// True if it was reported. A half-written file is not reported.
     pub told: bool,
 }
 
 impl Control {
-    /// Files and patterns to be watched.
+    /// Files and patterns to watch.
     pub async fn watched(&self) -> Watched {
         self.state.lock().await.watched.clone()
     }
 
-    /// Puts the file in force as it stands now. A wrong file changes nothing; one that is in force
-    /// already is not parsed again.
+    /// Publishes the files as they are now. An invalid file changes nothing; unchanged files are not parsed again.
     ///
     /// # Errors
-    /// All that is wrong with it.
+    /// The problems of the configuration.
     pub async fn reload(&self) -> Result<Value, Failure> {
         let mut state = self.state.lock().await;
         let result = match self.load(&state).await? {
@@ -39,8 +38,7 @@ impl Control {
         self.finish(state, result)
     }
 
-    /// The same because the files may have changed, given what the last look at them found. What is
-    /// wrong is reported once it stands still.
+    /// Reloads if the files have changed since the last poll. Problems are reported once the files no longer change.
     pub async fn refresh(&self, before: Option<Refused>) -> Option<Refused> {
         let mut state = self.state.lock().await;
         match self.load(&state).await {
@@ -65,7 +63,7 @@ impl Control {
         }
     }
 
-    /// What the files say; `None` where that is in force. Reads and parses where it makes nobody wait.
+    /// Loads the files on a blocking thread; `None` if they are already published.
     async fn load(&self, state: &InForce) -> Result<Option<Result<Loaded, Report>>, Failure> {
         let (path, watched, in_force) = (self.path.clone(), state.watched.clone(), state.hash);
         let load = move || {

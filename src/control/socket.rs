@@ -1,7 +1,7 @@
 //! The control socket: how commands reach a running gateway.
 //!
-//! One request a connection: a line of JSON each way, long answers in several lines. The socket
-//! is mode 0600 in a folder of mode 0700 that only its owner can have made.
+//! One command per connection: a line of JSON each way, long results in several lines. The socket has mode 0600, in a
+//! folder of mode 0700 that only its owner can have created.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::AsFd;
@@ -21,30 +21,30 @@ use super::command::Command;
 use super::{Control, Failure, MAX_ROWS};
 use crate::types::{KeyHash, Repeats};
 
-/// Longest request.
+/// Longest command, in bytes.
 const MAX_REQUEST: u64 = 64 * 1024;
-/// How long a client may take to send its request.
+/// Longest time for a client to send its command.
 const REQUEST_TIME: Duration = Duration::from_secs(5);
-/// Most sockets of other gateways that are looked at when one starts.
+/// Most sockets of other gateways that are examined at start.
 const MAX_SWEPT: usize = 1000;
-/// Seconds after which a socket is old enough to be swept.
+/// Seconds after which an unused socket may be removed.
 const SWEPT_AFTER: i64 = 60;
 /// Most commands at once.
 const MAX_COMMANDS: usize = 16;
 
-/// One line of an answer.
+/// One line of a reply.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Line {
-    /// A part of a long answer.
+    /// One row of a long result.
     Row(Value),
-    /// The end of an answer.
+    /// The final result.
     Done(Value),
     /// The command was refused.
     Failed {
-        /// Why, for a person.
+        /// The reason, for the operator.
         message: String,
-        /// Problems of a configuration, where there are any.
+        /// Problems of a configuration, if any.
         problems: Value,
     },
 }
@@ -71,18 +71,18 @@ fn name(config: &Path) -> String {
     format!("{}.sock", &hash[..24])
 }
 
-/// Whether something in the file system is this user's own, and nobody else's to change.
+/// True if a file or folder belongs to this user and no other user can change it.
 fn is_ours(data: &std::fs::Metadata) -> bool {
     data.uid() == rustix::process::getuid().as_raw() && data.mode() & 0o077 == 0
 }
 
-/// Whether the process at the other end is this user's, or root's.
+/// True if the process at the other end runs as this user or as root.
 fn is_peer_ours(socket: impl AsFd) -> bool {
     let peer = rustix::net::sockopt::socket_peercred(socket);
     peer.is_ok_and(|peer| peer.uid.is_root() || peer.uid == rustix::process::getuid())
 }
 
-/// Makes the folder, or checks that nobody else could have put something there.
+/// Creates the folder, or checks that no other user could have put something there.
 fn private_folder(folder: &Path) -> Result<(), String> {
     let describe = |error: std::io::Error| format!("{}: {error}", folder.display());
     match std::fs::DirBuilder::new().mode(0o700).create(folder) {
@@ -98,8 +98,8 @@ fn private_folder(folder: &Path) -> Result<(), String> {
     }
 }
 
-/// Removes what gateways left behind that were killed: sockets that nobody listens on. Young ones
-/// stay, since a gateway that is just starting does not listen yet.
+/// Removes sockets that killed gateways left: those without a listener. Recent ones are kept, since a gateway that is
+/// starting does not listen yet.
 fn sweep(folder: &Path, own: &Path) {
     let made = |path: &Path| path.symlink_metadata().map(|data| data.mtime());
     let (Ok(entries), Ok(now)) = (std::fs::read_dir(folder), made(own)) else { return };
@@ -113,7 +113,7 @@ fn sweep(folder: &Path, own: &Path) {
     }
 }
 
-/// The control socket of a gateway; its file goes with it.
+/// The control socket of a gateway. Dropping it removes the file.
 #[derive(Debug)]
 pub struct ControlSocket {
     listener: UnixListener,
@@ -125,7 +125,7 @@ impl ControlSocket {
     /// left at that path is a dead gateway's.
     ///
     /// # Errors
-    /// Where no folder can hold it.
+    /// If no folder can hold it.
     pub fn bind(config: &Path) -> Result<Self, String> {
         let mut errors = Vec::new();
         for folder in folders() {
@@ -221,7 +221,7 @@ fn encode(line: &Line) -> Vec<u8> {
 /// Connects to the gateway that serves a configuration, if one does.
 ///
 /// # Errors
-/// Where there is a socket that another user may have put there: it could answer with a forged key.
+/// If another user may have put the socket there: it could reply with a forged key.
 pub fn connect(config: &Path) -> Result<Option<UnixStream>, String> {
     let name = name(config);
     folders().iter().find_map(|folder| connect_in(folder, &name).transpose()).transpose()
@@ -249,10 +249,10 @@ fn connect_in(folder: &Path, name: &str) -> Result<Option<UnixStream>, String> {
     }
 }
 
-/// Sends a command and hands on the rows of its answer.
+/// Sends a command and passes on the rows of its result.
 ///
 /// # Errors
-/// What the gateway said, or that it said nothing whole.
+/// The gateway's reply, or an error if it is incomplete.
 pub fn ask(
     stream: UnixStream,
     command: &Command,

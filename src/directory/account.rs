@@ -1,4 +1,4 @@
-//! A customer, as requests see them: 80 bytes, its id and its purse beside it.
+//! An account as requests use it: 80 bytes, besides its id and purse.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -10,22 +10,22 @@ use crate::ledger::Purse;
 use crate::ledger::store::Source;
 use crate::types::{AccountId, AccountNum, NameId};
 
-/// A customer, as requests see them.
+/// An account as requests use it.
 #[derive(Debug)]
 pub struct Account {
     /// The operator's name for it.
     pub id: AccountId,
     /// Its number in the ledger.
     pub num: AccountNum,
-    /// What it can spend.
+    /// Its spendable balance.
     pub purse: Arc<Purse>,
-    /// Made when it is first used.
+    /// Created at first use.
     meter: OnceLock<Arc<Meter>>,
     plan: AtomicU64,
     suspended: AtomicBool,
     /// Made by command, so that no file drops it.
     of_store: AtomicBool,
-    /// None for most; only a file names any.
+    /// Empty for most accounts; only a configuration file defines webhooks.
     webhooks: ArcSwapOption<Vec<String>>,
 }
 
@@ -42,7 +42,7 @@ pub struct AccountSpec {
     pub plan: Option<NameId>,
     /// Whether the operator suspended it.
     pub suspended: bool,
-    /// Where the customer wants to be told.
+    /// The customer's webhooks.
     pub webhooks: Vec<String>,
     /// Where it was made.
     pub source: Source,

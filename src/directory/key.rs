@@ -1,5 +1,5 @@
-//! A secret that opens the gate: 80 bytes for a key that nobody used yet and that has no rules of
-//! its own. What few keys have stands behind one pointer.
+//! A secret and the key it belongs to: 80 bytes for an unused key without rules of its own. Fields that few keys need are
+//! behind one pointer.
 
 use std::sync::{Arc, OnceLock};
 
@@ -13,16 +13,16 @@ use crate::policy::key::{KeyRules, KeyState};
 use crate::policy::limit::Limit;
 use crate::types::{KeyHash, KeyId, KeyNum};
 
-/// A secret that opens the gate, and the key that it belongs to.
+/// A secret, and the key that it belongs to.
 #[derive(Debug)]
 pub struct Key {
-    /// SHA-256 of the secret. The map finds a key by it, so that it stands in memory once.
+    /// SHA-256 of the secret. The map looks keys up by this field, so the hash is stored once.
     pub hash: KeyHash,
     /// The key's identity.
     pub id: KeyId,
     /// Whose it is.
     pub account: Arc<Account>,
-    /// Made for a key with rules, or when one is first used.
+    /// Created for a key with rules, or at first use.
     rest: OnceBox<Rest>,
     /// Its number in the ledger.
     pub num: KeyNum,
@@ -33,7 +33,7 @@ pub struct Key {
 
 #[derive(Debug, Default)]
 struct Rest {
-    /// Where there is more than a state; those that are alike stand in memory once.
+    /// Rules beyond the state; equal rules share one allocation.
     rules: Option<Arc<KeyRules>>,
     limits: Option<Box<Arc<[Limit]>>>,
     meter: OnceLock<Arc<Meter>>,
@@ -58,15 +58,15 @@ pub struct KeySpec {
     pub source: Source,
 }
 
-/// Rules of keys that do not expire, each once: a million keys have few scopes between them, which are
-/// then near whenever one of them is used. No more than there are keys.
+/// Distinct rules of keys that do not expire. A million keys usually share few scopes, which then stay in the
+/// processor's cache. At most as many as there are keys.
 #[derive(Debug, Default)]
 pub(super) struct SharedRules(DashSet<Arc<KeyRules>>);
 
 impl SharedRules {
     fn share(&self, rules: KeyRules) -> Arc<KeyRules> {
         if rules.expires.is_some() {
-            return Arc::new(rules); // hardly two keys expire at one moment: nothing to share, nothing to sweep
+            return Arc::new(rules); // two keys hardly ever expire at the same moment, so there is nothing to share
         }
         if let Some(known) = self.0.get(&rules) {
             return Arc::clone(&known);
@@ -76,13 +76,13 @@ impl SharedRules {
         rules
     }
 
-    /// Forgets those that no key has any more.
+    /// Drops rules that no key has any more.
     pub(super) fn sweep(&self) {
         self.0.retain(|rules| Arc::strong_count(rules) > 1);
     }
 }
 
-/// Rules of a key that has none but its state.
+/// The rules of a key that has only a state.
 const fn plain(state: KeyState) -> KeyRules {
     KeyRules { state, expires: None, scopes: None, allow_from: None }
 }

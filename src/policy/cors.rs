@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{HeaderName, Method};
 
-/// What a route allows pages of other origins.
+/// CORS settings of a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cors {
     /// Origins as browsers send them; `None` for every origin.
@@ -16,13 +16,13 @@ pub struct Cors {
     pub headers: HeaderValue,
     /// The value of `Access-Control-Expose-Headers`, unless empty.
     pub expose: Option<HeaderValue>,
-    /// Whether cookies may be sent along; never together with every origin.
+    /// True if credentials may be sent; never together with every origin.
     pub credentials: bool,
-    /// How long a browser may keep the answer.
+    /// How long a browser may keep the response.
     pub max_age: Duration,
 }
 
-/// The method that a preflight asks for, where the request is one.
+/// The method that a preflight requests; `None` if the request is not a preflight.
 #[must_use]
 pub fn preflight(method: &Method, headers: &HeaderMap) -> Option<Method> {
     if method != Method::OPTIONS || !headers.contains_key(header::ORIGIN) {
@@ -33,7 +33,7 @@ pub fn preflight(method: &Method, headers: &HeaderMap) -> Option<Method> {
 }
 
 impl Cors {
-    /// Headers for the answer to a preflight.
+    /// Headers for the response to a preflight.
     #[must_use]
     pub fn preflight_headers(&self, request: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
         let mut headers = self.answer_headers(request.get(header::ORIGIN));
@@ -45,7 +45,7 @@ impl Cors {
         headers
     }
 
-    /// Headers for any other answer, refusals too, so that a page can read why.
+    /// Headers for any other response, refusals too, so that a page can read why.
     #[must_use]
     pub fn answer_headers(&self, origin: Option<&HeaderValue>) -> Vec<(HeaderName, HeaderValue)> {
         let mut headers = Vec::new();

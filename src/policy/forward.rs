@@ -1,4 +1,4 @@
-//! Headers: what goes to the upstream and what comes back.
+//! Header fields of forwarded requests and responses.
 
 use http::Method;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -16,25 +16,25 @@ pub const ACCOUNT: HeaderName = HeaderName::from_static("x-tollgate-account");
 pub const KEY: HeaderName = HeaderName::from_static("x-tollgate-key");
 /// The account's plan, for the upstream.
 pub const PLAN: HeaderName = HeaderName::from_static("x-tollgate-plan");
-/// The request's id, on every request and answer.
+/// The request's id, on every request and response.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// What was charged.
+/// The credits charged.
 pub const CREDITS_USED: HeaderName = HeaderName::from_static("x-credits-used");
 /// The balance less holds in flight.
 pub const CREDITS_REMAINING: HeaderName = HeaderName::from_static("x-credits-remaining");
 /// The name in `Via` (RFC 9110, section 7.6.3), behind the version that was received.
 pub const VIA: HeaderValue = HeaderValue::from_static("1.1 tollgate");
-/// The same where that was HTTP/2.
+/// The same for HTTP/2.
 pub const VIA_HTTP2: HeaderValue = HeaderValue::from_static("2.0 tollgate");
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-/// Which host name the upstream sees.
+/// The `Host` that the upstream receives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HostHeader {
-    /// The one the client asked for.
+    /// The client's.
     Client,
     /// The server's own address.
     Upstream,
@@ -42,7 +42,7 @@ pub enum HostHeader {
     Fixed(HeaderValue),
 }
 
-/// What Tollgate knows of a request when it writes the head that goes upstream.
+/// Everything that the upstream request head is written from.
 #[derive(Debug)]
 pub struct Facts<'a> {
     /// The header that carried the key; not passed on.
@@ -61,21 +61,21 @@ pub struct Facts<'a> {
     pub http2: bool,
     /// Whether the peer is a trusted proxy, so that its `X-Forwarded-*` are kept.
     pub trusted: bool,
-    /// The host the client asked for.
+    /// The host that the client requested.
     pub client_host: Option<&'a HeaderValue>,
-    /// The host the upstream is to see.
+    /// The `Host` that the upstream receives.
     pub upstream_host: &'a HeaderValue,
     /// How the body is framed.
     pub framing: Framing,
-    /// The upgrade that is asked for, if it may be forwarded.
+    /// The requested upgrade, if it may be forwarded.
     pub upgrade: Option<&'a HeaderValue>,
-    /// Whether a price reads the answer's body.
+    /// Whether a price reads the response's body.
     pub identity_encoding: bool,
-    /// The operator's own headers.
+    /// Headers that the operator sets.
     pub set_headers: &'a [(HeaderName, HeaderValue)],
 }
 
-/// Who pays.
+/// Account, key and plan of a request.
 #[derive(Debug)]
 pub struct Identity<'a> {
     /// The account's id.
@@ -89,15 +89,15 @@ pub struct Identity<'a> {
 /// How a request's body ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// There is none, and the client said nothing of one.
+    /// There is no body, and the client declared none.
     None,
-    /// After so many bytes.
+    /// After this many bytes.
     Length(u64),
-    /// With its last chunk.
+    /// With the last chunk.
     Chunked,
 }
 
-/// Writes the head that the upstream gets: request line and fields, with the empty line.
+/// Writes the upstream request head: request line, fields, and the empty line.
 pub fn write_head(
     out: &mut Vec<u8>,
     method: &Method,
@@ -114,7 +114,7 @@ pub fn write_head(
     out.extend_from_slice(b"\r\n");
 }
 
-/// Writes the fields that the upstream gets, but for `Host`.
+/// Writes the upstream request fields, except `Host`.
 pub fn write_fields(out: &mut impl Fields, headers: &HeaderMap, facts: &Facts<'_>) {
     let named = named_by_connection(headers);
     for (name, value) in headers {
@@ -124,7 +124,7 @@ pub fn write_fields(out: &mut impl Fields, headers: &HeaderMap, facts: &Facts<'_
     }
     facts.write_own(out, headers);
     for (at, (name, value)) in facts.set_headers.iter().enumerate() {
-        // The route's stand behind the upstream's, and win.
+        // The route's headers come after the upstream's and replace them.
         if !facts.set_headers[at + 1..].iter().any(|(later, _)| later == name) {
             out.field(name, &[value.as_bytes()]);
         }
@@ -133,7 +133,7 @@ pub fn write_fields(out: &mut impl Fields, headers: &HeaderMap, facts: &Facts<'_
 
 /// Where fields are written: lines of HTTP/1.1, or a map that HTTP/2 is written from.
 pub trait Fields {
-    /// One field, whose value comes in parts.
+    /// Writes one field, whose value is given in parts.
     fn field(&mut self, name: &HeaderName, value: &[&[u8]]);
 }
 
@@ -165,7 +165,7 @@ impl Facts<'_> {
         self.set_headers.iter().any(|(set, _)| set == name)
     }
 
-    /// Whether a client's field goes upstream.
+    /// True if a client's field is forwarded.
     fn passes(&self, name: &HeaderName) -> bool {
         let stays = match name.as_str() {
             "host" | "expect" | "content-length" | "x-request-id" | "x-forwarded-for" => false,
@@ -178,7 +178,7 @@ impl Facts<'_> {
         stays && name != self.key_header && !self.is_set(name) && !is_twin_of(name, self.set_headers)
     }
 
-    /// What Tollgate says itself, unless the operator says it otherwise.
+    /// Writes Tollgate's own fields, unless the operator sets them.
     fn write_own(&self, out: &mut impl Fields, headers: &HeaderMap) {
         let mut own = |name: &HeaderName, parts: &[&[u8]]| {
             if self.set_headers.is_empty() || !self.is_set(name) {
@@ -245,7 +245,7 @@ fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     (!values.is_empty()).then(|| values.join(", "))
 }
 
-/// What only concerns one connection (RFC 9110, section 7.6.1).
+/// Hop-by-hop fields (RFC 9110, section 7.6.1).
 fn is_hop_by_hop(name: &str) -> bool {
     matches!(
         name,
@@ -260,7 +260,7 @@ fn is_hop_by_hop(name: &str) -> bool {
     )
 }
 
-/// Most fields that a message's `Connection` may name: nobody needs more than a few.
+/// Most fields that a message's `Connection` may name.
 pub const MAX_CONNECTION_OPTIONS: usize = 64;
 
 /// Whether `Connection` names more than [`MAX_CONNECTION_OPTIONS`] fields.
@@ -270,7 +270,7 @@ pub fn has_too_many_options(headers: &HeaderMap) -> bool {
     headers.get_all(header::CONNECTION).iter().map(count).sum::<usize>() > MAX_CONNECTION_OPTIONS
 }
 
-/// The fields that `Connection` names, as far as they are there: they concern this connection only.
+/// The fields that `Connection` names and that are present: they are hop-by-hop.
 fn named_by_connection(headers: &HeaderMap) -> SmallVec<[HeaderName; 2]> {
     let mut named = SmallVec::new();
     if !headers.contains_key(header::CONNECTION) {

@@ -1,15 +1,15 @@
-//! How a request ended: one word for the log line, the counters and the metrics.
+//! The outcome of a request, for the access log, the counters and the metrics.
 
 use super::reject::Reason;
 
-/// How a request ended.
+/// The outcome of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The upstream's response went to the client.
     Proxied,
-    /// Tollgate answered by itself: the account's balance, a preflight.
+    /// Tollgate responded itself: account info, or a preflight.
     Answered,
-    /// The client left before its response began.
+    /// The client disconnected before its response began.
     ClientGone,
     /// The charge could not be written to disk in time: the client's connection was cut.
     Cut,
@@ -20,7 +20,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// How many there are.
+    /// Number of outcomes.
     pub const COUNT: usize = 5 + Reason::ALL.len();
 
     /// All outcomes, in the order of [`Outcome::index`].
@@ -29,7 +29,7 @@ impl Outcome {
         plain.into_iter().chain(Reason::ALL.into_iter().map(Self::Refused))
     }
 
-    /// Its place among all.
+    /// Its index in the list of all outcomes.
     #[must_use]
     pub const fn index(self) -> usize {
         match self {

@@ -1,4 +1,4 @@
-//! Prices: the most a request can cost, and what its answer makes it cost.
+//! Prices: the most that a request can cost, and what its response makes it cost.
 
 use http::{HeaderMap, HeaderName, StatusCode};
 
@@ -8,36 +8,36 @@ use crate::types::Credits;
 /// The most bytes of a JSON response that a price reads; past it, the hold is charged.
 pub const MAX_PRICED_JSON: usize = 1024 * 1024;
 
-/// What a route costs.
+/// The price of a route.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Price {
-    /// Set aside when the request is admitted.
+    /// The credits held when the request is admitted.
     pub hold: Credits,
-    /// First match wins; no match charges nothing.
+    /// The first matching charge counts; without a match the request costs nothing.
     pub charges: Vec<Charge>,
 }
 
-/// One line of a price.
+/// One rule of a price.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Charge {
-    /// Answers that it is for.
+    /// The statuses that it applies to.
     pub status: StatusMatch,
-    /// What such an answer costs.
+    /// The amount that such a response costs.
     pub amount: Amount,
 }
 
-/// Where an amount comes from.
+/// The source of an amount.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Amount {
     /// Fixed; at most the hold.
     Fixed(Credits),
-    /// A header of the answer.
+    /// A header of the response.
     Header(HeaderName),
-    /// Where a JSON pointer leads in the response body.
+    /// A JSON pointer into the response body.
     Json(Pointer),
 }
 
-/// Statuses that a charge is for: one (`404`) or a class (`2xx`).
+/// The statuses that a charge applies to: one (`404`) or a class (`2xx`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StatusMatch {
     /// Exactly this one.
@@ -75,16 +75,16 @@ impl StatusMatch {
     }
 }
 
-/// A charge, and how it came about.
+/// A charge, and how it was determined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Charged {
     /// At most the hold.
     pub amount: Credits,
-    /// What an operator should look at.
+    /// Set if an operator should look at the price.
     pub note: Note,
 }
 
-/// How a charge came about.
+/// How a charge was determined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Note {
     /// As the price says.
@@ -95,7 +95,7 @@ pub enum Note {
     Unreadable,
 }
 
-/// What an answer's head says about its cost.
+/// What a response's head says about its cost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AtHead<'a> {
     /// Known now.
@@ -111,7 +111,7 @@ impl Price {
         self.hold.is_zero()
     }
 
-    /// Whether any answer's price stands in its body, so that the upstream must not compress it.
+    /// Whether any response's price stands in its body, so that the upstream must not compress it.
     #[must_use]
     pub fn reads_body(&self) -> bool {
         self.charges.iter().any(|charge| matches!(charge.amount, Amount::Json(_)))

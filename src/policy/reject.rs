@@ -160,13 +160,13 @@ impl Refusal {
 /// How one reason is worded in a dialect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {
-    /// The answer's status.
+    /// The response's status.
     pub status: StatusCode,
     /// What `{code}` stands for.
     pub code: String,
     /// What `{message}` stands for; `None` for the refusal's own sentence.
     pub message: Option<String>,
-    /// The answer's content type.
+    /// The response's content type.
     pub content_type: HeaderValue,
     /// The body, with placeholders.
     pub body: String,
@@ -198,11 +198,11 @@ pub const PLACEHOLDERS: [&str; 6] = ["status", "title", "code", "message", "requ
 /// A worded refusal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Worded {
-    /// The answer's status.
+    /// The response's status.
     pub status: StatusCode,
-    /// The answer's content type.
+    /// The response's content type.
     pub content_type: HeaderValue,
-    /// The answer's body.
+    /// The response's body.
     pub body: String,
 }
 

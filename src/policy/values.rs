@@ -1,9 +1,9 @@
-//! Header values of one answer, written one behind the other into one piece of memory.
+//! Header values of one response, written one behind the other into one piece of memory.
 
 use bytes::{BufMut, BytesMut};
 use http::{HeaderMap, HeaderValue};
 
-/// Room for what Tollgate usually says in an answer.
+/// Room for what Tollgate usually says in a response.
 const USUAL: usize = 192;
 
 /// Makes header values that share their memory: one allocation instead of one each.

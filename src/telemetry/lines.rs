@@ -1,5 +1,5 @@
-//! Lines about requests, written by the workers themselves and handed on in batches: an event of
-//! tracing's for each would cost several times as much as all that is logged of it.
+//! Access log lines. Workers format them and pass them to the log writer in batches, because a tracing event per
+//! request would cost several times as much.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -11,14 +11,14 @@ use tracing_appender::non_blocking::{ErrorCounter, NonBlocking};
 use crate::policy::outcome::Outcome;
 use crate::types::{Credits, KeyId, RequestId, WallTime};
 
-/// What the lines say they are about.
+/// The `target` of access log lines.
 pub const TARGET: &str = "tollgate::request";
-/// Bytes after which a batch is handed on at once.
+/// Bytes from which on a batch is written at once.
 const FULL: usize = 16 * 1024;
-/// How long a line may wait for others.
+/// Longest time that a line waits for its batch to fill.
 pub const WAIT: Duration = Duration::from_millis(50);
 
-/// A worker's way to the log. Made by [`super::logs::Logs::lines`].
+/// A worker's handle to the log writer, made by [`super::logs::Logs::lines`].
 #[derive(Clone, Debug)]
 pub struct Lines {
     pub(super) writer: NonBlocking,
@@ -26,7 +26,7 @@ pub struct Lines {
     pub(super) dropped: Dropped,
 }
 
-/// Lines that were dropped because the reader of the log was too slow.
+/// Counts lines that were dropped because the reader of the log was too slow.
 #[derive(Clone, Debug)]
 pub struct Dropped {
     pub(super) writes: ErrorCounter,
@@ -35,52 +35,52 @@ pub struct Dropped {
 }
 
 impl Dropped {
-    /// How many so far.
+    /// Lines dropped so far.
     #[must_use]
     pub fn lines(&self) -> usize {
         self.writes.dropped_lines() + self.more.load(Ordering::Relaxed)
     }
 }
 
-/// What is said of a request.
+/// The access log entry of one request.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry<'a> {
-    /// When it was over.
+    /// When the request was over.
     pub at: WallTime,
-    /// The route's name; empty where none was found.
+    /// The route's name; empty if no route matched.
     pub route: &'a str,
-    /// The answer's status.
+    /// The response's status.
     pub status: u16,
-    /// What was charged.
+    /// The credits charged.
     pub credits: Credits,
-    /// Absent where the operator wants as little as possible.
+    /// `None` if the log is configured as minimal.
     pub details: Option<Details<'a>>,
 }
 
-/// What is said beyond the least.
+/// Fields that a minimal log leaves out.
 #[derive(Clone, Copy, Debug)]
 pub struct Details<'a> {
     /// The request's id.
     pub id: RequestId,
-    /// The id that a trusted proxy gave it: visible ASCII.
+    /// The request id that a trusted proxy sent: visible ASCII.
     pub given: Option<&'a [u8]>,
     /// How the request ended.
     pub outcome: Outcome,
-    /// The key's id, where one was found.
+    /// The key's id, if the key is known.
     pub key: Option<KeyId>,
-    /// From the head to the last byte.
+    /// From the end of the request head to the last byte of the response.
     pub duration: Duration,
-    /// The upstream's status, where it answered.
+    /// The upstream's status, if it responded.
     pub upstream_status: Option<u16>,
 }
 
-/// Lines of one worker that wait to be handed on: at most [`FULL`] bytes and one line.
+/// Lines of one worker that are not written yet: at most [`FULL`] bytes and one line.
 #[derive(Debug)]
 pub struct Batch {
     lines: Lines,
     text: Vec<u8>,
     count: usize,
-    /// The second of the last line, and how its date and time begin.
+    /// The second of the last line, and its formatted date and time.
     second: i64,
     stamp: String,
 }
@@ -92,8 +92,7 @@ impl Batch {
         Self { lines, text: Vec::new(), count: 0, second: i64::MIN, stamp: String::new() }
     }
 
-    /// Adds a line. Answers whether it is the first one of a batch, which somebody has to
-    /// [`Batch::flush`] within [`WAIT`].
+    /// Adds a line. True if it is the first of a batch, which the caller must [`Batch::flush`] within [`WAIT`].
     pub fn add(&mut self, entry: &Entry<'_>) -> bool {
         let first = self.text.is_empty();
         self.stamp(entry.at);
@@ -110,7 +109,7 @@ impl Batch {
         first
     }
 
-    /// Hands on what there is.
+    /// Writes the batch.
     pub fn flush(&mut self) {
         if self.text.is_empty() {
             return;
@@ -137,7 +136,7 @@ impl Batch {
         self.text.extend_from_slice(&digits);
     }
 
-    /// As tracing's JSON lines: names and ids need no escapes.
+    /// In the format of tracing's JSON lines. Names and ids need no escapes.
     fn json(&mut self, entry: &Entry<'_>) {
         self.put(b"\",\"level\":\"INFO\"");
         if let Some(details) = &entry.details {
@@ -213,7 +212,7 @@ impl Batch {
         parts.iter().for_each(|part| self.put(part));
     }
 
-    /// Visible ASCII within quotes.
+    /// Escapes visible ASCII for a quoted string.
     fn escaped(&mut self, text: &[u8]) {
         for &byte in text {
             if matches!(byte, b'"' | b'\\') {
@@ -242,7 +241,7 @@ impl Drop for Batch {
     }
 }
 
-/// The last decimal digit of a number that is not negative.
+/// The last decimal digit of a non-negative number.
 fn digit(number: i64) -> u8 {
     b'0' + u8::try_from(number % 10).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! Log lines on standard output, written by a thread of their own so that no worker waits.
+//! Logging to standard output on a thread of its own, so that no worker waits for the output.
 
 use std::sync::Arc;
 
@@ -10,12 +10,12 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use super::lines::{Dropped, Lines, TARGET};
 
-/// Lines that wait to be written; further ones are dropped and counted.
+/// Most lines that wait to be written; further lines are dropped and counted.
 const MAX_WAITING: usize = 16_384;
-/// The environment's say in what is logged, such as `debug` or `tollgate::upstream=debug`.
+/// The environment variable with a log filter, such as `debug` or `tollgate::upstream=debug`.
 const LEVEL: &str = "TOLLGATE_LOG";
 
-/// Keeps the writing thread alive; dropped, it writes what waits.
+/// Keeps the writing thread alive. Dropping it writes the lines that wait.
 #[derive(Debug)]
 pub struct Logs {
     lines: Lines,
@@ -26,7 +26,7 @@ impl Logs {
     /// Starts logging for this process, as JSON lines or as text.
     ///
     /// # Errors
-    /// Where the process logs already.
+    /// If the process logs already.
     pub fn start(json: bool) -> Result<Self, String> {
         let (writer, guard) = NonBlockingBuilder::default()
             .lossy(true)
@@ -35,7 +35,7 @@ impl Logs {
             .finish(std::io::stdout());
         let dropped = Dropped { writes: writer.error_counter(), more: Arc::default() };
         let lines = Lines { writer: writer.clone(), json, dropped };
-        // Events of what parses clients' bytes hold them, so they stay off whatever is asked for.
+        // Events of crates that parse clients' bytes contain those bytes, so they stay off whatever the filter says.
         let asked: Targets = std::env::var(LEVEL).ok().and_then(|text| text.parse().ok()).unwrap_or_default();
         let default = Targets::new().with_target("tollgate", LevelFilter::INFO);
         let filter = default
@@ -61,7 +61,7 @@ impl Logs {
         self.lines.dropped.clone()
     }
 
-    /// A worker's way to the log; `None` where lines about requests are not wanted.
+    /// A worker's handle to the log writer; `None` if the access log is off.
     #[must_use]
     pub fn lines(&self) -> Option<Lines> {
         tracing::enabled!(target: TARGET, Level::INFO).then(|| self.lines.clone())

@@ -1,4 +1,4 @@
-//! What Tollgate says about itself: logs and counters.
+//! Logs and counters.
 
 pub mod lines;
 pub mod logs;

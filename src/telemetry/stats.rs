@@ -8,40 +8,40 @@ use serde_json::{Value, json};
 
 use crate::policy::outcome::Outcome;
 
-/// What the gateway counted since it started.
+/// Counters since the gateway started.
 #[derive(Debug, Default)]
 pub struct Stats {
     /// One for each worker.
     lanes: Mutex<Vec<Arc<Lane>>>,
-    /// Configurations that were put in force after the first one.
+    /// Configurations that were reloaded successfully.
     pub reloads: AtomicU64,
-    /// Configurations that were refused.
+    /// Reloads that were refused.
     pub reloads_refused: AtomicU64,
 }
 
-/// What one worker counts. On cache lines of its own (adjacent ones are fetched in pairs), so that
-/// counting never waits for another core.
+/// Counters of one worker, on cache lines of their own (adjacent ones are fetched in pairs), so that counting never
+/// waits for another core.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct Lane {
     /// Connections that are open; a tunnel may end on another thread than it began.
     pub connections: AtomicI64,
-    /// Connections that were closed at once, because their client's address held its share of the slots.
+    /// Connections closed at once because their client address held its share of the connection slots.
     pub connections_over_share: AtomicU64,
-    /// Requests that were read.
+    /// Requests whose head was read.
     pub requests: AtomicU64,
-    /// Requests that are over, by how they ended: see [`Outcome::index`].
+    /// Finished requests by outcome: see [`Outcome::index`].
     pub outcomes: [AtomicU64; Outcome::COUNT],
-    /// Charges that the upstream wanted higher than the hold.
+    /// Charges for which the upstream named more than the hold.
     pub capped: AtomicU64,
     /// Charges that could not be read, so that the hold was charged.
     pub unreadable: AtomicU64,
-    /// Answers whose client had gone before they began.
+    /// Responses whose client had disconnected before they began.
     pub abandoned: AtomicU64,
 }
 
 impl Stats {
-    /// The counters of one more worker.
+    /// Adds counters for one more worker.
     #[must_use]
     pub fn lane(&self) -> Arc<Lane> {
         let lane = Arc::new(Lane::default());

@@ -1,13 +1,13 @@
-//! Bounds a message that could come with every request: the first is said, further ones are counted.
+//! Limits how often a log message that could come with every request is logged.
 
 use std::time::Duration;
 
 use super::Moment;
 
-/// How often a message that repeats itself is said again, with how many were left out.
+/// How often a repeated message is logged again, with the number of those left out.
 const EVERY: Duration = Duration::from_secs(10);
 
-/// When a message was last said, and how many more there were since.
+/// When a message was last logged, and how often it was left out since.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Repeats {
     said: Option<Moment>,
@@ -15,7 +15,7 @@ pub struct Repeats {
 }
 
 impl Repeats {
-    /// The message comes once more: `Some` where it is to be said, with how many were left out before it.
+    /// Counts a message: `Some` if it should be logged, with the number left out before it.
     pub fn says(&mut self, now: Moment) -> Option<u64> {
         if self.said.is_some_and(|said| now.since(said) < EVERY) {
             self.left_out += 1;
@@ -25,13 +25,13 @@ impl Repeats {
         Some(std::mem::take(&mut self.left_out))
     }
 
-    /// How many were left out that nobody was told of, once it is time to tell.
+    /// The number of messages left out since the last one logged, once that was long enough ago.
     pub fn untold(&mut self, now: Moment) -> Option<u64> {
         let due = self.left_out > 0 && self.said.is_some_and(|said| now.since(said) >= EVERY);
         due.then(|| self.says(now)).flatten()
     }
 
-    /// Whether nothing is to be told any more.
+    /// True if no messages were left out.
     #[must_use]
     pub fn is_over(&self, now: Moment) -> bool {
         self.left_out == 0 && self.said.is_none_or(|said| now.since(said) >= EVERY)

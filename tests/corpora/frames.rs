@@ -3,7 +3,7 @@
 /// What a client was told.
 #[derive(Debug, Default)]
 pub struct Told {
-    /// For each answer, whether its status is 200.
+    /// For each response, whether its status is 200.
     pub answered: Vec<bool>,
     /// Error codes of reset streams.
     pub resets: Vec<u32>,

@@ -1,7 +1,7 @@
 //! Raw requests that other servers stumbled over, each with its verdict, against the real gateway.
 //!
 //! The collection stands beside the project, in `../shared/corpora`; where it is absent, these tests
-//! say so and pass. After each case a clean request on a fresh connection gets its own answer, and
+//! say so and pass. After each case a clean request on a fresh connection gets its own response, and
 //! whatever reached the upstream carries exactly one id, which is the gateway's own and paid for once.
 
 #![allow(

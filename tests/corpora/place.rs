@@ -100,7 +100,7 @@ impl Place {
         Self { upstream, address, gateway, folder, lines, ids: Mutex::default() }
     }
 
-    /// Sends bytes, then more on the same connection after each answer.
+    /// Sends bytes, then more on the same connection after each response.
     pub fn send(&self, first: &[u8], then: &[Vec<u8>]) -> Outcome {
         let mut stream = TcpStream::connect(self.address).unwrap();
         stream.set_nodelay(true).unwrap();
@@ -126,7 +126,7 @@ impl Place {
         outcome
     }
 
-    /// A clean request gets its own answer; what the upstream saw before it.
+    /// A clean request gets its own response; what the upstream saw before it.
     pub fn settle(&self, keyed: bool) -> Result<Vec<Seen>, String> {
         let seen = self.upstream.take();
         self.note(&seen)?;

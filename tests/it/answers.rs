@@ -1,4 +1,4 @@
-//! Answers that broke other gateways: none may reach a client as another one's, and each costs what
+//! Responses that broke other gateways: none may reach a client as another one's, and each costs what
 //! the price says (promises 1 and 4).
 
 use std::io::{BufRead, BufReader, Write};
@@ -8,7 +8,7 @@ use crate::support::{Client, Gateway, Upstream, config};
 
 const KEY: &str = "x-api-key: good-key\r\n";
 
-/// What a client gets to see of an upstream's answer.
+/// What a client gets to see of an upstream's response.
 enum Outcome {
     /// This status and body.
     Whole(u16, &'static str),
@@ -97,7 +97,7 @@ fn an_odd_answer_is_refused_or_cut_and_never_anybody_elses() {
         }
         // The upstream closes after each: a request that it had no time to hear of would be a 502.
         std::thread::sleep(std::time::Duration::from_millis(50));
-        // The next request, on the same connection where that stands, gets its own answer.
+        // The next request, on the same connection where that stands, gets its own response.
         let plain = client.ask(format!("GET /one HTTP/1.1\r\nhost: a\r\n{KEY}x-answer-body: mine\r\n\r\n"));
         assert_eq!(plain.unwrap().text(), "mine", "after {raw}");
         charged += 1;

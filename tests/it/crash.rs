@@ -21,9 +21,9 @@ fn rounds() -> usize {
 }
 
 const CLIENTS: usize = 6;
-/// The hold of the routes whose price the answer says, in millionths.
+/// The hold of the routes whose price the response says, in millionths.
 const HOLD: i64 = 10_000_000;
-/// Of so many requests, one client leaves before its answer; each does so at most so often in a round,
+/// Of so many requests, one client leaves before its response; each does so at most so often in a round,
 /// since nobody can be sure then whether it was charged.
 const LEAVES: u64 = 24;
 const LEAVES_OFTEN: usize = 4;
@@ -89,7 +89,7 @@ fn client(address: SocketAddr, next: &AtomicU64, journal: &Mutex<Vec<Line>>, sto
     }
 }
 
-/// Reads until the answer is whole, or nothing more comes.
+/// Reads until the response is whole, or nothing more comes.
 fn receive(client: &mut Client, line: &mut Line) {
     let mut buffer = [0; 4096];
     while !matches!(line.saw(), Saw::Whole(_)) {

@@ -69,7 +69,7 @@ fn a_client_that_leaves_a_silent_stream_gives_its_place_back() {
 }
 
 /// A client that closes its sending side is gone at once, as for nginx: its place among the key's requests
-/// is free, and the upstream is not waited for. With `half_close` it still gets its answer.
+/// is free, and the upstream is not waited for. With `half_close` it still gets its response.
 #[test]
 fn a_client_that_closes_during_a_request_is_gone_at_once() {
     for half_close in [false, true] {
@@ -223,7 +223,7 @@ fn a_body_that_drips_runs_out_of_patience_and_a_slow_one_does_not() {
     assert_eq!(send(200), Some(200));
 }
 
-/// An HTTP/2 client that opens no window for an answer, whoever made it, or not for all of it, does not
+/// An HTTP/2 client that opens no window for a response, whoever made it, or not for all of it, does not
 /// keep it by keeping busy.
 #[test]
 fn a_stream_that_nobody_reads_is_reset_and_its_connection_goes_on() {
@@ -240,7 +240,7 @@ fn a_stream_that_nobody_reads_is_reset_and_its_connection_goes_on() {
     }
 }
 
-/// An answer is asked for, as long as what is sent, with so much of a window.
+/// A response is asked for, as long as what is sent, with so much of a window.
 fn is_reset_unread(gateway: &Gateway, path: &str, echoed: usize, window: u32, answered: bool) {
     let mut stream = std::net::TcpStream::connect(gateway.public).unwrap();
     stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();

@@ -136,7 +136,7 @@ impl Kind {
                 let rest = format!("5\\nhello\\n0\\ngrpc-status: 0\\nx-cost: {amount}\\n\\n");
                 ("POST", "/header".to_owned(), format!("x-answer-raw: {head}{rest}\r\n"))
             }
-            // The upstream's answer to an upgrade costs 3.
+            // The upstream's response to an upgrade costs 3.
             Self::Upgrade => {
                 ("GET", "/header".to_owned(), "connection: upgrade\r\nupgrade: echo\r\n".to_owned())
             }

@@ -81,7 +81,7 @@ fn client(address: SocketAddr, counts: &Counts, stop: &AtomicBool) {
             assert_eq!(client.ask("GET /nowhere HTTP/1.1\r\nhost: a\r\n\r\n").unwrap().status, 404);
             counts.requests.fetch_add(5, Ordering::SeqCst);
         }
-        // Cut off in the head, in the body, and while the answer is made.
+        // Cut off in the head, in the body, and while the response is made.
         client.send("GET /one HTTP/1.1\r\nhost: a\r\nx-api").unwrap();
         Client::connect(address).send(&post[..post.len() - 100]).unwrap();
         let delayed = get("gone-key").replace("\r\n\r\n", "\r\nx-answer-delay: 20\r\n\r\n");

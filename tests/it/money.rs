@@ -14,7 +14,7 @@ fn rounds() -> usize {
 /// Requests of a round, each on a connection of its own.
 const CLIENTS: usize = 1000;
 
-/// Reads one answer without a body to speak of, and its status.
+/// Reads one response without a body to speak of, and its status.
 async fn status(stream: &mut TcpStream) -> u16 {
     let mut text = Vec::new();
     let mut buffer = [0; 4096];

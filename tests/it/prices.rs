@@ -70,7 +70,7 @@ fn a_json_price_is_read_uncompressed_and_bounded() {
     assert_eq!(upstream.last().header("accept-encoding"), Some("identity"));
     get(gateway.public, "/one", &headers);
     assert_eq!(upstream.last().header("accept-encoding"), Some("gzip"));
-    // Past the bound the hold is charged, and the answer still arrives whole.
+    // Past the bound the hold is charged, and the response still arrives whole.
     let body = format!("{{\"cost\":1,\"x\":\"{}\"}}", "y".repeat(tollgate::policy::price::MAX_PRICED_JSON));
     let mut client = Client::connect(gateway.public);
     client
@@ -103,7 +103,7 @@ fn a_plan_changes_a_routes_price() {
 #[test]
 fn a_vanished_client_is_charged_by_the_upstreams_answer() {
     let (gateway, upstream) = start();
-    // (request, what is left): gone while the upstream works, and within the answer.
+    // (request, what is left): gone while the upstream works, and within the response.
     let table = [
         ("/one", "x-answer-delay: 300\r\n", "999"),
         ("/one", "x-answer-delay: 300\r\nx-answer-status: 404\r\n", "999"),

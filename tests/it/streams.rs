@@ -121,7 +121,7 @@ fn an_answer_that_is_read_on_keeps_its_place_among_the_keys_requests() {
     assert_eq!(get(gateway.public, "/one", "x-api-key: good-key\r\n").status, 200);
 }
 
-/// Promise 5, where a stop does not wait: an answer whose price was not read costs its hold.
+/// Promise 5, where a stop does not wait: a response whose price was not read costs its hold.
 #[test]
 fn an_answer_that_a_stop_cuts_off_while_it_is_read_on_costs_its_hold() {
     let upstream = Upstream::start();
@@ -177,7 +177,7 @@ fn a_websocket_that_its_upstream_does_not_open_costs_nothing() {
     open(&mut client, 3, switch, "0");
     assert_eq!(told(&mut client, 3), Some(true));
     assert_eq!(gateway.available("acme"), "999");
-    // A client that leaves before the answer changes nothing about that.
+    // A client that leaves before the response changes nothing about that.
     open(&mut client, 5, success, "300");
     wait_until("the third at the upstream", || upstream.seen().len() == 3);
     client.give_up(5);
@@ -306,7 +306,7 @@ fn a_websocket_before_an_upstream_that_has_none_is_refused() {
     assert_eq!(silent.accept().unwrap_err().kind(), ErrorKind::WouldBlock, "nobody connected");
 }
 
-/// An upstream whose connection stands and says nothing is found out long before an answer is overdue:
+/// An upstream whose connection stands and says nothing is found out long before a response is overdue:
 /// it is asked for a sign of life.
 #[test]
 fn a_connection_to_an_upstream_that_no_longer_lives_is_given_up() {
@@ -333,7 +333,7 @@ fn a_connection_to_an_upstream_that_no_longer_lives_is_given_up() {
     assert_eq!(gateway.available("acme"), "1000");
 }
 
-/// HEAD gets no body, of Tollgate's own answers neither: to some clients of HTTP/2 that is an error.
+/// HEAD gets no body, of Tollgate's own responses neither: to some clients of HTTP/2 that is an error.
 #[test]
 fn head_gets_no_body() {
     const DATA: u8 = 0;

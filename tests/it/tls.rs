@@ -100,7 +100,7 @@ impl<'a> Asks<'a> {
         stream
     }
 
-    /// A request over TLS: the answer, and the protocol that was agreed on.
+    /// A request over TLS: the response, and the protocol that was agreed on.
     fn get(&self, address: SocketAddr) -> Result<(String, Option<Vec<u8>>), String> {
         let mut stream = self.connect(address);
         let request = format!(
@@ -188,7 +188,7 @@ fn versions_are_as_asked_for() {
 }
 
 /// A client's kernel may hold the request back until the handshake's end is acknowledged (RFC 896): what
-/// the gateway has to say then is not kept for the answer.
+/// the gateway has to say then is not kept for the response.
 #[test]
 fn a_handshakes_last_part_comes_before_any_request() {
     let certificate = Certificate::of("first.test");
@@ -222,7 +222,7 @@ fn an_idle_connection_ends_with_a_notice() {
 }
 
 /// What a turn of a connection writes goes out together: a connection for one request costs three writes,
-/// the handshake's two parts and the answer with what closes it.
+/// the handshake's two parts and the response with what closes it.
 #[test]
 fn an_answer_and_the_end_of_its_connection_are_one_write() {
     if !can_trace() {

@@ -191,7 +191,7 @@ impl Peer {
         Ok(())
     }
 
-    /// Whether each answer of 200 costs a credit that is counted in a ledger.
+    /// Whether each response of 200 costs a credit that is counted in a ledger.
     pub fn charges(&self) -> bool {
         self.kind == Kind::Tollgate && !self.setup.free
     }

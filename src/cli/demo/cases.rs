@@ -13,7 +13,7 @@ pub(super) enum Bearer {
     NearlyEmpty,
 }
 
-/// What must hold of an answer.
+/// What must hold of a response.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Check {
     /// The whole body.
@@ -26,9 +26,9 @@ pub(super) enum Check {
     No(&'static str),
     /// What was charged, and that just as much is gone from the balance.
     Costs(&'static str),
-    /// The body's `credits`: the balance that all answers so far add up to.
+    /// The body's `credits`: the balance that all responses so far add up to.
     Balance,
-    /// How many more requests the answer says its limit would admit.
+    /// How many more requests the response says its limit would admit.
     Left(u32),
     /// `Retry-After` within the window, and the same number in `RateLimit`.
     RetryAfter,

@@ -13,9 +13,9 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-/// How long an answer may take, connecting included.
+/// How long a response may take, connecting included.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
-/// Largest answer that is read: the sample API's are far smaller.
+/// Largest response that is read: the sample API's are far smaller.
 const MAX_ANSWER: usize = 256 * 1024;
 
 /// A request: with a body it is a POST, without one a GET.
@@ -25,7 +25,7 @@ pub(super) struct Call {
     pub(super) body: Option<&'static str>,
 }
 
-/// An answer, read to its end.
+/// A response, read to its end.
 #[derive(Debug)]
 pub(super) struct Reply {
     pub(super) status: StatusCode,
@@ -63,7 +63,7 @@ impl Call {
     /// Sends it on a connection of its own.
     ///
     /// # Errors
-    /// Why there is no whole answer.
+    /// Why there is no complete response.
     pub(super) async fn send(&self, gateway: SocketAddr, key: Option<&str>) -> Result<Reply, String> {
         match tokio::time::timeout(ANSWER_TIME, self.exchange(gateway, key)).await {
             Ok(Ok(reply)) => Ok(reply),

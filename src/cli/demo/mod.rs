@@ -24,22 +24,22 @@ use crate::control::command::{Command, NewKey};
 use cases::{ACCOUNT, PERSON, PHONE, VERIFY};
 use config::{Account, DEMO, Folder, NEARLY_EMPTY, TRIAL};
 
-/// Where clients are served unless said otherwise.
+/// Default address for clients.
 const LISTEN: &str = "127.0.0.1:8080";
-/// Where operators are.
+/// Default address for operators.
 const ADMIN: &str = "127.0.0.1:8081";
-/// The self-test needs no address that anybody knows, so it never finds one in use.
+/// The self-test picks free ports, so that it never meets an address in use.
 const ANY_PORT: &str = "127.0.0.1:0";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Where clients are served; port 0 picks a free one [default: 127.0.0.1:8080].
+    /// Address for clients; port 0 picks a free one [default: 127.0.0.1:8080].
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
-    /// Where operators are served; port 0 picks a free one [default: 127.0.0.1:8081].
+    /// Address for operators; port 0 picks a free one [default: 127.0.0.1:8081].
     #[arg(long, value_name = "ADDR")]
     admin: Option<SocketAddr>,
-    /// Send the sample requests, print each with its answer, check it, and end. Picks free ports
+    /// Send the sample requests, print each with its response, check it, and end. Picks free ports
     /// by default.
     #[arg(long)]
     self_test: bool,
@@ -144,7 +144,7 @@ async fn new_key(app: &App, account: Account) -> Result<(String, String)> {
         scopes: Vec::new(),
         expires: None,
     };
-    let (rows, _) = mpsc::channel(1); // the answer has none
+    let (rows, _) = mpsc::channel(1); // the response has none
     let made = app.control().execute(Command::KeyCreate(new), rows).await?;
     let text = |name: &str| made.get(name).and_then(serde_json::Value::as_str).map(str::to_owned);
     let made = text("key").zip(text("id"));
@@ -226,8 +226,7 @@ impl Stop {
     }
 }
 
-/// A closed terminal ends the demo too. The gateway takes a hangup for a reload, and would go on
-/// with nobody there to stop it.
+/// Ends the demo when its terminal is closed. The gateway treats a hangup as a reload, so it would keep running.
 async fn end_with_terminal(mut hangup: Signal) {
     if hangup.recv().await.is_some() {
         let _ = kill_process(getpid(), Number::TERM); // one may always signal oneself

@@ -1,4 +1,4 @@
-//! `demo --self-test`: sends the demo's requests, shows each with its answer, and checks it.
+//! `demo --self-test`: sends the demo's requests, shows each with its response, and checks it.
 //!
 //! Balances are kept here too, from what each request must cost: so a charge that went wrong shows
 //! at once, and at every later look at the account.
@@ -51,7 +51,7 @@ struct Tester {
 /// Sends all requests.
 ///
 /// # Errors
-/// Where any answer is not as it must be.
+/// If any check failed.
 pub(super) async fn run(gateway: SocketAddr, keys: Keys) -> Result {
     let purse = |account: Account, key| Ok::<_, Failed>(Purse { key, balance: account.credits.parse()? });
     let mut tester = Tester {
@@ -84,7 +84,7 @@ impl Tester {
         }
     }
 
-    /// Sends one request, prints it with its answer and the verdict, and tells whether all is well.
+    /// Sends one request, prints it with its response and the verdict; true if all checks passed.
     async fn shown(&mut self, number: usize, case: &Case) -> Result<bool> {
         let gateway = self.gateway;
         let key = match case.bearer {
@@ -113,7 +113,7 @@ impl Tester {
     }
 }
 
-/// The answer as `curl -i` shows it, less the headers that say nothing here.
+/// The response as `curl -i` shows it, less the headers that say nothing here.
 fn as_text(reply: &Reply) -> String {
     let mut text = format!("HTTP/1.1 {}\n", reply.status);
     for name in SHOWN {
@@ -136,7 +136,7 @@ fn compare(what: &str, expected: &str, found: Option<&str>) -> Finding {
     }
 }
 
-/// All that must hold of an answer: what the case names, and what every answer has.
+/// All that must hold of a response: what the case names, and what every response has.
 fn judge(reply: &Reply, case: &Case, mut balance: Option<&mut Credits>) -> Vec<Finding> {
     let json: Value = serde_json::from_str(&reply.body).unwrap_or(Value::Null);
     let mut findings = vec![
@@ -173,7 +173,7 @@ fn judge(reply: &Reply, case: &Case, mut balance: Option<&mut Credits>) -> Vec<F
     findings
 }
 
-/// Every answer has an id, and a body that names one names the same.
+/// Every response has a request id; a body that contains one contains the same.
 fn request_id(reply: &Reply, json: &Value) -> Finding {
     let id = reply.header("x-request-id").unwrap_or_default();
     if id.parse::<crate::types::RequestId>().is_err() {
@@ -186,7 +186,7 @@ fn request_id(reply: &Reply, json: &Value) -> Finding {
     }
 }
 
-/// Takes the cost off the known balance, and compares both with what the answer says.
+/// Takes the cost off the known balance, and compares both with what the response says.
 fn costs(reply: &Reply, cost: &str, balance: Option<&mut Credits>) -> Finding {
     let spent = cost.parse().ok().zip(balance);
     let Some(left) = spent.and_then(|(cost, balance)| {

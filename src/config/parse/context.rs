@@ -9,10 +9,10 @@ use crate::config::report::{Problem, Report, Severity};
 use crate::config::source::suggest;
 use crate::snapshot::Route;
 
-/// Where problems go, and which file is being looked at.
+/// Collects problems while the sections of the files are checked.
 pub(super) struct Context {
     pub(super) report: Report,
-    /// Sections out of which something was cut already; see [`Sources::cut`].
+    /// Sections out of which something was cut already; see `Sources::cut`.
     pub(super) cut: Vec<String>,
     pub(super) file: usize,
 }
@@ -57,7 +57,7 @@ impl Context {
         self.add(Severity::Error, &name.span, format!("there is no {what} `{}`", name.value), help);
     }
 
-    /// Whether a mistake in a section makes judging references to it pointless.
+    /// True if a section has a mistake, so that references to it are not checked.
     pub(super) fn is_cut(&self, section: &str) -> bool {
         self.cut.iter().any(|cut| cut == section)
     }

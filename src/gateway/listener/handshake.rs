@@ -49,7 +49,7 @@ pub(super) async fn negotiate(
     Some(Negotiated { socket: Socket::Tls(Box::new(stream)), protocol, peer })
 }
 
-/// Peeks until `judge` has an answer; `None` if the client closes before, or if [`MAX_PROXY_HEADER`] bytes give
+/// Peeks until `judge` decides; `None` if the client closes before, or if [`MAX_PROXY_HEADER`] bytes give
 /// none. Peeked bytes stay for the next reader.
 async fn peek_until<T>(stream: &mut CoalescingStream, judge: impl Fn(&[u8]) -> Option<T>) -> Option<T> {
     loop {

@@ -1,4 +1,4 @@
-//! What a request framing_context for: host and path, normalised once for routing and forwarding.
+//! What a request asks for: host and path, normalised once for routing and forwarding.
 
 use std::borrow::Cow;
 

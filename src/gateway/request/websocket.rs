@@ -22,7 +22,7 @@ const FIXED_KEY: HeaderValue = HeaderValue::from_static("dG9sbGdhdGUtaHR0cC8yLg=
 /// Converts an extended CONNECT into an HTTP/1.1 upgrade. Returns whether the request was one.
 ///
 /// # Errors
-/// [`Reason::BadRequest`] if it framing_context for another protocol than WebSocket.
+/// [`Reason::BadRequest`] if it asks for another protocol than WebSocket.
 pub(super) fn convert_connect(parts: &mut Parts) -> Result<bool, Refusal> {
     let Some(protocol) = parts.extensions.get::<Protocol>() else { return Ok(false) };
     if protocol.as_str() != "websocket" {
@@ -58,7 +58,7 @@ pub(super) struct ExpectedUpgrade {
 }
 
 impl ExpectedUpgrade {
-    /// Of a request that framing_context for this upgrade.
+    /// Of a request that asks for this upgrade.
     pub(super) fn of(headers: &HeaderMap, upgrade: Option<&HeaderValue>, is_extended_connect: bool) -> Self {
         let is_websocket =
             upgrade.is_some_and(|upgrade| upgrade.as_bytes().eq_ignore_ascii_case(b"websocket"));

@@ -108,7 +108,7 @@ pub struct Standing {
     /// Where refused: how long until a request would be admitted. Where admitted: until all of
     /// the quota is there again.
     pub after: Duration,
-    /// What [`State::take`] writes.
+    /// What [`super::State::take`] writes.
     pub(super) next: u64,
 }
 

@@ -12,7 +12,7 @@ pub struct Client {
     stream: BufReader<TcpStream>,
 }
 
-/// An answer, read to its end.
+/// A response, read to its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     pub status: u16,
@@ -60,7 +60,7 @@ impl Client {
         self.stream.get_mut().write_all(bytes.as_ref())
     }
 
-    /// Sends a request and reads its answer.
+    /// Sends a request and reads its response.
     pub fn ask(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<Answer> {
         let head_only = bytes.as_ref().starts_with(b"HEAD ");
         self.send(bytes)?;
@@ -112,7 +112,7 @@ impl Client {
         Ok(data)
     }
 
-    /// Reads an answer to its end.
+    /// Reads a response to its end.
     pub fn read(&mut self, head_only: bool) -> io::Result<Answer> {
         let mut answer = self.head()?;
         while answer.status == 100 {

@@ -143,7 +143,7 @@ fn read_body(reader: &mut impl BufRead, seen: &mut Seen) -> Option<()> {
     reader.read_exact(&mut seen.body).ok()
 }
 
-/// Writes an answer; whether the connection is to be kept, none where it broke.
+/// Writes a response; whether the connection is to be kept, none where it broke.
 fn answer(mut stream: &TcpStream, seen: &Seen) -> Option<bool> {
     let _ = stream.set_nodelay(true);
     if let Some(delay) = seen.header("x-answer-delay") {
