@@ -91,7 +91,10 @@ impl Keys {
         }
         // The other half of what the accounts begin with.
         let granted = -i128::from(GRANT * MILLIONTHS) * self.accounts as i128;
-        tx.execute("UPDATE operator_accounts SET balance = ?1 WHERE name = 'granted'", [granted.to_string()])?;
+        tx.execute(
+            "UPDATE operator_accounts SET balance = ?1 WHERE name = 'granted'",
+            [granted.to_string()],
+        )?;
         tx.commit()?;
         Ok(())
     }

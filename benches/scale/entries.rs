@@ -44,8 +44,13 @@ pub fn entries(sizes: &Sizes) {
         let flipped = flip(&folder.path().join("ledger.db"), entries);
         let (_, _, verified) = verify(folder.path());
         let differences = verified["differences"].as_array().expect("a list");
-        let found: BTreeSet<u64> = differences.iter().filter_map(|found| found["entry"].as_u64()).collect();
-        let found = flipped.iter().filter(|id| found.contains(id)).count();
+        let named = |entry: &Entry| {
+            differences.iter().any(|found| match found["account"].as_str() {
+                Some(account) => account == entry.account && found["entry"] == entry.number,
+                None => found["entry"] == entry.position, // it cannot be read
+            })
+        };
+        let found = flipped.iter().filter(|entry| named(entry)).count();
         line(&[
             entries.to_string(),
             mib(size),
@@ -86,32 +91,48 @@ fn verify(folder: &Path) -> (Duration, u64, Value) {
     (took, peak, serde_json::from_str(&text).expect("JSON"))
 }
 
-/// Flips a bit in random columns of random entries; all but the number, which is what finds them.
-fn flip(path: &Path, entries: usize) -> BTreeSet<u64> {
+/// What `ledger verify` calls an entry by.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Entry {
+    position: u64,
+    account: String,
+    number: u64,
+}
+
+/// Flips a bit in random columns of random entries, except in the number, by which `ledger verify` names an entry.
+fn flip(path: &Path, entries: usize) -> BTreeSet<Entry> {
     let mut random = fastrand::Rng::with_seed(7);
     let mut connection = Connection::open(path).expect("a ledger");
     let tx = connection.transaction().expect("a transaction");
     let mut flipped = BTreeSet::new();
     while flipped.len() < FLIPS.min(entries / 2) {
         let id = random.u64(1..=entries as u64);
-        if !flipped.insert(id) {
+        let name =
+            "SELECT accounts.id, number FROM entries JOIN accounts ON num = account WHERE position = ?1";
+        let read = tx.query_row(name, [id], |row| {
+            Ok(Entry { position: id, account: row.get(0)?, number: row.get(1)? })
+        });
+        let Ok(entry) = read else { continue }; // its account was flipped
+        if !flipped.insert(entry) {
             continue;
         }
         let columns =
             ["at", "account", "kind", "amount", "balance_after", "route", "requests", "actor", "link"];
         let column = columns[random.usize(..columns.len())];
         if matches!(column, "link" | "kind" | "actor") {
-            let read = format!("SELECT CAST({column} AS BLOB) FROM entries WHERE id = ?1");
+            let read = format!("SELECT CAST({column} AS BLOB) FROM entries WHERE position = ?1");
             let mut bytes: Vec<u8> = tx.query_row(&read, [id], |row| row.get(0)).expect("bytes");
             let at = random.usize(..bytes.len());
             bytes[at] ^= 1 << random.u32(..8);
             let cast = if column == "link" { "?2" } else { "CAST(?2 AS TEXT)" };
-            tx.execute(&format!("UPDATE entries SET {column} = {cast} WHERE id = ?1"), (id, bytes))
+            tx.execute(&format!("UPDATE entries SET {column} = {cast} WHERE position = ?1"), (id, bytes))
                 .expect("a change");
         } else {
-            let bit = 1_i64 << random.u32(..40);
-            let change =
-                format!("UPDATE entries SET {column} = ({column} | ?2) - ({column} & ?2) WHERE id = ?1");
+            // High bits of an account, so that no other account has the number.
+            let bit = 1_i64 << random.u32(if column == "account" { 20..40 } else { 0..40 });
+            let change = format!(
+                "UPDATE entries SET {column} = ({column} | ?2) - ({column} & ?2) WHERE position = ?1"
+            );
             tx.execute(&change, (id, bit)).expect("a change");
         }
     }
