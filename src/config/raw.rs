@@ -1,7 +1,6 @@
-//! The configuration as it is written: the only file that mirrors TOML.
+//! The configuration file's structure: the only code that mirrors the TOML.
 //!
-//! Nothing here is checked beyond its shape; every value keeps the place it came from, so that
-//! [`super::parse`] can point at it. The JSON Schema for editors comes from these types.
+//! Only types are checked here. Every value keeps its place in the file, so that [`super::parse`] can report it. The JSON Schema for editors comes from these types.
 
 mod tls;
 mod values;
@@ -21,57 +20,57 @@ type Maybe<T> = Option<At<T>>;
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct File {
-    /// More files to take in, relative to this one: `["accounts.d/*.toml"]`.
+    /// More files to include, relative to this one: `["accounts.d/*.toml"]`.
     pub include: Vec<At<String>>,
-    /// Where and how clients are served.
+    /// Listening addresses, timeouts and bounds for clients.
     pub server: Maybe<Server>,
-    /// Where operators are served.
+    /// The operators' address.
     pub admin: Maybe<Admin>,
-    /// Where the books are kept.
+    /// The ledger.
     pub ledger: Maybe<Ledger>,
-    /// How requests carry their key.
+    /// Where requests carry their key.
     pub auth: Maybe<Auth>,
-    /// The endpoint that tells a customer their balance.
+    /// The endpoint that shows customers their balance.
     pub account_info: Maybe<AccountInfo>,
-    /// How refusals are worded.
+    /// Error responses.
     pub errors: Maybe<Errors>,
-    /// What answers say about limits and credits.
+    /// Response headers about limits and credits.
     pub response_headers: Maybe<ResponseHeaders>,
-    /// What is logged.
+    /// Logging.
     pub log: Maybe<Log>,
     /// The servers that requests are forwarded to.
     pub upstreams: Named<Upstream>,
     /// The endpoints of the API.
     pub routes: Vec<At<Route>>,
-    /// Bundles of limits and prices that accounts are on.
+    /// Plans: limits and prices of accounts.
     pub plans: Named<Plan>,
-    /// Customers.
+    /// Accounts: customers and their keys.
     pub accounts: Named<Account>,
-    /// Wordings of refusals, by reason.
+    /// Dialects: templates of error responses, by reason.
     pub dialects: Named<BTreeMap<At<String>, At<Template>>>,
     /// Not supported yet.
     pub idempotency: Maybe<Later>,
 }
 
-/// Where and how clients are served.
+/// Listening addresses, timeouts and bounds for clients.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Server {
     /// Addresses; port 0 picks a free one.
     pub listen: Maybe<Vec<At<String>>>,
-    /// Worker threads; 0 for one per CPU.
+    /// Worker threads; 0: one per CPU.
     pub threads: Maybe<u32>,
     /// Most connections at once.
     pub max_connections: Maybe<u32>,
-    /// From accept to the end of the first head.
+    /// Longest time from accept to the end of the first request head.
     pub header_timeout: Maybe<Duration>,
-    /// Between requests of a connection.
+    /// Longest time between requests on a connection.
     pub idle_timeout: Maybe<Duration>,
     /// Largest request head.
     pub max_header_size: Maybe<Size>,
     /// Largest request body.
     pub max_body_size: Maybe<Size>,
-    /// How long requests in flight may take after a stop was asked for.
+    /// Longest time that a graceful shutdown waits for requests in flight.
     pub drain_timeout: Maybe<Duration>,
     /// Drop empty path segments instead of refusing them.
     pub merge_slashes: Maybe<bool>,
@@ -85,7 +84,7 @@ pub struct Server {
     pub tls: Maybe<Tls>,
 }
 
-/// Where operators are served.
+/// The operators' address.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Admin {
@@ -97,41 +96,41 @@ pub struct Admin {
     pub open: Maybe<Later>,
 }
 
-/// Where the books are kept.
+/// The ledger.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Ledger {
     /// `sqlite:FILE`, relative to the configuration file.
     pub url: Maybe<String>,
-    /// How long a record may wait for others to be committed with, while nobody waits for it; at most a second.
+    /// Longest time that a record waits for others before it is committed, unless a response waits for it; at most `1s`.
     pub commit_delay: Maybe<Duration>,
 }
 
-/// How requests carry their key.
+/// Where requests carry their key.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Auth {
     /// The header that carries the key.
     pub header: Maybe<String>,
-    /// Also take `Authorization: Bearer <key>`.
+    /// Also accept `Authorization: Bearer <key>`.
     pub bearer: Maybe<bool>,
-    /// Keys that do not work, per client address and minute; 0: as many as it likes.
+    /// Most rejected keys per client address and minute; 0: unlimited.
     pub failed_keys_per_minute: Maybe<u32>,
-    /// Prefix of keys that Tollgate makes.
+    /// Prefix of generated keys.
     pub key_prefix: Maybe<String>,
-    /// Query parameters that refuse a request.
+    /// Query parameters whose presence refuses a request.
     pub refuse_query: Maybe<Vec<At<String>>>,
 }
 
-/// The endpoint that tells a customer their balance.
+/// The endpoint that shows customers their balance.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AccountInfo {
-    /// Its path; an empty one switches it off.
+    /// Its path; empty: the endpoint is off.
     pub path: Maybe<String>,
 }
 
-/// How refusals are worded.
+/// Error responses.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Errors {
@@ -139,7 +138,7 @@ pub struct Errors {
     pub dialect: Maybe<String>,
 }
 
-/// What answers say about limits and credits.
+/// Response headers about limits and credits.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ResponseHeaders {
@@ -149,13 +148,13 @@ pub struct ResponseHeaders {
     pub credits: Maybe<bool>,
 }
 
-/// What is logged.
+/// Logging.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
     /// `json` or `text`.
     pub format: Maybe<String>,
-    /// One line per request.
+    /// Write one line per request.
     pub requests: Maybe<bool>,
     /// `standard` or `minimal`.
     pub fields: Maybe<String>,
@@ -167,16 +166,16 @@ pub struct Log {
 pub struct Upstream {
     /// `http://host:port`, or `h2c://host:port` if it speaks HTTP/2; one server.
     pub servers: At<Vec<At<String>>>,
-    /// How long a connection may take.
+    /// Longest time to connect.
     #[serde(default)]
     pub connect_timeout: Maybe<Duration>,
-    /// How long the response's head may take.
+    /// Longest time until the response head.
     #[serde(default)]
     pub response_timeout: Maybe<Duration>,
     /// The Host sent upstream: `client`, `upstream` or a name.
     #[serde(default)]
     pub host: Maybe<String>,
-    /// The operator's own headers for the upstream.
+    /// Headers to set on requests to the upstream.
     #[serde(default)]
     pub set_headers: Named<Secret>,
 }
@@ -185,40 +184,40 @@ pub struct Upstream {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
-    /// What prices and scopes refer to.
+    /// The name that prices and scopes refer to.
     pub name: At<String>,
-    /// `{name}` matches one segment, a last `{*rest}` what is left.
+    /// `{name}` matches one segment, `{*rest}` at the end all remaining ones.
     pub path: At<String>,
-    /// Default: all.
+    /// HTTP methods; default: all.
     #[serde(default)]
     pub methods: Maybe<Vec<At<String>>>,
-    /// Default: any.
+    /// Host name; default: any.
     #[serde(default)]
     pub host: Maybe<String>,
     /// The name of an `[upstreams.NAME]`.
     pub upstream: At<String>,
-    /// Asks for no key and charges nothing; its limits have scope = "address".
+    /// Needs no key and charges nothing; its limits have scope = "address".
     #[serde(default)]
     pub public: Maybe<bool>,
     /// Default: `[errors] dialect`.
     #[serde(default)]
     pub dialect: Maybe<String>,
-    /// Short for: hold this, charge it on 2xx, nothing else.
+    /// Hold this amount, and charge it on 2xx only.
     #[serde(default)]
     pub credits: Maybe<Amount>,
     /// The most a request can cost.
     #[serde(default)]
     pub hold: Maybe<Amount>,
-    /// First match wins; no match charges nothing.
+    /// The first matching charge counts; without a match the request costs nothing.
     #[serde(default)]
     pub charge: Maybe<Vec<At<Charge>>>,
     /// Limits of this route alone.
     #[serde(default)]
     pub limits: Vec<At<Limit>>,
-    /// Taken off the path before it goes upstream.
+    /// A prefix to remove from the path before forwarding.
     #[serde(default)]
     pub strip_prefix: Maybe<String>,
-    /// Besides the upstream's.
+    /// Headers to set, in addition to the upstream's.
     #[serde(default)]
     pub set_headers: Named<Secret>,
     /// In place of the upstream's.
@@ -227,15 +226,15 @@ pub struct Route {
     /// In place of the server's.
     #[serde(default)]
     pub max_body_size: Maybe<Size>,
-    /// Take paths with `%2F`.
+    /// Accept paths with `%2F`.
     #[serde(default)]
     pub encoded_slashes: Maybe<bool>,
-    /// What pages of other origins may do.
+    /// CORS: what pages of other origins may do.
     #[serde(default)]
     pub cors: Maybe<Cors>,
 }
 
-/// One line of a price.
+/// One charge of a price.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Charge {
@@ -249,7 +248,7 @@ pub struct Charge {
     pub from: Maybe<String>,
 }
 
-/// What pages of other origins may do.
+/// CORS: what pages of other origins may do.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Cors {
@@ -267,7 +266,7 @@ pub struct Cors {
     /// Whether cookies may be sent along.
     #[serde(default)]
     pub credentials: Maybe<bool>,
-    /// How long a browser may keep a preflight's answer.
+    /// How long a browser may cache a preflight response.
     #[serde(default)]
     pub max_age: Maybe<Duration>,
 }
@@ -276,13 +275,13 @@ pub struct Cors {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Limit {
-    /// Stands in headers and keeps its count across reloads.
+    /// Its name in headers. A limit keeps its count across reloads by its name.
     pub name: At<String>,
     /// Requests per window.
     pub requests: At<u32>,
     /// The window's length.
     pub window: At<Duration>,
-    /// How many may come at once; default: `requests`. For `gcra` only.
+    /// Most requests at once; default: `requests`. For `gcra` only.
     #[serde(default)]
     pub burst: Maybe<u32>,
     /// `gcra` (the default) or `sliding-window`.
@@ -291,22 +290,22 @@ pub struct Limit {
     /// `key` (the default), `account`, `key+route` or `address`.
     #[serde(default)]
     pub scope: Maybe<String>,
-    /// Route names it is narrowed to.
+    /// Only these routes.
     #[serde(default)]
     pub routes: Maybe<Vec<At<String>>>,
-    /// Route names it leaves out.
+    /// All routes but these.
     #[serde(default)]
     pub except: Maybe<Vec<At<String>>>,
-    /// Methods it is narrowed to.
+    /// Only these methods.
     #[serde(default)]
     pub methods: Maybe<Vec<At<String>>>,
 }
 
-/// A bundle of limits and prices.
+/// A plan: limits and prices.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Plan {
-    /// Requests of one key in flight.
+    /// Most requests in flight per key.
     pub concurrency: Maybe<u32>,
     /// Limits of the accounts on this plan.
     pub limits: Vec<At<Limit>>,
@@ -322,11 +321,11 @@ pub struct Plan {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PlanPrice {
-    /// Short for: hold this, charge it on 2xx, nothing else.
+    /// Hold this amount, and charge it on 2xx only.
     pub credits: Maybe<Amount>,
     /// The most a request can cost.
     pub hold: Maybe<Amount>,
-    /// First match wins; no match charges nothing.
+    /// The first matching charge counts; without a match the request costs nothing.
     pub charge: Maybe<Vec<At<Charge>>>,
 }
 
@@ -336,9 +335,9 @@ pub struct PlanPrice {
 pub struct Account {
     /// The name of a `[plans.NAME]`; without one there are no limits.
     pub plan: Maybe<String>,
-    /// Granted once, when the ledger first sees the account.
+    /// The opening grant, booked once.
     pub credits: Maybe<Amount>,
-    /// Where the customer wants to be told.
+    /// The customer's webhooks.
     pub webhooks: Vec<At<String>>,
     /// The account's keys.
     pub keys: Vec<At<Key>>,
@@ -348,18 +347,18 @@ pub struct Account {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Key {
-    /// What people call it.
+    /// A label for operators.
     pub label: At<String>,
     /// `tollgate key hash` prints it.
     pub sha256: At<Sha256>,
     /// Route names, `*` matches any characters; default: every route.
     #[serde(default)]
     pub scopes: Maybe<Vec<At<String>>>,
-    /// From when on it no longer works: a TOML date-time, or a date.
+    /// When it expires: a TOML date-time, or a date.
     #[serde(default)]
     #[schemars(with = "Option<String>")]
     pub expires: Maybe<toml::value::Datetime>,
-    /// Networks it may come from.
+    /// Networks that its requests may come from.
     #[serde(default)]
     pub allow_from: Maybe<Vec<At<String>>>,
     /// In place of the plan's.
