@@ -255,7 +255,7 @@ pub fn channel(first: Snapshot) -> (Publisher, Reader) {
     (Publisher { shared: Arc::clone(&shared), former: Arc::default() }, Reader(shared))
 }
 
-/// The snapshot that a request is judged by, kept alive for as long as this value. Reference counts are in two levels: one
+/// The snapshot that a request is judged by; it lives at least as long as this value. Reference counts are in two levels: one
 /// among the requests of a worker, and one between threads, which a worker increments once for all its requests.
 #[derive(Clone, Debug)]
 pub struct View(Rc<Shared>);

@@ -130,7 +130,7 @@ impl Waiters {
         .await
     }
 
-    /// Wakes the tasks whose batch is finished; runs on the worker for as long as it lives.
+    /// Wakes the tasks whose batch is finished. Never returns; ends with its worker.
     pub async fn pump(&self) {
         loop {
             self.outbox.notify.notified().await;

@@ -93,7 +93,7 @@ impl Spender {
         Ok(Hold(Some(open)))
     }
 
-    /// Wakes this worker's waiting tasks; runs on its thread for as long as it lives.
+    /// Wakes this worker's waiting tasks, on the worker's thread. Never returns; ends with its worker.
     pub async fn pump(&self) {
         self.0.waiters.pump().await;
     }

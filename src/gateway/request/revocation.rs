@@ -11,7 +11,7 @@ use crate::types::KeyHash;
 /// How often all requests in flight are checked: a key that stops working is used for less than a second.
 const CHECK_EVERY: Duration = Duration::from_millis(500);
 
-/// Checks the keys of all requests in flight, for as long as the worker lives.
+/// Checks the keys of all requests in flight periodically. Ends with its worker.
 pub(in crate::gateway) async fn end_revoked_requests(services: Rc<Services>) {
     loop {
         tokio::time::sleep(CHECK_EVERY).await;

@@ -68,7 +68,7 @@ impl RequestDeadlines {
         self.0.lock().response_due.map(|due| due.since(now))
     }
 
-    /// Lets the request body be silent for as long as the client likes.
+    /// Disables the deadline of a silent request body.
     pub(in crate::gateway) fn allow_silent_body(&self) {
         self.0.lock().is_bidirectional = true;
     }

@@ -34,7 +34,7 @@ impl ManyFields {
         self.is_supported = is_supported;
     }
 
-    /// Stops looking for heads: withheld bytes belong to whoever reads after the parser.
+    /// Stops looking for heads: withheld bytes go to the next reader, such as a tunnel.
     pub(super) fn release(&mut self) {
         if self.is_waiting() {
             self.withheld.advance(self.delivered_before);
