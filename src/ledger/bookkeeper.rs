@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use tokio::sync::{mpsc, oneshot};
 
 use super::purse::Purse;
+use super::record::ExternalId;
 use super::store::{
     AccountRow, AccountState, Booked, Booking, KeyChange, KeyRow, LedgerError, Reader, Registered,
     Registration, Result,
@@ -155,10 +156,10 @@ impl Bookkeeper {
     pub async fn settle_external(
         &self,
         account: AccountId,
-        external_id: String,
+        external_id: ExternalId,
         charge: Credits,
     ) -> Result<bool> {
-        self.run(move |thread| thread.settle_external(&account, &external_id, charge)).await
+        self.run(move |thread| thread.settle_external(&account, external_id, charge)).await
     }
 
     /// What an account can spend.

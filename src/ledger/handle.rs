@@ -98,3 +98,45 @@ fn spawn(name: &str, run: impl FnOnce() -> Result<()> + Send + 'static) -> Resul
 fn join(thread: JoinHandle<Result<()>>) -> Result<()> {
     thread.join().map_err(|_| LedgerError::Failed("its thread panicked".to_owned()))?
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::memory::MemoryStore;
+    use crate::ledger::store::{Journal, JournalRow, Registration};
+    use crate::types::{Credits, KeyNum, RequestId, RouteNum, WallTime};
+
+    struct Panicking(MemoryStore);
+
+    impl Journal for Panicking {
+        fn read(&mut self, folded: u64) -> Result<Vec<JournalRow>> {
+            self.0.read(folded)
+        }
+
+        fn append(&mut self, _: u64, _: WallTime, _: &[u8]) -> Result<()> {
+            panic!("on purpose")
+        }
+
+        fn reset(&mut self, _: u64) {}
+    }
+
+    /// Nothing waits forever for a thread that is gone, and nothing is held any more.
+    #[tokio::test]
+    async fn a_commit_thread_that_panics_is_not_waited_for() {
+        let store = MemoryStore::default();
+        let storage = Storage { journal: Box::new(Panicking(store.clone())), ..store.storage() };
+        let delay = Duration::from_millis(5);
+        let (ledger, _) = Ledger::open(storage, 1, delay, Clock::system()).unwrap();
+        let bookkeeper = ledger.bookkeeper();
+        let accounts = vec![("acme".parse().unwrap(), Some(Credits::from_millionths(2)))];
+        let wanted = Registration { accounts, ..Registration::default() };
+        let num = bookkeeper.register(wanted).await.unwrap().accounts[0].num;
+        let (spender, purse) = (ledger.spender(0).unwrap().start(), bookkeeper.purse(num).unwrap());
+        let one = Credits::from_millionths(1);
+        let held = spender.hold(&purse, KeyNum(1), RouteNum(1), one, RequestId(1)).unwrap();
+        assert!(matches!(bookkeeper.reader().await, Err(LedgerError::Closed)));
+        assert!(spender.hold(&purse, KeyNum(1), RouteNum(1), one, RequestId(2)).is_err());
+        drop((held, bookkeeper));
+        assert!(ledger.close().is_err());
+    }
+}

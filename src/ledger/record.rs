@@ -3,9 +3,6 @@
 use crate::policy::limit::take_array;
 use crate::types::{AccountNum, Credits, KeyNum, RequestId, RouteNum, StatusClass, WallTime};
 
-/// Longest external id of a kept hold, in bytes.
-pub const MAX_EXTERNAL_ID: usize = 255;
-
 /// Bytes before a record's content: its length and its type.
 const PREFIX: usize = 3;
 
@@ -46,12 +43,33 @@ pub enum Record {
 /// A hold that outlives its request, for example until a job is done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
-    /// The upstream's id, by which the hold is settled later; at most [`MAX_EXTERNAL_ID`] bytes.
-    pub external_id: Box<str>,
+    /// The id by which the hold is settled later.
+    pub external_id: ExternalId,
     /// When the hold is settled if nothing settled it before.
     pub deadline: WallTime,
     /// The charge at the deadline.
     pub charge_at_deadline: Credits,
+}
+
+/// The upstream's id of what a kept hold pays for, such as a job: 1 to [`ExternalId::MAX`] bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ExternalId(Box<str>);
+
+impl ExternalId {
+    /// Most bytes.
+    pub const MAX: usize = 255;
+
+    /// The id of this text; `None` if it is empty or longer than [`ExternalId::MAX`].
+    #[must_use]
+    pub fn new(text: &str) -> Option<Self> {
+        (1..=Self::MAX).contains(&text.len()).then(|| Self(text.into()))
+    }
+
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 impl Record {
@@ -82,8 +100,7 @@ impl Record {
                 out.extend_from_slice(&id.0.to_le_bytes());
                 out.extend_from_slice(&kept.deadline.0.to_le_bytes());
                 out.extend_from_slice(&kept.charge_at_deadline.millionths().to_le_bytes());
-                let id = kept.external_id.as_bytes();
-                out.extend_from_slice(&id[..id.len().min(MAX_EXTERNAL_ID)]);
+                out.extend_from_slice(kept.external_id.as_str().as_bytes());
                 Self::KEEP
             }
         };
@@ -116,7 +133,7 @@ impl Record {
             Self::KEEP => {
                 let deadline = WallTime(i64::from_le_bytes(take_array(content)?));
                 let charge_at_deadline = take_credits(content)?;
-                let external_id = std::str::from_utf8(std::mem::take(content)).ok()?.into();
+                let external_id = ExternalId::new(std::str::from_utf8(std::mem::take(content)).ok()?)?;
                 Self::Keep { id, kept: Kept { external_id, deadline, charge_at_deadline } }
             }
             _ => return None,
@@ -145,8 +162,8 @@ mod tests {
             (id(), credits(), prop::sample::select(vec![0_u8, 2, 3, 4, 5])).prop_map(|(id, charge, code)| {
                 Record::Settle { id, charge, outcome: StatusClass::of_code(code).unwrap() }
             }),
-            (id(), credits(), any::<i64>(), "[a-z]{0,255}").prop_map(|(id, charge, deadline, external)| {
-                let external_id = external.into_boxed_str();
+            (id(), credits(), any::<i64>(), "[a-zß]{1,120}").prop_map(|(id, charge, deadline, external)| {
+                let external_id = ExternalId::new(&external).unwrap();
                 let deadline = WallTime(deadline);
                 Record::Keep { id, kept: Kept { external_id, deadline, charge_at_deadline: charge } }
             }),

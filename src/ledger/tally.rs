@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 
-use super::record::{Kept, Record};
+use super::record::{ExternalId, Kept, Record};
 use crate::policy::credit::returned;
 use crate::types::{AccountNum, Credits, KeyNum, RequestId, RouteNum, StatusClass, WallTime};
 
@@ -118,7 +118,7 @@ pub struct Tally {
     /// Kept holds by deadline.
     kept: BTreeSet<(WallTime, RequestId)>,
     /// Kept holds by account and external id.
-    external: HashMap<(AccountNum, Box<str>), RequestId>,
+    external: HashMap<(AccountNum, ExternalId), RequestId>,
     /// Open holds that a fold stored.
     stored: HashSet<RequestId, Build>,
     /// Stored holds that were kept since.
@@ -243,8 +243,8 @@ impl Tally {
 
     /// The kept hold of an account with an external id; of several the newest.
     #[must_use]
-    pub fn find_kept(&self, account: AccountNum, external_id: &str) -> Option<&OpenHold> {
-        self.open.get(self.external.get(&(account, external_id.into()))?)
+    pub fn find_kept(&self, account: AccountNum, external_id: ExternalId) -> Option<&OpenHold> {
+        self.open.get(self.external.get(&(account, external_id))?)
     }
 
     /// Takes what must be folded. The caller must write it: nothing else knows these charges any more.

@@ -1,7 +1,7 @@
 //! Makes calls to a storage, as the ledger's threads do.
 
 use tollgate::ledger::entry::EntryKind;
-use tollgate::ledger::record::{Kept, Record};
+use tollgate::ledger::record::{ExternalId, Kept, Record};
 use tollgate::ledger::store::{
     AccountState, Booking, KeyChange, KeyRow, LedgerError, Registration, SecretRow, Source, Storage,
 };
@@ -144,7 +144,7 @@ impl Driver<'_> {
         let (account, amount) =
             (AccountNum(u32::from(account) % self.accounts() + 1), Credits::from_millionths(20));
         Record::Hold { id, account, key: KeyNum(1), route: RouteNum(1), amount }.write(&mut records);
-        let external_id = format!("job{}", self.ids).into_boxed_str();
+        let external_id = ExternalId::new(&format!("job{}", self.ids)).unwrap();
         let kept = Kept { external_id, deadline: WallTime(9_000), charge_at_deadline: Credits::ZERO };
         Record::Keep { id, kept }.write(&mut records);
         if let Some(id) = self.kept.replace(id) {

@@ -11,7 +11,7 @@ use fastrand::Rng;
 use super::disk::Disk;
 use crate::clock::Clock;
 use crate::ledger::purse::Purse;
-use crate::ledger::record::Kept;
+use crate::ledger::record::{ExternalId, Kept};
 use crate::ledger::spender::{Hold, HoldError, Settled, Spender, SpenderSeed};
 use crate::ledger::threads::Shared;
 use crate::types::{AccountNum, Credits, KeyNum, RequestId, RouteNum, StatusClass, WallTime};
@@ -190,7 +190,7 @@ impl Workers {
             Stage::Begun(held) if self.random.u32(..5) == 0 => {
                 woken = None;
                 let deadline = WallTime(self.clock.wall().0 + self.random.i64(0..20_000));
-                let external_id = id.to_string().into_boxed_str();
+                let external_id = ExternalId::new(&id.to_string()).expect("an external id");
                 Stage::Kept(held.keep(Kept { external_id, deadline, charge_at_deadline: amount }))
             }
             Stage::Begun(held) => {

@@ -14,9 +14,10 @@ use super::workers::Workers;
 use crate::clock::Clock;
 use crate::ledger::entry::EntryKind;
 use crate::ledger::handle::MAX_JOBS;
+use crate::ledger::record::ExternalId;
 use crate::ledger::store::{Booked, Booking, LedgerError, Reader, Registration, Result, Storage};
 use crate::ledger::threads::{BooksThread, CommitThread, Job, Shared};
-use crate::types::{Credits, KeyId, WallTime};
+use crate::types::{AccountNum, Credits, KeyId, WallTime};
 
 const ACCOUNTS: usize = 4;
 const WORKERS: usize = 2;
@@ -200,9 +201,14 @@ impl World<'_> {
     }
 
     fn ask_for_a_booking(&mut self) {
+        let Some(process) = &self.process else { return };
         let account = self.random.usize(..ACCOUNTS);
+        let num = AccountNum(u32::try_from(account + 1).expect("few accounts"));
+        let available = process.shared.purses.get(num).expect("a purse").available().millionths();
         let (kind, amount) = match self.random.bool() {
             true => (EntryKind::Grant, self.random.i64(1..60)),
+            // Often everything, so that a booking that comes too early overspends.
+            false if self.random.bool() => (EntryKind::Adjustment, -available),
             false => (EntryKind::Adjustment, self.random.i64(-60..60)),
         };
         let booking = Booking {
@@ -228,7 +234,8 @@ impl World<'_> {
         let (Some((account, id)), Some(process)) = (self.random.choice(kept), &self.process) else { return };
         let account = format!("a{}", account.0 - 1).parse().expect("an id");
         let charge = Credits::from_millionths(self.random.i64(0..40));
-        let job: Job = Box::new(move |books| drop(books.settle_external(&account, &id.to_string(), charge)));
+        let external_id = ExternalId::new(&id.to_string()).expect("an external id");
+        let job: Job = Box::new(move |books| drop(books.settle_external(&account, external_id, charge)));
         let _ = process.jobs.try_send(job); // a full queue makes them wait
     }
 

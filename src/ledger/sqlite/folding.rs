@@ -62,7 +62,7 @@ fn store_holds(tx: &Transaction<'_>, closed: &[RequestId], opened: &[OpenHold]) 
             hold.route.0,
             hold.amount.millionths(),
             hold.at.0,
-            kept.map(|kept| &*kept.external_id),
+            kept.map(|kept| kept.external_id.as_str()),
             kept.map(|kept| kept.deadline.0),
             kept.map(|kept| kept.charge_at_deadline.millionths()),
         ];

@@ -1,11 +1,11 @@
 //! Between SQL values and the ledger's types.
 
 use ipnet::IpNet;
-use rusqlite::types::Type;
+use rusqlite::types::{Type, ValueRef};
 use rusqlite::{ErrorCode, Row};
 
 use crate::ledger::entry::{Entry, EntryKind, Link};
-use crate::ledger::record::Kept;
+use crate::ledger::record::{ExternalId, Kept};
 use crate::ledger::store::{
     AccountRow, AccountState, KeyRow, LedgerError, Position, Result, Source, StoredSecret,
 };
@@ -208,7 +208,10 @@ pub(super) fn hold_row(row: &Row<'_>) -> rusqlite::Result<OpenHold> {
 }
 
 fn kept(row: &Row<'_>) -> rusqlite::Result<Option<Kept>> {
-    let Some(external_id) = row.get::<_, Option<Box<str>>>(6)? else { return Ok(None) };
+    if row.get_ref(6)? == ValueRef::Null {
+        return Ok(None);
+    }
+    let external_id = word(row, 6, ExternalId::new)?;
     let deadline = WallTime(row.get(7)?);
     Ok(Some(Kept { external_id, deadline, charge_at_deadline: credits(row, 8)? }))
 }

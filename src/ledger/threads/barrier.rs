@@ -16,6 +16,8 @@ struct State {
     passed: u64,
     /// The commit for barriers up to this one failed.
     failed: u64,
+    /// The commit thread has ended: no barrier is passed any more.
+    is_closed: bool,
 }
 
 /// Barriers, numbered from 1.
@@ -48,6 +50,12 @@ impl Barrier {
         }
     }
 
+    /// The commit thread ends, or panicked: nothing waits for it any more.
+    pub(super) fn close(&self) {
+        self.state.lock().is_closed = true;
+        self.changed.notify_all();
+    }
+
     /// The outcome of a barrier, once it has one.
     #[cfg(test)]
     pub(in crate::ledger) fn outcome(&self, number: u64) -> Option<Result<()>> {
@@ -68,6 +76,9 @@ impl Barrier {
 fn outcome(state: &State, number: u64) -> Option<Result<()>> {
     if state.passed >= number {
         return Some(Ok(()));
+    }
+    if state.is_closed {
+        return Some(Err(LedgerError::Closed));
     }
     let failed = || Err(LedgerError::Failed("its last batch is not on disk yet".to_owned()));
     (state.failed >= number).then(failed)

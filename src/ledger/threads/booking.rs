@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::books::BooksThread;
 use crate::ledger::purse::Purse;
+use crate::ledger::record::ExternalId;
 use crate::ledger::store::{
     AccountRow, Booked, Booking, LedgerError, Registered, Registration, Result, unbalanced,
 };
@@ -50,7 +51,7 @@ impl BooksThread {
         if let Some(entry) = self.books.find_booking(account.num, booking)? {
             if entry.amount != booking.amount {
                 return Err(LedgerError::Refused(format!(
-                    "reference {:?} stands for {} credits already",
+                    "reference {:?} is used already, for {} credits",
                     booking.reference, entry.amount
                 )));
             }
@@ -132,7 +133,7 @@ impl BooksThread {
     pub(in crate::ledger) fn settle_external(
         &mut self,
         account: &AccountId,
-        external_id: &str,
+        external_id: ExternalId,
         charge: Credits,
     ) -> Result<bool> {
         let row = self.account(account)?;

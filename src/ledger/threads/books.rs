@@ -9,12 +9,12 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::barrier::{WaitForCommit, Written};
-use super::handoff::Batches;
+use super::handoff::{Batches, FOLD_AT};
 use super::limit_saves::{LimitSaves, LimitSource};
 use super::shared::Shared;
 use crate::clock::Clock;
 use crate::ledger::purse::Purse;
-use crate::ledger::record::Record;
+use crate::ledger::record::{ExternalId, Record};
 use crate::ledger::store::{Books, Journal, LedgerError, Result, each_account};
 use crate::ledger::tally::{Fold, OpenHold, Tally};
 use crate::policy::credit::returned;
@@ -156,7 +156,7 @@ impl BooksThread {
             let now = self.clock.now();
             let until_fold = self.fold_at.since(now);
             let left = self.limits.time_left(now).map_or(until_fold, |left| left.min(until_fold));
-            let has_work = || self.shared.handoff.waiting() >= super::handoff::MAX_WAITING / 2;
+            let has_work = || self.shared.handoff.waiting() >= FOLD_AT;
             self.shared.books_signal.sleep(left.max(Duration::from_millis(1)), has_work);
         }
     }
@@ -167,7 +167,7 @@ impl BooksThread {
             job(self);
         }
         let now = self.clock.now();
-        if now >= self.fold_at || self.shared.handoff.waiting() >= super::handoff::MAX_WAITING / 2 {
+        if now >= self.fold_at || self.shared.handoff.waiting() >= FOLD_AT {
             self.fold_at = now.plus(FOLD_EVERY);
             self.settle_due_holds();
             if let Err(error) = self.fold_committed().and_then(|()| self.confirm())
@@ -243,7 +243,7 @@ impl BooksThread {
     }
 
     /// The kept hold of an account with an external id.
-    pub(super) fn find_kept(&self, account: AccountNum, external_id: &str) -> Option<OpenHold> {
+    pub(super) fn find_kept(&self, account: AccountNum, external_id: ExternalId) -> Option<OpenHold> {
         self.tally.find_kept(account, external_id).filter(|hold| !self.settling.contains(&hold.id)).cloned()
     }
 

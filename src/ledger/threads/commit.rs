@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::handoff::MAX_WAITING;
+use super::handoff::{FOLD_AT, MAX_WAITING};
 use super::shared::Shared;
 use crate::clock::Clock;
 use crate::ledger::store::{Journal, LedgerError, Result};
@@ -23,8 +23,6 @@ const EMPTY_LOOKS: u32 = 2;
 const RETRY: Duration = Duration::from_millis(250);
 /// Longest sleep without records.
 const MAX_SLEEP: Duration = Duration::from_secs(1);
-/// Bytes that wait for the books thread from which on that is woken.
-const WAKE_BOOKS_AT: usize = 8 * 1024 * 1024;
 
 pub(in crate::ledger) struct CommitThread {
     journal: Box<dyn Journal>,
@@ -44,6 +42,16 @@ pub(in crate::ledger) struct CommitThread {
     reset_upto: u64,
     /// Looks since the last one that found a record.
     empty_looks: u32,
+}
+
+/// Tells everyone who needs commits that there are none any more, also if the thread panics.
+struct End(Arc<Shared>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.is_healthy.store(false, Ordering::SeqCst);
+        self.0.barrier.close();
+    }
 }
 
 impl CommitThread {
@@ -75,6 +83,7 @@ impl CommitThread {
     /// # Errors
     /// If the last batch could not be written.
     pub(in crate::ledger) fn run(mut self) -> Result<()> {
+        let _end = End(Arc::clone(&self.shared));
         self.shared.commit_signal.attach();
         loop {
             self.shared.commit_signal.take_urgent();
@@ -150,7 +159,7 @@ impl CommitThread {
         let (seq, at) = (self.next_seq, self.clock.wall());
         self.journal.append(seq, at, &self.pending)?;
         self.next_seq += 1;
-        if self.shared.handoff.push(seq, at, &self.pending) >= WAKE_BOOKS_AT {
+        if self.shared.handoff.push(seq, at, &self.pending) >= FOLD_AT {
             self.shared.books_signal.work_added();
         }
         let bytes = self.pending.len() as u64;
@@ -176,7 +185,7 @@ impl CommitThread {
     }
 
     /// Takes the records of all outboxes under all their locks together: a record that made another one possible is
-    /// never left behind. The locks are held for as long as it takes to exchange pointers.
+    /// never left behind. The locks are held only while pointers are exchanged.
     fn take_batch(&mut self) {
         let mut queues: Vec<_> = self.shared.outboxes.iter().map(|outbox| outbox.lock()).collect();
         if queues.iter().all(|queue| queue.bytes.is_empty()) {

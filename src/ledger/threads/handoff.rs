@@ -10,6 +10,9 @@ use crate::types::WallTime;
 /// the books cannot be written.
 pub(super) const MAX_WAITING: usize = if cfg!(test) { 64 * 1024 } else { 128 * 1024 * 1024 };
 
+/// Bytes from which on the books thread is woken to fold before the second is over.
+pub(super) const FOLD_AT: usize = MAX_WAITING / 2;
+
 /// Batches that are on disk and not folded yet, in order.
 #[derive(Debug, Default)]
 pub(super) struct Batches {
