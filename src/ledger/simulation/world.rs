@@ -57,7 +57,7 @@ impl Seen {
 
 /// Something that was asked of the books, and what came of it.
 enum Asked {
-    Book(usize, Booking),
+    Book,
     GiveBack,
 }
 
@@ -179,14 +179,11 @@ impl World<'_> {
         let Some(process) = &self.process else { return };
         for (asked, answer) in process.answers.lock().drain(..) {
             match (asked, answer) {
-                (Asked::Book(account, booking), Ok(booked)) if !booked.repeated => {
-                    self.seen.bookings += 1;
-                    threads::with_workers(|workers| {
-                        workers.available[account] += booking.amount.millionths();
-                    });
-                }
-                (Asked::GiveBack, Ok(booked)) if !booked.repeated => {
-                    self.seen.given_back += 1;
+                (asked, Ok(booked)) if !booked.repeated => {
+                    match asked {
+                        Asked::Book => self.seen.bookings += 1,
+                        Asked::GiveBack => self.seen.given_back += 1,
+                    }
                     let account = booked.entry.account.as_str()[1..].parse::<usize>().expect("a number");
                     threads::with_workers(|workers| {
                         workers.available[account] += booked.entry.amount.millionths();
@@ -204,22 +201,26 @@ impl World<'_> {
         let Some(process) = &self.process else { return };
         let account = self.random.usize(..ACCOUNTS);
         let num = AccountNum(u32::try_from(account + 1).expect("few accounts"));
-        let available = process.shared.purses.get(num).expect("a purse").available().millionths();
+        let purse = process.shared.purses.get(num).expect("a purse");
         let (kind, amount) = match self.random.bool() {
             true => (EntryKind::Grant, self.random.i64(1..60)),
-            // Often everything, so that a booking that comes too early overspends.
-            false if self.random.bool() => (EntryKind::Adjustment, -available),
             false => (EntryKind::Adjustment, self.random.i64(-60..60)),
         };
-        let booking = Booking {
+        let takes_all = kind == EntryKind::Adjustment && self.random.bool();
+        let mut booking = Booking {
             account: format!("a{account}").parse().expect("an id"),
             kind,
             amount: Credits::from_millionths(amount),
             reference: format!("r{}", self.random.u32(..1_000)),
             actor: "command",
         };
-        let asked = booking.clone();
-        self.ask(Asked::Book(account, booking), move |books| books.book(&asked));
+        self.ask(Asked::Book, move |books| {
+            if takes_all {
+                // So that a booking that comes too early overspends.
+                booking.amount = Credits::ZERO.checked_sub(purse.available()).expect("an amount");
+            }
+            books.book(&booking)
+        });
     }
 
     fn ask_to_give_back(&mut self) {
