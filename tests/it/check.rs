@@ -112,6 +112,19 @@ fn settings_whose_time_has_not_come_are_refused_by_name() {
 }
 
 #[test]
+fn a_record_waits_for_a_commit_for_at_most_a_second() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = crate::support::config("").replace("{upstream}", "127.0.0.1:9000");
+    for (delay, is_taken) in [("1ms", true), ("1s", true), ("1001ms", false), ("0s", false)] {
+        let text = base.replacen("[ledger]\n", &format!("[ledger]\ncommit_delay = \"{delay}\"\n"), 1);
+        assert_ne!(text, base);
+        std::fs::write(folder.path().join("config.toml"), text).unwrap();
+        let output = cli(folder.path(), &["check"]);
+        assert_eq!(output.status.success(), is_taken, "{delay}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+#[test]
 fn the_schema_describes_the_files_that_are_taken() {
     let folder = tempfile::tempdir().unwrap();
     let output = cli(folder.path(), &["schema"]);
