@@ -20,8 +20,8 @@ use crate::ledger::tally::{Fold, OpenHold, Tally};
 use crate::policy::credit::returned;
 use crate::types::{AccountNum, Credits, Moment, Repeats, RequestId, StatusClass};
 
-/// How often the journal is folded.
-const FOLD_EVERY: Duration = Duration::from_secs(1);
+/// Longest time between folds. Each writes an entry for every key that was charged: the longer, the fewer entries.
+const FOLD_EVERY: Duration = Duration::from_secs(5);
 
 /// A job for the books thread.
 pub(in crate::ledger) type Job = Box<dyn FnOnce(&mut BooksThread) + Send>;

@@ -10,8 +10,8 @@ use crate::types::WallTime;
 /// the books cannot be written.
 pub(super) const MAX_WAITING: usize = if cfg!(test) { 64 * 1024 } else { 128 * 1024 * 1024 };
 
-/// Bytes from which on the books thread is woken to fold before the second is over.
-pub(super) const FOLD_AT: usize = MAX_WAITING / 2;
+/// Bytes from which on the books thread is woken to fold before its time: some 70,000 requests.
+pub(super) const FOLD_AT: usize = if cfg!(test) { MAX_WAITING / 2 } else { 4 * 1024 * 1024 };
 
 /// Batches that are on disk and not folded yet, in order.
 #[derive(Debug, Default)]
