@@ -7,6 +7,7 @@ mod parse;
 pub mod raw;
 pub mod reload;
 mod report;
+mod shape;
 mod source;
 
 use std::path::Path;

@@ -356,7 +356,7 @@ pub struct Key {
     pub scopes: Maybe<Vec<At<String>>>,
     /// When it expires: a TOML date-time, or a date.
     #[serde(default)]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub expires: Maybe<toml::value::Datetime>,
     /// Networks that its requests may come from.
     #[serde(default)]

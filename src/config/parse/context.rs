@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::config::raw::{self, At, Place};
 use crate::config::report::{Problem, Report, Severity};
-use crate::config::source::suggest;
+use crate::config::shape::suggest;
 use crate::snapshot::Route;
 
 /// Collects problems while the sections of the files are checked.

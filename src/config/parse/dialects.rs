@@ -123,7 +123,7 @@ fn check(context: &mut Context, template: &raw::Template) {
     for text in template.body.iter().chain(&template.message) {
         let names = (0..text.value.len()).filter_map(|at| placeholder_at(&text.value, at));
         if let Some(unknown) = names.into_iter().find(|name| !PLACEHOLDERS.contains(name)) {
-            let help = crate::config::source::suggest(unknown, PLACEHOLDERS.into_iter());
+            let help = crate::config::shape::suggest(unknown, PLACEHOLDERS.into_iter());
             let message = format!("there is no placeholder {{{unknown}}}");
             context.add(crate::config::Severity::Error, &text.span, message, help);
         }

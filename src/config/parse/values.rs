@@ -192,7 +192,7 @@ impl Context {
         for item in list {
             let matches = names.clone().any(|name| glob_matches(&item.value, name));
             if !matches && !self.is_cut("routes") {
-                let help = crate::config::source::suggest(&item.value, names.clone());
+                let help = crate::config::shape::suggest(&item.value, names.clone());
                 let message = format!("`{}` matches no route", item.value);
                 self.add(crate::config::Severity::Error, &item.span, message, help);
             }
