@@ -100,36 +100,34 @@ fn verify(asker: &Asker) -> Result {
 
 fn export(asker: &Asker, format: Format) -> Result {
     if format == Format::Csv {
-        output::text(&format!("{}\r\n", COLUMNS.join(",")))?;
+        output::text(&csv_line(COLUMNS.map(str::to_owned))?)?;
     }
     let mut printed = Ok(());
     asker.each(&Command::Export, |row| {
         if printed.is_ok() {
             let line = match format {
-                Format::Json => format!("{row}\n"),
-                Format::Csv => csv(&row),
+                Format::Json => Ok(format!("{row}\n")),
+                Format::Csv => csv_line(COLUMNS.map(|name| csv_field(&row[name]))),
             };
-            printed = output::text(&line);
+            printed = line.and_then(|line| output::text(&line));
         }
     })?;
     printed
 }
 
-fn csv(row: &Value) -> String {
-    let cell = |name: &&str| match &row[*name] {
-        Value::Null => String::new(),
-        Value::String(text) => quoted(text),
-        other => other.to_string(),
-    };
-    format!("{}\r\n", COLUMNS.iter().map(cell).collect::<Vec<_>>().join(","))
+fn csv_line(fields: [String; COLUMNS.len()]) -> Result<String> {
+    let mut writer = csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(Vec::new());
+    writer.write_record(fields).map_err(Failed::from)?;
+    let line = writer.into_inner().map_err(|error| Failed::from(error.into_error()))?;
+    String::from_utf8(line).map_err(Failed::from)
 }
 
-/// Quotes fields as RFC 4180 asks, and prevents spreadsheets from running a text as a formula.
-fn quoted(text: &str) -> String {
-    let safe =
-        if text.starts_with(['=', '+', '-', '@', '\t']) { format!("'{text}") } else { text.to_owned() };
-    if safe.contains(['"', ',', '\n', '\r']) {
-        return format!("\"{}\"", safe.replace('"', "\"\""));
+/// A value as text that no spreadsheet runs as a formula.
+fn csv_field(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) if text.starts_with(['=', '+', '-', '@', '\t', '\r']) => format!("'{text}"),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
     }
-    safe
 }

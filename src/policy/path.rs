@@ -6,6 +6,8 @@
 
 use std::borrow::Cow;
 
+use percent_encoding::{percent_decode_str, percent_encode_byte};
+
 /// Longest path that is looked at, in bytes; hyper's own bound on a request target is the same.
 pub const MAX_PATH: usize = 65_534;
 
@@ -168,28 +170,19 @@ fn encoded(raw: &str, merge_slashes: bool) -> Result<NormalPath<'_>, PathFault> 
 
 /// Percent-decodes once; strict about escapes and UTF-8 (overlong forms are not UTF-8).
 fn decode(segment: &str) -> Result<Cow<'_, str>, PathFault> {
-    if !segment.contains('%') {
-        return Ok(Cow::Borrowed(segment));
-    }
     let bytes = segment.as_bytes();
-    let mut decoded = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        if bytes[at] == b'%' {
-            decoded.push(escape(bytes, at).ok_or(PathFault::BadEscape)?);
-            at += 3;
-        } else {
-            decoded.push(bytes[at]);
-            at += 1;
-        }
+    if memchr::memchr_iter(b'%', bytes).any(|at| escape(bytes, at).is_none()) {
+        return Err(PathFault::BadEscape);
     }
-    String::from_utf8(decoded).map(Cow::Owned).map_err(|_| PathFault::NotUtf8)
+    percent_decode_str(segment).decode_utf8().map_err(|_| PathFault::NotUtf8)
 }
 
+/// The byte that an escape at this place stands for.
 fn escape(bytes: &[u8], at: usize) -> Option<u8> {
-    let digit = |byte: u8| char::from(byte).to_digit(16);
-    let (high, low) = (digit(*bytes.get(at + 1)?)?, digit(*bytes.get(at + 2)?)?);
-    u8::try_from(high * 16 + low).ok()
+    let mut byte = [0];
+    let digits = bytes.get(at..at + 3)?.strip_prefix(b"%")?;
+    hex::decode_to_slice(digits, &mut byte).ok()?;
+    Some(byte[0])
 }
 
 fn check_decoded(decoded: &str) -> Result<(), PathFault> {
@@ -234,51 +227,30 @@ fn check_deeper(decoded: &str) -> Result<(), PathFault> {
         if slashes(&again) > slashes(&text) || check_decoded(&again).is_err() {
             return Err(PathFault::DoubleEncoded);
         }
-        text = Cow::Owned(again);
+        text = Cow::Owned(again.into_owned());
     }
     Err(PathFault::DoubleEncoded)
 }
 
 /// Decodes what another reader might: whole escapes only; a lone `%` stays, `%u` never passes.
-fn lenient_decode(text: &str) -> Result<String, PathFault> {
-    let bytes = text.as_bytes();
-    let mut decoded = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        if bytes[at] == b'%' && matches!(bytes.get(at + 1), Some(b'u' | b'U')) {
-            return Err(PathFault::DoubleEncoded);
-        }
-        match escape(bytes, at).filter(|_| bytes[at] == b'%') {
-            Some(byte) => {
-                decoded.push(byte);
-                at += 3;
-            }
-            None => {
-                decoded.push(bytes[at]);
-                at += 1;
-            }
-        }
+fn lenient_decode(text: &str) -> Result<Cow<'_, str>, PathFault> {
+    if text.contains("%u") || text.contains("%U") {
+        return Err(PathFault::DoubleEncoded);
     }
-    String::from_utf8(decoded).map_err(|_| PathFault::DoubleEncoded)
+    percent_decode_str(text).decode_utf8().map_err(|_| PathFault::DoubleEncoded)
 }
 
 /// Writes a segment in normal form. Reserved characters keep the form they came in, since `%3B`
 /// and `;` may mean different things to the upstream; escapes are in upper case.
 fn encode_into(text: &mut String, segment: &str) {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    let mut push = |byte: u8, bare: bool| {
-        if bare {
-            text.push(char::from(byte));
-        } else {
-            text.push('%');
-            text.push(char::from(HEX[usize::from(byte >> 4)]));
-            text.push(char::from(HEX[usize::from(byte & 15)]));
-        }
+    let mut push = |byte: u8, bare: bool| match bare {
+        true => text.push(char::from(byte)),
+        false => text.push_str(percent_encode_byte(byte)),
     };
     let bytes = segment.as_bytes();
     let mut at = 0;
     while at < bytes.len() {
-        if let Some(byte) = escape(bytes, at).filter(|_| bytes[at] == b'%') {
+        if let Some(byte) = escape(bytes, at) {
             push(byte, is_unreserved(byte));
             at += 3;
         } else {
@@ -392,7 +364,7 @@ mod tests {
                         let name = segment.split(';').next().unwrap();
                         prop_assert!(name != "." && name != "..", "{raw} gave {text}");
                     }
-                    text = percent_encoding::percent_decode_str(&text).decode_utf8_lossy().into_owned();
+                    text = percent_decode_str(&text).decode_utf8_lossy().into_owned();
                 }
             }
         }

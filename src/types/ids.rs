@@ -128,12 +128,9 @@ impl KeyId {
     /// The id as it is shown, in ASCII.
     #[must_use]
     pub fn to_text(self) -> [u8; 20] {
-        const HEX: &[u8; 16] = b"0123456789abcdef";
         let mut text = *b"key_0000000000000000";
-        for (digits, byte) in text[4..].chunks_exact_mut(2).zip(self.0.to_be_bytes()) {
-            digits[0] = HEX[usize::from(byte >> 4)];
-            digits[1] = HEX[usize::from(byte & 15)];
-        }
+        let encoded = hex::encode_to_slice(self.0.to_be_bytes(), &mut text[4..]);
+        debug_assert!(encoded.is_ok(), "8 bytes are 16 digits");
         text
     }
 }
@@ -147,13 +144,11 @@ impl fmt::Display for KeyId {
 impl FromStr for KeyId {
     type Err = IdError;
     fn from_str(text: &str) -> Result<Self, IdError> {
-        let error = IdError("a key id is key_ and 16 hex digits");
-        let digits = text.strip_prefix("key_").ok_or_else(|| error.clone())?;
-        let valid = digits.len() == 16 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-        if !valid {
-            return Err(error);
-        }
-        u64::from_str_radix(digits, 16).map(Self).map_err(|_| error)
+        let error = || IdError("a key id is key_ and 16 hex digits");
+        let mut bytes = [0; 8];
+        let digits = text.strip_prefix("key_").ok_or_else(error)?;
+        hex::decode_to_slice(digits, &mut bytes).map_err(|_| error())?;
+        Ok(Self(u64::from_be_bytes(bytes)))
     }
 }
 
@@ -184,7 +179,7 @@ impl KeyHash {
     /// All 64 hex digits.
     #[must_use]
     pub fn to_hex(&self) -> String {
-        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+        hex::encode(self.0)
     }
 }
 
@@ -197,15 +192,8 @@ impl fmt::Debug for KeyHash {
 impl FromStr for KeyHash {
     type Err = IdError;
     fn from_str(text: &str) -> Result<Self, IdError> {
-        let error = || IdError("a SHA-256 is 64 hex digits");
-        if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Err(error());
-        }
         let mut hash = [0; 32];
-        for (at, byte) in hash.iter_mut().enumerate() {
-            let digits = text.get(2 * at..2 * at + 2).ok_or_else(error)?;
-            *byte = u8::from_str_radix(digits, 16).map_err(|_| error())?;
-        }
+        hex::decode_to_slice(text, &mut hash).map_err(|_| IdError("a SHA-256 is 64 hex digits"))?;
         Ok(Self(hash))
     }
 }

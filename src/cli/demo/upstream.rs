@@ -169,30 +169,20 @@ fn find_email(asked: &Value) -> Answer {
     let Some(name) = text(asked, "fullname") else { return missing("fullname") };
     let Some(domain) = text(asked, "company_domain") else { return missing("company_domain") };
     let found = if is_known(name) { email(name, domain) } else { String::new() };
-    let id: String = found.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let id = hex::encode(found);
     say(StatusCode::OK, json!({ "id": format!("find_{id}"), "message": "Single search in progress" }))
 }
 
 fn found_email(query: &str) -> Answer {
     let id =
         query.split('&').find_map(|pair| pair.strip_prefix("id=")).and_then(|id| id.strip_prefix("find_"));
-    let Some(found) = id.and_then(unhex) else {
+    let Some(found) = id.and_then(|id| String::from_utf8(hex::decode(id).ok()?).ok()) else {
         return say(StatusCode::BAD_REQUEST, json!({ "message": "Unknown id" }));
     };
     match found.as_str() {
         "" => say(StatusCode::OK, json!({ "qualification": "not_found" })),
         found => say(StatusCode::OK, json!({ "email": found, "qualification": "valid" })),
     }
-}
-
-fn unhex(text: &str) -> Option<String> {
-    let digit = |byte: &u8| char::from(*byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    let pair = |pair: &[u8]| match pair {
-        [high, low] => Some(digit(high)? << 4 | digit(low)?),
-        _ => None,
-    };
-    let bytes: Option<Vec<u8>> = text.as_bytes().chunks(2).map(pair).collect();
-    String::from_utf8(bytes?).ok()
 }
 
 fn verify_email(asked: &Value) -> Answer {

@@ -98,7 +98,6 @@ fn event(line: &str, folder: &Path) -> Option<Event> {
 }
 
 /// `\x61\x62` as bytes.
-fn text(hex: &str) -> Vec<u8> {
-    let byte = |digits: &str| u8::from_str_radix(digits, 16).unwrap();
-    hex.split("\\x").filter(|digits| !digits.is_empty()).map(byte).collect()
+fn text(escapes: &str) -> Vec<u8> {
+    hex::decode(escapes.replace("\\x", "")).unwrap()
 }
