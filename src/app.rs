@@ -392,3 +392,6 @@ async fn watch(control: Arc<Control>, path: PathBuf, clock: Clock) {
         refused = control.refresh(refused).await;
     }
 }
+
+#[cfg(test)]
+mod waiting_payments;

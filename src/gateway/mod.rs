@@ -16,4 +16,6 @@ mod worker;
 
 pub use listener::{ConnectionSlots, ListeningSockets, PublicAddress, bind};
 pub use request::limits;
+#[cfg(test)]
+pub(crate) use request::waiting;
 pub use worker::{WorkerSeed, run};

@@ -7,7 +7,9 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::permit::Permit;
+use bytes::Bytes;
+
+use super::permit::{InFlight, Payment, PaymentProgress, Permit, WaitingPayment};
 use super::request_body::{BodyProgress, RequestBody};
 use super::response::settlement::Settlement;
 use super::websocket::ExpectedUpgrade;
@@ -26,20 +28,53 @@ pub(super) struct Call(Option<Pending>);
 struct Pending {
     sending: Sending,
     /// `None` if the request has no body.
-    body: Option<Rc<BodyProgress>>,
+    body: Option<BodyProgress>,
     permit: Permit,
 }
 
-impl Call {
-    /// Sends a request to the route of its permit. A response that does not response the requested upgrade costs
+/// A call that can start as soon as it is paid for.
+pub(super) struct PreparedCall {
+    pub(super) request: Rc<InFlight>,
+    pub(super) outgoing: OutgoingRequest<RequestBody>,
+    pub(super) framing_context: FramingContext,
+    pub(super) expected: ExpectedUpgrade,
+}
+
+/// A call that was started, or will be once it is paid for.
+pub(super) enum CallStart {
+    /// Started.
+    Ready(Call),
+    /// Dropped, it costs nothing.
+    Waiting(Pin<Box<dyn Future<Output = Result<Call, Refusal>>>>),
+}
+
+impl PreparedCall {
+    /// Starts the call now, or as soon as it is paid for.
+    pub(super) fn start(self, payment: PaymentProgress) -> CallStart {
+        match payment {
+            PaymentProgress::Ready(payment) => CallStart::Ready(self.start_paid(payment)),
+            PaymentProgress::Waiting(payment) => CallStart::Waiting(Box::pin(self.start_when_paid(payment))),
+        }
+    }
+
+    async fn start_when_paid(mut self, payment: WaitingPayment) -> Result<Call, Refusal> {
+        let mut bytes = Bytes::new();
+        if payment.needs_request_body
+            && let Some(body) = self.outgoing.body.take()
+        {
+            let (body, read) = body.buffer().await?;
+            (self.outgoing.body, bytes) = (Some(body), read);
+        }
+        let payment = payment.finish(bytes).await?;
+        Ok(self.start_paid(payment))
+    }
+
+    /// Sends a request to the route that was paid for. A response that does not accept the requested upgrade costs
     /// nothing, whether or not the client still waits for it.
-    pub(super) fn start(
-        permit: Permit,
-        outgoing: OutgoingRequest<RequestBody>,
-        framing_context: FramingContext,
-        expected: ExpectedUpgrade,
-    ) -> Self {
-        let body = outgoing.body.as_ref().map(RequestBody::progress);
+    fn start_paid(self, payment: Payment) -> Call {
+        let Self { request, outgoing, framing_context, expected } = self;
+        let permit = Permit::new(request, payment);
+        let body = outgoing.body.as_ref().and_then(RequestBody::progress);
         let services = Rc::clone(&permit.request().services);
         let (view, route) = permit.route();
         let (view, timeout) = (view.clone(), view.routes[route].response_timeout);
@@ -52,7 +87,7 @@ impl Call {
             }
             Ok(response)
         });
-        Self(Some(Pending { sending, body, permit }))
+        Call(Some(Pending { sending, body, permit }))
     }
 }
 
@@ -62,7 +97,7 @@ impl Future for Call {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let Some(pending) = &mut self.0 else { return Poll::Pending };
         let result = match pending.sending.as_mut().poll(context) {
-            Poll::Ready(result) => result.map_err(|error| refusal(error, pending.body.as_deref())),
+            Poll::Ready(result) => result.map_err(|error| refusal(error, pending.body.as_ref())),
             Poll::Pending if pending.is_overdue() => Err(Reason::UpstreamTimeout.into()),
             Poll::Pending => return Poll::Pending,
         };
@@ -120,11 +155,8 @@ impl Drop for Call {
 }
 
 fn refusal(error: SendError, body: Option<&BodyProgress>) -> Refusal {
-    if body.is_some_and(|body| body.is_too_large.get()) {
-        return Reason::BodyTooLarge.into();
-    }
-    if body.is_some_and(|body| body.is_aborted.get()) {
-        return Refusal::because(Reason::BadRequest, "The request's body ended early.");
+    if let Some(fault) = body.and_then(BodyProgress::fault) {
+        return fault.into();
     }
     match error {
         SendError::Unreachable | SendError::Broken => Reason::UpstreamUnreachable.into(),

@@ -15,9 +15,9 @@ use hyper::upgrade::OnUpgrade;
 
 use super::access_log::AccessRecord;
 use super::authentication::{authenticate, authorize, authorize_account_info};
-use super::call::Call;
+use super::call::{CallStart, PreparedCall};
 use super::limits::Subject;
-use super::permit::{Payment, Permit};
+use super::permit::{InFlight, PaymentProgress};
 use super::request_body::RequestBody;
 use super::response::body::{NoResponse, OutboundBody, ResponseBody};
 use super::response::context::ResponseContext;
@@ -96,13 +96,13 @@ impl RequestHandler for Handler {
 /// How a request continues that was not refused.
 enum Admission {
     /// It is forwarded; with the client's side of an upgrade that it requests.
-    Forward(Call, Option<OnUpgrade>),
+    Forward(CallStart, Option<OnUpgrade>),
     /// The gateway responds itself.
     Respond(Response<OutboundBody>),
 }
 
 /// Admits a request, synchronously: the first refusal is the response, and nothing before the payment costs
-/// anything.
+/// anything. Only a payment may be left waiting.
 fn admit(
     services: &Rc<Services>,
     stream: &Stream,
@@ -151,9 +151,9 @@ fn admit(
     let subject = Subject { key, plan, route, method: &parts.method, address, now: record.started() };
     let wall = services.connections.time.wall();
     let pass = services.limits.admit(&subject, &view.settings, wall, &mut context.headers)?; // rate_limited, concurrency_limited
-    let payment = Payment::take(services, record, key.map(|key| (key, plan)), route, &parts.method)?; // insufficient_credits, ledger_unavailable
-    let reads_body = payment.reads_body();
-    let permit = Permit::new(services, record, stream, pass, payment); // dropped by a refusal, it releases the hold
+    let caller = context.caller.as_ref().map(|key| (key, plan));
+    let payment = PaymentProgress::start(services, record, caller, route, &parts.method)?; // insufficient_credits, ledger_unavailable
+    let reads_body = payment.reads_body(); // a payment that is dropped by a refusal releases its hold
     connection.may_forward(&view.settings.trusted_proxies)?; // overloaded
     if context.is_grpc && route.upstream.http2 {
         stream.deadlines.allow_silent_body();
@@ -163,16 +163,21 @@ fn admit(
     let (id, target, upgrade_to) = (&context.request_id, &target, upgrade_to.as_ref());
     let upstream = UpstreamRequest { view, connection, route, key, plan, target, id, upgrade_to, reads_body };
     let (outgoing, framing_context) = upstream.write(&parts, body, services.pool.head_buffers.take())?; // bad_request
-    let call = Call::start(permit, outgoing, framing_context, expected); // see `forward_response`
+    let request = InFlight::new(services, record, stream, pass);
+    let call = PreparedCall { request, outgoing, framing_context, expected }.start(payment); // see `forward_response`
     Ok(Admission::Forward(call, upgrade_to.map(|_| upgrade)))
 }
 
 /// Forwards the upstream's response, and settles what is owed for it (steps 8 and 9).
 async fn forward_response(
-    call: Call,
+    call: CallStart,
     client: Option<OnUpgrade>,
     context: &mut ResponseContext,
 ) -> Result<Response<OutboundBody>, NoResponse> {
+    let call = match call {
+        CallStart::Ready(call) => call,
+        CallStart::Waiting(call) => call.await?, // insufficient_credits, ledger_unavailable, body_too_large
+    };
     let (response, permit) = call.await?; // upstream_unreachable, upstream_timeout, overloaded
     let ((mut status, mut headers), mut settlement) = Settlement::new(response, permit);
     let is_switch = status == StatusCode::SWITCHING_PROTOCOLS;

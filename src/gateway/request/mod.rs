@@ -14,6 +14,8 @@ mod services;
 mod target;
 mod tunnel;
 mod upstream_request;
+#[cfg(test)]
+pub(crate) mod waiting;
 mod websocket;
 
 pub(super) use handler::Handler;

@@ -2,10 +2,15 @@
 //!
 //! [`super::call`] takes nothing else, and takes the route from it. So a request that was not admitted, or not
 //! paid for on its route, cannot be forwarded: it does not compile.
+//!
+//! A payment is usually ready at once. One that is not waits in a future of its own, which costs other requests nothing.
 
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
 use http::Method;
 
 use super::access_log::AccessRecord;
@@ -18,6 +23,9 @@ use crate::policy::outcome::Outcome;
 use crate::policy::price::Price;
 use crate::policy::reject::{Reason, Refusal};
 use crate::snapshot::{Plan, Route, View};
+
+/// Longest time that a request waits to be paid for, once its body is read.
+const MAX_PAYMENT_WAIT: Duration = Duration::from_secs(1);
 
 /// Proof that the price of a route is held for a request, or that the route is free for it.
 #[derive(Debug)]
@@ -36,20 +44,91 @@ pub(super) struct Held {
     pub(super) is_head: bool,
 }
 
-impl Payment {
-    /// Holds the price of a route (step 7). A route that is free, or public, does not touch the ledger.
+/// A payment that is made, or will be.
+pub(super) enum PaymentProgress {
+    /// Made.
+    Ready(Payment),
+    /// It depends on the request body, or on another part of the system.
+    #[cfg_attr(not(test), expect(dead_code, reason = "nothing waits yet but tests"))]
+    Waiting(WaitingPayment),
+}
+
+/// A payment that is not made yet.
+pub(super) struct WaitingPayment {
+    /// The response's body will name the charge.
+    reads_body: bool,
+    /// The payment depends on the request body, which is read whole before.
+    pub(super) needs_request_body: bool,
+    pay: Box<dyn FnOnce(Bytes) -> PaymentFuture>,
+}
+
+/// Ends with the payment, or with the reason why there is none.
+pub(super) type PaymentFuture = Pin<Box<dyn Future<Output = Result<Payment, Refusal>>>>;
+
+impl PaymentProgress {
+    /// Holds the price of a route (step 7).
     ///
     /// # Errors
-    /// [`Reason::InsufficientCredits`] or [`Reason::LedgerUnavailable`].
-    pub(super) fn take(
-        services: &Services,
-        record: &AccessRecord,
-        caller: Option<(&Key, Option<&Plan>)>,
+    /// As [`Payment::hold`].
+    pub(super) fn start(
+        services: &Rc<Services>,
+        record: &Rc<AccessRecord>,
+        caller: Option<(&Arc<Key>, Option<&Plan>)>,
         route: &Route,
         method: &Method,
     ) -> Result<Self, Refusal> {
         let price = record.view().price(route, caller.and_then(|(_, plan)| plan));
-        let Some((key, _)) = caller.filter(|_| !price.is_free()) else {
+        let key = caller.map(|(key, _)| key);
+        #[cfg(test)]
+        if let Some(waiting) = super::waiting::start(services, record, key, route, price) {
+            return Ok(Self::Waiting(waiting));
+        }
+        Payment::hold(services, record, key, route, method, price).map(Self::Ready)
+    }
+
+    /// True if the response's body names the charge, so that it must not be compressed.
+    pub(super) fn reads_body(&self) -> bool {
+        match self {
+            Self::Ready(payment) => payment.held.as_ref().is_some_and(|held| held.price.reads_body()),
+            Self::Waiting(waiting) => waiting.reads_body,
+        }
+    }
+}
+
+impl WaitingPayment {
+    #[cfg(test)]
+    pub(super) fn new(
+        reads_body: bool,
+        needs_request_body: bool,
+        pay: impl FnOnce(Bytes) -> PaymentFuture + 'static,
+    ) -> Self {
+        Self { reads_body, needs_request_body, pay: Box::new(pay) }
+    }
+
+    /// Waits until the payment is made, at most [`MAX_PAYMENT_WAIT`]. `body`: the request body, if it was needed.
+    ///
+    /// # Errors
+    /// As [`Payment::hold`]; [`Reason::LedgerUnavailable`] too if it takes longer.
+    pub(super) async fn finish(self, body: Bytes) -> Result<Payment, Refusal> {
+        let paid = tokio::time::timeout(MAX_PAYMENT_WAIT, (self.pay)(body)).await;
+        paid.unwrap_or_else(|_| Err(Reason::LedgerUnavailable.into()))
+    }
+}
+
+impl Payment {
+    /// Holds a price. A route that is free, or public, does not touch the ledger.
+    ///
+    /// # Errors
+    /// [`Reason::InsufficientCredits`] or [`Reason::LedgerUnavailable`].
+    pub(super) fn hold(
+        services: &Services,
+        record: &AccessRecord,
+        key: Option<&Arc<Key>>,
+        route: &Route,
+        method: &Method,
+        price: &Arc<Price>,
+    ) -> Result<Self, Refusal> {
+        let Some(key) = key.filter(|_| !price.is_free()) else {
             return Ok(Self { route: route.index, held: None });
         };
         match services.spender.hold(&key.account.purse, key.num, route.num, price.hold, record.id) {
@@ -60,11 +139,6 @@ impl Payment {
             Err(HoldError::Insufficient) => Err(Reason::InsufficientCredits.into()),
             Err(HoldError::Unavailable) => Err(Reason::LedgerUnavailable.into()),
         }
-    }
-
-    /// True if the response's body names the charge, so that it must not be compressed.
-    pub(super) fn reads_body(&self) -> bool {
-        self.held.as_ref().is_some_and(|held| held.price.reads_body())
     }
 }
 
@@ -79,6 +153,17 @@ pub(super) struct InFlight {
 }
 
 impl InFlight {
+    /// A request that passed its limits.
+    pub(super) fn new(
+        services: &Rc<Services>,
+        record: &Rc<AccessRecord>,
+        stream: &Stream,
+        pass: Pass,
+    ) -> Rc<Self> {
+        let (services, record, stream) = (Rc::clone(services), Rc::clone(record), stream.clone());
+        Rc::new(Self { services, record, stream, _pass: pass })
+    }
+
     pub(super) fn deadlines(&self) -> &RequestDeadlines {
         &self.stream.deadlines
     }
@@ -101,15 +186,8 @@ pub(super) struct Permit {
 
 impl Permit {
     /// A permit for a request that passed its limits and paid.
-    pub(super) fn new(
-        services: &Rc<Services>,
-        record: &Rc<AccessRecord>,
-        stream: &Stream,
-        pass: Pass,
-        payment: Payment,
-    ) -> Self {
-        let (services, record, stream) = (Rc::clone(services), Rc::clone(record), stream.clone());
-        Self { request: Rc::new(InFlight { services, record, stream, _pass: pass }), payment }
+    pub(super) fn new(request: Rc<InFlight>, payment: Payment) -> Self {
+        Self { request, payment }
     }
 
     /// The request in flight.

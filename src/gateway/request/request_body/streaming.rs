@@ -1,6 +1,5 @@
-//! A request's body on its way to the upstream: bounded, under the client's deadlines, small frames joined.
+//! A request body that is forwarded while it arrives: bounded, under the client's deadlines, small frames joined.
 
-use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,9 +10,10 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::access_log::AccessRecord;
-use super::services::Services;
+use super::fault::{BodyFault, BodyProgress};
 use crate::gateway::connection::{RequestDeadlines, Stream};
+use crate::gateway::request::access_log::AccessRecord;
+use crate::gateway::request::services::Services;
 use crate::policy::forward;
 use crate::policy::reject::{Reason, Refusal};
 
@@ -21,23 +21,14 @@ use crate::policy::reject::{Reason, Refusal};
 /// Each frame becomes a write to the upstream, which costs as much as copying 16 KiB.
 const MAX_JOINED: usize = 16 * 1024;
 
-/// Whether a request body ended early, for the response to that.
-#[derive(Debug, Default)]
-pub(super) struct BodyProgress {
-    /// The body exceeded `max_body_size`.
-    pub(super) is_too_large: Cell<bool>,
-    /// The client aborted the body.
-    pub(super) is_aborted: Cell<bool>,
-}
-
-/// A request's body. Ends with an error if it exceeds its bound, which closes the upstream's connection.
+/// Ends with an error if it exceeds its bound, which closes the upstream's connection.
 #[derive(Debug)]
-pub(super) struct RequestBody {
+pub(in crate::gateway::request) struct StreamingBody {
     incoming: Incoming,
     /// Bytes that may still come.
     left: u64,
     joined: Joined,
-    progress: Rc<BodyProgress>,
+    progress: BodyProgress,
     deadlines: Arc<RequestDeadlines>,
     services: Rc<Services>,
     record: Rc<AccessRecord>,
@@ -60,16 +51,7 @@ impl Joined {
     }
 }
 
-/// Why a request body ended early.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-pub(super) enum BodyFault {
-    #[error("the request body is too large")]
-    TooLarge,
-    #[error("the client aborted the request body")]
-    Aborted,
-}
-
-impl RequestBody {
+impl StreamingBody {
     /// Wraps a body of at most `max` bytes; `None` if the request has none.
     ///
     /// # Errors
@@ -91,16 +73,20 @@ impl RequestBody {
             incoming,
             left: max,
             joined: Joined::default(),
-            progress: Rc::default(),
+            progress: BodyProgress::default(),
             deadlines: Arc::clone(&stream.deadlines),
             services: Rc::clone(services),
             record: Rc::clone(record),
         }))
     }
 
-    /// Whether the body ended early, for the response to that.
-    pub(super) fn progress(&self) -> Rc<BodyProgress> {
-        Rc::clone(&self.progress)
+    pub(super) fn progress(&self) -> &BodyProgress {
+        &self.progress
+    }
+
+    /// Lowers the bound.
+    pub(super) fn limit(&mut self, max: u64) {
+        self.left = self.left.min(max);
     }
 
     /// Removes from trailers what would be removed from the head.
@@ -120,10 +106,7 @@ impl RequestBody {
         self.deadlines.request_body_arrived(self.services.now(), data.map_or(0, Bytes::len));
         Poll::Ready(match frame {
             None => None,
-            Some(Err(_)) => {
-                self.progress.is_aborted.set(true);
-                Some(Err(BodyFault::Aborted))
-            }
+            Some(Err(_)) => Some(Err(self.progress.fail(BodyFault::Aborted))),
             Some(Ok(mut frame)) => {
                 if let Some(trailers) = frame.trailers_mut() {
                     self.strip_trailers(trailers);
@@ -140,15 +123,12 @@ impl RequestBody {
                 self.left = left;
                 Ok(frame)
             }
-            None => {
-                self.progress.is_too_large.set(true);
-                Err(BodyFault::TooLarge)
-            }
+            None => Err(self.progress.fail(BodyFault::TooLarge)),
         }
     }
 }
 
-impl Body for RequestBody {
+impl Body for StreamingBody {
     type Data = Bytes;
     type Error = BodyFault;
 

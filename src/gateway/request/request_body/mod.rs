@@ -1,0 +1,103 @@
+//! A request's body on its way to the upstream: forwarded while it arrives, or read whole before.
+
+mod buffered;
+mod fault;
+mod streaming;
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use self::buffered::BufferedBody;
+use self::fault::BodyFault;
+pub(super) use self::fault::BodyProgress;
+use self::streaming::StreamingBody;
+use super::access_log::AccessRecord;
+use super::services::Services;
+use crate::gateway::connection::Stream;
+use crate::policy::reject::Refusal;
+
+/// Largest body that is read before its request is paid for, in bytes.
+pub(super) const MAX_BUFFERED: u64 = 1024 * 1024;
+
+/// A request's body.
+#[derive(Debug)]
+pub(super) enum RequestBody {
+    /// Forwarded while it arrives.
+    Streaming(StreamingBody),
+    /// Read whole, since the request's price depends on it.
+    Buffered(BufferedBody),
+}
+
+impl RequestBody {
+    /// Wraps a body of at most `max` bytes; `None` if the request has none.
+    ///
+    /// # Errors
+    /// [`BodyFault::TooLarge`] as a refusal, if the body announces more.
+    pub(super) fn new(
+        incoming: Incoming,
+        max: u64,
+        stream: &Stream,
+        services: &Rc<Services>,
+        record: &Rc<AccessRecord>,
+    ) -> Result<Option<Self>, Refusal> {
+        Ok(StreamingBody::new(incoming, max, stream, services, record)?.map(Self::Streaming))
+    }
+
+    /// Why the body ended early, if it did. A buffered body did not.
+    pub(super) fn progress(&self) -> Option<BodyProgress> {
+        match self {
+            Self::Streaming(body) => Some(body.progress().clone()),
+            Self::Buffered(_) => None,
+        }
+    }
+
+    /// Reads the body to its end, at most [`MAX_BUFFERED`] bytes, under the client's deadlines. Returns its bytes too.
+    ///
+    /// # Errors
+    /// [`BodyFault`] if it is larger, or the client aborted it.
+    pub(super) async fn buffer(self) -> Result<(Self, Bytes), BodyFault> {
+        if self.size_hint().lower() > MAX_BUFFERED {
+            return Err(BodyFault::TooLarge);
+        }
+        let body = match self {
+            Self::Streaming(body) => BufferedBody::read(body, MAX_BUFFERED).await?,
+            Self::Buffered(body) => body,
+        };
+        let bytes = body.bytes();
+        Ok((Self::Buffered(body), bytes))
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyFault;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        match self.get_mut() {
+            Self::Streaming(body) => Pin::new(body).poll_frame(context),
+            Self::Buffered(body) => Poll::Ready(body.next_frame().map(Ok)),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Streaming(body) => body.is_end_stream(),
+            Self::Buffered(body) => body.is_empty(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Streaming(body) => body.size_hint(),
+            Self::Buffered(body) => SizeHint::with_exact(body.bytes().len() as u64),
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Payments that wait, for tests: nothing else waits yet.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::Method;
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+
+use super::access_log::AccessRecord;
+use super::permit::{Payment, PaymentFuture, WaitingPayment};
+use super::services::Services;
+use crate::directory::Key;
+use crate::policy::price::Price;
+use crate::policy::reject::{Reason, Refusal};
+use crate::snapshot::Route;
+use crate::types::Credits;
+
+/// What the payments on a route wait for.
+#[derive(Clone, Debug)]
+pub(crate) struct Wait {
+    /// A payment is made for each permit.
+    pub(crate) permits: Arc<Semaphore>,
+    /// The price is per line of the request body.
+    pub(crate) per_line: bool,
+}
+
+static WAITS: Mutex<BTreeMap<String, Wait>> = Mutex::new(BTreeMap::new());
+
+/// Lets payments on the route with this name wait, in all gateways of the process.
+pub(crate) fn set(route: &str, wait: Wait) {
+    WAITS.lock().insert(route.to_owned(), wait);
+}
+
+pub(super) fn start(
+    services: &Rc<Services>,
+    record: &Rc<AccessRecord>,
+    key: Option<&Arc<Key>>,
+    route: &Route,
+    price: &Arc<Price>,
+) -> Option<WaitingPayment> {
+    let wait = WAITS.lock().get(route.name.as_str()).cloned()?;
+    let (services, record, key) = (Rc::clone(services), Rc::clone(record), key.map(Arc::clone));
+    let (price, index) = (Arc::clone(price), route.index);
+    let per_line = wait.per_line;
+    let pay = async move |body: &[u8]| -> Result<Payment, Refusal> {
+        let permit = wait.permits.acquire().await.map_err(|_| Reason::LedgerUnavailable)?;
+        permit.forget();
+        let lines = body.iter().filter(|byte| **byte == b'\n').count();
+        let mut price = Price::clone(&price);
+        if wait.per_line {
+            let millionths = price.hold.millionths() * i64::try_from(lines).unwrap_or(i64::MAX);
+            price.hold = Credits::from_millionths(millionths);
+        }
+        let route = &record.view().routes[index];
+        Payment::hold(&services, &record, key.as_ref(), route, &Method::POST, &Arc::new(price))
+    };
+    let pay = move |body: Bytes| Box::pin(async move { pay(&body).await }) as PaymentFuture;
+    Some(WaitingPayment::new(false, per_line, pay))
+}
