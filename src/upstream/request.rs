@@ -36,8 +36,8 @@ pub enum OutgoingHead {
         /// True if the headers declare `Transfer-Encoding: chunked`, false if they declare a length.
         chunked: bool,
     },
-    /// HTTP/2.
-    Http2(Request<()>),
+    /// HTTP/2. On the heap, so that the other is small to move.
+    Http2(Box<Request<()>>),
 }
 
 /// Memory of request heads that were sent, reused for the next ones.

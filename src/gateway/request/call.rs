@@ -50,6 +50,7 @@ pub(super) enum CallStart {
 
 impl PreparedCall {
     /// Starts the call now, or as soon as it is paid for.
+    #[inline]
     pub(super) fn start(self, payment: PaymentProgress) -> CallStart {
         match payment {
             PaymentProgress::Ready(payment) => CallStart::Ready(self.start_paid(payment)),
@@ -71,6 +72,7 @@ impl PreparedCall {
 
     /// Sends a request to the route that was paid for. A response that does not accept the requested upgrade costs
     /// nothing, whether or not the client still waits for it.
+    #[inline]
     fn start_paid(self, payment: Payment) -> Call {
         let Self { request, outgoing, framing_context, expected } = self;
         let permit = Permit::new(request, payment);

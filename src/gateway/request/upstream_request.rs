@@ -76,7 +76,8 @@ impl UpstreamRequest<'_> {
         let framing_context =
             FramingContext { is_head: parts.method == Method::HEAD, is_upgrade: facts.upgrade.is_some() };
         if upstream.http2 {
-            let head = OutgoingHead::Http2(http2_head(&parts.method, target, &parts.headers, &facts)?);
+            let head = http2_head(&parts.method, target, &parts.headers, &facts)?;
+            let head = OutgoingHead::Http2(Box::new(head));
             return Ok((OutgoingRequest { head, body }, framing_context));
         }
         forward::write_head(&mut bytes, &parts.method, target, &parts.headers, &facts);
