@@ -1,7 +1,6 @@
 //! Reads one response off a connection: just what servers under test send.
 
 use crate::Result;
-use crate::upstream::{head_end, header};
 
 /// Longest head; more is no response of ours.
 const MAX_HEAD: usize = 64 * 1024;
@@ -136,4 +135,20 @@ impl Answer {
             kept.extend_from_slice(bytes);
         }
     }
+}
+
+/// Where a head ends, its empty line included.
+fn head_end(bytes: &[u8]) -> Option<usize> {
+    memchr::memmem::find(bytes, b"\r\n\r\n").map(|at| at + 4)
+}
+
+/// A header's value.
+fn header<'a>(head: &'a [u8], name: &str) -> Option<&'a str> {
+    let mut lines = head.split(|byte| *byte == b'\n').skip(1);
+    let value = lines.find_map(|line| {
+        let (start, value) = line.split_at_checked(name.len())?;
+        let value = value.strip_prefix(b":")?;
+        start.eq_ignore_ascii_case(name.as_bytes()).then_some(value)
+    });
+    std::str::from_utf8(value?).ok().map(str::trim)
 }

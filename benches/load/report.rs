@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::bench::Places;
 use crate::cases::{Case, Style, Unit};
 use crate::measure::Sample;
 use crate::peers::Peer;
+use crate::places::Places;
+use crate::spread::{Spread, spread};
 
 /// Share of its core below which a gateway was not what the load waited for.
 const SATURATED: f64 = 0.9;
@@ -50,21 +51,6 @@ impl Entry {
         let judged = if case.status == 429 { self.counted() } else { &self.samples };
         judged.iter().map(|sample| sample.hits.failed(case)).sum()
     }
-}
-
-/// Least, median and most.
-type Spread = (f64, f64, f64);
-
-pub fn spread(mut values: Vec<f64>) -> Spread {
-    values.sort_by(f64::total_cmp);
-    let at = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
-    let middle = values.len() / 2;
-    let median = if values.len().is_multiple_of(2) {
-        f64::midpoint(at(middle.saturating_sub(1)), at(middle))
-    } else {
-        at(middle)
-    };
-    (at(0), median, at(values.len().saturating_sub(1)))
 }
 
 fn shown((least, middle, most): Spread) -> String {

@@ -1,333 +1,123 @@
-//! The server behind the gateways: the bench's own binary, run again with [`ARGUMENT`].
-//!
-//! One thread that waits for sockets and two timers. Answers by path and understands just what
-//! gateways send, so that it costs as little of the load's core as it can.
+//! The server behind the gateways: nginx, with a little Lua for what takes time.
 
-use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::Ipv4Addr;
+use std::fs;
+use std::net::{Ipv4Addr, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use mio::net::{TcpListener, TcpStream};
-use mio::{Events, Interest, Poll, Token};
+use tempfile::TempDir;
 
 use crate::Result;
 use crate::process::{self, Running};
 
-pub const ARGUMENT: &str = "--upstream";
 /// 200 bytes of JSON, at once.
 pub const ENRICH: &str = "/people/enrich";
 /// 1 MiB, at once.
 pub const EXPORT: &str = "/people/export";
-/// [`EVENT_COUNT`] events, one each [`BETWEEN_EVENTS`].
+/// [`EVENT_COUNT`] events, one each 10 ms.
 pub const EVENTS: &str = "/people/events";
-/// As [`ENRICH`], after [`DELAY`].
+/// As [`ENRICH`], after 20 ms.
 pub const SLOW: &str = "/people/slow";
 pub const BODY_LENGTH: usize = 200;
 pub const EXPORT_LENGTH: usize = 1024 * 1024;
 pub const EVENT_COUNT: u64 = 100;
-const BETWEEN_EVENTS: Duration = Duration::from_millis(10);
-const DELAY: Duration = Duration::from_millis(20);
-/// One event as a chunk: its length in hex, and the event with its end.
-const EVENT: &[u8] = b"2f\r\ndata: {\"status\":\"ok\",\"person\":\"Ada Lovelace\"}\n\n\r\n";
-const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
-const EVENTS_HEAD: &[u8] =
-    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
-const BUFFER: usize = 64 * 1024;
-/// Sockets told of at once.
-const READY: usize = 1_024;
-const LISTENER: Token = Token(0);
+/// Where Debian's packages put nginx's modules.
+const MODULES: &str = "/usr/lib/nginx/modules";
+/// How often, this far apart, it is looked whether nginx has started.
+const TRIES: usize = 500;
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// A running upstream.
 pub struct Upstream {
     pub port: u16,
-    /// Its standard input, held here, ends when the bench does.
     _process: Running,
+    _folder: TempDir,
+}
+
+/// The lines that load nginx's Lua.
+pub fn lua_modules() -> Result<String> {
+    let module = |name: &str| format!("{MODULES}/{name}_module.so");
+    if !Path::new(&module("ngx_http_lua")).exists() {
+        return Err("nginx's Lua module is not installed (Debian: libnginx-mod-http-lua)".into());
+    }
+    let modules = ["ndk_http", "ngx_http_lua"].map(module).into_iter();
+    Ok(modules.filter(|file| Path::new(file).exists()).map(|file| format!("load_module {file};\n")).collect())
+}
+
+/// nginx, or why the bench cannot run.
+pub fn program() -> Result<PathBuf> {
+    lua_modules()?;
+    process::find("nginx").ok_or_else(|| "nginx is not installed".into())
 }
 
 impl Upstream {
     pub fn start(core: Option<usize>) -> Result<Self> {
-        let mut command = process::command(&std::env::current_exe()?, core);
-        let mut process = Running::start(command.arg(ARGUMENT).stdin(Stdio::piped()).stdout(Stdio::piped()))?;
-        let output = process.child().stdout.take().ok_or("the upstream has no output")?;
-        let mut line = String::new();
-        BufReader::new(output).read_line(&mut line)?;
-        let port = line.trim().parse().map_err(|_| "the upstream does not say its port")?;
-        Ok(Self { port, _process: process })
-    }
-}
-
-/// Serves until standard input ends.
-pub fn run() -> Result<()> {
-    std::thread::spawn(|| {
-        let _ = std::io::stdin().read_to_end(&mut Vec::new());
-        std::process::exit(0);
-    });
-    let mut listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0).into())?;
-    println!("{}", listener.local_addr()?.port());
-    std::io::stdout().flush()?;
-    let (mut poll, mut ready) = (Poll::new()?, Events::with_capacity(READY));
-    poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
-    let mut server = Server::new();
-    let mut buffer = vec![0; BUFFER];
-    loop {
-        match poll.poll(&mut ready, server.timers.next()) {
-            Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error.into()),
-            _ => {}
-        }
-        for event in &ready {
-            if event.token() == LISTENER {
-                server.accept(&poll, &listener)?;
-            } else {
-                server.serve(event.token().0, event.is_writable(), &mut buffer);
+        let (folder, port) = (tempfile::tempdir()?, process::free_port()?);
+        fs::write(folder.path().join("export"), "x".repeat(EXPORT_LENGTH))?;
+        let file = folder.path().join("nginx.conf");
+        fs::write(&file, configuration(folder.path(), port)?)?;
+        let mut command = process::command(&program()?, core);
+        command.arg("-c").arg(file).args(["-q", "-e", "stderr"]).stdin(Stdio::null());
+        let mut process = Running::start(&mut command)?;
+        for _ in 0..TRIES {
+            if TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok() {
+                return Ok(Self { port, _process: process, _folder: folder });
             }
-        }
-        server.fire();
-    }
-}
-
-/// What a head asks for.
-#[derive(Clone, Copy)]
-enum Answer {
-    Enrich,
-    Export,
-    Events,
-    Slow,
-}
-
-impl Answer {
-    fn to(head: &[u8]) -> Self {
-        let path = head.split(|byte| *byte == b' ').nth(1).unwrap_or_default();
-        match path {
-            path if path == EXPORT.as_bytes() => Self::Export,
-            path if path == EVENTS.as_bytes() => Self::Events,
-            path if path == SLOW.as_bytes() => Self::Slow,
-            _ => Self::Enrich,
-        }
-    }
-}
-
-/// Two queues, each in the order of time, since all in one wait equally long.
-#[derive(Default)]
-struct Timers {
-    delayed: VecDeque<(Instant, usize)>,
-    events: VecDeque<(Instant, usize)>,
-}
-
-impl Timers {
-    fn next(&self) -> Option<Duration> {
-        let first = self.delayed.front().into_iter().chain(self.events.front()).map(|(at, _)| *at).min();
-        first.map(|at| at.saturating_duration_since(Instant::now()))
-    }
-
-    fn due(queue: &mut VecDeque<(Instant, usize)>, now: Instant) -> Option<usize> {
-        queue.pop_front_if(|(at, _)| *at <= now).map(|(_, number)| number)
-    }
-}
-
-struct Connection {
-    stream: TcpStream,
-    /// Begin of a head whose end is still to come.
-    rest: Vec<u8>,
-    /// Bytes of a request's body that are still to come, and what is answered then.
-    body: Option<(usize, Answer)>,
-    /// What the socket did not take yet; the first only from an offset on.
-    unsent: VecDeque<&'static [u8]>,
-    offset: usize,
-    events_left: u64,
-}
-
-struct Server {
-    enrich: &'static [u8],
-    export: &'static [u8],
-    /// By token; numbers are never used again, so a late timer meets nobody else.
-    connections: Vec<Option<Connection>>,
-    timers: Timers,
-}
-
-impl Server {
-    fn new() -> Self {
-        let start = r#"{"status":"ok","person":{"name":"Ada Lovelace","email":"ada@example.com"},"note":""#;
-        let filler = "x".repeat(BODY_LENGTH - start.len() - 2);
-        let enrich = format!("{}{start}{filler}\"}}", head("application/json", BODY_LENGTH));
-        let export = head("application/octet-stream", EXPORT_LENGTH) + &"x".repeat(EXPORT_LENGTH);
-        Self {
-            enrich: enrich.into_bytes().leak(),
-            export: export.into_bytes().leak(),
-            connections: vec![None], // the listener's number
-            timers: Timers::default(),
-        }
-    }
-
-    fn accept(&mut self, poll: &Poll, listener: &TcpListener) -> Result<()> {
-        while let Ok((mut stream, _)) = listener.accept() {
-            stream.set_nodelay(true)?;
-            let number = Token(self.connections.len());
-            poll.registry().register(&mut stream, number, Interest::READABLE | Interest::WRITABLE)?;
-            self.connections.push(Some(Connection::new(stream)));
-        }
-        Ok(())
-    }
-
-    fn serve(&mut self, number: usize, writable: bool, buffer: &mut [u8]) {
-        let Some(connection) = &mut self.connections[number] else { return };
-        let flushed = !writable || connection.flush();
-        if !flushed || !self.read(number, buffer) {
-            self.connections[number] = None;
-        }
-    }
-
-    /// Takes all there is; false if the connection is over.
-    fn read(&mut self, number: usize, buffer: &mut [u8]) -> bool {
-        loop {
-            let Some(connection) = &mut self.connections[number] else { return false };
-            let length = match connection.stream.read(buffer) {
-                Ok(0) => return false,
-                Ok(length) => length,
-                Err(error) => return error.kind() == ErrorKind::WouldBlock,
-            };
-            let mut bytes = &buffer[..length];
-            while let Some(connection) = &mut self.connections[number] {
-                let Some(answer) = connection.take(&mut bytes) else { break };
-                if !self.answer(number, answer) {
-                    return false;
-                }
+            if process.has_ended() {
+                break;
             }
-            if length < buffer.len() {
-                return true;
-            }
+            std::thread::sleep(PAUSE);
         }
-    }
-
-    fn answer(&mut self, number: usize, answer: Answer) -> bool {
-        let Some(connection) = &mut self.connections[number] else { return false };
-        match answer {
-            Answer::Enrich => connection.send(self.enrich),
-            Answer::Export => connection.send(self.export),
-            Answer::Slow => {
-                self.timers.delayed.push_back((Instant::now() + DELAY, number));
-                true
-            }
-            Answer::Events => {
-                connection.events_left = EVENT_COUNT;
-                self.timers.events.push_back((Instant::now() + BETWEEN_EVENTS, number));
-                connection.send(EVENTS_HEAD)
-            }
-        }
-    }
-
-    /// Does what is due.
-    fn fire(&mut self) {
-        if self.timers.delayed.is_empty() && self.timers.events.is_empty() {
-            return;
-        }
-        let now = Instant::now();
-        while let Some(number) = Timers::due(&mut self.timers.delayed, now) {
-            self.answer(number, Answer::Enrich);
-        }
-        while let Some(number) = Timers::due(&mut self.timers.events, now) {
-            let Some(connection) = &mut self.connections[number] else { continue };
-            connection.events_left -= 1;
-            if connection.events_left > 0 {
-                connection.send(EVENT);
-                self.timers.events.push_back((now + BETWEEN_EVENTS, number));
-            } else {
-                connection.send(EVENT);
-                connection.send(LAST_CHUNK);
-            }
-        }
+        Err("the upstream does not start".into())
     }
 }
 
-impl Connection {
-    fn new(stream: TcpStream) -> Self {
-        let (rest, unsent) = (Vec::new(), VecDeque::new());
-        Self { stream, rest, body: None, unsent, offset: 0, events_left: 0 }
-    }
-
-    /// Takes one request off the bytes; nothing if its end is still to come.
-    fn take(&mut self, bytes: &mut &[u8]) -> Option<Answer> {
-        if self.body.is_none() {
-            let (length, answer) = self.take_head(bytes)?;
-            self.body = Some((length, answer));
-        }
-        let (left, answer) = self.body?;
-        let taken = left.min(bytes.len());
-        *bytes = &bytes[taken..];
-        self.body = (left > taken).then_some((left - taken, answer));
-        (left == taken).then_some(answer)
-    }
-
-    /// The length of the body that follows, and what is asked for.
-    fn take_head(&mut self, bytes: &mut &[u8]) -> Option<(usize, Answer)> {
-        if !self.rest.is_empty() {
-            let known = self.rest.len();
-            self.rest.extend_from_slice(bytes);
-            let end = head_end(&self.rest)?;
-            *bytes = &bytes[end - known..];
-            let asked = asked(&self.rest[..end]);
-            self.rest.clear();
-            return Some(asked);
-        }
-        let Some(end) = head_end(bytes) else {
-            self.rest.extend_from_slice(bytes);
-            *bytes = &[];
-            return None;
-        };
-        let (head, rest) = bytes.split_at(end);
-        *bytes = rest;
-        Some(asked(head))
-    }
-
-    fn send(&mut self, bytes: &'static [u8]) -> bool {
-        self.unsent.push_back(bytes);
-        self.flush()
-    }
-
-    /// False if the connection is over.
-    fn flush(&mut self) -> bool {
-        while let Some(bytes) = self.unsent.front() {
-            match self.stream.write(&bytes[self.offset..]) {
-                Ok(length) if self.offset + length == bytes.len() => {
-                    (self.offset, _) = (0, self.unsent.pop_front());
-                }
-                Ok(length) => self.offset += length,
-                Err(error) => return error.kind() == ErrorKind::WouldBlock,
-            }
-        }
-        true
-    }
-}
-
-fn head(content_type: &str, length: usize) -> String {
-    format!("HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\ncontent-length: {length}\r\n\r\n")
-}
-
-/// Where a head ends, its empty line included.
-pub fn head_end(bytes: &[u8]) -> Option<usize> {
-    // From line end to line end; most bytes are looked at once.
-    let mut from = 0;
-    loop {
-        from += bytes.get(from..)?.iter().position(|byte| *byte == b'\n')? + 1;
-        if bytes.get(from..from + 2)? == b"\r\n" {
-            return Some(from + 2);
-        }
-    }
-}
-
-fn asked(head: &[u8]) -> (usize, Answer) {
-    let length = if head.starts_with(b"POST") { header(head, "content-length") } else { None };
-    (length.and_then(|length| length.parse().ok()).unwrap_or(0), Answer::to(head))
-}
-
-/// A header's value.
-pub fn header<'a>(head: &'a [u8], name: &str) -> Option<&'a str> {
-    let mut lines = head.split(|byte| *byte == b'\n').skip(1);
-    let value = lines.find_map(|line| {
-        let (start, value) = line.split_at_checked(name.len())?;
-        let value = value.strip_prefix(b":")?;
-        start.eq_ignore_ascii_case(name.as_bytes()).then_some(value)
-    });
-    std::str::from_utf8(value?).ok().map(str::trim)
+fn configuration(folder: &Path, port: u16) -> Result<String> {
+    let (modules, folder) = (lua_modules()?, folder.display());
+    let start = r#"{"status":"ok","person":{"name":"Ada Lovelace","email":"ada@example.com"},"note":""#;
+    let enrich = format!("{start}{}\"}}", "x".repeat(BODY_LENGTH - start.len() - 2));
+    Ok(format!(
+        r#"
+daemon off;
+master_process off;
+worker_processes 1;
+pid {folder}/nginx.pid;
+error_log stderr;
+{modules}
+events {{ worker_connections 8192; }}
+http {{
+    access_log off;
+    keepalive_requests 1000000000;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    default_type application/json;
+    server {{
+        listen 127.0.0.1:{port} backlog=4096;
+        location = {ENRICH} {{ return 200 '{enrich}'; }}
+        location = {EXPORT} {{ alias {folder}/export; }}
+        location = {SLOW} {{
+            content_by_lua_block {{
+                ngx.sleep(0.02)
+                ngx.header.content_length = {BODY_LENGTH}
+                ngx.print('{enrich}')
+            }}
+        }}
+        location = {EVENTS} {{
+            default_type text/event-stream;
+            content_by_lua_block {{
+                for _ = 1, {EVENT_COUNT} do
+                    ngx.sleep(0.01)
+                    ngx.print('data: {{"status":"ok","person":"Ada Lovelace"}}\n\n')
+                    ngx.flush(true)
+                end
+            }}
+        }}
+    }}
+}}
+"#
+    ))
 }

@@ -8,6 +8,27 @@ use crate::Result;
 use crate::cases::Wire;
 
 impl Site<'_> {
+    /// HAProxy as a relay of TCP.
+    pub(super) fn tcp(&self) -> Result<Arguments> {
+        let (port, upstream) = (self.port, self.upstream);
+        let text = format!(
+            r"
+global
+    nbthread 1
+    maxconn 8192
+defaults
+    mode tcp
+    timeout connect 2s
+    timeout client 60s
+    timeout server 60s
+listen relay
+    bind 127.0.0.1:{port}
+    server people 127.0.0.1:{upstream}
+"
+        );
+        Ok(vec!["-db".into(), "-f".into(), self.write("haproxy.cfg", &text)?])
+    }
+
     pub(super) fn haproxy(&self) -> Result<Arguments> {
         let mut map = String::new();
         for (hash, account) in self.keys.hashes() {

@@ -6,17 +6,17 @@ mod nginx;
 mod tollgate;
 
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
 use crate::answer::Answer;
-use crate::bench::Places;
-use crate::cases::{Case, Entrant, Wire};
+use crate::cases::{Case, Entrant, Kind, Setup, Wire};
 use crate::keys::Keys;
+use crate::places::Places;
 use crate::process::{self, Running};
-use crate::upstream::{BODY_LENGTH, EVENT_COUNT, EVENTS, EXPORT, EXPORT_LENGTH};
-use crate::{Result, client, relay};
+use crate::upstream::{self, BODY_LENGTH, EVENT_COUNT, EVENTS, EXPORT, EXPORT_LENGTH};
+use crate::{Result, client};
 
 pub use tollgate::{fold, ledger, status};
 
@@ -27,35 +27,6 @@ const TRIES: usize = 1_200;
 const PAUSE: Duration = Duration::from_millis(250);
 /// How often a peer is started, in case another process took its port first.
 const STARTS: usize = 3;
-
-/// Which gateway.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
-    Tollgate,
-    HaProxy,
-    Nginx,
-    NginxLua,
-    Envoy,
-    /// No gateway: bytes there and back.
-    Relay,
-}
-
-/// What differs between entrants of one kind.
-#[derive(Clone, Copy, Debug)]
-pub struct Setup {
-    /// The ledger is on tmpfs.
-    pub tmpfs: bool,
-    /// The route has no price.
-    pub free: bool,
-    /// The request log is on.
-    pub log: bool,
-    /// A key's limit is one request a day.
-    pub limited: bool,
-    /// Keys are in the store, not in the file: many, or few.
-    pub stored: Option<bool>,
-    /// The gateway within this program, with this kind of ledger.
-    pub own: Option<&'static str>,
-}
 
 /// A gateway that runs.
 pub struct Peer {
@@ -128,7 +99,7 @@ impl Peer {
                 Kind::Nginx => site.nginx(false),
                 Kind::NginxLua => site.nginx(true),
                 Kind::Envoy => site.envoy(),
-                Kind::Relay => Ok(vec![relay::ARGUMENT.into(), port.to_string(), upstream.to_string()]),
+                Kind::Tcp => site.tcp(),
             }?;
             let log = File::create(folder.join("log"))?;
             let words: Vec<&str> = under.iter().map(String::as_str).collect();
@@ -181,7 +152,7 @@ impl Peer {
             let Answer { length, events, .. } = answer;
             return Err(format!("{} answers {length} bytes, {events} events", self.name).into());
         }
-        if matches!(self.kind, Kind::Nginx | Kind::Relay) {
+        if matches!(self.kind, Kind::Nginx | Kind::Tcp) {
             return Ok(());
         }
         let answer = client::ask(self.port, case.path, &Keys::unknown_text(0), case.body)?;
@@ -208,15 +179,10 @@ impl Kind {
         let find = |name: &str| process::find(name).ok_or_else(|| format!("{name} is not installed").into());
         match self {
             Self::Tollgate => Ok(process::tollgate()),
-            Self::HaProxy => find("haproxy"),
-            Self::Nginx => find("nginx"),
-            Self::NginxLua if !Path::new(nginx::LUA_MODULE).exists() => {
-                Err("nginx's Lua module is not installed (Debian: libnginx-mod-http-lua)".into())
-            }
-            Self::NginxLua => find("nginx"),
+            Self::HaProxy | Self::Tcp => find("haproxy"),
+            Self::Nginx | Self::NginxLua => upstream::program(),
             Self::Envoy => envoy::program()
                 .ok_or_else(|| format!("envoy is neither on PATH nor named by {}", envoy::VARIABLE).into()),
-            Self::Relay => Ok(std::env::current_exe()?),
         }
     }
 }

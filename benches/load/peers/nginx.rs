@@ -4,11 +4,7 @@ use std::fmt::Write as _;
 
 use super::{Arguments, Site};
 use crate::Result;
-use crate::upstream::EVENTS;
-
-/// Where Debian's package puts it.
-pub const LUA_MODULE: &str = "/usr/lib/nginx/modules/ngx_http_lua_module.so";
-const NDK_MODULE: &str = "/usr/lib/nginx/modules/ndk_http_module.so";
+use crate::upstream::{EVENTS, lua_modules};
 
 impl Site<'_> {
     pub(super) fn nginx(&self, lua: bool) -> Result<Arguments> {
@@ -66,8 +62,6 @@ http {{
         }
         let list = self.write("keys.txt", &list)?;
         let (window, most) = if self.setup.limited { (86_400, 1) } else { (60, 2_000_000_000) };
-        let modules = [NDK_MODULE, LUA_MODULE].into_iter().filter(|file| std::path::Path::new(file).exists());
-        let modules: String = modules.map(|file| format!("load_module {file};\n")).collect();
         // SHA-256 by the libcrypto that nginx has loaded, look-up, a counter by key in place of a
         // limit, a counter by account in place of credits.
         let prelude = format!(
@@ -101,6 +95,6 @@ http {{
     }}"#
         );
         let check = "access_by_lua_block { require(\"gate\")() }".to_owned();
-        Ok((modules, prelude, check))
+        Ok((lua_modules()?, prelude, check))
     }
 }

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::{Arguments, Kind, Site};
-use crate::cases::Wire;
+use super::{Arguments, Site};
+use crate::cases::{Kind, Wire};
 use crate::process::{self, Running};
 use crate::{Result, own};
 
