@@ -1,6 +1,6 @@
-//! What money costs: a hold and its settlement in memory, a commit, a fold.
+//! Benchmarks the ledger: a hold and its settlement in memory, a commit, and a fold.
 //!
-//! Against SQLite in a temporary folder, as it runs, and against the model in memory.
+//! Each runs with SQLite in a temporary folder, as in production, and with the model in memory.
 
 #![allow(
     clippy::unwrap_used,
@@ -40,11 +40,12 @@ const ACCOUNTS: u32 = 100;
 const STORES: [&str; 2] = ["sqlite", "memory"];
 /// A price of one credit.
 const ONE: Credits = Credits::from_millionths(1_000_000);
-/// Pairs between two waits for the disk where only the worker's time counts.
+/// Holds with settlements between two waits for the disk, where only the worker's time counts.
 const BURST: u64 = 1_000;
-/// And where the ledger's thread is to be the limit, with the outbox never full.
+/// Holds with settlements between two waits, where the ledger's thread is to be the bottleneck. They fit into the
+/// outbox.
 const LONG_BURST: u64 = 20_000;
-/// Commits between two folds where only commits are measured.
+/// Commits between two folds, where only commits are measured.
 const COMMITS_PER_FOLD: u64 = 1_000;
 
 fn store(kind: &str, folder: &TempDir) -> Storage {
@@ -66,7 +67,7 @@ fn registration() -> Registration {
     }
 }
 
-/// A ledger with its threads, and one worker's handle.
+/// A ledger with its threads, and the spender of one worker.
 struct Running {
     ledger: Ledger,
     spender: Spender,
@@ -100,15 +101,15 @@ impl Running {
             .expect("a hold")
     }
 
-    /// Waits until everything so far is on disk.
+    /// Waits until all records so far are on disk.
     fn wait(&mut self) {
         let hold = self.hold();
         self.local.block_on(&self.runtime, hold.committed()).expect("a commit");
         hold.settle(ONE, StatusClass::Success);
     }
 
-    /// Time of `pairs` holds and settlements; the waits between bursts keep the outbox from
-    /// filling and count only where `with_waits` says so.
+    /// Returns the time of `pairs` holds with their settlements. The waits between bursts keep the outbox from filling.
+    /// They are included in the time only if `with_waits` is true.
     fn spend(&mut self, pairs: u64, with_waits: bool) -> Duration {
         let begun = Instant::now();
         let (mut busy, mut left) = (Duration::ZERO, pairs);
@@ -184,7 +185,7 @@ impl Bare {
         Self { store, tally: Tally::default(), seq: 0, requests: 0, _folder: folder }
     }
 
-    /// One commit, timed.
+    /// Appends one batch to the journal. Returns how long that took.
     fn append(&mut self, pairs: u64) -> Duration {
         let bytes = records(self.requests, pairs);
         self.requests += pairs;
@@ -196,7 +197,7 @@ impl Bare {
         took
     }
 
-    /// One fold, timed.
+    /// Writes one fold. Returns how long that took.
     fn fold(&mut self) -> Duration {
         let start = Instant::now();
         let fold = self.tally.fold();
@@ -231,7 +232,7 @@ fn commits(criterion: &mut Criterion) {
     }
 }
 
-/// The work of the books thread in a second with 20,000 requests in 250 commits.
+/// Benchmarks the fold that the books thread writes for one second with 20,000 requests in 250 commits.
 fn folds(criterion: &mut Criterion) {
     const COMMITS: u64 = 250;
     const PAIRS: u64 = 80;
@@ -264,7 +265,7 @@ fn folds(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// An entry of a fold over very many accounts: what limits how many can be charged in a second.
+/// Benchmarks a fold over very many accounts, per entry, which limits how many accounts can be charged in a second.
 fn wide_folds(criterion: &mut Criterion) {
     const MANY: u32 = 100_000;
     let folder = tempfile::tempdir().expect("a temporary folder");

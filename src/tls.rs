@@ -1,7 +1,7 @@
-//! Certificates, and how clients' TLS is served with them.
+//! Builds the TLS configuration of the listeners from certificates, keys and settings.
 //!
-//! rustls on aws-lc-rs. Nothing is answered ahead of a handshake's end (no early data): what can be
-//! replayed could be charged twice.
+//! Uses rustls with aws-lc-rs. TLS 1.3 early data is not accepted: an attacker could replay it, and the request
+//! could be charged twice.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,34 +15,34 @@ use rustls::{CipherSuite, RootCertStore, ServerConfig, SupportedProtocolVersion,
 
 use crate::types::KeyHash;
 
-/// Protocols that a handshake may agree on, the preferred one first (RFC 7301).
+/// Protocols that ALPN may select, in order of preference (RFC 7301).
 const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
-/// Tickets that a client gets to come back with. Each costs some 200 bytes of the handshake.
+/// Number of TLS 1.3 session tickets per handshake, for resumption. Each adds about 200 bytes to the handshake.
 const TICKETS: usize = 1;
 
-/// How TLS is served. Cheap to clone.
+/// The TLS configuration of the listeners. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Tls {
-    /// What a handshake is answered with.
+    /// The configuration that rustls uses for handshakes.
     pub config: Arc<ServerConfig>,
-    /// Hash of all it was made from: where that is the same, the configuration in force stays, and
-    /// with it the tickets that clients come back with.
+    /// Hash of everything that the configuration was built from. If a reload does not change it, the current
+    /// configuration is kept, so that clients can still resume sessions with their tickets.
     pub made_from: KeyHash,
 }
 
-/// Who may connect.
+/// Client certificate verification: the trusted authorities, and whether a certificate is required.
 #[derive(Clone, Debug)]
 pub struct Clients {
-    /// Authorities that sign clients' certificates.
+    /// Certificates of the authorities that sign client certificates.
     pub authorities: Vec<CertificateDer<'static>>,
-    /// Whether a client without a certificate is turned away.
+    /// True if handshakes without a client certificate fail.
     pub required: bool,
 }
 
 /// Reads the certificates of a PEM file.
 ///
 /// # Errors
-/// Says what is wrong with it.
+/// If the text is not PEM, or has no certificate.
 pub fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
     let read = read.map_err(|error| format!("it is not a PEM file: {error}"))?;
@@ -52,10 +52,11 @@ pub fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     Ok(read)
 }
 
-/// A certificate with its chain and its key.
+/// Combines a certificate chain and its private key.
 ///
 /// # Errors
-/// Says what is wrong with them, also that they are not a pair. Shows nothing of the key.
+/// If the key cannot be read, is of an unsupported type, or does not belong to the certificate. The message
+/// contains no part of the key.
 pub fn pair(chain: Vec<CertificateDer<'static>>, key: &str) -> Result<CertifiedKey, String> {
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes())
         .map_err(|_| "it has no private key (PEM: PKCS #8, PKCS #1 or SEC 1)".to_owned())?;
@@ -66,8 +67,8 @@ pub fn pair(chain: Vec<CertificateDer<'static>>, key: &str) -> Result<CertifiedK
     Ok(pair)
 }
 
-/// The certificate for the name that a client asks for: the name itself, then a wildcard, then the
-/// first of all.
+/// Selects a certificate by the server name (SNI) of a client: first by the exact name, then by a wildcard
+/// name, otherwise the first certificate of the configuration.
 #[derive(Debug)]
 struct ByName {
     first: Arc<CertifiedKey>,
@@ -105,8 +106,8 @@ impl ResolvesServerCert for ByName {
     }
 }
 
-/// Names of all cipher suites, in the order in which they are chosen unless an operator says otherwise:
-/// AES-256-GCM, ChaCha20-Poly1305, AES-128-GCM (as IANA's registry has them).
+/// Names of all supported cipher suites, as in IANA's registry, in the default order of preference: AES-256-GCM,
+/// ChaCha20-Poly1305, AES-128-GCM.
 #[must_use]
 pub fn ciphers() -> Vec<String> {
     let mut suites = aws_lc_rs::ALL_CIPHER_SUITES.to_vec();
@@ -114,7 +115,7 @@ pub fn ciphers() -> Vec<String> {
     suites.iter().map(|suite| name(suite.suite())).collect()
 }
 
-/// Whether a cipher suite of this name is one of TLS 1.3.
+/// True if the cipher suite with this name belongs to TLS 1.3.
 #[must_use]
 pub fn is_of_1_3(name: &str) -> bool {
     !name.contains("_WITH_")
@@ -130,20 +131,20 @@ fn preference(suite: CipherSuite) -> usize {
     order.iter().position(|cipher| name.contains(cipher)).unwrap_or(order.len())
 }
 
-/// What a handshake may agree on.
+/// The protocol versions and cipher suites that a handshake may select.
 #[derive(Clone, Debug)]
 pub struct Offer {
-    /// TLS 1.2 beside 1.3.
+    /// True if TLS 1.2 is accepted besides TLS 1.3.
     pub with_1_2: bool,
-    /// Names of cipher suites, the preferred one first: the server's order counts, not the client's.
+    /// Names of cipher suites in order of preference. The server's order is used, not the client's.
     pub ciphers: Vec<String>,
 }
 
-/// Puts a configuration together. The first pair is for clients that ask for no name, or for one
-/// that no certificate has.
+/// Builds the TLS configuration. The first pair is used for clients that send no server name (SNI), or one that
+/// no certificate contains.
 ///
 /// # Errors
-/// Says what is wrong.
+/// If there is no certificate, an authority is unusable, or rustls refuses the configuration.
 pub fn server(
     pairs: Vec<CertifiedKey>,
     offer: &Offer,
@@ -178,8 +179,8 @@ pub fn server(
     config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
     config.max_early_data_size = 0;
     config.send_tls13_tickets = TICKETS;
-    // Keys of tickets live at most as long as this configuration does, so that a client that was let in
-    // under other authorities has to show its certificate anew.
+    // The keys that encrypt tickets exist only as long as this configuration. A client that was accepted under
+    // other authorities therefore has to present its certificate again.
     config.ticketer = aws_lc_rs::Ticketer::new().map_err(|error| error.to_string())?;
     Ok(Tls { config: Arc::new(config), made_from })
 }

@@ -1,6 +1,6 @@
-//! The words of the domain as types: identities, money and moments.
+//! Defines the plain values that all modules share: identities, credits, outcomes and points in time.
 //!
-//! Everything here is a plain value without behaviour that could block, log or read a clock.
+//! Nothing here blocks, logs or reads a clock.
 
 mod credits;
 mod ids;

@@ -1,5 +1,5 @@
-//! The house rules, as far as a machine can see them: who may know whom, what stands where, how
-//! large things are, and that `config.toml` runs as it stands.
+//! Checks the architecture rules that a program can check: which module may import which, where some code may be, how
+//! large files and folders may be, and that `config.toml` is valid as it is.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that meets the unexpected ends")]
 
@@ -13,7 +13,7 @@ use imports::Imports;
 /// Longest file, in lines. Functions are bounded by clippy (`clippy.toml`: 70 lines).
 const MAX_LINES: usize = 400;
 
-/// Which modules each one may name. What is not listed here is a mistake.
+/// The modules that each module may import. A module that is not listed here is an error.
 const MAY_KNOW: [(&str, &[&str]); 13] = [
     ("types", &[]),
     ("clock", &["types"]),
@@ -33,10 +33,10 @@ const MAY_KNOW: [(&str, &[&str]); 13] = [
     ("cli", &["app", "config", "control", "policy", "clock", "types", "telemetry"]),
 ];
 
-/// Most files of a folder.
+/// Maximum number of files in a folder.
 const MAX_FILES: usize = 16;
 
-/// The rooms of the gateway, and which others each may name. `worker.rs` runs all of them.
+/// The submodules of the gateway, and the other submodules that each may import. `worker.rs` runs all of them.
 const ROOMS: [(&str, &[&str]); 3] =
     [("connection", &[]), ("listener", &["connection"]), ("request", &["connection"])];
 
@@ -99,7 +99,7 @@ fn each_module_knows_only_whom_it_may() {
     for (file, text) in sources("src") {
         let own = module(&file);
         if matches!(own, "main" | "lib" | "app") {
-            continue; // the program, the map, and the one place that wires all parts
+            continue; // the program, the list of modules, and the module that wires all parts
         }
         let (_, allowed) =
             MAY_KNOW.iter().find(|(name, _)| *name == own).unwrap_or_else(|| panic!("{file} has no rule"));

@@ -1,4 +1,4 @@
-//! `tollgate demo` as a newcomer runs it: the built binary, its output, its end.
+//! Tests `tollgate demo` as a new user runs it: the built binary, its output, and its end.
 
 #![allow(
     clippy::unwrap_used,
@@ -18,11 +18,11 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
-/// Time for the demo to end after it was asked to.
+/// How long the demo may take to end after it was asked to.
 const END: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(20);
 
-/// The binary, with a folder of its own for temporary files.
+/// The command that runs the demo, with its own folder for temporary files.
 fn tollgate(temporary: &tempfile::TempDir) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
     command.arg("demo").env("TMPDIR", temporary.path()).stdin(Stdio::null());
@@ -33,7 +33,7 @@ fn is_empty(folder: &tempfile::TempDir) -> bool {
     std::fs::read_dir(folder.path()).unwrap().next().is_none()
 }
 
-/// Ends what a failed assertion would leave running.
+/// Kills the process if a failed assertion would leave it running.
 struct Running(Child);
 
 impl Drop for Running {
@@ -84,7 +84,8 @@ fn the_self_test_passes_in_both_dialects() {
     assert!(is_empty(&temporary), "the folder is left behind");
 }
 
-/// Starts the demo, reads its text as far as the key, and answers with gateway, folder and key.
+/// Starts the demo, and reads its output up to the key. Returns the process, its further output, the gateway, the
+/// folder and the key.
 fn start(temporary: &tempfile::TempDir) -> (Running, BufReader<impl Read>, String, PathBuf, String) {
     let mut command = tollgate(temporary);
     command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]).stdout(Stdio::piped());

@@ -1,5 +1,5 @@
-//! Every interleaving of how the ledger's threads are woken, by loom: no thread sleeps while there is work for it, even
-//! if no sleep ever ended by itself.
+//! Checks every interleaving of waking the ledger's threads, with loom: no thread sleeps while it has work, even if no
+//! sleep ever ended by itself.
 
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected ends")]
 
@@ -11,9 +11,9 @@ use loom::thread;
 
 use signal::Signal;
 
-/// What `signal.rs` gets of the standard library, from loom. A sleep has no time limit here, so that loom reports a missed
-/// wake-up as a deadlock. Parking is made of a lock and a condition: loom's own forgets an unpark that comes while the
-/// thread waits for something else.
+/// loom's replacement for what `signal.rs` uses of the standard library. A sleep has no time limit here, so that loom
+/// reports a missed wake-up as a deadlock. Parking is built from a mutex and a condition variable, because loom's own
+/// parking loses an unpark that arrives while the thread waits for something else.
 mod sync {
     use std::cell::RefCell;
 
@@ -56,11 +56,11 @@ mod signal;
 
 const ANY: Duration = Duration::from_secs(1);
 
-/// What the threads share.
+/// State that the threads share.
 struct World {
     signal: Signal,
-    /// Records that were left and are not committed. Read-modify-writes stand for the outboxes' locks, which order accesses
-    /// in the same way: loom forgets an unpark of a thread that waits for a lock.
+    /// Records that are not committed yet. Read-modify-write operations stand in for the outboxes' locks, which order
+    /// accesses in the same way, because loom loses an unpark of a thread that waits for a lock.
     left: AtomicUsize,
 }
 
@@ -69,7 +69,7 @@ impl World {
         Arc::new(Self { signal: Signal::new(), left: AtomicUsize::new(0) })
     }
 
-    /// The commit thread, until so many records are committed; `rest` is how it waits.
+    /// Runs the commit thread until `records` records are committed; `rest` is how it waits.
     fn commit_until(&self, records: usize, rest: impl Fn(&Self)) {
         self.signal.attach();
         let mut committed = 0;
@@ -121,7 +121,7 @@ fn a_worker_that_waits_wakes_a_thread_however_that_sleeps() {
     }
 }
 
-/// As the commit thread rests: it dozes while there are records, and sleeps while there are none.
+/// Waits as the commit thread does: it dozes while there are records, and sleeps while there are none.
 #[test]
 fn two_workers_that_leave_records_and_wait_are_both_served() {
     let mut model = loom::model::Builder::new();

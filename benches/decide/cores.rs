@@ -1,7 +1,7 @@
-//! The whole decision with its hold and settlement, on one core and on two at once, over accounts
-//! that no other core touches: what is shared between cores shows as a ratio above 1.
+//! Benchmarks the whole decision with its hold and settlement, on one core and on two cores at the same time. No
+//! account is used by both cores, so a ratio above 1 shows the cost of state that the cores share.
 //!
-//! CPU time of the thread is counted, not time: the ledger's thread runs on one of the cores too.
+//! The CPU time of the thread is measured, not wall time, because the ledger's threads run on one of these cores too.
 
 use std::hint::black_box;
 use std::sync::Barrier;
@@ -27,13 +27,13 @@ use crate::world::{ACCOUNTS, CLIENT, HOST, PATH, key_text, snapshot};
 const CORES: usize = 2;
 const KEYS: usize = 1_000;
 const ROUNDS: usize = 11;
-/// Requests of a round, in bursts that the outbox holds.
+/// Bursts in a round. One burst of requests fits into the ledger's outbox.
 const BURSTS: usize = 10;
 const BURST: usize = 20_000;
-/// Enough for the ledger's thread to take a burst.
+/// Pause after a burst, long enough for the ledger's thread to take its records.
 const REST: Duration = Duration::from_millis(60);
 
-/// What the cores share.
+/// State that both cores share.
 struct Shared {
     reader: Reader,
     directory: Directory,
@@ -41,7 +41,7 @@ struct Shared {
     clock: Clock,
 }
 
-/// What one core has of its own: its keys are those of every second account.
+/// State of one core. Each core uses the keys of every second account, so that no account is shared.
 struct Core<'a> {
     shared: &'a Shared,
     views: Views,
@@ -73,7 +73,7 @@ pub fn compare() {
             times.iter().sum::<f64>() / times.len() as f64
         })
     };
-    one(&[0, 1]); // warms up
+    one(&[0, 1]); // warm-up, not counted
     let mut rounds: Vec<(f64, f64)> = (0..ROUNDS).map(|_| (one(&[0]), one(&[0, 1]))).collect();
     rounds.sort_by(|a, b| (a.1 / a.0).total_cmp(&(b.1 / b.0)));
     let median = |mut list: Vec<f64>| {
@@ -144,7 +144,7 @@ impl<'a> Core<'a> {
         }
     }
 
-    /// Nanoseconds of CPU per request.
+    /// Runs all bursts. Returns the CPU time per request in nanoseconds.
     fn run(mut self, barrier: &Barrier) -> f64 {
         let mut spent = 0.0;
         for _ in 0..BURSTS {
@@ -159,7 +159,7 @@ impl<'a> Core<'a> {
         spent / (BURSTS * BURST) as f64
     }
 
-    /// The steps of `gateway/handle.rs`, from the path to the charge.
+    /// Runs the steps of `gateway/request/handler.rs`, from the path to the charge.
     fn request(&mut self, at: usize) {
         let Shared { directory, limits, .. } = self.shared;
         let now = self.time.refresh();
@@ -192,7 +192,7 @@ impl<'a> Core<'a> {
     }
 }
 
-/// CPU nanoseconds of this thread.
+/// CPU time of this thread in nanoseconds.
 fn cpu() -> f64 {
     let now = clock_gettime(ClockId::ThreadCPUTime);
     now.tv_sec as f64 * 1e9 + now.tv_nsec as f64

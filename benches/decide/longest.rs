@@ -1,5 +1,5 @@
-//! What keeps a worker busy longest at a stretch, by a single input as large as it may be: each is to stay
-//! below a millisecond.
+//! Benchmarks the operations that can keep a worker busy longest with a single input of the largest allowed size. Each
+//! must take less than a millisecond.
 
 use std::hint::black_box;
 
@@ -11,9 +11,9 @@ use tollgate::policy::path::normalise;
 use tollgate::snapshot::Snapshot;
 use tollgate::types::KeyHash;
 
-/// The default of `max_header_size`.
+/// The default of `max_header_size`, in bytes.
 const HEAD: usize = 32 * 1024;
-/// Bytes of a body that are read for a price before other requests get their turn.
+/// Bytes of a response body that a worker parses for a price before it serves other requests.
 const SLICE: usize = 64 * 1024;
 
 /// A configuration with this many routes.
@@ -73,7 +73,7 @@ pub fn longest(criterion: &mut Criterion) {
             );
         });
     }
-    // Freed by the control plane, since it is more than a worker may spend.
+    // The control plane frees a replaced configuration, because freeing it takes longer than a worker may be busy.
     group.bench_function("free_2000_routes", |bencher| {
         bencher.iter_batched(|| snapshot(2_000), drop, BatchSize::PerIteration);
     });

@@ -1,6 +1,6 @@
-//! What one decision costs in ns, step by step and all together, with few keys and with many.
+//! Benchmarks one decision in ns: each step alone and all steps together, with few keys and with many.
 //!
-//! Keys are taken in a shuffled order, so that 100,000 of them meet the caches as clients would.
+//! Keys are used in a shuffled order, so that 100,000 keys miss the CPU caches as they would with real clients.
 
 #![allow(
     clippy::unwrap_used,
@@ -34,7 +34,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const KEYS: [usize; 2] = [1_000, 100_000];
 
-/// Steps that do not depend on how many keys there are.
+/// Benchmarks the steps whose cost does not depend on the number of keys.
 fn steps(criterion: &mut Criterion) {
     let world = World::new(1_000, "gcra");
     let mut group = criterion.benchmark_group("decide");
@@ -61,7 +61,7 @@ fn steps(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Steps that do.
+/// Benchmarks the steps whose cost depends on the number of keys.
 fn by_keys(criterion: &mut Criterion) {
     let answer = HeaderMap::new();
     for keys in KEYS {
@@ -115,7 +115,7 @@ criterion_group! {
 fn main() {
     benches();
     Criterion::default().configure_from_args().final_summary();
-    // Only where everything is asked for: `cargo bench --bench decide`, without a filter.
+    // Runs only if `cores` is selected, or if there is no filter: `cargo bench --bench decide`.
     let asked: Vec<String> = std::env::args().skip(1).collect();
     if asked.iter().any(|word| word == "cores") || asked == ["--bench"] {
         cores::compare();

@@ -1,4 +1,4 @@
-//! What a decision is made from: routes, keys, limits.
+//! Builds the input of a decision: routes, keys and limits.
 
 use std::hint::black_box;
 use std::net::IpAddr;
@@ -23,7 +23,7 @@ pub const PATH: &str = "/api/v1/people/enrich";
 pub const HOST: &str = "api.example.com";
 pub const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
-/// A dozen routes, as a small API has; limits so high that they never refuse.
+/// A configuration with a dozen routes, as a small API has. Its limits are so high that they never refuse a request.
 const CONFIG: &str = r#"
 [upstreams.people]
 servers = ["http://127.0.0.1:9000"]
@@ -44,10 +44,10 @@ pub struct World {
     directory: Directory,
     limits: Limits,
     pub clock: Clock,
-    /// One head, as hot as a head is that was just parsed.
+    /// The headers of every request. They stay in the CPU cache, as the headers of a request that was just parsed do.
     head: HeaderMap,
-    /// Keys in the order in which they come: shuffled, and close together, so that only the
-    /// gateway's own memory is cold.
+    /// Secrets in the order of their use: shuffled, so that the gateway's own memory is not in the CPU cache. Their
+    /// texts are close together in memory, so that reading them costs little.
     secrets: Vec<String>,
     next: usize,
 }
@@ -69,7 +69,7 @@ pub fn snapshot() -> Snapshot {
     tollgate::config::load(&file).expect("a sound configuration").snapshot
 }
 
-/// A repeatable shuffle: splitmix64.
+/// Shuffles a list in a repeatable way, with splitmix64.
 fn shuffle<T>(list: &mut [T]) {
     let mut state = 1_u64;
     for at in (1..list.len()).rev() {
@@ -108,7 +108,7 @@ impl World {
         self.view.keys.read(black_box(&self.head), None).expect("a key")
     }
 
-    /// The one route that has a price, without looking it up.
+    /// The only route with a price, without the cost of a route look-up.
     pub fn priced_route(&self) -> &Route {
         &self.view.routes[0]
     }
@@ -145,8 +145,8 @@ impl World {
         }
     }
 
-    /// The same steps in the same order as `gateway/handle.rs`, but for hold and settle: those
-    /// are in `ledger.rs`.
+    /// Runs the same steps in the same order as `gateway/request/handler.rs`, except hold and settle, which
+    /// `benches/ledger.rs` measures.
     pub fn decide(&self, at: usize, answer: &HeaderMap) -> Credits {
         let path = normalise(black_box(PATH), false).expect("a sound path");
         let Found::Route(index) = self.view.table.find(Some(HOST), path.as_str(), &Method::POST) else {
@@ -161,7 +161,7 @@ impl World {
     }
 }
 
-/// Purses are a ledger's, so one in memory makes them.
+/// Fills a directory with accounts and keys. Only a ledger can create purses, so a ledger in memory creates them.
 pub fn fill(directory: &Directory, keys: usize, plan: &str, clock: &Clock) {
     let account = |number: usize| format!("a{number}").parse::<AccountId>().expect("an id");
     let (ledger, _) =

@@ -1,4 +1,5 @@
-//! The real binary, as `TOLLGATE_BENCH_BINARY` or cargo has it: started, asked, looked at from outside.
+//! Starts the real binary (`TOLLGATE_BENCH_BINARY`, or else cargo's build), runs its commands, and measures it from
+//! outside.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -7,22 +8,22 @@ use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 use tollgate::types::KeyHash;
 
-/// The key that opens the gate.
+/// A valid key of the configuration.
 pub const KEY: &str = "bench-key-that-works";
 
-/// A gateway in a folder of its own.
+/// A running gateway in its own folder.
 pub struct Gateway {
     child: Child,
     pub folder: TempDir,
     pub address: SocketAddr,
 }
 
-/// The binary.
+/// The path of the binary under test.
 pub fn binary() -> String {
     std::env::var("TOLLGATE_BENCH_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_tollgate").to_owned())
 }
 
-/// Where clients connect.
+/// The kind of listener that clients connect to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Door {
     Plain,
@@ -30,7 +31,7 @@ pub enum Door {
 }
 
 impl Gateway {
-    /// Starts one; `server` is further settings of `[server]`, `auth` of `[auth]`.
+    /// Starts a gateway. `server` is added to the settings of `[server]`, `auth` to those of `[auth]`.
     pub fn start(upstream: SocketAddr, door: Door, server: &str, auth: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let tls = match door {
@@ -85,7 +86,7 @@ sha256 = "{hash}"
         let line: serde_json::Value =
             serde_json::from_str(&line.expect("a gateway that serves")).expect("a line of JSON");
         let address = line["address"].as_str().and_then(|text| text.parse().ok()).expect("an address");
-        std::thread::spawn(move || for _ in lines.map_while(Result::ok) {}); // nobody waits for a reader
+        std::thread::spawn(move || for _ in lines.map_while(Result::ok) {}); // so that the gateway never blocks on it
         Self { child, folder, address }
     }
 
@@ -97,14 +98,14 @@ sha256 = "{hash}"
         number.expect("a number") * 1024.0
     }
 
-    /// Open descriptors.
+    /// Number of open file descriptors of the gateway.
     pub fn descriptors(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).map_or(0, Iterator::count)
     }
 
-    /// Connections of clients that it has not closed.
+    /// Number of client connections that the gateway has not closed.
     pub fn clients(&self) -> usize {
-        /// States of `/proc/net/tcp`: established, and closed by the client alone.
+        /// States in `/proc/net/tcp` of open connections: ESTABLISHED, and CLOSE_WAIT (only the client has closed).
         const OPEN: [&str; 2] = ["01", "08"];
         let port = format!(":{:04X}", self.address.port());
         let table = std::fs::read_to_string("/proc/net/tcp").expect("a table of sockets");
@@ -112,7 +113,7 @@ sha256 = "{hash}"
         lines.filter(|line| line[1].ends_with(&port) && OPEN.contains(&line[3])).count()
     }
 
-    /// Runs a command that must succeed; answers what it prints as JSON.
+    /// Runs a command that must succeed. Returns its JSON output.
     pub fn command(&self, arguments: &[&str]) -> serde_json::Value {
         let arguments = [arguments, &["--output", "json"]].concat();
         let output = Command::new(binary())

@@ -1,4 +1,4 @@
-//! Memory that an idle connection costs, which served one request, whatever it speaks.
+//! Measures the memory of an idle connection that served one request, for each protocol.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -12,7 +12,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use crate::gateway::{Door, Gateway, KEY};
 
-/// The slope between two counts, for each protocol.
+/// Prints the memory per additional connection between two numbers of connections, for each protocol.
 pub fn run(upstream: SocketAddr, counts: [usize; 2], settle: Duration) {
     println!("\nbytes of memory per idle connection, between {} and {}", counts[0], counts[1]);
     for (name, door, http2) in [
@@ -73,7 +73,7 @@ fn idle(address: SocketAddr, tls: Option<&Arc<ClientConfig>>, http2: bool) -> Bo
     stream
 }
 
-/// The preface, empty settings, and a request of literal fields (RFC 9113, RFC 7541).
+/// The connection preface, an empty SETTINGS frame, and a request of literal fields (RFC 9113, RFC 7541).
 fn http2_request() -> Vec<u8> {
     let fields =
         [(":method", "GET"), (":scheme", "http"), (":authority", "a"), (":path", "/one"), ("x-api-key", KEY)];

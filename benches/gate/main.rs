@@ -1,8 +1,7 @@
-//! What is tried against the gate from outside: slow clients, idle ones, guessed keys, event streams.
+//! Measures the gateway from outside: with slow clients, idle connections, rejected keys and event streams.
 //!
-//! `cargo bench --bench gate -- [--only slow,idle,refusals,streams]` starts the real program and
-//! prints what was seen. `--smoke` runs all of it with tiny sizes and judges nothing:
-//! `cargo test --bench gate -- --smoke`.
+//! `cargo bench --bench gate -- [--only slow,idle,refusals,streams]` starts the real program and prints the figures.
+//! `--smoke` runs everything with tiny sizes and checks no figure: `cargo test --bench gate -- --smoke`.
 
 #![allow(
     clippy::expect_used,
@@ -23,17 +22,17 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// How much is tried.
+/// The sizes of each measurement.
 struct Sizes {
-    /// Slow clients, rounds, and how long a round's good clients ask.
+    /// Number of slow clients, number of rounds, and how long the good clients send requests in a round.
     slow: (usize, usize, Duration),
-    /// Idle connections between which memory is compared.
+    /// The two numbers of idle connections whose memory is compared.
     idle: [usize; 2],
-    /// How long the allocator gets to give back what is no longer needed.
+    /// How long the allocator gets to return unused memory before memory is read.
     settle: Duration,
-    /// Samples of each kind of refusal.
+    /// Samples of each kind of rejected key.
     refusals: usize,
-    /// Event streams at once, and the pause between events.
+    /// Number of event streams at the same time, and the pause between two events.
     streams: (usize, Duration),
 }
 

@@ -1,4 +1,4 @@
-//! How long a refused key takes, whatever is wrong with it.
+//! Measures the response time of rejected keys, to show whether it reveals why a key was rejected.
 
 use std::collections::HashSet;
 use std::io::{ErrorKind, Read, Write};
@@ -9,10 +9,10 @@ use tollgate::types::KeyHash;
 
 use crate::gateway::{Door, Gateway, KEY};
 
-/// Responses of a connection that are not counted: caches are cold.
+/// Responses at the start of a connection that are not counted, because CPU caches are cold.
 const WARM_UP: usize = 200;
 
-/// Asks in turn, in an order that is shuffled each time, and prints medians.
+/// Sends each kind of key in turn, in an order that is shuffled each time, and prints the median times.
 pub fn run(upstream: SocketAddr, samples: usize) {
     let gateway = Gateway::start(upstream, Door::Plain, "threads = 1", "failed_keys_per_minute = 0");
     let make = |more: &[&str]| {
@@ -24,7 +24,7 @@ pub fn run(upstream: SocketAddr, samples: usize) {
     let (disabled, revoked, expired) = (make(&[]), make(&[]), make(&["--expires", "1s"]));
     gateway.command(&["key", "disable", &disabled.0]);
     gateway.command(&["key", "revoke", &revoked.0]);
-    std::thread::sleep(Duration::from_secs(2)); // the third is over
+    std::thread::sleep(Duration::from_secs(2)); // the third key has expired
     let unknown = format!("ak_live_{}", "x".repeat(disabled.1.len() - 8));
     let hash = KeyHash::of(KEY.as_bytes()).to_hex();
     let long = "0".repeat(hash.len());
@@ -68,7 +68,8 @@ pub fn run(upstream: SocketAddr, samples: usize) {
     }
 }
 
-/// Asks without sleeping: to be woken takes longer than what is to be told apart.
+/// Sends a request and polls for its response without sleeping, because waking a thread takes longer than the
+/// differences that are measured.
 fn ask(stream: &mut TcpStream, request: &[u8]) -> (Duration, String) {
     let mut buffer = [0; 4096];
     let asked = Instant::now();

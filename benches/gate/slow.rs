@@ -1,4 +1,4 @@
-//! Clients that are slow in the head, in the body and in reading, beside good ones.
+//! Measures good clients while other clients send headers slowly, send bodies slowly, or read slowly.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,19 +12,19 @@ use tokio::task::JoinSet;
 
 use crate::gateway::{Door, Gateway, KEY};
 
-/// How long a slow client may go on, in the head and in all else.
+/// The header timeout and the idle timeout of the gateway, which end slow clients.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// How often a slow client moves a byte.
+/// Time between two bytes that a slow client sends.
 const DRIP: Duration = Duration::from_secs(2);
-/// Clients that ask one request after the other.
+/// Good clients, each of which sends one request after the other.
 const GOOD: usize = 4;
 const PAUSE: Duration = Duration::from_millis(2);
-/// What a slow reader's socket holds.
+/// Size of a slow reader's receive buffer in bytes.
 const SMALL: usize = 4096;
-/// Slow clients that come within a millisecond or two, and so move their bytes together.
+/// Slow clients that connect within a millisecond or two, and therefore send their bytes at the same time.
 const AT_ONCE: usize = 5;
 
-/// Calm and slow rounds in turn: the good clients' 99th percentile in each.
+/// Measures the 99th percentile of the good clients without and with slow clients, in alternating rounds.
 pub fn run(upstream: SocketAddr, (count, rounds, time): (usize, usize, Duration)) {
     let server = "header_timeout = \"10s\"\nidle_timeout = \"10s\"";
     let gateway = Gateway::start(upstream, Door::Plain, server, "");
@@ -42,7 +42,7 @@ pub fn run(upstream: SocketAddr, (count, rounds, time): (usize, usize, Duration)
             std::thread::sleep(Duration::from_millis(10));
         }
         let all = Instant::now();
-        std::thread::sleep(time / 4); // what the sockets on the way take is taken
+        std::thread::sleep(time / 4); // until the socket buffers are full
         let meanwhile = good(address, time);
         let held = gateway.clients();
         let gone = until_gone(&gateway, all);
@@ -64,7 +64,7 @@ pub fn run(upstream: SocketAddr, (count, rounds, time): (usize, usize, Duration)
     println!("medians {calm} and {slow} µs: × {:.2}", slow as f64 / calm as f64);
 }
 
-/// Seconds until the gateway has no client any more, from when the last slow one came.
+/// Seconds from `since`, when the last slow client connected, until the gateway has no client connection.
 fn until_gone(gateway: &Gateway, since: Instant) -> f64 {
     while gateway.clients() > 0 && since.elapsed() < DEADLINE * 3 {
         std::thread::sleep(Duration::from_millis(20));
@@ -72,7 +72,7 @@ fn until_gone(gateway: &Gateway, since: Instant) -> f64 {
     since.elapsed().as_secs_f64()
 }
 
-/// The 99th percentile in µs, and how many answers were not as they should.
+/// The 99th percentile in µs, and the number of responses that are not 200.
 fn good(address: SocketAddr, time: Duration) -> (u128, usize) {
     let barrier = Arc::new(Barrier::new(GOOD));
     let clients: Vec<_> = (0..GOOD)
@@ -111,7 +111,7 @@ fn ask(address: SocketAddr, time: Duration) -> (Vec<u128>, usize) {
     (latencies, errors)
 }
 
-/// Slow clients, a third of each kind, until told to stop.
+/// Runs slow clients, a third of each kind, until `stop` is set.
 fn drip(address: SocketAddr, count: usize, stop: &AtomicBool, open: &Arc<AtomicUsize>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
@@ -131,7 +131,7 @@ fn drip(address: SocketAddr, count: usize, stop: &AtomicBool, open: &Arc<AtomicU
     });
 }
 
-/// One of them: its connection stays open on its side, so that only the gateway ends it.
+/// Runs one slow client. It never closes its connection, so that only the gateway ends it.
 async fn slow(address: SocketAddr, kind: usize, open: &AtomicUsize) -> std::io::Result<()> {
     let socket = TcpSocket::new_v4()?;
     if kind == 2 {

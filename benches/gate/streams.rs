@@ -1,4 +1,4 @@
-//! Many event streams at once.
+//! Measures many event streams at the same time.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -11,10 +11,10 @@ use tokio::task::JoinSet;
 use crate::gateway::{Door, Gateway, KEY};
 use crate::upstream::EVENTS;
 
-/// Streams that are opened at once: no more than wait in a listener's queue.
+/// Streams that are being opened at the same time: no more than fit into a listener's accept queue.
 const OPENING: usize = 200;
 
-/// Opens all of them and counts those that came whole.
+/// Opens all streams and counts those that arrived completely.
 pub fn run(upstream: SocketAddr, (count, pause): (usize, Duration)) {
     let gateway = Gateway::start(upstream, Door::Plain, "", "");
     let address = gateway.address;

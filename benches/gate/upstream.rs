@@ -1,4 +1,4 @@
-//! An upstream that answers `{}`, much, or events, and reads bodies to their end.
+//! An upstream that reads request bodies to their end and responds with `{}`, a large body, or events.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -6,12 +6,12 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufStream};
 use tokio::net::{TcpListener, TcpStream};
 
-/// Events of a stream.
+/// Events in a stream.
 pub const EVENTS: usize = 5;
-/// Bytes of a large answer: more than the sockets on its way take.
+/// Bytes of a large response body: more than the socket buffers on its way hold.
 const LARGE: usize = 256 << 10;
 
-/// Starts one, which lasts as long as the process.
+/// Starts an upstream that runs until the process ends.
 pub fn start(pause: Duration) -> SocketAddr {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("its address");

@@ -1,40 +1,40 @@
-//! Reads one response off a connection: just what servers under test send.
+//! Parses one HTTP response from a connection, only in the forms that the servers under test send.
 
 use crate::Result;
 
-/// Longest head; more is no response of ours.
+/// Maximum bytes of a response head. A longer head is an error.
 const MAX_HEAD: usize = 64 * 1024;
 
-/// Where in a response the next byte stands.
+/// The state of the parser: where in a response the next byte is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum At {
     Head,
     Body(usize),
-    /// In the line that tells a chunk's length, so far.
+    /// In the line with a chunk's size; the value of the digits so far.
     Size(usize),
-    /// Past the length itself, before the line's end.
+    /// After the digits of the size, before the end of the line.
     SizeEnd(usize),
     Chunk(usize),
-    /// Line ends and trailers after the last chunk: how much of an empty line was seen.
+    /// In the trailers after the last chunk: how much of the final empty line was seen.
     Trailer(usize),
     /// Between a chunk's data and the next size.
     ChunkEnd,
     Done,
 }
 
-/// A response as far as it is here.
+/// A response, as far as it has been received.
 pub struct Answer {
     at: At,
     head: Vec<u8>,
     pub status: u16,
-    /// The server closes the connection after it.
+    /// The server closes the connection after this response.
     pub closes: bool,
     /// Bytes of the body.
     pub length: usize,
-    /// Empty lines in the body: each ends an event.
+    /// Empty lines in the body, each of which ends an event.
     pub events: u64,
     newline: bool,
-    /// The body, where it is asked for.
+    /// The body, if it is to be kept.
     pub kept: Option<Vec<u8>>,
 }
 
@@ -56,7 +56,7 @@ impl Answer {
         self.at == At::Done
     }
 
-    /// Takes what was read; nothing may follow a response that nobody asked for.
+    /// Parses received bytes. Bytes after the end of the response are an error.
     pub fn feed(&mut self, mut bytes: &[u8]) -> Result<()> {
         if self.at == At::Head {
             bytes = self.feed_head(bytes)?;
@@ -85,7 +85,7 @@ impl Answer {
         Ok(())
     }
 
-    /// One byte between chunks.
+    /// The next state, after a byte of a chunk's framing or of the trailers.
     fn framing(&self, byte: u8) -> Result<At> {
         let digit = char::from(byte).to_digit(16).map(|digit| digit as usize);
         Ok(match (self.at, byte) {
@@ -104,7 +104,7 @@ impl Answer {
         })
     }
 
-    /// What follows the head, once it is complete.
+    /// Adds bytes to the head. Returns the bytes that follow the head once it is complete.
     fn feed_head<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8]> {
         let known = self.head.len();
         self.head.extend_from_slice(bytes);
@@ -137,12 +137,12 @@ impl Answer {
     }
 }
 
-/// Where a head ends, its empty line included.
+/// The length of the head, its final empty line included; `None` if the head is incomplete.
 fn head_end(bytes: &[u8]) -> Option<usize> {
     memchr::memmem::find(bytes, b"\r\n\r\n").map(|at| at + 4)
 }
 
-/// A header's value.
+/// The value of a header field.
 fn header<'a>(head: &'a [u8], name: &str) -> Option<&'a str> {
     let mut lines = head.split(|byte| *byte == b'\n').skip(1);
     let value = lines.find_map(|line| {

@@ -1,4 +1,4 @@
-//! A case from start to end: entrants started, rounds interleaved, answers and books judged.
+//! Runs one case from start to end: starts the entrants, interleaves their rounds, and checks responses and charges.
 
 use crate::cases::{Case, Style, Unit, Wire};
 use crate::keys::{GRANT, Keys};
@@ -10,17 +10,17 @@ use crate::places::Places;
 use crate::report::{self, Entry};
 use crate::{Result, client, process};
 
-/// Keys and accounts that hold for all cases but one.
+/// Keys in every case, except for the larger store of `million`.
 const KEYS: usize = 1_000;
-/// Enough for a smoke test.
+/// Keys in a smoke test.
 const SMOKE_KEYS: usize = 20;
-/// Requests to each entrant in a round of a smoke test; of event streams, one a connection.
+/// Requests to each entrant in a round of a smoke test. For event streams it is one request per connection.
 const SMOKE_REQUESTS: u64 = 60;
 const SMOKE_CONNECTIONS: u64 = 8;
-/// More accounts than this are not asked one by one for their balance.
+/// With more accounts than this, balances are read from the ledger file, not with one request per account.
 const MAX_ASKED: usize = 1_000;
 
-/// Says who of the cases' entrants cannot take part, and why.
+/// Prints which entrants of the cases cannot take part, and why.
 pub fn left_out(options: &Options) {
     let entrants = options.cases.iter().flat_map(|case| case.entrants);
     let mut told = Vec::new();
@@ -34,7 +34,7 @@ pub fn left_out(options: &Options) {
     }
 }
 
-/// Runs a case and prints its table; answers what goes into the JSON.
+/// Runs a case and prints its table. Returns its part of the JSON report.
 pub fn run(case: &'static Case, options: &Options, places: &Places) -> Result<serde_json::Value> {
     let connections = match options.is_smoke() {
         true => SMOKE_CONNECTIONS,
@@ -73,11 +73,11 @@ pub fn run(case: &'static Case, options: &Options, places: &Places) -> Result<se
     Ok(report::json(case, connections, &entries))
 }
 
-/// Samples by entrant, then by round; the first, of a second each, warms up and counts for
-/// nothing but the money.
+/// Samples by entrant, then by round. The first round lasts one second and is the warm-up: only its charges are
+/// checked.
 fn rounds(case: &Case, options: &Options, peers: &[Peer], load: &Load) -> Result<Vec<Vec<Sample>>> {
     let mut samples: Vec<Vec<Sample>> = peers.iter().map(|_| Vec::new()).collect();
-    // A smoke test has no need to warm up but where limits must be used up first.
+    // A smoke test needs a warm-up round only if limits must be used up first.
     let rounds = if options.is_smoke() { usize::from(case.status == 429) } else { options.rounds };
     for round in 0..=rounds {
         let warm_up = round == 0;
@@ -99,7 +99,8 @@ fn rounds(case: &Case, options: &Options, peers: &[Peer], load: &Load) -> Result
     Ok(samples)
 }
 
-/// Every answered request is charged once; those that were cut off at the end of a run may be.
+/// Checks that every request with a response was charged once. Requests that were cut off at the end of a run may be
+/// charged or not.
 fn charged(peer: &Peer, entry: &Entry) -> Result<()> {
     if !peer.charges() {
         return Ok(());
@@ -116,7 +117,7 @@ fn charged(peer: &Peer, entry: &Entry) -> Result<()> {
     Ok(())
 }
 
-/// What the accounts have left.
+/// The sum of all accounts' balances, in whole credits.
 fn left(peer: &Peer) -> Result<u64> {
     if peer.keys.accounts > MAX_ASKED {
         return Keys::left_in_ledger(&peers::ledger(&peer.folder));
@@ -124,7 +125,7 @@ fn left(peer: &Peer) -> Result<u64> {
     (0..peer.keys.accounts).map(|account| client::balance(peer.port, &Keys::text(account))).sum()
 }
 
-/// One run of wrk, so that a smoke test meets it too.
+/// Runs wrk once, so that smoke tests cover wrk too.
 pub fn smoke_wrk(case: &'static Case, options: &Options, places: &Places) -> Result<()> {
     if process::find("wrk").is_none() {
         println!("\nwrk is not installed: runs with it are left out");

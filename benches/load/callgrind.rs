@@ -1,13 +1,14 @@
-//! Instructions per request outside the kernel, as valgrind's callgrind counts them: a figure
-//! that swings less with the machine than time does.
+//! Counts instructions per request outside the kernel with valgrind's callgrind. This figure varies less with the
+//! machine than time does.
 //!
-//! Each gateway runs twice, with more requests the second time; the difference of the two counts
-//! belongs to the requests alone. How many sockets are ready at once depends on time even so, and
-//! with it how often a gateway waits for them: hence the median of some such pairs, in turns. The
-//! ledger commits by the clock and valgrind is slow, so there are more commits per request than in
-//! real load: their number is printed, and so is the count of the busiest thread alone, which is
-//! Tollgate's worker and not its ledger. Valgrind offers no instructions made for SHA-256, so
-//! hashing weighs more than it does on a real processor.
+//! Each gateway runs twice, with more requests in the second run. The difference of the two counts belongs to the
+//! requests alone. How many sockets are ready at the same time still depends on timing, and so does how often a gateway
+//! waits for them. Therefore the gateways take turns, and the median of several pairs counts.
+//!
+//! The ledger commits by the clock and valgrind is slow, so there are more commits per request than under real load.
+//! Their number is printed. The count of the busiest thread alone is printed too, which is Tollgate's worker without
+//! its ledger. Valgrind does not offer the CPU's SHA-256 instructions, so hashing has a larger share than on a real
+//! processor.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
@@ -26,20 +27,20 @@ use crate::spread::spread;
 use crate::{Result, process};
 
 const KEYS: usize = 1_000;
-/// Requests of the first run: all keys, all connections, all code paths have been met.
+/// Requests of the first run: enough to use all keys, all connections and all code paths.
 const WARM_UP: u64 = 2_000;
 /// Pairs of runs of each gateway.
 const PAIRS: usize = 3;
 
-/// What one run of a gateway counted.
+/// The counts of one run of a gateway.
 struct Counted {
-    /// Instructions by thread, named by callgrind's files: numbered in the order of their start.
+    /// Instructions by thread. The names are those of callgrind's files, numbered in the order in which threads start.
     threads: BTreeMap<OsString, u64>,
     commits: Option<u64>,
     functions: HashMap<String, u64>,
 }
 
-/// Counts Tollgate, HAProxy, nginx and what else is asked for by `--peers`.
+/// Counts Tollgate, HAProxy and nginx, or the entrants that `--peers` selects.
 pub fn run(options: &Options, places: &Places) -> Result<Value> {
     let Some(valgrind) = process::find("valgrind") else { return Err("valgrind is not installed".into()) };
     let case = options.cases[0];
@@ -93,15 +94,15 @@ pub fn run(options: &Options, places: &Places) -> Result<Value> {
     }))
 }
 
-/// What a request costs, by the difference of two runs.
+/// The cost of a request, computed from the difference of two runs.
 struct Pair {
     instructions: f64,
-    /// Those of the thread with most of them: Tollgate's worker, without its ledger.
+    /// Instructions of the busiest thread: Tollgate's worker, without its ledger.
     busiest: f64,
     commits: Option<f64>,
 }
 
-/// What each run needs to know.
+/// The parameters of all runs.
 struct Bench<'a> {
     options: &'a Options,
     places: &'a Places,
@@ -111,7 +112,7 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    /// `list`: also prints the costliest functions.
+    /// Runs a gateway twice. If `list` is true, also prints the costliest functions.
     fn pair(&self, entrant: &Entrant, list: bool) -> Result<Pair> {
         let warm_up = self.count(entrant, WARM_UP)?;
         let all = self.count(entrant, WARM_UP + self.options.requests)?;
@@ -131,7 +132,7 @@ impl Bench<'_> {
         })
     }
 
-    /// One run of a gateway from its start to its end.
+    /// Runs a gateway from its start to its end. Returns its counts.
     fn count(&self, entrant: &Entrant, requests: u64) -> Result<Counted> {
         let places = self.places;
         let folder = places.make("callgrind", false)?;
@@ -159,7 +160,7 @@ impl Bench<'_> {
         for file in std::fs::read_dir(&folder)? {
             let file = file?;
             let text = std::fs::read_to_string(file.path())?;
-            // The first file of many belongs to no thread and tells none.
+            // If there are several files, the first belongs to no thread and has no totals.
             let total = text.lines().find_map(|line| line.strip_prefix("totals: "));
             let Some(total) = total else { continue };
             threads.insert(file.file_name(), total.trim().parse()?);
@@ -171,7 +172,7 @@ impl Bench<'_> {
     }
 }
 
-/// Instructions by function, without those of what it calls.
+/// Adds up instructions by function, without those of the functions that it calls.
 fn by_function(file: &Path, functions: &mut HashMap<String, u64>) -> Result<()> {
     let program = process::find("callgrind_annotate").ok_or("callgrind_annotate is not installed")?;
     let output = Command::new(program).args(["--threshold=100", "--auto=no"]).arg(file).output()?;
@@ -189,7 +190,7 @@ fn by_function(file: &Path, functions: &mut HashMap<String, u64>) -> Result<()> 
     Ok(())
 }
 
-/// The functions that cost a request most.
+/// Prints the functions that use the most instructions per request.
 fn top(options: &Options, all: &Counted, warm_up: &Counted) {
     let cost = |(name, count): (&String, &u64)| {
         let before = warm_up.functions.get(name).copied().unwrap_or(0);

@@ -1,9 +1,9 @@
-//! The cases: what is asked, what is expected, and who takes part.
+//! Defines the cases: the request, the expected response, and the entrants.
 
 use crate::own;
 use crate::upstream::{ENRICH, EVENTS, EXPORT, SLOW};
 
-/// What CPU is counted by.
+/// The unit that CPU time is divided by.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Unit {
     Request,
@@ -12,7 +12,7 @@ pub enum Unit {
 }
 
 impl Unit {
-    /// What a figure per unit is, as shown.
+    /// The label of a figure per unit.
     pub fn label(self) -> &'static str {
         match self {
             Self::Request => "CPU µs/request",
@@ -22,30 +22,30 @@ impl Unit {
     }
 }
 
-/// How requests are made.
+/// How requests are generated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Style {
-    /// wrk: a new request as soon as a response is there.
+    /// By wrk: each connection sends a new request as soon as it has a response.
     Wrk,
-    /// The same by the bench's own load, which also counts events.
+    /// The same by the bench's own load generator, which also counts events.
     Own,
-    /// At a fixed rate, whatever the answers do.
+    /// By the bench's own load generator at a fixed rate, however fast responses arrive.
     Rate,
 }
 
-/// What the load speaks.
+/// The protocol between the load and the gateway.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Wire {
     Plain,
-    /// TLS 1.3, on connections that are kept.
+    /// TLS 1.3 on persistent connections.
     Tls,
-    /// TLS 1.3, a new connection for each request, nothing resumed.
+    /// TLS 1.3 with a new connection for each request, without session resumption.
     TlsAnew,
-    /// HTTP/2 without TLS, several requests at once on a connection, by h2load.
+    /// HTTP/2 without TLS by h2load, with several requests at the same time on a connection.
     Http2,
 }
 
-/// Which gateway.
+/// The gateway program.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
     Tollgate,
@@ -53,11 +53,11 @@ pub enum Kind {
     Nginx,
     NginxLua,
     Envoy,
-    /// HAProxy as a relay of TCP, which looks at nothing: the floor.
+    /// HAProxy as a TCP relay that inspects nothing: the lower bound.
     Tcp,
 }
 
-/// What differs between entrants of one kind.
+/// The settings in which entrants of one kind differ.
 #[derive(Clone, Copy, Debug)]
 pub struct Setup {
     /// The ledger is on tmpfs.
@@ -68,36 +68,36 @@ pub struct Setup {
     pub log: bool,
     /// A key's limit is one request a day.
     pub limited: bool,
-    /// Keys are in the store, not in the file: many, or few.
+    /// Keys are in the store, not in the file: `true` for many keys, `false` for few.
     pub stored: Option<bool>,
-    /// The gateway within this program, with this kind of ledger.
+    /// The gateway runs inside the bench's own program, with this kind of ledger.
     pub own: Option<&'static str>,
 }
 
-/// Who takes part, and set up how.
+/// A gateway that takes part in a case, and its settings.
 pub struct Entrant {
     pub name: &'static str,
     pub kind: Kind,
     pub setup: Setup,
 }
 
-/// One case.
+/// One case of the bench.
 pub struct Case {
     pub name: &'static str,
     pub about: &'static str,
     pub path: &'static str,
-    /// Bytes of a POST's body; a GET if none.
+    /// Bytes of the POST body; 0 for a GET.
     pub body: usize,
     pub unknown_keys: bool,
-    /// The status of every answer that is right.
+    /// The status that every response must have.
     pub status: u16,
     pub unit: Unit,
     pub style: Style,
     pub wire: Wire,
-    /// Unless an option says otherwise.
+    /// Number of connections, unless an option sets another one.
     pub connections: u64,
     pub entrants: &'static [Entrant],
-    /// Pairs of entrants that are compared besides the comparison with HAProxy.
+    /// Pairs of entrants that are compared with each other, in addition to the comparison with HAProxy.
     pub pairs: &'static [(&'static str, &'static str)],
 }
 
@@ -125,10 +125,10 @@ const EVERYBODY: &[Entrant] = &[
     entrant("envoy", Kind::Envoy, PRICED),
     entrant("tcp", Kind::Tcp, PRICED),
 ];
-/// Those that are set up for TLS and HTTP/2.
+/// Entrants that are set up for TLS and HTTP/2.
 const SECURE: &[Entrant] =
     &[entrant("tollgate", Kind::Tollgate, PRICED), entrant("haproxy", Kind::HaProxy, PRICED)];
-/// Those that know keys.
+/// Entrants that check keys.
 const CHECKING: &[Entrant] = &[
     entrant("tollgate", Kind::Tollgate, PRICED),
     entrant("haproxy", Kind::HaProxy, PRICED),
@@ -192,7 +192,7 @@ const KEYS: Case = Case {
     pairs: &[],
 };
 
-/// All cases; the first is measured if none is named.
+/// All cases. The first one is the default.
 pub const ALL: [Case; 17] = [
     KEYS,
     Case {

@@ -1,4 +1,4 @@
-//! Just enough of a client to see whether a peer answers as it should.
+//! A minimal HTTP client that checks whether a gateway responds correctly.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
@@ -7,11 +7,11 @@ use std::time::Duration;
 use crate::Result;
 use crate::answer::Answer;
 
-/// An event stream takes a second; under valgrind much takes longer.
+/// Read timeout. An event stream takes a second, and everything takes longer under valgrind.
 const PATIENCE: Duration = Duration::from_secs(10);
 const BUFFER: usize = 64 * 1024;
 
-/// What comes before and after the key in a request.
+/// The text of a request before and after its key.
 pub fn around(path: &str, port: u16, body: usize) -> (String, String) {
     let (method, length) = match body {
         0 => ("GET", String::new()),
@@ -21,7 +21,7 @@ pub fn around(path: &str, port: u16, body: usize) -> (String, String) {
     (before, format!("\r\n{length}\r\n{}", "x".repeat(body)))
 }
 
-/// One request on a connection of its own.
+/// Sends one request on its own connection and reads the response.
 pub fn ask(port: u16, path: &str, key: &str, body: usize) -> Result<Answer> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -37,7 +37,7 @@ pub fn ask(port: u16, path: &str, key: &str, body: usize) -> Result<Answer> {
     Ok(answer)
 }
 
-/// What the account of a key has left, in whole credits.
+/// The balance of a key's account, in whole credits.
 pub fn balance(port: u16, key: &str) -> Result<u64> {
     let answer = ask(port, "/account/info", key, 0)?;
     if answer.status != 200 {

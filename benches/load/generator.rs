@@ -1,8 +1,8 @@
-//! The bench's own load: its binary, run again with [`ARGUMENT`] and a plan as JSON.
+//! The bench's own load generator: the bench's binary, started again with [`ARGUMENT`] and a plan as JSON.
 //!
-//! Closed loop: each connection asks again once its response is there. Open loop: requests are due
-//! at a fixed rate whatever the answers do, and latency counts from when a request was due, so a
-//! gateway that stalls cannot hide it by being asked less.
+//! Closed loop: each connection sends its next request once it has a response. Open loop: requests are due at a fixed
+//! rate, however fast responses arrive. Latency counts from the time when a request was due, so that a gateway that
+//! stalls cannot hide it by receiving fewer requests.
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
@@ -17,22 +17,22 @@ use crate::Result;
 use crate::answer::Answer;
 
 pub const ARGUMENT: &str = "--generate";
-/// How long the last answers may take after the last request.
+/// How long responses may take after the last request.
 const GRACE: Duration = Duration::from_secs(10);
-/// Ticks of the open loop are no closer together; requests due within one are sent together.
+/// Minimum time between two ticks of the open loop. Requests that are due within one tick are sent together.
 const TICK: Duration = Duration::from_micros(100);
 const BUFFER: usize = 256 * 1024;
-/// Sockets told of at once.
+/// Maximum readiness events that one poll returns.
 const READY: usize = 1_024;
 const TICKER: Token = Token(usize::MAX);
 
 struct Plan {
     port: u16,
     connections: usize,
-    /// When no more is asked, or after how many requests.
+    /// Stop conditions: seconds after which no request is sent any more, and the maximum number of requests.
     seconds: Option<u64>,
     requests: u64,
-    /// Requests that are due in a second: the open loop.
+    /// Requests that are due per second in the open loop; `None` for the closed loop.
     rate: Option<f64>,
     keys: Vec<String>,
     before: String,
@@ -64,7 +64,7 @@ impl Plan {
 struct Link {
     stream: TcpStream,
     answer: Answer,
-    /// When its request was sent, or was due; none if it waits for nothing.
+    /// When its request was sent or was due; `None` if it has no request in flight.
     since: Option<Instant>,
 }
 
@@ -75,7 +75,7 @@ struct Counted {
     broken: u64,
     bytes: u64,
     events: u64,
-    /// In µs, one for each response.
+    /// Latency of each response in µs.
     latencies: Vec<u32>,
 }
 
@@ -83,7 +83,7 @@ struct Generator {
     plan: Plan,
     poll: Poll,
     links: Vec<Link>,
-    /// Links that wait for nothing, the longest idle first.
+    /// Connections without a request in flight, the longest idle first.
     idle: VecDeque<usize>,
     asked: u64,
     start: Instant,
@@ -113,11 +113,11 @@ pub fn run(plan: &str) -> Result<()> {
     generator.start = Instant::now();
     if let Some(rate) = rate {
         let (start, step) = (generator.start, Duration::from_secs_f64(1.0 / rate).max(TICK));
-        // A thread of its own, since sockets are waited for in whole milliseconds.
+        // The ticks need their own thread, because the poll waits for whole milliseconds.
         std::thread::spawn(move || {
             for due in (0..).map(|tick| start + step * tick) {
                 std::thread::sleep(due.saturating_duration_since(Instant::now()));
-                let _ = ticker.wake(); // the generator is gone
+                let _ = ticker.wake(); // fails only once the generator has ended
             }
         });
     }
@@ -138,7 +138,7 @@ impl Generator {
 
     fn work(&mut self) -> Result<()> {
         let (mut ready, mut buffer) = (Events::with_capacity(READY), vec![0; BUFFER]);
-        // The open loop ends by count; one that falls far behind is cut off.
+        // The open loop ends after a number of requests. If it falls far behind, it is cut off after the grace period.
         let grace = if self.plan.rate.is_some() { GRACE } else { Duration::ZERO };
         let end = self.plan.seconds.map(|seconds| self.start + Duration::from_secs(seconds) + grace);
         let mut last_call = None;
@@ -167,7 +167,7 @@ impl Generator {
         }
     }
 
-    /// Sends what is due as far as connections are free; what finds none stays due.
+    /// Sends requests that are due while connections are free. Other due requests remain due.
     fn ask_due(&mut self, now: Instant) -> Result<()> {
         while let Some(&link) = self.idle.front()
             && self.asked < self.plan.requests
@@ -194,7 +194,7 @@ impl Generator {
         }
         let link = &mut self.links[number];
         (link.answer, link.since) = (Answer::new(false), Some(since));
-        // A socket without anything in flight takes a whole small request.
+        // A socket without data in flight accepts a whole small request.
         if link.stream.write(&self.text).ok() != Some(self.text.len()) {
             self.give_up(number)?;
         }
@@ -206,7 +206,7 @@ impl Generator {
             let link = &mut self.links[number];
             match link.stream.read(buffer) {
                 Ok(0) if link.since.is_none() => {
-                    self.links[number] = self.connect(number)?; // closed while idle
+                    self.links[number] = self.connect(number)?; // the server closed an idle connection
                     return Ok(());
                 }
                 Ok(0) => return self.give_up(number),

@@ -1,4 +1,4 @@
-//! Keys of the clients, and how they get into a ledger that holds many.
+//! Generates the clients' keys, and writes them into configurations and ledgers.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -8,16 +8,16 @@ use tollgate::types::{KeyHash, KeyId};
 
 use crate::Result;
 
-/// Credits and keys are spread over accounts, as many to each.
+/// Keys of each account.
 pub const KEYS_PER_ACCOUNT: usize = 10;
-/// What every account of Tollgate begins with, in whole credits: never spent in one bench.
+/// Opening balance of every Tollgate account, in whole credits. No bench spends all of it.
 pub const GRANT: u64 = 1_000_000_000;
 /// Millionths in a credit.
 pub const MILLIONTHS: u64 = 1_000_000;
-/// Keys that nobody has look like others.
+/// Number of the first unknown key. Unknown keys have the same form as known ones.
 const UNKNOWN: usize = usize::MAX / 2;
 
-/// So many keys, the same in every run.
+/// A set of keys, the same in every run.
 #[derive(Clone, Copy)]
 pub struct Keys {
     pub count: usize,
@@ -29,7 +29,7 @@ impl Keys {
         Self { count, accounts: count.div_ceil(KEYS_PER_ACCOUNT) }
     }
 
-    /// Those below [`Keys::accounts`] belong to different accounts.
+    /// The text of a key. Keys with numbers below [`Keys::accounts`] belong to different accounts.
     pub fn text(number: usize) -> String {
         format!("ak_live_{number:032x}")
     }
@@ -38,7 +38,7 @@ impl Keys {
         Self::text(UNKNOWN + number)
     }
 
-    /// One a line.
+    /// All keys, one per line; keys that no account has if `unknown` is true.
     pub fn lines(self, unknown: bool) -> String {
         let text = if unknown { Self::unknown_text } else { Self::text };
         (0..self.count).fold(String::new(), |mut lines, number| {
@@ -54,7 +54,7 @@ impl Keys {
             .map(move |number| (KeyHash::of(Self::text(number).as_bytes()), number % self.accounts))
     }
 
-    /// As the accounts of a configuration.
+    /// Accounts and keys as TOML of a configuration.
     pub fn in_toml(self) -> Result<String> {
         let mut text = String::new();
         for account in 0..self.accounts {
@@ -68,8 +68,8 @@ impl Keys {
         Ok(text)
     }
 
-    /// Writes accounts and keys into a ledger that nobody serves now. Commands make one at a
-    /// time, which would take hours for a million.
+    /// Writes accounts and keys into a ledger that no gateway has open. Commands create one key at a time, which would
+    /// take hours for a million.
     pub fn into_ledger(self, ledger: &Path) -> Result<()> {
         let mut connection = Connection::open(ledger)?;
         let tx = connection.transaction()?;
@@ -89,7 +89,7 @@ impl Keys {
                 secrets.execute(params![hash.0, number + 1])?;
             }
         }
-        // The other half of what the accounts begin with.
+        // The contra entry of the opening balances, in the operator's account.
         let granted = -i128::from(GRANT * MILLIONTHS) * self.accounts as i128;
         tx.execute(
             "UPDATE operator_accounts SET balance = ?1 WHERE name = 'granted'",
@@ -99,7 +99,7 @@ impl Keys {
         Ok(())
     }
 
-    /// Credits left of all accounts, as of the last fold.
+    /// The sum of all balances as of the last fold, in whole credits.
     pub fn left_in_ledger(ledger: &Path) -> Result<u64> {
         let connection = Connection::open(ledger)?;
         let sum: u64 =

@@ -1,4 +1,4 @@
-//! What makes the requests, and what it counted: wrk, or the bench's own load.
+//! Generates the load with wrk, h2load or the bench's own generator, and reads its results.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,14 +15,14 @@ use crate::{Result, client, generator};
 /// Marks the line that wrk's script prints.
 const MARK: &str = "RESULT";
 
-/// How long a run is.
+/// The length of a run.
 #[derive(Clone, Copy)]
 pub enum Length {
     Seconds(u64),
     Requests(u64),
 }
 
-/// What was counted.
+/// The results of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Hits {
     pub requests: u64,
@@ -31,10 +31,10 @@ pub struct Hits {
     pub refused: u64,
     /// Connections that failed, and requests without a response in time.
     pub broken: u64,
-    /// In µs.
+    /// Median latency in µs.
     pub p50: u64,
     pub p99: u64,
-    /// Of answers, heads included.
+    /// Received bytes of responses, heads included.
     pub bytes: u64,
     pub events: u64,
     /// Requests without a response when the run ended.
@@ -46,20 +46,20 @@ impl Hits {
         self.requests as f64 / self.seconds
     }
 
-    /// Responses that are not what the case expects, and requests without one.
+    /// Responses that the case does not expect, and requests without a response.
     pub fn failed(&self, case: &Case) -> u64 {
         let wrong = if case.status < 400 { self.refused } else { self.requests - self.refused };
         let whole = case.unit != Unit::Event || self.events == self.requests * EVENT_COUNT;
         wrong + self.broken + u64::from(!whole)
     }
 
-    /// Responses that an account pays for.
+    /// Responses that an account is charged for.
     pub fn paid(&self) -> u64 {
         self.requests - self.refused
     }
 }
 
-/// A case's load.
+/// The load generator of a case.
 pub struct Load {
     wrk: Option<PathBuf>,
     folder: PathBuf,
@@ -70,7 +70,7 @@ pub struct Load {
 }
 
 impl Load {
-    /// `own`: without wrk even where it is installed and the case asks for it.
+    /// If `own` is true, the bench's own generator is used even where the case asks for wrk and wrk is installed.
     pub fn new(
         case: &'static Case,
         folder: &Path,
@@ -87,7 +87,7 @@ impl Load {
         Ok(Self { wrk, folder: folder.to_owned(), case, connections, rate, core })
     }
 
-    /// Asks a port with the keys of some accounts.
+    /// Sends requests to a port, with the keys of some accounts.
     pub fn run(&self, port: u16, keys: Keys, length: Length) -> Result<Hits> {
         let list = self.folder.join(format!("keys-{}-{}", keys.count, self.case.unknown_keys));
         if !list.exists() {
@@ -148,7 +148,7 @@ end
         Ok(Hits { requests, seconds, refused, broken, p50, p99, bytes, events: 0, cut_off })
     }
 
-    /// One key, since h2load knows no more; it tells the mean of latencies and their largest.
+    /// Runs h2load with one key, because h2load accepts only one. It reports the mean and the maximum of latencies.
     fn h2load(&self, port: u16, list: &Path, seconds: u64) -> Result<Hits> {
         const AT_ONCE: &str = "4";
         let program = process::find("h2load").ok_or("h2load is not installed (Debian: nghttp2-client)")?;
@@ -206,7 +206,7 @@ end
     }
 }
 
-/// What a program writes until it ends.
+/// Runs a program to its end. Returns its standard output.
 fn said(command: &mut Command) -> Result<String> {
     let mut process = Running::start(command.stdin(Stdio::null()).stdout(Stdio::piped()))?;
     let output = process.child().stdout.take().ok_or("a load without output")?;

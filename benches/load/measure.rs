@@ -1,4 +1,4 @@
-//! The CPU that a gateway spends on a run.
+//! Measures the CPU time that a gateway uses in a run.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,19 +8,19 @@ use crate::cases::Unit;
 use crate::load::{Hits, Length, Load};
 use crate::peers::{self, Peer};
 
-/// What a thread spent.
+/// The CPU time of a thread.
 #[derive(Clone, Copy, Default)]
 struct Spent {
-    /// On a CPU.
+    /// On-CPU time in nanoseconds.
     ns: u64,
-    /// Clock ticks of 10 ms, user and system: coarse, so only their proportion is used.
+    /// User and system time in clock ticks of 10 ms. They are coarse, so only their ratio is used.
     ticks: (u64, u64),
 }
 
-/// One entrant's part of a round.
+/// The measurements of one entrant in a round.
 pub struct Sample {
     pub hits: Hits,
-    /// On-CPU nanoseconds by the threads' names.
+    /// On-CPU nanoseconds by thread name.
     pub threads: BTreeMap<String, u64>,
     ticks: (u64, u64),
 }
@@ -30,7 +30,7 @@ impl Sample {
         self.threads.values().sum::<u64>() as f64
     }
 
-    /// µs (of a gigabyte: s) of CPU per unit.
+    /// CPU time per unit: µs per request or event, s per gigabyte.
     pub fn cpu(&self, unit: Unit) -> f64 {
         match unit {
             Unit::Request => self.cpu_ns() / 1e3 / self.hits.requests as f64,
@@ -45,14 +45,14 @@ impl Sample {
         self.cpu(unit) * user as f64 / (user + system) as f64
     }
 
-    /// Share of one core.
+    /// CPU time as a share of one core.
     pub fn busy(&self) -> f64 {
         self.cpu_ns() / 1e9 / self.hits.seconds
     }
 }
 
-/// `aftermath`: whether the CPU counts, not only the answers. Tollgate then writes all entries of the
-/// run before CPU is read, however far it would have put that off.
+/// Measures one run. `aftermath` is true if the CPU time counts, not only the responses. Tollgate then writes all
+/// entries of the run before CPU time is read, even those that it would have written later.
 pub fn sample(peer: &Peer, load: &Load, length: Length, aftermath: bool) -> Result<Sample> {
     let before = spent(peer.process.id())?;
     let hits = load.run(peer.wire_port, peer.keys, length)?;
@@ -69,8 +69,8 @@ pub fn sample(peer: &Peer, load: &Load, length: Length, aftermath: bool) -> Resu
     Ok(Sample { hits, threads, ticks })
 }
 
-/// Names of a process's threads, and what they spent. One that ended in between is lost; the
-/// gateways end none that matters.
+/// Names and CPU times of a process's threads, by thread id. A thread that has ended meanwhile is missing; the gateways
+/// end no thread that matters.
 fn spent(process: u32) -> Result<BTreeMap<u32, (String, Spent)>> {
     let mut threads = BTreeMap::new();
     for entry in fs::read_dir(format!("/proc/{process}/task"))? {
@@ -80,7 +80,7 @@ fn spent(process: u32) -> Result<BTreeMap<u32, (String, Spent)>> {
             continue;
         };
         let ns = times.split(' ').next().unwrap_or_default().parse()?;
-        // After the name, which may hold anything, come a letter and numbers: the 12th and 13th.
+        // After the thread's name, which may contain any character, user and system time are the 12th and 13th fields.
         let (_, numbers) = stat.rsplit_once(')').ok_or("a thread without a name")?;
         let mut numbers = numbers.split_whitespace().skip(11).map(|number| number.parse().unwrap_or(0));
         let ticks = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));

@@ -1,21 +1,21 @@
-//! What is asked for on the command line; `main.rs` lists it.
+//! Parses the command line. `main.rs` lists the options.
 
 use std::path::PathBuf;
 
 use crate::Result;
 use crate::cases::{self, Case};
 
-/// Which of its jobs the bench does.
+/// The kind of run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mode {
     Measure,
-    /// Everything once and tiny, judged by answers and books only.
+    /// Runs each case once with tiny sizes; checks only responses and charges.
     Smoke,
-    /// Instructions per request.
+    /// Counts instructions per request.
     Callgrind,
 }
 
-/// What, how long and how hard.
+/// The options of a run.
 pub struct Options {
     pub mode: Mode,
     pub cases: Vec<&'static Case>,
@@ -62,7 +62,7 @@ impl Options {
                 "--short" => (options.rounds, options.seconds) = (1, 1),
                 "--smoke" => {
                     options.mode = Mode::Smoke;
-                    // The bench's own load, which smoke tests use, speaks HTTP/1.1 only.
+                    // Smoke tests use the bench's own load generator, which supports only HTTP/1.1 without TLS.
                     let plain = cases::ALL.iter().filter(|case| case.wire == cases::Wire::Plain);
                     (options.cases, options.many_keys) = (plain.collect(), 1_000);
                 }
@@ -76,7 +76,7 @@ impl Options {
         Ok(options)
     }
 
-    /// One option that has a value.
+    /// Sets one option that has a value.
     fn set(&mut self, name: &str, value: &str) -> Result<()> {
         let number = || -> Result<u64> {
             match value.parse() {
@@ -104,7 +104,7 @@ impl Options {
         self.mode == Mode::Smoke
     }
 
-    /// Whether an entrant of this name takes part.
+    /// True if an entrant of this name takes part.
     pub fn wants(&self, entrant: &str) -> bool {
         self.peers.is_empty() || self.peers.iter().any(|peer| entrant.starts_with(peer.as_str()))
     }

@@ -1,5 +1,5 @@
-//! The gateway within this very program, with its ledger in a file or in memory: what durability costs
-//! is then the only difference.
+//! Runs the gateway inside the bench's own program, with its ledger in a file or in memory. The cost of durability is
+//! then the only difference.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use tollgate::ledger::sqlite;
 
 use crate::Result;
 
-/// Runs it instead of the bench: `own memory|file CONFIG`.
+/// The argument that starts this gateway instead of the bench: `own memory|file CONFIG`.
 pub const ARGUMENT: &str = "own";
 pub const MEMORY: &str = "memory";
 pub const FILE: &str = "file";

@@ -1,4 +1,4 @@
-//! Where gateways run and keep their files.
+//! Folders, cores and the upstream's port that gateways run with.
 
 use std::cell::Cell;
 use std::fs::{self, File};
@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use crate::Result;
 use crate::spread::spread;
 
-/// Where Linux has a file system in memory.
+/// The folder of Linux's file system in memory.
 const TMPFS: &str = "/dev/shm";
 
 /// Folders, cores, and the upstream's port.
@@ -20,10 +20,10 @@ pub struct Places {
     tmpfs: Option<TempDir>,
     made: Cell<usize>,
     pub upstream: u16,
-    /// Cores.
+    /// The core of the gateway; the next field is the core of the load and the upstream.
     pub gateway: Option<usize>,
     pub load: Option<usize>,
-    /// Median µs of fdatasync on disk and on tmpfs.
+    /// Median time of fdatasync in µs, on disk and on tmpfs.
     pub fdatasync: (f64, Option<f64>),
 }
 
@@ -45,7 +45,7 @@ impl Places {
         self.disk.path()
     }
 
-    /// A new folder.
+    /// Creates a folder, on tmpfs if `tmpfs` is true.
     pub fn make(&self, name: &str, tmpfs: bool) -> Result<PathBuf> {
         let root = if tmpfs { self.tmpfs.as_ref().ok_or("there is no tmpfs")? } else { &self.disk };
         let folder = root.path().join(format!("{name}-{}", self.made.replace(self.made.get() + 1)));
@@ -54,7 +54,7 @@ impl Places {
     }
 }
 
-/// Median µs of a small write that reaches the disk, in a ledger's folder.
+/// Median time in µs of a small write with fdatasync in a ledger's folder.
 fn fdatasync(folder: &Path) -> Result<f64> {
     const WRITES: usize = 50;
     const BLOCK: [u8; 4096] = [7; 4096];

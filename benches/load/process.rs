@@ -1,4 +1,4 @@
-//! Processes of the bench: pinned to a core, and gone when it is.
+//! Starts the bench's processes, pinned to a core, and ends them when the bench ends.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -9,10 +9,10 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::Result;
 
-/// Where servers live that a user's PATH may lack.
+/// Folders with server programs that a user's PATH may lack.
 const MORE_FOLDERS: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
 
-/// How long a process may take to end: valgrind writes its findings first.
+/// How long a process may take to end. Valgrind writes its results first.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Finds an installed program.
@@ -22,14 +22,14 @@ pub fn find(name: &str) -> Option<PathBuf> {
     folders.map(|folder| folder.join(name)).find(|file| file.is_file())
 }
 
-/// The cores of the gateway and of the load, where there are two and a way to pin.
+/// The cores of the gateway and of the load; `None` with a single core or without `taskset`.
 pub fn cores() -> Option<(usize, usize)> {
     let count = std::thread::available_parallelism().map_or(1, usize::from);
     find("taskset").filter(|_| count >= 2).map(|_| (0, 1))
 }
 
-/// A program to be run on a core. Killed by the kernel if the bench is killed itself, where
-/// setpriv is installed; the guard [`Running`] does it otherwise.
+/// Builds a command that runs a program on a core. If setpriv is installed, the kernel kills the program when the bench
+/// itself is killed. In all other cases the guard [`Running`] ends it.
 pub fn command(program: &Path, core: Option<usize>) -> Command {
     let mut words: Vec<std::ffi::OsString> = Vec::new();
     if let Some(setpriv) = find("setpriv") {
@@ -44,7 +44,7 @@ pub fn command(program: &Path, core: Option<usize>) -> Command {
     command
 }
 
-/// A process that ends with this value.
+/// A process that is ended when this value is dropped.
 pub struct Running(Child);
 
 impl Running {
@@ -62,14 +62,14 @@ impl Running {
         &mut self.0
     }
 
-    /// Asks it to end, and waits until it has.
+    /// Sends SIGTERM, and waits until the process has ended.
     pub fn stop(&mut self) -> Result<()> {
         if self.ends_within(PATIENCE) { Ok(()) } else { Err("a process does not end when asked to".into()) }
     }
 
     fn ends_within(&mut self, patience: Duration) -> bool {
         if let Some(id) = i32::try_from(self.id()).ok().and_then(Pid::from_raw) {
-            let _ = kill_process(id, Signal::TERM); // gone already is fine
+            let _ = kill_process(id, Signal::TERM); // fails if the process has already ended
         }
         let start = Instant::now();
         while !self.has_ended() && start.elapsed() < patience {
@@ -83,7 +83,7 @@ impl Running {
     }
 }
 
-/// How long a process may take to end by itself at the bench's end: an instrumented one writes its
+/// How long a process may take to end at the end of the bench before it is killed. An instrumented process writes its
 /// profile then.
 const LAST_WORDS: Duration = Duration::from_secs(3);
 
@@ -96,12 +96,12 @@ impl Drop for Running {
     }
 }
 
-/// The Tollgate that is measured: another build of it where the environment names one.
+/// The Tollgate binary that is measured: the one that `TOLLGATE_BENCH_BINARY` names, or else cargo's build.
 pub fn tollgate() -> PathBuf {
     std::env::var_os("TOLLGATE_BENCH_BINARY").unwrap_or(env!("CARGO_BIN_EXE_tollgate").into()).into()
 }
 
-/// A port that was free just now.
+/// A port that is free at the moment.
 pub fn free_port() -> Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }

@@ -1,4 +1,4 @@
-//! What is printed, and the same as JSON.
+//! Prints the results, and converts them to JSON.
 
 use std::collections::BTreeSet;
 
@@ -10,10 +10,10 @@ use crate::peers::Peer;
 use crate::places::Places;
 use crate::spread::{Spread, spread};
 
-/// Share of its core below which a gateway was not what the load waited for.
+/// If a gateway used less than this share of its core, the gateway was not the bottleneck.
 const SATURATED: f64 = 0.9;
 
-/// An entrant and its rounds; the first one warmed up.
+/// An entrant with its rounds. The first round is the warm-up.
 pub struct Entry {
     pub name: &'static str,
     reference: bool,
@@ -26,7 +26,7 @@ impl Entry {
         Self { name: peer.name, reference: peer.is_reference(), threads: peer.charges(), samples }
     }
 
-    /// Rounds without the one that warmed up.
+    /// All rounds except the warm-up.
     fn counted(&self) -> &[Sample] {
         self.samples.get(1..).unwrap_or_default()
     }
@@ -39,14 +39,14 @@ impl Entry {
         self.spread(value).1
     }
 
-    /// A figure in proportion to another entrant's, round by round.
+    /// A figure divided by the same figure of another entrant, round by round.
     fn ratio(&self, other: &Self, value: impl Fn(&Sample) -> f64) -> Spread {
         let pairs = self.counted().iter().zip(other.counted());
         spread(pairs.map(|(own, other)| value(own) / value(other)).collect())
     }
 
-    /// Requests that went wrong. The first round uses limits up, so its answers are not judged
-    /// where a limit is what the case is about.
+    /// Requests that failed. If the case is about a limit, the first round is not checked, because it uses the limit
+    /// up.
     pub fn failed(&self, case: &Case) -> u64 {
         let judged = if case.status == 429 { self.counted() } else { &self.samples };
         judged.iter().map(|sample| sample.hits.failed(case)).sum()
@@ -57,7 +57,7 @@ fn shown((least, middle, most): Spread) -> String {
     if middle.is_nan() { "–".to_owned() } else { format!("{least:.2}/{middle:.2}/{most:.2}") }
 }
 
-/// One entrant's part of a round, as it goes.
+/// Prints the measurements of one entrant as soon as its part of a round ends.
 pub fn line(case: &Case, round: usize, name: &str, sample: &Sample) {
     let (hits, cpu, busy) = (&sample.hits, sample.cpu(case.unit), sample.busy() * 100.0);
     let (rate, p50, p99, label) = (hits.rate() / 1e3, hits.p50, hits.p99, case.unit.label());
@@ -70,7 +70,7 @@ pub fn line(case: &Case, round: usize, name: &str, sample: &Sample) {
     }
 }
 
-/// Medians over rounds; ratios pair by pair.
+/// Prints medians over all rounds. Ratios compare entrants in the same round.
 pub fn table(case: &Case, entries: &[Entry], places: &Places) {
     let reference = entries.iter().find(|entry| entry.reference);
     let (disk, tmpfs) = places.fdatasync;
@@ -116,7 +116,7 @@ pub fn table(case: &Case, entries: &[Entry], places: &Places) {
     entries.iter().filter(|entry| entry.threads).for_each(|entry| threads(case.unit, entry));
 }
 
-/// Comparisons that are the point of a case.
+/// Prints the comparisons that a case was made for.
 fn pairs(case: &Case, entries: &[Entry]) {
     for (one, other) in case.pairs {
         let find = |name: &str| entries.iter().find(|entry| entry.name == name);
@@ -140,7 +140,7 @@ fn idle(case: &Case, entries: &[Entry]) {
     }
 }
 
-/// Where Tollgate's CPU goes, by thread.
+/// Prints Tollgate's CPU time by thread.
 fn threads(unit: Unit, entry: &Entry) {
     let names: BTreeSet<&str> =
         entry.samples.iter().flat_map(|sample| sample.threads.keys().map(String::as_str)).collect();
@@ -155,7 +155,7 @@ fn threads(unit: Unit, entry: &Entry) {
     println!("{}'s {} by thread: {}", entry.name, unit.label(), parts.collect::<Vec<_>>().join(", "));
 }
 
-/// A case as JSON: every round, so that others can be computed from them.
+/// A case as JSON, with every round, so that other figures can be computed.
 pub fn json(case: &Case, connections: u64, entries: &[Entry]) -> Value {
     let reference = entries.iter().find(|entry| entry.reference);
     let entries: Vec<Value> = entries

@@ -1,6 +1,6 @@
-//! Least, median and most of some figures.
+//! Computes the minimum, median and maximum of some figures.
 
-/// Least, median and most.
+/// Minimum, median and maximum.
 pub type Spread = (f64, f64, f64);
 
 pub fn spread(mut values: Vec<f64>) -> Spread {

@@ -1,4 +1,4 @@
-//! The server behind the gateways: nginx, with a little Lua for what takes time.
+//! Starts nginx as the upstream behind the gateways, with a little Lua for slow responses.
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpStream};
@@ -11,20 +11,20 @@ use tempfile::TempDir;
 use crate::Result;
 use crate::process::{self, Running};
 
-/// 200 bytes of JSON, at once.
+/// The path that responds with 200 bytes of JSON, immediately.
 pub const ENRICH: &str = "/people/enrich";
-/// 1 MiB, at once.
+/// The path that responds with 1 MiB, immediately.
 pub const EXPORT: &str = "/people/export";
-/// [`EVENT_COUNT`] events, one each 10 ms.
+/// The path that responds with [`EVENT_COUNT`] events, one every 10 ms.
 pub const EVENTS: &str = "/people/events";
-/// As [`ENRICH`], after 20 ms.
+/// The path that responds as [`ENRICH`] does, after 20 ms.
 pub const SLOW: &str = "/people/slow";
 pub const BODY_LENGTH: usize = 200;
 pub const EXPORT_LENGTH: usize = 1024 * 1024;
 pub const EVENT_COUNT: u64 = 100;
-/// Where Debian's packages put nginx's modules.
+/// The folder where Debian's packages install nginx's modules.
 const MODULES: &str = "/usr/lib/nginx/modules";
-/// How often, this far apart, it is looked whether nginx has started.
+/// Maximum checks whether nginx has started, [`PAUSE`] apart.
 const TRIES: usize = 500;
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -35,7 +35,7 @@ pub struct Upstream {
     _folder: TempDir,
 }
 
-/// The lines that load nginx's Lua.
+/// The configuration lines that load nginx's Lua modules.
 pub fn lua_modules() -> Result<String> {
     let module = |name: &str| format!("{MODULES}/{name}_module.so");
     if !Path::new(&module("ngx_http_lua")).exists() {
@@ -45,7 +45,7 @@ pub fn lua_modules() -> Result<String> {
     Ok(modules.filter(|file| Path::new(file).exists()).map(|file| format!("load_module {file};\n")).collect())
 }
 
-/// nginx, or why the bench cannot run.
+/// The path of nginx, or the reason why the bench cannot run.
 pub fn program() -> Result<PathBuf> {
     lua_modules()?;
     process::find("nginx").ok_or_else(|| "nginx is not installed".into())

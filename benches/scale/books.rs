@@ -1,4 +1,4 @@
-//! Ledgers and files of any size, written through the library.
+//! Writes ledgers and configuration files of any size, through the library.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -9,11 +9,11 @@ use tollgate::ledger::tally::{ChargeKey, ChargeSum, Fold};
 use tollgate::policy::key::KeyState;
 use tollgate::types::{AccountNum, Credits, KeyHash, KeyId, KeyNum, RouteNum, StatusClass, WallTime};
 
-/// Rows of one transaction.
+/// Rows per transaction.
 const AT_ONCE: usize = 10_000;
 const NOW: WallTime = WallTime(1_800_000_000_000);
-/// A folder in memory, where one exists: a ledger is built there, without a thousand syncs, and
-/// copied to where it is used.
+/// A file system in memory, if there is one. A ledger is built there, without a thousand syncs to disk, and then copied
+/// to its folder.
 const MEMORY: &str = "/dev/shm";
 
 /// The text of a key.
@@ -25,7 +25,7 @@ pub fn hash(number: usize) -> KeyHash {
     KeyHash::of(key_text(number).as_bytes())
 }
 
-/// A route at the upstream, and a plan with one GCRA limit that all accounts are on.
+/// A configuration with one route to the upstream, and one plan with a GCRA limit that all accounts are on.
 pub fn config(upstream: &str, more: &str) -> String {
     format!(
         r#"
@@ -51,7 +51,7 @@ limits = [{{ name = "per-second", requests = 1000000, window = "1s" }}]
     )
 }
 
-/// Keys of the file: ten to an account. `salt` makes other keys of them.
+/// Accounts and keys of a configuration file, ten keys per account. A different `salt` makes different keys.
 pub fn file_keys(keys: usize, salt: usize) -> String {
     let mut text = String::new();
     for account in 0..keys.div_ceil(10) {
@@ -71,7 +71,7 @@ fn key(number: usize, accounts: usize) -> KeyRow {
     let account = AccountNum(u32::try_from(number % accounts).expect("few accounts") + 1);
     let hash = hash(number);
     KeyRow {
-        id: KeyId(KeyId::of_hash(&hash).0.rotate_left(32)), // no file key's
+        id: KeyId(KeyId::of_hash(&hash).0.rotate_left(32)), // no key of the file has this id
         num: KeyNum(0),
         account,
         source: Source::Store,
@@ -87,7 +87,7 @@ fn key(number: usize, accounts: usize) -> KeyRow {
     }
 }
 
-/// Makes `ledger.db` in a folder with keys and accounts as commands make them.
+/// Creates `ledger.db` in a folder, with keys and accounts as commands create them, and with entries.
 pub fn write(folder: &Path, keys: usize, accounts: usize, entries: usize) {
     let place = if Path::new(MEMORY).is_dir() { Path::new(MEMORY) } else { folder };
     let building = tempfile::tempdir_in(place).expect("a temporary folder");
@@ -98,7 +98,7 @@ pub fn write(folder: &Path, keys: usize, accounts: usize, entries: usize) {
         let id = format!("account-{number}").parse().expect("an id");
         books.create_account(&id, Some("growth"), NOW).expect("an account");
         if number % AT_ONCE == AT_ONCE - 1 {
-            books.checkpoint(); // the log is started over
+            books.checkpoint(); // restarts the write-ahead log
         }
     }
     let rows: Vec<usize> = (0..keys).collect();
@@ -126,6 +126,6 @@ pub fn write(folder: &Path, keys: usize, accounts: usize, entries: usize) {
             left -= part;
         }
     }
-    drop((books, storage.journal)); // the last connection copies the log into the file
+    drop((books, storage.journal)); // the last connection to close copies the write-ahead log into the file
     std::fs::copy(&path, folder.join("ledger.db")).expect("a copied ledger");
 }

@@ -1,4 +1,4 @@
-//! Idle connections, requests in flight, and routes.
+//! Measures the memory of idle connections and of requests in flight, and the time to find a route.
 
 use std::fmt::Write as _;
 use std::hint::black_box;
@@ -16,7 +16,7 @@ use crate::process::{Gateway, Memory};
 use crate::upstream::Upstream;
 use crate::{Sizes, heading, line, mib};
 
-/// Look-ups of a route that are timed.
+/// Route look-ups that are timed.
 const LOOKUPS: u32 = 200_000;
 
 fn request() -> String {
@@ -36,13 +36,14 @@ fn idle(address: SocketAddr) -> TcpStream {
     stream
 }
 
-/// The slope between two counts, so that what is there anyway does not count.
+/// Bytes per additional connection between two numbers of connections, so that the gateway's base memory is not
+/// included.
 fn slope(counts: [usize; 2], memory: [Memory; 2]) -> String {
     let more = memory[1].resident as f64 - memory[0].resident as f64;
     format!("{:.0}", more / (counts[1] - counts[0]) as f64)
 }
 
-/// Memory per idle connection and per request in flight.
+/// Measures the memory per idle connection and per request in flight.
 pub fn idle_and_in_flight(sizes: &Sizes) {
     let limit = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
@@ -50,7 +51,7 @@ pub fn idle_and_in_flight(sizes: &Sizes) {
     let upstream = Upstream::start();
     let folder = tempfile::tempdir().expect("a temporary folder");
     let text = text_of(&upstream.address.to_string(), &file_keys(1, 0));
-    let text = text.replace("[admin]", "idle_timeout = \"600s\"\n[admin]"); // still of [server]
+    let text = text.replace("[admin]", "idle_timeout = \"600s\"\n[admin]"); // part of `[server]`
     std::fs::write(folder.path().join("config.toml"), text).expect("a written file");
     let gateway = Gateway::start(folder.path());
     let mut open: Vec<TcpStream> = Vec::new();
@@ -88,7 +89,7 @@ pub fn idle_and_in_flight(sizes: &Sizes) {
     );
 }
 
-/// Nanoseconds to find one of many routes, the last and a parameter's.
+/// Measures how many nanoseconds it takes to find one of many routes: the last one, which has a path parameter.
 pub fn routes(sizes: &Sizes) {
     heading("routes", &["routes", "find ns"]);
     for &routes in &sizes.routes {

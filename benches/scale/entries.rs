@@ -1,4 +1,4 @@
-//! A ledger with a long past: how it starts, also after a kill, and how it is verified.
+//! Measures a ledger with many entries: its start, its start after a kill, and its verification.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::process::{BINARY, Gateway};
 use crate::{Sizes, heading, line, mib, ms};
 
-/// Entries that are damaged, one bit each.
+/// Entries in which one bit is flipped.
 const FLIPS: usize = 1_000;
 
 pub fn entries(sizes: &Sizes) {
@@ -47,7 +47,7 @@ pub fn entries(sizes: &Sizes) {
         let named = |entry: &Entry| {
             differences.iter().any(|found| match found["account"].as_str() {
                 Some(account) => account == entry.account && found["entry"] == entry.number,
-                None => found["entry"] == entry.position, // it cannot be read
+                None => found["entry"] == entry.position, // the entry cannot be read
             })
         };
         let found = flipped.iter().filter(|entry| named(entry)).count();
@@ -66,14 +66,14 @@ pub fn entries(sizes: &Sizes) {
     }
 }
 
-/// Verifies the ledger without a gateway: the time, the process's highest memory, and what it says.
+/// Verifies the ledger without a gateway. Returns the time, the peak memory of the process, and its JSON output.
 fn verify(folder: &Path) -> (Duration, u64, Value) {
     let begun = Instant::now();
     let mut child = Command::new(BINARY)
         .args(["ledger", "verify", "--output", "json"])
         .current_dir(folder)
         .stdout(Stdio::piped())
-        .stderr(Stdio::null()) // it warns that the books do not balance
+        .stderr(Stdio::null()) // the warning that the books do not balance
         .spawn()
         .expect("a command");
     let out = child.stdout.take().expect("its output");
@@ -91,7 +91,7 @@ fn verify(folder: &Path) -> (Duration, u64, Value) {
     (took, peak, serde_json::from_str(&text).expect("JSON"))
 }
 
-/// What `ledger verify` calls an entry by.
+/// How `ledger verify` identifies an entry.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Entry {
     position: u64,
@@ -112,7 +112,7 @@ fn flip(path: &Path, entries: usize) -> BTreeSet<Entry> {
         let read = tx.query_row(name, [id], |row| {
             Ok(Entry { position: id, account: row.get(0)?, number: row.get(1)? })
         });
-        let Ok(entry) = read else { continue }; // its account was flipped
+        let Ok(entry) = read else { continue }; // an earlier flip changed the entry's account
         if !flipped.insert(entry) {
             continue;
         }
@@ -128,7 +128,7 @@ fn flip(path: &Path, entries: usize) -> BTreeSet<Entry> {
             tx.execute(&format!("UPDATE entries SET {column} = {cast} WHERE position = ?1"), (id, bytes))
                 .expect("a change");
         } else {
-            // High bits of an account, so that no other account has the number.
+            // In an account number only high bits are flipped, so that the result is no other account's number.
             let bit = 1_i64 << random.u32(if column == "account" { 20..40 } else { 0..40 });
             let change = format!(
                 "UPDATE entries SET {column} = ({column} | ?2) - ({column} & ?2) WHERE position = ?1"

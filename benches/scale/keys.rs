@@ -1,4 +1,4 @@
-//! Keys and accounts, of the store and of the file.
+//! Measures keys and accounts, in the store and in the configuration file.
 
 use std::hint::black_box;
 use std::io::{Read, Write};
@@ -18,9 +18,9 @@ use crate::process::{Gateway, Memory};
 use crate::upstream::Upstream;
 use crate::{Sizes, heading, line, mib, ms};
 
-/// Keys per account, as the requirement has it.
+/// Keys per account, as the requirement states.
 const PER_ACCOUNT: usize = 10;
-/// Look-ups that are timed.
+/// Key look-ups that are timed.
 const LOOKUPS: usize = 1_000_000;
 
 fn folder(text: &str) -> TempDir {
@@ -35,7 +35,7 @@ pub fn with_ledger(keys: usize, accounts: usize, entries: usize) -> TempDir {
     folder
 }
 
-/// Leaves a configuration and a ledger in a folder, for other measurements.
+/// Writes a configuration and a ledger into a folder, for other measurements.
 pub fn write(folder: &Path, sizes: &Sizes) {
     let keys = sizes.keys[0];
     std::fs::create_dir_all(folder).expect("a folder");
@@ -47,7 +47,7 @@ fn per(bytes: Memory, base: Memory, count: usize) -> String {
     format!("{:.1}", (bytes.resident as f64 - base.resident as f64) / count as f64)
 }
 
-/// Nanoseconds to find a key among all, in the directory that the gateway uses.
+/// Nanoseconds to find a key in the directory that the gateway uses.
 fn lookup(path: &Path, keys: usize) -> f64 {
     let loaded = config::load(path).expect("a sound file");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -76,7 +76,7 @@ fn create(gateway: &Gateway<'_>, sizes: &Sizes) -> Duration {
     gateway.median(sizes.runs, |at| arguments(at).split(' ').map(str::to_owned).collect())
 }
 
-/// Ledgers of each size: start, memory, look-up, commands.
+/// Measures ledgers with different numbers of keys: start, memory, look-up, commands.
 pub fn of_the_store(sizes: &Sizes) {
     heading(
         "keys of the store, ten to an account, each account on a plan with one unused GCRA limit",
@@ -117,7 +117,7 @@ pub fn of_the_store(sizes: &Sizes) {
     println!("base: {} MiB resident with no key and one account", mib(base.resident));
 }
 
-/// The same keys over few accounts and over many.
+/// Measures the same number of keys with few accounts and with many.
 pub fn accounts(sizes: &Sizes) {
     heading("accounts", &["accounts", "start ms", "resident MiB"]);
     let keys = sizes.accounts[1];
@@ -132,8 +132,8 @@ pub fn accounts(sizes: &Sizes) {
     println!("bytes per account: {}", per(memory[1], memory[0], more));
 }
 
-/// Charged requests one after the other for as long as a reload takes: how many, how many failed, and the
-/// longest wait.
+/// Sends charged requests one after the other during a reload. Returns the time of the reload, the number of requests,
+/// how many failed, and the longest response time.
 fn serve_during(
     address: SocketAddr,
     key: &str,
@@ -163,7 +163,8 @@ fn serve_during(
     })
 }
 
-/// Files of each size: the first start, and reloads with one key more, with all keys renewed.
+/// Measures configuration files with different numbers of keys: the first start, and reloads after one key was added
+/// and after all keys were replaced.
 pub fn of_the_file(sizes: &Sizes) {
     heading(
         "keys of the file, reloaded under requests",
@@ -184,7 +185,7 @@ pub fn of_the_file(sizes: &Sizes) {
     let upstream = Upstream::start();
     for &keys in &sizes.file {
         let text = |keys, salt| books::config(&upstream.address.to_string(), &file_keys(keys, salt));
-        // The first key stays, so that requests with it must never fail.
+        // This key stays in the file through all reloads, so requests with it must never fail.
         let kept = format!(
             "[accounts.kept]\ncredits = 1000000\n[[accounts.kept.keys]]\nlabel = \"k\"\nsha256 = \"{}\"\n",
             hash(usize::MAX).to_hex()

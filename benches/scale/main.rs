@@ -1,9 +1,8 @@
-//! How cost grows: with keys, accounts, connections, routes and entries of the ledger.
+//! Measures how cost grows with the number of keys, accounts, connections, routes and ledger entries.
 //!
-//! `cargo bench --bench scale -- [--keys N,…] [--only keys,accounts,file,connections,routes,entries]`
-//! starts the real program over ledgers and files of each size. `--keys N --write FOLDER` only writes
-//! a configuration and its ledger. `--smoke` runs all of it with tiny
-//! sizes and judges nothing: `cargo test --bench scale -- --smoke`.
+//! `cargo bench --bench scale -- [--keys N,…] [--only keys,accounts,file,connections,routes,entries]` starts the real
+//! program with ledgers and files of each size. `--keys N --write FOLDER` only writes a configuration and its ledger.
+//! `--smoke` runs everything with tiny sizes and checks no figure: `cargo test --bench scale -- --smoke`.
 
 #![allow(
     clippy::expect_used,
@@ -23,7 +22,7 @@ mod upstream;
 
 use std::time::Duration;
 
-/// What is measured, and in which sizes.
+/// The sizes of each measurement.
 struct Sizes {
     keys: Vec<usize>,
     accounts: [usize; 2],
@@ -31,9 +30,9 @@ struct Sizes {
     connections: [usize; 2],
     routes: Vec<usize>,
     entries: Vec<usize>,
-    /// Runs of a command of which the median counts.
+    /// Runs of a command, of which the median is reported.
     runs: usize,
-    /// How long the allocator gets to give back what is no longer needed.
+    /// How long the allocator gets to return unused memory before memory is read.
     settle: Duration,
 }
 
@@ -72,7 +71,7 @@ fn mib(bytes: u64) -> String {
     format!("{:.1}", bytes as f64 / f64::from(1 << 20))
 }
 
-/// A line of a table, right-aligned.
+/// Prints a line of a table, right-aligned.
 fn line(cells: &[String]) {
     println!("{}", cells.iter().map(|cell| format!("{cell:>13}")).collect::<Vec<_>>().join(" "));
 }

@@ -1,4 +1,4 @@
-//! The real binary: started, asked, measured from outside.
+//! Starts the real binary, runs its commands, and measures it from outside.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_tollgate");
 
-/// A gateway in a folder with `config.toml`.
+/// A running gateway in a folder with `config.toml`.
 pub struct Gateway<'a> {
     child: Child,
     folder: &'a Path,
     pub public: SocketAddr,
-    /// From the start of the process to the line that says where it serves.
+    /// Time from the start of the process to the log line with its address.
     pub start: Duration,
 }
 
@@ -39,7 +39,7 @@ impl<'a> Gateway<'a> {
             serde_json::from_str(&line.expect("a gateway that serves")).expect("a line of JSON");
         let start = begun.elapsed();
         let public = line["address"].as_str().and_then(|text| text.parse().ok()).expect("an address");
-        std::thread::spawn(move || for _ in lines.map_while(Result::ok) {}); // nobody waits for a reader
+        std::thread::spawn(move || for _ in lines.map_while(Result::ok) {}); // so that the gateway never blocks on it
         Self { child, folder, public, start }
     }
 
@@ -54,18 +54,18 @@ impl<'a> Gateway<'a> {
         Memory { resident: value("VmRSS:"), peak: value("VmHWM:") }
     }
 
-    /// The same, once it stands still.
+    /// Memory after the pause `settle`, in which the allocator returns unused memory.
     pub fn settled(&self, settle: Duration) -> Memory {
         std::thread::sleep(settle);
         self.memory()
     }
 
-    /// Ends it without a word.
+    /// Ends the gateway with SIGKILL.
     pub fn kill(mut self) {
         self.child.kill().expect("a killed gateway");
     }
 
-    /// Runs a command that must succeed; answers how long it took, its own start included.
+    /// Runs a command that must succeed. Returns how long it took, from the start of its process.
     pub fn command(&self, arguments: &[&str]) -> Duration {
         let begun = Instant::now();
         let output =
@@ -75,7 +75,7 @@ impl<'a> Gateway<'a> {
         took
     }
 
-    /// The median of some runs of a command.
+    /// The median time of several runs of a command.
     pub fn median(&self, runs: usize, arguments: impl Fn(usize) -> Vec<String>) -> Duration {
         let run = |at| {
             let arguments = arguments(at);

@@ -1,4 +1,4 @@
-//! An upstream that answers at once, or not until it is told to.
+//! An upstream that responds immediately, or holds requests until it is told to respond.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -9,9 +9,9 @@ use std::time::Duration;
 #[derive(Clone)]
 pub struct Upstream {
     pub address: SocketAddr,
-    /// While set, requests are read and not answered.
+    /// While this is true, requests are read and get no response.
     pub hold: Arc<AtomicBool>,
-    /// Requests that came.
+    /// Number of requests received.
     pub came: Arc<AtomicUsize>,
 }
 
@@ -26,7 +26,7 @@ impl Upstream {
                 let upstream = serving.clone();
                 let serve = move || {
                     let mut buffer = [0; 4096];
-                    // The requests of this bench have no body and come one at a time.
+                    // The requests of this bench have no body and arrive one at a time.
                     while stream.read(&mut buffer).is_ok_and(|count| count > 0) {
                         upstream.came.fetch_add(1, Ordering::SeqCst);
                         while upstream.hold.load(Ordering::SeqCst) {

@@ -1,4 +1,4 @@
-//! A configuration file of any bytes is taken or refused with places, and never shows a hash.
+//! Fuzzes the configuration file: any text is either accepted, or refused with a report of its errors.
 #![no_main]
 
 use std::cell::LazyCell;
@@ -10,7 +10,7 @@ thread_local! {
 }
 
 fuzz_target!(|text: &str| {
-    // No file but its own, and no variable, has to do with what is looked for here.
+    // Skips texts that name other files, because this target tests only the text itself.
     if ["include", "file:", "certificate", "client_ca"].iter().any(|word| text.contains(word)) {
         return;
     }

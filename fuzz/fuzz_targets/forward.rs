@@ -1,4 +1,5 @@
-//! The head that goes upstream is one well-formed head, says who pays once, and never the key.
+//! Fuzzes the head of the upstream request: it is one well-formed head, names the account exactly once, and never
+//! contains the key.
 #![no_main]
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};

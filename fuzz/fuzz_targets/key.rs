@@ -1,4 +1,5 @@
-//! A key is read from one place or not at all; its checks and hints never panic.
+//! Fuzzes the reading of keys: a key comes from exactly one place, or the request is refused. Key checks and hints
+//! never panic.
 #![no_main]
 
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};

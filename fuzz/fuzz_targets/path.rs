@@ -1,4 +1,5 @@
-//! A path in normal form is its own normal form, and holds nothing that two readers take differently.
+//! Fuzzes path normalisation: a normalised path does not change if it is normalised again, and contains nothing that
+//! two readers could interpret differently.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! Whatever an upstream says its answer costs, it costs from nothing to the hold.
+//! Fuzzes prices: whatever cost an upstream's response declares, the charge is at least zero and at most the hold.
 #![no_main]
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};

@@ -1,7 +1,7 @@
-//! The bytes of a whole connection, through the gateway, to an upstream that takes only what is
-//! well-formed: nothing malformed arrives there, and nothing without exactly one id of the gateway's.
+//! Fuzzes the bytes of a whole connection through the gateway, to an upstream that accepts only well-formed requests.
+//! Nothing malformed may arrive there, and every request must carry exactly one request id, made by the gateway.
 //!
-//! The gateway is the real one, in this process, its ledger in memory; the sockets are of loopback.
+//! The gateway is the real one, in this process, with its ledger in memory. The sockets use the loopback interface.
 #![no_main]
 
 #[path = "../../tests/corpora/upstream.rs"]
@@ -58,7 +58,7 @@ fuzz_target!(|bytes: &[u8]| {
     let (upstream, address) = &*WORLD;
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-    let _ = stream.write_all(bytes); // it may be closed already
+    let _ = stream.write_all(bytes); // the gateway may have closed the connection already
     let _ = stream.shutdown(Shutdown::Write);
     let _ = stream.read_to_end(&mut Vec::new());
     let mut ids = Vec::new();

@@ -1,4 +1,4 @@
-//! Whose request it is, as far as addresses tell: trusted proxies, `X-Forwarded-For`, one client's network.
+//! Determines a request's client address from its peer, the trusted proxies and `X-Forwarded-For`.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -19,8 +19,8 @@ pub fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
 /// The client's address: the peer's, or the one that trusted proxies forwarded.
 ///
 /// # Errors
-/// [`Reason::BadRequest`] if a trusted proxy forwarded an entry that is not an address: taking the proxy's
-/// own address instead would make all its clients one.
+/// [`Reason::BadRequest`] if a trusted proxy forwarded an entry that is not an address. With the proxy's own
+/// address instead, all its clients would count as one client.
 pub fn client_address(peer: SocketAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Result<IpAddr, Refusal> {
     let mut address = peer.ip().to_canonical();
     if !is_trusted(address, trusted) {
@@ -50,8 +50,8 @@ fn forwarded_address(text: &str) -> Option<IpAddr> {
     bare().or_else(with_port).or_else(in_brackets)
 }
 
-/// The network that is counted as one client: an IPv4 address, or the /64 of an IPv6 address, since one
-/// client usually has a whole /64 to choose from.
+/// The network that counts as one client: an IPv4 address, or the /64 of an IPv6 address, since one client
+/// can usually use every address of a /64.
 #[must_use]
 pub fn client_network(address: IpAddr) -> IpAddr {
     match address {

@@ -1,4 +1,4 @@
-//! Cross-origin requests (the Fetch standard, section 3.2), per route.
+//! Builds the response headers of cross-origin requests (CORS; the Fetch standard, section 3.2), per route.
 
 use std::time::Duration;
 
@@ -8,17 +8,17 @@ use http::{HeaderName, Method};
 /// CORS settings of a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cors {
-    /// Origins as browsers send them; `None` for every origin.
+    /// Allowed origins, as browsers send them in `Origin`; `None` for every origin.
     pub origins: Option<Vec<HeaderValue>>,
     /// The value of `Access-Control-Allow-Methods`.
     pub methods: HeaderValue,
     /// The value of `Access-Control-Allow-Headers`.
     pub headers: HeaderValue,
-    /// The value of `Access-Control-Expose-Headers`, unless empty.
+    /// The value of `Access-Control-Expose-Headers`; `None` if that header is not sent.
     pub expose: Option<HeaderValue>,
-    /// True if credentials may be sent; never together with every origin.
+    /// True if browsers may send credentials; never true if every origin is allowed.
     pub credentials: bool,
-    /// How long a browser may keep the response.
+    /// How long a browser may cache the response to a preflight (`Access-Control-Max-Age`).
     pub max_age: Duration,
 }
 
@@ -45,7 +45,7 @@ impl Cors {
         headers
     }
 
-    /// Headers for any other response, refusals too, so that a page can read why.
+    /// Headers for any other response. Refusals get them too, so that a script can read why it was refused.
     #[must_use]
     pub fn answer_headers(&self, origin: Option<&HeaderValue>) -> Vec<(HeaderName, HeaderValue)> {
         let mut headers = Vec::new();

@@ -1,26 +1,27 @@
-//! Credit arithmetic: what a hold leaves, what a settlement returns, what a grant adds.
+//! Computes balances after holds, settlements, grants and adjustments.
 //!
-//! The ledger applies these to an atomic; the model and the property tests apply them to a number.
+//! The functions take and return plain amounts, so that the ledger can apply them to an atomic balance and the
+//! property tests to numbers.
 
 use crate::types::Credits;
 
-/// Largest balance: half of what 64 bits hold, so that adding a balance and its holds never overflows.
+/// Largest balance: half of the 64-bit range, so that the sum of a balance and its holds never overflows.
 pub const MAX_BALANCE: Credits = Credits::from_millionths(i64::MAX / 2);
 
-/// What is left of `available` when `amount` is set aside, or `None` if it does not suffice.
+/// The balance after `amount` is held, or `None` if `available` does not suffice or `amount` is negative.
 #[must_use]
 pub fn after_hold(available: Credits, amount: Credits) -> Option<Credits> {
     available.checked_sub(amount).filter(|left| !left.is_negative() && !amount.is_negative())
 }
 
-/// What returns to the balance when a hold is settled at `charge`: never more than was held.
+/// The credits that return to the balance when a hold is settled at `charge`: never more than was held.
 #[must_use]
 pub fn returned(held: Credits, charge: Credits) -> Credits {
     let charge = charge.clamp(Credits::ZERO, held.max(Credits::ZERO));
     held.checked_sub(charge).unwrap_or(Credits::ZERO)
 }
 
-/// The balance after a grant or an adjustment, or `None` if it would overflow or go below zero.
+/// The balance after a grant or an adjustment; `None` on overflow, or if a debit would leave it below zero.
 #[must_use]
 pub fn after_booking(available: Credits, amount: Credits) -> Option<Credits> {
     available.checked_add(amount).filter(|left| amount > Credits::ZERO || !left.is_negative())

@@ -1,4 +1,4 @@
-//! Header fields of forwarded requests and responses.
+//! Writes the header fields of forwarded requests, and filters those of responses and trailers.
 
 use http::Method;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -8,23 +8,23 @@ use smallvec::SmallVec;
 use super::key::KeySource;
 use crate::types::{AccountId, KeyId};
 
-/// Headers under this prefix are Tollgate's own; a client's are dropped.
+/// Prefix of the fields that Tollgate sends to upstreams. Fields with this prefix from clients are dropped.
 pub const OWN_PREFIX: &str = "x-tollgate-";
-/// The account that pays, for the upstream.
+/// Sent to the upstream: the account that pays for the request.
 pub const ACCOUNT: HeaderName = HeaderName::from_static("x-tollgate-account");
-/// The key's id, for the upstream.
+/// Sent to the upstream: the id of the request's key.
 pub const KEY: HeaderName = HeaderName::from_static("x-tollgate-key");
-/// The account's plan, for the upstream.
+/// Sent to the upstream: the name of the account's plan.
 pub const PLAN: HeaderName = HeaderName::from_static("x-tollgate-plan");
-/// The request's id, on every request and response.
+/// The request's id, sent in every upstream request and every response.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// The credits charged.
+/// Sent to the client: the credits charged for the request.
 pub const CREDITS_USED: HeaderName = HeaderName::from_static("x-credits-used");
-/// The balance less holds in flight.
+/// Sent to the client: the balance less open holds.
 pub const CREDITS_REMAINING: HeaderName = HeaderName::from_static("x-credits-remaining");
-/// The name in `Via` (RFC 9110, section 7.6.3), behind the version that was received.
+/// The `Via` entry for messages received with HTTP/1.1 (RFC 9110, section 7.6.3). Every response gets it.
 pub const VIA: HeaderValue = HeaderValue::from_static("1.1 tollgate");
-/// The same for HTTP/2.
+/// The `Via` entry for requests received with HTTP/2 (RFC 9110, section 7.6.3).
 pub const VIA_HTTP2: HeaderValue = HeaderValue::from_static("2.0 tollgate");
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -34,44 +34,44 @@ const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 /// The `Host` that the upstream receives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HostHeader {
-    /// The client's.
+    /// The host that the client requested.
     Client,
-    /// The server's own address.
+    /// The address of the upstream server.
     Upstream,
-    /// A fixed one.
+    /// A fixed value from the configuration.
     Fixed(HeaderValue),
 }
 
-/// Everything that the upstream request head is written from.
+/// The input for an upstream request head, besides the client's method, target and header fields.
 #[derive(Debug)]
 pub struct Facts<'a> {
-    /// The header that carried the key; not passed on.
+    /// The header field for keys; never forwarded.
     pub key_header: &'a HeaderName,
-    /// Whether `Authorization` carried it; then not passed on either.
+    /// True if `Authorization` may carry the key; it is not forwarded then.
     pub strip_authorization: bool,
-    /// Account, key and plan, where the route asks for a key.
+    /// Account, key and plan; `None` if the route is public.
     pub identity: Option<Identity<'a>>,
     /// The request's id.
     pub request_id: &'a HeaderValue,
-    /// The peer of the connection, as text.
+    /// The peer address of the connection, as text.
     pub peer: &'a str,
-    /// Whether the client speaks TLS.
+    /// True if the client uses TLS.
     pub secure: bool,
-    /// Whether it speaks HTTP/2.
+    /// True if the client uses HTTP/2.
     pub http2: bool,
-    /// Whether the peer is a trusted proxy, so that its `X-Forwarded-*` are kept.
+    /// True if the peer is a trusted proxy, whose `Forwarded` and `X-Forwarded-*` fields are kept.
     pub trusted: bool,
     /// The host that the client requested.
     pub client_host: Option<&'a HeaderValue>,
     /// The `Host` that the upstream receives.
     pub upstream_host: &'a HeaderValue,
-    /// How the body is framed.
+    /// The framing of the request body.
     pub framing: Framing,
     /// The requested upgrade, if it may be forwarded.
     pub upgrade: Option<&'a HeaderValue>,
-    /// Whether a price reads the response's body.
+    /// True if a price is read from the response body, which the upstream must not compress then.
     pub identity_encoding: bool,
-    /// Headers that the operator sets.
+    /// Fields that the operator sets: the upstream's, then the route's. They replace all others of the same name.
     pub set_headers: &'a [(HeaderName, HeaderValue)],
 }
 
@@ -82,18 +82,18 @@ pub struct Identity<'a> {
     pub account: &'a AccountId,
     /// The key's id.
     pub key: KeyId,
-    /// The plan's name, where the account is on one.
+    /// The plan's name; `None` if the account has no plan.
     pub plan: Option<&'a HeaderValue>,
 }
 
-/// How a request's body ends.
+/// The framing of an upstream request body (RFC 9112, section 6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// There is no body, and the client declared none.
+    /// No framing field: there is no body, or HTTP/2 marks its end by END_STREAM.
     None,
-    /// After this many bytes.
+    /// `Content-Length`: the body has this many bytes.
     Length(u64),
-    /// With the last chunk.
+    /// `Transfer-Encoding: chunked`.
     Chunked,
 }
 
@@ -124,16 +124,16 @@ pub fn write_fields(out: &mut impl Fields, headers: &HeaderMap, facts: &Facts<'_
     }
     facts.write_own(out, headers);
     for (at, (name, value)) in facts.set_headers.iter().enumerate() {
-        // The route's headers come after the upstream's and replace them.
+        // The route's fields follow the upstream's in the list and replace those of the same name.
         if !facts.set_headers[at + 1..].iter().any(|(later, _)| later == name) {
             out.field(name, &[value.as_bytes()]);
         }
     }
 }
 
-/// Where fields are written: lines of HTTP/1.1, or a map that HTTP/2 is written from.
+/// A destination for header fields: HTTP/1.1 text, or the header map of an HTTP/2 request.
 pub trait Fields {
-    /// Writes one field, whose value is given in parts.
+    /// Writes one field. Its value is the concatenation of the parts.
     fn field(&mut self, name: &HeaderName, value: &[&[u8]]);
 }
 
@@ -147,7 +147,7 @@ impl Fields for Vec<u8> {
 
 impl Fields for HeaderMap {
     fn field(&mut self, name: &HeaderName, value: &[&[u8]]) {
-        // All parts come from values, or are written here.
+        // Never fails: every part is from a valid field value, or is text that Tollgate made.
         if let Ok(value) = HeaderValue::from_bytes(&value.concat()) {
             self.append(name, value);
         }
@@ -165,7 +165,7 @@ impl Facts<'_> {
         self.set_headers.iter().any(|(set, _)| set == name)
     }
 
-    /// True if a client's field is forwarded.
+    /// True if a client's field of this name is forwarded as it is.
     fn passes(&self, name: &HeaderName) -> bool {
         let stays = match name.as_str() {
             "host" | "expect" | "content-length" | "x-request-id" | "x-forwarded-for" => false,
@@ -178,14 +178,14 @@ impl Facts<'_> {
         stays && name != self.key_header && !self.is_set(name) && !is_twin_of(name, self.set_headers)
     }
 
-    /// Writes Tollgate's own fields, unless the operator sets them.
+    /// Writes the fields that Tollgate sets, except those that the operator sets.
     fn write_own(&self, out: &mut impl Fields, headers: &HeaderMap) {
         let mut own = |name: &HeaderName, parts: &[&[u8]]| {
             if self.set_headers.is_empty() || !self.is_set(name) {
                 out.field(name, parts);
             }
         };
-        // HTTP/2 may split what HTTP/1.1 has in one line (RFC 9113, section 8.2.3).
+        // An HTTP/2 client may split `Cookie` into several fields; they are joined (RFC 9113, section 8.2.3).
         if self.http2
             && let Some(cookies) = joined_cookies(headers)
         {
@@ -245,7 +245,7 @@ fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     (!values.is_empty()).then(|| values.join(", "))
 }
 
-/// Hop-by-hop fields (RFC 9110, section 7.6.1).
+/// True for hop-by-hop fields (RFC 9110, section 7.6.1).
 fn is_hop_by_hop(name: &str) -> bool {
     matches!(
         name,
@@ -260,21 +260,21 @@ fn is_hop_by_hop(name: &str) -> bool {
     )
 }
 
-/// Most fields that a message's `Connection` may name.
+/// Most options in the `Connection` fields of a message.
 pub const MAX_CONNECTION_OPTIONS: usize = 64;
 
-/// Whether `Connection` names more than [`MAX_CONNECTION_OPTIONS`] fields.
+/// True if `Connection` has more than [`MAX_CONNECTION_OPTIONS`] options.
 #[must_use]
 pub fn has_too_many_options(headers: &HeaderMap) -> bool {
     let count = |value: &HeaderValue| 1 + memchr_iter(b',', value.as_bytes()).count();
     headers.get_all(header::CONNECTION).iter().map(count).sum::<usize>() > MAX_CONNECTION_OPTIONS
 }
 
-/// The fields that `Connection` names and that are present: they are hop-by-hop.
+/// The names of fields in this message that `Connection` lists: those are hop-by-hop (RFC 9110, section 7.6.1).
 fn named_by_connection(headers: &HeaderMap) -> SmallVec<[HeaderName; 2]> {
     let mut named = SmallVec::new();
     if !headers.contains_key(header::CONNECTION) {
-        return named; // as usual
+        return named; // the usual case
     }
     let options = headers.get_all(header::CONNECTION).iter();
     let options = options.flat_map(|value| value.as_bytes().split(|&byte| byte == b','));
@@ -285,7 +285,8 @@ fn named_by_connection(headers: &HeaderMap) -> SmallVec<[HeaderName; 2]> {
     named
 }
 
-/// Tollgate's own names, and look-alikes with underscores, which many servers read as the same name.
+/// True if a client must not send this field to the upstream: Tollgate's own names, and names with underscores
+/// in place of the hyphens of a protected name, which many servers treat as the same name.
 fn is_own(name: &str, key_header: &HeaderName) -> bool {
     if !name.contains('_') {
         return name.starts_with(OWN_PREFIX);
@@ -299,7 +300,7 @@ fn is_own(name: &str, key_header: &HeaderName) -> bool {
         || matches!(&*twin, "content-length" | "authorization" | "host")
 }
 
-/// Whether a name becomes one of these once its underscores are read as hyphens.
+/// True if a name equals one of the names in `set` once its underscores are replaced by hyphens.
 fn is_twin_of(name: &HeaderName, set: &[(HeaderName, HeaderValue)]) -> bool {
     let name = name.as_str();
     name.contains('_') && {
@@ -308,8 +309,8 @@ fn is_twin_of(name: &HeaderName, set: &[(HeaderName, HeaderValue)]) -> bool {
     }
 }
 
-/// Takes out of a client's trailers what a head would not say in the client's name: a server may
-/// read them as if they stood in the head.
+/// Removes from a client's trailers the fields that identify or route a request, that Tollgate or the operator
+/// sets, or that are hop-by-hop, since a server may merge trailers into the request head.
 pub fn strip_trailers(trailers: &mut HeaderMap, keys: &KeySource, set_headers: &[(HeaderName, HeaderValue)]) {
     let goes = |name: &HeaderName| {
         let text = name.as_str();
@@ -336,10 +337,10 @@ fn takes_trailers(headers: &HeaderMap) -> bool {
     headers.get_all(header::TE).iter().any(is_trailers)
 }
 
-/// The protocol that a request wants to upgrade to, if it may be forwarded.
+/// The protocol that a request asks to upgrade to; `None` if the upgrade must not be forwarded.
 ///
-/// One protocol, named by `Connection` too. `h2c` never passes: the upstream would speak HTTP/2
-/// to a client whose requests nobody judges.
+/// The request must name exactly one protocol, and `Connection` must list `upgrade`. `h2c` is never forwarded:
+/// the client could then send HTTP/2 requests to the upstream that Tollgate does not check.
 #[must_use]
 pub fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     let mut values = headers.get_all(header::UPGRADE).iter();
@@ -354,7 +355,8 @@ pub fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     (named && plain).then(|| value.clone())
 }
 
-/// Turns the upstream's headers into those the client gets.
+/// Converts the upstream's response headers to those for the client: removes hop-by-hop fields and the
+/// upstream's `x-credits-*`, and adds `Via`. `upgrade` keeps the upgraded protocol.
 pub fn to_client(headers: &mut HeaderMap, upgrade: bool) {
     let kept = if upgrade { headers.get(header::UPGRADE).cloned() } else { None };
     let named = named_by_connection(headers);

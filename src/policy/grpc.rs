@@ -1,4 +1,4 @@
-//! gRPC over HTTP/2: how its requests are told, its refusals worded and its outcomes priced.
+//! Recognises gRPC calls, and converts between refusals, gRPC statuses and HTTP statuses.
 //!
 //! <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>
 
@@ -8,17 +8,17 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use super::reject::Reason;
 
-/// The outcome of a call.
+/// The field with the status code of a call.
 pub const STATUS: HeaderName = HeaderName::from_static("grpc-status");
-/// A sentence about it.
+/// The field with the error message of a call, percent-encoded.
 pub const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
-/// What a refusal's content type is.
+/// The content type of a refusal.
 pub const TYPE: HeaderValue = HeaderValue::from_static("application/grpc");
 
-/// What stands percent-encoded in a message: all but printable ASCII, and `%`.
+/// The bytes that are percent-encoded in a message: everything except printable ASCII, and `%`.
 const ENCODED: &AsciiSet = &CONTROLS.add(b'%');
 
-/// Whether a request is a gRPC call: by its content type, as servers tell it.
+/// True if a request is a gRPC call, which gRPC servers recognise by its content type.
 #[must_use]
 pub fn is_call(headers: &HeaderMap) -> bool {
     const PREFIX: &[u8] = b"application/grpc";
@@ -29,7 +29,7 @@ pub fn is_call(headers: &HeaderMap) -> bool {
     })
 }
 
-/// The status that says to a gRPC client what `reason` says to others.
+/// The gRPC status that corresponds to a reason.
 #[must_use]
 pub fn status_of(reason: Reason) -> u8 {
     const INVALID_ARGUMENT: u8 = 3;
@@ -53,15 +53,15 @@ pub fn status_of(reason: Reason) -> u8 {
     }
 }
 
-/// A message as a header's value.
+/// Percent-encodes a message as the value of `grpc-message`.
 #[must_use]
 pub fn message(text: &str) -> HeaderValue {
     let encoded = utf8_percent_encode(text, ENCODED).to_string();
     HeaderValue::try_from(encoded).unwrap_or_else(|_| HeaderValue::from_static("refused"))
 }
 
-/// The HTTP status that an outcome counts as where it is priced; `None` where it says none.
-/// Those of `google.rpc.Code`; 0 is 200.
+/// The HTTP status by which a call is priced, from its `grpc-status`; `None` if that is absent or no number.
+/// The mapping is that of `google.rpc.Code`; 0 is 200.
 #[must_use]
 pub fn counts_as(headers: &HeaderMap) -> Option<StatusCode> {
     let status: u8 = headers.get(&STATUS)?.to_str().ok()?.parse().ok()?;

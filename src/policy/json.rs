@@ -1,9 +1,9 @@
 //! Finds one value in a JSON document that arrives in pieces, without keeping the document.
 //!
-//! A price may stand in a response body at a JSON pointer (RFC 6901). [`PointerReader`] reads that body
-//! as it passes: it accepts exactly the documents that serde_json accepts (RFC 8259; nested at most
-//! [`MAX_DEPTH`] deep), and finds what serde_json's `Value::pointer` finds in them. Its state is some
-//! hundred bytes whatever the document holds, and its work is a few instructions per byte.
+//! A price may be in a response body at a JSON pointer (RFC 6901). [`PointerReader`] reads that body while it
+//! is forwarded. It accepts exactly the documents that serde_json accepts (RFC 8259; nested at most
+//! [`MAX_DEPTH`] deep), and finds the same value as serde_json's `Value::pointer`. Its state is a few hundred
+//! bytes for any document, and its work is a few instructions per byte.
 
 mod number;
 mod text;
@@ -14,12 +14,12 @@ use std::sync::Arc;
 use number::Number;
 use text::{Text, TextEvent};
 
-/// Deepest nesting of objects and arrays that is read; serde_json's own bound.
+/// Deepest nesting of objects and arrays that is accepted; the same as serde_json's bound.
 pub const MAX_DEPTH: usize = 127;
-/// Longest number or string that is kept where the pointer leads, in bytes; no amount is longer.
+/// Longest number or string that is read at the pointer, in bytes; no valid amount is longer.
 pub const MAX_FOUND: usize = 128;
 
-/// A JSON pointer (RFC 6901), taken apart. Cheap to clone.
+/// A parsed JSON pointer (RFC 6901). Cheap to clone.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Pointer(Arc<[Segment]>);
 
@@ -27,12 +27,12 @@ pub struct Pointer(Arc<[Segment]>);
 struct Segment {
     /// The name of an object's member.
     name: String,
-    /// The index of an array's element, where the name is one.
+    /// The index of an array's element; `None` if the name is not a valid index.
     index: Option<usize>,
 }
 
 impl Pointer {
-    /// Parses `/a/0/b`; `~1` stands for `/`, and `~0` for `~`. `None` where it does not begin with `/`.
+    /// Parses `/a/0/b`; `~1` is decoded to `/`, and `~0` to `~`. `None` if the text does not begin with `/`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let segments = text.strip_prefix('/')?.split('/').map(|token| {
@@ -58,35 +58,35 @@ impl fmt::Debug for Pointer {
     }
 }
 
-/// What stands where the pointer leads, where an amount can be read from it.
+/// The value at the pointer, if it is a number or a string.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// A number, as it is written.
+    /// The text of a number, as in the document.
     Number(String),
-    /// A string, decoded.
+    /// The content of a string, with escapes decoded.
     Text(String),
 }
 
-/// Reads a document in pieces of any size.
+/// Reads a JSON document in pieces of any size, and keeps only the value at the pointer.
 #[derive(Clone, Debug)]
 pub struct PointerReader {
     pointer: Pointer,
     state: State,
-    /// Whether each open container is an object; bit 0 is the outermost.
+    /// One bit per open container, 1 for objects and 0 for arrays; bit 0 is the outermost container.
     objects: u128,
-    /// How many containers are open.
+    /// Number of open objects and arrays.
     depth: usize,
-    /// How many of them, from the outermost, the pointer leads through.
+    /// Number of open containers, from the outermost, that are on the path of the pointer.
     on_path: usize,
-    /// Which element comes next, for each array on the path.
+    /// For each array on the path, the index of its next element.
     indices: Vec<usize>,
-    /// How much of the pointer's next name the member's name equals so far; `None` where it differs.
+    /// Number of bytes of the current member name that equal the pointer's next name; `None` if they differ.
     name_at: Option<usize>,
-    /// Whether the member or element that comes next is the one that the pointer names.
+    /// True if the current or next member or element is the one that the pointer names.
     named: bool,
-    /// The value at the pointer: bytes of a number or a string.
+    /// The value at the pointer so far: bytes of a number or a string.
     kept: Vec<u8>,
-    /// What they are; the last of several members with the same name counts.
+    /// The type of the kept value. The last of several members with the same name counts.
     found: Kind,
 }
 
@@ -99,23 +99,23 @@ enum Kind {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// A value begins; in an empty array, its end is allowed too.
+    /// A value must begin; with `or_end`, the array may end instead.
     Value {
         or_end: bool,
     },
-    /// A member's name begins; in an empty object, its end is allowed too.
+    /// A member name must begin; with `or_end`, the object may end instead.
     Name {
         or_end: bool,
     },
     Colon,
-    /// Behind a value: a comma or the container's end, and nothing but white space at the top.
+    /// After a value: a comma or the end of the container must follow; at the top level only white space.
     After,
-    /// In a string: a member's name, the value at the pointer, or another one.
+    /// Inside a string: a member name, the value at the pointer, or another value.
     InText(Role, Text),
     InNumber(Role, Number),
-    /// In `true`, `false` or `null`: what is left of it.
+    /// Inside `true`, `false` or `null`, with the bytes that must follow.
     InLiteral(&'static [u8]),
-    /// This is not JSON.
+    /// The document is not valid JSON.
     Broken,
 }
 
@@ -127,7 +127,7 @@ enum Role {
 }
 
 impl PointerReader {
-    /// Begins a document.
+    /// Creates a reader for one document.
     #[must_use]
     pub fn new(pointer: Pointer) -> Self {
         let indices = vec![0; pointer.0.len()];
@@ -169,8 +169,8 @@ impl PointerReader {
         }
     }
 
-    /// What stands at the pointer, once the document is whole; `None` where it is no JSON, where nothing
-    /// stands there, or no number and no string of at most [`MAX_FOUND`] bytes.
+    /// Ends the document and returns the value at the pointer. `None` if the document is incomplete or not JSON,
+    /// or if the pointer does not lead to a number or string of at most [`MAX_FOUND`] bytes.
     #[must_use]
     pub fn finish(mut self) -> Option<Found> {
         if let State::InNumber(role, number) = self.state
@@ -193,12 +193,12 @@ impl PointerReader {
         self.depth > 0 && self.objects >> (self.depth - 1) & 1 == 1
     }
 
-    /// Whether the pointer leads through the innermost open container.
+    /// True if the innermost open container is on the path of the pointer.
     fn is_on_path(&self) -> bool {
         self.on_path == self.depth
     }
 
-    /// A byte outside strings, numbers and literals.
+    /// Reads a byte outside strings, numbers and literals.
     fn structure(&mut self, byte: u8) {
         match (self.state, byte) {
             (State::Value { .. }, _) if self.begin_value(byte) => {}
@@ -219,7 +219,7 @@ impl PointerReader {
         }
     }
 
-    /// Whether a value begins with this byte.
+    /// Begins a value with this byte; false if no value begins with it.
     fn begin_value(&mut self, byte: u8) -> bool {
         let wanted = self.named && self.is_on_path() && self.depth == self.pointer.0.len();
         let role = if wanted { Role::Wanted } else { Role::Other };
@@ -269,7 +269,7 @@ impl PointerReader {
         self.state = State::After;
     }
 
-    /// An element of an array may begin: whether it is the one that the pointer names.
+    /// Sets `named` for the next element of the innermost array, and advances its index.
     fn next_element(&mut self) {
         if !self.is_on_path() {
             return;
@@ -304,7 +304,7 @@ impl PointerReader {
         rest
     }
 
-    /// Compares a part of a member's name with what the pointer names.
+    /// Compares a part of a member name with the name in the pointer.
     fn compare(&mut self, part: &[u8]) {
         let Some(at) = self.name_at else { return };
         let name = self.pointer.0[self.depth - 1].name.as_bytes();
@@ -317,7 +317,7 @@ impl PointerReader {
         if self.is_on_path() {
             self.named = self.name_at == Some(self.pointer.0[self.depth - 1].name.len());
             if self.named {
-                // Of members with the same name the last one counts, whatever stood in the others.
+                // The last of several members with the same name counts, so an earlier value is dropped.
                 (self.found, self.kept) = (Kind::Nothing, Vec::new());
             }
         }
@@ -343,7 +343,8 @@ impl PointerReader {
         self.state = State::After;
     }
 
-    /// Keeps bytes of the wanted value, and one too many where it is too long.
+    /// Keeps bytes of the value at the pointer, at most [`MAX_FOUND`] + 1: the extra byte tells
+    /// [`PointerReader::finish`] that the value is too long.
     fn keep(&mut self, role: Role, bytes: &[u8]) {
         if role == Role::Wanted {
             let room = (MAX_FOUND + 1).saturating_sub(self.kept.len());

@@ -1,4 +1,4 @@
-//! Keys: how one is read from a request, and whether it may do what the request asks.
+//! Reads the API key of a request, and checks the key's state, expiry, scopes and allowed networks.
 
 pub mod generate;
 
@@ -12,26 +12,26 @@ use super::reject::Reason;
 use super::route::glob_matches;
 use crate::types::WallTime;
 
-/// Longest key that is looked up, in bytes; a longer one is unknown without being hashed.
+/// Longest key that is looked up, in bytes. A longer key is refused as invalid without being hashed.
 pub const MAX_KEY: usize = 512;
 
-/// Where keys are read from.
+/// The header fields that keys are read from, and the query parameters that are refused.
 #[derive(Clone, Debug)]
 pub struct KeySource {
     /// The header that carries the key.
     pub header: HeaderName,
-    /// Whether `Authorization: Bearer <key>` is taken too.
+    /// True if `Authorization: Bearer <key>` is accepted too.
     pub bearer: bool,
-    /// Names of query parameters that refuse a request, in lower case.
+    /// Names of query parameters, in lower case. A request with one of these parameters is refused.
     pub refuse_query: Vec<String>,
 }
 
 impl KeySource {
-    /// Reads the key of a request: step 3 of its way.
+    /// Reads the key of a request (step 3 of the contract's section 4).
     ///
     /// # Errors
-    /// [`Reason::KeyInQuery`], [`Reason::MissingKey`], and [`Reason::InvalidKey`] where two keys
-    /// are given, or an empty one.
+    /// [`Reason::KeyInQuery`]; [`Reason::MissingKey`]; [`Reason::InvalidKey`] if a key field is repeated, if
+    /// both fields have different keys, or if the key is empty or longer than [`MAX_KEY`].
     pub fn read<'a>(&self, headers: &'a HeaderMap, query: Option<&str>) -> Result<&'a [u8], Reason> {
         self.refuse(query)?;
         let own = one_value(headers, &self.header)?;
@@ -46,7 +46,7 @@ impl KeySource {
         Ok(key)
     }
 
-    /// Refuses a request whose query has a parameter of a refused name, on public routes too.
+    /// Refuses a request if its query has a parameter named in `refuse_query`. Applies to public routes too.
     ///
     /// # Errors
     /// [`Reason::KeyInQuery`].
@@ -57,7 +57,7 @@ impl KeySource {
         }
     }
 
-    /// Whether a parameter of the query has a refused name, percent-decoded and without case.
+    /// True if the query has a parameter named in `refuse_query`. Names are percent-decoded and compared without case.
     fn stands_in(&self, query: &str) -> bool {
         query.split(['&', ';']).any(|pair| {
             let name = pair.split('=').next().unwrap_or_default();
@@ -87,7 +87,7 @@ fn one_value<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a
     }
 }
 
-/// The token of `Authorization: Bearer …`; another scheme is not a key.
+/// The token of `Authorization: Bearer …`; `None` for other authentication schemes.
 fn bearer_token(headers: &HeaderMap) -> Result<Option<&[u8]>, Reason> {
     const SCHEME: &[u8] = b"bearer ";
     let value = one_value(headers, &AUTHORIZATION)?;
@@ -97,7 +97,7 @@ fn bearer_token(headers: &HeaderMap) -> Result<Option<&[u8]>, Reason> {
     }))
 }
 
-/// Spaces and tabs around a value (RFC 9110, section 5.5); nothing else.
+/// Removes only spaces and tabs around a field value (RFC 9110, section 5.5).
 fn trim(mut value: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] = value {
         value = rest;
@@ -108,28 +108,28 @@ fn trim(mut value: &[u8]) -> &[u8] {
     value
 }
 
-/// Whether a key works at all.
+/// The state of a key, as operators set it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum KeyState {
-    /// It works.
+    /// The key is accepted.
     Active,
-    /// Switched off; can be switched on again.
+    /// The key is refused until an operator enables it again.
     Disabled,
-    /// Gone for good.
+    /// The key is refused permanently.
     Revoked,
 }
 
-/// What a key may do.
+/// The rules of a key: state, expiry, scopes and allowed networks.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct KeyRules {
-    /// Whether it works at all.
+    /// The state of the key.
     pub state: KeyState,
-    /// From when on it does not.
+    /// The time from which the key is refused; `None` if it does not expire.
     pub expires: Option<WallTime>,
-    /// Patterns of the routes it opens; `None` for every route.
+    /// Name patterns of the routes that the key may use; `None` for every route.
     pub scopes: Option<Box<[String]>>,
-    /// Networks it may come from; `None` for any.
+    /// Networks from which clients may use the key; `None` for any.
     pub allow_from: Option<Box<[IpNet]>>,
 }
 
@@ -140,27 +140,27 @@ impl Default for KeyRules {
 }
 
 impl KeyRules {
-    /// Step 4: whether the key is active and not expired.
+    /// True if the key is active and not expired (step 4 of the contract's section 4).
     #[must_use]
     pub fn is_usable(&self, now: WallTime) -> bool {
         self.state == KeyState::Active && self.expires.is_none_or(|expires| now < expires)
     }
 
-    /// Whether a scope opens this route.
+    /// True if the key may use this route.
     #[must_use]
     pub fn opens(&self, route: &str) -> bool {
         let opens = |scopes: &[String]| scopes.iter().any(|scope| glob_matches(scope, route));
         self.scopes.as_deref().is_none_or(opens)
     }
 
-    /// Whether the key may come from this address.
+    /// True if a client at this address may use the key.
     #[must_use]
     pub fn admits(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.allow_from.as_ref().is_none_or(|nets| nets.iter().any(|net| net.contains(&address)))
     }
 
-    /// Step 5, for the key's part of it.
+    /// Checks the scopes and the allowed networks of the key (part of step 5 of the contract's section 4).
     ///
     /// # Errors
     /// [`Reason::RouteForbidden`] or [`Reason::AddressForbidden`].

@@ -1,4 +1,4 @@
-//! Rate limits: GCRA by the governor crate, and a strict sliding window.
+//! Decides rate limits, by GCRA (with the governor crate) or by a strict sliding window.
 
 mod definition;
 mod gcra;

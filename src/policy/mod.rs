@@ -1,7 +1,7 @@
-//! The pure core: every decision about a request, as a function of its arguments.
+//! Makes every decision about a request, in functions that depend only on their arguments.
 //!
-//! No I/O, no clock, no async, no locks, no logging. What the gateway does, `explain` shows and
-//! property tests check is the same code.
+//! No I/O, no clock, no async, no locks, no logging. The gateway, the `explain` command and the property
+//! tests all run this same code.
 
 pub mod client_address;
 pub mod cors;

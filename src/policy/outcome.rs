@@ -1,21 +1,21 @@
-//! The outcome of a request, for the access log, the counters and the metrics.
+//! Defines the outcomes of requests, for the access log, the counters and the metrics.
 
 use super::reject::Reason;
 
 /// The outcome of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The upstream's response went to the client.
+    /// The upstream's response was sent to the client.
     Proxied,
-    /// Tollgate responded itself: account info, or a preflight.
+    /// Tollgate sent its own response: account info, or the response to a CORS preflight.
     Answered,
     /// The client disconnected before its response began.
     ClientGone,
-    /// The charge could not be written to disk in time: the client's connection was cut.
+    /// The charge could not be written to disk in time: the response was aborted.
     Cut,
-    /// The key stopped working while the request was in flight.
+    /// The key stopped being valid while the request was in flight.
     KeyEnded,
-    /// Refused.
+    /// Tollgate refused the request for this reason.
     Refused(Reason),
 }
 
@@ -29,7 +29,7 @@ impl Outcome {
         plain.into_iter().chain(Reason::ALL.into_iter().map(Self::Refused))
     }
 
-    /// Its index in the list of all outcomes.
+    /// The index of this outcome in [`Outcome::all`].
     #[must_use]
     pub const fn index(self) -> usize {
         match self {
@@ -42,7 +42,7 @@ impl Outcome {
         }
     }
 
-    /// Its name in logs and counters: a refusal's is its reason.
+    /// The name in logs and counters; for a refusal, [`Reason::code`].
     #[must_use]
     pub const fn code(self) -> &'static str {
         match self {

@@ -1,53 +1,53 @@
-//! Request paths: decoded once for judging, refused where two readers could differ.
+//! Normalises request paths, and refuses paths that two HTTP implementations could interpret differently.
 //!
-//! The rules are the contract's section 4. What passes has one normal form (RFC 3986, section
-//! 6.2.2): unreserved characters decoded, everything else percent-encoded in upper case. Route,
-//! scope, price and upstream all see that same form.
+//! The rules are in the contract's section 4. An accepted path has one normal form (RFC 3986, section 6.2.2):
+//! unreserved characters are decoded, reserved characters stay as the client sent them, and percent-encodings
+//! use upper case. Route matching, scopes, prices and the upstream all use that same form.
 
 use std::borrow::Cow;
 
 use percent_encoding::{percent_decode_str, percent_encode_byte};
 
-/// Longest path that is looked at, in bytes; hyper's own bound on a request target is the same.
+/// Longest accepted path, in bytes. hyper's own bound on a request target is the same.
 pub const MAX_PATH: usize = 65_534;
 
-/// How often a path is decoded again to see what other readers might find in it. One that still changes
-/// then is refused: the work stays linear in its length, whatever it holds.
+/// How often a decoded segment is decoded again, to find what a server that decodes repeatedly would see. A
+/// segment that changes each of these times is refused, so that the work is linear in its length.
 const MAX_DECODINGS: usize = 3;
 
-/// Why a path is refused, before any route is looked for.
+/// Why a path is refused before routes are searched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PathFault {
-    /// Not of the form `/…`.
+    /// The path does not begin with `/`.
     #[error("the path must begin with /")]
     NotAbsolute,
-    /// Over [`MAX_PATH`].
+    /// The path is longer than [`MAX_PATH`].
     #[error("the path is too long")]
     TooLong,
-    /// `%` without two hex digits, or `%u`.
+    /// The path contains `%` without two hex digits, or `%u`.
     #[error("the path has a broken percent-encoding")]
     BadEscape,
-    /// Control characters, `#` or a backslash.
+    /// The decoded path contains a control character, `#` or a backslash.
     #[error("the path has a character that is not allowed")]
     BadCharacter,
-    /// Not UTF-8, or overlong.
+    /// The decoded path is not UTF-8, or contains an overlong encoding.
     #[error("the path is not valid UTF-8")]
     NotUtf8,
-    /// `.` or `..`, with or without `;parameters`.
+    /// A segment is `.` or `..`, with or without `;parameters`.
     #[error("the path has a . or .. segment")]
     DotSegment,
-    /// `//`.
+    /// The path contains `//`.
     #[error("the path has an empty segment")]
     EmptySegment,
-    /// `%2F`, where the route does not allow it.
+    /// The path contains `%2F`, which the route does not allow.
     #[error("the path has an encoded slash")]
     EncodedSlash,
-    /// Decoding it again would yield one of the above, or would go on for too long.
+    /// A second decoding yields one of the faults above, or the path is encoded too many times.
     #[error("the path is encoded twice")]
     DoubleEncoded,
 }
 
-/// A path that passed, in its normal form.
+/// An accepted path, in its normal form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NormalPath<'a> {
     text: Cow<'a, str>,
@@ -55,26 +55,26 @@ pub struct NormalPath<'a> {
 }
 
 impl NormalPath<'_> {
-    /// The form that is judged and forwarded.
+    /// The normal form, which is matched against routes and forwarded.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// Whether a `%2F` stands in it: only routes that say `encoded_slashes` take those.
+    /// True if the path contains `%2F`. Only routes with `encoded_slashes` accept such paths.
     #[must_use]
     pub fn has_encoded_slash(&self) -> bool {
         self.encoded_slash
     }
 }
 
-/// Brings a path into its normal form.
+/// Checks a path and converts it to its normal form.
 ///
-/// `merge_slashes` drops empty segments instead of refusing them. Borrows where the path is in
-/// normal form already, which is the usual case and costs one scan.
+/// `merge_slashes` drops empty segments instead of refusing them. Borrows a path that has only characters that
+/// need no encoding and no empty segment: the usual case, which costs one scan.
 ///
 /// # Errors
-/// The first fault found. An encoded slash is not a fault here, since a route may allow it: see
+/// The first fault found. An encoded slash is not reported here, since a route may allow it: see
 /// [`NormalPath::has_encoded_slash`].
 pub fn normalise(raw: &str, merge_slashes: bool) -> Result<NormalPath<'_>, PathFault> {
     if !raw.starts_with('/') {
@@ -84,7 +84,7 @@ pub fn normalise(raw: &str, merge_slashes: bool) -> Result<NormalPath<'_>, PathF
         return Err(PathFault::TooLong);
     }
     let mut before = 0;
-    let mut suspicious = false; // an empty segment, or one that begins with a dot
+    let mut suspicious = false; // has an empty segment, or one that begins with a dot
     for &byte in raw.as_bytes() {
         if !PLAIN[usize::from(byte)] {
             return encoded(raw, merge_slashes);
@@ -98,7 +98,7 @@ pub fn normalise(raw: &str, merge_slashes: bool) -> Result<NormalPath<'_>, PathF
     Ok(NormalPath { text: Cow::Borrowed(raw), encoded_slash: false })
 }
 
-/// Characters that stand for themselves in every reading.
+/// Bytes that may stay unencoded: `/`, and unreserved and reserved characters.
 static PLAIN: [bool; 256] = {
     let mut plain = [false; 256];
     let mut byte = 0_u8;
@@ -109,12 +109,12 @@ static PLAIN: [bool; 256] = {
     plain
 };
 
-/// RFC 3986, section 2.3.
+/// True for unreserved characters (RFC 3986, section 2.3).
 const fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
 
-/// What else may stand bare in a path: sub-delims, `:` and `@` (RFC 3986, section 3.3).
+/// True for the other characters that a path may contain unencoded: sub-delims, `:` and `@` (RFC 3986, section 3.3).
 const fn is_reserved(byte: u8) -> bool {
     matches!(byte, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' | b':' | b'@')
 }
@@ -168,7 +168,7 @@ fn encoded(raw: &str, merge_slashes: bool) -> Result<NormalPath<'_>, PathFault> 
     Ok(NormalPath { text: Cow::Owned(text), encoded_slash })
 }
 
-/// Percent-decodes once; strict about escapes and UTF-8 (overlong forms are not UTF-8).
+/// Percent-decodes once. Refuses malformed percent-encodings and invalid UTF-8 (overlong forms are invalid).
 fn decode(segment: &str) -> Result<Cow<'_, str>, PathFault> {
     let bytes = segment.as_bytes();
     if memchr::memchr_iter(b'%', bytes).any(|at| escape(bytes, at).is_none()) {
@@ -177,7 +177,7 @@ fn decode(segment: &str) -> Result<Cow<'_, str>, PathFault> {
     percent_decode_str(segment).decode_utf8().map_err(|_| PathFault::NotUtf8)
 }
 
-/// The byte that an escape at this place stands for.
+/// Decodes the percent-encoded byte that begins at `at`; `None` if no valid percent-encoding begins there.
 fn escape(bytes: &[u8], at: usize) -> Option<u8> {
     let mut byte = [0];
     let digits = bytes.get(at..at + 3)?.strip_prefix(b"%")?;
@@ -195,24 +195,24 @@ fn check_decoded(decoded: &str) -> Result<(), PathFault> {
     decoded.split('/').try_for_each(check_dots)
 }
 
-/// Whether UTF-8 has a control character (of ASCII, or U+0080 to U+009F), `#` or a backslash.
+/// True if UTF-8 text contains a control character (ASCII, or U+0080 to U+009F), `#` or a backslash.
 fn has_bad_character(text: &[u8]) -> bool {
     let bad = |byte: &u8| byte.is_ascii_control() || matches!(byte, b'#' | b'\\');
     text.iter().any(bad) || !text.is_ascii() && text.windows(2).any(|two| two[0] == 0xC2 && two[1] < 0xA0)
 }
 
-/// `.` and `..`, also as `..;x`: servlet containers drop what follows the semicolon.
+/// Refuses the segments `.` and `..`, also as `..;x`: servlet containers ignore parameters after a semicolon.
 fn check_dots(segment: &str) -> Result<(), PathFault> {
     let name = segment.split(';').next().unwrap_or_default();
-    // Some readers drop white space around a name, so " .." is as bad as "..".
+    // Some servers trim white space around a segment, so " .." is refused like "..".
     if matches!(name.trim(), "." | "..") {
         return Err(PathFault::DotSegment);
     }
     Ok(())
 }
 
-/// Decodes again while that changes anything, at most [`MAX_DECODINGS`] times: a reader that decodes twice
-/// must not see what was refused once.
+/// Checks a segment for faults that a server would find by decoding it again. Decodes until the text no longer
+/// changes, at most [`MAX_DECODINGS`] times.
 fn check_deeper(decoded: &str) -> Result<(), PathFault> {
     let mut text = Cow::Borrowed(decoded);
     for _ in 0..MAX_DECODINGS {
@@ -232,7 +232,8 @@ fn check_deeper(decoded: &str) -> Result<(), PathFault> {
     Err(PathFault::DoubleEncoded)
 }
 
-/// Decodes what another reader might: whole escapes only; a lone `%` stays, `%u` never passes.
+/// Percent-decodes as lenient servers do: valid percent-encodings are decoded, a lone `%` stays. Refuses `%u`
+/// and invalid UTF-8.
 fn lenient_decode(text: &str) -> Result<Cow<'_, str>, PathFault> {
     if text.contains("%u") || text.contains("%U") {
         return Err(PathFault::DoubleEncoded);
@@ -240,8 +241,8 @@ fn lenient_decode(text: &str) -> Result<Cow<'_, str>, PathFault> {
     percent_decode_str(text).decode_utf8().map_err(|_| PathFault::DoubleEncoded)
 }
 
-/// Writes a segment in normal form. Reserved characters keep the form they came in, since `%3B`
-/// and `;` may mean different things to the upstream; escapes are in upper case.
+/// Appends a segment in normal form. Reserved characters stay encoded or unencoded as the client sent them,
+/// since `%3B` and `;` may have different meanings to the upstream. Percent-encodings use upper case.
 fn encode_into(text: &mut String, segment: &str) {
     let mut push = |byte: u8, bare: bool| match bare {
         true => text.push(char::from(byte)),

@@ -1,11 +1,11 @@
-//! Prices: the most that a request can cost, and what its response makes it cost.
+//! Computes what a request costs: its hold, and the charge for its response.
 
 use http::{HeaderMap, HeaderName, StatusCode};
 
 use super::json::{Found, Pointer};
 use crate::types::Credits;
 
-/// The most bytes of a JSON response that a price reads; past it, the hold is charged.
+/// Largest JSON response body, in bytes, in which a price is read. For a larger one the hold is charged.
 pub const MAX_PRICED_JSON: usize = 1024 * 1024;
 
 /// The price of a route.
@@ -13,16 +13,16 @@ pub const MAX_PRICED_JSON: usize = 1024 * 1024;
 pub struct Price {
     /// The credits held when the request is admitted.
     pub hold: Credits,
-    /// The first matching charge counts; without a match the request costs nothing.
+    /// The first charge with a matching status applies; if none matches, the request costs nothing.
     pub charges: Vec<Charge>,
 }
 
 /// One rule of a price.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Charge {
-    /// The statuses that it applies to.
+    /// The response statuses that the charge applies to.
     pub status: StatusMatch,
-    /// The amount that such a response costs.
+    /// The amount that a response with such a status costs.
     pub amount: Amount,
 }
 
@@ -31,18 +31,18 @@ pub struct Charge {
 pub enum Amount {
     /// Fixed; at most the hold.
     Fixed(Credits),
-    /// A header of the response.
+    /// Read from this header of the response.
     Header(HeaderName),
-    /// A JSON pointer into the response body.
+    /// Read from the response body at this JSON pointer.
     Json(Pointer),
 }
 
 /// The statuses that a charge applies to: one (`404`) or a class (`2xx`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StatusMatch {
-    /// Exactly this one.
+    /// Exactly this status.
     One(u16),
-    /// The hundreds digit.
+    /// All statuses with this first digit.
     Class(u16),
 }
 
@@ -78,50 +78,50 @@ impl StatusMatch {
 /// A charge, and how it was determined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Charged {
-    /// At most the hold.
+    /// The credits charged, at most the hold.
     pub amount: Credits,
-    /// Set if an operator should look at the price.
+    /// [`Note::Plain`], unless an operator should check the price.
     pub note: Note,
 }
 
 /// How a charge was determined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Note {
-    /// As the price says.
+    /// The charge is exactly the price.
     Plain,
-    /// The upstream asked for more than was held.
+    /// The price exceeded the hold: the hold is charged.
     Capped,
     /// The upstream's price was absent, unreadable, negative or too precise: the hold is charged.
     Unreadable,
 }
 
-/// What a response's head says about its cost.
+/// The charge for a response, as far as its head determines it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AtHead<'a> {
-    /// Known now.
+    /// The charge is known.
     Known(Charged),
-    /// Stands in the body, at this JSON pointer.
+    /// The price is in the response body, at this JSON pointer.
     InBody(&'a Pointer),
 }
 
 impl Price {
-    /// A route that costs nothing and never enters the ledger.
+    /// True if nothing is held or charged, so that requests never enter the ledger.
     #[must_use]
     pub fn is_free(&self) -> bool {
         self.hold.is_zero()
     }
 
-    /// Whether any response's price stands in its body, so that the upstream must not compress it.
+    /// True if a charge reads its amount from the response body, so that the upstream must not compress the body.
     #[must_use]
     pub fn reads_body(&self) -> bool {
         self.charges.iter().any(|charge| matches!(charge.amount, Amount::Json(_)))
     }
 
-    /// What a response with this head costs. 101 counts as 2xx.
+    /// Computes the charge for a response from its head. 101 counts as 2xx.
     ///
-    /// A response that cannot have a body (`to_head`: to a HEAD request; 204 and 304) costs nothing by a
-    /// price that stands in the body. A HEAD costs at most what its GET would: a price header that its
-    /// response leaves out costs nothing either, since only the GET's response would tell.
+    /// A response that cannot have a body (204, 304, or `to_head`: the response to a HEAD request) costs
+    /// nothing if its price would be in the body. A HEAD request costs at most what the same GET would cost:
+    /// if its response has no price header, it costs nothing, since only the response to a GET must have one.
     #[must_use]
     pub fn at_head(&self, status: StatusCode, headers: &HeaderMap, to_head: bool) -> AtHead<'_> {
         const FREE: AtHead<'_> = AtHead::Known(Charged { amount: Credits::ZERO, note: Note::Plain });
@@ -149,8 +149,8 @@ impl Price {
         })
     }
 
-    /// What a whole JSON body costs, by what was found at the pointer. Numbers, and strings that hold one,
-    /// are read as decimal text.
+    /// Computes the charge for a complete JSON body from the value found at the pointer. Numbers, and strings
+    /// that contain a number, are read as decimal text.
     #[must_use]
     pub fn at_end(&self, found: Option<Found>) -> Charged {
         self.charged(found.and_then(|found| match found {
@@ -159,7 +159,7 @@ impl Price {
         }))
     }
 
-    /// The hold in full, where the upstream's price cannot be read.
+    /// The full hold, charged if the upstream's price cannot be read.
     #[must_use]
     pub fn unreadable(&self) -> Charged {
         Charged { amount: self.hold, note: Note::Unreadable }
@@ -257,13 +257,13 @@ mod tests {
         }
     }
 
-    /// Promise 1: a HEAD costs at most what its GET would, by every source of a price.
+    /// Promise 1 of the contract: a HEAD costs at most what its GET would, for every kind of [`Amount`].
     #[test]
     fn what_has_no_body_costs_nothing_by_a_price_in_the_body() {
         let header = |text: &'static str| {
             HeaderMap::from_iter([(HeaderName::from_static("x-cost"), text.parse().unwrap())])
         };
-        // status, header fields, to GET, to HEAD; `None`: known at the end only
+        // status, response headers, cost of a GET (`None`: known only at the end of the body), cost of a HEAD
         let table = [
             (201, HeaderMap::new(), None, "0"),
             (204, HeaderMap::new(), Some("0"), "0"),

@@ -1,11 +1,11 @@
-//! Every refusal: its reason, and how a dialect words it.
+//! Defines the reasons of refusals, and builds their response bodies from the templates of a dialect.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
 use http::{HeaderValue, StatusCode};
 
-/// Why a request is refused. The order is that of the contract's table.
+/// Why a request is refused, in the order of the table in the contract's section 4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 #[expect(missing_docs, reason = "the codes and messages below say what each one means")]
@@ -78,7 +78,7 @@ impl Reason {
         }
     }
 
-    /// The status where a dialect names no other.
+    /// The default status; a dialect may set another one.
     #[must_use]
     pub const fn status(self) -> StatusCode {
         match self {
@@ -97,7 +97,7 @@ impl Reason {
         }
     }
 
-    /// The sentence where neither the refusal nor the dialect has a better one.
+    /// The default message, used if neither the dialect nor [`Refusal::detail`] has one.
     #[must_use]
     pub const fn message(self) -> &'static str {
         match self {
@@ -129,16 +129,16 @@ impl Reason {
     }
 }
 
-/// A refusal on its way to the client.
+/// A refusal, before its response is built.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// Why.
+    /// Why the request is refused.
     pub reason: Reason,
-    /// A sentence that says more than [`Reason::message`]; never holds what the client sent.
+    /// A more specific message than [`Reason::message`]; never contains text that the client sent.
     pub detail: Option<Cow<'static, str>>,
     /// Whole seconds for `Retry-After`.
     pub retry_after: Option<u64>,
-    /// The value of `Allow`, with a 405.
+    /// The value of `Allow`; required for a 405 (RFC 9110, section 15.5.6).
     pub allow: Option<String>,
 }
 
@@ -150,21 +150,21 @@ impl From<Reason> for Refusal {
 }
 
 impl Refusal {
-    /// A refusal with a sentence of its own.
+    /// A refusal with a more specific message.
     #[must_use]
     pub fn because(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
         Self { detail: Some(detail.into()), ..reason.into() }
     }
 }
 
-/// How one reason is worded in a dialect.
+/// The response for one reason in a dialect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {
     /// The response's status.
     pub status: StatusCode,
-    /// What `{code}` stands for.
+    /// The text that replaces `{code}`.
     pub code: String,
-    /// What `{message}` stands for; `None` for the refusal's own sentence.
+    /// The text that replaces `{message}`; `None` for the refusal's own message.
     pub message: Option<String>,
     /// The response's content type.
     pub content_type: HeaderValue,
@@ -172,30 +172,30 @@ pub struct Template {
     pub body: String,
 }
 
-/// How refusals are worded: one template per reason.
+/// The responses to refusals: one template per reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dialect {
-    /// In the order of [`Reason::ALL`].
+    /// The templates, in the order of [`Reason::ALL`].
     templates: Vec<Template>,
-    /// Their bodies, filled in as far as they can be ahead of a request.
+    /// The bodies of the templates. Placeholders that do not depend on the request are already replaced.
     bodies: Vec<Vec<Part>>,
 }
 
-/// A part of a body.
+/// A part of a body, after the placeholders that do not depend on the request were replaced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Part {
-    /// Stands as it is.
+    /// Text that is sent unchanged.
     Text(String),
-    /// The refusal's own sentence, or this one where it has none.
+    /// The refusal's own message, or this one if it has none.
     Detail(&'static str),
     RequestId,
     RetryAfter,
 }
 
-/// Names that may stand in braces in a body; messages take `{retry_after}` only.
+/// Names of the placeholders, written in braces, in a body. A message may contain only `{retry_after}`.
 pub const PLACEHOLDERS: [&str; 6] = ["status", "title", "code", "message", "request_id", "retry_after"];
 
-/// A worded refusal.
+/// The response to a refusal, ready to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Worded {
     /// The response's status.
@@ -207,7 +207,7 @@ pub struct Worded {
 }
 
 impl Dialect {
-    /// A dialect from its templates, made for each reason.
+    /// Creates a dialect; `template` returns the template of each reason.
     pub fn new(template: impl FnMut(Reason) -> Template) -> Self {
         let templates: Vec<Template> = Reason::ALL.into_iter().map(template).collect();
         let bodies = Reason::ALL.iter().zip(&templates).map(|(reason, template)| template.parts(*reason));
@@ -217,10 +217,10 @@ impl Dialect {
     /// The template for a reason.
     #[must_use]
     pub fn template(&self, reason: Reason) -> &Template {
-        &self.templates[reason as usize] // `new` made one for each reason
+        &self.templates[reason as usize] // `new` created one for each reason
     }
 
-    /// Words a refusal.
+    /// Builds the response to a refusal.
     #[must_use]
     pub fn word(&self, refusal: &Refusal, request_id: &str) -> Worded {
         let template = self.template(refusal.reason);
@@ -239,11 +239,11 @@ impl Dialect {
     }
 }
 
-/// Room for what usually stands in place of a body's placeholders, in bytes.
+/// Usual length of the texts that replace the placeholders of a body, in bytes.
 const USUAL_FILLING: usize = 96;
 
 impl Template {
-    /// The body, filled in with all that is known ahead of a request.
+    /// Splits the body into parts, and replaces the placeholders that do not depend on the request.
     fn parts(&self, reason: Reason) -> Vec<Part> {
         let mut parts = Vec::new();
         let mut text = String::new();
@@ -253,7 +253,7 @@ impl Template {
             }
             parts.push(part);
         };
-        // A sentence that says how long to wait is never a refusal's own.
+        // If the default message contains `{retry_after}`, no detail of a refusal replaces it.
         let message = self.message.as_deref();
         let message = message.or_else(|| Some(reason.message()).filter(|text| text.contains(WAIT)));
         for piece in pieces(&self.body) {
@@ -274,7 +274,7 @@ impl Template {
                 }
                 (Piece::Name("message"), None) => push(&mut text, Part::Detail(reason.message())),
                 (Piece::Name("request_id"), _) => push(&mut text, Part::RequestId),
-                (Piece::Name(_), _) => push(&mut text, Part::RetryAfter), // the only one left
+                (Piece::Name(_), _) => push(&mut text, Part::RetryAfter), // `retry_after`
             }
         }
         if !text.is_empty() {
@@ -284,19 +284,19 @@ impl Template {
     }
 }
 
-/// Where a message says how long to wait.
+/// The placeholder for the seconds to wait in a message.
 const WAIT: &str = "{retry_after}";
 
 /// A part of a template's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Piece<'a> {
-    /// Stands as it is.
+    /// Text outside of placeholders.
     Text(&'a str),
     /// The name of a placeholder.
     Name(&'a str),
 }
 
-/// Splits a body at its known placeholders; braces around anything else are text.
+/// Splits a body at its placeholders. Braces around a name that is not in [`PLACEHOLDERS`] are text.
 pub fn pieces(body: &str) -> impl Iterator<Item = Piece<'_>> {
     let mut rest = body;
     std::iter::from_fn(move || {
@@ -315,7 +315,7 @@ pub fn pieces(body: &str) -> impl Iterator<Item = Piece<'_>> {
     })
 }
 
-/// `{name}` of lower-case letters at a byte of a text.
+/// The name of a placeholder `{name}` that begins at byte `at`; names have lower-case letters and `_` only.
 #[must_use]
 pub fn placeholder_at(text: &str, at: usize) -> Option<&str> {
     let inner = text.get(at..)?.strip_prefix('{')?;
@@ -324,7 +324,7 @@ pub fn placeholder_at(text: &str, at: usize) -> Option<&str> {
     (!name.is_empty() && name.bytes().all(valid)).then_some(name)
 }
 
-/// Escapes for the inside of a JSON string (RFC 8259, section 7).
+/// Appends text, escaped for the inside of a JSON string (RFC 8259, section 7).
 fn escape_into(out: &mut String, text: &str) {
     for character in text.chars() {
         match character {

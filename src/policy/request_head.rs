@@ -1,34 +1,34 @@
-//! What every request head must satisfy, whatever HTTP version it came in, and how a client is told.
+//! Defines the faults of request heads for all HTTP versions, and the refusals that report them to clients.
 
 use super::reject::{Reason, Refusal};
 
-/// Most header fields of a request.
+/// Largest number of header fields in a request.
 pub const MAX_FIELDS: usize = 200;
 
 /// Why a request head, or the HTTP/1.1 body after it, is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", self.message())]
 pub enum HeadFault {
-    /// `#` in the request target.
+    /// The request target contains `#`.
     Fragment,
-    /// Non-ASCII bytes in the request target, whose encoding is unknown.
+    /// The request target contains non-ASCII bytes, whose character encoding is unknown.
     NotAscii,
-    /// `Content-Length` and `Transfer-Encoding` together, or one of them twice.
+    /// Both `Content-Length` and `Transfer-Encoding` are present, or one of them is repeated.
     Lengths,
-    /// A length or a transfer coding that is not exactly what RFC 9112 allows.
+    /// The content length or the transfer coding is not exactly what RFC 9112 allows.
     Framing,
-    /// A line that ends in a bare LF, begins with white space or has no field name.
+    /// A line ends in a bare LF, begins with white space, or has no field name.
     Line,
-    /// A chunk whose size or extension is not what RFC 9112, section 7.1 allows.
+    /// The size or the extension of a chunk is not what RFC 9112, section 7.1 allows.
     Chunk,
-    /// More bytes than `max_header_size`, or more than [`MAX_FIELDS`] fields.
+    /// The head has more than `max_header_size` bytes, or more than [`MAX_FIELDS`] fields.
     TooLarge,
-    /// A method with other characters than letters, `-` and `_`.
+    /// The method contains characters other than letters, `-` and `_`, or begins or ends with `-` or `_`.
     Method,
 }
 
 impl HeadFault {
-    /// A sentence for the client.
+    /// The message for the client.
     #[must_use]
     pub const fn message(self) -> &'static str {
         match self {

@@ -1,8 +1,8 @@
-//! Routes: which endpoint a host, path and method name.
+//! Finds the route of a request by its host, path and method.
 //!
-//! A tree of segments: a literal wins over `{x}`, which wins over `{*rest}`, with backtracking.
-//! The path decides first, the method second, so that a path which a specific route claims never
-//! falls through to a wider route by its method.
+//! Routes are in a tree of path segments. A literal segment wins over `{x}`, which wins over `{*rest}`, with
+//! backtracking. The path is matched before the method: if the most specific pattern for a path does not
+//! accept the method, less specific patterns are not tried.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -10,10 +10,10 @@ use std::collections::BTreeMap;
 use http::Method;
 use percent_encoding::percent_decode_str;
 
-/// Most segments of a pattern; also bounds the depth of the search.
+/// Largest number of segments in a pattern. Also bounds the recursion of a route lookup.
 pub const MAX_SEGMENTS: usize = 32;
 
-/// A path pattern as it stands in the configuration, taken apart.
+/// A parsed path pattern of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern(Vec<Segment>);
 
@@ -27,22 +27,22 @@ enum Segment {
 /// Why a text is not a path pattern.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PatternError {
-    /// Does not begin with `/`.
+    /// The pattern does not begin with `/`.
     #[error("a path begins with /")]
     NotAbsolute,
-    /// `{` or `}` that do not enclose a whole segment, or an empty name.
+    /// A placeholder is not a whole segment, or its name is empty or has an invalid character.
     #[error("a placeholder is a whole segment: {{name}}, or {{*rest}} as the last one")]
     BadPlaceholder,
-    /// `{*rest}` before the end.
+    /// `{*rest}` is not the last segment.
     #[error("{{*rest}} must be the last segment")]
     RestNotLast,
-    /// The same name twice.
+    /// Two placeholders have the same name.
     #[error("the placeholder {{{0}}} is used twice")]
     Twice(String),
-    /// More than [`MAX_SEGMENTS`].
+    /// The pattern has more than [`MAX_SEGMENTS`] segments.
     #[error("a path has at most {MAX_SEGMENTS} segments")]
     TooLong,
-    /// A literal that no normal path contains.
+    /// A literal segment that no normalised path can contain.
     #[error("no request can have this path: {0}")]
     Unreachable(super::path::PathFault),
 }
@@ -51,7 +51,7 @@ impl Pattern {
     /// Parses `/a/{name}/{*rest}`. Literals may be percent-encoded; they are compared decoded.
     ///
     /// # Errors
-    /// Says which rule the pattern breaks.
+    /// The rule that the pattern breaks.
     pub fn parse(text: &str) -> Result<Self, PatternError> {
         let Some(rest) = text.strip_prefix('/') else {
             return Err(PatternError::NotAbsolute);
@@ -100,7 +100,7 @@ fn literal(part: &str) -> Result<String, PatternError> {
     Ok(decoded(&normal.as_str()[1..]).into_owned())
 }
 
-/// A segment of a normal path as it is compared: decoded. Normal paths are valid UTF-8.
+/// Percent-decodes a segment of a normalised path for comparison. Normalised paths are valid UTF-8.
 fn decoded(segment: &str) -> Cow<'_, str> {
     if !segment.contains('%') {
         return Cow::Borrowed(segment);
@@ -108,7 +108,7 @@ fn decoded(segment: &str) -> Cow<'_, str> {
     percent_decode_str(segment).decode_utf8_lossy()
 }
 
-/// Methods that a route takes.
+/// The methods that a route accepts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Methods {
     /// Every method.
@@ -118,7 +118,7 @@ pub enum Methods {
 }
 
 impl Methods {
-    /// Whether a request with `method` is taken.
+    /// True if requests with `method` are accepted.
     #[must_use]
     pub fn admit(&self, method: &Method) -> bool {
         match self {
@@ -140,18 +140,18 @@ impl Methods {
     }
 }
 
-/// What a path led to.
+/// The result of a route lookup.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Found<T> {
-    /// The route.
+    /// The route of the request.
     Route(T),
-    /// The path is known, the method is not: the `Allow` header's value.
+    /// Routes match the path but not the method. Contains the value of the `Allow` header.
     OtherMethods(String),
-    /// No route has this path.
+    /// No route matches the path.
     Nothing,
 }
 
-/// All routes of a snapshot. `T` is what a route is known by.
+/// The lookup table for all routes of a snapshot. `T` identifies a route.
 #[derive(Clone, Debug)]
 pub struct RouteTable<T> {
     hosts: BTreeMap<String, Node<T>>,
@@ -179,10 +179,11 @@ impl<T> Default for RouteTable<T> {
 }
 
 impl<T: Copy> RouteTable<T> {
-    /// Adds a route. `host` is a name without port; `None` means any.
+    /// Adds a route. `host` is a name without port; `None` for any host.
     ///
     /// # Errors
-    /// The route that this one ties with: same host, same shape of path, a method in common.
+    /// The existing route that conflicts with the new one: same host, a pattern that matches the same paths,
+    /// and a method in common.
     pub fn insert(
         &mut self,
         host: Option<&str>,
@@ -210,8 +211,8 @@ impl<T: Copy> RouteTable<T> {
         Ok(())
     }
 
-    /// Finds the route of a request. `path` is in normal form. A host's own routes are looked at
-    /// first, then those of any host.
+    /// Finds the route of a request. `path` must be in normal form. The routes of the request's host are
+    /// searched first, then the routes for any host.
     pub fn find(&self, host: Option<&str>, path: &str, method: &Method) -> Found<T> {
         let mut segments: [&str; MAX_SEGMENTS] = [""; MAX_SEGMENTS];
         let mut count = 0;
@@ -223,7 +224,7 @@ impl<T: Copy> RouteTable<T> {
             }
             count += 1;
         }
-        // A path longer than any pattern can only match a {*rest}; the last slot then stands for more.
+        // A path with more segments than any pattern can match only {*rest}; its other segments are not stored.
         let exact = parts.next().is_none();
         let segments = &segments[..count];
         let own = host.filter(|_| !self.hosts.is_empty()).and_then(|host| {
@@ -241,7 +242,7 @@ impl<T: Copy> RouteTable<T> {
 }
 
 impl<T> Node<T> {
-    /// The most specific list of routes for these segments.
+    /// Finds the routes of the most specific pattern that matches these segments. `exact`: no segment was left out.
     fn find(&self, segments: &[&str], exact: bool) -> Option<&[(Methods, T)]> {
         let Some((first, more)) = segments.split_first() else {
             return (exact && !self.here.is_empty()).then_some(&*self.here);
@@ -286,7 +287,7 @@ pub fn strip_port(host: &str) -> &str {
     }
 }
 
-/// Whether a scope or filter such as `people.*` covers a route name; `*` matches any characters.
+/// True if a pattern of route names, such as `people.*`, matches a route name; `*` matches any characters.
 #[must_use]
 pub fn glob_matches(pattern: &str, name: &str) -> bool {
     let Some((head, tail)) = pattern.split_once('*') else {

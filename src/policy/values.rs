@@ -1,12 +1,12 @@
-//! Header values of one response, written one behind the other into one piece of memory.
+//! Builds the header values of one response in one shared buffer.
 
 use bytes::{BufMut, BytesMut};
 use http::{HeaderMap, HeaderValue};
 
-/// Room for what Tollgate usually says in a response.
+/// Initial capacity in bytes: enough for Tollgate's own header values in a usual response.
 const USUAL: usize = 192;
 
-/// Makes header values that share their memory: one allocation instead of one each.
+/// Builds header values that share one buffer, so that they need one allocation instead of one each.
 #[derive(Debug)]
 pub struct Values(BytesMut);
 
@@ -17,7 +17,8 @@ impl Default for Values {
 }
 
 impl Values {
-    /// A value of these parts, which must be visible ASCII; an empty one where they are not.
+    /// Builds a value from these parts. Returns an empty value if a part contains a byte that field values
+    /// must not contain.
     pub fn text(&mut self, parts: &[&[u8]]) -> HeaderValue {
         for part in parts {
             self.0.put_slice(part);
@@ -25,7 +26,7 @@ impl Values {
         self.take()
     }
 
-    /// A value of what is written.
+    /// Builds a value from the bytes that `write` appends.
     pub fn written(&mut self, write: impl FnOnce(&mut BytesMut)) -> HeaderValue {
         write(&mut self.0);
         self.take()
@@ -37,8 +38,8 @@ impl Values {
     }
 }
 
-/// Gives values memory of their own, one piece for all. HPACK keeps some for as long as a connection
-/// lasts, and with a value that is a part of an upstream's buffer all of that: 8 KiB for each.
+/// Copies header values into one new buffer. The HPACK table of a connection may keep a value as long as the
+/// connection lasts; a value that is a slice of an upstream's read buffer would keep all 8 KiB of it.
 pub fn own(headers: &mut HeaderMap) {
     let length = headers.values().map(HeaderValue::len).sum();
     let mut memory = Values(BytesMut::with_capacity(length));
@@ -49,13 +50,13 @@ pub fn own(headers: &mut HeaderMap) {
     }
 }
 
-/// A whole number in decimal digits.
+/// Appends a whole number in decimal digits.
 pub fn put_number(out: &mut BytesMut, number: u64) {
     out.put_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
-/// A value that hardly comes again: HPACK keeps it out of its table (RFC 7541, section 7.1.3), which is
-/// there for those that do. With a table full of request ids each further one is compared with all.
+/// Marks a value that rarely repeats, so that HPACK never indexes it (RFC 7541, section 7.1.3). The table is
+/// for values that repeat; in a table full of request ids, each new id would be compared with all of them.
 #[must_use]
 pub fn once(mut value: HeaderValue) -> HeaderValue {
     value.set_sensitive(true);

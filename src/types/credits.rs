@@ -1,30 +1,30 @@
-//! Money: a signed count of millionths of a credit. Never a float, never clamped.
+//! Represents amounts of credits as signed 64-bit counts of millionths. Never a float, never clamped.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// Digits behind the decimal point.
+/// Number of digits after the decimal point.
 const DECIMALS: usize = 6;
-/// Longest text that is read as an amount; bounds the work on hostile input.
+/// Longest amount without its exponent that is parsed, in bytes; bounds the work on hostile input.
 const MAX_TEXT: usize = 40;
 
 /// An exact amount of credits, in millionths: `0.25` is 250,000.
 ///
-/// Holds up to ±9,223,372,036,854.775807 credits. All arithmetic is checked: an overflow is an
-/// error for the caller to refuse, never a wrapped or clamped amount.
+/// The largest amount is ±9,223,372,036,854.775807 credits. All arithmetic is checked: an overflow is reported to
+/// the caller and never yields a wrapped or clamped amount.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Credits(i64);
 
 /// Why a text is not an amount of credits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CreditsError {
-    /// Not a decimal number at all.
+    /// The text is not a decimal number.
     #[error("is not a decimal number")]
     NotANumber,
-    /// More than six digits behind the point.
+    /// The number has more than six digits after the decimal point.
     #[error("has more than six decimals")]
     TooPrecise,
-    /// Does not fit in 64 bits of millionths.
+    /// The number of millionths does not fit in 64 bits.
     #[error("is too large (at most 9223372036854.775807)")]
     TooLarge,
 }
@@ -47,34 +47,34 @@ impl Credits {
         self.0
     }
 
-    /// `self + other`, or `None` where that does not fit.
+    /// `self + other`, or `None` on overflow.
     #[must_use]
     pub fn checked_add(self, other: Self) -> Option<Self> {
         self.0.checked_add(other.0).map(Self)
     }
 
-    /// `self - other`, or `None` where that does not fit.
+    /// `self - other`, or `None` on overflow.
     #[must_use]
     pub fn checked_sub(self, other: Self) -> Option<Self> {
         self.0.checked_sub(other.0).map(Self)
     }
 
-    /// Whether this is less than nothing.
+    /// True if the amount is less than zero.
     #[must_use]
     pub const fn is_negative(self) -> bool {
         self.0 < 0
     }
 
-    /// Whether this is exactly nothing.
+    /// True if the amount is zero.
     #[must_use]
     pub const fn is_zero(self) -> bool {
         self.0 == 0
     }
 
-    /// Reads a JSON number's text (RFC 8259, section 6), which may have an exponent: `1e-05`.
+    /// Parses the text of a JSON number (RFC 8259, section 6), which may have an exponent: `1e-05`.
     ///
     /// # Errors
-    /// As for [`Credits::from_str`]; trailing zeros do not count as precision.
+    /// The same as those of [`Credits::from_str`]. Trailing zeros are no error: `1.50000000` is valid.
     pub fn from_json_number(text: &str) -> Result<Self, CreditsError> {
         let Some(at) = text.find(['e', 'E']) else {
             return text.parse();
@@ -88,13 +88,13 @@ impl Credits {
 impl FromStr for Credits {
     type Err = CreditsError;
 
-    /// Reads `8500`, `-1`, `8499.75`. No exponent, no thousands separators, no sign other than `-`.
+    /// Parses `8500`, `-1`, `8499.75`. No exponent, no thousands separators, no sign other than `-`.
     fn from_str(text: &str) -> Result<Self, CreditsError> {
         decimal(text, 0)
     }
 }
 
-/// Reads `mantissa × 10^exponent` exactly.
+/// Computes `mantissa × 10^exponent` exactly.
 fn decimal(mantissa: &str, exponent: i32) -> Result<Credits, CreditsError> {
     if mantissa.len() > MAX_TEXT {
         return Err(CreditsError::TooLarge);
@@ -114,7 +114,7 @@ fn decimal(mantissa: &str, exponent: i32) -> Result<Credits, CreditsError> {
     }
     let mut value: i128 = 0;
     for byte in whole.bytes().chain(fraction.bytes()) {
-        value = value * 10 + i128::from(byte - b'0'); // at most 40 digits: fits where the check below passes
+        value = value * 10 + i128::from(byte - b'0'); // cannot overflow: the check below bounds it
         if value > i128::from(i64::MAX) * 1_000_000_000 {
             return Err(CreditsError::TooLarge);
         }
@@ -125,7 +125,7 @@ fn decimal(mantissa: &str, exponent: i32) -> Result<Credits, CreditsError> {
     i64::try_from(millionths).map(Credits).map_err(|_| CreditsError::TooLarge)
 }
 
-/// `value × 10^shift` where that is a whole number of millionths.
+/// Computes `value × 10^shift`, in millionths. Refuses fractions of a millionth.
 fn shifted(mut value: i128, shift: i64) -> Result<i128, CreditsError> {
     if value == 0 {
         return Ok(0);
@@ -145,7 +145,7 @@ fn shifted(mut value: i128, shift: i64) -> Result<i128, CreditsError> {
     Ok(value)
 }
 
-/// Credits as text, without an allocation.
+/// An amount of credits as text, without an allocation.
 #[derive(Clone, Copy, Debug)]
 pub struct CreditsText {
     bytes: [u8; Self::MAX],
@@ -153,7 +153,7 @@ pub struct CreditsText {
 }
 
 impl CreditsText {
-    /// A sign, 13 digits, a point, 6 digits.
+    /// Size of the buffer: a sign, 13 digits, a point and 6 digits need 21 bytes.
     const MAX: usize = 24;
 
     /// The text, in ASCII.
@@ -204,14 +204,14 @@ impl Credits {
 }
 
 impl fmt::Display for Credits {
-    /// As [`Credits::text`].
+    /// Writes the same text as [`Credits::text`].
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.pad(self.text().as_str())
     }
 }
 
 impl serde::Serialize for Credits {
-    /// An exact JSON number.
+    /// Serializes the amount as an exact JSON number.
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         use serde::ser::Error;
         serde_json::Number::from_str(&self.to_string()).map_err(S::Error::custom)?.serialize(serializer)
@@ -219,7 +219,7 @@ impl serde::Serialize for Credits {
 }
 
 impl<'de> serde::Deserialize<'de> for Credits {
-    /// From a JSON number, read as decimal text, or a string.
+    /// Deserializes a JSON number, which is parsed as decimal text, or a string.
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         use serde::de::Error;
         let value = serde_json::Value::deserialize(deserializer)?;

@@ -1,4 +1,4 @@
-//! Identities, and the numbers under which the ledger knows them.
+//! Defines the ids of accounts, routes and keys, their numbers in the ledger, key hashes and secrets.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-/// Why a text is not an identity.
+/// Why a text is not a valid id.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct IdError(pub &'static str);
@@ -65,7 +65,7 @@ macro_rules! name_type {
 }
 
 name_type!(
-    /// A customer of the API, as the operator named it: 1 to 64 of `A-Z a-z 0-9 . _ -`.
+    /// The id of an account, chosen by the operator: 1 to 64 of `A-Z a-z 0-9 . _ -`.
     AccountId,
     "an account id is 1 to 64 of A-Z a-z 0-9 . _ -"
 );
@@ -86,7 +86,7 @@ macro_rules! number_type {
 }
 
 number_type!(
-    /// An account's number in the ledger: durable before the account is served, never reused.
+    /// An account's number in the ledger. It is on disk before the account is served, and is never reused.
     AccountNum
 );
 number_type!(
@@ -97,8 +97,8 @@ number_type!(
     /// A route's number in the ledger.
     RouteNum
 );
-/// A name as a number: the first 64 bits of its SHA-256. Limits and plans are found by it, so
-/// that the same name means the same one in every snapshot and after every restart.
+/// A name as a number, such as that of a limit, a plan or an upstream server: the first 64 bits of the name's
+/// SHA-256. The same name has the same number in every snapshot and after every restart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NameId(pub u64);
 
@@ -110,12 +110,12 @@ impl NameId {
     }
 }
 
-/// A key's identity, which outlives its secret: shown as `key_` and 16 hex digits.
+/// The id of a key, which stays the same if its secret is replaced. Its text is `key_` and 16 hex digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyId(pub u64);
 
 impl KeyId {
-    /// The id of a key that stands in the file: the first 16 hex digits of its hash.
+    /// The id of a key in the configuration file: the first 64 bits of its hash.
     #[must_use]
     pub fn of_hash(hash: &KeyHash) -> Self {
         let mut first = [0; 8];
@@ -125,7 +125,7 @@ impl KeyId {
 }
 
 impl KeyId {
-    /// The id as it is shown, in ASCII.
+    /// The text of the id, in ASCII.
     #[must_use]
     pub fn to_text(self) -> [u8; 20] {
         let mut text = *b"key_0000000000000000";
@@ -165,7 +165,7 @@ impl<'de> serde::Deserialize<'de> for KeyId {
     }
 }
 
-/// The SHA-256 of a key: all that Tollgate keeps of it. Prints as its first digits only.
+/// The SHA-256 of a key. Tollgate keeps only this hash, not the key. `Debug` shows its first four digits only.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeyHash(pub [u8; 32]);
 
@@ -198,7 +198,7 @@ impl FromStr for KeyHash {
     }
 }
 
-/// Something that must never be printed: shows as `***` however it is formatted.
+/// A value that must never be printed. `Debug` and `Display` show `***`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret<T>(T);
 
@@ -208,7 +208,7 @@ impl<T> Secret<T> {
         Self(inner)
     }
 
-    /// The secret itself. Call this only where it leaves for its purpose.
+    /// The secret itself. Call this only where the secret is used, such as to show a new key once.
     pub const fn reveal(&self) -> &T {
         &self.0
     }

@@ -1,6 +1,6 @@
-//! The outcome of a request, as far as its charge is concerned.
+//! Defines the outcome of a request that is recorded in the ledger with its charge.
 
-/// The outcome of a request in the ledger: the class of its upstream's status.
+/// The outcome of a request in the ledger: the class of the upstream's status.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum StatusClass {
     /// No response: the upstream could not be reached, timed out, or the request was cancelled.
@@ -30,7 +30,7 @@ impl StatusClass {
         }
     }
 
-    /// The byte that stands for the class in the journal.
+    /// The byte that represents the class in the journal.
     #[must_use]
     pub const fn code(self) -> u8 {
         match self {
@@ -42,7 +42,7 @@ impl StatusClass {
         }
     }
 
-    /// The class of a byte in the journal.
+    /// The class that a byte of the journal represents; `None` if there is none.
     #[must_use]
     pub fn of_code(code: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|class| class.code() == code)
@@ -60,7 +60,7 @@ impl StatusClass {
         }
     }
 
-    /// The class of this name.
+    /// The class with this name; `None` if there is none.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|class| class.name() == name)

@@ -1,13 +1,13 @@
-//! Limits how often a log message that could come with every request is logged.
+//! Limits how often a log message is logged that could otherwise be logged for every request.
 
 use std::time::Duration;
 
 use super::Moment;
 
-/// How often a repeated message is logged again, with the number of those left out.
+/// Shortest time between two logged messages. Messages in between are left out and counted.
 const EVERY: Duration = Duration::from_secs(10);
 
-/// When a message was last logged, and how often it was left out since.
+/// The time at which a message was last logged, and how often it has been left out since.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Repeats {
     said: Option<Moment>,
@@ -15,7 +15,7 @@ pub struct Repeats {
 }
 
 impl Repeats {
-    /// Counts a message: `Some` if it should be logged, with the number left out before it.
+    /// Counts a message. Returns `Some` if it must be logged, with the number of messages left out before it.
     pub fn says(&mut self, now: Moment) -> Option<u64> {
         if self.said.is_some_and(|said| now.since(said) < EVERY) {
             self.left_out += 1;
@@ -25,13 +25,14 @@ impl Repeats {
         Some(std::mem::take(&mut self.left_out))
     }
 
-    /// The number of messages left out since the last one logged, once that was long enough ago.
+    /// The number of messages left out since the last one was logged, if any, once `EVERY` has passed since
+    /// then. The number is then reset.
     pub fn untold(&mut self, now: Moment) -> Option<u64> {
         let due = self.left_out > 0 && self.said.is_some_and(|said| now.since(said) >= EVERY);
         due.then(|| self.says(now)).flatten()
     }
 
-    /// True if no messages were left out.
+    /// True if no messages were left out and the last one was logged at least `EVERY` ago.
     #[must_use]
     pub fn is_over(&self, now: Moment) -> bool {
         self.left_out == 0 && self.said.is_none_or(|said| now.since(said) >= EVERY)

@@ -1,35 +1,36 @@
-//! The id of a request and its hold.
+//! Creates and parses the ids of requests.
 
 use std::fmt;
 use std::str::FromStr;
 
 use super::ids::{IdError, KeyHash};
 
-/// The id that Tollgate gives each request and its hold: `req_` and 18 digits, or 26 for a request that came with
-/// a trusted proxy's id.
+/// The id of a request and of its hold. Its text is `req_` and 18 digits, or 26 digits if a trusted proxy sent an id
+/// with the request.
 ///
-/// From the high bits down: 32 of the ledger's epoch, which grows at each start, 12 of the worker, 44 of a counter,
-/// and 40 of the hash of the proxy's id, or zeros. So no id repeats, and a hold can be found by the proxy's id.
+/// From the high bits down: 32 bits of the ledger's epoch, which grows at each start; 12 bits of the worker's number;
+/// 44 bits of a counter; 40 bits of the hash of the proxy's id, or zeros. So no id repeats, and a hold can be found by
+/// the proxy's id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u128);
 
-/// Crockford's base 32: no letters that read as digits.
+/// The digits of Crockford's base 32, which has no letters that look like digits.
 const BASE32: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
-/// Digits for the 88 bits of epoch, worker and counter.
+/// Number of digits for the 88 bits of epoch, worker and counter.
 const ID_DIGITS: usize = 18;
-/// Digits for the 40 bits of the hash of a proxy's id.
+/// Number of digits for the 40 bits of the hash of a proxy's id.
 const MARK_DIGITS: usize = 8;
 const MARK_BITS: u32 = 40;
-/// Digits and bits of an id that a version before 0.2 made.
+/// Number of digits and of bits in an id that a version before 0.2 created.
 const OLD_DIGITS: usize = 21;
 const OLD_BITS: u32 = 105;
 
-/// A worker's part of its request ids.
+/// The epoch and the worker's number: the part that all request ids of a worker have in common.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RequestIdStart(u64);
 
 impl RequestIdStart {
-    /// Of a worker in a start of the gateway with this epoch.
+    /// The common part for a worker. `epoch`: the epoch of the ledger. Only the low 12 bits of `worker` are used.
     #[must_use]
     pub fn new(epoch: u32, worker: u16) -> Self {
         Self(u64::from(epoch) << 12 | u64::from(worker & 0xfff))
@@ -44,14 +45,15 @@ impl RequestId {
         Self(number << MARK_BITS | given.map_or(0, mark))
     }
 
-    /// True if a request with this id came with the proxy's id `given`; also for one in 2^40 others.
+    /// True if the proxy's id of this request is `given`. Also true for one in 2^40 other ids, since 40 bits of
+    /// their hashes are compared.
     #[must_use]
     pub fn is_of_proxy(self, given: &[u8]) -> bool {
         let is_old = self.0 >> OLD_BITS == 0;
         self.0 & ((1 << MARK_BITS) - 1) == mark(given) || is_old && self.0 >> 64 == old_mark(given)
     }
 
-    /// The text `req_…` without allocating.
+    /// The text `req_…`, without an allocation.
     #[must_use]
     pub fn text(self) -> RequestIdText {
         let mut text = RequestIdText { bytes: *b"req_00000000000000000000000000", length: 4 + ID_DIGITS };
@@ -66,7 +68,7 @@ impl RequestId {
 }
 
 fn write_digits(number: u128, digits: &mut [u8]) {
-    // Five bits a digit: the low 60 bits are twelve digits, so that all arithmetic is on 64 bits.
+    // A digit has five bits, so the low 60 bits are twelve digits. Two halves keep the arithmetic in 64 bits.
     let part = |bits: u128| u64::try_from(bits & ((1 << 60) - 1)).unwrap_or_default();
     let (mut low, mut high) = (part(number), part(number >> 60));
     for (index, digit) in digits.iter_mut().rev().enumerate() {
@@ -82,7 +84,7 @@ fn mark(given: &[u8]) -> u128 {
     u128::from(u64::from_be_bytes([0, 0, 0, a, b, c, d, e]).max(1))
 }
 
-/// 41 bits of the hash of a proxy's id, as versions before 0.2 had them above the low 64 bits.
+/// 41 bits of the hash of a proxy's id, which versions before 0.2 stored above the low 64 bits of an id.
 fn old_mark(given: &[u8]) -> u128 {
     let [a, b, c, d, e, f, g, h, ..] = KeyHash::of(given).0;
     u128::from(u64::from_be_bytes([a, b, c, d, e, f, g, h]) >> 23)

@@ -1,11 +1,11 @@
-//! Reads which source file imports from which: every path in `use` declarations and in code, resolved to
-//! the file that defines the name. Re-exports are followed, and are no imports themselves.
+//! Finds the files that each source file imports from. Every path in `use` declarations and in code is resolved to the
+//! file that defines the name. Re-exports are followed, and are not imports themselves.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use syn::visit::Visit;
 
-/// Most re-exports that one name is followed through.
+/// Maximum re-exports that are followed for one name.
 const MAX_REEXPORTS: usize = 8;
 
 /// The path of a module, from the crate's root.
@@ -54,7 +54,7 @@ impl Imports {
         edges
     }
 
-    /// The file that defines what a path names within a module; `None` where that is another crate's.
+    /// The file that defines the name of a path as seen from a module; `None` if another crate defines it.
     fn resolve(&self, within: &[String], path: &[String], depth: usize) -> Option<&Module> {
         let depth = depth.checked_sub(1)?;
         let (mut at, rest) = match path.first()?.as_str() {
@@ -172,7 +172,7 @@ impl<'ast> Visit<'ast> for Module {
     }
 }
 
-/// Groups of files that import one another in a circle.
+/// Groups of files that import one another in a cycle.
 pub(crate) fn circles<'a>(edges: &BTreeMap<&'a str, BTreeSet<&'a str>>) -> Vec<BTreeSet<&'a str>> {
     let reachable = |from: &'a str| {
         let (mut seen, mut open) = (BTreeSet::new(), vec![from]);

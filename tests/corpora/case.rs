@@ -1,11 +1,11 @@
-//! One case of the collection.
+//! One case of the corpus.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use tollgate::types::KeyHash;
 
-/// The keys of the gateway under test; the collection counts on their lengths.
+/// The keys of the gateway under test. The corpus depends on their lengths.
 pub const KEY: &str = "kEy4aB7";
 pub const KEY2: &str = "kEy4aB72";
 
@@ -15,7 +15,7 @@ pub struct Case {
     pub max_upstream: usize,
     pub bytes: Vec<u8>,
     pub then: Vec<Vec<u8>>,
-    /// A flood: how many times something follows.
+    /// In a flood: how many times `repeated` follows.
     pub repeat: usize,
     pub repeated: Vec<u8>,
 }
@@ -36,7 +36,7 @@ impl Case {
     }
 }
 
-/// Puts keys, and what resembles them, in their places.
+/// Replaces placeholders by keys, and by texts that resemble keys.
 fn fill(bytes: &[u8]) -> Vec<u8> {
     let hash = KeyHash::of(KEY.as_bytes());
     let wide: String = KEY.chars().map(|c| char::from_u32(c as u32 + 0xfee0).unwrap()).collect();

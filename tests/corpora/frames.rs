@@ -1,13 +1,13 @@
-//! HTTP/2 frames, as far as the cases need them.
+//! Reads and writes HTTP/2 frames, as far as the tests need them.
 
-/// What a client was told.
+/// The responses and errors that a client received.
 #[derive(Debug, Default)]
 pub struct Told {
-    /// For each response, whether its status is 200.
+    /// For each response, true if its status is 200.
     pub answered: Vec<bool>,
-    /// Error codes of reset streams.
+    /// Error codes of RST_STREAM frames.
     pub resets: Vec<u32>,
-    /// Error codes that the connection ended with.
+    /// Error codes of GOAWAY frames.
     pub goaways: Vec<u32>,
 }
 
@@ -40,13 +40,13 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A head of literal fields.
+/// A header block of literal fields.
 pub fn head(fields: &[(&str, &str)]) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in fields {
         block.push(0x10);
         for text in [name, value] {
-            // A length of seven bits, or their highest and what goes beyond (RFC 7541, section 5.1).
+            // A length below 127 takes one byte; a longer one continues in further bytes (RFC 7541, section 5.1).
             match text.len().checked_sub(127) {
                 None => block.push(text.len() as u8),
                 Some(more) => {

@@ -1,4 +1,4 @@
-//! Verdicts: what may become of each case.
+//! Checks the outcome of each case against the verdict that the corpus expects.
 
 use crate::case::{Case, KEY};
 use crate::frames::{self, Told};
@@ -18,12 +18,12 @@ fn refused(outcome: &Outcome) -> bool {
     outcome.status() >= 400 || outcome.closed && outcome.bytes.is_empty()
 }
 
-/// A case of HTTP/1.1, with a key in it where `keyed`.
+/// Checks a case of HTTP/1.1. `keyed` is true if its routes require a key.
 pub fn http1(place: &Place, case: &Case, keyed: bool) -> Verdict {
     let outcome = place.send(&case.bytes, &case.then);
     let seen = place.settle(keyed)?;
     let holds = match &*case.expect {
-        // What waits for more of itself is not answered yet: it is closed by its deadline.
+        // The gateway waits for the rest of an incomplete request. It must close the connection at its deadline.
         "reject" if outcome.status() == 0 && !outcome.closed => {
             let end = place.wait_for_end(&case.bytes);
             seen.is_empty() && place.settle(keyed)?.is_empty() && end.closed && end.status() != 200
@@ -36,7 +36,7 @@ pub fn http1(place: &Place, case: &Case, keyed: bool) -> Verdict {
     verdict(holds, &outcome, &seen)
 }
 
-/// A target that tries to reach `/private` without a key.
+/// Checks a target that tries to reach `/private` without a key.
 pub fn path(place: &Place, case: &Case) -> Verdict {
     let outcome = place.send(&case.bytes, &[]);
     let seen = place.settle(true)?;
@@ -52,7 +52,7 @@ pub fn path(place: &Place, case: &Case) -> Verdict {
     verdict(holds, &outcome, &seen)
 }
 
-/// A way of presenting a key.
+/// Checks a way of presenting a key.
 pub fn key(place: &Place, case: &Case) -> Verdict {
     let outcome = match &*case.expect {
         "timeout-408-or-close" => place.wait_for_end(&case.bytes),
@@ -93,7 +93,7 @@ pub fn key(place: &Place, case: &Case) -> Verdict {
     verdict(holds, &outcome, &seen)
 }
 
-/// A case of HTTP/2.
+/// Checks a case of HTTP/2.
 pub fn http2(place: &Place, case: &Case) -> Verdict {
     let mut bytes = case.bytes.clone();
     for number in 0..case.repeat {
@@ -112,7 +112,7 @@ pub fn http2(place: &Place, case: &Case) -> Verdict {
         "401" => seen.is_empty() && refused,
         "rst" => seen.is_empty() && ended,
         "rst-or-400" => seen.is_empty() && (ended || refused),
-        // It is advertised, and this upstream does not switch: no tunnel is opened.
+        // The gateway advertises extended CONNECT, but this upstream does not switch protocols: no tunnel may open.
         "rst-unless-SETTINGS_ENABLE_CONNECT_PROTOCOL" => ended || refused,
         "survive" => true,
         "goaway-or-close" => outcome.closed || !goaways.is_empty(),
@@ -120,7 +120,8 @@ pub fn http2(place: &Place, case: &Case) -> Verdict {
         error if error.starts_with("connection-or-stream-error") => {
             let codes: Vec<u32> =
                 error.split(|c: char| !c.is_ascii_digit()).filter_map(|code| code.parse().ok()).collect();
-            // h2 says PROTOCOL_ERROR (1) where the RFC has FRAME_SIZE_ERROR (6): an end all the same.
+            // h2 sends PROTOCOL_ERROR (1) where the RFC requires FRAME_SIZE_ERROR (6). Both end the stream or the
+            // connection.
             errors.iter().any(|code| codes.contains(code) || *code == 1)
                 || errors.is_empty() && outcome.closed
         }
@@ -129,7 +130,7 @@ pub fn http2(place: &Place, case: &Case) -> Verdict {
     if holds { Ok(()) } else { Err(format!("{told:?}, closed {}, upstream saw {seen:?}", outcome.closed)) }
 }
 
-/// One round of a flood; stream ids go up.
+/// One repetition of a flood, with increasing stream ids.
 fn repeated(case: &Case, number: u32) -> Vec<u8> {
     let stream = 2 * number + 1;
     let head = || {
@@ -144,7 +145,7 @@ fn repeated(case: &Case, number: u32) -> Vec<u8> {
     }
 }
 
-/// What a target becomes for a reader who forgives everything.
+/// The path that a target has for the most lenient reader.
 fn resolved(target: &str) -> String {
     let path = target.split('?').next().unwrap_or_default();
     let mut text: Vec<u8> = path.bytes().collect();
@@ -163,7 +164,7 @@ fn resolved(target: &str) -> String {
     format!("/{}", segments.join("/"))
 }
 
-/// Percent-encoding, its `%u` form, and overlong UTF-8 for `.` and `/`.
+/// Decodes percent-encoding, its `%u` form, and overlong UTF-8 for `.` and `/`.
 fn decoded(text: &[u8]) -> Vec<u8> {
     let hex = |from: &[u8]| u32::from_str_radix(std::str::from_utf8(from).ok()?, 16).ok();
     let mut out = Vec::new();

@@ -1,8 +1,8 @@
-//! Raw requests that other servers stumbled over, each with its verdict, against the real gateway.
+//! Sends raw requests that other servers handled wrongly to the real gateway, and checks the verdict of each.
 //!
-//! The collection stands beside the project, in `../shared/corpora`; where it is absent, these tests
-//! say so and pass. After each case a clean request on a fresh connection gets its own response, and
-//! whatever reached the upstream carries exactly one id, which is the gateway's own and paid for once.
+//! The corpus is beside the project, in `../shared/corpora`. If it is absent, these tests report that and pass. After
+//! each case, a clean request on a new connection must get its own response. Every request that reaches the upstream
+//! must carry exactly one request id, made by the gateway, and each request with a key must be charged once.
 
 #![allow(
     clippy::unwrap_used,
@@ -29,10 +29,10 @@ use std::sync::Mutex;
 use case::Case;
 use place::{Place, Routes};
 
-/// Gateways, each with an upstream of its own, that cases are spread over.
+/// Number of gateways that cases are spread over, each with its own upstream.
 const PLACES: usize = 6;
 
-/// The cases of a file; `None` where the collection is absent.
+/// Reads the cases of a file; `None` if the corpus is absent.
 fn cases(file: &str) -> Option<Vec<Case>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/corpora");
     let path: PathBuf = folder.join(file);
@@ -43,7 +43,7 @@ fn cases(file: &str) -> Option<Vec<Case>> {
     Some(text.lines().map(|line| Case::read(&serde_json::from_str(line).unwrap())).collect())
 }
 
-/// Replays cases and answers what was missed.
+/// Replays cases, and fails with the list of those that miss their verdict.
 fn replay(cases: &[Case], routes: Routes, one: impl Fn(&Place, &Case) -> Result<(), String> + Sync) {
     let (next, misses) = (Mutex::new(cases.iter()), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! A gateway of its own, before an upstream of its own.
+//! A gateway under test with its own upstream.
 
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
@@ -12,18 +12,18 @@ use tollgate::types::KeyHash;
 use crate::case::{KEY, KEY2};
 use crate::upstream::{Seen, Upstream};
 
-/// Credits of each account; a request costs one.
+/// Credits of each account. A request costs one credit.
 const CREDITS: usize = 1_000_000;
-/// Silence after which nothing more is expected of a connection.
+/// Silence on a connection after which no further response is expected.
 const SILENCE: Duration = Duration::from_millis(120);
 
 #[derive(Clone, Copy, Debug)]
 pub enum Routes {
-    /// Every path asks for a key, and costs a credit.
+    /// Every path requires a key and costs a credit.
     AllKeyed,
-    /// No path asks for one.
+    /// No path requires a key.
     AllOpen,
-    /// `/public/…` asks for none, `/private/…` does.
+    /// `/public/…` requires no key, `/private/…` does.
     Both,
 }
 
@@ -33,11 +33,11 @@ pub struct Place {
     gateway: Child,
     folder: tempfile::TempDir,
     lines: Arc<Mutex<Vec<String>>>,
-    /// Requests that the upstream saw since the start, by the gateway's id; whether with a key.
+    /// Requests that the upstream received since the start: the gateway's request id, and true if there was a key.
     ids: Mutex<Vec<(String, bool)>>,
 }
 
-/// What became of a connection.
+/// The result of a connection: the received bytes, and true if the gateway closed it.
 #[derive(Debug, Default)]
 pub struct Outcome {
     pub bytes: Vec<u8>,
@@ -107,7 +107,7 @@ impl Place {
         stream.set_read_timeout(Some(SILENCE)).unwrap();
         let mut outcome = Outcome::default();
         for bytes in std::iter::once(first).chain(then.iter().map(Vec::as_slice)) {
-            let _ = stream.write_all(bytes); // it may be closed before the last byte
+            let _ = stream.write_all(bytes); // the gateway may close before the last byte
             read(&mut stream, &mut outcome);
             if outcome.closed {
                 break;
@@ -116,7 +116,7 @@ impl Place {
         outcome
     }
 
-    /// Waits for the end of a connection.
+    /// Sends bytes, and reads until the gateway closes the connection or is silent for four seconds.
     pub fn wait_for_end(&self, bytes: &[u8]) -> Outcome {
         let mut stream = TcpStream::connect(self.address).unwrap();
         stream.write_all(bytes).unwrap();
@@ -126,7 +126,7 @@ impl Place {
         outcome
     }
 
-    /// A clean request gets its own response; what the upstream saw before it.
+    /// Checks that a clean request gets its own response. Returns the requests that the upstream received before it.
     pub fn settle(&self, keyed: bool) -> Result<Vec<Seen>, String> {
         let seen = self.upstream.take();
         self.note(&seen)?;
@@ -163,7 +163,8 @@ impl Place {
         Ok(())
     }
 
-    /// Stops the gateway: every id is of its log, and each was charged once.
+    /// Stops the gateway. Checks that every request id is in its log, and that each request with a key was charged
+    /// once.
     pub fn close(mut self) -> Result<(), String> {
         let id = self.gateway.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
@@ -176,7 +177,7 @@ impl Place {
         if unique.len() != ids.len() {
             return Err("an id reached the upstream twice".to_owned());
         }
-        std::thread::sleep(Duration::from_millis(200)); // the log's last lines are being read
+        std::thread::sleep(Duration::from_millis(200)); // time to read the last lines of the log
         let log = self.lines.lock().unwrap().join("\n");
         if let Some(strange) = unique.iter().find(|id| !log.contains(**id)) {
             return Err(format!("the gateway's log does not know {strange}"));
@@ -207,7 +208,7 @@ impl Drop for Place {
     }
 }
 
-/// Reads until nothing more comes.
+/// Reads until the connection is closed or silent.
 fn read(stream: &mut TcpStream, outcome: &mut Outcome) {
     let mut buffer = [0; 16 * 1024];
     loop {

@@ -1,5 +1,5 @@
-//! An upstream that takes nothing but well-formed requests (RFC 9112) and keeps what it saw. One
-//! that is cut off is none: a gateway that streams passes on what came, and its end.
+//! An upstream that accepts only well-formed requests (RFC 9112) and records them. A request that is cut off is not
+//! recorded: a gateway that streams forwards the part that it received, and the end of the connection.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 pub struct Seen {
     pub line: String,
     pub fields: Vec<(String, String)>,
-    /// Why it is not well-formed.
+    /// Why the request is not well-formed; `None` if it is.
     pub fault: Option<String>,
 }
 
@@ -44,7 +44,7 @@ impl Upstream {
         Self { address, seen }
     }
 
-    /// What came since the last call.
+    /// The requests that arrived since the last call.
     pub fn take(&self) -> Vec<Seen> {
         std::mem::take(&mut *self.seen.lock().unwrap())
     }
@@ -72,9 +72,9 @@ fn serve(stream: &TcpStream, kept: &Mutex<Vec<Seen>>) {
     }
 }
 
-/// Why there is no request.
+/// Why a request could not be read.
 enum Broken {
-    /// The connection ended within it.
+    /// The connection ended within the request.
     Off,
     Malformed(String),
 }
@@ -87,7 +87,7 @@ impl From<String> for Broken {
 
 type Read_<T> = Result<T, Broken>;
 
-/// The lines of a head; `None` where the connection ended before one.
+/// Reads the lines of a head; `None` if the connection ended before a head began.
 fn head(reader: &mut impl BufRead) -> Option<Read_<Vec<String>>> {
     let mut lines = Vec::new();
     loop {

@@ -1,5 +1,5 @@
-//! Responses that broke other gateways: none may reach a client as another one's, and each costs what
-//! the price says (promises 1 and 4).
+//! Tests upstream responses that other gateways handled wrongly. None may reach a client as the response to another
+//! request, and each costs what the price says (promises 1 and 4).
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -8,13 +8,13 @@ use crate::support::{Client, Gateway, Upstream, config};
 
 const KEY: &str = "x-api-key: good-key\r\n";
 
-/// What a client gets to see of an upstream's response.
+/// What a client receives for an upstream's response.
 enum Outcome {
-    /// This status and body.
+    /// The whole response, with this status and body.
     Whole(u16, &'static str),
-    /// A refusal in Tollgate's own words, charged 0.
+    /// A refusal made by Tollgate, charged 0.
     Refused,
-    /// A head, and then the connection breaks.
+    /// A head, after which the connection breaks.
     Cut,
 }
 use Outcome::{Cut, Refused, Whole};
@@ -30,7 +30,7 @@ fn an_odd_answer_is_refused_or_cut_and_never_anybody_elses() {
     let flood = format!("{}HTTP/1.1 200 OK\\ncontent-length: 0\\n\\n", "HTTP/1.1 103 H\\n\\n".repeat(33));
     let fields = format!("HTTP/1.1 200 OK\\n{}\\n", "a: b\\n".repeat(201));
     let table = [
-        // Bytes behind the end belong to nobody.
+        // Bytes after the end of a response are forwarded to no client.
         (
             "GET",
             "HTTP/1.1 200 OK\\ncontent-length: 2\\n\\nokHTTP/1.1 200 OK\\ncontent-length: 4\\n\\nevil",
@@ -45,24 +45,24 @@ fn an_odd_answer_is_refused_or_cut_and_never_anybody_elses() {
             "HTTP/1.1 200 OK\\ntransfer-encoding: chunked\\n\\n2\\nok\\n0\\n\\nHTTP/1.1 200 OK\\n\\n",
             Whole(200, "ok"),
         ),
-        // Informational answers stay here.
+        // Informational responses (1xx) are not forwarded.
         (
             "GET",
             "HTTP/1.1 103 Hints\\nlink: x\\n\\nHTTP/1.1 100 Go\\n\\nHTTP/1.1 200 OK\\ncontent-length: 2\\n\\nok",
             Whole(200, "ok"),
         ),
         ("GET", &flood, Refused),
-        // A body without a length ends with the connection.
+        // The end of the connection ends a body without a length.
         ("GET", "HTTP/1.1 200 OK\\n\\nok", Whole(200, "ok")),
         ("GET", "HTTP/1.0 200 OK\\n\\nok", Whole(200, "ok")),
-        // Whose length two readers could take differently.
+        // A length that two readers could interpret differently.
         ("GET", "HTTP/1.1 200 OK\\ncontent-length: 2\\ntransfer-encoding: chunked\\n\\n0\\n\\n", Refused),
         ("GET", "HTTP/1.1 200 OK\\ncontent-length: 2\\ncontent-length: 3\\n\\nok!", Refused),
         ("GET", "HTTP/1.1 200 OK\\ncontent-length: 2, 2\\n\\nok", Refused),
         ("GET", "HTTP/1.1 200 OK\\ncontent-length: -2\\n\\nok", Refused),
         ("GET", "HTTP/1.1 200 OK\\ntransfer-encoding: gzip, chunked\\n\\n0\\n\\n", Refused),
         ("GET", "HTTP/1.0 200 OK\\ntransfer-encoding: chunked\\n\\n0\\n\\n", Refused),
-        // What is no head.
+        // Not a valid response head.
         ("GET", "HTTP/1.1 200 OK\\nfolded: a\\n b\\n\\n", Refused),
         ("GET", "HTTP/1.1 200 OK\\nname : a\\n\\n", Refused),
         ("GET", "HTTP/1.1 OK\\n\\n", Refused),
@@ -70,7 +70,7 @@ fn an_odd_answer_is_refused_or_cut_and_never_anybody_elses() {
         ("GET", "HTTP/1.1 101 Switch\\nupgrade: websocket\\nconnection: upgrade\\n\\nevil", Refused),
         ("GET", "HTTP/1.1 200 OK\\ncontent-le", Refused),
         ("GET", &fields, Refused),
-        // What ends before its end.
+        // The body is incomplete or its chunks are invalid.
         ("GET", "HTTP/1.1 200 OK\\ncontent-length: 9\\n\\nshort", Cut),
         ("GET", "HTTP/1.1 200 OK\\ntransfer-encoding: chunked\\n\\n5\\nhello\\n", Cut),
         ("GET", "HTTP/1.1 200 OK\\ntransfer-encoding: chunked\\n\\n5\\nhello\\nzz\\n", Cut),
@@ -90,14 +90,14 @@ fn an_odd_answer_is_refused_or_cut_and_never_anybody_elses() {
                 assert_eq!((answer.status, answer.charged()), (502, Some("0")), "{raw}");
             }
             (Cut, Err(_)) => {
-                charged += 1; // its head had come
+                charged += 1; // the response head had arrived
                 client = Client::connect(gateway.public);
             }
             (_, answer) => panic!("{raw}: {answer:?}"),
         }
-        // The upstream closes after each: a request that it had no time to hear of would be a 502.
+        // The upstream closes after each response. A request sent before the gateway notices that would get a 502.
         std::thread::sleep(std::time::Duration::from_millis(50));
-        // The next request, on the same connection where that stands, gets its own response.
+        // The next request, on the same connection if that is still open, gets its own response.
         let plain = client.ask(format!("GET /one HTTP/1.1\r\nhost: a\r\n{KEY}x-answer-body: mine\r\n\r\n"));
         assert_eq!(plain.unwrap().text(), "mine", "after {raw}");
         charged += 1;
@@ -109,7 +109,7 @@ fn an_odd_answer_is_refused_or_cut_and_never_anybody_elses() {
 fn an_answer_may_begin_before_the_request_has_ended() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (mut upstream, address) = (Upstream::start(), listener.local_addr().unwrap());
-    upstream.address = address; // the gateway speaks to the listener here
+    upstream.address = address; // the gateway connects to the listener instead
     let gateway = Gateway::start(&config(""), &upstream);
     let echo = std::thread::spawn(move || {
         let stream = listener.accept().unwrap().0;
@@ -134,7 +134,7 @@ fn an_answer_may_begin_before_the_request_has_ended() {
     assert_eq!(gateway.available("acme"), "999");
 }
 
-/// Answers with a head at once, then with each chunk as it comes.
+/// Sends a response head immediately, then each chunk as soon as it arrives.
 fn answer_each_chunk(mut stream: &TcpStream, reader: &mut impl BufRead) {
     stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").unwrap();
     loop {
@@ -155,7 +155,7 @@ fn answer_each_chunk(mut stream: &TcpStream, reader: &mut impl BufRead) {
 fn a_body_that_outgrows_its_bound_after_the_answer_began_cuts_the_upstream() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut upstream = Upstream::start();
-    upstream.address = listener.local_addr().unwrap(); // the gateway speaks to the listener here
+    upstream.address = listener.local_addr().unwrap(); // the gateway connects to the listener instead
     let small = "name = \"one\"\nmax_body_size = \"1KiB\"\n";
     let text = config("").replace("name = \"one\"\n", small);
     assert!(text.contains(small), "the route has a bound");
@@ -172,7 +172,7 @@ fn a_body_that_outgrows_its_bound_after_the_answer_began_cuts_the_upstream() {
         stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").unwrap();
         let mut rest = Vec::new();
         match std::io::Read::read_to_end(&mut reader, &mut rest) {
-            Ok(_) => !rest.ends_with(b"0\r\n\r\n"), // ended, and not as a whole body does
+            Ok(_) => !rest.ends_with(b"0\r\n\r\n"), // closed without the last chunk
             Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
         }
     });

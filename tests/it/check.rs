@@ -1,8 +1,8 @@
-//! `check`: all mistakes of a file at once, each at its place.
+//! Tests `check`: it reports all mistakes of a file at the same time, each with its position.
 
 use crate::support::{cli, sha256};
 
-/// A file with ten different mistakes; the line of each is marked.
+/// A file with ten different mistakes. A comment numbers each line that has one.
 fn ten_mistakes() -> String {
     format!(
         r#"[server]
@@ -140,7 +140,7 @@ fn the_schema_describes_the_files_that_are_taken() {
     );
 }
 
-/// Prices that no response can have are told of, each at its place; the file is taken.
+/// `check` warns of prices that no response can have, each with its position, and accepts the file.
 #[test]
 fn a_json_price_where_there_is_no_body_is_warned_of() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,5 +1,4 @@
-//! Money and limits while somebody sets the clock, or it stands still: by `libfaketime`, under the
-//! real program.
+//! Tests credits and limits while the clock jumps or stands still, with `libfaketime` under the real program.
 
 use std::path::PathBuf;
 
@@ -8,7 +7,7 @@ use crate::support::{Gateway, Upstream, config, get, sha256};
 
 const KEY: &str = "x-api-key: good-key\r\n";
 
-/// Debian's libfaketime, where it is installed.
+/// The path of libfaketime from Debian's package, if it is installed.
 fn library() -> Option<PathBuf> {
     let found = glob::glob("/usr/lib/*/faketime/libfaketimeMT.so.1").unwrap().flatten().next();
     if found.is_none() {
@@ -17,7 +16,7 @@ fn library() -> Option<PathBuf> {
     found
 }
 
-/// Promises 1, 2 and 6 do not hang on wall time: an hour forth, an hour back, and a clock that stands.
+/// Promises 1, 2 and 6 do not depend on wall time: the clock jumps an hour forward and back, and stands still.
 #[test]
 fn a_clock_that_jumps_or_stands_still_changes_no_charge_and_refills_no_limit() {
     let Some(library) = library() else { return };

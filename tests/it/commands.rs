@@ -1,4 +1,5 @@
-//! Section 2: commands, through the control socket of a running gateway and on the ledger itself.
+//! Tests the commands (section 2 of the contract), through the control socket of a running gateway and directly on the
+//! ledger.
 
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -196,7 +197,7 @@ fn the_books_can_be_exported_backed_up_and_do_not_hide_a_change() {
     }
 }
 
-/// The README's recipe, word for word.
+/// Runs the recipe of the README, word for word.
 #[test]
 fn a_customer_can_recompute_a_statement_with_standard_tools() {
     let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();

@@ -1,6 +1,5 @@
-//! Promises 1 to 5 through `kill -9`: under load, at random moments, with clients that leave, reloads
-//! and grants in between. After each crash the clients', the upstream's and the ledger's stories must
-//! be one.
+//! Tests promises 1 to 5 through `kill -9`: under load, at varying moments, with clients that disconnect, reloads and
+//! grants meanwhile. After each crash, the records of the clients, the upstream and the ledger must agree.
 
 use std::io::Read;
 use std::net::SocketAddr;
@@ -11,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::support::audit::{Books, Line, NUMBER, Round, Saw, millionths};
 use crate::support::{Client, Gateway, Upstream, config};
 
-/// Crashes; `TOLLGATE_LONG=1` makes twenty times as many, a larger number that many.
+/// Number of crashes: 50; `TOLLGATE_LONG=1` makes twenty times as many, a larger number that many.
 fn rounds() -> usize {
     match std::env::var("TOLLGATE_LONG").ok().map(|text| text.parse().unwrap_or(1)) {
         None => 50,
@@ -21,14 +20,14 @@ fn rounds() -> usize {
 }
 
 const CLIENTS: usize = 6;
-/// The hold of the routes whose price the response says, in millionths.
+/// The hold of routes whose price is in the response, in millionths.
 const HOLD: i64 = 10_000_000;
-/// Of so many requests, one client leaves before its response; each does so at most so often in a round,
-/// since nobody can be sure then whether it was charged.
+/// In one of so many requests, the client disconnects before the response. Each client does so only a few times in a
+/// round, because it is uncertain whether such a request was charged.
 const LEAVES: u64 = 24;
 const LEAVES_OFTEN: usize = 4;
 
-/// What a request asks for, and what it costs.
+/// A request with its hold and price, in millionths.
 struct Wish {
     hold: i64,
     price: i64,
@@ -37,7 +36,8 @@ struct Wish {
     leaves: bool,
 }
 
-/// Mixed prices: most of their own, some the hold, some by status, some free.
+/// Builds a request. Most requests have a price of their own; some cost the hold, some have a price by status, some are
+/// free.
 fn wish(number: u64) -> Wish {
     let own = 1_000_000 + i64::try_from(number).unwrap();
     let mut body = format!("the answer to {number}");
@@ -63,7 +63,7 @@ fn wish(number: u64) -> Wish {
     Wish { hold, price, request, body, leaves: number % LEAVES == 11 }
 }
 
-/// Sends requests until the gateway is gone, and journals what came back.
+/// Sends requests until the gateway has ended, and records the responses.
 fn client(address: SocketAddr, next: &AtomicU64, journal: &Mutex<Vec<Line>>, stop: &AtomicBool) {
     let connect = || std::net::TcpStream::connect(address).map(|_| Client::connect(address));
     let Ok(mut client) = connect() else { return };
@@ -89,7 +89,7 @@ fn client(address: SocketAddr, next: &AtomicU64, journal: &Mutex<Vec<Line>>, sto
     }
 }
 
-/// Reads until the response is whole, or nothing more comes.
+/// Reads until the response is complete, or the connection ends.
 fn receive(client: &mut Client, line: &mut Line) {
     let mut buffer = [0; 4096];
     while !matches!(line.saw(), Saw::Whole(_)) {
@@ -100,7 +100,7 @@ fn receive(client: &mut Client, line: &mut Line) {
     }
 }
 
-/// One round: load, a reload and a grant meanwhile, and a crash at some moment.
+/// Runs one round: load, with a reload and a grant meanwhile, then a crash.
 fn load_and_crash(
     gateway: Gateway,
     number: usize,
@@ -114,12 +114,12 @@ fn load_and_crash(
             scope.spawn(|| client(address, next, lines, &stop));
         }
         scope.spawn(|| {
-            // Either may come too late, or be cut.
+            // The crash may come before the reload or the grant, or interrupt them.
             std::fs::write(folder.path().join(".next"), format!("{text}\n# {number}\n")).unwrap();
             std::fs::rename(folder.path().join(".next"), folder.path().join("config.toml")).unwrap();
             crate::support::cli(folder.path(), &grant(number));
         });
-        // Not random numbers, but no two rounds alike: 20 to 220 ms.
+        // The delay is not random, but varies from round to round: 20 to 220 ms.
         std::thread::sleep(Duration::from_millis(20 + (number as u64 * 73) % 200));
         let folder = gateway.crash();
         stop.store(true, Ordering::SeqCst);
@@ -148,7 +148,7 @@ fn what_was_answered_is_charged_once_and_what_was_not_is_free_or_in_doubt() {
         let start = Instant::now();
         gateway = Gateway::start_in(folder);
         slowest = slowest.max(start.elapsed());
-        // Whether it was granted before the crash or not, it is now, once.
+        // The grant may have been booked before the crash or not. After this command it is booked exactly once.
         assert!(gateway.cli(&grant(number)).status.success());
         let after = Books::read(&gateway, "acme");
         assert_eq!(after.granted - before.granted, 7_000_000, "a grant with one reference is one grant");
@@ -170,7 +170,7 @@ fn what_was_answered_is_charged_once_and_what_was_not_is_free_or_in_doubt() {
     a_round_without_a_crash(&gateway, &upstream, &next);
 }
 
-/// Promise 5 under the same load: who left is charged like everybody.
+/// Promise 5 under the same load: a client that disconnects is charged like every other client.
 fn a_round_without_a_crash(gateway: &Gateway, upstream: &Upstream, next: &AtomicU64) {
     upstream.clear();
     let before = Books::read(gateway, "acme");
@@ -184,13 +184,13 @@ fn a_round_without_a_crash(gateway: &Gateway, upstream: &Upstream, next: &Atomic
     });
     let account = || gateway.json(&["account", "show", "acme"]);
     while account()["available"] != account()["balance"] {
-        std::thread::sleep(Duration::from_millis(20)); // whose client left is still under way
+        std::thread::sleep(Duration::from_millis(20)); // requests of disconnected clients are still in flight
     }
     let (seen, lines, after) = (upstream.seen(), lines.into_inner().unwrap(), Books::read(gateway, "acme"));
     Round { seen: &seen, lines: &lines, before: &before, after: &after, whole: true }.judge();
 }
 
-/// Promise 4: given back by one command, once.
+/// Promise 4: one command gives a hold in doubt back, once.
 fn give_all_back(gateway: &Gateway, books: &Books) {
     let mut given = 0;
     for (id, amount) in books.doubts.iter().take(5) {

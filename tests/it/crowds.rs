@@ -1,4 +1,4 @@
-//! More connections than there is room for: of one client, and of all.
+//! Tests connection limits: more connections than slots, from one client and from all clients.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -10,7 +10,7 @@ use crate::support::{Gateway, Upstream, config, get};
 
 const REQUEST: &[u8] = b"GET /open/a HTTP/1.1\r\nhost: a\r\n\r\n";
 
-/// A connection from another address of loopback.
+/// Connects from another loopback address.
 fn from(last: u8, to: SocketAddr) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), 0)).into()).unwrap();
@@ -24,7 +24,7 @@ fn is_served(stream: &mut TcpStream) -> bool {
     stream.write_all(REQUEST).is_ok() && stream.read_exact(&mut start).is_ok() && start == *b"HTTP/1.1 200"
 }
 
-/// Whether it is open, though nothing was asked.
+/// True if the connection is open, although no request was sent.
 fn is_open(stream: &mut TcpStream) -> bool {
     stream.set_nonblocking(true).unwrap();
     let read = stream.read(&mut [0]);
@@ -40,19 +40,20 @@ fn one_address_leaves_places_to_others() {
     let mut greedy: Vec<TcpStream> = (0..100).map(|_| from(2, gateway.public)).collect();
     std::thread::sleep(Duration::from_millis(300));
     let open = greedy.iter_mut().filter_map(|stream| is_open(stream).then_some(())).count();
-    // At most 16 times as many as are free, and those are free no more that are being turned away.
+    // One address may hold at most 16 times as many slots as are free. A connection that is being refused still holds
+    // its slot.
     assert!((90..=95).contains(&open), "{open}");
-    // Workers accept in any order: which ones were turned away is open.
+    // Workers accept connections in any order, so any of them may be the refused ones.
     assert!(greedy.iter_mut().find_map(|stream| is_open(stream).then_some(stream)).is_some_and(is_served));
     assert!(is_served(&mut from(3, gateway.public)));
     let status = gateway.json(&["status"]);
     assert!(status.to_string().contains(&format!("\"connections_over_share\":{}", 100 - open)), "{status}");
-    // Whoever leaves makes room, for the greedy one too.
+    // Connections that close free their slots, for the greedy address too.
     drop(greedy);
     assert!((0..20).all(|_| is_served(&mut from(2, gateway.public))));
 }
 
-/// A trusted proxy has as many connections as there are, and its clients have their shares.
+/// A trusted proxy may use all connection slots. Each of its clients is limited by its own address.
 #[test]
 fn a_trusted_proxy_is_many_clients() {
     let upstream = Upstream::start();
@@ -79,7 +80,7 @@ fn ticks(id: u32) -> u64 {
     fields[11..13].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum()
 }
 
-/// Clients that find no descriptor wait; nothing spins meanwhile, and all is well once they leave.
+/// Without free descriptors, new clients wait and the gateway does not spin. It serves clients again once others leave.
 #[test]
 fn without_descriptors_the_gateway_waits_in_peace() {
     let upstream = Upstream::start();

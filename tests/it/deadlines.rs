@@ -1,4 +1,4 @@
-//! Promise 8 over HTTP: whoever is slow, silent or gone holds nothing for ever.
+//! Tests promise 8 over HTTP: a peer that is slow, silent or gone does not hold resources forever.
 
 use std::io::{ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
@@ -53,7 +53,7 @@ fn a_client_that_leaves_a_silent_stream_gives_its_place_back() {
         .replace("threads = 2", "threads = 1\nidle_timeout = \"1s\"")
         .replace("\"5s\"", "\"20s\"");
     let gateway = Gateway::start(&text, &upstream);
-    // The head and one event, then silence.
+    // The upstream sends the head and five bytes of the body, then nothing.
     let head = "GET /free/a HTTP/1.1\r\nhost: a\r\nx-api-key: single\r\nx-answer-body: 0123456789\r\nx-answer-stall: 5\r\n\r\n";
     let mut client = Client::connect(gateway.public);
     client.send(head).unwrap();
@@ -68,8 +68,8 @@ fn a_client_that_leaves_a_silent_stream_gives_its_place_back() {
     assert!(freed, "the slot of a client that left is free again");
 }
 
-/// A client that closes its sending side is gone at once, as for nginx: its place among the key's requests
-/// is free, and the upstream is not waited for. With `half_close` it still gets its response.
+/// A client that closes its sending side counts as disconnected immediately, as in nginx: its place in the key's
+/// concurrency is free, and the gateway does not wait for the upstream. With `half_close` it still gets its response.
 #[test]
 fn a_client_that_closes_during_a_request_is_gone_at_once() {
     for half_close in [false, true] {
@@ -80,7 +80,7 @@ fn a_client_that_closes_during_a_request_is_gone_at_once() {
         );
         let text = config(&more).replace("threads = 2", &format!("threads = 1\nhalf_close = {half_close}"));
         let gateway = Gateway::start(&text, &upstream);
-        // What comes behind a request is a reason to read no further: the end is seen all the same.
+        // Bytes after a request make the gateway stop reading. It must still notice that the client has closed.
         for behind in ["", "GET /"] {
             upstream.clear();
             let mut client = Client::connect(gateway.public);
@@ -158,20 +158,20 @@ fn a_client_that_stops_reading_holds_nothing_up_for_others() {
 fn a_client_that_stops_reading_after_a_long_stream_is_closed_by_its_deadline() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mut upstream = Upstream::start();
-    upstream.address = listener.local_addr().unwrap(); // the gateway speaks to the listener here
+    upstream.address = listener.local_addr().unwrap(); // the gateway connects to the listener instead
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             std::thread::spawn(move || stream_for_ever(stream));
         }
     });
-    const MUCH: u64 = 64 << 20; // more than sockets hold
+    const MUCH: u64 = 64 << 20; // more than the socket buffers hold
     let more = "[server]\nidle_timeout = \"1s\"\n";
     let gateway = Gateway::start(&config("").replace("[server]\n", more), &upstream);
     let mut clients: Vec<Client> = (0..4).map(|_| Client::connect(gateway.public)).collect();
     for client in &mut clients {
         client.send("GET /open/a HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
     }
-    // Long enough for each connection's timer to end within a turn that is all reading and writing.
+    // Long enough for each connection's timer to expire in an event loop iteration that only reads and writes.
     let mut piece = vec![0; 1 << 20];
     let start = Instant::now();
     while start.elapsed() < Duration::from_millis(2500) {
@@ -198,7 +198,8 @@ fn stream_for_ever(mut stream: std::net::TcpStream) {
     while stream.write_all(&chunk).is_ok() {}
 }
 
-/// Evenly slow is slow all the same: time waited adds up, bytes pay it back at 256 a second.
+/// A client that is slow at a steady pace is cut off too: waiting time adds up, and 256 received bytes offset one
+/// second of it.
 #[test]
 fn a_body_that_drips_runs_out_of_patience_and_a_slow_one_does_not() {
     let upstream = Upstream::start();
@@ -223,8 +224,8 @@ fn a_body_that_drips_runs_out_of_patience_and_a_slow_one_does_not() {
     assert_eq!(send(200), Some(200));
 }
 
-/// An HTTP/2 client that opens no window for a response, whoever made it, or not for all of it, does not
-/// keep it by keeping busy.
+/// An HTTP/2 client that opens no flow-control window for a response, or a window that is too small, cannot keep the
+/// stream open by sending other frames. This holds for upstream responses and for Tollgate's own.
 #[test]
 fn a_stream_that_nobody_reads_is_reset_and_its_connection_goes_on() {
     let upstream = Upstream::start();
@@ -240,7 +241,8 @@ fn a_stream_that_nobody_reads_is_reset_and_its_connection_goes_on() {
     }
 }
 
-/// A response is asked for, as long as what is sent, with so much of a window.
+/// Sends `echoed` bytes, which the response repeats, with an initial window of `window` bytes. Checks that the gateway
+/// resets the unread stream.
 fn is_reset_unread(gateway: &Gateway, path: &str, echoed: usize, window: u32, answered: bool) {
     let mut stream = std::net::TcpStream::connect(gateway.public).unwrap();
     stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
@@ -259,13 +261,13 @@ fn is_reset_unread(gateway: &Gateway, path: &str, echoed: usize, window: u32, an
     let (begun, mut came) = (Instant::now(), Vec::new());
     while frames::read(&came).resets.is_empty() {
         assert!(begun.elapsed() < Duration::from_secs(5), "never reset: {:?}", frames::read(&came));
-        stream.write_all(&frames::frame(6, 0, 0, &[0; 8])).unwrap(); // 50 a second: fewer than a flood
+        stream.write_all(&frames::frame(6, 0, 0, &[0; 8])).unwrap(); // 50 a second, too few to be a flood
         std::thread::sleep(Duration::from_millis(20));
         let mut buffer = [0; 8192];
         match stream.read(&mut buffer) {
             Ok(0) => panic!("the connection ended: {:?}", frames::read(&came)),
             Ok(count) => came.extend_from_slice(&buffer[..count]),
-            Err(_) => {} // nothing came for a while
+            Err(_) => {} // read timeout
         }
     }
     assert!(begun.elapsed() > Duration::from_millis(900), "{path} {window}: {:?}", begun.elapsed());

@@ -1,4 +1,4 @@
-//! The disk fails under the real program: the kernel's own errors, put in its way by `strace`.
+//! Tests disk failures under the real program: `strace` injects errors of the kernel.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use crate::support::{Gateway, Upstream, config, get, missing, skipped};
 
 const KEY: &str = "x-api-key: good-key\r\n";
 
-/// Whether the program can be traced here; says so where not.
+/// True if strace can trace the program here; reports it otherwise.
 pub fn can_trace() -> bool {
     let quiet = |command: &mut Command| command.stdout(Stdio::null()).stderr(Stdio::null()).status();
     let can =
@@ -21,14 +21,15 @@ pub fn can_trace() -> bool {
     can
 }
 
-/// Promise 1 and "a ledger that cannot write": charged routes answer 503 and cost nothing, free ones go
-/// on, and charging resumes by itself. An error of fsync is never taken for done.
+/// Promise 1 for a ledger that cannot write: charged routes respond 503 and cost nothing, free routes are served, and
+/// charging resumes by itself. A failed fsync is never treated as success.
 #[test]
 fn errors_of_the_disk_stop_charging_and_nothing_else() {
     if !can_trace() {
         return;
     }
-    // A call, its error, and which of its calls meet it: counted by thread: some seconds of trouble after some of work.
+    // A system call, its error, and which calls fail. Calls are counted per thread: some seconds without errors, then
+    // some with.
     for fault in [
         "fdatasync:error=EIO:when=100..106",
         "pwrite64:error=EIO:when=100..110",
@@ -37,7 +38,7 @@ fn errors_of_the_disk_stop_charging_and_nothing_else() {
         "pwrite64:error=EROFS:when=100..110",
     ] {
         let upstream = Upstream::start();
-        // Its first start made the file; the second one is traced.
+        // The first start creates the file; only the second start is traced.
         let text = config("").replace("credits = 1000\n", "credits = 1000000\n");
         let (_, folder) = Gateway::start(&text, &upstream).stop();
         let inject = format!("inject={fault}");
@@ -86,8 +87,8 @@ fn errors_of_the_disk_stop_charging_and_nothing_else() {
     }
 }
 
-/// A backup that was made while requests were charged is a ledger: put in the place of a lost one, it
-/// has what was charged until then, and goes on.
+/// A backup that was made while requests were charged is a complete ledger. Restored in place of a lost one, it has all
+/// charges up to the backup and can be used further.
 #[test]
 fn a_backup_made_under_load_is_restored() {
     let upstream = Upstream::start();
@@ -112,7 +113,7 @@ fn a_backup_made_under_load_is_restored() {
         paid += 1;
     }
     let folder = gateway.crash();
-    // As the README says.
+    // As the README describes.
     for name in ["ledger.db", "ledger.db-wal", "ledger.db-shm", "ledger.db.journal-0", "ledger.db.journal-1"]
     {
         let _ = std::fs::rename(folder.path().join(name), folder.path().join(format!("lost-{name}")));
@@ -120,14 +121,15 @@ fn a_backup_made_under_load_is_restored() {
     std::fs::rename(folder.path().join("copy.db"), folder.path().join("ledger.db")).unwrap();
     let gateway = Gateway::start_in(folder);
     let books = Books::read(&gateway, "acme");
-    // It was made at a fold, in which one request may have been in flight.
+    // The backup was made at a fold, in which one request may have been in flight.
     let copied = books.requests + books.doubts.len() as i64;
     assert!(books.doubts.len() <= 1 && (before..=paid - 5).contains(&copied), "{before}, {copied}, {paid}");
     assert_eq!(get(gateway.public, "/one", KEY).status, 200);
     assert_eq!(Books::read(&gateway, "acme").requests, books.requests + 1);
 }
 
-/// A damaged file is not served, and says what to do; what can be found out still is.
+/// The gateway does not serve a damaged ledger and reports what to do. `ledger verify` still reports what it can find
+/// out.
 #[test]
 fn a_damaged_ledger_is_not_served_and_says_how_to_restore() {
     let serve = |folder: &std::path::Path| {
@@ -142,7 +144,7 @@ fn a_damaged_ledger_is_not_served_and_says_how_to_restore() {
     let (_, folder) = gateway.stop();
     let (path, sound) = (folder.path().join("ledger.db"), folder.path().join("sound.db"));
     std::fs::copy(&path, &sound).unwrap();
-    // Somebody changed a balance.
+    // A balance was changed from outside.
     let ledger = rusqlite::Connection::open(&path).unwrap();
     ledger.execute_batch("UPDATE accounts SET balance = balance + 5").unwrap();
     drop(ledger);
@@ -155,7 +157,7 @@ fn a_damaged_ledger_is_not_served_and_says_how_to_restore() {
     let verified = crate::support::cli(folder.path(), &["ledger", "verify"]);
     assert_eq!(verified.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&verified.stdout).contains("acme"));
-    // A page of a table that a start reads is gone.
+    // A page of a table that is read at the start is overwritten.
     for table in ["accounts", "operator_accounts", "keys", "secrets", "limits", "journal", "open_holds"] {
         std::fs::copy(&sound, &path).unwrap();
         let ledger = rusqlite::Connection::open(&path).unwrap();
@@ -168,7 +170,7 @@ fn a_damaged_ledger_is_not_served_and_says_how_to_restore() {
         assert_eq!(code, Some(1), "{table}");
         assert!(told.contains("damaged") && told.contains("restore a backup"), "{table}: {told}");
     }
-    // Whole again.
+    // The intact file is restored.
     std::fs::copy(&sound, &path).unwrap();
     assert_eq!(Books::read(&Gateway::start_in(folder), "acme").requests, 3);
 }

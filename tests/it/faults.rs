@@ -1,6 +1,6 @@
-//! Promises 1 and 5 where the disk fails: in every failure the response's header, the log line and the
-//! entry say the same amount, no refusal follows a charge, and a client that leaves pays what one that
-//! stays pays. A gateway with a ledger that fails when it is told to, for each kind of price.
+//! Tests promises 1 and 5 while the disk fails. In every failure, the response's header, the log line and the entry
+//! have the same amount, no refusal follows a charge, and a client that disconnects pays what a client that stays pays.
+//! The gateway has a ledger that fails on command. Each kind of price is tested.
 
 use std::path::Path;
 use std::time::Duration;
@@ -16,20 +16,20 @@ use tollgate::types::WallTime;
 use crate::support::{Client, Gateway, Upstream, config};
 
 const KEY: &str = "x-api-key: good-key\r\n";
-/// Tells the process that it is the gateway under test; names its folder.
+/// The environment variable that makes this process the gateway under test; its value is the gateway's folder.
 const FOLDER: &str = "TOLLGATE_TEST_FAULTS";
 
-/// A real journal that fails as a file in its folder says: `hold`, `settle`, both, each once for
-/// every change of the file; or `always`.
+/// A real journal that fails as a file in its folder orders: `hold`, `settle` or both, each once for every change of
+/// the file; or `always`, every settlement.
 struct Failing {
     inner: Box<dyn Journal>,
     orders: std::path::PathBuf,
-    /// The orders that were carried out, and for which records.
+    /// The last orders, and whether their failure of a hold and their failure of a settlement were carried out.
     done: (String, bool, bool),
 }
 
 impl Failing {
-    /// Whether a batch is to fail.
+    /// True if a batch must fail.
     fn fails(&mut self, mut records: &[u8]) -> bool {
         let orders = std::fs::read_to_string(&self.orders).unwrap_or_default();
         if orders != self.done.0 {
@@ -67,7 +67,7 @@ impl Journal for Failing {
     }
 }
 
-/// The gateway under test, where this process is one; nothing to see where it is not.
+/// Runs the gateway under test if the environment variable is set; does nothing otherwise.
 #[test]
 fn a_gateway_over_a_failing_ledger() {
     let Some(folder) = std::env::var_os(FOLDER).map(std::path::PathBuf::from) else { return };
@@ -88,7 +88,7 @@ fn a_gateway_over_a_failing_ledger() {
 
 const HOLD: u32 = 10;
 
-/// Where a price stands, and the request whose response has it.
+/// Where a price comes from, and the request whose response has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Fixed,
@@ -117,7 +117,7 @@ impl Kind {
         !matches!(self, Self::Json | Self::Call)
     }
 
-    /// Method, path, and what the upstream is told to answer.
+    /// Method, path, and the header lines that tell the upstream how to respond.
     fn request(self, amount: u32) -> (&'static str, String, String) {
         let header = format!("x-answer-header: x-cost: {amount}\r\n");
         let (method, path, told) = match self {
@@ -169,7 +169,7 @@ fn start(upstream: &Upstream) -> Gateway {
     })
 }
 
-/// Waits until the ledger takes holds again.
+/// Waits until the ledger accepts holds again.
 fn recovers(gateway: &Gateway) {
     let probe = format!("GET /fixed-0 HTTP/1.1\r\nhost: a\r\n{KEY}\r\n");
     for _ in 0..200 {
@@ -203,7 +203,7 @@ fn order(gateway: &Gateway, folder: &Path, orders: &str) {
     std::fs::rename(folder.join("next"), folder.join("orders")).unwrap();
 }
 
-/// One line of the table: the request once with a client that stays, and once with one that leaves.
+/// Runs one line of the table twice: with a client that stays, and with a client that disconnects.
 fn case(gateway: &Gateway, upstream: &Upstream, kind: Kind, amount: u32, fault: &str, number: usize) {
     let what = format!("{kind:?}, {amount} of {HOLD}, {fault} fails");
     let folder = gateway.folder.path().to_owned();
@@ -266,7 +266,8 @@ fn no_charge_is_no_charge_in_every_failure() {
     table(0);
 }
 
-/// Where the charge cannot be written for long the connection is cut: nothing says that it cost nothing.
+/// If a charge cannot be written for long, the gateway cuts the connection, so that no response says that the request
+/// cost nothing.
 #[test]
 fn a_charge_that_cannot_be_written_is_never_denied() {
     let upstream = Upstream::start();

@@ -1,9 +1,8 @@
-//! Floods of HTTP/2 frames: what they cost the gateway, and that good clients are served meanwhile.
+//! Tests floods of HTTP/2 frames: what they cost the gateway, and that good clients are still served.
 //!
-//! Frames, and requests that cost more than they look. A bounded share of the tests' time for all of them
-//! together; a minute each with `TOLLGATE_LONG=1`. Figures are printed, latencies as medians of
-//! rounds; what is asserted is that floods are cut off, that nobody good is refused, and that memory
-//! stays bounded.
+//! A flood consists of frames, or of requests that cost more than their size suggests. All floods together take a fixed
+//! share of the tests' time; with `TOLLGATE_LONG=1`, a minute each. Figures are printed, latencies as medians of
+//! rounds. The tests assert that floods are cut off, that no good client is refused, and that memory stays bounded.
 
 #[path = "../corpora/frames.rs"]
 pub mod frames;
@@ -17,19 +16,19 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::support::{Client, Gateway, Upstream, config};
 
-/// Connections that flood.
+/// Connections that flood at the same time.
 const FLOODERS: usize = 10;
-/// How long one that was cut off waits until it comes back.
+/// How long a connection that was cut off waits before it connects again.
 const AGAIN: Duration = Duration::from_millis(50);
-/// Parts of a flood, each in turn with as long without.
+/// Rounds of each flood. Every round is preceded by an equally long time without the flood.
 const ROUNDS: u32 = 4;
-/// How long all floods together take, and as long again without.
+/// How long all floods together take. The rounds without a flood take as long again.
 const SHARE: Duration = Duration::from_secs(24);
-/// Most that all of them may make the gateway keep.
+/// Maximum bytes of memory that all connections of a flood may make the gateway keep.
 const MOST_MEMORY: i64 = 48 * 1024 * 1024;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// One round of a flood, on the stream of this number.
+/// The bytes of one round of a flood, on the stream with this id.
 type Round = fn(u32) -> Vec<u8>;
 
 fn head(stream: u32, flags: u8) -> Vec<u8> {
@@ -41,8 +40,8 @@ fn head_for(path: &str, stream: u32, flags: u8) -> Vec<u8> {
     frames::frame(1, flags, stream, &frames::head(&fields))
 }
 
-/// More fields than a head may have, a byte each, and fewer than end the connection: `accept-encoding:
-/// gzip, deflate` of HPACK's own table, 60 bytes as fields are counted (RFC 9113, section 10.5.1).
+/// A header block with more fields than a head may have, but fewer than end the connection. Each byte is one field,
+/// `accept-encoding: gzip, deflate` of HPACK's static table, which counts as 60 bytes (RFC 9113, section 10.5.1).
 const LARGE: [u8; 2000] = [0x90; 2000];
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
@@ -66,7 +65,7 @@ const FLOODS: [(&str, Round); 16] = [
     ("window", |_| frames::frame(8, 0, 0, &[0, 0, 0, 1])),
     ("unknown frames", |_| frames::frame(0xfa, 0, 0, &[0; 4])),
     ("ends of a stream that is over", |s| match (s / 2) % 200 {
-        // Answered and reset before the next chunk comes.
+        // This stream gets its response and is reset before the next chunk arrives.
         199 => head_for("/nowhere", s, END_HEADERS),
         at if s > 400 => frames::frame(0, END_STREAM, s - 2 * at - 2, &[]),
         _ => Vec::new(),
@@ -74,11 +73,11 @@ const FLOODS: [(&str, Round); 16] = [
     ("heads for a stream that is over", |s| match (s / 2) % 200 {
         199 => head_for("/nowhere", s, END_HEADERS),
         at @ 0..14 if s > 400 => frames::frame(1, END_STREAM | END_HEADERS, s - 2 * at - 2, &LARGE),
-        _ => Vec::new(), // so many fill a chunk
+        _ => Vec::new(), // the blocks above fill a chunk
     }),
     ("heads that are too large", |s| frames::frame(1, END_STREAM | END_HEADERS, s, &LARGE)),
     ("HPACK bomb", |s| {
-        // One entry of the table, some 3 KB, named again by a byte each time (RFC 7541, section 6.1).
+        // One entry of the dynamic table of about 3 KB, referenced by one byte each time (RFC 7541, section 6.1).
         let mut block = frames::head(&[(":method", "GET"), (":scheme", "http"), (":path", "/open/x")]);
         block.extend(b"\x40\x01a\x7f\x99\x16"); // 127 + 25 + 22 * 128 bytes
         block.extend([b'b'; 2968]);
@@ -86,7 +85,7 @@ const FLOODS: [(&str, Round); 16] = [
         frames::frame(1, END_STREAM | END_HEADERS, s, &block)
     }),
     ("requests of a path that is encoded over and over", |s| {
-        // 3.5 KB that go to HPACK's table once, and are named by a byte from then on.
+        // A path of 3.5 KB that is added to HPACK's dynamic table once, and referenced by one byte from then on.
         let mut block = frames::head(&[(":method", "GET"), (":scheme", "http"), (":authority", "a")]);
         match s {
             1 => {
@@ -122,9 +121,9 @@ fn spent(id: u32) -> (f64, i64) {
     (ticks / 100.0, fields[21].parse::<i64>().unwrap() * 4096)
 }
 
-/// Floods until told to stop: connections that were made, bytes that were sent, CPU that it took.
+/// Floods until `stop` is set. Returns the number of connections, the bytes sent, and the CPU time that the flood used.
 fn flood(address: SocketAddr, round: Round, stop: &AtomicBool) -> (u64, u64, Duration) {
-    // This thread only: real floods do not take the gateway's own processors.
+    // Lowers the priority of this thread only: real floods do not use the gateway's own processors.
     let _ = rustix::process::setpriority_process(None, 19);
     let (mut connections, mut bytes) = (0, 0);
     while !stop.load(Ordering::Relaxed) {
@@ -155,8 +154,8 @@ fn flood(address: SocketAddr, round: Round, stop: &AtomicBool) -> (u64, u64, Dur
     (connections, bytes, thread_cpu())
 }
 
-/// A good client's requests, one after the other: CPU seconds of the gateway's meanwhile, and the
-/// 99th percentile, in µs.
+/// Sends a good client's requests, one after the other. Returns the CPU seconds that the gateway used meanwhile, and
+/// the 99th percentile of latencies in µs.
 fn good(gateway: &Gateway, time: Duration) -> (f64, u128) {
     let before = spent(gateway.id()).0;
     let (start, mut latencies) = (Instant::now(), Vec::new());
@@ -172,8 +171,8 @@ fn good(gateway: &Gateway, time: Duration) -> (f64, u128) {
     (spent(gateway.id()).0 - before, latencies[latencies.len() * 99 / 100])
 }
 
-/// What a flood of so long cost: CPU seconds of the gateway's (with the good client's) and of its own,
-/// and what a good client saw.
+/// The cost of a flood: CPU seconds of the gateway (including the good client's requests), CPU seconds of the flood
+/// itself, and the good client's latency.
 struct Flooded {
     connections: u64,
     bytes: u64,
@@ -216,7 +215,7 @@ fn floods_cost_their_senders_and_no_good_client() {
         let gateway = Gateway::start(&text, &upstream);
         good(&gateway, Duration::from_millis(80)); // the first requests are slower
         let before = spent(gateway.id()).1;
-        // In turn, since the machine's own pace changes from one second to the next.
+        // Times without and with the flood alternate, because the machine's speed changes from one second to the next.
         let (calm, floods): (Vec<_>, Vec<_>) = (0..ROUNDS)
             .map(|_| (good(&gateway, time / ROUNDS), flooded(&gateway, round, time / ROUNDS)))
             .unzip();

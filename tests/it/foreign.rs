@@ -1,6 +1,6 @@
-//! Clients and servers that are none of ours: curl, nghttp, h2load, grpcio, websockets.
+//! Tests with third-party clients and servers: curl, nghttp, h2load, grpcio, websockets.
 //!
-//! `scripts/test` installs them; where one is absent, its test says so and passes.
+//! `scripts/test` installs them. If one is absent, its test reports that and passes.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Whether a program can be run; says so where it cannot.
+/// True if a program can be run; reports it as missing otherwise.
 fn has(program: &str) -> bool {
     let found = Command::new(program).arg("--version").output().is_ok();
     if !found {
@@ -22,7 +22,7 @@ fn has(program: &str) -> bool {
     found
 }
 
-/// Python with the packages of `scripts/test`.
+/// The Python that has the packages of `scripts/test`; reports it as missing if there is none.
 fn python() -> Option<PathBuf> {
     let python = root().join("target/clients/bin/python");
     if !python.exists() {
@@ -39,7 +39,7 @@ fn run(command: &mut Command) -> String {
     text
 }
 
-/// A server of a script, on a port that it names.
+/// A server that runs a Python script, and the port that the script prints.
 struct Peer {
     child: Child,
     port: String,
@@ -134,7 +134,7 @@ fn nghttp_and_h2load_are_served() {
     assert_eq!(gateway.available("acme"), "699");
 }
 
-/// Unary, streams both ways, a deadline, a cancelled call, refusals; over plain HTTP/2 and TLS.
+/// Unary calls, streams in both directions, a deadline, a cancelled call and refusals, over plain HTTP/2 and TLS.
 #[test]
 fn grpc_calls_are_carried_refused_and_priced_by_their_outcome() {
     let Some(python) = python() else { return };
@@ -159,9 +159,9 @@ servers = ["h2c://127.0.0.1:{port}"]
     let gateway = certificate.gateway(&tls_config(&config(&route), ""), &upstream);
     let said = client(&python, "grpc_peer.py", &[&gateway.public.to_string(), "good-key"]);
     assert!(said.contains("as they should"), "{said}");
-    std::thread::sleep(std::time::Duration::from_secs(4)); // the slow call ends upstream
-    // Unary 3; three streams whose trailers name no price 5 each; failed precondition 1; the one
-    // that its client gave up on 3 or nothing, as the upstream ends it; the cancelled one nothing.
+    std::thread::sleep(std::time::Duration::from_secs(4)); // the slow call ends at the upstream
+    // Charges: the unary call 3; three streams whose trailers have no price 5 each; the failed precondition 1; the call
+    // that its client gave up 3 or nothing, depending on how the upstream ends it; the cancelled call nothing.
     let spent = 1000 - gateway.available("acme").parse::<i64>().unwrap();
     assert!([19, 22].contains(&spent), "{spent}");
     let secure = gateway.tls().to_string();

@@ -1,4 +1,4 @@
-//! Section 4: the way of a request over HTTP/1.1.
+//! Tests how a request is processed over HTTP/1.1 (section 4 of the contract).
 
 use std::time::{Duration, Instant};
 
@@ -130,13 +130,13 @@ fn upgrades_tunnel_bytes_and_are_settled_at_their_head() {
         client.send(word).unwrap();
         assert_eq!(client.exactly(5).unwrap(), word.as_bytes());
     }
-    // An upgrade to h2c is not forwarded: the request goes on as plain HTTP/1.1.
+    // An upgrade to h2c is not forwarded: the request continues as plain HTTP/1.1.
     let h2c = "GET /free/a HTTP/1.1\r\nhost: a\r\nx-api-key: good-key\r\nconnection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AA\r\n\r\n";
     assert_eq!(send(gateway.public, h2c).status, 200);
 }
 
-/// What a client sends behind an upgrade, before it is answered, goes through the tunnel once and whole,
-/// even where it looks like a further head of many fields.
+/// Bytes that a client sends after an upgrade request, before the response, pass through the tunnel exactly once and
+/// completely, even if they look like another head with many fields.
 #[test]
 fn what_is_sent_ahead_of_a_tunnel_goes_through_it() {
     let (gateway, _upstream) = start("");
@@ -225,7 +225,7 @@ fn an_upstream_that_fails_costs_nothing() {
         assert_eq!(answer.charged(), Some("0"));
     }
     assert_eq!(gateway.available("acme"), "1000");
-    // After its head, the price holds, and the client sees a cut answer.
+    // If the upstream closes after its head, the price applies, and the client sees a response that is cut off.
     let cut =
         format!("GET /one HTTP/1.1\r\nhost: a\r\n{KEY}x-answer-body: 0123456789\r\nx-answer-cut: 5\r\n\r\n");
     assert!(Client::connect(gateway.public).ask(cut).is_err());

@@ -1,4 +1,4 @@
-//! Promise 6 over HTTP: limits hold over all workers, across a reload, a clean restart and a crash.
+//! Tests promise 6 over HTTP: limits hold over all workers, and across a reload, a clean restart and a crash.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ fn limited(limit: &str) -> String {
 
 const KEY: &str = "x-api-key: limited\r\n";
 
-/// Admits until it refuses.
+/// Sends requests until one is refused. Returns how many were admitted.
 fn use_up(gateway: &Gateway, path: &str) -> usize {
     (0..1000).take_while(|_| get(gateway.public, path, KEY).status == 200).count()
 }
@@ -94,7 +94,7 @@ fn scopes_count_apart_and_together() {
         "no credits, but not limited"
     );
     assert_eq!(ask("/header", "limited").status, 429);
-    // 2 + 2 were counted for the account; refused requests took nothing from it.
+    // The account has counted 2 + 2 requests; refused requests are not counted.
     assert_eq!((0..4).filter(|_| ask("/free/a", "second").status == 200).count(), 2);
     let refused = ask("/json", "second");
     assert_eq!(refused.status, 429, "six of the account");
@@ -141,7 +141,7 @@ fn nothing_is_refilled_by_a_reload_a_restart_or_a_crash() {
     }
 }
 
-/// A key's meter is made when it is first used, whatever happened to the key before.
+/// A key's meter is created when the key is first used, whatever commands changed the key before.
 #[test]
 fn all_secrets_of_a_key_count_together_through_every_command() {
     let upstream = Upstream::start();
@@ -151,7 +151,7 @@ fn all_secrets_of_a_key_count_together_through_every_command() {
     let made = gateway.json(&["key", "create", "--account", "limited", "--label", "rotated"]);
     let (id, old) = (made["id"].as_str().unwrap(), text(&made));
     let new = text(&gateway.json(&["key", "rotate", id, "--overlap", "24h"]));
-    // Neither secret was used yet, and both are read from the ledger again.
+    // Neither secret was used yet, and the restart reads both from the ledger.
     let (_, folder) = gateway.stop();
     let gateway = Gateway::start_in(folder);
     let used = |gateway: &Gateway, key: &str| {

@@ -1,4 +1,4 @@
-//! The promises of the contract, kept by the real program: a module per promise.
+//! Tests the promises of the contract with the real program, in one module per promise.
 
 #![allow(
     clippy::unwrap_used,

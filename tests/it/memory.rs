@@ -1,7 +1,7 @@
-//! Memory does not grow with what passes: mixed load, reloads and keys that come and go, for long.
+//! Tests that memory does not grow over a long time with mixed load, reloads, and keys that are created and revoked.
 //!
-//! Resident memory is sampled from outside. What the gateway needs it has after the warm-up; from
-//! then on only noise may come. At the end the money is exact, whoever went half-way.
+//! Resident memory is sampled from outside. After the warm-up the gateway has all the memory that it needs, and only
+//! noise may be added. At the end all charges must be exact, although some clients disconnected during a request.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,18 +9,19 @@ use std::time::{Duration, Instant};
 
 use crate::support::{Client, Gateway, Upstream, config, get, sha256};
 
-/// What the allocator may still take after the warm-up: it takes and gives back steps of some 2 MiB,
-/// up to three were seen at once.
+/// Bytes that the allocator may still add after the warm-up. It takes and returns memory in steps of about 2 MiB; up to
+/// three steps were seen at the same time.
 const NOISE: u64 = 12 << 20;
-/// What a request may leave behind on top: nothing, but a byte per request would take long to show.
+/// Bytes that each request may leave behind in addition. The expected number is 0, but a leak of one byte per request
+/// would take long to show.
 const BYTES_PER_REQUEST: u64 = 8;
 const CLIENTS: u64 = 3;
 /// Credits of each account, more than any run spends.
 const GRANTED: u64 = 1_000_000_000;
-/// How often the configuration is written anew and keys come and go.
+/// How often the configuration is rewritten, and a key is created and revoked.
 const CONTROL_EVERY: Duration = Duration::from_millis(400);
 
-/// Twenty seconds; two minutes with `TOLLGATE_LONG=1`; with a larger number, that many seconds.
+/// Duration of the run: twenty seconds; two minutes with `TOLLGATE_LONG=1`; with a larger number, that many seconds.
 fn duration() -> Duration {
     let long = std::env::var("TOLLGATE_LONG").ok();
     match long.map(|text| text.parse::<u64>().unwrap_or(1)) {
@@ -38,13 +39,13 @@ fn text() -> String {
         )
     };
     let plan = "[plans.tight]\nlimits = [{ name = \"l\", requests = 20, window = \"1s\" }, { name = \"w\", requests = 900, window = \"60s\", algorithm = \"sliding-window\", scope = \"account\" }]\n";
-    // All unknown keys come from one address here.
+    // All unknown keys come from one address in this test.
     let plan = format!("{plan}[auth]\nfailed_keys_per_minute = 0\n");
     let more = [&*plan, &account("tight", "plan = \"tight\"\n"), &account("gone", "")].concat();
     config(&more).replace("credits = 1000\n", &format!("credits = {GRANTED}\n"))
 }
 
-/// What was sent, and what must have been charged for it.
+/// The number of requests sent, and the charges that are expected for them.
 #[derive(Default)]
 struct Counts {
     requests: AtomicU64,
@@ -57,7 +58,7 @@ fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::SeqCst);
 }
 
-/// One client's requests, one kind after the other; every round ends with a connection cut off.
+/// Sends one client's requests, one kind after the other. Every round ends with connections that are cut off.
 fn client(address: SocketAddr, counts: &Counts, stop: &AtomicBool) {
     let body = "x".repeat(8192);
     let get = |key: &str| format!("GET /one HTTP/1.1\r\nhost: a\r\nx-api-key: {key}\r\n\r\n");
@@ -81,19 +82,19 @@ fn client(address: SocketAddr, counts: &Counts, stop: &AtomicBool) {
             assert_eq!(client.ask("GET /nowhere HTTP/1.1\r\nhost: a\r\n\r\n").unwrap().status, 404);
             counts.requests.fetch_add(5, Ordering::SeqCst);
         }
-        // Cut off in the head, in the body, and while the response is made.
+        // Connections that are cut off in the head, in the body, and while the response is pending.
         client.send("GET /one HTTP/1.1\r\nhost: a\r\nx-api").unwrap();
         Client::connect(address).send(&post[..post.len() - 100]).unwrap();
         let delayed = get("gone-key").replace("\r\n\r\n", "\r\nx-answer-delay: 20\r\n\r\n");
         let mut gone = Client::connect(address);
         gone.send(delayed).unwrap();
-        std::thread::sleep(Duration::from_millis(5)); // one that is gone before it is read is none
+        std::thread::sleep(Duration::from_millis(5)); // without this, the request might not be read at all
         drop(gone);
         counts.requests.fetch_add(3, Ordering::SeqCst);
     }
 }
 
-/// A reload, and a key that is made, used, rotated and revoked.
+/// Reloads the configuration; creates, uses, rotates and revokes a key.
 fn control(gateway: &Gateway, round: u64, counts: &Counts) {
     let text = gateway.config();
     let text = text.split("# round").next().unwrap();
@@ -124,7 +125,7 @@ fn median(samples: &[(u64, u64)]) -> (u64, u64) {
     (bytes[bytes.len() / 2], samples[samples.len() / 2].1)
 }
 
-/// Requests for the account `gone` that reached the upstream: each was answered 200, so each costs 1.
+/// Requests of the account `gone` that reached the upstream. Each got a 200, so each costs 1.
 fn take_gone(upstream: &Upstream) -> u64 {
     let gone = |seen: &crate::support::Seen| seen.header("x-tollgate-account") == Some("gone");
     upstream.take().iter().filter(|seen| gone(seen)).count() as u64
@@ -156,7 +157,7 @@ fn mixed_load_leaves_nothing_behind_and_costs_exactly_what_it_should() {
         }
         stop.store(true, Ordering::SeqCst);
     });
-    // A quarter is warm-up; the first and the last third of the rest are compared.
+    // The first quarter is the warm-up. The first and the last third of the rest are compared.
     let rest = &samples[samples.len() / 4..];
     let (early, late) = (median(&rest[..rest.len() / 3]), median(&rest[2 * rest.len() / 3..]));
     let (grown, requests) = (late.0.saturating_sub(early.0), late.1 - early.1);
@@ -167,7 +168,7 @@ fn mixed_load_leaves_nothing_behind_and_costs_exactly_what_it_should() {
     let settled = Instant::now();
     let spent = |account: &str| GRANTED - gateway.available(account).parse::<u64>().unwrap();
     while spent("gone") != gone && settled.elapsed() < Duration::from_secs(5) {
-        gone += take_gone(&upstream); // what was in flight comes to its end
+        gone += take_gone(&upstream); // requests in flight are completed
         std::thread::sleep(Duration::from_millis(50));
     }
     assert!(gone > 0, "some went while their answer was made");
@@ -177,7 +178,7 @@ fn mixed_load_leaves_nothing_behind_and_costs_exactly_what_it_should() {
     assert_eq!(gateway.json(&["ledger", "verify"])["differences"], serde_json::json!([]));
 }
 
-/// A connection's buffers cost what was used of them, not a huge page's share.
+/// A connection's buffers take small pages, so that they cost only the memory that is used, not a huge page.
 #[test]
 fn connections_get_small_pages() {
     let gateway = Gateway::start(&config(""), &Upstream::start());

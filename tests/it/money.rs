@@ -1,4 +1,5 @@
-//! Promise 2 over HTTP: the sum of charges never passes what was granted, however many ask at once.
+//! Tests promise 2 over HTTP: the sum of charges never exceeds what was granted, however many requests arrive at the
+//! same time.
 
 use std::net::SocketAddr;
 
@@ -7,14 +8,14 @@ use tokio::net::TcpStream;
 
 use crate::support::{Gateway, Upstream, config, sha256};
 
-/// Rounds; the same connections serve all of them. `TOLLGATE_LONG=1` makes a hundred times as many.
+/// Number of rounds, all on the same connections. `TOLLGATE_LONG=1` makes a hundred times as many.
 fn rounds() -> usize {
     if std::env::var_os("TOLLGATE_LONG").is_some() { 10_000 } else { 100 }
 }
-/// Requests of a round, each on a connection of its own.
+/// Requests in a round, each on its own connection.
 const CLIENTS: usize = 1000;
 
-/// Reads one response without a body to speak of, and its status.
+/// Reads one response with a short body. Returns its status.
 async fn status(stream: &mut TcpStream) -> u16 {
     let mut text = Vec::new();
     let mut buffer = [0; 4096];
@@ -70,7 +71,7 @@ async fn of_a_thousand_requests_on_a_balance_for_one_exactly_one_is_charged() {
     assert_eq!(charged.map(|row| row["requests"].as_u64().unwrap()).sum::<u64>(), rounds() as u64);
 }
 
-/// A thousand connections need more descriptors than many a machine gives at first.
+/// Raises the descriptor limit: a thousand connections need more than many machines allow by default.
 fn raise_descriptor_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let maximum = getrlimit(Resource::Nofile).maximum;

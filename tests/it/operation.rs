@@ -1,5 +1,5 @@
-//! What an operator relies on: every request is logged with what became of it, also those that hyper
-//! refuses by itself; nothing repeats itself without bound; addresses and paths mean what they say.
+//! Tests what an operator relies on: every request is logged with its outcome, also those that hyper refuses by itself;
+//! no log line is repeated without bound; addresses and paths of the configuration have the documented meaning.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -27,7 +27,8 @@ fn wait_for_lines(gateway: &Gateway, count: usize) -> Vec<Value> {
     panic!("{count} lines wanted: {:?}", request_lines(gateway));
 }
 
-/// The log line and the counters say why a request was refused; a proxy's id stands beside Tollgate's.
+/// The log line and the counters have the reason why a request was refused. The log line has a proxy's request id
+/// beside Tollgate's.
 #[test]
 fn every_request_is_logged_with_what_became_of_it() {
     let upstream = Upstream::start();
@@ -47,13 +48,13 @@ fn every_request_is_logged_with_what_became_of_it() {
             200,
             "answered",
         ),
-        // hyper answers these by itself, with a bare status.
+        // hyper responds to these requests by itself, with a bare status.
         ("GET / HTTP/1.1\r\nbad header\r\n\r\n".to_owned(), 400, "bad_request"),
         (format!("GET / HTTP/1.1\r\nhost: a\r\na: {}\r\n\r\n", "b".repeat(100_000)), 431, "header_too_large"),
     ];
     for (at, (request, status, outcome)) in table.iter().enumerate() {
         let mut client = Client::connect(gateway.public);
-        let _ = client.send(request); // it may be answered before its end
+        let _ = client.send(request); // the response may arrive before the request was sent completely
         assert_eq!(client.head().unwrap().status, *status, "{outcome}");
         drop(client);
         let line = wait_for_lines(&gateway, at + 1).pop().unwrap();
@@ -71,7 +72,7 @@ fn every_request_is_logged_with_what_became_of_it() {
     assert_eq!((&status["requests"], &status["refused"]), (&json!(7), &json!(5)));
 }
 
-/// What a crash left in flight is found, and given back, by the id that a proxy gave the request.
+/// A hold that a crash left in doubt is found and given back by the id that a proxy gave the request.
 #[test]
 fn a_hold_in_doubt_is_found_by_a_proxys_id() {
     let upstream = Upstream::start();
@@ -103,7 +104,7 @@ fn a_hold_in_doubt_is_found_by_a_proxys_id() {
     assert!(!none.status.success() && String::from_utf8_lossy(&none.stderr).contains("no hold in doubt"));
 }
 
-/// A thousand requests before an upstream that is away are no thousand lines.
+/// Requests to an upstream that cannot be reached do not each write a log line.
 #[test]
 fn an_upstream_that_is_away_is_told_of_once() {
     let away = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -116,8 +117,8 @@ fn an_upstream_that_is_away_is_told_of_once() {
     assert!((1..=2).contains(&told), "{told} lines of two workers");
 }
 
-/// A head of many fields is answered in its turn: behind another request and before one, sent at once, in
-/// pieces, or while the request before it still waits.
+/// A head with many fields gets its response in order: after another request and before one, sent in one piece or in
+/// several, or while the previous request is still waiting.
 #[test]
 fn many_fields_come_anywhere_on_a_connection() {
     let upstream = Upstream::start();
@@ -152,14 +153,14 @@ fn many_fields_come_anywhere_on_a_connection() {
     assert!(client.is_closed() && upstream.seen().len() == 1, "nothing is answered behind the last request");
 }
 
-/// Up to 200 fields pass both ways; one more is refused in words, and logged.
+/// Up to 200 fields pass in both directions. With one more, the request is refused with an error body, and logged.
 #[test]
 fn many_fields_pass_and_too_many_are_refused_in_words() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(&config(""), &upstream);
     let fields = |count: usize| (0..count).map(|at| format!("x-{at}: y\r\n")).collect::<String>();
     for (count, status) in [(98, 200), (99, 200), (100, 200), (199, 200), (200, 431), (255, 431)] {
-        let answer = get(gateway.public, "/open/a", &fields(count)); // and the host
+        let answer = get(gateway.public, "/open/a", &fields(count)); // plus the host
         assert_eq!(answer.status, status, "{count} fields");
         if status == 431 {
             assert_eq!(answer.json()["code"], "header_too_large");
@@ -177,7 +178,7 @@ fn many_fields_pass_and_too_many_are_refused_in_words() {
         get(gateway.public, "/open/a", &raw)
     };
     assert_eq!(answer(150).header("y-149"), Some("z"));
-    assert_eq!((answer(198).status, answer(199).status), (200, 502)); // and two more
+    assert_eq!((answer(198).status, answer(199).status), (200, 502)); // plus two more
     let http2 = |count: usize| {
         let url = format!("http://{}/open/a", gateway.public);
         let fields: Vec<String> = (0..count).map(|at| format!("x-{at}: y")).collect();
@@ -208,7 +209,7 @@ fn a_prefix_is_stripped_however_it_is_written() {
     assert_eq!(upstream.last().target(), "/");
 }
 
-/// `[::]` takes IPv4 too, unless an IPv4 address with the same port is listed.
+/// `[::]` accepts IPv4 connections too, unless an IPv4 address with the same port is listed.
 #[test]
 fn an_unspecified_ipv6_address_takes_both_families() {
     if TcpListener::bind("[::1]:0").is_err() {
@@ -230,7 +231,7 @@ fn an_unspecified_ipv6_address_takes_both_families() {
     }
 }
 
-/// A large upload that is refused early is not reset before its client has read why.
+/// If a large upload is refused early, its connection is not reset before the client has read the reason.
 #[test]
 fn an_upload_that_is_refused_early_learns_why() {
     let upstream = Upstream::start();
@@ -256,7 +257,7 @@ fn an_upload_that_is_refused_early_learns_why() {
     }
 }
 
-/// Looking at a ledger books nothing: an opening grant is made by a gateway, or by a command that books.
+/// Commands that only read a ledger book nothing. Only a gateway, or a command that books, makes an opening grant.
 #[test]
 fn looking_at_a_ledger_without_a_gateway_grants_nothing() {
     let upstream = Upstream::start();
@@ -286,7 +287,8 @@ fn looking_at_a_ledger_without_a_gateway_grants_nothing() {
     assert_eq!(gateway.available("later"), "50");
 }
 
-/// An upstream that switches without having read the WebSocket's key opened none: it costs nothing.
+/// If an upstream switches protocols without the right `Sec-WebSocket-Accept`, no WebSocket is opened, and the request
+/// costs nothing.
 #[test]
 fn a_websocket_that_is_not_accepted_is_none() {
     let upstream = Upstream::start();
@@ -307,7 +309,7 @@ fn a_websocket_that_is_not_accepted_is_none() {
     assert_eq!(gateway.available("acme"), "999");
 }
 
-/// Who asks is for Tollgate to say, and nobody's setting.
+/// Only Tollgate sets the headers that identify the client. `set_headers` cannot name them.
 #[test]
 fn set_headers_cannot_name_what_says_who_asks() {
     let folder = tempfile::tempdir().unwrap();

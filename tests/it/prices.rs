@@ -1,5 +1,5 @@
-//! Promise 1: a request costs what its price says, at most its hold; and promise 5: a client that
-//! vanishes changes nothing.
+//! Tests promise 1 (a request costs what its price says, at most its hold) and promise 5 (a client that disconnects
+//! changes nothing).
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ fn start() -> (Gateway, Upstream) {
     (Gateway::start(&config(""), &upstream), upstream)
 }
 
-/// Waits until the account has this much left.
+/// Waits until the account has this many credits available.
 fn settles_at(gateway: &Gateway, expected: &str) {
     for _ in 0..100 {
         if gateway.available("acme") == expected {
@@ -26,7 +26,7 @@ fn settles_at(gateway: &Gateway, expected: &str) {
 #[test]
 fn every_kind_of_price_charges_exactly() {
     let (gateway, _upstream) = start();
-    // path, what the upstream answers, x-credits-used, what is left
+    // Path, headers that set the upstream's response, `x-credits-used`, credits left.
     let table = [
         ("/free/a", "", Some("0"), "1000"),
         ("/one", "", Some("1"), "999"),
@@ -70,7 +70,7 @@ fn a_json_price_is_read_uncompressed_and_bounded() {
     assert_eq!(upstream.last().header("accept-encoding"), Some("identity"));
     get(gateway.public, "/one", &headers);
     assert_eq!(upstream.last().header("accept-encoding"), Some("gzip"));
-    // Past the bound the hold is charged, and the response still arrives whole.
+    // Past the size bound the hold is charged, and the response still arrives completely.
     let body = format!("{{\"cost\":1,\"x\":\"{}\"}}", "y".repeat(tollgate::policy::price::MAX_PRICED_JSON));
     let mut client = Client::connect(gateway.public);
     client
@@ -103,7 +103,8 @@ fn a_plan_changes_a_routes_price() {
 #[test]
 fn a_vanished_client_is_charged_by_the_upstreams_answer() {
     let (gateway, upstream) = start();
-    // (request, what is left): gone while the upstream works, and within the response.
+    // Path, headers that set the upstream's response, credits left. The client disconnects while the upstream works, or
+    // within the response.
     let table = [
         ("/one", "x-answer-delay: 300\r\n", "999"),
         ("/one", "x-answer-delay: 300\r\nx-answer-status: 404\r\n", "999"),
@@ -121,7 +122,7 @@ fn a_vanished_client_is_charged_by_the_upstreams_answer() {
         if headers.contains("chunks") {
             client.head().unwrap();
         }
-        // Not a polite close: unread bytes or not, the kernel resets the connection.
+        // Not a graceful close: the kernel resets the connection, whether or not there are unread bytes.
         socket2::SockRef::from(&*client.socket()).set_linger(Some(Duration::ZERO)).unwrap();
         drop(client);
         settles_at(&gateway, left);
@@ -140,8 +141,8 @@ fn a_vanished_client_is_charged_by_the_upstreams_answer() {
     );
 }
 
-/// Promises 1 and 5: a body that keeps coming is read to its end however long that takes, and one that is
-/// silent for longer than its route waits is cut, whether or not the client is still there.
+/// Promises 1 and 5: a response body that keeps arriving is read to its end, however long that takes. A body that is
+/// silent for longer than the route's timeout is cut off. Both hold whether or not the client is still connected.
 #[test]
 fn a_slow_json_response_costs_the_same_with_and_without_its_client() {
     let upstream = Upstream::start();
@@ -167,8 +168,8 @@ fn a_slow_json_response_costs_the_same_with_and_without_its_client() {
     }
 }
 
-/// Promise 1: a HEAD costs at most what its GET would, and what has no body costs nothing by a price that
-/// stands there.
+/// Promise 1: a HEAD costs at most what its GET would. A response that has no body costs nothing if its price would be
+/// in the body.
 #[test]
 fn what_has_no_body_costs_nothing_by_a_json_price() {
     let (gateway, _upstream) = start();

@@ -1,10 +1,10 @@
-//! Promise 7: neither keys, queries, bodies nor header values are ever logged or stored.
+//! Tests promise 7: neither keys, queries, bodies nor header values are ever logged or stored.
 
 use std::path::Path;
 
 use crate::support::{Client, Gateway, Upstream, config, get, post, send, sha256};
 
-/// Words that stand in every place a client can write to, and nowhere else.
+/// Words that the test writes into every place that a client can write to, and nowhere else.
 const CANARIES: [&str; 6] = [
     "canary-in-key-7f3a",
     "canary-in-query-91bc",
@@ -33,7 +33,7 @@ fn nothing_a_client_sends_is_logged_or_stored() {
         sha256(key),
         sha256("spare")
     );
-    // All that can be asked of the log, and core files where the machine writes any.
+    // Turns on the most verbose log, and core files where the machine writes any.
     let prefix = ["env", "TOLLGATE_LOG=trace,h2=trace,rustls=trace", "prlimit", "--core=unlimited"];
     let gateway = Gateway::start_by(&prefix, &config(&more), &upstream);
     let headers = format!("x-api-key: {key}\r\nx-note: {header}\r\nx-answer-body: {answer}\r\n");
@@ -57,17 +57,17 @@ fn nothing_a_client_sends_is_logged_or_stored() {
         Ok(output) => assert!(String::from_utf8_lossy(&output.stdout).contains(answer)),
         Err(_) => crate::support::missing("curl", "Debian: curl"),
     }
-    // A raw key where a hash belongs is not repeated by the report of a reload.
+    // A reload's report does not repeat a raw key that stands in place of a hash.
     let text = gateway.config();
     std::fs::write(gateway.config_path(), text.replace(&sha256("spare"), key)).unwrap();
     let output = gateway.cli(&["reload"]);
     assert_eq!(output.status.code(), Some(1));
     let told = [output.stdout, output.stderr].concat();
     std::fs::write(gateway.config_path(), &text).unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(1500)); // a fold, and the log's thread
+    std::thread::sleep(std::time::Duration::from_millis(1500)); // time for a fold and for the log's thread
     let log = gateway.lines().join("\n");
     assert!(log.contains("tollgate::request"), "requests were logged");
-    gateway.signal("ABRT"); // what would write a core file
+    gateway.signal("ABRT"); // would write a core file
     let folder = gateway.crash();
     let mut places = vec![("the log".to_owned(), log.into_bytes()), ("the reload".to_owned(), told)];
     everything_under(folder.path(), &mut places);

@@ -1,4 +1,4 @@
-//! The PROXY protocol and `X-Forwarded-For` are believed from trusted proxies, and from nobody else.
+//! Tests that the PROXY protocol and `X-Forwarded-For` are accepted from trusted proxies only.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -13,12 +13,12 @@ fn v2() -> Vec<u8> {
     bytes
 }
 
-/// Sends pieces of a connection and answers the status.
+/// Sends the bytes of a connection in pieces. Returns the start of the response with its status.
 fn send(gateway: &Gateway, pieces: &[&[u8]]) -> String {
     let mut stream = TcpStream::connect(gateway.public).unwrap();
     stream.set_nodelay(true).unwrap();
     for piece in pieces {
-        let _ = stream.write_all(piece); // it may be closed already
+        let _ = stream.write_all(piece); // the gateway may have closed it already
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
     let mut answer = Vec::new();
@@ -34,7 +34,7 @@ fn trusting(more: &str) -> String {
     config("").replacen("[server]", &settings, 1)
 }
 
-/// A PROXY header is never guessed: where it is on, each connection of a trusted proxy begins with one.
+/// A PROXY header is never guessed: with `proxy_protocol`, each connection of a trusted proxy must begin with one.
 #[test]
 fn a_trusted_proxy_says_who_the_client_is() {
     let upstream = Upstream::start();
@@ -62,7 +62,7 @@ fn a_trusted_proxy_says_who_the_client_is() {
     assert_eq!(upstream.seen().len(), 0);
 }
 
-/// Behind a balancer that sends none, a client names no address of its own.
+/// Where no PROXY header is expected, a client cannot use one to claim another address.
 #[test]
 fn a_header_that_is_not_expected_is_refused() {
     let upstream = Upstream::start();
@@ -78,8 +78,8 @@ fn a_header_that_is_not_expected_is_refused() {
     }
 }
 
-/// Azure's gateways write a port behind each address: their clients are still told apart. An entry that
-/// is no address is refused: else all of them would be the proxy.
+/// Azure's gateways append a port to each address; their clients are still distinguished. An entry that is not an
+/// address is refused, because otherwise all clients would have the proxy's address.
 #[test]
 fn clients_behind_a_proxy_are_told_apart_with_ports_too() {
     let upstream = Upstream::start();
@@ -102,7 +102,7 @@ fn clients_behind_a_proxy_are_told_apart_with_ports_too() {
     }
 }
 
-/// Guessing costs the guesser: past a bound, an address may try no key for a while.
+/// Failed keys are limited by address: past the limit, no key from that address is checked for a while.
 #[test]
 fn keys_that_do_not_work_are_limited_by_address() {
     let upstream = Upstream::start();

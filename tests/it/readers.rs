@@ -1,7 +1,9 @@
-//! Everything that is done with a client's bytes before its key is known, and with a body, is linear in
-//! their number, with a small factor: counted in instructions of the worker's thread, which repeat, by
-//! valgrind's callgrind. A request costs some instructions whatever it holds, so each reader is given a
-//! thousand bytes or more of what it is slowest at, and eight times as many.
+//! Tests that reading a client's bytes takes time linear in their number, with a small factor: all reading before the
+//! key is known, and the reading of a body.
+//!
+//! Time is counted in instructions of the worker's thread by valgrind's callgrind, because these counts are repeatable.
+//! A request costs some instructions whatever it contains. Therefore each reader gets a thousand bytes or more of its
+//! slowest input, and eight times as many.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -9,11 +11,10 @@ use std::process::{Command, Stdio};
 use crate::floods::frames;
 use crate::support::{Client, Gateway, Upstream, config, missing};
 
-/// Most instructions that a byte may cost in a build that is not optimised. The worst reader, chunks of a
-/// byte of which each is a poll of hyper's, takes 5,000; the others take 3,000 at most. See
-/// docs/performance.md for an optimised build.
+/// Maximum instructions per byte in a build without optimisation. The slowest reader takes 5,000: chunks of one byte,
+/// for each of which hyper polls once. The others take 3,000 at most. For an optimised build see docs/performance.md.
 const MOST_PER_BYTE: f64 = 7500.0;
-/// How much more than eight times the instructions may be taken for eight times the bytes.
+/// Tolerance: eight times the bytes may take this factor more than eight times the instructions.
 const SLACK: f64 = 1.3;
 const LEAST: usize = 3000;
 
@@ -32,13 +33,13 @@ fn chunked(chunk: &str, count: usize) -> Vec<u8> {
     post("transfer-encoding: chunked\r\n", format!("{}0\r\n\r\n", chunk.repeat(count)).as_bytes())
 }
 
-/// Fields of about so many bytes altogether.
+/// This many fields, with about this many bytes in total.
 fn fields(bytes: usize, count: usize, name: &str, filler: &str) -> String {
     let value = filler.repeat(bytes / count / filler.len());
     (0..count).map(|at| format!("{name}{at}: {value}\r\n")).collect()
 }
 
-/// A field with so many bytes of one pattern.
+/// A field whose value has about this many bytes of one repeated pattern.
 fn field(name: &str, pattern: &str, bytes: usize) -> String {
     format!("{name}: {}\r\n", pattern.repeat(bytes / pattern.len()))
 }
@@ -90,7 +91,7 @@ impl ReplaceHost for Vec<u8> {
     }
 }
 
-/// Fields of an HTTP/2 request, then what follows its head.
+/// An HTTP/2 request with these fields, then the frames of its body.
 fn http2(fields: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
     let base = [(":method", "POST"), (":scheme", "http"), (":authority", "a"), (":path", "/open/x")];
     let block = frames::head(&[&base[..], fields].concat());
@@ -109,7 +110,7 @@ const HTTP2: [(&str, Bytes); 3] = [
     }),
 ];
 
-/// A gateway under callgrind, and how many dumps it made.
+/// A gateway under callgrind, and the number of dumps that callgrind made.
 struct Counted {
     gateway: Gateway,
     folder: tempfile::TempDir,
@@ -131,7 +132,7 @@ impl Counted {
         Self { gateway: Gateway::start_by(&prefix, &text, upstream), folder, dumps: 0 }
     }
 
-    /// Instructions of the busiest thread since this was last asked.
+    /// Instructions of the busiest thread since the last call.
     fn instructions(&mut self) -> u64 {
         assert!(control(&["--dump", &self.gateway.id().to_string()]), "callgrind does not answer");
         self.dumps += 1;
@@ -145,7 +146,7 @@ impl Counted {
         ours.filter_map(|path| totals(&path)).max().unwrap_or(0)
     }
 
-    /// What the bytes of a request cost, from its connection to its response.
+    /// Instructions that a request takes, from its connection to its response.
     fn cost(&mut self, bytes: &[u8]) -> u64 {
         self.instructions();
         let mut client = Client::connect(self.gateway.public);
@@ -162,7 +163,7 @@ impl Counted {
     }
 }
 
-/// The kind that `/%252525…` was one of: 30 KB of it cost a second.
+/// Finds readers like the one of `/%252525…`, of which 30 KB once took a second.
 #[test]
 fn reading_is_linear_in_the_bytes_received() {
     if !control(&["--version"]) || Command::new("valgrind").arg("--version").output().is_err() {
@@ -184,8 +185,8 @@ fn reading_is_linear_in_the_bytes_received() {
     assert!(slow.is_empty(), "too slow, or not linear: {slow:?}");
 }
 
-/// What came in one read goes out in one write: each byte that a client sends in a chunk or a frame of its
-/// own does not become a write to the upstream.
+/// Bytes that arrive in one read are sent upstream in one write, even if the client sends each byte in its own chunk or
+/// frame.
 #[test]
 fn pieces_that_came_together_go_upstream_together() {
     let upstream = Upstream::start();

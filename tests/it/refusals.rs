@@ -1,4 +1,4 @@
-//! The seeds' sentences to the letter: every refusal in every dialect.
+//! Tests the text of every refusal in every dialect, to the letter of the seeds.
 
 use tollgate::policy::reject::{Reason, Refusal};
 
@@ -6,8 +6,7 @@ use crate::support::{Answer, Client, Gateway, Upstream, config, get, post, send,
 
 const DIALECTS: [&str; 3] = ["problem", "apione", "enrow"];
 
-/// Reason, then status and what stands in the body, for each dialect. `MSG` is Tollgate's own
-/// sentence for the reason.
+/// A reason, then its status and body in each dialect. `MSG` stands for Tollgate's own sentence for the reason.
 type Row = (Reason, [(u16, &'static str); 3]);
 
 const PROBLEM: &str = r#"{"type":"about:blank","title":"TITLE","status":STATUS,"detail":"MSG","code":"CODE","request_id":"req_1"}"#;
@@ -112,7 +111,7 @@ fn every_refusal_is_worded_in_every_dialect() {
     assert_eq!(rows, 54);
 }
 
-/// Provokes what can be provoked from outside, in each dialect.
+/// Provokes every refusal that can be provoked from outside, in each dialect.
 #[test]
 fn refusals_over_http_have_their_status_headers_and_body() {
     let upstream = Upstream::start();
@@ -158,7 +157,7 @@ fn refusals_over_http_have_their_status_headers_and_body() {
         row(Reason::BodyTooLarge, post(gateway.public, &path, "x-api-key: good-key\r\n", "123456789"));
         row(Reason::InsufficientCredits, with("poor"));
         if dialect == "problem" {
-            assert_eq!(with("busy").status, 200); // uses the minute up for all dialects
+            assert_eq!(with("busy").status, 200); // uses up the limit for all dialects
         }
         let limited = with("busy");
         let after: u64 = limited.header("retry-after").unwrap().parse().unwrap();

@@ -1,21 +1,21 @@
-//! Reload: one atomic swap, whatever happens to the file; a wrong one changes nothing.
+//! Tests reloads: a valid file is swapped in atomically, whatever way it is replaced; an invalid file changes nothing.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::{Client, Gateway, Upstream, config, get};
 
-/// Broken files say that they are versions from here on.
+/// Broken files have version numbers from here on.
 const BROKEN: usize = 100_000;
-/// How soon the last good file is in force.
+/// How soon the last valid file must be in force.
 const SOON: Duration = Duration::from_secs(1);
 
-/// Good files and broken files that are written; `TOLLGATE_LONG=1` writes ten times as many.
+/// Number of valid and of broken files that are written; `TOLLGATE_LONG=1` writes ten times as many.
 fn rounds() -> usize {
     if std::env::var_os("TOLLGATE_LONG").is_some() { 2000 } else { 200 }
 }
 
-/// A configuration that says which one it is: in the body of a 404.
+/// A configuration that shows its version number in the body of a 404.
 fn version(number: usize) -> String {
     config("").replace("credits = 1000\n", "credits = 1000000\n")
         + &format!("[errors]\ndialect = \"v\"\n[dialects.v]\nno_route = {{ body = \"version {number}\" }}\n")
@@ -25,7 +25,7 @@ fn in_force(gateway: &Gateway) -> String {
     get(gateway.public, "/nowhere", "").text()
 }
 
-/// Waits until a version is in force and answers how long that took.
+/// Waits until a version is in force. Returns how long that took.
 fn wait_for(gateway: &Gateway, number: usize) -> Duration {
     let start = Instant::now();
     while in_force(gateway) != format!("version {number}") {
@@ -85,7 +85,7 @@ fn every_way_of_replacing_a_file_is_seen() {
     let root = tempfile::tempdir().unwrap();
     let folder = root.path().join("conf");
     std::fs::create_dir(&folder).unwrap();
-    // As Kubernetes mounts it: a link to a folder that a link points to.
+    // As Kubernetes mounts it: a symbolic link to a file, through a folder that is a symbolic link itself.
     std::fs::create_dir(folder.join("v1")).unwrap();
     std::fs::write(folder.join("v1/config.toml"), fill(1)).unwrap();
     std::os::unix::fs::symlink("v1", folder.join("data")).unwrap();
@@ -160,7 +160,7 @@ fn a_refused_file_is_reported_everywhere() {
     gateway.line_with("configuration refused");
     assert!(gateway.json(&["status"])["last_reload_error"].as_str().unwrap().contains("hould"));
     assert_eq!(in_force(&gateway), "version 1");
-    // What needs a restart is said, and the rest is taken.
+    // A change that needs a restart is reported, and the other changes are applied.
     std::fs::write(
         gateway.config_path(),
         text.replace("version 1", "version 2").replace("threads = 2", "threads = 3"),
@@ -171,7 +171,7 @@ fn a_refused_file_is_reported_everywhere() {
     assert_eq!(in_force(&gateway), "version 2");
 }
 
-/// A plan that is renamed while requests flow: none of them is judged without its limits or prices.
+/// A plan is renamed while requests are served. No request may be decided without the plan's limits or prices.
 #[test]
 fn no_request_meets_the_plan_of_one_file_and_the_routes_of_another() {
     let upstream = Upstream::start();

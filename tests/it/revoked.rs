@@ -1,15 +1,15 @@
-//! A key that stops working stops the requests that it began, within a second: tunnels, streams and calls
-//! in flight, over HTTP/1.1 and HTTP/2. They are settled as if their client had left.
+//! Tests that a key that stops working ends its requests in flight within a second: tunnels, streams and calls, over
+//! HTTP/1.1 and HTTP/2. They are settled as if their client had disconnected.
 
 use std::time::{Duration, Instant};
 
 use crate::floods::frames;
 use crate::support::{Client, Gateway, Upstream, config, sha256};
 
-/// A second, and what this machine may add to it.
+/// One second, and a tolerance for slow machines.
 const SOON: Duration = Duration::from_millis(2500);
 
-/// A request that goes on for long, and what shows that it does.
+/// A request in flight that takes long: its kind and its client.
 struct InFlight {
     what: &'static str,
     client: Client,
@@ -48,7 +48,7 @@ fn begin(gateway: &Gateway, upstream: &Upstream, key: &str) -> Vec<InFlight> {
         .into()
 }
 
-/// Whether it ends before its upstream does: closed, or its stream reset.
+/// True if the request ends before its upstream responds: its connection is closed, or its stream is reset.
 fn ends(in_flight: &mut InFlight) -> bool {
     let InFlight { what, client } = in_flight;
     if *what != "a call over HTTP/2" {
@@ -102,7 +102,7 @@ fn requests_in_flight_end_with_their_key() {
         }
         let most = if what.contains("overlap") || what == "expired" { SOON * 2 } else { SOON };
         assert!(begun.elapsed() < most, "{what}: {:?}", begun.elapsed());
-        left -= 2; // the call is settled once its upstream answers
+        left -= 2; // the call is settled once its upstream responds
         let settled = (0..200).any(|_| {
             std::thread::sleep(Duration::from_millis(50));
             gateway.available("store") == left.to_string()
@@ -110,7 +110,7 @@ fn requests_in_flight_end_with_their_key() {
         assert!(settled, "{what}: {} left", gateway.available("store"));
         let _ = gateway.cli(&["account", "resume", "store"]);
     }
-    // The others' go on; those of a key that the file drops end.
+    // Requests of other keys continue. Requests of a key that the file no longer has end.
     let mut kept = begin(&gateway, &upstream, "good-key");
     let mut dropped = begin(&gateway, &upstream, "of-file");
     gateway.write_config(&gateway.config().replace(&file, ""));

@@ -1,5 +1,5 @@
-//! Promises 1, 4 and 5 at every stage of a request: wherever the client leaves and wherever the upstream
-//! dies, the charge is the one that the contract says.
+//! Tests promises 1, 4 and 5 at every stage of a request: wherever the client disconnects and wherever the upstream
+//! fails, the charge is the one of the contract.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use crate::support::audit::Books;
 use crate::support::{Client, Gateway, Upstream, config};
 
 const KEY: &str = "x-api-key: good-key\r\n";
-/// The upstream takes so long where the client is to be gone by then.
+/// The upstream responds this late where the client must have disconnected by then.
 const SLOW: &str = "x-answer-delay: 200\r\n";
 
-/// When the client leaves.
+/// The stage at which the client disconnects.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Leaves {
     InHead,
@@ -25,7 +25,7 @@ fn gateway() -> (Gateway, Upstream) {
     (Gateway::start(&config(""), &upstream), upstream)
 }
 
-/// What was charged, once nothing is in flight any more.
+/// The charge since `before` in millionths, once no request is in flight.
 fn charged(gateway: &Gateway, before: &Books) -> i64 {
     for _ in 0..200 {
         let account = gateway.json(&["account", "show", "acme"]);
@@ -44,7 +44,7 @@ fn a_client_that_leaves_at_any_stage_is_charged_by_the_upstreams_answer() {
     let header = "x-answer-header: x-cost: 2.5\r\nx-answer-body: 0123456789\r\n";
     let json = "x-answer-chunks: {\"cost\"|:|3|}\r\n";
     let failed = "x-answer-status: 500\r\n";
-    // When it leaves, the route, what the upstream answers, millionths charged, requests at the upstream.
+    // Stage of the disconnect, path, the upstream's response, millionths charged, requests at the upstream.
     let table = [
         (InHead, "/one", "", 0, 0),
         (InHead, "/header", header, 0, 0),
@@ -79,7 +79,7 @@ fn a_client_that_leaves_at_any_stage_is_charged_by_the_upstreams_answer() {
                 std::thread::sleep(Duration::from_millis(2));
             }
         } else {
-            std::thread::sleep(Duration::from_millis(100)); // it is read, and perhaps forwarded
+            std::thread::sleep(Duration::from_millis(100)); // time to read the request, and perhaps forward it
         }
         match leaves {
             InAnswer => drop(client.head().unwrap()),
@@ -97,7 +97,7 @@ fn a_client_that_leaves_at_any_stage_is_charged_by_the_upstreams_answer() {
 fn an_upstream_that_dies_at_any_stage_is_paid_by_what_it_answered() {
     let (gateway, upstream) = gateway();
     let head = "HTTP/1.1 200 OK\\nx-cost: 2.5\\ncontent-length: 10\\n\\n";
-    // The route, the bytes that the upstream sends before it closes, the status, millionths charged.
+    // Path, the bytes that the upstream sends before it closes, status, millionths charged.
     let table = [
         ("/one", String::new(), Some(502), 0),
         ("/one", "HTTP/1.1 200 OK\\nx-co".to_owned(), Some(502), 0),
@@ -108,7 +108,7 @@ fn an_upstream_that_dies_at_any_stage_is_paid_by_what_it_answered() {
         ("/header", head[..30].to_owned(), Some(502), 0),
         ("/header", head.to_owned(), Some(200), 2_500_000),
         ("/header", format!("{head}01234"), Some(200), 2_500_000),
-        // What it costs stands in what did not come: unreadable, so the hold.
+        // The price is in the part that did not arrive. It cannot be read, so the hold is charged.
         ("/json", head.to_owned(), Some(200), 10_000_000),
         ("/json", format!("{head}{{\"cost\""), Some(200), 10_000_000),
         ("/json", format!("{head}{{\"cost\":1}}"), Some(200), 1_000_000),
@@ -124,12 +124,12 @@ fn an_upstream_that_dies_at_any_stage_is_paid_by_what_it_answered() {
             ))
             .unwrap();
         let mut text = Vec::new();
-        let _ = std::io::Read::read_to_end(client.socket(), &mut text); // it may be cut
+        let _ = std::io::Read::read_to_end(client.socket(), &mut text); // the response may be cut off
         let told = String::from_utf8_lossy(&text).split(' ').nth(1).and_then(|status| status.parse().ok());
         assert_eq!(told, status, "{case}");
         assert_eq!(charged(&gateway, &before), expected, "{case}");
     }
-    // Nobody listens any more.
+    // No server listens at the upstream's address any more.
     let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     gateway.write_config(&gateway.config().replace(&upstream.address.to_string(), &gone.to_string()));
     gateway.json(&["reload"]);

@@ -1,4 +1,5 @@
-//! HTTP/2's requests beside each other: what a client gives up, what it does not read, what it opens.
+//! Tests concurrent HTTP/2 requests: streams that a client cancels, responses that it does not read, tunnels that it
+//! opens.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -11,7 +12,7 @@ const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 const CANCEL: [u8; 4] = [0, 0, 0, 8];
 
-/// A connection of raw frames.
+/// A connection that sends and receives raw frames.
 struct Raw {
     stream: TcpStream,
     came: Vec<u8>,
@@ -42,7 +43,7 @@ impl Raw {
         self.stream.write_all(&frames::frame(3, 0, number, &CANCEL)).unwrap();
     }
 
-    /// Reads until enough came.
+    /// Reads until `enough` is true.
     fn until(&mut self, enough: impl Fn(&frames::Told) -> bool) -> frames::Told {
         let begun = Instant::now();
         loop {
@@ -55,7 +56,7 @@ impl Raw {
         }
     }
 
-    /// What comes within a moment.
+    /// Reads what arrives before the read timeout.
     fn read(&mut self) {
         let mut buffer = [0; 65_536];
         match self.stream.read(&mut buffer) {
@@ -74,8 +75,8 @@ fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// Promise 5, and its bound: what is paid for goes on and is charged, and who gives up one request
-/// after the other has to wait for that.
+/// Promise 5 and its bound: a cancelled request whose credits are held continues and is charged. A client that cancels
+/// one request after the other must wait for that.
 #[test]
 fn what_one_connection_gives_up_is_charged_and_bounded() {
     let upstream = Upstream::start();
@@ -91,7 +92,7 @@ fn what_one_connection_gives_up_is_charged_and_bounded() {
     client.ask(301, "/one", &[]);
     let told = client.until(|told| !told.answered.is_empty());
     assert_eq!(told.answered, [false], "one more than is bounded");
-    // Others are not concerned, and it is over once they are settled.
+    // Other connections are not affected. This connection is served again once its cancelled requests are settled.
     assert_eq!(get(gateway.public, "/one", "x-api-key: good-key\r\n").status, 200);
     let mut number = 301;
     wait_until("room for a further one", || {
@@ -103,7 +104,7 @@ fn what_one_connection_gives_up_is_charged_and_bounded() {
     assert_eq!(gateway.available("acme"), "898");
 }
 
-/// Requests of one key in flight are counted to the last byte, also of what its client gave up.
+/// A key's concurrency counts a request up to the last byte of its response, even if the client cancelled it.
 #[test]
 fn an_answer_that_is_read_on_keeps_its_place_among_the_keys_requests() {
     let upstream = Upstream::start();
@@ -121,7 +122,7 @@ fn an_answer_that_is_read_on_keeps_its_place_among_the_keys_requests() {
     assert_eq!(get(gateway.public, "/one", "x-api-key: good-key\r\n").status, 200);
 }
 
-/// Promise 5, where a stop does not wait: a response whose price was not read costs its hold.
+/// Promise 5 for a stop that does not wait: a response whose price was not read costs its hold.
 #[test]
 fn an_answer_that_a_stop_cuts_off_while_it_is_read_on_costs_its_hold() {
     let upstream = Upstream::start();
@@ -142,7 +143,8 @@ fn an_answer_that_a_stop_cuts_off_while_it_is_read_on_costs_its_hold() {
     assert!(rows.iter().any(|row| row["kind"] == "charge"), "{rows:?}");
 }
 
-/// A 2xx that is no switch cannot be told to a client that asked for a WebSocket over HTTP/2.
+/// A 2xx response that switches no protocol cannot be forwarded to a client that asked for a WebSocket over HTTP/2,
+/// where 2xx means that the tunnel is open.
 #[test]
 fn a_websocket_that_its_upstream_does_not_open_costs_nothing() {
     let upstream = Upstream::start();
@@ -177,7 +179,7 @@ fn a_websocket_that_its_upstream_does_not_open_costs_nothing() {
     open(&mut client, 3, switch, "0");
     assert_eq!(told(&mut client, 3), Some(true));
     assert_eq!(gateway.available("acme"), "999");
-    // A client that leaves before the response changes nothing about that.
+    // A client that cancels before the response changes nothing about the charge.
     open(&mut client, 5, success, "300");
     wait_until("the third at the upstream", || upstream.seen().len() == 3);
     client.give_up(5);
@@ -186,8 +188,8 @@ fn a_websocket_that_its_upstream_does_not_open_costs_nothing() {
     assert_eq!(gateway.available("acme"), "999");
 }
 
-/// A client that waits for nothing is told that the gateway stops, and has a second to leave, however
-/// long others may take to be served.
+/// During a stop, a client without a request in flight is told that the gateway stops, and has a second to close,
+/// however long other clients are still served.
 #[test]
 fn a_stop_waits_for_no_client_that_waits_for_nothing() {
     let gateway = Gateway::start(&config(""), &Upstream::start());
@@ -208,8 +210,8 @@ fn a_stop_waits_for_no_client_that_waits_for_nothing() {
     }
 }
 
-/// An upstream that speaks HTTP/2, for one connection. After the first one, so many answers are all the
-/// small pieces that there is room for; others are just one.
+/// An HTTP/2 upstream for one connection. After the first response, `long` responses consist of as many small DATA
+/// frames as the window has room for. All other responses have one DATA frame.
 fn speaks_http2(long: u32) -> SocketAddr {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -240,11 +242,11 @@ fn speaks_http2(long: u32) -> SocketAddr {
 }
 
 const PIECE: &[u8] = b"hello";
-/// What the gateway lets an upstream send before somebody reads it.
+/// Bytes that the gateway lets an upstream send on a stream before the client reads them.
 const WINDOW: usize = 64 * 1024;
 
-/// Clients share a connection to an HTTP/2 upstream, and what some leave unread, however small its
-/// pieces, ends nobody else's answers.
+/// Clients share a connection to an HTTP/2 upstream. Responses that one client leaves unread do not end the responses
+/// of others, however small their DATA frames are.
 #[test]
 fn small_pieces_that_nobody_reads_end_no_connection_that_others_share() {
     let text = config(&calls(speaks_http2(8))).replace("threads = 2", "threads = 1");
@@ -263,7 +265,7 @@ fn small_pieces_that_nobody_reads_end_no_connection_that_others_share() {
     for _ in 0..20 {
         short();
     }
-    // What they left is still there, once they have room.
+    // The unread responses are delivered once their client opens its window.
     let room = |stream: u32| frames::frame(8, 0, stream, &100_000_u32.to_be_bytes());
     slow.stream.write_all(&(0..8).map(|at| room(2 * at + 1)).collect::<Vec<_>>().concat()).unwrap();
     slow.stream.write_all(&(0..8).map(|_| room(0)).collect::<Vec<_>>().concat()).unwrap();
@@ -282,7 +284,7 @@ fn calls(upstream: SocketAddr) -> String {
     )
 }
 
-/// An upstream that speaks HTTP/2 is asked for no WebSocket, and the refusal costs nothing.
+/// An HTTP/2 upstream gets no request for a WebSocket, and the refusal costs nothing.
 #[test]
 fn a_websocket_before_an_upstream_that_has_none_is_refused() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -306,8 +308,7 @@ fn a_websocket_before_an_upstream_that_has_none_is_refused() {
     assert_eq!(silent.accept().unwrap_err().kind(), ErrorKind::WouldBlock, "nobody connected");
 }
 
-/// An upstream whose connection stands and says nothing is found out long before a response is overdue:
-/// it is asked for a sign of life.
+/// An upstream whose connection is open but silent is detected long before its response is overdue, with a PING.
 #[test]
 fn a_connection_to_an_upstream_that_no_longer_lives_is_given_up() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -333,7 +334,7 @@ fn a_connection_to_an_upstream_that_no_longer_lives_is_given_up() {
     assert_eq!(gateway.available("acme"), "1000");
 }
 
-/// HEAD gets no body, of Tollgate's own responses neither: to some clients of HTTP/2 that is an error.
+/// HEAD gets no body, not even in Tollgate's own responses, because some HTTP/2 clients treat a body as an error.
 #[test]
 fn head_gets_no_body() {
     const DATA: u8 = 0;
@@ -359,12 +360,12 @@ fn head_gets_no_body() {
     }
 }
 
-/// Heads that are too large are refused one by one, and whoever sends nothing else is cut off; not so a
-/// trusted proxy, which has many clients.
+/// Heads that are too large are refused one by one, and a client that sends nothing else is cut off. A trusted proxy is
+/// not cut off, because it has many clients.
 #[test]
 fn who_sends_only_heads_that_are_too_large_is_cut_off() {
     const HEADS: usize = 40;
-    let large = [0x90; 2000]; // 60 bytes each, as fields are counted: see the floods
+    let large = [0x90; 2000]; // each field counts as 60 bytes: see `floods.rs`
     for trusts in ["", "trusted_proxies = [\"127.0.0.1\"]\n"] {
         let text = config("").replacen("[server]\n", &format!("[server]\n{trusts}"), 1);
         let gateway = Gateway::start(&text, &Upstream::start());

@@ -1,4 +1,4 @@
-//! TLS for clients: certificates by name, their reload, versions, clients' own certificates.
+//! Tests TLS for clients: certificates by server name, their reload, protocol versions, and client certificates.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -13,7 +13,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, Support
 use super::disk::can_trace;
 use crate::support::{Gateway, Upstream, config};
 
-/// A self-signed certificate in a folder of its own, which a gateway is started in.
+/// A self-signed certificate in its own folder, in which a gateway is started.
 pub struct Certificate {
     folder: Arc<tempfile::TempDir>,
     pub pem: String,
@@ -51,7 +51,7 @@ impl Certificate {
     }
 }
 
-/// A configuration with TLS on an address of its own; `more` is settings of `[server.tls]`.
+/// Adds a TLS listener with its own address to a configuration; `more` is added to `[server.tls]`.
 pub fn tls_config(config: &str, more: &str) -> String {
     let tls = format!(
         "[server.tls]\nlisten = [\"127.0.0.1:0\"]\ncertificate = \"cert.pem\"\nprivate_key = \"cert.key\"\n{more}\n[admin]"
@@ -100,7 +100,7 @@ impl<'a> Asks<'a> {
         stream
     }
 
-    /// A request over TLS: the response, and the protocol that was agreed on.
+    /// Sends a request over TLS. Returns the response and the protocol that was negotiated.
     fn get(&self, address: SocketAddr) -> Result<(String, Option<Vec<u8>>), String> {
         let mut stream = self.connect(address);
         let request = format!(
@@ -187,8 +187,8 @@ fn versions_are_as_asked_for() {
     assert!(Asks::new("first.test", &certificate).is_served(gateway.tls()));
 }
 
-/// A client's kernel may hold the request back until the handshake's end is acknowledged (RFC 896): what
-/// the gateway has to say then is not kept for the response.
+/// A client's kernel may hold a request back until the last part of the handshake is acknowledged (RFC 896). Therefore
+/// the gateway sends that part immediately, and does not keep it for the response.
 #[test]
 fn a_handshakes_last_part_comes_before_any_request() {
     let certificate = Certificate::of("first.test");
@@ -206,8 +206,8 @@ fn a_handshakes_last_part_comes_before_any_request() {
     }
 }
 
-/// Whoever leaves a connection unused is told that it ends: a bare end could be an attacker's (RFC 8446,
-/// section 6.1).
+/// The gateway ends an unused TLS connection with a close_notify alert, because an attacker could cause a bare end (RFC
+/// 8446, section 6.1).
 #[test]
 fn an_idle_connection_ends_with_a_notice() {
     let certificate = Certificate::of("first.test");
@@ -221,8 +221,8 @@ fn an_idle_connection_ends_with_a_notice() {
     assert!(begun.elapsed() > Duration::from_secs(2), "{:?}", begun.elapsed());
 }
 
-/// What a turn of a connection writes goes out together: a connection for one request costs three writes,
-/// the handshake's two parts and the response with what closes it.
+/// Bytes that a connection writes in one event loop iteration are sent together. A connection with one request takes
+/// three writes: two for the handshake, and one for the response with the closing alert.
 #[test]
 fn an_answer_and_the_end_of_its_connection_are_one_write() {
     if !can_trace() {
@@ -238,13 +238,13 @@ fn an_answer_and_the_end_of_its_connection_are_one_write() {
     assert!(Asks::new("first.test", &certificate).is_served(gateway.tls()));
     let _folder = gateway.stop();
     let calls = std::fs::read_to_string(calls).unwrap();
-    // TLS records, as strace shows their beginning: of a handshake, of what is encrypted.
+    // The first bytes of TLS records as strace prints them: of handshake records and of encrypted records.
     let writes =
         calls.lines().filter(|call| [r#""\26\3\3"#, r#""\27\3\3"#].iter().any(|begin| call.contains(begin)));
     assert_eq!(writes.count(), 3, "{calls}");
 }
 
-/// AES-256-GCM first, whatever the client prefers; and the operator's order where there is one.
+/// AES-256-GCM is chosen first, whatever the client prefers. An operator's own order takes precedence over that.
 #[test]
 fn the_cipher_is_the_first_of_the_gateways_that_a_client_offers() {
     let certificate = Certificate::of("first.test");
@@ -270,7 +270,7 @@ fn the_cipher_is_the_first_of_the_gateways_that_a_client_offers() {
         (swift, "-tls1_2", aes, "ECDHE-ECDSA-AES128-GCM-SHA256"),
     ];
     for (more, version, offered, chosen) in table {
-        let gateway = start(more); // one after the other: they share a folder
+        let gateway = start(more); // one gateway at a time, because they share a folder
         let kind = if version == "-tls1_3" { "-ciphersuites" } else { "-cipher" };
         let address = gateway.tls().to_string();
         let output = std::process::Command::new("openssl")

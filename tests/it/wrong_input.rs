@@ -1,4 +1,4 @@
-//! Wrong input: a clear error, the exit code, and nothing lost.
+//! Tests wrong input: there is a clear error and the right exit code, and nothing is lost.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -10,7 +10,7 @@ fn write(folder: &Path, text: &str) {
     std::fs::write(folder.join("config.toml"), text.replace("{upstream}", "127.0.0.1:9000")).unwrap();
 }
 
-/// `serve` must end with 1 and say this.
+/// Checks that `serve` exits with 1 and reports this text.
 fn refuses(folder: &Path, expected: &str) -> String {
     let output = cli(folder, &["serve"]);
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -154,7 +154,7 @@ fn a_file_without_permission_is_said_to_be_one() {
         refuses(folder.path(), "no permission to read");
         return;
     }
-    // Root reads everything: look as another user, with a copy of the program that it may run.
+    // root can read every file, so the program runs as another user, from a copy that this user may execute.
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let program = folder.path().join("tollgate");
     std::fs::copy(env!("CARGO_BIN_EXE_tollgate"), &program).unwrap();
@@ -166,8 +166,8 @@ fn a_file_without_permission_is_said_to_be_one() {
     assert!(told.contains("no permission to read"), "{told}");
 }
 
-/// Whatever another user can have put where a command looks for its gateway gets neither the command nor
-/// the chance to answer it.
+/// Another user may place a socket where a command looks for its gateway. No command is sent to that socket, and it
+/// cannot respond to one.
 #[test]
 fn commands_speak_to_no_socket_but_this_users_own() {
     use std::os::unix::fs::PermissionsExt;
@@ -220,7 +220,7 @@ fn commands_speak_to_no_socket_but_this_users_own() {
         assert!(listener.accept().is_err(), "{what} was spoken to");
     }
     let _ = std::fs::remove_dir_all(&runtime);
-    // The ledger and its lock are believed as little.
+    // The ledger and its lock are not trusted either if other users can write to them.
     for name in ["ledger.db", "ledger.db.lock"] {
         let path = folder.path().join(name);
         let _ = std::fs::remove_file(&path);
@@ -234,7 +234,7 @@ fn commands_speak_to_no_socket_but_this_users_own() {
     }
 }
 
-/// What is no regular file is not read: neither a check nor a reload waits for one.
+/// Only regular files are read: neither a check nor a reload waits for a FIFO or an endless device.
 #[test]
 fn no_fifo_and_no_endless_device_holds_up_a_check_or_a_reload() {
     let upstream = Upstream::start();
@@ -269,7 +269,7 @@ fn no_fifo_and_no_endless_device_holds_up_a_check_or_a_reload() {
     assert_eq!(get(gateway.public, "/free/a", "x-api-key: good-key\r\n").status, 200);
 }
 
-/// A small file system of its own, where this user may mount one.
+/// A small file system, if this user may mount one.
 struct SmallDisk(std::path::PathBuf);
 
 impl SmallDisk {

@@ -1,5 +1,5 @@
-//! Holds, settlements, releases, bookings and crashes, interleaved at random over two workers,
-//! against a model that knows only sums.
+//! Tests holds, settlements, releases, bookings and crashes, interleaved at random over two workers, against a model
+//! that only keeps sums.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -39,11 +39,11 @@ enum Step {
         amount: i64,
         reference: u8,
     },
-    /// Everything so far reaches the disk.
+    /// All records so far reach the disk.
     Flush,
-    /// A reload names the same accounts again, with other opening grants.
+    /// A reload registers the same accounts again, with other opening grants.
     Register,
-    /// The process ends without a word, once all is on disk.
+    /// The process crashes after all records have reached the disk.
     Crash,
     /// The process stops; holds in flight are released.
     Restart,
@@ -69,7 +69,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..60)
 }
 
-/// What one account should have: sums, nothing else.
+/// The sums that one account should have.
 #[derive(Clone, Debug, Default)]
 struct Account {
     granted: i64,
@@ -84,10 +84,10 @@ impl Account {
     }
 }
 
-/// How long records wait for others here.
+/// How long records wait to be committed with others in this test.
 const COMMIT_DELAY: Duration = Duration::from_millis(1);
 
-/// Where the books are kept, so that they outlive a crash.
+/// The storage of the ledger, which survives a crash.
 #[derive(Clone)]
 enum Disk {
     Memory(MemoryStore),
@@ -207,7 +207,7 @@ impl World {
     }
 
     async fn end(self, crash: bool) -> Self {
-        drop(self.books.reader().await.unwrap()); // so that the model knows what is on disk
+        drop(self.books.reader().await.unwrap()); // makes sure that the model knows what is on disk
         let Self { disk, ledger, books, spenders, mut model, open: holds, ids } = self;
         let open_holds = holds.len();
         for (account, amount, hold) in holds {
@@ -218,7 +218,7 @@ impl World {
             }
         }
         drop((spenders, books));
-        // After a crash nothing is left to write: what was held is forgotten, the rest is flushed.
+        // After a crash there is nothing left to write: open holds are forgotten, and all other records are on disk.
         ledger.close().unwrap();
         let (ledger, books, spenders, doubts) = open(&disk);
         assert_eq!(doubts, if crash { open_holds } else { 0 }, "the list of holds in doubt is exact");
@@ -270,8 +270,8 @@ proptest! {
     }
 }
 
-/// Promise 2 on two threads at once: what was held never exceeds what was granted, and what is
-/// settled at less comes back whole.
+/// Promise 2 on two threads at the same time: the credits held never exceed the credits granted, and a hold returns all
+/// credits that its settlement does not charge.
 #[test]
 fn two_workers_on_one_balance_never_overspend() {
     let (ledger, _) =

@@ -1,5 +1,5 @@
-//! Limits taken together or not at all, on one thread and on several, against an oracle that
-//! remembers every admitted request.
+//! Tests limits against an oracle that remembers every admitted request, on one thread and on several. If a request has
+//! several limits, either all of them count it or none.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -83,7 +83,7 @@ impl Bench {
         &self.snapshot.plans[&NameId::of("p")].limits
     }
 
-    /// Whether a request is admitted, and if not, after how many seconds it would be.
+    /// Returns `Ok` if a request is admitted, or else the number of seconds after which it would be.
     fn ask(&self, key: usize, route: usize, address: u8, now: u64) -> Result<(), u64> {
         let ask = Subject {
             key: Some(&self.keys[key]),
@@ -117,7 +117,8 @@ fn counts(limit: &Limit, one: &Admitted, other: &Admitted) -> bool {
     }
 }
 
-/// What the definition of each limit says: strictly, and with a sixtieth of slack for windows.
+/// True if each limit admits the next request by its definition. With `slack`, sliding windows are longer by a
+/// sixtieth.
 fn oracle(limits: &[Limit], history: &[Admitted], next: &Admitted, slack: bool) -> bool {
     limits.iter().all(|limit| {
         let same: Vec<u64> =
@@ -186,8 +187,8 @@ proptest! {
     }
 }
 
-/// On several threads a request is judged some time between two looks at the clock: at most N of
-/// those that lie within a window whole.
+/// On several threads a request is decided at some time between two reads of the clock. Of the requests for which both
+/// reads are within one window, at most N may be admitted.
 #[test]
 fn several_threads_share_one_limit_exactly() {
     for (text, most) in [

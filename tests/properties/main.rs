@@ -1,4 +1,4 @@
-//! Money and limits against models: random interleavings, several threads.
+//! Tests credits and limits against models, with random interleavings and several threads.
 
 #![allow(
     clippy::unwrap_used,

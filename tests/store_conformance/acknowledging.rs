@@ -1,4 +1,4 @@
-//! A storage that reports each call that changed something.
+//! Wraps a storage, and reports each call that changed something.
 
 use std::sync::{Arc, Mutex};
 
@@ -10,15 +10,15 @@ use tollgate::ledger::store::{
 use tollgate::ledger::tally::Fold;
 use tollgate::types::{AccountId, AccountNum, KeyId, KeyNum, RequestId, WallTime};
 
-/// What is reported.
+/// The report of one successful call.
 pub struct Report<'a> {
-    /// How many calls succeeded so far.
+    /// Number of calls that succeeded so far.
     pub count: usize,
     /// The batch, if one was appended to the journal.
     pub batch: Option<&'a [u8]>,
 }
 
-/// How many calls succeeded, and what is called after each.
+/// Number of calls that succeeded, and the function that is called after each.
 struct Reporter<F> {
     count: usize,
     report: F,
@@ -34,7 +34,7 @@ impl<F: FnMut(Report<'_>)> Reporter<F> {
     }
 }
 
-/// One half of the storage.
+/// One half of the storage, journal or books, with the reporter of both halves.
 struct Reporting<H: ?Sized, F> {
     half: Box<H>,
     reporter: Arc<Mutex<Reporter<F>>>,
@@ -60,7 +60,7 @@ impl<F: FnMut(Report<'_>) + Send> Journal for Reporting<dyn Journal, F> {
     }
 }
 
-/// Passes calls on; those after `reported` change something.
+/// Forwards calls to the books. Those after `reported` change something, so they are reported.
 macro_rules! pass_on {
     (read { $($read:ident($($a:ident: $at:ty),*) -> $ar:ty;)* } reported { $($done:ident($($b:ident: $bt:ty),*) -> $br:ty;)* }) => {
         impl<F: FnMut(Report<'_>) + Send> Books for Reporting<dyn Books, F> {

@@ -1,4 +1,4 @@
-//! Books that were tampered with: whatever an entry says that was not written is found.
+//! Tests that changes to the ledger from outside are found: whatever an entry has that was not written.
 
 use fastrand::Rng;
 use rusqlite::types::Value;
@@ -13,7 +13,7 @@ use crate::Call;
 use crate::driver::driver;
 
 const ENTRIES: u64 = 120;
-/// Bits flipped, one at a time.
+/// Number of bits that are flipped, one at a time.
 const FLIPS: usize = if cfg!(debug_assertions) { 1_000 } else { 10_000 };
 const COLUMNS: [&str; 13] = [
     "number",
@@ -31,7 +31,7 @@ const COLUMNS: [&str; 13] = [
     "link",
 ];
 
-/// A closed ledger with entries of every kind, and its folder.
+/// Creates and closes a ledger with entries of every kind. Returns its folder and its path.
 fn books() -> (tempfile::TempDir, std::path::PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ledger.db");
@@ -58,7 +58,7 @@ fn verified(store: &Storage) -> Verified {
     verify(&mut *store.books.reader().unwrap()).unwrap()
 }
 
-/// The same value with one bit changed; none where it has none.
+/// The same value with one bit changed; `None` if the value has no bits.
 fn flipped(value: Value, random: u64) -> Option<Value> {
     let flip = |bytes: &mut Vec<u8>| {
         let bits = bytes.len() * 8;
@@ -71,7 +71,7 @@ fn flipped(value: Value, random: u64) -> Option<Value> {
         Value::Text(text) => {
             let mut bytes = text.into_bytes();
             flip(&mut bytes)?;
-            Some(Value::Blob(bytes)) // cast to text again where it is written
+            Some(Value::Blob(bytes)) // converted to text again when it is written
         }
         Value::Blob(mut bytes) => flip(&mut bytes).map(|()| Value::Blob(bytes)),
         Value::Null | Value::Real(_) => None,
@@ -95,7 +95,7 @@ fn a_flipped_bit_in_any_entry_is_found() {
         let cast = if matches!(before, Value::Text(_)) { "CAST(?2 AS TEXT)" } else { "?2" };
         let write = format!("UPDATE entries SET {column} = {cast} WHERE position = ?1");
         if tamperer.execute(&write, params![position, after]).is_err() {
-            continue; // another entry has this number
+            continue; // fails if another entry has this number
         }
         let found = verify(&mut *store.books.reader().unwrap()).unwrap().found;
         assert!(found > 0, "a bit of {column} of entry {position}: {before:?} became {after:?}");
@@ -106,7 +106,7 @@ fn a_flipped_bit_in_any_entry_is_found() {
     assert_eq!(verified(&store).differences, [], "all were flipped back");
 }
 
-/// What was found, after this was done to the books.
+/// Changes the ledger with SQL. Returns the kinds of differences that are then found.
 fn after(sql: &str) -> Vec<What> {
     let (_folder, path) = books();
     Connection::open(&path).unwrap().execute_batch(sql).unwrap();
@@ -122,7 +122,7 @@ fn a_missing_entry_is_found_wherever_it_stood() {
     assert!(found.contains(&What::LastLink), "{found:?}");
 }
 
-/// What is given back is what was charged, whatever the list says.
+/// Giving a hold back pays what was charged for it, whatever the list of holds in doubt says.
 #[test]
 fn a_list_of_holds_in_doubt_that_was_changed_is_found_and_pays_nothing() {
     let one = "(SELECT id FROM in_doubt WHERE given_back IS NULL AND amount > 0 LIMIT 1)";
@@ -161,7 +161,7 @@ fn entries_in_another_order_are_found() {
     assert!(found.contains(&What::Number), "{found:?}");
 }
 
-/// Whoever takes an account's last entry away and sets the account back still has to face the other half.
+/// Removing an account's last entry and resetting its balance is still found: the operator's accounts no longer match.
 #[test]
 fn a_tail_that_was_cut_with_care_is_found_by_the_other_half() {
     let found = after(

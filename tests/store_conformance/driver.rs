@@ -1,4 +1,4 @@
-//! Makes calls to a storage, as the ledger's threads do.
+//! Calls a storage as the ledger's threads do.
 
 use tollgate::ledger::entry::EntryKind;
 use tollgate::ledger::record::{ExternalId, Kept, Record};
@@ -24,7 +24,7 @@ pub struct Driver<'a> {
     pub at: i64,
 }
 
-/// What a call answered, comparable between stores: texts of errors may differ.
+/// The result of a call, comparable between stores: the texts of errors may differ.
 fn outcome<T: std::fmt::Debug>(result: Result<T, LedgerError>) -> String {
     match result {
         Ok(value) => format!("{value:?}"),
@@ -56,7 +56,7 @@ impl Driver<'_> {
                         .collect(),
                     routes: routes.iter().map(|number| name("r", *number).parse().unwrap()).collect(),
                 };
-                // A key of an account that is not there is the caller's mistake.
+                // A key of an account that does not exist is the caller's mistake.
                 let known = |account: u8| accounts.iter().any(|(number, _)| *number == account);
                 if !keys.iter().all(|(_, account)| known(*account)) {
                     return String::new();
@@ -114,7 +114,7 @@ impl Driver<'_> {
         }
     }
 
-    /// Holds, each settled at once or left open; one journal row for all.
+    /// Records holds, each settled immediately or left open, in one journal row.
     pub fn hold(&mut self, holds: &[(u8, i64, Option<i64>)], at: WallTime) -> String {
         let accounts = self.accounts();
         let mut records = Vec::new();
@@ -205,7 +205,7 @@ impl Driver<'_> {
     }
 }
 
-/// Does what a start does: folds the rest of the journal, and charges in doubt what a crash left open.
+/// Does what a start does: folds the rest of the journal, and charges holds that a crash left open as holds in doubt.
 pub fn start(store: &mut Storage, at: WallTime) -> Tally {
     let loaded = store.books.load(at).unwrap();
     let mut tally = Tally::new(loaded.open_holds, loaded.folded);
@@ -218,7 +218,7 @@ pub fn start(store: &mut Storage, at: WallTime) -> Tally {
     tally
 }
 
-/// A store in use again after a crash.
+/// A driver for a store that is used again after a crash.
 pub fn recovered(store: &mut Storage) -> Driver<'_> {
     let tally = start(store, WallTime(5_000));
     Driver { store, seq: tally.upto(), tally, kept: None, ids: 1_000_000, at: 6_000 }

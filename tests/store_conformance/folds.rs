@@ -1,4 +1,4 @@
-//! Folds that are interrupted.
+//! Tests folds that a crash interrupts.
 
 use proptest::prelude::*;
 use tollgate::ledger::sqlite;
@@ -37,7 +37,7 @@ proptest! {
                 }
             }
             if folds_first {
-                storage.books.fold(&tally.fold(), WallTime(2)).unwrap(); // and the journal is not reset
+                storage.books.fold(&tally.fold(), WallTime(2)).unwrap(); // and the journal is not reset before the kill
             }
             drop(storage);
             storage = sqlite::open(&path).unwrap();

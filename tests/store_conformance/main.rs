@@ -1,4 +1,4 @@
-//! One suite for every store: SQLite is compared with the model in memory, call by call.
+//! Tests every store with one suite: SQLite is compared with the model in memory, call by call.
 
 #![allow(
     clippy::unwrap_used,
@@ -32,7 +32,7 @@ use tollgate::types::{AccountId, KeyNum, WallTime};
 
 use driver::driver;
 
-/// More rows than any test makes.
+/// More rows than any test creates.
 const ALL: usize = 1_000_000;
 
 /// A call to a store.
@@ -60,7 +60,7 @@ enum Call {
     CreateKey(u8, u8),
     ChangeKey(u8, u8),
     Limits(Vec<(u8, Vec<u8>)>),
-    /// The log is copied into the file, on another thread.
+    /// Copies the write-ahead log into the file, on another thread.
     Checkpoint,
 }
 
@@ -86,12 +86,12 @@ fn calls() -> impl Strategy<Value = Vec<Call>> {
         1 => small.prop_map(Call::Keep),
         1 => Just(Call::Checkpoint),
     ];
-    // What is held and folded refers to an account, a key and a route: they are there first.
+    // Holds and folds refer to an account, a key and a route, so these are registered first.
     let first = Call::Register { accounts: vec![(0, None)], keys: vec![(0, 0)], routes: vec![0] };
     prop::collection::vec(call, 1..40).prop_map(move |calls| [vec![first.clone()], calls].concat())
 }
 
-/// Everything that can be read back.
+/// Everything that can be read back from a store.
 fn state(store: &mut Storage) -> (String, Vec<Entry>, String) {
     let Loaded { mut open_holds, folded, .. } = store.books.load(WallTime(0)).unwrap();
     open_holds.sort_by_key(|hold: &OpenHold| hold.id);
@@ -124,7 +124,7 @@ fn state(store: &mut Storage) -> (String, Vec<Entry>, String) {
     )
 }
 
-/// Read in pages of two, or one by one, the same rows come.
+/// Checks that reading in pages of two, or one by one, returns the same rows.
 fn pages_are_the_whole(reader: &mut dyn Reader, accounts: &[AccountRow], keys: &[(KeyRow, AccountId)]) {
     let mut after = None;
     for rows in accounts.chunks(2) {

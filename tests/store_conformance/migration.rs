@@ -1,5 +1,5 @@
-//! A ledger of version 0.1, killed while requests were in flight, is migrated exactly. The fixture was made by that
-//! version's own program; the expected figures are what it printed after its own recovery.
+//! Tests that a ledger of version 0.1, killed while requests were in flight, is migrated exactly. The fixture was made
+//! by that version's own program. The expected figures are those that the program printed after its own recovery.
 
 use std::path::Path;
 
@@ -12,7 +12,8 @@ use tollgate::types::WallTime;
 use crate::ALL;
 use crate::driver::start;
 
-/// What version 0.1 made of the fixture: its sums by account, kind and route, in millionths, and requests.
+/// The fixture's sums as version 0.1 computed them: by account, kind and route, in millionths, with numbers of
+/// requests.
 const SUMS: [(&str, &str, &str, i64, u64); 13] = [
     ("acme", "charge", "fixed", -26_000_000, 26),
     ("acme", "charge", "priced", -78_500_000, 37),
@@ -29,7 +30,7 @@ const SUMS: [(&str, &str, &str, i64, u64); 13] = [
     ("beta", "release", "priced", 0, 5),
 ];
 
-/// The fixture as files of a ledger.
+/// Writes the fixture as the files of a ledger. Returns the path of the ledger.
 fn files(folder: &Path) -> std::path::PathBuf {
     let path = folder.join("ledger.db");
     let sql = include_str!("../fixtures/ledger-0.1/ledger.sql");
@@ -92,13 +93,13 @@ fn a_killed_ledger_of_an_earlier_version_is_migrated_exactly() {
     assert_eq!(names, ["ledger.db", "ledger.db.lock"], "the old journal is gone");
 }
 
-/// Version 0.1 wrote a large fold in parts: what the mark of a part covers is not written twice.
+/// Version 0.1 wrote a large fold in parts. Charges that the mark of a part covers are not written twice.
 #[test]
 fn charges_that_a_part_of_a_fold_wrote_are_not_written_twice() {
     let folder = tempfile::tempdir().unwrap();
     let path = files(folder.path());
-    // As if a fold up to the last batch had written its first charge, acme's on the route `priced`, as an entry of one
-    // millionth: whatever it wrote, the rest of the fold must leave acme's charges on that route alone.
+    // Simulates a fold up to the last batch that wrote only its first charge, acme's on the route `priced`, as an entry
+    // of one millionth. Whatever that fold wrote, the rest of it must not change acme's charges on that route.
     let connection = Connection::open(&path).unwrap();
     let route: u32 =
         connection.query_row("SELECT num FROM routes WHERE name = 'priced'", [], |row| row.get(0)).unwrap();

@@ -1,9 +1,9 @@
-//! The orders that promise 2 relies on, on real threads: a settlement is recorded before the credits that it returns can be
-//! spent, and a batch is taken from all outboxes at once. So whatever batch is the last one before a crash, no account
-//! has spent more than it had.
+//! Tests the orders that promise 2 relies on, with real threads: a settlement is recorded before the credits that it
+//! returns can be spent, and a batch is taken from all outboxes at the same time. So whatever batch is the last one
+//! before a crash, no account has spent more than it had.
 //!
-//! Two cores find a mistake in the first order; one in the second took more than two minutes, and is found by the
-//! simulation (`tests/mutants/take-one-by-one.patch`).
+//! On two cores, this test finds a mistake in the first order. A mistake in the second order took more than two minutes
+//! to find; the simulation finds it (`tests/mutants/take-one-by-one.patch`).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,20 +19,20 @@ use tollgate::types::{AccountNum, Credits, KeyId, KeyNum, RequestId, RouteNum, S
 
 use crate::acknowledging::acknowledging;
 
-/// All that the account has, and all that each request holds: only one at a time can.
+/// The account's whole balance, which is also the amount of each hold: only one request at a time can hold it.
 const ALL: i64 = 1_000;
 const WORKERS: usize = 3;
-/// Turns of a loop after each request.
+/// Iterations of a spin loop after each request.
 const PAUSE: u32 = if cfg!(debug_assertions) { 300 } else { 60 };
 
-/// Threads meet between two instructions by chance: a second or two finds a mistake now and then, the
-/// minute of `TOLLGATE_LONG=1` found it each time within its first seconds.
+/// Threads meet between two instructions only by chance. A second or two finds a mistake now and then; the minute of
+/// `TOLLGATE_LONG=1` found it each time within its first seconds.
 fn duration() -> Duration {
     let long = std::env::var_os("TOLLGATE_LONG").is_some();
     if long { Duration::from_secs(60) } else { Duration::from_millis(1_500) }
 }
 
-/// What is left if the power goes after this batch.
+/// The credits spent and the open holds if the power fails after this batch.
 #[derive(Default)]
 struct Judge {
     spent: i64,
@@ -58,7 +58,7 @@ impl Judge {
     }
 }
 
-/// Batches without which nothing was judged.
+/// Minimum number of batches: with fewer, too little was checked.
 const LEAST: u64 = 50;
 
 #[test]
@@ -93,7 +93,7 @@ fn no_batch_spends_what_a_later_one_returns() {
                         if let Ok(hold) = spender.hold(&purse, KeyNum(1), RouteNum(1), all, id) {
                             count += 1;
                             drop(hold.settle(Credits::ZERO, StatusClass::Success));
-                            // So that the ledger's thread keeps up, and cuts often.
+                            // The pause lets the ledger's thread keep up and take batches often.
                             (0..PAUSE).for_each(|_| std::hint::spin_loop());
                         }
                     }
@@ -102,10 +102,10 @@ fn no_batch_spends_what_a_later_one_returns() {
             })
             .collect();
         let end = std::time::Instant::now() + duration();
-        // On a machine that does other things as well, few batches are cut in that time.
+        // On a busy machine, few batches are taken in that time, so the test runs longer.
         let at_last = end + Duration::from_secs(20);
         let goes_on = |now| now < end || now < at_last && batches.load(Ordering::SeqCst) <= LEAST;
-        // The ledger's thread ends where the judge finds something.
+        // The ledger's thread ends if the judge finds a mistake.
         while goes_on(std::time::Instant::now()) && Arc::strong_count(&batches) > 1 {
             std::thread::sleep(Duration::from_millis(20));
         }

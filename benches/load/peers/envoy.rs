@@ -1,4 +1,4 @@
-//! Envoy with api_key_auth and a local rate limit. Its keys are not hashed and it has no credits.
+//! Starts Envoy with `api_key_auth` and a local rate limit. Envoy's keys are not hashed, and it has no credits.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use super::{Arguments, Site};
 use crate::keys::Keys;
 use crate::{Result, process};
 
-/// Names the program where it is not on PATH.
+/// The environment variable that names the Envoy program. Without it, `envoy` on PATH is used.
 pub const VARIABLE: &str = "TOLLGATE_BENCH_ENVOY";
 
 pub fn program() -> Option<PathBuf> {
@@ -23,7 +23,7 @@ impl Site<'_> {
             let (key, account) = (Keys::text(number), number % self.keys.accounts);
             write!(credentials, "{{key: {key}, client: a{account}-{number}}}, ")?;
         }
-        // One bucket for all keys.
+        // One token bucket limits all keys together.
         let (tokens, interval) = if self.setup.limited { (1, "86400s") } else { (2_000_000_000, "1s") };
         let text = format!(
             r#"

@@ -1,5 +1,5 @@
-//! HAProxy: SHA-256 and map, a rate counter by key, and a counter by account in place of credits;
-//! nothing is kept on disk.
+//! Configures HAProxy: SHA-256 and a map for keys, a rate counter per key, and a counter per account in place of
+//! credits. HAProxy stores nothing on disk.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use crate::Result;
 use crate::cases::Wire;
 
 impl Site<'_> {
-    /// HAProxy as a relay of TCP.
+    /// The configuration of HAProxy as a TCP relay.
     pub(super) fn tcp(&self) -> Result<Arguments> {
         let (port, upstream) = (self.port, self.upstream);
         let text = format!(
@@ -41,10 +41,10 @@ listen relay
                 let (port, both) = (self.tls_port, both.display());
                 format!("bind 127.0.0.1:{port} ssl crt {both} alpn h2,http/1.1 ssl-min-ver TLSv1.3")
             }
-            Wire::Plain | Wire::Http2 => String::new(), // it knows HTTP/2 by its preface
+            Wire::Plain | Wire::Http2 => String::new(), // HAProxy detects HTTP/2 by its connection preface
         };
         let map = self.write("keys.map", &map)?;
-        // Room for every key and account, so that none is thrown out.
+        // Room for every key and account, so that none is evicted.
         let (keys, accounts) = (self.keys.count.max(100_000) * 2, self.keys.accounts.max(10_000) * 2);
         let (window, most) = if self.setup.limited { ("24h", 1) } else { ("60s", 2_000_000_000) };
         let text = format!(

@@ -1,4 +1,4 @@
-//! Gateways under test, each doing as much of Tollgate's job as it can.
+//! Starts the gateways under test. Each one does as much of Tollgate's job as it can.
 
 mod envoy;
 mod haproxy;
@@ -20,28 +20,29 @@ use crate::{Result, client};
 
 pub use tollgate::{fold, ledger, status};
 
-/// Most requests that are sent to see whether a peer is ready and right.
+/// Maximum requests that are sent to check whether a gateway is ready and responds correctly.
 pub const PROBES: u64 = TRIES as u64 * STARTS as u64;
-/// How often, this far apart, a starting peer is asked: a million keys under valgrind take minutes.
+/// Maximum requests to a gateway that starts, [`PAUSE`] apart: with a million keys under valgrind, a start takes
+/// minutes.
 const TRIES: usize = 1_200;
 const PAUSE: Duration = Duration::from_millis(250);
-/// How often a peer is started, in case another process took its port first.
+/// How often a gateway is started, in case another process took its port first.
 const STARTS: usize = 3;
 
-/// A gateway that runs.
+/// A running gateway.
 pub struct Peer {
     pub name: &'static str,
     pub kind: Kind,
     pub setup: Setup,
     pub keys: Keys,
     pub port: u16,
-    /// Where it speaks what the case asks for; the other port is plain.
+    /// The port for the protocol of the case. `port` is for HTTP without TLS.
     pub wire_port: u16,
     pub folder: PathBuf,
     pub process: Running,
 }
 
-/// What a gateway is started with.
+/// The parameters that a gateway is started with.
 struct Site<'a> {
     folder: PathBuf,
     keys: Keys,
@@ -61,7 +62,8 @@ impl Site<'_> {
         Ok(file.to_str().ok_or("a folder's name is not UTF-8")?.to_owned())
     }
 
-    /// An ECDSA certificate (P-256), the same kind for everybody; with its key in one file, and apart.
+    /// Writes a self-signed ECDSA certificate (P-256) and its key, both into one file and into separate files. All
+    /// gateways use the same kind of certificate.
     fn certificate(&self) -> Result<()> {
         let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])?;
         let (pem, key) = (made.cert.pem(), made.signing_key.serialize_pem());
@@ -72,7 +74,7 @@ impl Site<'_> {
 }
 
 impl Peer {
-    /// Starts an entrant; `under` is a program that runs it, such as valgrind.
+    /// Starts an entrant. `under` is a program that runs the entrant, such as valgrind, with its arguments.
     pub fn start(
         entrant: &Entrant,
         case: &Case,
@@ -126,7 +128,7 @@ impl Peer {
         Err(format!("{} does not start:\n{told}", entrant.name).into())
     }
 
-    /// The first right answer, once it comes.
+    /// Waits for the first 200 response. Returns `None` if the gateway ends or never sends one.
     fn first_answer(&mut self, case: &Case) -> Option<Answer> {
         for _ in 0..TRIES {
             if self.process.has_ended() {
@@ -140,8 +142,8 @@ impl Peer {
         None
     }
 
-    /// Whether it forwarded what was asked, and refuses an unknown key where it knows keys at
-    /// all: a fast gateway that checks nothing would be no news.
+    /// Checks that the gateway forwarded the request, and that it refuses an unknown key if it checks keys at all. A
+    /// gateway that is fast because it checks nothing is not comparable.
     fn check(&self, case: &Case, answer: &Answer) -> Result<()> {
         let right = match case.path {
             EXPORT => answer.length == EXPORT_LENGTH,
@@ -162,19 +164,19 @@ impl Peer {
         Ok(())
     }
 
-    /// Whether each response of 200 costs a credit that is counted in a ledger.
+    /// True if each 200 response costs a credit that a ledger counts.
     pub fn charges(&self) -> bool {
         self.kind == Kind::Tollgate && !self.setup.free
     }
 
-    /// What CPU is compared with.
+    /// True if other entrants' CPU time is compared with this one.
     pub fn is_reference(&self) -> bool {
         self.kind == Kind::HaProxy && self.setup.stored != Some(true)
     }
 }
 
 impl Kind {
-    /// The installed program, or why there is none.
+    /// The path of the installed program, or an error with the reason why it is missing.
     pub fn program(self) -> Result<PathBuf> {
         let find = |name: &str| process::find(name).ok_or_else(|| format!("{name} is not installed").into());
         match self {

@@ -1,4 +1,5 @@
-//! nginx: plain proxying, or with a check in Lua that stands for the gateways built upon it.
+//! Configures nginx as a plain proxy, or with a key check in Lua, which represents the gateways that are built on
+//! nginx.
 
 use std::fmt::Write as _;
 
@@ -13,7 +14,7 @@ impl Site<'_> {
             true => self.lua()?,
             false => Default::default(),
         };
-        // As its users do for event streams; all else is nginx's default.
+        // Buffering is off for event streams, as nginx's users configure it. All other settings are nginx's defaults.
         let buffering = if self.case.path == EVENTS { "proxy_buffering off;" } else { "" };
         let text = format!(
             r#"
@@ -54,7 +55,7 @@ http {{
         Ok(vec!["-c".into(), self.write("nginx.conf", &text)?, "-q".into()])
     }
 
-    /// Modules, what the http block begins with, and the location's check.
+    /// The lines that load modules, the start of the http block, and the key check of the location.
     fn lua(&self) -> Result<(String, String, String)> {
         let mut list = String::new();
         for (hash, account) in self.keys.hashes() {
@@ -62,8 +63,8 @@ http {{
         }
         let list = self.write("keys.txt", &list)?;
         let (window, most) = if self.setup.limited { (86_400, 1) } else { (60, 2_000_000_000) };
-        // SHA-256 by the libcrypto that nginx has loaded, look-up, a counter by key in place of a
-        // limit, a counter by account in place of credits.
+        // SHA-256 by the libcrypto that nginx has loaded, a look-up, a counter per key in place of a limit, and a
+        // counter per account in place of credits.
         let prelude = format!(
             r#"
     lua_shared_dict accounts 64m;

@@ -1,4 +1,4 @@
-//! Tollgate itself: everything on but the request log.
+//! Configures Tollgate with every feature on. The request log is off, except in the case that measures it.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -10,11 +10,11 @@ use crate::process::{self, Running};
 use crate::{Result, own};
 
 const LEDGER: &str = "ledger.db";
-/// How long a new ledger may take to appear.
+/// How long Tollgate may take to create a ledger.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 impl Site<'_> {
-    /// Hash, scopes, a limit, credits in a ledger on disk.
+    /// Writes a configuration with hashed keys, scopes, a limit, and credits in a ledger on disk.
     pub(super) fn tollgate(&self) -> Result<Arguments> {
         let (port, upstream, path) = (self.port, self.upstream, self.case.path);
         let log = self.setup.log;
@@ -69,7 +69,7 @@ limits = [{{ name = "rate", {limit} }}]
         Ok(arguments)
     }
 
-    /// Lets Tollgate make its ledger, and puts accounts and keys into it.
+    /// Lets Tollgate create its ledger, then writes accounts and keys into it.
     fn fill(&self, arguments: &[String]) -> Result<()> {
         let ledger = ledger(&self.folder);
         let mut command = process::command(&Kind::Tollgate.program()?, None);
@@ -87,17 +87,17 @@ limits = [{{ name = "rate", {limit} }}]
     }
 }
 
-/// The ledger of a folder.
+/// The path of the ledger in a folder.
 pub fn ledger(folder: &Path) -> std::path::PathBuf {
     folder.join(LEDGER)
 }
 
-/// What the gateway of a folder counted.
+/// The counters of the gateway in a folder, from `tollgate status`.
 pub fn status(folder: &Path) -> Result<serde_json::Value> {
     Ok(serde_json::from_slice(&ask(folder, &["status"])?)?)
 }
 
-/// Has the gateway of a folder bring its entries up to date, as every command does that reads them.
+/// Makes the gateway in a folder bring its entries up to date, as every command does that reads entries.
 pub fn fold(folder: &Path) -> Result<()> {
     ask(folder, &["ledger", "in-doubt"]).map(drop)
 }

@@ -1,4 +1,4 @@
-//! What goes upstream, and what comes back.
+//! Tests the header fields of upstream requests, responses and trailers.
 
 use super::*;
 
@@ -10,7 +10,7 @@ fn map(pairs: &[(&'static str, &str)]) -> HeaderMap {
     map
 }
 
-/// The fields of the head that goes upstream.
+/// The header fields of the upstream request for a client request with these fields.
 fn forwarded_headers(pairs: &[(&'static str, &str)], trusted: bool) -> HeaderMap {
     let key_header = HeaderName::from_static("x-api-key");
     let (request_id, host) = (HeaderValue::from_static("req_1"), HeaderValue::from_static("api.example.com"));

@@ -1,23 +1,23 @@
-//! The grammar of a JSON number (RFC 8259, section 6), a byte at a time.
+//! Checks the grammar of a JSON number (RFC 8259, section 6), one byte at a time.
 
-/// How much of a number was read.
+/// The part of a number that was read last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Number {
-    /// The sign.
+    /// The minus sign.
     Minus,
-    /// A zero before the point: no digit follows it.
+    /// A leading zero: no digit may follow it.
     Zero,
     Whole,
     Point,
     Fraction,
-    /// `e` or `E`.
+    /// The `e` or `E` of the exponent.
     Exponent,
     ExponentSign,
     ExponentDigits,
 }
 
 impl Number {
-    /// The state behind a number's first byte; `None` where none begins with it.
+    /// The state after a number's first byte; `None` if no number begins with this byte.
     pub(super) fn begin(byte: u8) -> Option<Self> {
         match byte {
             b'-' => Some(Self::Minus),
@@ -27,7 +27,7 @@ impl Number {
         }
     }
 
-    /// Reads on, and answers how many bytes belong to the number.
+    /// Continues the number, and returns how many of the bytes belong to it.
     pub(super) fn read(&mut self, bytes: &[u8]) -> usize {
         for (at, &byte) in bytes.iter().enumerate() {
             *self = match (*self, byte) {
@@ -49,7 +49,7 @@ impl Number {
         bytes.len()
     }
 
-    /// Whether it may end here.
+    /// True if the number is complete: it may end here.
     pub(super) fn is_whole(self) -> bool {
         matches!(self, Self::Zero | Self::Whole | Self::Fraction | Self::ExponentDigits)
     }

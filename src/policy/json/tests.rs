@@ -1,10 +1,10 @@
-//! The reader is compared with serde_json, which reads the whole document into a tree.
+//! Compares [`PointerReader`] with serde_json, which reads a whole document into a tree.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// What serde_json finds, in a tree.
+/// The value that serde_json finds at the pointer.
 fn reference(document: &[u8], pointer: &str) -> Option<Found> {
     let tree: serde_json::Value = serde_json::from_slice(document).ok()?;
     match tree.pointer(pointer)? {
@@ -14,7 +14,7 @@ fn reference(document: &[u8], pointer: &str) -> Option<Found> {
     }
 }
 
-/// What the reader finds; exponents as serde_json writes them.
+/// The value that the reader finds, with exponents written as serde_json writes them. `cuts`: lengths of the pieces.
 fn read(document: &[u8], pointer: &str, cuts: &[usize]) -> Option<Found> {
     let mut reader = PointerReader::new(Pointer::parse(pointer).unwrap());
     let mut rest = document;
@@ -81,7 +81,7 @@ fn nesting_is_bounded_as_serde_json_bounds_it() {
     }
 }
 
-/// Promise 8: the state does not grow with the document.
+/// Promise 8 of the contract (bounded memory): the state does not grow with the document.
 #[test]
 fn nothing_of_the_document_is_kept() {
     let long = format!(r#"{{"x":"{}","a":"{}"}}"#, "y".repeat(1 << 20), "1".repeat(1 << 20));
@@ -109,7 +109,7 @@ fn quoted(text: &str, escape: bool) -> String {
     }
 }
 
-/// Documents with members of the same name, escapes and white space.
+/// Generates documents with repeated member names, escapes and white space.
 fn document() -> impl Strategy<Value = String> {
     let number = "-?(0|[1-9][0-9]{0,12})(\\.[0-9]{1,8})?([eE][+-]?[0-9]{1,3})?";
     let leaf = prop_oneof![
@@ -145,7 +145,7 @@ proptest! {
         prop_assert_eq!(read(document.as_bytes(), &pointer, &cuts), expected);
     }
 
-    /// Also where the document is damaged: a byte changed, taken out or put in, or its end missing.
+    /// Compares damaged documents: a byte is changed, removed or inserted, or the end is missing.
     #[test]
     fn it_accepts_what_serde_json_accepts(
         document in document(), at: prop::sample::Index, byte: u8, change in 0..4, pointer in pointer(),

@@ -1,38 +1,38 @@
-//! JSON strings (RFC 8259, section 7), decoded in pieces: escapes, surrogate pairs, UTF-8.
+//! Decodes JSON strings (RFC 8259, section 7) in pieces: escapes, surrogate pairs and UTF-8.
 
-/// Where in a string the reader is, behind its opening quote.
+/// The position of the reader in a string, after the opening quote.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Text {
     /// Between characters.
     #[default]
     Plain,
-    /// In a character of several bytes: how many are left, and what the next one may be.
+    /// Inside a multi-byte UTF-8 character: the number of bytes left, and the range of the next byte.
     Within { left: u8, least: u8, most: u8 },
-    /// Behind a backslash; the first half of a surrogate pair before it, if any.
+    /// After a backslash; with the high surrogate that precedes it, if any.
     Escape(Option<u16>),
-    /// In `\uD83D`: digits left, value so far, first half of a pair.
+    /// Inside `\uD83D`: number of digits left, value so far, and the high surrogate that precedes it, if any.
     Hex { left: u8, value: u16, high: Option<u16> },
-    /// Behind the first half of a surrogate pair, whose second half must follow.
+    /// After a high surrogate: the low surrogate must follow.
     HighSurrogate(u16),
 }
 
-/// What was read.
+/// The result of one [`Text::read`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TextEvent<'a> {
-    /// Bytes that stand for themselves.
+    /// Unescaped bytes of the string.
     Part(&'a [u8]),
-    /// An escaped character.
+    /// One character, decoded from an escape.
     Character(char),
-    /// Nothing yet.
+    /// No character is complete yet.
     More,
     /// The closing quote.
     End,
-    /// This is not JSON.
+    /// The string is not valid JSON.
     Broken,
 }
 
 impl Text {
-    /// Reads at least one byte, and answers what it means and what is left.
+    /// Reads at least one byte, and returns what was read and the bytes that are left.
     pub(super) fn read<'a>(&mut self, bytes: &'a [u8]) -> (TextEvent<'a>, &'a [u8]) {
         if *self == Self::Plain {
             let plain = |byte: &u8| PLAIN[usize::from(*byte)];
@@ -79,7 +79,7 @@ impl Text {
     }
 }
 
-/// Bytes that stand for themselves: printable ASCII but for the quote and the backslash; DEL too.
+/// Bytes that need no escape: ASCII from the space on, except the quote and the backslash. Includes DEL.
 static PLAIN: [bool; 256] = {
     let mut plain = [false; 256];
     let mut byte = 0x20;
@@ -90,7 +90,7 @@ static PLAIN: [bool; 256] = {
     plain
 };
 
-/// The state behind the first byte of a character of several (RFC 3629, section 4).
+/// The state after the first byte of a multi-byte character; `None` for an invalid byte (RFC 3629, section 4).
 fn first_of_several(byte: u8) -> Option<Text> {
     let (left, least, most) = match byte {
         0xC2..=0xDF => (1, 0x80, 0xBF),
@@ -117,7 +117,7 @@ fn escaped(byte: u8) -> Option<char> {
     }
 }
 
-/// A digit of `\uD83D`. Halves of surrogate pairs come in pairs.
+/// Reads a digit of `\uD83D`. A surrogate without its counterpart is invalid.
 fn hex<'a>(byte: u8, left: u8, value: u16, high: Option<u16>) -> (Text, TextEvent<'a>) {
     let Some(digit) = char::from(byte).to_digit(16).and_then(|digit| u16::try_from(digit).ok()) else {
         return (Text::Plain, TextEvent::Broken);

@@ -1,17 +1,18 @@
-//! Keys that Tollgate makes: prefix, environment, 190 random bits, six characters that check them.
+//! Generates API keys: prefix, environment, 32 random characters (190 bits) and a checksum of six
+//! characters.
 
 use crate::types::Secret;
 
-/// What keys are written in.
+/// The digits of keys.
 const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-/// Random characters of a key: log2(62^32) is 190 bits.
+/// Number of random characters in a key: log2(62^32) is 190 bits.
 const RANDOM: usize = 32;
-/// Characters that check the ones before: 62^6 exceeds 2^32.
+/// Number of checksum characters: 62^6 exceeds 2^32, so they can represent every CRC-32.
 const CHECK: usize = 6;
-/// Bytes at or above this are drawn again, so that no character is likelier than another.
+/// Random bytes at or above this value are discarded, so that every character is equally likely.
 const FAIR: u8 = 62 * 4;
 
-/// Makes a key from random bytes; `None` where `random` yields too few that can be used.
+/// Generates a key from random bytes; `None` if `random` ends before it yields 32 bytes below `FAIR`.
 #[must_use]
 pub fn make(prefix: &str, environment: &str, random: impl Iterator<Item = u8>) -> Option<Secret<String>> {
     let mut key = format!("{prefix}_{environment}_");
@@ -25,7 +26,7 @@ pub fn make(prefix: &str, environment: &str, random: impl Iterator<Item = u8>) -
     Some(Secret::new(key))
 }
 
-/// Six base 62 digits of the CRC-32 of what precedes them.
+/// The checksum of a key: the CRC-32 of the preceding text as six base62 digits.
 fn check(text: &str) -> String {
     let mut rest = crc32fast::hash(text.as_bytes());
     let mut digits = [b'0'; CHECK];
@@ -36,7 +37,8 @@ fn check(text: &str) -> String {
     digits.iter().map(|&digit| char::from(digit)).collect()
 }
 
-/// Whether a text is a key that Tollgate could have made: tells typing errors apart offline.
+/// True if a text has the form and the checksum of a generated key. Detects typing errors without a
+/// lookup.
 #[must_use]
 pub fn is_well_formed(key: &str) -> bool {
     let Some(at) = key.len().checked_sub(CHECK).filter(|&at| key.is_char_boundary(at)) else {
@@ -47,7 +49,8 @@ pub fn is_well_formed(key: &str) -> bool {
     random.len() == RANDOM && text.matches('_').count() >= 2 && check(text) == digits
 }
 
-/// What people recognise a key by: prefix, first four, last four characters.
+/// The shortened form of a key that operators see: the prefix, then the first four and the last four
+/// characters. Only `…` if the key is too short to be shortened.
 #[must_use]
 pub fn hint(key: &str) -> String {
     let random = key.rfind('_').map_or(0, |at| at + 1);

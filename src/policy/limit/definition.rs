@@ -1,4 +1,4 @@
-//! Limits as they are configured, and what they say of a request.
+//! Defines configured limits, and the result of checking a request against one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,74 +9,76 @@ use super::window::BUCKETS;
 use crate::policy::route::{Methods, glob_matches};
 use crate::types::{NameId, nanos};
 
-/// Longest window, so that all arithmetic in nanoseconds stays far from its bounds.
+/// Longest window: with it, no computation in nanoseconds comes near an overflow.
 pub const MAX_WINDOW: Duration = Duration::from_secs(400 * 24 * 3600);
-/// Shortest window: below this a sixtieth of it is no longer measurable.
+/// Shortest window: a sixtieth of a shorter one could not be measured.
 pub const MIN_WINDOW: Duration = Duration::from_millis(1);
 
-/// How a limit counts.
+/// The algorithm of a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
-    /// At most burst + elapsed/window × requests (the generic cell rate algorithm, ITU-T I.371).
+    /// The generic cell rate algorithm (ITU-T I.371): admits at most burst + elapsed/window × requests in any
+    /// span of length `elapsed`.
     Gcra,
-    /// At most `requests` in any span of `window`, to a sixtieth of it.
+    /// Admits at most `requests` in any span of length `window`. May count requests up to a sixtieth of the
+    /// window longer than necessary.
     SlidingWindow,
 }
 
-/// Whose requests a limit counts together.
+/// The requests that a limit counts together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// Those of one key.
+    /// All requests with one key.
     Key,
-    /// Those of one key on one route.
+    /// All requests with one key to one route.
     KeyRoute,
-    /// Those of all keys of an account.
+    /// All requests with any key of one account.
     Account,
-    /// Those from one client address.
+    /// All requests from one client address.
     Address,
 }
 
-/// A limit as it is in force.
+/// A configured limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limit {
-    /// Stands in headers, logs and `explain`.
+    /// The name in headers, logs and `explain`.
     pub name: Arc<str>,
-    /// What its states are found by: the same name (on the same route, if it is a route's limit)
-    /// keeps its id across reloads.
+    /// The id by which the states of the limit are found. It depends only on the name, and on the route for a
+    /// limit of a route, so that it stays the same across reloads.
     pub id: NameId,
     /// Requests per window; at least 1.
     pub requests: u32,
-    /// From [`MIN_WINDOW`] to [`MAX_WINDOW`].
+    /// Length of the window, from [`MIN_WINDOW`] to [`MAX_WINDOW`].
     pub window: Duration,
-    /// For GCRA: how many may come at once; at least 1.
+    /// For GCRA: number of requests that are admitted at the same moment; at least 1.
     pub burst: u32,
-    /// How it counts.
+    /// The algorithm.
     pub algorithm: Algorithm,
-    /// Whose requests it counts.
+    /// The requests that are counted together.
     pub scope: Scope,
-    /// Route names it is narrowed to; empty for all.
+    /// Name patterns of the routes that the limit applies to; empty for all routes.
     pub routes: Vec<String>,
-    /// Route names it leaves out.
+    /// Name patterns of the routes that the limit does not apply to.
     pub except: Vec<String>,
-    /// Methods it is narrowed to.
+    /// The methods that the limit applies to.
     pub methods: Methods,
-    /// What follows from the above, for requests.
+    /// Values derived from the other fields.
     pub numbers: Numbers,
 }
 
-/// What a limit's numbers come to, worked out once.
+/// Values derived from the definition of a limit, computed once instead of for each request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Numbers {
-    /// Nanoseconds that one request uses up, rounded up so that the bound holds exactly.
+    /// Nanoseconds of the window per request, rounded up so that a limit never admits too many requests.
     pub(super) interval: u64,
-    /// Length of one of the window's sixty parts in nanoseconds, rounded up.
+    /// Length of each of the sixty parts of the window in nanoseconds, rounded up.
     pub(super) bucket: u64,
-    /// What `RateLimit-Policy` says.
+    /// The entry of this limit in `RateLimit-Policy`.
     pub(super) policy: Box<str>,
 }
 
 impl Numbers {
-    /// For a limit of this name, with `requests` (at least 1) per `window`.
+    /// Computes the values for a limit of this name, with `requests` (at least 1) per `window`.
     #[must_use]
     pub fn of(name: &str, requests: u32, window: Duration) -> Self {
         Self {
@@ -88,7 +90,7 @@ impl Numbers {
 }
 
 impl Limit {
-    /// Whether a request to `route` with `method` counts.
+    /// True if the limit applies to requests to `route` with `method`.
     #[must_use]
     pub fn covers(&self, route: &str, method: &Method) -> bool {
         let listed = |list: &[String]| list.iter().any(|pattern| glob_matches(pattern, route));
@@ -98,36 +100,36 @@ impl Limit {
     }
 }
 
-/// What a limit says about the next request.
+/// The result of checking the next request against a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing {
-    /// Whether it may pass.
+    /// True if the limit admits the request.
     pub admitted: bool,
-    /// Requests left: after this one if it was admitted.
+    /// Number of requests left; does not include this request if it is admitted.
     pub remaining: u32,
-    /// Where refused: how long until a request would be admitted. Where admitted: until all of
-    /// the quota is there again.
+    /// If refused: the time until a request would be admitted. If admitted: the time until the whole quota is
+    /// available again.
     pub after: Duration,
-    /// What [`super::State::take`] writes.
+    /// The theoretical arrival time that [`super::State::take`] stores (GCRA only).
     pub(super) next: u64,
 }
 
 impl Standing {
-    /// The same for a limit that would have admitted a request which another one refused.
+    /// The result for a request that this limit did not count because another limit refused it: one more is left.
     #[must_use]
     pub fn untaken(self) -> Self {
         let remaining = self.remaining.saturating_add(u32::from(self.admitted));
         Self { remaining, ..self }
     }
 
-    /// [`Standing::after`] in whole seconds, never too early.
+    /// [`Standing::after`] in whole seconds, rounded up.
     #[must_use]
     pub fn seconds(&self) -> u64 {
         self.after.as_secs() + u64::from(self.after.subsec_nanos() > 0)
     }
 }
 
-/// The `RateLimit-Policy` of a limit (draft-ietf-httpapi-ratelimit-headers-10).
+/// The entry of a limit in `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10).
 fn policy(name: &str, requests: u32, window: Duration) -> Box<str> {
     let window = window.as_secs() + u64::from(window.subsec_nanos() > 0);
     format!("\"{name}\";q={requests};w={window}").into()

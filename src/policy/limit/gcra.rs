@@ -1,4 +1,4 @@
-//! GCRA: the governor crate decides, over a state that is handed in.
+//! Decides a GCRA limit with the governor crate, on a state that the caller passes in.
 
 use std::cell::Cell;
 use std::num::NonZeroU32;
@@ -12,8 +12,8 @@ use governor::{Quota, RateLimiter};
 
 use super::definition::Standing;
 
-/// governor measures from its limiter's start. Each look at a state makes a limiter that starts
-/// now, and the state is handed to it as the time that lies ahead.
+/// A clock that always reads zero. governor measures time from the start of its limiter. Each check creates a
+/// limiter that starts now, and passes it the state as the time from now to the theoretical arrival time.
 #[derive(Clone, Debug)]
 struct Now;
 
@@ -24,7 +24,7 @@ impl Clock for Now {
     }
 }
 
-/// One state, read once and written to the side.
+/// A state store for one check: `before` is read, and the new state is written to `after`. Times are from now.
 struct Ahead {
     before: Nanos,
     after: Cell<Option<Nanos>>,
@@ -45,7 +45,7 @@ impl StateStore for Ahead {
 pub(super) fn peek(arrival: u64, interval: u64, burst: u32, now: u64) -> Standing {
     let burst = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
     let interval = Duration::from_nanos(interval.max(1));
-    // `with_period` refuses only a period of zero.
+    // `with_period` fails only for a period of zero.
     let quota = Quota::with_period(interval).unwrap_or(Quota::per_second(burst)).allow_burst(burst);
     let state = Ahead { before: arrival.saturating_sub(now).into(), after: Cell::new(None) };
     let limiter = RateLimiter::<_, _, _, StateInformationMiddleware>::new(quota, state, Now);
@@ -69,7 +69,8 @@ pub(super) fn peek(arrival: u64, interval: u64, burst: u32, now: u64) -> Standin
     }
 }
 
-/// The same use, counted with another interval.
+/// Converts a theoretical arrival time from the old interval per request to the new one. The number of used
+/// requests stays the same, rounded up to a nanosecond.
 pub(super) fn rescale(arrival: u64, now: u64, old: u64, new: u64) -> u64 {
     let ahead = u128::from(arrival.saturating_sub(now));
     let scaled = (ahead * u128::from(new)).div_ceil(u128::from(old.max(1)));

@@ -1,4 +1,4 @@
-//! What answers say about limits.
+//! Builds the rate limit headers of responses.
 
 use bytes::{BufMut, BytesMut};
 use http::HeaderValue;
@@ -7,8 +7,8 @@ use super::definition::{Limit, Standing};
 use crate::policy::values::{Values, put_number};
 use crate::types::WallTime;
 
-/// `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-10): `t` in seconds
-/// from now, equal to `Retry-After` on a refusal.
+/// The values of `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-10); `None` without
+/// limits. `t` is in seconds from now, and equals `Retry-After` on a refusal.
 #[must_use]
 pub fn ietf<'a>(
     limits: impl Iterator<Item = (&'a Limit, Standing)> + Clone,
@@ -36,8 +36,8 @@ pub fn ietf<'a>(
     Some((policy, rate))
 }
 
-/// `X-RateLimit-Limit`, `-Remaining` and `-Reset` (Unix time) of the tightest limit: a refusing
-/// one, else the one with the least left.
+/// The values of `X-RateLimit-Limit`, `-Remaining` and `-Reset` (Unix time) for the tightest limit: one that
+/// refuses the request, otherwise the one with the fewest requests left. `None` without limits.
 #[must_use]
 pub fn x_ratelimit<'a>(
     limits: impl Iterator<Item = (&'a Limit, Standing)>,
@@ -48,7 +48,7 @@ pub fn x_ratelimit<'a>(
         (standing.admitted, standing.remaining, std::cmp::Reverse(standing.seconds()))
     };
     let (limit, standing) = limits.min_by_key(tightness)?;
-    let now = u64::try_from(now.0.div_euclid(1000) + 1).unwrap_or(0); // a begun second counts
+    let now = u64::try_from(now.0.div_euclid(1000) + 1).unwrap_or(0); // rounded up: never too early
     let mut number = |number: u64| values.written(|out| put_number(out, number));
     Some([number(limit.requests.into()), number(standing.remaining.into()), number(now + standing.seconds())])
 }

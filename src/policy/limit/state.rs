@@ -1,7 +1,7 @@
-//! The state of a limit, apart from its definition.
+//! Stores how much of a limit was used, separately from the limit's definition.
 //!
-//! A state belongs to a key, an account or an address and outlives every definition: it describes itself, so that a
-//! limit with changed numbers continues with what was already used.
+//! A state belongs to a key, an account or an address, and survives changes of the definition. It contains the
+//! interval or bucket length that it was counted with, so that a changed limit still counts earlier requests.
 
 use std::time::Duration;
 
@@ -10,22 +10,22 @@ use super::gcra;
 use super::window::{Window, take_array};
 use crate::types::{Moment, nanos};
 
-/// What is remembered of a limit's past: 16 bytes, and for a window its counts.
+/// The requests that a limit has counted: two 64-bit numbers for GCRA, boxed counts for a sliding window.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
-    /// The theoretical arrival time, and the interval it was counted with.
+    /// The theoretical arrival time, and the interval that was used to compute it.
     Gcra {
-        /// When the bucket is full again, in nanoseconds of [`Moment`].
+        /// The theoretical arrival time, when the whole quota is available again, in nanoseconds of [`Moment`].
         arrival: u64,
         /// Nanoseconds per request.
         interval: u64,
     },
-    /// Counts of the last sixty parts of the window.
+    /// Counts of the last sixty parts of the window, and of the current part.
     Window(Box<Window>),
 }
 
 impl State {
-    /// The state of a limit that nobody used yet.
+    /// The state of a limit that has counted no request.
     #[must_use]
     pub fn fresh(limit: &Limit) -> Self {
         match limit.algorithm {
@@ -34,7 +34,8 @@ impl State {
         }
     }
 
-    /// Brings the state up to `now` and to the limit's present numbers. Counts what was used.
+    /// Advances the state to `now`, and converts it to the current definition of the limit. Requests that were
+    /// already counted stay counted.
     pub fn adapt(&mut self, limit: &Limit, now: Moment) {
         let (interval, bucket) = (limit.numbers.interval, limit.numbers.bucket);
         match (&mut *self, limit.algorithm) {
@@ -64,7 +65,7 @@ impl State {
         }
     }
 
-    /// What the limit says, without taking anything. The state must have been adapted to `now`.
+    /// Checks the next request without counting it. [`State::adapt`] must have been called for `now`.
     #[must_use]
     pub fn peek(&self, limit: &Limit, now: Moment) -> Standing {
         match self {
@@ -81,7 +82,7 @@ impl State {
         }
     }
 
-    /// Whether forgetting this state would change nothing.
+    /// True if the state has no effect any more: it can be replaced by [`State::fresh`].
     #[must_use]
     pub fn is_fresh(&self, now: Moment) -> bool {
         match self {
@@ -90,7 +91,7 @@ impl State {
         }
     }
 
-    /// Writes the state relative to `now`, for a process with another origin of time.
+    /// Appends the state with times relative to `now`, since [`Moment`] has another origin in the next process.
     pub fn save(&self, now: Moment, out: &mut Vec<u8>) {
         match self {
             Self::Gcra { arrival, interval } => {
@@ -105,7 +106,7 @@ impl State {
         }
     }
 
-    /// Reads what [`State::save`] wrote `elapsed` ago. `None` where the bytes are not a state.
+    /// Reads a state that [`State::save`] wrote `elapsed` ago. `None` if the bytes are not a state.
     pub fn restore(bytes: &mut &[u8], elapsed: Duration, now: Moment) -> Option<Self> {
         let elapsed = nanos(elapsed);
         match take_array::<1>(bytes)? {

@@ -1,4 +1,4 @@
-//! Promise 6 against definitions: an oracle that remembers every admitted request.
+//! Tests promise 6 of the contract: compares each algorithm with its definition over all admitted requests.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,7 +36,7 @@ fn attempt(state: &mut State, limit: &Limit, now: Moment) -> Standing {
 
 const START: u64 = 1 << 60;
 
-/// Gaps between requests: often none, often near the window's parts, sometimes long.
+/// Generates gaps between requests, in nanoseconds: often zero, often about a part of the window, sometimes long.
 fn gaps(window_ms: u64) -> impl Strategy<Value = Vec<u64>> {
     let window = window_ms * 1_000_000;
     let gap = prop_oneof![
@@ -87,7 +87,7 @@ proptest! {
         let limit = limit(Algorithm::Gcra, requests, Duration::from_millis(window_ms), burst);
         let interval = nanos(limit.window).div_ceil(u64::from(requests));
         let mut state = State::fresh(&limit);
-        let mut arrival = 0_u64; // the definition: theoretical arrival time
+        let mut arrival = 0_u64; // the theoretical arrival time by its definition
         let mut admitted: Vec<u64> = Vec::new();
         let mut now = START;
         for gap in gaps {
@@ -100,7 +100,7 @@ proptest! {
                 admitted.push(now);
                 let full = u64::from(burst) * interval;
                 prop_assert_eq!(u64::from(standing.remaining), (full - (arrival - now)) / interval);
-                // Promise 6: from any admitted request on, at most burst + elapsed / window × requests.
+                // Promise 6: since any admitted request, at most burst + elapsed / window × requests.
                 for (at, &first) in admitted.iter().enumerate() {
                     let count = (admitted.len() - at) as u128;
                     let allowed = u128::from(burst) * u128::from(nanos(limit.window))
@@ -151,7 +151,8 @@ proptest! {
             with_stop += 1;
         }
         if sliding {
-            // Parts begin elsewhere now, so it may differ by one of them; never from the definition.
+            // After a restore the parts begin at other times, so up to one part may count differently, but no
+            // window contains more requests than the limit.
             let within = admitted.iter().filter(|&&at| at > later.0 - nanos(limit.window)).count();
             prop_assert!(with_stop + within <= requests as usize, "{with_stop} and {within}");
         }

@@ -1,18 +1,18 @@
-//! A strict sliding window over sixty parts and the one in progress.
+//! Counts requests in a strict sliding window, which consists of sixty past parts and the current one.
 //!
-//! Counting 61 parts covers at least one whole window wherever it begins, so no window ever sees
-//! more than its limit; and at most 61/60 of one, so nothing is refused that a window a sixtieth
-//! longer would admit. Costs 260 bytes where it is used, nothing where it is not.
+//! These 61 parts cover at least one whole window, wherever it begins, so no window contains more requests than
+//! the limit. They cover at most 61/60 of a window, so a request is refused only if a window that is a sixtieth
+//! longer would refuse it too. A window needs 260 bytes; limits without a sliding window need none of them.
 
 use std::time::Duration;
 
 use super::definition::Standing;
 
-/// Parts of a window.
+/// Number of parts of a window.
 pub const BUCKETS: u64 = 60;
 const SLOTS: usize = 61;
 
-/// Counts of the parts of a window; see the module.
+/// Request counts of the parts of a window, in a ring buffer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Window {
     bucket: u64,
@@ -34,7 +34,7 @@ impl Window {
         (index % SLOTS as u64) as usize
     }
 
-    /// Forgets the parts that lie more than a window back.
+    /// Clears the counts of the parts that are more than a window old.
     pub(super) fn roll(&mut self, now: u64) {
         let current = now / self.bucket;
         if current <= self.newest {
@@ -64,7 +64,7 @@ impl Window {
             .sum()
     }
 
-    /// Indices and counts, oldest first, without empty ones.
+    /// Index and count of each part with requests, oldest first.
     fn parts(&self) -> impl Iterator<Item = (u64, u32)> + '_ {
         let oldest = self.newest.saturating_sub(BUCKETS);
         (oldest..=self.newest)
@@ -72,7 +72,7 @@ impl Window {
             .filter(|(_, count)| *count > 0)
     }
 
-    /// When the part with this index is no longer counted.
+    /// The time from which the part with this index is no longer counted, in nanoseconds of [`crate::types::Moment`].
     fn expiry(&self, index: u64) -> u64 {
         (index + SLOTS as u64).saturating_mul(self.bucket)
     }
@@ -97,7 +97,8 @@ impl Window {
         Standing { admitted: false, remaining: 0, after: until(free_at), next: 0 }
     }
 
-    /// The same requests in parts of another length. Each counts as late as it can have come.
+    /// Converts the counts to parts of another length. Each request counts at the latest time at which it can
+    /// have been made.
     pub(super) fn with_bucket(&self, bucket: u64, now: u64) -> Self {
         let mut other = Self::new(bucket);
         for (index, count) in self.parts() {
@@ -134,7 +135,7 @@ impl Window {
     }
 }
 
-/// Splits the first `N` bytes off.
+/// Removes the first `N` bytes and returns them; `None` if there are fewer.
 pub fn take_array<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
     let (first, rest) = bytes.split_first_chunk::<N>()?;
     *bytes = rest;

@@ -1,4 +1,4 @@
-//! Which route a path leads to.
+//! Tests which route is found for a host, path and method.
 
 use super::*;
 

@@ -1,8 +1,7 @@
-//! The fault harness: what clients saw, what the upstream saw and what the books say must be one
-//! story, request by request.
+//! Compares what clients received, what the upstream received and what the ledger has, request by request.
 //!
-//! Each request carries a number of its own to the upstream, where Tollgate's id stands beside it, and
-//! nearly each has a price of its own: so the sums of the books say which requests were charged.
+//! Each request carries its own number to the upstream, which records it together with Tollgate's request id. Nearly
+//! every request has its own price, so that the sums of the ledger show which requests were charged.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -13,34 +12,34 @@ use super::{Gateway, Seen};
 
 /// The header that carries a request's number through the gateway.
 pub const NUMBER: &str = "x-number";
-/// Charges that nobody can be sure of, of one round: their subsets are tried.
+/// Maximum number of uncertain charges in a round. All of their subsets are tried.
 const MAX_OPEN: usize = 44;
 
-/// What a client saw of its request.
+/// What a client received of its response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Saw {
     /// Nothing, or a part of the head.
     Nothing,
-    /// The head, which says what was charged; not the end. With the request's id.
+    /// The head, which has the charge, but not the end. With the request's id.
     Head(String),
-    /// All of it.
+    /// The whole response. With the request's id.
     Whole(String),
 }
 
-/// A line of a client's journal; amounts in millionths.
+/// A line of a client's journal. Amounts are in millionths.
 #[derive(Clone, Debug)]
 pub struct Line {
     pub number: u64,
     pub hold: i64,
     pub price: i64,
-    /// What the upstream was told to answer.
+    /// The body that the upstream was told to send.
     pub body: String,
-    /// Every byte that came back.
+    /// Every byte that was received.
     pub received: Vec<u8>,
 }
 
 impl Line {
-    /// What the bytes are; none but this request's answer may be among them.
+    /// Parses the received bytes, and checks that they contain nothing of another request's response.
     pub fn saw(&self) -> Saw {
         let mut fields = [httparse::EMPTY_HEADER; 64];
         let mut head = httparse::Response::new(&mut fields);
@@ -59,7 +58,7 @@ impl Line {
     }
 }
 
-/// What the books of one account say; amounts in millionths.
+/// The sums of one account in the ledger. Amounts are in millionths.
 #[derive(Clone, Debug, Default)]
 pub struct Books {
     pub granted: i64,
@@ -73,7 +72,7 @@ pub fn millionths(value: &Value) -> i64 {
 }
 
 impl Books {
-    /// Reads them, verifies them, and compares what is left with what can be spent.
+    /// Reads the sums, verifies the ledger, and compares the balance with the credits that can be spent.
     pub fn read(gateway: &Gateway, account: &str) -> Self {
         assert_eq!(gateway.json(&["ledger", "verify"])["differences"], serde_json::json!([]));
         let mut books = Self::default();
@@ -104,24 +103,25 @@ impl Books {
     }
 }
 
-/// What happened between two looks at the books.
+/// The requests and charges between two reads of the ledger.
 pub struct Round<'a> {
     pub seen: &'a [Seen],
     pub lines: &'a [Line],
     pub before: &'a Books,
     pub after: &'a Books,
-    /// Nothing was cut: everything came to its end, also where the client had left.
+    /// True if nothing was cut off: every request was completed, even if its client had disconnected.
     pub whole: bool,
 }
 
 impl Round<'_> {
-    /// Holds in doubt that this round left.
+    /// Holds in doubt that this round added.
     pub fn doubts(&self) -> BTreeSet<&str> {
         let new = self.after.doubts.keys().filter(|id| !self.before.doubts.contains_key(*id));
         new.map(String::as_str).collect()
     }
 
-    /// Every line is charged as promised, no other is, and the list of holds in doubt is exact.
+    /// Checks that every line is charged as promised, that nothing else is charged, and that the list of holds in doubt
+    /// is exact.
     pub fn judge(&self) {
         let ids = self.ids();
         let (doubts, mut explained) = (self.doubts(), BTreeSet::new());
@@ -139,7 +139,7 @@ impl Round<'_> {
                 Saw::Nothing => at_upstream.map(|(id, _)| *id),
             };
             let Some(id) = id else {
-                unseen += 1; // refused, never forwarded, or held and cut before it was
+                unseen += 1; // refused, never forwarded, or held and cut off before it was forwarded
                 continue;
             };
             if doubts.contains(id) {
@@ -151,10 +151,11 @@ impl Round<'_> {
             }
             match saw {
                 Saw::Whole(_) => must.push(*price),
-                // Promise 3: its hold was on disk, so it is charged or in doubt.
+                // Promise 3: the hold was on disk before the head was sent, so the request is charged or in doubt.
                 Saw::Head(_) => must.push(*price),
                 Saw::Nothing if self.whole => must.push(*price),
-                // The upstream answered, the client did not see it: charged or not, but at its price.
+                // The upstream responded, but the client did not receive it: the request is charged at its price, or
+                // not at all.
                 Saw::Nothing if at_upstream.is_some_and(|(_, answered)| *answered) => may.push(*price),
                 Saw::Nothing => {}
             }
@@ -173,7 +174,7 @@ impl Round<'_> {
         );
     }
 
-    /// Of each number that reached the upstream: the id, and whether it was answered.
+    /// For each number that reached the upstream: the request id, and true if the upstream responded.
     fn ids(&self) -> BTreeMap<u64, (&str, bool)> {
         let mut ids = BTreeMap::new();
         for seen in self.seen {
@@ -185,8 +186,8 @@ impl Round<'_> {
     }
 }
 
-/// Whether so many of these amounts add up to a sum: all subsets of one half, looked up in those of
-/// the other.
+/// True if `count` of these amounts add up to `sum`. Looks up every subset of one half among the subsets of the other
+/// half.
 fn adds_up(sum: i64, count: i64, amounts: &[i64]) -> bool {
     let subsets = |amounts: &[i64]| -> HashSet<(i64, i64)> {
         let mut sums = HashSet::from([(0, 0)]);

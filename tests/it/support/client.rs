@@ -1,13 +1,13 @@
-//! A client that sends what it is told and reads what comes.
+//! A client that sends bytes unchanged and reads responses.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// Longest silence that a test waits through.
+/// Read timeout: the longest silence that a test waits for.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A connection.
+/// A client's connection.
 pub struct Client {
     stream: BufReader<TcpStream>,
 }
@@ -22,7 +22,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The one value of a header; none if it is absent, a panic if it stands twice.
+    /// The only value of a header; `None` if it is absent. Panics if the header occurs twice.
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut found = self.headers.iter().filter(|(known, _)| known == name);
         let value = found.next().map(|(_, value)| &**value);
@@ -51,7 +51,7 @@ impl Client {
         Self { stream: BufReader::new(stream) }
     }
 
-    /// The socket, for what this client has no word for.
+    /// The socket, for operations that this type does not offer.
     pub fn socket(&mut self) -> &mut TcpStream {
         self.stream.get_mut()
     }
@@ -139,7 +139,7 @@ impl Client {
         Ok(answer)
     }
 
-    /// Whether the other side closes without another byte.
+    /// True if the peer closes the connection without sending another byte.
     pub fn is_closed(&mut self) -> bool {
         match self.stream.read(&mut [0]) {
             Ok(read) => read == 0,
@@ -148,7 +148,7 @@ impl Client {
     }
 }
 
-/// A request on a connection of its own.
+/// Sends a request on its own connection, and reads its response.
 pub fn send(address: SocketAddr, bytes: impl AsRef<[u8]>) -> Answer {
     Client::connect(address).ask(bytes).unwrap()
 }

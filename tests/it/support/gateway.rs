@@ -1,4 +1,4 @@
-//! The program under test, as a process of its own.
+//! Runs the program under test as a separate process.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::Upstream;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_tollgate");
-/// How long anything that should happen may take before a test fails.
+/// How long an expected event may take before a test fails.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A process whose standard output is kept; killed when it is dropped.
@@ -36,7 +36,7 @@ impl Process {
         self.lines.lock().unwrap().clone()
     }
 
-    /// The first line with this text, waited for.
+    /// Waits for the first line that contains this text.
     pub fn line_with(&mut self, text: &str) -> String {
         let start = Instant::now();
         loop {
@@ -55,7 +55,7 @@ impl Process {
         self.child.id()
     }
 
-    /// Waits for the end and answers the exit code.
+    /// Waits for the end of the process. Returns the exit code.
     pub fn wait(&mut self) -> Option<i32> {
         let start = Instant::now();
         loop {
@@ -86,7 +86,7 @@ pub fn cli(folder: &Path, arguments: &[&str]) -> Output {
     Command::new(BINARY).current_dir(folder).args(arguments).stdin(Stdio::null()).output().unwrap()
 }
 
-/// A gateway in a folder of its own.
+/// A running gateway in its own folder.
 pub struct Gateway {
     pub folder: Arc<tempfile::TempDir>,
     pub public: SocketAddr,
@@ -95,7 +95,7 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Starts a gateway before an upstream, with a configuration in which `{upstream}` stands.
+    /// Starts a gateway in front of an upstream, whose address replaces `{upstream}` in the configuration.
     pub fn start(config: &str, upstream: &Upstream) -> Self {
         Self::start_by(&[], config, upstream)
     }
@@ -105,7 +105,7 @@ impl Gateway {
         Self::restart_by(&[], folder)
     }
 
-    /// As [`Gateway::start`], by a program that runs it in its own process in the end.
+    /// As [`Gateway::start`], through a program that finally becomes the gateway in its own process (exec).
     pub fn start_by(prefix: &[&str], config: &str, upstream: &Upstream) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let text = config.replace("{upstream}", &upstream.address.to_string());
@@ -113,7 +113,7 @@ impl Gateway {
         Self::restart_by(prefix, Arc::new(folder))
     }
 
-    /// As [`Gateway::start_in`], by such a program.
+    /// As [`Gateway::start_in`], through such a program.
     pub fn restart_by(prefix: &[&str], folder: Arc<tempfile::TempDir>) -> Self {
         Self::start_command(folder, |_| {
             let words = [prefix, &[BINARY, "serve"]].concat();
@@ -123,7 +123,7 @@ impl Gateway {
         })
     }
 
-    /// As [`Gateway::start_in`], by any command that is a gateway.
+    /// As [`Gateway::start_in`], with any command that runs a gateway.
     pub fn start_command(folder: Arc<tempfile::TempDir>, command: impl FnOnce(&Path) -> Command) -> Self {
         let mut command = command(folder.path());
         command.current_dir(folder.path());
@@ -137,7 +137,7 @@ impl Gateway {
         Self { folder, public, admin, process }
     }
 
-    /// Where clients are served over TLS.
+    /// The address of the listener with TLS.
     pub fn tls(&self) -> SocketAddr {
         let lines = self.lines();
         let line = lines.iter().find(|line| line.contains("\"tls\":true")).expect("an address with TLS");
@@ -153,7 +153,7 @@ impl Gateway {
         std::fs::read_to_string(self.config_path()).unwrap()
     }
 
-    /// Replaces the file as editors do: another one is renamed over it.
+    /// Replaces the configuration file as editors do: another file is renamed over it.
     pub fn write_config(&self, text: &str) {
         let next = self.folder.path().join(".next");
         std::fs::write(&next, text).unwrap();
@@ -164,7 +164,7 @@ impl Gateway {
         cli(self.folder.path(), arguments)
     }
 
-    /// Runs a command that must succeed and answers what it printed as JSON.
+    /// Runs a command that must succeed. Returns its JSON output.
     pub fn json(&self, arguments: &[&str]) -> serde_json::Value {
         let output = self.cli(&[arguments, &["--output", "json"]].concat());
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -175,7 +175,7 @@ impl Gateway {
         })
     }
 
-    /// Rows of a list, also of an empty or a single one.
+    /// The rows of a list, even if it is empty or has one row.
     pub fn rows(&self, arguments: &[&str]) -> Vec<serde_json::Value> {
         let output = self.cli(&[arguments, &["--output", "json"]].concat());
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -185,7 +185,7 @@ impl Gateway {
             .collect()
     }
 
-    /// What an account can spend, as text.
+    /// Credits that an account can spend, as text.
     pub fn available(&self, account: &str) -> String {
         self.json(&["account", "show", account])["available"].to_string()
     }
@@ -206,18 +206,18 @@ impl Gateway {
         kill(signal, self.id());
     }
 
-    /// Stops cleanly and answers the exit code.
+    /// Stops the gateway cleanly. Returns the exit code and the folder.
     pub fn stop(mut self) -> (Option<i32>, Arc<tempfile::TempDir>) {
         self.signal("TERM");
         (self.process.wait(), Arc::clone(&self.folder))
     }
 
-    /// Waits for the end.
+    /// Waits for the end of the gateway. Returns the exit code.
     pub fn wait(&mut self) -> Option<i32> {
         self.process.wait()
     }
 
-    /// Ends at once, as a crash would.
+    /// Ends the gateway with SIGKILL, as a crash would.
     pub fn crash(mut self) -> Arc<tempfile::TempDir> {
         self.signal("KILL");
         self.process.wait();

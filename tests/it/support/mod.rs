@@ -1,5 +1,5 @@
-//! A gateway on free ports, an upstream that journals what it saw, a client that takes bytes
-//! literally. All tests of this binary use the real program, real sockets and a real ledger.
+//! Support for tests: a gateway on free ports, an upstream that records requests, and a client that sends bytes
+//! unchanged. All tests of this binary use the real program, real sockets and a real ledger.
 
 pub mod audit;
 mod client;
@@ -13,13 +13,13 @@ pub use gateway::{Gateway, cli};
 pub use skips::{missing, skipped};
 pub use upstream::{Seen, Upstream};
 
-/// SHA-256 of a key, as a configuration wants it.
+/// SHA-256 of a key, in the form that a configuration expects.
 pub fn sha256(key: &str) -> String {
     tollgate::types::KeyHash::of(key.as_bytes()).to_hex()
 }
 
-/// One route of each kind of price, one account without limits and one with a key of every kind.
-/// `{upstream}` is filled in by [`Gateway`].
+/// A configuration with one route for each kind of price, one account without limits, and one account with a key of
+/// every kind. [`Gateway`] replaces `{upstream}`.
 pub fn config(more: &str) -> String {
     let hash = sha256("good-key");
     format!(

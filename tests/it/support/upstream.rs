@@ -1,10 +1,10 @@
-//! An upstream that journals every request and answers what the request's own headers say.
+//! An upstream that records every request and sends the response that the request's own headers describe.
 //!
-//! `x-answer-status`, `x-answer-body`, `x-answer-delay` (ms before the head), `x-answer-header`
-//! (`name: value`, joined by `|`), `x-answer-raw` (`\n` for CRLF: the whole answer), `x-answer-cut`
-//! (bytes of the body after which it closes), `x-answer-chunks` (chunks joined by `|`, a pause of
-//! 50 ms between, or of `x-answer-pause` ms), `x-answer-stall` (bytes of the body after which it is silent for a minute),
-//! `x-answer-echo` (the body that came). Everything else is answered 200 `{}`.
+//! `x-answer-status`, `x-answer-body`, `x-answer-delay` (ms before the head), `x-answer-header` (`name: value`, joined
+//! by `|`), `x-answer-raw` (the whole response, `\n` for CRLF), `x-answer-cut` (bytes of the body after which it
+//! closes), `x-answer-chunks` (chunks joined by `|`, with a pause of 50 ms between them, or of `x-answer-pause` ms),
+//! `x-answer-stall` (bytes of the body after which it is silent for a minute), `x-answer-echo` (responds with the
+//! request's body). Without these headers the response is 200 `{}`.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -12,16 +12,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// A request as the upstream saw it.
+/// A request as the upstream received it.
 #[derive(Clone, Debug)]
 pub struct Seen {
     pub line: String,
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
     pub trailers: Vec<(String, String)>,
-    /// How many chunks the body came in.
+    /// Number of chunks that the body arrived in.
     pub chunks: usize,
-    /// Whether the whole answer was written.
+    /// True if the whole response was written.
     pub answered: bool,
 }
 
@@ -61,12 +61,12 @@ impl Upstream {
         upstream
     }
 
-    /// Everything seen so far.
+    /// All requests received so far.
     pub fn seen(&self) -> Vec<Seen> {
         self.journal.lock().unwrap().clone()
     }
 
-    /// The same, and forgets it.
+    /// Removes and returns all requests received so far.
     pub fn take(&self) -> Vec<Seen> {
         std::mem::take(&mut *self.journal.lock().unwrap())
     }
@@ -83,7 +83,7 @@ impl Upstream {
         self.connections.load(Ordering::SeqCst)
     }
 
-    /// One request; none where the connection is to end.
+    /// Serves one request; `None` if the connection must end.
     fn serve_one(&self, stream: &TcpStream) -> Option<()> {
         let mut reader = BufReader::with_capacity(1, stream); // reads no byte of the next request
         let line = read_line(&mut reader)?;
@@ -143,7 +143,7 @@ fn read_body(reader: &mut impl BufRead, seen: &mut Seen) -> Option<()> {
     reader.read_exact(&mut seen.body).ok()
 }
 
-/// Writes a response; whether the connection is to be kept, none where it broke.
+/// Writes a response. Returns true if the connection is to be kept, `None` if it broke.
 fn answer(mut stream: &TcpStream, seen: &Seen) -> Option<bool> {
     let _ = stream.set_nodelay(true);
     if let Some(delay) = seen.header("x-answer-delay") {

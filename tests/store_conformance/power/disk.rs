@@ -1,17 +1,19 @@
-//! A disk that loses its power: what was written and not synced is there, or not, or in part.
+//! Models a disk that loses its power: data that was written and not synced is there completely, in part, or not at
+//! all.
 //!
-//! As strict as POSIX allows: a file's name is durable once its folder was synced, its bytes and its
-//! length once it was synced itself; before that any of its sectors may be on the disk, in any order.
+//! The model is as strict as POSIX allows. A file's name is durable once its folder was synced; its bytes and its
+//! length are durable once the file itself was synced. Before that, any of its sectors may be on the disk, in any
+//! order.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use fastrand::Rng;
 
-/// What a disk writes whole.
+/// Bytes that a disk writes atomically.
 const SECTOR: usize = 512;
 
-/// What a process asked of the files in one folder.
+/// An operation of a process on the files of one folder.
 #[derive(Clone, Debug)]
 pub enum Event {
     Create(String),
@@ -20,7 +22,7 @@ pub enum Event {
     Sync(String),
     SyncFolder,
     Unlink(String),
-    /// So many calls of the store returned: what they did is safe.
+    /// This many calls of the store have returned: their changes must be durable.
     Acknowledge(usize),
 }
 
@@ -36,18 +38,18 @@ struct File {
     pending: Vec<Change>,
 }
 
-/// The folder: files by number, and their names.
+/// A folder: its files by number, and their names.
 #[derive(Clone, Debug, Default)]
 pub struct Disk {
     files: Vec<File>,
     names: BTreeMap<String, usize>,
     durable_names: BTreeMap<String, usize>,
-    /// Creations and removals, in order, as file systems journal them.
+    /// Names that were created or removed and are not durable yet, in order, as file systems journal them.
     pending_names: Vec<(String, Option<usize>)>,
 }
 
 impl Disk {
-    /// As a folder is now, all of it durable.
+    /// Reads a folder as it is now. All of it counts as durable.
     pub fn of(folder: &Path) -> Self {
         let mut disk = Self::default();
         for entry in std::fs::read_dir(folder).unwrap() {
@@ -91,7 +93,7 @@ impl Disk {
         self.files[self.names[name]].pending.push(change);
     }
 
-    /// What is in the folder once the power is back.
+    /// Writes what the folder may contain once the power is back.
     pub fn cut(&self, random: &mut Rng, folder: &Path) {
         let mut names = self.durable_names.clone();
         let kept = random.usize(..=self.pending_names.len());
@@ -104,7 +106,7 @@ impl Disk {
         for (name, number) in names {
             let File { durable, pending } = &self.files[number];
             let mut bytes = durable.clone();
-            // All of it, none of it, or as it happens.
+            // All pending changes, none of them, or a random share.
             let share = [0.0, 1.0, 0.5, 0.9][random.usize(..4)];
             for change in pending {
                 change.apply_in_part(&mut bytes, random, share);
@@ -127,7 +129,7 @@ impl Change {
             Self::Truncate(length) if random.f64() < share => to.resize(*length, 0),
             Self::Truncate(_) => {}
             Self::Write(at, bytes) => {
-                // Sectors of the disk, not of the write.
+                // Splits at the sectors of the disk, not at the start of the write.
                 let (mut from, end) = (*at, at + bytes.len());
                 while from < end {
                     let upto = (from / SECTOR * SECTOR + SECTOR).min(end);

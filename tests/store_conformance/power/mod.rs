@@ -1,9 +1,11 @@
-//! Promise 3 through power loss, with the real SQLite and the real files: a process runs random calls
-//! of the store and is killed, another recovers and goes on, and both are traced; then the power is cut after every single write, sync, creation and
-//! removal that it made, and whatever the disk may hold then is opened again.
+//! Tests promise 3 through power loss, with the real SQLite and real files.
 //!
-//! What is found must be what the model in memory holds after as many calls as had returned, or one
-//! more: the one that was cut.
+//! One process runs random calls of the store and is killed. Another process recovers and continues. Both are traced.
+//! The power is then cut after every single write, sync, creation and removal that they made. A folder with what the
+//! disk may hold at that moment is opened again.
+//!
+//! The state that is found must be the one that the model in memory has after as many calls as had returned, or after
+//! one more: the call that was cut off.
 
 mod disk;
 mod trace;
@@ -28,9 +30,9 @@ use crate::driver::{driver, recovered};
 use crate::{Call, calls, state};
 use disk::{Disk, Event};
 
-/// Says to the traced process which run it is, and where.
+/// The environment variable that tells the traced process its run and its folder.
 const RUN: &str = "TOLLGATE_POWER_RUN";
-/// How many runs; `TOLLGATE_LONG=1` makes 10,000, another number so many.
+/// Number of runs; `TOLLGATE_LONG=1` makes 10,000, another number that many.
 fn runs() -> u64 {
     match std::env::var("TOLLGATE_LONG").as_deref() {
         Ok("1") => 10_000,
@@ -38,16 +40,16 @@ fn runs() -> u64 {
         Err(_) => 12,
     }
 }
-/// Every so many runs begin in an empty folder.
+/// One in this many runs begins in an empty folder.
 const NEW: u64 = 6;
-/// A file system in memory, where one exists: what is opened after a cut need not be durable again.
+/// A file system in memory, if there is one: a ledger that is opened after a cut need not be durable again.
 const MEMORY: &str = "/dev/shm";
 
-/// Most runs are short, so that there can be many; every so many is up to 40 calls long.
+/// Most runs are short, so that there can be many. One in this many runs is up to 40 calls long.
 const LONG: u64 = 10;
 const SHORT: usize = 10;
 
-/// The calls of a run: always the same.
+/// The calls of a run, the same each time.
 fn calls_of(run: u64) -> Vec<Call> {
     let mut seed = [0; 32];
     seed[..8].copy_from_slice(&run.to_le_bytes());
@@ -66,7 +68,7 @@ fn halves(calls: &[Call]) -> [&[Call]; 2] {
     [first, second]
 }
 
-/// The process that is traced: does nothing unless it is asked to.
+/// Runs as the traced process if the environment variable is set; does nothing otherwise.
 #[test]
 fn traced() {
     let Some(told) = std::env::var_os(RUN) else { return };
@@ -80,7 +82,7 @@ fn traced() {
     let mut store = acknowledging(store, move |report| {
         let mut line = String::new();
         writeln!(line, "{}", report.count).unwrap();
-        file.write_all(line.as_bytes()).unwrap(); // one call of the system
+        file.write_all(line.as_bytes()).unwrap(); // a single system call
     });
     let calls = calls_of(run);
     let mut driver = if half == 0 { driver(&mut store) } else { recovered(&mut store) };
@@ -90,7 +92,7 @@ fn traced() {
     }
 }
 
-/// Everything that can be read back of the model after each of its calls, nothing among them.
+/// Everything that can be read back from the model, before its first call and after each call.
 fn expected(calls: &[Call]) -> Vec<String> {
     let model = MemoryStore::default();
     let states = Arc::new(Mutex::new(vec![format!("{:?}", state(&mut model.storage()))]));
@@ -107,7 +109,7 @@ fn expected(calls: &[Call]) -> Vec<String> {
     std::mem::take(&mut *states.lock().unwrap())
 }
 
-/// What both processes did; the second one's acknowledgements count on.
+/// What both processes did. The second process continues the count of acknowledged calls.
 fn events(run: u64, folder: &Path) -> Vec<Event> {
     let half = |half: usize| {
         let mut command = Command::new(std::env::current_exe().unwrap());
@@ -128,7 +130,7 @@ fn events(run: u64, folder: &Path) -> Vec<Event> {
     events
 }
 
-/// What is found after the power came back.
+/// Cuts the power, and returns the state that is found when the ledger is opened again.
 fn found(disk: &Disk, random: &mut Rng, place: &Path) -> String {
     let folder = tempfile::tempdir_in(place).unwrap();
     disk.cut(random, folder.path());
@@ -140,12 +142,12 @@ fn found(disk: &Disk, random: &mut Rng, place: &Path) -> String {
     found
 }
 
-/// Answers how often the power was cut.
+/// Executes one run. Returns how often the power was cut.
 fn run(run: u64, place: &Path) -> usize {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path().canonicalize().unwrap();
     let states = expected(&calls_of(run));
-    // How a ledger is made is the same in all runs: most begin with one that is there.
+    // A ledger is created in the same way in all runs, so most runs begin with one that exists.
     if !run.is_multiple_of(NEW) {
         drop(sqlite::open(&folder.join("ledger.db")).unwrap());
     }

@@ -1,4 +1,4 @@
-//! What a process really asks of its files, by `strace`: every write with its bytes, every sync.
+//! Traces the system calls of a process on its files with `strace`: every write with its bytes, and every sync.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -6,13 +6,13 @@ use std::process::{Command, Stdio};
 
 use super::disk::Event;
 
-/// The calls that change files or make changes durable.
+/// The system calls that change files or make changes durable.
 const CALLS: &str = "openat,write,writev,pwrite64,pwritev,ftruncate,fallocate,fsync,fdatasync,sync_file_range,\
                      unlink,unlinkat,rename,renameat,renameat2,link,linkat";
-/// The file that a traced process acknowledges in.
+/// The file into which a traced process writes its acknowledgements.
 pub const ACKNOWLEDGED: &str = "acknowledged";
 
-/// Whether processes can be traced here.
+/// True if processes can be traced on this machine.
 pub fn is_possible() -> bool {
     let quiet = |command: &mut Command| {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status()
@@ -20,7 +20,7 @@ pub fn is_possible() -> bool {
     quiet(Command::new("strace").args(["-o", "/dev/null", "true"])).is_ok_and(|status| status.success())
 }
 
-/// Runs a command, and answers what it did to the files of a folder, in order.
+/// Runs a command. Returns what it did to the files of a folder, in order.
 pub fn run(command: &Command, folder: &Path) -> Vec<Event> {
     let log = folder.with_extension("trace");
     let mut traced = Command::new("strace");
@@ -54,7 +54,7 @@ pub fn run(command: &Command, folder: &Path) -> Vec<Event> {
     events
 }
 
-/// One finished call, if it is about the folder and changes something.
+/// Parses one finished system call. Returns `None` if the call is not about the folder or changes nothing.
 fn event(line: &str, folder: &Path) -> Option<Event> {
     let (call, rest) = line.split_once('(')?;
     let (arguments, result) = rest.rsplit_once(" = ")?;
@@ -62,7 +62,7 @@ fn event(line: &str, folder: &Path) -> Option<Event> {
     if result.starts_with('-') || result.starts_with('?') {
         return None; // it failed
     }
-    // A path where there is one, else that of the descriptor.
+    // The path of the call if it has one, or else the path of its descriptor.
     let path = match call {
         "openat" | "unlinkat" => text(arguments.split_once('"')?.1.split_once('"')?.0),
         "unlink" => text(arguments.trim_matches('"')),
@@ -74,7 +74,7 @@ fn event(line: &str, folder: &Path) -> Option<Event> {
     }
     let name = Path::new(&path).strip_prefix(folder).ok()?.to_str()?.to_owned();
     if name.ends_with("-shm") || name.ends_with(".lock") || name.ends_with("(deleted)") {
-        return None; // nothing of these outlives a process
+        return None; // the content of these files need not outlive the process
     }
     let numbers = || arguments.rsplit(", ").map(|number| number.parse::<usize>());
     match call {
@@ -97,7 +97,7 @@ fn event(line: &str, folder: &Path) -> Option<Event> {
     .filter(|_| call == "write" || !path.ends_with(ACKNOWLEDGED))
 }
 
-/// `\x61\x62` as bytes.
+/// Decodes `\x61\x62` into bytes.
 fn text(escapes: &str) -> Vec<u8> {
     hex::decode(escapes.replace("\\x", "")).unwrap()
 }
