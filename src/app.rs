@@ -1,8 +1,8 @@
-//! Wires all parts: the order in which they start and stop.
+//! Connects all parts of the gateway, and starts and stops them in order.
 //!
-//! Start: configuration → ledger and its lock → books → control socket → admin address → public
-//! addresses → workers. Stop: the reverse order, after requests in flight
-//! have ended and their charges are on disk.
+//! Start: configuration → ledger and its lock → control plane → control socket → admin address → public addresses →
+//! workers. Stop: the workers finish the requests in flight, then the ledger writes their charges, then the other
+//! parts end.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -32,18 +32,18 @@ use crate::snapshot::Settings;
 use crate::telemetry::lines::Lines;
 use crate::types::RequestIdStart;
 
-/// Descriptors kept for everything but connections.
+/// File descriptors reserved for everything but connections.
 const RESERVED_DESCRIPTORS: u64 = 128;
-/// How often meters without an owner are pruned.
+/// How often meters of dropped keys are pruned.
 const TIDY_EVERY: Duration = Duration::from_secs(60);
 
-/// Why the gateway does not start, or stops.
+/// Why the gateway did not start, or why it stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The configuration is wrong.
+    /// The configuration is invalid.
     #[error("{0}")]
     Config(Box<Report>),
-    /// Anything else.
+    /// Any other error, as a message for the operator.
     #[error("{0}")]
     Other(String),
 }
@@ -69,7 +69,7 @@ impl From<String> for StartError {
     }
 }
 
-/// A ledger and the control plane over it, without a gateway: what commands work on.
+/// An open ledger and its control plane. Commands use it without a gateway.
 #[derive(Debug)]
 pub struct Office {
     /// The control plane.
@@ -78,10 +78,11 @@ pub struct Office {
 }
 
 impl Office {
-    /// Opens the ledger of a configuration and takes its lock. `reads`: for a command that books nothing.
+    /// Opens the ledger of a configuration and takes its lock. `reads`: the command only reads, so no accounts are
+    /// created.
     ///
     /// # Errors
-    /// Where the ledger is served already, or cannot be used.
+    /// If another process uses the ledger, or the ledger cannot be opened.
     pub async fn open(path: &Path, loaded: Loaded, reads: bool, clock: &Clock) -> Result<Self, StartError> {
         let storage = sqlite::open(&loaded.snapshot.settings.ledger)?;
         let (office, _, _) = Self::open_for(storage, path, loaded, (0, !reads), clock).await?;
@@ -126,12 +127,12 @@ impl Office {
     }
 }
 
-/// A gateway that serves.
+/// A running gateway.
 #[derive(Debug)]
 pub struct App {
-    /// The clients' addresses.
+    /// Addresses that clients connect to.
     pub public: Vec<PublicAddress>,
-    /// The operators' address.
+    /// Address of the operators' listener.
     pub admin: SocketAddr,
     office: Office,
     path: PathBuf,
@@ -144,11 +145,11 @@ pub struct App {
 }
 
 impl App {
-    /// Starts a gateway. Everything that can be refused is refused before the first request.
+    /// Starts a gateway. All errors are reported before the first request is accepted.
     ///
     /// # Errors
-    /// All that is wrong with the configuration; a ledger that is served already or cannot be
-    /// used; an address in use.
+    /// If the configuration contradicts the ledger, another process uses the ledger or it cannot be opened, or an
+    /// address is in use.
     pub async fn start(
         path: &Path,
         loaded: Loaded,
@@ -227,11 +228,11 @@ impl App {
         &self.office.control
     }
 
-    /// Serves until a signal says to stop or a worker is gone, reloading whenever the
-    /// configuration changes or SIGHUP comes. A second signal cuts the drain short.
+    /// Serves until SIGTERM or SIGINT arrives or a worker ends. Reloads when the configuration changes and on
+    /// SIGHUP. A second SIGTERM or SIGINT stops the gateway without waiting for requests in flight.
     ///
     /// # Errors
-    /// Where signals cannot be received, a worker is gone, or the ledger's last commit failed.
+    /// If signals cannot be received, a worker ended, a second signal arrived, or the ledger's last commit failed.
     pub async fn run(self) -> Result<(), StartError> {
         let listen = |kind| signal(kind).map_err(|error| StartError::Other(format!("no signals: {error}")));
         let mut signals = Signals {
@@ -243,7 +244,7 @@ impl App {
         let lost = loop {
             tokio::select! {
                 () = signals.next() => break false,
-                _ = hangup.recv() => { let _ = self.control().reload().await; } // logged there
+                _ = hangup.recv() => { let _ = self.control().reload().await; } // `reload` logs its errors
                 () = tokio::time::sleep(EVERY) => {
                     if self.workers.iter().any(JoinHandle::is_finished) {
                         break true;
@@ -314,7 +315,7 @@ impl Signals {
 
 fn spawn_worker(number: usize, seed: WorkerSeed) -> Result<JoinHandle<()>, StartError> {
     let failed = |error: std::io::Error| StartError::Other(format!("a worker cannot start: {error}"));
-    // A local runtime is made on the thread that it never leaves.
+    // A local runtime cannot be moved to another thread, so it is built on the worker's.
     let (started, starts) = std::sync::mpsc::sync_channel(1);
     let on_park = seed.spender.on_park();
     let run = move || {
@@ -322,7 +323,7 @@ fn spawn_worker(number: usize, seed: WorkerSeed) -> Result<JoinHandle<()>, Start
         builder.on_thread_park(on_park);
         match builder.enable_all().build_local(LocalOptions::default()) {
             Ok(runtime) => {
-                let _ = started.send(Ok(())); // the other end waits
+                let _ = started.send(Ok(())); // the receiver is waiting
                 runtime.block_on(gateway::run(seed));
             }
             Err(error) => drop(started.send(Err(error))),
@@ -334,7 +335,7 @@ fn spawn_worker(number: usize, seed: WorkerSeed) -> Result<JoinHandle<()>, Start
     Ok(thread)
 }
 
-/// Limit states of client addresses. Those of keys and accounts are parked in the directory.
+/// Restores the limit states of client addresses. The control plane restores those of keys and accounts.
 fn restored_limits(reader: &mut dyn Reader, clock: &Clock) -> Result<Limits, LedgerError> {
     let limits = Limits::default();
     let (now, wall) = (clock.now(), clock.wall());
@@ -346,13 +347,13 @@ fn restored_limits(reader: &mut dyn Reader, clock: &Clock) -> Result<Limits, Led
     Ok(limits)
 }
 
-/// Raises the descriptor limit as far as it goes, and lowers the connections to what that allows:
-/// one descriptor for the client, one for the upstream.
+/// Raises the soft limit of file descriptors to the hard limit. Returns `asked`, or the number of connections that
+/// the limit allows if that is lower: each needs one descriptor for the client and one for the upstream.
 fn max_connections(asked: usize) -> usize {
     let limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
         let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-        let _ = setrlimit(Resource::Nofile, raised); // then the present limit counts
+        let _ = setrlimit(Resource::Nofile, raised); // if this fails, the current limit applies
     }
     let Some(descriptors) = getrlimit(Resource::Nofile).current else { return asked };
     let most =
@@ -368,7 +369,7 @@ fn max_connections(asked: usize) -> usize {
     asked.min(most)
 }
 
-/// Prunes meters that dropped keys left, so that they do not accumulate between reloads.
+/// Prunes meters of dropped keys periodically, so that they do not accumulate between reloads.
 async fn tidy(control: Arc<Control>) {
     loop {
         tokio::time::sleep(TIDY_EVERY).await;

@@ -1,4 +1,4 @@
-//! The only file that reads a clock.
+//! Reads the machine's clocks; no other file does.
 //!
 //! Limits and deadlines use [`Moment`], which is monotonic; files, operators and expiry dates use [`WallTime`].
 //! A test clock stands still until it is advanced.
@@ -13,7 +13,7 @@ use crate::types::{Moment, WallTime, nanos};
 /// The first moment, in nanoseconds: not zero, so that moments of the past two years can be expressed.
 const ORIGIN: u64 = 1 << 56;
 
-/// Tells the time. Cheap to clone; all clones agree.
+/// A source of monotonic time and wall time. Cheap to clone; all clones show the same time.
 #[derive(Clone, Debug)]
 pub struct Clock(Kind);
 
@@ -24,7 +24,7 @@ enum Kind {
 }
 
 impl Clock {
-    /// The machine's clocks.
+    /// A clock that reads the machine's clocks.
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "this is the one place that reads clocks")]
     pub fn system() -> Self {
@@ -60,7 +60,7 @@ impl Clock {
         }
     }
 
-    /// A moment as the standard library's [`Instant`]; for a test clock, the present.
+    /// Converts a moment to an [`Instant`] of the standard library; a test clock returns the current instant.
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "this is the one place that reads clocks")]
     pub fn instant(&self, moment: Moment) -> Instant {
@@ -70,14 +70,14 @@ impl Clock {
         }
     }
 
-    /// Spins until a moment, for waits that are shorter than a sleep. Returns at once for a test clock.
+    /// Spins until a moment, for waits that are shorter than a sleep. Returns immediately for a test clock.
     pub fn busy_until(&self, moment: Moment) {
         while matches!(self.0, Kind::System { .. }) && self.now() < moment {
             std::hint::spin_loop();
         }
     }
 
-    /// Moves a test clock; the system's goes by itself.
+    /// Advances a test clock; does nothing to a system clock.
     pub fn advance(&self, by: Duration) {
         if let Kind::Test { moment, wall } = &self.0 {
             moment.fetch_add(nanos(by), Ordering::SeqCst);
@@ -93,7 +93,8 @@ impl Clock {
     }
 }
 
-/// A worker's coarse clock: read once per poll of a task, which takes microseconds, then told from memory.
+/// A worker's coarse clock: reads the clock once per poll of a task, which takes microseconds, and returns that
+/// time until the next poll.
 #[derive(Debug)]
 pub struct CoarseClock {
     clock: Clock,
@@ -104,7 +105,7 @@ pub struct CoarseClock {
 }
 
 impl CoarseClock {
-    /// How old the wall time may be: an expiry date takes effect at most this late.
+    /// Largest age of the wall time: an expiry date takes effect at most this late.
     const WALL_AGE: Duration = Duration::from_millis(1);
 
     /// Starts with the current time.
@@ -127,7 +128,7 @@ impl CoarseClock {
         self.now.get()
     }
 
-    /// The wall time of the current poll.
+    /// The wall time, at most 1 ms older than the current poll.
     #[must_use]
     pub fn wall(&self) -> WallTime {
         if self.now().since(self.wall_read.get()) >= Self::WALL_AGE {

@@ -1,7 +1,7 @@
 //! Tollgate: an API gateway that checks keys, applies limits and charges credits exactly.
 //!
-//! Read `ARCHITECTURE.md` first. The way of one request is [`gateway`]'s `request/handler.rs`; every
-//! decision it takes is a pure function in [`policy`]; money is [`ledger`]'s.
+//! Read `ARCHITECTURE.md` first. `request/handler.rs` of [`gateway`] handles one request; its
+//! decisions are pure functions in [`policy`]; [`ledger`] holds and charges credits.
 
 pub mod app;
 pub mod cli;

@@ -1,8 +1,8 @@
-//! Arguments → command → exit code.
+//! Runs the command that the arguments name, and exits with its exit code.
 
 use std::process::ExitCode;
 
-/// A request makes many small allocations.
+/// mimalloc, because a request makes many small allocations.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

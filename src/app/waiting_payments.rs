@@ -1,4 +1,4 @@
-//! Requests whose payment waits, through a whole gateway.
+//! Tests requests whose payment is not ready immediately, through a complete gateway.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -21,13 +21,14 @@ struct World {
     app: App,
     address: SocketAddr,
     permits: Arc<Semaphore>,
-    /// Requests that the upstream saw.
+    /// Number of requests that the upstream received.
     seen: Arc<AtomicUsize>,
     _folder: TempDir,
 }
 
 impl World {
-    /// `test` names its routes, since tests share a process.
+    /// Starts a gateway. `test` is the prefix of its route names, since `waiting::set` applies to all
+    /// gateways of a process.
     fn start(test: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let (upstream, seen) = upstream();
@@ -87,7 +88,8 @@ fn read(mut client: TcpStream) -> String {
     text
 }
 
-/// Responds 200 with the request's body.
+/// Starts an upstream that responds 200 with the number of times that `line` is in the request. Returns its
+/// address, and a counter of its requests.
 fn upstream() -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a socket");
     let address = listener.local_addr().expect("an address");
@@ -133,7 +135,7 @@ fn wait_until(what: &str, mut is_true: impl FnMut() -> bool) {
     panic!("{what}");
 }
 
-/// Promise 1: nothing is forwarded before it is paid for, and other requests of the worker go on meanwhile.
+/// Promise 1: no request is forwarded before it is paid for. Other requests of the worker are served meanwhile.
 #[test]
 fn a_request_is_forwarded_once_its_payment_is_ready() {
     let world = World::start("ready");
@@ -148,20 +150,20 @@ fn a_request_is_forwarded_once_its_payment_is_ready() {
     world.stop();
 }
 
-/// Promise 5: a client that is gone before its request was paid for owes nothing.
+/// Promise 5: a client that disconnects before its request is paid for owes nothing.
 #[test]
 fn a_client_that_leaves_while_its_payment_waits_owes_nothing() {
     let world = World::start("gone");
     drop(world.send("GET /waits", "\r\n"));
     std::thread::sleep(Duration::from_millis(100));
-    world.permits.add_permits(1); // would be taken by a payment that still waits
+    world.permits.add_permits(1); // a payment that is still waiting would take this permit
     std::thread::sleep(Duration::from_millis(100));
     assert_eq!(world.permits.available_permits(), 1);
     assert_eq!((world.available().as_str(), world.seen.load(Ordering::SeqCst)), ("10", 0));
     world.stop();
 }
 
-/// A wait has a bound, after which the request is refused and costs nothing.
+/// A request whose payment takes too long is refused and costs nothing.
 #[test]
 fn a_payment_that_takes_too_long_is_refused() {
     let world = World::start("late");
@@ -171,7 +173,7 @@ fn a_payment_that_takes_too_long_is_refused() {
     world.stop();
 }
 
-/// A price that depends on the request body: it is read whole, and forwarded as it was sent.
+/// A request body that the price depends on is read completely, and then forwarded as it was sent.
 #[test]
 fn a_price_by_the_request_body_waits_for_all_of_it() {
     let world = World::start("counts");

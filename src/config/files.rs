@@ -8,7 +8,7 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
-/// Largest configuration file, in bytes: over two million keys.
+/// Largest configuration file, in bytes: enough for over two million keys.
 pub(super) const MAX_CONFIGURATION: u64 = 1024 * 1024 * 1024;
 /// Largest file with a secret, a certificate chain or a private key, in bytes.
 pub(super) const MAX_SECRET: u64 = 1024 * 1024;
@@ -25,14 +25,14 @@ pub(super) fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
         return Err(too_large());
     }
     let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or_default());
-    file.take(most + 1).read_to_end(&mut bytes)?; // it may have grown meanwhile
+    file.take(most + 1).read_to_end(&mut bytes)?; // the file may have grown since its length was read
     if bytes.len() as u64 > most {
         return Err(too_large());
     }
     Ok(bytes)
 }
 
-/// As [`read`], for text.
+/// Reads a text file in UTF-8, with the conditions of [`read`].
 ///
 /// # Errors
 /// As [`read`]; also if it is not UTF-8.
@@ -45,7 +45,7 @@ pub(super) fn is_open_to_all(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|data| data.mode() & 0o002 != 0)
 }
 
-/// Opens without blocking: opening a FIFO would wait for a writer.
+/// Opens a regular file without blocking: opening a FIFO would wait for a writer.
 fn open(path: &Path) -> io::Result<File> {
     let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits();
     let flags = i32::try_from(flags).map_err(io::Error::other)?;

@@ -1,4 +1,4 @@
-//! A configuration that passed every check.
+//! The result of loading a configuration that has no errors.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,26 +13,26 @@ use crate::types::{AccountId, Credits, KeyHash, WallTime};
 /// A configuration that passed every check.
 #[derive(Clone, Debug)]
 pub struct Loaded {
-    /// Everything but accounts and keys; routes are not numbered yet.
+    /// The snapshot, still without the file's accounts and without the routes' numbers in the ledger.
     pub snapshot: Snapshot,
     /// Accounts of the files.
     pub accounts: Vec<FileAccount>,
     /// Keys of the files.
     pub keys: Vec<FileKey>,
-    /// Files and folders to watch.
+    /// Files and patterns to watch for changes.
     pub watched: Watched,
-    /// SHA-256 over all files, to tell whether anything changed.
+    /// SHA-256 over all files, to detect changes.
     pub hash: KeyHash,
-    /// Warnings only.
+    /// The problems that were found: only warnings.
     pub report: Report,
 }
 
-/// What a configuration was read from.
+/// The files that a configuration was read from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Watched {
     /// Files that secrets were read from.
     pub secrets: Vec<PathBuf>,
-    /// These, and the files themselves.
+    /// All files: the configuration files, and the files that secrets were read from.
     pub files: Vec<PathBuf>,
     /// Patterns of `include`.
     pub patterns: Vec<String>,

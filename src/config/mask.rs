@@ -1,5 +1,5 @@
-//! Hides secrets in what is quoted of a file: values of settings that the schema calls secret, wherever
-//! they stand in the parsed tree; and, in any text, what is shaped like a key, a hash or a password.
+//! Masks secrets in quoted lines of a file: values of settings that the schema marks as secret, and any
+//! text that looks like a key, a hash or a password.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -9,7 +9,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::raw;
 
-/// Shortest run of word characters that is taken for a key, if it mixes letters and digits.
+/// Shortest run of word characters that is treated as a key, if it contains both letters and digits.
 const MIN_KEY: usize = 20;
 const HIDDEN: &str = "***";
 
@@ -19,7 +19,7 @@ static SECRET_SETTINGS: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
     let definitions = schema["$defs"].as_object().into_iter().flat_map(|definitions| definitions.values());
     for (name, setting) in definitions.filter_map(|definition| definition["properties"].as_object()).flatten()
     {
-        // Of the setting itself, of a list's items or of a table's values.
+        // The mark may be on the setting itself, on the items of a list or on the values of a table.
         if setting.to_string().contains("\"writeOnly\":true") {
             names.insert(name.clone());
         }
@@ -27,8 +27,8 @@ static SECRET_SETTINGS: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
     names
 });
 
-/// Where values of secret settings stand in a file, whatever form they have there. A file with mistakes of
-/// syntax is read as far as it can be; what follows a heading that names a secret table is secret too.
+/// Finds the byte ranges of secret settings' values in a file, in any notation of TOML. If the file has
+/// syntax errors, every value below a heading that names a secret table counts as secret too.
 pub(super) fn secret_places(text: &str) -> Vec<Range<usize>> {
     fn walk(table: &DeTable<'_>, within: bool, found: &mut Vec<Range<usize>>) {
         for (key, value) in table {
@@ -55,7 +55,8 @@ pub(super) fn secret_places(text: &str) -> Vec<Range<usize>> {
     found
 }
 
-/// What stands behind the equals signs below `[….set_headers]` and the like.
+/// Finds the byte ranges of values below headings of secret tables, such as `[….set_headers]`: everything
+/// after the equals sign of each line.
 fn below_secret_headings(text: &str) -> Vec<Range<usize>> {
     let (mut found, mut at, mut secret) = (Vec::new(), 0, false);
     for line in text.split_inclusive('\n') {
@@ -71,14 +72,14 @@ fn below_secret_headings(text: &str) -> Vec<Range<usize>> {
     found
 }
 
-/// Masks everything shaped like a key in a text.
+/// Masks everything in a text that looks like a key, a hash or a password.
 #[must_use]
 pub fn mask(text: &str) -> String {
     mask_line(text, 0..0, &[]).0
 }
 
-/// Masks a line and the secret places in it, and moves a span of it along. What lies inside a hidden
-/// range covers all of it.
+/// Masks a line, including the given secret ranges, and adjusts a span to the masked text. A span that
+/// overlaps a masked range covers the whole mask.
 pub(super) fn mask_line(line: &str, span: Range<usize>, places: &[Range<usize>]) -> (String, Range<usize>) {
     let ranges = merged(hidden_ranges(line), places.iter().map(|place| within_quotes(line, place)));
     let mut text = String::with_capacity(line.len());
@@ -108,7 +109,7 @@ pub(super) fn mask_line(line: &str, span: Range<usize>, places: &[Range<usize>])
     (text, start..end.max(start))
 }
 
-/// All ranges in order, without overlap.
+/// Sorts ranges, and merges those that overlap or touch.
 fn merged(mut ranges: Vec<Range<usize>>, more: impl Iterator<Item = Range<usize>>) -> Vec<Range<usize>> {
     ranges.extend(more.filter(|range| !range.is_empty()));
     ranges.sort_by_key(|range| range.start);
@@ -122,7 +123,7 @@ fn merged(mut ranges: Vec<Range<usize>>, more: impl Iterator<Item = Range<usize>
     merged
 }
 
-/// A value without the quotes around it.
+/// The range of a value without the quotes around it.
 fn within_quotes(line: &str, place: &Range<usize>) -> Range<usize> {
     let value = line.get(place.clone()).unwrap_or_default();
     let quoted = |quote: char| value.len() > 2 && value.starts_with(quote) && value.ends_with(quote);
@@ -130,7 +131,7 @@ fn within_quotes(line: &str, place: &Range<usize>) -> Range<usize> {
     place.start + inner..place.end - inner
 }
 
-/// Values that are secret and runs shaped like a key, in order, without overlap.
+/// Finds secret values and runs of characters that look like a key; in order, without overlap.
 fn hidden_ranges(line: &str) -> Vec<Range<usize>> {
     let mut ranges = Vec::new();
     let mut at = 0;
@@ -146,8 +147,7 @@ fn hidden_ranges(line: &str) -> Vec<Range<usize>> {
     }
 }
 
-/// The value of a `sha256` setting, in quotes or not; one of the operator's headers; a password
-/// in a URL.
+/// Finds the first secret value of a line: that of `sha256`, `authorization` or `set_headers`, or a password in a URL.
 fn secret_value(line: &str) -> Option<Range<usize>> {
     let settings = ["sha256", "authorization", "set_headers"];
     let value = settings.iter().filter_map(|name| value_of(line, name)).min_by_key(|range| range.start);
@@ -157,7 +157,7 @@ fn secret_value(line: &str) -> Option<Range<usize>> {
     }
 }
 
-/// What stands behind `name =`: inside its quotes, up to the end of its braces, or bare.
+/// Finds the value after `name =`: the text within its quotes, the text within its braces, or a bare word.
 fn value_of(line: &str, name: &str) -> Option<Range<usize>> {
     let after = line.find(name)? + name.len();
     let equals = after + line[after..].find('=')?;
@@ -175,7 +175,7 @@ fn value_of(line: &str, name: &str) -> Option<Range<usize>> {
     (start < end && &line[start..end] != HIDDEN).then_some(start..end)
 }
 
-/// `user:password@` behind `://`.
+/// Finds `user:password` in a URL, between `://` and `@`.
 fn password(line: &str) -> Option<Range<usize>> {
     let start = line.find("://")? + 3;
     let end = start + line[start..].find(['/', '"', '\'', ' ']).unwrap_or(line.len() - start);
@@ -228,7 +228,7 @@ mod tests {
         }
     }
 
-    /// Whatever form a secret has in the file, and whether or not the rest of it is sound.
+    /// Secrets are masked in every notation of TOML, in files with and without syntax errors.
     #[test]
     fn secrets_are_found_by_structure() {
         let forms = [

@@ -1,4 +1,4 @@
-//! Configuration files → a snapshot with its accounts and keys, or a list of all mistakes.
+//! Reads configuration files into a snapshot with its accounts and keys, or reports all their mistakes.
 
 mod files;
 mod loaded;
@@ -19,8 +19,8 @@ pub use report::{Problem, ProblemJson, Report, Severity, SourceFile};
 
 use crate::types::KeyHash;
 
-/// What [`Loaded::hash`] would be now, without parsing: takes milliseconds for a file of a hundred thousand keys. `None`
-/// if a file cannot be read.
+/// Computes [`Loaded::hash`] for the files as they are now, without parsing them: takes milliseconds for a file of a
+/// hundred thousand keys. `None` if a configuration file cannot be read.
 #[must_use]
 pub fn hash_of(path: &Path, watched: &Watched) -> Option<KeyHash> {
     let mut content = report::Content::default();

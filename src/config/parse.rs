@@ -1,4 +1,5 @@
-//! Raw files → snapshot, accounts and keys. Goes on after a mistake, so that all are reported.
+//! Builds the snapshot, accounts and keys from the raw files. Continues after a mistake, so that
+//! all mistakes are reported.
 
 mod accounts;
 mod context;

@@ -1,6 +1,7 @@
-//! The configuration file's structure: the only code that mirrors the TOML.
+//! Defines the structure of the configuration file. No other code mirrors the TOML.
 //!
-//! Only types are checked here. Every value keeps its place in the file, so that [`super::parse`] can report it. The JSON Schema for editors comes from these types.
+//! Only types are checked here. Every value keeps its position in the file, so that [`super::parse`] can report it. The
+//! JSON Schema for editors is generated from these types.
 
 mod tls;
 mod values;
@@ -24,11 +25,11 @@ pub struct File {
     pub include: Vec<At<String>>,
     /// Listening addresses, timeouts and bounds for clients.
     pub server: Maybe<Server>,
-    /// The operators' address.
+    /// The operators' listener.
     pub admin: Maybe<Admin>,
     /// The ledger.
     pub ledger: Maybe<Ledger>,
-    /// Where requests carry their key.
+    /// Where keys are read from.
     pub auth: Maybe<Auth>,
     /// The endpoint that shows customers their balance.
     pub account_info: Maybe<AccountInfo>,
@@ -60,7 +61,7 @@ pub struct Server {
     pub listen: Maybe<Vec<At<String>>>,
     /// Worker threads; 0: one per CPU.
     pub threads: Maybe<u32>,
-    /// Most connections at once.
+    /// Most client connections at the same time.
     pub max_connections: Maybe<u32>,
     /// Longest time from accept to the end of the first request head.
     pub header_timeout: Maybe<Duration>,
@@ -74,17 +75,17 @@ pub struct Server {
     pub drain_timeout: Maybe<Duration>,
     /// Drop empty path segments instead of refusing them.
     pub merge_slashes: Maybe<bool>,
-    /// Networks whose X-Forwarded-For and X-Request-Id are believed.
+    /// Networks of proxies whose X-Forwarded-For and X-Request-Id are trusted.
     pub trusted_proxies: Vec<At<String>>,
-    /// Whether every connection from `trusted_proxies` begins with a PROXY protocol header.
+    /// Every connection from `trusted_proxies` begins with a PROXY protocol header.
     pub proxy_protocol: Maybe<bool>,
-    /// Whether a client that closed its sending side still gets its response.
+    /// A client that closed its sending side still gets its response; otherwise it counts as disconnected.
     pub half_close: Maybe<bool>,
     /// TLS for clients.
     pub tls: Maybe<Tls>,
 }
 
-/// The operators' address.
+/// The operators' listener.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Admin {
@@ -106,7 +107,7 @@ pub struct Ledger {
     pub commit_delay: Maybe<Duration>,
 }
 
-/// Where requests carry their key.
+/// Where keys are read from.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Auth {
@@ -118,7 +119,7 @@ pub struct Auth {
     pub failed_keys_per_minute: Maybe<u32>,
     /// Prefix of generated keys.
     pub key_prefix: Maybe<String>,
-    /// Query parameters whose presence refuses a request.
+    /// Names of query parameters; a request that has one of them is refused.
     pub refuse_query: Maybe<Vec<At<String>>>,
 }
 
@@ -172,7 +173,7 @@ pub struct Upstream {
     /// Longest time until the response head.
     #[serde(default)]
     pub response_timeout: Maybe<Duration>,
-    /// The Host sent upstream: `client`, `upstream` or a name.
+    /// The `Host` header sent to the upstream: `client`, `upstream` or a name.
     #[serde(default)]
     pub host: Maybe<String>,
     /// Headers to set on requests to the upstream.
@@ -186,20 +187,20 @@ pub struct Upstream {
 pub struct Route {
     /// The name that prices and scopes refer to.
     pub name: At<String>,
-    /// `{name}` matches one segment, `{*rest}` at the end all remaining ones.
+    /// The path pattern: `{name}` matches one segment, `{*rest}` at the end matches all remaining ones.
     pub path: At<String>,
     /// HTTP methods; default: all.
     #[serde(default)]
     pub methods: Maybe<Vec<At<String>>>,
-    /// Host name; default: any.
+    /// Host name that requests must have; default: any.
     #[serde(default)]
     pub host: Maybe<String>,
     /// The name of an `[upstreams.NAME]`.
     pub upstream: At<String>,
-    /// Needs no key and charges nothing; its limits have scope = "address".
+    /// Needs no key and charges nothing. Its limits must have `scope = "address"`.
     #[serde(default)]
     pub public: Maybe<bool>,
-    /// Default: `[errors] dialect`.
+    /// The dialect of its refusals; default: `[errors] dialect`.
     #[serde(default)]
     pub dialect: Maybe<String>,
     /// Hold this amount, and charge it on 2xx only.
@@ -220,10 +221,10 @@ pub struct Route {
     /// Headers to set, in addition to the upstream's.
     #[serde(default)]
     pub set_headers: Named<Secret>,
-    /// In place of the upstream's.
+    /// Longest time until the response head; default: the upstream's.
     #[serde(default)]
     pub response_timeout: Maybe<Duration>,
-    /// In place of the server's.
+    /// Largest request body; default: the server's.
     #[serde(default)]
     pub max_body_size: Maybe<Size>,
     /// Accept paths with `%2F`.
@@ -238,12 +239,12 @@ pub struct Route {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Charge {
-    /// `"2xx"` or `"404"`.
+    /// The statuses that it applies to: `"2xx"` or `"404"`.
     pub status: At<String>,
     /// A fixed amount.
     #[serde(default)]
     pub credits: Maybe<Amount>,
-    /// `"header:NAME"` or `"json:/pointer"`.
+    /// Where the upstream's response names the amount: `"header:NAME"` or `"json:/pointer"`.
     #[serde(default)]
     pub from: Maybe<String>,
 }
@@ -254,16 +255,16 @@ pub struct Charge {
 pub struct Cors {
     /// `["*"]` or a list of origins.
     pub origins: At<Vec<At<String>>>,
-    /// Default: the route's.
+    /// Allowed methods; default: the route's.
     #[serde(default)]
     pub methods: Maybe<Vec<At<String>>>,
-    /// Default: the key's header and content-type.
+    /// Allowed request headers; default: the key's header and content-type.
     #[serde(default)]
     pub headers: Maybe<Vec<At<String>>>,
     /// Headers of the response that pages may read.
     #[serde(default)]
     pub expose: Maybe<Vec<At<String>>>,
-    /// Whether cookies may be sent along.
+    /// Requests may carry cookies (`Access-Control-Allow-Credentials`).
     #[serde(default)]
     pub credentials: Maybe<bool>,
     /// How long a browser may cache a preflight response.
@@ -275,13 +276,13 @@ pub struct Cors {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Limit {
-    /// Its name in headers. A limit keeps its count across reloads by its name.
+    /// Its name in headers. Across reloads a limit with the same name keeps its count.
     pub name: At<String>,
     /// Requests per window.
     pub requests: At<u32>,
     /// The window's length.
     pub window: At<Duration>,
-    /// Most requests at once; default: `requests`. For `gcra` only.
+    /// Most requests in a burst; default: `requests`. For `gcra` only.
     #[serde(default)]
     pub burst: Maybe<u32>,
     /// `gcra` (the default) or `sliding-window`.
@@ -290,13 +291,13 @@ pub struct Limit {
     /// `key` (the default), `account`, `key+route` or `address`.
     #[serde(default)]
     pub scope: Maybe<String>,
-    /// Only these routes.
+    /// Routes that the limit covers; default: all.
     #[serde(default)]
     pub routes: Maybe<Vec<At<String>>>,
-    /// All routes but these.
+    /// Routes that the limit does not cover.
     #[serde(default)]
     pub except: Maybe<Vec<At<String>>>,
-    /// Only these methods.
+    /// Methods that the limit covers; default: all.
     #[serde(default)]
     pub methods: Maybe<Vec<At<String>>>,
 }
@@ -317,7 +318,7 @@ pub struct Plan {
     pub refill: Maybe<Later>,
 }
 
-/// What a plan changes of a route's price.
+/// The price of a route on a plan. `hold` and `charge` default to the route's.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PlanPrice {
@@ -349,7 +350,7 @@ pub struct Account {
 pub struct Key {
     /// A label for operators.
     pub label: At<String>,
-    /// `tollgate key hash` prints it.
+    /// SHA-256 of the key, as `tollgate key hash` prints it.
     pub sha256: At<Sha256>,
     /// Route names, `*` matches any characters; default: every route.
     #[serde(default)]
@@ -361,24 +362,24 @@ pub struct Key {
     /// Networks that its requests may come from.
     #[serde(default)]
     pub allow_from: Maybe<Vec<At<String>>>,
-    /// In place of the plan's.
+    /// Limits that replace the plan's.
     #[serde(default)]
     pub limits: Option<Vec<At<Limit>>>,
 }
 
-/// How one reason is worded.
+/// The error response for one reason.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Template {
     /// The response's status.
     pub status: Maybe<u16>,
-    /// What `{code}` stands for; default: the reason.
+    /// The text of `{code}`; default: the reason.
     pub code: Maybe<String>,
-    /// What `{message}` stands for; default: Tollgate's sentence.
+    /// The text of `{message}`; default: Tollgate's sentence for the reason.
     pub message: Maybe<String>,
-    /// Default: `application/json`.
+    /// The content type; default: `application/json`, or that of `problem` if `body` is not set.
     pub content_type: Maybe<String>,
-    /// With `{status}`, `{title}`, `{code}`, `{message}`, `{request_id}`, `{retry_after}`.
+    /// The body; may contain `{status}`, `{title}`, `{code}`, `{message}`, `{request_id}`, `{retry_after}`.
     pub body: Maybe<String>,
 }
 

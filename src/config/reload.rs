@@ -17,7 +17,8 @@ pub const EVERY: Duration = Duration::from_millis(200);
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Look(Vec<(PathBuf, Option<Stamp>)>);
 
-/// Changes whenever a file's content may have: an inode's change time cannot be set back.
+/// Metadata of a file, which differs whenever the file's content may have changed: the change time of an inode cannot
+/// be set back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stamp {
     device: u64,
@@ -28,7 +29,7 @@ struct Stamp {
 }
 
 fn stamp(path: &Path) -> Option<Stamp> {
-    let data = std::fs::metadata(path).ok()?; // through symlinks, to what would be read
+    let data = std::fs::metadata(path).ok()?; // follows symlinks to the file that would be read
     Some(Stamp {
         device: data.dev(),
         inode: data.ino(),
@@ -39,7 +40,7 @@ fn stamp(path: &Path) -> Option<Stamp> {
 }
 
 impl Look {
-    /// Polls the main file and all files that it includes.
+    /// Polls the main file, the files that it includes, and the files that secrets are read from.
     #[must_use]
     pub fn at(main: &Path, watched: &Watched) -> Self {
         let mut paths = vec![main.to_owned()];
@@ -52,8 +53,8 @@ impl Look {
         Self(paths.into_iter().map(|path| (path.clone(), stamp(&path))).collect())
     }
 
-    /// Whether the clock that stamps files may not have moved on since a file was last changed:
-    /// then another change could carry the same stamp, and the content has to be compared.
+    /// True if a file changed within the last 100 ms. File timestamps are coarse, so a further change could leave the
+    /// same stamp: the content must be compared.
     #[must_use]
     pub fn is_fresh(&self, now_ms: i64) -> bool {
         const TICK: i64 = 100;

@@ -15,13 +15,13 @@ use crate::types::KeyHash;
 /// A file that was read.
 #[derive(Clone, Debug)]
 pub struct SourceFile {
-    /// The name it was given by.
+    /// The path that it was read from.
     pub path: PathBuf,
     /// Its content.
     pub text: String,
 }
 
-/// The severity.
+/// The severity of a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
@@ -36,25 +36,25 @@ pub enum Severity {
 pub struct Problem {
     /// The severity.
     pub severity: Severity,
-    /// Index of the file, where there is one.
+    /// Index of the file in [`Report::files`]; `None` if the problem concerns no file.
     pub file: Option<usize>,
-    /// Bytes of the file.
+    /// Range of bytes in the file.
     pub span: Range<usize>,
-    /// The problem in words.
+    /// Describes the problem.
     pub message: String,
     /// How to fix it.
     pub help: Option<String>,
 }
 
-/// All problems of a configuration. Contains no raw key and no hash: quotes of the file are masked.
+/// All problems of a configuration. Its text and its JSON contain no raw key and no hash: quoted lines are masked.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     /// The files that problems point into.
     pub files: Vec<SourceFile>,
-    /// Files that secrets were read from, with the hash of what they held.
+    /// Files that secrets were read from, with the hash of their content (zeros if a file could not be read).
     pub secrets: Vec<(PathBuf, KeyHash)>,
     problems: Vec<Problem>,
-    /// Where secrets stand in each of the files, once a line is quoted.
+    /// Byte ranges of the secrets in each file; found when a line is quoted for the first time.
     secret_places: OnceLock<Vec<Vec<Range<usize>>>>,
 }
 
@@ -69,7 +69,7 @@ pub struct ProblemJson {
     help: Option<String>,
 }
 
-/// The hash of everything that was read.
+/// Computes the hash over the configuration files and the files that secrets were read from.
 #[derive(Default)]
 pub(super) struct Content(Sha256);
 
@@ -88,7 +88,7 @@ impl Content {
 }
 
 impl Report {
-    /// A report about no file in particular.
+    /// A report with one error that concerns no file.
     #[must_use]
     pub fn of(message: String) -> Self {
         let mut report = Self::default();
@@ -102,7 +102,7 @@ impl Report {
         report
     }
 
-    /// Adds a problem. Two at the same place with the same message are one.
+    /// Adds a problem, unless an equal one was added before.
     pub fn add(&mut self, problem: Problem) {
         if !self.problems.contains(&problem) {
             self.problems.push(problem);
@@ -116,7 +116,7 @@ impl Report {
         sorted.into_iter()
     }
 
-    /// SHA-256 over everything that was read, to tell whether anything changed.
+    /// SHA-256 over the configuration files and the files that secrets were read from, to detect changes.
     #[must_use]
     pub fn hash(&self) -> KeyHash {
         let mut content = Content::default();
@@ -126,13 +126,13 @@ impl Report {
         content.finish(self.secrets.iter().map(|(_, secret)| *secret))
     }
 
-    /// How many of them refuse the file.
+    /// The number of errors: any error makes the configuration invalid.
     #[must_use]
     pub fn errors(&self) -> usize {
         self.problems.iter().filter(|problem| problem.severity == Severity::Error).count()
     }
 
-    /// Whether a problem that refuses the file stands on the same line.
+    /// True if the line of this byte position already has an error.
     #[must_use]
     pub fn has_error_on_line(&self, file: usize, at: usize) -> bool {
         let line = |at| self.position(file, at).map(|(line, _)| line);
@@ -143,7 +143,7 @@ impl Report {
         })
     }
 
-    /// Line and column of a byte, from 1.
+    /// Line and column of a byte position, both counted from 1; the column in characters.
     fn position(&self, file: usize, at: usize) -> Option<(usize, usize)> {
         let text = &self.files.get(file)?.text;
         let before = text.get(..at.min(text.len()))?;
@@ -193,7 +193,7 @@ impl Report {
         Renderer::plain().render(&[group])
     }
 
-    /// The line of a place, masked, with the span moved along.
+    /// Quotes the line on which a span begins: with its secrets masked, and the span adjusted to the masked text.
     fn quote(&self, file: usize, span: &Range<usize>) -> Option<Quoted> {
         let source = self.files.get(file)?;
         let start = span.start.min(source.text.len());

@@ -1,5 +1,5 @@
-//! Compares the parsed tree of a file with the schema of [`super::raw`], so that every mistake of shape is reported at
-//! once. serde alone would stop at the first.
+//! Checks the parsed tree of a file against the schema of [`super::raw`], so that all mismatches are reported
+//! together. serde alone would stop at the first.
 
 use std::ops::Range;
 
@@ -9,25 +9,26 @@ use toml::de::{DeArray, DeInteger, DeString, DeTable, DeValue};
 
 use super::raw;
 
-/// A value that does not fit the schema.
+/// A value or a name that does not match the schema.
 #[derive(Debug)]
 pub(super) struct Mistake {
     pub(super) span: Range<usize>,
     pub(super) message: String,
     pub(super) help: Option<String>,
-    /// A name is unknown or missing, which may follow from a syntax error before it.
+    /// A name is unknown or missing, which may be the consequence of an earlier syntax error.
     pub(super) is_about_names: bool,
 }
 
-/// What was found.
+/// The schema mismatches of one file.
 #[derive(Debug, Default)]
 pub(super) struct Mistakes {
     pub(super) list: Vec<Mistake>,
-    /// Top-level settings in which there is a mistake.
+    /// Top-level settings that contain a mismatch.
     pub(super) sections: Vec<String>,
 }
 
-/// Removes from a file's tree what does not fit the schema, so that the rest can be read into [`raw::File`].
+/// Removes every value that does not match the schema from a file's tree, so that the rest can be read into
+/// [`raw::File`]. Returns the mismatches.
 pub(super) fn fit(file: &mut DeTable<'_>) -> Mistakes {
     let schema = raw::schema();
     let mut checker = Checker { root: &schema, mistakes: Vec::new() };
@@ -54,7 +55,8 @@ struct Checker<'s> {
 }
 
 impl<'s> Checker<'s> {
-    /// Whether a setting fits its table's schema, once parts of it are removed that do not.
+    /// Checks a setting against the schema of its table, and removes the parts of it that do not match. Returns false
+    /// if the whole setting must be removed.
     fn member(
         &mut self,
         name: &Spanned<DeString<'_>>,
@@ -78,7 +80,7 @@ impl<'s> Checker<'s> {
         let schema = self.resolve(schema);
         let span = value.span();
         if schema["not"].is_object() {
-            *value.get_mut() = DeValue::Boolean(true); // not supported yet, whatever it says
+            *value.get_mut() = DeValue::Boolean(true); // not supported yet: any value is accepted here
             return true;
         }
         match value.get_mut() {
@@ -120,7 +122,7 @@ impl<'s> Checker<'s> {
         *array = values.filter_map(|mut value| self.value(&mut value, schema).then_some(value)).collect();
     }
 
-    /// Follows references, and skips the `null` that JSON has and TOML has not.
+    /// Resolves references (`$ref`) and skips the `null` variant of optional settings, since TOML has no null.
     fn resolve(&self, mut schema: &'s Value) -> &'s Value {
         loop {
             let mut variants = schema["anyOf"].as_array().into_iter().flatten();
@@ -135,7 +137,7 @@ impl<'s> Checker<'s> {
     }
 }
 
-/// The types that a schema allows.
+/// The types that a schema allows, without `null`.
 fn types(schema: &Value) -> impl Iterator<Item = &str> {
     let one = schema["type"].as_str().into_iter();
     let several = schema["type"].as_array().into_iter().flatten().filter_map(Value::as_str);
@@ -146,7 +148,8 @@ fn allows(schema: &Value, name: &str) -> bool {
     types(schema).any(|allowed| allowed == name)
 }
 
-/// Checks a value that contains no others, or has the wrong type. The message does not quote it: it may be a secret.
+/// Checks a scalar value, or reports a table or list that the schema does not allow. The message does not quote the
+/// value, because it may be a secret.
 fn scalar(value: &DeValue<'_>, schema: &Value) -> Result<(), String> {
     let is_time = schema["format"] == "date-time";
     let fits = match value {
@@ -200,7 +203,8 @@ fn in_range(integer: &DeInteger<'_>, schema: &Value) -> Result<(), String> {
     }
 }
 
-/// The known name that is nearest to what was written, or all of them if they are few.
+/// Suggests the known name closest to a wrong one (edit distance). If no known name is close, lists all of them,
+/// unless there are more than 12.
 pub(super) fn suggest<'a>(wrong: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
     let known: Vec<&str> = known.collect();
     let distance = |name: &&&str| strsim::damerau_levenshtein(wrong, name);

@@ -11,16 +11,16 @@ use super::raw::{self, At};
 use super::report::{Problem, Report, Severity, SourceFile};
 use super::shape;
 
-/// Most syntax errors, and most other mistakes of shape, that are reported of one file.
+/// Most syntax errors, and most schema mismatches, that are reported for one file.
 const MAX_MISTAKES: usize = 100;
-/// Most files that are included.
+/// Most files that one pattern of `include` may match.
 const MAX_FILES: usize = 10_000;
 
-/// Files as far as they could be read, and their mistakes.
+/// The parsed files, without the parts that could not be read, and the mistakes in them.
 pub(super) struct Sources {
     pub(super) files: Vec<raw::File>,
     pub(super) report: Report,
-    /// Top-level settings from which something was removed: references to them are not checked.
+    /// Top-level settings from which a value was removed: references to them are not checked.
     pub(super) cut: Vec<String>,
     pub(super) patterns: Vec<String>,
 }
@@ -45,7 +45,7 @@ fn general(message: String) -> Problem {
     Problem { severity: Severity::Error, file: None, span: 0..0, message, help: None }
 }
 
-/// The files that a pattern of `include` matches now.
+/// Lists the files that a pattern of `include` matches, at most one more than [`MAX_FILES`].
 pub(super) fn matching(pattern: &str) -> Result<Vec<PathBuf>, glob::PatternError> {
     Ok(glob::glob(pattern)?.filter_map(Result::ok).take(MAX_FILES + 1).collect())
 }
@@ -85,7 +85,7 @@ fn read_included(folder: &Path, include: &At<String>, sources: &mut Sources) {
     }
 }
 
-/// Reads one file to the end of `sources`.
+/// Reads and parses one file, and appends it to `sources`.
 fn read_one(path: &Path, sources: &mut Sources) -> Result<(), String> {
     let shown = path.display();
     let bytes = files::read(path, files::MAX_CONFIGURATION).map_err(|error| cannot_read(path, &error))?;
@@ -115,8 +115,8 @@ fn cannot_read(path: &Path, error: &std::io::Error) -> String {
     }
 }
 
-/// Parses the text of a file of the report, or collects its mistakes of syntax and shape. Nothing of a text, however
-/// long, is copied for it.
+/// Parses the text of a file in the report, and reports its syntax errors and schema mismatches. The text may be
+/// long, so it is moved, not copied.
 fn parse(file: usize, report: &mut Report, cut: &mut Vec<String>) -> raw::File {
     let text = std::mem::take(&mut report.files[file].text);
     let (mut tree, syntax_errors) = DeTable::parse_recoverable(&text);

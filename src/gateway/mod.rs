@@ -1,13 +1,13 @@
-//! The data plane: client connections, and the life of each request on them.
+//! The data plane: client connections, and the requests on them.
 //!
-//! Three rooms, each of which knows only those below it:
+//! Three parts, of which [`listener`] and [`request`] use only [`connection`]:
 //!
-//! * [`listener`]: sockets, accepting, slots per address, the handshake before HTTP;
-//! * [`request`]: one request's life, from its head to its log line;
-//! * [`connection`]: one client connection, which is handed the request handler and does not name it.
+//! * [`listener`]: sockets, accepting, connection slots per address, the handshake before HTTP;
+//! * [`request`]: one request, from its head to its access log line;
+//! * [`connection`]: one client connection; it calls the request handler only through a trait.
 //!
-//! [`worker`] runs them on one thread. Nothing crosses threads but what is shared on purpose: the snapshot, the
-//! directory, the limits, the ledger.
+//! [`worker`] runs them on one thread. Threads share only the snapshot, the directory, the limits, the
+//! connection slots, the counters, the access log and the ledger.
 
 mod connection;
 mod listener;

@@ -24,7 +24,7 @@ use crate::types::RequestIdStart;
 /// How often a worker closes upstream connections that were idle for too long.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 
-/// What a worker is made of, until it runs on its own thread.
+/// Everything that a worker needs; passed to the worker's own thread, which starts it.
 #[derive(Debug)]
 pub struct WorkerSeed {
     /// The snapshot in force.
@@ -41,18 +41,17 @@ pub struct WorkerSeed {
     pub spender: SpenderSeed,
     /// The clock.
     pub clock: Clock,
-    /// Its sockets.
+    /// The worker's listening sockets.
     pub sockets: ListeningSockets,
     /// Connection slots of all workers.
     pub slots: Arc<ConnectionSlots>,
     /// Cancelled when the gateway stops accepting.
     pub stop: CancellationToken,
-    /// The worker's part of its request ids.
+    /// The first part of the ids of the worker's requests.
     pub id_start: RequestIdStart,
 }
 
-/// Runs a worker until the gateway stops, and its connections are closed or the drain timeout is over.
-/// Must run on a `LocalRuntime`.
+/// Runs a worker until the gateway stops and all connections are closed, or the drain timeout has passed.
 pub async fn run(seed: WorkerSeed) {
     let spender = seed.spender.start();
     let connections = Rc::new(Connections::new(seed.view.views(), seed.clock, seed.stop));
@@ -101,7 +100,7 @@ async fn drain(connections: &Connections) {
     connections.end();
 }
 
-/// Hands log lines on, some time after the first one was written.
+/// Passes log lines to the log writer, a short time after the first one was added.
 async fn flush_log(services: Rc<Services>) {
     loop {
         services.log_pending.notified().await;

@@ -14,7 +14,7 @@ const MAX_TRAILERS: usize = 32 * 1024;
 /// The framing of a response body, and the position in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BodyDecoder {
-    /// So many bytes are left.
+    /// This many bytes are left.
     Length(u64),
     /// Chunked transfer coding (RFC 9112, section 7.1).
     Chunked(Chunk),
@@ -151,8 +151,8 @@ fn take(left: &mut u64, buffer: &mut BytesMut) -> Bytes {
     buffer.split_to(here).freeze()
 }
 
-/// Whether a field may stand behind a body: none that frames it, routes it or says who context
-/// (RFC 9110, section 6.5.1).
+/// True if a field may be in the trailer section: not if it concerns framing, routing, authentication
+/// or the format of the content (RFC 9110, section 6.5.1).
 pub(super) fn may_trail(name: &HeaderName) -> bool {
     let forbidden = [
         header::TRANSFER_ENCODING,
@@ -197,7 +197,7 @@ mod tests {
                 }
                 Decoded::Incomplete => match pieces.next() {
                     Some(piece) => buffer.extend_from_slice(piece),
-                    None => return Ok((body, names, usize::MAX)), // cut short
+                    None => return Ok((body, names, usize::MAX)), // the text ends within the body
                 },
             }
         }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 /// Most connections of one worker to all its upstreams; beyond it, requests are refused as `overloaded`.
 pub const MAX_CONNECTIONS: usize = 16_384;
 
-/// How many connections are open or being opened.
+/// The number of connections that are open or being opened.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ConnectionCount(Rc<Cell<usize>>);
 
@@ -21,7 +21,7 @@ impl ConnectionCount {
     }
 }
 
-/// Counts a connection from its first attempt to its close.
+/// Counts one connection, from the start of connecting until it is closed.
 #[derive(Debug)]
 pub(super) struct CountedConnection(ConnectionCount);
 

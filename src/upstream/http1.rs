@@ -27,11 +27,11 @@ const NEXT_READ: usize = 128 * 1024;
 /// Most informational (1xx) responses before the final one.
 const MAX_INFORMATIONAL: usize = 32;
 
-/// A connection. Between requests its buffer is empty, and its memory is kept for the next response.
+/// An HTTP/1.1 connection. Between requests its buffer is empty, and its memory is kept for the next response.
 #[derive(Debug)]
 pub(super) struct Http1Connection {
     reader: OwnedReadHalf,
-    /// `None` while a task of its own writes the rest of a request whose response has begun.
+    /// `None` while a separate task writes the rest of a request whose response has begun, or if a write failed.
     writer: Option<OwnedWriteHalf>,
     buffer: BytesMut,
     /// How many bytes of the buffer were searched for the end of a head.
@@ -44,7 +44,7 @@ pub(super) struct Http1Connection {
 pub(super) enum ExchangeError<B> {
     /// The connection was closed before a byte of the request was written.
     Unsent(Upload<B>),
-    /// It broke, or the upstream does not speak HTTP.
+    /// The exchange failed otherwise: the connection broke, the response is malformed, or the request body ended early.
     Sent(ResponseFault),
 }
 
@@ -56,7 +56,7 @@ impl Http1Connection {
 
     /// True if an idle connection is still open, as far as the kernel knows, and no unrequested byte arrived.
     pub(super) fn is_idle(&self) -> bool {
-        // FramingContext the kernel only where it told of something.
+        // This makes a system call only if the kernel has reported an event on the socket.
         self.reader.try_read(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
@@ -75,7 +75,7 @@ impl Http1Connection {
         let mut informational = 0;
         let head = std::future::poll_fn(|context| {
             if !upload.is_started() && !self.is_idle() {
-                return Poll::Ready(Err(ResponseFault::Closed)); // there is no response to an unsent request
+                return Poll::Ready(Err(ResponseFault::Closed)); // closed, or it sent bytes before the request
             }
             if !uploaded {
                 uploaded = self.poll_upload(&mut upload, context)?;
@@ -113,8 +113,8 @@ impl Http1Connection {
         }
     }
 
-    /// Writes the request; true at its end. An upstream that reads no more may still respond, which the reading side
-    /// finds out.
+    /// Writes the request; true once it is written to its end. If the upstream stops reading, its response is still
+    /// awaited.
     fn poll_upload<B>(
         &mut self,
         upload: &mut Upload<B>,
@@ -160,8 +160,9 @@ impl Http1Connection {
         poll_read_buf(Pin::new(&mut self.reader), context, &mut self.buffer)
     }
 
-    /// Writes the rest of a request whose response has begun in a task of its own: the reader of the response may wait
-    /// for the client, and the client for this request. Ends with the response body or the request body.
+    /// Spawns a task that writes the rest of a request whose response has begun: the reader of the response may wait
+    /// for the client, and the client may wait until its request is read. The task ends with the request body, and is
+    /// aborted with the response body.
     fn spawn_upload<B>(&mut self, mut upload: Upload<B>) -> Option<JoinHandle<Result<(), UploadError>>>
     where
         B: Body<Data = Bytes> + Unpin + 'static,
@@ -169,7 +170,7 @@ impl Http1Connection {
         let mut writer = self.writer.take()?;
         Some(tokio::task::spawn_local(async move {
             std::future::poll_fn(|context| upload.poll(&mut writer, context)).await?;
-            writer.forget(); // the reading half closes the connection; an aborted request closes it here
+            writer.forget(); // the reading half closes the connection; after an error, dropping `writer` does
             Ok(())
         }))
     }

@@ -1,5 +1,5 @@
-//! HTTP/2 connections to upstreams, with prior knowledge (RFC 9113, section 3.3), as gRPC servers expect. hyper's client;
-//! this module chooses the connection of a request.
+//! HTTP/2 connections to upstreams, with prior knowledge (RFC 9113, section 3.3), as gRPC servers expect. hyper is the
+//! client; this module selects the connection for each request.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -27,9 +27,10 @@ use crate::types::NameId;
 const MAX_STREAMS: usize = 100;
 /// Bytes that an upstream may send of one response before the client reads them.
 const STREAM_WINDOW: u32 = 64 * 1024;
-/// The same for all responses of a connection. Its streams cannot fill it, so that slow clients do not block others. h2
-/// closes a connection when the bookkeeping of its small unread frames, 256 bytes each, exceeds half of it, 128 MiB:
-/// 100 slow clients of calls with messages of 15 bytes do not reach that.
+/// Bytes that an upstream may send of all responses of a connection before the clients read them. The streams of one
+/// connection cannot fill this window, so that slow clients do not block others. h2 closes a connection when the
+/// bookkeeping of its small unread frames, 256 bytes each, exceeds half of the window, 128 MiB: 100 slow clients of
+/// calls with messages of 15 bytes do not reach that.
 const CONNECTION_WINDOW: u32 = 256 * 1024 * 1024;
 /// Largest response head, in bytes.
 const MAX_HEAD: u32 = 128 * 1024;
@@ -38,12 +39,12 @@ const SEND_BUFFER: usize = 64 * 1024;
 
 /// How often a connection with requests in flight is checked with PING.
 const PING_EVERY: Duration = Duration::from_secs(10);
-/// How long the upstream may take to acknowledge.
+/// How long the upstream may take to acknowledge a PING.
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
-/// A request's body of any type; not `Send`, like everything of a worker.
+/// A request body of any type; not `Send`, because a worker never passes it to another thread.
 pub(super) struct AnyBody(Option<Boxed>);
 
 type Boxed = Pin<Box<dyn Body<Data = Bytes, Error = BoxError>>>;
@@ -117,7 +118,7 @@ impl Http2Connections {
         Some((session.sender.clone(), CountedStream::count(&session.streams)))
     }
 
-    /// Closes connections without requests, and forgets those that are closed.
+    /// Closes connections without requests in flight, and removes connections that are closed.
     pub(super) fn sweep(&self) {
         self.0.borrow_mut().retain(|_, list| {
             list.retain(|session| session.streams.get() > 0 && !session.sender.is_closed());
@@ -125,7 +126,7 @@ impl Http2Connections {
         });
     }
 
-    /// Opens HTTP/2 on a connection.
+    /// Starts HTTP/2 on a new TCP connection, and counts its first stream.
     async fn open(
         &self,
         server: NameId,
@@ -144,7 +145,7 @@ impl Http2Connections {
         let handshake = builder.handshake(TokioIo::new(stream)).await;
         let (sender, connection) = handshake.map_err(|_| SendError::Unreachable)?;
         tokio::task::spawn_local(async move {
-            let _ = connection.await; // its requests have the error
+            let _ = connection.await; // the error is returned to its requests
             drop(counted);
         });
         let session = Http2Connection { sender: sender.clone(), streams: Rc::default() };
@@ -153,8 +154,8 @@ impl Http2Connections {
         Ok((sender, counted_stream))
     }
 
-    /// Sends a request and waits for the response head. Retries only if the connection was closed before hyper took the
-    /// request.
+    /// Sends a request and waits for the response head. Retries only if the connection was closed before hyper accepted
+    /// the request.
     pub(super) async fn send(
         &self,
         server: NameId,
@@ -188,7 +189,7 @@ fn upstream_response(response: Response<Incoming>, counted: CountedStream) -> Re
     ResponseOf { status: parts.status, headers: parts.headers, body }
 }
 
-/// The body of one response of a connection.
+/// The body of a response over HTTP/2.
 #[derive(Debug)]
 pub(super) struct Http2Body {
     incoming: Incoming,

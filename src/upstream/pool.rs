@@ -31,13 +31,13 @@ pub struct Pool {
     idle: RefCell<HashMap<NameId, Vec<Idle>>>,
     http2: Http2Connections,
     count: ConnectionCount,
-    /// Failed connections by server: no more than there were servers.
+    /// Failed connections by server; at most one entry for each server.
     failures: RefCell<HashMap<NameId, Failures>>,
     /// Memory for request heads.
     pub head_buffers: HeadBuffers,
 }
 
-/// Failed connections to one server, logged once in a while: else there would be as many lines as requests.
+/// Counts failed connections to one server. They are logged at a limited rate: otherwise every request could log one.
 #[derive(Debug)]
 struct Failures {
     upstream: String,
@@ -55,7 +55,7 @@ impl Pool {
     /// the request was written.
     ///
     /// # Errors
-    /// [`SendError`]; the upstream may have seen the request only with [`SendError::Broken`].
+    /// [`SendError`]. Only with [`SendError::Broken`] may the upstream have received a part of the request.
     pub async fn send<B>(
         &self,
         upstream: &Upstream,
@@ -97,7 +97,7 @@ impl Pool {
         }
     }
 
-    /// Takes the idle connection that was used last, if it is still open.
+    /// Takes the most recently used idle connection that is still open.
     fn take(&self, server: NameId, now: Moment) -> Option<Http1Connection> {
         let mut idle = self.idle.borrow_mut();
         let list = idle.get_mut(&server)?;
@@ -125,7 +125,8 @@ impl Pool {
         list.push(Idle { connection, since: now });
     }
 
-    /// Closes connections that were idle for too long, or that the upstream closed.
+    /// Closes connections that were idle for too long, or that the upstream closed. Also logs how many failed
+    /// connections were left out of the log.
     pub fn sweep(&self, now: Moment) {
         self.http2.sweep();
         self.failures.borrow_mut().retain(|_, Failures { upstream, repeats }| {
@@ -150,7 +151,7 @@ impl Pool {
         let connecting = TcpStream::connect((host.as_str(), *port));
         match tokio::time::timeout(upstream.connect_timeout, connecting).await {
             Ok(Ok(stream)) => {
-                let _ = stream.set_nodelay(true); // an optimisation only
+                let _ = stream.set_nodelay(true); // only an optimisation: an error is ignored
                 Ok((stream, counted))
             }
             Ok(Err(error)) => {

@@ -13,8 +13,8 @@ use tokio::net::tcp::OwnedWriteHalf;
 
 use super::body_decoder::may_trail;
 
-/// Body frames up to this size are copied after the bytes that wait to be written, so that a small request is one write;
-/// larger frames are written without a copy.
+/// Body frames up to this size are copied into the buffer of the head, so that a small request is one write. Larger
+/// frames are written without a copy, unless the body is chunked.
 const MAX_COPIED: usize = 8 * 1024;
 
 /// A request to an upstream, with a body of type `B`.
@@ -36,7 +36,7 @@ pub enum OutgoingHead {
         /// True if the headers declare `Transfer-Encoding: chunked`, false if they declare a length.
         chunked: bool,
     },
-    /// HTTP/2. On the heap, so that the other is small to move.
+    /// HTTP/2. Boxed, so that the enum is small to move.
     Http2(Box<Request<()>>),
 }
 
@@ -84,7 +84,7 @@ pub(super) struct Upload<B> {
     at: usize,
     /// A large frame of the body, to be written after `head`.
     data: Bytes,
-    /// The body was polled once: the head waits for it no longer.
+    /// The body was polled once, so the head is no longer delayed for it.
     is_polled: bool,
     is_started: bool,
 }
@@ -112,7 +112,8 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
     ) -> Poll<Result<(), UploadError>> {
         loop {
             if self.body.is_some() && !self.is_polled {
-                // A body that the client sent with its head may have arrived after one more poll.
+                // The client may have sent the body together with the head, and it may arrive with the next poll: wait
+                // once.
                 self.is_polled = true;
                 if self.poll_body(context)?.is_pending() {
                     context.waker().wake_by_ref();

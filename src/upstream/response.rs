@@ -20,13 +20,14 @@ pub struct ResponseOf<B> {
 /// Why there is no response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
-    /// No connection within the connect timeout, or none at all.
+    /// The connection failed, or was not established within the connect timeout.
     #[error("the upstream cannot be reached")]
     Unreachable,
-    /// The connection was closed before the response head was complete, or the head was malformed.
+    /// The request failed before the response head was complete: the connection was closed, the head was
+    /// malformed, or the request body ended early.
     #[error("the upstream's connection broke")]
     Broken,
-    /// [`MAX_CONNECTIONS`](super::MAX_CONNECTIONS) are open.
+    /// This worker already has [`MAX_CONNECTIONS`](super::MAX_CONNECTIONS) connections to upstreams.
     #[error("too many upstream connections")]
     Overloaded,
 }
@@ -37,7 +38,7 @@ pub enum ResponseFault {
     /// The socket failed.
     #[error("the connection failed: {0}")]
     Io(#[from] io::Error),
-    /// The bytes that arrived are not a response.
+    /// The bytes that arrived are not a valid response.
     #[error(transparent)]
     Malformed(#[from] Malformed),
     /// The upstream closed before its response was complete.
@@ -46,7 +47,7 @@ pub enum ResponseFault {
     /// The client aborted the request body, or it was too large.
     #[error("the request's body ended early")]
     Body,
-    /// No byte of the body arrived for as long as the route waits.
+    /// The upstream sent nothing of the body for the longest time that is allowed.
     #[error("the upstream was silent for too long")]
     Silent,
 }

@@ -12,7 +12,7 @@ use super::http1::Http1Body;
 use super::http2::Http2Body;
 use super::response::{ResponseFault, ResponseOf};
 
-/// An upstream's response, whatever its HTTP version is.
+/// An upstream's response over any HTTP version.
 pub type UpstreamResponse = ResponseOf<UpstreamBody>;
 
 /// The body of an upstream's response.
@@ -35,7 +35,8 @@ impl UpstreamBody {
         }
     }
 
-    /// The two directions of a connection that switched protocols, and the bytes that arrived after the head.
+    /// The two directions of a connection that switched protocols, and the bytes that arrived after the head;
+    /// `None` over HTTP/2.
     #[must_use]
     pub fn into_tunnel(self) -> Option<(Bytes, impl AsyncRead + Unpin, OwnedWriteHalf)> {
         match self.0 {
@@ -46,7 +47,7 @@ impl UpstreamBody {
 }
 
 impl<B: Into<UpstreamBody>> ResponseOf<B> {
-    /// The same response, whatever its HTTP version is.
+    /// Converts a response to the type for any HTTP version.
     pub(super) fn into_any(self) -> UpstreamResponse {
         let Self { status, headers, body } = self;
         ResponseOf { status, headers, body: body.into() }

@@ -13,12 +13,12 @@ const MAX_HEAD: usize = 128 * 1024;
 /// Most header fields of a response.
 pub(super) const MAX_FIELDS: usize = 200;
 
-/// What the framing of a response depends on besides its head.
+/// The facts about a request that the framing of its response depends on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FramingContext {
     /// The request is a HEAD: its response has no body, whatever its headers say.
     pub is_head: bool,
-    /// The request asks for an upgrade: 101 is a final response.
+    /// The client requests an upgrade, so 101 is a final response.
     pub is_upgrade: bool,
 }
 
@@ -28,7 +28,7 @@ pub enum Malformed {
     /// Not an HTTP/1.x head, or it contains a malformed line.
     #[error("the response's head is not HTTP")]
     Head,
-    /// Over 128 KiB, or over 200 fields.
+    /// The head has more than 128 KiB or 200 fields, or too many informational (1xx) responses precede it.
     #[error("the response's head is too large")]
     TooLarge,
     /// A contradictory or unknown length or transfer coding.
@@ -52,8 +52,9 @@ pub(super) struct ResponseHead {
     pub(super) persistent: bool,
 }
 
-/// Takes a head from the buffer once it is complete; informational (1xx) heads too. `searched`: bytes of the buffer that
-/// earlier calls searched, so that a head that arrives slowly is searched once.
+/// Takes a head from the buffer, informational (1xx) ones too; `None` if it is incomplete. `searched`: how many bytes
+/// of the buffer earlier calls searched for the end of the head, so that a head that arrives slowly is searched only
+/// once.
 ///
 /// # Errors
 /// [`Malformed`]: the connection must be closed.
@@ -76,7 +77,8 @@ pub(super) fn take_head(
 /// Length of the longest end of a head (`\n\r\n`).
 const LONGEST_END: usize = 3;
 
-/// The length of a head with its final empty line, which does not end before `from`.
+/// The length of a head, including its final empty line; `None` if it is incomplete. The search begins at the byte
+/// `from`.
 fn head_length(bytes: &[u8], mut from: usize) -> Option<usize> {
     while let Some(at) = memchr(b'\n', &bytes[from..]) {
         from += at + 1;
@@ -110,7 +112,7 @@ fn parse(bytes: &Bytes, context: FramingContext) -> Result<ResponseHead, Malform
         let repeated = framing.length.is_some() && name == header::CONTENT_LENGTH;
         framing.note(&name, &value)?;
         if !repeated {
-            headers.append(name, value); // hyper would join the two with a comma
+            headers.append(name, value); // hyper would join two values with a comma
         }
     }
     let decoder = framing.decoder(status, version, context)?;
@@ -118,10 +120,10 @@ fn parse(bytes: &Bytes, context: FramingContext) -> Result<ResponseHead, Malform
     Ok(ResponseHead { status, headers, decoder, persistent })
 }
 
-/// Header fields that the gateway adds to a response, so that the map need not grow.
+/// Capacity of the map for header fields that the gateway adds to a response, so that the map need not grow.
 const ADDED_FIELDS: usize = 8;
 
-/// What header fields say of the body's length and the connection.
+/// The header fields that decide the length of the body and whether the connection persists.
 #[derive(Debug, Default)]
 struct Framing {
     length: Option<u64>,

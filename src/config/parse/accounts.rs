@@ -1,4 +1,4 @@
-//! `[accounts]`: customers and the hashes of their keys.
+//! Parses `[accounts]`: customers and the hashes of their keys.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -101,7 +101,7 @@ fn webhook(context: &mut Context, url: &At<String>) -> Option<String> {
     valid.then(|| url.value.clone())
 }
 
-/// A date-time with its offset, or a date, which means its first moment in UTC.
+/// Parses an expiry: a date-time with an offset, or a date, which means the start of that day in UTC.
 fn expiry(context: &mut Context, value: &At<Datetime>) -> Option<WallTime> {
     let Datetime { date, time, offset } = value.value;
     let help = "an expiry looks like 2027-01-01T00:00:00Z or 2027-01-01";

@@ -1,4 +1,5 @@
-//! What all sections share: where problems are reported, which file is read, and sections that may stand in several files.
+//! Shared by the parsers of all sections: reports problems, keeps track of the current file, and finds sections that
+//! may be in several files.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -12,7 +13,7 @@ use crate::snapshot::Route;
 /// Collects problems while the sections of the files are checked.
 pub(super) struct Context {
     pub(super) report: Report,
-    /// Sections out of which something was cut already; see `Sources::cut`.
+    /// Sections from which a value was removed; see `Sources::cut`.
     pub(super) cut: Vec<String>,
     pub(super) file: usize,
 }
@@ -37,7 +38,7 @@ impl Context {
         self.add(Severity::Error, place, message, Some(help.into()));
     }
 
-    /// The value, or an error at its place.
+    /// Returns the value, or reports the error at this place.
     pub(super) fn check<T, E: std::fmt::Display>(
         &mut self,
         place: &Place,
@@ -46,7 +47,7 @@ impl Context {
         result.map_err(|error| self.error(place, error.to_string())).ok()
     }
 
-    /// A name that must be one of the known: an error with the nearest one if it is not.
+    /// Reports an unknown name, and suggests the closest known one.
     pub(super) fn unknown<'a>(
         &mut self,
         what: &str,
@@ -68,7 +69,7 @@ impl Context {
         }
     }
 
-    /// The bytes of the file at a place.
+    /// The text of the current file at a place.
     pub(super) fn text(&self, place: &Place) -> &str {
         self.report.files.get(self.file).and_then(|file| file.text.get(place.0.clone())).unwrap_or_default()
     }
@@ -79,13 +80,13 @@ impl Context {
     }
 }
 
-/// Something of one of the files.
+/// An item, and the index of the file that contains it.
 pub(super) struct InFile<T> {
     pub(super) file: usize,
     pub(super) item: T,
 }
 
-/// A section that may stand in several files, each name once.
+/// Collects the items of a section that may be in several files. A name that is defined twice is an error.
 pub(super) fn named<'a, T>(
     context: &mut Context,
     files: &'a [raw::File],
@@ -110,7 +111,7 @@ pub(super) fn named<'a, T>(
     items
 }
 
-/// A section that may stand in one file only; its default where it stands in none.
+/// Finds a section that may be in one file only; returns its default if no file has it.
 pub(super) fn single<'a, T: Default + Clone + 'a>(
     context: &mut Context,
     files: &'a [raw::File],
@@ -132,9 +133,9 @@ pub(super) fn single<'a, T: Default + Clone + 'a>(
     found.map(|(_, item)| item.value.clone()).unwrap_or_default()
 }
 
-/// What later sections refer to.
+/// The routes, to which later sections refer.
 pub(super) struct Known {
-    /// Names of all routes, also of those with mistakes.
+    /// Names of all routes, including those with mistakes.
     pub(super) names: Vec<String>,
     /// Routes without mistakes.
     pub(super) routes: Vec<Arc<Route>>,

@@ -1,4 +1,4 @@
-//! `[errors]` and `[dialects]`: how refusals are worded.
+//! Parses `[errors]` and `[dialects]`: the error responses for refused requests.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -10,18 +10,18 @@ use super::context::{Context, named, single};
 use crate::config::raw::{self, At};
 use crate::policy::reject::{Dialect, PLACEHOLDERS, Reason, Template, placeholder_at};
 
-/// The dialects that Tollgate brings along.
+/// The built-in dialects.
 const BUILT_IN: [(&str, &str); 3] = [
     ("problem", include_str!("../../dialects/problem.toml")),
     ("apione", include_str!("../../dialects/apione.toml")),
     ("enrow", include_str!("../../dialects/enrow.toml")),
 ];
-/// Stands for every reason that has no template of its own.
+/// Name of the template for all reasons that have no template of their own.
 const DEFAULT: &str = "default";
 
 type Templates = BTreeMap<At<String>, At<raw::Template>>;
 
-/// All dialects, and the one of `[errors]`.
+/// Builds all dialects. Returns them, and the default dialect, which is that of `[errors]`.
 pub(super) fn build(
     context: &mut Context,
     files: &[raw::File],
@@ -29,7 +29,7 @@ pub(super) fn build(
     let mut dialects: HashMap<String, Arc<Dialect>> = HashMap::new();
     let mut problem = None;
     for (name, text) in BUILT_IN {
-        // They are part of the binary, and a test parses each of them.
+        // The built-in dialects are part of the binary, and a test parses each of them.
         let templates: Templates = Templates::deserialize(
             toml::Deserializer::parse(text)
                 .unwrap_or_else(|error| unreachable!("the built-in dialect {name} is TOML: {error}")),
@@ -54,7 +54,7 @@ pub(super) fn build(
     (dialects, default)
 }
 
-/// The dialect with a name, or an error.
+/// Finds a dialect by its name, or reports that there is none.
 pub(super) fn find(
     context: &mut Context,
     dialects: &HashMap<String, Arc<Dialect>>,
@@ -67,7 +67,8 @@ pub(super) fn find(
     found
 }
 
-/// What a reason has no word for is taken from `default`, then from `base`.
+/// Builds a dialect. A setting that the template of a reason leaves out is taken from the template
+/// `default`; a body that both leave out is taken from `base`.
 fn dialect(context: &mut Context, templates: &Templates, base: Option<&Dialect>) -> Dialect {
     for (name, template) in templates {
         if name.value != DEFAULT && Reason::from_code(&name.value).is_none() {

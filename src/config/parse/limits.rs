@@ -1,4 +1,4 @@
-//! Limits, wherever they stand: in a plan, on a route, on a key.
+//! Parses the limits of plans, routes and keys.
 
 use std::sync::Arc;
 
@@ -8,19 +8,19 @@ use crate::config::raw::{self, At};
 use crate::policy::limit::{Algorithm, Limit, MAX_WINDOW, MIN_WINDOW, Numbers, Scope};
 use crate::types::NameId;
 
-/// Most limits that stand together; bounds the work per request.
+/// Most limits of one plan, route or key; bounds the work per request.
 const MAX_LIMITS: usize = 16;
 
-/// Whose limits they are.
+/// The owner of a list of limits.
 #[derive(Clone, Copy)]
 pub(super) enum Owner<'a> {
-    /// A plan, or a key in its plan's place.
+    /// A plan, or a key with limits that replace its plan's.
     Plan,
-    /// A route: its limits count apart from a plan's of the same name.
+    /// A route: its limits are counted separately from limits of a plan with the same name.
     Route {
         /// The route's name.
         name: &'a str,
-        /// Whether it asks for no key.
+        /// True if the route needs no key.
         public: bool,
     },
 }

@@ -1,4 +1,4 @@
-//! Prices of routes, and plans that change them.
+//! Parses the prices of routes, and plans with their own prices.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,27 +13,27 @@ use crate::policy::price::{self, Charge, Price, StatusMatch};
 use crate::snapshot::{Plan, Route};
 use crate::types::NameId;
 
-/// Most lines of a price.
+/// Most charges of a price.
 const MAX_CHARGES: usize = 32;
-/// Most requests of a key at once that can be asked for.
+/// Largest `concurrency` of a plan.
 const MAX_CONCURRENCY: u32 = 1_000_000;
 
-/// What a route or a plan says of a price.
+/// The price settings of a route or a plan.
 pub(super) struct Said<'a> {
     pub(super) credits: Option<&'a At<Amount>>,
     pub(super) hold: Option<&'a At<Amount>>,
     pub(super) charge: Option<&'a At<Vec<At<raw::Charge>>>>,
-    /// The route takes HEAD.
+    /// The route accepts HEAD requests.
     pub(super) takes_head: bool,
 }
 
-/// Whether a route takes HEAD: by itself, or with GET.
+/// True if a route accepts HEAD requests: it accepts all methods, GET or HEAD.
 pub(super) fn takes_head(route: &raw::Route) -> bool {
     let takes = |method: &At<String>| matches!(&*method.value, "GET" | "HEAD");
     route.methods.as_ref().is_none_or(|methods| methods.value.iter().any(takes))
 }
 
-/// A price from what is said, on top of what stood before.
+/// Builds a price from its settings. `hold` and `charge` default to those of `before`.
 pub(super) fn build(context: &mut Context, said: &Said<'_>, before: &Price) -> Price {
     if let Some(credits) = said.credits {
         let others = [said.hold.map(|hold| &hold.span), said.charge.map(|charge| &charge.span)];
@@ -72,7 +72,7 @@ pub(super) fn build(context: &mut Context, said: &Said<'_>, before: &Price) -> P
     Price { hold, charges: charges.into_iter().map(|(charge, _)| charge).collect() }
 }
 
-/// Warns of prices that stand where no body does.
+/// Warns of prices in a JSON body for responses that have no body: 204, 304, and responses to HEAD.
 fn warn_of_bodiless(context: &mut Context, charges: &[(Charge, Option<Place>)], takes_head: bool) {
     for (charge, place) in charges {
         let (price::Amount::Json(_), Some(place)) = (&charge.amount, place) else { continue };
@@ -199,7 +199,7 @@ fn find_route<'a>(routes: &'a [std::sync::Arc<Route>], name: &str) -> Option<&'a
     routes.iter().find(|route| route.name.as_str() == name).map(|route| &**route)
 }
 
-/// Header names in a list.
+/// Joins header names into one value, separated by commas.
 pub(super) fn header_list(context: &mut Context, list: &[At<String>]) -> HeaderValue {
     let names: Vec<HeaderName> =
         list.iter().filter_map(|item| context.header_name(&item.span, &item.value)).collect();

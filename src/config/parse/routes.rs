@@ -1,4 +1,4 @@
-//! `[[routes]]`: the endpoints of the API.
+//! Parses `[[routes]]`: the endpoints of the API.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::types::{RouteName, RouteNum};
 /// Most routes of a configuration.
 const MAX_ROUTES: usize = 100_000;
 
-/// What routes are built from.
+/// The other sections that routes refer to.
 pub(super) struct Around<'a> {
     pub(super) server: &'a Server,
     pub(super) dialects: &'a HashMap<String, Arc<Dialect>>,
@@ -70,7 +70,7 @@ pub(super) fn build(
         if let Some(built) = one(context, route, &methods, around, &names, routes.len()) {
             routes.push(Arc::new(built));
         } else if let Some(placeholder) = routes.first().cloned() {
-            routes.push(placeholder); // keeps the indices; the file is refused anyway
+            routes.push(placeholder); // keeps the indices of later routes right; the configuration has an error anyway
         }
     }
     (table, routes)
@@ -123,7 +123,7 @@ fn one(
         }
     };
     let Some(upstream) = upstream else {
-        timeout(context, Duration::from_secs(1)); // still judged
+        timeout(context, Duration::from_secs(1)); // reports a mistake in it
         return None;
     };
     let mut set_headers = upstream.set_headers.clone();

@@ -1,4 +1,4 @@
-//! `[server]`, `[admin]`, `[ledger]`, `[auth]`, `[account_info]`, `[response_headers]`, `[log]`.
+//! Parses `[server]`, `[admin]`, `[ledger]`, `[auth]`, `[account_info]`, `[response_headers]`, `[log]`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -14,11 +14,10 @@ use crate::snapshot::{LogSettings, Settings};
 
 /// Most worker threads.
 const MAX_THREADS: u32 = 1024;
-/// Most connections that can be asked for.
+/// Largest `max_connections`.
 const MAX_CONNECTIONS: u32 = 10_000_000;
-/// Keys that do not work, per client address and minute. A thousand a second guess no key that is
-/// worth the name, and a customer's script that hammers with an old key does not lock out the others
-/// behind the same address.
+/// Default of `failed_keys_per_minute`. Even 1,000 attempts a second cannot guess a random key, and
+/// a client that keeps sending an old key does not lock out other clients behind the same address.
 const FAILED_KEYS: u32 = 60_000;
 /// Bounds of `max_header_size`, in bytes.
 const HEADER_SIZE: (u64, u64) = (1024, 1024 * 1024);
@@ -33,7 +32,7 @@ pub(super) struct Server {
     pub(super) max_body_size: u64,
 }
 
-/// How long a record waits for others to be committed with.
+/// Default of `commit_delay`: longest time that a record waits for others to be committed together with it.
 const COMMIT_DELAY: Duration = Duration::from_millis(5);
 const MAX_COMMIT_DELAY: Duration = Duration::from_secs(1);
 

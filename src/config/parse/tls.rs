@@ -1,4 +1,4 @@
-//! `[server.tls]`: reads certificates and keys; their files are watched like the configuration's own.
+//! Parses `[server.tls]` and reads its certificates and keys. Their files are watched like the configuration files.
 
 use std::net::SocketAddr;
 
@@ -11,7 +11,7 @@ use crate::config::raw::{At, Tls as Raw};
 use crate::tls::{self, Clients, Offer, Tls};
 use crate::types::KeyHash;
 
-/// TLS, and the addresses that speak it where they are not those of `[server]`.
+/// The TLS configuration, and the addresses of its own; `None` if the addresses of `[server]` use TLS.
 pub(super) struct Built {
     pub(super) tls: Option<Tls>,
     pub(super) listen: Option<Vec<SocketAddr>>,
@@ -55,7 +55,7 @@ pub(super) fn build(context: &mut Context, raw: Option<&At<Raw>>) -> Option<Buil
     Some(Built { tls: context.check(span, made), listen })
 }
 
-/// The cipher suites that are offered, in order; each version that is served needs one.
+/// The offered cipher suites, in order of preference. Each supported TLS version needs at least one.
 fn ciphers(context: &mut Context, list: &[At<String>], with_1_2: bool) -> Vec<String> {
     let known = tls::ciphers();
     let Some(first) = list.first() else { return known };
@@ -80,7 +80,7 @@ fn ciphers(context: &mut Context, list: &[At<String>], with_1_2: bool) -> Vec<St
     ciphers
 }
 
-/// Whether the second choice was made.
+/// True if the value is the second of the two choices.
 fn pick(context: &mut Context, value: Option<&At<String>>, what: &str, choices: [&str; 2]) -> bool {
     let Some(value) = value else { return false };
     if !choices.contains(&value.value.as_str()) {
@@ -103,7 +103,7 @@ fn pair(
     context.check(&key.span, pair)
 }
 
-/// Reads a file of PEM, and has it watched.
+/// Reads a PEM file, adds it to the watched files, and adds its content to the hash `made_from`.
 fn pem(context: &mut Context, made_from: &mut Sha256, path: &At<String>) -> Option<String> {
     let read = context.secret(&path.span, &format!("file:{}", path.value));
     made_from.update(read.as_deref().unwrap_or_default());

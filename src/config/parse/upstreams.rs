@@ -1,4 +1,4 @@
-//! `[upstreams]`: the servers that requests are forwarded to.
+//! Parses `[upstreams]`: the servers that requests are forwarded to.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::policy::forward::{self, HostHeader};
 use crate::snapshot::Upstream;
 use crate::types::NameId;
 
-/// An upstream and what routes take from it.
+/// An upstream, and the settings that its routes use as defaults.
 pub(super) struct Built {
     pub(super) upstream: Arc<Upstream>,
     pub(super) response_timeout: Duration,
@@ -91,8 +91,8 @@ fn host(context: &mut Context, value: Option<&At<String>>) -> HostHeader {
     }
 }
 
-/// Headers of the operator's own; what frames a message, and what says to the upstream who asks, is not
-/// theirs to set.
+/// Parses the headers that the operator sets on requests. Reserved are headers that frame or route a
+/// message, and headers in which Tollgate identifies the request and the client to the upstream.
 pub(super) fn set_headers(
     context: &mut Context,
     raw: &BTreeMap<At<String>, At<Secret>>,

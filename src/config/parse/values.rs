@@ -1,4 +1,4 @@
-//! Values with a syntax of their own: durations, sizes, credits, secrets, headers.
+//! Parses values with their own syntax: durations, sizes, credits, secrets, headers, networks, methods.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::types::{Credits, KeyHash};
 /// Reads `"250ms"`, `"10s"`, `"5m"`, `"24h"`, `"90d"`.
 ///
 /// # Errors
-/// Says what a duration looks like.
+/// A message that shows what a duration looks like, or says that it is too long.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let error = || "a duration looks like \"250ms\", \"10s\", \"5m\", \"24h\" or \"90d\"".to_owned();
     let at = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(error)?;
@@ -48,13 +48,13 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
     number.checked_mul(factor).ok_or_else(|| "this size is too large".to_owned())
 }
 
-/// The hash of what a file with a secret holds.
+/// The hash of the content of a file with a secret; zeros if it could not be read.
 pub(in crate::config) fn held(read: &std::io::Result<String>) -> KeyHash {
     read.as_ref().map_or(KeyHash([0; 32]), |text| KeyHash::of(text.as_bytes()))
 }
 
 impl Context {
-    /// A duration that is not zero, or the default.
+    /// Parses a duration; returns the default if it is not set. Zero is an error.
     pub(super) fn duration(&mut self, value: Option<&At<raw::Duration>>, default: Duration) -> Duration {
         let Some(value) = value else { return default };
         let parsed = self.check(&value.span, duration(&value.value.0));
@@ -64,7 +64,7 @@ impl Context {
         parsed.unwrap_or(default)
     }
 
-    /// A size between two bounds, or the default.
+    /// Parses a size; returns the default if it is not set. A size outside the bounds is an error. All in bytes.
     pub(super) fn size(
         &mut self,
         value: Option<&At<raw::Size>>,
@@ -79,7 +79,7 @@ impl Context {
         parsed.unwrap_or(default)
     }
 
-    /// Credits that are not negative; decimals are read from the file's own text.
+    /// Parses credits; decimals are parsed from the file's text. A negative amount is an error.
     pub(super) fn credits(&mut self, value: &At<Amount>) -> Option<Credits> {
         let text = match &value.value {
             Amount::Whole(whole) => whole.to_string(),
@@ -96,7 +96,8 @@ impl Context {
         Some(credits)
     }
 
-    /// A value that may stand in the environment or in a file. What was read is never shown.
+    /// Reads a value that may be in an environment variable (`env:NAME`) or in a file
+    /// (`file:PATH`). Messages never show it.
     pub(super) fn secret(&mut self, place: &Place, text: &str) -> Option<String> {
         if let Some(name) = text.strip_prefix("env:") {
             let found = std::env::var(name).map_err(|_| format!("the environment has no variable {name}"));
@@ -112,7 +113,7 @@ impl Context {
         Some(text.to_owned())
     }
 
-    /// 64 hex digits; anything else, a raw key above all, is refused and not repeated.
+    /// Parses a SHA-256 of 64 hex digits. The error does not show the text, because it may be a raw key.
     pub(super) fn sha256(&mut self, value: &At<raw::Sha256>) -> Option<KeyHash> {
         let text = self.secret(&value.span, &value.value.0)?;
         let parsed = text.parse().ok();
@@ -131,7 +132,7 @@ impl Context {
         self.check(place, name)
     }
 
-    /// A header value, possibly secret: the message does not repeat it.
+    /// Parses a header value. The error does not show the value, because it may be secret.
     pub(super) fn header_value(&mut self, place: &Place, text: &str) -> Option<HeaderValue> {
         let value = HeaderValue::try_from(text).map_err(|_| "this cannot be a header's value");
         self.check(place, value)
@@ -183,7 +184,7 @@ impl Context {
         Methods::Only(methods)
     }
 
-    /// Patterns that must each match one of the routes.
+    /// Checks that each pattern matches at least one route.
     pub(super) fn route_patterns<'a>(
         &mut self,
         list: &[At<String>],

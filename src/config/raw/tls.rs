@@ -1,4 +1,4 @@
-//! `[server.tls]` as it is written.
+//! The section `[server.tls]` as it is written in the file.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -11,23 +11,23 @@ type Maybe<T> = Option<At<T>>;
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Tls {
-    /// Addresses that speak TLS, while those of `[server] listen` do not; default: those of
-    /// `[server] listen` do.
+    /// Addresses with TLS; the addresses of `[server] listen` are then without TLS. Default: the
+    /// addresses of `[server] listen` use TLS.
     pub listen: Maybe<Vec<At<String>>>,
     /// PEM file: the certificate, then its chain.
     pub certificate: Maybe<String>,
-    /// PEM file of its key.
+    /// PEM file: the private key of the certificate.
     pub private_key: Maybe<String>,
-    /// More certificates, chosen by the name that a client asks for.
+    /// Further certificates, selected by the server name that a client requests (SNI).
     pub certificates: Vec<At<Pair>>,
-    /// `1.3`, or `1.2` to take that too.
+    /// Lowest TLS version: `1.3` (the default) or `1.2`.
     pub min_version: Maybe<String>,
-    /// Cipher suites by IANA's names, the preferred one first; default: AES-256-GCM, ChaCha20-Poly1305,
-    /// AES-128-GCM.
+    /// Cipher suites by their IANA names, the most preferred one first; default: AES-256-GCM,
+    /// ChaCha20-Poly1305, AES-128-GCM.
     pub ciphers: Vec<At<String>>,
-    /// PEM file of the authorities that sign clients' certificates.
+    /// PEM file: the certificate authorities that sign client certificates.
     pub client_ca: Maybe<String>,
-    /// `required` or `optional`, where there is a `client_ca`.
+    /// `required` (the default) or `optional`; only with `client_ca`.
     pub client_certificate: Maybe<String>,
 }
 
@@ -37,6 +37,6 @@ pub struct Tls {
 pub struct Pair {
     /// PEM file: the certificate, then its chain.
     pub certificate: At<String>,
-    /// PEM file of its key.
+    /// PEM file: the private key of the certificate.
     pub private_key: At<String>,
 }

@@ -1,4 +1,4 @@
-//! Values as they are written, each with its place in the file.
+//! Values of settings as they are written, each with its position in the file.
 
 use std::ops::Range;
 
@@ -7,16 +7,16 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error, IgnoredAny, Visitor};
 use toml::Spanned;
 
-/// A value and its place in the file.
+/// A value and its position in the file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct At<T> {
     /// The value.
     pub value: T,
-    /// Its bytes in the file.
+    /// Its range of bytes in the file.
     pub span: Place,
 }
 
-/// A range of bytes, without a say in comparisons of what stands there.
+/// A range of bytes in the file. All ranges compare as equal, so that values are compared without their position.
 #[derive(Clone, Debug, Default)]
 pub struct Place(pub Range<usize>);
 
@@ -57,7 +57,7 @@ impl<T: JsonSchema> JsonSchema for At<T> {
     }
 }
 
-/// A value with a syntax of its own inside a string.
+/// Defines the type of a setting that is a string with its own syntax.
 macro_rules! text_type {
     ($(#[$doc:meta])* $name:ident, $schema:tt) => {
         $(#[$doc])*
@@ -90,23 +90,23 @@ text_type!(
     { "type": "string", "pattern": "^[0-9]+(B|KiB|MiB|GiB)$", "examples": ["32KiB"] }
 );
 text_type!(
-    /// 64 hexadecimal digits.
+    /// A SHA-256 as 64 hexadecimal digits; also `"env:NAME"` or `"file:PATH"`.
     Sha256,
     { "type": "string", "pattern": "^([0-9a-fA-F]{64}|env:.+|file:.+)$", "writeOnly": true }
 );
 text_type!(
-    /// A value that may be secret, and is never quoted; also `"env:NAME"` or `"file:PATH"`.
+    /// A value that may be secret, so messages never quote it; also `"env:NAME"` or `"file:PATH"`.
     Secret,
     { "type": "string", "writeOnly": true }
 );
 
-/// Credits: an integer, a decimal or a string, with at most six decimals. Decimals are read from
-/// the file's own text, never as a float.
+/// Credits: an integer, a decimal or a string, with at most six decimals. A decimal is parsed from
+/// the file's text, not from a float, so that it is exact.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Amount {
     /// `8500`
     Whole(i64),
-    /// `0.25`: read from the text at the value's place.
+    /// `0.25`: parsed from the file's text at the value's position.
     Decimal,
     /// `"0.25"`
     Text(String),
@@ -146,7 +146,7 @@ impl JsonSchema for Amount {
     }
 }
 
-/// A setting whose time has not come: accepted by the parser, refused with "not supported yet".
+/// A setting that is not supported yet: the parser accepts any value, and the check reports "not supported yet".
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Later;
 

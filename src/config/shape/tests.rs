@@ -1,4 +1,4 @@
-//! The schema and the types of [`raw`] agree.
+//! Tests that the schema and the types of [`raw`] accept the same files.
 
 use proptest::prelude::*;
 use serde::Deserialize;
@@ -6,7 +6,7 @@ use toml::de::Deserializer;
 
 use super::*;
 
-/// Every kind of section and value at least once.
+/// A configuration that contains every kind of section and value.
 const EXAMPLE: &str = include_str!("example.toml");
 
 /// Values of every type, some of them out of range.
@@ -27,7 +27,7 @@ const VALUES: [&str; 14] = [
     "{ a = 1 }",
 ];
 
-/// Puts another value, or none, in the place of one of the file's values, or renames it.
+/// Replaces, removes or renames one value of the file. `path` selects the value, `with` selects the replacement.
 fn change(value: &mut Spanned<DeValue<'static>>, path: &mut impl Iterator<Item = usize>, with: usize) {
     let at = path.next().unwrap_or(0);
     match value.get_mut() {
@@ -73,8 +73,8 @@ fn the_example_fits() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_000))]
-    /// A mistake is found exactly where serde would refuse, and the rest can be read. serde alone would take a list for
-    /// a table, by position.
+    /// `fit` reports a mismatch if and only if serde refuses the file, and serde can read what `fit` leaves. The one
+    /// exception: serde accepts a list in place of a table, by position.
     #[test]
     fn what_fits_is_what_can_be_read(
         changes in prop::collection::vec((1_usize..60, prop::collection::vec(0_usize..60, 8), 0_usize..100), 1..4)

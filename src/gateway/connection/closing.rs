@@ -1,5 +1,5 @@
-//! How a connection ends: gracefully, early because its client or a key is gone, or after reading what the
-//! client still sends.
+//! Closes connections: gracefully; early, if the client disconnected or its key was revoked; or after
+//! discarding what the client still sends (lingering close).
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,16 +16,15 @@ use super::scan::Scanner;
 use super::state::{Connection, Phase};
 use crate::types::{KeyHash, Moment};
 
-/// How long the rest of a request is read and discarded if it was answered before its end (lingering close).
-/// If the socket were closed with unread bytes, the kernel would reset the connection, and the client would
-/// lose its response.
+/// Longest time for which the rest of a request is read and discarded after an early response (lingering close). If the
+/// socket were closed with unread bytes, the kernel would reset the connection, and the client would lose its response.
 const MAX_LINGER: Duration = Duration::from_secs(5);
-/// How many bytes of it are read.
+/// Most bytes that a lingering close reads.
 const MAX_LINGER_BYTES: usize = 64 * 1024 * 1024;
 
 impl Connection {
-    /// Cancels the requests whose key does not work any more, as if their client had disconnected. Returns
-    /// whether the connection's task must be woken.
+    /// Cancels the requests whose key does not work any more, as if their client had disconnected. Returns true
+    /// if the connection's task must be woken.
     pub(in crate::gateway) fn cancel_requests(&self, mut works: impl FnMut(&KeyHash) -> bool) -> bool {
         let mut inner = self.inner.lock();
         let is_revoked = |request: &&Arc<RequestDeadlines>| request.check_key(&mut works);
@@ -37,8 +36,9 @@ impl Connection {
     }
 
     /// Checks, without reading, whether the client closed its sending side or the connection while a request is
-    /// being served. Such a client is gone; with `half_close` it still gets its response, but must not stay
-    /// silent for ever. hyper notices it itself if it has read everything before the end of the stream.
+    /// being served. Such a client counts as disconnected. With `half_close` it still gets its response, but
+    /// the connection must not be silent for longer than `idle_timeout`. hyper detects the close itself if it
+    /// has read all bytes before it.
     pub(super) fn check_client(&self) {
         let mut inner = self.inner.lock();
         if inner.phase == Phase::Serving && !inner.is_client_closing && self.protocol == Protocol::Http1 {
@@ -67,13 +67,13 @@ impl Connection {
         (inner.phase, inner.is_closing) = (Phase::ShuttingDown(now), true);
     }
 
-    /// Tells the client of an idle connection that it closes (TLS close_notify, FIN), if the socket takes that
-    /// at once.
+    /// Tells the client of an idle connection that it closes (TLS close_notify, FIN), if the socket accepts
+    /// that immediately.
     pub(super) fn close_idle(&self, context: &mut Context<'_>) {
         let _ = Pin::new(&mut self.inner.lock().socket).poll_shutdown(context);
     }
 
-    /// Closes the socket, unless the connection goes on as a tunnel.
+    /// Closes the socket, unless the connection continues as a tunnel.
     pub(super) fn close(&self) {
         let mut inner = self.inner.lock();
         if self.protocol == Protocol::Http2 || inner.tunnels == 0 {

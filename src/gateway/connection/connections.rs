@@ -1,4 +1,4 @@
-//! All client connections of one worker, and what they share.
+//! All client connections of one worker, and the state that they share.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -15,7 +15,7 @@ use crate::clock::{Clock, CoarseClock};
 use crate::snapshot::Views;
 use crate::types::KeyHash;
 
-/// Connections, or tunnels, that are checked before other tasks have their turn.
+/// Connections, or tunnels, that are checked before other tasks of the worker run.
 const MAX_CHECKED_AT_ONCE: usize = 1024;
 
 /// The client connections of one worker.
@@ -27,7 +27,7 @@ pub(in crate::gateway) struct Connections {
     pub(in crate::gateway) time: CoarseClock,
     /// Connections, streams, tunnels and detached requests; the drain waits for them.
     pub(in crate::gateway) tasks: TaskTracker,
-    /// No further connection is accepted.
+    /// Cancelled when no further connection is accepted.
     pub(in crate::gateway) stop: CancellationToken,
     /// Connections finish the requests in flight and close.
     is_draining: Cell<bool>,
@@ -35,7 +35,7 @@ pub(in crate::gateway) struct Connections {
     is_ended: Cell<bool>,
     /// Open connections, and the wakers of their tasks.
     open: RefCell<HashMap<u64, (Waker, Weak<Connection>)>>,
-    /// Requests that became tunnels: those open, and some that ended lately.
+    /// Deadlines of tunnels: of all open ones, and of ones that ended since the last check of the keys.
     tunnels: RefCell<Vec<Weak<RequestDeadlines>>>,
     next_number: Cell<u64>,
 }
@@ -70,7 +70,7 @@ impl Connections {
         self.open.borrow_mut().remove(&number);
     }
 
-    /// Registers the deadlines of a tunnel: no connection knows of them.
+    /// Registers the deadlines of a tunnel, which no connection has among its requests.
     pub(in crate::gateway) fn register_tunnel(&self, deadlines: &Arc<RequestDeadlines>) {
         self.tunnels.borrow_mut().push(Arc::downgrade(deadlines));
     }
@@ -80,7 +80,7 @@ impl Connections {
         self.is_draining.get()
     }
 
-    /// Tells every connection to finish the requests in flight and close.
+    /// Makes every connection finish the requests in flight and close.
     pub(in crate::gateway) fn drain(&self) {
         self.is_draining.set(true);
         for (waker, _) in self.open.borrow().values() {

@@ -1,4 +1,4 @@
-//! What a connection is handed to serve its requests with.
+//! The trait through which a connection has its requests served.
 
 use std::error::Error;
 
@@ -11,7 +11,7 @@ use super::scan::HeadVerdict;
 use super::stream::Stream;
 use crate::policy::reject::Reason;
 
-/// Serves the requests of connections. A clone serves the same way: each connection has one.
+/// Serves the requests of connections. Each connection has a clone of the handler.
 pub(in crate::gateway) trait RequestHandler: Clone + 'static {
     /// The body of a response.
     type Body: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + 'static;
@@ -29,6 +29,6 @@ pub(in crate::gateway) trait RequestHandler: Clone + 'static {
         request: Request<Incoming>,
     ) -> impl Future<Output = Result<Response<Self::Body>, Self::Error>> + 'static;
 
-    /// Counts and logs a request that hyper refused by itself, with a bare status.
+    /// Counts and logs a request that hyper refused itself, with a response that has no body.
     fn refused_by_hyper(&self, reason: Reason);
 }

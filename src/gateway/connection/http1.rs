@@ -1,4 +1,4 @@
-//! HTTP/1.1: requests one after the other, and hyper's state dropped while there is none.
+//! Serves HTTP/1.1 connections: one request after the other. hyper's state is dropped while a connection is idle.
 
 use std::convert::Infallible;
 use std::rc::Rc;
@@ -20,11 +20,12 @@ use crate::policy::request_head::MAX_FIELDS;
 
 /// hyper's smallest read buffer, in bytes.
 const MIN_BUFFER: usize = 8192;
-/// Fields that hyper accepts when it is told to accept many: more than [`MAX_FIELDS`], so that a request with
-/// too many is refused with an error body. Beyond this hyper responds with a bare 431.
+/// Fields that hyper accepts when it is configured for many: more than [`MAX_FIELDS`], so that a request with
+/// too many is refused with an error body. Beyond this, hyper responds with a bare 431.
 const HYPER_MAX_FIELDS: usize = MAX_FIELDS + 56;
 
-/// Bytes of a head that hyper accepts: more than `max_header_size`, for the same reason.
+/// Bytes of a head that hyper accepts: more than `max_header_size`, so that the gateway itself refuses a head
+/// that is too large, with an error body.
 pub(super) fn hyper_max_head(max_head: usize) -> usize {
     max_head.saturating_mul(2)
 }
@@ -63,7 +64,8 @@ pub(super) async fn serve_http1<H: RequestHandler>(
     }
 }
 
-/// Serves requests with one state of hyper's.
+/// Serves requests with one connection state of hyper, until the connection ends, becomes dormant or needs
+/// another parser.
 async fn serve_requests<H: RequestHandler>(
     connections: &Rc<Connections>,
     number: u64,

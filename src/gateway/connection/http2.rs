@@ -1,4 +1,4 @@
-//! HTTP/2: several requests at once, each in a task of its own.
+//! Serves HTTP/2 connections: several requests at the same time, each in its own task.
 
 use std::cell::RefCell;
 use std::pin::pin;
@@ -22,8 +22,9 @@ use super::stream::Stream;
 
 /// Bytes that a client may send of one body before the gateway reads them.
 const STREAM_WINDOW: u32 = 64 * 1024;
-/// The same for all bodies of a connection. h2 also allows half as many bytes for the bookkeeping of small
-/// unread frames, 256 bytes each: enough for a call with messages of 8 bytes to fill its stream's window.
+/// Bytes that a client may send of all bodies of a connection before the gateway reads them. h2 also allows
+/// half as many bytes for the bookkeeping of small unread frames, 256 bytes each: enough for a call with
+/// messages of 8 bytes to fill its stream's window.
 const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 /// Bytes that h2 buffers of one response until the client opens its window.
 const SEND_BUFFER: usize = 64 * 1024;
@@ -76,7 +77,7 @@ pub(super) async fn serve_http2<H: RequestHandler>(
 #[derive(Clone)]
 struct StreamTasks {
     connections: Rc<Connections>,
-    /// The request whose task hyper spawns next: it calls the service first.
+    /// The request whose task hyper spawns next: hyper calls the service, and then spawns the task.
     started: Rc<RefCell<Option<Stream>>>,
 }
 

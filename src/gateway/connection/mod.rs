@@ -1,6 +1,6 @@
 //! One client connection: scanning before hyper, HTTP/1.1 and HTTP/2, deadlines, I/O, streams.
 //!
-//! A connection is handed the request handler ([`RequestHandler`]) and knows nothing else of requests.
+//! A connection calls the request handler through the trait [`RequestHandler`], and contains no other request logic.
 
 mod closing;
 mod connections;

@@ -16,19 +16,19 @@ use crate::types::Moment;
 /// Why polling ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
-    /// The machinery is done.
+    /// The protocol machinery has finished.
     Done,
     /// The connection is idle: hyper's state can be dropped.
     Dormant,
-    /// A head waits for a parser of many fields.
+    /// A withheld head waits for a parser that accepts many fields.
     NeedsParser,
-    /// The connection must be closed: its time is up, or it failed.
+    /// The connection must be closed: a deadline has passed, or it failed.
     Closed,
 }
 
-/// Polls `machinery` until it is done or the connection ends. `machinery` is told once to shut down gracefully,
-/// when the gateway stops or the connection was idle for too long. `may_be_dormant`: polling ends when the
-/// connection becomes dormant.
+/// Polls `machinery` until it is done or the connection ends. The second argument of `machinery` is true once,
+/// when it must shut down gracefully: when the gateway stops, or the connection was idle for too long.
+/// `may_be_dormant`: polling ends when the connection becomes dormant.
 pub(super) async fn poll_until_end<E>(
     connections: &Connections,
     number: u64,
@@ -67,7 +67,7 @@ struct PollLoop<'a> {
     check_at: Moment,
     is_shutting_down: bool,
     is_shutdown_told: bool,
-    /// The machinery is done.
+    /// The protocol machinery has finished.
     is_done: bool,
 }
 
@@ -121,7 +121,7 @@ impl PollLoop<'_> {
         }
         let polled = if self.is_done { Poll::Pending } else { machinery(context, tell) };
         self.is_done |= polled.is_ready();
-        // If the protocol's state is lost, its last message is sent at once or never.
+        // If the machinery failed, this is the last chance to send its last message.
         match (polled, self.connection.poll_flush(context)) {
             (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) => Some(End::Closed),
             (_, Poll::Ready(Ok(()))) if self.is_done => Some(End::Done),
@@ -129,7 +129,8 @@ impl PollLoop<'_> {
         }
     }
 
-    /// Sets the timer if it fires too late. One that fires too early costs a check; to set it costs more.
+    /// Resets the timer if it would fire too late. A timer that fires too early costs one check, which is
+    /// cheaper than a reset.
     fn set_timer(&mut self, now: Moment, wanted: Moment, context: &mut Context<'_>) {
         if now < self.check_at && wanted >= self.check_at && !self.timer.is_elapsed() {
             return;
@@ -139,7 +140,7 @@ impl PollLoop<'_> {
         }
         self.check_at = wanted;
         self.timer.as_mut().reset(self.connections.clock.instant(wanted).into());
-        // Not counted in the task's budget: a poll that spent it would leave the timer without a waker.
+        // Exempt from tokio's task budget: a poll that has used it up would leave the timer without a waker.
         if pin!(unconstrained(self.timer.as_mut())).poll(context).is_ready() {
             context.waker().wake_by_ref();
         }

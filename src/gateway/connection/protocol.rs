@@ -18,7 +18,7 @@ pub(in crate::gateway) enum Protocol {
     Http2,
 }
 
-/// A connection whose handshake is done: its first request may come.
+/// A connection whose handshake is done: its first request may arrive.
 #[derive(Debug)]
 pub(in crate::gateway) struct Negotiated {
     pub(in crate::gateway) socket: Socket,

@@ -22,21 +22,21 @@ use crate::policy::client_address::is_trusted;
 use crate::policy::reject::Reason;
 use crate::types::Moment;
 
-/// Most requests of one connection whose client disconnected or reset their stream, and which continue
-/// upstream because credits are held: as many as may be in flight besides. Until one of them is settled, the
-/// connection gets no further one.
+/// Most detached requests of one connection: the client disconnected or reset their stream, and they continue
+/// upstream because credits are held. As many again may be in flight. At this limit, further requests of the
+/// connection are refused until one detached request is settled.
 const MAX_DETACHED: usize = 100;
 
-/// What a connection is doing, as far as deadlines are concerned.
+/// The phase of a connection, which selects its deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// Waiting for a head, or reading one; since the accept, or since its first byte.
+    /// Waiting for a head (since the accept), or reading a head (since its first byte).
     ReadingHead(Moment),
     /// Serving at least one request.
     Serving,
     /// Between requests.
     Idle(Moment),
-    /// HTTP/2 told the client to close (GOAWAY).
+    /// A graceful close began; over HTTP/2 a GOAWAY tells the client to close.
     ShuttingDown(Moment),
 }
 
@@ -51,7 +51,8 @@ pub(in crate::gateway) struct ConnectionSettings {
     pub(in crate::gateway) max_head: usize,
 }
 
-/// What the listener counts a connection by; released with the connection and all that outlives it.
+/// The listener's slot for a connection. Released when the connection, its detached requests and its tunnels
+/// have ended.
 pub(in crate::gateway) type Slot = Box<dyn Debug + Send + Sync>;
 
 /// One client connection. Used on one thread; the lock, never contended, exists because hyper requires I/O
@@ -76,7 +77,7 @@ pub(super) struct Inner {
     pub(super) phase: Phase,
     /// When the current poll of the connection's task began.
     now: Moment,
-    /// Waiting for the client to read what is written to it.
+    /// The client's allowance for reading the bytes that are written to it.
     pub(super) reading: SlowClientAllowance,
     /// When a byte last moved in either direction.
     pub(super) last_activity: Moment,
@@ -94,7 +95,7 @@ pub(super) struct Inner {
     pub(super) requests: Vec<Arc<RequestDeadlines>>,
     /// Requests that became tunnels.
     pub(super) tunnels: usize,
-    /// Requests whose client is gone, but which continue upstream because credits are held.
+    /// Requests whose client disconnected, but which continue upstream because credits are held.
     detached: usize,
 }
 
@@ -145,7 +146,7 @@ impl Connection {
         self.inner.lock().now = now;
     }
 
-    /// Starts a parser of HTTP/1.1, which takes heads with many fields or not.
+    /// Notes that a new HTTP/1.1 parser starts. `many_fields`: it accepts heads with many fields.
     pub(super) fn start_parser(&self, many_fields: bool) {
         if let Scanner::Heads(heads) = &mut self.inner.lock().scanner {
             heads.many_fields().start_parser(many_fields);
@@ -172,7 +173,7 @@ impl Connection {
         }
     }
 
-    /// Ends a request: its response is complete.
+    /// Ends a request: its response is complete, or its client disconnected.
     pub(super) fn end_request(&self, deadlines: &Arc<RequestDeadlines>, now: Moment) {
         deadlines.end();
         let mut inner = self.inner.lock();
@@ -197,7 +198,7 @@ impl Connection {
     pub(in crate::gateway) fn may_forward(&self, trusted: &[IpNet]) -> Result<(), Reason> {
         let may = self.protocol == Protocol::Http1
             || self.inner.lock().detached < MAX_DETACHED
-            || is_trusted(self.peer.ip(), trusted); // its clients are limited by their keys' concurrency
+            || is_trusted(self.peer.ip(), trusted); // a proxy's clients are limited by the concurrency of their keys
         may.then_some(()).ok_or(Reason::Overloaded)
     }
 
@@ -207,7 +208,7 @@ impl Connection {
         *detached = if is_added { *detached + 1 } else { *detached - 1 };
     }
 
-    /// A request becomes a tunnel. An HTTP/1.1 connection speaks another protocol from here on.
+    /// Counts a request that becomes a tunnel. An HTTP/1.1 connection carries another protocol from here on.
     pub(super) fn open_tunnel(&self) {
         let mut inner = self.inner.lock();
         inner.tunnels += 1;
@@ -228,7 +229,7 @@ impl Connection {
         }
     }
 
-    /// A DATA chunk of a response was given to h2.
+    /// A DATA chunk of a response was passed to h2.
     pub(in crate::gateway) fn chunk_given(&self) {
         if let Scanner::Frames(frames) = &mut self.inner.lock().scanner {
             frames.chunk_given();
@@ -240,7 +241,7 @@ impl Connection {
         self.inner.lock().socket.tcp().map_or(Poll::Ready(Ok(())), |socket| socket.poll_read_ready(context))
     }
 
-    /// Ends a poll of the connection's task: sends what it wrote.
+    /// Ends a poll of the connection's task: sends the bytes that were written in it.
     ///
     /// # Errors
     /// If the client cannot be written to any more, or floods the connection.
@@ -249,10 +250,10 @@ impl Connection {
         let end = inner.end_poll();
         let Some(socket) = inner.socket.coalescing() else { return Poll::Ready(Ok(())) };
         let was_full = socket.is_full();
-        // Not counted in the task's budget: a poll that spent it would mistake an open socket for a full one.
+        // Exempt from tokio's task budget: a poll that has used it up would take an open socket for a full one.
         let sending = unconstrained(std::future::poll_fn(|context| socket.poll_send(context)));
         let polled = pin!(sending).poll(context);
-        // Else nothing was withheld here, and `bytes_written` says whether the client reads.
+        // Otherwise no bytes were waiting here, and `bytes_written` tracks whether the client reads.
         if was_full || polled.is_pending() {
             inner.flush_polled(&polled);
         }
@@ -268,8 +269,8 @@ impl Inner {
         }
     }
 
-    /// Withheld bytes that the parser reads before the socket, up to `most`; `None` if it must wait for
-    /// another parser.
+    /// Takes up to `most` withheld bytes, which the parser reads before bytes from the socket; `None` if they
+    /// wait for another parser.
     pub(super) fn replay(&mut self, most: usize) -> Option<Bytes> {
         match &mut self.scanner {
             Scanner::Heads(heads) if heads.withholds_head() => None,
@@ -281,7 +282,7 @@ impl Inner {
     /// Scans bytes that arrived. Returns how many of them hyper may read now.
     ///
     /// # Errors
-    /// If the connection must be closed for them.
+    /// If the connection must be closed because of these bytes.
     pub(super) fn bytes_arrived(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.last_activity = self.now;
         match &mut self.scanner {
@@ -326,20 +327,22 @@ impl Inner {
         if self.reading.is_waiting()
             && let Phase::Idle(since) | Phase::ShuttingDown(since) = &mut self.phase
         {
-            *since = self.now; // until now it read the end of a response
+            *since = self.now; // until now the client was reading the end of a response
         }
         self.reading.stop_waiting(self.now, bytes);
     }
 
+    /// Ends a poll: the frame scanner charges the client for what arrived in it.
+    ///
     /// # Errors
-    /// If the connection must be closed for what arrived in this poll.
+    /// If the connection must be closed because of what arrived in this poll.
     fn end_poll(&mut self) -> io::Result<()> {
         match &mut self.scanner {
             Scanner::Frames(frames) if !self.is_closing => {
                 frames.end_poll(self.now).map_err(io::Error::other)
             }
             Scanner::Frames(frames) => {
-                let _ = frames.end_poll(self.now); // heads that crossed the GOAWAY are ignored
+                let _ = frames.end_poll(self.now); // ignores heads that the client sent before it received the GOAWAY
                 Ok(())
             }
             Scanner::Heads(_) => Ok(()),

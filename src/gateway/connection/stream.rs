@@ -1,4 +1,4 @@
-//! One request's place on its connection: HTTP/1.1 has one after the other, HTTP/2 several at once.
+//! Connects a request to its connection: HTTP/1.1 serves one request after the other, HTTP/2 several at the same time.
 
 use std::sync::Arc;
 
@@ -24,8 +24,8 @@ impl Stream {
         (Self { connection, deadlines }, verdict)
     }
 
-    /// The whole response, with a body of so many bytes, was given to hyper. Over HTTP/2 it stays there until the
-    /// client opens its window; then the stream's task ends the request.
+    /// The whole response, with a body of this many bytes, was passed to hyper. Over HTTP/2 hyper keeps it until
+    /// the client opens its window; then the stream's task ends the request.
     pub(in crate::gateway) fn response_given(&self, now: Moment, bytes: usize) {
         match self.connection.protocol {
             Protocol::Http1 => self.end(now),
@@ -33,14 +33,14 @@ impl Stream {
         }
     }
 
-    /// Ends the request: its response is complete, or its client is gone.
+    /// Ends the request: its response is complete, or its client disconnected.
     pub(in crate::gateway) fn end(&self, now: Moment) {
         self.connection.end_request(&self.deadlines, now);
     }
 }
 
-/// A request that continues without its client until it is settled. Keeps the connection's slot, and counts
-/// on the connection.
+/// A request that continues without its client until it is settled. It keeps the connection's slot, and the
+/// connection counts it as detached.
 #[derive(Debug)]
 pub(in crate::gateway) struct DetachedRequest(Stream);
 
@@ -57,7 +57,7 @@ impl Drop for DetachedRequest {
     }
 }
 
-/// A request that became a tunnel. Keeps the connection's slot, and the connection is not idle meanwhile.
+/// A request that became a tunnel. It keeps the connection's slot, and meanwhile the connection is not idle.
 #[derive(Debug)]
 pub(in crate::gateway) struct TunnelStream {
     stream: Stream,

@@ -1,4 +1,4 @@
-//! Accepts connections: a slot, the handshake under its deadline, then HTTP.
+//! Accepts connections: acquires a connection slot, performs the handshake within its deadline, then serves HTTP.
 
 use std::io;
 use std::net::SocketAddr;
@@ -43,7 +43,7 @@ pub(in crate::gateway) async fn accept_connections(
         };
         match accepted {
             Ok((stream, peer)) => {
-                // Without a free slot this connection waits here, and the next ones in the kernel's queue.
+                // Without a free slot this connection waits here, and further ones wait in the kernel's queue.
                 let slot = tokio::select! {
                     slot = slots.acquire(&stats) => slot,
                     () = stop.cancelled() => return,
@@ -64,7 +64,7 @@ pub(in crate::gateway) async fn accept_connections(
     }
 }
 
-/// True if the client was gone before it was accepted: the next accept may succeed.
+/// True if only this connection failed, because its client disconnected before the accept: the next accept may succeed.
 fn concerns_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)

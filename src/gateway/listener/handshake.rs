@@ -1,5 +1,5 @@
-//! The handshake before a connection's first request: the PROXY header of a trusted proxy, TLS, and the choice
-//! between HTTP/1.1 and HTTP/2 (ALPN, or the connection preface). The caller sets its deadline.
+//! Performs the handshake before a connection's first request: the PROXY header of a trusted proxy, TLS, and the
+//! choice between HTTP/1.1 and HTTP/2 (ALPN, or the connection preface). The caller sets its deadline.
 
 use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
@@ -12,10 +12,10 @@ use crate::gateway::connection::{CoalescingStream, FlushPolicy, Negotiated, PREF
 use crate::policy::client_address::is_trusted;
 use crate::snapshot::Settings;
 
-/// Longest PROXY header, in bytes; what proxies send is below 600.
+/// Longest PROXY header, in bytes; proxies send less than 600.
 const MAX_PROXY_HEADER: usize = 2048;
 
-/// Brings a new connection to its first request; `None` if it must be closed.
+/// Performs the handshake of a new connection; `None` if the connection must be closed.
 pub(super) async fn negotiate(
     stream: TcpStream,
     mut peer: SocketAddr,
@@ -35,7 +35,7 @@ pub(super) async fn negotiate(
     let tls = settings.tls.as_ref()?;
     let mut stream = match TlsAcceptor::from(tls.config.clone()).accept(stream).into_fallible().await {
         Ok(stream) => stream,
-        // A failed handshake concerns its client only, which gets an alert.
+        // The client of a failed handshake gets a TLS alert.
         Err((_, mut stream)) => {
             let _ = poll_fn(|context| stream.poll_send(context)).await;
             return None;
@@ -49,8 +49,8 @@ pub(super) async fn negotiate(
     Some(Negotiated { socket: Socket::Tls(Box::new(stream)), protocol, peer })
 }
 
-/// Peeks until `judge` decides; `None` if the client closes before, or if [`MAX_PROXY_HEADER`] bytes give
-/// none. Peeked bytes stay for the next reader.
+/// Peeks at the bytes that arrive until `judge` returns a result; `None` if the client closes before, or if
+/// [`MAX_PROXY_HEADER`] bytes are not enough. Peeked bytes remain for the next reader.
 async fn peek_until<T>(stream: &mut CoalescingStream, judge: impl Fn(&[u8]) -> Option<T>) -> Option<T> {
     loop {
         if let Some(judged) = judge(stream.peeked()).filter(|_| !stream.peeked().is_empty()) {
@@ -63,7 +63,7 @@ async fn peek_until<T>(stream: &mut CoalescingStream, judge: impl Fn(&[u8]) -> O
     }
 }
 
-/// True if `bytes` start with `prefix`; `None` if too few bytes came to tell.
+/// True if `bytes` start with `prefix`; `None` if too few bytes have arrived to decide.
 fn starts_with(bytes: &[u8], prefix: &[u8]) -> Option<bool> {
     let length = bytes.len().min(prefix.len());
     if bytes[..length] != prefix[..length] {
@@ -72,8 +72,8 @@ fn starts_with(bytes: &[u8], prefix: &[u8]) -> Option<bool> {
     (length == prefix.len()).then_some(true)
 }
 
-/// Reads and drops the PROXY header of a trusted proxy's connection. Returns the client that it names, or `peer`
-/// if the proxy speaks for itself; `None` if the header is malformed or missing.
+/// Reads and drops the PROXY header of a trusted proxy's connection. Returns the client address in the header,
+/// or `peer` if the header has none; `None` if the header is malformed or missing.
 async fn read_proxy_header(stream: &mut CoalescingStream, peer: SocketAddr) -> Option<SocketAddr> {
     let header = peek_until(stream, parse_proxy_header).await??;
     stream.drop_peeked(header.length);
@@ -83,7 +83,7 @@ async fn read_proxy_header(stream: &mut CoalescingStream, peer: SocketAddr) -> O
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct ProxyHeader {
     length: usize,
-    /// `None` if the proxy speaks for itself.
+    /// `None` if the header has no client address, as for the proxy's own connections (LOCAL, UNKNOWN).
     client: Option<SocketAddr>,
 }
 

@@ -1,8 +1,8 @@
 //! Connection slots, and the limit of slots per client address.
 //!
-//! One client must not take all slots: an address may hold at most [`SHARE`] times as many as are free, the
-//! dynamic threshold of Choudhury and Hahne (IEEE/ACM Transactions on Networking 6(2), 1998). A single
-//! greedy address gets 16 of 17 slots; two of them together leave one in 33 to others.
+//! One client must not occupy all slots: an address may hold at most [`SHARE`] times as many as are free, the
+//! dynamic threshold of Choudhury and Hahne (IEEE/ACM Transactions on Networking 6(2), 1998). A single greedy
+//! address gets 16 of 17 slots; two of them together leave one in 33 to others.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,19 +15,19 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::policy::client_address::client_network;
 use crate::telemetry::Lane;
 
-/// How many times as many slots as are free one address may hold.
+/// An address may hold at most this many times as many slots as are free.
 const SHARE: usize = 16;
 
 /// The connection slots of all workers.
 #[derive(Debug)]
 pub struct ConnectionSlots {
     free: Arc<Semaphore>,
-    /// How many slots each address holds: no more addresses than slots.
+    /// How many slots each address holds; at most as many entries as slots.
     held: DashMap<IpAddr, usize>,
 }
 
 impl ConnectionSlots {
-    /// So many slots.
+    /// Creates `count` free slots.
     #[must_use]
     pub fn new(count: usize) -> Self {
         Self { free: Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS))), held: DashMap::new() }
@@ -42,7 +42,7 @@ impl ConnectionSlots {
     }
 }
 
-/// The slot of an open connection, or of a tunnel; free again when this is dropped.
+/// The slot of an open connection, or of a tunnel. Dropping it frees the slot.
 #[derive(Debug)]
 pub(super) struct ConnectionSlot {
     _permit: OwnedSemaphorePermit,
@@ -59,7 +59,7 @@ impl ConnectionSlot {
         self.unassign();
         let address = client_network(address.to_canonical());
         let mut held = self.slots.held.entry(address).or_default();
-        // This slot itself was free a moment ago.
+        // This slot counts as free, since it was acquired for this check.
         let is_within_limit = *held <= SHARE * (self.slots.free.available_permits() + 1);
         if is_within_limit {
             *held += 1;
@@ -92,7 +92,7 @@ impl Drop for ConnectionSlot {
 mod tests {
     use super::*;
 
-    /// Takes as many slots as an address gets.
+    /// Acquires slots for one address, until its limit is reached or no slot is free.
     async fn grab(slots: &Arc<ConnectionSlots>, last: u8) -> Vec<ConnectionSlot> {
         let (stats, mut taken) = (Arc::default(), Vec::new());
         while slots.free.available_permits() > 0 {

@@ -8,11 +8,11 @@ use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 /// Connections that the kernel queues for each socket until they are accepted.
 const BACKLOG: i32 = 4096;
-/// Unsent bytes that the kernel buffers for a client: the memory that a slow reader takes. Without this bound
+/// Unsent bytes that the kernel buffers for a client: the memory that a slow reader uses. Without this bound
 /// it may be 4 MiB, and a few thousand slow readers exhaust the kernel's memory for TCP.
 const MAX_UNSENT: u32 = 128 * 1024;
 
-/// The listening sockets of one worker, and whether each uses TLS.
+/// The listening sockets of one worker, each with a flag that is true if it uses TLS.
 #[derive(Debug)]
 pub struct ListeningSockets(pub(in crate::gateway) Vec<(std::net::TcpListener, bool)>);
 
@@ -85,8 +85,8 @@ fn listen_on(address: SocketAddr, is_dual_stack: bool) -> io::Result<std::net::T
 }
 
 /// Sets keep-alive probes, which detect an unreachable client in under two minutes, TCP_NODELAY, and the bound
-/// of unsent bytes. Accepted sockets inherit these from the listener (Linux: `inet_csk_clone_lock`), which
-/// saves five system calls for each. The gateway works without them too, so errors are ignored.
+/// of unsent bytes. Accepted sockets inherit these options from the listener (Linux: `inet_csk_clone_lock`),
+/// which saves five system calls per connection. The gateway also works without them, so errors are ignored.
 fn set_options(socket: &Socket) {
     let probes =
         TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15));

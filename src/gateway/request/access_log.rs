@@ -16,8 +16,9 @@ use crate::types::{Credits, KeyId, Moment, RequestId};
 /// The status that is logged if the client disconnected before its response began, as nginx does.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
-/// What is known of a request, for the log and the counters. Logs itself when the request, its body and its
-/// tunnel are over. Holds no key, query, body or header value, so none can be logged.
+/// The record of a request, for the access log and the counters. Writes its log line when it is dropped:
+/// when the request, its body and its tunnel are over. It holds no key, query, body or header value but the
+/// request id of a trusted proxy, so no other can be logged.
 #[derive(Debug)]
 pub(super) struct AccessRecord {
     pub(super) id: RequestId,
@@ -36,7 +37,7 @@ pub(super) struct AccessRecord {
 }
 
 impl AccessRecord {
-    /// Starts the record of a request, with the snapshot that the request is judged by.
+    /// Starts the record of a request, with the snapshot that applies to the request.
     pub(super) fn start(services: &Rc<Services>, view: View, given_id: Option<HeaderValue>) -> Rc<Self> {
         Rc::new(Self {
             id: services.next_id(given_id.as_ref().map(HeaderValue::as_bytes)),
@@ -53,7 +54,7 @@ impl AccessRecord {
         })
     }
 
-    /// The snapshot that the request is judged by.
+    /// The snapshot that applies to the request.
     pub(super) fn view(&self) -> &View {
         &self.view
     }
@@ -81,13 +82,13 @@ impl AccessRecord {
         self.key.set(Some(key));
     }
 
-    /// Sets the status of the response, and the outcome that it tells.
+    /// Sets the status of the response, and the outcome that it means.
     pub(super) fn set_response(&self, status: StatusCode, outcome: Outcome) {
         self.status.set(status.as_u16());
         self.outcome.set(outcome);
     }
 
-    /// Sets an outcome that the response does not tell.
+    /// Sets an outcome that differs from that of the response.
     pub(super) fn set_outcome(&self, outcome: Outcome) {
         self.outcome.set(outcome);
     }

@@ -1,4 +1,4 @@
-//! Who makes a request: its key, the plan of the key's account, and what the key may do.
+//! Authenticates requests by their keys, and checks what a key may do.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -65,7 +65,7 @@ pub(super) fn authorize(key: &Key, route: &Route, address: IpAddr) -> Result<(),
     Ok(key.rules().permit(route.name.as_str(), address)?)
 }
 
-/// Checks that a key may ask for its account: from its addresses, whatever its routes.
+/// Checks that a key may read its account info: from its allowed addresses, whatever its routes are.
 ///
 /// # Errors
 /// [`Reason::AccountSuspended`], [`Reason::AddressForbidden`].

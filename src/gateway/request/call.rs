@@ -1,5 +1,5 @@
-//! A request's call to its upstream: polled by the request's own task, and continued without it if the client
-//! disconnects while credits are held. Either way the upstream's response decides what the request costs.
+//! Sends a request to its upstream. The request's own task polls this call; if the client disconnects while credits are
+//! held, another task continues it. In both cases the upstream's response decides what the request costs.
 
 use std::pin::Pin;
 use std::rc::Rc;
@@ -19,7 +19,7 @@ use crate::upstream::{FramingContext, OutgoingRequest, SendError, UpstreamRespon
 
 type Sending = Pin<Box<dyn Future<Output = Result<UpstreamResponse, SendError>>>>;
 
-/// A call in progress. Ends with the response's head and the request's permit.
+/// A call in progress. Resolves to the response, when its head has arrived, and the request's permit.
 ///
 /// The head may take as long as the route's `response_timeout` after the end of the request body. No timer is
 /// set for that: the connection's timer polls the call when the time is up.
@@ -44,7 +44,7 @@ pub(super) struct PreparedCall {
 pub(super) enum CallStart {
     /// Started.
     Ready(Call),
-    /// Dropped, it costs nothing.
+    /// It waits for its payment. If it is dropped, the request costs nothing.
     Waiting(Pin<Box<dyn Future<Output = Result<Call, Refusal>>>>),
 }
 
@@ -123,7 +123,7 @@ impl Pending {
         let request = Rc::clone(permit.request());
         let clock = &request.services.connections.clock;
         loop {
-            // `None` too: the rest of the request body was awaited, and never comes now.
+            // `None` means that the rest of the request body was awaited: it cannot arrive any more.
             let left = request.deadlines().response_time_left(clock.now()).unwrap_or(Duration::ZERO);
             if left.is_zero() {
                 return;
@@ -140,7 +140,7 @@ impl Pending {
     }
 }
 
-/// The client disconnected before the response began. A call that nothing is owed for is cancelled.
+/// The client disconnected before the response began. The call is cancelled, unless credits are held for it.
 impl Drop for Call {
     fn drop(&mut self) {
         let Some(pending) = self.0.take() else { return };

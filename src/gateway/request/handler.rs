@@ -1,7 +1,8 @@
-//! One request, top to bottom.
+//! Handles one request, from its head to its response.
 //!
-//! [`Handler::handle`] has every way out, [`admit`] the steps before the upstream, one line each with the refusals
-//! it can make, and [`forward_response`] what follows the upstream's response.
+//! [`Handler::handle`] returns every response, or the error that aborts the connection. [`admit`] has the steps
+//! before the upstream, one line each with the possible refusals. [`forward_response`] has the steps after the
+//! upstream's response.
 
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
@@ -93,16 +94,16 @@ impl RequestHandler for Handler {
     }
 }
 
-/// How a request continues that was not refused.
+/// How a request that was not refused continues.
 enum Admission {
-    /// It is forwarded; with the client's side of an upgrade that it requests.
+    /// It is forwarded. With the client's side of the upgrade, if it requests one.
     Forward(CallStart, Option<OnUpgrade>),
     /// The gateway responds itself.
     Respond(Response<OutboundBody>),
 }
 
-/// Admits a request, synchronously: the first refusal is the response, and nothing before the payment costs
-/// anything. Only a payment may be left waiting.
+/// Admits a request, synchronously. The first refusal is the response, and no step before the payment costs
+/// anything. Only the payment may still be waiting when this returns.
 fn admit(
     services: &Rc<Services>,
     stream: &Stream,
@@ -168,7 +169,7 @@ fn admit(
     Ok(Admission::Forward(call, upgrade_to.map(|_| upgrade)))
 }
 
-/// Forwards the upstream's response, and settles what is owed for it (steps 8 and 9).
+/// Forwards the upstream's response, and settles its charge (steps 8 and 9).
 async fn forward_response(
     call: CallStart,
     client: Option<OnUpgrade>,
@@ -196,7 +197,7 @@ async fn forward_response(
         websocket::convert_switch(&mut status, &mut headers);
     }
     let mut response = Response::new(OutboundBody::Upstream(Box::new(body)));
-    *response.version_mut() = Version::HTTP_11; // the gateway's own, whatever the upstream's is
+    *response.version_mut() = Version::HTTP_11; // the gateway's own version, not the upstream's
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     Ok(response)

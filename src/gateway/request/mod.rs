@@ -1,4 +1,4 @@
-//! One request's life: read `handler.rs` first.
+//! Handles one request, from its head to its access log line. Read `handler.rs` first.
 
 mod access_log;
 mod authentication;

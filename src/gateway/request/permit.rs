@@ -1,9 +1,10 @@
-//! The right to forward a request: a pass of its limits and a payment for its route, in one value.
+//! A permit to forward a request: proof that it passed its limits and that its route is paid for.
 //!
-//! [`super::call`] takes nothing else, and takes the route from it. So a request that was not admitted, or not
-//! paid for on its route, cannot be forwarded: it does not compile.
+//! [`super::call`] needs a permit, and reads the route from it. So code that forwards a request that was not admitted,
+//! or not paid for on its route, does not compile.
 //!
-//! A payment is usually ready at once. One that is not waits in a future of its own, which costs other requests nothing.
+//! A payment is usually ready immediately. Otherwise it waits in its own future, so that it costs other requests
+//! nothing.
 
 use std::pin::Pin;
 use std::rc::Rc;
@@ -46,7 +47,7 @@ pub(super) struct Held {
 
 /// A payment that is made, or will be.
 pub(super) enum PaymentProgress {
-    /// Made.
+    /// It is made.
     Ready(Payment),
     /// It depends on the request body, or on another part of the system.
     #[cfg_attr(not(test), expect(dead_code, reason = "nothing waits yet but tests"))]
@@ -57,12 +58,12 @@ pub(super) enum PaymentProgress {
 pub(super) struct WaitingPayment {
     /// The response's body will name the charge.
     reads_body: bool,
-    /// The payment depends on the request body, which is read whole before.
+    /// The payment depends on the request body, which is read completely first.
     pub(super) needs_request_body: bool,
     pay: Box<dyn FnOnce(Bytes) -> PaymentFuture>,
 }
 
-/// Ends with the payment, or with the reason why there is none.
+/// Resolves to the payment, or to a refusal if there is none.
 pub(super) type PaymentFuture = Pin<Box<dyn Future<Output = Result<Payment, Refusal>>>>;
 
 impl PaymentProgress {
@@ -142,8 +143,8 @@ impl Payment {
     }
 }
 
-/// A request in flight: shared by its call, its response body, its settlement and its tunnel, and over when the
-/// last of them is. Until then it counts towards its key's concurrency.
+/// A request in flight: shared by its call, its response body, its settlement and its tunnel. It ends when the last of
+/// them is dropped. Until then it counts towards its key's concurrency.
 #[derive(Debug)]
 pub(super) struct InFlight {
     pub(super) services: Rc<Services>,
@@ -195,7 +196,7 @@ impl Permit {
         &self.request
     }
 
-    /// The snapshot that the request is judged by, and the index of the route that it was paid for on.
+    /// The snapshot that applies to the request, and the index of the route that was paid for.
     pub(super) fn route(&self) -> (&View, usize) {
         (self.request.record.view(), self.payment.route)
     }

@@ -1,5 +1,6 @@
-//! Cancels requests in flight whose key stopped working: revoked, disabled, expired, rotated away, removed from
-//! the file, or its account suspended. They end, and are settled, as if their client had disconnected.
+//! Cancels requests in flight whose key stopped working: it was revoked, disabled, replaced by rotation or
+//! removed from the file, it expired, or its account was suspended. Such requests end, and are settled, as if
+//! their client had disconnected.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use super::services::Services;
 use crate::snapshot::Standing;
 use crate::types::KeyHash;
 
-/// How often all requests in flight are checked: a key that stops working is used for less than a second.
+/// How often all requests in flight are checked: they continue for less than a second after their key stops working.
 const CHECK_EVERY: Duration = Duration::from_millis(500);
 
 /// Checks the keys of all requests in flight periodically. Ends with its worker.

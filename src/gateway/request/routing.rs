@@ -1,4 +1,4 @@
-//! The route of a request (step 2), or the CORS preflight that a route answers.
+//! Finds the route of a request (step 2), or the response to a CORS preflight.
 
 use http::Method;
 use http::header::{HeaderName, HeaderValue};
@@ -10,11 +10,12 @@ use crate::policy::reject::{Reason, Refusal};
 use crate::policy::route::Found;
 use crate::snapshot::{Route, Snapshot};
 
-/// Where a request leads.
+/// The result of routing a request.
 pub(super) enum RouteMatch<'a> {
-    /// To a route.
+    /// The route to which the request is forwarded.
     Route(&'a Route),
-    /// Nowhere: it is a CORS preflight, which the route of its requested method answers with these headers.
+    /// The request is a CORS preflight. The gateway responds with these headers, which are those of the
+    /// route for the requested method.
     Preflight(&'a Route, Vec<(HeaderName, HeaderValue)>),
 }
 
@@ -22,7 +23,7 @@ pub(super) enum RouteMatch<'a> {
 ///
 /// # Errors
 /// [`Reason::NoRoute`]; [`Reason::MethodNotAllowed`] with the allowed methods; [`Reason::BadRequest`] for an
-/// encoded slash that the route does not take.
+/// encoded slash that the route does not accept.
 pub(super) fn match_route<'a>(
     view: &'a Snapshot,
     target: &Target<'_>,

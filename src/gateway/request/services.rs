@@ -1,4 +1,4 @@
-//! What the requests of one worker share.
+//! The services and counters that the requests of one worker share.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -15,7 +15,7 @@ use crate::telemetry::lines::{Batch, Entry, Lines};
 use crate::types::{Moment, RequestId, RequestIdStart};
 use crate::upstream::Pool;
 
-/// What the requests of one worker share.
+/// The services and counters that the requests of one worker share.
 #[derive(Debug)]
 pub(in crate::gateway) struct Services {
     pub(in crate::gateway) connections: Rc<Connections>,
@@ -26,7 +26,7 @@ pub(in crate::gateway) struct Services {
     pub(in crate::gateway) pool: Pool,
     /// The access log, if requests are logged.
     log: Option<RefCell<Batch>>,
-    /// Notified when the first line waits to be written.
+    /// Notified when a log line is added and none waited to be written before.
     pub(in crate::gateway) log_pending: Notify,
     id_start: RequestIdStart,
     id_count: Cell<u64>,

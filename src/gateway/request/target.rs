@@ -1,4 +1,4 @@
-//! What a request asks for: host and path, normalised once for routing and forwarding.
+//! Reads the target of a request: host and path, normalised once for routing and forwarding.
 
 use std::borrow::Cow;
 
@@ -54,9 +54,9 @@ impl<'a> Target<'a> {
     }
 }
 
-/// Checks what h2 does not; the scanner of HTTP/1.1 does not see these heads.
+/// Checks HTTP/2 heads for faults that h2 accepts. The scanner of HTTP/1.1 does not see these heads.
 fn check_http2_head(parts: &Parts, max_head: usize) -> Result<(), Refusal> {
-    // RFC 9113, section 6.5.2: each field counts 32 bytes more.
+    // RFC 9113, section 6.5.2: the size of each field is 32 bytes more than its name and value.
     let size = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 32;
     if parts.headers.len() > MAX_FIELDS || parts.headers.iter().map(size).sum::<usize>() > max_head {
         return Err(HeadFault::TooLarge.into());
@@ -84,7 +84,7 @@ fn capitalised(fault: path::PathFault) -> String {
     fault.to_string().replacen("the", "The", 1)
 }
 
-/// The requested host: one valid `Host`, which an absolute target must agree with.
+/// Reads the requested host: one valid `Host` header, which must match the authority of an absolute target.
 fn read_host(parts: &Parts, is_tls: bool) -> Result<Option<Cow<'_, HeaderValue>>, Refusal> {
     let mut values = parts.headers.get_all(HOST).iter();
     let host = values.next();
@@ -119,7 +119,7 @@ fn read_host(parts: &Parts, is_tls: bool) -> Result<Option<Cow<'_, HeaderValue>>
         (Some(target), Some(named)) if *target != named => {
             Err(bad_request("The Host header does not match the request target."))
         }
-        // HTTP/2 names the host in its target (`:authority`) only.
+        // An HTTP/2 request usually names its host only in its target (`:authority`).
         (Some(target), None) if host.is_none() && !target.host().is_empty() => {
             let host = HeaderValue::from_str(target.as_str());
             host.map(|host| Some(Cow::Owned(host)))
@@ -130,8 +130,8 @@ fn read_host(parts: &Parts, is_tls: bool) -> Result<Option<Cow<'_, HeaderValue>>
     }
 }
 
-/// True if the target's scheme is that of its connection. HTTP/2 always has a scheme: the client's, if a load
-/// balancer terminated its TLS.
+/// True if the target's scheme is that of its connection. HTTP/2 requests always have a scheme, which may be any:
+/// `https` on a plain connection if a load balancer terminated TLS.
 fn is_scheme_of_connection(parts: &Parts, is_tls: bool) -> bool {
     match parts.uri.scheme_str() {
         Some("https") => is_tls || parts.version == Version::HTTP_2,

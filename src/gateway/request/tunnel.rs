@@ -1,5 +1,5 @@
-//! Tunnels: an upgraded connection, or an HTTP/2 stream of an extended CONNECT, to an upgraded connection of the
-//! upstream. Bytes are copied both ways until one side closes, or both are silent for too long.
+//! Runs tunnels: copies bytes between a client (an upgraded connection, or the HTTP/2 stream of an extended CONNECT)
+//! and an upgraded connection of the upstream, until both sides have closed, or both are silent for too long.
 
 use std::io::Cursor;
 use std::pin::Pin;
@@ -20,8 +20,8 @@ use crate::policy::outcome::Outcome;
 use crate::types::Moment;
 use crate::upstream::UpstreamBody;
 
-/// Starts a tunnel between a client that upgrades and an upstream that did. The drain waits for it, and its
-/// request is in flight until it ends.
+/// Starts a tunnel between a client that upgrades and an upstream that accepted the upgrade. The drain waits for
+/// the tunnel, and its request is in flight until the tunnel ends.
 pub(super) fn start_tunnel(request: Rc<InFlight>, client: OnUpgrade, upstream: UpstreamBody) {
     let connections = Rc::clone(&request.services.connections);
     let deadlines = request.deadlines().for_tunnel();

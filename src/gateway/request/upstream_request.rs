@@ -1,4 +1,4 @@
-//! The request head that is sent to the upstream.
+//! Builds the request head that is sent to the upstream.
 
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue};
 use http::request::Parts;
@@ -16,7 +16,7 @@ use crate::policy::reject::{Reason, Refusal};
 use crate::snapshot::{Plan, Route, Snapshot};
 use crate::upstream::{FramingContext, OutgoingHead, OutgoingRequest};
 
-/// What the upstream's request head is made of.
+/// The facts from which the upstream request head is built.
 pub(super) struct UpstreamRequest<'a> {
     pub(super) view: &'a Snapshot,
     pub(super) connection: &'a Connection,
@@ -31,7 +31,7 @@ pub(super) struct UpstreamRequest<'a> {
 }
 
 impl UpstreamRequest<'_> {
-    /// Writes the head: for HTTP/1.1 into `bytes`. Returns what the framing of the response depends on too.
+    /// Writes the head: for HTTP/1.1 into `bytes`. Also returns the facts that the framing of the response depends on.
     ///
     /// # Errors
     /// [`Reason::BadRequest`] if the host cannot be expressed to an upstream over HTTP/2.
@@ -93,7 +93,7 @@ impl UpstreamRequest<'_> {
     }
 }
 
-/// The head for HTTP/2.
+/// Builds the head for an upstream over HTTP/2.
 fn http2_head(
     method: &Method,
     (path, query): (&str, Option<&str>),

@@ -1,4 +1,4 @@
-//! Payments that wait, for tests: nothing else waits yet.
+//! Makes payments wait, in tests. Outside tests every payment is ready immediately.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -18,10 +18,10 @@ use crate::policy::reject::{Reason, Refusal};
 use crate::snapshot::Route;
 use crate::types::Credits;
 
-/// What the payments on a route wait for.
+/// How the payments on a route wait.
 #[derive(Clone, Debug)]
 pub(crate) struct Wait {
-    /// A payment is made for each permit.
+    /// Each payment waits for one of these permits, and uses it up.
     pub(crate) permits: Arc<Semaphore>,
     /// The price is per line of the request body.
     pub(crate) per_line: bool,
@@ -29,7 +29,7 @@ pub(crate) struct Wait {
 
 static WAITS: Mutex<BTreeMap<String, Wait>> = Mutex::new(BTreeMap::new());
 
-/// Lets payments on the route with this name wait, in all gateways of the process.
+/// Makes payments on the route with this name wait, in all gateways of the process.
 pub(crate) fn set(route: &str, wait: Wait) {
     WAITS.lock().insert(route.to_owned(), wait);
 }

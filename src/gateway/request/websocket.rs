@@ -1,5 +1,5 @@
-//! WebSockets: the handshake's proof (RFC 6455), and those over HTTP/2 (RFC 8441), which are converted to the
-//! upgrade of HTTP/1.1 for the rest of the gateway and for the upstream.
+//! Checks WebSocket handshakes (RFC 6455), and converts WebSockets over HTTP/2 (RFC 8441) to the upgrade of
+//! HTTP/1.1, for the rest of the gateway and for the upstream.
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use http::header::{CONNECTION, HeaderMap, HeaderValue, UPGRADE};
@@ -19,10 +19,10 @@ const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 /// WebSocket, and is neither secret nor unique (RFC 6455, section 11.3.1).
 const FIXED_KEY: HeaderValue = HeaderValue::from_static("dG9sbGdhdGUtaHR0cC8yLg==");
 
-/// Converts an extended CONNECT into an HTTP/1.1 upgrade. Returns whether the request was one.
+/// Converts an extended CONNECT into an HTTP/1.1 upgrade. Returns true if the request was an extended CONNECT.
 ///
 /// # Errors
-/// [`Reason::BadRequest`] if it asks for another protocol than WebSocket.
+/// [`Reason::BadRequest`] if it requests another protocol than WebSocket.
 pub(super) fn convert_connect(parts: &mut Parts) -> Result<bool, Refusal> {
     let Some(protocol) = parts.extensions.get::<Protocol>() else { return Ok(false) };
     if protocol.as_str() != "websocket" {
@@ -36,7 +36,8 @@ pub(super) fn convert_connect(parts: &mut Parts) -> Result<bool, Refusal> {
     Ok(true)
 }
 
-/// Checks that the upstream can open a WebSocket: over HTTP/2 it is not asked for one.
+/// Checks that the upstream can accept the WebSocket of an extended CONNECT. The gateway opens WebSockets to
+/// upstreams over HTTP/1.1 only.
 ///
 /// # Errors
 /// [`Reason::BadRequest`], before anything is held for the request.
@@ -58,7 +59,7 @@ pub(super) struct ExpectedUpgrade {
 }
 
 impl ExpectedUpgrade {
-    /// Of a request that asks for this upgrade.
+    /// Creates the expectations for a request with these headers that requests this upgrade.
     pub(super) fn of(headers: &HeaderMap, upgrade: Option<&HeaderValue>, is_extended_connect: bool) -> Self {
         let is_websocket =
             upgrade.is_some_and(|upgrade| upgrade.as_bytes().eq_ignore_ascii_case(b"websocket"));
@@ -66,8 +67,8 @@ impl ExpectedUpgrade {
         Self { is_extended_connect, accept: key.map(accept_value) }
     }
 
-    /// True if a response answers the request. A 101 must prove that the upstream read the key (RFC 6455,
-    /// section 4.2.2), since a cache or a server of another protocol may respond with 101 too.
+    /// True if a response is valid for the request. A 101 must prove that the upstream read the key (RFC
+    /// 6455, section 4.2.2), since a cache or a server of another protocol may respond with 101 too.
     pub(super) fn is_answered_by(&self, status: StatusCode, headers: &HeaderMap) -> bool {
         match &self.accept {
             Some(accept) if status == StatusCode::SWITCHING_PROTOCOLS => {
@@ -84,7 +85,7 @@ fn accept_value(key: &HeaderValue) -> String {
     BASE64_STANDARD.encode(hash.finalize())
 }
 
-/// Converts the upstream's 101 into the 200 that answers an extended CONNECT.
+/// Converts the upstream's 101 into the 200 that accepts an extended CONNECT.
 pub(super) fn convert_switch(status: &mut StatusCode, headers: &mut HeaderMap) {
     if *status == StatusCode::SWITCHING_PROTOCOLS {
         *status = StatusCode::OK;

@@ -1,4 +1,4 @@
-//! Deadlines of a connection: how long it may stay in its phase.
+//! Deadlines of a connection: the longest time in each of its phases.
 
 use std::time::Duration;
 
@@ -23,11 +23,11 @@ pub(in crate::gateway::connection) enum Verdict {
     Continue(Duration),
     /// It has been idle for [`DORMANT_AFTER`]: hyper's state can be dropped. Check again after this long.
     Dormant(Duration),
-    /// A withheld head waits for a parser of many fields.
+    /// A withheld head waits for a parser that accepts many fields.
     NeedsParser,
     /// It was idle for too long: close it gracefully.
     ShutDown,
-    /// Its time is up: close it.
+    /// A deadline has passed: close it.
     Close,
 }
 
@@ -118,22 +118,22 @@ impl Inner {
         Some(next)
     }
 
-    /// True if a withheld head needs another parser, and the current one has answered all requests before it.
-    /// A parser that is about to close the connection gets no successor.
+    /// True if a withheld head needs another parser, and the current parser is done with all requests before
+    /// it. A parser that is about to close the connection is not replaced.
     fn needs_parser(&self) -> bool {
         let is_quiet = self.phase != Phase::Serving && !self.is_closing && !self.reading.is_waiting();
         is_quiet && matches!(&self.scanner, Scanner::Heads(heads) if heads.withholds_head())
     }
 
-    /// True if hyper's state can be dropped without losing bytes that were read or must be written. HTTP/2's
-    /// state belongs to the connection.
+    /// True if hyper's state can be dropped without losing bytes that were read or must be written. Never true
+    /// for HTTP/2, whose state must last as long as the connection.
     fn may_be_dormant(&self) -> bool {
         matches!(&self.scanner, Scanner::Heads(heads) if heads.is_between_requests())
             && !self.reading.is_waiting()
     }
 }
 
-/// What is left of `allowed` since a moment; `None` if nothing is.
+/// The time that is left of `allowed`, counted from `since`; `None` if it has passed.
 fn time_left(now: Moment, since: Moment, allowed: Duration) -> Option<Duration> {
     allowed.checked_sub(now.since(since)).filter(|left| !left.is_zero())
 }
@@ -157,7 +157,7 @@ mod tests {
         Connection::new(negotiated, Moment(0), Moment(0), Box::new(()), &settings)
     }
 
-    /// A client that reads the end of a response slowly is not idle, and is not told to close.
+    /// A client that reads the end of a response slowly is not idle, so its connection is not shut down.
     #[test]
     fn reading_the_end_of_a_response_may_take_longer_than_the_idle_timeout() {
         let after = |time: Duration| Moment(0).plus(time);
@@ -184,7 +184,7 @@ mod tests {
         }
     }
 
-    /// A client that reads nothing has only the idle timeout for it.
+    /// A client that reads nothing is disconnected after the idle timeout.
     #[test]
     fn a_response_whose_end_the_client_does_not_read_is_given_up() {
         let connection = connection(Protocol::Http1);

@@ -1,7 +1,7 @@
 //! Deadlines of a connection and of the requests on it.
 //!
-//! [`connection`] says how long a connection may stay as it is, [`request`] what one request waits for, and
-//! [`slow_client`] how much time a client may take in sum.
+//! [`connection`] limits the time in each phase of a connection, [`request`] has the deadlines of one
+//! request, and [`slow_client`] limits the total time that a client makes the gateway wait.
 
 pub(super) mod connection;
 pub(super) mod request;

@@ -9,7 +9,8 @@ use parking_lot::Mutex;
 use super::slow_client::SlowClientAllowance;
 use crate::types::{KeyHash, Moment};
 
-/// Longest silence within a request: past it the request ends, whatever it waits for.
+/// Longest time in which no byte of a request moves in either direction. Then the request ends, whatever it is
+/// waiting for.
 pub(in crate::gateway) const MAX_SILENCE: Duration = Duration::from_secs(3600);
 
 /// Deadlines of one request. Used on one thread; the lock, never contended, exists because hyper requires
@@ -19,13 +20,13 @@ pub(in crate::gateway) struct RequestDeadlines(Mutex<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// Waiting for the client to send more of the request body.
+    /// The client's allowance for sending the request body.
     sending: SlowClientAllowance,
-    /// Waiting for the client to read what it was given of the response; over HTTP/2 only. While the
-    /// gateway waits it is paid by the stream's share of the connection's bytes, and in full at the end, so
-    /// the effective minimum rate may be half of the nominal one.
+    /// The client's allowance for reading the response; over HTTP/2 only. While the gateway waits, the
+    /// stream's share of the connection's written bytes pays it back. The whole chunk pays it back again when
+    /// h2 accepts the next one, so the effective minimum rate may be half of the nominal one.
     reading: SlowClientAllowance,
-    /// Size of the last DATA chunk that was given to the client.
+    /// Size of the last DATA chunk that was passed to h2.
     last_chunk: usize,
     /// While the response head is awaited: how long it may take after the end of the request body.
     response_timeout: Option<Duration>,
@@ -33,8 +34,8 @@ struct Inner {
     response_due: Option<Moment>,
     /// The request body may be silent: it is one half of a bidirectional gRPC call.
     is_bidirectional: bool,
-    /// When a byte of the request last moved, in either direction; `None` if its connection counts that. Other
-    /// activity on the connection, such as PING, does not count.
+    /// When a byte of the request last moved, in either direction; `None` if the connection records that
+    /// (HTTP/1.1). Other activity on the connection, such as PING, does not count.
     last_activity: Option<Moment>,
     /// Hash of the key that the request was authenticated with.
     key: Option<KeyHash>,
@@ -46,7 +47,8 @@ struct Inner {
 }
 
 impl RequestDeadlines {
-    /// Starts a request. `now` if its silence is counted apart from its connection's (HTTP/2).
+    /// Starts a request. `now`: the current time over HTTP/2, where each request's silence is measured; `None`
+    /// over HTTP/1.1, where the connection's is.
     pub(in crate::gateway::connection) fn start(&self, now: Option<Moment>) {
         *self.0.lock() = Inner { last_activity: now, ..Inner::default() };
     }
@@ -57,7 +59,7 @@ impl RequestDeadlines {
         (inner.response_timeout, inner.response_due) = (Some(timeout), Some(now.plus(timeout)));
     }
 
-    /// The response head arrived, or will not.
+    /// Stops waiting for the response head: it arrived, or the call failed.
     pub(in crate::gateway) fn stop_awaiting_response(&self) {
         let mut inner = self.0.lock();
         (inner.response_timeout, inner.response_due) = (None, None);
@@ -73,7 +75,7 @@ impl RequestDeadlines {
         self.0.lock().is_bidirectional = true;
     }
 
-    /// The upstream side waits for more of the request body, so the response timeout stands still.
+    /// Starts to wait for more of the request body. Meanwhile the response timeout is suspended.
     pub(in crate::gateway) fn await_request_body(&self, now: Moment) {
         let mut inner = self.0.lock();
         if !inner.is_bidirectional {
@@ -82,7 +84,7 @@ impl RequestDeadlines {
         inner.response_due = None;
     }
 
-    /// The upstream side got so many bytes of the request body; 0 at its end.
+    /// This many bytes of the request body arrived; 0 at its end. The response timeout starts again.
     pub(in crate::gateway) fn request_body_arrived(&self, now: Moment, bytes: usize) {
         let mut inner = self.0.lock();
         inner.sending.stop_waiting(now, bytes);
@@ -90,7 +92,7 @@ impl RequestDeadlines {
         inner.response_due = inner.response_timeout.map(|timeout| now.plus(timeout));
     }
 
-    /// A DATA chunk of this size was given to HTTP/2; the client has to make room for it.
+    /// A DATA chunk of this size was passed to h2, which sends it when the client opens its window.
     pub(in crate::gateway) fn chunk_given(&self, now: Moment, bytes: usize) {
         let mut inner = self.0.lock();
         inner.last_chunk = bytes;
@@ -98,7 +100,7 @@ impl RequestDeadlines {
         inner.reading.start_waiting(now);
     }
 
-    /// HTTP/2 asks for the next chunk: the client made room for the last one.
+    /// h2 polls for the next chunk: the client opened its window for the last one.
     pub(in crate::gateway) fn chunk_taken(&self, now: Moment) {
         let mut inner = self.0.lock();
         let bytes = std::mem::take(&mut inner.last_chunk);
@@ -113,9 +115,9 @@ impl RequestDeadlines {
         (inner.last_activity, inner.key) = (None, None);
     }
 
-    /// Time until these deadlines must be checked again; `None` if the client's time is up, or after
-    /// [`MAX_SILENCE`]. `written`: this request's share of the bytes that were written to the client since
-    /// the last check.
+    /// Time until these deadlines must be checked again; `None` if the client has used up its allowance, or
+    /// after [`MAX_SILENCE`]. `written`: this request's share of the bytes that were written to the client
+    /// since the last check.
     pub(in crate::gateway::connection) fn time_left(
         &self,
         now: Moment,
@@ -131,12 +133,12 @@ impl RequestDeadlines {
         Some(inner.response_due.map_or(client, |due| client.min(due.since(now))))
     }
 
-    /// True while the client has to read what it was given of the response.
+    /// True while the gateway waits for the client to read a DATA chunk.
     pub(in crate::gateway::connection) fn is_client_reading(&self) -> bool {
         self.0.lock().reading.is_waiting()
     }
 
-    /// Remembers the key of the request, so that the request can be ended when that stops working.
+    /// Sets the key of the request, so that the request can be ended when the key stops working.
     pub(in crate::gateway) fn set_key(&self, key: KeyHash) {
         self.0.lock().key = Some(key);
     }
@@ -147,7 +149,7 @@ impl RequestDeadlines {
         Arc::new(Self(Mutex::new(inner)))
     }
 
-    /// Checks the request's key; true if that does not work any more, now or at an earlier check.
+    /// Checks the request's key; true if it does not work any more, now or at an earlier check.
     pub(in crate::gateway) fn check_key(&self, works: impl FnOnce(&KeyHash) -> bool) -> bool {
         let mut inner = self.0.lock();
         inner.is_key_revoked |= inner.key.as_ref().is_some_and(|key| !works(key));
@@ -159,7 +161,7 @@ impl RequestDeadlines {
         self.0.lock().is_key_revoked
     }
 
-    /// Sets the task to wake when the deadlines ask for a look.
+    /// Sets the waker of the request's task, for when the response deadline passes or the request is cancelled.
     pub(in crate::gateway) fn set_waker(&self, waker: &Waker) {
         let mut inner = self.0.lock();
         if !inner.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {

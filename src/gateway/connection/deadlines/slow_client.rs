@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use crate::types::Moment;
 
-/// Minimum data rate of a client, in bytes a second. A client below it exhausts its allowance in the end,
+/// Minimum data rate of a client, in bytes a second. A client below it uses up its allowance in the end,
 /// however evenly it sends or reads.
 pub(super) const MIN_RATE: u32 = 256;
 
-/// Time that a client made the gateway wait: it adds up, and every byte that the client moves pays some of
-/// it back, at [`MIN_RATE`].
+/// The total time that a client made the gateway wait. Each byte that the client sends or reads reduces
+/// it, at [`MIN_RATE`].
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::gateway::connection) struct SlowClientAllowance {
     waiting_since: Option<Moment>,
@@ -22,7 +22,7 @@ impl SlowClientAllowance {
         self.waiting_since.get_or_insert(now);
     }
 
-    /// Stops waiting: the client moved so many bytes.
+    /// Stops waiting: the client sent or read this many bytes.
     pub(in crate::gateway::connection) fn stop_waiting(&mut self, now: Moment, bytes: usize) {
         if let Some(since) = self.waiting_since.take() {
             self.spent += now.since(since);
@@ -33,8 +33,8 @@ impl SlowClientAllowance {
         }
     }
 
-    /// Pays for bytes that the client moved while the gateway waits on: its estimated share of what its
-    /// connection moved.
+    /// Counts bytes that the client read while the gateway still waits: its estimated share of the bytes
+    /// that were written to the connection.
     pub(super) fn pay_back(&mut self, now: Moment, bytes: usize) {
         if let Some(since) = &mut self.waiting_since {
             let paid = Duration::from_secs(1) * u32::try_from(bytes).unwrap_or(u32::MAX) / MIN_RATE;
@@ -44,7 +44,7 @@ impl SlowClientAllowance {
         }
     }
 
-    /// Stops waiting and forgives the time that was spent.
+    /// Stops waiting and sets the total time to zero.
     pub(super) fn reset(&mut self) {
         *self = Self::default();
     }
@@ -54,8 +54,8 @@ impl SlowClientAllowance {
         self.waiting_since.is_some()
     }
 
-    /// How long the client may still take out of `allowed`; `None` if that time is up,
-    /// [`Duration::MAX`] while the gateway does not wait for the client.
+    /// The rest of the `allowed` waiting time; `None` if it is used up, [`Duration::MAX`] while the
+    /// gateway does not wait for the client.
     pub(in crate::gateway::connection) fn time_left(
         &self,
         now: Moment,
@@ -72,7 +72,8 @@ mod tests {
 
     const SECOND: u64 = 1_000_000_000;
 
-    /// The second in which a client is given up that moves so many bytes a second for ten minutes.
+    /// The second in which a client that moves this many bytes a second uses up an allowance of 60 s;
+    /// `None` if it does not within ten minutes.
     fn given_up_after(bytes_a_second: usize) -> Option<u64> {
         let mut allowance = SlowClientAllowance::default();
         (0..600).find(|second| {

@@ -1,4 +1,5 @@
-//! A client's bytes: the socket with or without TLS, write coalescing below TLS, and the scanners' view.
+//! I/O of a client connection: the socket with or without TLS, write coalescing below TLS, and observed
+//! I/O for the scanners.
 
 pub(super) mod observed;
 pub(super) mod socket;

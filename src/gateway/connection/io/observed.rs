@@ -1,4 +1,4 @@
-//! Shows a connection's bytes to its scanner before hyper reads them, and to its deadlines when hyper writes.
+//! Passes the bytes of a connection to its scanner before hyper reads them, and reports written bytes to its deadlines.
 
 use std::io;
 use std::pin::Pin;
@@ -25,7 +25,7 @@ impl AsyncRead for ObservedIo {
             return Poll::Pending;
         }
         match inner.replay(buffer.remaining()) {
-            None => return Poll::Pending, // until the connection has a parser of many fields
+            None => return Poll::Pending, // until the connection has a parser that accepts many fields
             Some(bytes) if bytes.is_empty() => {}
             Some(bytes) => {
                 buffer.put_slice(&bytes);

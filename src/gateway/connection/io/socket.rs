@@ -15,7 +15,7 @@ use super::write_coalescing::CoalescingStream;
 pub(in crate::gateway) enum Socket {
     Plain(CoalescingStream),
     Tls(Box<TlsStream<CoalescingStream>>),
-    /// The connection is closed. A request that outlives it, to be settled, does not keep the socket open.
+    /// The connection is closed. A detached request that outlives it does not keep the socket open.
     Closed,
 }
 

@@ -21,7 +21,7 @@ const MAX_COPIED: usize = 1024;
 /// When written bytes are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::gateway) enum FlushPolicy {
-    /// At once: nothing is buffered.
+    /// Immediately: nothing is buffered.
     Immediate,
     /// Before a read has to wait for the client: during a handshake.
     BeforeWaiting,
@@ -37,7 +37,7 @@ pub(in crate::gateway) struct CoalescingStream {
     read_ahead: BytesMut,
     buffered: BytesMut,
     policy: FlushPolicy,
-    /// The socket's send buffer is full: it did not take all bytes that were to be sent.
+    /// The socket's send buffer is full: the socket did not accept all bytes that were to be sent.
     is_full: bool,
 }
 
@@ -55,7 +55,7 @@ impl CoalescingStream {
         &self.read_ahead
     }
 
-    /// Reads ahead, up to `most` bytes in all. Returns how many bytes came; 0 at the end of the stream.
+    /// Reads ahead, up to `most` bytes in total. Returns how many bytes arrived; 0 at the end of the stream.
     pub(in crate::gateway) async fn peek_more(&mut self, most: usize) -> io::Result<usize> {
         loop {
             self.tcp.readable().await?; // no memory is reserved for a silent connection
@@ -80,7 +80,7 @@ impl CoalescingStream {
         self.policy = policy;
     }
 
-    /// True if the socket did not take all bytes that were to be sent.
+    /// True if the socket did not accept all bytes that were to be sent.
     pub(in crate::gateway) fn is_full(&self) -> bool {
         self.is_full
     }
@@ -100,7 +100,7 @@ impl CoalescingStream {
         Poll::Ready(Ok(()))
     }
 
-    /// Buffers bytes if the policy says so and there is room; returns whether it did.
+    /// Buffers bytes if the policy buffers and there is room; true if it did.
     fn buffer(&mut self, slices: &[IoSlice<'_>], length: usize) -> bool {
         let buffers = self.policy != FlushPolicy::Immediate && self.buffered.len() + length <= MAX_BUFFERED;
         if buffers {

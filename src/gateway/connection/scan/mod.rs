@@ -1,4 +1,4 @@
-//! Scanners that read a client's bytes before hyper does, for what hyper does not check or limit.
+//! Scans a client's bytes before hyper reads them, to check and limit what hyper does not.
 
 mod http1;
 mod http2;

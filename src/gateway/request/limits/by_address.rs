@@ -1,5 +1,5 @@
-//! A map of client addresses in many small parts, each with a lock: to sweep a part takes less than a tenth of a
-//! millisecond, however many addresses there are.
+//! Maps client addresses to values, in many small parts with a lock each: to sweep one part takes less than 0.1 ms,
+//! however many addresses there are.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
-/// Most client addresses that are counted apart. Further ones share one meter, so that a flood of addresses tightens
-/// the limit of the flood, and no address is forgotten that is near its limit.
+/// Most client addresses that are counted separately. Further addresses share one meter: a flood of addresses then
+/// exhausts the limit that it shares, and no address that is near its limit is forgotten.
 pub const MAX_ADDRESSES: usize = 262_144;
 /// Parts of the map: each has about a thousand addresses at most.
 const PARTS: usize = 256;
@@ -40,7 +40,7 @@ impl<V: Clone> ByAddress<V> {
         &self.parts[usize::from(hash[7]) % PARTS]
     }
 
-    /// True if the map is empty; takes no lock.
+    /// True if the map is empty; does not lock it.
     pub(super) fn is_empty(&self) -> bool {
         self.count.load(Ordering::Relaxed) == 0
     }

@@ -1,6 +1,6 @@
 //! Limits rejected keys per client address (`failed_keys_per_minute`), so that keys cannot be guessed: a GCRA.
 //!
-//! A request with a valid key reads one number here, unless an address had a rejected key lately.
+//! While no address has a rejected key on record, a request reads only one number here.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -22,7 +22,7 @@ impl FailedKeys {
     /// Checks that an address may try a key.
     ///
     /// # Errors
-    /// Seconds until it may again.
+    /// The number of seconds until the address may try again.
     pub(in crate::gateway::request) fn may_try(
         &self,
         address: IpAddr,

@@ -1,4 +1,4 @@
-//! Rate limits: a request is admitted by all limits that cover it, or counted by none.
+//! Applies rate limits: a request is admitted and counted by all limits that cover it, or it is counted by none.
 
 mod by_address;
 mod failed_keys;
@@ -39,7 +39,7 @@ pub struct Limits {
     pub(super) failed_keys: FailedKeys,
 }
 
-/// What limits need to know of a request.
+/// The facts about a request that limits depend on.
 #[derive(Debug)]
 pub struct Subject<'a> {
     /// The key; `None` on a public route.
@@ -72,7 +72,7 @@ impl Drop for Pass {
     }
 }
 
-/// Headers that the gateway adds to a response, to a refusal too.
+/// Headers that the gateway adds to a response, including a refusal.
 #[derive(Debug, Default)]
 pub struct ResponseHeaders {
     /// Headers to set.
@@ -181,8 +181,8 @@ impl Limits {
         self.addresses.update(address, || Arc::new(Meter::with(Owner::Address(address), slots)), |_| {});
     }
 
-    /// Marks every meter as changed, before the last call of [`Limits::drain`]: also those that will be fresh within
-    /// a second.
+    /// Marks every meter as changed, before the last call of [`Limits::drain`]; also meters whose states will be
+    /// fresh within a second, which are otherwise not saved.
     pub fn mark_all(&self, directory: &Directory) {
         directory.each_meter(|meter| self.dirty.mark(meter));
         self.addresses.each(|meter| self.dirty.mark(meter));
@@ -251,7 +251,7 @@ impl Locked<'_> {
     }
 }
 
-/// The index of a limit's state, which is created on first use. No state is removed while a request is judged, so
+/// The index of a limit's state, which is created on first use. No state is removed while a request is checked, so
 /// the index stays valid.
 fn slot_index(slots: &mut Slots, limit: &Limit, subject: &Subject<'_>) -> usize {
     let route = if limit.scope == Scope::KeyRoute { subject.route.num } else { RouteNum(0) };
@@ -289,7 +289,7 @@ mod tests {
     use super::*;
     use crate::types::{AccountNum, NameId};
 
-    /// Promise 6 across a clean stop, also for what would be fresh before it would be saved.
+    /// Promise 6 across a clean stop: states are saved even if they would be fresh before the next regular save.
     #[test]
     fn the_last_states_are_all_saved() {
         let (directory, limits, now) = (Directory::default(), Limits::default(), Moment(1_000));

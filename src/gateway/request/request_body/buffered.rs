@@ -1,4 +1,4 @@
-//! A request body that was read whole.
+//! A request body that was read completely before it is forwarded.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -10,7 +10,7 @@ use http_body::{Body, Frame};
 use super::fault::BodyFault;
 use super::streaming::StreamingBody;
 
-/// What is left of a body that was read whole.
+/// The rest of a request body that was read completely.
 #[derive(Debug)]
 pub(in crate::gateway::request) struct BufferedBody {
     data: Bytes,

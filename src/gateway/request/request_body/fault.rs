@@ -23,7 +23,7 @@ impl From<BodyFault> for Refusal {
     }
 }
 
-/// Why a body ended early, if it did: for the response, after the body itself is gone.
+/// Records why a body ended early, if it did. The response needs this when the body itself has been dropped.
 #[derive(Clone, Debug, Default)]
 pub(in crate::gateway::request) struct BodyProgress(Rc<Cell<Option<BodyFault>>>);
 

@@ -1,4 +1,4 @@
-//! A request's body on its way to the upstream: forwarded while it arrives, or read whole before.
+//! A request body: forwarded to the upstream while it arrives, or read completely before.
 
 mod buffered;
 mod fault;
@@ -29,7 +29,7 @@ pub(super) const MAX_BUFFERED: u64 = 1024 * 1024;
 pub(super) enum RequestBody {
     /// Forwarded while it arrives.
     Streaming(StreamingBody),
-    /// Read whole, since the request's price depends on it.
+    /// Read completely, since the request's price depends on it.
     Buffered(BufferedBody),
 }
 
@@ -37,7 +37,7 @@ impl RequestBody {
     /// Wraps a body of at most `max` bytes; `None` if the request has none.
     ///
     /// # Errors
-    /// [`BodyFault::TooLarge`] as a refusal, if the body announces more.
+    /// [`BodyFault::TooLarge`] as a refusal, if the declared length is larger.
     pub(super) fn new(
         incoming: Incoming,
         max: u64,
@@ -48,7 +48,7 @@ impl RequestBody {
         Ok(StreamingBody::new(incoming, max, stream, services, record)?.map(Self::Streaming))
     }
 
-    /// Why the body ended early, if it did. A buffered body did not.
+    /// The record of why the body ended early, if it does; `None` for a buffered body, which is complete.
     pub(super) fn progress(&self) -> Option<BodyProgress> {
         match self {
             Self::Streaming(body) => Some(body.progress().clone()),

@@ -1,4 +1,4 @@
-//! A request body that is forwarded while it arrives: bounded, under the client's deadlines, small frames joined.
+//! Forwards a request body while it arrives: bounds its size, tracks the client's deadlines, and joins small frames.
 
 use std::pin::Pin;
 use std::rc::Rc;
@@ -17,15 +17,16 @@ use crate::gateway::request::services::Services;
 use crate::policy::forward;
 use crate::policy::reject::{Reason, Refusal};
 
-/// A frame of this size is forwarded alone; smaller ones that arrived together are joined, up to as much again.
-/// Each frame becomes a write to the upstream, which costs as much as copying 16 KiB.
+/// A frame of at least this size is forwarded alone. Smaller frames that arrived together are joined until they
+/// have this size. Each frame becomes a write to the upstream, which costs as much as copying 16 KiB.
 const MAX_JOINED: usize = 16 * 1024;
 
-/// Ends with an error if it exceeds its bound, which closes the upstream's connection.
+/// A request body that is forwarded while it arrives. If it exceeds its bound, it ends with an error, which
+/// closes the upstream's connection.
 #[derive(Debug)]
 pub(in crate::gateway::request) struct StreamingBody {
     incoming: Incoming,
-    /// Bytes that may still come.
+    /// Bytes that may still arrive.
     left: u64,
     joined: Joined,
     progress: BodyProgress,
@@ -38,9 +39,9 @@ pub(in crate::gateway::request) struct StreamingBody {
 #[derive(Debug, Default)]
 struct Joined {
     data: BytesMut,
-    /// The client was polled for more since the last frame: hyper hands over one frame at a time.
+    /// hyper was polled once more after the last frame, since it returns one frame per poll.
     is_polled: bool,
-    /// What came after these frames: trailers, the end, or an error.
+    /// What arrived after these frames: trailers, the end, or an error.
     next: Option<Option<Result<Frame<Bytes>, BodyFault>>>,
 }
 
@@ -55,7 +56,7 @@ impl StreamingBody {
     /// Wraps a body of at most `max` bytes; `None` if the request has none.
     ///
     /// # Errors
-    /// [`Reason::BodyTooLarge`] if the body announces more.
+    /// [`Reason::BodyTooLarge`] if the declared length is larger.
     pub(super) fn new(
         incoming: Incoming,
         max: u64,
@@ -84,12 +85,12 @@ impl StreamingBody {
         &self.progress
     }
 
-    /// Lowers the bound.
+    /// Lowers the bound to `max` bytes.
     pub(super) fn limit(&mut self, max: u64) {
         self.left = self.left.min(max);
     }
 
-    /// Removes from trailers what would be removed from the head.
+    /// Removes the fields from trailers that are also removed from a request head.
     fn strip_trailers(&self, trailers: &mut HeaderMap) {
         let set = self.record.route().map_or(&[][..], |route| &route.set_headers);
         forward::strip_trailers(trailers, &self.record.view().keys, set);

@@ -1,7 +1,7 @@
-//! The body of a response on its way to the client.
+//! Passes an upstream's response body to the client, and waits for the ledger where a charge requires it.
 //!
-//! Promise 3 is kept here: the head of a charged response leaves only when its hold is on disk, the last byte only
-//! when a charge below the hold is. So is promise 1: once a request is charged, no refusal follows.
+//! This keeps promise 3: the head of a charged response is sent only when its hold is on disk, and its last byte only
+//! when a charge below the hold is on disk. It also keeps promise 1: once a request is charged, it is not refused.
 
 use std::pin::Pin;
 use std::rc::Rc;
@@ -50,7 +50,7 @@ type PolledFrame = Poll<Option<Result<Frame<Bytes>, BodyError>>>;
 pub(in crate::gateway) struct ResponseBody {
     request: Rc<InFlight>,
     state: State,
-    /// What HTTP/2 was not given yet of a frame.
+    /// The rest of a frame that was not passed to h2 yet.
     chunks: DataChunks,
 }
 
@@ -59,7 +59,7 @@ enum State {
     Streaming { upstream: UpstreamBody, commit: Option<Commit> },
     /// The body is passed on and read for its charge.
     Metering(Settlement),
-    /// The upstream's body is complete: the last frame leaves once the charge is on disk.
+    /// The upstream's body is complete: the last frame is sent when the charge is on disk.
     Closing { last: Option<Frame<Bytes>>, commit: Option<Commit> },
     /// The upstream aborted its body: the client gets the bytes before, then the abort.
     Aborting(BodyError),
@@ -68,7 +68,7 @@ enum State {
 }
 
 impl ResponseBody {
-    /// Opens a response: returns once its head may leave, with its body and the charge, if that is known.
+    /// Opens a response: returns when its head may be sent, with its body, and with the charge if that is known.
     ///
     /// # Errors
     /// [`Reason::LedgerUnavailable`] if the hold cannot be written: nothing is charged then. [`NoResponse::Aborted`]
@@ -126,10 +126,10 @@ impl ResponseBody {
         if self.request.stream.connection.protocol == Protocol::Http2 {
             return self.poll_chunk(context);
         }
-        self.poll_state(context) // the socket tells whether the client reads
+        self.poll_state(context) // the connection tracks whether the client reads
     }
 
-    /// HTTP/2 polls for the next chunk when the client has opened its window for the last one.
+    /// h2 polls for the next chunk when the client has opened its window for the last one.
     fn poll_chunk(&mut self, context: &mut Context<'_>) -> PolledFrame {
         let now = self.request.services.now();
         self.request.deadlines().chunk_taken(now);
@@ -164,7 +164,7 @@ impl ResponseBody {
             }
             Some(Err(fault)) => {
                 self.abort(fault);
-                // hyper would drop the head and the bytes before with the error: let it send them first.
+                // With the error, hyper would drop the head and the bytes before it: let hyper send them first.
                 context.waker().wake_by_ref();
                 Poll::Pending
             }
@@ -183,7 +183,7 @@ impl ResponseBody {
         }
     }
 
-    /// The upstream's body is complete: its connection is free, and its charge is known.
+    /// Ends the upstream's body: gives its connection back to the pool, and settles the charge.
     fn close(&mut self, last: Option<Frame<Bytes>>) {
         let commit = match std::mem::replace(&mut self.state, State::Finished) {
             State::Streaming { upstream, commit } => {
@@ -200,7 +200,8 @@ impl ResponseBody {
         self.state = State::Closing { last, commit };
     }
 
-    /// The upstream aborted its body: the charge that the head named stands, and one in the body is unreadable.
+    /// The upstream aborted its body: a charge that the head named remains valid, and a charge in the body counts as
+    /// unreadable.
     fn abort(&mut self, fault: ResponseFault) {
         let state = std::mem::replace(&mut self.state, State::Aborting(fault.into()));
         if let State::Metering(mut settlement) = state {
@@ -230,7 +231,7 @@ impl Drop for ResponseBody {
     }
 }
 
-/// The body of a response, as hyper takes it.
+/// The body of a response, as it is passed to hyper.
 pub(in crate::gateway) enum OutboundBody {
     /// Made by the gateway.
     Whole(Option<Bytes>),

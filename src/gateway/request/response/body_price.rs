@@ -1,4 +1,4 @@
-//! A charge that the response's body names: a JSON body, or the trailers of a gRPC call.
+//! Reads the charge that a response names in its body: in JSON, or in the trailers of a gRPC call.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,15 +17,15 @@ use crate::policy::price::{AtHead, Charged, MAX_PRICED_JSON, Price};
 use crate::types::StatusClass;
 use crate::upstream::{ResponseFault, UpstreamBody};
 
-/// Bytes of JSON that are parsed before other requests have their turn: under half a millisecond of a worker's
-/// time, see docs/performance.md.
+/// Bytes of JSON that are parsed before other requests are polled: under half a millisecond of a worker's time, see
+/// docs/performance.md.
 const MAX_PARSED_AT_ONCE: usize = 64 * 1024;
 
-/// What a response costs, as far as its head tells.
+/// Where the charge of a response is, as its head shows.
 pub(super) enum ChargeSource {
     /// The head names the charge.
     Head(Charged),
-    /// The body does.
+    /// The body or the trailers name the charge.
     Body(Box<BodyPrice>),
 }
 
@@ -34,7 +34,7 @@ pub(super) struct BodyPrice {
     price: Arc<Price>,
     source: Source,
     silence: SilenceTimer,
-    /// Bytes parsed since other requests had their turn.
+    /// Bytes parsed since other requests were polled.
     parsed: usize,
 }
 
@@ -62,7 +62,7 @@ impl ChargeSource {
         let counted_as = if is_call { grpc::counts_as(headers) } else { Some(status) };
         let outcome = counted_as.map_or(StatusClass::None, |status| StatusClass::of_status(status.as_u16()));
         let (source, max_silence) = match counted_as.map(|status| price.at_head(status, headers, is_head)) {
-            // Calls may stream, and be silent for long.
+            // gRPC calls may stream, and be silent for a long time.
             None => (Source::Grpc { head: headers.clone(), trailers: None }, MAX_SILENCE),
             Some(AtHead::Known(charged)) => return (Self::Head(charged), outcome),
             Some(AtHead::InBody(_)) if is_call => return (Self::Head(price.unreadable()), outcome),
@@ -93,10 +93,10 @@ impl BodyPrice {
         }
     }
 
-    /// Polls the body for a frame and reads it. Also pending when other requests must have their turn.
+    /// Polls the body for a frame and reads it. Also pending when other requests must be polled first.
     ///
     /// # Errors
-    /// [`ResponseFault::Silent`] after the longest silence, whether or not the client is still there.
+    /// [`ResponseFault::Silent`] after the longest silence, whether or not the client is still connected.
     pub(super) fn poll_frame(
         &mut self,
         body: &mut UpstreamBody,
@@ -153,12 +153,12 @@ fn grpc_charge(price: &Price, mut headers: HeaderMap, trailers: Option<HeaderMap
     }
 }
 
-/// Limits the silence of a body.
+/// Limits the time between two frames of a body.
 struct SilenceTimer {
     max_silence: Duration,
     /// Created when the upstream is silent for the first time.
     timer: Option<Pin<Box<Sleep>>>,
-    /// A frame came since the timer was set.
+    /// A frame arrived since the timer was set.
     is_reset: bool,
 }
 

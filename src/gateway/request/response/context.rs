@@ -1,4 +1,4 @@
-//! What every response needs to know of its request, whether it comes from the upstream or is a refusal.
+//! The facts about a request that every response to it needs: the upstream's, and one that the gateway makes itself.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,10 +21,10 @@ use crate::policy::values::once;
 use crate::policy::{forward, grpc};
 use crate::types::Credits;
 
-/// Longest request id that is taken from a trusted proxy, in bytes.
+/// Longest request id that is accepted from a trusted proxy, in bytes.
 const MAX_GIVEN_ID: usize = 128;
 
-/// What every response needs to know of its request.
+/// The facts about a request that every response to it needs.
 pub(in crate::gateway::request) struct ResponseContext {
     record: Rc<AccessRecord>,
     pub(in crate::gateway::request) request_id: HeaderValue,
@@ -32,7 +32,7 @@ pub(in crate::gateway::request) struct ResponseContext {
     pub(in crate::gateway::request) protocol: Protocol,
     /// Headers that limits and CORS add, to refusals too.
     pub(in crate::gateway::request) headers: ResponseHeaders,
-    /// The key of the request, once it is authenticated: its account's balance stands in the response.
+    /// The key of the request, once it is authenticated: the response shows the balance of its account.
     pub(in crate::gateway::request) caller: Option<Arc<Key>>,
     /// The request is a gRPC call: refusals have a gRPC status.
     pub(in crate::gateway::request) is_grpc: bool,
@@ -40,7 +40,7 @@ pub(in crate::gateway::request) struct ResponseContext {
     pub(in crate::gateway::request) is_extended_connect: bool,
     /// The status of a refusal, if the response of a gRPC call hides it.
     refused_status: Option<StatusCode>,
-    /// How the request ends, as far as the response tells.
+    /// The outcome of the request, as far as it is known when the response begins.
     pub(in crate::gateway::request) outcome: Outcome,
     /// The charge that the response names; `None` if it is not known when the response begins.
     pub(in crate::gateway::request) charged: Option<Credits>,

@@ -1,9 +1,9 @@
-//! Splits a response body into the DATA chunks that HTTP/2 is given.
+//! Splits a response body into the DATA chunks that are passed to h2.
 //!
-//! h2 takes a whole chunk once its client has opened the window for all chunks before and for one more byte. It
-//! buffers the chunk until the client reads, and after the last chunk of a response no deadline would apply any
-//! more. So no chunk is large, and the last byte of a long response is a chunk of its own: when h2 takes it, the
-//! client has made room for all bytes before.
+//! h2 accepts a whole chunk when the client has opened its window for all chunks before and for one more byte.
+//! It buffers the chunk until the client reads, and after the last chunk of a response no deadline would apply
+//! any more. So chunks are small, and the last byte of a long response is a chunk of its own: when h2 accepts
+//! it, the client has opened its window for all bytes before.
 
 use bytes::Bytes;
 use http_body::Frame;

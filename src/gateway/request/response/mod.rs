@@ -1,4 +1,4 @@
-//! The response of a request: its context, its body, what is owed for it, and responses of the gateway's own.
+//! Responses: their context, their bodies, their settlement, and responses that the gateway makes itself.
 
 pub(super) mod body;
 mod body_price;

@@ -1,4 +1,4 @@
-//! Responses that the gateway makes itself. The only writer of error bodies.
+//! Builds the responses that the gateway makes itself. No other code writes error bodies.
 
 use bytes::Bytes;
 use http::header::{
@@ -15,10 +15,10 @@ use crate::types::Credits;
 
 const CHALLENGE: HeaderValue = HeaderValue::from_static("ApiKey realm=\"tollgate\"");
 
-/// Header fields of most of these responses.
+/// Capacity for header fields: enough for most of these responses.
 const USUAL_FIELDS: usize = 8;
 
-/// A refusal in a dialect.
+/// Builds the response to a refused request in a dialect.
 pub(in crate::gateway::request) fn refuse(
     dialect: &Dialect,
     refusal: &Refusal,
@@ -44,7 +44,7 @@ pub(in crate::gateway::request) fn refuse(
     response
 }
 
-/// A refusal of a gRPC call: a head with the gRPC status and no body ("Trailers-Only").
+/// Builds the response to a refused gRPC call: a head with the gRPC status, and no body ("Trailers-Only").
 pub(in crate::gateway::request) fn refuse_grpc(refusal: &Refusal) -> Response<OutboundBody> {
     let mut response = whole(StatusCode::OK, Bytes::new());
     let headers = response.headers_mut();

@@ -1,7 +1,7 @@
-//! What a forwarded request owes, from the upstream's response head until it is settled.
+//! Settles the charge of a forwarded request, which is tracked from the upstream's response head on.
 //!
-//! Promise 5 is kept here: a client that disconnects does not change the charge. Dropped unsettled, a
-//! [`Settlement`] continues in a task of its own, reads what it needs of the response, and settles.
+//! This keeps promise 5: a client that disconnects does not change the charge. A [`Settlement`] that is dropped
+//! unsettled continues in its own task, reads the response as far as the charge depends on it, and settles.
 
 use std::pin::Pin;
 use std::rc::Rc;
@@ -23,30 +23,30 @@ use crate::policy::price::Note;
 use crate::types::{Credits, StatusClass};
 use crate::upstream::{ResponseFault, UpstreamBody, UpstreamResponse};
 
-/// How long a response waits for its charge while the ledger cannot write. Then it is aborted: no refusal may
-/// claim that it cost nothing.
+/// Longest time that a response waits for its charge while the ledger cannot write. Then the response is aborted:
+/// a refusal would claim that the request cost nothing.
 const MAX_COMMIT_WAIT: Duration = Duration::from_secs(10);
-/// How often the ledger's next attempt is checked meanwhile.
+/// How often a failed commit is checked again, since the ledger retries it.
 const COMMIT_CHECK_EVERY: Duration = Duration::from_millis(50);
 
 /// Waits until a charge is on disk, at most for [`MAX_COMMIT_WAIT`].
 pub(super) type Commit = Pin<Box<dyn Future<Output = Result<(), NotDurable>>>>;
 
-/// What a forwarded request owes, and the rest of the upstream's response.
+/// The charge of a forwarded request until it is settled, and the rest of the upstream's response.
 pub(in crate::gateway::request) struct Settlement {
     request: Rc<InFlight>,
     /// `None` once it is settled, and on a free route.
     due: Option<Due>,
     /// The response body; `None` once it was read to its end, or became a tunnel.
     upstream: Option<UpstreamBody>,
-    /// The client is gone.
+    /// The client disconnected.
     is_detached: bool,
 }
 
 struct Due {
     hold: Hold,
     charge: ChargeSource,
-    /// The outcome of the request, as far as the head tells.
+    /// The outcome of the request, as far as it is known from the response head.
     outcome: StatusClass,
 }
 
@@ -100,8 +100,8 @@ impl Settlement {
         self.due = None;
     }
 
-    /// Settles with what is known of the charge. `is_complete`: the whole body was read. Returns what must be
-    /// awaited before the last byte leaves, if the charge is below the hold.
+    /// Settles with the charge as far as it is known. `is_complete`: the whole body was read. Returns the commit
+    /// to wait for before the last byte is sent, if the charge is below the hold.
     pub(super) fn settle(&mut self, is_complete: bool) -> Option<Commit> {
         let Due { hold, charge, mut outcome } = self.due.take()?;
         let charged = match charge {
@@ -117,8 +117,8 @@ impl Settlement {
         settled.must_wait().then(|| Box::pin(charge_committed(settled)) as Commit)
     }
 
-    /// Takes the whole body, if its length is known and it arrived with the head: then the upstream's connection
-    /// serves other requests while this response waits for the disk. Few busy connections cost less than many.
+    /// Takes the whole body, if its length is known and it arrived with the head. The upstream's connection then
+    /// serves other requests while this response waits for the disk, so that fewer connections are needed.
     pub(super) fn take_arrived_body(&mut self) -> Option<Frame<Bytes>> {
         let data = self.upstream.as_mut().and_then(UpstreamBody::take_whole)?;
         let frame = Frame::data(data);
@@ -168,15 +168,15 @@ impl Settlement {
         }
     }
 
-    /// Settles without the client, exactly as if it were there: waits for the hold, then reads the body as far as
-    /// the charge depends on it. Bounded by the body's longest silence.
+    /// Settles without the client, exactly as if it were still connected: waits for the hold, then reads the body
+    /// as far as the charge depends on it. Bounded by the longest silence of the body.
     pub(in crate::gateway::request) async fn finish_without_client(mut self) {
         self.is_detached = true;
         if self.hold_committed().await.is_err() {
             return self.release(); // with its client, the request would have been refused
         }
         let is_complete = self.read_for_charge().await;
-        drop(self.settle(is_complete)); // nobody waits for the commit
+        drop(self.settle(is_complete)); // no response waits for the commit
     }
 
     /// Reads the body as far as the charge depends on it; false if the upstream aborted it.
@@ -197,14 +197,14 @@ impl Settlement {
     }
 }
 
-/// The net: whatever ends a request early, what it owes is settled.
+/// Settles a request that ends early, whatever the reason is.
 impl Drop for Settlement {
     fn drop(&mut self) {
         if self.due.is_none() {
             return;
         }
         if self.is_detached {
-            // The worker ends before the rest could be read: settle with what is known.
+            // The worker ended before the rest could be read: settle with the charge as far as it is known.
             let is_complete = self.upstream.is_none();
             drop(self.settle(is_complete));
             return;
@@ -224,8 +224,7 @@ pub(super) fn give_back(services: &Services, body: UpstreamBody) {
     services.pool.give_back(body, services.now());
 }
 
-/// Waits until a charge is on disk. If its commit fails, the charge stands all the same, and the ledger tries
-/// again.
+/// Waits until a charge is on disk. If its commit fails, the charge remains valid, and the ledger tries again.
 async fn charge_committed(settled: Settled) -> Result<(), NotDurable> {
     let (mut committed, mut waited) = (settled.committed().await, Duration::ZERO);
     while committed.is_err() && waited < MAX_COMMIT_WAIT {

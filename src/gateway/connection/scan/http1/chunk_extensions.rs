@@ -1,5 +1,5 @@
-//! Checks chunk extensions (RFC 9112, section 7.1.1). hyper accepts any bytes there, which lets another
-//! parser that ends the line elsewhere find a smuggled request.
+//! Checks chunk extensions (RFC 9112, section 7.1.1). hyper accepts any bytes there: a parser that ends
+//! the line elsewhere could find a smuggled request in them.
 
 fn is_token(byte: &u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte)

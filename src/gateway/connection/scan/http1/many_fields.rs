@@ -1,19 +1,19 @@
-//! Withholds a head of more fields than hyper parses by default, until a parser that takes them reads it.
+//! Withholds a head with more fields than hyper parses by default, until a parser that accepts more fields reads it.
 //!
-//! Told to take more fields, hyper allocates larger tables for every request. So it is told only on a
-//! connection where such a head comes: the head is withheld, hyper's state is dropped once it has answered the
-//! requests before, and a new parser reads the head from its start.
+//! If hyper is configured to accept more fields, it allocates larger tables for every request. So this is done
+//! only on a connection on which such a head arrives: the head is withheld, hyper's state is dropped when it is
+//! done with the requests before, and a new parser reads the head from its start.
 
 use bytes::{Buf, Bytes, BytesMut};
 
 /// hyper's default limit. A head is withheld once it has this many whole fields, since one more may follow.
 pub(super) const USUAL_FIELDS: usize = 100;
 
-/// The bytes of a head with many fields, or of one that may become one: at most what hyper takes of a head
-/// and what arrived with its last bytes.
+/// The bytes of a head with many fields, or of one that may have many: at most what hyper accepts of a head, and
+/// what arrived with its last bytes.
 #[derive(Debug, Default)]
 pub(in crate::gateway::connection) struct ManyFields {
-    /// The current parser takes many fields.
+    /// The current parser accepts many fields.
     is_supported: bool,
     /// The part of the arriving head that the parser already has.
     delivered: BytesMut,
@@ -24,17 +24,17 @@ pub(in crate::gateway::connection) struct ManyFields {
 }
 
 impl ManyFields {
-    /// True if a head waits for a parser of many fields.
+    /// True if a withheld head waits for a parser that accepts many fields.
     pub(super) fn is_waiting(&self) -> bool {
         !self.is_supported && !self.withheld.is_empty()
     }
 
-    /// Starts a parser, which takes many fields or not.
+    /// Notes that a new parser starts. `is_supported`: it accepts many fields.
     pub(in crate::gateway::connection) fn start_parser(&mut self, is_supported: bool) {
         self.is_supported = is_supported;
     }
 
-    /// Stops looking for heads: withheld bytes go to the next reader, such as a tunnel.
+    /// Stops withholding heads. Withheld bytes are read by the next reader, such as a tunnel.
     pub(super) fn release(&mut self) {
         if self.is_waiting() {
             self.withheld.advance(self.delivered_before);
@@ -47,14 +47,15 @@ impl ManyFields {
         self.withheld.split_to(most.min(self.withheld.len()))
     }
 
-    /// Notes bytes that arrived. Their last `in_head`, after those that were delivered, belong to an incomplete
-    /// head, or to one with `many` fields. Returns how many of them the parser may read now.
+    /// Decides how many of the bytes that arrived the parser may read now, and returns that number. `in_head`:
+    /// how many of the last bytes, delivered ones included, belong to a head that is incomplete or has many
+    /// fields. `many`: it has many fields.
     pub(super) fn bytes_arrived(&mut self, bytes: &[u8], in_head: usize, many: bool) -> usize {
         if self.is_supported {
             return bytes.len();
         }
         if in_head <= bytes.len() {
-            self.delivered = BytesMut::new(); // it belongs to an earlier head
+            self.delivered = BytesMut::new(); // these bytes belong to an earlier head
         }
         let (before, head) = bytes.split_at(bytes.len() - in_head.min(bytes.len()));
         let delivered_before = self.delivered.len();

@@ -1,9 +1,9 @@
 //! Scans HTTP/1.1 bytes before hyper parses them, to refuse request heads that hyper reads too leniently.
 //!
-//! hyper drops a target's `#fragment`, picks one of two contradicting lengths, and accepts lines that end
-//! in a bare LF. This scanner finds the same heads in the same bytes and gives a verdict on each; the
-//! gateway refuses a request whose head is faulty, and one that the scanner did not see. It copies only a
-//! line or head that arrives in parts.
+//! hyper drops a target's `#fragment`, accepts one of two contradicting lengths, and accepts lines that end
+//! in a bare LF. This scanner finds the same heads in the same bytes and gives a verdict on each. The
+//! gateway refuses a request whose head is faulty, and one whose head the scanner did not see. The scanner
+//! copies only a line or head that arrives in parts.
 
 mod chunk_extensions;
 mod many_fields;
@@ -46,11 +46,11 @@ enum Position {
     RequestLine,
     /// Within the header section.
     Fields,
-    /// Within a body; so many bytes are left.
+    /// Within a body; this many bytes are left.
     Body(u64),
     /// At the line with a chunk's size.
     ChunkSize,
-    /// Within a chunk's data and the CRLF after it; so many bytes are left.
+    /// Within a chunk's data and the CRLF after it; this many bytes are left.
     Chunk(u64),
     /// Within the trailer section.
     Trailers,
@@ -58,7 +58,7 @@ enum Position {
     Stopped,
 }
 
-/// What is known of the head that is arriving.
+/// Summary of the head that is arriving, as far as it was scanned.
 #[derive(Clone, Copy, Debug, Default)]
 struct HeadSummary {
     bytes: usize,
@@ -76,7 +76,7 @@ impl HeadSummary {
 }
 
 impl HeadScanner {
-    /// Accepts heads of at most so many bytes.
+    /// Creates a scanner that accepts heads of at most `max_head` bytes.
     pub(in crate::gateway::connection) fn new(max_head: usize) -> Self {
         Self {
             max_head,
@@ -93,7 +93,7 @@ impl HeadScanner {
     /// they belong to a head with [`ManyFields`].
     ///
     /// # Errors
-    /// If the body of a request is malformed that is already being served.
+    /// If the body of a request that is already being served is malformed.
     pub(in crate::gateway::connection) fn scan(&mut self, arrived: &[u8]) -> Result<usize, HeadFault> {
         let (mut bytes, mut many) = (arrived, None);
         while !bytes.is_empty() {
@@ -121,7 +121,7 @@ impl HeadScanner {
         Ok(self.many_fields.bytes_arrived(arrived, many.unwrap_or(in_head), many.is_some()))
     }
 
-    /// True if a head is withheld from hyper until a parser of many fields reads it.
+    /// True if a head is withheld from hyper until a parser that accepts many fields reads it.
     pub(in crate::gateway::connection) fn withholds_head(&self) -> bool {
         self.many_fields.is_waiting()
     }
@@ -275,7 +275,7 @@ impl HeadScanner {
         }
         self.verdicts.push_back(self.head.fault.map_or(Ok(()), Err));
         self.position = match self.head {
-            // Where the next request begins is unknown: this one is refused and is the last.
+            // The start of the next request is unknown, so this request is refused and is the last one.
             HeadSummary { fault: Some(_), .. } => Position::Stopped,
             _ if self.verdicts.len() >= MAX_AHEAD => Position::Stopped,
             HeadSummary { is_chunked: true, .. } => Position::ChunkSize,

@@ -13,10 +13,10 @@ use crate::types::{Moment, nanos};
 
 /// Cost of an unproductive frame: 500 a second are free.
 const FRAME_COST: Duration = Duration::from_millis(2);
-/// Longest debt: 500 frames at once, five for each stream that a client may have.
+/// Longest debt: a burst of 500 frames, five for each stream that a client may have.
 const MAX_DEBT: Duration = Duration::from_secs(1);
-/// What each byte that the client reads pays back, so that one frame is free for each 512 bytes: a client that
-/// reads much sends many WINDOW_UPDATE frames.
+/// How much of the debt each byte that the client reads pays back, so that one frame is free for each 512 bytes:
+/// a client that reads much sends many WINDOW_UPDATE frames.
 const PAID_BY_BYTE: Duration = Duration::from_nanos(3_906);
 /// Further frames that each request makes free: grpc-go sends a PING and a WINDOW_UPDATE for each response, to
 /// estimate its bandwidth.
@@ -24,16 +24,16 @@ const FRAMES_PER_REQUEST: u32 = 4;
 /// Frames that each DATA chunk of a response makes free.
 const FRAMES_PER_CHUNK: u32 = 2;
 
-/// Cost of a rejected header block, in frames: one for each so many bytes of it, at most
-/// [`MAX_BLOCK_COST`], so that five are free at once. To parse 2,000 bytes that each name an indexed field takes
-/// 90 µs. A rejected block from a trusted proxy costs one frame: the proxy has many clients.
+/// A rejected header block costs one frame for each so many bytes, at most [`MAX_BLOCK_COST`] frames, so that
+/// five are free at the same time. Parsing 2,000 bytes that each name an indexed field takes 90 µs. A rejected
+/// block from a trusted proxy costs one frame: the proxy has many clients.
 const BLOCK_BYTES_PER_FRAME: usize = 32;
 const MAX_BLOCK_COST: u32 = 100;
 /// Bytes of trailers that are free if the end of a request is due.
 const FREE_TRAILERS: usize = 64;
-/// What one poll of a connection reads before other connections have their turn: frames, bytes, and bytes of
-/// header blocks, which take longest. With 16 KiB instead of 256 an upload took half as much again, since
-/// every poll sends WINDOW_UPDATE.
+/// Most frames, bytes, and bytes of header blocks, which take longest, that one poll of a connection reads
+/// before other connections are polled. With 16 KiB instead of 256 KiB an upload took 50 % more, since every
+/// poll sends WINDOW_UPDATE.
 const MAX_POLL_FRAMES: u32 = 256;
 const MAX_POLL_BYTES: usize = 256 * 1024;
 const MAX_POLL_BLOCK_BYTES: usize = 4 * 1024;
@@ -82,13 +82,13 @@ pub(in crate::gateway::connection) struct FrameScanner {
     /// Requests that began and whose end is due.
     ends_due: u32,
     poll: PollCounts,
-    /// Rejected header blocks so far, and what they cost.
+    /// The number of rejected header blocks so far, and their cost in frames.
     rejected: (u32, u32),
     /// The client is a trusted proxy, with clients of its own.
     is_proxy: bool,
 }
 
-/// What arrived in the current poll of the connection.
+/// Counts of what arrived in the current poll of the connection.
 #[derive(Clone, Copy, Debug, Default)]
 struct PollCounts {
     frames: u32,
@@ -96,7 +96,7 @@ struct PollCounts {
     /// Complete header blocks that open a stream.
     blocks: u32,
     block_bytes: usize,
-    /// Requests that those blocks became.
+    /// Requests that began: their header blocks were not rejected.
     requests: u32,
 }
 
@@ -141,7 +141,7 @@ impl FrameScanner {
         self.pay(FRAME_COST * FRAMES_PER_REQUEST);
     }
 
-    /// A DATA chunk of a response was given to h2.
+    /// A DATA chunk of a response was passed to h2.
     pub(in crate::gateway::connection) fn chunk_given(&mut self) {
         self.pay(FRAME_COST * FRAMES_PER_CHUNK);
     }
@@ -152,9 +152,9 @@ impl FrameScanner {
         frames >= MAX_POLL_FRAMES || bytes >= MAX_POLL_BYTES || block_bytes >= MAX_POLL_BLOCK_BYTES
     }
 
-    /// Ends a poll, after h2 read what arrived in it. Rejected header blocks cost the client something, by
-    /// their mean size. The flood is reported in the poll after the one that exceeded the debt, so that h2's
-    /// answers to those blocks are still sent.
+    /// Ends a poll, after h2 read the bytes that arrived in it. Rejected header blocks are charged by their mean
+    /// size. A flood is reported one poll after the debt exceeded its limit, so that h2's responses to those
+    /// blocks are still sent.
     ///
     /// # Errors
     /// [`Flood`] if the connection must be closed.
@@ -267,7 +267,7 @@ impl FrameScanner {
         Ok(())
     }
 
-    /// When the debt will be paid, with so many frames more.
+    /// When the debt will be paid if this many frames are added to it.
     fn paid_after(&self, frames: u32, now: Moment) -> Moment {
         Moment(self.paid_at.0.max(now.0)).plus(FRAME_COST.saturating_mul(frames))
     }
@@ -282,7 +282,7 @@ impl FrameScanner {
     }
 }
 
-/// Cost of a header block of so many bytes, in frames, besides its own frame.
+/// Cost of a header block of this many bytes, in frames, besides its own frame.
 fn cost_by_size(bytes: usize) -> u32 {
     u32::try_from(bytes / BLOCK_BYTES_PER_FRAME).unwrap_or(u32::MAX).min(MAX_BLOCK_COST - 1)
 }

@@ -1,4 +1,4 @@
-//! Which HTTP/2 frames count as unproductive, and what they cost.
+//! Tests which HTTP/2 frames count as unproductive, and what they cost.
 
 use super::*;
 use proptest::prelude::*;
