@@ -4,6 +4,10 @@
 //! workers. Stop: the workers finish the requests in flight, then the ledger writes their charges, then the other
 //! parts end.
 
+mod signals;
+#[cfg(test)]
+mod waiting_payments;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,12 +17,13 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::LocalOptions;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use self::signals::Signals;
 use crate::clock::Clock;
 use crate::config::reload::{EVERY, Look};
-use crate::config::{Loaded, Report};
+use crate::config::{LoadedConfig, Report};
 use crate::control::health::Admin;
 use crate::control::socket::ControlSocket;
 use crate::control::{Control, Failure, Refused};
@@ -26,7 +31,7 @@ use crate::directory::{Meter, Owner, elapsed};
 use crate::gateway::limits::Limits;
 use crate::gateway::{self, ConnectionSlots, PublicAddress, WorkerSeed};
 use crate::ledger::sqlite;
-use crate::ledger::store::{LedgerError, Reader, Storage, unbalanced};
+use crate::ledger::store::{BooksReader, LedgerError, Storage, unbalanced};
 use crate::ledger::{Bookkeeper, Ledger, Opened};
 use crate::snapshot::Settings;
 use crate::telemetry::lines::Lines;
@@ -83,7 +88,12 @@ impl Office {
     ///
     /// # Errors
     /// If another process uses the ledger, or the ledger cannot be opened.
-    pub async fn open(path: &Path, loaded: Loaded, reads: bool, clock: &Clock) -> Result<Self, StartError> {
+    pub async fn open(
+        path: &Path,
+        loaded: LoadedConfig,
+        reads: bool,
+        clock: &Clock,
+    ) -> Result<Self, StartError> {
         let storage = sqlite::open(&loaded.snapshot.settings.ledger)?;
         let (office, _, _) = Self::open_for(storage, path, loaded, (0, !reads), clock).await?;
         Ok(office)
@@ -92,7 +102,7 @@ impl Office {
     async fn open_for(
         storage: Storage,
         path: &Path,
-        loaded: Loaded,
+        loaded: LoadedConfig,
         (workers, grants): (usize, bool),
         clock: &Clock,
     ) -> Result<(Self, Bookkeeper, u32), StartError> {
@@ -152,7 +162,7 @@ impl App {
     /// address is in use.
     pub async fn start(
         path: &Path,
-        loaded: Loaded,
+        loaded: LoadedConfig,
         clock: Clock,
         lines: Option<Lines>,
     ) -> Result<Self, StartError> {
@@ -167,7 +177,7 @@ impl App {
     pub async fn start_with(
         storage: Storage,
         path: &Path,
-        loaded: Loaded,
+        loaded: LoadedConfig,
         clock: Clock,
         lines: Option<Lines>,
     ) -> Result<Self, StartError> {
@@ -234,12 +244,9 @@ impl App {
     /// # Errors
     /// If signals cannot be received, a worker ended, a second signal arrived, or the ledger's last commit failed.
     pub async fn run(self) -> Result<(), StartError> {
-        let listen = |kind| signal(kind).map_err(|error| StartError::Other(format!("no signals: {error}")));
-        let mut signals = Signals {
-            terminate: listen(SignalKind::terminate())?,
-            interrupt: listen(SignalKind::interrupt())?,
-        };
-        let mut hangup = listen(SignalKind::hangup())?;
+        let no_signals = |error: std::io::Error| StartError::Other(format!("no signals: {error}"));
+        let mut signals = Signals::listen().map_err(no_signals)?;
+        let mut hangup = signal(SignalKind::hangup()).map_err(no_signals)?;
         let watch = tokio::spawn(watch(Arc::clone(self.control()), self.path.clone(), self.clock.clone()));
         let lost = loop {
             tokio::select! {
@@ -299,20 +306,6 @@ fn addresses(settings: &Settings) -> Vec<PublicAddress> {
     plain.chain(settings.tls_listen.iter().map(|&address| PublicAddress { address, is_tls: true })).collect()
 }
 
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-}
-
 fn spawn_worker(number: usize, seed: WorkerSeed) -> Result<JoinHandle<()>, StartError> {
     let failed = |error: std::io::Error| StartError::Other(format!("a worker cannot start: {error}"));
     // A local runtime cannot be moved to another thread, so it is built on the worker's.
@@ -336,7 +329,7 @@ fn spawn_worker(number: usize, seed: WorkerSeed) -> Result<JoinHandle<()>, Start
 }
 
 /// Restores the limit states of client addresses. The control plane restores those of keys and accounts.
-fn restored_limits(reader: &mut dyn Reader, clock: &Clock) -> Result<Limits, LedgerError> {
+fn restored_limits(reader: &mut dyn BooksReader, clock: &Clock) -> Result<Limits, LedgerError> {
     let limits = Limits::default();
     let (now, wall) = (clock.now(), clock.wall());
     reader.each_limit(&mut |owner, states, saved| {
@@ -393,6 +386,3 @@ async fn watch(control: Arc<Control>, path: PathBuf, clock: Clock) {
         refused = control.refresh(refused).await;
     }
 }
-
-#[cfg(test)]
-mod waiting_payments;

@@ -22,7 +22,7 @@ use parking_lot::Mutex;
 pub use account::{Account, AccountSpec};
 use key::SharedRules;
 pub use key::{Key, KeySpec};
-pub use meter::{Dirty, Meter, Owner, Slot, Slots};
+pub use meter::{Dirty, LimitSlot, Meter, Owner, Slots};
 
 use crate::types::{AccountId, KeyHash, Moment, NameId, WallTime};
 

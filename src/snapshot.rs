@@ -41,19 +41,19 @@ pub struct Snapshot {
     pub plans: HashMap<NameId, Plan>,
     /// Accounts of the file and their plans, by their numbers in the ledger, which are dense. They
     /// stand here so that plan and prices of one request are of one configuration.
-    pub listed: Vec<Option<Listed>>,
+    pub listed: Vec<Option<ListedAccount>>,
 }
 
 /// An account of the configuration file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Listed {
+pub struct ListedAccount {
     /// The plan that it is on.
     pub plan: Option<NameId>,
 }
 
 /// Whether an account is served, and on which plan.
 #[derive(Clone, Copy, Debug)]
-pub enum Standing<'a> {
+pub enum AccountStatus<'a> {
     /// It is served.
     Served(Option<&'a Plan>),
     /// The file dropped it, or its plan does not exist: its keys are treated as unknown.
@@ -201,13 +201,13 @@ impl Snapshot {
     /// Whether an account is served, and on which plan. `stored` is the plan of an account that was
     /// made by command, `None` for one that only a file can name.
     #[must_use]
-    pub fn standing(&self, account: AccountNum, stored: Option<Option<NameId>>) -> Standing<'_> {
+    pub fn standing(&self, account: AccountNum, stored: Option<Option<NameId>>) -> AccountStatus<'_> {
         let listed = self.listed.get(account.0 as usize).copied().flatten();
         match listed.map(|listed| listed.plan).or(stored) {
-            None => Standing::Unknown,
-            Some(None) => Standing::Served(None),
+            None => AccountStatus::Unknown,
+            Some(None) => AccountStatus::Served(None),
             Some(Some(plan)) => {
-                self.plans.get(&plan).map_or(Standing::Unknown, |plan| Standing::Served(Some(plan)))
+                self.plans.get(&plan).map_or(AccountStatus::Unknown, |plan| AccountStatus::Served(Some(plan)))
             }
         }
     }
@@ -220,7 +220,7 @@ impl Snapshot {
             if self.listed.len() <= at {
                 self.listed.resize(at + 1, None);
             }
-            self.listed[at] = Some(Listed { plan });
+            self.listed[at] = Some(ListedAccount { plan });
         }
         self
     }
@@ -237,7 +237,7 @@ impl Snapshot {
 
 /// Reads the current snapshot.
 #[derive(Clone, Debug)]
-pub struct Reader(Arc<ArcSwap<Snapshot>>);
+pub struct SnapshotReader(Arc<ArcSwap<Snapshot>>);
 
 /// Replaces the current snapshot.
 #[derive(Clone, Debug)]
@@ -250,18 +250,18 @@ pub struct Publisher {
 
 /// A publisher and a reader, with the first snapshot.
 #[must_use]
-pub fn channel(first: Snapshot) -> (Publisher, Reader) {
+pub fn channel(first: Snapshot) -> (Publisher, SnapshotReader) {
     let shared = Arc::new(ArcSwap::from_pointee(first));
-    (Publisher { shared: Arc::clone(&shared), former: Arc::default() }, Reader(shared))
+    (Publisher { shared: Arc::clone(&shared), former: Arc::default() }, SnapshotReader(shared))
 }
 
 /// The snapshot that a request is judged by; it lives at least as long as this value. Reference counts are in two levels: one
 /// among the requests of a worker, and one between threads, which a worker increments once for all its requests.
 #[derive(Clone, Debug)]
-pub struct View(Rc<Shared>);
+pub struct View(Rc<SharedSnapshot>);
 
 #[derive(Debug)]
-struct Shared(Arc<Snapshot>);
+struct SharedSnapshot(Arc<Snapshot>);
 
 impl Deref for View {
     type Target = Snapshot;
@@ -285,13 +285,13 @@ impl Views {
         let now = cache.load();
         let mut last = self.last.borrow_mut();
         if !Arc::ptr_eq(now, &last.0.0) {
-            *last = View(Rc::new(Shared(Arc::clone(now))));
+            *last = View(Rc::new(SharedSnapshot(Arc::clone(now))));
         }
         last.clone()
     }
 }
 
-impl Reader {
+impl SnapshotReader {
     /// The current snapshot, kept alive for as long as the returned value.
     #[must_use]
     pub fn load(&self) -> Arc<Snapshot> {
@@ -302,7 +302,7 @@ impl Reader {
     #[must_use]
     pub fn views(&self) -> Views {
         let cache = RefCell::new(Cache::new(Arc::clone(&self.0)));
-        Views { cache, last: RefCell::new(View(Rc::new(Shared(self.load())))) }
+        Views { cache, last: RefCell::new(View(Rc::new(SharedSnapshot(self.load())))) }
     }
 }
 
@@ -328,7 +328,7 @@ impl Publisher {
 
     /// A new reader.
     #[must_use]
-    pub fn reader(&self) -> Reader {
-        Reader(Arc::clone(&self.shared))
+    pub fn reader(&self) -> SnapshotReader {
+        SnapshotReader(Arc::clone(&self.shared))
     }
 }

@@ -18,8 +18,8 @@ use tollgate::ledger::{Ledger, Spender};
 use tollgate::policy::key::KeyRules;
 use tollgate::policy::path::normalise;
 use tollgate::policy::price::AtHead;
-use tollgate::policy::route::Found;
-use tollgate::snapshot::{Reader, Standing, Views, channel};
+use tollgate::policy::route::Lookup;
+use tollgate::snapshot::{AccountStatus, SnapshotReader, Views, channel};
 use tollgate::types::{AccountId, Credits, KeyHash, KeyId, KeyNum, NameId, RequestId, StatusClass};
 
 use crate::world::{ACCOUNTS, CLIENT, HOST, PATH, key_text, snapshot};
@@ -35,7 +35,7 @@ const REST: Duration = Duration::from_millis(60);
 
 /// State that both cores share.
 struct Shared {
-    reader: Reader,
+    reader: SnapshotReader,
     directory: Directory,
     limits: Limits,
     clock: Clock,
@@ -165,7 +165,7 @@ impl<'a> Core<'a> {
         let now = self.time.refresh();
         let view = self.views.load();
         let path = normalise(black_box(PATH), false).expect("a sound path");
-        let Found::Route(index) = view.table.find(Some(HOST), path.as_str(), &Method::POST) else {
+        let Lookup::Route(index) = view.table.find(Some(HOST), path.as_str(), &Method::POST) else {
             panic!("no route");
         };
         let route = &*view.routes[index];
@@ -173,7 +173,7 @@ impl<'a> Core<'a> {
         let hash = KeyHash::of(self.secrets[at % self.secrets.len()].as_bytes());
         let key = directory.find(&hash).expect("a known key");
         assert!(key.rules().is_usable(self.time.wall()) && !key.account.is_suspended());
-        let Standing::Served(plan) = view.standing(key.account.num, key.account.stored_plan()) else {
+        let AccountStatus::Served(plan) = view.standing(key.account.num, key.account.stored_plan()) else {
             panic!("an unknown account");
         };
         key.rules().permit(route.name.as_str(), CLIENT).expect("a permitted key");

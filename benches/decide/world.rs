@@ -14,7 +14,7 @@ use tollgate::ledger::store::{Registration, Source};
 use tollgate::policy::key::KeyRules;
 use tollgate::policy::path::normalise;
 use tollgate::policy::price::AtHead;
-use tollgate::policy::route::Found;
+use tollgate::policy::route::Lookup;
 use tollgate::snapshot::{Route, Snapshot};
 use tollgate::types::{AccountId, Credits, KeyHash, KeyId, KeyNum, NameId};
 
@@ -149,7 +149,7 @@ impl World {
     /// `benches/ledger.rs` measures.
     pub fn decide(&self, at: usize, answer: &HeaderMap) -> Credits {
         let path = normalise(black_box(PATH), false).expect("a sound path");
-        let Found::Route(index) = self.view.table.find(Some(HOST), path.as_str(), &Method::POST) else {
+        let Lookup::Route(index) = self.view.table.find(Some(HOST), path.as_str(), &Method::POST) else {
             panic!("no route");
         };
         let route = &self.view.routes[index];

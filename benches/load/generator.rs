@@ -14,7 +14,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use serde_json::{Value, json};
 
 use crate::Result;
-use crate::answer::Answer;
+use crate::client::Answer;
 
 pub const ARGUMENT: &str = "--generate";
 /// How long responses may take after the last request.

@@ -47,7 +47,6 @@
     reason = "a bench that meets the unexpected ends, and reads the real clock"
 )]
 
-mod answer;
 mod bench;
 mod callgrind;
 mod cases;

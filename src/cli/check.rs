@@ -10,12 +10,12 @@ use crate::config;
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// How problems are printed.
-    #[arg(long, value_enum, default_value_t = Format::Text)]
-    format: Format,
+    #[arg(long, value_enum, default_value_t = CheckFormat::Text)]
+    format: CheckFormat,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
+enum CheckFormat {
     /// As a compiler shows them.
     Text,
     /// A JSON list of file, line, column, message and help.
@@ -25,16 +25,16 @@ enum Format {
 pub(super) fn run(asker: &Asker, arguments: &Arguments) -> Result {
     let path = &asker.config;
     let result = config::load(path);
-    let format = if asker.output == Output::Json { Format::Json } else { arguments.format };
-    if format == Format::Json {
+    let format = if asker.output == Output::Json { CheckFormat::Json } else { arguments.format };
+    if format == CheckFormat::Json {
         let report = result.as_ref().map_or_else(|report| report, |loaded| &loaded.report);
         output::json(&serde_json::to_value(report.to_json())?)?;
     }
     match (result, format) {
-        (Ok(_), Format::Json) => Ok(()),
-        (Err(_), Format::Json) => Err(Failed(String::new())),
-        (Err(report), Format::Text) => Err(Failed(report.to_string())),
-        (Ok(loaded), Format::Text) => {
+        (Ok(_), CheckFormat::Json) => Ok(()),
+        (Err(_), CheckFormat::Json) => Err(Failed(String::new())),
+        (Err(report), CheckFormat::Text) => Err(Failed(report.to_string())),
+        (Ok(loaded), CheckFormat::Text) => {
             if loaded.report.problems().next().is_some() {
                 eprintln!("{}", loaded.report);
             }

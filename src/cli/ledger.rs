@@ -28,8 +28,8 @@ pub(super) enum Arguments {
     /// Print every entry.
     Export {
         /// The format.
-        #[arg(long, value_enum, default_value_t = Format::Json)]
-        format: Format,
+        #[arg(long, value_enum, default_value_t = ExportFormat::Json)]
+        format: ExportFormat,
     },
     /// Copy the ledger to a new file, whether or not a gateway runs.
     Backup {
@@ -39,7 +39,7 @@ pub(super) enum Arguments {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Format {
+pub(super) enum ExportFormat {
     /// One JSON object per line.
     Json,
     /// Comma-separated values with a header line (RFC 4180).
@@ -98,16 +98,16 @@ fn verify(asker: &Asker) -> Result {
     Err(Failed("error: the books do not add up".to_owned()))
 }
 
-fn export(asker: &Asker, format: Format) -> Result {
-    if format == Format::Csv {
+fn export(asker: &Asker, format: ExportFormat) -> Result {
+    if format == ExportFormat::Csv {
         output::text(&csv_line(COLUMNS.map(str::to_owned))?)?;
     }
     let mut printed = Ok(());
     asker.each(&Command::Export, |row| {
         if printed.is_ok() {
             let line = match format {
-                Format::Json => Ok(format!("{row}\n")),
-                Format::Csv => csv_line(COLUMNS.map(|name| csv_field(&row[name]))),
+                ExportFormat::Json => Ok(format!("{row}\n")),
+                ExportFormat::Csv => csv_line(COLUMNS.map(|name| csv_field(&row[name]))),
             };
             printed = line.and_then(|line| output::text(&line));
         }

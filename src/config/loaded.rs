@@ -12,7 +12,7 @@ use crate::types::{AccountId, Credits, KeyHash, WallTime};
 
 /// A configuration that passed every check.
 #[derive(Clone, Debug)]
-pub struct Loaded {
+pub struct LoadedConfig {
     /// The snapshot, still without the file's accounts and without the routes' numbers in the ledger.
     pub snapshot: Snapshot,
     /// Accounts of the files.

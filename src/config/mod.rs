@@ -12,14 +12,14 @@ mod source;
 
 use std::path::Path;
 
-pub use loaded::{FileAccount, FileKey, Loaded, Watched};
+pub use loaded::{FileAccount, FileKey, LoadedConfig, Watched};
 pub use mask::mask;
 pub use parse::values::duration as parse_duration;
 pub use report::{Problem, ProblemJson, Report, Severity, SourceFile};
 
 use crate::types::KeyHash;
 
-/// Computes [`Loaded::hash`] for the files as they are now, without parsing them: takes milliseconds for a file of a
+/// Computes [`LoadedConfig::hash`] for the files as they are now, without parsing them: takes milliseconds for a file of a
 /// hundred thousand keys. `None` if a configuration file cannot be read.
 #[must_use]
 pub fn hash_of(path: &Path, watched: &Watched) -> Option<KeyHash> {
@@ -38,7 +38,7 @@ pub fn hash_of(path: &Path, watched: &Watched) -> Option<KeyHash> {
 ///
 /// # Errors
 /// All mistakes, each with its place in a file.
-pub fn load(path: &Path) -> Result<Loaded, Report> {
+pub fn load(path: &Path) -> Result<LoadedConfig, Report> {
     let sources = source::read(path);
     parse::build(sources)
 }

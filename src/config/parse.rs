@@ -14,14 +14,14 @@ pub(super) mod values;
 
 use std::path::PathBuf;
 
-use super::loaded::{Loaded, Watched};
+use super::loaded::{LoadedConfig, Watched};
 use super::report::Report;
 use super::source::Sources;
 use crate::snapshot::Snapshot;
 use context::{Context, Known};
 
 /// Builds the configuration, or returns all mistakes.
-pub(super) fn build(sources: Sources) -> Result<Loaded, Report> {
+pub(super) fn build(sources: Sources) -> Result<LoadedConfig, Report> {
     let Sources { files, report, cut, patterns } = sources;
     let mut context = Context { report, cut, file: 0 };
     if files.is_empty() {
@@ -61,5 +61,5 @@ pub(super) fn build(sources: Sources) -> Result<Loaded, Report> {
         listed: Vec::new(),
     };
     let hash = context.report.hash();
-    Ok(Loaded { snapshot, accounts, keys, watched, hash, report: context.report })
+    Ok(LoadedConfig { snapshot, accounts, keys, watched, hash, report: context.report })
 }

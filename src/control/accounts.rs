@@ -9,7 +9,7 @@ use super::{Control, Failure, Rows, refused};
 use crate::directory::Account;
 use crate::ledger::entry::EntryKind;
 use crate::ledger::store::{AccountRow, AccountState, Booking, each_account};
-use crate::snapshot::Standing;
+use crate::snapshot::AccountStatus;
 use crate::types::{AccountId, Credits, NameId};
 
 /// Longest reference of a booking, in characters.
@@ -32,7 +32,7 @@ impl Control {
     /// Whether an account was created by command or is defined in the file.
     pub(super) fn serves(&self, account: &Account) -> bool {
         let view = self.snapshot();
-        matches!(view.standing(account.num, account.stored_plan()), Standing::Served(_))
+        matches!(view.standing(account.num, account.stored_plan()), AccountStatus::Served(_))
     }
 
     fn describe(&self, row: &AccountRow) -> Value {
@@ -40,7 +40,7 @@ impl Control {
         let view = self.snapshot();
         let standing = account.as_ref().map(|account| view.standing(account.num, account.stored_plan()));
         let plan = match standing {
-            Some(Standing::Served(plan)) => plan.map(|plan| plan.name.clone()),
+            Some(AccountStatus::Served(plan)) => plan.map(|plan| plan.name.clone()),
             _ => None,
         };
         let available = self.bookkeeper.purse(row.num).map(|purse| purse.available());

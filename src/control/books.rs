@@ -8,14 +8,14 @@ use serde_json::{Value, json};
 use super::keys::shown;
 use super::{Control, Failure, Rows, refused};
 use crate::ledger::entry::Entry;
-use crate::ledger::store::{Reader, each_entry};
+use crate::ledger::store::{BooksReader, each_entry};
 use crate::ledger::verify::verify;
 use crate::types::{AccountId, RequestId, StatusClass};
 
 /// Runs a long read on a blocking thread, so that it delays no other command.
 pub(super) async fn aside<R: Send + 'static>(
-    reader: Box<dyn Reader>,
-    read: impl FnOnce(Box<dyn Reader>) -> Result<R, Failure> + Send + 'static,
+    reader: Box<dyn BooksReader>,
+    read: impl FnOnce(Box<dyn BooksReader>) -> Result<R, Failure> + Send + 'static,
 ) -> Result<R, Failure> {
     match tokio::task::spawn_blocking(move || read(reader)).await {
         Ok(result) => result,

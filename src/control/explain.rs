@@ -4,13 +4,13 @@ use http::{HeaderMap, Method, Uri};
 use serde_json::{Value, json};
 
 use super::{Control, Failure, refused};
-use crate::directory::{Key, Slot};
-use crate::policy::limit::{Limit, Scope, State};
+use crate::directory::{Key, LimitSlot};
+use crate::policy::limit::{Limit, LimitState, Scope};
 use crate::policy::path;
 use crate::policy::price::Amount;
 use crate::policy::reject::Reason;
-use crate::policy::route::Found;
-use crate::snapshot::{Plan, Route, Snapshot, Standing};
+use crate::policy::route::Lookup;
+use crate::snapshot::{AccountStatus, Plan, Route, Snapshot};
 use crate::types::{KeyId, RouteNum};
 
 /// The steps so far, and the first refusal among them.
@@ -71,7 +71,7 @@ impl Control {
         };
         self.explain_key(&mut steps, &key, &route);
         let standing = view.standing(key.account.num, key.account.stored_plan());
-        let Standing::Served(plan) = standing else {
+        let AccountStatus::Served(plan) = standing else {
             steps.refuse("account", Reason::InvalidKey, "the file dropped this account");
             return Ok(steps.finish(|reason| dialect.template(reason).status.as_u16()));
         };
@@ -130,11 +130,11 @@ impl Control {
         }
     }
 
-    fn explain_limit(&self, steps: &mut Steps, limit: &Limit, slots: &[Slot], route: &Route) {
+    fn explain_limit(&self, steps: &mut Steps, limit: &Limit, slots: &[LimitSlot], route: &Route) {
         let now = self.clock.now();
         let num = if limit.scope == Scope::KeyRoute { route.num } else { RouteNum(0) };
         let known = slots.iter().find(|slot| slot.limit == limit.id && slot.route == num);
-        let mut state = known.map_or_else(|| State::fresh(limit), |slot| slot.state.clone());
+        let mut state = known.map_or_else(|| LimitState::fresh(limit), |slot| slot.state.clone());
         state.adapt(limit, now);
         let standing = state.peek(limit, now);
         let detail = json!({
@@ -170,17 +170,18 @@ fn explain_route(
         return None;
     }
     let found = view.table.find(uri.host(), path.as_str(), method);
-    if path.has_encoded_slash() && !matches!(found, Found::Route(index) if view.routes[index].encoded_slashes)
+    if path.has_encoded_slash()
+        && !matches!(found, Lookup::Route(index) if view.routes[index].encoded_slashes)
     {
         steps.refuse("path", Reason::BadRequest, path::PathFault::EncodedSlash.to_string());
         return None;
     }
     match found {
-        Found::Nothing => steps.refuse("route", Reason::NoRoute, path.as_str()),
-        Found::OtherMethods(allow) => {
+        Lookup::Nothing => steps.refuse("route", Reason::NoRoute, path.as_str()),
+        Lookup::OtherMethods(allow) => {
             steps.refuse("route", Reason::MethodNotAllowed, json!({ "allow": allow }));
         }
-        Found::Route(index) => {
+        Lookup::Route(index) => {
             let route = &view.routes[index];
             steps.pass("route", json!({ "name": route.name, "path": path.as_str() }));
             if let Err(reason) = view.keys.read(&HeaderMap::new(), uri.query())

@@ -22,11 +22,11 @@ use serde_json::{Value, json};
 use tokio::sync::{Mutex, mpsc};
 
 use crate::clock::Clock;
-use crate::config::{self, Loaded, ProblemJson, Report, Watched};
+use crate::config::{self, LoadedConfig, ProblemJson, Report, Watched};
 use crate::directory::Directory;
 use crate::ledger::Bookkeeper;
 use crate::ledger::store::LedgerError;
-use crate::snapshot::{Publisher, Reader, Snapshot};
+use crate::snapshot::{Publisher, Snapshot, SnapshotReader};
 use crate::telemetry::Stats;
 use crate::types::{KeyHash, KeyId, NameId};
 use command::Command;
@@ -77,7 +77,7 @@ pub struct Control {
     directory: Arc<Directory>,
     bookkeeper: Bookkeeper,
     publisher: Publisher,
-    view: Reader,
+    view: SnapshotReader,
     clock: Clock,
     stats: Arc<Stats>,
     /// The current configuration; locked while it is replaced.
@@ -96,17 +96,17 @@ struct InForce {
 }
 
 /// The file's keys by their ids.
-type FileKeys = HashMap<KeyId, Listed>;
+type FileKeys = HashMap<KeyId, ListedKey>;
 
 /// What commands and the next reload need of a key of the file. The rest is in the directory, its label in the ledger.
 #[derive(Debug, PartialEq, Eq)]
-struct Listed {
+struct ListedKey {
     hash: KeyHash,
     /// Compared with the next file's label.
     label: NameId,
 }
 
-impl Listed {
+impl ListedKey {
     fn of(key: &config::FileKey) -> Self {
         Self { hash: key.hash, label: NameId::of(&key.label) }
     }
@@ -123,7 +123,7 @@ impl Control {
     /// If the configuration contradicts the ledger, or the ledger cannot be written.
     pub async fn boot(
         path: &Path,
-        mut loaded: Loaded,
+        mut loaded: LoadedConfig,
         grants: bool,
         bookkeeper: Bookkeeper,
         clock: Clock,
@@ -170,7 +170,7 @@ impl Control {
 
     /// The current snapshot, for the data plane.
     #[must_use]
-    pub fn view(&self) -> Reader {
+    pub fn view(&self) -> SnapshotReader {
         self.view.clone()
     }
 

@@ -4,11 +4,11 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use super::{Control, Failure, FileKeys, InForce, Listed, refused};
-use crate::config::{FileAccount, FileKey, Loaded};
+use super::{Control, Failure, FileKeys, InForce, ListedKey, refused};
+use crate::config::{FileAccount, FileKey, LoadedConfig};
 use crate::directory::{Account, AccountSpec, KeySpec, Meter, Owner, elapsed};
 use crate::ledger::store::{
-    AccountRow, AccountState, KeyRow, LedgerError, Reader, Registered, Registration, SecretRow, Source,
+    AccountRow, AccountState, BooksReader, KeyRow, LedgerError, Registered, Registration, SecretRow, Source,
     StoredSecret, each_account,
 };
 use crate::policy::key::{KeyRules, KeyState};
@@ -18,7 +18,7 @@ use crate::types::{AccountId, KeyHash, KeyId, KeyNum, NameId};
 
 impl Control {
     /// Keeps saved limit states until their owners are added, aged by the time since they were saved.
-    pub(super) fn restore_meters(&self, reader: &mut dyn Reader) -> Result<(), LedgerError> {
+    pub(super) fn restore_meters(&self, reader: &mut dyn BooksReader) -> Result<(), LedgerError> {
         let (now, wall) = (self.clock.now(), self.clock.wall());
         reader.each_limit(&mut |owner, states, saved| {
             // Limit states of client addresses belong to the gateway.
@@ -29,7 +29,7 @@ impl Control {
     }
 
     /// Adds accounts and keys of the store, one by one as the ledger is read.
-    pub(super) fn publish_store(&self, reader: &mut dyn Reader) -> Result<(), LedgerError> {
+    pub(super) fn publish_store(&self, reader: &mut dyn BooksReader) -> Result<(), LedgerError> {
         let mut accounts: Vec<Option<Arc<Account>>> = Vec::new(); // by number
         each_account(reader, |row| {
             let (num, plan) = (row.num.0 as usize, row.plan.as_deref().map(NameId::of));
@@ -95,7 +95,11 @@ impl Control {
     /// The swap comes first: it says which accounts are served and on which plan, so that no request
     /// meets the plan of one configuration and the routes of the other. A key that stands in both
     /// configurations works without a gap; a new one works a moment later.
-    pub(super) async fn publish(&self, loaded: Loaded, state: &mut InForce) -> Result<Vec<String>, Failure> {
+    pub(super) async fn publish(
+        &self,
+        loaded: LoadedConfig,
+        state: &mut InForce,
+    ) -> Result<Vec<String>, Failure> {
         self.fits_the_store(&loaded)?;
         let mut warnings = self.needs_a_restart(&loaded.snapshot);
         warnings.extend(loaded.report.problems().map(|problem| problem.message.clone()));
@@ -106,8 +110,8 @@ impl Control {
         let snapshot = self.keeping_tls(loaded.snapshot.clone()).numbered(&registered.routes).listing(listed);
         self.publisher.publish(snapshot);
         self.put_file(&loaded, registered);
-        let Loaded { keys, watched, hash, .. } = loaded;
-        let listed = |key: &FileKey| (KeyId::of_hash(&key.hash), Listed::of(key));
+        let LoadedConfig { keys, watched, hash, .. } = loaded;
+        let listed = |key: &FileKey| (KeyId::of_hash(&key.hash), ListedKey::of(key));
         let before = std::mem::replace(&mut state.keys, keys.iter().map(listed).collect());
         for (id, old) in before {
             if state.keys.get(&id).is_none_or(|new| new.hash != old.hash) {
@@ -121,10 +125,10 @@ impl Control {
 
     /// Gets ledger numbers for the file's accounts, keys and routes. Unchanged keys keep theirs, so that of a hundred
     /// thousand keys only changed ones are written.
-    async fn register(&self, loaded: &Loaded, known: &FileKeys) -> Result<Registered, Failure> {
+    async fn register(&self, loaded: &LoadedConfig, known: &FileKeys) -> Result<Registered, Failure> {
         let numbered = |key: &FileKey| {
             let listed = known.get(&KeyId::of_hash(&key.hash))?;
-            let found = self.directory.find(&key.hash).filter(|_| *listed == Listed::of(key))?;
+            let found = self.directory.find(&key.hash).filter(|_| *listed == ListedKey::of(key))?;
             (found.account.id == key.account).then(|| (found.num, found.rules().state))
         };
         let mut keys: Vec<Option<(KeyNum, KeyState)>> = loaded.keys.iter().map(numbered).collect();
@@ -146,7 +150,7 @@ impl Control {
         Ok(registered)
     }
 
-    fn put_file(&self, loaded: &Loaded, registered: Registered) {
+    fn put_file(&self, loaded: &LoadedConfig, registered: Registered) {
         for (account, row) in loaded.accounts.iter().zip(registered.accounts) {
             self.put_account(row, None, account.webhooks.clone());
         }
@@ -164,7 +168,7 @@ impl Control {
     }
 
     /// Refuses a hash that is both in the file and in the store, and a file that drops a plan of a store account.
-    fn fits_the_store(&self, loaded: &Loaded) -> Result<(), Failure> {
+    fn fits_the_store(&self, loaded: &LoadedConfig) -> Result<(), Failure> {
         for key in &loaded.keys {
             if self.directory.find(&key.hash).is_some_and(|known| known.source == Source::Store) {
                 let message = format!(

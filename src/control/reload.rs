@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::sync::MutexGuard;
 
 use super::{Control, Failure, InForce, refused};
-use crate::config::{self, Loaded, Report, Watched};
+use crate::config::{self, LoadedConfig, Report, Watched};
 use crate::types::KeyHash;
 
 /// A content of the files that was not published.
@@ -64,7 +64,7 @@ impl Control {
     }
 
     /// Loads the files on a blocking thread; `None` if they are already published.
-    async fn load(&self, state: &InForce) -> Result<Option<Result<Loaded, Report>>, Failure> {
+    async fn load(&self, state: &InForce) -> Result<Option<Result<LoadedConfig, Report>>, Failure> {
         let (path, watched, in_force) = (self.path.clone(), state.watched.clone(), state.hash);
         let load = move || {
             let same = config::hash_of(&path, &watched) == Some(in_force);

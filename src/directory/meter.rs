@@ -8,7 +8,7 @@ use std::time::Duration;
 use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 
-use crate::policy::limit::{State, take_array};
+use crate::policy::limit::{LimitState, take_array};
 use crate::types::{AccountNum, KeyId, Moment, NameId, RouteNum};
 
 /// Whose requests are counted.
@@ -50,17 +50,17 @@ impl Owner {
 
 /// The state of one limit; a limit per route has one for each.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Slot {
+pub struct LimitSlot {
     /// Which limit.
     pub limit: NameId,
     /// Which route, for `key+route`; 0 for all.
     pub route: RouteNum,
     /// What it remembers.
-    pub state: State,
+    pub state: LimitState,
 }
 
 /// An owner's states: most have one, which needs no place of its own.
-pub type Slots = SmallVec<[Slot; 1]>;
+pub type Slots = SmallVec<[LimitSlot; 1]>;
 
 /// Limit states and requests in flight of one owner. Costs nothing on the heap until it is used.
 #[derive(Debug)]
@@ -122,7 +122,7 @@ impl Meter {
     /// all will be fresh by the time they would be saved. Where there are several, the saving also drops
     /// those of limits that a reload took away.
     #[must_use]
-    pub fn must_be_saved(&self, slots: &[Slot], saved_at: Moment) -> bool {
+    pub fn must_be_saved(&self, slots: &[LimitSlot], saved_at: Moment) -> bool {
         self.is_saved() || slots.len() > 1 || !slots.iter().all(|slot| slot.state.is_fresh(saved_at))
     }
 
@@ -152,8 +152,8 @@ impl Meter {
         let mut next = || {
             let limit = NameId(u64::from_le_bytes(take_array(&mut bytes)?));
             let route = RouteNum(u32::from_le_bytes(take_array(&mut bytes)?));
-            let state = State::restore(&mut bytes, elapsed, now)?;
-            Some(Slot { limit, route, state })
+            let state = LimitState::restore(&mut bytes, elapsed, now)?;
+            Some(LimitSlot { limit, route, state })
         };
         while let Some(slot) = next() {
             if !slot.state.is_fresh(now) {
@@ -219,8 +219,8 @@ mod tests {
         };
         let meter = Arc::new(Meter::new(owner));
         assert_eq!(saved(&meter, 5), None, "it never said anything");
-        let state = State::Gcra { arrival: 100, interval: 10 };
-        meter.lock().push(Slot { limit: NameId(1), route: RouteNum(0), state });
+        let state = LimitState::Gcra { arrival: 100, interval: 10 };
+        meter.lock().push(LimitSlot { limit: NameId(1), route: RouteNum(0), state });
         assert_eq!(
             [saved(&meter, 5), saved(&meter, 200), saved(&meter, 200)],
             [Some(false), Some(true), None]
@@ -235,10 +235,10 @@ mod tests {
     #[test]
     fn what_is_soon_fresh_is_not_saved_unless_there_is_more_to_drop() {
         let meter = Meter::new(Owner::Account(AccountNum(1)));
-        let slot = |name| Slot {
+        let slot = |name| LimitSlot {
             limit: NameId(name),
             route: RouteNum(0),
-            state: State::Gcra { arrival: 100, interval: 10 },
+            state: LimitState::Gcra { arrival: 100, interval: 10 },
         };
         assert!(!meter.must_be_saved(&[slot(1)], Moment(100)));
         assert!(meter.must_be_saved(&[slot(1)], Moment(99)));

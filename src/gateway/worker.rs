@@ -16,7 +16,7 @@ use super::request::{Handler, Services, end_revoked_requests};
 use crate::clock::Clock;
 use crate::directory::Directory;
 use crate::ledger::SpenderSeed;
-use crate::snapshot::Reader;
+use crate::snapshot::SnapshotReader;
 use crate::telemetry::Lane;
 use crate::telemetry::lines::{self, Lines};
 use crate::types::RequestIdStart;
@@ -28,7 +28,7 @@ const SWEEP_EVERY: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct WorkerSeed {
     /// The snapshot in force.
-    pub view: Reader,
+    pub view: SnapshotReader,
     /// Keys and accounts.
     pub directory: Arc<Directory>,
     /// Limit states of all workers.

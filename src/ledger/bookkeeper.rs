@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::purse::Purse;
 use super::record::ExternalId;
 use super::store::{
-    AccountRow, AccountState, Booked, Booking, KeyChange, KeyRow, LedgerError, Reader, Registered,
+    AccountRow, AccountState, Booked, Booking, BooksReader, KeyChange, KeyRow, LedgerError, Registered,
     Registration, Result,
 };
 use super::threads::{BooksThread, Counters, Job, LimitSource, Shared};
@@ -121,7 +121,7 @@ impl Bookkeeper {
     ///
     /// # Errors
     /// Where the store fails.
-    pub async fn view(&self) -> Result<Box<dyn Reader>> {
+    pub async fn view(&self) -> Result<Box<dyn BooksReader>> {
         self.run(|thread| thread.books().reader()).await
     }
 
@@ -129,7 +129,7 @@ impl Bookkeeper {
     ///
     /// # Errors
     /// Where the store fails.
-    pub async fn reader(&self) -> Result<Box<dyn Reader>> {
+    pub async fn reader(&self) -> Result<Box<dyn BooksReader>> {
         self.run(|thread| {
             thread.fold()?;
             thread.books().reader()

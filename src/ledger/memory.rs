@@ -12,9 +12,9 @@ use parking_lot::Mutex;
 
 use super::entry::{Entry, EntryKind, OperatorBalances};
 use super::store::{
-    AccountRow, AccountState, Booked, Booking, Books, Doubt, EachLimit, Journal, JournalRow, KeyChange,
-    KeyRow, LedgerError, Loaded, Position, Reader, Registered, Registration, Result, SecretRow, Source,
-    Storage, StoredSecret,
+    AccountRow, AccountState, Booked, Booking, Books, BooksReader, Doubt, EachLimit, Journal, JournalRow,
+    KeyChange, KeyRow, LedgerError, LoadedBooks, Position, Registered, Registration, Result, SecretRow,
+    Source, Storage, StoredSecret,
 };
 use super::tally::{ChargeKey, Fold, OpenHold};
 use crate::types::{AccountId, AccountNum, Credits, KeyId, KeyNum, RequestId, RouteNum, WallTime};
@@ -48,10 +48,10 @@ impl Journal for MemoryStore {
 }
 
 impl Books for MemoryStore {
-    fn load(&mut self, _at: WallTime) -> Result<Loaded> {
+    fn load(&mut self, _at: WallTime) -> Result<LoadedBooks> {
         let mut data = self.0.lock();
         data.epoch += 1;
-        Ok(Loaded { open_holds: data.open_holds.clone(), folded: data.folded, epoch: data.epoch })
+        Ok(LoadedBooks { open_holds: data.open_holds.clone(), folded: data.folded, epoch: data.epoch })
     }
 
     fn confirm(&mut self) -> Result<()> {
@@ -221,12 +221,12 @@ impl Books for MemoryStore {
         Ok(())
     }
 
-    fn reader(&self) -> Result<Box<dyn Reader>> {
+    fn reader(&self) -> Result<Box<dyn BooksReader>> {
         Ok(Box::new(self.clone()))
     }
 }
 
-impl Reader for MemoryStore {
+impl BooksReader for MemoryStore {
     fn account(&mut self, id: &AccountId) -> Result<Option<AccountRow>> {
         Ok(self.0.lock().find_account(id).cloned())
     }

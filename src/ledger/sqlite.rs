@@ -20,8 +20,8 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 
 use super::entry::{Entry, EntryKind};
 use super::store::{
-    AccountRow, AccountState, Booked, Booking, Books, KeyChange, KeyRow, LedgerError, Loaded, Reader,
-    Registered, Registration, Result, Source, Storage,
+    AccountRow, AccountState, Booked, Booking, Books, BooksReader, KeyChange, KeyRow, LedgerError,
+    LoadedBooks, Registered, Registration, Result, Source, Storage,
 };
 use super::tally::Fold;
 use crate::types::{AccountId, AccountNum, Credits, KeyId, KeyNum, RequestId, RouteNum, WallTime};
@@ -78,7 +78,7 @@ fn find_account(tx: &Connection, id: &AccountId) -> Result<Option<AccountRow>> {
 }
 
 impl Books for SqliteBooks {
-    fn load(&mut self, at: WallTime) -> Result<Loaded> {
+    fn load(&mut self, at: WallTime) -> Result<LoadedBooks> {
         // Seconds of the wall clock, so that a restored backup does not repeat an epoch either.
         let seconds = at.0.div_euclid(1000).clamp(0, u32::MAX.into());
         self.write(|tx| {
@@ -199,8 +199,8 @@ impl Books for SqliteBooks {
         }
     }
 
-    fn reader(&self) -> Result<Box<dyn Reader>> {
-        read::SqliteReader::open(&self.path).map(|reader| Box::new(reader) as Box<dyn Reader>)
+    fn reader(&self) -> Result<Box<dyn BooksReader>> {
+        read::SqliteReader::open(&self.path).map(|reader| Box::new(reader) as Box<dyn BooksReader>)
     }
 }
 

@@ -9,7 +9,7 @@ mod reader;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-pub use reader::{EachLimit, Position, Reader, StoredSecret, each_account, each_entry, each_key};
+pub use reader::{BooksReader, EachLimit, Position, StoredSecret, each_account, each_entry, each_key};
 
 use super::entry::{Entry, EntryKind, Link};
 use super::tally::{Fold, OpenHold};
@@ -211,10 +211,10 @@ pub enum KeyChange {
 /// A batch of records: its number, when it was written, the records.
 pub type JournalRow = (u64, WallTime, Vec<u8>);
 
-/// What the books say when the ledger is opened. Accounts, keys and limit states are read one by one, see [`Reader`]:
+/// What the books say when the ledger is opened. Accounts, keys and limit states are read one by one, see [`BooksReader`]:
 /// there may be millions.
 #[derive(Debug, Default)]
-pub struct Loaded {
+pub struct LoadedBooks {
     /// Holds that were open at the last fold.
     pub open_holds: Vec<OpenHold>,
     /// Batches up to this one are folded.
@@ -256,7 +256,7 @@ pub trait Journal: Send {
 #[expect(clippy::missing_errors_doc, reason = "LedgerError says what each call can meet")]
 pub trait Books: Send {
     /// Reads what is not folded yet, and starts a new epoch. The first call.
-    fn load(&mut self, at: WallTime) -> Result<Loaded>;
+    fn load(&mut self, at: WallTime) -> Result<LoadedBooks>;
     /// Turns the journal up to `fold.upto` into entries and balances. Charges of batches that were folded before are
     /// refused.
     fn fold(&mut self, fold: &Fold, at: WallTime) -> Result<()>;
@@ -285,5 +285,5 @@ pub trait Books: Send {
     /// Called after a fold: lets the store copy its log into its file.
     fn checkpoint(&mut self) {}
     /// A view for long reads beside the writer.
-    fn reader(&self) -> Result<Box<dyn Reader>>;
+    fn reader(&self) -> Result<Box<dyn BooksReader>>;
 }

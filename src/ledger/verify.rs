@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use serde::Serialize;
 
 use super::entry::{Entry, EntryKind, Link, OperatorAccount, OperatorBalances};
-use super::store::{AccountRow, Doubt, Position, Reader, Result, each_account};
+use super::store::{AccountRow, BooksReader, Doubt, Position, Result, each_account};
 use crate::types::{AccountId, Credits};
 
 /// Differences that are listed; more are counted.
@@ -112,7 +112,7 @@ struct Doubted {
 ///
 /// # Errors
 /// If the store cannot be read.
-pub fn verify(reader: &mut dyn Reader) -> Result<Verified> {
+pub fn verify(reader: &mut dyn BooksReader) -> Result<Verified> {
     let mut verified = Verified::default();
     let mut chains: HashMap<AccountId, Chain> = HashMap::new();
     let mut computed = OperatorBalances::default();
@@ -159,7 +159,7 @@ pub fn verify(reader: &mut dyn Reader) -> Result<Verified> {
 }
 
 /// Calls `each` with every entry in order; with the position of one that cannot be read.
-fn each_readable(reader: &mut dyn Reader, mut each: impl FnMut(Result<&Entry, Position>)) -> Result<()> {
+fn each_readable(reader: &mut dyn BooksReader, mut each: impl FnMut(Result<&Entry, Position>)) -> Result<()> {
     // Reads one by one while a page cannot be read.
     let (mut after, mut singly_until, mut unreadable) = (0, 0, 0);
     loop {

@@ -21,10 +21,10 @@ pub const MAX_FOUND: usize = 128;
 
 /// A parsed JSON pointer (RFC 6901). Cheap to clone.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Pointer(Arc<[Segment]>);
+pub struct Pointer(Arc<[ReferenceToken]>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Segment {
+struct ReferenceToken {
     /// The name of an object's member.
     name: String,
     /// The index of an array's element; `None` if the name is not a valid index.
@@ -39,7 +39,7 @@ impl Pointer {
             let name = token.replace("~1", "/").replace("~0", "~");
             let plain = !name.starts_with('+') && (name == "0" || !name.starts_with('0'));
             let index = name.parse().ok().filter(|_| plain);
-            Segment { name, index }
+            ReferenceToken { name, index }
         });
         Some(Self(segments.collect()))
     }
@@ -47,7 +47,7 @@ impl Pointer {
 
 impl fmt::Display for Pointer {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let escaped = |segment: &Segment| segment.name.replace('~', "~0").replace('/', "~1");
+        let escaped = |segment: &ReferenceToken| segment.name.replace('~', "~0").replace('/', "~1");
         self.0.iter().try_for_each(|segment| write!(out, "/{}", escaped(segment)))
     }
 }
@@ -60,7 +60,7 @@ impl fmt::Debug for Pointer {
 
 /// The value at the pointer, if it is a number or a string.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Found {
+pub enum Scalar {
     /// The text of a number, as in the document.
     Number(String),
     /// The content of a string, with escapes decoded.
@@ -71,7 +71,7 @@ pub enum Found {
 #[derive(Clone, Debug)]
 pub struct PointerReader {
     pointer: Pointer,
-    state: State,
+    state: ParserState,
     /// One bit per open container, 1 for objects and 0 for arrays; bit 0 is the outermost container.
     objects: u128,
     /// Number of open objects and arrays.
@@ -87,18 +87,18 @@ pub struct PointerReader {
     /// The value at the pointer so far: bytes of a number or a string.
     kept: Vec<u8>,
     /// The type of the kept value. The last of several members with the same name counts.
-    found: Kind,
+    found: ScalarKind,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum ScalarKind {
     Nothing,
     Number,
     Text,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum ParserState {
     /// A value must begin; with `or_end`, the array may end instead.
     Value {
         or_end: bool,
@@ -133,7 +133,7 @@ impl PointerReader {
         let indices = vec![0; pointer.0.len()];
         Self {
             pointer,
-            state: State::Value { or_end: false },
+            state: ParserState::Value { or_end: false },
             objects: 0,
             depth: 0,
             on_path: 0,
@@ -141,7 +141,7 @@ impl PointerReader {
             name_at: None,
             named: true,
             kept: Vec::new(),
-            found: Kind::Nothing,
+            found: ScalarKind::Nothing,
         }
     }
 
@@ -149,14 +149,14 @@ impl PointerReader {
     pub fn read(&mut self, mut bytes: &[u8]) {
         while let Some(&first) = bytes.first() {
             bytes = match self.state {
-                State::Broken => return,
-                State::InText(role, text) => self.in_text(role, text, bytes),
-                State::InNumber(role, number) => self.in_number(role, number, bytes),
-                State::InLiteral(left) => {
+                ParserState::Broken => return,
+                ParserState::InText(role, text) => self.in_text(role, text, bytes),
+                ParserState::InNumber(role, number) => self.in_number(role, number, bytes),
+                ParserState::InLiteral(left) => {
                     self.state = match left.split_first() {
-                        Some((expected, [])) if *expected == first => State::After,
-                        Some((expected, left)) if *expected == first => State::InLiteral(left),
-                        _ => State::Broken,
+                        Some((expected, [])) if *expected == first => ParserState::After,
+                        Some((expected, left)) if *expected == first => ParserState::InLiteral(left),
+                        _ => ParserState::Broken,
                     };
                     &bytes[1..]
                 }
@@ -172,20 +172,20 @@ impl PointerReader {
     /// Ends the document and returns the value at the pointer. `None` if the document is incomplete or not JSON,
     /// or if the pointer does not lead to a number or string of at most [`MAX_FOUND`] bytes.
     #[must_use]
-    pub fn finish(mut self) -> Option<Found> {
-        if let State::InNumber(role, number) = self.state
+    pub fn finish(mut self) -> Option<Scalar> {
+        if let ParserState::InNumber(role, number) = self.state
             && number.is_whole()
         {
             self.end_number(role);
         }
-        if self.state != State::After || self.depth > 0 || self.kept.len() > MAX_FOUND {
+        if self.state != ParserState::After || self.depth > 0 || self.kept.len() > MAX_FOUND {
             return None;
         }
         let text = String::from_utf8(self.kept).ok()?;
         match self.found {
-            Kind::Nothing => None,
-            Kind::Number => Some(Found::Number(text)),
-            Kind::Text => Some(Found::Text(text)),
+            ScalarKind::Nothing => None,
+            ScalarKind::Number => Some(Scalar::Number(text)),
+            ScalarKind::Text => Some(Scalar::Text(text)),
         }
     }
 
@@ -201,21 +201,25 @@ impl PointerReader {
     /// Reads a byte outside strings, numbers and literals.
     fn structure(&mut self, byte: u8) {
         match (self.state, byte) {
-            (State::Value { .. }, _) if self.begin_value(byte) => {}
-            (State::Value { or_end: true }, b']') | (State::Name { or_end: true }, b'}') => self.close(),
-            (State::Name { .. }, b'"') => {
-                self.name_at = self.is_on_path().then_some(0);
-                self.state = State::InText(Role::Name, Text::default());
+            (ParserState::Value { .. }, _) if self.begin_value(byte) => {}
+            (ParserState::Value { or_end: true }, b']') | (ParserState::Name { or_end: true }, b'}') => {
+                self.close();
             }
-            (State::Colon, b':') => self.state = State::Value { or_end: false },
-            (State::After, b',') if self.is_object() => self.state = State::Name { or_end: false },
-            (State::After, b',') if self.depth > 0 => {
-                self.state = State::Value { or_end: false };
+            (ParserState::Name { .. }, b'"') => {
+                self.name_at = self.is_on_path().then_some(0);
+                self.state = ParserState::InText(Role::Name, Text::default());
+            }
+            (ParserState::Colon, b':') => self.state = ParserState::Value { or_end: false },
+            (ParserState::After, b',') if self.is_object() => {
+                self.state = ParserState::Name { or_end: false }
+            }
+            (ParserState::After, b',') if self.depth > 0 => {
+                self.state = ParserState::Value { or_end: false };
                 self.next_element();
             }
-            (State::After, b'}') if self.is_object() => self.close(),
-            (State::After, b']') if self.depth > 0 && !self.is_object() => self.close(),
-            _ => self.state = State::Broken,
+            (ParserState::After, b'}') if self.is_object() => self.close(),
+            (ParserState::After, b']') if self.depth > 0 && !self.is_object() => self.close(),
+            _ => self.state = ParserState::Broken,
         }
     }
 
@@ -228,14 +232,14 @@ impl PointerReader {
                 self.open(byte == b'{');
                 return true;
             }
-            b'"' => State::InText(role, Text::default()),
-            b't' => State::InLiteral(b"rue"),
-            b'f' => State::InLiteral(b"alse"),
-            b'n' => State::InLiteral(b"ull"),
+            b'"' => ParserState::InText(role, Text::default()),
+            b't' => ParserState::InLiteral(b"rue"),
+            b'f' => ParserState::InLiteral(b"alse"),
+            b'n' => ParserState::InLiteral(b"ull"),
             _ => match Number::begin(byte) {
                 Some(number) => {
                     self.keep(role, &[byte]);
-                    State::InNumber(role, number)
+                    ParserState::InNumber(role, number)
                 }
                 None => return false,
             },
@@ -245,7 +249,7 @@ impl PointerReader {
 
     fn open(&mut self, object: bool) {
         if self.depth == MAX_DEPTH {
-            self.state = State::Broken;
+            self.state = ParserState::Broken;
             return;
         }
         let leads_on = self.named && self.is_on_path() && self.depth < self.pointer.0.len();
@@ -253,9 +257,9 @@ impl PointerReader {
         self.depth += 1;
         self.on_path += usize::from(leads_on);
         if object {
-            self.state = State::Name { or_end: true };
+            self.state = ParserState::Name { or_end: true };
         } else {
-            self.state = State::Value { or_end: true };
+            self.state = ParserState::Value { or_end: true };
             if self.is_on_path() {
                 self.indices[self.depth - 1] = 0;
             }
@@ -266,7 +270,7 @@ impl PointerReader {
     fn close(&mut self) {
         self.depth -= 1;
         self.on_path = self.on_path.min(self.depth);
-        self.state = State::After;
+        self.state = ParserState::After;
     }
 
     /// Sets `named` for the next element of the innermost array, and advances its index.
@@ -281,7 +285,7 @@ impl PointerReader {
 
     fn in_text<'a>(&mut self, role: Role, mut text: Text, bytes: &'a [u8]) -> &'a [u8] {
         let (event, rest) = text.read(bytes);
-        self.state = State::InText(role, text);
+        self.state = ParserState::InText(role, text);
         match (event, role) {
             (TextEvent::Part(part), Role::Name) => self.compare(part),
             (TextEvent::Character(character), Role::Name) => {
@@ -295,11 +299,11 @@ impl PointerReader {
             (TextEvent::End, Role::Name) => self.end_name(),
             (TextEvent::End, role) => {
                 if role == Role::Wanted {
-                    self.found = Kind::Text;
+                    self.found = ScalarKind::Text;
                 }
-                self.state = State::After;
+                self.state = ParserState::After;
             }
-            (TextEvent::Broken, _) => self.state = State::Broken,
+            (TextEvent::Broken, _) => self.state = ParserState::Broken,
         }
         rest
     }
@@ -313,12 +317,12 @@ impl PointerReader {
     }
 
     fn end_name(&mut self) {
-        self.state = State::Colon;
+        self.state = ParserState::Colon;
         if self.is_on_path() {
             self.named = self.name_at == Some(self.pointer.0[self.depth - 1].name.len());
             if self.named {
                 // The last of several members with the same name counts, so an earlier value is dropped.
-                (self.found, self.kept) = (Kind::Nothing, Vec::new());
+                (self.found, self.kept) = (ScalarKind::Nothing, Vec::new());
             }
         }
     }
@@ -326,11 +330,11 @@ impl PointerReader {
     fn in_number<'a>(&mut self, role: Role, mut number: Number, bytes: &'a [u8]) -> &'a [u8] {
         let length = number.read(bytes);
         self.keep(role, &bytes[..length]);
-        self.state = State::InNumber(role, number);
+        self.state = ParserState::InNumber(role, number);
         if length < bytes.len() {
             match number.is_whole() {
                 true => self.end_number(role),
-                false => self.state = State::Broken,
+                false => self.state = ParserState::Broken,
             }
         }
         &bytes[length..]
@@ -338,9 +342,9 @@ impl PointerReader {
 
     fn end_number(&mut self, role: Role) {
         if role == Role::Wanted {
-            self.found = Kind::Number;
+            self.found = ScalarKind::Number;
         }
-        self.state = State::After;
+        self.state = ParserState::After;
     }
 
     /// Keeps bytes of the value at the pointer, at most [`MAX_FOUND`] + 1: the extra byte tells

@@ -6,8 +6,8 @@ pub mod headers;
 mod state;
 mod window;
 
-pub use definition::{Algorithm, Limit, MAX_WINDOW, MIN_WINDOW, Numbers, Scope, Standing};
-pub use state::State;
+pub use definition::{Algorithm, Limit, LimitStatus, MAX_WINDOW, MIN_WINDOW, Numbers, Scope};
+pub use state::LimitState;
 pub use window::{BUCKETS, take_array};
 
 #[cfg(test)]

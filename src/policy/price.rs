@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderName, StatusCode};
 
-use super::json::{Found, Pointer};
+use super::json::{Pointer, Scalar};
 use crate::types::Credits;
 
 /// Largest JSON response body, in bytes, in which a price is read. For a larger one the hold is charged.
@@ -152,10 +152,10 @@ impl Price {
     /// Computes the charge for a complete JSON body from the value found at the pointer. Numbers, and strings
     /// that contain a number, are read as decimal text.
     #[must_use]
-    pub fn at_end(&self, found: Option<Found>) -> Charged {
+    pub fn at_end(&self, found: Option<Scalar>) -> Charged {
         self.charged(found.and_then(|found| match found {
-            Found::Number(number) => Credits::from_json_number(&number).ok(),
-            Found::Text(text) => text.parse().ok(),
+            Scalar::Number(number) => Credits::from_json_number(&number).ok(),
+            Scalar::Text(text) => text.parse().ok(),
         }))
     }
 

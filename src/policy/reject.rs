@@ -178,12 +178,12 @@ pub struct Dialect {
     /// The templates, in the order of [`Reason::ALL`].
     templates: Vec<Template>,
     /// The bodies of the templates. Placeholders that do not depend on the request are already replaced.
-    bodies: Vec<Vec<Part>>,
+    bodies: Vec<Vec<TemplatePart>>,
 }
 
 /// A part of a body, after the placeholders that do not depend on the request were replaced.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Part {
+enum TemplatePart {
     /// Text that is sent unchanged.
     Text(String),
     /// The refusal's own message, or this one if it has none.
@@ -229,10 +229,12 @@ impl Dialect {
         let mut body = String::with_capacity(template.body.len() + USUAL_FILLING);
         for part in &self.bodies[refusal.reason as usize] {
             match part {
-                Part::Text(text) => body.push_str(text),
-                Part::Detail(usual) => escape_into(&mut body, refusal.detail.as_deref().unwrap_or(usual)),
-                Part::RequestId => escape_into(&mut body, request_id),
-                Part::RetryAfter => body.push_str(retry_after),
+                TemplatePart::Text(text) => body.push_str(text),
+                TemplatePart::Detail(usual) => {
+                    escape_into(&mut body, refusal.detail.as_deref().unwrap_or(usual));
+                }
+                TemplatePart::RequestId => escape_into(&mut body, request_id),
+                TemplatePart::RetryAfter => body.push_str(retry_after),
             }
         }
         Worded { status: template.status, content_type: template.content_type.clone(), body }
@@ -244,12 +246,12 @@ const USUAL_FILLING: usize = 96;
 
 impl Template {
     /// Splits the body into parts, and replaces the placeholders that do not depend on the request.
-    fn parts(&self, reason: Reason) -> Vec<Part> {
+    fn parts(&self, reason: Reason) -> Vec<TemplatePart> {
         let mut parts = Vec::new();
         let mut text = String::new();
-        let mut push = |text: &mut String, part: Part| {
+        let mut push = |text: &mut String, part: TemplatePart| {
             if !text.is_empty() {
-                parts.push(Part::Text(std::mem::take(text)));
+                parts.push(TemplatePart::Text(std::mem::take(text)));
             }
             parts.push(part);
         };
@@ -267,18 +269,18 @@ impl Template {
                 (Piece::Name("message"), Some(message)) => {
                     for (at, more) in message.split(WAIT).enumerate() {
                         if at > 0 {
-                            push(&mut text, Part::RetryAfter);
+                            push(&mut text, TemplatePart::RetryAfter);
                         }
                         escape_into(&mut text, more);
                     }
                 }
-                (Piece::Name("message"), None) => push(&mut text, Part::Detail(reason.message())),
-                (Piece::Name("request_id"), _) => push(&mut text, Part::RequestId),
-                (Piece::Name(_), _) => push(&mut text, Part::RetryAfter), // `retry_after`
+                (Piece::Name("message"), None) => push(&mut text, TemplatePart::Detail(reason.message())),
+                (Piece::Name("request_id"), _) => push(&mut text, TemplatePart::RequestId),
+                (Piece::Name(_), _) => push(&mut text, TemplatePart::RetryAfter), // `retry_after`
             }
         }
         if !text.is_empty() {
-            parts.push(Part::Text(text));
+            parts.push(TemplatePart::Text(text));
         }
         parts
     }

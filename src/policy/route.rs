@@ -15,10 +15,10 @@ pub const MAX_SEGMENTS: usize = 32;
 
 /// A parsed path pattern of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pattern(Vec<Segment>);
+pub struct Pattern(Vec<PatternSegment>);
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Segment {
+enum PatternSegment {
     Literal(String),
     One,
     Rest,
@@ -59,12 +59,12 @@ impl Pattern {
         let mut names: Vec<&str> = Vec::new();
         let mut segments = Vec::new();
         for part in rest.split('/') {
-            if segments.last() == Some(&Segment::Rest) {
+            if segments.last() == Some(&PatternSegment::Rest) {
                 return Err(PatternError::RestNotLast);
             }
             let segment = match part.strip_prefix('{').and_then(|p| p.strip_suffix('}')) {
                 None if part.contains(['{', '}']) => return Err(PatternError::BadPlaceholder),
-                None => Segment::Literal(literal(part)?),
+                None => PatternSegment::Literal(literal(part)?),
                 Some(name) => {
                     let bare = name.strip_prefix('*').unwrap_or(name);
                     let valid = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
@@ -75,7 +75,7 @@ impl Pattern {
                         return Err(PatternError::Twice(bare.to_owned()));
                     }
                     names.push(bare);
-                    if name.starts_with('*') { Segment::Rest } else { Segment::One }
+                    if name.starts_with('*') { PatternSegment::Rest } else { PatternSegment::One }
                 }
             };
             segments.push(segment);
@@ -83,7 +83,8 @@ impl Pattern {
         if segments.len() > MAX_SEGMENTS {
             return Err(PatternError::TooLong);
         }
-        let unreachable = |at: usize| matches!(&segments[at], Segment::Literal(text) if text.is_empty());
+        let unreachable =
+            |at: usize| matches!(&segments[at], PatternSegment::Literal(text) if text.is_empty());
         if (0..segments.len() - 1).any(unreachable) {
             return Err(PatternError::Unreachable(super::path::PathFault::EmptySegment));
         }
@@ -142,7 +143,7 @@ impl Methods {
 
 /// The result of a route lookup.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Found<T> {
+pub enum Lookup<T> {
     /// The route of the request.
     Route(T),
     /// Routes match the path but not the method. Contains the value of the `Allow` header.
@@ -198,9 +199,9 @@ impl<T: Copy> RouteTable<T> {
         let mut at_rest = false;
         for segment in &pattern.0 {
             match segment {
-                Segment::Literal(text) => node = node.literals.entry(text.clone()).or_default(),
-                Segment::One => node = node.one.get_or_insert_default(),
-                Segment::Rest => at_rest = true,
+                PatternSegment::Literal(text) => node = node.literals.entry(text.clone()).or_default(),
+                PatternSegment::One => node = node.one.get_or_insert_default(),
+                PatternSegment::Rest => at_rest = true,
             }
         }
         let list = if at_rest { &mut node.rest } else { &mut node.here };
@@ -213,7 +214,7 @@ impl<T: Copy> RouteTable<T> {
 
     /// Finds the route of a request. `path` must be in normal form. The routes of the request's host are
     /// searched first, then the routes for any host.
-    pub fn find(&self, host: Option<&str>, path: &str, method: &Method) -> Found<T> {
+    pub fn find(&self, host: Option<&str>, path: &str, method: &Method) -> Lookup<T> {
         let mut segments: [&str; MAX_SEGMENTS] = [""; MAX_SEGMENTS];
         let mut count = 0;
         let mut parts = path.strip_prefix('/').unwrap_or(path).split('/');
@@ -232,10 +233,10 @@ impl<T: Copy> RouteTable<T> {
             self.hosts.get(&name)?.find(segments, exact)
         });
         match own.or_else(|| self.any_host.find(segments, exact)) {
-            None => Found::Nothing,
+            None => Lookup::Nothing,
             Some(list) => match list.iter().find(|(methods, _)| methods.admit(method)) {
-                Some((_, route)) => Found::Route(*route),
-                None => Found::OtherMethods(allow(list)),
+                Some((_, route)) => Lookup::Route(*route),
+                None => Lookup::OtherMethods(allow(list)),
             },
         }
     }

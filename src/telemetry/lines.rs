@@ -44,7 +44,7 @@ impl Dropped {
 
 /// The access log entry of one request.
 #[derive(Clone, Copy, Debug)]
-pub struct Entry<'a> {
+pub struct LogEntry<'a> {
     /// When the request was over.
     pub at: WallTime,
     /// The route's name; empty if no route matched.
@@ -93,7 +93,7 @@ impl Batch {
     }
 
     /// Adds a line. True if it is the first of a batch, which the caller must [`Batch::flush`] within [`WAIT`].
-    pub fn add(&mut self, entry: &Entry<'_>) -> bool {
+    pub fn add(&mut self, entry: &LogEntry<'_>) -> bool {
         let first = self.text.is_empty();
         self.stamp(entry.at);
         if self.lines.json {
@@ -137,7 +137,7 @@ impl Batch {
     }
 
     /// In the format of tracing's JSON lines. Names and ids need no escapes.
-    fn json(&mut self, entry: &Entry<'_>) {
+    fn json(&mut self, entry: &LogEntry<'_>) {
         self.put(b"\",\"level\":\"INFO\"");
         if let Some(details) = &entry.details {
             self.parts(&[b",\"request_id\":\"", &details.id.text(), b"\""]);
@@ -173,7 +173,7 @@ impl Batch {
         self.parts(&[b",\"target\":\"", TARGET.as_bytes(), b"\"}\n"]);
     }
 
-    fn plain(&mut self, entry: &Entry<'_>) {
+    fn plain(&mut self, entry: &LogEntry<'_>) {
         self.parts(&[b"  INFO ", TARGET.as_bytes(), b":"]);
         if let Some(details) = &entry.details {
             self.parts(&[b" request_id=", &details.id.text()]);
@@ -258,7 +258,7 @@ mod tests {
         let mut batch = Batch::new(Lines { writer, json, dropped });
         let at = WallTime(1_800_000_000_007);
         let credits = "0.25".parse().unwrap();
-        assert!(batch.add(&Entry { at, route: "people", status: 200, credits, details }));
+        assert!(batch.add(&LogEntry { at, route: "people", status: 200, credits, details }));
         String::from_utf8(batch.text.clone()).unwrap()
     }
 

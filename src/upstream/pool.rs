@@ -14,7 +14,7 @@ use super::http1::{ExchangeError, Http1Connection};
 use super::http2::{AnyBody, Http2Connections};
 use super::request::{HeadBuffers, OutgoingHead, OutgoingRequest, Upload};
 use super::response::{ResponseOf, SendError};
-use super::response_body::{Source, UpstreamBody, UpstreamResponse};
+use super::response_body::{BodySource, UpstreamBody, UpstreamResponse};
 use super::response_head::FramingContext;
 use crate::snapshot::Upstream;
 use crate::types::{Moment, NameId, Repeats, nanos};
@@ -114,7 +114,7 @@ impl Pool {
 
     /// Keeps the connection of a response that was read to its end; closes it otherwise.
     pub fn give_back(&self, body: UpstreamBody, now: Moment) {
-        let Source::Http1(body) = body.0 else { return };
+        let BodySource::Http1(body) = body.0 else { return };
         let server = body.server;
         let Some(connection) = body.into_connection() else { return };
         let mut idle = self.idle.borrow_mut();

@@ -17,11 +17,11 @@ pub type UpstreamResponse = ResponseOf<UpstreamBody>;
 
 /// The body of an upstream's response.
 #[derive(Debug)]
-pub struct UpstreamBody(pub(super) Source);
+pub struct UpstreamBody(pub(super) BodySource);
 
 /// The connection that a body comes from.
 #[derive(Debug)]
-pub(super) enum Source {
+pub(super) enum BodySource {
     Http1(Http1Body),
     Http2(Http2Body),
 }
@@ -30,8 +30,8 @@ impl UpstreamBody {
     /// Takes the whole body, if its length is known and all of it arrived.
     pub fn take_whole(&mut self) -> Option<Bytes> {
         match &mut self.0 {
-            Source::Http1(body) => body.take_whole(),
-            Source::Http2(_) => None,
+            BodySource::Http1(body) => body.take_whole(),
+            BodySource::Http2(_) => None,
         }
     }
 
@@ -40,8 +40,8 @@ impl UpstreamBody {
     #[must_use]
     pub fn into_tunnel(self) -> Option<(Bytes, impl AsyncRead + Unpin, OwnedWriteHalf)> {
         match self.0 {
-            Source::Http1(body) => body.into_tunnel(),
-            Source::Http2(_) => None,
+            BodySource::Http1(body) => body.into_tunnel(),
+            BodySource::Http2(_) => None,
         }
     }
 }
@@ -56,13 +56,13 @@ impl<B: Into<UpstreamBody>> ResponseOf<B> {
 
 impl From<Http1Body> for UpstreamBody {
     fn from(body: Http1Body) -> Self {
-        Self(Source::Http1(body))
+        Self(BodySource::Http1(body))
     }
 }
 
 impl From<Http2Body> for UpstreamBody {
     fn from(body: Http2Body) -> Self {
-        Self(Source::Http2(body))
+        Self(BodySource::Http2(body))
     }
 }
 
@@ -75,22 +75,22 @@ impl Body for UpstreamBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ResponseFault>>> {
         match &mut self.0 {
-            Source::Http1(body) => Pin::new(body).poll_frame(context),
-            Source::Http2(body) => Pin::new(body).poll_frame(context),
+            BodySource::Http1(body) => Pin::new(body).poll_frame(context),
+            BodySource::Http2(body) => Pin::new(body).poll_frame(context),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
-            Source::Http1(body) => body.is_end_stream(),
-            Source::Http2(body) => body.is_end_stream(),
+            BodySource::Http1(body) => body.is_end_stream(),
+            BodySource::Http2(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            Source::Http1(body) => body.size_hint(),
-            Source::Http2(body) => body.size_hint(),
+            BodySource::Http1(body) => body.size_hint(),
+            BodySource::Http2(body) => body.size_hint(),
         }
     }
 }

@@ -103,7 +103,8 @@ fn parse(bytes: &Bytes, context: FramingContext) -> Result<ResponseHead, Malform
     let code = parsed.code.unwrap_or_default();
     let status = StatusCode::from_u16(code).map_err(|_| Malformed::Head)?;
     let version = if parsed.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
-    let mut framing = Framing { persistent: version == Version::HTTP_11, ..Framing::default() };
+    let mut framing =
+        ResponseFraming { persistent: version == Version::HTTP_11, ..ResponseFraming::default() };
     let mut headers = HeaderMap::with_capacity(parsed.headers.len() + ADDED_FIELDS);
     for field in &*parsed.headers {
         let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Malformed::Head)?;
@@ -125,14 +126,14 @@ const ADDED_FIELDS: usize = 8;
 
 /// The header fields that decide the length of the body and whether the connection persists.
 #[derive(Debug, Default)]
-struct Framing {
+struct ResponseFraming {
     length: Option<u64>,
     chunked: bool,
     persistent: bool,
     closes: bool,
 }
 
-impl Framing {
+impl ResponseFraming {
     fn note(&mut self, name: &HeaderName, value: &HeaderValue) -> Result<(), Malformed> {
         if *name == header::CONTENT_LENGTH {
             let length = number(value.as_bytes()).ok_or(Malformed::Length)?;

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use tollgate::ledger::entry::Entry;
 use tollgate::ledger::store::{
-    AccountRow, AccountState, Booked, Booking, Books, Journal, JournalRow, KeyChange, KeyRow, Loaded, Reader,
-    Registered, Registration, Result, Storage,
+    AccountRow, AccountState, Booked, Booking, Books, BooksReader, Journal, JournalRow, KeyChange, KeyRow,
+    LoadedBooks, Registered, Registration, Result, Storage,
 };
 use tollgate::ledger::tally::Fold;
 use tollgate::types::{AccountId, AccountNum, KeyId, KeyNum, RequestId, WallTime};
@@ -71,7 +71,7 @@ macro_rules! pass_on {
                 let result = self.half.$done($($b),*);
                 self.reporter.lock().unwrap().done(result, None)
             })*
-            fn reader(&self) -> Result<Box<dyn Reader>> {
+            fn reader(&self) -> Result<Box<dyn BooksReader>> {
                 self.half.reader()
             }
         }
@@ -80,7 +80,7 @@ macro_rules! pass_on {
 
 pass_on! {
     read {
-        load(at: WallTime) -> Result<Loaded>;
+        load(at: WallTime) -> Result<LoadedBooks>;
         confirm() -> Result<()>;
         account(id: &AccountId) -> Result<Option<AccountRow>>;
         find_booking(account: AccountNum, booking: &Booking) -> Result<Option<Entry>>;

@@ -25,7 +25,7 @@ use proptest::prelude::*;
 use tollgate::ledger::entry::Entry;
 use tollgate::ledger::memory::MemoryStore;
 use tollgate::ledger::sqlite;
-use tollgate::ledger::store::{AccountRow, KeyRow, Loaded, Reader, Storage};
+use tollgate::ledger::store::{AccountRow, BooksReader, KeyRow, LoadedBooks, Storage};
 use tollgate::ledger::tally::OpenHold;
 use tollgate::ledger::verify::verify;
 use tollgate::types::{AccountId, KeyNum, WallTime};
@@ -93,7 +93,7 @@ fn calls() -> impl Strategy<Value = Vec<Call>> {
 
 /// Everything that can be read back from a store.
 fn state(store: &mut Storage) -> (String, Vec<Entry>, String) {
-    let Loaded { mut open_holds, folded, .. } = store.books.load(WallTime(0)).unwrap();
+    let LoadedBooks { mut open_holds, folded, .. } = store.books.load(WallTime(0)).unwrap();
     open_holds.sort_by_key(|hold: &OpenHold| hold.id);
     let journal = store.journal.read(folded).unwrap();
     let mut reader = store.books.reader().unwrap();
@@ -125,7 +125,7 @@ fn state(store: &mut Storage) -> (String, Vec<Entry>, String) {
 }
 
 /// Checks that reading in pages of two, or one by one, returns the same rows.
-fn pages_are_the_whole(reader: &mut dyn Reader, accounts: &[AccountRow], keys: &[(KeyRow, AccountId)]) {
+fn pages_are_the_whole(reader: &mut dyn BooksReader, accounts: &[AccountRow], keys: &[(KeyRow, AccountId)]) {
     let mut after = None;
     for rows in accounts.chunks(2) {
         assert_eq!(reader.accounts(after.as_ref(), 2).unwrap(), rows);
@@ -161,7 +161,7 @@ proptest! {
             prop_assert_eq!(real.run(call), model.run(call), "{:?}", call);
         }
         prop_assert_eq!(state(real.store), state(model.store));
-        let mut reader: Box<dyn Reader> = sqlite.books.reader().unwrap();
+        let mut reader: Box<dyn BooksReader> = sqlite.books.reader().unwrap();
         prop_assert_eq!(verify(&mut *reader).unwrap().differences, []);
     }
 

@@ -10,13 +10,13 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
-use crate::answer::Answer;
+use crate::Result;
 use crate::cases::{Case, Entrant, Kind, Setup, Wire};
+use crate::client::{self, Answer};
 use crate::keys::Keys;
 use crate::places::Places;
 use crate::process::{self, Running};
 use crate::upstream::{self, BODY_LENGTH, EVENT_COUNT, EVENTS, EXPORT, EXPORT_LENGTH};
-use crate::{Result, client};
 
 pub use tollgate::{fold, ledger, status};
 

@@ -1,6 +1,6 @@
 //! What the self-test asks, and what must come back: the words of the two documents to the letter.
 
-use super::client::Call;
+use super::client::SampleCall;
 
 /// Whose key a request carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +43,7 @@ use Check::{Balance, Body, Costs, Header, Left, No, RetryAfter, RetryAfterInBody
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Case {
     pub(super) title: &'static str,
-    pub(super) call: Call,
+    pub(super) call: SampleCall,
     pub(super) bearer: Bearer,
     pub(super) status: u16,
     pub(super) checks: &'static [Check],
@@ -51,7 +51,7 @@ pub(super) struct Case {
 
 const fn case(
     title: &'static str,
-    call: Call,
+    call: SampleCall,
     bearer: Bearer,
     status: u16,
     checks: &'static [Check],
@@ -59,23 +59,24 @@ const fn case(
     Case { title, call, bearer, status, checks }
 }
 
-const fn post(path: &'static str, body: &'static str) -> Call {
-    Call { path, body: Some(body) }
+const fn post(path: &'static str, body: &'static str) -> SampleCall {
+    SampleCall { path, body: Some(body) }
 }
 
-pub(super) const PERSON: Call =
+pub(super) const PERSON: SampleCall =
     post("/api/v1/people/enrich", r#"{"name": "John Doe", "domain": "example.com"}"#);
-const UNKNOWN_PERSON: Call =
+const UNKNOWN_PERSON: SampleCall =
     post("/api/v1/people/enrich", r#"{"name": "Jane Nobody", "domain": "example.com"}"#);
-const COMPANY: Call = post("/api/v1/companies/enrich", r#"{"domain": "example.com"}"#);
-const FIND: Call = post("/email/find/single", r#"{"fullname": "John Doe", "company_domain": "example.com"}"#);
+const COMPANY: SampleCall = post("/api/v1/companies/enrich", r#"{"domain": "example.com"}"#);
+const FIND: SampleCall =
+    post("/email/find/single", r#"{"fullname": "John Doe", "company_domain": "example.com"}"#);
 /// The sample API spells a search's result into its id.
-const FOUND: Call =
-    Call { path: "/email/find/single?id=find_6a6f686e2e646f65406578616d706c652e636f6d", body: None };
-pub(super) const VERIFY: Call = post("/email/verify/single", r#"{"email": "john.doe@example.com"}"#);
-pub(super) const PHONE: Call = post("/phone/single", r#"{"fullname": "John Doe"}"#);
-const UNKNOWN_PHONE: Call = post("/phone/single", r#"{"fullname": "Jane Nobody"}"#);
-pub(super) const ACCOUNT: Call = Call { path: "/account/info", body: None };
+const FOUND: SampleCall =
+    SampleCall { path: "/email/find/single?id=find_6a6f686e2e646f65406578616d706c652e636f6d", body: None };
+pub(super) const VERIFY: SampleCall = post("/email/verify/single", r#"{"email": "john.doe@example.com"}"#);
+pub(super) const PHONE: SampleCall = post("/phone/single", r#"{"fullname": "John Doe"}"#);
+const UNKNOWN_PHONE: SampleCall = post("/phone/single", r#"{"fullname": "Jane Nobody"}"#);
+pub(super) const ACCOUNT: SampleCall = SampleCall { path: "/account/info", body: None };
 
 const CHALLENGE: Check = Header("www-authenticate", r#"ApiKey realm="tollgate""#);
 const POLICY: Check = Header("ratelimit-policy", r#""per-minute";q=3;w=60"#);

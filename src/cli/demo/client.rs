@@ -20,7 +20,7 @@ const MAX_ANSWER: usize = 256 * 1024;
 
 /// A request: with a body it is a POST, without one a GET.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Call {
+pub(super) struct SampleCall {
     pub(super) path: &'static str,
     pub(super) body: Option<&'static str>,
 }
@@ -43,7 +43,7 @@ pub(super) fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-impl Call {
+impl SampleCall {
     /// The line for a shell. Bodies of the demo have no single quote.
     pub(super) fn curl(&self, gateway: SocketAddr, key: Option<&str>) -> String {
         let url = format!("http://{gateway}{}", self.path);
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn a_curl_line_survives_a_shell() {
-        let call = Call { path: "/a?b=c", body: None };
+        let call = SampleCall { path: "/a?b=c", body: None };
         let line = call.curl("[::1]:80".parse().unwrap(), Some("ak_1"));
         assert_eq!(line, "curl -i 'http://[::1]:80/a?b=c' -H 'x-api-key: ak_1'");
     }

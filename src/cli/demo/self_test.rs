@@ -36,16 +36,16 @@ const WINDOW: u64 = 60;
 const LONGEST_WAIT: u64 = WINDOW + WINDOW / BUCKETS;
 
 /// What is known of an account.
-struct Purse {
+struct Balances {
     key: String,
     balance: Credits,
 }
 
 struct Tester {
     gateway: SocketAddr,
-    demo: Purse,
-    trial: Purse,
-    nearly_empty: Purse,
+    demo: Balances,
+    trial: Balances,
+    nearly_empty: Balances,
 }
 
 /// Sends all requests.
@@ -53,7 +53,7 @@ struct Tester {
 /// # Errors
 /// If any check failed.
 pub(super) async fn run(gateway: SocketAddr, keys: Keys) -> Result {
-    let purse = |account: Account, key| Ok::<_, Failed>(Purse { key, balance: account.credits.parse()? });
+    let purse = |account: Account, key| Ok::<_, Failed>(Balances { key, balance: account.credits.parse()? });
     let mut tester = Tester {
         gateway,
         demo: purse(DEMO, keys.demo)?,
@@ -75,7 +75,7 @@ pub(super) async fn run(gateway: SocketAddr, keys: Keys) -> Result {
 }
 
 impl Tester {
-    fn purse(&mut self, bearer: Bearer) -> Option<&mut Purse> {
+    fn purse(&mut self, bearer: Bearer) -> Option<&mut Balances> {
         match bearer {
             Bearer::Nobody | Bearer::Stranger => None,
             Bearer::Demo => Some(&mut self.demo),

@@ -7,7 +7,7 @@ use http::Uri;
 use toml::value::{Datetime, Offset};
 
 use super::context::{Context, Known, named};
-use super::limits::{self, Owner};
+use super::limits::{self, LimitOwner};
 use crate::config::loaded::{FileAccount, FileKey};
 use crate::config::raw::{self, At};
 use crate::snapshot::Plan;
@@ -70,7 +70,8 @@ fn one_key(
     }
     let scopes = raw.scopes.as_ref().map(|list| context.route_patterns(&list.value, known.names()));
     let allow_from = raw.allow_from.as_ref().map(|list| context.networks(&list.value));
-    let limits = raw.limits.as_ref().map(|list| limits::build(context, list, Owner::Plan, known.names()));
+    let limits =
+        raw.limits.as_ref().map(|list| limits::build(context, list, LimitOwner::Plan, known.names()));
     let expires = raw.expires.as_ref().and_then(|expires| expiry(context, expires));
     let hash = context.sha256(&raw.sha256)?;
     let mine = format!("{account}/{label}");

@@ -13,7 +13,7 @@ const MAX_LIMITS: usize = 16;
 
 /// The owner of a list of limits.
 #[derive(Clone, Copy)]
-pub(super) enum Owner<'a> {
+pub(super) enum LimitOwner<'a> {
     /// A plan, or a key with limits that replace its plan's.
     Plan,
     /// A route: its limits are counted separately from limits of a plan with the same name.
@@ -28,7 +28,7 @@ pub(super) enum Owner<'a> {
 pub(super) fn build<'a>(
     context: &mut Context,
     list: &[At<raw::Limit>],
-    owner: Owner<'_>,
+    owner: LimitOwner<'_>,
     routes: impl Iterator<Item = &'a str> + Clone,
 ) -> Vec<Limit> {
     if let Some(first) = list.get(MAX_LIMITS) {
@@ -47,7 +47,7 @@ pub(super) fn build<'a>(
 fn one<'a>(
     context: &mut Context,
     raw: &raw::Limit,
-    owner: Owner<'_>,
+    owner: LimitOwner<'_>,
     routes: impl Iterator<Item = &'a str> + Clone,
 ) -> Option<Limit> {
     let valid = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
@@ -82,8 +82,8 @@ fn one<'a>(
     let list =
         |list: &Option<At<Vec<At<String>>>>| list.as_ref().map(|list| list.value.clone()).unwrap_or_default();
     let id = match owner {
-        Owner::Plan => NameId::of(name),
-        Owner::Route { name: route, .. } => NameId::of(&format!("{route}/{name}")),
+        LimitOwner::Plan => NameId::of(name),
+        LimitOwner::Route { name: route, .. } => NameId::of(&format!("{route}/{name}")),
     };
     let window = window.clamp(MIN_WINDOW, MAX_WINDOW);
     Some(Limit {
@@ -113,8 +113,8 @@ fn algorithm(context: &mut Context, raw: &raw::Limit) -> Algorithm {
     }
 }
 
-fn scope(context: &mut Context, raw: &raw::Limit, owner: Owner<'_>) -> Scope {
-    let public = matches!(owner, Owner::Route { public: true, .. });
+fn scope(context: &mut Context, raw: &raw::Limit, owner: LimitOwner<'_>) -> Scope {
+    let public = matches!(owner, LimitOwner::Route { public: true, .. });
     let Some(text) = &raw.scope else {
         if public {
             context.error_with(

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use http::{HeaderName, HeaderValue};
 
 use super::context::{Context, Known, named};
-use super::limits::{self, Owner};
+use super::limits::{self, LimitOwner};
 use crate::config::raw::{self, Amount, At, Place};
 use crate::config::report::Severity;
 use crate::policy::json::Pointer;
@@ -165,7 +165,7 @@ fn plan(context: &mut Context, name: &str, raw: &raw::Plan, known: &Known, heads
     {
         context.error(&value.span, format!("concurrency is from 1 to {MAX_CONCURRENCY}"));
     }
-    let limits = limits::build(context, &raw.limits, Owner::Plan, known.names());
+    let limits = limits::build(context, &raw.limits, LimitOwner::Plan, known.names());
     let mut prices = HashMap::new();
     for (route, price) in &raw.prices {
         let Some(found) = find_route(&known.routes, &route.value) else {

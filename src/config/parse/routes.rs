@@ -8,10 +8,10 @@ use http::{HeaderName, HeaderValue, Method};
 
 use super::context::Context;
 use super::dialects;
-use super::limits::{self, Owner};
+use super::limits::{self, LimitOwner};
 use super::prices::{self, Said, header_list, takes_head};
-use super::server::{BODY_SIZE, Server};
-use super::upstreams::{Built, set_headers};
+use super::server::{BODY_SIZE, ParsedServer};
+use super::upstreams::{BuiltUpstreams, set_headers};
 use crate::config::raw::{self, At, Place};
 use crate::policy::cors::Cors;
 use crate::policy::price::Price;
@@ -25,10 +25,10 @@ const MAX_ROUTES: usize = 100_000;
 
 /// The other sections that routes refer to.
 pub(super) struct Around<'a> {
-    pub(super) server: &'a Server,
+    pub(super) server: &'a ParsedServer,
     pub(super) dialects: &'a HashMap<String, Arc<Dialect>>,
     pub(super) default: &'a Arc<Dialect>,
-    pub(super) upstreams: &'a HashMap<String, Option<Built>>,
+    pub(super) upstreams: &'a HashMap<String, Option<BuiltUpstreams>>,
 }
 
 pub(super) fn build(
@@ -104,7 +104,7 @@ fn one(
     let public = raw.public.as_ref().is_some_and(|public| public.value);
     let price = price(context, raw, public);
     let dialect = raw.dialect.as_ref().and_then(|dialect| dialects::find(context, around.dialects, dialect));
-    let owner = Owner::Route { name: &raw.name.value, public };
+    let owner = LimitOwner::Route { name: &raw.name.value, public };
     let limits = limits::build(context, &raw.limits, owner, names.iter().copied());
     let prefix = raw.strip_prefix.as_ref();
     let strip_segments = prefix.map_or(0, |prefix| strip_segments(context, prefix, &raw.path.value));

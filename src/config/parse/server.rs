@@ -26,7 +26,7 @@ pub(super) const BODY_SIZE: (u64, u64) = (0, 1 << 50);
 
 const KIB: u64 = 1024;
 
-pub(super) struct Server {
+pub(super) struct ParsedServer {
     pub(super) settings: Settings,
     pub(super) keys: KeySource,
     pub(super) max_body_size: u64,
@@ -36,7 +36,7 @@ pub(super) struct Server {
 const COMMIT_DELAY: Duration = Duration::from_millis(5);
 const MAX_COMMIT_DELAY: Duration = Duration::from_secs(1);
 
-pub(super) fn build(context: &mut Context, files: &[raw::File]) -> Server {
+pub(super) fn build(context: &mut Context, files: &[raw::File]) -> ParsedServer {
     for (file, raw) in files.iter().enumerate() {
         context.file = file;
         context.not_yet("[idempotency]", raw.idempotency.as_ref());
@@ -102,7 +102,7 @@ pub(super) fn build(context: &mut Context, files: &[raw::File]) -> Server {
         log,
     };
     let max_body_size = context.size(server.max_body_size.as_ref(), 100 * KIB * KIB, BODY_SIZE);
-    Server { settings, keys, max_body_size }
+    ParsedServer { settings, keys, max_body_size }
 }
 
 fn proxy_protocol(context: &mut Context, server: &raw::Server) -> bool {

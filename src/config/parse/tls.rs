@@ -12,12 +12,12 @@ use crate::tls::{self, Clients, Offer, Tls};
 use crate::types::KeyHash;
 
 /// The TLS configuration, and the addresses of its own; `None` if the addresses of `[server]` use TLS.
-pub(super) struct Built {
+pub(super) struct BuiltTls {
     pub(super) tls: Option<Tls>,
     pub(super) listen: Option<Vec<SocketAddr>>,
 }
 
-pub(super) fn build(context: &mut Context, raw: Option<&At<Raw>>) -> Option<Built> {
+pub(super) fn build(context: &mut Context, raw: Option<&At<Raw>>) -> Option<BuiltTls> {
     let At { value: raw, span } = raw?;
     let listen = listen(context, raw.listen.as_ref());
     let mut made_from = Sha256::new();
@@ -48,11 +48,11 @@ pub(super) fn build(context: &mut Context, raw: Option<&At<Raw>>) -> Option<Buil
     made_from.update([u8::from(with_1_2), u8::from(optional)]);
     made_from.update(ciphers.join(" "));
     if context.report.errors() > 0 || pairs.is_empty() {
-        return Some(Built { tls: None, listen });
+        return Some(BuiltTls { tls: None, listen });
     }
     let offer = Offer { with_1_2, ciphers };
     let made = tls::server(pairs, &offer, clients, KeyHash(made_from.finalize().into()));
-    Some(Built { tls: context.check(span, made), listen })
+    Some(BuiltTls { tls: context.check(span, made), listen })
 }
 
 /// The offered cipher suites, in order of preference. Each supported TLS version needs at least one.

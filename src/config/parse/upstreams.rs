@@ -13,13 +13,13 @@ use crate::snapshot::Upstream;
 use crate::types::NameId;
 
 /// An upstream, and the settings that its routes use as defaults.
-pub(super) struct Built {
+pub(super) struct BuiltUpstreams {
     pub(super) upstream: Arc<Upstream>,
     pub(super) response_timeout: Duration,
     pub(super) set_headers: Vec<(HeaderName, HeaderValue)>,
 }
 
-pub(super) fn build(context: &mut Context, files: &[raw::File]) -> HashMap<String, Option<Built>> {
+pub(super) fn build(context: &mut Context, files: &[raw::File]) -> HashMap<String, Option<BuiltUpstreams>> {
     let mut upstreams = HashMap::new();
     for (name, upstream) in named(context, files, "upstream", |file| &file.upstreams) {
         context.file = upstream.file;
@@ -29,7 +29,7 @@ pub(super) fn build(context: &mut Context, files: &[raw::File]) -> HashMap<Strin
     upstreams
 }
 
-fn one(context: &mut Context, name: &str, raw: &raw::Upstream) -> Option<Built> {
+fn one(context: &mut Context, name: &str, raw: &raw::Upstream) -> Option<BuiltUpstreams> {
     let connect_timeout = context.duration(raw.connect_timeout.as_ref(), Duration::from_secs(2));
     let response_timeout = context.duration(raw.response_timeout.as_ref(), Duration::from_secs(60));
     let host = host(context, raw.host.as_ref());
@@ -44,7 +44,7 @@ fn one(context: &mut Context, name: &str, raw: &raw::Upstream) -> Option<Built> 
     let Address { server, authority, http2 } = address(context, server)?;
     let id = NameId::of(&format!("{}:{}{}", server.0, server.1, if http2 { " h2c" } else { "" }));
     let upstream = Upstream { name: name.to_owned(), id, server, http2, authority, connect_timeout, host };
-    Some(Built { upstream: Arc::new(upstream), response_timeout, set_headers })
+    Some(BuiltUpstreams { upstream: Arc::new(upstream), response_timeout, set_headers })
 }
 
 struct Address {

@@ -10,7 +10,7 @@ use super::services::Services;
 use crate::policy::outcome::Outcome;
 use crate::policy::reject::Dialect;
 use crate::snapshot::{Route, View};
-use crate::telemetry::lines::{Details, Entry};
+use crate::telemetry::lines::{Details, LogEntry};
 use crate::types::{Credits, KeyId, Moment, RequestId};
 
 /// The status that is logged if the client disconnected before its response began, as nginx does.
@@ -118,7 +118,7 @@ impl Drop for AccessRecord {
             duration: clock.now().since(self.started),
             upstream_status: Some(self.upstream_status.get()).filter(|&status| status != 0),
         });
-        self.services.log(&Entry {
+        self.services.log(&LogEntry {
             at: clock.wall(),
             route: self.route().map_or("", |route| route.name.as_str()),
             status: self.status.get(),

@@ -9,7 +9,7 @@ use http::request::Parts;
 use super::services::Services;
 use crate::directory::Key;
 use crate::policy::reject::{Reason, Refusal};
-use crate::snapshot::{Plan, Route, Snapshot, Standing};
+use crate::snapshot::{AccountStatus, Plan, Route, Snapshot};
 use crate::types::{KeyHash, Moment};
 
 /// Minimum time spent on a rejected key, so that response time does not reveal why it was rejected: more than any
@@ -49,7 +49,7 @@ pub(super) fn authenticate<'a>(
     let wall = services.connections.time.wall();
     let key = services.directory.find_usable(&KeyHash::of(secret), wall).ok_or_else(reject)?;
     match view.standing(key.account.num, key.account.stored_plan()) {
-        Standing::Served(plan) => Ok(Caller { key, plan }),
+        AccountStatus::Served(plan) => Ok(Caller { key, plan }),
         _ => Err(reject().into()),
     }
 }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::services::Services;
-use crate::snapshot::Standing;
+use crate::snapshot::AccountStatus;
 use crate::types::KeyHash;
 
 /// How often all requests in flight are checked: they continue for less than a second after their key stops working.
@@ -27,5 +27,5 @@ fn works(services: &Services, key: &KeyHash) -> bool {
     };
     let view = services.connections.views.load();
     let standing = view.standing(key.account.num, key.account.stored_plan());
-    matches!(standing, Standing::Served(_)) && !key.account.is_suspended()
+    matches!(standing, AccountStatus::Served(_)) && !key.account.is_suspended()
 }

@@ -7,7 +7,7 @@ use http::request::Parts;
 use super::target::Target;
 use crate::policy::cors;
 use crate::policy::reject::{Reason, Refusal};
-use crate::policy::route::Found;
+use crate::policy::route::Lookup;
 use crate::snapshot::{Route, Snapshot};
 
 /// The result of routing a request.
@@ -33,18 +33,18 @@ pub(super) fn match_route<'a>(
     let host = host.or(parts.uri.host());
     let find = |method: &Method| view.table.find(host, target.path.as_str(), method);
     if let Some(requested) = cors::preflight(&parts.method, &parts.headers)
-        && let Found::Route(index) = find(&requested)
+        && let Lookup::Route(index) = find(&requested)
         && let Some(cors) = &view.routes[index].cors
     {
         return Ok(RouteMatch::Preflight(&view.routes[index], cors.preflight_headers(&parts.headers)));
     }
     let found = find(&parts.method);
-    let route = if let Found::Route(index) = found { Some(&*view.routes[index]) } else { None };
+    let route = if let Lookup::Route(index) = found { Some(&*view.routes[index]) } else { None };
     if target.path.has_encoded_slash() && !route.is_some_and(|route| route.encoded_slashes) {
         return Err(Refusal::because(Reason::BadRequest, "The path has an encoded slash."));
     }
     match (found, route) {
-        (Found::OtherMethods(allow), _) => {
+        (Lookup::OtherMethods(allow), _) => {
             Err(Refusal { allow: Some(allow), ..Reason::MethodNotAllowed.into() })
         }
         (_, None) => Err(Reason::NoRoute.into()),

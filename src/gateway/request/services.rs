@@ -11,7 +11,7 @@ use crate::directory::Directory;
 use crate::gateway::connection::Connections;
 use crate::ledger::Spender;
 use crate::telemetry::Lane;
-use crate::telemetry::lines::{Batch, Entry, Lines};
+use crate::telemetry::lines::{Batch, Lines, LogEntry};
 use crate::types::{Moment, RequestId, RequestIdStart};
 use crate::upstream::Pool;
 
@@ -68,7 +68,7 @@ impl Services {
         RequestId::new(self.id_start, count, given)
     }
 
-    pub(super) fn log(&self, entry: &Entry<'_>) {
+    pub(super) fn log(&self, entry: &LogEntry<'_>) {
         if self.log.as_ref().is_some_and(|batch| batch.borrow_mut().add(entry)) {
             self.log_pending.notify_one();
         }

@@ -10,8 +10,8 @@ use super::judge::Durable;
 use crate::ledger::entry::Entry;
 use crate::ledger::memory::MemoryStore;
 use crate::ledger::store::{
-    AccountRow, AccountState, Booked, Booking, Books, Journal, JournalRow, KeyChange, KeyRow, LedgerError,
-    Loaded, Reader, Registered, Registration, Result, Storage,
+    AccountRow, AccountState, Booked, Booking, Books, BooksReader, Journal, JournalRow, KeyChange, KeyRow,
+    LedgerError, LoadedBooks, Registered, Registration, Result, Storage,
 };
 use crate::ledger::tally::Fold;
 use crate::types::{AccountId, AccountNum, KeyId, KeyNum, RequestId, WallTime};
@@ -25,9 +25,9 @@ type Ghost = Box<dyn FnOnce(&mut MemoryStore, &mut Durable) + Send>;
 
 /// What outlives the process. Clones share it.
 #[derive(Clone)]
-pub(super) struct Disk(Arc<Mutex<State>>);
+pub(super) struct Disk(Arc<Mutex<DiskState>>);
 
-struct State {
+struct DiskState {
     books: MemoryStore,
     random: Rng,
     durable: Durable,
@@ -44,7 +44,7 @@ struct State {
 
 impl Disk {
     pub(super) fn new(seed: u64, meanwhile: fn(bool)) -> Self {
-        Self(Arc::new(Mutex::new(State {
+        Self(Arc::new(Mutex::new(DiskState {
             books: MemoryStore::default(),
             random: Rng::with_seed(seed),
             durable: Durable::default(),
@@ -151,7 +151,7 @@ impl Journal for Disk {
 }
 
 impl Books for Disk {
-    fn load(&mut self, at: WallTime) -> Result<Loaded> {
+    fn load(&mut self, at: WallTime) -> Result<LoadedBooks> {
         self.look_or_fail(|books| books.load(at))
     }
 
@@ -223,7 +223,7 @@ impl Books for Disk {
         self.call(false, move |books, _| books.save_limits(&states, at))
     }
 
-    fn reader(&self) -> Result<Box<dyn Reader>> {
+    fn reader(&self) -> Result<Box<dyn BooksReader>> {
         self.look_or_fail(|books| books.reader())
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::ledger::entry::{Entry, EntryKind};
 use crate::ledger::memory::MemoryStore;
 use crate::ledger::record::Record;
-use crate::ledger::store::{Books, Journal, Reader};
+use crate::ledger::store::{Books, BooksReader, Journal};
 use crate::ledger::verify::verify;
 use crate::types::{AccountNum, Credits, RequestId, WallTime};
 

@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::ledger::entry::EntryKind;
 use crate::ledger::handle::MAX_JOBS;
 use crate::ledger::record::ExternalId;
-use crate::ledger::store::{Booked, Booking, LedgerError, Reader, Registration, Result, Storage};
+use crate::ledger::store::{Booked, Booking, BooksReader, LedgerError, Registration, Result, Storage};
 use crate::ledger::threads::{BooksThread, CommitThread, Job, Shared};
 use crate::types::{AccountNum, Credits, KeyId, WallTime};
 
@@ -288,7 +288,7 @@ impl World<'_> {
                 self.seen.doubts += (durable.doubts().len() - before) as u64;
             }
             durable.agree(books);
-            for row in Reader::accounts(books, None, ACCOUNTS).expect("accounts") {
+            for row in BooksReader::accounts(books, None, ACCOUNTS).expect("accounts") {
                 let purse = process.shared.purses.get(row.num).expect("a purse");
                 assert_eq!(purse.available().millionths(), durable.left(row.num));
             }

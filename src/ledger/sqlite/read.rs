@@ -11,7 +11,7 @@ use super::rows::{
 use super::{file, posting};
 use crate::ledger::entry::{Entry, OperatorBalances};
 use crate::ledger::store::{
-    AccountRow, Doubt, EachLimit, KeyRow, LedgerError, Loaded, Position, Reader, Result, SecretRow,
+    AccountRow, BooksReader, Doubt, EachLimit, KeyRow, LedgerError, LoadedBooks, Position, Result, SecretRow,
     StoredSecret,
 };
 use crate::ledger::tally::OpenHold;
@@ -49,12 +49,12 @@ pub(super) fn open_holds(connection: &Connection) -> Result<Vec<OpenHold>> {
     rows(connection, holds, [], hold_row)
 }
 
-pub(super) fn loaded(connection: &Connection) -> Result<Loaded> {
+pub(super) fn loaded(connection: &Connection) -> Result<LoadedBooks> {
     let state = connection.query_row("SELECT folded, epoch FROM journal", [], |row| {
         Ok((row.get::<_, u64>(0)?, row.get::<_, u32>(1)?))
     });
     let (folded, epoch) = state.map_err(failed)?;
-    Ok(Loaded { open_holds: open_holds(connection)?, folded, epoch })
+    Ok(LoadedBooks { open_holds: open_holds(connection)?, folded, epoch })
 }
 
 /// A key's secrets, the present one first.
@@ -88,7 +88,7 @@ impl SqliteReader {
     }
 }
 
-impl Reader for SqliteReader {
+impl BooksReader for SqliteReader {
     fn account(&mut self, id: &AccountId) -> Result<Option<AccountRow>> {
         let sql = format!("{ACCOUNTS} WHERE id = ?1");
         self.0.query_row(&sql, [id.as_str()], account_row).optional().map_err(failed)

@@ -44,7 +44,7 @@ pub type EachLimit<'a> = dyn FnMut(&[u8], &[u8], WallTime) + 'a;
 
 /// Long reads, on a connection of their own.
 #[expect(clippy::missing_errors_doc, reason = "they fail where the store cannot be read")]
-pub trait Reader: Send {
+pub trait BooksReader: Send {
     /// One account.
     fn account(&mut self, id: &AccountId) -> Result<Option<AccountRow>>;
     /// The next accounts after one, in the order of their ids; at most `most`.
@@ -89,7 +89,7 @@ pub trait Reader: Send {
 /// # Errors
 /// Where the store cannot be read.
 pub fn each_entry(
-    reader: &mut dyn Reader,
+    reader: &mut dyn BooksReader,
     account: Option<&AccountId>,
     mut each: impl FnMut(Entry) -> ControlFlow<()>,
 ) -> Result<()> {
@@ -111,7 +111,7 @@ pub fn each_entry(
 /// # Errors
 /// Where the store cannot be read.
 pub fn each_account(
-    reader: &mut dyn Reader,
+    reader: &mut dyn BooksReader,
     mut each: impl FnMut(AccountRow) -> ControlFlow<()>,
 ) -> Result<()> {
     let mut after = None;
@@ -132,7 +132,7 @@ pub fn each_account(
 /// # Errors
 /// Where the store cannot be read.
 pub fn each_key(
-    reader: &mut dyn Reader,
+    reader: &mut dyn BooksReader,
     account: Option<&AccountId>,
     mut each: impl FnMut(KeyRow, AccountId) -> ControlFlow<()>,
 ) -> Result<()> {

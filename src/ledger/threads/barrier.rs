@@ -9,7 +9,7 @@ use super::shared::Shared;
 use crate::ledger::store::{LedgerError, Result};
 
 #[derive(Debug, Default)]
-struct State {
+struct BarrierState {
     /// Barriers requested so far.
     requested: u64,
     /// Barriers up to this one are passed.
@@ -23,7 +23,7 @@ struct State {
 /// Barriers, numbered from 1.
 #[derive(Debug, Default)]
 pub(in crate::ledger) struct Barrier {
-    state: Mutex<State>,
+    state: Mutex<BarrierState>,
     changed: Condvar,
 }
 
@@ -73,7 +73,7 @@ impl Barrier {
     }
 }
 
-fn outcome(state: &State, number: u64) -> Option<Result<()>> {
+fn outcome(state: &BarrierState, number: u64) -> Option<Result<()>> {
     if state.passed >= number {
         return Some(Ok(()));
     }

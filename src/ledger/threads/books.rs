@@ -53,7 +53,7 @@ pub(in crate::ledger) struct BooksThread {
 
 /// What was found when a ledger was opened.
 #[derive(Debug)]
-pub(in crate::ledger) struct Found {
+pub(in crate::ledger) struct Recovered {
     /// Holds that a crash left open, now charged and listed as in doubt.
     pub(in crate::ledger) doubts: usize,
     /// The sum over all accounts and the operator's accounts, in millionths: zero in sound books.
@@ -72,7 +72,7 @@ impl BooksThread {
         shared: Arc<Shared>,
         jobs: mpsc::Receiver<Job>,
         clock: Clock,
-    ) -> Result<(Self, Found)> {
+    ) -> Result<(Self, Recovered)> {
         let now = clock.wall();
         let loaded = books.load(now)?;
         let mut tally = Tally::new(loaded.open_holds, loaded.folded);
@@ -120,7 +120,7 @@ impl BooksThread {
             withheld: Vec::new(),
             off_by,
         };
-        Ok((thread, Found { doubts, off_by, last_seq, epoch: loaded.epoch }))
+        Ok((thread, Recovered { doubts, off_by, last_seq, epoch: loaded.epoch }))
     }
 
     /// Waits for barriers in another way than for the real commit thread.

@@ -45,9 +45,9 @@ pub(in crate::ledger) struct CommitThread {
 }
 
 /// Tells everyone who needs commits that there are none any more, also if the thread panics.
-struct End(Arc<Shared>);
+struct EndGuard(Arc<Shared>);
 
-impl Drop for End {
+impl Drop for EndGuard {
     fn drop(&mut self) {
         self.0.is_healthy.store(false, Ordering::SeqCst);
         self.0.barrier.close();
@@ -83,7 +83,7 @@ impl CommitThread {
     /// # Errors
     /// If the last batch could not be written.
     pub(in crate::ledger) fn run(mut self) -> Result<()> {
-        let _end = End(Arc::clone(&self.shared));
+        let _end = EndGuard(Arc::clone(&self.shared));
         self.shared.commit_signal.attach();
         loop {
             self.shared.commit_signal.take_urgent();

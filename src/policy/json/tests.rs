@@ -5,17 +5,17 @@ use proptest::prelude::*;
 use super::*;
 
 /// The value that serde_json finds at the pointer.
-fn reference(document: &[u8], pointer: &str) -> Option<Found> {
+fn reference(document: &[u8], pointer: &str) -> Option<Scalar> {
     let tree: serde_json::Value = serde_json::from_slice(document).ok()?;
     match tree.pointer(pointer)? {
-        serde_json::Value::Number(number) => Some(Found::Number(number.as_str().to_owned())),
-        serde_json::Value::String(text) => Some(Found::Text(text.clone())),
+        serde_json::Value::Number(number) => Some(Scalar::Number(number.as_str().to_owned())),
+        serde_json::Value::String(text) => Some(Scalar::Text(text.clone())),
         _ => None,
     }
 }
 
 /// The value that the reader finds, with exponents written as serde_json writes them. `cuts`: lengths of the pieces.
-fn read(document: &[u8], pointer: &str, cuts: &[usize]) -> Option<Found> {
+fn read(document: &[u8], pointer: &str, cuts: &[usize]) -> Option<Scalar> {
     let mut reader = PointerReader::new(Pointer::parse(pointer).unwrap());
     let mut rest = document;
     for cut in cuts {
@@ -25,12 +25,12 @@ fn read(document: &[u8], pointer: &str, cuts: &[usize]) -> Option<Found> {
     }
     reader.read(rest);
     reader.finish().map(|found| match found {
-        Found::Number(text) => match text.replace('E', "e").split_once('e') {
+        Scalar::Number(text) => match text.replace('E', "e").split_once('e') {
             Some((mantissa, exponent)) if !exponent.starts_with(['+', '-']) => {
-                Found::Number(format!("{mantissa}e+{exponent}"))
+                Scalar::Number(format!("{mantissa}e+{exponent}"))
             }
-            Some((mantissa, exponent)) => Found::Number(format!("{mantissa}e{exponent}")),
-            None => Found::Number(text),
+            Some((mantissa, exponent)) => Scalar::Number(format!("{mantissa}e{exponent}")),
+            None => Scalar::Number(text),
         },
         text => text,
     })
@@ -38,8 +38,8 @@ fn read(document: &[u8], pointer: &str, cuts: &[usize]) -> Option<Found> {
 
 #[test]
 fn the_value_at_the_pointer_is_found() {
-    let number = |text: &str| Some(Found::Number(text.to_owned()));
-    let text = |text: &str| Some(Found::Text(text.to_owned()));
+    let number = |text: &str| Some(Scalar::Number(text.to_owned()));
+    let text = |text: &str| Some(Scalar::Text(text.to_owned()));
     let table = [
         (r#"{"a":1}"#, "/a", number("1")),
         (r#" {"b":[1,{"a":2}], "a" : -0.50e+2 } "#, "/a", number("-0.50e+2")),

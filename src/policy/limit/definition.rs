@@ -102,7 +102,7 @@ impl Limit {
 
 /// The result of checking the next request against a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct LimitStatus {
     /// True if the limit admits the request.
     pub admitted: bool,
     /// Number of requests left; does not include this request if it is admitted.
@@ -110,11 +110,11 @@ pub struct Standing {
     /// If refused: the time until a request would be admitted. If admitted: the time until the whole quota is
     /// available again.
     pub after: Duration,
-    /// The theoretical arrival time that [`super::State::take`] stores (GCRA only).
+    /// The theoretical arrival time that [`super::LimitState::take`] stores (GCRA only).
     pub(super) next: u64,
 }
 
-impl Standing {
+impl LimitStatus {
     /// The result for a request that this limit did not count because another limit refused it: one more is left.
     #[must_use]
     pub fn untaken(self) -> Self {
@@ -122,7 +122,7 @@ impl Standing {
         Self { remaining, ..self }
     }
 
-    /// [`Standing::after`] in whole seconds, rounded up.
+    /// [`LimitStatus::after`] in whole seconds, rounded up.
     #[must_use]
     pub fn seconds(&self) -> u64 {
         self.after.as_secs() + u64::from(self.after.subsec_nanos() > 0)

@@ -10,7 +10,7 @@ use governor::nanos::Nanos;
 use governor::state::{NotKeyed, StateStore};
 use governor::{Quota, RateLimiter};
 
-use super::definition::Standing;
+use super::definition::LimitStatus;
 
 /// A clock that always reads zero. governor measures time from the start of its limiter. Each check creates a
 /// limiter that starts now, and passes it the state as the time from now to the theoretical arrival time.
@@ -42,7 +42,7 @@ impl StateStore for Ahead {
     }
 }
 
-pub(super) fn peek(arrival: u64, interval: u64, burst: u32, now: u64) -> Standing {
+pub(super) fn peek(arrival: u64, interval: u64, burst: u32, now: u64) -> LimitStatus {
     let burst = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
     let interval = Duration::from_nanos(interval.max(1));
     // `with_period` fails only for a period of zero.
@@ -53,14 +53,14 @@ pub(super) fn peek(arrival: u64, interval: u64, burst: u32, now: u64) -> Standin
         Ok(snapshot) => {
             let remaining = snapshot.remaining_burst_capacity();
             let ahead = limiter.into_state_store().after.get().map_or(0, Nanos::as_u64);
-            Standing {
+            LimitStatus {
                 admitted: true,
                 remaining,
                 after: Duration::from_nanos(ahead),
                 next: now.saturating_add(ahead),
             }
         }
-        Err(refused) => Standing {
+        Err(refused) => LimitStatus {
             admitted: false,
             remaining: 0,
             after: refused.wait_time_from(Nanos::from(0)),

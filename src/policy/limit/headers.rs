@@ -3,7 +3,7 @@
 use bytes::{BufMut, BytesMut};
 use http::HeaderValue;
 
-use super::definition::{Limit, Standing};
+use super::definition::{Limit, LimitStatus};
 use crate::policy::values::{Values, put_number};
 use crate::types::WallTime;
 
@@ -11,7 +11,7 @@ use crate::types::WallTime;
 /// limits. `t` is in seconds from now, and equals `Retry-After` on a refusal.
 #[must_use]
 pub fn ietf<'a>(
-    limits: impl Iterator<Item = (&'a Limit, Standing)> + Clone,
+    limits: impl Iterator<Item = (&'a Limit, LimitStatus)> + Clone,
     values: &mut Values,
 ) -> Option<(HeaderValue, HeaderValue)> {
     limits.clone().next()?;
@@ -40,11 +40,11 @@ pub fn ietf<'a>(
 /// refuses the request, otherwise the one with the fewest requests left. `None` without limits.
 #[must_use]
 pub fn x_ratelimit<'a>(
-    limits: impl Iterator<Item = (&'a Limit, Standing)>,
+    limits: impl Iterator<Item = (&'a Limit, LimitStatus)>,
     now: WallTime,
     values: &mut Values,
 ) -> Option<[HeaderValue; 3]> {
-    let tightness = |(_, standing): &(&Limit, Standing)| {
+    let tightness = |(_, standing): &(&Limit, LimitStatus)| {
         (standing.admitted, standing.remaining, std::cmp::Reverse(standing.seconds()))
     };
     let (limit, standing) = limits.min_by_key(tightness)?;

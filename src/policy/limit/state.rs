@@ -5,14 +5,14 @@
 
 use std::time::Duration;
 
-use super::definition::{Algorithm, Limit, Standing};
+use super::definition::{Algorithm, Limit, LimitStatus};
 use super::gcra;
 use super::window::{Window, take_array};
 use crate::types::{Moment, nanos};
 
 /// The requests that a limit has counted: two 64-bit numbers for GCRA, boxed counts for a sliding window.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum LimitState {
     /// The theoretical arrival time, and the interval that was used to compute it.
     Gcra {
         /// The theoretical arrival time, when the whole quota is available again, in nanoseconds of [`Moment`].
@@ -24,7 +24,7 @@ pub enum State {
     Window(Box<Window>),
 }
 
-impl State {
+impl LimitState {
     /// The state of a limit that has counted no request.
     #[must_use]
     pub fn fresh(limit: &Limit) -> Self {
@@ -65,9 +65,9 @@ impl State {
         }
     }
 
-    /// Checks the next request without counting it. [`State::adapt`] must have been called for `now`.
+    /// Checks the next request without counting it. [`LimitState::adapt`] must have been called for `now`.
     #[must_use]
-    pub fn peek(&self, limit: &Limit, now: Moment) -> Standing {
+    pub fn peek(&self, limit: &Limit, now: Moment) -> LimitStatus {
         match self {
             Self::Gcra { arrival, interval } => gcra::peek(*arrival, *interval, limit.burst, now.0),
             Self::Window(window) => window.peek(limit.requests, now.0),
@@ -75,14 +75,14 @@ impl State {
     }
 
     /// Counts the request that `standing` admitted.
-    pub fn take(&mut self, standing: &Standing, now: Moment) {
+    pub fn take(&mut self, standing: &LimitStatus, now: Moment) {
         match self {
             Self::Gcra { arrival, .. } => *arrival = standing.next,
             Self::Window(window) => window.add(now.0, 1),
         }
     }
 
-    /// True if the state has no effect any more: it can be replaced by [`State::fresh`].
+    /// True if the state has no effect any more: it can be replaced by [`LimitState::fresh`].
     #[must_use]
     pub fn is_fresh(&self, now: Moment) -> bool {
         match self {
@@ -106,7 +106,7 @@ impl State {
         }
     }
 
-    /// Reads a state that [`State::save`] wrote `elapsed` ago. `None` if the bytes are not a state.
+    /// Reads a state that [`LimitState::save`] wrote `elapsed` ago. `None` if the bytes are not a state.
     pub fn restore(bytes: &mut &[u8], elapsed: Duration, now: Moment) -> Option<Self> {
         let elapsed = nanos(elapsed);
         match take_array::<1>(bytes)? {

@@ -25,7 +25,7 @@ fn limit(algorithm: Algorithm, requests: u32, window: Duration, burst: u32) -> L
     }
 }
 
-fn attempt(state: &mut State, limit: &Limit, now: Moment) -> Standing {
+fn attempt(state: &mut LimitState, limit: &Limit, now: Moment) -> LimitStatus {
     state.adapt(limit, now);
     let standing = state.peek(limit, now);
     if standing.admitted {
@@ -57,7 +57,7 @@ proptest! {
     ) {
         let limit = limit(Algorithm::SlidingWindow, requests, Duration::from_millis(window_ms), 1);
         let window = nanos(limit.window);
-        let mut state = State::fresh(&limit);
+        let mut state = LimitState::fresh(&limit);
         let mut admitted: Vec<u64> = Vec::new();
         let mut now = START;
         for gap in gaps {
@@ -86,7 +86,7 @@ proptest! {
     ) {
         let limit = limit(Algorithm::Gcra, requests, Duration::from_millis(window_ms), burst);
         let interval = nanos(limit.window).div_ceil(u64::from(requests));
-        let mut state = State::fresh(&limit);
+        let mut state = LimitState::fresh(&limit);
         let mut arrival = 0_u64; // the theoretical arrival time by its definition
         let mut admitted: Vec<u64> = Vec::new();
         let mut now = START;
@@ -126,7 +126,7 @@ proptest! {
     ) {
         let algorithm = if sliding { Algorithm::SlidingWindow } else { Algorithm::Gcra };
         let limit = limit(algorithm, requests, Duration::from_millis(window_ms), requests);
-        let mut state = State::fresh(&limit);
+        let mut state = LimitState::fresh(&limit);
         let mut admitted = Vec::new();
         for at in 0..used {
             let now = START + at as u64 * 100_000;
@@ -139,7 +139,7 @@ proptest! {
         state.save(stopped, &mut bytes);
         let mut rest = &*bytes;
         let away = Duration::from_millis(away_ms);
-        let mut restored = State::restore(&mut rest, away, Moment(origin)).unwrap();
+        let mut restored = LimitState::restore(&mut rest, away, Moment(origin)).unwrap();
         prop_assert!(rest.is_empty());
         let later = stopped.plus(away);
         let mut without_stop = 0;
@@ -172,7 +172,7 @@ proptest! {
         let pick = |sliding| if sliding { Algorithm::SlidingWindow } else { Algorithm::Gcra };
         let old = limit(pick(from_sliding), before, Duration::from_millis(windows.0), before);
         let new = limit(pick(to_sliding), after, Duration::from_millis(windows.1), after);
-        let mut state = State::fresh(&old);
+        let mut state = LimitState::fresh(&old);
         while attempt(&mut state, &old, Moment(START)).admitted {}
         let mut more = 0;
         while attempt(&mut state, &new, Moment(START)).admitted {
@@ -182,7 +182,7 @@ proptest! {
     }
 }
 
-fn peek_at(state: &State, limit: &Limit, now: u64) -> Standing {
+fn peek_at(state: &LimitState, limit: &Limit, now: u64) -> LimitStatus {
     let mut state = state.clone();
     state.adapt(limit, Moment(now));
     state.peek(limit, Moment(now))
@@ -192,7 +192,7 @@ fn peek_at(state: &State, limit: &Limit, now: u64) -> Standing {
 fn a_used_up_state_becomes_fresh_again() {
     for algorithm in [Algorithm::Gcra, Algorithm::SlidingWindow] {
         let limit = limit(algorithm, 3, Duration::from_secs(60), 3);
-        let mut state = State::fresh(&limit);
+        let mut state = LimitState::fresh(&limit);
         assert!(state.is_fresh(Moment(START)));
         attempt(&mut state, &limit, Moment(START));
         assert!(!state.is_fresh(Moment(START + 1_000_000_000)));
@@ -203,6 +203,6 @@ fn a_used_up_state_becomes_fresh_again() {
 #[test]
 fn nothing_but_a_state_is_restored() {
     for bytes in [&[][..], &[2], &[0, 1, 2], &[1, 1, 0, 0, 0, 0, 0, 0, 0, 9]] {
-        assert_eq!(State::restore(&mut &*bytes, Duration::ZERO, Moment(START)), None);
+        assert_eq!(LimitState::restore(&mut &*bytes, Duration::ZERO, Moment(START)), None);
     }
 }

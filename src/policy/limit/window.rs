@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::definition::Standing;
+use super::definition::LimitStatus;
 
 /// Number of parts of a window.
 pub const BUCKETS: u64 = 60;
@@ -77,13 +77,13 @@ impl Window {
         (index + SLOTS as u64).saturating_mul(self.bucket)
     }
 
-    pub(super) fn peek(&self, limit: u32, now: u64) -> Standing {
+    pub(super) fn peek(&self, limit: u32, now: u64) -> LimitStatus {
         let (limit, total) = (u64::from(limit), self.total());
         let until = |moment: u64| Duration::from_nanos(moment.saturating_sub(now));
         if total < limit {
             let remaining = u32::try_from(limit - total - 1).unwrap_or(u32::MAX);
             let after = until(self.expiry((now / self.bucket).max(self.newest)));
-            return Standing { admitted: true, remaining, after, next: 0 };
+            return LimitStatus { admitted: true, remaining, after, next: 0 };
         }
         let mut surplus = total - limit + 1;
         let mut free_at = now;
@@ -94,7 +94,7 @@ impl Window {
                 break;
             }
         }
-        Standing { admitted: false, remaining: 0, after: until(free_at), next: 0 }
+        LimitStatus { admitted: false, remaining: 0, after: until(free_at), next: 0 }
     }
 
     /// Converts the counts to parts of another length. Each request counts at the latest time at which it can

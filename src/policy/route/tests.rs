@@ -37,14 +37,14 @@ fn the_most_specific_segment_wins_with_backtracking() {
         ("/caf%C3%A9", "cafe"),
     ];
     for (path, name) in expected {
-        assert_eq!(find(path), Found::Route(name), "{path}");
+        assert_eq!(find(path), Lookup::Route(name), "{path}");
     }
     for path in ["/api", "/x", "/x/c/", "//c"] {
-        assert_eq!(find(path), Found::Nothing, "{path}");
+        assert_eq!(find(path), Lookup::Nothing, "{path}");
     }
     let deep = format!("/api/{}", "a/".repeat(100));
-    assert_eq!(find(&deep), Found::Route("rest"));
-    assert_eq!(find(&"/a".repeat(100)), Found::Nothing);
+    assert_eq!(find(&deep), Lookup::Route("rest"));
+    assert_eq!(find(&"/a".repeat(100)), Lookup::Nothing);
 }
 
 #[test]
@@ -59,11 +59,11 @@ fn the_path_decides_before_the_method() {
     assert_eq!(insert("/a", only(Method::HEAD), 4), Err(1));
     assert_eq!(insert("/a", Methods::All, 5), Err(1));
     assert_eq!(insert("/{*other}", only(Method::GET), 6), Err(3));
-    assert_eq!(table.find(None, "/a", &Method::HEAD), Found::Route(1));
-    assert_eq!(table.find(None, "/a", &Method::POST), Found::Route(2));
-    let refused = Found::OtherMethods("GET, HEAD, POST".to_owned());
+    assert_eq!(table.find(None, "/a", &Method::HEAD), Lookup::Route(1));
+    assert_eq!(table.find(None, "/a", &Method::POST), Lookup::Route(2));
+    let refused = Lookup::OtherMethods("GET, HEAD, POST".to_owned());
     assert_eq!(table.find(None, "/a", &Method::PUT), refused);
-    assert_eq!(table.find(None, "/b", &Method::PUT), Found::Route(3));
+    assert_eq!(table.find(None, "/b", &Method::PUT), Lookup::Route(3));
 }
 
 #[test]
@@ -73,9 +73,9 @@ fn a_host_has_its_own_routes_first() {
     table.insert(Some("API.example.com"), &path, Methods::All, 1).unwrap();
     table.insert(None, &path, Methods::All, 2).unwrap();
     for (host, route) in [("api.EXAMPLE.com:8080", 1), ("api.example.com", 1), ("[::1]:80", 2)] {
-        assert_eq!(table.find(Some(host), "/a", &Method::GET), Found::Route(route));
+        assert_eq!(table.find(Some(host), "/a", &Method::GET), Lookup::Route(route));
     }
-    assert_eq!(table.find(None, "/a", &Method::GET), Found::Route(2));
+    assert_eq!(table.find(None, "/a", &Method::GET), Lookup::Route(2));
 }
 
 #[test]

@@ -22,7 +22,7 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use tollgate::ledger::memory::MemoryStore;
 use tollgate::ledger::sqlite;
-use tollgate::ledger::store::Reader;
+use tollgate::ledger::store::BooksReader;
 use tollgate::ledger::verify::verify;
 
 use crate::acknowledging::acknowledging;
@@ -137,7 +137,7 @@ fn found(disk: &Disk, random: &mut Rng, place: &Path) -> String {
     let path = folder.path().join("ledger.db");
     let mut store = sqlite::open(&path).unwrap_or_else(|error| panic!("it does not open: {error}"));
     let found = format!("{:?}", state(&mut store));
-    let mut reader: Box<dyn Reader> = store.books.reader().unwrap();
+    let mut reader: Box<dyn BooksReader> = store.books.reader().unwrap();
     assert_eq!(verify(&mut *reader).unwrap().differences, []);
     found
 }

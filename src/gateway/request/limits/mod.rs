@@ -10,10 +10,10 @@ use http::{HeaderName, HeaderValue, Method};
 use parking_lot::MutexGuard;
 use smallvec::SmallVec;
 
-use crate::directory::{Directory, Dirty, Key, Meter, Owner, Slot, Slots};
+use crate::directory::{Directory, Dirty, Key, LimitSlot, Meter, Owner, Slots};
 use crate::ledger::LIMITS_SAVED_EVERY;
 use crate::policy::client_address::client_network;
-use crate::policy::limit::{Limit, Scope, Standing, State, headers};
+use crate::policy::limit::{Limit, LimitState, LimitStatus, Scope, headers};
 use crate::policy::reject::{Reason, Refusal};
 use crate::policy::values::{Values, once};
 use crate::snapshot::{Plan, Route, Settings};
@@ -112,7 +112,8 @@ impl Limits {
         let name = subject.route.name.as_str();
         let limits =
             plan.iter().chain(&subject.route.limits).filter(|limit| limit.covers(name, subject.method));
-        let mut judged: Judged<'_> = limits.map(|limit| Verdict { limit, at: 0, standing: None }).collect();
+        let mut judged: Judged<'_> =
+            limits.map(|limit| CheckedLimit { limit, at: 0, standing: None }).collect();
         let outcome = if judged.is_empty() { subject.enter() } else { self.judge(subject, &mut judged) };
         describe(&judged, outcome.is_ok(), settings, wall, response);
         outcome
@@ -127,7 +128,7 @@ impl Limits {
             address: meters.address.as_ref().map(|meter| meter.lock()),
         };
         let mut wait: Option<u64> = None;
-        for Verdict { limit, at, standing } in &mut *judged {
+        for CheckedLimit { limit, at, standing } in &mut *judged {
             let Some(slots) = locked.slots(limit.scope) else { continue };
             *at = slot_index(slots, limit, subject);
             let state = &mut slots[*at].state;
@@ -142,7 +143,7 @@ impl Limits {
             return Err(Refusal { retry_after: Some(seconds), ..Reason::RateLimited.into() });
         }
         let pass = subject.enter()?;
-        for Verdict { limit, at, standing } in &*judged {
+        for CheckedLimit { limit, at, standing } in &*judged {
             if let (Some(slots), Some(standing)) = (locked.slots(limit.scope), standing) {
                 slots[*at].state.take(standing, subject.now);
             }
@@ -218,15 +219,15 @@ impl Subject<'_> {
 }
 
 /// A limit that covers a request, and its verdict.
-struct Verdict<'a> {
+struct CheckedLimit<'a> {
     limit: &'a Limit,
     /// The index of its state in the meter.
     at: usize,
-    standing: Option<Standing>,
+    standing: Option<LimitStatus>,
 }
 
 /// All limits that cover a request; up to four without an allocation.
-type Judged<'a> = SmallVec<[Verdict<'a>; 4]>;
+type Judged<'a> = SmallVec<[CheckedLimit<'a>; 4]>;
 
 struct Meters<'a> {
     key: Option<&'a Arc<Meter>>,
@@ -257,7 +258,7 @@ fn slot_index(slots: &mut Slots, limit: &Limit, subject: &Subject<'_>) -> usize 
     let route = if limit.scope == Scope::KeyRoute { subject.route.num } else { RouteNum(0) };
     let known = slots.iter().position(|slot| slot.limit == limit.id && slot.route == route);
     known.unwrap_or_else(|| {
-        slots.push(Slot { limit: limit.id, route, state: State::fresh(limit) });
+        slots.push(LimitSlot { limit: limit.id, route, state: LimitState::fresh(limit) });
         slots.len() - 1
     })
 }
@@ -269,7 +270,7 @@ fn describe(
     wall: WallTime,
     response: &mut ResponseHeaders,
 ) {
-    let untaken = |standing: Standing| if taken { standing } else { standing.untaken() };
+    let untaken = |standing: LimitStatus| if taken { standing } else { standing.untaken() };
     let verdicts = judged.iter().filter_map(|verdict| Some((verdict.limit, untaken(verdict.standing?))));
     let ResponseHeaders { headers, values } = response;
     if settings.ietf_headers
@@ -293,8 +294,8 @@ mod tests {
     #[test]
     fn the_last_states_are_all_saved() {
         let (directory, limits, now) = (Directory::default(), Limits::default(), Moment(1_000));
-        let state = State::Gcra { arrival: now.0 + 10, interval: 10 };
-        let slot = Slot { limit: NameId(1), route: RouteNum(0), state };
+        let state = LimitState::Gcra { arrival: now.0 + 10, interval: 10 };
+        let slot = LimitSlot { limit: NameId(1), route: RouteNum(0), state };
         directory.park(Owner::Account(AccountNum(1)), Slots::from_iter([slot]));
         assert_eq!(limits.drain(now), [], "not marked yet");
         limits.mark_all(&directory);

@@ -49,12 +49,12 @@ type PolledFrame = Poll<Option<Result<Frame<Bytes>, BodyError>>>;
 /// The upstream's body on its way to the client.
 pub(in crate::gateway) struct ResponseBody {
     request: Rc<InFlight>,
-    state: State,
+    state: BodyState,
     /// The rest of a frame that was not passed to h2 yet.
     chunks: DataChunks,
 }
 
-enum State {
+enum BodyState {
     /// The body is passed on; its request is settled. `commit` is awaited before the last frame.
     Streaming { upstream: UpstreamBody, commit: Option<Commit> },
     /// The body is passed on and read for its charge.
@@ -83,33 +83,33 @@ impl ResponseBody {
         }
         let (request, charged) = (Rc::clone(settlement.request()), settlement.charge_at_head());
         let state = if last.is_some() {
-            State::Closing { last, commit: settlement.settle(true) }
+            BodyState::Closing { last, commit: settlement.settle(true) }
         } else if settlement.is_body_read() {
             settlement.give_back_connection();
             if let Some(commit) = settlement.settle(true) {
                 commit.await.map_err(NoResponse::Aborted)?; // a response without a body ends with its head
             }
-            State::Finished
+            BodyState::Finished
         } else if charged.is_none() {
-            State::Metering(settlement)
+            BodyState::Metering(settlement)
         } else {
             let commit = settlement.settle(true);
             settlement
                 .take_upstream()
-                .map_or(State::Finished, |upstream| State::Streaming { upstream, commit })
+                .map_or(BodyState::Finished, |upstream| BodyState::Streaming { upstream, commit })
         };
         Ok((Self { request, state, chunks: DataChunks::default() }, charged))
     }
 
     fn size_hint(&self) -> SizeHint {
         let mut hint = match &self.state {
-            State::Streaming { upstream, .. } => upstream.size_hint(),
-            State::Metering(settlement) => settlement.size_hint(),
-            State::Closing { last, .. } => {
+            BodyState::Streaming { upstream, .. } => upstream.size_hint(),
+            BodyState::Metering(settlement) => settlement.size_hint(),
+            BodyState::Closing { last, .. } => {
                 let length = last.as_ref().and_then(Frame::data_ref).map_or(0, Bytes::len);
                 SizeHint::with_exact(length as u64)
             }
-            State::Aborting(_) | State::Finished => SizeHint::with_exact(0),
+            BodyState::Aborting(_) | BodyState::Finished => SizeHint::with_exact(0),
         };
         if let Some(upper) = hint.upper() {
             hint.set_upper(upper + self.chunks.len());
@@ -119,7 +119,7 @@ impl ResponseBody {
     }
 
     fn is_finished(&self) -> bool {
-        matches!(self.state, State::Finished) && self.chunks.is_empty()
+        matches!(self.state, BodyState::Finished) && self.chunks.is_empty()
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> PolledFrame {
@@ -133,10 +133,10 @@ impl ResponseBody {
     fn poll_chunk(&mut self, context: &mut Context<'_>) -> PolledFrame {
         let now = self.request.services.now();
         self.request.deadlines().chunk_taken(now);
-        let chunk = match self.chunks.next(matches!(self.state, State::Finished)) {
+        let chunk = match self.chunks.next(matches!(self.state, BodyState::Finished)) {
             Some(chunk) => chunk,
             None => match ready!(self.poll_state(context)) {
-                Some(Ok(frame)) => self.chunks.split(frame, matches!(self.state, State::Finished)),
+                Some(Ok(frame)) => self.chunks.split(frame, matches!(self.state, BodyState::Finished)),
                 end => return Poll::Ready(end),
             },
         };
@@ -147,16 +147,17 @@ impl ResponseBody {
 
     fn poll_state(&mut self, context: &mut Context<'_>) -> PolledFrame {
         let polled = match &mut self.state {
-            State::Streaming { upstream, .. } => ready!(Pin::new(upstream).poll_frame(context)),
-            State::Metering(settlement) => ready!(settlement.poll_frame(context)),
-            State::Closing { .. } => return self.poll_closing(context),
-            State::Aborting(_) => {
-                let State::Aborting(error) = std::mem::replace(&mut self.state, State::Finished) else {
+            BodyState::Streaming { upstream, .. } => ready!(Pin::new(upstream).poll_frame(context)),
+            BodyState::Metering(settlement) => ready!(settlement.poll_frame(context)),
+            BodyState::Closing { .. } => return self.poll_closing(context),
+            BodyState::Aborting(_) => {
+                let BodyState::Aborting(error) = std::mem::replace(&mut self.state, BodyState::Finished)
+                else {
                     return Poll::Ready(None);
                 };
                 return Poll::Ready(Some(Err(error)));
             }
-            State::Finished => return Poll::Ready(None),
+            BodyState::Finished => return Poll::Ready(None),
         };
         match polled {
             Some(Ok(frame)) if !frame.is_trailers() && !self.is_upstream_read() => {
@@ -177,46 +178,46 @@ impl ResponseBody {
 
     fn is_upstream_read(&self) -> bool {
         match &self.state {
-            State::Streaming { upstream, .. } => upstream.is_end_stream(),
-            State::Metering(settlement) => settlement.is_body_read(),
-            State::Closing { .. } | State::Aborting(_) | State::Finished => true,
+            BodyState::Streaming { upstream, .. } => upstream.is_end_stream(),
+            BodyState::Metering(settlement) => settlement.is_body_read(),
+            BodyState::Closing { .. } | BodyState::Aborting(_) | BodyState::Finished => true,
         }
     }
 
     /// Ends the upstream's body: gives its connection back to the pool, and settles the charge.
     fn close(&mut self, last: Option<Frame<Bytes>>) {
-        let commit = match std::mem::replace(&mut self.state, State::Finished) {
-            State::Streaming { upstream, commit } => {
+        let commit = match std::mem::replace(&mut self.state, BodyState::Finished) {
+            BodyState::Streaming { upstream, commit } => {
                 give_back(&self.request.services, upstream);
                 commit
             }
-            State::Metering(mut settlement) => {
+            BodyState::Metering(mut settlement) => {
                 settlement.give_back_connection();
                 settlement.settle(true)
             }
-            State::Closing { commit, .. } => commit,
-            State::Aborting(_) | State::Finished => None,
+            BodyState::Closing { commit, .. } => commit,
+            BodyState::Aborting(_) | BodyState::Finished => None,
         };
-        self.state = State::Closing { last, commit };
+        self.state = BodyState::Closing { last, commit };
     }
 
     /// The upstream aborted its body: a charge that the head named remains valid, and a charge in the body counts as
     /// unreadable.
     fn abort(&mut self, fault: ResponseFault) {
-        let state = std::mem::replace(&mut self.state, State::Aborting(fault.into()));
-        if let State::Metering(mut settlement) = state {
+        let state = std::mem::replace(&mut self.state, BodyState::Aborting(fault.into()));
+        if let BodyState::Metering(mut settlement) = state {
             drop(settlement.settle(false)); // the response has no last byte that could wait for the commit
         }
     }
 
     fn poll_closing(&mut self, context: &mut Context<'_>) -> PolledFrame {
-        let State::Closing { last, commit } = &mut self.state else { return Poll::Ready(None) };
+        let BodyState::Closing { last, commit } = &mut self.state else { return Poll::Ready(None) };
         let committed = match commit {
             Some(commit) => ready!(commit.as_mut().poll(context)),
             None => Ok(()),
         };
         let last = last.take();
-        self.state = State::Finished;
+        self.state = BodyState::Finished;
         if let Err(error) = committed {
             self.request.record.set_outcome(Outcome::Cut);
             return Poll::Ready(Some(Err(error.into()))); // the client sees an incomplete response

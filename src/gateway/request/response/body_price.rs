@@ -32,13 +32,13 @@ pub(super) enum ChargeSource {
 /// Reads a response's body for its charge.
 pub(super) struct BodyPrice {
     price: Arc<Price>,
-    source: Source,
+    source: PriceSource,
     silence: SilenceTimer,
     /// Bytes parsed since other requests were polled.
     parsed: usize,
 }
 
-enum Source {
+enum PriceSource {
     Json {
         reader: PointerReader,
         /// How many more bytes may be parsed; `None` if the body is too long.
@@ -63,12 +63,12 @@ impl ChargeSource {
         let outcome = counted_as.map_or(StatusClass::None, |status| StatusClass::of_status(status.as_u16()));
         let (source, max_silence) = match counted_as.map(|status| price.at_head(status, headers, is_head)) {
             // gRPC calls may stream, and be silent for a long time.
-            None => (Source::Grpc { head: headers.clone(), trailers: None }, MAX_SILENCE),
+            None => (PriceSource::Grpc { head: headers.clone(), trailers: None }, MAX_SILENCE),
             Some(AtHead::Known(charged)) => return (Self::Head(charged), outcome),
             Some(AtHead::InBody(_)) if is_call => return (Self::Head(price.unreadable()), outcome),
             Some(AtHead::InBody(pointer)) => {
                 let reader = PointerReader::new(pointer.clone());
-                (Source::Json { reader, left: Some(MAX_PRICED_JSON) }, timeout)
+                (PriceSource::Json { reader, left: Some(MAX_PRICED_JSON) }, timeout)
             }
         };
         let silence = SilenceTimer::new(max_silence);
@@ -81,7 +81,7 @@ impl BodyPrice {
     pub(super) fn read(&mut self, frame: &Frame<Bytes>) {
         self.silence.is_reset = true;
         match &mut self.source {
-            Source::Json { reader, left } => {
+            PriceSource::Json { reader, left } => {
                 let Some(data) = frame.data_ref() else { return };
                 *left = left.and_then(|left| left.checked_sub(data.len()));
                 if left.is_some() {
@@ -89,7 +89,7 @@ impl BodyPrice {
                     self.parsed += data.len();
                 }
             }
-            Source::Grpc { trailers, .. } => *trailers = frame.trailers_ref().cloned(),
+            PriceSource::Grpc { trailers, .. } => *trailers = frame.trailers_ref().cloned(),
         }
     }
 
@@ -119,12 +119,12 @@ impl BodyPrice {
 
     /// True if nothing that follows can change the charge.
     pub(super) fn is_decided(&self) -> bool {
-        matches!(self.source, Source::Json { left: None, .. })
+        matches!(self.source, PriceSource::Json { left: None, .. })
     }
 
     /// The outcome of a gRPC call, once its trailers arrived.
     pub(super) fn outcome(&self) -> Option<StatusClass> {
-        let Source::Grpc { trailers, .. } = &self.source else { return None };
+        let PriceSource::Grpc { trailers, .. } = &self.source else { return None };
         grpc::counts_as(trailers.as_ref()?).map(|status| StatusClass::of_status(status.as_u16()))
     }
 
@@ -134,9 +134,9 @@ impl BodyPrice {
         let unreadable = price.unreadable();
         match source {
             _ if !is_complete => unreadable,
-            Source::Json { left: None, .. } => unreadable,
-            Source::Json { reader, .. } => price.at_end(reader.finish()),
-            Source::Grpc { head, trailers } => grpc_charge(&price, head, trailers).unwrap_or(unreadable),
+            PriceSource::Json { left: None, .. } => unreadable,
+            PriceSource::Json { reader, .. } => price.at_end(reader.finish()),
+            PriceSource::Grpc { head, trailers } => grpc_charge(&price, head, trailers).unwrap_or(unreadable),
         }
     }
 }
