@@ -40,7 +40,7 @@ use crate::types::RequestIdStart;
 /// File descriptors reserved for everything but connections.
 const RESERVED_DESCRIPTORS: u64 = 128;
 /// How often meters of dropped keys are pruned.
-const TIDY_EVERY: Duration = Duration::from_secs(60);
+const PRUNE_EVERY: Duration = Duration::from_secs(60);
 
 /// Why the gateway did not start, or why it stopped.
 #[derive(Debug, thiserror::Error)]
@@ -76,13 +76,13 @@ impl From<String> for StartError {
 
 /// An open ledger and its control plane. Commands use it without a gateway.
 #[derive(Debug)]
-pub struct Office {
+pub struct ControlPlane {
     /// The control plane.
     pub control: Arc<Control>,
     ledger: Ledger,
 }
 
-impl Office {
+impl ControlPlane {
     /// Opens the ledger of a configuration and takes its lock. `reads`: the command only reads, so no accounts are
     /// created.
     ///
@@ -95,8 +95,8 @@ impl Office {
         clock: &Clock,
     ) -> Result<Self, StartError> {
         let storage = sqlite::open(&loaded.snapshot.settings.ledger)?;
-        let (office, _, _) = Self::open_for(storage, path, loaded, (0, !reads), clock).await?;
-        Ok(office)
+        let (plane, _, _) = Self::open_for(storage, path, loaded, (0, !reads), clock).await?;
+        Ok(plane)
     }
 
     async fn open_for(
@@ -144,7 +144,7 @@ pub struct App {
     pub public: Vec<PublicAddress>,
     /// Address of the operators' listener.
     pub admin: SocketAddr,
-    office: Office,
+    plane: ControlPlane,
     path: PathBuf,
     clock: Clock,
     limits: Arc<Limits>,
@@ -182,12 +182,12 @@ impl App {
         lines: Option<Lines>,
     ) -> Result<Self, StartError> {
         let settings = loaded.snapshot.settings.clone();
-        let (office, bookkeeper, epoch) =
-            Office::open_for(storage, path, loaded, (settings.threads, true), &clock).await?;
+        let (plane, bookkeeper, epoch) =
+            ControlPlane::open_for(storage, path, loaded, (settings.threads, true), &clock).await?;
         let limits = Arc::new(restored_limits(&mut *bookkeeper.view().await?, &clock)?);
         let (source, now) = (Arc::clone(&limits), clock.clone());
         bookkeeper.save_limits_from(Box::new(move || source.drain(now.now()))).await?;
-        let control = Arc::clone(&office.control);
+        let control = Arc::clone(&plane.control);
         let mut background = Vec::new();
         let socket = ControlSocket::bind(path)?;
         background.push(tokio::spawn(socket.serve(Arc::clone(&control))));
@@ -195,7 +195,7 @@ impl App {
         let (admin_address, draining) = (admin.address().unwrap_or(settings.admin_listen), admin.draining());
         background.push(tokio::spawn(admin.serve(Arc::clone(&control))));
 
-        background.push(tokio::spawn(tidy(Arc::clone(&control))));
+        background.push(tokio::spawn(prune_meters(Arc::clone(&control))));
         let (sockets, public) = gateway::bind(&addresses(&settings), settings.threads)?;
         let slots = Arc::new(ConnectionSlots::new(max_connections(settings.max_connections)));
         let stop = CancellationToken::new();
@@ -208,7 +208,7 @@ impl App {
                 limits: Arc::clone(&limits),
                 stats: control.stats().lane(),
                 lines: lines.clone(),
-                spender: office.ledger.spender(number).ok_or_else(no_spender)?,
+                spender: plane.ledger.spender(number).ok_or_else(no_spender)?,
                 clock: clock.clone(),
                 sockets,
                 slots: Arc::clone(&slots),
@@ -221,7 +221,7 @@ impl App {
         Ok(Self {
             public,
             admin: admin_address,
-            office,
+            plane,
             path,
             clock,
             limits,
@@ -235,7 +235,7 @@ impl App {
     /// The control plane.
     #[must_use]
     pub fn control(&self) -> &Arc<Control> {
-        &self.office.control
+        &self.plane.control
     }
 
     /// Serves until SIGTERM or SIGINT arrives or a worker ends. Reloads when the configuration changes and on
@@ -279,9 +279,9 @@ impl App {
     pub async fn stop(self) -> Result<(), StartError> {
         self.draining.store(true, Ordering::SeqCst);
         self.stop.cancel();
-        let (workers, ledger) = (self.workers, self.office.ledger);
-        let (limits, directory) = (self.limits, self.office.control.directory());
-        let counters = self.office.control.stats();
+        let (workers, ledger) = (self.workers, self.plane.ledger);
+        let (limits, directory) = (self.limits, self.plane.control.directory());
+        let counters = self.plane.control.stats();
         let ended = tokio::task::spawn_blocking(move || {
             for worker in workers {
                 if worker.join().is_err() {
@@ -363,10 +363,10 @@ fn max_connections(asked: usize) -> usize {
 }
 
 /// Prunes meters of dropped keys periodically, so that they do not accumulate between reloads.
-async fn tidy(control: Arc<Control>) {
+async fn prune_meters(control: Arc<Control>) {
     loop {
-        tokio::time::sleep(TIDY_EVERY).await;
-        control.tidy();
+        tokio::time::sleep(PRUNE_EVERY).await;
+        control.prune_meters();
     }
 }
 

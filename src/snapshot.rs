@@ -201,7 +201,7 @@ impl Snapshot {
     /// Whether an account is served, and on which plan. `stored` is the plan of an account that was
     /// made by command, `None` for one that only a file can name.
     #[must_use]
-    pub fn standing(&self, account: AccountNum, stored: Option<Option<NameId>>) -> AccountStatus<'_> {
+    pub fn account_status(&self, account: AccountNum, stored: Option<Option<NameId>>) -> AccountStatus<'_> {
         let listed = self.listed.get(account.0 as usize).copied().flatten();
         match listed.map(|listed| listed.plan).or(stored) {
             None => AccountStatus::Unknown,

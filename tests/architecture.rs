@@ -199,7 +199,7 @@ fn some_things_stand_in_one_place_only() {
     only("SQL", &["SELECT ", "INSERT INTO", "UPDATE ", "PRAGMA"], |file| {
         file.starts_with("src/ledger/sqlite")
     });
-    only("the body of an error", &[".word("], |file| {
+    only("the body of an error", &[".build_response("], |file| {
         file == "src/gateway/request/response/respond.rs" || file == "src/policy/reject.rs"
     });
     only("a mirror of the TOML", &["toml::Spanned;", "JsonSchema"], |file| {

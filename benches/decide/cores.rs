@@ -173,7 +173,8 @@ impl<'a> Core<'a> {
         let hash = KeyHash::of(self.secrets[at % self.secrets.len()].as_bytes());
         let key = directory.find(&hash).expect("a known key");
         assert!(key.rules().is_usable(self.time.wall()) && !key.account.is_suspended());
-        let AccountStatus::Served(plan) = view.standing(key.account.num, key.account.stored_plan()) else {
+        let AccountStatus::Served(plan) = view.account_status(key.account.num, key.account.stored_plan())
+        else {
             panic!("an unknown account");
         };
         key.rules().permit(route.name.as_str(), CLIENT).expect("a permitted key");

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
-use tollgate::app::Office;
+use tollgate::app::ControlPlane;
 use tollgate::clock::Clock;
 use tollgate::config;
 use tollgate::types::KeyHash;
@@ -51,9 +51,9 @@ fn per(bytes: Memory, base: Memory, count: usize) -> String {
 fn lookup(path: &Path, keys: usize) -> f64 {
     let loaded = config::load(path).expect("a sound file");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let office =
-        runtime.block_on(Office::open(path, loaded, false, &Clock::system())).expect("an open ledger");
-    let directory = office.control.directory();
+    let plane =
+        runtime.block_on(ControlPlane::open(path, loaded, false, &Clock::system())).expect("an open ledger");
+    let directory = plane.control.directory();
     let count = keys.min(LOOKUPS);
     let hashes: Vec<KeyHash> = (0..count).map(|at| hash(at * (keys / count))).collect();
     let mut best = f64::MAX;
@@ -67,7 +67,7 @@ fn lookup(path: &Path, keys: usize) -> f64 {
         }
         best = best.min(begun.elapsed().as_nanos() as f64 / (LOOKUPS.div_ceil(count) * count) as f64);
     }
-    office.close().expect("a closed ledger");
+    plane.close().expect("a closed ledger");
     best
 }
 

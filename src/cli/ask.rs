@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 
 use super::failed::{Failed, Result};
 use super::output::Output;
-use crate::app::{Office, StartError};
+use crate::app::{ControlPlane, StartError};
 use crate::clock::Clock;
 use crate::config;
 use crate::control::command::Command;
@@ -61,15 +61,16 @@ impl Asker {
         let loaded = config::load(&self.config).map_err(|report| Failed(report.to_string()))?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
-            let office = Office::open(&self.config, loaded, command.only_reads(), &Clock::system()).await?;
+            let plane =
+                ControlPlane::open(&self.config, loaded, command.only_reads(), &Clock::system()).await?;
             let (sender, mut rows) = mpsc::channel(MAX_ROWS);
-            let (control, command) = (std::sync::Arc::clone(&office.control), command.clone());
+            let (control, command) = (std::sync::Arc::clone(&plane.control), command.clone());
             let work = tokio::spawn(async move { control.execute(command, sender).await });
             while let Some(value) = rows.recv().await {
                 row(value);
             }
             let result = work.await?;
-            office.close()?;
+            plane.close()?;
             result.map_err(|failure| Failed(format!("error: {failure}")))
         })
     }

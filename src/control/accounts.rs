@@ -32,13 +32,14 @@ impl Control {
     /// Whether an account was created by command or is defined in the file.
     pub(super) fn serves(&self, account: &Account) -> bool {
         let view = self.snapshot();
-        matches!(view.standing(account.num, account.stored_plan()), AccountStatus::Served(_))
+        matches!(view.account_status(account.num, account.stored_plan()), AccountStatus::Served(_))
     }
 
     fn describe(&self, row: &AccountRow) -> Value {
         let account = self.directory.account(&row.id);
         let view = self.snapshot();
-        let standing = account.as_ref().map(|account| view.standing(account.num, account.stored_plan()));
+        let standing =
+            account.as_ref().map(|account| view.account_status(account.num, account.stored_plan()));
         let plan = match standing {
             Some(AccountStatus::Served(plan)) => plan.map(|plan| plan.name.clone()),
             _ => None,

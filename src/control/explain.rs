@@ -31,7 +31,7 @@ impl Steps {
             .push(json!({ "step": step, "passes": false, "reason": reason.code(), "detail": detail.into() }));
     }
 
-    fn judge(&mut self, step: &str, passes: bool, reason: Reason, detail: impl Into<Value>) {
+    fn add_check(&mut self, step: &str, passes: bool, reason: Reason, detail: impl Into<Value>) {
         if passes { self.pass(step, detail) } else { self.refuse(step, reason, detail) }
     }
 
@@ -70,7 +70,7 @@ impl Control {
             return refused(format!("there is no key {id}, or it is revoked"));
         };
         self.explain_key(&mut steps, &key, &route);
-        let standing = view.standing(key.account.num, key.account.stored_plan());
+        let standing = view.account_status(key.account.num, key.account.stored_plan());
         let AccountStatus::Served(plan) = standing else {
             steps.refuse("account", Reason::InvalidKey, "the file dropped this account");
             return Ok(steps.finish(|reason| dialect.template(reason).status.as_u16()));
@@ -87,11 +87,11 @@ impl Control {
             "state": super::publish::state_name(key.rules().state),
             "expires": key.rules().expires.map(super::keys::shown),
         });
-        steps.judge("key", usable, Reason::InvalidKey, detail);
+        steps.add_check("key", usable, Reason::InvalidKey, detail);
         let account = key.account.id.to_string();
-        steps.judge("account", !key.account.is_suspended(), Reason::AccountSuspended, account);
+        steps.add_check("account", !key.account.is_suspended(), Reason::AccountSuspended, account);
         let scopes = key.rules().scopes.as_deref().map_or(json!("every route"), |scopes| json!(scopes));
-        steps.judge("scope", key.rules().opens(route.name.as_str()), Reason::RouteForbidden, scopes);
+        steps.add_check("scope", key.rules().opens(route.name.as_str()), Reason::RouteForbidden, scopes);
         if let Some(networks) = &key.rules().allow_from {
             let networks: Vec<String> = networks.iter().map(ToString::to_string).collect();
             steps.pass("address", json!({ "only_from": networks }));
@@ -126,7 +126,7 @@ impl Control {
         if let Some(most) = plan.and_then(|plan| plan.concurrency) {
             let now = key.meter().in_flight();
             let detail = json!({ "at_once": most, "in_flight": now });
-            steps.judge("concurrency", now < most, Reason::ConcurrencyLimited, detail);
+            steps.add_check("concurrency", now < most, Reason::ConcurrencyLimited, detail);
         }
     }
 
@@ -143,7 +143,7 @@ impl Control {
             "remaining_after": standing.remaining,
             "retry_after": (!standing.admitted).then(|| standing.seconds()),
         });
-        steps.judge(&format!("limit {}", limit.name), standing.admitted, Reason::RateLimited, detail);
+        steps.add_check(&format!("limit {}", limit.name), standing.admitted, Reason::RateLimited, detail);
     }
 }
 
@@ -214,5 +214,5 @@ fn explain_price(view: &Snapshot, steps: &mut Steps, key: &Key, plan: Option<&Pl
     steps.pass("price", json!({ "hold": price.hold, "charge": charges }));
     let available = key.account.purse.available();
     let detail = json!({ "available": available, "hold": price.hold });
-    steps.judge("balance", available >= price.hold, Reason::InsufficientCredits, detail);
+    steps.add_check("balance", available >= price.hold, Reason::InsufficientCredits, detail);
 }

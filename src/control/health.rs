@@ -68,7 +68,7 @@ impl Admin {
             let stream = match self.listener.accept().await {
                 Ok((stream, _)) => stream,
                 Err(error) => {
-                    if let Some(more) = failures.says(control.clock.now()) {
+                    if let Some(more) = failures.should_log(control.clock.now()) {
                         tracing::warn!(%error, more, "the admin address cannot accept");
                     }
                     tokio::time::sleep(Duration::from_millis(100)).await;

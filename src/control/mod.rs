@@ -187,7 +187,7 @@ impl Control {
     }
 
     /// Prunes fresh meters of dropped keys.
-    pub fn tidy(&self) {
+    pub fn prune_meters(&self) {
         self.directory.sweep(self.clock.now());
         self.publisher.free();
     }

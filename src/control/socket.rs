@@ -164,7 +164,7 @@ impl ControlSocket {
                     });
                 }
                 Err(error) => {
-                    if let Some(more) = failures.says(control.clock.now()) {
+                    if let Some(more) = failures.should_log(control.clock.now()) {
                         tracing::warn!(%error, more, "the control socket cannot accept");
                     }
                     tokio::time::sleep(Duration::from_millis(100)).await;

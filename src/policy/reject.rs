@@ -197,7 +197,7 @@ pub const PLACEHOLDERS: [&str; 6] = ["status", "title", "code", "message", "requ
 
 /// The response to a refusal, ready to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Worded {
+pub struct RefusalResponse {
     /// The response's status.
     pub status: StatusCode,
     /// The response's content type.
@@ -222,7 +222,7 @@ impl Dialect {
 
     /// Builds the response to a refusal.
     #[must_use]
-    pub fn word(&self, refusal: &Refusal, request_id: &str) -> Worded {
+    pub fn build_response(&self, refusal: &Refusal, request_id: &str) -> RefusalResponse {
         let template = self.template(refusal.reason);
         let mut digits = itoa::Buffer::new();
         let retry_after = refusal.retry_after.map_or("null", |seconds| digits.format(seconds));
@@ -237,7 +237,7 @@ impl Dialect {
                 TemplatePart::RetryAfter => body.push_str(retry_after),
             }
         }
-        Worded { status: template.status, content_type: template.content_type.clone(), body }
+        RefusalResponse { status: template.status, content_type: template.content_type.clone(), body }
     }
 }
 
@@ -258,7 +258,7 @@ impl Template {
         // If the default message contains `{retry_after}`, no detail of a refusal replaces it.
         let message = self.message.as_deref();
         let message = message.or_else(|| Some(reason.message()).filter(|text| text.contains(WAIT)));
-        for piece in pieces(&self.body) {
+        for piece in split_template(&self.body) {
             match (piece, message) {
                 (Piece::Text(more), _) => text.push_str(more),
                 (Piece::Name("status"), _) => text.push_str(self.status.as_str()),
@@ -299,7 +299,7 @@ pub enum Piece<'a> {
 }
 
 /// Splits a body at its placeholders. Braces around a name that is not in [`PLACEHOLDERS`] are text.
-pub fn pieces(body: &str) -> impl Iterator<Item = Piece<'_>> {
+pub fn split_template(body: &str) -> impl Iterator<Item = Piece<'_>> {
     let mut rest = body;
     std::iter::from_fn(move || {
         if rest.is_empty() {
@@ -363,9 +363,9 @@ mod tests {
                 .to_owned(),
         });
         let refusal = Refusal { retry_after: Some(12), ..Reason::RateLimited.into() };
-        let body = dialect.word(&refusal, "req_1").body;
+        let body = dialect.build_response(&refusal, "req_1").body;
         let expected = r#"{"s":429,"c":"a\"b","m":"wait\u000a12","r":12,"x":{y},"é":"Too Many Requests"}"#;
         assert_eq!(body, expected);
-        assert!(dialect.word(&Reason::NoRoute.into(), "").body.contains(r#""r":null"#));
+        assert!(dialect.build_response(&Reason::NoRoute.into(), "").body.contains(r#""r":null"#));
     }
 }

@@ -16,7 +16,7 @@ pub struct Repeats {
 
 impl Repeats {
     /// Counts a message. Returns `Some` if it must be logged, with the number of messages left out before it.
-    pub fn says(&mut self, now: Moment) -> Option<u64> {
+    pub fn should_log(&mut self, now: Moment) -> Option<u64> {
         if self.said.is_some_and(|said| now.since(said) < EVERY) {
             self.left_out += 1;
             return None;
@@ -27,9 +27,9 @@ impl Repeats {
 
     /// The number of messages left out since the last one was logged, if any, once `EVERY` has passed since
     /// then. The number is then reset.
-    pub fn untold(&mut self, now: Moment) -> Option<u64> {
+    pub fn suppressed(&mut self, now: Moment) -> Option<u64> {
         let due = self.left_out > 0 && self.said.is_some_and(|said| now.since(said) >= EVERY);
-        due.then(|| self.says(now)).flatten()
+        due.then(|| self.should_log(now)).flatten()
     }
 
     /// True if no messages were left out and the last one was logged at least `EVERY` ago.
@@ -47,15 +47,15 @@ mod tests {
     fn the_first_is_said_and_the_rest_is_counted() {
         let (mut repeats, start) = (Repeats::default(), Moment(1));
         assert!(repeats.is_over(start));
-        assert_eq!(repeats.says(start), Some(0));
+        assert_eq!(repeats.should_log(start), Some(0));
         for _ in 0..1000 {
-            assert_eq!(repeats.says(start.plus(EVERY / 2)), None);
+            assert_eq!(repeats.should_log(start.plus(EVERY / 2)), None);
         }
-        assert_eq!(repeats.untold(start.plus(EVERY / 2)), None);
-        assert_eq!(repeats.untold(start.plus(EVERY)), Some(1000));
-        assert_eq!(repeats.says(start.plus(EVERY)), None);
-        assert_eq!(repeats.says(start.plus(EVERY * 2)), Some(1));
-        assert_eq!(repeats.untold(start.plus(EVERY * 3)), None);
+        assert_eq!(repeats.suppressed(start.plus(EVERY / 2)), None);
+        assert_eq!(repeats.suppressed(start.plus(EVERY)), Some(1000));
+        assert_eq!(repeats.should_log(start.plus(EVERY)), None);
+        assert_eq!(repeats.should_log(start.plus(EVERY * 2)), Some(1));
+        assert_eq!(repeats.suppressed(start.plus(EVERY * 3)), None);
         assert!(repeats.is_over(start.plus(EVERY * 3)));
     }
 }

@@ -130,7 +130,7 @@ impl Pool {
     pub fn sweep(&self, now: Moment) {
         self.http2.sweep();
         self.failures.borrow_mut().retain(|_, Failures { upstream, repeats }| {
-            if let Some(more) = repeats.untold(now) {
+            if let Some(more) = repeats.suppressed(now) {
                 tracing::warn!(upstream, more, "further connections failed");
             }
             !repeats.is_over(now)
@@ -168,7 +168,7 @@ impl Pool {
     fn failed(&self, upstream: &Upstream, now: Moment, error: &dyn std::fmt::Display) {
         let mut failures = self.failures.borrow_mut();
         let new = || Failures { upstream: upstream.name.clone(), repeats: Repeats::default() };
-        if let Some(more) = failures.entry(upstream.id).or_insert_with(new).repeats.says(now) {
+        if let Some(more) = failures.entry(upstream.id).or_insert_with(new).repeats.should_log(now) {
             tracing::warn!(upstream = upstream.name, %error, more, "cannot connect");
         }
     }

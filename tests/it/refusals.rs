@@ -95,7 +95,7 @@ fn every_refusal_is_worded_in_every_dialect() {
         for (dialect, (status, body)) in DIALECTS.iter().zip(expected) {
             let route = loaded.snapshot.routes.iter().find(|route| route.name.as_str() == *dialect).unwrap();
             let refusal = Refusal { retry_after: Some(12), ..reason.into() };
-            let worded = route.dialect.word(&refusal, "req_1");
+            let worded = route.dialect.build_response(&refusal, "req_1");
             let message = reason.message().replace("{retry_after}", "12");
             let title = http::StatusCode::from_u16(status).unwrap().canonical_reason().unwrap();
             let body = body.replace("MSG", &message).replace("CODE", reason.code());

@@ -100,7 +100,7 @@ impl Tester {
                 return Ok(false);
             }
         };
-        let findings = judge(&reply, case, self.purse(case.bearer).map(|purse| &mut purse.balance));
+        let findings = check(&reply, case, self.purse(case.bearer).map(|purse| &mut purse.balance));
         let wrong: Vec<&String> = findings.iter().filter_map(|finding| finding.as_ref().err()).collect();
         let right: Vec<&String> = findings.iter().filter_map(|finding| finding.as_ref().ok()).collect();
         let join = |list: &[&String]| list.iter().map(|text| text.as_str()).collect::<Vec<_>>().join("; ");
@@ -137,7 +137,7 @@ fn compare(what: &str, expected: &str, found: Option<&str>) -> Finding {
 }
 
 /// All that must hold of a response: what the case names, and what every response has.
-fn judge(reply: &Reply, case: &Case, mut balance: Option<&mut Credits>) -> Vec<Finding> {
+fn check(reply: &Reply, case: &Case, mut balance: Option<&mut Credits>) -> Vec<Finding> {
     let json: Value = serde_json::from_str(&reply.body).unwrap_or(Value::Null);
     let mut findings = vec![
         compare("status", &case.status.to_string(), Some(reply.status.as_str())),

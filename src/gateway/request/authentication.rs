@@ -48,7 +48,7 @@ pub(super) fn authenticate<'a>(
     };
     let wall = services.connections.time.wall();
     let key = services.directory.find_usable(&KeyHash::of(secret), wall).ok_or_else(reject)?;
-    match view.standing(key.account.num, key.account.stored_plan()) {
+    match view.account_status(key.account.num, key.account.stored_plan()) {
         AccountStatus::Served(plan) => Ok(Caller { key, plan }),
         _ => Err(reject().into()),
     }

@@ -54,7 +54,7 @@ pub(super) fn credits(row: &Row<'_>, at: usize) -> rusqlite::Result<Credits> {
 }
 
 /// A text column whose words are one of ours.
-fn word<T>(row: &Row<'_>, at: usize, parse: impl Fn(&str) -> Option<T>) -> rusqlite::Result<T> {
+fn parsed_text<T>(row: &Row<'_>, at: usize, parse: impl Fn(&str) -> Option<T>) -> rusqlite::Result<T> {
     let text = row.get_ref(at)?.as_str()?;
     parse(text).ok_or_else(|| {
         let message = format!("{text:?} is not known");
@@ -101,7 +101,7 @@ pub(super) fn key_state(text: &str) -> Option<KeyState> {
 }
 
 pub(super) fn account_id(row: &Row<'_>, at: usize) -> rusqlite::Result<AccountId> {
-    word(row, at, |text| text.parse().ok())
+    parsed_text(row, at, |text| text.parse().ok())
 }
 
 pub(super) fn link(row: &Row<'_>, at: usize) -> rusqlite::Result<Link> {
@@ -120,8 +120,8 @@ pub(super) fn account_row(row: &Row<'_>) -> rusqlite::Result<AccountRow> {
         num: AccountNum(row.get(1)?),
         balance: credits(row, 2)?,
         plan: row.get(3)?,
-        state: word(row, 4, state)?,
-        source: word(row, 5, source)?,
+        state: parsed_text(row, 4, state)?,
+        source: parsed_text(row, 5, source)?,
         opening: row.get::<_, Option<i64>>(6)?.map(Credits::from_millionths),
         entries: row.get(7)?,
         link: link(row, 8)?,
@@ -135,8 +135,8 @@ pub(super) fn key_row(row: &Row<'_>) -> rusqlite::Result<KeyRow> {
         id: to_key_id(row.get(0)?),
         num: KeyNum(row.get(1)?),
         account: AccountNum(row.get(2)?),
-        source: word(row, 3, source)?,
-        state: word(row, 4, key_state)?,
+        source: parsed_text(row, 3, source)?,
+        state: parsed_text(row, 4, key_state)?,
         label: row.get(5)?,
         environment: row.get(6)?,
         hint: row.get(7)?,
@@ -156,7 +156,7 @@ pub(super) fn secret_row(row: &Row<'_>) -> rusqlite::Result<StoredSecret> {
         id: to_key_id(row.get(2)?),
         num: KeyNum(row.get(3)?),
         account: AccountNum(row.get(4)?),
-        state: word(row, 5, key_state)?,
+        state: parsed_text(row, 5, key_state)?,
         expires: row.get::<_, Option<i64>>(6)?.map(WallTime),
         scopes: json(row, 7)?,
         allow_from: json(row, 8)?,
@@ -164,7 +164,7 @@ pub(super) fn secret_row(row: &Row<'_>) -> rusqlite::Result<StoredSecret> {
 }
 
 pub(super) fn entry_kind(row: &Row<'_>, at: usize) -> rusqlite::Result<EntryKind> {
-    word(row, at, EntryKind::named)
+    parsed_text(row, at, EntryKind::named)
 }
 
 /// Columns: number, at, the account's id, kind, amount, balance_after, the route's name, requests, reference, actor,
@@ -185,7 +185,7 @@ pub(super) fn entry_row(row: &Row<'_>) -> rusqlite::Result<Entry> {
         link: link(row, 10)?,
         bucket: row.get(11)?,
         key: row.get::<_, Option<i64>>(12)?.map(to_key_id),
-        outcome: outcome.then(|| word(row, 13, StatusClass::named)).transpose()?,
+        outcome: outcome.then(|| parsed_text(row, 13, StatusClass::named)).transpose()?,
     })
 }
 
@@ -211,7 +211,7 @@ fn kept(row: &Row<'_>) -> rusqlite::Result<Option<Kept>> {
     if row.get_ref(6)? == ValueRef::Null {
         return Ok(None);
     }
-    let external_id = word(row, 6, ExternalId::new)?;
+    let external_id = parsed_text(row, 6, ExternalId::new)?;
     let deadline = WallTime(row.get(7)?);
     Ok(Some(Kept { external_id, deadline, charge_at_deadline: credits(row, 8)? }))
 }

@@ -171,7 +171,7 @@ impl BooksThread {
             self.fold_at = now.plus(FOLD_EVERY);
             self.settle_due_holds();
             if let Err(error) = self.fold_committed().and_then(|()| self.confirm())
-                && let Some(more) = self.failures.says(now)
+                && let Some(more) = self.failures.should_log(now)
             {
                 tracing::error!(%error, more, "the ledger could not be folded; it will be tried again");
             }

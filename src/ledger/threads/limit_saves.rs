@@ -36,7 +36,7 @@ impl LimitSaves {
         }
         self.due_at = now.plus(LIMITS_SAVED_EVERY);
         if let Err(error) = self.save(books, clock)
-            && let Some(more) = self.failures.says(now)
+            && let Some(more) = self.failures.should_log(now)
         {
             tracing::error!(%error, more, "limit states could not be saved; it will be tried again");
         }

@@ -117,7 +117,7 @@ pub struct LimitStatus {
 impl LimitStatus {
     /// The result for a request that this limit did not count because another limit refused it: one more is left.
     #[must_use]
-    pub fn untaken(self) -> Self {
+    pub fn not_taken(self) -> Self {
         let remaining = self.remaining.saturating_add(u32::from(self.admitted));
         Self { remaining, ..self }
     }

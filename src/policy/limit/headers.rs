@@ -23,14 +23,14 @@ pub fn ietf<'a>(
         }
     });
     let rate = values.written(|out| {
-        for (at, (limit, standing)) in limits.enumerate() {
+        for (at, (limit, status)) in limits.enumerate() {
             comma(out, at);
             out.put_u8(b'"');
             out.put_slice(limit.name.as_bytes());
             out.put_slice(b"\";r=");
-            put_number(out, standing.remaining.into());
+            put_number(out, status.remaining.into());
             out.put_slice(b";t=");
-            put_number(out, standing.seconds());
+            put_number(out, status.seconds());
         }
     });
     Some((policy, rate))
@@ -44,11 +44,11 @@ pub fn x_ratelimit<'a>(
     now: WallTime,
     values: &mut Values,
 ) -> Option<[HeaderValue; 3]> {
-    let tightness = |(_, standing): &(&Limit, LimitStatus)| {
-        (standing.admitted, standing.remaining, std::cmp::Reverse(standing.seconds()))
+    let tightness = |(_, status): &(&Limit, LimitStatus)| {
+        (status.admitted, status.remaining, std::cmp::Reverse(status.seconds()))
     };
-    let (limit, standing) = limits.min_by_key(tightness)?;
+    let (limit, status) = limits.min_by_key(tightness)?;
     let now = u64::try_from(now.0.div_euclid(1000) + 1).unwrap_or(0); // rounded up: never too early
     let mut number = |number: u64| values.written(|out| put_number(out, number));
-    Some([number(limit.requests.into()), number(standing.remaining.into()), number(now + standing.seconds())])
+    Some([number(limit.requests.into()), number(status.remaining.into()), number(now + status.seconds())])
 }

@@ -74,10 +74,10 @@ impl LimitState {
         }
     }
 
-    /// Counts the request that `standing` admitted.
-    pub fn take(&mut self, standing: &LimitStatus, now: Moment) {
+    /// Counts the request that `status` admitted.
+    pub fn take(&mut self, status: &LimitStatus, now: Moment) {
         match self {
-            Self::Gcra { arrival, .. } => *arrival = standing.next,
+            Self::Gcra { arrival, .. } => *arrival = status.next,
             Self::Window(window) => window.add(now.0, 1),
         }
     }

@@ -27,11 +27,11 @@ fn limit(algorithm: Algorithm, requests: u32, window: Duration, burst: u32) -> L
 
 fn attempt(state: &mut LimitState, limit: &Limit, now: Moment) -> LimitStatus {
     state.adapt(limit, now);
-    let standing = state.peek(limit, now);
-    if standing.admitted {
-        state.take(&standing, now);
+    let status = state.peek(limit, now);
+    if status.admitted {
+        state.take(&status, now);
     }
-    standing
+    status
 }
 
 const START: u64 = 1 << 60;
@@ -64,14 +64,14 @@ proptest! {
             now += gap;
             let in_span = |span: u64| admitted.iter().filter(|&&at| at > now - span).count();
             let (strict, wider) = (in_span(window), in_span(window + window / 60 + 122));
-            let standing = attempt(&mut state, &limit, Moment(now));
-            if standing.admitted {
+            let status = attempt(&mut state, &limit, Moment(now));
+            if status.admitted {
                 prop_assert!(strict < requests as usize);
                 admitted.push(now);
             } else {
                 prop_assert!(wider >= requests as usize, "a window a sixtieth longer admits this");
-                prop_assert!(standing.after > Duration::ZERO && standing.after <= limit.window * 61 / 60 + Duration::from_nanos(61));
-                let later = now + nanos(standing.after);
+                prop_assert!(status.after > Duration::ZERO && status.after <= limit.window * 61 / 60 + Duration::from_nanos(61));
+                let later = now + nanos(status.after);
                 prop_assert!(!peek_at(&state, &limit, later - 1).admitted, "Retry-After is not late");
                 prop_assert!(peek_at(&state, &limit, later).admitted, "Retry-After is not early");
             }
@@ -93,13 +93,13 @@ proptest! {
         for gap in gaps {
             now += gap;
             let conforms = arrival.saturating_sub(now) <= interval * u64::from(burst - 1);
-            let standing = attempt(&mut state, &limit, Moment(now));
-            prop_assert_eq!(standing.admitted, conforms);
+            let status = attempt(&mut state, &limit, Moment(now));
+            prop_assert_eq!(status.admitted, conforms);
             if conforms {
                 arrival = arrival.max(now) + interval;
                 admitted.push(now);
                 let full = u64::from(burst) * interval;
-                prop_assert_eq!(u64::from(standing.remaining), (full - (arrival - now)) / interval);
+                prop_assert_eq!(u64::from(status.remaining), (full - (arrival - now)) / interval);
                 // Promise 6: since any admitted request, at most burst + elapsed / window × requests.
                 for (at, &first) in admitted.iter().enumerate() {
                     let count = (admitted.len() - at) as u128;
@@ -108,7 +108,7 @@ proptest! {
                     prop_assert!(count * u128::from(nanos(limit.window)) <= allowed);
                 }
             } else {
-                let later = now + nanos(standing.after);
+                let later = now + nanos(status.after);
                 prop_assert!(!peek_at(&state, &limit, later - 1).admitted);
                 prop_assert!(peek_at(&state, &limit, later).admitted);
             }

@@ -112,23 +112,23 @@ impl Limits {
         let name = subject.route.name.as_str();
         let limits =
             plan.iter().chain(&subject.route.limits).filter(|limit| limit.covers(name, subject.method));
-        let mut judged: Judged<'_> =
-            limits.map(|limit| CheckedLimit { limit, at: 0, standing: None }).collect();
-        let outcome = if judged.is_empty() { subject.enter() } else { self.judge(subject, &mut judged) };
-        describe(&judged, outcome.is_ok(), settings, wall, response);
+        let mut checked: CheckedLimits<'_> =
+            limits.map(|limit| CheckedLimit { limit, at: 0, status: None }).collect();
+        let outcome = if checked.is_empty() { subject.enter() } else { self.check(subject, &mut checked) };
+        describe(&checked, outcome.is_ok(), settings, wall, response);
         outcome
     }
 
     /// Counts a request with all limits, or with none. Meters are locked in one order: key, account, address.
-    fn judge(&self, subject: &Subject<'_>, judged: &mut Judged<'_>) -> Result<Pass, Refusal> {
-        let meters = self.meters(subject, judged);
+    fn check(&self, subject: &Subject<'_>, checked: &mut CheckedLimits<'_>) -> Result<Pass, Refusal> {
+        let meters = self.meters(subject, checked);
         let mut locked = Locked {
             key: meters.key.map(|meter| meter.lock()),
             account: meters.account.map(|meter| meter.lock()),
             address: meters.address.as_ref().map(|meter| meter.lock()),
         };
         let mut wait: Option<u64> = None;
-        for CheckedLimit { limit, at, standing } in &mut *judged {
+        for CheckedLimit { limit, at, status } in &mut *checked {
             let Some(slots) = locked.slots(limit.scope) else { continue };
             *at = slot_index(slots, limit, subject);
             let state = &mut slots[*at].state;
@@ -137,15 +137,15 @@ impl Limits {
             if !looked.admitted {
                 wait = wait.max(Some(looked.seconds().max(1)));
             }
-            *standing = Some(looked);
+            *status = Some(looked);
         }
         if let Some(seconds) = wait {
             return Err(Refusal { retry_after: Some(seconds), ..Reason::RateLimited.into() });
         }
         let pass = subject.enter()?;
-        for CheckedLimit { limit, at, standing } in &*judged {
-            if let (Some(slots), Some(standing)) = (locked.slots(limit.scope), standing) {
-                slots[*at].state.take(standing, subject.now);
+        for CheckedLimit { limit, at, status } in &*checked {
+            if let (Some(slots), Some(status)) = (locked.slots(limit.scope), status) {
+                slots[*at].state.take(status, subject.now);
             }
         }
         let saved_at = subject.now.plus(LIMITS_SAVED_EVERY);
@@ -160,8 +160,8 @@ impl Limits {
         Ok(pass)
     }
 
-    fn meters<'a>(&self, subject: &'a Subject<'_>, judged: &Judged<'_>) -> Meters<'a> {
-        let any = |scopes: &[Scope]| judged.iter().any(|verdict| scopes.contains(&verdict.limit.scope));
+    fn meters<'a>(&self, subject: &'a Subject<'_>, checked: &CheckedLimits<'_>) -> Meters<'a> {
+        let any = |scopes: &[Scope]| checked.iter().any(|verdict| scopes.contains(&verdict.limit.scope));
         let key = subject.key.filter(|_| any(&[Scope::Key, Scope::KeyRoute]));
         let account = subject.key.filter(|_| any(&[Scope::Account]));
         Meters {
@@ -223,11 +223,11 @@ struct CheckedLimit<'a> {
     limit: &'a Limit,
     /// The index of its state in the meter.
     at: usize,
-    standing: Option<LimitStatus>,
+    status: Option<LimitStatus>,
 }
 
 /// All limits that cover a request; up to four without an allocation.
-type Judged<'a> = SmallVec<[CheckedLimit<'a>; 4]>;
+type CheckedLimits<'a> = SmallVec<[CheckedLimit<'a>; 4]>;
 
 struct Meters<'a> {
     key: Option<&'a Arc<Meter>>,
@@ -264,14 +264,14 @@ fn slot_index(slots: &mut Slots, limit: &Limit, subject: &Subject<'_>) -> usize 
 }
 
 fn describe(
-    judged: &Judged<'_>,
+    checked: &CheckedLimits<'_>,
     taken: bool,
     settings: &Settings,
     wall: WallTime,
     response: &mut ResponseHeaders,
 ) {
-    let untaken = |standing: LimitStatus| if taken { standing } else { standing.untaken() };
-    let verdicts = judged.iter().filter_map(|verdict| Some((verdict.limit, untaken(verdict.standing?))));
+    let not_taken = |status: LimitStatus| if taken { status } else { status.not_taken() };
+    let verdicts = checked.iter().filter_map(|verdict| Some((verdict.limit, not_taken(verdict.status?))));
     let ResponseHeaders { headers, values } = response;
     if settings.ietf_headers
         && let Some((policy, rate)) = headers::ietf(verdicts.clone(), values)

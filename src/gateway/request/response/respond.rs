@@ -24,7 +24,7 @@ pub(in crate::gateway::request) fn refuse(
     refusal: &Refusal,
     request_id: &HeaderValue,
 ) -> Response<OutboundBody> {
-    let worded = dialect.word(refusal, request_id.to_str().unwrap_or_default());
+    let worded = dialect.build_response(refusal, request_id.to_str().unwrap_or_default());
     let mut response = whole(worded.status, Bytes::from(worded.body));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, worded.content_type);
