@@ -13,7 +13,7 @@ use super::shape;
 
 /// Most syntax errors, and most schema mismatches, that are reported for one file.
 const MAX_MISTAKES: usize = 100;
-/// Most files that one pattern of `include` may match.
+/// Most files of a configuration.
 const MAX_FILES: usize = 10_000;
 
 /// The parsed files, without the parts that could not be read, and the mistakes in them.
@@ -60,8 +60,8 @@ fn read_included(folder: &Path, include: &At<String>, sources: &mut Sources) {
         Ok(paths) => paths,
         Err(error) => return problem(format!("this is not a valid glob pattern: {error}"), None),
     };
-    if paths.len() > MAX_FILES {
-        return problem(format!("more than {MAX_FILES} files match"), None);
+    if sources.files.len() + paths.len() > MAX_FILES {
+        return problem(format!("more than {MAX_FILES} files make up this configuration"), None);
     }
     if paths.is_empty() && !include.value.contains(['*', '?', '[']) {
         return problem(

@@ -1,4 +1,4 @@
-//! Computes balances after holds, settlements, grants and adjustments.
+//! Computes balances after holds and settlements.
 //!
 //! The functions take and return plain amounts, so that the ledger can apply them to an atomic balance and the
 //! property tests to numbers.
@@ -19,12 +19,6 @@ pub fn after_hold(available: Credits, amount: Credits) -> Option<Credits> {
 pub fn returned(held: Credits, charge: Credits) -> Credits {
     let charge = charge.clamp(Credits::ZERO, held.max(Credits::ZERO));
     held.checked_sub(charge).unwrap_or(Credits::ZERO)
-}
-
-/// The balance after a grant or an adjustment; `None` on overflow, or if a debit would leave it below zero.
-#[must_use]
-pub fn after_booking(available: Credits, amount: Credits) -> Option<Credits> {
-    available.checked_add(amount).filter(|left| amount > Credits::ZERO || !left.is_negative())
 }
 
 #[cfg(test)]
@@ -53,7 +47,6 @@ mod tests {
 
     #[test]
     fn nothing_overflows() {
-        assert_eq!(after_booking(Credits::MAX, Credits::from_millionths(1)), None);
         assert_eq!(after_hold(Credits::from_millionths(i64::MIN), Credits::MAX), None);
     }
 }
