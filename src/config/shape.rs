@@ -199,7 +199,7 @@ fn in_range(integer: &DeInteger<'_>, schema: &Value) -> Result<(), String> {
     };
     match i64::from_str_radix(integer.as_str(), integer.radix()) {
         Ok(value) if (least..=most).contains(&value) => Ok(()),
-        _ => Err(format!("an integer from {least} to {most} is expected")),
+        _ => Err(format!("wrong value: expected an integer from {least} to {most}")),
     }
 }
 
