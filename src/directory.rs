@@ -1,10 +1,11 @@
-//! The map of keys and accounts, which each request looks its key up in. Each has a meter.
+//! Maps key hashes to keys and ids to accounts. Each request looks its key up here. Each key and each account has a
+//! meter: its limit states and requests in flight.
 //!
-//! A reload applies the difference; a new key is one insertion. Meters of keys and accounts that the
-//! file drops are kept, so that adding them again does not refill their limits.
+//! A reload applies only the difference to the former configuration: a new key is one insertion. Meters of dropped keys
+//! and accounts are kept, so that adding them again does not refill their limits.
 //!
-//! Sized for a million keys (`cargo bench --bench scale`): an unused key is one allocation of 80 bytes, and 9 bytes of
-//! table, which is at least 7/16 full.
+//! Designed for a million keys (`cargo bench --bench scale`): an unused key takes one allocation of 80 bytes and 9
+//! bytes of the table, which is at least 7/16 full.
 
 mod account;
 mod key;
@@ -26,7 +27,7 @@ pub use meter::{Dirty, LimitSlot, Meter, Owner, Slots};
 
 use crate::types::{AccountId, KeyHash, Moment, NameId, WallTime};
 
-/// Hashes a SHA-256 by taking its first bytes: they are uniformly distributed, and clients cannot insert keys.
+/// Uses the first 8 bytes of a SHA-256 as its hash. They are uniformly distributed, and clients cannot insert keys.
 #[derive(Default)]
 struct FirstBytes(u64);
 
@@ -74,33 +75,34 @@ found_by!(ByName, Account, AccountId, id);
 pub struct Directory {
     keys: DashMap<ByHash, (), BuildHasherDefault<FirstBytes>>,
     accounts: DashMap<ByName, ()>,
-    /// Number of store accounts on each plan: at most as long as the list of plans that operators ever named.
+    /// Number of accounts on each plan, among accounts that were created by command. Has at most as many entries as
+    /// operators have ever named plans.
     plans: Mutex<HashMap<NameId, usize>>,
-    /// Meters without an owner: loaded at start before their keys, or left by dropped keys.
+    /// Meters without a key or account: restored at start before the keys are added, or left by removed keys.
     parked: DashMap<Owner, Arc<Meter>>,
     rules: SharedRules,
 }
 
 impl Directory {
-    /// Allocates tables for this many, so that none grows while keys are loaded.
+    /// Allocates tables for this many accounts and keys, so that they do not grow while keys are loaded.
     #[must_use]
     pub fn with_capacity(accounts: usize, keys: usize) -> Self {
         let keys = DashMap::with_capacity_and_hasher(keys, BuildHasherDefault::default());
         Self { keys, accounts: DashMap::with_capacity(accounts), ..Self::default() }
     }
 
-    /// Keeps a saved meter until its owner is added.
+    /// Keeps a restored meter until its key or account is added.
     pub fn park(&self, owner: Owner, slots: Slots) {
         self.parked.insert(owner, Arc::new(Meter::with(owner, slots)));
     }
 
-    /// Drops parked meters that are fresh, and rules that no key has.
+    /// Removes parked meters whose limits are fully available again, and shared rules that no key uses.
     pub fn sweep(&self, now: Moment) {
         self.rules.sweep();
         self.parked.retain(|_, meter| !meter.is_fresh(now));
     }
 
-    /// Calls `each` for every meter in use.
+    /// Calls `each` for every meter that was created: those of keys, of accounts, and parked ones.
     pub fn each_meter(&self, mut each: impl FnMut(&Arc<Meter>)) {
         self.keys
             .iter()
@@ -117,7 +119,7 @@ impl Directory {
         self.parked.remove(&owner).map(|(_, meter)| meter)
     }
 
-    /// The key with this hash. Only increments a reference count.
+    /// The key with this hash. Increments only a reference count.
     #[must_use]
     pub fn find(&self, hash: &KeyHash) -> Option<Arc<Key>> {
         self.keys.get(hash).map(|key| Arc::clone(&key.key().0))
@@ -137,7 +139,7 @@ impl Directory {
         self.accounts.get(id).map(|account| Arc::clone(&account.key().0))
     }
 
-    /// Number of secrets in the map.
+    /// Number of secrets in the directory. A key has two while a rotation overlaps.
     #[must_use]
     pub fn keys(&self) -> usize {
         self.keys.len()
@@ -149,7 +151,7 @@ impl Directory {
         self.accounts.len()
     }
 
-    /// Adds an account, or updates a known one.
+    /// Adds an account, or updates it if it exists.
     pub fn put_account(&self, spec: AccountSpec) -> Arc<Account> {
         let account = self.account(&spec.id).unwrap_or_else(|| {
             let account = Arc::new(Account::new(&spec, self.parked(Owner::Account(spec.num))));
@@ -180,13 +182,13 @@ impl Directory {
         }
     }
 
-    /// The plans of store accounts.
+    /// The plans of accounts that were created by command.
     #[must_use]
     pub fn stored_plans(&self) -> Vec<NameId> {
         self.plans.lock().keys().copied().collect()
     }
 
-    /// Adds a key, or replaces a known one; its meter stays.
+    /// Adds a key, or replaces an existing one, which keeps its meter.
     pub fn put_key(&self, spec: KeySpec) {
         let known = self.find(&spec.hash);
         if known.as_ref().is_some_and(|key| key.is_as(&spec)) {
@@ -196,7 +198,8 @@ impl Directory {
         self.put_secret(spec, meter);
     }
 
-    /// Adds a secret to a key whose other secrets share this meter; without one, a parked or new meter is used.
+    /// Adds a secret. `meter`: the meter of the key's other secrets; if `None`, the parked meter of the key is used, or
+    /// a new one at first use.
     pub fn put_secret(&self, spec: KeySpec, meter: Option<Arc<Meter>>) {
         let meter = meter.or_else(|| self.parked(Owner::Key(spec.id)));
         match self.keys.entry(ByHash(Arc::new(Key::new(spec, meter, &self.rules)))) {
@@ -213,14 +216,15 @@ impl Directory {
         }
     }
 
-    /// The first account that satisfies a predicate. Linear; used for error messages only.
+    /// Finds the first account that satisfies a predicate. Takes time linear in the number of accounts; used only for
+    /// error messages.
     pub fn find_account(&self, wanted: impl Fn(&Account) -> bool) -> Option<Arc<Account>> {
         let mut accounts = self.accounts.iter();
         accounts.find(|entry| wanted(&entry.key().0)).map(|entry| Arc::clone(&entry.key().0))
     }
 }
 
-/// Wall time since something was saved. Never negative, so that a clock that was set back does not refill limits.
+/// Wall time since a state was saved. Zero if the clock was set back, so that this does not refill limits.
 #[must_use]
 pub fn elapsed(saved: WallTime, now: WallTime) -> Duration {
     Duration::from_millis(u64::try_from(now.0.saturating_sub(saved.0)).unwrap_or(0))
@@ -230,7 +234,7 @@ pub fn elapsed(saved: WallTime, now: WallTime) -> Duration {
 mod tests {
     use super::*;
 
-    /// With the 16 bytes of its `Arc` each fits an allocation of 80 bytes.
+    /// With the 16 bytes of the reference counts of its `Arc`, each takes an allocation of 80 bytes.
     #[test]
     fn a_key_and_an_account_are_small() {
         assert_eq!((size_of::<Key>(), size_of::<Account>()), (64, 64));

@@ -1,4 +1,4 @@
-//! The configuration that requests are judged by: immutable, and replaced as a whole.
+//! Defines the snapshot: an immutable configuration that requests are handled with. A reload replaces it as a whole.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -39,24 +39,24 @@ pub struct Snapshot {
     pub routes: Vec<Arc<Route>>,
     /// All plans.
     pub plans: HashMap<NameId, Plan>,
-    /// Accounts of the file and their plans, by their numbers in the ledger, which are dense. They
-    /// stand here so that plan and prices of one request are of one configuration.
+    /// Accounts of the configuration file and their plans, indexed by their numbers in the ledger, which are dense.
+    /// They are part of the snapshot so that the plan and the prices of one request come from the same configuration.
     pub listed: Vec<Option<ListedAccount>>,
 }
 
 /// An account of the configuration file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListedAccount {
-    /// The plan that it is on.
+    /// The account's plan; `None` if it has none.
     pub plan: Option<NameId>,
 }
 
-/// Whether an account is served, and on which plan.
+/// The state of an account in a configuration: served, with its plan, or unknown.
 #[derive(Clone, Copy, Debug)]
 pub enum AccountStatus<'a> {
-    /// It is served.
+    /// The account is served, with this plan if it has one.
     Served(Option<&'a Plan>),
-    /// The file dropped it, or its plan does not exist: its keys are treated as unknown.
+    /// The file no longer contains the account, or its plan does not exist: its keys are refused as unknown.
     Unknown,
 }
 
@@ -71,7 +71,7 @@ pub struct Settings {
     pub tls: Option<Tls>,
     /// Worker threads, never 0. Takes effect at a restart.
     pub threads: usize,
-    /// Most connections at once. Takes effect at a restart.
+    /// Most simultaneous connections. Takes effect at a restart.
     pub max_connections: usize,
     /// Longest time from accept to the end of the first request head.
     pub header_timeout: Duration,
@@ -81,33 +81,34 @@ pub struct Settings {
     pub max_header_size: usize,
     /// Longest time that a graceful shutdown waits for requests in flight.
     pub drain_timeout: Duration,
-    /// Drop empty path segments instead of refusing them.
+    /// True if empty path segments are removed instead of refused.
     pub merge_slashes: bool,
     /// Networks whose `X-Forwarded-For` and `X-Request-Id` are believed.
     pub trusted_proxies: Vec<IpNet>,
-    /// Every connection from [`Settings::trusted_proxies`] begins with a PROXY protocol header.
+    /// True if every connection from [`Settings::trusted_proxies`] begins with a PROXY protocol header.
     pub proxy_protocol: bool,
-    /// A client that closed its sending side still gets its response; otherwise it counts as disconnected.
+    /// True if a client that closed its sending side still gets its response. Otherwise it counts as disconnected.
     pub half_close: bool,
-    /// Addresses of the operators' listener. Takes effect at a restart.
+    /// Listening address for operators. Takes effect at a restart.
     pub admin_listen: SocketAddr,
     /// SHA-256 of the admin token.
     pub admin_token: Option<KeyHash>,
     /// The ledger's file. Takes effect at a restart.
     pub ledger: PathBuf,
-    /// How long a record may wait to be committed while nobody waits for it. Takes effect at a restart.
+    /// Longest time that a record of the ledger waits for its commit while no task waits for it. Takes effect at a
+    /// restart.
     pub commit_delay: Duration,
     /// Prefix of generated keys.
     pub key_prefix: String,
-    /// Most rejected keys per client address and minute; 0: unlimited.
+    /// Most rejected keys per client address and minute; 0 for no limit.
     pub failed_keys_per_minute: u32,
-    /// The path of the account info endpoint.
+    /// The path of the account info endpoint; `None` if it is off.
     pub account_info: Option<String>,
-    /// `RateLimit` headers (the IETF draft).
+    /// True if responses have `RateLimit` headers (the IETF draft).
     pub ietf_headers: bool,
-    /// `X-RateLimit` headers.
+    /// True if responses have `X-RateLimit` headers.
     pub x_ratelimit_headers: bool,
-    /// `x-credits-used` and `x-credits-remaining`.
+    /// True if responses have `x-credits-used` and `x-credits-remaining`.
     pub credit_headers: bool,
     /// Log settings.
     pub log: LogSettings,
@@ -116,11 +117,11 @@ pub struct Settings {
 /// Log settings. The format takes effect at a restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogSettings {
-    /// JSON lines instead of text.
+    /// True for JSON lines, false for text.
     pub json: bool,
-    /// One line per request.
+    /// True if one line per request is logged.
     pub requests: bool,
-    /// Log only time, route, credits and status of a request.
+    /// True if only time, route, credits and status of a request are logged.
     pub minimal: bool,
 }
 
@@ -129,65 +130,65 @@ pub struct LogSettings {
 pub struct Route {
     /// The name that prices and scopes refer to.
     pub name: RouteName,
-    /// Its index among the snapshot's routes.
+    /// The route's index among the snapshot's routes.
     pub index: usize,
-    /// Its number in the ledger; 0 until it is registered.
+    /// The route's number in the ledger; 0 until it is registered.
     pub num: RouteNum,
-    /// Needs no key and charges nothing.
+    /// True if the route needs no key and charges nothing.
     pub public: bool,
-    /// The upstream that it forwards to.
+    /// The upstream that requests are forwarded to.
     pub upstream: Arc<Upstream>,
-    /// The price, unless the plan has another.
+    /// The price for accounts whose plan has no price for this route.
     pub price: Arc<Price>,
-    /// The dialect of its refusals.
+    /// The dialect of the route's refusals.
     pub dialect: Arc<Dialect>,
-    /// Limits of this route alone.
+    /// Limits that apply only to this route.
     pub limits: Vec<Limit>,
     /// Number of leading segments that are removed from the path before it is forwarded.
     pub strip_segments: usize,
-    /// Headers that the operator sets: the upstream's, then the route's.
+    /// Request headers that the operator sets: those of the upstream, then those of the route.
     pub set_headers: Vec<(HeaderName, HeaderValue)>,
-    /// Longest time until the upstream's response head.
+    /// Longest time until the upstream's response head arrives.
     pub response_timeout: Duration,
     /// Largest request body in bytes.
     pub max_body_size: u64,
-    /// Accept paths with `%2F`.
+    /// True if paths with `%2F` are accepted.
     pub encoded_slashes: bool,
-    /// CORS settings.
+    /// CORS settings; `None` if Tollgate does not handle CORS.
     pub cors: Option<Cors>,
 }
 
-/// An upstream: one server.
+/// An upstream server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upstream {
-    /// Its name in the configuration.
+    /// The upstream's name in the configuration.
     pub name: String,
-    /// Identifies its connection pool: the same server keeps its id across reloads.
+    /// Identifies the connection pool. The same server keeps its id across reloads.
     pub id: NameId,
     /// Host name or address, and port.
     pub server: (String, u16),
-    /// True if it speaks HTTP/2 with prior knowledge.
+    /// True if the server speaks HTTP/2 with prior knowledge.
     pub http2: bool,
-    /// `host:port` as in the `Host` header.
+    /// `host:port` as in a `Host` header.
     pub authority: HeaderValue,
-    /// Longest time to connect.
+    /// Longest time until a connection is established.
     pub connect_timeout: Duration,
-    /// The `Host` header that it receives.
+    /// The `Host` header that is sent to the server.
     pub host: HostHeader,
 }
 
-/// A bundle of limits and prices.
+/// A plan: limits and prices that an account can be on.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
-    /// Its name.
+    /// The plan's name.
     pub name: String,
-    /// Its name as a header value.
+    /// The plan's name as a header value.
     pub header: Option<HeaderValue>,
-    /// Most requests in flight per key.
+    /// Most requests in flight per key; `None` for no limit.
     pub concurrency: Option<u32>,
-    /// Limits of the accounts on it.
+    /// Limits of the accounts on the plan, unless a key has its own.
     pub limits: Vec<Limit>,
-    /// Prices of single routes, by their index.
+    /// The plan's prices of single routes, by the index of the route.
     pub prices: HashMap<usize, Arc<Price>>,
 }
 
@@ -198,8 +199,8 @@ impl Snapshot {
         plan.and_then(|plan| plan.prices.get(&route.index)).unwrap_or(&route.price)
     }
 
-    /// Whether an account is served, and on which plan. `stored` is the plan of an account that was
-    /// made by command, `None` for one that only a file can name.
+    /// Determines if an account is served, and with which plan. `stored`: the plan of an account that was created by
+    /// command; `None` for an account that only the configuration file can define.
     #[must_use]
     pub fn account_status(&self, account: AccountNum, stored: Option<Option<NameId>>) -> AccountStatus<'_> {
         let listed = self.listed.get(account.0 as usize).copied().flatten();
@@ -212,7 +213,7 @@ impl Snapshot {
         }
     }
 
-    /// The same snapshot with the accounts of the file.
+    /// Adds the accounts of the configuration file and their plans.
     #[must_use]
     pub fn listing(mut self, accounts: impl Iterator<Item = (AccountNum, Option<NameId>)>) -> Self {
         for (num, plan) in accounts {
@@ -225,7 +226,7 @@ impl Snapshot {
         self
     }
 
-    /// The same snapshot with the routes' numbers in the ledger, in the order of the routes.
+    /// Sets the routes' numbers in the ledger, given in the order of the routes.
     #[must_use]
     pub fn numbered(mut self, numbers: &[RouteNum]) -> Self {
         for (route, num) in self.routes.iter_mut().zip(numbers) {
@@ -243,20 +244,20 @@ pub struct SnapshotReader(Arc<ArcSwap<Snapshot>>);
 #[derive(Clone, Debug)]
 pub struct Publisher {
     shared: Arc<ArcSwap<Snapshot>>,
-    /// Former snapshots that requests may still use. They are freed here, since that takes milliseconds for many routes,
-    /// which would delay a worker. At most as many as are still in use.
+    /// Former snapshots that requests may still use. The control plane frees them: that takes milliseconds for many
+    /// routes, which would delay a worker. There are at most as many as are in use.
     former: Arc<Mutex<Vec<Arc<Snapshot>>>>,
 }
 
-/// A publisher and a reader, with the first snapshot.
+/// Creates a publisher and a reader with the first snapshot.
 #[must_use]
 pub fn channel(first: Snapshot) -> (Publisher, SnapshotReader) {
     let shared = Arc::new(ArcSwap::from_pointee(first));
     (Publisher { shared: Arc::clone(&shared), former: Arc::default() }, SnapshotReader(shared))
 }
 
-/// The snapshot that a request is judged by; it lives at least as long as this value. Reference counts are in two levels: one
-/// among the requests of a worker, and one between threads, which a worker increments once for all its requests.
+/// The snapshot that one request is handled with. It lives at least as long as this value. References are counted at
+/// two levels: among the requests of a worker, and between threads, where a worker counts once for all its requests.
 #[derive(Clone, Debug)]
 pub struct View(Rc<SharedSnapshot>);
 
@@ -270,7 +271,8 @@ impl Deref for View {
     }
 }
 
-/// A worker's access to the current snapshot. Its requests share it without touching a counter that other threads write.
+/// A worker's access to the current snapshot. The worker's requests share it without writing a counter that other
+/// threads write.
 #[derive(Debug)]
 pub struct Views {
     cache: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
@@ -298,7 +300,7 @@ impl SnapshotReader {
         self.0.load_full()
     }
 
-    /// The same for one worker.
+    /// The access of one worker to the current snapshot.
     #[must_use]
     pub fn views(&self) -> Views {
         let cache = RefCell::new(Cache::new(Arc::clone(&self.0)));
@@ -307,7 +309,7 @@ impl SnapshotReader {
 }
 
 impl Publisher {
-    /// Replaces the snapshot by one atomic swap: requests that began before keep theirs.
+    /// Replaces the current snapshot by an atomic swap. Requests that began before keep the former one.
     pub fn publish(&self, snapshot: Snapshot) {
         let former = self.shared.swap(Arc::new(snapshot));
         self.former.lock().push(former);

@@ -17,20 +17,20 @@ pub use repeats::Repeats;
 
 use std::time::Duration;
 
-/// A point of monotonic time: nanoseconds since an arbitrary origin shortly before the process began.
+/// A point of monotonic time: nanoseconds since an arbitrary origin, about two years before the process began.
 ///
-/// Starts high enough that a limit's past can be expressed, and never goes back.
+/// Starts high enough that moments before the process began can be expressed. Never decreases.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Moment(pub u64);
 
 impl Moment {
-    /// The moment `later` after this one; saturates in the year 2554.
+    /// The moment `later` after this one; saturates about 580 years after the process began.
     #[must_use]
     pub fn plus(self, later: Duration) -> Self {
         Self(self.0.saturating_add(nanos(later)))
     }
 
-    /// Time that passed since `earlier`, zero if it lies ahead.
+    /// Time that passed since `earlier`; zero if `earlier` is in the future.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
@@ -43,7 +43,7 @@ pub fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Wall time: milliseconds since the Unix epoch. For people, files and expiry dates; never for limits.
+/// Wall time: milliseconds since the Unix epoch. For messages, files and expiry dates; never for limits.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
 )]
@@ -51,7 +51,7 @@ pub fn nanos(duration: Duration) -> u64 {
 pub struct WallTime(pub i64);
 
 impl std::fmt::Display for WallTime {
-    /// For people: RFC 3339 in UTC. A time that no calendar has is shown as its milliseconds.
+    /// Writes RFC 3339 in UTC. A time outside the calendar's range is written as its milliseconds.
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match jiff::Timestamp::from_millisecond(self.0) {
             Ok(at) => at.fmt(out),

@@ -1,4 +1,4 @@
-//! `account`: creates, lists and changes accounts; grants credits.
+//! Implements `account`: creates, lists and changes accounts; grants credits.
 
 use clap::Subcommand;
 use serde_json::Value;
@@ -12,9 +12,9 @@ use crate::types::{AccountId, Credits};
 pub(super) enum Arguments {
     /// Create an account.
     Create {
-        /// 1 to 64 of A-Z a-z 0-9 . _ -
+        /// The account's id: 1 to 64 of A-Z a-z 0-9 . _ -
         id: AccountId,
-        /// A plan of the configuration; without one there are no limits.
+        /// The name of a plan in the configuration. An account without a plan has no limits.
         #[arg(long)]
         plan: Option<String>,
     },
@@ -22,12 +22,12 @@ pub(super) enum Arguments {
     List,
     /// Show an account.
     Show {
-        /// Its id.
+        /// The account's id.
         id: AccountId,
     },
     /// Grant credits. Repeating the same reference changes nothing.
     Grant {
-        /// Its id.
+        /// The account's id.
         id: AccountId,
         /// The number of credits.
         #[arg(allow_negative_numbers = true)]
@@ -36,11 +36,11 @@ pub(super) enum Arguments {
         #[arg(long)]
         reference: String,
     },
-    /// Correct a balance up or down, but not below zero.
+    /// Increase or decrease the available credits, but not below zero.
     Adjust {
-        /// Its id.
+        /// The account's id.
         id: AccountId,
-        /// The number of credits, negative to take some.
+        /// The number of credits; negative to take credits away.
         #[arg(allow_negative_numbers = true)]
         credits: Credits,
         /// A unique reference: repeating it changes nothing.
@@ -49,17 +49,17 @@ pub(super) enum Arguments {
     },
     /// Refuse all requests of an account.
     Suspend {
-        /// Its id.
+        /// The account's id.
         id: AccountId,
     },
     /// Accept requests of a suspended account again.
     Resume {
-        /// Its id.
+        /// The account's id.
         id: AccountId,
     },
     /// List every ledger entry of an account.
     Statement {
-        /// Its id.
+        /// The account's id.
         id: AccountId,
     },
 }

@@ -1,4 +1,4 @@
-//! Sends a command to the running gateway, or carries it out in this process if none runs.
+//! Sends a command to the running gateway, or executes it in this process if no gateway is running.
 
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -25,7 +25,7 @@ fn failed((message, _): (String, Value)) -> Failed {
 }
 
 impl Asker {
-    /// Carries out a command; rows of a long result are passed on one by one.
+    /// Executes a command, and passes each row of its result to `row` as it arrives.
     pub(super) fn each(&self, command: &Command, row: impl FnMut(Value)) -> Result<Value> {
         match self.connect()? {
             Some(stream) => socket::ask(stream, command, row).map_err(failed),
@@ -33,19 +33,22 @@ impl Asker {
         }
     }
 
-    /// Carries out a command whose result is one record.
+    /// Executes a command whose result is one record.
     pub(super) fn one(&self, command: &Command) -> Result<Value> {
         self.each(command, |_| {})
     }
 
-    /// Carries out a command and collects the rows of its result.
+    /// Executes a command, and collects the rows of its result.
     pub(super) fn all(&self, command: &Command) -> Result<(Vec<Value>, Value)> {
         let mut rows = Vec::new();
         let done = self.each(command, |row| rows.push(row))?;
         Ok((rows, done))
     }
 
-    /// A command that only a running gateway can carry out.
+    /// Executes a command that only a running gateway can execute.
+    ///
+    /// # Errors
+    /// If no gateway is running with this configuration, or the command failed.
     pub(super) fn online(&self, command: &Command) -> Result<Value> {
         let Some(stream) = self.connect()? else {
             return Err(Failed(format!("error: no gateway serves {}", self.config.display())));
@@ -77,7 +80,7 @@ impl Asker {
 }
 
 impl StartError {
-    /// What standard error says.
+    /// The message for standard error.
     pub(super) fn told(&self) -> String {
         match self {
             Self::Config(report) => report.to_string(),
@@ -86,7 +89,7 @@ impl StartError {
     }
 }
 
-/// `reload`: the problems as `check` shows them.
+/// Implements `reload`: reports the problems of a configuration in the form that `check` reports them.
 pub(super) fn reload(asker: &Asker) -> Result {
     let Some(stream) = asker.connect()? else {
         return Err(Failed(format!("error: no gateway serves {}", asker.config.display())));

@@ -1,4 +1,4 @@
-//! `check`: everything that is wrong with a configuration.
+//! Implements `check`: reports all mistakes of a configuration.
 
 use clap::ValueEnum;
 
@@ -9,14 +9,14 @@ use crate::config;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// How problems are printed.
+    /// The format in which problems are printed.
     #[arg(long, value_enum, default_value_t = CheckFormat::Text)]
     format: CheckFormat,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum CheckFormat {
-    /// As a compiler shows them.
+    /// Text with source excerpts, like the messages of a compiler.
     Text,
     /// A JSON list of file, line, column, message and help.
     Json,

@@ -1,4 +1,4 @@
-//! `explain`: the decisions that a request would meet, in order.
+//! Implements `explain`: shows, in order, the decisions that the gateway would make about a request.
 
 use serde_json::Value;
 
@@ -13,9 +13,9 @@ pub(super) struct Arguments {
     /// The key's id, as `key list` shows it.
     #[arg(long)]
     key_id: KeyId,
-    /// GET, POST, …
+    /// The method: GET, POST, …
     method: String,
-    /// /path, or http://host/path.
+    /// The URL: /path, or http://host/path.
     url: String,
 }
 

@@ -1,6 +1,6 @@
-//! Why a command fails.
+//! Defines the error of a command.
 
-/// Why a command ends with exit code 1: the message for standard error.
+/// The error of a command that ends with exit code 1: the message for standard error.
 #[derive(Debug)]
 pub(super) struct Failed(pub(super) String);
 

@@ -1,4 +1,4 @@
-//! `key`: creates, lists and changes keys.
+//! Implements `key`: creates, lists and changes keys.
 
 use std::io::Read;
 
@@ -13,9 +13,9 @@ use crate::types::{AccountId, KeyHash, KeyId};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Arguments {
-    /// Create a key; it is shown only now.
+    /// Create a key. The key is shown only once.
     Create {
-        /// The account that it belongs to.
+        /// The account that the key belongs to.
         #[arg(long)]
         account: AccountId,
         /// A label for operators.
@@ -24,10 +24,10 @@ pub(super) enum Arguments {
         /// The environment in the key's prefix, such as live or test.
         #[arg(long, default_value = "live")]
         env: String,
-        /// A route it may use; * matches any characters. May be repeated. Default: every route.
+        /// A route that the key may use; * matches any characters. May be repeated. Default: every route.
         #[arg(long, value_name = "ROUTE")]
         scope: Vec<String>,
-        /// When it expires: 90d, or 2027-01-01T00:00:00Z.
+        /// When the key expires: a duration such as 90d, or a time such as 2027-01-01T00:00:00Z.
         #[arg(long)]
         expires: Option<String>,
     },
@@ -39,30 +39,30 @@ pub(super) enum Arguments {
     },
     /// Show a key.
     Show {
-        /// Its id.
+        /// The key's id.
         id: KeyId,
     },
-    /// Give a key a new secret, shown only now. The old one stops at once, or after --overlap.
+    /// Give a key a new secret, which is shown only once. The old secret is refused immediately, or after --overlap.
     Rotate {
-        /// Its id.
+        /// The key's id.
         id: KeyId,
-        /// How long the old secret still works, such as 24h.
+        /// How long the old secret is still accepted, such as 24h.
         #[arg(long)]
         overlap: Option<String>,
     },
     /// Disable a key.
     Disable {
-        /// Its id.
+        /// The key's id.
         id: KeyId,
     },
     /// Enable a disabled key.
     Enable {
-        /// Its id.
+        /// The key's id.
         id: KeyId,
     },
-    /// Revoke a key for good.
+    /// Revoke a key permanently.
     Revoke {
-        /// Its id.
+        /// The key's id.
         id: KeyId,
     },
     /// Read a key from standard input and print its SHA-256 for a configuration.
@@ -89,7 +89,7 @@ pub(super) fn run(asker: &Asker, arguments: Arguments) -> Result {
     }
 }
 
-/// Prints a new key, the only time that it is known.
+/// Executes a command that creates a secret, and prints the key. The key cannot be shown again.
 fn secret(asker: &Asker, command: &Command) -> Result {
     let made = asker.one(command)?;
     asker.output.record(&made)?;

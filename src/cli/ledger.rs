@@ -1,4 +1,4 @@
-//! `ledger`: verifies, exports and backs up the ledger; lists and returns holds in doubt.
+//! Implements `ledger`: verifies, exports and backs up the ledger; lists and returns holds in doubt.
 
 use std::path::PathBuf;
 
@@ -12,17 +12,17 @@ use crate::control::command::Command;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Arguments {
-    /// Recompute balances, links, numbers and the operator's accounts from the entries.
+    /// Check balances, links, entry numbers and the operator's accounts against the entries.
     Verify,
-    /// List holds in doubt: requests that a crash interrupted, charged in full unless given back.
+    /// List holds in doubt: holds of requests that a crash interrupted. They are charged in full unless given back.
     InDoubt {
         /// Only the hold of this request: Tollgate's id, or the id that a trusted proxy sent.
         #[arg(long, value_name = "ID")]
         request: Option<String>,
     },
-    /// Return one hold in doubt, once.
+    /// Return the credits of one hold in doubt. Repeating the command changes nothing.
     GiveBack {
-        /// Its id, as `in-doubt` lists it.
+        /// The hold's id, as `in-doubt` lists it.
         id: String,
     },
     /// Print every entry.
@@ -122,7 +122,7 @@ fn csv_line(fields: [String; COLUMNS.len()]) -> Result<String> {
     String::from_utf8(line).map_err(Failed::from)
 }
 
-/// A value as text that no spreadsheet runs as a formula.
+/// Formats a value as text that spreadsheets do not interpret as a formula.
 fn csv_field(value: &Value) -> String {
     match value {
         Value::Null => String::new(),

@@ -1,4 +1,4 @@
-//! The command line: one binary, a file per command.
+//! Parses the command line and runs the command. Each command has its own file.
 
 mod account;
 mod ask;
@@ -68,7 +68,8 @@ enum Commands {
     },
 }
 
-/// Runs the command of this process. 0: done, 1: refused or failed, 2: wrong usage.
+/// Runs the command that the process was started with. Exit code 0: success; 1: the command was refused or failed; 2:
+/// invalid arguments.
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();

@@ -16,7 +16,7 @@ pub(super) enum Output {
     Json,
 }
 
-/// Widest cell of a table, in characters; longer ones are cut.
+/// Widest cell of a table, in characters; longer text is truncated.
 const MAX_CELL: usize = 60;
 
 /// Prints text. A reader that closes early (`| head`) is not an error.
@@ -51,7 +51,7 @@ impl Output {
         text(&lines.collect::<String>())
     }
 
-    /// Prints records under the columns named.
+    /// Prints records as a table with these columns.
     pub(super) fn table(self, rows: &[Value], columns: &[&str]) -> Result {
         if self == Self::Json {
             return rows.iter().try_for_each(|row| text(&format!("{row}\n")));

@@ -1,4 +1,4 @@
-//! `serve`: runs the gateway.
+//! Implements `serve`: runs the gateway.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use crate::config;
 use crate::telemetry::logs::Logs;
 
 pub(super) fn run(path: &Path) -> Result {
-    // Memory contains what clients sent, so no core file is written.
+    // Memory contains clients' data, so no core file is written.
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     let loaded = config::load(path).map_err(|report| Failed(report.to_string()))?;
     let logs = Logs::start(loaded.snapshot.settings.log.json).map_err(Failed)?;
@@ -20,9 +20,9 @@ pub(super) fn run(path: &Path) -> Result {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(async {
         let app = App::start(path, loaded, Clock::system(), logs.lines()).await?;
-        // The tables of keys stand in huge pages by now. What connections get has small ones, so that of
-        // h2's buffers, 16 KiB each, only what was used is resident: 30 KB instead of 45 for an idle
-        // connection with HTTP/2 over TLS. It concerns the whole process, and is an aid, not a need.
+        // The key tables have been allocated in huge pages by now. Memory for connections uses small pages, so that of
+        // h2's 16 KiB buffers only the used part is resident: an idle HTTP/2 connection over TLS takes 30 KB instead of
+        // 45 KB. The setting applies to the whole process. A failure is ignored, since it only costs memory.
         let _ = disable_transparent_huge_pages(true);
         for public in &app.public {
             tracing::info!(address = %public.address, tls = public.is_tls, "serving clients");
@@ -30,7 +30,7 @@ pub(super) fn run(path: &Path) -> Result {
         tracing::info!(address = %app.admin, "serving operators");
         app.run().await
     });
-    // Reads that are still running belong to commands whose clients have disconnected.
+    // Ledger reads that are still running belong to commands whose clients have disconnected.
     runtime.shutdown_background();
     drop(logs);
     if dropped.lines() > 0 {

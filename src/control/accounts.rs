@@ -1,4 +1,4 @@
-//! Account commands: create, list, suspend, grant, adjust.
+//! Implements the account commands: create, list, suspend, grant, adjust.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ const MAX_REFERENCE: usize = 200;
 
 impl Control {
     pub(super) async fn create_account(&self, id: AccountId, plan: Option<String>) -> Result<Value, Failure> {
-        let _alone = self.state.lock().await; // a reload could take the plan away meanwhile
+        let _alone = self.state.lock().await; // otherwise a reload could remove the plan in the meantime
         let view = self.snapshot();
         if let Some(name) = plan.as_ref().filter(|name| !view.plans.contains_key(&NameId::of(name))) {
             let mut known: Vec<&str> = view.plans.values().map(|plan| plan.name.as_str()).collect();
@@ -29,7 +29,8 @@ impl Control {
         Ok(self.describe(&row))
     }
 
-    /// Whether an account was created by command or is defined in the file.
+    /// True if the current configuration serves the account: the account is in the file or was created by command, and
+    /// its plan exists.
     pub(super) fn serves(&self, account: &Account) -> bool {
         let view = self.snapshot();
         matches!(view.account_status(account.num, account.stored_plan()), AccountStatus::Served(_))

@@ -1,4 +1,4 @@
-//! Ledger commands: statements, exports, verification, holds in doubt.
+//! Implements the ledger commands: statements, exports, verification, holds in doubt, backups.
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -47,13 +47,13 @@ fn describe(entry: &Entry) -> Value {
     })
 }
 
-/// True if the id names this request: Tollgate's id, or the id that a trusted proxy sent.
+/// True if `request` is the id of this request: Tollgate's id, or the id that a trusted proxy sent.
 fn is_of(id: RequestId, request: &str) -> bool {
     request.parse() == Ok(id) || id.is_of_proxy(request.as_bytes())
 }
 
 impl Control {
-    /// Sends every entry of one account or of all, and returns their number.
+    /// Sends every entry of one account, or of all accounts, to `rows`. Returns the number of entries.
     pub(super) async fn entries(&self, account: Option<AccountId>, rows: Rows) -> Result<Value, Failure> {
         let mut reader = self.bookkeeper.reader().await?;
         if let Some(id) = &account
@@ -92,13 +92,13 @@ impl Control {
                 "at": shown(doubt.at),
                 "given_back": doubt.given_back.map(shown),
             });
-            let _ = rows.send(row).await; // whoever asked may be gone
+            let _ = rows.send(row).await; // fails if the client of the command has disconnected
         }
         Ok(json!({ "in_doubt": open, "given_back": doubts.len() - open }))
     }
 
-    /// Gives back a charge in doubt. The request is named by Tollgate's id, or by a trusted proxy's id if no other request
-    /// has the same.
+    /// Returns the credits of a hold in doubt. `request` is Tollgate's id of the request, or the id that a trusted
+    /// proxy sent, if only one hold in doubt has it.
     pub(super) async fn give_back(&self, request: &str) -> Result<Value, Failure> {
         let id = match request.parse::<RequestId>() {
             Ok(id) => id,

@@ -1,4 +1,4 @@
-//! Commands of the control plane, as they are sent over the control socket.
+//! Defines the commands of the control plane, as they are sent over the control socket.
 
 use std::path::PathBuf;
 
@@ -7,14 +7,14 @@ use serde::{Deserialize, Serialize};
 use crate::policy::key::KeyState;
 use crate::types::{AccountId, Credits, KeyId};
 
-/// A command.
+/// A command of an operator.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
 #[expect(missing_docs, reason = "the fields are the arguments of the commands of the same names")]
 pub enum Command {
-    /// Read the configuration again.
+    /// Reload the configuration.
     Reload,
-    /// Counters and health.
+    /// Report counters and health.
     Status,
     /// Create a key.
     KeyCreate(NewKey),
@@ -34,26 +34,27 @@ pub enum Command {
     AccountShow { id: AccountId },
     /// Suspend or resume an account.
     AccountSuspend { id: AccountId, suspended: bool },
-    /// Grant or adjust.
+    /// Grant credits or adjust a balance.
     Book { account: AccountId, adjustment: bool, credits: Credits, reference: String },
-    /// All entries of an account.
+    /// List all ledger entries of an account.
     Statement { account: AccountId },
-    /// All entries.
+    /// List all ledger entries.
     Export,
-    /// Recompute every balance.
+    /// Check every balance and link against the entries.
     Verify,
-    /// List holds in doubt, or those of one request.
+    /// List all holds in doubt, or only those of one request.
     InDoubt { request: Option<String> },
     /// Return a hold in doubt.
     GiveBack { id: String },
-    /// Copy the ledger.
+    /// Copy the ledger to a new file.
     Backup { to: PathBuf },
-    /// Show the decisions that a request would meet.
+    /// Show the decisions that the gateway would make about a request.
     Explain { key: KeyId, method: String, url: String },
 }
 
 impl Command {
-    /// True if the command only reads: then opening grants of the file are not booked either.
+    /// True if the command only reads the ledger. Opening grants of the configuration file are not booked for such a
+    /// command.
     #[must_use]
     pub fn only_reads(&self) -> bool {
         matches!(
@@ -77,14 +78,14 @@ impl Command {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewKey {
-    /// The account that it belongs to.
+    /// The account that the key belongs to.
     pub account: AccountId,
     /// A label for operators.
     pub label: String,
-    /// `live`, `test` and the like.
+    /// The environment in the key's prefix, such as `live` or `test`.
     pub environment: String,
-    /// Patterns of the routes that it may use; empty for every route.
+    /// Name patterns of the routes that the key may use; empty for every route.
     pub scopes: Vec<String>,
-    /// A duration from now, or a moment in RFC 3339.
+    /// When the key expires: a duration from now, or a time in RFC 3339. `None` if it does not expire.
     pub expires: Option<String>,
 }

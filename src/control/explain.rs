@@ -1,4 +1,4 @@
-//! The decisions that a request would meet, step by step, without sending it.
+//! Computes, step by step, the decisions that the gateway would make about a request, without sending the request.
 
 use http::{HeaderMap, Method, Uri};
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ use crate::policy::route::Lookup;
 use crate::snapshot::{AccountStatus, Plan, Route, Snapshot};
 use crate::types::{KeyId, RouteNum};
 
-/// The steps so far, and the first refusal among them.
+/// The steps so far, and the reason of the first step that refuses the request.
 #[derive(Default)]
 struct Steps {
     steps: Vec<Value>,

@@ -1,4 +1,4 @@
-//! `/healthz` and `/readyz` on the admin address.
+//! Serves `/healthz` and `/readyz` on the admin address.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 use super::Control;
 use crate::types::Repeats;
 
-/// Most connections at once.
+/// Most simultaneous connections.
 const MAX_CONNECTIONS: usize = 256;
 /// Longest time for a request head, and longest idle time of a connection.
 const HEADER_TIME: Duration = Duration::from_secs(10);
@@ -28,7 +28,7 @@ const HEADER_TIME: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Admin {
     listener: TcpListener,
-    /// Set once the gateway no longer takes new connections.
+    /// True once the gateway accepts no new connections.
     draining: Arc<AtomicBool>,
 }
 
@@ -36,7 +36,7 @@ impl Admin {
     /// Binds the address.
     ///
     /// # Errors
-    /// If the address is in use.
+    /// If the address cannot be bound, for example because it is in use.
     pub async fn bind(address: SocketAddr) -> Result<Self, String> {
         let listener = TcpListener::bind(address).await;
         let listener = listener.map_err(|error| match error.kind() {
@@ -48,19 +48,19 @@ impl Admin {
         Ok(Self { listener, draining: Arc::default() })
     }
 
-    /// The address that was bound.
+    /// The bound address; `None` if the operating system reports none.
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
         self.listener.local_addr().ok()
     }
 
-    /// Set to respond to `/readyz` with 503.
+    /// The flag that makes `/readyz` respond with 503 while it is set.
     #[must_use]
     pub fn draining(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.draining)
     }
 
-    /// Serves for as long as it is polled.
+    /// Accepts and serves connections. Never returns.
     pub async fn serve(self, control: Arc<Control>) {
         let (places, mut failures) = (Arc::new(Semaphore::new(MAX_CONNECTIONS)), Repeats::default());
         loop {
@@ -83,7 +83,7 @@ impl Admin {
                 });
                 let mut builder = http1::Builder::new();
                 builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIME);
-                let _ = builder.serve_connection(TokioIo::new(stream), service).await; // concerns this client only
+                let _ = builder.serve_connection(TokioIo::new(stream), service).await; // affects only this client
                 drop(place);
             });
         }

@@ -1,4 +1,4 @@
-//! Key commands: create, list, rotate, disable, enable, revoke.
+//! Implements the key commands: create, list, rotate, disable, enable, revoke.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::types::{AccountId, KeyHash, KeyId, KeyNum, Secret, WallTime};
 const MAX_LABEL: usize = 100;
 /// Longest environment, in characters.
 const MAX_ENVIRONMENT: usize = 16;
-/// Random bytes drawn for a key: 32 are needed, and 3 % are drawn again.
+/// Random bytes drawn for a key: 32 are needed, and 3 % of the drawn bytes are discarded.
 const RANDOM: usize = 128;
 
 /// Random bytes from the operating system.
@@ -40,7 +40,7 @@ impl Control {
     }
 
     pub(super) async fn create_key(&self, new: NewKey) -> Result<Value, Failure> {
-        let _alone = self.state.lock().await; // books and directory change together, one command at a time
+        let _alone = self.state.lock().await; // ledger and directory change together, one command at a time
         let known = self.directory.account(&new.account);
         let Some(account) = known.filter(|account| self.serves(account)) else {
             return refused(format!("there is no account {}", new.account));
@@ -107,13 +107,13 @@ impl Control {
         Ok(json!({ "keys": count.await? }))
     }
 
-    /// A key of the current file.
+    /// Finds a key in the directory, if the current configuration file defines it.
     fn in_file(&self, state: &InForce, row: &KeyRow) -> Option<Arc<Key>> {
         let listed = state.keys.get(&row.id).filter(|_| row.source == Source::File)?;
         self.directory.find(&listed.hash)
     }
 
-    /// A key in the ledger, and its account.
+    /// Reads a key and the id of its account from the ledger.
     async fn row(&self, id: KeyId) -> Result<(KeyRow, AccountId), Failure> {
         let found = self.bookkeeper.view().await?.key(id)?;
         found.ok_or_else(|| Failure::Message(format!("there is no key {id}")))
@@ -144,7 +144,7 @@ impl Control {
         Ok(json!({ "id": id, "key": key.reveal() }))
     }
 
-    /// The secrets of a key that work.
+    /// The secrets of a key that are in the directory, which is what requests are checked against.
     pub(super) async fn secrets_of(&self, id: KeyId, state: &InForce) -> Result<Vec<Arc<Key>>, Failure> {
         if let Some(listed) = state.keys.get(&id) {
             return Ok(self.directory.find(&listed.hash).into_iter().collect());
@@ -156,7 +156,7 @@ impl Control {
 
     pub(super) async fn set_key_state(&self, id: KeyId, new: KeyState) -> Result<Value, Failure> {
         let state = self.state.lock().await;
-        let secrets = self.secrets_of(id, &state).await?; // a revoked key's are forgotten
+        let secrets = self.secrets_of(id, &state).await?; // first, because revoking deletes them
         self.bookkeeper.change_key(id, KeyChange::State(new)).await?;
         for key in secrets {
             if new == KeyState::Revoked {
@@ -186,7 +186,7 @@ fn check_text(label: &str, environment: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A duration from now, or a moment in RFC 3339.
+/// Parses a duration from now, or a time in RFC 3339.
 fn moment(text: &str, now: WallTime) -> Result<WallTime, Failure> {
     if let Ok(duration) = parse_duration(text) {
         let millis = i64::try_from(duration.as_millis()).ok().and_then(|millis| now.0.checked_add(millis));
@@ -200,12 +200,12 @@ fn moment(text: &str, now: WallTime) -> Result<WallTime, Failure> {
     }
 }
 
-/// Wall time as text.
+/// Formats a time for command results.
 pub(super) fn shown(at: WallTime) -> Value {
     Value::String(at.to_string())
 }
 
-/// A key as lists show it.
+/// Formats a key for command results. `file`: the key in the directory, if the current file defines it.
 fn describe(row: &KeyRow, account: &AccountId, file: Option<&Key>) -> Value {
     let of_file = row.source == Source::File;
     let dropped = of_file && file.is_none();

@@ -1,7 +1,7 @@
-//! The control plane: publishes configurations, creates keys and accounts, books credits.
+//! Implements the control plane: publishes configurations, creates keys and accounts, books credits.
 //!
-//! Commands reach it through the control socket of a running gateway, or directly if none runs. Both
-//! call [`Control::execute`].
+//! Commands arrive through the control socket of a running gateway, or directly if no gateway is running. Both call
+//! [`Control::execute`].
 
 mod accounts;
 mod books;
@@ -32,19 +32,19 @@ use crate::types::{KeyHash, KeyId, NameId};
 use command::Command;
 pub use reload::Refused;
 
-/// Most rows of a result that wait to be sent; then reading the ledger waits.
+/// Most rows of a result that wait to be sent. When the queue is full, reading the ledger waits.
 pub const MAX_ROWS: usize = 1024;
 
-/// Rows of a long result, one after the other.
+/// The channel that the rows of a long result are sent to.
 pub type Rows = mpsc::Sender<Value>;
 
-/// Why a command failed.
+/// The reason why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// A sentence for the operator.
+    /// A message for the operator.
     #[error("{0}")]
     Message(String),
-    /// A configuration that was refused.
+    /// The configuration was refused: the report with its problems.
     #[error("{0}")]
     Config(Box<Report>),
 }
@@ -56,7 +56,7 @@ impl From<LedgerError> for Failure {
 }
 
 impl Failure {
-    /// The problems of a configuration, if that is the reason.
+    /// The problems of the configuration if it was refused, otherwise none.
     #[must_use]
     pub fn problems(&self) -> Vec<ProblemJson> {
         match self {
@@ -70,7 +70,7 @@ fn refused<T>(message: impl Into<String>) -> Result<T, Failure> {
     Err(Failure::Message(message.into()))
 }
 
-/// The control plane of one process.
+/// The control plane of a process.
 #[derive(Debug)]
 pub struct Control {
     path: PathBuf,
@@ -80,29 +80,30 @@ pub struct Control {
     view: SnapshotReader,
     clock: Clock,
     stats: Arc<Stats>,
-    /// The current configuration; locked while it is replaced.
+    /// State of the current configuration. Locked while a configuration, key or account is changed.
     state: Mutex<InForce>,
 }
 
-/// What the control plane remembers of the current configuration.
+/// State of the current configuration that the control plane keeps, besides the snapshot.
 #[derive(Debug)]
 struct InForce {
     hash: KeyHash,
     watched: Watched,
     keys: FileKeys,
-    /// Its warnings.
+    /// Warnings about the current configuration.
     warnings: Vec<String>,
     last_error: Option<String>,
 }
 
-/// The file's keys by their ids.
+/// The keys of the configuration file, by their ids.
 type FileKeys = HashMap<KeyId, ListedKey>;
 
-/// What commands and the next reload need of a key of the file. The rest is in the directory, its label in the ledger.
+/// The data about a key of the configuration file that commands and the next reload need. Its rules are in the
+/// directory, its label in the ledger.
 #[derive(Debug, PartialEq, Eq)]
 struct ListedKey {
     hash: KeyHash,
-    /// Compared with the next file's label.
+    /// The label as a number, to detect a changed label at the next reload.
     label: NameId,
 }
 
@@ -113,11 +114,12 @@ impl ListedKey {
 }
 
 impl Control {
-    /// Puts the first configuration in force: numbers and opening grants first, then accounts
-    /// and keys of the file and of the store, then the snapshot.
+    /// Publishes the first configuration: restores saved limit states, adds the accounts and keys that were created by
+    /// command, registers the file's accounts, keys and routes in the ledger and books their opening grants, publishes
+    /// the snapshot, then adds the file's accounts and keys.
     ///
-    /// `grants`: whether accounts that the ledger does not know yet are created. Otherwise they are left out with their
-    /// keys, because a command that only reads must not book anything.
+    /// `grants`: true if accounts of the file that are not in the ledger are created there. If false, those accounts
+    /// and their keys are left out, because a command that only reads must not book anything.
     ///
     /// # Errors
     /// If the configuration contradicts the ledger, or the ledger cannot be written.
@@ -186,13 +188,14 @@ impl Control {
         Arc::clone(&self.stats)
     }
 
-    /// Prunes fresh meters of dropped keys.
+    /// Removes parked meters whose limits are fully available again and key rules that no key uses, and frees former
+    /// snapshots that are no longer in use.
     pub fn prune_meters(&self) {
         self.directory.sweep(self.clock.now());
         self.publisher.free();
     }
 
-    /// Whether charged requests can be served.
+    /// True if requests that cost credits can be served.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.bookkeeper.is_healthy()
@@ -202,10 +205,10 @@ impl Control {
         self.view.load()
     }
 
-    /// Carries out a command. Long results are sent row by row to `rows` before the final one.
+    /// Executes a command. The rows of a long result are sent to `rows` before the final result is returned.
     ///
     /// # Errors
-    /// A sentence for the operator; nothing was changed then.
+    /// A message for the operator. The command has changed nothing.
     pub async fn execute(self: &Arc<Self>, command: Command, rows: Rows) -> Result<Value, Failure> {
         match command {
             Command::Reload => self.reload().await,

@@ -1,4 +1,5 @@
-//! Publishes a configuration.
+//! Publishes a configuration: registers it in the ledger, and replaces the snapshot and the directory's keys and
+//! accounts.
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -17,18 +18,19 @@ use crate::tls::Tls;
 use crate::types::{AccountId, KeyHash, KeyId, KeyNum, NameId};
 
 impl Control {
-    /// Keeps saved limit states until their owners are added, aged by the time since they were saved.
+    /// Restores saved limit states from the ledger, aged by the time since they were saved. Each is parked in the
+    /// directory until its key or account is added.
     pub(super) fn restore_meters(&self, reader: &mut dyn BooksReader) -> Result<(), LedgerError> {
         let (now, wall) = (self.clock.now(), self.clock.wall());
         reader.each_limit(&mut |owner, states, saved| {
-            // Limit states of client addresses belong to the gateway.
+            // The gateway restores the limit states of client addresses.
             if let Some(owner @ (Owner::Key(_) | Owner::Account(_))) = Owner::from_bytes(owner) {
                 self.directory.park(owner, Meter::read(states, elapsed(saved, wall), now));
             }
         })
     }
 
-    /// Adds accounts and keys of the store, one by one as the ledger is read.
+    /// Adds the accounts and secrets in the ledger to the directory, one by one as they are read.
     pub(super) fn publish_store(&self, reader: &mut dyn BooksReader) -> Result<(), LedgerError> {
         let mut accounts: Vec<Option<Arc<Account>>> = Vec::new(); // by number
         each_account(reader, |row| {
@@ -63,7 +65,8 @@ impl Control {
         Some(self.directory.put_account(AccountSpec { id, num, purse, plan, suspended, webhooks, source }))
     }
 
-    /// Adds all working secrets of a key of the store, and removes its former ones. All share one meter.
+    /// Adds the current secrets of a key that was created by command, and removes the former secrets in `before` from
+    /// the directory. All secrets of a key share one meter.
     pub(super) fn put_store_key(&self, row: &KeyRow, account: &Arc<Account>, before: &[SecretRow]) {
         let hashes = before.iter().chain(&row.secrets).map(|secret| secret.hash);
         let known = hashes.clone().find_map(|hash| self.directory.find(&hash));
@@ -90,11 +93,11 @@ impl Control {
         }
     }
 
-    /// Publishes a configuration, or changes nothing. Returns warnings.
+    /// Publishes a configuration, or changes nothing that requests can observe. Returns warnings.
     ///
-    /// The swap comes first: it says which accounts are served and on which plan, so that no request
-    /// meets the plan of one configuration and the routes of the other. A key that stands in both
-    /// configurations works without a gap; a new one works a moment later.
+    /// The snapshot is replaced first. It determines which accounts are served and on which plan, so that a request
+    /// never combines the plan of one configuration with the routes of another. A key that is in both configurations is
+    /// accepted without interruption; a new key is accepted a moment later.
     pub(super) async fn publish(
         &self,
         loaded: LoadedConfig,
@@ -115,7 +118,7 @@ impl Control {
         let before = std::mem::replace(&mut state.keys, keys.iter().map(listed).collect());
         for (id, old) in before {
             if state.keys.get(&id).is_none_or(|new| new.hash != old.hash) {
-                self.directory.remove(&old.hash); // its account stays, but no snapshot lists it
+                self.directory.remove(&old.hash); // its account stays in the directory, but is in no snapshot
             }
         }
         self.directory.sweep(self.clock.now());
@@ -123,8 +126,8 @@ impl Control {
         Ok(warnings)
     }
 
-    /// Gets ledger numbers for the file's accounts, keys and routes. Unchanged keys keep theirs, so that of a hundred
-    /// thousand keys only changed ones are written.
+    /// Registers the file's accounts, keys and routes in the ledger, and gets their numbers. Unchanged keys keep their
+    /// numbers, so that after a reload of a hundred thousand keys only the changed ones are written.
     async fn register(&self, loaded: &LoadedConfig, known: &FileKeys) -> Result<Registered, Failure> {
         let numbered = |key: &FileKey| {
             let listed = known.get(&KeyId::of_hash(&key.hash))?;
@@ -133,7 +136,7 @@ impl Control {
         };
         let mut keys: Vec<Option<(KeyNum, KeyState)>> = loaded.keys.iter().map(numbered).collect();
         let mut new: Vec<usize> = (0..keys.len()).filter(|&at| keys[at].is_none()).collect();
-        // In the order of the ledger's index, so that each of its pages is written once.
+        // Sorted in the order of the ledger's index of keys, so that each page of the index is written once.
         let id = |at: &usize| KeyId::of_hash(&loaded.keys[*at].hash);
         new.sort_unstable_by_key(id);
         let key = |at: &usize| (id(at), loaded.keys[*at].account.clone(), loaded.keys[*at].label.clone());
@@ -167,7 +170,8 @@ impl Control {
         }
     }
 
-    /// Refuses a hash that is both in the file and in the store, and a file that drops a plan of a store account.
+    /// Refuses a configuration with the hash of a key that was created by command, and one without the plan of an
+    /// account that was created by command.
     fn fits_the_store(&self, loaded: &LoadedConfig) -> Result<(), Failure> {
         for key in &loaded.keys {
             if self.directory.find(&key.hash).is_some_and(|known| known.source == Source::Store) {
@@ -188,12 +192,12 @@ impl Control {
             Some(account) => {
                 refused(format!("account {} is on a plan that the configuration does not have", account.id))
             }
-            None => Ok(()), // the file takes them all over
+            None => Ok(()), // the file defines all of these accounts now
         }
     }
 
-    /// Sockets that speak TLS go on speaking it, and clients may come back with the tickets they
-    /// have where nothing changed.
+    /// Keeps the current TLS configuration if the new configuration has none, because TLS listeners keep serving TLS
+    /// until a restart. Also keeps it if the new one is equal, so that clients can resume sessions with their tickets.
     fn keeping_tls(&self, mut next: Snapshot) -> Snapshot {
         let old = self.snapshot().settings.tls.clone();
         let same = |old: &Tls| next.settings.tls.as_ref().is_none_or(|new| new.made_from == old.made_from);
@@ -213,6 +217,7 @@ impl Control {
             ("[server] max_connections", old.max_connections != new.max_connections),
             ("[admin] listen", old.admin_listen != new.admin_listen),
             ("[ledger] url", old.ledger != new.ledger),
+            ("[ledger] commit_delay", old.commit_delay != new.commit_delay),
             ("[log] format", old.log.json != new.log.json),
         ];
         let changed = changed.into_iter().filter(|(_, changed)| *changed);
@@ -220,7 +225,7 @@ impl Control {
     }
 }
 
-/// A key of the store, for the directory.
+/// Converts a secret in the ledger to an entry of the directory.
 fn spec(secret: StoredSecret, account: Arc<Account>) -> KeySpec {
     let StoredSecret { hash, until, id, num, account: _, state, expires, scopes, allow_from } = secret;
     let rules = KeyRules {
@@ -235,7 +240,7 @@ fn spec(secret: StoredSecret, account: Arc<Account>) -> KeySpec {
     KeySpec { hash, id, num, account, rules, limits: None, source: Source::Store }
 }
 
-/// Warnings about opening grants that were booked already with another amount.
+/// Warnings about accounts whose opening grant in the file differs from the one that was booked.
 fn opening_grants(accounts: &[FileAccount], registered: &Registered) -> Vec<String> {
     let differs = |(account, row): (&FileAccount, &AccountRow)| {
         let asked = account.credits.filter(|credits| row.opening != Some(*credits))?;

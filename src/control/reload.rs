@@ -1,5 +1,5 @@
-//! Reload: by command, by signal, or because the files changed. The lock is held from reading the files until they are
-//! published, so that reloads do not overlap.
+//! Reloads the configuration: by command, by signal, or because the files changed. The lock is held from reading the
+//! files until they are published, so that reloads do not overlap.
 
 use std::sync::atomic::Ordering;
 
@@ -10,24 +10,25 @@ use super::{Control, Failure, InForce, refused};
 use crate::config::{self, LoadedConfig, Report, Watched};
 use crate::types::KeyHash;
 
-/// A content of the files that was not published.
+/// A state of the configuration files that was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused {
     hash: KeyHash,
-    /// True if it was reported. A half-written file is not reported.
+    /// True if the refusal was reported. It is not reported at first, since the file may be half written.
     pub told: bool,
 }
 
 impl Control {
-    /// Files and patterns to watch.
+    /// The files and patterns of the current configuration, which are watched for changes.
     pub async fn watched(&self) -> Watched {
         self.state.lock().await.watched.clone()
     }
 
-    /// Publishes the files as they are now. An invalid file changes nothing; unchanged files are not parsed again.
+    /// Loads and publishes the configuration files. An invalid configuration changes nothing; unchanged files are not
+    /// parsed again.
     ///
     /// # Errors
-    /// The problems of the configuration.
+    /// The problems of the configuration, or the reason why it does not fit the ledger.
     pub async fn reload(&self) -> Result<Value, Failure> {
         let mut state = self.state.lock().await;
         let result = match self.load(&state).await? {
@@ -38,7 +39,8 @@ impl Control {
         self.finish(state, result)
     }
 
-    /// Reloads if the files have changed since the last poll. Problems are reported once the files no longer change.
+    /// Reloads if the files differ from the published ones. Problems within the files are reported when two polls in a
+    /// row find the same files. `before`: the result of the previous poll.
     pub async fn refresh(&self, before: Option<Refused>) -> Option<Refused> {
         let mut state = self.state.lock().await;
         match self.load(&state).await {
@@ -47,7 +49,7 @@ impl Control {
             Ok(Some(Ok(loaded))) => {
                 let refused = Refused { hash: loaded.hash, told: true };
                 if before == Some(refused) {
-                    return before; // right in itself, but not with the ledger
+                    return before; // valid, but refused by the ledger before
                 }
                 let result = self.publish(loaded, &mut state).await;
                 self.finish(state, result).err().map(|_| refused)
@@ -56,20 +58,20 @@ impl Control {
                 let hash = report.hash();
                 let same = before.filter(|before| before.hash == hash);
                 if same.is_some_and(|same| !same.told) {
-                    let _ = self.finish(state, Err(Failure::Config(Box::new(report)))); // told there
+                    let _ = self.finish(state, Err(Failure::Config(Box::new(report)))); // `finish` reports the problems
                 }
                 Some(Refused { hash, told: same.is_some() })
             }
         }
     }
 
-    /// Loads the files on a blocking thread; `None` if they are already published.
+    /// Loads the files on a blocking thread; `None` if their content is already published.
     async fn load(&self, state: &InForce) -> Result<Option<Result<LoadedConfig, Report>>, Failure> {
         let (path, watched, in_force) = (self.path.clone(), state.watched.clone(), state.hash);
         let load = move || {
             let same = config::hash_of(&path, &watched) == Some(in_force);
             (!same).then(|| config::load(&path)).filter(|result| {
-                result.as_ref().map_or(true, |loaded| loaded.hash != in_force) // it changed back meanwhile
+                result.as_ref().map_or(true, |loaded| loaded.hash != in_force) // the files changed back in the meantime
             })
         };
         match tokio::task::spawn_blocking(load).await {

@@ -1,7 +1,8 @@
-//! The control socket: how commands reach a running gateway.
+//! Sends commands to a running gateway over a Unix socket, the control socket.
 //!
-//! One command per connection: a line of JSON each way, long results in several lines. The socket has mode 0600, in a
-//! folder of mode 0700 that only its owner can have created.
+//! Each connection carries one command: one line of JSON, answered by one line, or by several lines for a long result.
+//! The socket has mode 0600. Its folder has mode 0700 and belongs to the gateway's user, so that no other user can have
+//! created the socket.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::AsFd;
@@ -21,18 +22,18 @@ use super::command::Command;
 use super::{Control, Failure, MAX_ROWS};
 use crate::types::{KeyHash, Repeats};
 
-/// Longest command, in bytes.
+/// Longest command, in bytes of JSON.
 const MAX_REQUEST: u64 = 64 * 1024;
 /// Longest time for a client to send its command.
 const REQUEST_TIME: Duration = Duration::from_secs(5);
-/// Most sockets of other gateways that are examined at start.
+/// Most files that are examined at start, to remove sockets of gateways that were killed.
 const MAX_SWEPT: usize = 1000;
-/// Seconds after which an unused socket may be removed.
+/// Age in seconds from which a socket without a listener is removed.
 const SWEPT_AFTER: i64 = 60;
-/// Most commands at once.
+/// Most commands that are executed at the same time.
 const MAX_COMMANDS: usize = 16;
 
-/// One line of a reply.
+/// One line of the reply to a command.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Line {
@@ -44,13 +45,13 @@ pub enum Line {
     Failed {
         /// The reason, for the operator.
         message: String,
-        /// Problems of a configuration, if any.
+        /// The problems of a refused configuration; otherwise empty or null.
         problems: Value,
     },
 }
 
-/// Folders that may hold the socket, in the order in which a gateway tries them. A command tries
-/// all: it may run with another environment than the gateway.
+/// Folders that may contain the socket, in the order in which a gateway tries them. A command tries all of them,
+/// because its environment may differ from the gateway's.
 fn folders() -> Vec<PathBuf> {
     let user = rustix::process::getuid().as_raw();
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute());
@@ -61,8 +62,9 @@ fn folders() -> Vec<PathBuf> {
     folders
 }
 
-/// The socket's name: from the folder's canonical path and the configuration's own name, so that
-/// it stays the same where that name is a link which is swapped, or a file that is gone for a moment.
+/// The file name of the socket: a hash of the canonical path of the configuration's folder and the configuration's file
+/// name. The file itself is not resolved, so the name stays the same if the file is a symbolic link that is replaced,
+/// or is absent for a moment.
 fn name(config: &Path) -> String {
     let folder = config.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let folder = std::fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
@@ -82,7 +84,7 @@ fn is_peer_ours(socket: impl AsFd) -> bool {
     peer.is_ok_and(|peer| peer.uid.is_root() || peer.uid == rustix::process::getuid())
 }
 
-/// Creates the folder, or checks that no other user could have put something there.
+/// Creates the folder with mode 0700, or checks that an existing one belongs to this user and is closed to others.
 fn private_folder(folder: &Path) -> Result<(), String> {
     let describe = |error: std::io::Error| format!("{}: {error}", folder.display());
     match std::fs::DirBuilder::new().mode(0o700).create(folder) {
@@ -98,8 +100,8 @@ fn private_folder(folder: &Path) -> Result<(), String> {
     }
 }
 
-/// Removes sockets that killed gateways left: those without a listener. Recent ones are kept, since a gateway that is
-/// starting does not listen yet.
+/// Removes sockets that killed gateways left behind: those without a listener. Recent sockets are kept, since a gateway
+/// that is starting does not listen yet.
 fn sweep(folder: &Path, own: &Path) {
     let made = |path: &Path| path.symlink_metadata().map(|data| data.mtime());
     let (Ok(entries), Ok(now)) = (std::fs::read_dir(folder), made(own)) else { return };
@@ -108,12 +110,12 @@ fn sweep(folder: &Path, own: &Path) {
         let is_socket = path.extension().is_some_and(|extension| extension == "sock");
         let refused = |error: std::io::Error| error.kind() == std::io::ErrorKind::ConnectionRefused;
         if old && is_socket && UnixStream::connect(&path).is_err_and(refused) {
-            let _ = std::fs::remove_file(path); // somebody else may have swept it
+            let _ = std::fs::remove_file(path); // another process may have removed it
         }
     }
 }
 
-/// The control socket of a gateway. Dropping it removes the file.
+/// The control socket of a gateway. Dropping it removes the socket's file.
 #[derive(Debug)]
 pub struct ControlSocket {
     listener: UnixListener,
@@ -121,11 +123,11 @@ pub struct ControlSocket {
 }
 
 impl ControlSocket {
-    /// Binds the socket for a configuration. The caller holds the ledger's lock, so whatever is
-    /// left at that path is a dead gateway's.
+    /// Binds the socket for a configuration. The caller holds the ledger's lock, so an existing file at the socket's
+    /// path belongs to a gateway that has ended.
     ///
     /// # Errors
-    /// If no folder can hold it.
+    /// If the socket cannot be bound in any of the possible folders.
     pub fn bind(config: &Path) -> Result<Self, String> {
         let mut errors = Vec::new();
         for folder in folders() {
@@ -150,7 +152,7 @@ impl ControlSocket {
         Ok(Self { listener, path: path.clone() })
     }
 
-    /// Serves commands for as long as it is polled.
+    /// Accepts and executes commands. Never returns.
     pub async fn serve(self, control: Arc<Control>) {
         let (places, mut failures) = (Arc::new(Semaphore::new(MAX_COMMANDS)), Repeats::default());
         loop {
@@ -159,7 +161,7 @@ impl ControlSocket {
                 Ok((stream, _)) => {
                     let control = Arc::clone(&control);
                     tokio::spawn(async move {
-                        let _ = answer(stream, &control).await; // whoever asked may be gone
+                        let _ = answer(stream, &control).await; // fails if the client has disconnected
                         drop(place);
                     });
                 }
@@ -176,13 +178,13 @@ impl ControlSocket {
 
 impl Drop for ControlSocket {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path); // a dead one is replaced at the next start
+        let _ = std::fs::remove_file(&self.path); // a file left behind is replaced at the next start
     }
 }
 
 async fn answer(stream: tokio::net::UnixStream, control: &Arc<Control>) -> std::io::Result<()> {
     if !is_peer_ours(&stream) {
-        return Ok(()); // the socket's mode let nobody else connect
+        return Ok(()); // cannot happen, since the socket has mode 0600
     }
     let (read, mut write) = stream.into_split();
     let mut request = String::new();
@@ -218,10 +220,10 @@ fn encode(line: &Line) -> Vec<u8> {
     text
 }
 
-/// Connects to the gateway that serves a configuration, if one does.
+/// Connects to the gateway that was started with a configuration file; `None` if no gateway listens.
 ///
 /// # Errors
-/// If another user may have put the socket there: it could reply with a forged key.
+/// If the socket may have been created by another user, who could reply with a forged key.
 pub fn connect(config: &Path) -> Result<Option<UnixStream>, String> {
     let name = name(config);
     folders().iter().find_map(|folder| connect_in(folder, &name).transpose()).transpose()
@@ -245,14 +247,15 @@ fn connect_in(folder: &Path, name: &str) -> Result<Option<UnixStream>, String> {
     match UnixStream::connect(&path) {
         Ok(stream) if is_peer_ours(&stream) => Ok(Some(stream)),
         Ok(_) => foreign(&path),
-        Err(_) => Ok(None), // a dead gateway's
+        Err(_) => Ok(None), // no process listens: the gateway has ended
     }
 }
 
-/// Sends a command and passes on the rows of its result.
+/// Sends a command, and passes each row of its result to `row`.
 ///
 /// # Errors
-/// The gateway's reply, or an error if it is incomplete.
+/// The message and the problems of the gateway's refusal, or a message if the connection fails or the reply is
+/// incomplete.
 pub fn ask(
     stream: UnixStream,
     command: &Command,

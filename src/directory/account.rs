@@ -1,4 +1,4 @@
-//! An account as requests use it: 80 bytes, besides its id and purse.
+//! Represents an account as requests use it, in 80 bytes besides its id and purse.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -13,38 +13,38 @@ use crate::types::{AccountId, AccountNum, NameId};
 /// An account as requests use it.
 #[derive(Debug)]
 pub struct Account {
-    /// The operator's name for it.
+    /// The account's id, chosen by the operator.
     pub id: AccountId,
-    /// Its number in the ledger.
+    /// The account's number in the ledger.
     pub num: AccountNum,
-    /// Its spendable balance.
+    /// The credits available to the account.
     pub purse: Arc<Purse>,
-    /// Created at first use.
+    /// Created when it is first used.
     meter: OnceLock<Arc<Meter>>,
     plan: AtomicU64,
     suspended: AtomicBool,
-    /// Made by command, so that no file drops it.
+    /// True if the account was created by command and no configuration file has defined it since.
     of_store: AtomicBool,
-    /// Empty for most accounts; only a configuration file defines webhooks.
+    /// The customer's webhook URLs. Empty for most accounts; only the configuration file can define them.
     webhooks: ArcSwapOption<Vec<String>>,
 }
 
-/// An account as the control plane wants it to be.
+/// The attributes of an account to add or update.
 #[derive(Debug)]
 pub struct AccountSpec {
-    /// The operator's name for it.
+    /// The account's id, chosen by the operator.
     pub id: AccountId,
-    /// Its number in the ledger.
+    /// The account's number in the ledger.
     pub num: AccountNum,
-    /// What it can spend.
+    /// The credits available to the account.
     pub purse: Arc<Purse>,
-    /// The plan of an account that was made by command.
+    /// The plan, if the account was created by command.
     pub plan: Option<NameId>,
-    /// Whether the operator suspended it.
+    /// True if the operator suspended the account.
     pub suspended: bool,
-    /// The customer's webhooks.
+    /// The customer's webhook URLs.
     pub webhooks: Vec<String>,
-    /// Where it was made.
+    /// Where the account is defined.
     pub source: Source,
 }
 
@@ -69,43 +69,43 @@ impl Account {
         self.webhooks.store(Some(spec.webhooks).filter(|urls| !urls.is_empty()).map(Arc::new));
     }
 
-    /// States of the limits that count all its keys together; made when it is first asked for.
+    /// The meter of the limits that all keys of the account share. Created at the first call.
     pub fn meter(&self) -> &Arc<Meter> {
         self.meter.get_or_init(|| Arc::new(Meter::new(Owner::Account(self.num))))
     }
 
-    /// Those states, if it was ever asked for them.
+    /// The meter, if it was created.
     #[must_use]
     pub fn used_meter(&self) -> Option<&Arc<Meter>> {
         self.meter.get()
     }
 
-    /// The plan of an account that was made by command; `None` for one of the file, whose plan
-    /// stands in the snapshot.
+    /// The plan of an account that was created by command; `Some(None)` if it has no plan. `None` for an account of the
+    /// file, whose plan is in the snapshot.
     #[must_use]
     pub fn stored_plan(&self) -> Option<Option<NameId>> {
         let plan = self.plan.load(Ordering::Relaxed);
         self.is_of_store().then(|| Some(NameId(plan)).filter(|plan| plan.0 != 0))
     }
 
-    /// Whether the operator suspended it.
+    /// True if the operator suspended the account.
     #[must_use]
     pub fn is_suspended(&self) -> bool {
         self.suspended.load(Ordering::Relaxed)
     }
 
-    /// Suspends or resumes it.
+    /// Suspends or resumes the account.
     pub fn set_suspended(&self, suspended: bool) {
         self.suspended.store(suspended, Ordering::Relaxed);
     }
 
-    /// Whether it was made by command and no file claims it.
+    /// True if the account was created by command and no configuration file has defined it since.
     #[must_use]
     pub fn is_of_store(&self) -> bool {
         self.of_store.load(Ordering::Relaxed)
     }
 
-    /// Where the customer wants to be told.
+    /// The customer's webhook URLs.
     #[must_use]
     pub fn webhooks(&self) -> Arc<Vec<String>> {
         self.webhooks.load_full().unwrap_or_default()

@@ -1,5 +1,5 @@
-//! A secret and the key it belongs to: 80 bytes for an unused key without rules of its own. Fields that few keys need are
-//! behind one pointer.
+//! Represents a secret and its key, in 80 bytes for an unused key without rules of its own. Fields that few keys need
+//! are behind one pointer.
 
 use std::sync::{Arc, OnceLock};
 
@@ -16,57 +16,57 @@ use crate::types::{KeyHash, KeyId, KeyNum};
 /// A secret, and the key that it belongs to.
 #[derive(Debug)]
 pub struct Key {
-    /// SHA-256 of the secret. The map looks keys up by this field, so the hash is stored once.
+    /// SHA-256 of the secret. The directory looks keys up by this field, so that the hash is stored only once.
     pub hash: KeyHash,
-    /// The key's identity.
+    /// The key's id.
     pub id: KeyId,
-    /// Whose it is.
+    /// The account that the key belongs to.
     pub account: Arc<Account>,
-    /// Created for a key with rules, or at first use.
+    /// Created if the key has rules, limits or a meter, or when its meter is first used.
     rest: OnceBox<Rest>,
-    /// Its number in the ledger.
+    /// The key's number in the ledger.
     pub num: KeyNum,
     state: KeyState,
-    /// Where it was made.
+    /// Where the key is defined.
     pub source: Source,
 }
 
 #[derive(Debug, Default)]
 struct Rest {
-    /// Rules beyond the state; equal rules share one allocation.
+    /// The rules, if the key has more than a state. Equal rules share one allocation.
     rules: Option<Arc<KeyRules>>,
     limits: Option<Box<Arc<[Limit]>>>,
     meter: OnceLock<Arc<Meter>>,
 }
 
-/// A key as the control plane wants it to be.
+/// The attributes of a secret to add, and of its key.
 #[derive(Clone, Debug)]
 pub struct KeySpec {
     /// SHA-256 of the secret.
     pub hash: KeyHash,
-    /// The key's identity.
+    /// The key's id.
     pub id: KeyId,
-    /// Its number in the ledger.
+    /// The key's number in the ledger.
     pub num: KeyNum,
-    /// Whose it is.
+    /// The account that the key belongs to.
     pub account: Arc<Account>,
-    /// What it may do.
+    /// The key's state, expiry, scopes and allowed networks.
     pub rules: KeyRules,
-    /// In place of the plan's.
+    /// The limits that replace those of the account's plan.
     pub limits: Option<Arc<[Limit]>>,
-    /// Where it was made.
+    /// Where the key is defined.
     pub source: Source,
 }
 
-/// Distinct rules of keys that do not expire. A million keys usually share few scopes, which then stay in the
-/// processor's cache. At most as many as there are keys.
+/// The distinct rules of keys that do not expire; at most as many as there are keys. A million keys usually share few
+/// combinations of scopes, which then stay in the processor's cache.
 #[derive(Debug, Default)]
 pub(super) struct SharedRules(DashSet<Arc<KeyRules>>);
 
 impl SharedRules {
     fn share(&self, rules: KeyRules) -> Arc<KeyRules> {
         if rules.expires.is_some() {
-            return Arc::new(rules); // two keys hardly ever expire at the same moment, so there is nothing to share
+            return Arc::new(rules); // keys rarely expire at the same millisecond, so their rules cannot be shared
         }
         if let Some(known) = self.0.get(&rules) {
             return Arc::clone(&known);
@@ -76,7 +76,7 @@ impl SharedRules {
         rules
     }
 
-    /// Drops rules that no key has any more.
+    /// Removes rules that no key uses any more.
     pub(super) fn sweep(&self) {
         self.0.retain(|rules| Arc::strong_count(rules) > 1);
     }
@@ -106,7 +106,7 @@ impl Key {
         Self { hash, id, account, rest, num, state, source }
     }
 
-    /// What it may do. A replaced secret expires with its overlap.
+    /// The key's state, expiry, scopes and allowed networks. A replaced secret expires when its overlap ends.
     #[must_use]
     pub fn rules(&self) -> &KeyRules {
         match (self.rest.get().and_then(|rest| rest.rules.as_deref()), self.state) {
@@ -117,19 +117,19 @@ impl Key {
         }
     }
 
-    /// Limits in place of the plan's.
+    /// The limits that replace those of the account's plan; `None` if the plan's limits apply.
     #[must_use]
     pub fn limits(&self) -> Option<&Arc<[Limit]>> {
         self.rest.get().and_then(|rest| rest.limits.as_deref())
     }
 
-    /// Those states, if it was ever asked for them.
+    /// The meter, if it was created.
     #[must_use]
     pub fn used_meter(&self) -> Option<&Arc<Meter>> {
         self.rest.get().and_then(|rest| rest.meter.get())
     }
 
-    /// States of its limits; shared by its secrets, made when it is first asked for.
+    /// The meter of the key's limits, which its secrets share. Created at the first call.
     pub fn meter(&self) -> &Arc<Meter> {
         let new = || Arc::new(Meter::new(Owner::Key(self.id)));
         self.rest.get_or_init(Box::default).meter.get_or_init(new)

@@ -1,4 +1,4 @@
-//! The small changing state of a key, an account or an address.
+//! Keeps the limit states and the number of requests in flight of a key, an account or a client address.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,19 +11,19 @@ use smallvec::SmallVec;
 use crate::policy::limit::{LimitState, take_array};
 use crate::types::{AccountNum, KeyId, Moment, NameId, RouteNum};
 
-/// Whose requests are counted.
+/// The key, account or client address whose requests a meter counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Owner {
-    /// One key's.
+    /// A key.
     Key(KeyId),
-    /// All keys' of an account.
+    /// An account, for all its keys together.
     Account(AccountNum),
-    /// One client address's.
+    /// A client address.
     Address(IpAddr),
 }
 
 impl Owner {
-    /// The bytes under which its states are saved.
+    /// The bytes that identify the owner where limit states are saved.
     #[must_use]
     pub fn to_bytes(self) -> Vec<u8> {
         match self {
@@ -34,7 +34,7 @@ impl Owner {
         }
     }
 
-    /// Reads what [`Owner::to_bytes`] wrote.
+    /// Parses the bytes that [`Owner::to_bytes`] returned; `None` if they are invalid.
     #[must_use]
     pub fn from_bytes(mut bytes: &[u8]) -> Option<Self> {
         let [kind] = take_array(&mut bytes)?;
@@ -48,91 +48,92 @@ impl Owner {
     }
 }
 
-/// The state of one limit; a limit per route has one for each.
+/// The state of one limit; of a limit per key and route, the state for one route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LimitSlot {
-    /// Which limit.
+    /// The limit.
     pub limit: NameId,
-    /// Which route, for `key+route`; 0 for all.
+    /// The route, for limits of scope `key+route`; otherwise 0.
     pub route: RouteNum,
-    /// What it remembers.
+    /// The state.
     pub state: LimitState,
 }
 
-/// An owner's states: most have one, which needs no place of its own.
+/// The limit states of one owner. Most owners have one, which is stored without an allocation.
 pub type Slots = SmallVec<[LimitSlot; 1]>;
 
-/// Limit states and requests in flight of one owner. Costs nothing on the heap until it is used.
+/// Limit states and requests in flight of one owner. Allocates nothing further until an owner has more than one state.
 #[derive(Debug)]
 pub struct Meter {
     owner: Owner,
     in_flight: AtomicU32,
-    /// Whether it waits to be saved.
+    /// True if the meter is in a [`Dirty`] list.
     dirty: AtomicBool,
-    /// Whether the ledger may have states of it, which are then to be forgotten there.
+    /// True if the ledger may have states of this meter, which must be deleted there once they are fresh.
     saved: AtomicBool,
-    /// Held while a request is judged, under a microsecond (`benches/decide.rs`).
+    /// The limit states. Locked while the limits of a request are checked: under a microsecond (`benches/decide.rs`).
     slots: Mutex<Slots>,
 }
 
 impl Meter {
-    /// A meter that was never saved.
+    /// Creates a meter that is not in the ledger.
     #[must_use]
     pub fn new(owner: Owner) -> Self {
         Self { saved: AtomicBool::new(false), ..Self::with(owner, Slots::new()) }
     }
 
-    /// A meter with the states that were saved.
+    /// Creates a meter with states that were restored from the ledger.
     #[must_use]
     pub fn with(owner: Owner, slots: Slots) -> Self {
         let (in_flight, dirty, saved) = (AtomicU32::new(0), AtomicBool::new(false), AtomicBool::new(true));
         Self { owner, in_flight, dirty, saved, slots: Mutex::new(slots) }
     }
 
-    /// The states, for as long as one request is judged.
+    /// Locks the states while the limits of one request are checked.
     pub fn lock(&self) -> MutexGuard<'_, Slots> {
         self.slots.lock()
     }
 
-    /// Requests in flight.
+    /// Number of requests in flight.
     #[must_use]
     pub fn in_flight(&self) -> u32 {
         self.in_flight.load(Ordering::SeqCst)
     }
 
-    /// One more in flight, if that is at most `limit`. Give it back with [`Meter::leave`].
+    /// Counts one more request in flight, if there are then at most `limit`; otherwise returns false. Each success must
+    /// be followed by one [`Meter::leave`].
     #[must_use]
     pub fn enter(&self, limit: u32) -> bool {
         let next = |now: u32| (now < limit).then(|| now + 1);
         self.in_flight.fetch_update(Ordering::SeqCst, Ordering::SeqCst, next).is_ok()
     }
 
-    /// One less in flight.
+    /// Counts one request less in flight.
     pub fn leave(&self) {
         self.in_flight.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// Whether the ledger may know states of it.
+    /// True if the ledger may have states of this meter.
     #[must_use]
     pub fn is_saved(&self) -> bool {
         self.saved.load(Ordering::Relaxed)
     }
 
-    /// Whether the ledger has to know these states of it, or to forget those that it knows: not where
-    /// all will be fresh by the time they would be saved. Where there are several, the saving also drops
-    /// those of limits that a reload took away.
+    /// True if these states must be saved, or deleted from the ledger. False if the ledger has none of them and all
+    /// will be fresh by `saved_at`, when they would be saved. True for several states, because saving also removes the
+    /// states of limits that a reload dropped.
     #[must_use]
     pub fn must_be_saved(&self, slots: &[LimitSlot], saved_at: Moment) -> bool {
         self.is_saved() || slots.len() > 1 || !slots.iter().all(|slot| slot.state.is_fresh(saved_at))
     }
 
-    /// Whether forgetting it would change nothing.
+    /// True if the meter can be removed without effect: no request is in flight, and every limit is fully available.
     #[must_use]
     pub fn is_fresh(&self, now: Moment) -> bool {
         self.in_flight() == 0 && self.lock().iter().all(|slot| slot.state.is_fresh(now))
     }
 
-    /// The states as bytes; empty if none says anything any more.
+    /// Removes states that are fresh, and returns the others as bytes; empty if none is left.
     fn save(&self, now: Moment) -> Vec<u8> {
         let mut bytes = Vec::new();
         let mut slots = self.lock();
@@ -145,7 +146,8 @@ impl Meter {
         bytes
     }
 
-    /// Reads saved states, `elapsed` after they were saved. What is not a state ends the reading.
+    /// Parses saved states and ages them by `elapsed`, the time since they were saved. Stops at the first bytes that
+    /// are not a state.
     #[must_use]
     pub fn read(mut bytes: &[u8], elapsed: Duration, now: Moment) -> Slots {
         let mut slots = Slots::new();
@@ -164,28 +166,27 @@ impl Meter {
     }
 }
 
-/// Meters that changed since they were last saved: each at most once, so no longer than the
-/// list of all meters.
+/// The meters that changed since they were last saved. Each is in the list at most once.
 #[derive(Debug, Default)]
 pub struct Dirty(Mutex<Vec<Arc<Meter>>>);
 
 impl Dirty {
-    /// Marks a meter.
+    /// Adds a meter to the list, unless it is already in it.
     pub fn mark(&self, meter: &Arc<Meter>) {
         if !meter.dirty.load(Ordering::Relaxed) && !meter.dirty.swap(true, Ordering::SeqCst) {
             self.0.lock().push(Arc::clone(meter));
         }
     }
 
-    /// Takes all that changed: owner and states as bytes, which are empty for one to be forgotten.
-    /// One that says nothing any more and was never saved costs no row: with many keys whose limits
-    /// are soon full again, that is nearly all.
+    /// Removes all meters from the list, and returns owner and states of each as bytes; empty states mean that the
+    /// ledger must delete them. Leaves out meters that have no states to save and none in the ledger: with many keys
+    /// whose limits recover quickly, these are nearly all.
     pub fn drain(&self, now: Moment) -> Vec<(Vec<u8>, Vec<u8>)> {
         let meters = std::mem::take(&mut *self.0.lock());
         let save = |meter: Arc<Meter>| {
             meter.dirty.store(false, Ordering::SeqCst);
             let states = meter.save(now);
-            let was_saved = meter.saved.swap(!states.is_empty(), Ordering::Relaxed); // only here
+            let was_saved = meter.saved.swap(!states.is_empty(), Ordering::Relaxed); // the only place that changes it
             (was_saved || !states.is_empty()).then(|| (meter.owner.to_bytes(), states))
         };
         meters.into_iter().filter_map(save).collect()

@@ -1,4 +1,4 @@
-//! The control plane's handle on the ledger: it books and reads, and holds nothing.
+//! Implements the control plane's handle on the ledger. It can book and read, but cannot hold credits.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,10 +14,10 @@ use super::store::{
 use super::threads::{BooksThread, Counters, Job, LimitSource, Shared};
 use crate::types::{AccountId, AccountNum, Credits, KeyId, KeyNum, RequestId};
 
-/// Accounts or keys that are registered in one transaction: some 10 ms of the books thread.
+/// Most accounts or keys that are registered in one transaction, which takes the books thread about 10 ms.
 const REGISTERED_AT_ONCE: usize = 1_000;
 
-/// The control plane's handle on the ledger: it books and reads, and holds nothing.
+/// The control plane's handle on the ledger. It can book and read, but cannot hold credits.
 #[derive(Clone, Debug)]
 pub struct Bookkeeper {
     shared: Arc<Shared>,
@@ -36,19 +36,19 @@ impl Bookkeeper {
     ) -> Result<R> {
         let (answer, wait) = oneshot::channel();
         let job: Job = Box::new(move |books| {
-            let _ = answer.send(job(books)); // the caller may be gone
+            let _ = answer.send(job(books)); // fails if the caller was dropped
         });
         self.jobs.send(job).await.map_err(|_| LedgerError::Closed)?;
         self.shared.job_added();
         wait.await.map_err(|_| LedgerError::Closed)?
     }
 
-    /// Gives numbers to what a configuration names, and opening grants to new accounts: a part at
-    /// a time, so that charges do not wait for a long list.
+    /// Assigns ledger numbers to the accounts, keys and routes of a configuration, and books the opening grants of new
+    /// accounts. Works in parts, so that a long list does not delay other jobs of the books thread.
     ///
     /// # Errors
-    /// Where the store fails. Parts before that stay, which changes nothing: a number that is not
-    /// used costs nothing, and an opening grant is given once.
+    /// If the store fails. Parts that were written before stay, which does no harm: an unused number costs nothing, and
+    /// an opening grant is booked only once.
     pub async fn register(&self, wanted: Registration) -> Result<Registered> {
         let Registration { accounts, keys, routes } = wanted;
         let first = Registration { routes, ..Registration::default() };
@@ -68,67 +68,67 @@ impl Bookkeeper {
         self.run(move |thread| thread.register(&wanted)).await
     }
 
-    /// Makes an account of the store.
+    /// Creates an account by command.
     ///
     /// # Errors
-    /// Where it exists already, or the store fails.
+    /// If the account exists already, or the store fails.
     pub async fn create_account(&self, id: AccountId, plan: Option<String>) -> Result<AccountRow> {
         self.run(move |thread| thread.create_account(&id, plan.as_deref())).await
     }
 
-    /// Suspends or resumes an account in the books.
+    /// Suspends or resumes an account in the ledger.
     ///
     /// # Errors
-    /// Where there is no such account, or the store fails.
+    /// If there is no such account, or the store fails.
     pub async fn set_account_state(&self, id: AccountId, state: AccountState) -> Result<()> {
         self.run(move |thread| thread.books().set_account_state(&id, state)).await
     }
 
-    /// Grants or adjusts; in force when this returns.
+    /// Books a grant or an adjustment. It is in effect when this returns.
     ///
     /// # Errors
-    /// Where the account is unknown, less than that is available, the reference stands for
-    /// another amount, or the store fails.
+    /// If the account is unknown, less than the amount is available, the reference was used for another amount, or the
+    /// store fails.
     pub async fn book(&self, booking: Booking) -> Result<Booked> {
         self.run(move |thread| thread.book(&booking)).await
     }
 
-    /// Makes keys of the store, all or none.
+    /// Creates keys by command: all of them or none.
     ///
     /// # Errors
-    /// Where a hash or id exists already, or the store fails.
+    /// If a hash or id exists already, or the store fails.
     pub async fn create_keys(&self, rows: Vec<KeyRow>) -> Result<Vec<KeyNum>> {
         self.run(move |thread| thread.books().create_keys(&rows)).await
     }
 
-    /// Changes a key in the books.
+    /// Changes a key in the ledger.
     ///
     /// # Errors
-    /// Where there is no such key, or the store fails.
+    /// If there is no such key, or the store fails.
     pub async fn change_key(&self, id: KeyId, change: KeyChange) -> Result<()> {
         self.run(move |thread| thread.books().change_key(id, &change)).await
     }
 
-    /// Returns a hold in doubt, once.
+    /// Returns the credits of a hold in doubt, once.
     ///
     /// # Errors
-    /// Where there is no such hold, or the store fails.
+    /// If there is no such hold, or the store fails.
     pub async fn give_back(&self, id: RequestId) -> Result<Booked> {
         self.run(move |thread| thread.give_back(id)).await
     }
 
-    /// Opens a view of accounts, keys and limit states: entries and balances are in it as of some fold.
+    /// Opens a reader for accounts, keys and limit states. Its entries and balances are those of the last fold.
     ///
     /// # Errors
-    /// Where the store fails.
+    /// If the store fails.
     pub async fn view(&self) -> Result<Box<dyn BooksReader>> {
         self.run(|thread| thread.books().reader()).await
     }
 
-    /// Folds every record so far, and opens a view for long reads.
+    /// Folds all records that were added before this call, and opens a reader for long reads.
     ///
     /// # Errors
-    /// Where the store fails.
+    /// If the store fails.
     pub async fn reader(&self) -> Result<Box<dyn BooksReader>> {
         self.run(|thread| {
             thread.fold()?;
@@ -137,10 +137,10 @@ impl Bookkeeper {
         .await
     }
 
-    /// Sets the source of the limit states that are saved once a second and at the end.
+    /// Sets the function that returns changed limit states. They are saved once a second and when the ledger is closed.
     ///
     /// # Errors
-    /// Where the ledger is closed.
+    /// If the ledger is closed.
     pub async fn save_limits_from(&self, source: LimitSource) -> Result<()> {
         self.run(move |thread| {
             thread.set_limits(source);
@@ -149,7 +149,8 @@ impl Bookkeeper {
         .await
     }
 
-    /// Settles the kept hold of an account that has an external id; on disk when this returns. False if there is none.
+    /// Settles the kept hold of an account with this external id. The settlement is on disk when this returns. False if
+    /// there is no such hold.
     ///
     /// # Errors
     /// If there is no such account, or the store fails.
@@ -162,19 +163,19 @@ impl Bookkeeper {
         self.run(move |thread| thread.settle_external(&account, external_id, charge)).await
     }
 
-    /// What an account can spend.
+    /// The purse of an account: the credits that it can spend. `None` if the account is unknown.
     #[must_use]
     pub fn purse(&self, account: AccountNum) -> Option<Arc<Purse>> {
         self.shared.purses.get(account)
     }
 
-    /// Whether the last commit succeeded.
+    /// True if the last commit succeeded.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
         self.shared.is_healthy.load(Ordering::SeqCst)
     }
 
-    /// What the ledger counted.
+    /// Counters since the ledger was opened.
     #[must_use]
     pub fn counters(&self) -> &Counters {
         &self.shared.counters

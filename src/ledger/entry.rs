@@ -1,8 +1,9 @@
-//! Entries of the ledger. Pure: the content of an entry, its contra account, and its link to the entry before it.
+//! Defines ledger entries: their content, their contra account, and their link to the account's previous entry. Pure
+//! functions.
 //!
-//! Double entry: what an account gets or pays is booked against one of the operator's accounts, so that the sum over
-//! all accounts is zero. Chained: each entry of an account carries the SHA-256 of its own text and of the link
-//! before it, so that a changed, missing or moved entry is found.
+//! Double entry: what an account receives or pays is booked against one of the operator's accounts, so that the sum
+//! over all accounts is zero. Chained: each entry of an account contains the SHA-256 of its own text and of the
+//! previous entry's link, so that a changed, missing or moved entry is detected.
 
 use std::fmt::{self, Write};
 
@@ -15,17 +16,17 @@ use crate::types::{AccountId, Credits, KeyId, StatusClass, WallTime};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EntryKind {
-    /// Credits given, the opening grant among them.
+    /// Credits granted, including the opening grant.
     Grant,
     /// A correction by the operator, up or down.
     Adjustment,
-    /// What requests cost: one entry per account, key, route, outcome and fold.
+    /// The cost of requests: one entry per account, key, route, outcome and fold.
     Charge,
-    /// Requests that cost nothing: as charges, with an amount of 0.
+    /// Requests that cost nothing: grouped like charges, with an amount of 0.
     Release,
     /// A hold that a crash left open, charged in full.
     InDoubt,
-    /// Such a hold, given back by command.
+    /// The credits of a hold in doubt, returned by command.
     GivenBack,
 }
 
@@ -46,7 +47,7 @@ impl EntryKind {
         }
     }
 
-    /// The kind of this name.
+    /// The kind with this name; `None` if there is none.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
@@ -63,14 +64,14 @@ impl EntryKind {
     }
 }
 
-/// An account of the operator: it changes by the opposite of the entries that are booked against it.
+/// An account of the operator. Its balance changes by the opposite of each entry that is booked against it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OperatorAccount {
-    /// Credits given away: never above zero.
+    /// Credits granted. Its balance is never above zero.
     Granted,
-    /// Corrections.
+    /// Corrections of balances by the operator.
     Adjusted,
-    /// Revenue: what requests paid.
+    /// Revenue: the charges of requests.
     Earned,
 }
 
@@ -89,8 +90,8 @@ impl OperatorAccount {
     }
 }
 
-/// The balances of the operator's accounts, in millionths: wider than a customer's balance, since there are many
-/// customers.
+/// The balances of the operator's accounts, in millionths. Wider than a customer's balance, since they add up those of
+/// many customers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OperatorBalances {
     /// [`OperatorAccount::Granted`].
@@ -102,7 +103,7 @@ pub struct OperatorBalances {
 }
 
 impl OperatorBalances {
-    /// One balance.
+    /// The balance of one of the accounts.
     pub fn of(&mut self, account: OperatorAccount) -> &mut i128 {
         match account {
             OperatorAccount::Granted => &mut self.granted,
@@ -111,7 +112,8 @@ impl OperatorBalances {
         }
     }
 
-    /// Books the other half of an entry. Amounts and numbers of entries have 64 bits, so this never overflows.
+    /// Books an entry against its contra account. Amounts and the number of entries have 64 bits, so the balances never
+    /// overflow.
     pub fn book(&mut self, kind: EntryKind, amount: Credits) {
         *self.of(kind.contra()) -= i128::from(amount.millionths());
     }
@@ -123,12 +125,12 @@ impl OperatorBalances {
     }
 }
 
-/// The SHA-256 that chains an entry to those before it.
+/// The link of an entry: the SHA-256 that chains it to the account's earlier entries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Link(pub [u8; 32]);
 
 impl fmt::Display for Link {
-    /// 64 hex digits.
+    /// Writes 64 hex digits.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut digits = [0; 64];
         let encoded = hex::encode_to_slice(self.0, &mut digits).is_ok(); // the lengths fit
@@ -146,7 +148,7 @@ impl Serialize for Link {
 /// An entry. Entries are only appended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// The account's entries are numbered from 1, without a gap.
+    /// The number of the entry: an account's entries are numbered from 1, without gaps.
     pub number: u64,
     /// When the entry was written.
     pub at: WallTime,
@@ -166,25 +168,26 @@ pub struct Entry {
     pub route: Option<String>,
     /// The outcome of the requests, for charges.
     pub outcome: Option<StatusClass>,
-    /// How many requests a charge sums up.
+    /// The number of requests that a charge or release sums up.
     pub requests: u64,
-    /// What makes a repeated booking harmless, or the request's id.
+    /// The reference of a booking, by which a repetition is recognised; or the request's id, for holds in doubt.
     pub reference: Option<String>,
-    /// The origin: `file`, `command`, `requests`, `recovery`.
+    /// The origin of the entry: `file`, `command`, `requests` or `recovery`.
     pub actor: String,
-    /// The SHA-256 that chains it to the account's entry before it.
+    /// The link that chains the entry to the account's previous entry.
     pub link: Link,
 }
 
 impl Entry {
-    /// The link of the entry after the link `before`; that is zero for an account's first entry.
+    /// Computes the link of this entry. `before`: the link of the account's previous entry, or zeros for its first
+    /// entry.
     #[must_use]
     pub fn link_after(&self, before: &Link) -> Link {
         Link(Sha256::digest(self.text_after(before)).into())
     }
 
-    /// The text whose SHA-256 is the link: the link before, and the fields as statements and exports print them,
-    /// separated by tabs; an absent field is empty. The reference comes last, since it is the only free text.
+    /// The text whose SHA-256 is the link: the previous link, and the fields as statements and exports print them,
+    /// separated by tabs; an absent field is empty. The reference is last, since it is the only free text.
     #[must_use]
     pub fn text_after(&self, before: &Link) -> String {
         let Self { number, at, account, kind, amount, balance_after, requests, actor, .. } = self;
@@ -226,7 +229,7 @@ mod tests {
         }
     }
 
-    /// What the README tells customers to feed to sha256sum.
+    /// The text that the README tells customers to hash with sha256sum.
     #[test]
     fn a_link_can_be_recomputed_with_standard_tools() {
         let zeros = "0".repeat(64);

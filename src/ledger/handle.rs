@@ -1,4 +1,4 @@
-//! An open ledger: its two threads, and the handles to them.
+//! Opens a ledger, starts its two threads, and creates the handles to them.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,10 +13,10 @@ use super::store::{LedgerError, Result, Storage};
 use super::threads::{BooksThread, CommitThread, Job, Shared};
 use crate::clock::Clock;
 
-/// Most jobs that wait for the books thread; further ones wait for room.
+/// Most jobs that wait for the books thread. When the queue is full, callers wait.
 pub(super) const MAX_JOBS: usize = 64;
 
-/// An open ledger.
+/// An open ledger with its running threads.
 #[derive(Debug)]
 pub struct Ledger {
     shared: Arc<Shared>,
@@ -25,23 +25,23 @@ pub struct Ledger {
     commit: JoinHandle<Result<()>>,
 }
 
-/// What was found when the ledger was opened.
+/// The state of a ledger that was found when it was opened.
 #[derive(Debug)]
 pub struct Opened {
     /// Holds that a crash left open, now charged and listed as in doubt.
     pub doubts: usize,
-    /// The sum over all accounts and the operator's accounts, in millionths: zero in sound books.
+    /// The sum over all customers' and the operator's accounts, in millionths: zero unless the ledger is damaged.
     pub off_by: i128,
-    /// Grows at each start of this ledger.
+    /// The number of this start, which is higher than at each earlier start of this ledger.
     pub epoch: u32,
 }
 
 impl Ledger {
-    /// Opens a ledger for `workers` spenders: folds what a crash left, then starts the threads. `commit_delay`: how long a
-    /// record may wait to be committed while nobody waits for it.
+    /// Opens a ledger for `workers` spenders: folds the records that a crash left in the journal, then starts the
+    /// threads. `commit_delay`: longest time that a record waits for its commit while no task waits for it.
     ///
     /// # Errors
-    /// If the store cannot be read, or its journal contradicts itself.
+    /// If the store cannot be read, or the journal contradicts itself.
     pub fn open(
         storage: Storage,
         workers: usize,
@@ -60,10 +60,11 @@ impl Ledger {
         Ok((Self { shared, jobs, books, commit }, opened))
     }
 
-    /// The handle of one worker, to be started on its thread. Each worker has its own number, from 0.
+    /// The handle of one worker, to be started on the worker's thread. Workers are numbered from 0. `None` if there are
+    /// fewer workers.
     #[must_use]
     pub fn spender(&self, worker: usize) -> Option<SpenderSeed> {
-        let (_, workers) = self.shared.outboxes.split_last()?; // the last one is the books thread's
+        let (_, workers) = self.shared.outboxes.split_last()?; // the last outbox is the books thread's
         let outbox = workers.get(worker)?;
         Some(SpenderSeed::new(Arc::clone(&self.shared), Arc::clone(outbox)))
     }
@@ -74,7 +75,8 @@ impl Ledger {
         Bookkeeper::new(Arc::clone(&self.shared), self.jobs.clone())
     }
 
-    /// Writes everything, folds, saves limit states and ends the threads: the books first, which need commits.
+    /// Commits and folds all records, saves limit states and ends the threads. The books thread ends first, since it
+    /// needs the commit thread for that.
     ///
     /// # Errors
     /// If the last commit or the last fold failed.
@@ -120,7 +122,7 @@ mod tests {
         fn reset(&mut self, _: u64) {}
     }
 
-    /// Nothing waits forever for a thread that is gone, and nothing is held any more.
+    /// After the commit thread has panicked, calls return an error instead of waiting for it, and holds are refused.
     #[tokio::test]
     async fn a_commit_thread_that_panics_is_not_waited_for() {
         let store = MemoryStore::default();

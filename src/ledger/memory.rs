@@ -1,7 +1,7 @@
-//! A ledger in memory: the model that SQLite is compared with.
+//! Implements a ledger store in memory: the model that the SQLite store is compared with in tests.
 //!
-//! Written to be obvious, not fast: vectors that are searched. Its data outlives the store, as a file would, so that
-//! tests can crash and reopen it.
+//! Written for simplicity, not speed: vectors with linear search. Its data survives the handle, as a file would, so
+//! that tests can simulate a crash and reopen it.
 
 mod data;
 
@@ -20,12 +20,12 @@ use super::tally::{ChargeKey, Fold, OpenHold};
 use crate::types::{AccountId, AccountNum, Credits, KeyId, KeyNum, RequestId, RouteNum, WallTime};
 use data::{Data, NewEntry, number, refused};
 
-/// A store in memory; clones share what they hold.
+/// A store in memory. Clones share the same data.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryStore(Arc<Mutex<Data>>);
 
 impl MemoryStore {
-    /// Both halves, which share the data with this store.
+    /// Books and journal, which share the data with this store.
     #[must_use]
     pub fn storage(&self) -> Storage {
         Storage { books: Box::new(self.clone()), journal: Box::new(self.clone()) }

@@ -1,12 +1,13 @@
-//! Money: credits are held in memory at once, made durable in batches, and booked in double entry.
+//! Keeps the credits of accounts: holds them in memory immediately, makes holds and charges durable in batches, and
+//! books them in double entry.
 //!
-//! The data plane gets a [`Spender`], which can only hold and settle. The control plane gets a [`Bookkeeper`], which can
-//! only book and read. Two threads stand behind them: the commit thread with the journal, and the books thread with the
-//! books (see `threads/`).
+//! The data plane gets a [`Spender`], which can only hold and settle. The control plane gets a [`Bookkeeper`], which
+//! can only book and read. Two threads do the work: the commit thread owns the journal, and the books thread owns the
+//! entries, accounts, keys and limit states (see `threads/`).
 //!
-//! How promise 2 survives a crash: credits that a settlement returns can be spent at once, so the settlement's record must
-//! never reach the disk after the record of the hold that spent them. Therefore each batch is taken from all outboxes under
-//! all their locks, and a booking that takes credits away waits for a barrier first.
+//! How promise 2 survives a crash: credits that a settlement returns can be spent immediately, so the settlement's
+//! record must never reach the disk after the record of the hold that spent them. Therefore each batch is taken from
+//! all outboxes while all of them are locked, and a booking that takes credits away first waits for a barrier.
 
 mod bookkeeper;
 pub mod entry;
@@ -32,6 +33,6 @@ pub use purse::Purse;
 pub use spender::{Hold, HoldError, Settled, Spender, SpenderSeed};
 pub use threads::{Counters, LimitSource};
 
-/// How often limit states are saved: after a crash at most the last second of them is forgotten. That holds for some
+/// Interval at which limit states are saved: a crash loses at most the last second of them. This holds for up to about
 /// 100,000 states that change in a second; more take longer to write.
 pub const LIMITS_SAVED_EVERY: Duration = Duration::from_secs(1);

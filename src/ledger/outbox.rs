@@ -1,4 +1,4 @@
-//! Outboxes, in which workers leave their records for the commit thread.
+//! Passes records from the workers to the commit thread, through one outbox per worker.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -12,37 +12,39 @@ use tokio::sync::Notify;
 
 use super::record::Record;
 
-/// Most bytes of records that wait in one outbox: over 100,000 holds. Past it, holds are refused.
+/// Most bytes of records that wait in one outbox: over 100,000 holds. When it is full, holds are refused.
 pub const MAX_OUTBOX: usize = 4 * 1024 * 1024;
 
-/// Names the batch that a record is in. Batches of an outbox are numbered from 1.
+/// Identifies the batch that contains a record. The batches of an outbox are numbered from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(u64);
 
-/// The records of one worker. On cache lines of its own: only the commit thread comes by.
+/// The records of one worker that wait to be committed. Aligned to its own cache lines, since only its worker and the
+/// commit thread use it.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct Outbox {
     queue: Mutex<Queue>,
     /// The last batch that is on disk.
     durable: AtomicU64,
-    /// The last batch whose commit failed. It is tried again, but its waiters are told.
+    /// The last batch whose commit failed. The commit is tried again, but tasks that wait for the batch get an error.
     failed: AtomicU64,
-    /// A task of the worker waits for a record.
+    /// True while a task of the worker waits for a record.
     is_awaited: AtomicBool,
     notify: Notify,
 }
 
-/// Records since the last batch was taken.
+/// The records since the last batch was taken.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     pub(super) bytes: Vec<u8>,
-    /// Batches taken before; the one being filled is the next.
+    /// Number of batches taken so far. The records in `bytes` belong to the next batch.
     taken: u64,
 }
 
 impl Outbox {
-    /// Leaves a record; `None` if the outbox is full. Settlements always fit, since each follows a hold that did.
+    /// Adds a record to the current batch; `None` if the outbox is full. Settlements are always accepted, since each
+    /// follows a hold that was accepted.
     pub fn push(&self, record: &Record) -> Option<Ticket> {
         let mut queue = self.queue.lock();
         if queue.bytes.len() >= MAX_OUTBOX && matches!(record, Record::Hold { .. }) {
@@ -56,7 +58,7 @@ impl Outbox {
         self.queue.lock()
     }
 
-    /// Tells the worker that all batches up to this one are on disk, or that this one's commit failed.
+    /// Notifies the worker that all batches up to this one are on disk, or that the commit of this one failed.
     pub(super) fn finish(&self, batch: u64, committed: bool) {
         let reached = if committed { &self.durable } else { &self.failed };
         reached.store(batch, Ordering::SeqCst);
@@ -79,8 +81,8 @@ impl Outbox {
 }
 
 impl Queue {
-    /// Takes the records in exchange for an empty buffer; later ones belong to the next batch, whose number is one
-    /// higher than the returned one.
+    /// Takes the records in exchange for an empty buffer, and returns the number of their batch. Later records belong
+    /// to the next batch.
     pub(super) fn take(&mut self, into: &mut Vec<u8>) -> u64 {
         std::mem::swap(&mut self.bytes, into);
         self.taken += 1;
@@ -93,8 +95,8 @@ impl Queue {
 #[error("the ledger could not write")]
 pub struct NotDurable;
 
-/// The tasks of one worker that wait for their records. One notification per batch crosses threads; the worker wakes
-/// its own tasks.
+/// The tasks of one worker that wait for their records. Only one notification per batch crosses threads; the worker
+/// wakes its own tasks.
 #[derive(Clone, Debug)]
 pub struct Waiters {
     outbox: Arc<Outbox>,
@@ -102,7 +104,7 @@ pub struct Waiters {
 }
 
 impl Waiters {
-    /// The waiters of an outbox.
+    /// Creates the list of waiting tasks for an outbox.
     #[must_use]
     pub fn new(outbox: Arc<Outbox>) -> Self {
         Self { outbox, list: Rc::default() }
@@ -111,26 +113,27 @@ impl Waiters {
     /// Waits until a record is on disk; one atomic load if it already is.
     ///
     /// # Errors
-    /// [`NotDurable`] if its commit failed.
+    /// [`NotDurable`] if the commit of the record failed.
     pub async fn durable(&self, ticket: Ticket) -> Result<(), NotDurable> {
         let mut known: Option<Waker> = None;
         poll_fn(|context| {
             if let Some(state) = self.outbox.state(ticket) {
                 return Poll::Ready(state);
             }
-            // Once for each task: while a disk hangs, it may be polled any number of times.
+            // Each task is listed only once, although it may be polled any number of times while a disk does not
+            // respond.
             if !known.as_ref().is_some_and(|known| known.will_wake(context.waker())) {
                 known = Some(context.waker().clone());
                 self.list.borrow_mut().push((ticket, context.waker().clone()));
             }
             self.outbox.is_awaited.store(true, Ordering::SeqCst);
-            // The commit thread may have finished the batch in between, and seen no waiter.
+            // The commit thread may have finished the batch before `is_awaited` was set.
             self.outbox.state(ticket).map_or(Poll::Pending, Poll::Ready)
         })
         .await
     }
 
-    /// Wakes the tasks whose batch is finished. Never returns; ends with its worker.
+    /// Wakes the tasks whose batch is committed or failed. Never returns; is dropped with its worker.
     pub async fn pump(&self) {
         loop {
             self.outbox.notify.notified().await;
@@ -157,7 +160,7 @@ mod tests {
     use super::*;
     use crate::types::{AccountNum, Credits, KeyNum, RequestId, RouteNum, StatusClass};
 
-    /// While a disk hangs, a request may be polled any number of times: it waits once.
+    /// A request that is polled any number of times, while a disk does not respond, waits only once.
     #[test]
     fn a_waiting_task_is_listed_once() {
         struct Nobody;

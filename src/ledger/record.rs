@@ -1,4 +1,5 @@
-//! Records of the journal: what happens to a hold. Length-prefixed and typed, so that a later version can add types.
+//! Encodes and decodes the journal's records, which report what happens to a hold. Records have a length and a type, so
+//! that later versions can add types.
 
 use crate::policy::limit::take_array;
 use crate::types::{AccountNum, Credits, KeyNum, RequestId, RouteNum, StatusClass, WallTime};
@@ -9,7 +10,7 @@ const PREFIX: usize = 3;
 /// One record of the journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
-    /// Credits are held for a request: 39 bytes.
+    /// Credits are held for a request. 39 bytes.
     Hold {
         /// The request's id.
         id: RequestId,
@@ -19,10 +20,10 @@ pub enum Record {
         key: KeyNum,
         /// The route of the request.
         route: RouteNum,
-        /// The credits.
+        /// The credits held.
         amount: Credits,
     },
-    /// A hold is settled: it becomes a charge, 0 if it is released. 28 bytes.
+    /// A hold is settled: it becomes a charge, which is 0 if the hold is released. 28 bytes.
     Settle {
         /// The request's id.
         id: RequestId,
@@ -31,32 +32,32 @@ pub enum Record {
         /// The outcome of the request.
         outcome: StatusClass,
     },
-    /// A hold outlives its request: from now on it is not in doubt after a crash.
+    /// A hold is kept beyond its request: from now on a crash does not put it in doubt.
     Keep {
         /// The request's id.
         id: RequestId,
-        /// Why it outlives the request.
+        /// The external id, deadline and charge of the kept hold.
         kept: Kept,
     },
 }
 
-/// A hold that outlives its request, for example until a job is done.
+/// The terms of a hold that outlives its request, for example until a job of the upstream is done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
     /// The id by which the hold is settled later.
     pub external_id: ExternalId,
-    /// When the hold is settled if nothing settled it before.
+    /// When the hold is settled automatically, if it has not been settled by its external id.
     pub deadline: WallTime,
     /// The charge at the deadline.
     pub charge_at_deadline: Credits,
 }
 
-/// The upstream's id of what a kept hold pays for, such as a job: 1 to [`ExternalId::MAX`] bytes.
+/// The upstream's id of the work that a kept hold pays for, such as a job: 1 to [`ExternalId::MAX`] bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ExternalId(Box<str>);
 
 impl ExternalId {
-    /// Most bytes.
+    /// Longest external id, in bytes.
     pub const MAX: usize = 255;
 
     /// The id of this text; `None` if it is empty or longer than [`ExternalId::MAX`].
@@ -104,12 +105,12 @@ impl Record {
                 Self::KEEP
             }
         };
-        let length = u16::try_from(out.len() - start - PREFIX).unwrap_or(u16::MAX); // far below it
+        let length = u16::try_from(out.len() - start - PREFIX).unwrap_or(u16::MAX); // records are far shorter
         out[start..start + 2].copy_from_slice(&length.to_le_bytes());
         out[start + 2] = kind;
     }
 
-    /// Reads a record from the front; `None` if the bytes do not start with one.
+    /// Decodes the first record and removes it from `bytes`; `None` if the bytes do not begin with a record.
     pub fn read(bytes: &mut &[u8]) -> Option<Self> {
         let length = u16::from_le_bytes(take_array(bytes)?);
         let [kind] = take_array(bytes)?;

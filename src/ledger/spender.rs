@@ -1,4 +1,4 @@
-//! The data plane's handle on the ledger: it can hold and settle, nothing else.
+//! Implements the data plane's handle on the ledger. It can hold and settle credits, nothing else.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::threads::Shared;
 use crate::policy::credit::returned;
 use crate::types::{Credits, KeyNum, RequestId, RouteNum, StatusClass};
 
-/// What a worker's thread starts its [`Spender`] from; unlike a spender, it can cross threads.
+/// The data from which a worker's thread starts its [`Spender`]. Unlike a spender, it can be sent to another thread.
 #[derive(Clone, Debug)]
 pub struct SpenderSeed {
     shared: Arc<Shared>,
@@ -23,8 +23,8 @@ impl SpenderSeed {
         Self { shared, outbox }
     }
 
-    /// To be called when the worker has nothing to do: starts a commit if a task waits for one. While the worker is busy, a
-    /// fuller batch delays nobody.
+    /// Returns a function for the worker to call when it has nothing to do: it starts a commit if a task waits for one.
+    /// While the worker is busy, a later and larger batch delays no task.
     pub fn on_park(&self) -> impl Fn() + Send + Sync + 'static {
         let (outbox, shared) = (Arc::clone(&self.outbox), Arc::clone(&self.shared));
         move || {
@@ -34,7 +34,7 @@ impl SpenderSeed {
         }
     }
 
-    /// Starts the spender, on the thread that uses it.
+    /// Starts the spender, on the thread that will use it.
     #[must_use]
     pub fn start(self) -> Spender {
         let waiters = Waiters::new(Arc::clone(&self.outbox));
@@ -42,7 +42,7 @@ impl SpenderSeed {
     }
 }
 
-/// The data plane's handle on the ledger: it can hold and settle, nothing else.
+/// The data plane's handle on the ledger. It can hold and settle credits, nothing else.
 #[derive(Clone, Debug)]
 pub struct Spender(Rc<Inner>);
 
@@ -53,10 +53,10 @@ struct Inner {
     waiters: Waiters,
 }
 
-/// Why no credits were held.
+/// The reason why no credits were held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HoldError {
-    /// The balance less open holds is below the amount.
+    /// The account's balance minus its open holds is below the amount.
     #[error("not enough credits")]
     Insufficient,
     /// The ledger cannot write, or too many records wait to be written.
@@ -65,10 +65,11 @@ pub enum HoldError {
 }
 
 impl Spender {
-    /// Holds credits for a request: in memory when this returns, on disk when [`Hold::committed`] does.
+    /// Holds credits for a request. The hold is in memory when this returns, and on disk when [`Hold::committed`]
+    /// returns.
     ///
     /// # Errors
-    /// [`HoldError`]: nothing is held.
+    /// [`HoldError`]. Nothing is held then.
     pub fn hold(
         &self,
         purse: &Arc<Purse>,
@@ -93,13 +94,14 @@ impl Spender {
         Ok(Hold(Some(open)))
     }
 
-    /// Wakes this worker's waiting tasks, on the worker's thread. Never returns; ends with its worker.
+    /// Wakes this worker's waiting tasks, on the worker's thread. Never returns; is dropped with the worker.
     pub async fn pump(&self) {
         self.0.waiters.pump().await;
     }
 }
 
-/// Credits that are held. Dropped without being settled, the hold is released: the request costs nothing.
+/// Credits that are held for a request. If it is dropped without being settled, the hold is released: the request costs
+/// nothing.
 #[derive(Debug)]
 pub struct Hold(Option<Open>);
 
@@ -116,7 +118,7 @@ impl Hold {
     /// Waits until the hold is on disk; one atomic load if it already is.
     ///
     /// # Errors
-    /// [`NotDurable`] if its commit failed: release it, and let no charged response leave.
+    /// [`NotDurable`] if the commit failed. The caller must then release the hold and send no response that is charged.
     pub async fn committed(&self) -> Result<(), NotDurable> {
         match &self.0 {
             Some(open) => open.spender.0.waiters.durable(open.ticket).await,
@@ -124,7 +126,7 @@ impl Hold {
         }
     }
 
-    /// Settles the hold: charges at most its amount, and returns the rest at once.
+    /// Settles the hold: charges at most its amount, and returns the rest to the purse immediately.
     pub fn settle(mut self, charge: Credits, outcome: StatusClass) -> Settled {
         match self.0.take() {
             Some(open) => open.settle(charge, outcome),
@@ -132,8 +134,8 @@ impl Hold {
         }
     }
 
-    /// Keeps the hold beyond its request: it is settled by its external id, or at its deadline, and a crash does not charge
-    /// it.
+    /// Keeps the hold beyond its request. It is settled by its external id or at its deadline, and a crash does not put
+    /// it in doubt.
     pub fn keep(mut self, kept: Kept) -> Settled {
         let Some(open) = self.0.take() else { return Settled(None) };
         let inner = &open.spender.0;
@@ -148,7 +150,8 @@ impl Open {
         let back = returned(self.amount, charge);
         let charge = self.amount.checked_sub(back).unwrap_or(self.amount);
         let inner = &self.spender.0;
-        // The record first: a hold that spends the returned credits must come after it in the journal.
+        // The record is added before the credits are returned: a hold that spends them must come after it in the
+        // journal.
         let ticket = inner.outbox.push(&Record::Settle { id: self.id, charge, outcome });
         self.purse.give(back);
         inner.shared.record_added();
@@ -165,15 +168,16 @@ impl Drop for Hold {
     }
 }
 
-/// A hold that was settled, or kept.
+/// A hold that was settled or kept.
 #[derive(Debug)]
 pub struct Settled(Option<(Spender, Ticket)>);
 
 impl Settled {
-    /// Waits until the settlement is on disk. A charge equal to its hold need not wait: a crash would charge the same.
+    /// Waits until the settlement, or the record that keeps the hold, is on disk. Returns immediately for a charge
+    /// equal to its hold, since a crash would charge the same.
     ///
     /// # Errors
-    /// [`NotDurable`] if its commit failed: the last byte of the response must not leave.
+    /// [`NotDurable`] if the commit failed. The caller must then not send the last byte of the response.
     pub async fn committed(&self) -> Result<(), NotDurable> {
         match &self.0 {
             Some((spender, ticket)) => spender.0.waiters.durable(*ticket).await,
@@ -181,7 +185,7 @@ impl Settled {
         }
     }
 
-    /// True if there is something to wait for.
+    /// True if [`Settled::committed`] waits for a record.
     #[must_use]
     pub fn must_wait(&self) -> bool {
         self.0.is_some()

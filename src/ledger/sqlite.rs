@@ -1,7 +1,7 @@
-//! A ledger in one SQLite file, and its journal in two files beside it.
+//! Stores a ledger in one SQLite file, and its journal in two files beside it.
 //!
-//! Entries, accounts and keys are SQLite's, in WAL mode with synchronous=FULL. Checkpoints are passive, on a connection
-//! and a thread of their own, so that no write waits for one. The journal is in [`journal_files`].
+//! Entries, accounts and keys are in SQLite, in WAL mode with synchronous=FULL. Passive checkpoints run on their own
+//! connection and thread, so that no write waits for a checkpoint. The journal is in [`journal_files`].
 
 mod file;
 mod folding;
@@ -30,17 +30,17 @@ use journal_files::FileJournal;
 use posting::{NewEntry, Posting};
 use rows::{account_row, credits, entry_row, failed, id_blob};
 
-/// Opens or creates a ledger's file, takes its lock, and brings its tables and its journal up to date.
+/// Opens or creates a ledger's file, locks it, and migrates its tables and its journal to this version.
 ///
 /// # Errors
-/// Says what is wrong with the path or the file, and what to do.
+/// A message that names the problem with the path or the file, and its remedy.
 pub fn open(path: &Path) -> Result<Storage> {
     let (books, journal) = open_halves(path)?;
     Ok(Storage { books: Box::new(books), journal: Box::new(journal) })
 }
 
 fn open_halves(path: &Path) -> Result<(SqliteBooks, FileJournal)> {
-    let path = &file::canonical(path); // two names of one file are one ledger
+    let path = &file::canonical(path); // so that different paths to one file take the same lock
     let lock = Arc::new(Lock::take(path)?);
     let mut connection = file::open(path).inspect_err(|_| lock.discard())?;
     let mark = connection.query_row("SELECT mark FROM journal", [], |row| row.get(0)).map_err(failed)?;
@@ -51,7 +51,7 @@ fn open_halves(path: &Path) -> Result<(SqliteBooks, FileJournal)> {
     Ok((books, journal))
 }
 
-/// The books in a SQLite file that this process has locked.
+/// The books of a ledger, in a SQLite file that this process has locked.
 #[derive(Debug)]
 struct SqliteBooks {
     connection: Connection,
@@ -61,7 +61,7 @@ struct SqliteBooks {
 }
 
 impl SqliteBooks {
-    /// Runs a transaction: all of it or nothing.
+    /// Runs a function in a transaction, which is rolled back if the function fails.
     fn write<T>(&mut self, work: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
         let immediate = TransactionBehavior::Immediate;
         let tx = self.connection.transaction_with_behavior(immediate).map_err(failed)?;
@@ -79,7 +79,8 @@ fn find_account(tx: &Connection, id: &AccountId) -> Result<Option<AccountRow>> {
 
 impl Books for SqliteBooks {
     fn load(&mut self, at: WallTime) -> Result<LoadedBooks> {
-        // Seconds of the wall clock, so that a restored backup does not repeat an epoch either.
+        // The epoch is at least the seconds of the wall clock, so that a restored backup does not repeat an epoch
+        // either.
         let seconds = at.0.div_euclid(1000).clamp(0, u32::MAX.into());
         self.write(|tx| {
             tx.execute("UPDATE journal SET epoch = max(epoch + 1, ?1)", [seconds]).map_err(failed)
@@ -92,7 +93,7 @@ impl Books for SqliteBooks {
     }
 
     fn confirm(&mut self) -> Result<()> {
-        // A commit takes the place in the log that a failed one may have written.
+        // This commit overwrites the part of the write-ahead log that a failed commit may have written.
         self.write(|tx| tx.execute("UPDATE journal SET folded = folded", []).map(drop).map_err(failed))
     }
 
@@ -188,8 +189,8 @@ impl Books for SqliteBooks {
 
     fn checkpoint(&mut self) {
         if self.checkpointer.request() {
-            // The log outgrew what passive checkpoints can copy: restart it here, on the only writer. Never waits: if a
-            // reader is in the way, the next call tries again.
+            // The write-ahead log is longer than passive checkpoints can keep up with: restart it here, on the only
+            // writer. This never waits: if a reader still uses the log, the next call tries again.
             let _ = self.connection.busy_timeout(std::time::Duration::ZERO);
             let restart = self.connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()));
             let _ = self.connection.busy_timeout(file::BUSY);
@@ -243,7 +244,7 @@ fn give_back(tx: &Transaction<'_>, id: RequestId, at: WallTime) -> Result<Booked
     let unknown = || LedgerError::Refused(format!("no hold in doubt has the id {id}"));
     let (account, key, route, given_back) = found.ok_or_else(unknown)?;
     let reference = id.to_string();
-    // The amount of the chained entry, not of the list.
+    // The amount is that of the chained entry, not that of the list of holds in doubt.
     let sql = "SELECT -amount FROM entries WHERE account = ?1 AND kind = 'in_doubt' AND reference = ?2";
     let charged =
         tx.query_row(sql, params![account.0, reference], |row| credits(row, 0)).optional().map_err(failed)?;

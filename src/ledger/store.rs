@@ -1,8 +1,8 @@
-//! The two narrow traits behind which a ledger is stored, and the rows that cross them.
+//! Defines the two traits that a ledger's store implements, and the rows that they exchange.
 //!
-//! [`Journal`] makes batches of records durable, for the commit thread. [`Books`] has entries, accounts, keys and limit
-//! states, for the books thread. Two implementations: SQLite with a journal in files, and memory, which is the model
-//! that tests compare with.
+//! [`Journal`] makes batches of records durable, for the commit thread. [`Books`] stores entries, accounts, keys and
+//! limit states, for the books thread. There are two implementations: SQLite with a journal in files, and memory, which
+//! is the model that tests compare SQLite with.
 
 mod reader;
 
@@ -18,27 +18,27 @@ use crate::types::{
     AccountId, AccountNum, Credits, KeyHash, KeyId, KeyNum, RequestId, RouteName, RouteNum, WallTime,
 };
 
-/// Why the ledger fails. Messages are for the operator.
+/// An error of the ledger. Its message is for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
-    /// The file cannot be opened, locked or understood: the gateway does not start.
+    /// The file cannot be opened, locked or interpreted. The gateway does not start.
     #[error("{0}")]
     Unusable(String),
-    /// The store failed just now; the same call may work later.
+    /// The store failed. The same call may succeed later.
     #[error("the ledger failed: {0}")]
     Failed(String),
-    /// The file holds something that no ledger holds: trying again does not help.
+    /// The file contains data that no ledger writes. Trying again does not help.
     #[error("the ledger is damaged ({0}); restore a backup: see the README")]
     Damaged(String),
-    /// The command contradicts the books.
+    /// The command contradicts the ledger, for example because an account does not exist.
     #[error("{0}")]
     Refused(String),
-    /// The ledger's thread is gone, because the process is stopping.
+    /// The ledger's thread has ended, because the process is stopping.
     #[error("the ledger is closed")]
     Closed,
 }
 
-/// Shorthand for results of the ledger.
+/// The result of a ledger call.
 pub type Result<T, E = LedgerError> = std::result::Result<T, E>;
 
 /// Where an account or a key is defined.
@@ -47,106 +47,107 @@ pub type Result<T, E = LedgerError> = std::result::Result<T, E>;
 pub enum Source {
     /// In the configuration file.
     File,
-    /// In the ledger, by command, API or dashboard.
+    /// In the ledger, created by command, API or dashboard.
     Store,
 }
 
-/// Whether an account may spend.
+/// The state of an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AccountState {
-    /// It may spend.
+    /// The account may spend.
     Active,
     /// Its keys are refused with `account_suspended`.
     Suspended,
 }
 
-/// An account as the ledger knows it.
+/// An account in the ledger.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccountRow {
-    /// The operator's name for it.
+    /// The account's id, chosen by the operator.
     pub id: AccountId,
-    /// Its number in the ledger.
+    /// The account's number in the ledger.
     #[serde(skip)]
     pub num: AccountNum,
-    /// Everything granted less everything charged; open holds are still in it.
+    /// The sum of the account's entries. Open holds are not subtracted.
     pub balance: Credits,
-    /// The plan; for accounts of the ledger only, since the file has that of its own.
+    /// The plan, if the account was created by command. The plan of an account in the configuration file is only in the
+    /// file.
     pub plan: Option<String>,
-    /// Whether it may spend.
+    /// The state, which commands change.
     pub state: AccountState,
-    /// Where it is defined.
+    /// Where the account is defined.
     pub source: Source,
-    /// The opening grant that the file asked for when the ledger first saw the account.
+    /// The opening grant that the configuration file contained when the account was first registered.
     pub opening: Option<Credits>,
-    /// The number of its last entry.
+    /// The number of the account's last entry.
     #[serde(skip)]
     pub entries: u64,
-    /// The link of its last entry.
+    /// The link of the account's last entry.
     #[serde(skip)]
     pub link: Link,
 }
 
-/// A key as the ledger knows it. Of a file's key, only its number and state are kept here.
+/// A key in the ledger. Of a key in the configuration file, the ledger uses only its number, account, label and state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyRow {
-    /// Its identity.
+    /// The key's id.
     pub id: KeyId,
-    /// Its number in the ledger.
+    /// The key's number in the ledger.
     pub num: KeyNum,
-    /// Whose it is.
+    /// The account that the key belongs to.
     pub account: AccountNum,
-    /// Where it was made.
+    /// Where the key is defined.
     pub source: Source,
-    /// Whether it works; for a file's key, what a command said.
+    /// The state, which commands change, also for a key of the configuration file.
     pub state: KeyState,
-    /// What people call it.
+    /// The label, for operators.
     pub label: String,
-    /// `live`, `test` and the like; part of the key's prefix.
+    /// The environment, such as `live` or `test`; part of the key's prefix.
     pub environment: String,
-    /// Prefix, first and last characters, for people to recognise it by.
+    /// The key's prefix, first and last characters, by which operators recognise it.
     pub hint: String,
-    /// Patterns of the routes it opens; `None` for every route.
+    /// Name patterns of the routes that the key may use; `None` for every route.
     pub scopes: Option<Vec<String>>,
-    /// Networks it may come from.
+    /// Networks from which clients may use the key; `None` for any.
     pub allow_from: Option<Vec<IpNet>>,
-    /// From when on it does not work.
+    /// The time from which on the key is refused; `None` if it does not expire.
     pub expires: Option<WallTime>,
-    /// When it was made.
+    /// When the key was created.
     pub created: WallTime,
-    /// Its secrets: one, or two while a rotation overlaps.
+    /// The key's secrets: one, or two while a rotation overlaps.
     pub secrets: Vec<SecretRow>,
 }
 
-/// A secret of a key: the hash, and until when it works.
+/// A secret of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SecretRow {
     /// SHA-256 of the secret.
     pub hash: KeyHash,
-    /// `None` for the present secret; a replaced one ends here.
+    /// The time until which a replaced secret is accepted; `None` for the current secret.
     pub until: Option<WallTime>,
 }
 
-/// A hold that a crash left open: charged in full, and listed until it is given back.
+/// A hold in doubt: a crash left it open, so it was charged in full. It stays listed after it is given back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Doubt {
     /// The request's id.
     pub id: RequestId,
-    /// Who was charged.
+    /// The account that was charged.
     pub account: AccountId,
-    /// With which key.
+    /// The key of the request.
     pub key: KeyId,
-    /// For which route.
+    /// The name of the request's route.
     pub route: String,
-    /// How much.
+    /// The credits held, which were charged.
     pub amount: Credits,
-    /// When it was held.
+    /// When the record of the hold was committed.
     pub at: WallTime,
-    /// When it was given back, if it was.
+    /// When the credits were given back; `None` if they were not.
     pub given_back: Option<WallTime>,
 }
 
-/// What a configuration needs numbers for before it can be published.
+/// The accounts, keys and routes of a configuration, which need ledger numbers before it can be published.
 #[derive(Clone, Debug, Default)]
 pub struct Registration {
     /// Accounts of the file, with their opening grants.
@@ -157,12 +158,12 @@ pub struct Registration {
     pub routes: Vec<RouteName>,
 }
 
-/// The numbers given, in the order asked for.
+/// The result of a [`Registration`]: the ledger numbers, each list in the order of the registration's list.
 #[derive(Clone, Debug, Default)]
 pub struct Registered {
-    /// The accounts as they now stand.
+    /// The accounts, after registration.
     pub accounts: Vec<AccountRow>,
-    /// Numbers of the keys, and what a command said of their state.
+    /// Numbers of the keys, and their states, which commands may have changed.
     pub keys: Vec<(KeyNum, KeyState)>,
     /// Numbers of the routes.
     pub routes: Vec<RouteNum>,
@@ -171,59 +172,59 @@ pub struct Registered {
 /// A grant or an adjustment.
 #[derive(Clone, Debug)]
 pub struct Booking {
-    /// Whose balance.
+    /// The account whose balance changes.
     pub account: AccountId,
     /// [`EntryKind::Grant`] or [`EntryKind::Adjustment`].
     pub kind: EntryKind,
-    /// By how much; a grant is positive.
+    /// The change of the balance; positive for a grant.
     pub amount: Credits,
-    /// A second booking with the same reference is answered with the first.
+    /// A unique reference. A second booking with the same reference changes nothing and returns the first.
     pub reference: String,
-    /// Who does it.
+    /// The origin of the booking, which is recorded in its entry.
     pub actor: &'static str,
 }
 
-/// What a booking did.
+/// The result of a booking.
 #[derive(Clone, Debug)]
 pub struct Booked {
-    /// The entry: this one, or the first one with the same reference.
+    /// The entry of this booking, or of the first booking with the same reference.
     pub entry: Entry,
-    /// Whether it stood there already, so that nothing changed.
+    /// True if the booking existed already, so that nothing changed.
     pub repeated: bool,
 }
 
-/// A change to a key of the store, or to the state of a file's key.
+/// A change of a key that was created by command, or of the state of a key in the configuration file.
 #[derive(Clone, Debug)]
 pub enum KeyChange {
-    /// Switch it off or on, or revoke it.
+    /// Disable, enable or revoke the key.
     State(KeyState),
-    /// A new secret; the old one works until `overlap_until`, or stops at once.
+    /// Replace the secret. The old one is accepted until `overlap_until`, or refused immediately if that is `None`.
     Rotate {
         /// SHA-256 of the new secret.
         hash: KeyHash,
-        /// What people recognise it by.
+        /// The hint of the new secret, by which operators recognise it.
         hint: String,
-        /// Until when the old secret works.
+        /// The time until which the old secret is accepted.
         overlap_until: Option<WallTime>,
     },
 }
 
-/// A batch of records: its number, when it was written, the records.
+/// A batch of records: its number, the time at which it was written, and its records.
 pub type JournalRow = (u64, WallTime, Vec<u8>);
 
-/// What the books say when the ledger is opened. Accounts, keys and limit states are read one by one, see [`BooksReader`]:
-/// there may be millions.
+/// The state that is read when the ledger is opened. Accounts, keys and limit states are read one by one with a
+/// [`BooksReader`], since there may be millions.
 #[derive(Debug, Default)]
 pub struct LoadedBooks {
     /// Holds that were open at the last fold.
     pub open_holds: Vec<OpenHold>,
     /// Batches up to this one are folded.
     pub folded: u64,
-    /// Grows at each start: no two starts of a ledger have the same.
+    /// The number of this start, which grows at each start of a ledger and never repeats.
     pub epoch: u32,
 }
 
-/// A ledger's storage: its two halves, each for one thread.
+/// The storage of a ledger: two parts, each used by one thread.
 pub struct Storage {
     /// Entries, accounts, keys and limit states.
     pub books: Box<dyn Books>,
@@ -231,7 +232,7 @@ pub struct Storage {
     pub journal: Box<dyn Journal>,
 }
 
-/// The message for books whose sum over all accounts is not zero.
+/// The message for a ledger whose sum over all accounts is not zero.
 #[must_use]
 pub fn unbalanced(off_by: i128) -> String {
     format!(
@@ -240,50 +241,52 @@ pub fn unbalanced(off_by: i128) -> String {
     )
 }
 
-/// The journal of a ledger: batches of records that are not folded yet. All calls come from one thread.
+/// The journal of a ledger: batches of records that are not folded yet. All calls are made by one thread.
 #[expect(clippy::missing_errors_doc, reason = "LedgerError says what each call can meet")]
 pub trait Journal: Send {
-    /// Reads the batches after `folded`, in order. The first call: nothing is appended before.
+    /// Reads the batches after `folded`, in order. Must be called before the first append.
     fn read(&mut self, folded: u64) -> Result<Vec<JournalRow>>;
-    /// Appends a batch; durable when this returns. A batch that failed is appended again, with the records since.
+    /// Appends a batch, which is durable when this returns. A batch that failed is appended again, together with the
+    /// records added since.
     fn append(&mut self, seq: u64, at: WallTime, records: &[u8]) -> Result<()>;
-    /// Every batch up to this one is folded, and can be forgotten.
+    /// Tells the journal that every batch up to this one is folded and can be deleted.
     fn reset(&mut self, upto: u64);
 }
 
-/// The books of a ledger. All calls come from one thread. A call that fails has changed nothing; but until a later
-/// change succeeds, a crash may find the change all the same.
+/// The books of a ledger: entries, accounts, keys and limit states. All calls are made by one thread. A call that fails
+/// has changed nothing; but until a later change succeeds, its change may still be found after a crash.
 #[expect(clippy::missing_errors_doc, reason = "LedgerError says what each call can meet")]
 pub trait Books: Send {
-    /// Reads what is not folded yet, and starts a new epoch. The first call.
+    /// Reads the open holds and the last folded batch, and starts a new epoch. Must be the first call.
     fn load(&mut self, at: WallTime) -> Result<LoadedBooks>;
-    /// Turns the journal up to `fold.upto` into entries and balances. Charges of batches that were folded before are
-    /// refused.
+    /// Writes a fold: the entries, balances and open holds that follow from the journal up to `fold.upto`. Refuses
+    /// charges of batches that were folded before.
     fn fold(&mut self, fold: &Fold, at: WallTime) -> Result<()>;
-    /// Changes nothing: when it succeeds, it is certain that changes which failed before did not happen.
+    /// Commits a write that changes nothing. After it has succeeded, changes that failed before can no longer be found
+    /// after a crash.
     fn confirm(&mut self) -> Result<()>;
-    /// Gives numbers to what a configuration names, and opening grants to new accounts.
+    /// Assigns numbers to the accounts, keys and routes of a configuration, and books opening grants of new accounts.
     fn register(&mut self, wanted: &Registration, at: WallTime) -> Result<Registered>;
-    /// Creates an account of the ledger.
+    /// Creates an account by command.
     fn create_account(&mut self, id: &AccountId, plan: Option<&str>, at: WallTime) -> Result<AccountRow>;
     /// Suspends or resumes an account.
     fn set_account_state(&mut self, id: &AccountId, state: AccountState) -> Result<()>;
     /// Finds an account.
     fn account(&mut self, id: &AccountId) -> Result<Option<AccountRow>>;
-    /// Finds the entry of the same kind with the same reference.
+    /// Finds the account's entry with the same kind and reference as a booking.
     fn find_booking(&mut self, account: AccountNum, booking: &Booking) -> Result<Option<Entry>>;
-    /// Adds a grant or an adjustment, and changes the balance by it.
+    /// Adds the entry of a grant or an adjustment, and changes the balance by its amount.
     fn book(&mut self, account: &AccountRow, booking: &Booking, at: WallTime) -> Result<Entry>;
-    /// Creates keys, all or none; `row.num` is ignored and assigned.
+    /// Creates keys, all or none, and returns the numbers assigned to them; `row.num` is ignored.
     fn create_keys(&mut self, rows: &[KeyRow]) -> Result<Vec<KeyNum>>;
     /// Changes a key.
     fn change_key(&mut self, id: KeyId, change: &KeyChange) -> Result<()>;
-    /// Gives a hold in doubt back, once. A second time returns the first result.
+    /// Returns the credits of a hold in doubt, once. A second call returns the result of the first.
     fn give_back(&mut self, id: RequestId, at: WallTime) -> Result<Booked>;
-    /// Saves limit states; one that is empty is forgotten.
+    /// Saves limit states, given as owner and state. An empty state deletes the saved one.
     fn save_limits(&mut self, states: &[(Vec<u8>, Vec<u8>)], at: WallTime) -> Result<()>;
-    /// Called after a fold: lets the store copy its log into its file.
+    /// Lets the store copy its write-ahead log into its file. Called after each fold.
     fn checkpoint(&mut self) {}
-    /// A view for long reads beside the writer.
+    /// Opens a reader for long reads, which do not delay writes.
     fn reader(&self) -> Result<Box<dyn BooksReader>>;
 }

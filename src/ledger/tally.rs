@@ -1,4 +1,4 @@
-//! Journal records → what a fold writes to the books. Pure: the same records give the same fold.
+//! Computes from journal records what a fold writes to the ledger. Pure: the same records give the same fold.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -20,13 +20,13 @@ pub struct OpenHold {
     pub route: RouteNum,
     /// The credits held.
     pub amount: Credits,
-    /// When its batch was written.
+    /// When the batch with the hold's record was written.
     pub at: WallTime,
-    /// Present if the hold outlives its request.
+    /// The terms of the hold if it outlives its request.
     pub kept: Option<Box<Kept>>,
 }
 
-/// What charges are summed up by.
+/// The group that charges are summed up by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChargeKey {
     /// The account that pays.
@@ -44,20 +44,20 @@ pub struct ChargeKey {
 pub struct ChargeSum {
     /// The sum of the charges.
     pub amount: Credits,
-    /// How many requests were charged.
+    /// Number of requests that were charged.
     pub requests: u64,
-    /// How many cost nothing: their holds were released.
+    /// Number of requests that cost nothing, since their holds were released.
     pub released: u64,
 }
 
-/// What one fold writes.
+/// The changes that one fold writes to the ledger.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fold {
-    /// Batches up to this one are in it.
+    /// The last batch that the fold includes.
     pub upto: u64,
-    /// Charges since the last fold, in order, each key once.
+    /// Charges since the last fold, in the order of their keys. Each key occurs once.
     pub charges: Vec<(ChargeKey, ChargeSum)>,
-    /// Open holds to store, or to store anew since they are kept now.
+    /// Open holds to store, including stored holds to overwrite because they have been kept since.
     pub opened: Vec<OpenHold>,
     /// Stored holds that are settled.
     pub closed: Vec<RequestId>,
@@ -68,22 +68,22 @@ pub struct Fold {
 /// A record that contradicts the records before it.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Contradiction {
-    /// The journal's bytes are not records.
+    /// The journal contains bytes that are not a record.
     #[error("the journal holds something that is not a record")]
     NotARecord,
-    /// A hold with the id of an open one.
+    /// A hold has the same id as an open hold.
     #[error("hold {0} was made twice")]
     Twice(RequestId),
-    /// A settlement of something that is not held.
+    /// A hold is settled or kept that is not open.
     #[error("{0} was settled but not held")]
     NotHeld(RequestId),
-    /// More than can be counted.
+    /// The sum of an account's charges overflows.
     #[error("the charges of account {} overflow", .0.0)]
     Overflow(AccountNum),
 }
 
-/// Hashes request ids and numbers of accounts, keys and routes. All of them are made by the gateway, so nobody can
-/// choose ones that collide, and a multiplication spreads them.
+/// Hashes request ids and numbers of accounts, keys and routes. The gateway creates all of them, so clients cannot
+/// choose values that collide, and a multiplication distributes them well.
 #[derive(Debug, Default)]
 pub struct IdHasher(u64);
 
@@ -111,7 +111,7 @@ impl Hasher for IdHasher {
 
 type Build = BuildHasherDefault<IdHasher>;
 
-/// What the journal says beyond the last fold.
+/// The state that follows from the last fold and the journal records after it.
 #[derive(Debug, Default)]
 pub struct Tally {
     open: HashMap<RequestId, OpenHold, Build>,
@@ -121,7 +121,7 @@ pub struct Tally {
     external: HashMap<(AccountNum, ExternalId), RequestId>,
     /// Open holds that a fold stored.
     stored: HashSet<RequestId, Build>,
-    /// Stored holds that were kept since.
+    /// Stored holds that have been kept since they were stored.
     kept_since: Vec<RequestId>,
     closed: Vec<RequestId>,
     charges: HashMap<ChargeKey, ChargeSum, Build>,
@@ -130,7 +130,7 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Continues from the holds that were open at the last fold, which was up to this batch.
+    /// Starts with the holds that were open at the last fold. `folded`: the last batch of that fold.
     #[must_use]
     pub fn new(open: Vec<OpenHold>, folded: u64) -> Self {
         let stored = open.iter().map(|hold| hold.id).collect();
@@ -152,7 +152,7 @@ impl Tally {
     /// Applies one batch.
     ///
     /// # Errors
-    /// Stops at the first contradiction; the records before it are applied.
+    /// If a record contradicts the records before it. The records before it are applied.
     pub fn apply(&mut self, seq: u64, at: WallTime, mut bytes: &[u8]) -> Result<(), Contradiction> {
         self.upto = self.upto.max(seq);
         while !bytes.is_empty() {
@@ -217,37 +217,37 @@ impl Tally {
         self.upto
     }
 
-    /// Records applied since the last fold.
+    /// Number of records applied since the last fold.
     #[must_use]
     pub fn records(&self) -> u64 {
         self.records
     }
 
-    /// Holds that are not settled.
+    /// The holds that are not settled.
     pub fn open_holds(&self) -> impl Iterator<Item = &OpenHold> {
         self.open.values()
     }
 
-    /// True if a hold is not settled.
+    /// True if the hold is not settled.
     #[must_use]
     pub fn is_open(&self, id: RequestId) -> bool {
         self.open.contains_key(&id)
     }
 
-    /// Kept holds whose deadline is over at a time.
+    /// The kept holds whose deadline is at or before `now`.
     #[must_use]
     pub fn kept_until(&self, now: WallTime) -> Vec<OpenHold> {
         let due = self.kept.iter().take_while(|(deadline, _)| *deadline <= now);
         due.filter_map(|(_, id)| self.open.get(id).cloned()).collect()
     }
 
-    /// The kept hold of an account with an external id; of several the newest.
+    /// The kept hold of an account with an external id; the newest one if several have it.
     #[must_use]
     pub fn find_kept(&self, account: AccountNum, external_id: ExternalId) -> Option<&OpenHold> {
         self.open.get(self.external.get(&(account, external_id))?)
     }
 
-    /// Takes what must be folded. The caller must write it: nothing else knows these charges any more.
+    /// Takes the changes since the last fold. The caller must write them, since they are not stored anywhere else.
     #[must_use]
     pub fn fold(&mut self) -> Fold {
         let is_new = |hold: &&OpenHold| !self.stored.contains(&hold.id);
@@ -263,7 +263,7 @@ impl Tally {
         Fold { upto: self.upto, charges, opened, closed, doubts: Vec::new() }
     }
 
-    /// The fold at start-up: a hold that is open, and not kept, was left by a crash.
+    /// The fold at start-up. Every hold that is open and not kept was left by a crash, and becomes a hold in doubt.
     #[must_use]
     pub fn recover(&mut self) -> Fold {
         let mut doubts: Vec<OpenHold> =

@@ -1,4 +1,4 @@
-//! Recomputes the books from the entries: balances, links, numbers, and the operator's accounts.
+//! Verifies the ledger against its entries: balances, links, entry numbers, and the operator's accounts.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -9,67 +9,68 @@ use super::entry::{Entry, EntryKind, Link, OperatorAccount, OperatorBalances};
 use super::store::{AccountRow, BooksReader, Doubt, Position, Result, each_account};
 use crate::types::{AccountId, Credits};
 
-/// Differences that are listed; more are counted.
+/// Most differences that are listed. Further ones are only counted.
 pub const MAX_LISTED: usize = 10_000;
 
-/// Entries that are read at once.
+/// Number of entries that are read in one page.
 const PAGE: usize = 1_000;
-/// Entries in a row that cannot be read, after which it ends with the error.
+/// Number of successive entries that cannot be read, after which the verification ends with the error.
 const MAX_UNREADABLE: u64 = 1_000;
 
 /// The kind of a difference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum What {
-    /// An account's entries are numbered without a gap: one is missing, or out of order.
+    /// The entries of an account are not numbered from 1 without a gap, up to the number that the account recorded: an
+    /// entry is missing, or out of order.
     Number,
-    /// An entry that cannot be read.
+    /// An entry cannot be read.
     Unreadable,
-    /// The balance after an entry is not the balance before it plus its amount.
+    /// The balance after an entry is not the previous balance plus the entry's amount.
     BalanceAfter,
-    /// An entry, or the one before it, was changed.
+    /// The link does not match: the entry, or the one before it, was changed.
     Link,
-    /// An account's balance is not the one after its last entry.
+    /// An account's balance is not the balance after its last entry.
     Balance,
-    /// An account's last entry is not the one that was written last.
+    /// An account's last entry is not the one whose link the account recorded.
     LastLink,
-    /// The list of holds in doubt is not what the entries say.
+    /// The list of holds in doubt does not match the entries.
     InDoubt,
-    /// The operator's account is not the other half of the entries, in millionths.
+    /// The balance of the operator's account `granted`, in millionths, does not match the entries.
     Granted,
-    /// As [`What::Granted`].
+    /// The same as [`What::Granted`], for the account `adjusted`.
     Adjusted,
-    /// As [`What::Granted`].
+    /// The same as [`What::Granted`], for the account `earned`.
     Earned,
     /// The sum over all accounts, in millionths, is not zero.
     Sum,
 }
 
-/// A difference between the books and the entries.
+/// A difference between a recorded value and the value computed from the entries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Difference {
-    /// Its kind.
+    /// The kind of the difference.
     pub what: What,
-    /// The account; `None` for the operator's.
+    /// The account; `None` for the operator's accounts and for an entry that cannot be read.
     pub account: Option<AccountId>,
-    /// The number of the entry, or its position if it cannot be read.
+    /// The number of the entry, or its position if it cannot be read; `None` if the difference is not in an entry.
     pub entry: Option<u64>,
-    /// What the books say.
+    /// The value that is recorded.
     pub recorded: String,
-    /// What the entries add up to.
+    /// The value computed from the entries.
     pub computed: String,
 }
 
-/// What was verified.
+/// The result of a verification.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Verified {
-    /// Accounts.
+    /// Number of accounts.
     pub accounts: u64,
-    /// Entries.
+    /// Number of entries.
     pub entries: u64,
-    /// How many differences there are.
+    /// Number of differences.
     pub found: u64,
-    /// The differences, at most [`MAX_LISTED`]; empty if all is well.
+    /// The differences, at most [`MAX_LISTED`]; empty if the ledger is consistent.
     pub differences: Vec<Difference>,
 }
 
@@ -90,7 +91,7 @@ impl Verified {
     }
 }
 
-/// The entries of one account so far.
+/// The number, balance and link after the last entry of an account that was checked.
 #[derive(Clone, Copy, Default)]
 struct Chain {
     number: u64,
@@ -105,10 +106,11 @@ struct Doubted {
     given_back: bool,
 }
 
-/// Walks all entries once; memory grows with accounts and holds in doubt, not with entries.
+/// Reads all entries once and checks them. Memory grows with the number of accounts and holds in doubt, not with the
+/// number of entries.
 ///
-/// After an entry that differs it continues with that entry's values, so that each damaged entry is found and those after
-/// it are not.
+/// After an entry that differs, the check continues with the values recorded in that entry, so that each damaged entry
+/// is reported and correct entries after it are not.
 ///
 /// # Errors
 /// If the store cannot be read.
@@ -117,7 +119,7 @@ pub fn verify(reader: &mut dyn BooksReader) -> Result<Verified> {
     let mut chains: HashMap<AccountId, Chain> = HashMap::new();
     let mut computed = OperatorBalances::default();
     let mut doubted: HashMap<String, Doubted> = HashMap::new();
-    reader.freeze()?; // entries and balances of one moment
+    reader.freeze()?; // so that entries and balances are of the same time
     each_readable(reader, |read| {
         verified.entries += 1;
         let entry = match read {
@@ -158,9 +160,9 @@ pub fn verify(reader: &mut dyn BooksReader) -> Result<Verified> {
     Ok(verified)
 }
 
-/// Calls `each` with every entry in order; with the position of one that cannot be read.
+/// Calls `each` with every entry in order, or with the position of an entry that cannot be read.
 fn each_readable(reader: &mut dyn BooksReader, mut each: impl FnMut(Result<&Entry, Position>)) -> Result<()> {
-    // Reads one by one while a page cannot be read.
+    // If a page cannot be read, its entries are read one by one.
     let (mut after, mut singly_until, mut unreadable) = (0, 0, 0);
     loop {
         let most = if after < singly_until { 1 } else { PAGE };

@@ -1,5 +1,5 @@
-//! Access log lines. Workers format them and pass them to the log writer in batches, because a tracing event per
-//! request would cost several times as much.
+//! Formats access log lines. Workers pass them to the log writer in batches, because a tracing event per request would
+//! cost several times as much.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::types::{Credits, KeyId, RequestId, WallTime};
 
 /// The `target` of access log lines.
 pub const TARGET: &str = "tollgate::request";
-/// Bytes from which on a batch is written at once.
+/// Size of a batch in bytes from which on it is written immediately.
 const FULL: usize = 16 * 1024;
 /// Longest time that a line waits for its batch to fill.
 pub const WAIT: Duration = Duration::from_millis(50);
@@ -30,7 +30,7 @@ pub struct Lines {
 #[derive(Clone, Debug)]
 pub struct Dropped {
     pub(super) writes: ErrorCounter,
-    /// Lines of dropped batches, beyond the first of each.
+    /// Number of lines in dropped batches, without the first line of each, which `writes` counts.
     pub(super) more: Arc<AtomicUsize>,
 }
 
@@ -45,7 +45,7 @@ impl Dropped {
 /// The access log entry of one request.
 #[derive(Clone, Copy, Debug)]
 pub struct LogEntry<'a> {
-    /// When the request was over.
+    /// When the request ended.
     pub at: WallTime,
     /// The route's name; empty if no route matched.
     pub route: &'a str,
@@ -68,13 +68,13 @@ pub struct Details<'a> {
     pub outcome: Outcome,
     /// The key's id, if the key is known.
     pub key: Option<KeyId>,
-    /// From the end of the request head to the last byte of the response.
+    /// Time from the end of the request head to the last byte of the response.
     pub duration: Duration,
     /// The upstream's status, if it responded.
     pub upstream_status: Option<u16>,
 }
 
-/// Lines of one worker that are not written yet: at most [`FULL`] bytes and one line.
+/// The lines of one worker that are not written yet. Longer than [`FULL`] bytes only by the last line.
 #[derive(Debug)]
 pub struct Batch {
     lines: Lines,
@@ -115,7 +115,7 @@ impl Batch {
             return;
         }
         let before = self.lines.dropped.writes.dropped_lines();
-        let _ = self.lines.writer.write_all(&self.text); // never fails: it is lossy, and counts
+        let _ = self.lines.writer.write_all(&self.text); // never fails: a full queue drops the batch and counts it
         if self.lines.dropped.writes.dropped_lines() > before {
             self.lines.dropped.more.fetch_add(self.count - 1, Ordering::Relaxed);
         }
@@ -136,7 +136,7 @@ impl Batch {
         self.text.extend_from_slice(&digits);
     }
 
-    /// In the format of tracing's JSON lines. Names and ids need no escapes.
+    /// Formats an entry as a JSON line in tracing's format. Names and ids need no escapes.
     fn json(&mut self, entry: &LogEntry<'_>) {
         self.put(b"\",\"level\":\"INFO\"");
         if let Some(details) = &entry.details {
@@ -212,7 +212,7 @@ impl Batch {
         parts.iter().for_each(|part| self.put(part));
     }
 
-    /// Escapes visible ASCII for a quoted string.
+    /// Writes visible ASCII with the escapes of a quoted string.
     fn escaped(&mut self, text: &[u8]) {
         for &byte in text {
             if matches!(byte, b'"' | b'\\') {
@@ -226,7 +226,7 @@ impl Batch {
         self.put(itoa::Buffer::new().format(number).as_bytes());
     }
 
-    /// Milliseconds with three decimals.
+    /// Writes a duration in milliseconds with three decimals.
     fn millis(&mut self, duration: Duration) {
         let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         self.number(micros / 1000);

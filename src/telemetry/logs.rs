@@ -1,4 +1,4 @@
-//! Logging to standard output on a thread of its own, so that no worker waits for the output.
+//! Logs to standard output from a separate thread, so that no worker waits for the output.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ const MAX_WAITING: usize = 16_384;
 /// The environment variable with a log filter, such as `debug` or `tollgate::upstream=debug`.
 const LEVEL: &str = "TOLLGATE_LOG";
 
-/// Keeps the writing thread alive. Dropping it writes the lines that wait.
+/// Keeps the writing thread alive. Dropping it writes the lines that still wait.
 #[derive(Debug)]
 pub struct Logs {
     lines: Lines,
@@ -35,7 +35,7 @@ impl Logs {
             .finish(std::io::stdout());
         let dropped = Dropped { writes: writer.error_counter(), more: Arc::default() };
         let lines = Lines { writer: writer.clone(), json, dropped };
-        // Events of crates that parse clients' bytes contain those bytes, so they stay off whatever the filter says.
+        // Log events of crates that parse clients' data contain that data, so they stay disabled whatever the filter.
         let asked: Targets = std::env::var(LEVEL).ok().and_then(|text| text.parse().ok()).unwrap_or_default();
         let default = Targets::new().with_target("tollgate", LevelFilter::INFO);
         let filter = default
@@ -55,7 +55,7 @@ impl Logs {
         Ok(Self { lines, _guard: guard })
     }
 
-    /// Lines that were dropped because the reader of the log was too slow.
+    /// The counter of lines that were dropped because the reader of the log was too slow.
     #[must_use]
     pub fn dropped(&self) -> Dropped {
         self.lines.dropped.clone()

@@ -1,4 +1,4 @@
-//! Logs and counters.
+//! Writes logs and counts requests, connections and charges.
 
 pub mod lines;
 pub mod logs;

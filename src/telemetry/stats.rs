@@ -1,4 +1,4 @@
-//! Counters of the whole process.
+//! Counts requests, connections, charges and reloads of the whole process.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -11,30 +11,30 @@ use crate::policy::outcome::Outcome;
 /// Counters since the gateway started.
 #[derive(Debug, Default)]
 pub struct Stats {
-    /// One for each worker.
+    /// The counters of each worker.
     lanes: Mutex<Vec<Arc<Lane>>>,
-    /// Configurations that were reloaded successfully.
+    /// Number of configurations that were reloaded successfully.
     pub reloads: AtomicU64,
-    /// Reloads that were refused.
+    /// Number of reloads that were refused.
     pub reloads_refused: AtomicU64,
 }
 
-/// Counters of one worker, on cache lines of their own (adjacent ones are fetched in pairs), so that counting never
-/// waits for another core.
+/// Counters of one worker. They are on their own cache lines (of which processors fetch adjacent pairs), so that
+/// counting never waits for another core.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct Lane {
-    /// Connections that are open; a tunnel may end on another thread than it began.
+    /// Number of open connections. Signed, because a tunnel may end on another thread than it began.
     pub connections: AtomicI64,
-    /// Connections closed at once because their client address held its share of the connection slots.
+    /// Connections closed immediately because their client address held its share of the connection slots.
     pub connections_over_share: AtomicU64,
     /// Requests whose head was read.
     pub requests: AtomicU64,
     /// Finished requests by outcome: see [`Outcome::index`].
     pub outcomes: [AtomicU64; Outcome::COUNT],
-    /// Charges for which the upstream named more than the hold.
+    /// Charges whose price exceeded the hold, so that the hold was charged.
     pub capped: AtomicU64,
-    /// Charges that could not be read, so that the hold was charged.
+    /// Charges whose price could not be read, so that the hold was charged.
     pub unreadable: AtomicU64,
     /// Responses whose client had disconnected before they began.
     pub abandoned: AtomicU64,

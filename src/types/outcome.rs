@@ -3,7 +3,8 @@
 /// The outcome of a request in the ledger: the class of the upstream's status.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum StatusClass {
-    /// No response: the upstream could not be reached, timed out, or the request was cancelled.
+    /// No response: the upstream could not be reached or timed out, or the request was cancelled. Also the outcome of a
+    /// kept hold that was settled at its deadline.
     #[default]
     None,
     /// 2xx, and 101.

@@ -1,45 +1,46 @@
-//! What the self-test asks, and what must come back: the words of the two documents to the letter.
+//! The requests of the self-test and the responses that they must get, in the exact words of the API documentation of
+//! ApiOne and Enrow.
 
 use super::client::SampleCall;
 
-/// Whose key a request carries.
+/// The key that a request carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Bearer {
     Nobody,
-    /// A key that was never made: the one of ApiOne's documentation.
+    /// A key that does not exist: the example key of ApiOne's documentation.
     Stranger,
     Demo,
     Trial,
     NearlyEmpty,
 }
 
-/// What must hold of a response.
+/// A condition that a response must meet.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Check {
-    /// The whole body.
+    /// The response body is exactly this text.
     Body(&'static str),
-    /// The text at a JSON pointer.
+    /// The JSON body has this text at this JSON pointer.
     Says(&'static str, &'static str),
-    /// A header's value.
+    /// The header has this value.
     Header(&'static str, &'static str),
-    /// A header that must not be there.
+    /// The header is absent.
     No(&'static str),
-    /// What was charged, and that just as much is gone from the balance.
+    /// The response reports this charge, and a balance that is lower by exactly this amount.
     Costs(&'static str),
-    /// The body's `credits`: the balance that all responses so far add up to.
+    /// `credits` in the body is the opening balance minus the charges of all responses so far.
     Balance,
-    /// How many more requests the response says its limit would admit.
+    /// The `RateLimit` header reports this many remaining requests.
     Left(u32),
-    /// `Retry-After` within the window, and the same number in `RateLimit`.
+    /// `Retry-After` is from 1 to the longest wait of the limit in seconds, and `RateLimit` has the same number.
     RetryAfter,
-    /// The same number in the body, as a member and in its sentence.
+    /// The body has the number of `Retry-After` as a member and in its message.
     RetryAfterInBody,
 }
 
 use Bearer::{Demo, NearlyEmpty, Nobody, Stranger, Trial};
 use Check::{Balance, Body, Costs, Header, Left, No, RetryAfter, RetryAfterInBody, Says};
 
-/// One request and what must come back.
+/// One request, and the conditions that its response must meet.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Case {
     pub(super) title: &'static str,
@@ -70,7 +71,7 @@ const UNKNOWN_PERSON: SampleCall =
 const COMPANY: SampleCall = post("/api/v1/companies/enrich", r#"{"domain": "example.com"}"#);
 const FIND: SampleCall =
     post("/email/find/single", r#"{"fullname": "John Doe", "company_domain": "example.com"}"#);
-/// The sample API spells a search's result into its id.
+/// The id of a search contains the result of the search in hexadecimal.
 const FOUND: SampleCall =
     SampleCall { path: "/email/find/single?id=find_6a6f686e2e646f65406578616d706c652e636f6d", body: None };
 pub(super) const VERIFY: SampleCall = post("/email/verify/single", r#"{"email": "john.doe@example.com"}"#);
@@ -82,7 +83,8 @@ const CHALLENGE: Check = Header("www-authenticate", r#"ApiKey realm="tollgate""#
 const POLICY: Check = Header("ratelimit-policy", r#""per-minute";q=3;w=60"#);
 const FREE: Check = Costs("0");
 
-/// Both dialects in their order: balances and limits run through all of it.
+/// The cases of both dialects. They must run in this order, because balances and limits continue from one case to the
+/// next.
 pub(super) const DIALECTS: [(&str, &[Case]); 2] = [("apione", APIONE), ("enrow", ENROW)];
 
 const APIONE: &[Case] = &[

@@ -1,5 +1,5 @@
-//! One request as the curl line that a reader could paste, and the same request sent by the demo
-//! itself, so that what is shown and what is done cannot differ.
+//! Formats a request as a curl command line, and sends the same request itself, so that the command line shown is the
+//! request that was made.
 
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -13,19 +13,19 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-/// How long a response may take, connecting included.
+/// Longest time for a complete response, including the time to connect.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
-/// Largest response that is read: the sample API's are far smaller.
+/// Largest response body that is read, in bytes. The responses of the sample API are far smaller.
 const MAX_ANSWER: usize = 256 * 1024;
 
-/// A request: with a body it is a POST, without one a GET.
+/// A request: POST if it has a body, otherwise GET.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SampleCall {
     pub(super) path: &'static str,
     pub(super) body: Option<&'static str>,
 }
 
-/// A response, read to its end.
+/// A complete response.
 #[derive(Debug)]
 pub(super) struct Reply {
     pub(super) status: StatusCode,
@@ -33,7 +33,7 @@ pub(super) struct Reply {
     pub(super) body: String,
 }
 
-/// Where a client of this machine reaches what listens on `address`.
+/// The address at which a client on this machine reaches a listener on `address`: loopback if `address` is unspecified.
 pub(super) fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -44,10 +44,11 @@ pub(super) fn reachable(address: SocketAddr) -> SocketAddr {
 }
 
 impl SampleCall {
-    /// The line for a shell. Bodies of the demo have no single quote.
+    /// The curl command line for a shell. Bodies of the demo contain no single quote, so they can be quoted in single
+    /// quotes.
     pub(super) fn curl(&self, gateway: SocketAddr, key: Option<&str>) -> String {
         let url = format!("http://{gateway}{}", self.path);
-        // Shells read ? and [ as patterns.
+        // Shells expand ? and [ as patterns.
         let url = if url.contains(['?', '[']) { format!("'{url}'") } else { url };
         let mut line = format!("curl -i {url}");
         // Writing to a String cannot fail.
@@ -60,10 +61,10 @@ impl SampleCall {
         line
     }
 
-    /// Sends it on a connection of its own.
+    /// Sends the request on a new connection.
     ///
     /// # Errors
-    /// Why there is no complete response.
+    /// The reason why no complete response was received.
     pub(super) async fn send(&self, gateway: SocketAddr, key: Option<&str>) -> Result<Reply, String> {
         match tokio::time::timeout(ANSWER_TIME, self.exchange(gateway, key)).await {
             Ok(Ok(reply)) => Ok(reply),
@@ -79,7 +80,7 @@ impl SampleCall {
     ) -> Result<Reply, Box<dyn std::error::Error + Send + Sync>> {
         let stream = TcpStream::connect(gateway).await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        let driver = tokio::spawn(connection); // ends with `sender`
+        let driver = tokio::spawn(connection); // ends when `sender` is dropped
         let method = if self.body.is_some() { "POST" } else { "GET" };
         let mut request = Request::builder().method(method).uri(self.path).header(HOST, gateway.to_string());
         if let Some(key) = key {
@@ -97,7 +98,7 @@ impl SampleCall {
 }
 
 impl Reply {
-    /// A header's text, if it is there.
+    /// The value of a header; `None` if the header is absent or not text.
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }

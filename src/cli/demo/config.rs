@@ -1,7 +1,7 @@
-//! The demo's configuration: a template beside this file, and the temporary folder it lives in.
+//! Writes the demo's configuration, from a template beside this file, and creates the temporary folder for it.
 //!
-//! A real file rather than values in memory, so that the demo goes through the same checks as
-//! `serve`, and so that `tollgate … -c` finds its control socket and a reader can edit it.
+//! The configuration is a file instead of values in memory, so that the demo passes the same checks as `serve`,
+//! `tollgate … -c` finds its control socket, and the user can edit it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,11 +17,11 @@ pub(super) struct Account {
     pub(super) credits: &'static str,
 }
 
-/// The one to play with.
+/// The account for trying requests.
 pub(super) const DEMO: Account = Account { id: "demo", credits: "8500" };
-/// Three requests a minute.
+/// The account whose keys are limited to three requests per minute.
 pub(super) const TRIAL: Account = Account { id: "trial", credits: "100" };
-/// Enough for one person, not for two.
+/// The account whose credits suffice for one person lookup, not for two.
 pub(super) const NEARLY_EMPTY: Account = Account { id: "nearly-empty", credits: "5" };
 
 /// The text of the configuration.
@@ -35,12 +35,12 @@ pub(super) fn text(listen: SocketAddr, admin: SocketAddr, upstream: SocketAddr) 
         .replace("{nearly_empty_credits}", NEARLY_EMPTY.credits)
 }
 
-/// A private folder that goes when this value goes.
+/// A private folder that is removed with its contents when this value is dropped.
 #[derive(Debug)]
 pub(super) struct Folder(PathBuf);
 
 impl Folder {
-    /// Makes a folder with a random name that only this user can enter.
+    /// Creates a folder with a random name and mode 0700.
     pub(super) fn make() -> io::Result<Self> {
         let random = getrandom::u64().map_err(io::Error::other)?;
         let path = std::env::temp_dir().join(format!("tollgate-demo-{random:016x}"));

@@ -1,7 +1,7 @@
-//! `demo`: a gateway to try in one process, and a self-test that shows it at work.
+//! Implements `demo`: runs a gateway, a sample upstream and a ledger in one process, and optionally a self-test.
 //!
-//! Everything is what `serve` runs, from the configuration file to the ledger; only the folder is
-//! temporary and the upstream a sample. So what a newcomer sees here is what they get.
+//! The gateway is the one that `serve` runs, from the configuration file to the ledger. Only its folder is temporary,
+//! and the upstream is a sample API.
 
 mod cases;
 mod client;
@@ -28,7 +28,7 @@ use config::{Account, DEMO, Folder, NEARLY_EMPTY, TRIAL};
 const LISTEN: &str = "127.0.0.1:8080";
 /// Default address for operators.
 const ADMIN: &str = "127.0.0.1:8081";
-/// The self-test picks free ports, so that it never meets an address in use.
+/// Listening address of the self-test: a free port, so that the address is never in use.
 const ANY_PORT: &str = "127.0.0.1:0";
 
 #[derive(Debug, clap::Args)]
@@ -39,8 +39,7 @@ pub(super) struct Arguments {
     /// Address for operators; port 0 picks a free one [default: 127.0.0.1:8081].
     #[arg(long, value_name = "ADDR")]
     admin: Option<SocketAddr>,
-    /// Send the sample requests, print each with its response, check it, and end. Picks free ports
-    /// by default.
+    /// Send the sample requests, check each response, print both, and exit. Uses free ports by default.
     #[arg(long)]
     self_test: bool,
 }
@@ -54,7 +53,7 @@ impl Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Result {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    // From here on a signal no longer kills the process, so that the folder is always removed.
+    // From here on signals are received instead of ending the process, so that the folder is always removed.
     let stop = {
         let _entered = runtime.enter();
         Stop::listen()?
@@ -64,16 +63,16 @@ pub(super) fn run(arguments: &Arguments) -> Result {
     let folder = Folder::make().map_err(describe)?;
     let result = runtime.block_on(demo(arguments, folder.path(), stop));
     runtime.shutdown_background();
-    drop(folder); // last: nothing writes there any more
+    drop(folder); // last, when nothing writes to the folder any more
     result
 }
 
-/// Keys that work, one of each account.
+/// One active key of each account of the demo.
 struct Keys {
     demo: String,
     trial: String,
     nearly_empty: String,
-    /// The id of the first one.
+    /// The id of the `demo` key.
     demo_id: String,
 }
 
@@ -98,7 +97,7 @@ async fn demo(arguments: &Arguments, folder: &Path, mut stop: Stop) -> Result {
         sample.abort();
         return tested;
     }
-    // Signals until here are ours, from here on the gateway's.
+    // Signals received until now end the demo here; from here on the gateway handles them.
     let stopped = tokio::select! {
         biased;
         () = stop.asked() => true,
@@ -110,14 +109,14 @@ async fn demo(arguments: &Arguments, folder: &Path, mut stop: Stop) -> Result {
     }
     let words = welcome(gateway, client::reachable(app.admin), &path, &keys);
     tokio::spawn(end_with_terminal(stop.hangup));
-    // The gateway listens for signals at its first poll, before the text invites one.
+    // The gateway installs its signal handlers when it is first polled, before the text mentions Ctrl-C.
     let (ran, printed) = tokio::join!(biased; app.run(), async { output::text(&words) });
     sample.abort();
     ran.map_err(|error| Failed(error.told()))?;
     printed
 }
 
-/// An address in use is the one thing that goes wrong for a newcomer.
+/// Adds a hint about `--listen` and `--admin` if an address is in use, the likeliest failure of the demo.
 fn hinted(mut message: String) -> Failed {
     if message.contains("cannot listen") {
         message
@@ -135,7 +134,7 @@ impl Keys {
     }
 }
 
-/// A fresh key and its id, made as `tollgate key create` makes one.
+/// Creates a key in the way that `tollgate key create` does. Returns the key and its id.
 async fn new_key(app: &App, account: Account) -> Result<(String, String)> {
     let new = NewKey {
         account: account.id.parse()?,
@@ -144,14 +143,14 @@ async fn new_key(app: &App, account: Account) -> Result<(String, String)> {
         scopes: Vec::new(),
         expires: None,
     };
-    let (rows, _) = mpsc::channel(1); // the response has none
+    let (rows, _) = mpsc::channel(1); // the result of this command has no rows
     let made = app.control().execute(Command::KeyCreate(new), rows).await?;
     let text = |name: &str| made.get(name).and_then(serde_json::Value::as_str).map(str::to_owned);
     let made = text("key").zip(text("id"));
     made.ok_or_else(|| Failed(format!("error: no key was made for {}", account.id)))
 }
 
-/// What is printed once everything runs.
+/// The text that is printed when the demo is ready.
 fn welcome(gateway: SocketAddr, admin: SocketAddr, config: &Path, keys: &Keys) -> String {
     let tollgate = std::env::args().next().unwrap_or_else(|| "tollgate".to_owned());
     let config = config.display();
@@ -201,7 +200,7 @@ Ctrl-C stops it and removes its folder.
     )
 }
 
-/// Signals that end the demo.
+/// The signals that end the demo.
 struct Stop {
     interrupt: Signal,
     terminate: Signal,
@@ -226,9 +225,10 @@ impl Stop {
     }
 }
 
-/// Ends the demo when its terminal is closed. The gateway treats a hangup as a reload, so it would keep running.
+/// Ends the demo when its terminal is closed. Without this it would keep running, because the gateway handles SIGHUP as
+/// a reload.
 async fn end_with_terminal(mut hangup: Signal) {
     if hangup.recv().await.is_some() {
-        let _ = kill_process(getpid(), Number::TERM); // one may always signal oneself
+        let _ = kill_process(getpid(), Number::TERM); // a process may always signal itself
     }
 }

@@ -1,7 +1,7 @@
-//! `demo --self-test`: sends the demo's requests, shows each with its response, and checks it.
+//! Implements `demo --self-test`: sends the demo's requests, checks each response, and prints both.
 //!
-//! Balances are kept here too, from what each request must cost: so a charge that went wrong shows
-//! at once, and at every later look at the account.
+//! The self-test computes balances itself from the expected cost of each request, so a wrong charge is detected in its
+//! own response and in every later balance.
 
 use std::net::SocketAddr;
 
@@ -16,7 +16,7 @@ use crate::cli::output;
 use crate::policy::limit::BUCKETS;
 use crate::types::Credits;
 
-/// Headers that are shown, in this order.
+/// Headers that are printed, in this order.
 const SHOWN: [&str; 9] = [
     "content-type",
     "www-authenticate",
@@ -28,14 +28,15 @@ const SHOWN: [&str; 9] = [
     "allow",
     "x-request-id",
 ];
-/// A key of the usual shape that was never made.
+/// A key of the usual form that does not exist.
 const STRANGER: &str = "ak_live_your_key_here";
 /// The window of the trial plan, in seconds.
 const WINDOW: u64 = 60;
-/// The longest wait: a sliding window counts in sixtieths, and one that has begun counts whole.
+/// Largest `Retry-After`, in seconds: a sliding window is divided into [`BUCKETS`] buckets, and a bucket that has begun
+/// counts in full.
 const LONGEST_WAIT: u64 = WINDOW + WINDOW / BUCKETS;
 
-/// What is known of an account.
+/// An account's key, and the balance that the account must have.
 struct Balances {
     key: String,
     balance: Credits,
@@ -48,7 +49,7 @@ struct Tester {
     nearly_empty: Balances,
 }
 
-/// Sends all requests.
+/// Sends all requests, and prints and checks their responses.
 ///
 /// # Errors
 /// If any check failed.
@@ -84,7 +85,7 @@ impl Tester {
         }
     }
 
-    /// Sends one request, prints it with its response and the verdict; true if all checks passed.
+    /// Sends one request, and prints it with its response and the results of the checks. True if all checks passed.
     async fn shown(&mut self, number: usize, case: &Case) -> Result<bool> {
         let gateway = self.gateway;
         let key = match case.bearer {
@@ -113,7 +114,7 @@ impl Tester {
     }
 }
 
-/// The response as `curl -i` shows it, less the headers that say nothing here.
+/// Formats the response as `curl -i` does, with only the headers in [`SHOWN`].
 fn as_text(reply: &Reply) -> String {
     let mut text = format!("HTTP/1.1 {}\n", reply.status);
     for name in SHOWN {
@@ -125,7 +126,7 @@ fn as_text(reply: &Reply) -> String {
     text
 }
 
-/// What was found right, or wrong.
+/// The result of one check: what is as expected, or what differs.
 type Finding = std::result::Result<String, String>;
 
 fn compare(what: &str, expected: &str, found: Option<&str>) -> Finding {
@@ -136,7 +137,7 @@ fn compare(what: &str, expected: &str, found: Option<&str>) -> Finding {
     }
 }
 
-/// All that must hold of a response: what the case names, and what every response has.
+/// Checks the conditions of the case, and those that every response must meet.
 fn check(reply: &Reply, case: &Case, mut balance: Option<&mut Credits>) -> Vec<Finding> {
     let json: Value = serde_json::from_str(&reply.body).unwrap_or(Value::Null);
     let mut findings = vec![
@@ -173,11 +174,12 @@ fn check(reply: &Reply, case: &Case, mut balance: Option<&mut Credits>) -> Vec<F
     findings
 }
 
-/// Every response has a request id; a body that contains one contains the same.
+/// Checks that the response has a valid `X-Request-Id`, and that `request_id` in the body, if present, has the same
+/// value.
 fn request_id(reply: &Reply, json: &Value) -> Finding {
     let id = reply.header("x-request-id").unwrap_or_default();
     if id.parse::<crate::types::RequestId>().is_err() {
-        return Err(format!("x-request-id is `{id}`, it must be req_ and 21 digits"));
+        return Err(format!("x-request-id is `{id}`, it must be req_ and 18 or 26 digits"));
     }
     match json.get("request_id").map(|named| named.as_str() == Some(id)) {
         Some(false) => Err(format!("the body's request_id is not {id}")),
@@ -186,7 +188,7 @@ fn request_id(reply: &Reply, json: &Value) -> Finding {
     }
 }
 
-/// Takes the cost off the known balance, and compares both with what the response says.
+/// Subtracts the cost from the computed balance, and compares cost and balance with the response headers.
 fn costs(reply: &Reply, cost: &str, balance: Option<&mut Credits>) -> Finding {
     let spent = cost.parse().ok().zip(balance);
     let Some(left) = spent.and_then(|(cost, balance)| {

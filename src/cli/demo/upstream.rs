@@ -1,8 +1,8 @@
-//! The sample API behind the demo's gateway: contact enrichment with canned answers.
+//! Serves the sample API behind the demo's gateway: contact enrichment with generated data.
 //!
-//! It keeps no state, so nothing in it can grow: what it says follows from what it is asked, and
-//! the id of a search is its result, spelt in hexadecimal. It knows everybody but people with
-//! `Nobody` in their name, so that a reader can have either answer.
+//! The API keeps no state, so its memory use cannot grow: a response depends only on its request, and the id of a
+//! search contains the search's result in hexadecimal. Every person is found, except those with `Nobody` in their name,
+//! so that users can try both responses.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -21,30 +21,30 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-/// Largest body that is read: the demo's gateway forwards no larger one.
+/// Largest request body that is read, in bytes. The demo's gateway forwards no larger body.
 const MAX_BODY: usize = 64 * 1024;
-/// Most connections at once; more wait in the kernel's queue.
+/// Most simultaneous connections; further ones wait in the kernel's accept queue.
 const MAX_CONNECTIONS: usize = 64;
-/// How long a connection may wait for a head: longer than the gateway keeps an idle one (30 s),
-/// so that the gateway never meets a connection that is being closed.
+/// Longest time until a request head arrives. Longer than the gateway keeps an idle upstream connection (30 s), so that
+/// the gateway never sends a request on a connection that this server is closing.
 const HEADER_TIME: Duration = Duration::from_secs(60);
-/// How long a body may take.
+/// Longest time until a request body is complete.
 const BODY_TIME: Duration = Duration::from_secs(10);
-/// Pause after an accept failed, where descriptors ran out.
+/// Pause after a failed accept, for example when no file descriptors are left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 const CREDITS_USED: HeaderName = HeaderName::from_static("x-credits-used");
 const TITLES: [&str; 4] = ["Head of Operations", "Staff Engineer", "Account Executive", "Finance Director"];
 const INDUSTRIES: [&str; 4] = ["Software", "Logistics", "Health", "Manufacturing"];
 
-/// Binds a free port of this machine.
+/// Binds a free port on the loopback address.
 pub(super) async fn bind() -> std::io::Result<(TcpListener, SocketAddr)> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let address = listener.local_addr()?;
     Ok((listener, address))
 }
 
-/// Serves for as long as it is polled.
+/// Accepts and serves connections. Never returns.
 pub(super) async fn serve(listener: TcpListener) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
@@ -57,17 +57,17 @@ pub(super) async fn serve(listener: TcpListener) {
             let service = service_fn(|request| async { Ok::<_, Infallible>(answer(request).await) });
             let mut builder = http1::Builder::new();
             builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIME);
-            let _ = builder.serve_connection(TokioIo::new(stream), service).await; // concerns this connection only
+            let _ = builder.serve_connection(TokioIo::new(stream), service).await; // affects only this connection
             drop(place);
         });
     }
 }
 
-/// What the sample API says, before it is an HTTP message.
+/// A response of the sample API, before it is converted to HTTP.
 struct Answer {
     status: StatusCode,
     body: Value,
-    /// For what is priced by the upstream itself.
+    /// The value of `X-Credits-Used`, on routes whose price the upstream decides.
     cost: Option<&'static str>,
 }
 
@@ -81,7 +81,7 @@ async fn answer(request: Request<Incoming>) -> Response<Full<Bytes>> {
     let read = tokio::time::timeout(BODY_TIME, Limited::new(body, MAX_BODY).collect()).await;
     let asked = match read {
         Ok(Ok(body)) => serde_json::from_slice(&body.to_bytes()).unwrap_or(Value::Null),
-        _ => Value::Null, // too long, too slow or broken off: answered as if nothing was asked
+        _ => Value::Null, // too long, too slow or incomplete: treated as an empty request
     };
     let Answer { status, body, cost } = match (&parts.method, parts.uri.path()) {
         (&Method::POST, "/api/v1/people/enrich") => person(&asked, id),
@@ -101,7 +101,7 @@ async fn answer(request: Request<Incoming>) -> Response<Full<Bytes>> {
     response
 }
 
-/// A text that was asked with, if there is one.
+/// A member of the request body that is a non-empty text.
 fn text<'a>(asked: &'a Value, name: &str) -> Option<&'a str> {
     asked.get(name).and_then(Value::as_str).map(str::trim).filter(|text| !text.is_empty())
 }
@@ -110,7 +110,7 @@ fn is_known(name: &str) -> bool {
     !name.to_ascii_lowercase().contains("nobody")
 }
 
-/// The same one of `choices` for the same text.
+/// Picks one of `choices`: always the same one for the same text.
 fn pick<'a>(choices: &[&'a str], text: &str) -> &'a str {
     let sum: usize = text.bytes().map(usize::from).sum();
     choices.get(sum % choices.len().max(1)).copied().unwrap_or_default()
@@ -128,7 +128,7 @@ fn company_name(domain: &str) -> String {
     letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }
 
-/// ApiOne's shape of a failure.
+/// A failure in ApiOne's format.
 fn failure(status: StatusCode, code: &str, message: &str, id: &str) -> Answer {
     say(status, json!({ "status": "error", "code": code, "message": message, "request_id": id }))
 }
@@ -201,7 +201,7 @@ fn find_phone(asked: &Value) -> Answer {
         return Answer { status: StatusCode::OK, body, cost: Some("0") };
     }
     let last = name.bytes().map(u32::from).sum::<u32>() % 100;
-    let number = format!("+1 202 555 01{last:02}"); // a range that is never given to anybody
+    let number = format!("+1 202 555 01{last:02}"); // a range that is reserved for fiction
     let body = json!({ "number": number, "qualification": "found" });
     Answer { status: StatusCode::OK, body, cost: Some("40") }
 }

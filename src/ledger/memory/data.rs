@@ -1,4 +1,4 @@
-//! What the model holds, and how it changes.
+//! Defines the data of the in-memory store and its changes.
 
 use crate::ledger::entry::{Entry, EntryKind, Link};
 use crate::ledger::store::{
@@ -32,7 +32,7 @@ pub(super) fn refused<T>(message: String) -> Result<T> {
     Err(LedgerError::Refused(message))
 }
 
-/// A new entry: all but its number, time, balance and link.
+/// A new entry, without the number, time, balance and link that it gets when it is added.
 pub(super) struct NewEntry {
     pub(super) kind: EntryKind,
     pub(super) amount: Credits,

@@ -28,7 +28,7 @@ CREATE TABLE keys (
 
 CREATE INDEX keys_by_account ON keys (account);
 
--- The hashes of keys made by command; those of the file stay in the file.
+-- The hashes of keys that were created by command. Hashes of keys in the configuration file are not stored.
 CREATE TABLE secrets (
     hash  BLOB    PRIMARY KEY,
     key   INTEGER NOT NULL REFERENCES keys (num),
@@ -42,7 +42,7 @@ CREATE TABLE routes (
     name TEXT    NOT NULL UNIQUE
 ) STRICT;
 
--- Append-only.
+-- Entries are only appended.
 CREATE TABLE entries (
     id            INTEGER PRIMARY KEY AUTOINCREMENT,
     at            INTEGER NOT NULL,
@@ -59,7 +59,7 @@ CREATE TABLE entries (
 CREATE INDEX entries_by_account ON entries (account, id);
 CREATE UNIQUE INDEX entries_once ON entries (account, kind, reference) WHERE reference IS NOT NULL;
 
--- What happened since the last fold: one row per commit.
+-- Records since the last fold: one row per commit.
 CREATE TABLE journal (
     seq     INTEGER PRIMARY KEY,
     at      INTEGER NOT NULL,

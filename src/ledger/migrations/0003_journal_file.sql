@@ -1,9 +1,9 @@
--- The journal is in files of its own, `FILE.journal-0` and `-1`: a commit is then one write of one block or two.
--- Its rows of an older version are folded at the next start; none are added here.
+-- The journal moves to files of its own, `FILE.journal-0` and `-1`, so that a commit is one write of one block or two.
+-- Rows of the table that an older version wrote are folded at the next start; no rows are added here.
 ALTER TABLE journal RENAME TO old_journal;
 
--- Which files those are, and what of it stands in the entries: everything up to `folded`, and of what
--- is up to `part_upto` also the charges whose account and route are not after these.
+-- `mark` identifies the journal files of this ledger. Folded into the entries are all batches up to `folded`, and of
+-- the batches up to `part_upto` also the charges up to this account and route.
 CREATE TABLE journal (
     mark         INTEGER NOT NULL,
     folded       INTEGER NOT NULL,

@@ -1,5 +1,5 @@
--- Entries stand against the operator's sides, and are chained: each has the SHA-256 of itself and of the link
--- before it. The rows of `old_entries` are carried over by the program, which computes them.
+-- Entries are booked against the operator's accounts, and are chained: each contains the SHA-256 of itself and of the
+-- previous link. The program migrates the rows of `old_entries`, since it computes the links.
 
 DROP INDEX entries_by_account;
 DROP INDEX entries_once;
@@ -8,7 +8,7 @@ ALTER TABLE entries RENAME TO old_entries;
 -- The link of an account's last entry.
 ALTER TABLE accounts ADD COLUMN link BLOB NOT NULL DEFAULT x'0000000000000000000000000000000000000000000000000000000000000000';
 
--- Append-only, numbered without a gap.
+-- Entries are only appended, and numbered without a gap.
 CREATE TABLE entries (
     id            INTEGER PRIMARY KEY,
     at            INTEGER NOT NULL,
@@ -26,7 +26,8 @@ CREATE TABLE entries (
 CREATE INDEX entries_by_account ON entries (account, id);
 CREATE UNIQUE INDEX entries_once ON entries (account, kind, reference) WHERE reference IS NOT NULL;
 
--- What accounts got or paid, the other way round, in millionths: text, since it may outgrow 64 bits.
+-- The balances of the operator's accounts: what customers' accounts received or paid, with the opposite sign, in
+-- millionths. Text, since a balance may exceed 64 bits.
 CREATE TABLE sides (
     name    TEXT PRIMARY KEY,
     balance TEXT NOT NULL

@@ -1,4 +1,4 @@
-//! A storage whose calls fail, are interrupted by a power cut, and take time in which other threads continue.
+//! Simulates a storage whose calls fail, are interrupted by a power cut, and take time in which other threads continue.
 
 use std::panic::resume_unwind;
 use std::sync::Arc;
@@ -16,14 +16,14 @@ use crate::ledger::store::{
 use crate::ledger::tally::Fold;
 use crate::types::{AccountId, AccountNum, KeyId, KeyNum, RequestId, WallTime};
 
-/// What a cut call unwinds with.
+/// The panic payload of a call that a power cut interrupts.
 pub(super) struct PowerCut;
 
-/// A change that failed, and yet may be found after a crash: nobody knows what a disk did that
-/// reported an error.
+/// A change whose call failed, but which may be on the disk after a crash, since an error of a disk does not tell
+/// whether the data was written.
 type Ghost = Box<dyn FnOnce(&mut MemoryStore, &mut Durable) + Send>;
 
-/// What outlives the process. Clones share it.
+/// The data that survives a crash of the process. Clones share it.
 #[derive(Clone)]
 pub(super) struct Disk(Arc<Mutex<DiskState>>);
 
@@ -31,14 +31,14 @@ struct DiskState {
     books: MemoryStore,
     random: Rng,
     durable: Durable,
-    /// The last batch, if it failed: the next one is written in its place.
+    /// The last batch, if its call failed. The next batch overwrites it.
     batch: Option<Ghost>,
-    /// The last change of the books, if it failed: the next one is written in its place.
+    /// The last change of the books, if its call failed. The next change overwrites it.
     change: Option<Ghost>,
-    /// Calls that fail, and calls that are cut, of a thousand.
+    /// Number of calls in a thousand that fail, and number that a power cut interrupts.
     failing: u32,
     cutting: u32,
-    /// Lets other threads continue, from within a call: of the journal or not.
+    /// Lets other threads continue during a call. The argument is true for a call of the journal.
     meanwhile: fn(bool),
 }
 
@@ -56,7 +56,7 @@ impl Disk {
         })))
     }
 
-    /// Both halves.
+    /// Books and journal on this disk.
     pub(super) fn storage(&self) -> Storage {
         Storage { books: Box::new(self.clone()), journal: Box::new(self.clone()) }
     }
@@ -66,7 +66,7 @@ impl Disk {
         (state.failing, state.cutting) = (failing, cutting);
     }
 
-    /// After a crash: what failed may turn out to be there.
+    /// Decides, after a crash, whether each failed change is on the disk.
     pub(super) fn power_back(&self) {
         let state = &mut *self.0.lock();
         for ghost in [state.batch.take(), state.change.take()].into_iter().flatten() {
@@ -76,7 +76,7 @@ impl Disk {
         }
     }
 
-    /// What is on the disk.
+    /// Reads the data on the disk, without failures.
     pub(super) fn look<T>(&self, look: impl FnOnce(&mut MemoryStore, &mut Durable) -> T) -> T {
         let state = &mut *self.0.lock();
         look(&mut state.books, &mut state.durable)
@@ -97,7 +97,7 @@ impl Disk {
         }
     }
 
-    /// A call that takes time, and that may fail or be cut before or after it did something.
+    /// Runs a call that takes time, and that may fail, or be interrupted before or after its change was written.
     fn call<T>(
         &self,
         is_batch: bool,
@@ -123,7 +123,7 @@ impl Disk {
         result
     }
 
-    /// A read, which may fail.
+    /// Runs a read, which may fail.
     fn look_or_fail<T>(&self, read: impl FnOnce(&mut MemoryStore) -> Result<T>) -> Result<T> {
         if self.fails() {
             return Err(LedgerError::Failed("simulated".to_owned()));

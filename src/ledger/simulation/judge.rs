@@ -1,4 +1,4 @@
-//! What the books must contain: sums over what reached the disk, nothing cleverer.
+//! Computes what the ledger must contain, from sums over the records that reached the disk.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use crate::ledger::store::{Books, BooksReader, Journal};
 use crate::ledger::verify::verify;
 use crate::types::{AccountNum, Credits, RequestId, WallTime};
 
-/// More rows than any run makes.
+/// More rows than any run creates.
 const ALL: usize = 1_000_000;
 
 /// A hold that reached the disk.
@@ -17,26 +17,26 @@ const ALL: usize = 1_000_000;
 pub(super) struct Held {
     account: AccountNum,
     amount: i64,
-    /// Its charge, once its settlement reached the disk too.
+    /// The charge, if the settlement reached the disk too.
     pub(super) charge: Option<i64>,
-    /// It is kept beyond its request.
+    /// True if the hold is kept beyond its request.
     is_kept: bool,
 }
 
-/// Everything that reached the disk since the beginning.
+/// The sums over everything that has reached the disk since the first start.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Durable {
     pub(super) holds: BTreeMap<RequestId, Held>,
-    /// By account: bookings less charges less holds that are open.
+    /// For each account: bookings minus charges minus open holds.
     left: BTreeMap<AccountNum, i64>,
-    /// Bookings that were counted.
+    /// Number of bookings that are included in `left`.
     counted: usize,
-    /// Holds that a start charged in full.
+    /// Holds that a start after a crash charged in full.
     doubts: BTreeSet<RequestId>,
 }
 
 impl Durable {
-    /// A batch that is on the disk.
+    /// Adds the records of a batch that reached the disk.
     pub(super) fn batch(&mut self, mut bytes: &[u8]) {
         while let Some(record) = Record::read(&mut bytes) {
             match record {
@@ -64,7 +64,7 @@ impl Durable {
         self.promise_2();
     }
 
-    /// Bookings that are on the disk.
+    /// Adds the bookings that reached the disk since the last call.
     pub(super) fn bookings(&mut self, books: &mut MemoryStore) {
         let entries = entries_of(books);
         let booked = |entry: &&Entry| {
@@ -79,12 +79,13 @@ impl Durable {
         self.promise_2();
     }
 
-    /// The sum of charges never passes what was granted: whatever is on the disk when the power goes.
+    /// Promise 2: the sum of charges never exceeds what was granted. It must hold for the disk's content at any time,
+    /// since the power may be cut at any time.
     fn promise_2(&self) {
         assert!(self.left.values().all(|left| *left >= 0), "overspent: {:?}", self.left);
     }
 
-    /// A start after a crash: a hold that is open, and not kept, is in doubt.
+    /// Models a start after a crash: a hold that is open and not kept becomes a hold in doubt.
     pub(super) fn crash(&mut self) {
         for (id, held) in &mut self.holds {
             if held.charge.is_none() && !held.is_kept {
@@ -94,7 +95,7 @@ impl Durable {
         }
     }
 
-    /// Kept holds that are open.
+    /// The kept holds that are open.
     pub(super) fn kept(&self) -> Vec<(AccountNum, RequestId)> {
         let open = self.holds.iter().filter(|(_, held)| held.is_kept && held.charge.is_none());
         open.map(|(id, held)| (held.account, *id)).collect()
@@ -105,17 +106,18 @@ impl Durable {
         open.map(|held| held.amount).sum()
     }
 
-    /// Holds in doubt.
+    /// The ids of all holds in doubt, including those given back.
     pub(super) fn doubts(&self) -> Vec<RequestId> {
         self.doubts.iter().copied().collect()
     }
 
-    /// What an account can spend, if nothing but the disk is known.
+    /// The credits that an account can spend, computed only from what is on the disk.
     pub(super) fn left(&self, account: AccountNum) -> i64 {
         self.left.get(&account).copied().unwrap_or_default()
     }
 
-    /// The books after a start, or a clean end: folded to the end, exact, in balance.
+    /// Checks the ledger after a start or a clean stop: everything is folded, every balance is exact, and the accounts
+    /// balance.
     pub(super) fn agree(&self, books: &mut MemoryStore) {
         let folded = books.load(WallTime(0)).expect("books").folded;
         assert_eq!(Journal::read(books, folded).expect("a journal"), [], "all is folded");
@@ -140,12 +142,12 @@ impl Durable {
         assert_eq!(verify(&mut view).expect("books").differences, []);
     }
 
-    /// Promise 3: a byte of a charged answer leaves only once its hold is here.
+    /// Promise 3: no byte of a charged response is sent before its hold is on disk.
     pub(super) fn knows(&self, id: RequestId) {
         assert!(self.holds.contains_key(&id), "{id} was acknowledged before its hold was on disk");
     }
 
-    /// A response that tells of a kept hold leaves only once that is on disk.
+    /// A response that reports a kept hold is sent only after the record that keeps the hold is on disk.
     pub(super) fn knows_kept(&self, id: RequestId) {
         assert!(
             self.holds.get(&id).is_some_and(|held| held.is_kept),
@@ -153,7 +155,7 @@ impl Durable {
         );
     }
 
-    /// And its last byte once its charge is, if that is below the hold.
+    /// The last byte of a response whose charge is below its hold is sent only after the charge is on disk.
     pub(super) fn knows_charge(&self, id: RequestId, charge: Credits) {
         let known = self.holds.get(&id).and_then(|held| held.charge);
         assert_eq!(known, Some(charge.millionths()), "{id} was acknowledged before its charge was on disk");

@@ -1,9 +1,9 @@
-//! All threads of the ledger on one, driven by a seed: workers that hold, keep and settle, clients that disconnect, bookings,
-//! commits, folds, a disk that fails, and power that is cut within any call of the storage.
+//! Simulates the ledger's threads on one thread, driven by a seed: workers that hold, keep and settle, clients that
+//! disconnect, bookings, commits, folds, a disk that fails, and power cuts within any call of the storage.
 //!
-//! Each thread continues between the steps of the others and within each of their calls of the storage. A judge that
-//! knows only sums says what the books must contain. A seed that fails is played again by `TOLLGATE_SEED=…`, and kept in
-//! `KEPT`.
+//! Each thread continues between the steps of the others and during each of their calls of the storage. Sums over the
+//! records that reached the disk determine what the ledger must contain. A failing seed is repeated with
+//! `TOLLGATE_SEED=…`, and added to `KEPT`.
 
 mod disk;
 mod judge;
@@ -13,12 +13,12 @@ mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-/// Seeds that once found something.
+/// Seeds that found an error.
 const KEPT: [u64; 1] = [
-    1, // a booking took what a settlement that was not on disk had returned
+    1, // a booking took credits returned by a settlement that was not yet on disk
 ];
 
-/// How many seeds are played; `TOLLGATE_LONG=1` makes 100,000, another number so many.
+/// The number of seeds to run: 1,000 by default, 100,000 with `TOLLGATE_LONG=1`, or the number in `TOLLGATE_LONG`.
 fn seeds() -> u64 {
     match std::env::var("TOLLGATE_LONG").as_deref() {
         Ok("1") => 100_000,
@@ -34,7 +34,7 @@ fn play(seed: u64, seen: &mut world::Seen) {
     }
 }
 
-/// Promises 1 to 5, as far as the ledger keeps them, under every fault at once.
+/// Promises 1 to 5 of the contract, as far as they concern the ledger, with all kinds of faults combined.
 #[test]
 fn no_seed_breaks_the_books() {
     let mut seen = world::Seen::default();

@@ -1,4 +1,4 @@
-//! The ledger's threads, each of which can be let continue while another one is within a call of the storage.
+//! Holds the ledger's simulated threads, so that one of them can continue during another one's call of the storage.
 
 use std::cell::RefCell;
 
@@ -12,7 +12,7 @@ thread_local! {
     static BOOKS: RefCell<Option<BooksThread>> = const { RefCell::new(None) };
 }
 
-/// Lets other threads continue, from within a call of the storage: of the journal if `is_batch`, of the books otherwise.
+/// Lets other threads continue during a call of the storage: of the journal if `is_batch`, otherwise of the books.
 pub(super) fn meanwhile(is_batch: bool) {
     let other = with_workers(|workers| {
         for _ in 0..workers.random.u32(..3) {
@@ -25,17 +25,17 @@ pub(super) fn meanwhile(is_batch: bool) {
     }
 }
 
-/// Does something with the workers, if there are any.
+/// Calls a function with the workers, if a process is running.
 pub(super) fn with_workers<T>(what: impl FnOnce(&mut Workers) -> T) -> Option<T> {
     WORKERS.with_borrow_mut(|workers| workers.as_mut().map(what))
 }
 
-/// Does something with the books thread, unless that is within a call.
+/// Calls a function with the books thread, unless the thread is within a call of the storage.
 pub(super) fn with_books<T>(what: impl FnOnce(&mut BooksThread) -> T) -> Option<T> {
     BOOKS.with(|books| books.try_borrow_mut().ok()?.as_mut().map(what))
 }
 
-/// The commit thread commits, unless it is within a call.
+/// Runs a commit of the commit thread, unless the thread is within a call of the storage.
 pub(super) fn commit() {
     COMMIT.with(|commit| {
         if let Ok(mut commit) = commit.try_borrow_mut()
@@ -46,23 +46,23 @@ pub(super) fn commit() {
     });
 }
 
-/// The books thread does what there is to do, unless it is within a call.
+/// Runs the due work of the books thread, unless the thread is within a call of the storage.
 pub(super) fn work() {
     with_books(BooksThread::work);
 }
 
-/// A process starts, or ended.
+/// Sets the threads of a process that starts, or removes those of a process that ended.
 pub(super) fn set(threads: Option<(Workers, BooksThread, CommitThread)>) {
     let (workers, books, commit) = match threads {
         Some((workers, books, commit)) => (Some(workers), Some(books), Some(commit)),
         None => (None, None, None),
     };
     let workers = WORKERS.replace(workers);
-    drop(workers); // its holds release themselves into outboxes that nobody reads
+    drop(workers); // open holds are released into outboxes that no thread reads any more
     drop((BOOKS.replace(books), COMMIT.replace(commit)));
 }
 
-/// Ends both threads cleanly, the books first.
+/// Ends both threads cleanly, the books thread first.
 pub(super) fn finish() -> Result<()> {
     let Some(books) = BOOKS.take() else { return Ok(()) };
     books.finish()?;
@@ -77,7 +77,7 @@ impl Written for SimulatedBarrier {
     fn wait(&mut self, shared: &Shared) -> Result<()> {
         let number = shared.barrier.request();
         commit();
-        // No outcome: the commit thread itself is within a call, and cannot be waited for here.
+        // There is no outcome if the commit thread itself is within a call, and waiting for it is impossible here.
         let unfinished = || Err(LedgerError::Failed("simulated".to_owned()));
         shared.barrier.outcome(number).unwrap_or_else(unfinished)
     }

@@ -1,4 +1,4 @@
-//! The workers and their clients: requests that are held, answered, kept, settled, or abandoned.
+//! Simulates workers and their clients: requests that are held, answered, kept, settled or abandoned.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -21,13 +21,13 @@ const MANY: usize = 12;
 
 /// The stage of a request.
 enum Stage {
-    /// Credits are held; the upstream works, or has responded and the head waits for the disk.
+    /// Credits are held. The request is at the upstream, or the response head waits until the hold is on disk.
     Held(Hold),
-    /// The head left; the charge is known.
+    /// The response head was sent, and the charge is known.
     Begun(Hold),
-    /// The body is complete; its last byte may wait for the disk.
+    /// The response body is complete. Its last byte may wait until the charge is on disk.
     Ended(Settled),
-    /// The hold is kept beyond the request; the response may wait for the disk.
+    /// The hold is kept beyond the request. The response may wait until that is on disk.
     Kept(Settled),
 }
 
@@ -37,7 +37,7 @@ struct Request {
     hold: i64,
     charge: i64,
     stage: Stage,
-    /// Set by the waker that was left with the ledger; none was left yet.
+    /// The flag that the ledger's waker sets; `None` while the request does not wait for the ledger.
     woken: Option<Arc<Woken>>,
 }
 
@@ -57,16 +57,16 @@ pub(super) struct Workers {
     clock: Clock,
     shared: Arc<Shared>,
     spenders: Vec<Spender>,
-    /// Wakes waiting tasks, one for each worker.
+    /// The futures that wake waiting tasks, one for each worker.
     pumps: Vec<Pin<Box<dyn Future<Output = ()>>>>,
     purses: Vec<Arc<Purse>>,
-    /// What each purse must have.
+    /// The credits that each account's purse must have.
     pub(super) available: Vec<i64>,
     requests: Vec<Request>,
-    /// No request starts or continues.
+    /// True if no request starts or continues any more.
     still: bool,
     ids: u128,
-    /// Responses that were acknowledged to their clients, head or whole.
+    /// Number of times that a response head, a complete response or a kept hold was acknowledged to a client.
     pub(super) acknowledged: u64,
     pub(super) refused: u64,
 }
@@ -116,7 +116,7 @@ impl Workers {
         self.ids
     }
 
-    /// One thing that one worker does.
+    /// Runs one random step of one worker.
     pub(super) fn step(&mut self) {
         if self.still {
             return;
@@ -170,7 +170,7 @@ impl Workers {
         let gone = self.random.u32(..8) == 0;
         let amount = Credits::from_millionths(charge);
         let stage = match stage {
-            // Dropped: the upstream failed, or was never asked.
+            // The hold is dropped: the upstream failed, or received no request.
             Stage::Held(_) if gone => {
                 self.available[account] += hold;
                 return;
@@ -220,13 +220,13 @@ impl Workers {
                     self.acknowledged += 1;
                     return;
                 }
-                Poll::Ready(Err(_)) => return, // the last byte does not leave
+                Poll::Ready(Err(_)) => return, // the last byte is not sent
             },
         };
         self.requests.push(Request { id, account, hold, charge, stage, woken });
     }
 
-    /// The workers' own wakers.
+    /// Wakes the tasks whose batch is committed or failed.
     pub(super) fn pump(&mut self) {
         let mut context = Context::from_waker(Waker::noop());
         for pump in &mut self.pumps {
@@ -234,14 +234,15 @@ impl Workers {
         }
     }
 
-    /// Every purse has what its account's requests left, less what failed bookings withhold.
+    /// Checks that every purse has the credits that its account's requests left, minus those withheld for failed
+    /// bookings.
     pub(super) fn agrees(&self, withheld: impl Fn(AccountNum) -> i64) {
         for (purse, available) in self.purses.iter().zip(&self.available) {
             assert_eq!(purse.available().millionths(), *available - withheld(purse.num));
         }
     }
 
-    /// When everything is on disk and the workers were notified, no task waits any more.
+    /// Checks that no task waits any more once everything is on disk and the workers were notified.
     pub(super) fn nobody_sleeps(&mut self) {
         self.pump();
         for request in &self.requests {
@@ -250,12 +251,13 @@ impl Workers {
         }
     }
 
-    /// Nobody does anything from here on.
+    /// Stops all requests: no request starts or continues from here on.
     pub(super) fn be_still(&mut self) {
         self.still = true;
     }
 
-    /// The process stops cleanly: workers end before the ledger does, and release what is in flight.
+    /// Stops the workers before the ledger, as in a clean stop: requests in flight are dropped, which releases their
+    /// holds.
     pub(super) fn stop(&mut self) {
         self.still = true;
         for Request { account, hold, stage, .. } in self.requests.drain(..) {

@@ -1,4 +1,5 @@
-//! A run: the process starts, works, fails, is cut and starts again, until it ends cleanly.
+//! Runs the simulation for one seed: the process starts, works, fails, loses power and starts again, until it stops
+//! cleanly.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
@@ -24,7 +25,7 @@ const WORKERS: usize = 2;
 const STEPS: u32 = 90;
 const HOUR: i64 = 3_600_000;
 
-/// What all runs together met: a simulation in which nothing happens proves nothing.
+/// Counts events over all runs, to check that the simulation covers them.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     acknowledged: u64,
@@ -55,7 +56,7 @@ impl Seen {
     }
 }
 
-/// Something that was asked of the books, and what came of it.
+/// A kind of job whose result the simulation checks.
 enum Asked {
     Book,
     GiveBack,
@@ -63,7 +64,7 @@ enum Asked {
 
 type Answers = Arc<Mutex<Vec<(Asked, Result<Booked>)>>>;
 
-/// One process; its threads are in [`threads`].
+/// One process. Its threads are in [`threads`].
 struct Process {
     shared: Arc<Shared>,
     jobs: mpsc::Sender<Job>,
@@ -75,7 +76,7 @@ pub(super) struct World<'a> {
     clock: Clock,
     disk: Disk,
     process: Option<Process>,
-    /// Requests have ids of their own, also in the next process.
+    /// The last request id. Ids are unique across processes.
     ids: u128,
     seen: &'a mut Seen,
 }
@@ -97,7 +98,7 @@ impl World<'_> {
         threads::set(None);
     }
 
-    /// The first start: the accounts of a file, on a sound disk.
+    /// The first start, on a disk without faults: registers the accounts, key and routes.
     fn begin(&mut self) {
         let (process, mut books, commit) = self.start().expect("a sound disk");
         let id = |at: usize| format!("a{at}").parse().expect("an id");
@@ -145,7 +146,7 @@ impl World<'_> {
         }
     }
 
-    /// Runs something that the power may be cut in; answers nothing where it was.
+    /// Runs a function in which the power may be cut; `None` if it was.
     fn or_cut<T>(&mut self, what: impl FnOnce(&mut Self) -> T) -> Option<T> {
         match catch_unwind(AssertUnwindSafe(|| what(self))) {
             Ok(done) => Some(done),
@@ -157,7 +158,7 @@ impl World<'_> {
         }
     }
 
-    /// One of the ledger's threads runs.
+    /// Runs one of the ledger's threads, then checks the purses.
     fn run(&mut self, thread: fn()) {
         self.or_cut(|world| {
             if world.process.is_some() {
@@ -170,7 +171,7 @@ impl World<'_> {
         });
     }
 
-    /// Learns what the books thread did.
+    /// Collects the results of the books thread's jobs, and updates the expected purses.
     fn hear(&mut self) {
         for (account, back) in threads::with_books(BooksThread::take_kept_settled).unwrap_or_default() {
             self.seen.kept_settled += 1;
@@ -216,7 +217,7 @@ impl World<'_> {
         };
         self.ask(Asked::Book, move |books| {
             if takes_all {
-                // So that a booking that comes too early overspends.
+                // Takes all available credits, so that a booking that is written too early overspends the account.
                 booking.amount = Credits::ZERO.checked_sub(purse.available()).expect("an amount");
             }
             books.book(&booking)
@@ -237,10 +238,10 @@ impl World<'_> {
         let charge = Credits::from_millionths(self.random.i64(0..40));
         let external_id = ExternalId::new(&id.to_string()).expect("an external id");
         let job: Job = Box::new(move |books| drop(books.settle_external(&account, external_id, charge)));
-        let _ = process.jobs.try_send(job); // a full queue makes them wait
+        let _ = process.jobs.try_send(job); // a full queue drops the job
     }
 
-    /// As the control plane does.
+    /// Sends a job to the books thread, as the control plane does.
     fn ask(&self, asked: Asked, work: impl FnOnce(&mut BooksThread) -> Result<Booked> + Send + 'static) {
         let Some(process) = &self.process else { return };
         let answers = Arc::clone(&process.answers);
@@ -248,16 +249,16 @@ impl World<'_> {
             let answer = work(books);
             answers.lock().push((asked, answer));
         });
-        let _ = process.jobs.try_send(job); // a full queue makes them wait
+        let _ = process.jobs.try_send(job); // a full queue drops the job
     }
 
-    /// The process is gone without a word; the next start may be cut, or fail, as well.
+    /// Ends the process without a clean stop, and starts the next one. That start may fail or be cut, too.
     fn crash(&mut self) {
         self.seen.cuts += 1;
         self.leave();
         self.disk.power_back();
         loop {
-            // What failed within a start may be found by the next one.
+            // A change whose call failed during a start may be on disk at the next start.
             match catch_unwind(AssertUnwindSafe(|| self.start())) {
                 Ok(Ok((process, books, commit))) => {
                     self.opened(&process, true);
@@ -295,11 +296,11 @@ impl World<'_> {
         });
     }
 
-    /// A clean stop, and a start: where the stop fails, it is a crash.
+    /// Stops cleanly and starts again. If the stop fails, it counts as a crash.
     fn restart(&mut self) {
         threads::with_workers(Workers::stop);
         match self.or_cut(|_| threads::finish()) {
-            None => {} // the power was cut, and it started again
+            None => {} // the power was cut, and `or_cut` restarted the process
             Some(Ok(())) => {
                 self.leave();
                 let Some(started) = self.or_cut(|world| world.start()) else { return };
@@ -315,7 +316,8 @@ impl World<'_> {
         }
     }
 
-    /// Everything reaches a sound disk: nobody waits in vain, and a clean stop leaves nothing open.
+    /// Ends the run on a disk without faults: no task keeps waiting, and after a clean stop no hold is open except kept
+    /// ones.
     fn end(&mut self) {
         threads::with_workers(Workers::be_still);
         for _ in 0..3 {

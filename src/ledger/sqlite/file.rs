@@ -1,4 +1,4 @@
-//! The file itself: its lock, its checks, its tables, its checkpoints.
+//! Opens a ledger's SQLite file: locks, checks, migrates and checkpoints it.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read, Seek, Write};
@@ -15,9 +15,9 @@ use rusqlite::Connection;
 use super::migrate_entries;
 use crate::ledger::store::{LedgerError, Result};
 
-/// `TGLD`: what a ledger's file says it is.
+/// `TGLD`: SQLite's `application_id` of a ledger's file.
 const APPLICATION_ID: i64 = 0x5447_4c44;
-/// One file per version, in order; forward only.
+/// One migration per version, in order. There are none to earlier versions.
 const MIGRATIONS: [&str; 5] = [
     include_str!("../migrations/0001_books.sql"),
     include_str!("../migrations/0002_secrets_in_key_order.sql"),
@@ -25,22 +25,24 @@ const MIGRATIONS: [&str; 5] = [
     include_str!("../migrations/0004_double_entry.sql"),
     include_str!("../migrations/0005_entries_per_account.sql"),
 ];
-/// From this version on entries are chained.
+/// The version from which on entries are chained.
 const CHAINED: usize = 4;
-/// From this version on entries are numbered per account.
+/// The version from which on entries are numbered per account.
 const NUMBERED_PER_ACCOUNT: usize = 5;
-/// Older versions can lose a committed transaction when the log is started over.
+/// The oldest SQLite version that is accepted. Earlier ones can lose a committed transaction when the write-ahead log
+/// is restarted.
 const MIN_SQLITE: i32 = 3_051_003;
-/// Pages of the log (4 KiB each) from which on the writer starts it over: 32 MiB.
+/// Pages of the write-ahead log, of 4 KiB each, above which the writer restarts it: 32 MiB.
 const MAX_LOG_PAGES: u64 = 8_192;
-/// How long a statement waits for another connection of this process.
+/// Longest time that a statement waits for another connection of this process.
 pub(super) const BUSY: Duration = Duration::from_secs(5);
 
 pub(super) fn unusable(path: &Path, what: impl std::fmt::Display) -> LedgerError {
     LedgerError::Unusable(format!("ledger {}: {what}", path.display()))
 }
 
-/// The file's one name: through links, and through those of its folder where it is new.
+/// Resolves symbolic links in a path, so that each ledger has one path. If the file does not exist yet, the links of
+/// its folder are resolved.
 pub(super) fn canonical(path: &Path) -> PathBuf {
     if let Ok(canonical) = std::fs::canonicalize(path) {
         return canonical;
@@ -52,12 +54,12 @@ pub(super) fn canonical(path: &Path) -> PathBuf {
     }
 }
 
-/// The operating system's lock that says who writes this ledger. Released with the process.
+/// An operating-system lock that makes this process the only writer of a ledger. It is released when the process ends.
 #[derive(Debug)]
 pub(super) struct Lock {
     file: File,
     path: PathBuf,
-    /// There was none before, so none is to stay beside a file that turns out not to be a ledger.
+    /// True if this process created the lock file, so that the file is removed again if the ledger cannot be opened.
     made: bool,
 }
 
@@ -69,7 +71,8 @@ impl Lock {
             let message = format!("the folder {} does not exist; make it first", folder.display());
             return Err(unusable(ledger, message));
         }
-        // Beside the file, not on it: closing the file again would drop SQLite's own locks.
+        // The lock is on a file beside the ledger: closing a second descriptor of the ledger itself would drop SQLite's
+        // own locks.
         let mut path = ledger.as_os_str().to_owned();
         path.push(".lock");
         let path = PathBuf::from(path);
@@ -101,17 +104,18 @@ impl Lock {
 }
 
 impl Drop for Lock {
-    /// Given back, not only closed: a process that is just being started has a copy of every open file.
+    /// Unlocks explicitly instead of only closing the file: a child process that is being started has copies of all
+    /// open files.
     fn drop(&mut self) {
-        let _ = self.file.unlock(); // closing it does the same a moment later
+        let _ = self.file.unlock(); // if it fails, closing the file unlocks it
     }
 }
 
 impl Lock {
-    /// Leaves nothing behind where the ledger could not be opened.
+    /// Removes the lock file if this process created it, after the ledger could not be opened.
     pub(super) fn discard(&self) {
         if self.made {
-            let _ = std::fs::remove_file(&self.path); // only tidiness
+            let _ = std::fs::remove_file(&self.path); // a lock file that remains does no harm
         }
     }
 }
@@ -120,9 +124,9 @@ fn no_links() -> i32 {
     i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or_default()
 }
 
-/// Nothing is written to, or believed of, a file that another user may change.
+/// Refuses a file that another user may write, so that nothing is written to it or read from it.
 fn check_owner(path: &Path) -> Result<()> {
-    let Ok(data) = path.symlink_metadata() else { return Ok(()) }; // not there yet
+    let Ok(data) = path.symlink_metadata() else { return Ok(()) }; // the file does not exist yet
     let user = rustix::process::getuid();
     if !data.is_file() || data.mode() & 0o022 != 0 || !(data.uid() == user.as_raw() || user.is_root()) {
         let message = "is not a regular file that only this user may write (chown it, and chmod go-w)";
@@ -139,7 +143,7 @@ fn why(error: &std::io::Error, path: &Path) -> String {
     }
 }
 
-/// Makes an empty file that only its owner reads; SQLite gives its log the same mode.
+/// Creates an empty file with mode 0600, unless it exists. SQLite gives its log the same mode.
 pub(super) fn create_private(path: &Path) -> Result<()> {
     let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     match made {
@@ -149,7 +153,7 @@ pub(super) fn create_private(path: &Path) -> Result<()> {
     }
 }
 
-/// Opens the file for writing and brings it up to date.
+/// Opens the file for writing, checks it and migrates it to this version.
 pub(super) fn open(path: &Path) -> Result<Connection> {
     if rusqlite::version_number() < MIN_SQLITE {
         return Err(unusable(path, format!("SQLite {} is too old", rusqlite::version())));
@@ -198,8 +202,8 @@ fn damaged(how: &str) -> String {
     format!("the file is damaged ({how}); restore a backup: see the README")
 }
 
-/// What a start builds on is whole. Keys are all read by it anyway, and entries, of which there may be
-/// millions, by `ledger verify`.
+/// Checks the tables that a start depends on for damage. Keys are not checked, since a start reads all of them;
+/// entries, of which there may be millions, are checked by `ledger verify`.
 fn check_tables(connection: &Connection) -> Result<(), Checked> {
     for table in ["accounts", "routes", "operator_accounts", "journal", "open_holds", "in_doubt"] {
         let sql = format!("PRAGMA quick_check('{table}')");
@@ -211,7 +215,7 @@ fn check_tables(connection: &Connection) -> Result<(), Checked> {
     Ok(())
 }
 
-/// The file's version, if it is a ledger at all.
+/// The file's version; an error if it is not a ledger or was written by a newer version.
 fn check(connection: &Connection) -> Result<usize, Checked> {
     let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
     let tables = number("SELECT count(*) FROM sqlite_schema")?;
@@ -237,13 +241,13 @@ fn configure(connection: &Connection) -> Result<(), Checked> {
     Ok(())
 }
 
-/// Brings the tables up to date. Writes in any case, so that a file that cannot be written is found now rather than at the
-/// first charge.
+/// Migrates the tables to this version. Writes in any case, so that a file that cannot be written is found now instead
+/// of at the first charge.
 fn migrate(connection: &mut Connection, version: usize) -> Result<(), Checked> {
     migrate_upto(connection, version, MIGRATIONS.len())
 }
 
-/// Brings the tables up to a version, in one transaction: a file that cannot be migrated stays as it was.
+/// Migrates the tables to version `upto`, in one transaction: a file that cannot be migrated is left unchanged.
 fn migrate_upto(connection: &mut Connection, version: usize, upto: usize) -> Result<(), Checked> {
     let tx = connection.transaction()?;
     for (at, sql) in MIGRATIONS.iter().enumerate().take(upto).skip(version) {
@@ -261,8 +265,8 @@ fn migrate_upto(connection: &mut Connection, version: usize, upto: usize) -> Res
     Ok(())
 }
 
-/// Copies the log into the file on a thread of its own, whenever it is asked to. Dropped, it
-/// waits for that thread: nothing touches the ledger once its lock is given back.
+/// Copies the write-ahead log into the file, on its own thread, when requested. Dropping it waits for that thread, so
+/// that nothing accesses the ledger after its lock is released.
 #[derive(Debug)]
 pub(super) struct Checkpointer {
     requests: Option<SyncSender<()>>,
@@ -274,7 +278,7 @@ impl Drop for Checkpointer {
     fn drop(&mut self) {
         self.requests = None; // ends the thread's loop
         if let Some(thread) = self.thread.take() {
-            let _ = thread.join(); // a panic there was logged as one
+            let _ = thread.join(); // a panic of the thread has been logged
         }
     }
 }
@@ -300,7 +304,8 @@ impl Checkpointer {
         Ok(Self { requests: Some(requests), log_pages, thread: Some(thread) })
     }
 
-    /// Asks for a checkpoint; answers whether the log outgrew what passive ones keep up with.
+    /// Requests a checkpoint. True if the write-ahead log is longer than [`MAX_LOG_PAGES`], so that the caller must
+    /// restart it.
     pub(super) fn request(&self) -> bool {
         match self.requests.as_ref().map(|requests| requests.try_send(())) {
             Some(Err(TrySendError::Disconnected(()))) => tracing::warn!("the checkpoint thread is gone"),

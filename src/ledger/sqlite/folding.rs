@@ -1,4 +1,4 @@
-//! Journal → entries, balances and open holds: what one fold writes.
+//! Writes one fold: adds entries for the charges, changes balances, and stores which holds are open.
 
 use rusqlite::{Transaction, params};
 
@@ -43,7 +43,7 @@ fn write_charges(posting: &mut Posting<'_>, of: ChargeKey, sum: ChargeSum, at: W
     Ok(())
 }
 
-/// Forgets stored holds that are settled, and stores those that are open after the fold.
+/// Deletes stored holds that are settled, and stores those that are open after the fold.
 fn store_holds(tx: &Transaction<'_>, closed: &[RequestId], opened: &[OpenHold]) -> Result<()> {
     for id in closed {
         let mut delete = tx.prepare_cached("DELETE FROM open_holds WHERE id = ?1").map_err(failed)?;
@@ -71,7 +71,7 @@ fn store_holds(tx: &Transaction<'_>, closed: &[RequestId], opened: &[OpenHold]) 
     Ok(())
 }
 
-/// Charges a hold that a crash left open in full, and lists it.
+/// Charges in full a hold that a crash left open, and adds it to the list of holds in doubt.
 fn charge_in_doubt(
     tx: &Transaction<'_>,
     posting: &mut Posting<'_>,

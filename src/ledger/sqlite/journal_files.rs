@@ -1,12 +1,13 @@
-//! The journal in two files: the batches since the last fold.
+//! Stores the journal, the batches of records since the last fold, in two files.
 //!
-//! A commit of SQLite writes four pages or more, takes six locks and costs 25 to 45 µs; a batch here is one write over
+//! A commit of SQLite writes four pages or more, takes six locks and costs 25 to 45 µs. A batch here is one write into
 //! allocated blocks and one fdatasync: 12 to 15 µs.
 //!
-//! Each batch is a frame that starts at a block, so that no write touches an acknowledged batch. While the batches of one
-//! file are folded, the other file is written, and each is rewritten from its start once all of its batches are folded.
-//! Every frame after the last fold counts, in the order of their numbers, wherever it is. An incomplete frame was being
-//! written when the power failed, and was not acknowledged; but if a later one is complete, it was damaged.
+//! Each batch is a frame that starts at a block boundary, so that no write touches an acknowledged batch. While the
+//! batches of one file are folded, new batches are written to the other file. A file is rewritten from its start once
+//! all its batches are folded. A start reads every complete frame after the last fold, in the order of the frames'
+//! numbers, from both files. An incomplete last frame was being written when the power failed, and was not
+//! acknowledged. An incomplete frame before a complete one was damaged.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -20,32 +21,32 @@ use crate::ledger::store::{Journal, JournalRow, LedgerError, Result};
 use crate::policy::limit::take_array;
 use crate::types::WallTime;
 
-/// The first bytes of a frame: the version of its records.
+/// The first bytes of a frame. They identify the version of its records.
 const MAGIC: [u8; 8] = *b"TGJRNL02";
-/// The same for records of a version before 0.2.
+/// The first bytes of a frame that a version before 0.2 wrote.
 pub(super) const OLD_MAGIC: [u8; 8] = *b"TGJRNL01";
-/// Bytes of a frame before its records: magic, mark, number, time, length, checksum.
+/// Size of a frame's fields before its records: magic, mark, number, time, length, checksum.
 const HEAD: usize = 40;
-/// Frames begin at multiples of it: no smaller than what disks write whole.
+/// Alignment of frames: at least the unit that disks write atomically.
 const BLOCK: usize = 4096;
-/// A file grows by so much at once: a write into blocks that exist changes nothing else of the file.
+/// Bytes by which a file grows. Writing into blocks that are already allocated changes nothing else of the file.
 const GROWTH: usize = 256 * 1024;
-/// Bytes of a file from which on the other is written, once that is folded.
+/// Length of a file in bytes from which on the other file is written, if all batches of that file are folded.
 const SWITCH_AT: u64 = if cfg!(test) { 64 * 1024 } else { 4 * 1024 * 1024 };
-/// Length that a file keeps when it is rewritten; longer ones are shortened.
+/// Largest length that a file keeps when it is rewritten; a longer one is truncated to it.
 const KEPT: u64 = 64 * 1024 * 1024;
-/// Most bytes of a file: several times the batches between two folds. Past it, commits fail.
+/// Largest length of a file: several times the batches between two folds. Above it, commits fail.
 const MAX: u64 = if cfg!(test) { 1024 * 1024 } else { 256 * 1024 * 1024 };
 
-/// Both files of a ledger's journal. If everything is folded, closing the ledger removes them.
+/// The two files of a ledger's journal. If every batch is folded, dropping the journal removes them.
 #[derive(Debug)]
 pub(super) struct FileJournal {
-    /// The ledger that the journal belongs to.
+    /// The number that identifies the ledger that the journal belongs to.
     mark: i64,
     segments: [Segment; 2],
-    /// The segment that is written.
+    /// The index of the segment that is written.
     current: usize,
-    /// The frame being written, whole blocks.
+    /// The frame that is being written, padded to whole blocks.
     frame: Vec<u8>,
     _lock: Option<Arc<Lock>>,
 }
@@ -55,36 +56,38 @@ struct Segment {
     path: PathBuf,
     /// `None` before the first frame.
     file: Option<File>,
-    /// Where the next frame starts; `None` before the file was read.
+    /// Offset of the next frame; `None` until the file is read.
     end: Option<u64>,
     /// The number of the last frame.
     last: u64,
-    /// The file's length. It is not queried at each commit: after a query of a file's times, Linux writes the next
-    /// change of them to the disk, with the rest of the inode.
+    /// The file's length in bytes. It is not queried at each commit: after a query of a file's times, Linux writes
+    /// their next change to the disk with the rest of the inode.
     length: u64,
 }
 
 impl FileJournal {
-    /// Opens the files `LEDGER.journal-0` and `-1`, if they exist, and keeps the ledger's lock.
+    /// Opens the files `LEDGER.journal-0` and `-1` if they exist, and holds the ledger's lock until it is dropped.
     ///
     /// # Errors
-    /// If they cannot be opened.
+    /// If an existing file cannot be opened.
     pub(super) fn open(ledger: &Path, mark: i64, lock: Option<Arc<Lock>>) -> Result<Self> {
         let segments = [Segment::open(ledger, "0")?, Segment::open(ledger, "1")?];
         Ok(Self { mark, segments, current: 0, frame: Vec::new(), _lock: lock })
     }
 
-    /// Reads the batches after `folded` whose frames start with `magic`, in order, and continues after them.
+    /// Reads the batches after `folded` whose frames start with `magic`, in order. New batches are then written after
+    /// them.
     ///
     /// # Errors
-    /// If a file cannot be read, is another ledger's, is damaged, or does not continue at `folded`.
+    /// If a file cannot be read, belongs to another ledger or is damaged, or if the batch after `folded` is missing.
     pub(super) fn read_version(&mut self, magic: [u8; 8], folded: u64) -> Result<Vec<JournalRow>> {
         let mut rows = BTreeMap::<u64, JournalRow>::new();
         for segment in &mut self.segments {
             let (mut last, mut next) = (0, 0);
             for Frame { row, end } in segment.frames(magic, self.mark, folded)? {
                 (last, next) = (last.max(row.0), next.max(end));
-                // Of two with one number the longer: a batch that failed is contained in the next attempt.
+                // Of two frames with the same number the longer is valid: a batch whose write failed is contained in
+                // its next attempt.
                 if rows.get(&row.0).is_none_or(|before| before.2.len() <= row.2.len()) {
                     rows.insert(row.0, row);
                 }
@@ -103,7 +106,7 @@ impl FileJournal {
         Ok(rows.into_values().collect())
     }
 
-    /// Removes both files: their batches are folded.
+    /// Removes both files, whose batches are all folded.
     pub(super) fn remove_files(mut self) {
         for segment in &mut self.segments {
             segment.end = Some(0);
@@ -147,7 +150,7 @@ impl Journal for FileJournal {
         Ok(())
     }
 
-    /// A file whose batches are all folded is rewritten from its start.
+    /// Lets each file whose batches are all folded be rewritten from its start.
     fn reset(&mut self, upto: u64) {
         for segment in &mut self.segments {
             if segment.last <= upto && segment.end.is_some_and(|end| end > 0) {
@@ -159,17 +162,17 @@ impl Journal for FileJournal {
 }
 
 impl Drop for FileJournal {
-    /// A closed ledger is one file.
+    /// Removes the files if every batch is folded, so that a closed ledger is one file.
     fn drop(&mut self) {
         if self.segments.iter().all(|segment| segment.end == Some(0)) {
             for segment in self.segments.iter().filter(|segment| segment.file.is_some()) {
-                let _ = std::fs::remove_file(&segment.path); // one that stays contains nothing new
+                let _ = std::fs::remove_file(&segment.path); // a file that remains contains only folded batches
             }
         }
     }
 }
 
-/// A frame that was found: its batch, and where the next frame would start.
+/// A complete frame that was found: its batch, and the offset after the frame.
 struct Frame {
     row: JournalRow,
     end: u64,
@@ -187,14 +190,14 @@ impl Segment {
             Err(error) => return Err(unusable(&path, error)),
         };
         if file.is_some() {
-            sync_folder(&path).map_err(|error| unusable(&path, error))?; // in case a kill came before
+            sync_folder(&path).map_err(|error| unusable(&path, error))?; // in case a process was killed before its sync
         }
         let length = file.as_ref().map_or(Ok(0), |file| file.metadata().map(|metadata| metadata.len()));
         let length = length.map_err(|error| unusable(&path, error))?;
         Ok(Self { path, file, end: None, last: 0, length })
     }
 
-    /// All complete frames with numbers above `folded`, wherever they are.
+    /// Reads all complete frames with numbers above `folded`, at any offset.
     fn frames(&self, magic: [u8; 8], mark: i64, folded: u64) -> Result<Vec<Frame>> {
         let Some(file) = &self.file else { return Ok(Vec::new()) };
         let broken = |error| self.unusable(error);
@@ -222,10 +225,10 @@ impl Segment {
         };
         file.write_all_at(frame, start)?;
         if next > self.length {
-            file.write_all_at(&[0; GROWTH], next)?; // nothing stands there
+            file.write_all_at(&[0; GROWTH], next)?; // the space after the frame has no data
             self.length = next + GROWTH as u64;
         }
-        file.sync_data() // with the new length, where it grew
+        file.sync_data() // includes the new length if the file grew
     }
 
     fn shrink(&mut self) {
@@ -241,7 +244,7 @@ impl Segment {
     }
 }
 
-/// The fields of a frame before its records.
+/// The fields of a frame before its records, without the magic.
 struct FrameHead {
     mark: i64,
     seq: u64,
@@ -262,7 +265,7 @@ impl FrameHead {
         })
     }
 
-    /// Bytes of the frame, in whole blocks.
+    /// Size of the frame in bytes, in whole blocks.
     fn size(&self) -> u64 {
         (HEAD as u64 + u64::from(self.length)).next_multiple_of(BLOCK as u64)
     }
@@ -275,7 +278,7 @@ fn checksum(head: &[u8], records: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-/// The frame at an offset, if there is a complete one.
+/// Reads the frame at an offset; `None` if there is no complete one.
 fn frame(file: &File, magic: [u8; 8], at: u64, length: u64) -> IoResult<Option<(FrameHead, Vec<u8>)>> {
     let mut bytes = [0; HEAD];
     if at + HEAD as u64 > length {
@@ -291,7 +294,7 @@ fn frame(file: &File, magic: [u8; 8], at: u64, length: u64) -> IoResult<Option<(
     Ok(whole.then_some((head, records)))
 }
 
-/// An empty file that only its owner reads, and that a power cut leaves in its folder.
+/// Creates an empty file with mode 0600, and syncs its folder, so that the file survives a power cut.
 fn create(path: &Path) -> IoResult<File> {
     let file =
         OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;

@@ -1,4 +1,4 @@
-//! Keys in the SQLite ledger.
+//! Writes keys in the SQLite ledger.
 
 use rusqlite::{OptionalExtension, Transaction, params};
 
@@ -19,8 +19,9 @@ fn state_of(tx: &Transaction<'_>, id: KeyId) -> Result<Option<(KeyNum, KeyState,
     found.optional().map_err(failed)
 }
 
-/// Gives the file's keys their numbers, and answers what a command said of their states. Most that
-/// are asked for are new, so that is tried first; no `RETURNING`, which makes a table each time.
+/// Registers keys of the configuration file: returns their numbers, and their states, which commands may have changed.
+/// Tries to insert first, because most of the given keys are new. Uses no `RETURNING`, which would build a temporary
+/// table for each row.
 pub(super) fn register(
     tx: &Transaction<'_>,
     keys: &[(KeyId, AccountId, String)],
@@ -43,7 +44,7 @@ pub(super) fn register(
     Ok(numbers)
 }
 
-/// The same for one that the ledger knows; it may have another label or account now.
+/// Updates label and account of a key that is in the ledger already, and returns its number and state.
 fn renew(tx: &Transaction<'_>, id: KeyId, account: &AccountId, label: &str) -> Result<(KeyNum, KeyState)> {
     let known = state_of(tx, id)?.ok_or_else(|| LedgerError::Failed(format!("{id} is gone")))?;
     let (num, state, source) = known;
@@ -110,7 +111,7 @@ pub(super) fn change(tx: &Transaction<'_>, id: KeyId, change: &KeyChange) -> Res
             let sql = "UPDATE keys SET state = ?2 WHERE num = ?1";
             let changed = tx.execute(sql, params![num.0, key_state_name(*new)]).map_err(failed)?;
             if *new == KeyState::Revoked {
-                // A revoked key never works again, so its hash may be forgotten.
+                // A revoked key is never accepted again, so its hashes are deleted.
                 tx.execute("DELETE FROM secrets WHERE key = ?1", [num.0]).map_err(failed)?;
             }
             changed_one(changed, || format!("there is no key {id}"))
@@ -121,7 +122,8 @@ pub(super) fn change(tx: &Transaction<'_>, id: KeyId, change: &KeyChange) -> Res
                 return Err(LedgerError::Refused(message));
             }
             let sql = if overlap_until.is_some() {
-                // Only the present secret overlaps; one that was replaced before ends now.
+                // Only the current secret stays valid during the overlap; a secret that was replaced earlier is
+                // deleted.
                 tx.execute("DELETE FROM secrets WHERE key = ?1 AND until IS NOT NULL", [num.0])
                     .map_err(failed)?;
                 "UPDATE secrets SET until = ?2 WHERE key = ?1"

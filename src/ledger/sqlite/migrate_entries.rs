@@ -1,5 +1,5 @@
-//! Migrates entries of versions before 0.2, which were numbered over all accounts: writes each anew, in order, numbered
-//! and chained per account. All or nothing: books that contradict themselves stay as they are.
+//! Migrates the entries of versions before 0.2, which numbered them over all accounts: writes each anew, in order,
+//! numbered and chained per account. If the ledger contradicts itself, it is left unchanged.
 
 use std::collections::HashMap;
 
@@ -12,7 +12,7 @@ use crate::ledger::entry::{EntryKind, Link};
 use crate::ledger::store::{LedgerError, Result};
 use crate::types::{AccountId, AccountNum, Credits, RequestId, RouteNum, WallTime};
 
-/// Gives entries of a version without links an empty link, so that one migration serves all versions.
+/// SQL that gives an empty link to the entries of a version without links, so that one migration serves all versions.
 pub(super) const UNCHAINED: &str =
     "INSERT INTO entries SELECT id, at, account, kind, amount, balance_after, route, requests, reference, actor,
          zeroblob(32) FROM old_entries;
@@ -76,7 +76,7 @@ impl OldEntry {
         Link(Sha256::digest(text).into())
     }
 
-    /// The reference as this version writes it: request ids have other digits.
+    /// The reference as this version writes it: request ids are formatted with other digits.
     fn new_reference(&self) -> Option<String> {
         let reference = self.reference.clone()?;
         match self.kind {
@@ -88,8 +88,7 @@ impl OldEntry {
     }
 }
 
-/// Moves `old_entries` into `entries`. Balances must come out as they were, and links must have been right if
-/// `is_chained`.
+/// Moves `old_entries` into `entries`. Fails if a balance would change or, if `is_chained`, if a link is wrong.
 pub(super) fn move_entries(tx: &Transaction<'_>, is_chained: bool) -> Result<()> {
     let count = |sql| tx.query_row(sql, [], |row| row.get::<_, u64>(0)).map_err(failed);
     let entries = count("SELECT count(*) FROM old_entries")?;
@@ -141,7 +140,7 @@ fn move_entry(posting: &mut Posting<'_>, old: &OldEntry) -> Result<()> {
     Ok(())
 }
 
-/// An account's last entry must be the one that was written last.
+/// Checks that the last entry of each account is the one whose link the account recorded.
 fn check_last_links(tx: &Transaction<'_>, last_links: &HashMap<AccountNum, Link>) -> Result<()> {
     let mut statement = tx.prepare(LAST_LINKS).map_err(failed)?;
     let rows = statement.query_map([], |row| Ok((AccountNum(row.get(0)?), link(row, 1)?)));

@@ -1,7 +1,8 @@
-//! Migrates the journal of versions before 0.2: folds it completely, by the rules of those versions, and starts anew.
+//! Migrates the journal of versions before 0.2: folds it completely, by the rules of those versions, and starts an
+//! empty one.
 //!
-//! Those versions wrote a large fold in parts, and marked up to which account and route the charges of a fold were
-//! written. A crash between two parts left such a mark; its charges are not written twice.
+//! Those versions wrote a large fold in parts, and recorded up to which account and route the charges were written. A
+//! crash between two parts left such a record; the charges that it covers are not written twice.
 
 use std::path::Path;
 
@@ -16,13 +17,13 @@ use crate::ledger::tally::{Fold, OpenHold, Tally};
 use crate::policy::limit::take_array;
 use crate::types::{AccountNum, Credits, KeyNum, RequestId, RouteNum, StatusClass, WallTime};
 
-/// Up to which batch, account and route a fold in parts was written.
+/// The batch, and the account and route, up to which an interrupted fold was written.
 type Part = (u64, (AccountNum, RouteNum));
 
-/// Folds the journal of an earlier version, if this file was migrated from one.
+/// Folds the journal of an earlier version, if this file was just migrated from one.
 ///
 /// # Errors
-/// If the journal is damaged, or the books cannot be written: then nothing has changed.
+/// If the journal is damaged, or the entries cannot be written. Nothing has changed then.
 pub(super) fn fold_old_journal(connection: &mut Connection, ledger: &Path, mark: i64) -> Result<()> {
     let Some((folded, part)) = old_state(connection)? else { return Ok(()) };
     let open = read::open_holds(connection)?;
@@ -63,7 +64,7 @@ fn old_state(connection: &Connection) -> Result<Option<(u64, Option<Part>)>> {
     state.map(Some).map_err(failed)
 }
 
-/// Batches of a version that kept them in a table.
+/// Reads the batches of a version that stored them in a table.
 fn old_rows(connection: &Connection) -> Result<Vec<JournalRow>> {
     let sql = "SELECT seq, at, records FROM old_journal ORDER BY seq";
     let mut statement = connection.prepare(sql).map_err(failed)?;
@@ -83,7 +84,7 @@ fn contradicts(error: &dyn std::fmt::Display) -> LedgerError {
     LedgerError::Unusable(format!("the ledger contradicts itself: {error}"))
 }
 
-/// Removes from a fold the charges that a part of an earlier fold wrote.
+/// Removes from a fold the charges that an interrupted earlier fold has written, which are those up to `through`.
 fn remove_written(fold: &mut Fold, earlier: &Fold, through: (AccountNum, RouteNum)) {
     for (key, written) in &earlier.charges {
         if (key.account, key.route) > through {
@@ -98,7 +99,7 @@ fn remove_written(fold: &mut Fold, earlier: &Fold, through: (AccountNum, RouteNu
     fold.charges.retain(|(_, sum)| sum.requests > 0 || sum.released > 0);
 }
 
-/// Converts records of an earlier version, which had no length and no outcome.
+/// Converts the records of an earlier version, which had no length and no outcome; `None` if they are invalid.
 fn convert(mut bytes: &[u8]) -> Option<Vec<u8>> {
     let (bytes, mut converted) = (&mut bytes, Vec::new());
     while !bytes.is_empty() {

@@ -1,5 +1,5 @@
-//! Writes entries: each changes the balance of its account and of one of the operator's accounts, and is chained to the
-//! account's entry before it.
+//! Writes entries. Each entry changes the balance of its account and of one of the operator's accounts, and is chained
+//! to the account's previous entry.
 
 use std::collections::HashMap;
 
@@ -24,7 +24,7 @@ pub(super) struct NewEntry<'a> {
 }
 
 impl<'a> NewEntry<'a> {
-    /// An entry that belongs to no request.
+    /// Creates an entry that belongs to no request.
     pub(super) fn booking(
         kind: EntryKind,
         amount: Credits,
@@ -41,10 +41,10 @@ pub(super) struct Posting<'tx> {
     select: CachedStatement<'tx>,
     update: CachedStatement<'tx>,
     insert: CachedStatement<'tx>,
-    /// Names of routes, and ids of keys, that were looked up.
+    /// Names of routes and ids of keys that were looked up in this transaction.
     routes: HashMap<RouteNum, String>,
     keys: HashMap<KeyNum, Option<KeyId>>,
-    /// Changes of the operator's accounts.
+    /// Changes of the operator's accounts that [`Posting::finish`] writes.
     contra: OperatorBalances,
 }
 
@@ -53,7 +53,7 @@ impl<'tx> Posting<'tx> {
         let prepare = |sql| tx.prepare_cached(sql).map_err(failed);
         Ok(Self {
             tx,
-            // Without RETURNING, which would build a temporary table for each row.
+            // The statements use no RETURNING, which would build a temporary table for each row.
             select: prepare("SELECT id, balance, entries, link FROM accounts WHERE num = ?1")?,
             update: prepare("UPDATE accounts SET balance = ?2, entries = ?3, link = ?4 WHERE num = ?1")?,
             insert: prepare(
@@ -129,7 +129,7 @@ impl<'tx> Posting<'tx> {
         Ok(name)
     }
 
-    /// Books all these entries against the operator's accounts.
+    /// Books all entries that were added against the operator's accounts.
     pub(super) fn finish(mut self) -> Result<()> {
         for account in OperatorAccount::ALL {
             let change = *self.contra.of(account);

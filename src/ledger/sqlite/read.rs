@@ -1,4 +1,4 @@
-//! The reading side: everything at start, and long reads on connections of their own.
+//! Reads the SQLite ledger: its state at start, and long reads on separate connections.
 
 use std::path::Path;
 
@@ -26,7 +26,7 @@ pub(super) const ENTRIES: &str =
      LEFT JOIN keys k ON k.num = e.key";
 const KEYS: &str = "SELECT k.id, k.num, k.account, k.source, k.state, k.label, k.environment, k.hint, k.scopes, k.allow_from, k.expires, k.created, a.id
      FROM keys k JOIN accounts a ON a.num = k.account";
-/// Walks the index of secrets by key, whose order is that of the keys' own table: no page is read twice.
+/// Scans the index of secrets by key, which has the same order as the table of keys, so that no page is read twice.
 const SECRETS: &str =
     "SELECT s.hash, s.until, k.id, k.num, k.account, k.state, k.expires, k.scopes, k.allow_from
      FROM secrets s CROSS JOIN keys k ON k.num = s.key ORDER BY s.key";
@@ -42,7 +42,7 @@ fn rows<T>(
     rows.collect::<rusqlite::Result<_>>().map_err(failed)
 }
 
-/// Open holds of the last fold.
+/// Reads the holds that were open at the last fold.
 pub(super) fn open_holds(connection: &Connection) -> Result<Vec<OpenHold>> {
     let holds = "SELECT id, account, key, route, amount, at, external_id, deadline, charge_at_deadline
                  FROM open_holds";
@@ -57,7 +57,7 @@ pub(super) fn loaded(connection: &Connection) -> Result<LoadedBooks> {
     Ok(LoadedBooks { open_holds: open_holds(connection)?, folded, epoch })
 }
 
-/// A key's secrets, the present one first.
+/// Reads a key's secrets, the current one first.
 fn secrets(connection: &Connection, key: KeyNum) -> Result<Vec<SecretRow>> {
     let sql = "SELECT hash, until FROM secrets WHERE key = ?1 ORDER BY until IS NOT NULL";
     let mut statement = connection.prepare_cached(sql).map_err(failed)?;
@@ -78,7 +78,7 @@ fn keys(connection: &Connection, filter: &str, params: impl Params) -> Result<Ve
         .collect()
 }
 
-/// A view of the ledger that cannot write.
+/// A read-only connection to the ledger.
 pub(super) struct SqliteReader(Connection);
 
 impl SqliteReader {

@@ -1,4 +1,4 @@
-//! Between SQL values and the ledger's types.
+//! Converts between SQL values and the ledger's types.
 
 use ipnet::IpNet;
 use rusqlite::types::{Type, ValueRef};
@@ -15,11 +15,11 @@ use crate::types::{
     AccountId, AccountNum, Credits, KeyHash, KeyId, KeyNum, RequestId, RouteNum, StatusClass, WallTime,
 };
 
-/// SQLite's own words for what failed.
+/// Converts an error of SQLite, with SQLite's message. Values that no ledger writes count as damage of the file.
 pub(super) fn failed(error: rusqlite::Error) -> LedgerError {
     use rusqlite::Error::{FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType};
     let damaged = match &error {
-        // What stands there was not written by a ledger.
+        // The stored value was not written by a ledger.
         FromSqlConversionFailure(..) | IntegralValueOutOfRange(..) | InvalidColumnType(..) => true,
         other => {
             matches!(other.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
@@ -28,7 +28,7 @@ pub(super) fn failed(error: rusqlite::Error) -> LedgerError {
     if damaged { LedgerError::Damaged(error.to_string()) } else { LedgerError::Failed(error.to_string()) }
 }
 
-/// Refuses where an update met nothing.
+/// Fails with `message` if an update changed no row.
 pub(super) fn changed_one(changed: usize, message: impl FnOnce() -> String) -> Result<()> {
     if changed == 0 {
         return Err(LedgerError::Refused(message()));
@@ -53,7 +53,7 @@ pub(super) fn credits(row: &Row<'_>, at: usize) -> rusqlite::Result<Credits> {
     row.get(at).map(Credits::from_millionths)
 }
 
-/// A text column whose words are one of ours.
+/// Reads a text column whose value must be one that `parse` accepts.
 fn parsed_text<T>(row: &Row<'_>, at: usize, parse: impl Fn(&str) -> Option<T>) -> rusqlite::Result<T> {
     let text = row.get_ref(at)?.as_str()?;
     parse(text).ok_or_else(|| {
@@ -128,8 +128,8 @@ pub(super) fn account_row(row: &Row<'_>) -> rusqlite::Result<AccountRow> {
     })
 }
 
-/// Columns: id, num, account, source, state, label, environment, hint, scopes, allow_from,
-/// expires, created. Secrets are read apart.
+/// Columns: id, num, account, source, state, label, environment, hint, scopes, allow_from, expires, created. The
+/// secrets are read separately.
 pub(super) fn key_row(row: &Row<'_>) -> rusqlite::Result<KeyRow> {
     Ok(KeyRow {
         id: to_key_id(row.get(0)?),

@@ -1,4 +1,4 @@
-//! Reads beside the writer: whole tables one row at a time, lists page by page.
+//! Reads the ledger while it is being written: whole tables one row at a time, lists page by page.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -10,84 +10,85 @@ use crate::ledger::entry::{Entry, OperatorBalances};
 use crate::policy::key::KeyState;
 use crate::types::{AccountId, AccountNum, KeyHash, KeyId, KeyNum, WallTime};
 
-/// Rows that are read at once.
+/// Number of rows that are read in one page.
 const PAGE: usize = 1_000;
 
-/// What requests need of a secret that was made by command. What only operators read, such as a label, stays on disk.
+/// The data about a secret that requests need. The secret's key was created by command. Data that only operators read,
+/// such as the label, stays on disk.
 #[derive(Debug)]
 pub struct StoredSecret {
     /// SHA-256 of the secret.
     pub hash: KeyHash,
-    /// `None` for the present secret; a replaced one ends here.
+    /// The time until which a replaced secret is accepted; `None` for the current secret.
     pub until: Option<WallTime>,
-    /// The key's identity.
+    /// The key's id.
     pub id: KeyId,
-    /// Its number in the ledger.
+    /// The key's number in the ledger.
     pub num: KeyNum,
-    /// Whose it is.
+    /// The account that the key belongs to.
     pub account: AccountNum,
-    /// Whether it works.
+    /// The key's state.
     pub state: KeyState,
-    /// From when on it does not.
+    /// The time from which on the key is refused; `None` if it does not expire.
     pub expires: Option<WallTime>,
-    /// Patterns of the routes it opens; `None` for every route.
+    /// Name patterns of the routes that the key may use; `None` for every route.
     pub scopes: Option<Vec<String>>,
-    /// Networks it may come from.
+    /// Networks from which clients may use the key; `None` for any.
     pub allow_from: Option<Vec<IpNet>>,
 }
 
-/// The position of an entry among all entries of a store: grows, and may have gaps.
+/// The position of an entry among all entries of a store. Positions grow, and may have gaps.
 pub type Position = u64;
 
-/// Takes a saved limit state: owner, state, when saved.
+/// Receives a saved limit state: its owner, the state, and when it was saved.
 pub type EachLimit<'a> = dyn FnMut(&[u8], &[u8], WallTime) + 'a;
 
-/// Long reads, on a connection of their own.
+/// Long reads, on a separate connection.
 #[expect(clippy::missing_errors_doc, reason = "they fail where the store cannot be read")]
 pub trait BooksReader: Send {
-    /// One account.
+    /// Finds an account.
     fn account(&mut self, id: &AccountId) -> Result<Option<AccountRow>>;
-    /// The next accounts after one, in the order of their ids; at most `most`.
+    /// Reads the accounts after an id, in the order of their ids, at most `most`.
     fn accounts(&mut self, after: Option<&AccountId>, most: usize) -> Result<Vec<AccountRow>>;
-    /// One key, and whose it is.
+    /// Finds a key and the id of its account.
     fn key(&mut self, id: KeyId) -> Result<Option<(KeyRow, AccountId)>>;
-    /// The next keys after one, of an account or of all, in the order of their numbers; at most `most`.
+    /// Reads the keys after a number, of one account or of all, in the order of their numbers, at most `most`.
     fn keys(
         &mut self,
         account: Option<&AccountId>,
         after: KeyNum,
         most: usize,
     ) -> Result<Vec<(KeyRow, AccountId)>>;
-    /// How many accounts there are, and how many secrets that were made by command.
+    /// Counts the accounts, and the secrets of keys that were created by command.
     fn counts(&mut self) -> Result<(usize, usize)>;
-    /// Every secret that was made by command, those of one key together. For the start: while it
-    /// lasts, the log cannot be started over.
+    /// Calls `each` for every secret of keys that were created by command; the secrets of one key come in succession.
+    /// Only for the start: the write-ahead log cannot be restarted during the read.
     fn each_secret(&mut self, each: &mut dyn FnMut(StoredSecret)) -> Result<()>;
-    /// Every saved limit state. For the start, too.
+    /// Calls `each` for every saved limit state. Only for the start, like [`BooksReader::each_secret`].
     fn each_limit(&mut self, each: &mut EachLimit<'_>) -> Result<()>;
-    /// From here on, all reads see the ledger as it is now. For reads that are soon over: while a
-    /// view is frozen, the log cannot be started over.
+    /// Makes all later reads see the ledger as it is now. Only for short series of reads: the write-ahead log cannot be
+    /// restarted until the reader is dropped.
     fn freeze(&mut self) -> Result<()>;
-    /// The next entries after a position, of an account or of all, in order; at most `most`.
+    /// Reads the entries after a position, of one account or of all, in order, at most `most`.
     fn entries(
         &mut self,
         account: Option<&AccountId>,
         after: Position,
         most: usize,
     ) -> Result<Vec<(Position, Entry)>>;
-    /// The balances of the operator's accounts.
+    /// Reads the balances of the operator's accounts.
     fn operator_accounts(&mut self) -> Result<OperatorBalances>;
-    /// Holds in doubt, also those given back.
+    /// Reads the holds in doubt, including those given back.
     fn in_doubt(&mut self) -> Result<Vec<Doubt>>;
     /// Writes a copy of the whole ledger to a new file.
     fn backup(&mut self, to: &Path) -> Result<()>;
 }
 
-/// Calls `each` for every entry of an account, or of all, in order, page by page: between two pages
-/// nothing is held, however long `each` takes. Ends early where `each` says so.
+/// Calls `each` for every entry of one account, or of all, in order, page by page. No read transaction is open between
+/// two pages, however long `each` takes. Stops when `each` returns `Break`.
 ///
 /// # Errors
-/// Where the store cannot be read.
+/// If the store cannot be read.
 pub fn each_entry(
     reader: &mut dyn BooksReader,
     account: Option<&AccountId>,
@@ -109,7 +110,7 @@ pub fn each_entry(
 /// Calls `each` for every account, in the order of their ids, page by page like [`each_entry`].
 ///
 /// # Errors
-/// Where the store cannot be read.
+/// If the store cannot be read.
 pub fn each_account(
     reader: &mut dyn BooksReader,
     mut each: impl FnMut(AccountRow) -> ControlFlow<()>,
@@ -127,10 +128,11 @@ pub fn each_account(
     }
 }
 
-/// Calls `each` for every key of an account, or of all, page by page like [`each_entry`].
+/// Calls `each` for every key of one account, or of all, in the order of their numbers, page by page like
+/// [`each_entry`].
 ///
 /// # Errors
-/// Where the store cannot be read.
+/// If the store cannot be read.
 pub fn each_key(
     reader: &mut dyn BooksReader,
     account: Option<&AccountId>,

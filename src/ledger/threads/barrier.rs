@@ -1,7 +1,7 @@
-//! A barrier that the books thread waits for: every record that was left before is on disk.
+//! Lets the books thread wait until every record that was added before is on disk.
 //!
-//! A booking that takes credits away relies on it (promise 2): the credits may have been returned by a settlement, and
-//! a crash must not find the booking without the settlement.
+//! A booking that takes credits away depends on it (promise 2): a settlement may have returned the credits, and a crash
+//! must not leave the booking on disk without the settlement.
 
 use parking_lot::{Condvar, Mutex};
 
@@ -10,13 +10,13 @@ use crate::ledger::store::{LedgerError, Result};
 
 #[derive(Debug, Default)]
 struct BarrierState {
-    /// Barriers requested so far.
+    /// Number of barriers requested so far.
     requested: u64,
-    /// Barriers up to this one are passed.
+    /// The last barrier that was passed.
     passed: u64,
-    /// The commit for barriers up to this one failed.
+    /// The last barrier whose commit failed.
     failed: u64,
-    /// The commit thread has ended: no barrier is passed any more.
+    /// True if the commit thread has ended, so that no further barrier is passed.
     is_closed: bool,
 }
 
@@ -28,19 +28,20 @@ pub(in crate::ledger) struct Barrier {
 }
 
 impl Barrier {
-    /// Requests a barrier. Returns its number.
+    /// Requests a barrier, and returns its number.
     pub(in crate::ledger) fn request(&self) -> u64 {
         let mut state = self.state.lock();
         state.requested += 1;
         state.requested
     }
 
-    /// The newest barrier that was requested: the commit thread asks before it takes a batch.
+    /// The number of the newest barrier. The commit thread reads it before it takes a batch.
     pub(super) fn requested(&self) -> u64 {
         self.state.lock().requested
     }
 
-    /// Everything that was left before these barriers were requested is on disk, or its commit failed.
+    /// Finishes all barriers up to this one: the records that were added before they were requested are on disk, or
+    /// their commit failed.
     pub(super) fn finish(&self, upto: u64, is_committed: bool) {
         let mut state = self.state.lock();
         let reached = if is_committed { &mut state.passed } else { &mut state.failed };
@@ -50,13 +51,13 @@ impl Barrier {
         }
     }
 
-    /// The commit thread ends, or panicked: nothing waits for it any more.
+    /// Fails all waits, because the commit thread ends or has panicked.
     pub(super) fn close(&self) {
         self.state.lock().is_closed = true;
         self.changed.notify_all();
     }
 
-    /// The outcome of a barrier, once it has one.
+    /// The outcome of a barrier; `None` if it is not finished.
     #[cfg(test)]
     pub(in crate::ledger) fn outcome(&self, number: u64) -> Option<Result<()>> {
         outcome(&self.state.lock(), number)
@@ -84,10 +85,10 @@ fn outcome(state: &BarrierState, number: u64) -> Option<Result<()>> {
     (state.failed >= number).then(failed)
 }
 
-/// Waits until every record that was left before is on disk. The simulation has its own, which runs the commit
-/// thread's work meanwhile.
+/// Waits until every record that was added before is on disk. The simulation has its own implementation, which runs the
+/// commit thread meanwhile.
 pub(in crate::ledger) trait Written: Send {
-    /// Waits for a barrier of its own.
+    /// Requests a barrier and waits for it.
     ///
     /// # Errors
     /// If the commit failed.

@@ -1,4 +1,4 @@
-//! Bookings: grants, adjustments, holds that are given back, new accounts; and settlements of kept holds.
+//! Books grants, adjustments, returned holds and new accounts; settles kept holds.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::policy::credit::MAX_BALANCE;
 use crate::types::{AccountId, Credits, RequestId, StatusClass};
 
 impl BooksThread {
-    /// Nothing is booked in books that do not balance: it would hide what is wrong.
+    /// Refuses bookings in a ledger that does not balance, because they would hide the error.
     fn check_balance(&self) -> Result<()> {
         if self.off_by == 0 { Ok(()) } else { Err(LedgerError::Refused(unbalanced(self.off_by))) }
     }
@@ -44,7 +44,7 @@ impl BooksThread {
         Ok(row)
     }
 
-    /// Books once: a repeated reference is answered with the first booking.
+    /// Books a grant or an adjustment once: a repeated reference returns the first booking.
     pub(in crate::ledger) fn book(&mut self, booking: &Booking) -> Result<Booked> {
         self.check_balance()?;
         let account = self.account(&booking.account)?;
@@ -77,17 +77,18 @@ impl BooksThread {
         Ok(Booked { entry, repeated: false })
     }
 
-    /// Takes credits away, so that no crash can overspend (promise 2).
+    /// Books an adjustment that takes credits away, in an order in which no crash can overspend the account (promise
+    /// 2).
     fn take(&mut self, account: &AccountRow, booking: &Booking) -> Result<Booked> {
         let purse = self.purse(account);
-        // In memory first, so that no request spends meanwhile what is taken.
+        // First subtract the credits in memory, so that no request spends them in the meantime.
         let amount = Credits::ZERO.checked_sub(booking.amount).unwrap_or(Credits::MAX);
         if !purse.try_take(amount) {
             let available = purse.available();
             let message = format!("account {} has only {available} credits available", account.id);
             return Err(LedgerError::Refused(message));
         }
-        // Then the settlements that returned the credits must be on disk: if a crash found the booking without
+        // Then wait until the settlements that returned the credits are on disk: if a crash left the booking without
         // them, the account would be overspent.
         self.wait_until_written().inspect_err(|_| purse.give(amount))?;
         match self.books.book(account, booking, self.clock.wall()) {
@@ -96,21 +97,23 @@ impl BooksThread {
                 Ok(Booked { entry, repeated: false })
             }
             Err(error) => {
-                // A crash may find the booking all the same: until a later commit, nobody spends these credits.
+                // The booking may still be found after a crash, so these credits stay unavailable until a later commit
+                // succeeds.
                 self.withheld.push((purse, amount));
                 Err(error)
             }
         }
     }
 
-    /// A commit succeeded, so that a crash cannot find a booking any more that failed before it.
+    /// Returns the credits of failed bookings to their purses, after a commit has succeeded: a crash can no longer find
+    /// those bookings.
     pub(super) fn return_withheld(&mut self) {
         for (purse, amount) in self.withheld.drain(..) {
             purse.give(amount);
         }
     }
 
-    /// Makes certain what became of failed bookings.
+    /// Makes sure that failed bookings were not written, and returns their credits.
     pub(super) fn confirm(&mut self) -> Result<()> {
         if !self.withheld.is_empty() {
             self.books.confirm()?;
@@ -129,7 +132,8 @@ impl BooksThread {
         Ok(booked)
     }
 
-    /// Settles the kept hold of an account that has an external id; on disk when this returns. False if there is none.
+    /// Settles the kept hold of an account with this external id. The settlement is on disk when this returns. False if
+    /// there is no such hold.
     pub(in crate::ledger) fn settle_external(
         &mut self,
         account: &AccountId,
@@ -137,7 +141,7 @@ impl BooksThread {
         charge: Credits,
     ) -> Result<bool> {
         let row = self.account(account)?;
-        self.fold()?; // a hold that was kept a moment ago is known then
+        self.fold()?; // so that a hold that was kept just now is found
         let Some(hold) = self.find_kept(row.num, external_id) else { return Ok(false) };
         self.settle_kept(&hold, charge, StatusClass::Success);
         self.wait_until_written()?;

@@ -1,4 +1,4 @@
-//! The books thread: folds the journal, and does the control plane's bookings and reads.
+//! Runs the books thread: folds the journal into the ledger, and executes the control plane's bookings and reads.
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -20,7 +20,8 @@ use crate::ledger::tally::{Fold, OpenHold, Tally};
 use crate::policy::credit::returned;
 use crate::types::{AccountNum, Credits, Moment, Repeats, RequestId, StatusClass};
 
-/// Longest time between folds. Each writes an entry for every key that was charged: the longer, the fewer entries.
+/// Longest time between folds. Each fold writes an entry for every key that was charged, so a longer time means fewer
+/// entries.
 const FOLD_EVERY: Duration = Duration::from_secs(5);
 
 /// A job for the books thread.
@@ -32,40 +33,40 @@ pub(in crate::ledger) struct BooksThread {
     jobs: mpsc::Receiver<Job>,
     pub(super) clock: Clock,
     written: Box<dyn Written>,
-    /// What the journal says beyond the last fold.
+    /// The state since the last fold.
     tally: Tally,
     batches: Batches,
-    /// A fold that could not be written.
+    /// A fold whose write failed, to be tried again.
     unwritten: Option<Fold>,
     fold_at: Moment,
     failures: Repeats,
     limits: LimitSaves,
-    /// Kept holds whose settlement is on its way through the journal.
+    /// Kept holds whose settlement is in the outbox or in the journal, but not applied to the tally yet.
     settling: HashSet<RequestId>,
-    /// What settlements of kept holds returned, for the simulation.
+    /// Credits that settlements of kept holds returned, for the simulation.
     #[cfg(test)]
     kept_settled: Vec<(AccountNum, Credits)>,
-    /// Credits that a failed booking took: returned once it is certain that a crash cannot find the booking.
+    /// Credits that a failed booking took. They are returned once a crash can no longer find the booking.
     pub(super) withheld: Vec<(Arc<Purse>, Credits)>,
-    /// The sum over all accounts when the ledger was opened: zero in sound books.
+    /// The sum over all accounts when the ledger was opened: zero unless the ledger is damaged.
     pub(super) off_by: i128,
 }
 
-/// What was found when a ledger was opened.
+/// The state that was found when a ledger was opened.
 #[derive(Debug)]
 pub(in crate::ledger) struct Recovered {
     /// Holds that a crash left open, now charged and listed as in doubt.
     pub(in crate::ledger) doubts: usize,
-    /// The sum over all accounts and the operator's accounts, in millionths: zero in sound books.
+    /// The sum over all customers' and the operator's accounts, in millionths: zero unless the ledger is damaged.
     pub(in crate::ledger) off_by: i128,
     /// The number of the last batch.
     pub(in crate::ledger) last_seq: u64,
-    /// Grows at each start of this ledger.
+    /// The number of this start, which is higher than at each earlier start of this ledger.
     pub(in crate::ledger) epoch: u32,
 }
 
 impl BooksThread {
-    /// Reads the books, and folds what a crash left in the journal.
+    /// Opens the ledger, and folds the records that a crash left in the journal.
     pub(in crate::ledger) fn open(
         mut books: Box<dyn Books>,
         journal: &mut dyn Journal,
@@ -123,7 +124,7 @@ impl BooksThread {
         Ok((thread, Recovered { doubts, off_by, last_seq, epoch: loaded.epoch }))
     }
 
-    /// Waits for barriers in another way than for the real commit thread.
+    /// Replaces the way in which barriers are waited for, since the simulation has no separate commit thread.
     #[cfg(test)]
     pub(in crate::ledger) fn with_barrier(self, written: Box<dyn Written>) -> Self {
         Self { written, ..self }
@@ -143,7 +144,7 @@ impl BooksThread {
     /// Runs until the ledger is closed.
     ///
     /// # Errors
-    /// If the books could not be written at the end.
+    /// If the records could not be committed or folded at the end, or limit states could not be saved.
     pub(in crate::ledger) fn run(mut self) -> Result<()> {
         self.shared.books_signal.attach();
         loop {
@@ -161,7 +162,7 @@ impl BooksThread {
         }
     }
 
-    /// Everything that is to be done now.
+    /// Runs all waiting jobs, and folds and saves limit states if that is due.
     pub(in crate::ledger) fn work(&mut self) {
         while let Ok(job) = self.jobs.try_recv() {
             job(self);
@@ -179,31 +180,31 @@ impl BooksThread {
         self.limits.save_if_due(&mut *self.books, &self.clock);
     }
 
-    /// Writes everything, and saves limit states.
+    /// Runs the remaining jobs, commits and folds all records, and saves limit states.
     pub(in crate::ledger) fn finish(mut self) -> Result<()> {
         while let Ok(job) = self.jobs.try_recv() {
             job(&mut self);
         }
         if self.wait_until_written().is_err() {
-            self.fold_committed()?; // a full journal has room after a fold
+            self.fold_committed()?; // a journal that is full has space again after a fold
             self.wait_until_written()?;
         }
         self.fold_committed()?;
         self.limits.save(&mut *self.books, &self.clock)
     }
 
-    /// Waits until every record that was left before is on disk.
+    /// Waits until every record that was added before is on disk.
     pub(super) fn wait_until_written(&mut self) -> Result<()> {
         self.written.wait(&self.shared)
     }
 
-    /// Brings the entries up to date with every record that was left before, for a read.
+    /// Commits and folds every record that was added before, so that a read sees it.
     pub(in crate::ledger) fn fold(&mut self) -> Result<()> {
         self.wait_until_written()?;
         self.fold_committed()
     }
 
-    /// Folds every batch that is committed.
+    /// Folds every committed batch.
     fn fold_committed(&mut self) -> Result<()> {
         self.shared.handoff.take(&mut self.batches);
         let (tally, settling) = (&mut self.tally, &mut self.settling);
@@ -234,7 +235,7 @@ impl BooksThread {
         &mut *self.books
     }
 
-    /// Settles kept holds whose deadline is over.
+    /// Settles kept holds whose deadline has passed.
     fn settle_due_holds(&mut self) {
         for hold in self.tally.kept_until(self.clock.wall()) {
             let charge = hold.kept.as_ref().map_or(Credits::ZERO, |kept| kept.charge_at_deadline);
@@ -242,12 +243,12 @@ impl BooksThread {
         }
     }
 
-    /// The kept hold of an account with an external id.
+    /// Finds the kept hold of an account with an external id, unless it is being settled.
     pub(super) fn find_kept(&self, account: AccountNum, external_id: ExternalId) -> Option<OpenHold> {
         self.tally.find_kept(account, external_id).filter(|hold| !self.settling.contains(&hold.id)).cloned()
     }
 
-    /// Settles a kept hold, once: the record first, then the credits that it returns.
+    /// Settles a kept hold, once. Adds the record before it returns the credits.
     pub(super) fn settle_kept(&mut self, hold: &OpenHold, charge: Credits, outcome: StatusClass) {
         let Some(purse) = self.shared.purses.get(hold.account) else { return };
         if !self.settling.insert(hold.id) {

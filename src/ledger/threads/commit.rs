@@ -1,4 +1,4 @@
-//! The commit thread: outboxes → one batch → one write to the journal.
+//! Runs the commit thread: takes the records of all outboxes as one batch, and writes it to the journal.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,14 +10,14 @@ use crate::clock::Clock;
 use crate::ledger::store::{Journal, LedgerError, Result};
 use crate::types::Moment;
 
-/// Shortest time between the starts of two commits under load: a commit costs much, a record little.
+/// Shortest time between the starts of two commits under load: a commit is expensive, a further record in it is cheap.
 const COMMIT_GAP: Duration = Duration::from_millis(1);
-/// Bytes of a batch from which on there is load.
+/// Size of a batch in bytes from which on the ledger counts as under load.
 const FULL_BATCH: usize = 1_000;
-/// Longest time that a record waits which a busy worker's task waits for: while all workers are busy, an earlier
-/// commit would gain nothing.
+/// Longest time that a record waits for its commit if a task waits for the record. While all workers are busy, an
+/// earlier commit would gain nothing, since the task could not run.
 const BUSY_DELAY: Duration = Duration::from_millis(2);
-/// Looks that find no record before the thread sleeps until a record comes.
+/// Number of successive checks without a record, after which the thread sleeps until a record is added.
 const EMPTY_LOOKS: u32 = 2;
 /// Pause after a failed commit.
 const RETRY: Duration = Duration::from_millis(250);
@@ -30,21 +30,22 @@ pub(in crate::ledger) struct CommitThread {
     clock: Clock,
     /// The number of the next batch.
     next_seq: u64,
-    /// Records that were taken from the outboxes and are not on disk: empty unless a commit failed.
+    /// Records that were taken from the outboxes and are not on disk. Empty unless a commit failed.
     pending: Vec<u8>,
-    /// The last batch taken from each outbox, and buffers that go back and forth.
+    /// The number of the last batch taken from each outbox.
     batches: Vec<u64>,
     taken: Vec<Vec<u8>>,
     committed_at: Moment,
-    /// Bytes of the last batch.
+    /// Size of the last batch in bytes.
     committed_bytes: usize,
-    /// The journal was reset up to this batch.
+    /// The last batch that the journal was told is folded.
     reset_upto: u64,
-    /// Looks since the last one that found a record.
+    /// Number of checks since a record was last found.
     empty_looks: u32,
 }
 
-/// Tells everyone who needs commits that there are none any more, also if the thread panics.
+/// Marks the ledger as failed and closes the barrier when the thread ends, also by a panic, so that nothing waits for
+/// it.
 struct EndGuard(Arc<Shared>);
 
 impl Drop for EndGuard {
@@ -55,7 +56,7 @@ impl Drop for EndGuard {
 }
 
 impl CommitThread {
-    /// Continues a journal whose last batch has this number.
+    /// Creates the thread's state. `last_seq`: the number of the journal's last batch.
     pub(in crate::ledger) fn new(
         journal: Box<dyn Journal>,
         shared: Arc<Shared>,
@@ -96,7 +97,7 @@ impl CommitThread {
         }
     }
 
-    /// Ends after the last commit.
+    /// Commits the remaining records, and fails if they could not be written.
     pub(in crate::ledger) fn finish(mut self) -> Result<()> {
         self.commit();
         self.reset();
@@ -106,7 +107,7 @@ impl CommitThread {
         Err(LedgerError::Failed("what was charged last is not on disk".to_owned()))
     }
 
-    /// Sleeps until a commit is due: a record is `commit_delay` old, or somebody waits for one.
+    /// Sleeps until a commit is due: a record has waited for `commit_delay`, or a task waits for one.
     fn rest(&mut self) {
         if !self.shared.is_healthy.load(Ordering::SeqCst) {
             return std::thread::sleep(RETRY);
@@ -125,7 +126,7 @@ impl CommitThread {
         }
         signal.sleep(MAX_SLEEP, || self.has_records());
         if self.has_records() {
-            signal.doze(delay); // company for the first record
+            signal.doze(delay); // lets further records join the batch of the first one
         }
     }
 
@@ -169,7 +170,7 @@ impl CommitThread {
         Ok(())
     }
 
-    /// Counts and logs the outcome of a commit. After a failure, no credits are held until one succeeds.
+    /// Counts and logs the outcome of a commit. After a failed commit, no credits are held until a commit succeeds.
     fn note(&self, result: &Result<()>) {
         let was_healthy = self.shared.is_healthy.swap(result.is_ok(), Ordering::SeqCst);
         match result {
@@ -184,8 +185,8 @@ impl CommitThread {
         }
     }
 
-    /// Takes the records of all outboxes under all their locks together: a record that made another one possible is
-    /// never left behind. The locks are held only while pointers are exchanged.
+    /// Takes the records of all outboxes while all of them are locked, so that a batch never contains a record without
+    /// an earlier record that made it possible. The locks are held only while buffers are exchanged.
     fn take_batch(&mut self) {
         let mut queues: Vec<_> = self.shared.outboxes.iter().map(|outbox| outbox.lock()).collect();
         if queues.iter().all(|queue| queue.bytes.is_empty()) {
@@ -200,7 +201,7 @@ impl CommitThread {
         }
     }
 
-    /// Lets the journal forget the batches that are folded.
+    /// Tells the journal which batches are folded, so that it can reuse their space.
     fn reset(&mut self) {
         let folded = self.shared.handoff.folded();
         if folded > self.reset_upto {

@@ -1,4 +1,4 @@
-//! Committed batches on their way from the commit thread to the books thread, and the reset that comes back.
+//! Passes committed batches from the commit thread to the books thread, and the number of the last folded batch back.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -6,23 +6,23 @@ use parking_lot::Mutex;
 
 use crate::types::WallTime;
 
-/// Most bytes of batches that wait for the books thread. Past it commits fail, as they do when the journal is full:
-/// the books cannot be written.
+/// Most bytes of batches that wait for the books thread. Above it, commits fail, as they do when the journal is full:
+/// the ledger's file cannot be written.
 pub(super) const MAX_WAITING: usize = if cfg!(test) { 64 * 1024 } else { 128 * 1024 * 1024 };
 
-/// Bytes from which on the books thread is woken to fold before its time: some 70,000 requests.
+/// Bytes of waiting batches from which on the books thread is woken to fold early: about 60,000 requests.
 pub(super) const FOLD_AT: usize = if cfg!(test) { MAX_WAITING / 2 } else { 4 * 1024 * 1024 };
 
 /// Batches that are on disk and not folded yet, in order.
 #[derive(Debug, Default)]
 pub(super) struct Batches {
-    /// Number, time, and where the records end in `records`.
+    /// Of each batch: its number, its time, and the end of its records in `records`.
     list: Vec<(u64, WallTime, usize)>,
     records: Vec<u8>,
 }
 
 impl Batches {
-    /// Calls `each` with the number, time and records of every batch, and forgets them.
+    /// Calls `each` with the number, time and records of every batch, and removes the batches.
     pub(super) fn drain(&mut self, mut each: impl FnMut(u64, WallTime, &[u8])) {
         let mut start = 0;
         for (seq, at, end) in self.list.drain(..) {
@@ -33,16 +33,16 @@ impl Batches {
     }
 }
 
-/// What passes between the two threads.
+/// The data that the two threads exchange.
 #[derive(Debug, Default)]
 pub(super) struct Handoff {
     batches: Mutex<Batches>,
-    /// Every batch up to this one is folded.
+    /// The last batch that is folded.
     folded: AtomicU64,
 }
 
 impl Handoff {
-    /// Hands a committed batch to the books thread. Returns how many bytes wait there.
+    /// Passes a committed batch to the books thread. Returns the number of bytes that wait for it.
     pub(super) fn push(&self, seq: u64, at: WallTime, records: &[u8]) -> usize {
         let mut batches = self.batches.lock();
         batches.records.extend_from_slice(records);
@@ -61,7 +61,7 @@ impl Handoff {
         std::mem::swap(&mut *self.batches.lock(), into);
     }
 
-    /// Tells the commit thread that every batch up to this one is folded: the journal need not keep them.
+    /// Tells the commit thread that every batch up to this one is folded, so that the journal need not keep them.
     pub(super) fn set_folded(&self, upto: u64) {
         self.folded.store(upto, Ordering::SeqCst);
     }

@@ -1,4 +1,4 @@
-//! Saves limit states to the store, once a second and at the end.
+//! Saves limit states to the ledger's store, once a second and when the ledger is closed.
 
 use std::time::Duration;
 
@@ -7,17 +7,17 @@ use crate::ledger::LIMITS_SAVED_EVERY;
 use crate::ledger::store::{Books, Result};
 use crate::types::{Moment, Repeats, WallTime};
 
-/// Limit states as bytes: owner and state.
+/// Limit states as bytes: owner and state of each.
 type States = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// Gathers the limit states that changed since its last call.
+/// A function that returns the limit states that changed since its last call.
 pub type LimitSource = Box<dyn FnMut() -> States + Send>;
 
-/// Limit states, and when they are saved.
+/// The source of limit states, and the time of the next save.
 #[derive(Default)]
 pub(super) struct LimitSaves {
     source: Option<LimitSource>,
-    /// States that could not be saved, with the wall time that they are relative to.
+    /// States whose save failed, with the wall time at which they were read.
     unsaved: Option<(States, WallTime)>,
     due_at: Moment,
     failures: Repeats,
@@ -28,7 +28,7 @@ impl LimitSaves {
         self.source = Some(source);
     }
 
-    /// Saves changed states if that is due. A failure is logged, and tried again a second later.
+    /// Saves changed states if a save is due. A failure is logged, and the save is tried again a second later.
     pub(super) fn save_if_due(&mut self, books: &mut dyn Books, clock: &Clock) {
         let now = clock.now();
         if now < self.due_at {
@@ -42,7 +42,7 @@ impl LimitSaves {
         }
     }
 
-    /// Time until states are saved; `None` if there is no source.
+    /// Time until the next save; `None` if there is no source.
     pub(super) fn time_left(&self, now: Moment) -> Option<Duration> {
         self.source.as_ref().map(|_| self.due_at.since(now))
     }
@@ -50,7 +50,7 @@ impl LimitSaves {
     /// Saves every state that changed.
     ///
     /// # Errors
-    /// If the store cannot be written: the states are kept for the next call.
+    /// If the store cannot be written. The states are then saved at the next call.
     pub(super) fn save(&mut self, books: &mut dyn Books, clock: &Clock) -> Result<()> {
         if let Some((states, at)) = &self.unsaved {
             books.save_limits(states, *at)?;

@@ -1,7 +1,7 @@
-//! The ledger's two threads and what passes between them.
+//! Runs the ledger's two threads, and passes data between them.
 //!
-//! The commit thread owns the journal: it takes the workers' records and makes them durable. The books thread owns
-//! the books: entries, accounts, keys and limit states. So no fold, command or limit save delays a commit.
+//! The commit thread owns the journal: it takes the workers' records and makes them durable. The books thread owns the
+//! books: entries, accounts, keys and limit states. Therefore no fold, command or save of limit states delays a commit.
 
 mod barrier;
 mod booking;

@@ -1,4 +1,4 @@
-//! What all handles share with the ledger's threads.
+//! Defines the state that all handles share with the ledger's threads.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -10,40 +10,40 @@ use super::signal::Signal;
 use crate::ledger::outbox::Outbox;
 use crate::ledger::purse::Purses;
 
-/// What all handles share with the ledger's threads.
+/// The state that all handles share with the ledger's threads.
 #[derive(Debug)]
 pub(in crate::ledger) struct Shared {
-    /// One for each worker, then the books thread's own.
+    /// One outbox for each worker, then that of the books thread.
     pub(in crate::ledger) outboxes: Vec<Arc<Outbox>>,
     pub(super) commit_signal: Signal,
     pub(super) books_signal: Signal,
     pub(super) handoff: Handoff,
     pub(in crate::ledger) barrier: Barrier,
-    /// How long a record may wait to be committed while nobody waits for it.
+    /// Longest time that a record waits for its commit while no task waits for it.
     pub(super) commit_delay: Duration,
-    /// The last commit succeeded; otherwise no credits are held.
+    /// True if the last commit succeeded. Otherwise no credits are held.
     pub(in crate::ledger) is_healthy: AtomicBool,
     pub(in crate::ledger) purses: Purses,
     pub(in crate::ledger) counters: Counters,
-    /// The books thread must write everything and end.
+    /// True if the books thread must write everything and end.
     pub(in crate::ledger) books_must_end: AtomicBool,
-    /// The commit thread must write everything and end.
+    /// True if the commit thread must write everything and end.
     pub(in crate::ledger) commit_must_end: AtomicBool,
 }
 
-/// What the ledger counted since it was opened.
+/// Counters since the ledger was opened.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Batches committed.
+    /// Number of batches committed.
     pub commits: AtomicU64,
-    /// Bytes of records in them.
+    /// Bytes of records in the committed batches.
     pub bytes: AtomicU64,
-    /// Commits that failed.
+    /// Number of failed commits.
     pub failures: AtomicU64,
 }
 
 impl Shared {
-    /// For so many workers.
+    /// Creates the state for this many workers.
     pub(in crate::ledger) fn new(workers: usize, commit_delay: Duration) -> Self {
         Self {
             outboxes: (0..=workers).map(|_| Arc::default()).collect(),
@@ -60,17 +60,17 @@ impl Shared {
         }
     }
 
-    /// A worker left a record that nobody waits for yet.
+    /// Notifies the commit thread that a record was added which no task waits for yet.
     pub(in crate::ledger) fn record_added(&self) {
         self.commit_signal.work_added();
     }
 
-    /// A worker has nothing to do until a record is committed.
+    /// Requests a commit immediately: a worker has nothing else to do until a record is committed.
     pub(in crate::ledger) fn commit_wanted(&self) {
         self.commit_signal.work_wanted();
     }
 
-    /// The books thread has a job.
+    /// Wakes the books thread, which has a job.
     pub(in crate::ledger) fn job_added(&self) {
         self.books_signal.work_wanted();
     }

@@ -1,16 +1,16 @@
-//! How a sleeping thread of the ledger is woken: at most once per sleep, and never in vain.
+//! Wakes a sleeping thread of the ledger: at most once per sleep, without losing a wake-up.
 //!
-//! `tests/wakeups.rs` checks every interleaving of this file with loom. Loom knows no total order of plain loads and stores,
-//! so the flags on both sides are exchanged rather than stored and loaded.
+//! `tests/wakeups.rs` checks every interleaving of this file with loom. Loom does not model a total order of plain
+//! loads and stores, so the flags on both sides are exchanged instead of stored and loaded.
 
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use super::sync::{AtomicBool, AtomicU8, Ordering, Thread, current, park_timeout};
 
-/// The thread is running, or about to look for work.
+/// The thread is running, or about to check for work.
 const RUNNING: u8 = 0;
-/// The thread sleeps for a short time, after which it looks for work itself.
+/// The thread sleeps for a short time, after which it checks for work.
 const DOZING: u8 = 1;
 /// The thread sleeps until it is woken.
 const ASLEEP: u8 = 2;
@@ -20,7 +20,7 @@ const ASLEEP: u8 = 2;
 pub(super) struct Signal {
     thread: OnceLock<Thread>,
     sleep: AtomicU8,
-    /// Work is wanted at once.
+    /// True if a task waits for work that the thread must do.
     is_urgent: AtomicBool,
 }
 
@@ -34,15 +34,15 @@ impl Signal {
         let _ = self.thread.set(current()); // a thread attaches once
     }
 
-    /// There is work that can wait for a short time: wakes the thread if it sleeps until it is woken. Called after the
-    /// work was added under a lock that `has_work` of [`Signal::sleep`] takes too.
+    /// Reports work that can wait for a short time: wakes the thread only if it sleeps until it is woken. The caller
+    /// must have added the work under a lock that `has_work` of [`Signal::sleep`] takes too.
     pub(super) fn work_added(&self) {
         if self.sleep.load(Ordering::SeqCst) == ASLEEP {
             self.wake();
         }
     }
 
-    /// There is work that somebody waits for.
+    /// Reports work that a task waits for: marks it as urgent, and wakes the thread if it sleeps.
     pub(super) fn work_wanted(&self) {
         self.is_urgent.swap(true, Ordering::SeqCst);
         self.wake();
@@ -56,7 +56,7 @@ impl Signal {
         }
     }
 
-    /// Takes the wish for work at once: the thread must look for work after this call.
+    /// Clears the flag for urgent work, and returns it. The thread must check for work after this call.
     pub(super) fn take_urgent(&self) -> bool {
         self.is_urgent.swap(false, Ordering::SeqCst)
     }
@@ -65,7 +65,7 @@ impl Signal {
         self.is_urgent.fetch_or(false, Ordering::SeqCst)
     }
 
-    /// Sleeps for `time` at most, or until work is wanted.
+    /// Sleeps for at most `time`, or until [`Signal::work_wanted`] is called.
     pub(super) fn doze(&self, time: Duration) {
         self.sleep.swap(DOZING, Ordering::SeqCst);
         if !self.is_urgent() {
@@ -74,8 +74,8 @@ impl Signal {
         self.sleep.swap(RUNNING, Ordering::SeqCst);
     }
 
-    /// Sleeps for `time` at most, or until work is added or wanted. `has_work` looks for work that was added before
-    /// the thread was known to be asleep.
+    /// Sleeps for at most `time`, or until work is added or wanted. `has_work` checks for work that was added before
+    /// the thread was marked as asleep.
     pub(super) fn sleep(&self, time: Duration, has_work: impl FnOnce() -> bool) {
         self.sleep.swap(ASLEEP, Ordering::SeqCst);
         if !self.is_urgent() && !has_work() {

@@ -1,11 +1,11 @@
-//! Files of older versions: brought up to date, or left as they were.
+//! Tests that files of older versions are migrated, or left unchanged.
 
 use super::*;
 use crate::ledger::sqlite;
 use crate::ledger::verify::verify;
 use crate::types::WallTime;
 
-/// A file as version 3 left it: one account, three entries; the last balance is as given.
+/// Creates a file as version 3 wrote it, with one account and three entries. `balance` is the last balance.
 fn old_file(path: &Path, balance: i64) {
     let mut connection = Connection::open(path).unwrap();
     migrate_upto(&mut connection, 0, 3).unwrap();
@@ -48,7 +48,7 @@ fn entries_of_an_older_version_are_carried_over_and_chained() {
     );
 }
 
-/// An account's own balance was the only place that knew: it is not thrown away.
+/// Only the account's balance records this difference, so the migration must not overwrite it.
 #[test]
 fn a_balance_that_no_entry_explains_is_left_as_it_was() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! Promise 3 where the power goes: what was acknowledged is read back, whatever of the last write
-//! reached the disk; and damage is told from that.
+//! Tests promise 3 for power cuts: acknowledged batches are read back, whichever blocks of the last write reached the
+//! disk. Damage of an acknowledged batch is distinguished from an incomplete last write.
 
 use std::collections::BTreeMap;
 
@@ -11,11 +11,11 @@ const MARK: i64 = 7;
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// A batch of so many bytes.
+    /// Appends a batch of this many bytes.
     Append(usize),
-    /// A fold of all but so many of the last batches.
+    /// Folds all batches except this many of the last ones.
     Fold(u64),
-    /// The process is killed and starts again.
+    /// Kills the process and starts it again.
     Restart,
 }
 
@@ -28,7 +28,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..40)
 }
 
-/// A journal, and what it has to say.
+/// A journal, and the batches that reading it must return.
 struct World {
     folder: tempfile::TempDir,
     journal: FileJournal,
@@ -67,7 +67,7 @@ impl World {
         }
     }
 
-    /// As after a kill: nothing is tidied.
+    /// Reopens the journal as after a kill: the old value is not dropped, so that its files remain.
     fn reopen(&mut self, mark: i64) {
         let next = FileJournal::open(&self.folder.path().join("ledger.db"), mark, None).unwrap();
         std::mem::forget(std::mem::replace(&mut self.journal, next));
@@ -100,7 +100,7 @@ proptest! {
         steps.iter().for_each(|step| world.run(step));
         let (known, before) = (world.rows.clone(), world.contents());
         world.append(length);
-        // Of the blocks that the last write changed, some reached the disk.
+        // Some of the blocks that the last write changed reached the disk.
         let mut whole = true;
         for ((file, before), after) in world.files().into_iter().zip(before).zip(world.contents()) {
             let mut cut = before.clone();
@@ -128,7 +128,7 @@ proptest! {
         } else {
             prop_assert!(found == known || found == world.rows, "more or less than what was written");
         }
-        // And it goes on from there.
+        // New batches can be appended after those that were found.
         world.last = found.last_key_value().map_or(world.folded, |(seq, _)| *seq);
         world.rows = found;
         world.append(length);
@@ -168,11 +168,11 @@ fn a_journal_of_another_ledger_is_left_alone() {
 fn a_restored_backup_takes_what_follows_on_it_and_refuses_what_does_not() {
     let mut world = World::new();
     (0..9).for_each(|_| world.append(100));
-    world.folded = 4; // the backup's; the journal has the five batches behind it
+    world.folded = 4; // the backup is folded up to 4; the journal has the five batches after it
     world.reopen(MARK);
     assert_eq!(world.read().unwrap().keys().copied().collect::<Vec<_>>(), [5, 6, 7, 8, 9]);
     world.journal.reset(9);
-    (0..9).for_each(|_| world.append(100)); // over the ones before
+    (0..9).for_each(|_| world.append(100)); // overwrites the earlier batches
     world.reopen(MARK);
     let said = world.read().unwrap_err().to_string();
     assert!(said.contains("batch 5 is missing before batch 10; restore a backup"), "{said}");
