@@ -120,7 +120,7 @@ impl ControlPlane {
         if doubts > 0 {
             tracing::warn!(
                 holds = doubts,
-                "a crash left holds in doubt: charged, and listed by `tollgate ledger in-doubt`"
+                "holds that a crash left open were charged in full; `tollgate ledger in-doubt` lists them"
             );
         }
         let bookkeeper = ledger.bookkeeper();
@@ -201,7 +201,7 @@ impl App {
         let stop = CancellationToken::new();
         let mut workers = Vec::new();
         for (number, sockets) in sockets.into_iter().enumerate() {
-            let no_spender = || StartError::Other("the ledger has no place for this worker".to_owned());
+            let no_spender = || StartError::Other("the ledger was opened for fewer workers".to_owned());
             let seed = WorkerSeed {
                 view: control.view(),
                 directory: control.directory(),
@@ -244,7 +244,7 @@ impl App {
     /// # Errors
     /// If signals cannot be received, a worker ended, a second signal arrived, or the ledger's last commit failed.
     pub async fn run(self) -> Result<(), StartError> {
-        let no_signals = |error: std::io::Error| StartError::Other(format!("no signals: {error}"));
+        let no_signals = |error: std::io::Error| StartError::Other(format!("no signal handling: {error}"));
         let mut signals = Signals::listen().map_err(no_signals)?;
         let mut hangup = signal(SignalKind::hangup()).map_err(no_signals)?;
         let watch = tokio::spawn(watch(Arc::clone(self.control()), self.path.clone(), self.clock.clone()));
@@ -263,10 +263,10 @@ impl App {
         tracing::info!("stopping: waiting for requests in flight");
         tokio::select! {
             result = self.stop() => result?,
-            () = signals.next() => return Err(StartError::Other("stopped at once by a second signal".to_owned())),
+            () = signals.next() => return Err(StartError::Other("second signal: stopped immediately".to_owned())),
         }
         if lost {
-            return Err(StartError::Other("a worker is gone".to_owned()));
+            return Err(StartError::Other("stopped because a worker thread ended".to_owned()));
         }
         tracing::info!("stopped");
         Ok(())
@@ -285,7 +285,7 @@ impl App {
         let ended = tokio::task::spawn_blocking(move || {
             for worker in workers {
                 if worker.join().is_err() {
-                    tracing::error!("a worker panicked");
+                    tracing::error!("a worker thread panicked");
                 }
             }
             limits.mark_all(&directory);
@@ -324,7 +324,7 @@ fn spawn_worker(number: usize, seed: WorkerSeed) -> Result<JoinHandle<()>, Start
     };
     let name = format!("tollgate-worker-{number}");
     let thread = std::thread::Builder::new().name(name).spawn(run).map_err(failed)?;
-    starts.recv().unwrap_or_else(|_| Err(std::io::Error::other("it ended at once"))).map_err(failed)?;
+    starts.recv().unwrap_or_else(|_| Err(std::io::Error::other("its thread ended"))).map_err(failed)?;
     Ok(thread)
 }
 
@@ -356,7 +356,7 @@ fn max_connections(asked: usize) -> usize {
             asked,
             most,
             descriptors,
-            "max_connections lowered to what the descriptor limit allows"
+            "max_connections was lowered because of the limit of open files (ulimit -n)"
         );
     }
     asked.min(most)

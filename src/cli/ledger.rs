@@ -95,7 +95,7 @@ fn verify(asker: &Asker) -> Result {
     if differences.is_empty() {
         return Ok(());
     }
-    Err(Failed("error: the books do not add up".to_owned()))
+    Err(Failed("error: the ledger and its entries differ; restore a backup: see the README".to_owned()))
 }
 
 fn export(asker: &Asker, format: ExportFormat) -> Result {

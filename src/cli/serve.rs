@@ -34,7 +34,7 @@ pub(super) fn run(path: &Path) -> Result {
     runtime.shutdown_background();
     drop(logs);
     if dropped.lines() > 0 {
-        eprintln!("warning: {} log lines were dropped because they were read too slowly", dropped.lines());
+        eprintln!("warning: {} log lines were dropped because output was read too slowly", dropped.lines());
     }
     result.map_err(|error| Failed(error.told()))
 }

@@ -78,7 +78,7 @@ fn read_included(folder: &Path, include: &At<String>, sources: &mut Sources) {
         }
         let file = sources.files.len() - 1;
         if let Some(nested) = sources.files[file].include.first() {
-            let message = "an included file includes nothing itself".to_owned();
+            let message = "an included file cannot include other files".to_owned();
             let span = nested.span.0.clone();
             sources.report.add(Problem { file: Some(file), span, ..general(message) });
         }
@@ -96,8 +96,8 @@ fn read_one(path: &Path, sources: &mut Sources) -> Result<(), String> {
     let file = sources.report.files.len();
     sources.report.files.push(SourceFile { path: path.to_owned(), text });
     if files::is_open_to_all(path) {
-        let help = Some("take that right from all others: chmod o-w".to_owned());
-        let message = "anybody on this machine may change this file".to_owned();
+        let help = Some("remove the write permission of other users: chmod o-w".to_owned());
+        let message = "any user of this machine can change this file".to_owned();
         let severity = Severity::Warning;
         sources.report.add(Problem { severity, file: Some(file), span: 0..0, message, help });
     }
@@ -139,7 +139,7 @@ fn parse(file: usize, report: &mut Report, cut: &mut Vec<String>) -> raw::File {
         }
     }
     parsed.unwrap_or_else(|error| {
-        let message = "this is not what a Tollgate configuration looks like".to_owned();
+        let message = "this is not a valid Tollgate configuration".to_owned();
         add(report, file, error.span().unwrap_or_default(), message, None);
         raw::File::default()
     })

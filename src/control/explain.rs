@@ -62,7 +62,7 @@ impl Control {
         };
         let dialect = std::sync::Arc::clone(&route.dialect);
         if route.public {
-            steps.pass("key", "the route is public: no key is asked for, nothing is charged");
+            steps.pass("key", "the route is public: it needs no key and charges nothing");
             return Ok(steps.finish(|reason| dialect.template(reason).status.as_u16()));
         }
         let secrets = self.secrets_of(id, &*self.state.lock().await).await?;
@@ -72,7 +72,7 @@ impl Control {
         self.explain_key(&mut steps, &key, &route);
         let standing = view.account_status(key.account.num, key.account.stored_plan());
         let AccountStatus::Served(plan) = standing else {
-            steps.refuse("account", Reason::InvalidKey, "the file dropped this account");
+            steps.refuse("account", Reason::InvalidKey, "the account is not in the file");
             return Ok(steps.finish(|reason| dialect.template(reason).status.as_u16()));
         };
         self.explain_limits(&mut steps, &key, plan, &route, &method);
@@ -117,7 +117,7 @@ impl Control {
                 Scope::Key | Scope::KeyRoute => key.meter().lock().clone(),
                 Scope::Account => key.account.meter().lock().clone(),
                 Scope::Address => {
-                    steps.pass(&format!("limit {}", limit.name), "counts by client address");
+                    steps.pass(&format!("limit {}", limit.name), "depends on the client address");
                     continue;
                 }
             };
@@ -166,7 +166,7 @@ fn explain_route(
         return None;
     }
     if view.settings.account_info.as_deref() == Some(path.as_str()) {
-        steps.pass("route", "answered by Tollgate itself with the account's balance, for any active key");
+        steps.pass("route", "Tollgate itself responds with the account's balance, for any active key");
         return None;
     }
     let found = view.table.find(uri.host(), path.as_str(), method);

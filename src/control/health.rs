@@ -69,7 +69,7 @@ impl Admin {
                 Ok((stream, _)) => stream,
                 Err(error) => {
                     if let Some(more) = failures.should_log(control.clock.now()) {
-                        tracing::warn!(%error, more, "the admin address cannot accept");
+                        tracing::warn!(%error, more, "cannot accept on the admin address; trying again");
                     }
                     tokio::time::sleep(Duration::from_millis(100)).await;
                     continue;

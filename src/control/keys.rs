@@ -28,7 +28,7 @@ pub(super) fn random<const N: usize>() -> Result<[u8; N], Failure> {
     let mut bytes = [0; N];
     match getrandom::fill(&mut bytes) {
         Ok(()) => Ok(bytes),
-        Err(error) => refused(format!("the operating system gives no random numbers: {error}")),
+        Err(error) => refused(format!("the operating system failed to generate random numbers: {error}")),
     }
 }
 
@@ -70,7 +70,7 @@ impl Control {
             secrets: vec![SecretRow { hash, until: None }],
         };
         let made = self.bookkeeper.create_keys(vec![row.clone()]).await?;
-        let Some(num) = made.first() else { return refused("the ledger made no key") };
+        let Some(num) = made.first() else { return refused("the ledger did not store the key") };
         row.num = *num;
         self.put_store_key(&row, &account, &[]);
         Ok(json!({ "id": row.id, "key": key.reveal() }))

@@ -176,7 +176,7 @@ impl Control {
         for key in &loaded.keys {
             if self.directory.find(&key.hash).is_some_and(|known| known.source == Source::Store) {
                 let message = format!(
-                    "the hash of key {}/{} belongs to a key that was made by command",
+                    "the hash of key {}/{} belongs to a key that was created by command",
                     key.account, key.label
                 );
                 return refused(message);
@@ -190,7 +190,7 @@ impl Control {
         let on_none = |account: &Account| account.stored_plan().flatten().is_some_and(|plan| !has(&plan));
         match self.directory.find_account(|account| on_none(account) && !in_file.contains(&account.id)) {
             Some(account) => {
-                refused(format!("account {} is on a plan that the configuration does not have", account.id))
+                refused(format!("account {} has a plan that is not in the configuration", account.id))
             }
             None => Ok(()), // the file defines all of these accounts now
         }
@@ -221,7 +221,7 @@ impl Control {
             ("[log] format", old.log.json != new.log.json),
         ];
         let changed = changed.into_iter().filter(|(_, changed)| *changed);
-        changed.map(|(setting, _)| format!("{setting} changed; that takes effect at a restart")).collect()
+        changed.map(|(setting, _)| format!("{setting} changed; restart the gateway to apply it")).collect()
     }
 }
 
@@ -246,7 +246,7 @@ fn opening_grants(accounts: &[FileAccount], registered: &Registered) -> Vec<Stri
         let asked = account.credits.filter(|credits| row.opening != Some(*credits))?;
         let before = row.opening.map_or("none".to_owned(), |credits| credits.to_string());
         Some(format!(
-            "account {}: credits = {asked} grants nothing, since the ledger knows the account (opening grant: {before}); use `tollgate account grant`",
+            "account {}: credits = {asked} grants nothing, since the account already exists in the ledger (opening grant: {before}); use `tollgate account grant`",
             account.id
         ))
     };

@@ -99,7 +99,7 @@ impl Control {
             Err(failure) => {
                 self.stats.reloads_refused.fetch_add(1, Ordering::Relaxed);
                 state.last_error = Some(failure.to_string());
-                tracing::error!(error = %failure, "configuration refused; the last good one stays in force");
+                tracing::error!(error = %failure, "configuration refused; the previous one stays active");
                 Err(failure)
             }
         }

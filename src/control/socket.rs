@@ -96,7 +96,7 @@ fn private_folder(folder: &Path) -> Result<(), String> {
     if data.is_dir() && is_ours(&data) {
         Ok(())
     } else {
-        Err(format!("{} is not a private folder of this user", folder.display()))
+        Err(format!("{} is not a folder that only this user may write", folder.display()))
     }
 }
 
@@ -136,7 +136,7 @@ impl ControlSocket {
                 Err(error) => errors.push(error),
             }
         }
-        Err(format!("no place for the control socket: {}", errors.join("; ")))
+        Err(format!("no folder can hold the control socket: {}", errors.join("; ")))
     }
 
     fn bind_in(folder: &Path, config: &Path) -> Result<Self, String> {
@@ -167,7 +167,7 @@ impl ControlSocket {
                 }
                 Err(error) => {
                     if let Some(more) = failures.should_log(control.clock.now()) {
-                        tracing::warn!(%error, more, "the control socket cannot accept");
+                        tracing::warn!(%error, more, "cannot accept on the control socket; trying again");
                     }
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
@@ -262,7 +262,7 @@ pub fn ask(
     mut row: impl FnMut(Value),
 ) -> Result<Value, (String, Value)> {
     let broken =
-        |error: &dyn std::fmt::Display| (format!("the gateway's answer broke off: {error}"), Value::Null);
+        |error: &dyn std::fmt::Display| (format!("the gateway's reply is incomplete: {error}"), Value::Null);
     let mut request = serde_json::to_vec(command).map_err(|error| broken(&error))?;
     request.push(b'\n');
     (&stream).write_all(&request).map_err(|error| broken(&error))?;
@@ -274,5 +274,5 @@ pub fn ask(
             Line::Failed { message, problems } => return Err((message, problems)),
         }
     }
-    Err(broken(&"it ended early"))
+    Err(broken(&"the connection was closed early"))
 }

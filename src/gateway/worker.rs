@@ -78,7 +78,7 @@ pub async fn run(seed: WorkerSeed) {
                 let (stats, handler) = (Arc::clone(&seed.stats), Handler::new(&services));
                 accepting.spawn_local(accept_connections(connections, socket, is_tls, slots, stats, handler));
             }
-            Err(error) => tracing::error!(%error, "a socket cannot be listened on"),
+            Err(error) => tracing::error!(%error, "cannot listen on a socket"),
         }
     }
     accepting.close();
@@ -95,7 +95,7 @@ async fn drain(connections: &Connections) {
     connections.tasks.close();
     if tokio::time::timeout(timeout, connections.tasks.wait()).await.is_err() {
         let left = connections.tasks.len();
-        tracing::warn!(left, "the drain's time is up; what is left is cut");
+        tracing::warn!(left, "drain_timeout has passed; connections still open are closed");
     }
     connections.end();
 }

@@ -94,11 +94,11 @@ impl Ledger {
 
 fn spawn(name: &str, run: impl FnOnce() -> Result<()> + Send + 'static) -> Result<JoinHandle<Result<()>>> {
     let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
-    thread.map_err(|error| LedgerError::Unusable(format!("no thread for the ledger: {error}")))
+    thread.map_err(|error| LedgerError::Unusable(format!("cannot start a ledger thread: {error}")))
 }
 
 fn join(thread: JoinHandle<Result<()>>) -> Result<()> {
-    thread.join().map_err(|_| LedgerError::Failed("its thread panicked".to_owned()))?
+    thread.join().map_err(|_| LedgerError::Failed("a ledger thread panicked".to_owned()))?
 }
 
 #[cfg(test)]

@@ -92,7 +92,7 @@ impl Queue {
 
 /// The commit of a record failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the ledger could not write")]
+#[error("the ledger could not be written")]
 pub struct NotDurable;
 
 /// The tasks of one worker that wait for their records. Only one notification per batch crosses threads; the worker

@@ -195,7 +195,7 @@ impl Books for SqliteBooks {
             let restart = self.connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()));
             let _ = self.connection.busy_timeout(file::BUSY);
             if let Err(error) = restart {
-                tracing::debug!(%error, "the ledger's log could not be restarted yet");
+                tracing::debug!(%error, "SQLite's WAL cannot be restarted yet");
             }
         }
     }

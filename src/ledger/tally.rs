@@ -69,7 +69,7 @@ pub struct Fold {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Contradiction {
     /// The journal contains bytes that are not a record.
-    #[error("the journal holds something that is not a record")]
+    #[error("the journal contains an invalid record")]
     NotARecord,
     /// A hold has the same id as an open hold.
     #[error("hold {0} was made twice")]

@@ -90,7 +90,7 @@ impl Pool {
                 Err(ExchangeError::Unsent(unsent)) if !is_new => upload = unsent,
                 Err(ExchangeError::Unsent(_)) => return Err(SendError::Broken),
                 Err(ExchangeError::Sent(fault)) => {
-                    tracing::debug!(upstream = upstream.name, %fault, "the upstream's connection broke");
+                    tracing::debug!(upstream = upstream.name, %fault, "an upstream connection failed");
                     return Err(SendError::Broken);
                 }
             }
@@ -131,7 +131,7 @@ impl Pool {
         self.http2.sweep();
         self.failures.borrow_mut().retain(|_, Failures { upstream, repeats }| {
             if let Some(more) = repeats.suppressed(now) {
-                tracing::warn!(upstream, more, "further connections failed");
+                tracing::warn!(upstream, more, "further connection attempts failed");
             }
             !repeats.is_over(now)
         });

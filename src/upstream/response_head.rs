@@ -26,10 +26,10 @@ pub struct FramingContext {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
     /// Not an HTTP/1.x head, or it contains a malformed line.
-    #[error("the response's head is not HTTP")]
+    #[error("the response head is not valid HTTP")]
     Head,
     /// The head has more than 128 KiB or 200 fields, or too many informational (1xx) responses precede it.
-    #[error("the response's head is too large")]
+    #[error("the response head is too large")]
     TooLarge,
     /// A contradictory or unknown length or transfer coding.
     #[error("the response's length is ambiguous")]

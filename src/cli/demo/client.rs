@@ -69,7 +69,7 @@ impl SampleCall {
         match tokio::time::timeout(ANSWER_TIME, self.exchange(gateway, key)).await {
             Ok(Ok(reply)) => Ok(reply),
             Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err(format!("no answer within {} s", ANSWER_TIME.as_secs())),
+            Err(_) => Err(format!("no response within {} s", ANSWER_TIME.as_secs())),
         }
     }
 

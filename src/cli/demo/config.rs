@@ -56,7 +56,7 @@ impl Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            eprintln!("warning: {} is left behind: {error}", self.0.display());
+            eprintln!("warning: {} could not be removed: {error}", self.0.display());
         }
     }
 }

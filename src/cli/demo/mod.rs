@@ -147,7 +147,7 @@ async fn new_key(app: &App, account: Account) -> Result<(String, String)> {
     let made = app.control().execute(Command::KeyCreate(new), rows).await?;
     let text = |name: &str| made.get(name).and_then(serde_json::Value::as_str).map(str::to_owned);
     let made = text("key").zip(text("id"));
-    made.ok_or_else(|| Failed(format!("error: no key was made for {}", account.id)))
+    made.ok_or_else(|| Failed(format!("error: no key was created for {}", account.id)))
 }
 
 /// The text that is printed when the demo is ready.

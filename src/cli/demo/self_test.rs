@@ -72,7 +72,7 @@ pub(super) async fn run(gateway: SocketAddr, keys: Keys) -> Result {
         }
     }
     output::text(&format!("self-test: {} passed, {failed} failed\n", number - failed))?;
-    if failed == 0 { Ok(()) } else { Err(Failed(format!("error: {failed} answers are not as they must be"))) }
+    if failed == 0 { Ok(()) } else { Err(Failed(format!("error: {failed} responses are wrong"))) }
 }
 
 impl Tester {

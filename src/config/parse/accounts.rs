@@ -113,7 +113,7 @@ fn expiry(context: &mut Context, value: &At<Datetime>) -> Option<WallTime> {
     if time.is_some() && offset.is_none() {
         context.error_with(
             &value.span,
-            "this time has no offset, so it means another moment elsewhere",
+            "this time has no offset from UTC, so it does not name one moment",
             help,
         );
         return None;
@@ -141,5 +141,5 @@ fn expiry(context: &mut Context, value: &At<Datetime>) -> Option<WallTime> {
             civil.to_zoned(jiff::tz::TimeZone::fixed(jiff::tz::Offset::from_seconds(minutes * 60)?))
         })
         .map(|zoned| WallTime(zoned.timestamp().as_millisecond()));
-    context.check(&value.span, moment.map_err(|_| "there is no such moment"))
+    context.check(&value.span, moment.map_err(|_| "this date or time does not exist"))
 }

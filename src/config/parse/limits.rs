@@ -32,7 +32,7 @@ pub(super) fn build<'a>(
     routes: impl Iterator<Item = &'a str> + Clone,
 ) -> Vec<Limit> {
     if let Some(first) = list.get(MAX_LIMITS) {
-        context.error(&first.span, format!("at most {MAX_LIMITS} limits stand together"));
+        context.error(&first.span, format!("a list has at most {MAX_LIMITS} limits"));
     }
     let mut limits: Vec<Limit> = Vec::new();
     for raw in list {
@@ -56,7 +56,7 @@ fn one<'a>(
         context.error(&raw.name.span, "a limit's name is 1 to 64 of A-Z a-z 0-9 . _ -");
     }
     if raw.requests.value == 0 {
-        context.error(&raw.requests.span, "a limit admits at least 1 request; to shut a key out, disable it");
+        context.error(&raw.requests.span, "a limit allows at least 1 request; to block a key, disable it");
     }
     let window = context.check(&raw.window.span, values::duration(&raw.window.value.0))?;
     if !(MIN_WINDOW..=MAX_WINDOW).contains(&window) {
@@ -73,11 +73,11 @@ fn one<'a>(
         context.error_with(
             &burst.span,
             "a sliding window has no burst",
-            "all of `requests` may come at once",
+            "it allows all `requests` at the same time",
         );
     }
     if window.checked_mul(burst.max(1)).is_none_or(|span| span / requests > MAX_WINDOW * 100) {
-        context.error(&raw.window.span, "burst × window ÷ requests is too long to count");
+        context.error(&raw.window.span, "burst × window ÷ requests is too large");
     }
     let list =
         |list: &Option<At<Vec<At<String>>>>| list.as_ref().map(|list| list.value.clone()).unwrap_or_default();

@@ -38,7 +38,7 @@ pub(super) fn build(context: &mut Context, said: &Said<'_>, before: &Price) -> P
     if let Some(credits) = said.credits {
         let others = [said.hold.map(|hold| &hold.span), said.charge.map(|charge| &charge.span)];
         for place in others.into_iter().flatten() {
-            context.error_with(place, "`credits` says hold and charge already", "use one or the other");
+            context.error_with(place, "`credits` already sets hold and charge", "use one or the other");
         }
         let amount = context.credits(credits).unwrap_or_default();
         let charge = Charge { status: StatusMatch::Class(2), amount: price::Amount::Fixed(amount) };
@@ -81,7 +81,7 @@ fn warn_of_bodiless(context: &mut Context, charges: &[(Charge, Option<Place>)], 
         };
         if let StatusMatch::One(status @ (204 | 304)) = charge.status {
             warn(
-                format!("a {status} has no body, so it costs nothing by this price"),
+                format!("a {status} response has no body, so it costs nothing"),
                 "take the price of such responses from a header, or give it `credits`",
             );
         } else if takes_head {
@@ -96,7 +96,7 @@ fn warn_of_bodiless(context: &mut Context, charges: &[(Charge, Option<Place>)], 
 
 fn charges(context: &mut Context, list: &At<Vec<At<raw::Charge>>>) -> Vec<(Charge, Option<Place>)> {
     if list.value.len() > MAX_CHARGES {
-        context.error(&list.span, format!("a price has at most {MAX_CHARGES} lines"));
+        context.error(&list.span, format!("a price has at most {MAX_CHARGES} charges"));
     }
     let mut charges = Vec::new();
     for raw in &list.value {

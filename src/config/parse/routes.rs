@@ -79,7 +79,7 @@ pub(super) fn build(
 fn pattern(context: &mut Context, route: &raw::Route, around: &Around<'_>) -> Option<Pattern> {
     if around.server.settings.account_info.as_ref() == Some(&route.path.value) {
         let help = "choose another path in [account_info]";
-        context.error_with(&route.path.span, "[account_info] answers at this path", help);
+        context.error_with(&route.path.span, "[account_info] uses this path", help);
     }
     context.check(&route.path.span, Pattern::parse(&route.path.value))
 }
@@ -176,7 +176,7 @@ fn cors_of(context: &mut Context, raw: &raw::Cors, methods: &Methods, key_header
     let any = raw.origins.value.iter().any(|origin| origin.value == "*");
     let credentials = raw.credentials.as_ref().is_some_and(|credentials| credentials.value);
     if any && credentials {
-        context.error_with(&raw.origins.span, "every origin cannot send cookies", "list the origins");
+        context.error_with(&raw.origins.span, "origin * does not allow credentials", "list the origins");
     }
     let origins = raw.origins.value.iter().filter_map(|origin| {
         let valid = origin.value.contains("://") && !origin.value.ends_with('/');

@@ -67,7 +67,7 @@ pub(super) fn build(context: &mut Context, files: &[raw::File]) -> ParsedServer 
     };
     if let Some(address) = plain.iter().find(|address| address.port() != 0 && secure.contains(address)) {
         let place = server.tls.as_ref().map_or_else(Place::default, |tls| tls.span.clone());
-        context.error(&place, format!("{address} cannot both speak TLS and not"));
+        context.error(&place, format!("{address} is listed both with TLS and without"));
     }
     let seconds = Duration::from_secs;
     let settings = Settings {
@@ -109,7 +109,7 @@ fn proxy_protocol(context: &mut Context, server: &raw::Server) -> bool {
     let Some(on) = server.proxy_protocol.as_ref().filter(|on| on.value) else { return false };
     if server.trusted_proxies.is_empty() {
         let help = "name the proxies that send it in `trusted_proxies`";
-        context.error_with(&on.span, "no connection can begin with a PROXY header", help);
+        context.error_with(&on.span, "no address may send a PROXY header", help);
     }
     true
 }
@@ -189,7 +189,7 @@ fn log_settings(context: &mut Context, log: &raw::Log) -> LogSettings {
         }
     };
     let json = pick(log.format.as_ref(), "log format", ["json", "text"]);
-    let standard = pick(log.fields.as_ref(), "set of log fields", ["standard", "minimal"]);
+    let standard = pick(log.fields.as_ref(), "value of log fields", ["standard", "minimal"]);
     let requests = log.requests.as_ref().is_none_or(|requests| requests.value);
     LogSettings { json, requests, minimal: !standard }
 }
@@ -202,7 +202,7 @@ fn key_source(context: &mut Context, auth: &raw::Auth) -> KeySource {
             ["host", "connection", "content-length", "transfer-encoding", "upgrade", "te", "expect"];
         let own = name.as_str().starts_with(crate::policy::forward::OWN_PREFIX);
         if reserved.contains(&name.as_str()) || name.as_str().contains('_') || own {
-            context.error(&header.span, "this header cannot carry a key");
+            context.error(&header.span, "this header cannot be used for keys");
         }
         Some(name)
     });
@@ -210,7 +210,7 @@ fn key_source(context: &mut Context, auth: &raw::Auth) -> KeySource {
         None => ["api_key", "apikey", "x-api-key"].map(str::to_owned).to_vec(),
         Some(list) => {
             for name in list.value.iter().filter(|name| name.value.is_empty()) {
-                context.error(&name.span, "a query parameter has a name");
+                context.error(&name.span, "the name of a query parameter must not be empty");
             }
             list.value.iter().map(|name| name.value.to_lowercase()).collect()
         }
@@ -234,7 +234,7 @@ fn account_info(context: &mut Context, path: Option<&At<String>>) -> Option<Stri
         return None;
     }
     if path.value.contains(['{', '}', '?']) {
-        context.error(&path.span, "this path is taken literally: no placeholders, no query");
+        context.error(&path.span, "this path must have no placeholders and no query");
     }
     match crate::policy::path::normalise(&path.value, false) {
         Ok(normal) => Some(normal.as_str().to_owned()),
@@ -249,7 +249,7 @@ fn rate_limit_headers(context: &mut Context, list: Option<&At<Vec<At<String>>>>)
     let Some(list) = list else { return (true, false) };
     let known = ["ietf", "x-ratelimit"];
     for item in list.value.iter().filter(|item| !known.contains(&item.value.as_str())) {
-        context.unknown("family of headers", item, known.into_iter());
+        context.unknown("kind of rate limit headers", item, known.into_iter());
     }
     let has = |name: &str| list.value.iter().any(|item| item.value == name);
     (has("ietf"), has("x-ratelimit"))

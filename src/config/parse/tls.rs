@@ -34,11 +34,11 @@ pub(super) fn build(context: &mut Context, raw: Option<&At<Raw>>) -> Option<Buil
     for item in &raw.certificates {
         pairs.extend(pair(context, &mut made_from, &item.value.certificate, &item.value.private_key));
     }
-    let with_1_2 = pick(context, raw.min_version.as_ref(), "version of TLS", ["1.3", "1.2"]);
+    let with_1_2 = pick(context, raw.min_version.as_ref(), "TLS version", ["1.3", "1.2"]);
     let ciphers = ciphers(context, &raw.ciphers, with_1_2);
     let optional = pick(context, raw.client_certificate.as_ref(), "choice", ["required", "optional"]);
     if let (Some(choice), None) = (&raw.client_certificate, &raw.client_ca) {
-        context.error(&choice.span, "`client_ca` is missing: whose certificates are believed?");
+        context.error(&choice.span, "`client_certificate` needs a `client_ca`");
     }
     let clients = raw.client_ca.as_ref().and_then(|path| {
         let text = pem(context, &mut made_from, path)?;
@@ -67,14 +67,14 @@ fn ciphers(context: &mut Context, list: &[At<String>], with_1_2: bool) -> Vec<St
             context.error(&item.span, "this cipher suite is listed twice");
         } else if !with_1_2 && !tls::is_of_1_3(&item.value) {
             let help = "set `min_version = \"1.2\"`, or leave it out";
-            context.error_with(&item.span, "this cipher suite is one of TLS 1.2, which is not served", help);
+            context.error_with(&item.span, "this cipher suite is for TLS 1.2, which is not enabled", help);
         }
         ciphers.push(item.value.clone());
     }
     for (version, serves) in [("1.3", true), ("1.2", with_1_2)] {
         let of_version = |cipher: &String| tls::is_of_1_3(cipher) == (version == "1.3");
         if serves && !ciphers.iter().any(of_version) {
-            context.error(&first.span, format!("none of these cipher suites is one of TLS {version}"));
+            context.error(&first.span, format!("no cipher suite of this list is for TLS {version}"));
         }
     }
     ciphers

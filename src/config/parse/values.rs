@@ -134,7 +134,7 @@ impl Context {
 
     /// Parses a header value. The error does not show the value, because it may be secret.
     pub(super) fn header_value(&mut self, place: &Place, text: &str) -> Option<HeaderValue> {
-        let value = HeaderValue::try_from(text).map_err(|_| "this cannot be a header's value");
+        let value = HeaderValue::try_from(text).map_err(|_| "this is not a valid header value");
         self.check(place, value)
     }
 
@@ -160,7 +160,7 @@ impl Context {
     pub(super) fn methods(&mut self, list: Option<&At<Vec<At<String>>>>) -> Methods {
         let Some(list) = list else { return Methods::All };
         if list.value.is_empty() {
-            self.error(&list.span, "an empty list takes no request; leave the setting out for all methods");
+            self.error(&list.span, "an empty list allows no request; omit the setting to allow all methods");
         }
         let mut methods: Vec<Method> = Vec::new();
         for item in &list.value {

@@ -56,7 +56,7 @@ pub(in crate::gateway) async fn accept_connections(
             Err(error) if concerns_one_connection(&error) => {}
             Err(error) => {
                 if let Some(more) = failures.should_log(connections.clock.now()) {
-                    tracing::warn!(%error, more, "cannot accept; trying again shortly");
+                    tracing::warn!(%error, more, "cannot accept a connection; trying again shortly");
                 }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }

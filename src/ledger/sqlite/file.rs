@@ -295,7 +295,7 @@ impl Checkpointer {
                 let passive = "PRAGMA wal_checkpoint(PASSIVE)";
                 match connection.query_row(passive, [], |row| row.get::<_, i64>(1)) {
                     Ok(count) => pages.store(u64::try_from(count).unwrap_or(0), Ordering::Relaxed),
-                    Err(error) => tracing::warn!(%error, "the ledger's log could not be checkpointed"),
+                    Err(error) => tracing::warn!(%error, "SQLite's WAL could not be checkpointed"),
                 }
             }
         };
@@ -308,7 +308,7 @@ impl Checkpointer {
     /// restart it.
     pub(super) fn request(&self) -> bool {
         match self.requests.as_ref().map(|requests| requests.try_send(())) {
-            Some(Err(TrySendError::Disconnected(()))) => tracing::warn!("the checkpoint thread is gone"),
+            Some(Err(TrySendError::Disconnected(()))) => tracing::warn!("the checkpoint thread has ended"),
             Some(Ok(()) | Err(TrySendError::Full(()))) | None => {}
         }
         self.log_pages.swap(0, Ordering::Relaxed) > MAX_LOG_PAGES

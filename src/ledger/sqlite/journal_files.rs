@@ -141,7 +141,7 @@ impl Journal for FileJournal {
         let start = segment.end.ok_or_else(unread)?;
         let next = start + self.frame.len() as u64;
         if next > MAX {
-            let message = format!("{} is full, since it cannot be folded", segment.path.display());
+            let message = format!("{} is full, because its batches cannot be folded", segment.path.display());
             return Err(LedgerError::Failed(message));
         }
         let written = segment.write(&self.frame, start, next);
@@ -208,7 +208,7 @@ impl Segment {
                 continue;
             };
             if head.mark != mark {
-                return Err(self.unusable("it belongs to another ledger; move it away"));
+                return Err(self.unusable("it belongs to another ledger; move it to another folder"));
             }
             at += head.size();
             if head.seq > folded {

@@ -93,7 +93,7 @@ pub(super) fn move_entries(tx: &Transaction<'_>, is_chained: bool) -> Result<()>
     let count = |sql| tx.query_row(sql, [], |row| row.get::<_, u64>(0)).map_err(failed);
     let entries = count("SELECT count(*) FROM old_entries")?;
     if entries > 0 {
-        tracing::info!(entries, "bringing the ledger up to date; with millions of entries it takes a while");
+        tracing::info!(entries, "migrating the ledger; with millions of entries this takes a while");
     }
     let operator_before = operator_accounts(tx)?;
     tx.execute_batch(SET_ASIDE).map_err(failed)?;
@@ -104,7 +104,7 @@ pub(super) fn move_entries(tx: &Transaction<'_>, is_chained: bool) -> Result<()>
         let old = old.map_err(failed)?;
         let last = last_links.entry(old.account).or_default();
         if is_chained && old.expected_link(last) != old.link {
-            return Err(refused(&format!("entry {} is not linked to those before it", old.id)));
+            return Err(refused(&format!("entry {} is not linked to the entry before it", old.id)));
         }
         *last = old.link;
         move_entry(&mut posting, &old)?;
@@ -135,7 +135,7 @@ fn move_entry(posting: &mut Posting<'_>, old: &OldEntry) -> Result<()> {
     };
     let entry = posting.add(old.account, old.at, &new)?;
     if entry.balance_after != old.balance_after {
-        return Err(refused(&format!("entry {} contradicts those before it", old.id)));
+        return Err(refused(&format!("entry {} does not match the entries before it", old.id)));
     }
     Ok(())
 }
@@ -155,6 +155,6 @@ fn check_last_links(tx: &Transaction<'_>, last_links: &HashMap<AccountNum, Link>
 
 fn refused(why: &str) -> LedgerError {
     LedgerError::Failed(format!(
-        "{why}, so this version cannot take it over; restore a backup, or stay with the older one"
+        "{why}, so this version cannot migrate the ledger; restore a backup, or use the older version"
     ))
 }

@@ -31,7 +31,7 @@ pub(super) fn fold_old_journal(connection: &mut Connection, ledger: &Path, mark:
     let mut rows = old_rows(connection)?;
     rows.extend(journal.read_version(OLD_MAGIC, folded)?);
     for (_, _, records) in &mut rows {
-        *records = convert(records).ok_or_else(|| contradicts(&"it holds something that is not a record"))?;
+        *records = convert(records).ok_or_else(|| contradicts(&"it contains an invalid record"))?;
     }
     let at = rows.iter().map(|(_, at, _)| *at).chain(open.iter().map(|hold| hold.at)).max();
     let mut fold = tally(&open, folded, &rows)?.recover();

@@ -81,7 +81,7 @@ fn outcome(state: &BarrierState, number: u64) -> Option<Result<()>> {
     if state.is_closed {
         return Some(Err(LedgerError::Closed));
     }
-    let failed = || Err(LedgerError::Failed("its last batch is not on disk yet".to_owned()));
+    let failed = || Err(LedgerError::Failed("the last batch is not on disk yet".to_owned()));
     (state.failed >= number).then(failed)
 }
 

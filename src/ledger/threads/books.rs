@@ -174,7 +174,7 @@ impl BooksThread {
             if let Err(error) = self.fold_committed().and_then(|()| self.confirm())
                 && let Some(more) = self.failures.should_log(now)
             {
-                tracing::error!(%error, more, "the ledger could not be folded; it will be tried again");
+                tracing::error!(%error, more, "the journal could not be folded into the ledger; trying again");
             }
         }
         self.limits.save_if_due(&mut *self.books, &self.clock);

@@ -104,7 +104,7 @@ impl CommitThread {
         if self.pending.is_empty() {
             return Ok(());
         }
-        Err(LedgerError::Failed("what was charged last is not on disk".to_owned()))
+        Err(LedgerError::Failed("the last charges are not on disk".to_owned()))
     }
 
     /// Sleeps until a commit is due: a record has waited for `commit_delay`, or a task waits for one.
@@ -155,7 +155,7 @@ impl CommitThread {
     fn append(&mut self) -> Result<()> {
         if self.shared.handoff.waiting() + self.pending.len() > MAX_WAITING {
             self.shared.books_signal.work_wanted();
-            return Err(LedgerError::Failed("too much waits to be folded".to_owned()));
+            return Err(LedgerError::Failed("too many batches wait to be folded".to_owned()));
         }
         let (seq, at) = (self.next_seq, self.clock.wall());
         self.journal.append(seq, at, &self.pending)?;

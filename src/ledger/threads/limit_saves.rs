@@ -38,7 +38,7 @@ impl LimitSaves {
         if let Err(error) = self.save(books, clock)
             && let Some(more) = self.failures.should_log(now)
         {
-            tracing::error!(%error, more, "limit states could not be saved; it will be tried again");
+            tracing::error!(%error, more, "limit states could not be saved; trying again");
         }
     }
 

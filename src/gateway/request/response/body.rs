@@ -23,7 +23,7 @@ use crate::upstream::{ResponseFault, UpstreamBody};
 /// Why a response body is aborted.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::gateway) enum BodyError {
-    #[error("the upstream broke off: {0}")]
+    #[error("the upstream aborted the response: {0}")]
     Upstream(#[from] ResponseFault),
     #[error(transparent)]
     Ledger(#[from] NotDurable),

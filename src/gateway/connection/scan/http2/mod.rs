@@ -55,7 +55,7 @@ const END_HEADERS: u8 = 0x4;
 
 /// The client sends unproductive frames faster than it may: its connection must be closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the client sends more frames that serve no request than it may")]
+#[error("the client sends too many frames that serve no request")]
 pub(in crate::gateway::connection) struct Flood;
 
 /// Scans the bytes of one HTTP/2 connection.
