@@ -110,7 +110,7 @@ fn charged(peer: &Peer, entry: &Entry) -> Result<()> {
     peers::fold(&peer.folder)?;
     let granted = GRANT * peer.keys.accounts as u64;
     let charged = granted - left(peer)?;
-    println!("{}: {charged} credits charged for {paid} answers that the load counted", peer.name);
+    println!("{}: {charged} credits charged for {paid} responses that the load counted", peer.name);
     if charged < paid || charged > most {
         return Err(format!("the books are wrong: expected {paid} to {most} credits charged").into());
     }

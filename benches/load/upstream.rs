@@ -73,12 +73,11 @@ impl Upstream {
     }
 }
 
-fn configuration(folder: &Path, port: u16) -> Result<String> {
-    let (modules, folder) = (lua_modules()?, folder.display());
-    let start = r#"{"status":"ok","person":{"name":"Ada Lovelace","email":"ada@example.com"},"note":""#;
-    let enrich = format!("{start}{}\"}}", "x".repeat(BODY_LENGTH - start.len() - 2));
-    Ok(format!(
-        r#"
+/// An nginx configuration of one process, with the content of its `http` block.
+pub fn nginx_configuration(folder: &Path, modules: &str, http: &str) -> String {
+    let folder = folder.display();
+    format!(
+        r"
 daemon off;
 master_process off;
 worker_processes 1;
@@ -94,11 +93,22 @@ http {{
     fastcgi_temp_path {folder}/fastcgi;
     uwsgi_temp_path {folder}/uwsgi;
     scgi_temp_path {folder}/scgi;
+{http}
+}}
+"
+    )
+}
+
+fn configuration(folder: &Path, port: u16) -> Result<String> {
+    let start = r#"{"status":"ok","person":{"name":"Ada Lovelace","email":"ada@example.com"},"note":""#;
+    let enrich = format!("{start}{}\"}}", "x".repeat(BODY_LENGTH - start.len() - 2));
+    let http = format!(
+        r#"
     default_type application/json;
     server {{
         listen 127.0.0.1:{port} backlog=4096;
         location = {ENRICH} {{ return 200 '{enrich}'; }}
-        location = {EXPORT} {{ alias {folder}/export; }}
+        location = {EXPORT} {{ alias {export}; }}
         location = {SLOW} {{
             content_by_lua_block {{
                 ngx.sleep(0.02)
@@ -117,7 +127,8 @@ http {{
             }}
         }}
     }}
-}}
-"#
-    ))
+"#,
+        export = folder.join("export").display()
+    );
+    Ok(nginx_configuration(folder, &lua_modules()?, &http))
 }

@@ -5,34 +5,19 @@ use std::fmt::Write as _;
 
 use super::{Arguments, Site};
 use crate::Result;
-use crate::upstream::{EVENTS, lua_modules};
+use crate::upstream::{EVENTS, lua_modules, nginx_configuration};
 
 impl Site<'_> {
     pub(super) fn nginx(&self, lua: bool) -> Result<Arguments> {
-        let (port, upstream, folder) = (self.port, self.upstream, self.folder.display());
+        let (port, upstream) = (self.port, self.upstream);
         let (modules, prelude, check) = match lua {
             true => self.lua()?,
             false => Default::default(),
         };
         // Buffering is off for event streams, as nginx's users configure it. All other settings are nginx's defaults.
         let buffering = if self.case.path == EVENTS { "proxy_buffering off;" } else { "" };
-        let text = format!(
+        let http = format!(
             r#"
-daemon off;
-master_process off;
-worker_processes 1;
-pid {folder}/nginx.pid;
-error_log {folder}/error.log;
-{modules}
-events {{ worker_connections 8192; }}
-http {{
-    access_log off;
-    keepalive_requests 1000000000;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
     {prelude}
     upstream people {{
         server 127.0.0.1:{upstream};
@@ -49,10 +34,10 @@ http {{
             proxy_set_header Connection "";
         }}
     }}
-}}
 "#
         );
-        Ok(vec!["-c".into(), self.write("nginx.conf", &text)?, "-q".into()])
+        let text = nginx_configuration(&self.folder, &modules, &http);
+        Ok(vec!["-c".into(), self.write("nginx.conf", &text)?, "-q".into(), "-e".into(), "stderr".into()])
     }
 
     /// The lines that load modules, the start of the http block, and the key check of the location.
