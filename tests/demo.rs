@@ -119,11 +119,11 @@ fn the_demo_serves_until_ctrl_c_and_leaves_nothing() {
         body.len()
     );
     stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-    assert!(answer.contains("\r\nx-credits-used: 0.25\r\n"), "{answer}");
-    assert!(answer.contains("\r\nx-credits-remaining: 8499.75\r\n"), "{answer}");
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
+    assert!(response.contains("\r\nx-credits-used: 0.25\r\n"), "{response}");
+    assert!(response.contains("\r\nx-credits-remaining: 8499.75\r\n"), "{response}");
 
     running.signal("-INT");
     assert_eq!(running.exit_code(), Some(0));

@@ -52,9 +52,9 @@ fn steps(criterion: &mut Criterion) {
     });
     let (key, route) = (world.key(&KeyHash::of(text.as_bytes())), world.priced_route());
     group.bench_function("key_rules", |bencher| bencher.iter(|| world.permit(black_box(&key), route)));
-    let answer = HeaderMap::new();
+    let response = HeaderMap::new();
     group.bench_function("price_at_head", |bencher| {
-        bencher.iter(|| black_box(world.price(black_box(route), &answer)));
+        bencher.iter(|| black_box(world.price(black_box(route), &response)));
     });
     group.bench_function("clock_now", |bencher| bencher.iter(|| black_box(world.clock.now())));
     group.bench_function("clock_wall", |bencher| bencher.iter(|| black_box(world.clock.wall())));
@@ -63,7 +63,7 @@ fn steps(criterion: &mut Criterion) {
 
 /// Benchmarks the steps whose cost depends on the number of keys.
 fn by_keys(criterion: &mut Criterion) {
-    let answer = HeaderMap::new();
+    let response = HeaderMap::new();
     for keys in KEYS {
         for plan in ["gcra", "window"] {
             let mut world = World::new(keys, plan);
@@ -98,7 +98,7 @@ fn by_keys(criterion: &mut Criterion) {
             group.bench_function(BenchmarkId::new(format!("together_{plan}"), keys), |bencher| {
                 bencher.iter(|| {
                     let at = world.turn();
-                    black_box(world.decide(at, &answer))
+                    black_box(world.decide(at, &response))
                 });
             });
             group.finish();

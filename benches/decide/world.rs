@@ -138,8 +138,8 @@ impl World {
         black_box(said);
     }
 
-    pub fn price(&self, route: &Route, answer: &HeaderMap) -> Credits {
-        match route.price.at_head(StatusCode::OK, answer, false) {
+    pub fn price(&self, route: &Route, response: &HeaderMap) -> Credits {
+        match route.price.at_head(StatusCode::OK, response, false) {
             AtHead::Known(charged) => charged.amount,
             AtHead::InBody(_) => panic!("a fixed price"),
         }
@@ -147,7 +147,7 @@ impl World {
 
     /// Runs the same steps in the same order as `gateway/request/handler.rs`, except hold and settle, which
     /// `benches/ledger.rs` measures.
-    pub fn decide(&self, at: usize, answer: &HeaderMap) -> Credits {
+    pub fn decide(&self, at: usize, response: &HeaderMap) -> Credits {
         let path = normalise(black_box(PATH), false).expect("a sound path");
         let Lookup::Route(index) = self.view.table.find(Some(HOST), path.as_str(), &Method::POST) else {
             panic!("no route");
@@ -157,7 +157,7 @@ impl World {
         let key = self.key(&KeyHash::of(self.secret(at)));
         self.permit(&key, route);
         self.admit(&key, route);
-        self.price(route, answer)
+        self.price(route, response)
     }
 }
 

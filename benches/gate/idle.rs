@@ -66,7 +66,7 @@ fn idle(address: SocketAddr, tls: Option<&Arc<ClientConfig>>, http2: bool) -> Bo
     stream.write_all(&request).expect("a sent request");
     let (mut came, mut buffer) = (Vec::new(), [0; 4096]);
     while !came.windows(2).any(|piece| piece == b"{}") {
-        let count = stream.read(&mut buffer).expect("an answer");
+        let count = stream.read(&mut buffer).expect("a response");
         assert!(count > 0, "the gateway closed a good connection");
         came.extend_from_slice(&buffer[..count]);
     }

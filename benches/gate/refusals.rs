@@ -48,16 +48,16 @@ pub fn run(upstream: SocketAddr, samples: usize) {
     for round in 0..samples + WARM_UP {
         fastrand::shuffle(&mut order);
         for &at in &order {
-            let (took, answer) = ask(&mut stream, requests[at].as_bytes());
-            assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+            let (took, response) = ask(&mut stream, requests[at].as_bytes());
+            assert!(response.starts_with("HTTP/1.1 401 "), "{response}");
             if round >= WARM_UP {
                 times[at].push(took);
             } else {
-                bodies.insert(without_id(&answer));
+                bodies.insert(without_id(&response));
             }
         }
     }
-    println!("\nrefused keys: {} answer(s) but for ids and dates; {samples} samples of each", bodies.len());
+    println!("\nrefused keys: {} response(s) but for ids and dates; {samples} samples of each", bodies.len());
     let medians = times.map(|mut times| {
         times.sort_unstable();
         times[times.len() / 2].as_nanos()
@@ -82,8 +82,9 @@ fn ask(stream: &mut TcpStream, request: &[u8]) -> (Duration, String) {
     }
 }
 
-fn without_id(answer: &str) -> String {
-    let id = answer.split("x-request-id: ").nth(1).and_then(|rest| rest.split("\r\n").next()).unwrap_or("?");
-    let lines = answer.split("\r\n").filter(|line| !line.starts_with("date: "));
+fn without_id(response: &str) -> String {
+    let id =
+        response.split("x-request-id: ").nth(1).and_then(|rest| rest.split("\r\n").next()).unwrap_or("?");
+    let lines = response.split("\r\n").filter(|line| !line.starts_with("date: "));
     lines.collect::<Vec<_>>().join("\n").replace(id, "")
 }

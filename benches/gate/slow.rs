@@ -103,7 +103,7 @@ fn ask(address: SocketAddr, time: Duration) -> (Vec<u128>, usize) {
     while begun.elapsed() < time {
         let asked = Instant::now();
         stream.write_all(request.as_bytes()).expect("a sent request");
-        let count = stream.read(&mut buffer).expect("an answer");
+        let count = stream.read(&mut buffer).expect("a response");
         latencies.push(asked.elapsed().as_micros());
         errors += usize::from(!buffer[..count].starts_with(b"HTTP/1.1 200"));
         std::thread::sleep(PAUSE);

@@ -149,7 +149,7 @@ impl Bench<'_> {
         let mut peer = Peer::start(entrant, self.case, keys, places, &under)?;
         let hits = load.run(peer.port, peer.keys, Length::Requests(requests))?;
         if hits.failed(self.case) > 0 || hits.requests != requests {
-            return Err(format!("{} did not answer all requests under valgrind", entrant.name).into());
+            return Err(format!("{} did not respond to all requests under valgrind", entrant.name).into());
         }
         let commits = match entrant.kind {
             Kind::Tollgate => peers::status(&peer.folder)?["ledger_commits"].as_u64(),

@@ -211,7 +211,7 @@ pub const ALL: [Case; 17] = [
         ..KEYS
     },
     Case { name: "post", about: "a POST of 1 KiB", body: 1_024, ..KEYS },
-    Case { name: "large", about: "answers of 1 MiB", path: EXPORT, unit: Unit::Gigabyte, ..KEYS },
+    Case { name: "large", about: "responses of 1 MiB", path: EXPORT, unit: Unit::Gigabyte, ..KEYS },
     Case {
         name: "events",
         about: "event streams, 100 events in a second each",

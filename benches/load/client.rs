@@ -21,28 +21,28 @@ pub fn around(path: &str, port: u16, body: usize) -> (String, String) {
 }
 
 /// Sends one request on its own connection and reads the response.
-pub fn ask(port: u16, path: &str, key: &str, body: usize) -> Result<Answer> {
+pub fn ask(port: u16, path: &str, key: &str, body: usize) -> Result<Response> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let (before, after) = around(path, port, body);
     stream.write_all(format!("{before}{key}{after}").as_bytes())?;
-    let (mut answer, mut buffer) = (Answer::new(true), vec![0; BUFFER]);
-    while !answer.is_done() {
+    let (mut response, mut buffer) = (Response::new(true), vec![0; BUFFER]);
+    while !response.is_done() {
         match stream.read(&mut buffer)? {
-            0 => return Err("the connection ended within an answer".into()),
-            length => answer.feed(&buffer[..length])?,
+            0 => return Err("the connection ended within a response".into()),
+            length => response.feed(&buffer[..length])?,
         }
     }
-    Ok(answer)
+    Ok(response)
 }
 
 /// The balance of a key's account, in whole credits.
 pub fn balance(port: u16, key: &str) -> Result<u64> {
-    let answer = ask(port, "/account/info", key, 0)?;
-    if answer.status != 200 {
-        return Err(format!("/account/info answers {}", answer.status).into());
+    let response = ask(port, "/account/info", key, 0)?;
+    if response.status != 200 {
+        return Err(format!("/account/info responds with {}", response.status).into());
     }
-    let document: serde_json::Value = serde_json::from_slice(&answer.kept.unwrap_or_default())?;
+    let document: serde_json::Value = serde_json::from_slice(&response.kept.unwrap_or_default())?;
     Ok(document["credits"].as_u64().ok_or("a balance that is not whole")?)
 }
 
@@ -67,7 +67,7 @@ enum At {
 }
 
 /// A response, as far as it has been received.
-pub struct Answer {
+pub struct Response {
     at: At,
     head: Vec<u8>,
     pub status: u16,
@@ -82,7 +82,7 @@ pub struct Answer {
     pub kept: Option<Vec<u8>>,
 }
 
-impl Answer {
+impl Response {
     pub fn new(keep: bool) -> Self {
         Self {
             at: At::Head,
@@ -108,7 +108,7 @@ impl Answer {
         while let Some((&first, rest)) = bytes.split_first() {
             match self.at {
                 At::Head => return Ok(()),
-                At::Done => return Err("bytes after the end of an answer".into()),
+                At::Done => return Err("bytes after the end of a response".into()),
                 At::Body(left) | At::Chunk(left) => {
                     let taken = left.min(bytes.len());
                     self.body(&bytes[..taken]);
@@ -154,17 +154,17 @@ impl Answer {
         self.head.extend_from_slice(bytes);
         let Some(end) = head_end(&self.head) else {
             let fits = self.head.len() <= MAX_HEAD;
-            return if fits { Ok(&[]) } else { Err("an answer's head without end".into()) };
+            return if fits { Ok(&[]) } else { Err("a response's head without end".into()) };
         };
         let head = &self.head[..end];
         let status = head.split(|byte| *byte == b' ').nth(1).and_then(|word| std::str::from_utf8(word).ok());
-        self.status = status.and_then(|word| word.parse().ok()).ok_or("an answer without a status")?;
+        self.status = status.and_then(|word| word.parse().ok()).ok_or("a response without a status")?;
         self.closes = header(head, "connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
         self.at = match header(head, "content-length") {
             Some("0") => At::Done,
             Some(length) => At::Body(length.parse()?),
             None if header(head, "transfer-encoding").is_some() => At::Size(0),
-            None => return Err("an answer without a length".into()),
+            None => return Err("a response without a length".into()),
         };
         Ok(&bytes[end - known..])
     }

@@ -14,7 +14,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use serde_json::{Value, json};
 
 use crate::Result;
-use crate::client::Answer;
+use crate::client::Response;
 
 pub const ARGUMENT: &str = "--generate";
 /// How long responses may take after the last request.
@@ -63,7 +63,7 @@ impl Plan {
 
 struct Link {
     stream: TcpStream,
-    answer: Answer,
+    response: Response,
     /// When its request was sent or was due; `None` if it has no request in flight.
     since: Option<Instant>,
 }
@@ -133,7 +133,7 @@ impl Generator {
         stream.set_nonblocking(true)?;
         let mut stream = TcpStream::from_std(stream);
         self.poll.registry().register(&mut stream, Token(number), Interest::READABLE)?;
-        Ok(Link { stream, answer: Answer::new(false), since: None })
+        Ok(Link { stream, response: Response::new(false), since: None })
     }
 
     fn work(&mut self) -> Result<()> {
@@ -193,7 +193,7 @@ impl Generator {
             self.text.extend_from_slice(part.as_bytes());
         }
         let link = &mut self.links[number];
-        (link.answer, link.since) = (Answer::new(false), Some(since));
+        (link.response, link.since) = (Response::new(false), Some(since));
         // A socket without data in flight accepts a whole small request.
         if link.stream.write(&self.text).ok() != Some(self.text.len()) {
             self.give_up(number)?;
@@ -212,8 +212,8 @@ impl Generator {
                 Ok(0) => return self.give_up(number),
                 Ok(length) => {
                     self.counted.bytes += length as u64;
-                    link.answer.feed(&buffer[..length])?;
-                    if link.answer.is_done() {
+                    link.response.feed(&buffer[..length])?;
+                    if link.response.is_done() {
                         return self.finish(number);
                     }
                     if length < buffer.len() {
@@ -228,13 +228,13 @@ impl Generator {
 
     fn finish(&mut self, number: usize) -> Result<()> {
         let link = &mut self.links[number];
-        let Some(since) = link.since.take() else { return Err("an answer that nobody asked for".into()) };
+        let Some(since) = link.since.take() else { return Err("a response that nobody asked for".into()) };
         let latency = u32::try_from(since.elapsed().as_micros()).unwrap_or(u32::MAX);
         self.counted.latencies.push(latency);
         self.counted.requests += 1;
-        self.counted.refused += u64::from(link.answer.status >= 400);
-        self.counted.events += link.answer.events;
-        if link.answer.closes {
+        self.counted.refused += u64::from(link.response.status >= 400);
+        self.counted.events += link.response.events;
+        if link.response.closes {
             self.links[number] = self.connect(number)?;
         }
         self.idle.push_back(number);

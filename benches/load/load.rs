@@ -101,7 +101,7 @@ impl Load {
             _ => self.own(port, &list, length),
         }?;
         if hits.requests == 0 {
-            return Err(format!("the load got no answers; {} requests broke", hits.broken).into());
+            return Err(format!("the load got no responses; {} requests broke", hits.broken).into());
         }
         Ok(hits)
     }

@@ -31,8 +31,8 @@ fn connect(address: SocketAddr) -> TcpStream {
 fn idle(address: SocketAddr) -> TcpStream {
     let mut stream = connect(address);
     stream.write_all(request().as_bytes()).expect("a sent request");
-    let count = stream.read(&mut [0; 4096]).expect("an answer");
-    assert!(count > 0, "a gateway that answers");
+    let count = stream.read(&mut [0; 4096]).expect("a response");
+    assert!(count > 0, "a gateway that responds");
     stream
 }
 

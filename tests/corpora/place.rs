@@ -136,10 +136,10 @@ impl Place {
         let mut stream = TcpStream::connect(self.address).map_err(|error| error.to_string())?;
         stream.write_all(request.as_bytes()).map_err(|error| error.to_string())?;
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).map_err(|error| format!("the clean request: {error}"))?;
-        if !answer.starts_with("HTTP/1.1 200 ") || !answer.ends_with(&format!("\r\n\r\n{path}")) {
-            return Err(format!("the clean request got {answer:?}"));
+        let mut response = String::new();
+        stream.read_to_string(&mut response).map_err(|error| format!("the clean request: {error}"))?;
+        if !response.starts_with("HTTP/1.1 200 ") || !response.ends_with(&format!("\r\n\r\n{path}")) {
+            return Err(format!("the clean request got {response:?}"));
         }
         let after = self.upstream.take();
         self.note(&after)?;

@@ -58,8 +58,8 @@ fn a_clock_that_jumps_or_stands_still_changes_no_charge_and_refills_no_limit() {
             assert_eq!(get(gateway.public, "/one", KEY).charged(), Some("1"), "{to}");
             paid += 1;
         }
-        let answer = get(gateway.public, "/free/a", "x-api-key: limited\r\n");
-        admitted += i64::from(answer.status == 200);
+        let response = get(gateway.public, "/free/a", "x-api-key: limited\r\n");
+        admitted += i64::from(response.status == 200);
         let books = Books::read(&gateway, "acme");
         assert_eq!((books.charged, books.requests), (paid * 1_000_000, paid), "{to}");
         assert!(books.doubts.is_empty(), "{to}");

@@ -206,7 +206,7 @@ fn a_customer_can_recompute_a_statement_with_standard_tools() {
     let gateway = start("");
     gateway.json(&["account", "grant", "acme", "2.5", "--reference", "Rechnung 7, \"März\""]);
     for status in ["200", "404"] {
-        get(gateway.public, "/one", &format!("x-api-key: good-key\r\nx-answer-status: {status}\r\n"));
+        get(gateway.public, "/one", &format!("x-api-key: good-key\r\nx-response-status: {status}\r\n"));
     }
     let mut link = "0".repeat(64);
     let rows = gateway.rows(&["account", "statement", "acme"]);

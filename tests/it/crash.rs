@@ -40,13 +40,13 @@ struct Wish {
 /// free.
 fn wish(number: u64) -> Wish {
     let own = 1_000_000 + i64::try_from(number).unwrap();
-    let mut body = format!("the answer to {number}");
-    let (path, hold, price, answer) = match number % 16 {
-        0..4 => ("/header", HOLD, HOLD, "x-answer-header: x-cost: 10\r\n".to_owned()),
-        4 => ("/header", HOLD, 1_000_000, "x-answer-status: 404\r\n".to_owned()),
-        5 => ("/header", HOLD, 0, "x-answer-status: 500\r\n".to_owned()),
+    let mut body = format!("the response to {number}");
+    let (path, hold, price, response) = match number % 16 {
+        0..4 => ("/header", HOLD, HOLD, "x-response-header: x-cost: 10\r\n".to_owned()),
+        4 => ("/header", HOLD, 1_000_000, "x-response-status: 404\r\n".to_owned()),
+        5 => ("/header", HOLD, 0, "x-response-status: 500\r\n".to_owned()),
         6 => ("/one", 1_000_000, 1_000_000, String::new()),
-        7 => ("/one", 1_000_000, 0, "x-answer-status: 503\r\n".to_owned()),
+        7 => ("/one", 1_000_000, 0, "x-response-status: 503\r\n".to_owned()),
         8..10 => {
             let cost = tollgate::types::Credits::from_millionths(own);
             body = format!("{{\"number\":{number},\"cost\":{cost}}}");
@@ -54,11 +54,11 @@ fn wish(number: u64) -> Wish {
         }
         _ => {
             let cost = tollgate::types::Credits::from_millionths(own);
-            ("/header", HOLD, own, format!("x-answer-header: x-cost: {cost}\r\n"))
+            ("/header", HOLD, own, format!("x-response-header: x-cost: {cost}\r\n"))
         }
     };
     let request = format!(
-        "GET {path} HTTP/1.1\r\nhost: a\r\nx-api-key: good-key\r\n{NUMBER}: {number}\r\nx-answer-body: {body}\r\n{answer}\r\n"
+        "GET {path} HTTP/1.1\r\nhost: a\r\nx-api-key: good-key\r\n{NUMBER}: {number}\r\nx-response-body: {body}\r\n{response}\r\n"
     );
     Wish { hold, price, request, body, leaves: number % LEAVES == 11 }
 }
@@ -194,9 +194,9 @@ fn a_round_without_a_crash(gateway: &Gateway, upstream: &Upstream, next: &Atomic
 fn give_all_back(gateway: &Gateway, books: &Books) {
     let mut given = 0;
     for (id, amount) in books.doubts.iter().take(5) {
-        let answer = gateway.json(&["ledger", "give-back", id]);
+        let response = gateway.json(&["ledger", "give-back", id]);
         assert_eq!(
-            (&answer["repeated"], millionths(&answer["amount"])),
+            (&response["repeated"], millionths(&response["amount"])),
             (&serde_json::json!(false), *amount)
         );
         assert_eq!(gateway.json(&["ledger", "give-back", id])["repeated"], true);

@@ -54,7 +54,7 @@ fn a_client_that_leaves_a_silent_stream_gives_its_place_back() {
         .replace("\"5s\"", "\"20s\"");
     let gateway = Gateway::start(&text, &upstream);
     // The upstream sends the head and five bytes of the body, then nothing.
-    let head = "GET /free/a HTTP/1.1\r\nhost: a\r\nx-api-key: single\r\nx-answer-body: 0123456789\r\nx-answer-stall: 5\r\n\r\n";
+    let head = "GET /free/a HTTP/1.1\r\nhost: a\r\nx-api-key: single\r\nx-response-body: 0123456789\r\nx-response-stall: 5\r\n\r\n";
     let mut client = Client::connect(gateway.public);
     client.send(head).unwrap();
     assert_eq!(client.head().unwrap().status, 200);
@@ -85,7 +85,7 @@ fn a_client_that_closes_during_a_request_is_gone_at_once() {
             upstream.clear();
             let mut client = Client::connect(gateway.public);
             let request =
-                "GET /free/a HTTP/1.1\r\nhost: a\r\nx-api-key: single\r\nx-answer-delay: 4000\r\n\r\n";
+                "GET /free/a HTTP/1.1\r\nhost: a\r\nx-api-key: single\r\nx-response-delay: 4000\r\n\r\n";
             client.send(format!("{request}{behind}")).unwrap();
             while upstream.seen().is_empty() {
                 std::thread::sleep(Duration::from_millis(5));
@@ -141,7 +141,7 @@ fn a_client_that_stops_reading_holds_nothing_up_for_others() {
     let body = "x".repeat(4 << 20);
     let mut slow = Client::connect(gateway.public);
     let head = format!(
-        "POST /open/a HTTP/1.1\r\nhost: a\r\nx-answer-echo: 1\r\ncontent-length: {}\r\n\r\n",
+        "POST /open/a HTTP/1.1\r\nhost: a\r\nx-response-echo: 1\r\ncontent-length: {}\r\n\r\n",
         body.len()
     );
     slow.send(head).unwrap();
@@ -184,7 +184,7 @@ fn a_client_that_stops_reading_after_a_long_stream_is_closed_by_its_deadline() {
         client.socket().set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         let rest = std::io::copy(&mut client.socket().take(MUCH), &mut std::io::sink());
         let cut = rest.map_or_else(|error| error.kind() == ErrorKind::ConnectionReset, |rest| rest < MUCH);
-        assert!(cut, "the answer was not cut");
+        assert!(cut, "the response was not cut");
     }
 }
 
@@ -248,7 +248,7 @@ fn is_reset_unread(gateway: &Gateway, path: &str, echoed: usize, window: u32, an
     stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
     let mut fields = vec![(":method", "POST"), (":scheme", "http"), (":authority", "a"), (":path", path)];
     if echoed > 0 {
-        fields.push(("x-answer-echo", "yes"));
+        fields.push(("x-response-echo", "yes"));
     }
     let room = [&[0, 4][..], &window.to_be_bytes()].concat();
     let start = [

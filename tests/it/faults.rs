@@ -119,29 +119,29 @@ impl Kind {
 
     /// Method, path, and the header lines that tell the upstream how to respond.
     fn request(self, amount: u32) -> (&'static str, String, String) {
-        let header = format!("x-answer-header: x-cost: {amount}\r\n");
+        let header = format!("x-response-header: x-cost: {amount}\r\n");
         let (method, path, told) = match self {
             Self::Fixed => ("GET", format!("/fixed-{amount}"), String::new()),
             Self::FixedNoContent => {
-                ("GET", format!("/fixed-{amount}"), "x-answer-status: 204\r\n".to_owned())
+                ("GET", format!("/fixed-{amount}"), "x-response-status: 204\r\n".to_owned())
             }
             Self::Header => ("GET", "/header".to_owned(), header),
             Self::HeaderNoContent => {
-                ("GET", "/header".to_owned(), format!("{header}x-answer-status: 204\r\n"))
+                ("GET", "/header".to_owned(), format!("{header}x-response-status: 204\r\n"))
             }
             Self::HeaderToHead => ("HEAD", "/header".to_owned(), header),
-            Self::Json => ("GET", "/json".to_owned(), format!("x-answer-body: {{\"cost\":{amount}}}\r\n")),
+            Self::Json => ("GET", "/json".to_owned(), format!("x-response-body: {{\"cost\":{amount}}}\r\n")),
             Self::Call => {
                 let head = "HTTP/1.1 200 OK\\nconnection: close\\ncontent-type: application/grpc\\ntransfer-encoding: chunked\\n\\n";
                 let rest = format!("5\\nhello\\n0\\ngrpc-status: 0\\nx-cost: {amount}\\n\\n");
-                ("POST", "/header".to_owned(), format!("x-answer-raw: {head}{rest}\r\n"))
+                ("POST", "/header".to_owned(), format!("x-response-raw: {head}{rest}\r\n"))
             }
             // The upstream's response to an upgrade costs 3.
             Self::Upgrade => {
                 ("GET", "/header".to_owned(), "connection: upgrade\r\nupgrade: echo\r\n".to_owned())
             }
         };
-        (method, path, format!("x-answer-delay: 30\r\n{told}"))
+        (method, path, format!("x-response-delay: 30\r\n{told}"))
     }
 }
 
@@ -224,10 +224,10 @@ fn case(gateway: &Gateway, upstream: &Upstream, kind: Kind, amount: u32, fault: 
             }
             socket2::SockRef::from(&*client.socket()).set_linger(Some(Duration::ZERO)).unwrap();
         } else {
-            let answer = client.read(method == "HEAD").unwrap_or_else(|error| panic!("{what}: {error}"));
-            assert_eq!(answer.status == 503, refused, "{what}: {}", answer.text());
+            let response = client.read(method == "HEAD").unwrap_or_else(|error| panic!("{what}: {error}"));
+            assert_eq!(response.status == 503, refused, "{what}: {}", response.text());
             if refused || kind.known_at_head() {
-                assert_eq!(answer.charged(), Some(&*expected.to_string()), "{what}: the header");
+                assert_eq!(response.charged(), Some(&*expected.to_string()), "{what}: the header");
             }
         }
         drop(client);
@@ -284,8 +284,8 @@ fn a_charge_that_cannot_be_written_is_never_denied() {
         client
     });
     for (number, mut client) in clients.collect::<Vec<_>>().into_iter().enumerate() {
-        let answer = client.read(false);
-        assert!(answer.is_err(), "case {number} was answered whole: {answer:?}");
+        let response = client.read(false);
+        assert!(response.is_err(), "case {number} was answered whole: {response:?}");
         let line = logged(&gateway, number);
         assert_eq!((&line["credits"], &line["outcome"]), (&"3".into(), &"cut".into()), "case {number}");
     }

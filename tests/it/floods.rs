@@ -162,8 +162,9 @@ fn good(gateway: &Gateway, time: Duration) -> (f64, u128) {
     let mut client = Client::connect(gateway.public);
     while start.elapsed() < time {
         let asked = Instant::now();
-        let answer = client.ask("GET /one HTTP/1.1\r\nhost: gw.test\r\nx-api-key: good-key\r\n\r\n").unwrap();
-        assert_eq!(answer.status, 200);
+        let response =
+            client.ask("GET /one HTTP/1.1\r\nhost: gw.test\r\nx-api-key: good-key\r\n\r\n").unwrap();
+        assert_eq!(response.status, 200);
         latencies.push(asked.elapsed().as_micros());
         std::thread::sleep(Duration::from_millis(2));
     }

@@ -99,9 +99,9 @@ fn curl_speaks_every_version_with_and_without_tls() {
         ),
         (curl(&["--http2-prior-knowledge", &format!("http://{plain}/one")]), "HTTP/2 401"),
     ];
-    for (answer, expected) in table {
-        assert!(answer.starts_with(expected), "{expected}: {answer}");
-        assert!(answer.contains("\nx-request-id: req_"), "{answer}");
+    for (response, expected) in table {
+        assert!(response.starts_with(expected), "{expected}: {response}");
+        assert!(response.contains("\nx-request-id: req_"), "{response}");
     }
     assert_eq!(gateway.available("acme"), "995");
     let old = Command::new("curl")

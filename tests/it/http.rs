@@ -15,8 +15,8 @@ fn start(more: &str) -> (Gateway, Upstream) {
 fn what_goes_upstream_is_what_was_judged() {
     let (gateway, upstream) = start("");
     let headers = "x-api-key: good-key\r\nx-tollgate-account: victim\r\nx_api_key: twin\r\nexpect: 100-continue\r\nconnection: x-gone, keep-alive\r\nx-gone: 1\r\nx-kept: 2\r\n";
-    let answer = post(gateway.public, "/free/%61/b%3Bc?q=%61&q", headers, "body");
-    assert_eq!(answer.status, 200);
+    let response = post(gateway.public, "/free/%61/b%3Bc?q=%61&q", headers, "body");
+    assert_eq!(response.status, 200);
     let seen = upstream.last();
     assert_eq!(seen.line, "POST /free/a/b%3Bc?q=%61&q HTTP/1.1");
     assert_eq!(seen.body, b"body");
@@ -26,12 +26,12 @@ fn what_goes_upstream_is_what_was_judged() {
     assert_eq!(seen.header("x-forwarded-host"), Some("gw.test"));
     assert_eq!(seen.header("via"), Some("1.1 tollgate"));
     assert_eq!(seen.header("x-kept"), Some("2"));
-    assert_eq!(seen.header("x-request-id"), answer.header("x-request-id"));
+    assert_eq!(seen.header("x-request-id"), response.header("x-request-id"));
     for gone in ["x-api-key", "x_api_key", "x-gone", "expect", "connection"] {
         assert_eq!(seen.header(gone), None, "{gone}");
     }
-    assert_eq!(answer.header("via"), Some("1.1 tollgate"));
-    assert_eq!(answer.header("x-upstream"), Some("yes"));
+    assert_eq!(response.header("via"), Some("1.1 tollgate"));
+    assert_eq!(response.header("x-upstream"), Some("yes"));
 }
 
 #[test]
@@ -64,14 +64,14 @@ set_headers = { x-a = "2" }
 fn bodies_stream_both_ways_with_trailers() {
     let (gateway, upstream) = start("");
     let mut client = Client::connect(gateway.public);
-    let head = "POST /free/a HTTP/1.1\r\nhost: a\r\nx-api-key: good-key\r\ntransfer-encoding: chunked\r\ntrailer: x-check\r\nte: trailers\r\nx-answer-chunks: data: 1|data: 2\r\n\r\n";
+    let head = "POST /free/a HTTP/1.1\r\nhost: a\r\nx-api-key: good-key\r\ntransfer-encoding: chunked\r\ntrailer: x-check\r\nte: trailers\r\nx-response-chunks: data: 1|data: 2\r\n\r\n";
     client.send(head).unwrap();
     client.send("3\r\nabc\r\n").unwrap();
     std::thread::sleep(Duration::from_millis(50));
     client.send("2\r\nde\r\n0\r\nx-check: 5\r\n\r\n").unwrap();
-    let answer = client.read(false).unwrap();
-    assert_eq!(answer.text(), "data: 1data: 2");
-    assert_eq!(answer.trailers, [("x-sum".to_owned(), "7".to_owned())]);
+    let response = client.read(false).unwrap();
+    assert_eq!(response.text(), "data: 1data: 2");
+    assert_eq!(response.trailers, [("x-sum".to_owned(), "7".to_owned())]);
     let seen = upstream.last();
     assert_eq!(seen.body, b"abcde");
     assert_eq!(seen.trailers, [("x-check".to_owned(), "5".to_owned())]);
@@ -81,7 +81,7 @@ fn bodies_stream_both_ways_with_trailers() {
 fn server_sent_events_are_not_buffered() {
     let (gateway, _upstream) = start("");
     let mut client = Client::connect(gateway.public);
-    let head = "GET /one HTTP/1.1\r\nhost: a\r\nx-api-key: good-key\r\nx-answer-header: content-type: text/event-stream\r\nx-answer-chunks: data: 1|data: 2|data: 3|data: 4|data: 5|data: 6|data: 7|data: 8\r\n\r\n";
+    let head = "GET /one HTTP/1.1\r\nhost: a\r\nx-api-key: good-key\r\nx-response-header: content-type: text/event-stream\r\nx-response-chunks: data: 1|data: 2|data: 3|data: 4|data: 5|data: 6|data: 7|data: 8\r\n\r\n";
     let start = Instant::now();
     client.send(head).unwrap();
     client.head().unwrap();
@@ -121,10 +121,10 @@ fn upgrades_tunnel_bytes_and_are_settled_at_their_head() {
     let (gateway, _upstream) = start("");
     let mut client = Client::connect(gateway.public);
     let head = "GET /header HTTP/1.1\r\nhost: a\r\nx-api-key: good-key\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
-    let answer = client.ask(head).unwrap();
-    assert_eq!(answer.status, 101);
-    assert_eq!(answer.header("upgrade"), Some("echo"));
-    assert_eq!(answer.charged(), Some("3"));
+    let response = client.ask(head).unwrap();
+    assert_eq!(response.status, 101);
+    assert_eq!(response.header("upgrade"), Some("echo"));
+    assert_eq!(response.charged(), Some("3"));
     assert_eq!(gateway.available("acme"), "997");
     for word in ["hello", "again"] {
         client.send(word).unwrap();
@@ -140,7 +140,7 @@ fn upgrades_tunnel_bytes_and_are_settled_at_their_head() {
 #[test]
 fn what_is_sent_ahead_of_a_tunnel_goes_through_it() {
     let (gateway, _upstream) = start("");
-    let head = "GET /free/a HTTP/1.1\r\nhost: a\r\nx-api-key: good-key\r\nx-answer-delay: 300\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
+    let head = "GET /free/a HTTP/1.1\r\nhost: a\r\nx-api-key: good-key\r\nx-response-delay: 300\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
     for lines in [5, 99, 100, 150] {
         let ahead = format!("GET / HTTP/1.1\r\n{}", "a: b\r\n".repeat(lines));
         for cut in [0, 3, ahead.len() / 2, ahead.len()] {
@@ -161,7 +161,7 @@ fn pipelined_requests_are_answered_in_order_and_each_shows_its_key() {
     let (gateway, _upstream) = start("");
     let one = |key: &str, delay: u32| {
         format!(
-            "GET /free/a HTTP/1.1\r\nhost: a\r\nx-api-key: {key}\r\nx-answer-delay: {delay}\r\nx-answer-body: {delay}\r\n\r\n"
+            "GET /free/a HTTP/1.1\r\nhost: a\r\nx-api-key: {key}\r\nx-response-delay: {delay}\r\nx-response-body: {delay}\r\n\r\n"
         )
     };
     let mut client = Client::connect(gateway.public);
@@ -190,7 +190,7 @@ fn head_and_empty_answers_have_no_body() {
     let mut client = Client::connect(gateway.public);
     let ask = |method: &str, status: &str| {
         format!(
-            "{method} /one HTTP/1.1\r\nhost: a\r\nx-api-key: good-key\r\nx-answer-status: {status}\r\nx-answer-body: 12345\r\n\r\n"
+            "{method} /one HTTP/1.1\r\nhost: a\r\nx-api-key: good-key\r\nx-response-status: {status}\r\nx-response-body: 12345\r\n\r\n"
         )
     };
     let head = client.ask(ask("HEAD", "200")).unwrap();
@@ -206,9 +206,9 @@ fn an_upstream_that_fails_costs_nothing() {
     let more = "[upstreams.dead]\nservers = [\"http://127.0.0.1:1\"]\n[[routes]]\nname = \"dead\"\npath = \"/dead\"\nupstream = \"dead\"\ncredits = 1\n";
     let upstream = Upstream::start();
     let gateway = Gateway::start(&config(more).replace("\"5s\"", "\"300ms\""), &upstream);
-    let slow = format!("{KEY}x-answer-delay: 1000\r\n");
-    let garbage = format!("{KEY}x-answer-raw: SMTP ready\\n\\n\r\n");
-    let silent = format!("{KEY}x-answer-raw: \r\n");
+    let slow = format!("{KEY}x-response-delay: 1000\r\n");
+    let garbage = format!("{KEY}x-response-raw: SMTP ready\\n\\n\r\n");
+    let silent = format!("{KEY}x-response-raw: \r\n");
     let table = [
         ("/dead", KEY, 502, "upstream_unreachable"),
         ("/one", &*slow, 504, "upstream_timeout"),
@@ -216,18 +216,19 @@ fn an_upstream_that_fails_costs_nothing() {
         ("/one", &*silent, 502, "upstream_unreachable"),
     ];
     for (path, headers, status, code) in table {
-        let answer = get(gateway.public, path, headers);
+        let response = get(gateway.public, path, headers);
         assert_eq!(
-            (answer.status, answer.json()["code"].as_str().unwrap()),
+            (response.status, response.json()["code"].as_str().unwrap()),
             (status, code),
             "{path} {headers}"
         );
-        assert_eq!(answer.charged(), Some("0"));
+        assert_eq!(response.charged(), Some("0"));
     }
     assert_eq!(gateway.available("acme"), "1000");
     // If the upstream closes after its head, the price applies, and the client sees a response that is cut off.
-    let cut =
-        format!("GET /one HTTP/1.1\r\nhost: a\r\n{KEY}x-answer-body: 0123456789\r\nx-answer-cut: 5\r\n\r\n");
+    let cut = format!(
+        "GET /one HTTP/1.1\r\nhost: a\r\n{KEY}x-response-body: 0123456789\r\nx-response-cut: 5\r\n\r\n"
+    );
     assert!(Client::connect(gateway.public).ask(cut).is_err());
     assert_eq!(gateway.available("acme"), "999");
 }
@@ -242,7 +243,7 @@ fn a_stale_connection_is_replaced_without_the_client_noticing() {
     }
     assert_eq!(upstream.connections(), 1, "connections are kept");
     let closing = format!(
-        "GET /one HTTP/1.1\r\nhost: a\r\n{KEY}x-answer-raw: HTTP/1.1 200 OK\\ncontent-length: 0\\n\\n\r\n\r\n"
+        "GET /one HTTP/1.1\r\nhost: a\r\n{KEY}x-response-raw: HTTP/1.1 200 OK\\ncontent-length: 0\\n\\n\r\n\r\n"
     );
     for _ in 0..5 {
         assert_eq!(client.ask(&closing).unwrap().status, 200);
@@ -261,11 +262,11 @@ fn preflights_are_answered_here_and_refusals_can_be_read_by_pages() {
             "OPTIONS /pages HTTP/1.1\r\nhost: a\r\norigin: {origin}\r\naccess-control-request-method: PUT\r\n\r\n"
         )
     };
-    let answer = send(gateway.public, ask("https://app.example"));
-    assert_eq!(answer.status, 204);
-    assert_eq!(answer.header("access-control-allow-origin"), Some("https://app.example"));
-    assert_eq!(answer.header("access-control-allow-headers"), Some("x-api-key, content-type"));
-    assert_eq!(answer.header("access-control-allow-methods"), Some("PUT"));
+    let response = send(gateway.public, ask("https://app.example"));
+    assert_eq!(response.status, 204);
+    assert_eq!(response.header("access-control-allow-origin"), Some("https://app.example"));
+    assert_eq!(response.header("access-control-allow-headers"), Some("x-api-key, content-type"));
+    assert_eq!(response.header("access-control-allow-methods"), Some("PUT"));
     assert_eq!(send(gateway.public, ask("https://evil.example")).header("access-control-allow-origin"), None);
     let refused = send(
         gateway.public,
@@ -280,14 +281,14 @@ fn preflights_are_answered_here_and_refusals_can_be_read_by_pages() {
 fn a_stop_waits_for_what_is_in_flight_and_takes_nothing_new() {
     let (gateway, _upstream) = start("");
     let mut busy = Client::connect(gateway.public);
-    busy.send(format!("GET /one HTTP/1.1\r\nhost: a\r\n{KEY}x-answer-delay: 800\r\n\r\n")).unwrap();
+    busy.send(format!("GET /one HTTP/1.1\r\nhost: a\r\n{KEY}x-response-delay: 800\r\n\r\n")).unwrap();
     let mut idle = Client::connect(gateway.public);
     assert_eq!(idle.ask("GET /open/a HTTP/1.1\r\nhost: a\r\n\r\n").unwrap().status, 200);
     std::thread::sleep(Duration::from_millis(200));
     gateway.signal("INT");
     assert!(idle.is_closed(), "an idle connection closes at once");
-    let answer = busy.read(false).unwrap();
-    assert_eq!((answer.status, answer.charged()), (200, Some("1")));
+    let response = busy.read(false).unwrap();
+    assert_eq!((response.status, response.charged()), (200, Some("1")));
     assert!(std::net::TcpStream::connect(gateway.public).is_err());
     let mut gateway = gateway;
     assert_eq!(gateway.wait(), Some(0));
@@ -308,13 +309,13 @@ fn connections_whose_answers_had_trailers_are_kept_and_old_versions_stay_upstrea
     let mut client = Client::connect(gateway.public);
     for _ in 0..3 {
         let head = format!(
-            "GET /header HTTP/1.1\r\nhost: a\r\n{KEY}te: trailers\r\nx-answer-header: x-cost: 0.5\r\nx-answer-chunks: a|b\r\n\r\n"
+            "GET /header HTTP/1.1\r\nhost: a\r\n{KEY}te: trailers\r\nx-response-header: x-cost: 0.5\r\nx-response-chunks: a|b\r\n\r\n"
         );
-        let answer = client.ask(head).unwrap();
-        assert_eq!((answer.text(), answer.trailers.len()), ("ab".to_owned(), 1));
+        let response = client.ask(head).unwrap();
+        assert_eq!((response.text(), response.trailers.len()), ("ab".to_owned(), 1));
     }
     assert_eq!(upstream.connections(), 1);
     assert_eq!(gateway.available("acme"), "998.5");
-    client.send(format!("GET /one HTTP/1.1\r\nhost: a\r\n{KEY}x-answer-raw: HTTP/1.0 200 OK\\ncontent-length: 2\\n\\nok\r\n\r\n")).unwrap();
+    client.send(format!("GET /one HTTP/1.1\r\nhost: a\r\n{KEY}x-response-raw: HTTP/1.0 200 OK\\ncontent-length: 2\\n\\nok\r\n\r\n")).unwrap();
     assert!(client.line().unwrap().starts_with("HTTP/1.1 200"), "Tollgate's own version");
 }

@@ -32,11 +32,12 @@ fn a_sliding_window_holds_over_all_workers() {
                 let mut client = Client::connect(gateway.public);
                 while start.elapsed() < Duration::from_millis(3500) {
                     let sent = start.elapsed();
-                    let answer = client.ask(format!("GET /free/a HTTP/1.1\r\nhost: a\r\n{KEY}\r\n")).unwrap();
-                    if answer.status == 200 {
+                    let response =
+                        client.ask(format!("GET /free/a HTTP/1.1\r\nhost: a\r\n{KEY}\r\n")).unwrap();
+                    if response.status == 200 {
                         admitted.lock().unwrap().push((sent, start.elapsed()));
                     } else {
-                        assert_eq!(answer.status, 429);
+                        assert_eq!(response.status, 429);
                     }
                 }
             });
@@ -181,12 +182,12 @@ fn the_header_families_can_be_chosen() {
         limited(r#"{ name = "s", requests = 5, window = "60s" }"#)
     );
     let gateway = Gateway::start(&config(&more), &upstream);
-    let answer = get(gateway.public, "/free/a", KEY);
+    let response = get(gateway.public, "/free/a", KEY);
     assert_eq!(
-        (answer.header("x-ratelimit-limit"), answer.header("x-ratelimit-remaining")),
+        (response.header("x-ratelimit-limit"), response.header("x-ratelimit-remaining")),
         (Some("5"), Some("4"))
     );
-    let reset: u64 = answer.header("x-ratelimit-reset").unwrap().parse().unwrap();
+    let reset: u64 = response.header("x-ratelimit-reset").unwrap().parse().unwrap();
     assert!(reset > 1_700_000_000);
-    assert_eq!((answer.header("ratelimit"), answer.charged()), (None, None));
+    assert_eq!((response.header("ratelimit"), response.charged()), (None, None));
 }

@@ -11,7 +11,6 @@
     reason = "a test that meets the unexpected ends, and looks at the real clock"
 )]
 
-mod answers;
 mod check;
 mod clocks;
 mod commands;
@@ -33,6 +32,7 @@ mod proxies;
 mod readers;
 mod refusals;
 mod reload;
+mod responses;
 mod revoked;
 mod stages;
 mod streams;

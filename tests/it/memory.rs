@@ -63,14 +63,14 @@ fn client(address: SocketAddr, counts: &Counts, stop: &AtomicBool) {
     let body = "x".repeat(8192);
     let get = |key: &str| format!("GET /one HTTP/1.1\r\nhost: a\r\nx-api-key: {key}\r\n\r\n");
     let post = format!(
-        "POST /free/a?b=c HTTP/1.1\r\nhost: a\r\nx-api-key: good-key\r\nx-answer-echo: 1\r\ncontent-length: {}\r\n\r\n{body}",
+        "POST /free/a?b=c HTTP/1.1\r\nhost: a\r\nx-api-key: good-key\r\nx-response-echo: 1\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     );
     while !stop.load(Ordering::SeqCst) {
         let mut client = Client::connect(address);
         for round in 0..20 {
-            let answer = client.ask(get("good-key")).unwrap();
-            assert_eq!((answer.status, answer.charged()), (200, Some("1")));
+            let response = client.ask(get("good-key")).unwrap();
+            assert_eq!((response.status, response.charged()), (200, Some("1")));
             count(&counts.acme);
             assert_eq!(client.ask(get(&format!("unknown-{round}"))).unwrap().status, 401);
             match client.ask(get("tight-key")).unwrap().status {
@@ -85,7 +85,7 @@ fn client(address: SocketAddr, counts: &Counts, stop: &AtomicBool) {
         // Connections that are cut off in the head, in the body, and while the response is pending.
         client.send("GET /one HTTP/1.1\r\nhost: a\r\nx-api").unwrap();
         Client::connect(address).send(&post[..post.len() - 100]).unwrap();
-        let delayed = get("gone-key").replace("\r\n\r\n", "\r\nx-answer-delay: 20\r\n\r\n");
+        let delayed = get("gone-key").replace("\r\n\r\n", "\r\nx-response-delay: 20\r\n\r\n");
         let mut gone = Client::connect(address);
         gone.send(delayed).unwrap();
         std::thread::sleep(Duration::from_millis(5)); // without this, the request might not be read at all
@@ -171,7 +171,7 @@ fn mixed_load_leaves_nothing_behind_and_costs_exactly_what_it_should() {
         gone += take_gone(&upstream); // requests in flight are completed
         std::thread::sleep(Duration::from_millis(50));
     }
-    assert!(gone > 0, "some went while their answer was made");
+    assert!(gone > 0, "some went while their response was made");
     assert_eq!(spent("gone"), gone, "what the upstream answered is charged, also if the client is gone");
     assert_eq!(spent("acme"), counts.acme.load(Ordering::SeqCst));
     assert_eq!(spent("tight"), counts.tight.load(Ordering::SeqCst));

@@ -21,7 +21,7 @@ async fn status(stream: &mut TcpStream) -> u16 {
     let mut buffer = [0; 4096];
     loop {
         let count = stream.read(&mut buffer).await.unwrap();
-        assert!(count > 0, "closed within an answer");
+        assert!(count > 0, "closed within a response");
         text.extend_from_slice(&buffer[..count]);
         let whole = String::from_utf8_lossy(&text);
         let Some((head, body)) = whole.split_once("\r\n\r\n") else { continue };

@@ -81,7 +81,7 @@ fn a_hold_in_doubt_is_found_by_a_proxys_id() {
     let ids = ["trace-1", "trace-2", "trace-2"];
     let clients = ids.map(|id| {
         let mut client = Client::connect(gateway.public);
-        let given = format!("x-request-id: {id}\r\nx-answer-delay: 5000\r\n");
+        let given = format!("x-request-id: {id}\r\nx-response-delay: 5000\r\n");
         client.send(format!("GET /one HTTP/1.1\r\nhost: a\r\n{KEY}{given}\r\n")).unwrap();
         client
     });
@@ -125,7 +125,7 @@ fn many_fields_come_anywhere_on_a_connection() {
     let gateway = Gateway::start(&config(""), &upstream);
     let fields = (0..180).map(|at| format!("x-{at}: y\r\n")).collect::<String>();
     let few = "POST /open/few HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc";
-    let slow = "GET /open/slow HTTP/1.1\r\nhost: a\r\nx-answer-delay: 100\r\n\r\n";
+    let slow = "GET /open/slow HTTP/1.1\r\nhost: a\r\nx-response-delay: 100\r\n\r\n";
     let many = format!("POST /open/many HTTP/1.1\r\nhost: a\r\n{fields}content-length: 3\r\n\r\nabc");
     let all = [few, slow, &many, few, &many, few].concat();
     for piece in [all.len(), 1500, 700, 33] {
@@ -136,7 +136,7 @@ fn many_fields_come_anywhere_on_a_connection() {
             std::thread::sleep(Duration::from_millis(u64::from(piece > 33)));
         }
         for at in 0..6 {
-            assert_eq!(client.read(false).unwrap().status, 200, "answer {at}, in pieces of {piece}");
+            assert_eq!(client.read(false).unwrap().status, 200, "response {at}, in pieces of {piece}");
         }
         let seen = upstream.seen();
         let paths: Vec<&str> = seen.iter().map(|seen| seen.target()).collect();
@@ -160,25 +160,26 @@ fn many_fields_pass_and_too_many_are_refused_in_words() {
     let gateway = Gateway::start(&config(""), &upstream);
     let fields = |count: usize| (0..count).map(|at| format!("x-{at}: y\r\n")).collect::<String>();
     for (count, status) in [(98, 200), (99, 200), (100, 200), (199, 200), (200, 431), (255, 431)] {
-        let answer = get(gateway.public, "/open/a", &fields(count)); // plus the host
-        assert_eq!(answer.status, status, "{count} fields");
+        let response = get(gateway.public, "/open/a", &fields(count)); // plus the host
+        assert_eq!(response.status, status, "{count} fields");
         if status == 431 {
-            assert_eq!(answer.json()["code"], "header_too_large");
-            assert_eq!(answer.header("connection"), Some("close"));
+            assert_eq!(response.json()["code"], "header_too_large");
+            assert_eq!(response.header("connection"), Some("close"));
         } else {
             assert_eq!(upstream.last().header(&format!("x-{}", count - 1)), Some("y"));
         }
     }
     let large = get(gateway.public, "/open/a", &format!("a: {}\r\n", "b".repeat(40_000)));
     assert_eq!((large.status, &large.json()["code"]), (431, &json!("header_too_large")));
-    let answer = |count: usize| {
+    let response = |count: usize| {
         let head = (0..count).map(|at| format!("y-{at}: z\\n")).collect::<String>();
-        let raw =
-            format!("x-answer-raw: HTTP/1.1 200 OK\\nconnection: close\\ncontent-length: 0\\n{head}\\n\r\n");
+        let raw = format!(
+            "x-response-raw: HTTP/1.1 200 OK\\nconnection: close\\ncontent-length: 0\\n{head}\\n\r\n"
+        );
         get(gateway.public, "/open/a", &raw)
     };
-    assert_eq!(answer(150).header("y-149"), Some("z"));
-    assert_eq!((answer(198).status, answer(199).status), (200, 502)); // plus two more
+    assert_eq!(response(150).header("y-149"), Some("z"));
+    assert_eq!((response(198).status, response(199).status), (200, 502)); // plus two more
     let http2 = |count: usize| {
         let url = format!("http://{}/open/a", gateway.public);
         let fields: Vec<String> = (0..count).map(|at| format!("x-{at}: y")).collect();
@@ -251,9 +252,9 @@ fn an_upload_that_is_refused_early_learns_why() {
             std::thread::sleep(Duration::from_millis(2));
             stream.write_all(piece).unwrap_or_else(|error| panic!("round {round}: {error}"));
         }
-        let mut answer = [0; 12];
-        stream.read_exact(&mut answer).unwrap_or_else(|error| panic!("round {round}: {error}"));
-        assert_eq!(String::from_utf8_lossy(&answer[9..]), status);
+        let mut response = [0; 12];
+        stream.read_exact(&mut response).unwrap_or_else(|error| panic!("round {round}: {error}"));
+        assert_eq!(String::from_utf8_lossy(&response[9..]), status);
     }
 }
 
@@ -299,7 +300,7 @@ fn a_websocket_that_is_not_accepted_is_none() {
         );
         let key = "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\n";
         let headers =
-            format!("{KEY}connection: upgrade\r\nupgrade: websocket\r\n{key}x-answer-raw: {raw}\r\n");
+            format!("{KEY}connection: upgrade\r\nupgrade: websocket\r\n{key}x-response-raw: {raw}\r\n");
         get(gateway.public, "/one", &headers).status
     };
     assert_eq!(ask("sec-websocket-accept: c3pPLMBiTxaQ9kYGzzhZRbK+xOo=\\n"), 502);

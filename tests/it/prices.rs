@@ -30,28 +30,28 @@ fn every_kind_of_price_charges_exactly() {
     let table = [
         ("/free/a", "", Some("0"), "1000"),
         ("/one", "", Some("1"), "999"),
-        ("/one", "x-answer-status: 404\r\n", Some("0"), "999"),
-        ("/one", "x-answer-status: 500\r\n", Some("0"), "999"),
-        ("/header", "x-answer-header: x-cost: 0.25\r\n", Some("0.25"), "998.75"),
-        ("/header", "x-answer-header: x-cost: 10\r\n", Some("10"), "988.75"),
-        ("/header", "x-answer-header: x-cost: 10.5\r\n", Some("10"), "978.75"),
-        ("/header", "x-answer-header: x-cost: -1\r\n", Some("10"), "968.75"),
-        ("/header", "x-answer-header: x-cost: 0.0000001\r\n", Some("10"), "958.75"),
+        ("/one", "x-response-status: 404\r\n", Some("0"), "999"),
+        ("/one", "x-response-status: 500\r\n", Some("0"), "999"),
+        ("/header", "x-response-header: x-cost: 0.25\r\n", Some("0.25"), "998.75"),
+        ("/header", "x-response-header: x-cost: 10\r\n", Some("10"), "988.75"),
+        ("/header", "x-response-header: x-cost: 10.5\r\n", Some("10"), "978.75"),
+        ("/header", "x-response-header: x-cost: -1\r\n", Some("10"), "968.75"),
+        ("/header", "x-response-header: x-cost: 0.0000001\r\n", Some("10"), "958.75"),
         ("/header", "", Some("10"), "948.75"),
-        ("/header", "x-answer-status: 404\r\n", Some("1"), "947.75"),
-        ("/header", "x-answer-status: 302\r\n", Some("0"), "947.75"),
-        ("/json", "x-answer-body: {\"cost\":0.3}\r\n", None, "947.45"),
-        ("/json", "x-answer-body: {\"cost\":\"2\"}\r\n", None, "945.45"),
-        ("/json", "x-answer-body: {\"cost\":11}\r\n", None, "935.45"),
-        ("/json", "x-answer-body: not json\r\n", None, "925.45"),
-        ("/json", "x-answer-status: 404\r\n", Some("0"), "925.45"),
+        ("/header", "x-response-status: 404\r\n", Some("1"), "947.75"),
+        ("/header", "x-response-status: 302\r\n", Some("0"), "947.75"),
+        ("/json", "x-response-body: {\"cost\":0.3}\r\n", None, "947.45"),
+        ("/json", "x-response-body: {\"cost\":\"2\"}\r\n", None, "945.45"),
+        ("/json", "x-response-body: {\"cost\":11}\r\n", None, "935.45"),
+        ("/json", "x-response-body: not json\r\n", None, "925.45"),
+        ("/json", "x-response-status: 404\r\n", Some("0"), "925.45"),
     ];
     for (path, headers, used, left) in table {
-        let answer = get(gateway.public, path, &format!("{KEY}{headers}"));
-        assert_eq!(answer.charged(), used, "{path} {headers}");
+        let response = get(gateway.public, path, &format!("{KEY}{headers}"));
+        assert_eq!(response.charged(), used, "{path} {headers}");
         assert_eq!(gateway.available("acme"), left, "{path} {headers}");
         if used.is_some() {
-            assert_eq!(answer.header("x-credits-remaining"), Some(left));
+            assert_eq!(response.header("x-credits-remaining"), Some(left));
         }
     }
     let status = gateway.json(&["status"]);
@@ -65,7 +65,7 @@ fn every_kind_of_price_charges_exactly() {
 #[test]
 fn a_json_price_is_read_uncompressed_and_bounded() {
     let (gateway, upstream) = start();
-    let headers = format!("{KEY}accept-encoding: gzip\r\nx-answer-body: {{\"cost\":1}}\r\n");
+    let headers = format!("{KEY}accept-encoding: gzip\r\nx-response-body: {{\"cost\":1}}\r\n");
     get(gateway.public, "/json", &headers);
     assert_eq!(upstream.last().header("accept-encoding"), Some("identity"));
     get(gateway.public, "/one", &headers);
@@ -75,12 +75,12 @@ fn a_json_price_is_read_uncompressed_and_bounded() {
     let mut client = Client::connect(gateway.public);
     client
         .send(format!(
-            "POST /json HTTP/1.1\r\nhost: a\r\n{KEY}x-answer-echo: 1\r\ncontent-length: {}\r\n\r\n",
+            "POST /json HTTP/1.1\r\nhost: a\r\n{KEY}x-response-echo: 1\r\ncontent-length: {}\r\n\r\n",
             body.len()
         ))
         .unwrap();
-    let answer = client.ask(&body).unwrap();
-    assert_eq!(answer.body.len(), body.len());
+    let response = client.ask(&body).unwrap();
+    assert_eq!(response.body.len(), body.len());
     settles_at(&gateway, "988");
 }
 
@@ -94,23 +94,23 @@ fn a_plan_changes_a_routes_price() {
     );
     let gateway = Gateway::start(&config(&more), &upstream);
     assert_eq!(get(gateway.public, "/one", "x-api-key: planned\r\n").charged(), Some("0.5"));
-    let capped = get(gateway.public, "/header", "x-api-key: planned\r\nx-answer-header: x-cost: 9\r\n");
+    let capped = get(gateway.public, "/header", "x-api-key: planned\r\nx-response-header: x-cost: 9\r\n");
     assert_eq!(capped.charged(), Some("2"));
     assert_eq!(get(gateway.public, "/one", KEY).charged(), Some("1"));
     assert_eq!(gateway.available("planned"), "7.5");
 }
 
 #[test]
-fn a_vanished_client_is_charged_by_the_upstreams_answer() {
+fn a_vanished_client_is_charged_by_the_upstreams_response() {
     let (gateway, upstream) = start();
     // Path, headers that set the upstream's response, credits left. The client disconnects while the upstream works, or
     // within the response.
     let table = [
-        ("/one", "x-answer-delay: 300\r\n", "999"),
-        ("/one", "x-answer-delay: 300\r\nx-answer-status: 404\r\n", "999"),
-        ("/header", "x-answer-delay: 300\r\nx-answer-header: x-cost: 2.5\r\n", "996.5"),
-        ("/json", "x-answer-delay: 300\r\nx-answer-body: {\"cost\":1.5}\r\n", "995"),
-        ("/json", "x-answer-chunks: {\"cost\"|:|3|}\r\n", "992"),
+        ("/one", "x-response-delay: 300\r\n", "999"),
+        ("/one", "x-response-delay: 300\r\nx-response-status: 404\r\n", "999"),
+        ("/header", "x-response-delay: 300\r\nx-response-header: x-cost: 2.5\r\n", "996.5"),
+        ("/json", "x-response-delay: 300\r\nx-response-body: {\"cost\":1.5}\r\n", "995"),
+        ("/json", "x-response-chunks: {\"cost\"|:|3|}\r\n", "992"),
     ];
     for (path, headers, left) in table {
         upstream.clear();
@@ -148,8 +148,8 @@ fn a_slow_json_response_costs_the_same_with_and_without_its_client() {
     let upstream = Upstream::start();
     let text = config("").replace("response_timeout = \"5s\"", "response_timeout = \"1s\"");
     let gateway = Gateway::start(&text, &upstream);
-    let steady = "x-answer-pause: 600\r\nx-answer-chunks: {\"cost\"|:|3|}\r\n";
-    let silent = "x-answer-stall: 5\r\nx-answer-body: {\"cost\":3}\r\n";
+    let steady = "x-response-pause: 600\r\nx-response-chunks: {\"cost\"|:|3|}\r\n";
+    let silent = "x-response-stall: 5\r\nx-response-body: {\"cost\":3}\r\n";
     let mut left = 1000;
     for (headers, whole, cost) in [(steady, true, 3), (silent, false, 10)] {
         for stays in [true, false] {
@@ -175,11 +175,11 @@ fn what_has_no_body_costs_nothing_by_a_json_price() {
     let (gateway, _upstream) = start();
     let mut left = 1000;
     let table = [
-        ("GET", "/json", "x-answer-body: {\"cost\":2}\r\n", 2),
-        ("HEAD", "/json", "x-answer-body: {\"cost\":2}\r\n", 0),
-        ("GET", "/json", "x-answer-status: 204\r\n", 0),
-        ("GET", "/json", "x-answer-status: 304\r\n", 0),
-        ("HEAD", "/header", "x-answer-header: x-cost: 2\r\n", 2),
+        ("GET", "/json", "x-response-body: {\"cost\":2}\r\n", 2),
+        ("HEAD", "/json", "x-response-body: {\"cost\":2}\r\n", 0),
+        ("GET", "/json", "x-response-status: 204\r\n", 0),
+        ("GET", "/json", "x-response-status: 304\r\n", 0),
+        ("HEAD", "/header", "x-response-header: x-cost: 2\r\n", 2),
         ("HEAD", "/header", "", 0),
         ("GET", "/header", "", 10),
         ("HEAD", "/one", "", 1),

@@ -11,7 +11,7 @@ const CANARIES: [&str; 6] = [
     "canary-in-header-55de",
     "canary-in-body-c0ff",
     "canary-in-path-2b2b",
-    "canary-in-answer-d00d",
+    "canary-in-response-d00d",
 ];
 
 fn everything_under(folder: &Path, found: &mut Vec<(String, Vec<u8>)>) {
@@ -27,7 +27,7 @@ fn everything_under(folder: &Path, found: &mut Vec<(String, Vec<u8>)>) {
 #[test]
 fn nothing_a_client_sends_is_logged_or_stored() {
     let upstream = Upstream::start();
-    let [key, query, header, body, path, answer] = CANARIES;
+    let [key, query, header, body, path, response] = CANARIES;
     let more = format!(
         "[accounts.c]\ncredits = 100\n[[accounts.c.keys]]\nlabel = \"k\"\nsha256 = \"{}\"\n[[accounts.c.keys]]\nlabel = \"raw\"\nsha256 = \"{}\"\n",
         sha256(key),
@@ -36,7 +36,7 @@ fn nothing_a_client_sends_is_logged_or_stored() {
     // Turns on the most verbose log, and core files where the machine writes any.
     let prefix = ["env", "TOLLGATE_LOG=trace,h2=trace,rustls=trace", "prlimit", "--core=unlimited"];
     let gateway = Gateway::start_by(&prefix, &config(&more), &upstream);
-    let headers = format!("x-api-key: {key}\r\nx-note: {header}\r\nx-answer-body: {answer}\r\n");
+    let headers = format!("x-api-key: {key}\r\nx-note: {header}\r\nx-response-body: {response}\r\n");
     for path in
         ["/one".to_owned(), format!("/free/{path}"), format!("/nowhere/{path}"), format!("/free/{path}/../x")]
     {
@@ -44,17 +44,17 @@ fn nothing_a_client_sends_is_logged_or_stored() {
     }
     get(gateway.public, &format!("/one?api_key={key}"), "");
     get(gateway.public, "/one", &format!("x-api-key: {key}{header}\r\n"));
-    get(gateway.public, "/one", &format!("{headers}x-answer-raw: {answer}\r\n"));
+    get(gateway.public, "/one", &format!("{headers}x-response-raw: {response}\r\n"));
     let _ = Client::connect(gateway.public).ask(format!("GET /{path} HTTP/1.1\r\nbad {header}\r\n\r\n"));
     send(gateway.public, format!("GET http://{path}/ HTTP/1.1\r\nhost: {header}\r\n\r\n"));
     let url = format!("http://{}/one?q={query}", gateway.public);
     let fields =
-        [format!("x-api-key: {key}"), format!("x-note: {header}"), format!("x-answer-body: {answer}")];
+        [format!("x-api-key: {key}"), format!("x-note: {header}"), format!("x-response-body: {response}")];
     let mut curl = std::process::Command::new("curl");
     curl.args(["-s", "--http2-prior-knowledge", "-d", body])
         .args(fields.iter().flat_map(|field| ["-H", field]));
     match curl.arg(&url).output() {
-        Ok(output) => assert!(String::from_utf8_lossy(&output.stdout).contains(answer)),
+        Ok(output) => assert!(String::from_utf8_lossy(&output.stdout).contains(response)),
         Err(_) => crate::support::missing("curl", "Debian: curl"),
     }
     // A reload's report does not repeat a raw key that stands in place of a hash.

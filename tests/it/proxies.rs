@@ -21,9 +21,9 @@ fn send(gateway: &Gateway, pieces: &[&[u8]]) -> String {
         let _ = stream.write_all(piece); // the gateway may have closed it already
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
-    let mut answer = Vec::new();
-    let _ = stream.read_to_end(&mut answer);
-    String::from_utf8_lossy(&answer).chars().take(12).collect()
+    let mut response = Vec::new();
+    let _ = stream.read_to_end(&mut response);
+    String::from_utf8_lossy(&response).chars().take(12).collect()
 }
 
 const REQUEST: &[u8] =

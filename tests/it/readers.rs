@@ -134,7 +134,7 @@ impl Counted {
 
     /// Instructions of the busiest thread since the last call.
     fn instructions(&mut self) -> u64 {
-        assert!(control(&["--dump", &self.gateway.id().to_string()]), "callgrind does not answer");
+        assert!(control(&["--dump", &self.gateway.id().to_string()]), "callgrind does not respond");
         self.dumps += 1;
         let dump = format!("out.{}-", self.dumps);
         let totals = |path: &Path| {

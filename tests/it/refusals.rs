@@ -2,7 +2,7 @@
 
 use tollgate::policy::reject::{Reason, Refusal};
 
-use crate::support::{Answer, Client, Gateway, Upstream, config, get, post, send, sha256};
+use crate::support::{Client, Gateway, Response, Upstream, config, get, post, send, sha256};
 
 const DIALECTS: [&str; 3] = ["problem", "apione", "enrow"];
 
@@ -142,7 +142,7 @@ fn refusals_over_http_have_their_status_headers_and_body() {
     for dialect in DIALECTS {
         let path = format!("/{dialect}/x");
         let with = |key: &str| get(gateway.public, &path, &format!("x-api-key: {key}\r\n"));
-        let row = |reason: Reason, answer: Answer| check(dialect, reason, &answer);
+        let row = |reason: Reason, response: Response| check(dialect, reason, &response);
         row(Reason::MissingKey, get(gateway.public, &path, ""));
         row(
             Reason::KeyInQuery,
@@ -168,7 +168,7 @@ fn refusals_over_http_have_their_status_headers_and_body() {
         let mut first = Client::connect(gateway.public);
         first
             .send(format!(
-                "GET {path} HTTP/1.1\r\nhost: a\r\nx-api-key: single\r\nx-answer-delay: 400\r\n\r\n"
+                "GET {path} HTTP/1.1\r\nhost: a\r\nx-api-key: single\r\nx-response-delay: 400\r\n\r\n"
             ))
             .unwrap();
         std::thread::sleep(std::time::Duration::from_millis(150));
@@ -185,29 +185,29 @@ fn refusals_over_http_have_their_status_headers_and_body() {
     assert_eq!(gateway.available("poor"), "3.999999");
 }
 
-fn check(dialect: &str, reason: Reason, answer: &Answer) {
+fn check(dialect: &str, reason: Reason, response: &Response) {
     let at = DIALECTS.iter().position(|known| *known == dialect).unwrap();
     let (_, expected) = TABLE.iter().find(|(known, _)| *known == reason).unwrap();
-    let id = answer.header("x-request-id").unwrap();
+    let id = response.header("x-request-id").unwrap();
     assert!(id.starts_with("req_"));
     let (status, _) = expected[at];
-    assert_eq!(answer.status, status, "{dialect} {reason:?} {}", answer.text());
-    let body = answer.json();
+    assert_eq!(response.status, status, "{dialect} {reason:?} {}", response.text());
+    let body = response.json();
     match dialect {
         "problem" => {
-            assert_eq!(answer.header("content-type"), Some("application/problem+json"));
+            assert_eq!(response.header("content-type"), Some("application/problem+json"));
             assert_eq!((body["code"].as_str(), body["request_id"].as_str()), (Some(reason.code()), Some(id)));
         }
         "apione" => {
             assert_eq!((body["status"].as_str(), body["request_id"].as_str()), (Some("error"), Some(id)));
-            let after = answer.header("retry-after").map(|after| after.parse::<u64>().unwrap());
+            let after = response.header("retry-after").map(|after| after.parse::<u64>().unwrap());
             assert_eq!(body["retry_after"].as_u64(), after);
         }
         _ => assert_eq!(body.as_object().unwrap().len(), 1, "only a message"),
     }
     let challenge = (status == 401).then_some("ApiKey realm=\"tollgate\"");
-    assert_eq!(answer.header("www-authenticate"), challenge);
-    assert_eq!(answer.header("x-credits-used").unwrap_or("0"), "0");
+    assert_eq!(response.header("www-authenticate"), challenge);
+    assert_eq!(response.header("x-credits-used").unwrap_or("0"), "0");
 }
 
 #[test]
@@ -219,11 +219,11 @@ fn account_info_is_exact() {
             sha256("other")
         );
         let gateway = Gateway::start(&config(&more), &upstream);
-        let answer = get(gateway.public, "/account/info", "x-api-key: other\r\n");
-        assert_eq!(answer.status, 200);
+        let response = get(gateway.public, "/account/info", "x-api-key: other\r\n");
+        assert_eq!(response.status, 200);
         let expected =
             format!("{{\"credits\":{shown},\"webhooks\":[\"https://your-app.com/webhooks/enrow\"]}}");
-        assert_eq!(answer.text(), expected);
+        assert_eq!(response.text(), expected);
         assert_eq!(get(gateway.public, "/account/info", "").status, 401);
         assert_eq!(post(gateway.public, "/account/info", "x-api-key: other\r\n", "").status, 405);
         assert!(upstream.seen().is_empty());
@@ -251,8 +251,8 @@ fn a_dialect_of_ones_own_words_what_it_names() {
     let more = "[dialects.mine]\nmissing_key = { status = 418, content_type = \"text/plain\", body = \"{code} {status} {message}\", message = \"who?\" }\n\
                 [[routes]]\nname = \"mine\"\npath = \"/mine\"\nupstream = \"api\"\ndialect = \"mine\"\n";
     let gateway = Gateway::start(&config(more), &upstream);
-    let answer = get(gateway.public, "/mine", "");
-    assert_eq!((answer.status, &*answer.text()), (418, "missing_key 418 who?"));
-    assert_eq!(answer.header("content-type"), Some("text/plain"));
+    let response = get(gateway.public, "/mine", "");
+    assert_eq!((response.status, &*response.text()), (418, "missing_key 418 who?"));
+    assert_eq!(response.header("content-type"), Some("text/plain"));
     assert_eq!(get(gateway.public, "/mine", "x-api-key: bad\r\n").json()["code"], "invalid_key");
 }

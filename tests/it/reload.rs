@@ -46,9 +46,14 @@ fn hundreds_of_good_and_broken_files_cost_no_request_and_no_credit() {
             scope.spawn(|| {
                 let mut client = Client::connect(gateway.public);
                 while !stop.load(Ordering::SeqCst) {
-                    let answer =
+                    let response =
                         client.ask("GET /one HTTP/1.1\r\nhost: a\r\nx-api-key: good-key\r\n\r\n").unwrap();
-                    assert_eq!((answer.status, answer.charged()), (200, Some("1")), "{}", answer.text());
+                    assert_eq!(
+                        (response.status, response.charged()),
+                        (200, Some("1")),
+                        "{}",
+                        response.text()
+                    );
                     served.fetch_add(1, Ordering::SeqCst);
                 }
             });
@@ -191,13 +196,13 @@ fn no_request_meets_the_plan_of_one_file_and_the_routes_of_another() {
             scope.spawn(|| {
                 let mut client = Client::connect(gateway.public);
                 while !stop.load(Ordering::SeqCst) {
-                    let answer =
+                    let response =
                         client.ask("GET /one HTTP/1.1\r\nhost: a\r\nx-api-key: planned\r\n\r\n").unwrap();
-                    match answer.status {
-                        200 => assert_eq!(answer.charged(), Some("3"), "the plan's price"),
+                    match response.status {
+                        200 => assert_eq!(response.charged(), Some("3"), "the plan's price"),
                         other => assert_eq!(other, 429),
                     }
-                    admitted.fetch_add(u64::from(answer.status == 200), Ordering::SeqCst);
+                    admitted.fetch_add(u64::from(response.status == 200), Ordering::SeqCst);
                 }
             });
         }

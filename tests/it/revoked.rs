@@ -24,11 +24,11 @@ fn begin(gateway: &Gateway, upstream: &Upstream, key: &str) -> Vec<InFlight> {
     tunnel.send("ping").unwrap();
     assert_eq!(tunnel.exactly(4).unwrap(), b"ping");
     let mut stream = Client::connect(gateway.public);
-    stream.send(head("/free/b", "x-answer-pause: 4000\r\nx-answer-chunks: one|two|three\r\n")).unwrap();
+    stream.send(head("/free/b", "x-response-pause: 4000\r\nx-response-chunks: one|two|three\r\n")).unwrap();
     assert_eq!(stream.head().unwrap().status, 200);
     assert_eq!(stream.chunk().unwrap(), b"one");
     let mut call = Client::connect(gateway.public);
-    call.send(head("/header", "x-answer-delay: 4000\r\nx-answer-header: x-cost: 2\r\n")).unwrap();
+    call.send(head("/header", "x-response-delay: 4000\r\nx-response-header: x-cost: 2\r\n")).unwrap();
     let mut http2 = Client::connect(gateway.public);
     let fields = [
         (":method", "GET"),
@@ -36,7 +36,7 @@ fn begin(gateway: &Gateway, upstream: &Upstream, key: &str) -> Vec<InFlight> {
         (":authority", "a"),
         (":path", "/free/c"),
         ("x-api-key", key),
-        ("x-answer-delay", "4000"),
+        ("x-response-delay", "4000"),
     ];
     let preface = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &frames::frame(4, 0, 0, &[])].concat();
     http2.send([preface, frames::frame(1, 5, 1, &frames::head(&fields))].concat()).unwrap();

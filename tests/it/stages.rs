@@ -8,7 +8,7 @@ use crate::support::{Client, Gateway, Upstream, config};
 
 const KEY: &str = "x-api-key: good-key\r\n";
 /// The upstream responds this late where the client must have disconnected by then.
-const SLOW: &str = "x-answer-delay: 200\r\n";
+const SLOW: &str = "x-response-delay: 200\r\n";
 
 /// The stage at which the client disconnects.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -38,12 +38,12 @@ fn charged(gateway: &Gateway, before: &Books) -> i64 {
 }
 
 #[test]
-fn a_client_that_leaves_at_any_stage_is_charged_by_the_upstreams_answer() {
+fn a_client_that_leaves_at_any_stage_is_charged_by_the_upstreams_response() {
     use Leaves::{AfterAnswer, BeforeAnswer, InAnswer, InBody, InHead};
     let (gateway, upstream) = gateway();
-    let header = "x-answer-header: x-cost: 2.5\r\nx-answer-body: 0123456789\r\n";
-    let json = "x-answer-chunks: {\"cost\"|:|3|}\r\n";
-    let failed = "x-answer-status: 500\r\n";
+    let header = "x-response-header: x-cost: 2.5\r\nx-response-body: 0123456789\r\n";
+    let json = "x-response-chunks: {\"cost\"|:|3|}\r\n";
+    let failed = "x-response-status: 500\r\n";
     // Stage of the disconnect, path, the upstream's response, millionths charged, requests at the upstream.
     let table = [
         (InHead, "/one", "", 0, 0),
@@ -55,19 +55,19 @@ fn a_client_that_leaves_at_any_stage_is_charged_by_the_upstreams_answer() {
         (BeforeAnswer, "/one", failed, 0, 1),
         (BeforeAnswer, "/header", header, 2_500_000, 1),
         (BeforeAnswer, "/json", json, 3_000_000, 1),
-        (InAnswer, "/one", "x-answer-chunks: a|b|c\r\n", 1_000_000, 1),
-        (InAnswer, "/header", "x-answer-header: x-cost: 2.5\r\nx-answer-chunks: a|b|c\r\n", 2_500_000, 1),
+        (InAnswer, "/one", "x-response-chunks: a|b|c\r\n", 1_000_000, 1),
+        (InAnswer, "/header", "x-response-header: x-cost: 2.5\r\nx-response-chunks: a|b|c\r\n", 2_500_000, 1),
         (InAnswer, "/json", json, 3_000_000, 1),
         (AfterAnswer, "/one", "", 1_000_000, 1),
         (AfterAnswer, "/header", header, 2_500_000, 1),
     ];
-    for (leaves, path, answer, expected, at_upstream) in table {
-        let case = format!("{leaves:?} {path} {answer}");
+    for (leaves, path, response, expected, at_upstream) in table {
+        let case = format!("{leaves:?} {path} {response}");
         let before = Books::read(&gateway, "acme");
         upstream.clear();
         let slow = if leaves == BeforeAnswer { SLOW } else { "" };
         let head =
-            format!("POST {path} HTTP/1.1\r\nhost: a\r\n{KEY}{answer}{slow}content-length: 10\r\n\r\n");
+            format!("POST {path} HTTP/1.1\r\nhost: a\r\n{KEY}{response}{slow}content-length: 10\r\n\r\n");
         let mut client = Client::connect(gateway.public);
         match leaves {
             InHead => client.send(&head[..head.len() - 20]).unwrap(),
@@ -113,14 +113,14 @@ fn an_upstream_that_dies_at_any_stage_is_paid_by_what_it_answered() {
         ("/json", format!("{head}{{\"cost\""), Some(200), 10_000_000),
         ("/json", format!("{head}{{\"cost\":1}}"), Some(200), 1_000_000),
     ];
-    for (path, answer, status, expected) in table {
-        let case = format!("{path} {answer:?}");
+    for (path, response, status, expected) in table {
+        let case = format!("{path} {response:?}");
         let before = Books::read(&gateway, "acme");
         upstream.clear();
         let mut client = Client::connect(gateway.public);
         client
             .send(format!(
-                "GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n{KEY}x-answer-raw: {answer}\r\n\r\n"
+                "GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n{KEY}x-response-raw: {response}\r\n\r\n"
             ))
             .unwrap();
         let mut text = Vec::new();
@@ -134,6 +134,6 @@ fn an_upstream_that_dies_at_any_stage_is_paid_by_what_it_answered() {
     gateway.write_config(&gateway.config().replace(&upstream.address.to_string(), &gone.to_string()));
     gateway.json(&["reload"]);
     let before = Books::read(&gateway, "acme");
-    let answer = crate::support::get(gateway.public, "/one", KEY);
-    assert_eq!((answer.status, charged(&gateway, &before)), (502, 0));
+    let response = crate::support::get(gateway.public, "/one", KEY);
+    assert_eq!((response.status, charged(&gateway, &before)), (502, 0));
 }

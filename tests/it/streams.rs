@@ -83,7 +83,7 @@ fn what_one_connection_gives_up_is_charged_and_bounded() {
     let gateway = Gateway::start(&config(""), &upstream);
     let mut client = Raw::connect(gateway.public, &[]);
     for at in 0..100 {
-        client.ask(2 * at + 1, "/one", &[("x-answer-delay", "2500")]);
+        client.ask(2 * at + 1, "/one", &[("x-response-delay", "2500")]);
     }
     wait_until("100 requests at the upstream", || upstream.seen().len() == 100);
     for at in 0..100 {
@@ -113,7 +113,7 @@ fn an_answer_that_is_read_on_keeps_its_place_among_the_keys_requests() {
     let gateway = Gateway::start(&text, &upstream);
     let chunks = format!("{{{}\"cost\":2}}", "| ".repeat(30)); // 1.5 s
     let mut client = Raw::connect(gateway.public, &[]);
-    client.ask(1, "/json", &[("x-answer-chunks", &chunks)]);
+    client.ask(1, "/json", &[("x-response-chunks", &chunks)]);
     client.until(|told| told.answered == [true]);
     client.give_up(1);
     std::thread::sleep(Duration::from_millis(100));
@@ -131,7 +131,7 @@ fn an_answer_that_a_stop_cuts_off_while_it_is_read_on_costs_its_hold() {
     let gateway = Gateway::start(&text, &upstream);
     let chunks = format!("{{{}\"cost\":2}}", "| ".repeat(50)); // 2.5 s
     let mut client = Raw::connect(gateway.public, &[]);
-    client.ask(1, "/json", &[("x-answer-chunks", &chunks)]);
+    client.ask(1, "/json", &[("x-response-chunks", &chunks)]);
     client.until(|told| told.answered == [true]);
     client.give_up(1);
     std::thread::sleep(Duration::from_millis(100));
@@ -150,7 +150,7 @@ fn a_websocket_that_its_upstream_does_not_open_costs_nothing() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(&config(""), &upstream);
     let mut client = Raw::connect(gateway.public, &[]);
-    let open = |client: &mut Raw, number: u32, answer: &str, delay: &str| {
+    let open = |client: &mut Raw, number: u32, response: &str, delay: &str| {
         let fields = [
             (":method", "CONNECT"),
             (":protocol", "websocket"),
@@ -159,8 +159,8 @@ fn a_websocket_that_its_upstream_does_not_open_costs_nothing() {
             (":path", "/one"),
             ("sec-websocket-version", "13"),
             ("x-api-key", "good-key"),
-            ("x-answer-raw", answer),
-            ("x-answer-delay", delay),
+            ("x-response-raw", response),
+            ("x-response-delay", delay),
         ];
         client.head(number, 0, &fields);
     };
@@ -224,18 +224,18 @@ fn speaks_http2(long: u32) -> SocketAddr {
             let number = u32::from_be_bytes(header[5..].try_into().unwrap());
             let length = u32::from_be_bytes([0, header[0], header[1], header[2]]) as usize;
             stream.read_exact(&mut vec![0; length]).unwrap();
-            let answer = match (header[3], header[4]) {
+            let response = match (header[3], header[4]) {
                 (1, _) => {
-                    let mut answer = frames::frame(1, END_HEADERS, number, &[0x88]);
+                    let mut response = frames::frame(1, END_HEADERS, number, &[0x88]);
                     let pieces = if (3..2 * long + 3).contains(&number) { WINDOW / PIECE.len() } else { 1 };
-                    answer.extend(frames::frame(0, 0, number, PIECE).repeat(pieces - 1));
-                    answer.extend(frames::frame(0, END_STREAM, number, PIECE));
-                    answer
+                    response.extend(frames::frame(0, 0, number, PIECE).repeat(pieces - 1));
+                    response.extend(frames::frame(0, END_STREAM, number, PIECE));
+                    response
                 }
                 (4, 0) => frames::frame(4, 1, 0, &[]),
                 _ => continue,
             };
-            stream.write_all(&answer).unwrap();
+            stream.write_all(&response).unwrap();
         }
     });
     address
@@ -327,9 +327,9 @@ fn a_connection_to_an_upstream_that_no_longer_lives_is_given_up() {
         kinds
     });
     let begun = Instant::now();
-    let answer = get(gateway.public, "/calls/x", "x-api-key: good-key\r\n");
-    assert_eq!(answer.status, 502, "{}", answer.text());
-    assert!(begun.elapsed() < Duration::from_secs(30), "half of the time that an answer may take");
+    let response = get(gateway.public, "/calls/x", "x-api-key: good-key\r\n");
+    assert_eq!(response.status, 502, "{}", response.text());
+    assert!(begun.elapsed() < Duration::from_secs(30), "half of the time that a response may take");
     assert!(upstream.join().unwrap().contains(&6), "a PING");
     assert_eq!(gateway.available("acme"), "1000");
 }

@@ -108,13 +108,13 @@ impl<'a> Asks<'a> {
             self.name
         );
         stream.write_all(request.as_bytes()).map_err(|error| error.to_string())?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).map_err(|error| error.to_string())?;
-        Ok((answer, stream.conn.alpn_protocol().map(<[u8]>::to_vec)))
+        let mut response = String::new();
+        stream.read_to_string(&mut response).map_err(|error| error.to_string())?;
+        Ok((response, stream.conn.alpn_protocol().map(<[u8]>::to_vec)))
     }
 
     fn is_served(&self, address: SocketAddr) -> bool {
-        self.get(address).is_ok_and(|(answer, _)| answer.starts_with("HTTP/1.1 200 "))
+        self.get(address).is_ok_and(|(response, _)| response.starts_with("HTTP/1.1 200 "))
     }
 }
 

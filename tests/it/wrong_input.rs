@@ -309,9 +309,9 @@ fn a_full_disk_stops_charging_and_nothing_else() {
     let filled = std::fs::write(&filler, vec![0; 4 << 20]);
     assert!(filled.is_err(), "the disk is full");
     let mut charged = 1_u64;
-    let refused = (0..200).map(|_| one()).find(|answer| {
-        charged += u64::from(answer.status == 200);
-        answer.status != 200
+    let refused = (0..200).map(|_| one()).find(|response| {
+        charged += u64::from(response.status == 200);
+        response.status != 200
     });
     let refused = refused.expect("charging stops");
     assert_eq!((refused.status, refused.json()["code"].as_str()), (503, Some("ledger_unavailable")));

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::Result;
 use crate::cases::{Case, Entrant, Kind, Setup, Wire};
-use crate::client::{self, Answer};
+use crate::client::{self, Response};
 use crate::keys::Keys;
 use crate::places::Places;
 use crate::process::{self, Running};
@@ -116,26 +116,26 @@ impl Peer {
             command.args(arguments).current_dir(&folder).stdin(Stdio::null());
             let process = Running::start(command.stdout(log.try_clone()?).stderr(log))?;
             let mut peer = Self { name: entrant.name, kind, setup, keys, port, wire_port, folder, process };
-            if let Some(answer) = peer.first_answer(case) {
-                peer.check(case, &answer)?;
+            if let Some(response) = peer.first_response(case) {
+                peer.check(case, &response)?;
                 return Ok(peer);
             }
             told = fs::read_to_string(peer.folder.join("log"))?;
             if !peer.process.has_ended() {
-                return Err(format!("{} does not answer in time:\n{told}", entrant.name).into());
+                return Err(format!("{} does not respond in time:\n{told}", entrant.name).into());
             }
         }
         Err(format!("{} does not start:\n{told}", entrant.name).into())
     }
 
     /// Waits for the first 200 response. Returns `None` if the gateway ends or never sends one.
-    fn first_answer(&mut self, case: &Case) -> Option<Answer> {
+    fn first_response(&mut self, case: &Case) -> Option<Response> {
         for _ in 0..TRIES {
             if self.process.has_ended() {
                 return None;
             }
             match client::ask(self.port, case.path, &Keys::text(0), case.body) {
-                Ok(answer) if answer.status == 200 => return Some(answer),
+                Ok(response) if response.status == 200 => return Some(response),
                 _ => std::thread::sleep(PAUSE),
             }
         }
@@ -144,22 +144,22 @@ impl Peer {
 
     /// Checks that the gateway forwarded the request, and that it refuses an unknown key if it checks keys at all. A
     /// gateway that is fast because it checks nothing is not comparable.
-    fn check(&self, case: &Case, answer: &Answer) -> Result<()> {
+    fn check(&self, case: &Case, response: &Response) -> Result<()> {
         let right = match case.path {
-            EXPORT => answer.length == EXPORT_LENGTH,
-            EVENTS => answer.events == EVENT_COUNT,
-            _ => answer.length == BODY_LENGTH,
+            EXPORT => response.length == EXPORT_LENGTH,
+            EVENTS => response.events == EVENT_COUNT,
+            _ => response.length == BODY_LENGTH,
         };
         if !right {
-            let Answer { length, events, .. } = answer;
-            return Err(format!("{} answers {length} bytes, {events} events", self.name).into());
+            let Response { length, events, .. } = response;
+            return Err(format!("{} responds with {length} bytes, {events} events", self.name).into());
         }
         if matches!(self.kind, Kind::Nginx | Kind::Tcp) {
             return Ok(());
         }
-        let answer = client::ask(self.port, case.path, &Keys::unknown_text(0), case.body)?;
-        if answer.status != 401 {
-            return Err(format!("{} answers {} to an unknown key", self.name, answer.status).into());
+        let response = client::ask(self.port, case.path, &Keys::unknown_text(0), case.body)?;
+        if response.status != 401 {
+            return Err(format!("{} responds with {} to an unknown key", self.name, response.status).into());
         }
         Ok(())
     }

@@ -54,7 +54,7 @@ pub(super) async fn serve(listener: TcpListener) {
             continue;
         };
         tokio::spawn(async move {
-            let service = service_fn(|request| async { Ok::<_, Infallible>(answer(request).await) });
+            let service = service_fn(|request| async { Ok::<_, Infallible>(respond(request).await) });
             let mut builder = http1::Builder::new();
             builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIME);
             let _ = builder.serve_connection(TokioIo::new(stream), service).await; // affects only this connection
@@ -64,18 +64,18 @@ pub(super) async fn serve(listener: TcpListener) {
 }
 
 /// A response of the sample API, before it is converted to HTTP.
-struct Answer {
+struct ApiResponse {
     status: StatusCode,
     body: Value,
     /// The value of `X-Credits-Used`, on routes whose price the upstream decides.
     cost: Option<&'static str>,
 }
 
-fn say(status: StatusCode, body: Value) -> Answer {
-    Answer { status, body, cost: None }
+fn say(status: StatusCode, body: Value) -> ApiResponse {
+    ApiResponse { status, body, cost: None }
 }
 
-async fn answer(request: Request<Incoming>) -> Response<Full<Bytes>> {
+async fn respond(request: Request<Incoming>) -> Response<Full<Bytes>> {
     let (parts, body) = request.into_parts();
     let id = parts.headers.get("x-request-id").and_then(|id| id.to_str().ok()).unwrap_or_default();
     let read = tokio::time::timeout(BODY_TIME, Limited::new(body, MAX_BODY).collect()).await;
@@ -83,7 +83,7 @@ async fn answer(request: Request<Incoming>) -> Response<Full<Bytes>> {
         Ok(Ok(body)) => serde_json::from_slice(&body.to_bytes()).unwrap_or(Value::Null),
         _ => Value::Null, // too long, too slow or incomplete: treated as an empty request
     };
-    let Answer { status, body, cost } = match (&parts.method, parts.uri.path()) {
+    let ApiResponse { status, body, cost } = match (&parts.method, parts.uri.path()) {
         (&Method::POST, "/api/v1/people/enrich") => person(&asked, id),
         (&Method::POST, "/api/v1/companies/enrich") => company(&asked, id),
         (&Method::POST, "/email/find/single") => find_email(&asked),
@@ -129,11 +129,11 @@ fn company_name(domain: &str) -> String {
 }
 
 /// A failure in ApiOne's format.
-fn failure(status: StatusCode, code: &str, message: &str, id: &str) -> Answer {
+fn failure(status: StatusCode, code: &str, message: &str, id: &str) -> ApiResponse {
     say(status, json!({ "status": "error", "code": code, "message": message, "request_id": id }))
 }
 
-fn person(asked: &Value, id: &str) -> Answer {
+fn person(asked: &Value, id: &str) -> ApiResponse {
     let (Some(name), Some(domain)) = (text(asked, "name"), text(asked, "domain")) else {
         return failure(StatusCode::BAD_REQUEST, "missing_param", "name and domain are needed", id);
     };
@@ -149,7 +149,7 @@ fn person(asked: &Value, id: &str) -> Answer {
     say(StatusCode::OK, json!({ "status": "success", "request_id": id, "person": person }))
 }
 
-fn company(asked: &Value, id: &str) -> Answer {
+fn company(asked: &Value, id: &str) -> ApiResponse {
     let Some(domain) = text(asked, "domain") else {
         return failure(StatusCode::BAD_REQUEST, "missing_param", "domain is needed", id);
     };
@@ -161,11 +161,11 @@ fn company(asked: &Value, id: &str) -> Answer {
     say(StatusCode::OK, json!({ "status": "success", "request_id": id, "company": company }))
 }
 
-fn missing(what: &str) -> Answer {
+fn missing(what: &str) -> ApiResponse {
     say(StatusCode::BAD_REQUEST, json!({ "message": format!("Missing parameter: {what}") }))
 }
 
-fn find_email(asked: &Value) -> Answer {
+fn find_email(asked: &Value) -> ApiResponse {
     let Some(name) = text(asked, "fullname") else { return missing("fullname") };
     let Some(domain) = text(asked, "company_domain") else { return missing("company_domain") };
     let found = if is_known(name) { email(name, domain) } else { String::new() };
@@ -173,7 +173,7 @@ fn find_email(asked: &Value) -> Answer {
     say(StatusCode::OK, json!({ "id": format!("find_{id}"), "message": "Single search in progress" }))
 }
 
-fn found_email(query: &str) -> Answer {
+fn found_email(query: &str) -> ApiResponse {
     let id =
         query.split('&').find_map(|pair| pair.strip_prefix("id=")).and_then(|id| id.strip_prefix("find_"));
     let Some(found) = id.and_then(|id| String::from_utf8(hex::decode(id).ok()?).ok()) else {
@@ -185,7 +185,7 @@ fn found_email(query: &str) -> Answer {
     }
 }
 
-fn verify_email(asked: &Value) -> Answer {
+fn verify_email(asked: &Value) -> ApiResponse {
     let Some(email) = text(asked, "email") else { return missing("email") };
     let sound = email.split_once('@').is_some_and(|(name, domain)| {
         !name.is_empty() && domain.contains('.') && !domain.contains('@') && is_known(name)
@@ -194,16 +194,16 @@ fn verify_email(asked: &Value) -> Answer {
     say(StatusCode::OK, json!({ "email": email, "qualification": verdict }))
 }
 
-fn find_phone(asked: &Value) -> Answer {
+fn find_phone(asked: &Value) -> ApiResponse {
     let Some(name) = text(asked, "fullname") else { return missing("fullname") };
     if !is_known(name) {
         let body = json!({ "qualification": "not_found" });
-        return Answer { status: StatusCode::OK, body, cost: Some("0") };
+        return ApiResponse { status: StatusCode::OK, body, cost: Some("0") };
     }
     let last = name.bytes().map(u32::from).sum::<u32>() % 100;
     let number = format!("+1 202 555 01{last:02}"); // a range that is reserved for fiction
     let body = json!({ "number": number, "qualification": "found" });
-    Answer { status: StatusCode::OK, body, cost: Some("40") }
+    ApiResponse { status: StatusCode::OK, body, cost: Some("40") }
 }
 
 #[cfg(test)]

@@ -48,12 +48,12 @@ impl Line {
             let found = head.headers.iter().find(|field| field.name.eq_ignore_ascii_case(name))?;
             Some(String::from_utf8(found.value.to_vec()).unwrap())
         };
-        let id = field("x-request-id").expect("every answer has an id");
+        let id = field("x-request-id").expect("every response has an id");
         if let Some(charged) = field("x-credits-used") {
             assert_eq!(charged.parse::<Credits>().unwrap().millionths(), self.price, "{id}");
         }
         let body = &self.received[length..];
-        assert!(self.body.as_bytes().starts_with(body), "{id} got another answer's bytes");
+        assert!(self.body.as_bytes().starts_with(body), "{id} got another response's bytes");
         if body.len() == self.body.len() { Saw::Whole(id) } else { Saw::Head(id) }
     }
 }

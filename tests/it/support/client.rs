@@ -14,14 +14,14 @@ pub struct Client {
 
 /// A response, read to its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct Response {
     pub status: u16,
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
     pub trailers: Vec<(String, String)>,
 }
 
-impl Answer {
+impl Response {
     /// The only value of a header; `None` if it is absent. Panics if the header occurs twice.
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut found = self.headers.iter().filter(|(known, _)| known == name);
@@ -61,7 +61,7 @@ impl Client {
     }
 
     /// Sends a request and reads its response.
-    pub fn ask(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<Answer> {
+    pub fn ask(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<Response> {
         let head_only = bytes.as_ref().starts_with(b"HEAD ");
         self.send(bytes)?;
         self.read(head_only)
@@ -90,11 +90,11 @@ impl Client {
     }
 
     /// Reads only a head.
-    pub fn head(&mut self) -> io::Result<Answer> {
+    pub fn head(&mut self) -> io::Result<Response> {
         let line = self.line()?;
         let status = line.split(' ').nth(1).and_then(|status| status.parse().ok());
         let status = status.ok_or(io::ErrorKind::InvalidData)?;
-        Ok(Answer { status, headers: self.fields()?, body: Vec::new(), trailers: Vec::new() })
+        Ok(Response { status, headers: self.fields()?, body: Vec::new(), trailers: Vec::new() })
     }
 
     pub fn exactly(&mut self, count: usize) -> io::Result<Vec<u8>> {
@@ -113,30 +113,30 @@ impl Client {
     }
 
     /// Reads a response to its end.
-    pub fn read(&mut self, head_only: bool) -> io::Result<Answer> {
-        let mut answer = self.head()?;
-        while answer.status == 100 {
-            answer = self.head()?;
+    pub fn read(&mut self, head_only: bool) -> io::Result<Response> {
+        let mut response = self.head()?;
+        while response.status == 100 {
+            response = self.head()?;
         }
-        let length = answer.header("content-length").map(|length| length.parse::<usize>().unwrap());
-        if head_only || matches!(answer.status, 101 | 204 | 304) {
-            return Ok(answer);
+        let length = response.header("content-length").map(|length| length.parse::<usize>().unwrap());
+        if head_only || matches!(response.status, 101 | 204 | 304) {
+            return Ok(response);
         }
-        if answer.header("transfer-encoding") == Some("chunked") {
+        if response.header("transfer-encoding") == Some("chunked") {
             loop {
                 let chunk = self.chunk()?;
                 if chunk.is_empty() {
                     break;
                 }
-                answer.body.extend(chunk);
+                response.body.extend(chunk);
             }
-            answer.trailers = self.fields()?;
+            response.trailers = self.fields()?;
         } else if let Some(length) = length {
-            answer.body = self.exactly(length)?;
+            response.body = self.exactly(length)?;
         } else {
-            self.stream.read_to_end(&mut answer.body)?;
+            self.stream.read_to_end(&mut response.body)?;
         }
-        Ok(answer)
+        Ok(response)
     }
 
     /// True if the peer closes the connection without sending another byte.
@@ -149,17 +149,17 @@ impl Client {
 }
 
 /// Sends a request on its own connection, and reads its response.
-pub fn send(address: SocketAddr, bytes: impl AsRef<[u8]>) -> Answer {
+pub fn send(address: SocketAddr, bytes: impl AsRef<[u8]>) -> Response {
     Client::connect(address).ask(bytes).unwrap()
 }
 
 /// `GET` with these header lines, each ending in CRLF.
-pub fn get(address: SocketAddr, path: &str, headers: &str) -> Answer {
+pub fn get(address: SocketAddr, path: &str, headers: &str) -> Response {
     send(address, format!("GET {path} HTTP/1.1\r\nhost: gw.test\r\n{headers}\r\n"))
 }
 
 /// `POST` with these header lines, each ending in CRLF, and a body.
-pub fn post(address: SocketAddr, path: &str, headers: &str, body: &str) -> Answer {
+pub fn post(address: SocketAddr, path: &str, headers: &str, body: &str) -> Response {
     let length = body.len();
     send(
         address,

@@ -8,7 +8,7 @@ mod gateway;
 mod skips;
 mod upstream;
 
-pub use client::{Answer, Client, get, post, send};
+pub use client::{Client, Response, get, post, send};
 pub use gateway::{Gateway, cli};
 pub use skips::{missing, skipped};
 pub use upstream::{Seen, Upstream};

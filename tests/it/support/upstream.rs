@@ -1,9 +1,9 @@
 //! An upstream that records every request and sends the response that the request's own headers describe.
 //!
-//! `x-answer-status`, `x-answer-body`, `x-answer-delay` (ms before the head), `x-answer-header` (`name: value`, joined
-//! by `|`), `x-answer-raw` (the whole response, `\n` for CRLF), `x-answer-cut` (bytes of the body after which it
-//! closes), `x-answer-chunks` (chunks joined by `|`, with a pause of 50 ms between them, or of `x-answer-pause` ms),
-//! `x-answer-stall` (bytes of the body after which it is silent for a minute), `x-answer-echo` (responds with the
+//! `x-response-status`, `x-response-body`, `x-response-delay` (ms before the head), `x-response-header` (`name: value`, joined
+//! by `|`), `x-response-raw` (the whole response, `\n` for CRLF), `x-response-cut` (bytes of the body after which it
+//! closes), `x-response-chunks` (chunks joined by `|`, with a pause of 50 ms between them, or of `x-response-pause` ms),
+//! `x-response-stall` (bytes of the body after which it is silent for a minute), `x-response-echo` (responds with the
 //! request's body). Without these headers the response is 200 `{}`.
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -96,7 +96,7 @@ impl Upstream {
             journal.push(seen.clone());
             journal.len() - 1
         };
-        let kept = answer(stream, &seen);
+        let kept = response(stream, &seen);
         if let (Some(entry), true) = (self.journal.lock().unwrap().get_mut(at), kept.is_some()) {
             entry.answered = true;
         }
@@ -144,12 +144,12 @@ fn read_body(reader: &mut impl BufRead, seen: &mut Seen) -> Option<()> {
 }
 
 /// Writes a response. Returns true if the connection is to be kept, `None` if it broke.
-fn answer(mut stream: &TcpStream, seen: &Seen) -> Option<bool> {
+fn response(mut stream: &TcpStream, seen: &Seen) -> Option<bool> {
     let _ = stream.set_nodelay(true);
-    if let Some(delay) = seen.header("x-answer-delay") {
+    if let Some(delay) = seen.header("x-response-delay") {
         std::thread::sleep(Duration::from_millis(delay.parse().unwrap()));
     }
-    if let Some(raw) = seen.header("x-answer-raw") {
+    if let Some(raw) = seen.header("x-response-raw") {
         stream.write_all(raw.replace("\\n", "\r\n").as_bytes()).ok()?;
         return Some(false);
     }
@@ -157,26 +157,27 @@ fn answer(mut stream: &TcpStream, seen: &Seen) -> Option<bool> {
         stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\nx-cost: 3\r\n\r\n").ok()?;
         return echo(stream);
     }
-    let status = seen.header("x-answer-status").unwrap_or("200");
+    let status = seen.header("x-response-status").unwrap_or("200");
     let mut head = format!("HTTP/1.1 {status} Whatever\r\nx-upstream: yes\r\n");
-    for line in seen.header("x-answer-header").unwrap_or_default().split('|').filter(|line| !line.is_empty())
+    for line in
+        seen.header("x-response-header").unwrap_or_default().split('|').filter(|line| !line.is_empty())
     {
         head.push_str(line);
         head.push_str("\r\n");
     }
-    if let Some(chunks) = seen.header("x-answer-chunks") {
-        let pause = seen.header("x-answer-pause").map_or(50, |pause| pause.parse().unwrap());
-        return answer_chunks(stream, head, chunks, Duration::from_millis(pause));
+    if let Some(chunks) = seen.header("x-response-chunks") {
+        let pause = seen.header("x-response-pause").map_or(50, |pause| pause.parse().unwrap());
+        return response_chunks(stream, head, chunks, Duration::from_millis(pause));
     }
-    let body = match seen.header("x-answer-echo") {
+    let body = match seen.header("x-response-echo") {
         Some(_) => seen.body.clone(),
-        None => seen.header("x-answer-body").unwrap_or("{}").as_bytes().to_vec(),
+        None => seen.header("x-response-body").unwrap_or("{}").as_bytes().to_vec(),
     };
     if !matches!(status, "204" | "304") {
         head.push_str(&format!("content-length: {}\r\n", body.len()));
     }
-    let stalls = seen.header("x-answer-stall");
-    let cut: Option<usize> = seen.header("x-answer-cut").or(stalls).map(|cut| cut.parse().unwrap());
+    let stalls = seen.header("x-response-stall");
+    let cut: Option<usize> = seen.header("x-response-cut").or(stalls).map(|cut| cut.parse().unwrap());
     let mut bytes = format!("{head}\r\n").into_bytes();
     if !seen.line.starts_with("HEAD") && !matches!(status, "204" | "304") {
         bytes.extend_from_slice(&body[..cut.unwrap_or(body.len())]);
@@ -188,7 +189,7 @@ fn answer(mut stream: &TcpStream, seen: &Seen) -> Option<bool> {
     Some(cut.is_none())
 }
 
-fn answer_chunks(mut stream: &TcpStream, mut head: String, chunks: &str, pause: Duration) -> Option<bool> {
+fn response_chunks(mut stream: &TcpStream, mut head: String, chunks: &str, pause: Duration) -> Option<bool> {
     head.push_str("transfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n");
     stream.write_all(head.as_bytes()).ok()?;
     for (at, chunk) in chunks.split('|').enumerate() {

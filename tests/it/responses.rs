@@ -20,7 +20,7 @@ enum Outcome {
 use Outcome::{Cut, Refused, Whole};
 
 fn request(method: &str, raw: &str) -> String {
-    format!("{method} /one HTTP/1.1\r\nhost: a\r\n{KEY}x-answer-raw: {raw}\r\n\r\n")
+    format!("{method} /one HTTP/1.1\r\nhost: a\r\n{KEY}x-response-raw: {raw}\r\n\r\n")
 }
 
 #[test]
@@ -80,25 +80,25 @@ fn an_odd_answer_is_refused_or_cut_and_never_anybody_elses() {
     for (method, raw, outcome) in &table {
         let mut client = Client::connect(gateway.public);
         client.send(request(method, raw)).unwrap();
-        let answer = client.read(*method == "HEAD");
-        match (outcome, answer) {
-            (Whole(status, body), Ok(answer)) => {
-                assert_eq!((answer.status, answer.text().as_str()), (*status, *body), "{raw}");
+        let response = client.read(*method == "HEAD");
+        match (outcome, response) {
+            (Whole(status, body), Ok(response)) => {
+                assert_eq!((response.status, response.text().as_str()), (*status, *body), "{raw}");
                 charged += u32::from(*status < 300);
             }
-            (Refused, Ok(answer)) => {
-                assert_eq!((answer.status, answer.charged()), (502, Some("0")), "{raw}");
+            (Refused, Ok(response)) => {
+                assert_eq!((response.status, response.charged()), (502, Some("0")), "{raw}");
             }
             (Cut, Err(_)) => {
                 charged += 1; // the response head had arrived
                 client = Client::connect(gateway.public);
             }
-            (_, answer) => panic!("{raw}: {answer:?}"),
+            (_, response) => panic!("{raw}: {response:?}"),
         }
         // The upstream closes after each response. A request sent before the gateway notices that would get a 502.
         std::thread::sleep(std::time::Duration::from_millis(50));
         // The next request, on the same connection if that is still open, gets its own response.
-        let plain = client.ask(format!("GET /one HTTP/1.1\r\nhost: a\r\n{KEY}x-answer-body: mine\r\n\r\n"));
+        let plain = client.ask(format!("GET /one HTTP/1.1\r\nhost: a\r\n{KEY}x-response-body: mine\r\n\r\n"));
         assert_eq!(plain.unwrap().text(), "mine", "after {raw}");
         charged += 1;
     }
@@ -119,7 +119,7 @@ fn an_answer_may_begin_before_the_request_has_ended() {
             line.clear();
             reader.read_line(&mut line).unwrap();
         }
-        answer_each_chunk(&stream, &mut reader);
+        respond_each_chunk(&stream, &mut reader);
     });
     let mut client = Client::connect(gateway.public);
     client.send(format!("POST /one HTTP/1.1\r\nhost: a\r\n{KEY}transfer-encoding: chunked\r\n\r\n")).unwrap();
@@ -135,7 +135,7 @@ fn an_answer_may_begin_before_the_request_has_ended() {
 }
 
 /// Sends a response head immediately, then each chunk as soon as it arrives.
-fn answer_each_chunk(mut stream: &TcpStream, reader: &mut impl BufRead) {
+fn respond_each_chunk(mut stream: &TcpStream, reader: &mut impl BufRead) {
     stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").unwrap();
     loop {
         let mut size = String::new();
@@ -181,6 +181,6 @@ fn a_body_that_outgrows_its_bound_after_the_answer_began_cuts_the_upstream() {
     assert_eq!(client.head().unwrap().status, 200);
     client.send(format!("800\r\n{}\r\n", "x".repeat(0x800))).unwrap();
     assert!(saw_the_end.join().unwrap(), "the upstream was cut");
-    assert!(client.is_closed(), "and so was the answer");
+    assert!(client.is_closed(), "and so was the response");
     assert_eq!(gateway.available("acme"), "999");
 }
