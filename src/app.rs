@@ -378,7 +378,7 @@ async fn watch(control: Arc<Control>, path: PathBuf, clock: Clock) {
     loop {
         tokio::time::sleep(EVERY).await;
         let look = Look::at(&path, &control.watched().await);
-        let settled = refused.is_none_or(|refused| refused.told);
+        let settled = refused.is_none_or(|refused| refused.is_reported);
         if look == last && settled && !look.is_fresh(clock.wall().0) {
             continue;
         }

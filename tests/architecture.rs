@@ -259,7 +259,7 @@ fn the_configuration_at_the_root_shows_every_setting() {
     let schema = tollgate::config::raw::schema();
     let mut missing = Vec::new();
     let definitions = schema["$defs"].as_object().unwrap().values();
-    for definition in definitions.chain([&schema]) {
+    for definition in definitions.chain([schema]) {
         for (name, setting) in definition["properties"].as_object().into_iter().flatten() {
             let later = setting.to_string().contains("NotSupportedYet");
             if !later && !text.contains(name.as_str()) {

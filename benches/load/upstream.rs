@@ -24,7 +24,7 @@ pub const EXPORT_LENGTH: usize = 1024 * 1024;
 pub const EVENT_COUNT: u64 = 100;
 /// The folder where Debian's packages install nginx's modules.
 const MODULES: &str = "/usr/lib/nginx/modules";
-/// Maximum checks whether nginx has started, [`PAUSE`] apart.
+/// Maximum number of checks whether nginx has started, [`PAUSE`] apart.
 const TRIES: usize = 500;
 const PAUSE: Duration = Duration::from_millis(10);
 

@@ -81,7 +81,7 @@ impl Asker {
 
 impl StartError {
     /// The message for standard error.
-    pub(super) fn told(&self) -> String {
+    pub(super) fn message(&self) -> String {
         match self {
             Self::Config(report) => report.to_string(),
             Self::Other(message) => format!("error: {message}"),

@@ -78,7 +78,7 @@ pub fn main() -> ExitCode {
         Commands::Demo(arguments) => demo::run(&arguments),
         Commands::Serve => serve::run(&asker.config),
         Commands::Check(arguments) => check::run(&asker, &arguments),
-        Commands::Schema => output::json(&raw::schema()),
+        Commands::Schema => output::json(raw::schema()),
         Commands::Key(arguments) => key::run(&asker, arguments),
         Commands::Account(arguments) => account::run(&asker, arguments),
         Commands::Ledger(arguments) => ledger::run(&asker, arguments),

@@ -36,5 +36,5 @@ pub(super) fn run(path: &Path) -> Result {
     if dropped.lines() > 0 {
         eprintln!("warning: {} log lines were dropped because output was read too slowly", dropped.lines());
     }
-    result.map_err(|error| Failed(error.told()))
+    result.map_err(|error| Failed(error.message()))
 }

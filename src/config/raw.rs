@@ -7,6 +7,7 @@ mod tls;
 mod values;
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -385,10 +386,13 @@ pub struct Template {
 
 /// The JSON Schema of a configuration file.
 #[must_use]
-pub fn schema() -> serde_json::Value {
-    let mut schema = schemars::schema_for!(File).to_value();
-    if let Some(object) = schema.as_object_mut() {
-        object.insert("title".to_owned(), "Tollgate configuration".into());
-    }
-    schema
+pub fn schema() -> &'static serde_json::Value {
+    static SCHEMA: LazyLock<serde_json::Value> = LazyLock::new(|| {
+        let mut schema = schemars::schema_for!(File).to_value();
+        if let Some(object) = schema.as_object_mut() {
+            object.insert("title".to_owned(), "Tollgate configuration".into());
+        }
+        schema
+    });
+    &SCHEMA
 }

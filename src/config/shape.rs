@@ -31,12 +31,12 @@ pub(super) struct Mistakes {
 /// [`raw::File`]. Returns the mismatches.
 pub(super) fn fit(file: &mut DeTable<'_>) -> Mistakes {
     let schema = raw::schema();
-    let mut checker = Checker { root: &schema, mistakes: Vec::new() };
+    let mut checker = Checker { root: schema, mistakes: Vec::new() };
     let mut sections = Vec::new();
     let mut unfit = Vec::new();
     for (name, value) in file.iter_mut() {
         let before = checker.mistakes.len();
-        if !checker.member(name, value, &schema) {
+        if !checker.member(name, value, schema) {
             unfit.push(name.get_ref().to_string());
         }
         if checker.mistakes.len() > before {
@@ -156,7 +156,7 @@ fn scalar(value: &DeValue<'_>, schema: &Value) -> Result<(), String> {
         DeValue::Integer(integer) if allows(schema, "integer") => return in_range(integer, schema),
         DeValue::Float(float) if allows(schema, "number") => {
             let finite = float.as_str().parse::<f64>().is_ok_and(f64::is_finite);
-            return if finite { Ok(()) } else { Err("this number is too large".to_owned()) };
+            return if finite { Ok(()) } else { Err("this is not a finite number".to_owned()) };
         }
         DeValue::String(_) => allows(schema, "string") && !is_time,
         DeValue::Datetime(_) => is_time,

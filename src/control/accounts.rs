@@ -39,9 +39,9 @@ impl Control {
     fn describe(&self, row: &AccountRow) -> Value {
         let account = self.directory.account(&row.id);
         let view = self.snapshot();
-        let standing =
+        let account_status =
             account.as_ref().map(|account| view.account_status(account.num, account.stored_plan()));
-        let plan = match standing {
+        let plan = match account_status {
             Some(AccountStatus::Served(plan)) => plan.map(|plan| plan.name.clone()),
             _ => None,
         };

@@ -70,8 +70,8 @@ impl Control {
             return refused(format!("there is no key {id}, or it is revoked"));
         };
         self.explain_key(&mut steps, &key, &route);
-        let standing = view.account_status(key.account.num, key.account.stored_plan());
-        let AccountStatus::Served(plan) = standing else {
+        let account_status = view.account_status(key.account.num, key.account.stored_plan());
+        let AccountStatus::Served(plan) = account_status else {
             steps.refuse("account", Reason::InvalidKey, "the account is not in the file");
             return Ok(steps.finish(|reason| dialect.template(reason).status.as_u16()));
         };
@@ -136,14 +136,14 @@ impl Control {
         let known = slots.iter().find(|slot| slot.limit == limit.id && slot.route == num);
         let mut state = known.map_or_else(|| LimitState::fresh(limit), |slot| slot.state.clone());
         state.adapt(limit, now);
-        let standing = state.peek(limit, now);
+        let status = state.peek(limit, now);
         let detail = json!({
             "requests": limit.requests,
             "window_seconds": limit.window.as_secs_f64(),
-            "remaining_after": standing.remaining,
-            "retry_after": (!standing.admitted).then(|| standing.seconds()),
+            "remaining_after": status.remaining,
+            "retry_after": (!status.admitted).then(|| status.seconds()),
         });
-        steps.add_check(&format!("limit {}", limit.name), standing.admitted, Reason::RateLimited, detail);
+        steps.add_check(&format!("limit {}", limit.name), status.admitted, Reason::RateLimited, detail);
     }
 }
 

@@ -15,7 +15,7 @@ use crate::types::KeyHash;
 pub struct Refused {
     hash: KeyHash,
     /// True if the refusal was reported. It is not reported at first, since the file may be half written.
-    pub told: bool,
+    pub is_reported: bool,
 }
 
 impl Control {
@@ -47,7 +47,7 @@ impl Control {
             Err(_) => before, // the process is stopping
             Ok(None) => None,
             Ok(Some(Ok(loaded))) => {
-                let refused = Refused { hash: loaded.hash, told: true };
+                let refused = Refused { hash: loaded.hash, is_reported: true };
                 if before == Some(refused) {
                     return before; // valid, but refused by the ledger before
                 }
@@ -57,10 +57,10 @@ impl Control {
             Ok(Some(Err(report))) => {
                 let hash = report.hash();
                 let same = before.filter(|before| before.hash == hash);
-                if same.is_some_and(|same| !same.told) {
+                if same.is_some_and(|same| !same.is_reported) {
                     let _ = self.finish(state, Err(Failure::Config(Box::new(report)))); // `finish` reports the problems
                 }
-                Some(Refused { hash, told: same.is_some() })
+                Some(Refused { hash, is_reported: same.is_some() })
             }
         }
     }

@@ -234,7 +234,7 @@ fn connect_in(folder: &Path, name: &str) -> Result<Option<UnixStream>, String> {
     let Ok(socket) = path.symlink_metadata() else { return Ok(None) };
     let foreign = |what: &Path| {
         Err(format!(
-            "{} is not this user's alone: whoever else made it could answer; remove it",
+            "{} was created by another user, or other users may write to it, so it may not be the gateway's; remove it",
             what.display()
         ))
     };

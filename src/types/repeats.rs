@@ -10,32 +10,32 @@ const EVERY: Duration = Duration::from_secs(10);
 /// The time at which a message was last logged, and how often it has been left out since.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Repeats {
-    said: Option<Moment>,
+    last_logged: Option<Moment>,
     left_out: u64,
 }
 
 impl Repeats {
     /// Counts a message. Returns `Some` if it must be logged, with the number of messages left out before it.
     pub fn should_log(&mut self, now: Moment) -> Option<u64> {
-        if self.said.is_some_and(|said| now.since(said) < EVERY) {
+        if self.last_logged.is_some_and(|logged| now.since(logged) < EVERY) {
             self.left_out += 1;
             return None;
         }
-        self.said = Some(now);
+        self.last_logged = Some(now);
         Some(std::mem::take(&mut self.left_out))
     }
 
     /// The number of messages left out since the last one was logged, if any, once `EVERY` has passed since
     /// then. The number is then reset.
     pub fn suppressed(&mut self, now: Moment) -> Option<u64> {
-        let due = self.left_out > 0 && self.said.is_some_and(|said| now.since(said) >= EVERY);
+        let due = self.left_out > 0 && self.last_logged.is_some_and(|logged| now.since(logged) >= EVERY);
         due.then(|| self.should_log(now)).flatten()
     }
 
     /// True if no messages were left out and the last one was logged at least `EVERY` ago.
     #[must_use]
     pub fn is_over(&self, now: Moment) -> bool {
-        self.left_out == 0 && self.said.is_none_or(|said| now.since(said) >= EVERY)
+        self.left_out == 0 && self.last_logged.is_none_or(|logged| now.since(logged) >= EVERY)
     }
 }
 
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_is_said_and_the_rest_is_counted() {
+    fn the_first_is_logged_and_the_rest_is_counted() {
         let (mut repeats, start) = (Repeats::default(), Moment(1));
         assert!(repeats.is_over(start));
         assert_eq!(repeats.should_log(start), Some(0));

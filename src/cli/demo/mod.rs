@@ -84,7 +84,8 @@ async fn demo(arguments: &Arguments, folder: &Path, mut stop: Stop) -> Result {
     let admin = arguments.address(arguments.admin, ADMIN)?;
     std::fs::write(&path, config::text(listen, admin, upstream))?;
     let loaded = crate::config::load(&path).map_err(|report| Failed(report.to_string()))?;
-    let app = App::start(&path, loaded, Clock::system(), None).await.map_err(|error| hinted(error.told()))?;
+    let app =
+        App::start(&path, loaded, Clock::system(), None).await.map_err(|error| hinted(error.message()))?;
     let keys = Keys::make(&app).await?;
     let gateway = client::reachable(app.public.first().map_or(listen, |public| public.address));
     if arguments.self_test {
@@ -112,7 +113,7 @@ async fn demo(arguments: &Arguments, folder: &Path, mut stop: Stop) -> Result {
     // The gateway installs its signal handlers when it is first polled, before the text mentions Ctrl-C.
     let (ran, printed) = tokio::join!(biased; app.run(), async { output::text(&words) });
     sample.abort();
-    ran.map_err(|error| Failed(error.told()))?;
+    ran.map_err(|error| Failed(error.message()))?;
     printed
 }
 

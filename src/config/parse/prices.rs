@@ -19,7 +19,7 @@ const MAX_CHARGES: usize = 32;
 const MAX_CONCURRENCY: u32 = 1_000_000;
 
 /// The price settings of a route or a plan.
-pub(super) struct Said<'a> {
+pub(super) struct PriceSettings<'a> {
     pub(super) credits: Option<&'a At<Amount>>,
     pub(super) hold: Option<&'a At<Amount>>,
     pub(super) charge: Option<&'a At<Vec<At<raw::Charge>>>>,
@@ -34,9 +34,9 @@ pub(super) fn takes_head(route: &raw::Route) -> bool {
 }
 
 /// Builds a price from its settings. `hold` and `charge` default to those of `before`.
-pub(super) fn build(context: &mut Context, said: &Said<'_>, before: &Price) -> Price {
-    if let Some(credits) = said.credits {
-        let others = [said.hold.map(|hold| &hold.span), said.charge.map(|charge| &charge.span)];
+pub(super) fn build(context: &mut Context, settings: &PriceSettings<'_>, before: &Price) -> Price {
+    if let Some(credits) = settings.credits {
+        let others = [settings.hold.map(|hold| &hold.span), settings.charge.map(|charge| &charge.span)];
         for place in others.into_iter().flatten() {
             context.error_with(place, "`credits` already sets hold and charge", "use one or the other");
         }
@@ -45,15 +45,15 @@ pub(super) fn build(context: &mut Context, said: &Said<'_>, before: &Price) -> P
         let charges = if amount.is_zero() { Vec::new() } else { vec![charge] };
         return Price { hold: amount, charges };
     }
-    let hold = match said.hold {
+    let hold = match settings.hold {
         Some(hold) => context.credits(hold).unwrap_or_default(),
         None => before.hold,
     };
-    let charges = match said.charge {
+    let charges = match settings.charge {
         Some(charge) => charges(context, charge),
         None => before.charges.iter().map(|charge| (charge.clone(), None)).collect(),
     };
-    let place = said.hold.map(|hold| &hold.span).or(said.charge.map(|charge| &charge.span));
+    let place = settings.hold.map(|hold| &hold.span).or(settings.charge.map(|charge| &charge.span));
     for (charge, own) in &charges {
         if let price::Amount::Fixed(amount) = charge.amount
             && amount > hold
@@ -63,9 +63,9 @@ pub(super) fn build(context: &mut Context, said: &Said<'_>, before: &Price) -> P
             context.error_with(place, message, "the hold is the most that a request can cost");
         }
     }
-    warn_of_bodiless(context, &charges, said.takes_head);
+    warn_of_bodiless(context, &charges, settings.takes_head);
     let from_answer = charges.iter().any(|(charge, _)| !matches!(charge.amount, price::Amount::Fixed(_)));
-    if let (Some(charge), true, true) = (said.charge, hold.is_zero(), from_answer) {
+    if let (Some(charge), true, true) = (settings.charge, hold.is_zero(), from_answer) {
         let help = "set `hold` to the most that a request can cost";
         context.error_with(&charge.span, "this price has no hold", help);
     }
@@ -178,13 +178,13 @@ fn plan(context: &mut Context, name: &str, raw: &raw::Plan, known: &Known, heads
             context.error(&route.span, format!("route `{}` is public and charges nothing", route.value));
         }
         let raw = &price.value;
-        let said = Said {
+        let settings = PriceSettings {
             credits: raw.credits.as_ref(),
             hold: raw.hold.as_ref(),
             charge: raw.charge.as_ref(),
             takes_head: heads.contains(&*route.value),
         };
-        prices.insert(found.index, std::sync::Arc::new(build(context, &said, &found.price)));
+        prices.insert(found.index, std::sync::Arc::new(build(context, &settings, &found.price)));
     }
     Plan {
         name: name.to_owned(),

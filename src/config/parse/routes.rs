@@ -9,7 +9,7 @@ use http::{HeaderName, HeaderValue, Method};
 use super::context::Context;
 use super::dialects;
 use super::limits::{self, LimitOwner};
-use super::prices::{self, Said, header_list, takes_head};
+use super::prices::{self, PriceSettings, header_list, takes_head};
 use super::server::{BODY_SIZE, ParsedServer};
 use super::upstreams::{BuiltUpstreams, set_headers};
 use crate::config::raw::{self, At, Place};
@@ -147,13 +147,13 @@ fn one(
 }
 
 fn price(context: &mut Context, raw: &raw::Route, public: bool) -> Price {
-    let said = Said {
+    let settings = PriceSettings {
         credits: raw.credits.as_ref(),
         hold: raw.hold.as_ref(),
         charge: raw.charge.as_ref(),
         takes_head: takes_head(raw),
     };
-    let price = prices::build(context, &said, &Price::default());
+    let price = prices::build(context, &settings, &Price::default());
     let place = raw.credits.as_ref().or(raw.hold.as_ref()).map(|amount| &amount.span);
     if let (true, Some(place)) = (public, place.or(raw.charge.as_ref().map(|charge| &charge.span))) {
         context.error_with(place, "a public route charges nothing", "there is no account to charge");

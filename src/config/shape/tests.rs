@@ -10,7 +10,7 @@ use super::*;
 const EXAMPLE: &str = include_str!("example.toml");
 
 /// Values of every type, some of them out of range.
-const VALUES: [&str; 14] = [
+const VALUES: [&str; 16] = [
     "0",
     "-1",
     "70000",
@@ -19,6 +19,8 @@ const VALUES: [&str; 14] = [
     "0xff",
     "0.25",
     "1e999",
+    "nan",
+    "inf",
     "true",
     "\"text\"",
     "2026-01-01",
@@ -89,7 +91,10 @@ proptest! {
         let mut mistakes = fit(&mut tree).list;
         prop_assert!(is_read(&tree));
         prop_assert!(can_be_read || !mistakes.is_empty());
-        mistakes.retain(|mistake| !mistake.message.ends_with("this is a list [ … ], expected a table"));
+        let is_stricter = |message: &str| {
+            message.ends_with("this is a list [ … ], expected a table") || message == "this is not a finite number"
+        };
+        mistakes.retain(|mistake| !is_stricter(&mistake.message));
         prop_assert!(!can_be_read || mistakes.is_empty(), "{:?}", mistakes);
     }
 }

@@ -49,12 +49,12 @@ pub(super) async fn negotiate(
     Some(Negotiated { socket: Socket::Tls(Box::new(stream)), protocol, peer })
 }
 
-/// Peeks at the bytes that arrive until `judge` returns a result; `None` if the client closes before, or if
+/// Peeks at the bytes that arrive until `decide` returns a result; `None` if the client closes before, or if
 /// [`MAX_PROXY_HEADER`] bytes are not enough. Peeked bytes remain for the next reader.
-async fn peek_until<T>(stream: &mut CoalescingStream, judge: impl Fn(&[u8]) -> Option<T>) -> Option<T> {
+async fn peek_until<T>(stream: &mut CoalescingStream, decide: impl Fn(&[u8]) -> Option<T>) -> Option<T> {
     loop {
-        if let Some(judged) = judge(stream.peeked()).filter(|_| !stream.peeked().is_empty()) {
-            return Some(judged);
+        if let Some(decided) = decide(stream.peeked()).filter(|_| !stream.peeked().is_empty()) {
+            return Some(decided);
         }
         let is_full = stream.peeked().len() >= MAX_PROXY_HEADER;
         if is_full || stream.peek_more(MAX_PROXY_HEADER).await.ok()? == 0 {

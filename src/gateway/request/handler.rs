@@ -156,7 +156,7 @@ fn admit(
     let payment = PaymentProgress::start(services, record, caller, route, &parts.method)?; // insufficient_credits, ledger_unavailable
     let reads_body = payment.reads_body(); // a payment that is dropped by a refusal releases its hold
     connection.may_forward(&view.settings.trusted_proxies)?; // overloaded
-    if context.is_grpc && route.upstream.http2 {
+    if context.is_grpc && route.upstream.http2 && !payment.needs_request_body() {
         stream.deadlines.allow_silent_body();
     }
     let upgrade_to = forward::upgrade(&parts.headers).filter(|_| body.is_none());

@@ -63,7 +63,7 @@ pub(super) struct WaitingPayment {
     pay: Box<dyn FnOnce(Bytes) -> PaymentFuture>,
 }
 
-/// Resolves to the payment, or to a refusal if there is none.
+/// Resolves to the payment, or to a refusal if there is none. It can be dropped at any time: then nothing is held.
 pub(super) type PaymentFuture = Pin<Box<dyn Future<Output = Result<Payment, Refusal>>>>;
 
 impl PaymentProgress {
@@ -93,6 +93,11 @@ impl PaymentProgress {
             Self::Ready(payment) => payment.held.as_ref().is_some_and(|held| held.price.reads_body()),
             Self::Waiting(waiting) => waiting.reads_body,
         }
+    }
+
+    /// True if the payment depends on the request body.
+    pub(super) fn needs_request_body(&self) -> bool {
+        matches!(self, Self::Waiting(waiting) if waiting.needs_request_body)
     }
 }
 

@@ -26,6 +26,6 @@ fn works(services: &Services, key: &KeyHash) -> bool {
         return false;
     };
     let view = services.connections.views.load();
-    let standing = view.account_status(key.account.num, key.account.stored_plan());
-    matches!(standing, AccountStatus::Served(_)) && !key.account.is_suspended()
+    let account_status = view.account_status(key.account.num, key.account.stored_plan());
+    matches!(account_status, AccountStatus::Served(_)) && !key.account.is_suspended()
 }

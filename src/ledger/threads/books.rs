@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::barrier::{WaitForCommit, Written};
-use super::handoff::{Batches, FOLD_AT};
+use super::handoff::Batches;
 use super::limit_saves::{LimitSaves, LimitSource};
 use super::shared::Shared;
 use crate::clock::Clock;
@@ -22,7 +22,7 @@ use crate::types::{AccountNum, Credits, Moment, Repeats, RequestId, StatusClass}
 
 /// Longest time between folds. Each fold writes an entry for every key that was charged, so a longer time means fewer
 /// entries.
-const FOLD_EVERY: Duration = Duration::from_secs(5);
+const FOLD_EVERY: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 5 });
 
 /// A job for the books thread.
 pub(in crate::ledger) type Job = Box<dyn FnOnce(&mut BooksThread) + Send>;
@@ -157,8 +157,8 @@ impl BooksThread {
             let now = self.clock.now();
             let until_fold = self.fold_at.since(now);
             let left = self.limits.time_left(now).map_or(until_fold, |left| left.min(until_fold));
-            let has_work = || self.shared.handoff.waiting() >= FOLD_AT;
-            self.shared.books_signal.sleep(left.max(Duration::from_millis(1)), has_work);
+            let must_fold = || self.shared.handoff.must_fold();
+            self.shared.books_signal.sleep(left.max(Duration::from_millis(1)), must_fold);
         }
     }
 
@@ -168,7 +168,7 @@ impl BooksThread {
             job(self);
         }
         let now = self.clock.now();
-        if now >= self.fold_at || self.shared.handoff.waiting() >= FOLD_AT {
+        if now >= self.fold_at || self.shared.handoff.must_fold() {
             self.fold_at = now.plus(FOLD_EVERY);
             self.settle_due_holds();
             if let Err(error) = self.fold_committed().and_then(|()| self.confirm())

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::handoff::{FOLD_AT, MAX_WAITING};
+use super::handoff::MAX_WAITING;
 use super::shared::Shared;
 use crate::clock::Clock;
 use crate::ledger::store::{Journal, LedgerError, Result};
@@ -160,7 +160,8 @@ impl CommitThread {
         let (seq, at) = (self.next_seq, self.clock.wall());
         self.journal.append(seq, at, &self.pending)?;
         self.next_seq += 1;
-        if self.shared.handoff.push(seq, at, &self.pending) >= FOLD_AT {
+        self.shared.handoff.push(seq, at, &self.pending);
+        if self.shared.handoff.must_fold() {
             self.shared.books_signal.work_added();
         }
         let bytes = self.pending.len() as u64;

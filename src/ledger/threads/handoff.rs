@@ -11,7 +11,11 @@ use crate::types::WallTime;
 pub(super) const MAX_WAITING: usize = if cfg!(test) { 64 * 1024 } else { 128 * 1024 * 1024 };
 
 /// Bytes of waiting batches from which on the books thread is woken to fold early: about 60,000 requests.
-pub(super) const FOLD_AT: usize = if cfg!(test) { MAX_WAITING / 2 } else { 4 * 1024 * 1024 };
+const FOLD_AT: usize = if cfg!(test) { MAX_WAITING / 2 } else { 4 * 1024 * 1024 };
+
+/// Number of waiting batches from which on it is woken too. Each batch takes at least one block of the journal, so
+/// these are at least 32 MiB of it.
+const FOLD_AT_BATCHES: usize = 8_192;
 
 /// Batches that are on disk and not folded yet, in order.
 #[derive(Debug, Default)]
@@ -42,13 +46,18 @@ pub(super) struct Handoff {
 }
 
 impl Handoff {
-    /// Passes a committed batch to the books thread. Returns the number of bytes that wait for it.
-    pub(super) fn push(&self, seq: u64, at: WallTime, records: &[u8]) -> usize {
+    /// Passes a committed batch to the books thread.
+    pub(super) fn push(&self, seq: u64, at: WallTime, records: &[u8]) {
         let mut batches = self.batches.lock();
         batches.records.extend_from_slice(records);
         let end = batches.records.len();
         batches.list.push((seq, at, end));
-        end
+    }
+
+    /// True if so much waits that the books thread must fold early.
+    pub(super) fn must_fold(&self) -> bool {
+        let batches = self.batches.lock();
+        batches.records.len() >= FOLD_AT || batches.list.len() >= FOLD_AT_BATCHES
     }
 
     /// Bytes of batches that wait for the books thread.

@@ -69,7 +69,7 @@ fn books_that_contradict_themselves_are_left_as_they_were() {
     old_file(&path, 66);
     for _ in 0..2 {
         let error = sqlite::open(&path).map(drop).unwrap_err().to_string();
-        assert!(error.contains("entry 3 contradicts") && error.contains("restore a backup"), "{error}");
+        assert!(error.contains("entry 3 does not match") && error.contains("restore a backup"), "{error}");
     }
     let connection = Connection::open(&path).unwrap();
     let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
