@@ -320,14 +320,14 @@ fn mistakes_in_the_settings_are_told_with_their_place() {
         ("\"cert.key\"", "\"cert.pem\"", "it has no private key"),
         ("\"cert.pem\"", "\"cert.key\"", "it has no certificate"),
         ("\"cert.pem\"", "\"gone.pem\"", "gone.pem cannot be read"),
-        ("[admin]", "min_version = \"1.1\"\n[admin]", "there is no version of TLS `1.1`"),
+        ("[admin]", "min_version = \"1.1\"\n[admin]", "there is no TLS version `1.1`"),
         ("[admin]", "ciphers = [\"TLS_AES_256\"]\n[admin]", "there is no cipher suite `TLS_AES_256`"),
         (
             "[admin]",
             "ciphers = [\"TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256\"]\n[admin]",
-            "none of these cipher suites is one of TLS 1.3",
+            "no cipher suite of this list is for TLS 1.3",
         ),
-        ("[admin]", "client_certificate = \"required\"\n[admin]", "`client_ca` is missing"),
+        ("[admin]", "client_certificate = \"required\"\n[admin]", "`client_certificate` needs a `client_ca`"),
     ];
     for (from, to, expected) in table {
         let path = certificate.folder.path().join("config.toml");

@@ -216,7 +216,7 @@ fn commands_speak_to_no_socket_but_this_users_own() {
             .unwrap();
         let told = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{what}: {told}");
-        assert!(told.contains("not this user's alone"), "{what}: {told}");
+        assert!(told.contains("by another user"), "{what}: {told}");
         assert!(listener.accept().is_err(), "{what} was spoken to");
     }
     let _ = std::fs::remove_dir_all(&runtime);
