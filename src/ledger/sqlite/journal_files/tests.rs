@@ -160,7 +160,13 @@ fn a_journal_of_another_ledger_is_left_alone() {
     let mut world = World::new();
     world.append(100);
     world.reopen(MARK + 1);
-    assert!(world.read().unwrap_err().to_string().contains("belongs to another ledger; move it to another folder"));
+    assert!(
+        world
+            .read()
+            .unwrap_err()
+            .to_string()
+            .contains("belongs to another ledger; move it to another folder")
+    );
     assert_eq!(world.contents()[0].len() % BLOCK, 0);
 }
 
