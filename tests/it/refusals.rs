@@ -6,7 +6,7 @@ use crate::support::{Client, Gateway, Response, Upstream, config, get, post, sen
 
 const DIALECTS: [&str; 3] = ["problem", "apione", "enrow"];
 
-/// A reason, then its status and body in each dialect. `MSG` stands for Tollgate's own sentence for the reason.
+/// A reason, then its status and body in each dialect. The test replaces `MSG` with Tollgate's default message.
 type Row = (Reason, [(u16, &'static str); 3]);
 
 const PROBLEM: &str = r#"{"type":"about:blank","title":"TITLE","status":STATUS,"detail":"MSG","code":"CODE","request_id":"req_1"}"#;
