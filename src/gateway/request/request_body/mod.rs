@@ -6,6 +6,7 @@ mod streaming;
 
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -45,7 +46,14 @@ impl RequestBody {
         services: &Rc<Services>,
         record: &Rc<AccessRecord>,
     ) -> Result<Option<Self>, Refusal> {
-        Ok(StreamingBody::new(incoming, max, stream, services, record)?.map(Self::Streaming))
+        if incoming.is_end_stream() {
+            return Ok(None);
+        }
+        if incoming.size_hint().lower() > max {
+            return Err(BodyFault::TooLarge.into());
+        }
+        let deadlines = Arc::clone(&stream.deadlines);
+        Ok(Some(Self::Streaming(StreamingBody::new(incoming, max, deadlines, services, record))))
     }
 
     /// The record of why the body ended early, if it does; `None` for a buffered body, which is complete.

@@ -11,11 +11,10 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::fault::{BodyFault, BodyProgress};
-use crate::gateway::connection::{RequestDeadlines, Stream};
+use crate::gateway::connection::RequestDeadlines;
 use crate::gateway::request::access_log::AccessRecord;
 use crate::gateway::request::services::Services;
 use crate::policy::forward;
-use crate::policy::reject::{Reason, Refusal};
 
 /// A frame of at least this size is forwarded alone. Smaller frames that arrived together are joined until they
 /// have this size. Each frame becomes a write to the upstream, which costs as much as copying 16 KiB.
@@ -53,32 +52,16 @@ impl Joined {
 }
 
 impl StreamingBody {
-    /// Wraps a body of at most `max` bytes; `None` if the request has none.
-    ///
-    /// # Errors
-    /// [`Reason::BodyTooLarge`] if the declared length is larger.
     pub(super) fn new(
         incoming: Incoming,
         max: u64,
-        stream: &Stream,
+        deadlines: Arc<RequestDeadlines>,
         services: &Rc<Services>,
         record: &Rc<AccessRecord>,
-    ) -> Result<Option<Self>, Refusal> {
-        if incoming.is_end_stream() {
-            return Ok(None);
-        }
-        if incoming.size_hint().lower() > max {
-            return Err(Reason::BodyTooLarge.into());
-        }
-        Ok(Some(Self {
-            incoming,
-            left: max,
-            joined: Joined::default(),
-            progress: BodyProgress::default(),
-            deadlines: Arc::clone(&stream.deadlines),
-            services: Rc::clone(services),
-            record: Rc::clone(record),
-        }))
+    ) -> Self {
+        let (services, record) = (Rc::clone(services), Rc::clone(record));
+        let progress = BodyProgress::default();
+        Self { incoming, left: max, joined: Joined::default(), progress, deadlines, services, record }
     }
 
     pub(super) fn progress(&self) -> &BodyProgress {
