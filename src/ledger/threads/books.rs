@@ -22,6 +22,7 @@ use crate::types::{AccountNum, Credits, Moment, Repeats, RequestId, StatusClass}
 
 /// Longest time between folds. Each fold writes an entry for every key that was charged, so a longer time means fewer
 /// entries.
+/// Unit tests fold more often, because the runs of the simulation are short.
 const FOLD_EVERY: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 5 });
 
 /// A job for the books thread.

@@ -160,8 +160,7 @@ impl CommitThread {
         let (seq, at) = (self.next_seq, self.clock.wall());
         self.journal.append(seq, at, &self.pending)?;
         self.next_seq += 1;
-        self.shared.handoff.push(seq, at, &self.pending);
-        if self.shared.handoff.must_fold() {
+        if self.shared.handoff.push(seq, at, &self.pending) {
             self.shared.books_signal.work_added();
         }
         let bytes = self.pending.len() as u64;

@@ -26,6 +26,10 @@ pub(super) struct Batches {
 }
 
 impl Batches {
+    fn must_be_folded(&self) -> bool {
+        self.records.len() >= FOLD_AT || self.list.len() >= FOLD_AT_BATCHES
+    }
+
     /// Calls `each` with the number, time and records of every batch, and removes the batches.
     pub(super) fn drain(&mut self, mut each: impl FnMut(u64, WallTime, &[u8])) {
         let mut start = 0;
@@ -46,18 +50,18 @@ pub(super) struct Handoff {
 }
 
 impl Handoff {
-    /// Passes a committed batch to the books thread.
-    pub(super) fn push(&self, seq: u64, at: WallTime, records: &[u8]) {
+    /// Passes a committed batch to the books thread. Returns true if so much waits that it must fold early.
+    pub(super) fn push(&self, seq: u64, at: WallTime, records: &[u8]) -> bool {
         let mut batches = self.batches.lock();
         batches.records.extend_from_slice(records);
         let end = batches.records.len();
         batches.list.push((seq, at, end));
+        batches.must_be_folded()
     }
 
     /// True if so much waits that the books thread must fold early.
     pub(super) fn must_fold(&self) -> bool {
-        let batches = self.batches.lock();
-        batches.records.len() >= FOLD_AT || batches.list.len() >= FOLD_AT_BATCHES
+        self.batches.lock().must_be_folded()
     }
 
     /// Bytes of batches that wait for the books thread.
