@@ -116,7 +116,10 @@ fn export(asker: &Asker, format: ExportFormat) -> Result {
 }
 
 fn csv_line(fields: [String; COLUMNS.len()]) -> Result<String> {
-    let mut writer = csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(Vec::new());
+    let mut writer = csv::WriterBuilder::new()
+        .buffer_capacity(512)
+        .terminator(csv::Terminator::CRLF)
+        .from_writer(Vec::new());
     writer.write_record(fields).map_err(Failed::from)?;
     let line = writer.into_inner().map_err(|error| Failed::from(error.into_error()))?;
     String::from_utf8(line).map_err(Failed::from)
