@@ -36,6 +36,7 @@ use crate::ledger::{Bookkeeper, Ledger, Opened};
 use crate::snapshot::Settings;
 use crate::telemetry::lines::Lines;
 use crate::types::RequestIdStart;
+use crate::upstream::Watcher;
 
 /// File descriptors reserved for everything but connections.
 const RESERVED_DESCRIPTORS: u64 = 128;
@@ -152,6 +153,7 @@ pub struct App {
     stop: CancellationToken,
     draining: Arc<AtomicBool>,
     background: Vec<tokio::task::JoinHandle<()>>,
+    _watcher: Watcher,
 }
 
 impl App {
@@ -196,6 +198,10 @@ impl App {
         background.push(tokio::spawn(admin.serve(Arc::clone(&control))));
 
         background.push(tokio::spawn(prune_meters(Arc::clone(&control))));
+        let no_watcher =
+            |error| StartError::Other(format!("the servers of upstreams cannot be watched: {error}"));
+        let watcher = Watcher::start(control.view(), clock.clone()).map_err(no_watcher)?;
+        watcher.resolved().await;
         let (sockets, public) = gateway::bind(&addresses(&settings), settings.threads)?;
         let slots = Arc::new(ConnectionSlots::new(max_connections(settings.max_connections)));
         let stop = CancellationToken::new();
@@ -229,6 +235,7 @@ impl App {
             stop,
             draining,
             background,
+            _watcher: watcher,
         })
     }
 

@@ -12,6 +12,7 @@ pub mod directory;
 pub mod gateway;
 pub mod ledger;
 pub mod policy;
+pub mod servers;
 pub mod snapshot;
 pub mod telemetry;
 pub mod tls;

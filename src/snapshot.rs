@@ -21,7 +21,10 @@ use crate::policy::limit::Limit;
 use crate::policy::price::Price;
 use crate::policy::reject::Dialect;
 use crate::policy::route::RouteTable;
-use crate::tls::Tls;
+use crate::policy::upstream::balance::Balance;
+use crate::policy::upstream::retry::Retries;
+use crate::servers::{HttpVersions, Origin, ServerGroup};
+use crate::tls::server::Tls;
 use crate::types::{AccountNum, KeyHash, NameId, RouteName, RouteNum};
 
 /// Routes, plans, dialects and settings of one configuration.
@@ -35,6 +38,8 @@ pub struct Snapshot {
     pub dialect: Arc<Dialect>,
     /// Finds a route's index by host, path and method.
     pub table: RouteTable<usize>,
+    /// All upstreams.
+    pub upstreams: Vec<Arc<Upstream>>,
     /// All routes.
     pub routes: Vec<Arc<Route>>,
     /// All plans.
@@ -158,23 +163,54 @@ pub struct Route {
     pub cors: Option<Cors>,
 }
 
-/// An upstream server.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// An upstream: servers, and how requests are forwarded to them.
+#[derive(Clone, Debug)]
 pub struct Upstream {
     /// The upstream's name in the configuration.
     pub name: String,
-    /// Identifies the connection pool. The same server keeps its id across reloads.
-    pub id: NameId,
-    /// Host name or address, and port.
-    pub server: (String, u16),
-    /// True if the server speaks HTTP/2 with prior knowledge.
-    pub http2: bool,
-    /// `host:port` as in a `Host` header.
-    pub authority: HeaderValue,
-    /// Longest time until a connection is established.
+    /// The servers that the configuration names, each with its weight.
+    pub origins: Vec<(Arc<Origin>, u32)>,
+    /// The servers with their state, which outlives the snapshot.
+    pub servers: Arc<ServerGroup>,
+    /// How the server of a request is selected.
+    pub balance: Balance,
+    /// Most requests in flight per server; 0 for no limit.
+    pub max_requests: u32,
+    /// The requests that wait while every server has as many.
+    pub queue: QueueLimits,
+    /// How often requests are sent again.
+    pub retries: Retries,
+    /// How often host names are resolved again.
+    pub resolve_every: Duration,
+    /// Longest time until a connection is established, TLS included.
     pub connect_timeout: Duration,
-    /// The `Host` header that is sent to the server.
+    /// Longest silence within a response body; `None` for no limit.
+    pub body_timeout: Option<Duration>,
+    /// The `Host` header that is sent to servers.
     pub host: HostHeader,
+}
+
+/// The bounds of a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueLimits {
+    /// Most requests that wait.
+    pub most: usize,
+    /// Longest time that a request waits.
+    pub time: Duration,
+}
+
+impl Upstream {
+    /// True if requests may be sent to a server over HTTP/2.
+    #[must_use]
+    pub fn may_use_http2(&self) -> bool {
+        self.origins.iter().any(|(origin, _)| origin.versions != HttpVersions::Http1)
+    }
+
+    /// True if requests can be sent to it over HTTP/2 only, which has no upgrades here.
+    #[must_use]
+    pub fn is_http2_only(&self) -> bool {
+        self.origins.iter().all(|(origin, _)| origin.versions == HttpVersions::Http2)
+    }
 }
 
 /// A plan: limits and prices that an account can be on.
@@ -222,6 +258,26 @@ impl Snapshot {
                 self.listed.resize(at + 1, None);
             }
             self.listed[at] = Some(ListedAccount { plan });
+        }
+        self
+    }
+
+    /// Takes over the servers of the upstreams that another snapshot has too, with their state, and configures the
+    /// servers of all upstreams.
+    #[must_use]
+    pub fn adopting_servers(mut self, before: &Self) -> Self {
+        let mut adopted: HashMap<&str, Arc<Upstream>> = HashMap::new();
+        for upstream in &mut self.upstreams {
+            if let Some(before) = before.upstreams.iter().find(|before| before.name == upstream.name) {
+                Arc::make_mut(upstream).servers = Arc::clone(&before.servers);
+            }
+            upstream.servers.configure(&upstream.origins);
+        }
+        adopted.extend(self.upstreams.iter().map(|upstream| (upstream.name.as_str(), Arc::clone(upstream))));
+        for route in &mut self.routes {
+            if let Some(upstream) = adopted.get(route.upstream.name.as_str()) {
+                Arc::make_mut(route).upstream = Arc::clone(upstream);
+            }
         }
         self
     }

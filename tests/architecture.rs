@@ -14,17 +14,18 @@ use imports::Imports;
 const MAX_LINES: usize = 400;
 
 /// The modules that each module may import. A module that is not listed here is an error.
-const MAY_KNOW: [(&str, &[&str]); 13] = [
+const MAY_KNOW: [(&str, &[&str]); 14] = [
     ("types", &[]),
     ("clock", &["types"]),
     ("policy", &["types"]),
     ("tls", &["types"]),
-    ("snapshot", &["policy", "tls", "types"]),
-    ("config", &["snapshot", "policy", "tls", "types"]),
+    ("servers", &["policy", "tls", "types"]),
+    ("snapshot", &["servers", "policy", "tls", "types"]),
+    ("config", &["snapshot", "servers", "policy", "tls", "types"]),
     ("ledger", &["policy", "clock", "types"]),
     ("telemetry", &["policy", "types"]),
     ("directory", &["ledger", "policy", "types"]),
-    ("upstream", &["snapshot", "clock", "types"]),
+    ("upstream", &["snapshot", "servers", "policy", "tls", "clock", "types"]),
     ("gateway", &["snapshot", "directory", "ledger", "upstream", "policy", "clock", "types", "telemetry"]),
     (
         "control",

@@ -2,6 +2,7 @@
 //! all mistakes are reported.
 
 mod accounts;
+mod client_tls;
 mod context;
 mod dialects;
 mod limits;
@@ -56,6 +57,7 @@ pub(super) fn build(sources: Sources) -> Result<LoadedConfig, Report> {
         keys: server.keys,
         dialect: default_dialect,
         table,
+        upstreams: upstreams.into_values().flatten().map(|built| built.upstream).collect(),
         routes: known.routes,
         plans,
         listed: Vec::new(),

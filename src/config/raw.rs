@@ -4,6 +4,7 @@
 //! JSON Schema for editors is generated from these types.
 
 mod tls;
+mod upstream;
 mod values;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub use tls::{Pair, Tls};
+pub use upstream::{Http2, Queue, Server as UpstreamServer, Texts, Upstream, UpstreamTls};
 pub use values::{Amount, At, Duration, Later, Place, Secret, Sha256, Size};
 
 type Named<T> = BTreeMap<At<String>, At<T>>;
@@ -160,26 +162,6 @@ pub struct Log {
     pub requests: Maybe<bool>,
     /// `standard` or `minimal`.
     pub fields: Maybe<String>,
-}
-
-/// Servers that requests are forwarded to.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Upstream {
-    /// `http://host:port`, or `h2c://host:port` if it speaks HTTP/2; one server.
-    pub servers: At<Vec<At<String>>>,
-    /// Longest time to connect.
-    #[serde(default)]
-    pub connect_timeout: Maybe<Duration>,
-    /// Longest time until the response head.
-    #[serde(default)]
-    pub response_timeout: Maybe<Duration>,
-    /// The `Host` header sent to the upstream: `client`, `upstream` or a name.
-    #[serde(default)]
-    pub host: Maybe<String>,
-    /// Headers to set on requests to the upstream.
-    #[serde(default)]
-    pub set_headers: Named<Secret>,
 }
 
 /// One endpoint of the API.

@@ -14,7 +14,7 @@ use crate::ledger::store::{
 };
 use crate::policy::key::{KeyRules, KeyState};
 use crate::snapshot::Snapshot;
-use crate::tls::Tls;
+use crate::tls::server::Tls;
 use crate::types::{AccountId, KeyHash, KeyId, KeyNum, NameId};
 
 impl Control {
@@ -111,6 +111,7 @@ impl Control {
         let plans = loaded.accounts.iter().map(|account| account.plan.as_deref().map(NameId::of));
         let listed = registered.accounts.iter().map(|row| row.num).zip(plans);
         let snapshot = self.keeping_tls(loaded.snapshot.clone()).numbered(&registered.routes).listing(listed);
+        let snapshot = snapshot.adopting_servers(&self.snapshot());
         self.publisher.publish(snapshot);
         self.put_file(&loaded, registered);
         let LoadedConfig { keys, watched, hash, .. } = loaded;

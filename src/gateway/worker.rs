@@ -64,9 +64,10 @@ pub async fn run(seed: WorkerSeed) {
         spender.clone(),
         seed.id_start,
     ));
+    let handler = Handler::new(&services);
     let background: [JoinHandle<()>; 4] = [
         tokio::task::spawn_local(async move { spender.pump().await }),
-        tokio::task::spawn_local(sweep_upstreams(Rc::clone(&services))),
+        tokio::task::spawn_local(sweep_upstreams(handler.clone())),
         tokio::task::spawn_local(flush_log(Rc::clone(&services))),
         tokio::task::spawn_local(end_revoked_requests(Rc::clone(&services))),
     ];
@@ -75,7 +76,7 @@ pub async fn run(seed: WorkerSeed) {
         match TcpListener::from_std(socket) {
             Ok(socket) => {
                 let (connections, slots) = (Rc::clone(&connections), Arc::clone(&seed.slots));
-                let (stats, handler) = (Arc::clone(&seed.stats), Handler::new(&services));
+                let (stats, handler) = (Arc::clone(&seed.stats), handler.clone());
                 accepting.spawn_local(accept_connections(connections, socket, is_tls, slots, stats, handler));
             }
             Err(error) => tracing::error!(%error, "cannot listen on a socket"),
@@ -109,9 +110,9 @@ async fn flush_log(services: Rc<Services>) {
     }
 }
 
-async fn sweep_upstreams(services: Rc<Services>) {
+async fn sweep_upstreams(handler: Handler) {
     loop {
         tokio::time::sleep(SWEEP_EVERY).await;
-        services.pool.sweep(services.connections.clock.now());
+        handler.sweep_upstreams();
     }
 }

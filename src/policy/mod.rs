@@ -17,4 +17,5 @@ pub mod price;
 pub mod reject;
 pub mod request_head;
 pub mod route;
+pub mod upstream;
 pub mod values;

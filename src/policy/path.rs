@@ -61,6 +61,15 @@ impl NormalPath<'_> {
         &self.text
     }
 
+    /// The normal form, if it differs from the path as it came.
+    #[must_use]
+    pub fn into_changed(self) -> Option<String> {
+        match self.text {
+            Cow::Borrowed(_) => None,
+            Cow::Owned(text) => Some(text),
+        }
+    }
+
     /// True if the path contains `%2F`. Only routes with `encoded_slashes` accept such paths.
     #[must_use]
     pub fn has_encoded_slash(&self) -> bool {

@@ -72,6 +72,8 @@ pub struct Details<'a> {
     pub duration: Duration,
     /// The upstream's status, if it responded.
     pub upstream_status: Option<u16>,
+    /// The address of the server that the request was sent to last.
+    pub server: Option<&'a str>,
 }
 
 /// The lines of one worker that are not written yet. Longer than [`FULL`] bytes only by the last line.
@@ -169,6 +171,9 @@ impl Batch {
                 self.put(b",\"upstream_status\":");
                 self.number(status.into());
             }
+            if let Some(server) = details.server {
+                self.parts(&[b",\"server\":\"", server.as_bytes(), b"\""]);
+            }
         }
         self.parts(&[b",\"target\":\"", TARGET.as_bytes(), b"\"}\n"]);
     }
@@ -199,6 +204,9 @@ impl Batch {
             if let Some(status) = details.upstream_status {
                 self.put(b" upstream_status=");
                 self.number(status.into());
+            }
+            if let Some(server) = details.server {
+                self.parts(&[b" server=", server.as_bytes()]);
             }
         }
         self.put(b"\n");
@@ -271,6 +279,7 @@ mod tests {
             key: Some(KeyId(3)),
             duration: Duration::from_micros(12_034),
             upstream_status: Some(201),
+            server: Some("127.0.0.1:9000"),
         };
         let text = line(true, Some(details));
         let json: serde_json::Value = serde_json::from_str(&text).unwrap();

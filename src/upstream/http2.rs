@@ -1,5 +1,5 @@
-//! HTTP/2 connections to upstreams, with prior knowledge (RFC 9113, section 3.3), as gRPC servers expect. hyper is the
-//! client; this module selects the connection for each request.
+//! HTTP/2 connections to servers, by ALPN or with prior knowledge (RFC 9113, section 3.3), as gRPC servers expect. hyper
+//! is the client; this module selects the connection for each request.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -12,16 +12,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper::rt::Executor;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpStream;
 
 use super::connection_count::CountedConnection;
-use super::response::{ResponseFault, ResponseOf, SendError};
-use crate::types::NameId;
+use super::fault::{Cause, ResponseFault, SendError, Sent, Stage};
+use super::io::Io;
+use super::request::OutgoingBody;
+use super::response::ResponseOf;
 
 /// Most requests in flight on one connection; further ones use another. Servers allow as many, or queue them.
 const MAX_STREAMS: usize = 100;
@@ -42,54 +42,54 @@ const PING_EVERY: Duration = Duration::from_secs(10);
 /// How long the upstream may take to acknowledge a PING.
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
-type BoxError = Box<dyn Error + Send + Sync>;
+/// A request body, if there is one.
+#[derive(Debug)]
+pub(super) struct MaybeBody<B>(pub(super) Option<B>);
 
-/// A request body of any type; not `Send`, because a worker never passes it to another thread.
-pub(super) struct AnyBody(Option<Boxed>);
-
-type Boxed = Pin<Box<dyn Body<Data = Bytes, Error = BoxError>>>;
-
-impl AnyBody {
-    pub(super) fn new<B>(body: Option<B>) -> Self
-    where
-        B: Body<Data = Bytes> + Unpin + 'static,
-        B::Error: Into<BoxError>,
-    {
-        Self(body.map(|body| Box::pin(body.map_err(Into::into)) as Boxed))
-    }
-}
-
-impl Body for AnyBody {
+impl<B: OutgoingBody> Body for MaybeBody<B> {
     type Data = Bytes;
-    type Error = BoxError;
+    type Error = B::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match &mut self.0 {
-            Some(body) => body.as_mut().poll_frame(context),
-            None => Poll::Ready(None),
-        }
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        self.0.as_mut().map_or(Poll::Ready(None), |body| Pin::new(body).poll_frame(context))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.as_ref().is_none_or(|body| body.is_end_stream())
+        self.0.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), |body| body.size_hint())
+        self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
     }
 }
 
-/// The HTTP/2 connections of one worker.
-#[derive(Debug, Default)]
-pub(super) struct Http2Connections(RefCell<HashMap<NameId, Vec<Http2Connection>>>);
+/// The HTTP/2 connections of one worker, by the number of their server.
+#[derive(Debug)]
+pub(super) struct Http2Connections<B>(RefCell<HashMap<u64, Vec<Http2Connection<B>>>>);
 
 #[derive(Debug)]
-struct Http2Connection {
-    sender: SendRequest<AnyBody>,
+struct Http2Connection<B> {
+    sender: SendRequest<MaybeBody<B>>,
     streams: Rc<Cell<usize>>,
+    /// Most streams that the server allows at the same time.
+    allowed: Rc<Cell<usize>>,
+}
+
+/// A stream of a connection, for one request.
+pub(super) struct Http2Stream<B> {
+    sender: SendRequest<MaybeBody<B>>,
+    counted: CountedStream,
+}
+
+/// Why a stream has no response.
+pub(super) enum StreamError<B> {
+    /// hyper did not accept the request, because the connection was closed before.
+    Unsent(Option<B>, SendError),
+    /// The request failed.
+    Failed(SendError),
 }
 
 /// Counts a stream of a connection until the end of its response.
@@ -109,78 +109,110 @@ impl Drop for CountedStream {
     }
 }
 
-impl Http2Connections {
-    fn find(&self, server: NameId) -> Option<(SendRequest<AnyBody>, CountedStream)> {
-        let mut sessions = self.0.borrow_mut();
-        let list = sessions.get_mut(&server)?;
-        list.retain(|session| !session.sender.is_closed());
-        let session = list.iter().find(|session| session.streams.get() < MAX_STREAMS)?;
-        Some((session.sender.clone(), CountedStream::count(&session.streams)))
+impl<B> Default for Http2Connections<B> {
+    fn default() -> Self {
+        Self(RefCell::default())
+    }
+}
+
+impl<B: OutgoingBody> Http2Connections<B> {
+    /// A stream of an open connection; `None` if all streams are in use, or there is no connection.
+    pub(super) fn find(&self, server: u64) -> Option<Http2Stream<B>> {
+        let mut connections = self.0.borrow_mut();
+        let list = connections.get_mut(&server)?;
+        list.retain(|connection| !connection.sender.is_closed());
+        let is_free = |it: &&Http2Connection<B>| it.streams.get() < it.allowed.get().min(MAX_STREAMS);
+        list.iter().find(is_free).map(Http2Connection::stream)
     }
 
     /// Closes connections without requests in flight, and removes connections that are closed.
     pub(super) fn sweep(&self) {
         self.0.borrow_mut().retain(|_, list| {
-            list.retain(|session| session.streams.get() > 0 && !session.sender.is_closed());
+            list.retain(|connection| connection.streams.get() > 0 && !connection.sender.is_closed());
             !list.is_empty()
         });
     }
 
-    /// Starts HTTP/2 on a new TCP connection, and counts its first stream.
-    async fn open(
+    /// Starts HTTP/2 on a new connection. Returns its first stream.
+    pub(super) async fn open(
         &self,
-        server: NameId,
-        stream: TcpStream,
+        server: u64,
+        io: Io,
         counted: CountedConnection,
-    ) -> Result<(SendRequest<AnyBody>, CountedStream), SendError> {
+    ) -> Result<Http2Stream<B>, SendError> {
         let mut builder = Builder::new(Local);
         builder
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
+            .initial_max_send_streams(MAX_STREAMS)
             .max_header_list_size(MAX_HEAD)
             .max_send_buf_size(SEND_BUFFER)
             .timer(TokioTimer::new())
             .keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_TIMEOUT);
-        let handshake = builder.handshake(TokioIo::new(stream)).await;
-        let (sender, connection) = handshake.map_err(|_| SendError::Unreachable)?;
+        let handshake = builder.handshake::<_, MaybeBody<B>>(TokioIo::new(io)).await;
+        let failed = |error: hyper::Error| SendError::unsent(Stage::Connect, Cause::Http2(error.to_string()));
+        let (sender, mut connection) = handshake.map_err(failed)?;
+        let allowed = Rc::new(Cell::new(MAX_STREAMS));
+        let known = Rc::clone(&allowed);
         tokio::task::spawn_local(async move {
-            let _ = connection.await; // the error is returned to its requests
+            let run = std::future::poll_fn(|context| {
+                let polled = Pin::new(&mut connection).poll(context);
+                known.set(connection.current_max_send_streams().max(1));
+                polled
+            });
+            let _ = run.await; // the error is returned to its requests
             drop(counted);
         });
-        let session = Http2Connection { sender: sender.clone(), streams: Rc::default() };
-        let counted_stream = CountedStream::count(&session.streams);
-        self.0.borrow_mut().entry(server).or_default().push(session);
-        Ok((sender, counted_stream))
+        let connection = Http2Connection { sender, streams: Rc::default(), allowed };
+        let stream = connection.stream();
+        self.0.borrow_mut().entry(server).or_default().push(connection);
+        Ok(stream)
     }
+}
 
-    /// Sends a request and waits for the response head. Retries only if the connection was closed before hyper accepted
-    /// the request.
+impl<B> Http2Connection<B> {
+    fn stream(&self) -> Http2Stream<B> {
+        Http2Stream { sender: self.sender.clone(), counted: CountedStream::count(&self.streams) }
+    }
+}
+
+impl<B: OutgoingBody> Http2Stream<B> {
+    /// Sends a request and waits for the response head.
     pub(super) async fn send(
-        &self,
-        server: NameId,
-        mut request: Request<AnyBody>,
-        connect: impl AsyncFn() -> Result<(TcpStream, CountedConnection), SendError>,
-    ) -> Result<ResponseOf<Http2Body>, SendError> {
-        let mut again = false;
-        loop {
-            let (found, is_new) = match self.find(server).filter(|_| !again) {
-                Some(found) => (found, false),
-                None => {
-                    let (stream, counted) = Box::pin(connect()).await?;
-                    (self.open(server, stream, counted).await?, true)
-                }
-            };
-            let (mut sender, counted) = found;
-            match sender.try_send_request(request).await {
-                Ok(response) => return Ok(upstream_response(response, counted)),
-                Err(mut failed) => match failed.take_message() {
-                    Some(unsent) if !is_new => (request, again) = (unsent, true),
-                    _ => return Err(SendError::Broken),
-                },
+        mut self,
+        request: Request<Option<B>>,
+    ) -> Result<ResponseOf<Http2Body>, StreamError<B>> {
+        match self.sender.try_send_request(request.map(MaybeBody)).await {
+            Ok(response) => Ok(upstream_response(response, self.counted)),
+            Err(mut failed) => {
+                let error = send_error(failed.error());
+                Err(match failed.take_message() {
+                    Some(unsent) => StreamError::Unsent(unsent.into_body().0, error),
+                    None => StreamError::Failed(error),
+                })
             }
         }
     }
+}
+
+/// A stream that the server refused, or that is younger than its last one (GOAWAY), was not processed (RFC 9113,
+/// section 8.7).
+fn send_error(error: &hyper::Error) -> SendError {
+    let mut source = error.source();
+    while let Some(inner) = source {
+        if let Some(error) = inner.downcast_ref::<h2::Error>() {
+            let is_refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+            let is_left_out = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
+            let sent = match error.is_remote() && (is_refused || is_left_out) {
+                true => Sent::Nothing,
+                false => Sent::Something,
+            };
+            return SendError { stage: Stage::Exchange, sent, cause: Cause::Http2(error.to_string()) };
+        }
+        source = inner.source();
+    }
+    SendError::sent(Cause::Http2(error.to_string()))
 }
 
 fn upstream_response(response: Response<Incoming>, counted: CountedStream) -> ResponseOf<Http2Body> {

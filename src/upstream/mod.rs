@@ -1,21 +1,28 @@
-//! Upstreams: one connection pool per worker, never shared between threads.
+//! Upstreams: each worker has its own connections, which never cross threads.
 //!
-//! HTTP/2 is hyper's client. HTTP/1.1 is on httparse and polled in the request's own task: hyper's client connection is a
-//! task of its own, and costs two wake-ups and a channel per request (docs/performance.md).
+//! A request is sent in four steps: select a server, connect, render the head, exchange ([`Pool::send`]).
 
-mod body_decoder;
+mod body;
+mod connect;
 mod connection_count;
+mod fault;
 mod http1;
 mod http2;
+mod io;
+mod local;
 mod pool;
 mod request;
 mod response;
-mod response_body;
-mod response_head;
+mod tunnel;
+mod watch;
 
+pub use body::{UpstreamBody, UpstreamResponse};
 pub use connection_count::MAX_CONNECTIONS;
+pub use fault::{Cause, ResponseFault, SendError, Sent, Stage};
+pub use http1::{FramingContext, Malformed};
+pub use local::LocalServer;
 pub use pool::Pool;
-pub use request::{HeadBuffers, OutgoingHead, OutgoingRequest};
-pub use response::{ResponseFault, ResponseOf, SendError};
-pub use response_body::{UpstreamBody, UpstreamResponse};
-pub use response_head::{FramingContext, Malformed};
+pub use request::{NextHop, OutgoingBody, OutgoingRequest};
+pub use response::ResponseOf;
+pub use tunnel::Tunnel;
+pub use watch::Watcher;

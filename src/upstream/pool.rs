@@ -1,175 +1,347 @@
-//! The connection pool of one worker.
+//! Sends requests to servers: selects a server, connects, renders the head, and exchanges; again where that can do no
+//! harm.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::error::Error;
-use std::time::Duration;
+use std::rc::Rc;
+use std::sync::Arc;
 
-use bytes::Bytes;
-use http_body::Body;
-use tokio::net::TcpStream;
+use smallvec::SmallVec;
 
-use super::connection_count::{ConnectionCount, CountedConnection};
-use super::http1::{ExchangeError, Http1Connection};
-use super::http2::{AnyBody, Http2Connections};
-use super::request::{HeadBuffers, OutgoingHead, OutgoingRequest, Upload};
-use super::response::{ResponseOf, SendError};
-use super::response_body::{BodySource, UpstreamBody, UpstreamResponse};
-use super::response_head::FramingContext;
+use super::body::{UpstreamResponse, over_any};
+use super::connect::{NewConnection, connect};
+use super::connection_count::ConnectionCount;
+use super::fault::{Cause, SendError, Sent, Stage};
+use super::http1::{ExchangeError, Http1Body, Http1Connection, Upload};
+use super::http2::{Http2Connections, Http2Stream, StreamError};
+use super::local::{InFlight, LocalServer};
+use super::request::{HeadBuffers, NextHop, OutgoingRequest};
+
+use crate::clock::Clock;
+use crate::policy::upstream::balance::Balance;
+use crate::policy::upstream::retry::{FailedTry, may_retry};
+use crate::servers::{HttpVersions, NoServer, Selection, Server};
 use crate::snapshot::Upstream;
-use crate::types::{Moment, NameId, Repeats, nanos};
+use crate::tls::client::Alpn;
+use crate::types::Moment;
 
-/// Most idle connections of one worker to one upstream.
-const MAX_IDLE: usize = 512;
-/// How long an idle connection is kept: shorter than the keep-alive of most servers, so that a request rarely meets a
-/// connection that is being closed.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// The connections of one worker to its upstreams.
-#[derive(Debug, Default)]
-pub struct Pool {
-    idle: RefCell<HashMap<NameId, Vec<Idle>>>,
-    http2: Http2Connections,
+/// The connections of one worker to its upstreams, for requests of type `R`.
+#[derive(Debug)]
+pub struct Pool<R: OutgoingRequest> {
+    servers: RefCell<HashMap<u64, Rc<LocalServer>>>,
+    http2: Http2Connections<R::Body>,
     count: ConnectionCount,
-    /// Failed connections by server; at most one entry for each server.
-    failures: RefCell<HashMap<NameId, Failures>>,
-    /// Memory for request heads.
-    pub head_buffers: HeadBuffers,
+    head_buffers: HeadBuffers,
+    random: Cell<u64>,
+    clock: Clock,
 }
 
-/// Counts failed connections to one server. They are logged at a limited rate: otherwise every request could log one.
-#[derive(Debug)]
-struct Failures {
-    upstream: String,
-    repeats: Repeats,
+/// What is left of a request's body for the next try.
+enum Payload<R: OutgoingRequest> {
+    /// All of it; `None` if the request has no body.
+    Whole(Option<R::Body>),
+    /// It was taken in part, and nothing was written.
+    Begun(Upload<R::Body>),
+    /// It was sent in part or as a whole.
+    Gone,
 }
 
-#[derive(Debug)]
-struct Idle {
-    connection: Http1Connection,
-    since: Moment,
+/// A connection for one request.
+enum Connection<R: OutgoingRequest> {
+    Http1 { connection: Box<Http1Connection>, is_new: bool },
+    Http2 { stream: Http2Stream<R::Body>, is_new: bool },
 }
 
-impl Pool {
-    /// Sends a request and waits for the response head. Retries only if an idle connection was closed before a byte of
-    /// the request was written.
+/// One try of a request at one server.
+struct Try<'a, R: OutgoingRequest> {
+    upstream: &'a Upstream,
+    server: &'a Rc<LocalServer>,
+    request: &'a R,
+    /// Open connections are not used: one of them just failed.
+    is_fresh: bool,
+    now: Moment,
+}
+
+impl<R: OutgoingRequest> Pool<R> {
+    /// A pool without connections. `seed`: for the random choice of servers.
+    #[must_use]
+    pub fn new(clock: Clock, seed: u64) -> Self {
+        Self {
+            servers: RefCell::default(),
+            http2: Http2Connections::default(),
+            count: ConnectionCount::default(),
+            head_buffers: HeadBuffers::default(),
+            random: Cell::new(seed),
+            clock,
+        }
+    }
+
+    /// Sends a request and waits for the response head. A request that failed is sent again where
+    /// [`may_retry`] and the upstream's budget allow it. `on_server` is told each server that is tried.
     ///
     /// # Errors
-    /// [`SendError`]. Only with [`SendError::Broken`] may the upstream have received a part of the request.
-    pub async fn send<B>(
+    /// [`SendError`] of the last try.
+    pub async fn send(
         &self,
         upstream: &Upstream,
-        outgoing: OutgoingRequest<B>,
-        context: FramingContext,
+        mut request: R,
         now: Moment,
-    ) -> Result<UpstreamResponse, SendError>
-    where
-        B: Body<Data = Bytes> + Unpin + 'static,
-        B::Error: Into<Box<dyn Error + Send + Sync>>,
-    {
-        let OutgoingRequest { head, body } = outgoing;
-        let (head, chunked) = match head {
-            OutgoingHead::Http1 { bytes, chunked } => (bytes, chunked),
-            OutgoingHead::Http2(request) => {
-                let request = request.map(|()| AnyBody::new(body));
-                let connect = async || self.connect(upstream, now).await;
-                return self.http2.send(upstream.id, request, connect).await.map(ResponseOf::into_any);
+        on_server: impl Fn(&Rc<LocalServer>),
+    ) -> Result<UpstreamResponse, SendError> {
+        let mut payload = Payload::Whole(request.take_body());
+        let mut tried: SmallVec<[u64; 2]> = SmallVec::new();
+        loop {
+            let in_flight = self.select(upstream, &request, &tried).await?;
+            let server = Rc::clone(in_flight.server());
+            on_server(&server);
+            let is_fresh = !tried.is_empty();
+            let this = Try { upstream, server: &server, request: &request, is_fresh, now };
+            let error = match self.attempt(&this, &mut payload, in_flight).await {
+                Ok(response) => return Ok(response),
+                Err(error) => error,
+            };
+            if error.is_about_server() {
+                server.shared.failed(self.clock.wall(), error.to_string());
+                server.log_failure(&error, self.clock.now());
+            }
+            if matches!(payload, Payload::Gone)
+                && let Some(body) = request.rewind_body()
+            {
+                payload = Payload::Whole(Some(body));
+            }
+            let failed = FailedTry {
+                is_sent: error.sent == Sent::Something,
+                is_connection_lost: matches!(error.cause, Cause::Closed | Cause::Io(..) | Cause::Http2(_)),
+                has_body: !matches!(payload, Payload::Gone),
+                before: u32::try_from(tried.len()).unwrap_or(u32::MAX),
+            };
+            let may_retry =
+                error.is_about_server() && may_retry(&failed, request.method(), &upstream.retries);
+            if !may_retry || !upstream.servers.budget().take() {
+                return Err(error);
+            }
+            tried.push(server.shared.num);
+        }
+    }
+
+    /// Selects a server. Waits in the upstream's queue while all have as many requests as they may, and while no name
+    /// has been resolved.
+    async fn select(&self, upstream: &Upstream, request: &R, tried: &[u64]) -> Result<InFlight, SendError> {
+        let failed = |cause| SendError::unsent(Stage::Select, cause);
+        let queue = upstream.servers.queue();
+        if upstream.max_requests == 0 || queue.is_empty() {
+            match self.try_select(upstream, request, tried) {
+                Ok(selected) => return Ok(selected),
+                Err(NoServer::Unknown(why)) => return Err(failed(Cause::NoAddress(why))),
+                Err(NoServer::Full | NoServer::Unresolved) => {}
+            }
+        }
+        let place = queue.enter(upstream.queue.most).ok_or_else(|| failed(Cause::Full))?;
+        let wait = async {
+            loop {
+                let mut freed = std::pin::pin!(place.freed());
+                freed.as_mut().enable();
+                match self.try_select(upstream, request, tried) {
+                    Ok(selected) => return Ok(selected),
+                    Err(NoServer::Unknown(why)) => return Err(failed(Cause::NoAddress(why))),
+                    Err(NoServer::Full | NoServer::Unresolved) => freed.await,
+                }
             }
         };
-        let mut upload = Upload::new(head, chunked, body);
+        let waited = Box::pin(tokio::time::timeout(upstream.queue.time, wait)).await;
+        waited.unwrap_or_else(|_| Err(failed(Cause::Full)))
+    }
+
+    #[inline]
+    fn try_select(&self, upstream: &Upstream, request: &R, tried: &[u64]) -> Result<InFlight, NoServer> {
+        let selection = Selection {
+            balance: &upstream.balance,
+            max_requests: upstream.max_requests,
+            affinity: match &upstream.balance {
+                Balance::Hash(by) => request.affinity(by),
+                Balance::LeastRequests | Balance::RoundRobin => 0,
+            },
+            tried,
+            random: (self.next_random(), self.next_random()),
+        };
+        upstream.servers.select(&selection, |server| InFlight::new(self.local(server)))
+    }
+
+    /// A random number (`SplitMix64`).
+    fn next_random(&self) -> u64 {
+        let mut random = fastrand::Rng::with_seed(self.random.get());
+        let number = random.u64(..);
+        self.random.set(random.get_seed());
+        number
+    }
+
+    fn local(&self, server: &Arc<Server>) -> Rc<LocalServer> {
+        let mut servers = self.servers.borrow_mut();
+        Rc::clone(servers.entry(server.num).or_insert_with(|| Rc::new(LocalServer::new(server))))
+    }
+
+    /// Tries a request at one server. An open connection that was closed before a byte of the request was written is
+    /// replaced by another one.
+    async fn attempt(
+        &self,
+        this: &Try<'_, R>,
+        payload: &mut Payload<R>,
+        in_flight: InFlight,
+    ) -> Result<UpstreamResponse, SendError> {
+        let mut is_fresh = this.is_fresh;
         loop {
-            let (connection, is_new) = match self.take(upstream.id, now) {
-                Some(connection) => (connection, false),
-                None => {
-                    let (stream, counted) = Box::pin(self.connect(upstream, now)).await?;
-                    (Http1Connection::new(stream, counted), true)
+            let needs_http1 = this.request.needs_http1() || matches!(payload, Payload::Begun(_));
+            let (unsent, is_new) = match self.connection(this, needs_http1, is_fresh).await? {
+                Connection::Http1 { connection, is_new } => {
+                    let (upload, has_body) = self.upload(this, payload)?;
+                    let framing = this.request.framing_context();
+                    match connection.exchange(upload, framing, &self.head_buffers).await {
+                        Ok(exchange) => return Ok(over_any(Http1Body::of(exchange), in_flight)),
+                        Err(ExchangeError::Unsent(upload, fault)) => {
+                            *payload = Payload::Begun(upload);
+                            (SendError::unsent(Stage::Exchange, fault.into()), is_new)
+                        }
+                        Err(ExchangeError::Sent(fault)) => {
+                            if !has_body {
+                                *payload = Payload::Whole(None);
+                            }
+                            return Err(SendError::sent(fault.into()));
+                        }
+                    }
+                }
+                Connection::Http2 { stream, is_new } => {
+                    let Payload::Whole(body) = std::mem::replace(payload, Payload::Gone) else {
+                        return Err(SendError::sent(Cause::Body)); // it would have been sent over HTTP/1.1
+                    };
+                    let has_body = body.is_some();
+                    let head = this.request.http2_head(this.next_hop());
+                    let head = head.ok_or_else(|| SendError::unsent(Stage::Exchange, Cause::Host))?;
+                    match stream.send(head.map(|()| body)).await {
+                        Ok(response) => return Ok(over_any(response, in_flight)),
+                        Err(StreamError::Unsent(body, error)) => {
+                            *payload = Payload::Whole(body);
+                            (SendError { sent: Sent::Nothing, ..error }, is_new)
+                        }
+                        Err(StreamError::Failed(error)) => {
+                            if !has_body {
+                                *payload = Payload::Whole(None);
+                            }
+                            return Err(error);
+                        }
+                    }
                 }
             };
-            match connection.exchange(upload, context, upstream.id, &self.head_buffers).await {
-                Ok(response) => return Ok(response.into_any()),
-                Err(ExchangeError::Unsent(unsent)) if !is_new => upload = unsent,
-                Err(ExchangeError::Unsent(_)) => return Err(SendError::Broken),
-                Err(ExchangeError::Sent(fault)) => {
-                    tracing::debug!(upstream = upstream.name, %fault, "an upstream connection failed");
-                    return Err(SendError::Broken);
-                }
+            if is_new {
+                return Err(unsent);
             }
+            is_fresh |= unsent.stage == Stage::Exchange && matches!(unsent.cause, Cause::Http2(_));
         }
     }
 
-    /// Takes the most recently used idle connection that is still open.
-    fn take(&self, server: NameId, now: Moment) -> Option<Http1Connection> {
-        let mut idle = self.idle.borrow_mut();
-        let list = idle.get_mut(&server)?;
-        let oldest = now.0.saturating_sub(nanos(IDLE_TIMEOUT));
-        while let Some(Idle { connection, since }) = list.pop() {
-            if since.0 < oldest {
-                list.clear(); // the others are older
-            } else if connection.is_idle() {
-                return Some(connection);
+    /// The request as it is written over HTTP/1.1, and whether it has a body.
+    fn upload(
+        &self,
+        this: &Try<'_, R>,
+        payload: &mut Payload<R>,
+    ) -> Result<(Upload<R::Body>, bool), SendError> {
+        let mut head = self.head_buffers.take();
+        this.request.write_http1(this.next_hop(), &mut head);
+        match std::mem::replace(payload, Payload::Gone) {
+            Payload::Whole(body) => {
+                let has_body = body.is_some();
+                Ok((Upload::new(head, this.request.is_chunked(), body), has_body))
             }
+            Payload::Begun(mut upload) => {
+                upload.replace_head(&head);
+                self.head_buffers.put(head);
+                Ok((upload, true))
+            }
+            Payload::Gone => Err(SendError::sent(Cause::Body)), // never tried again
         }
-        None
     }
 
-    /// Keeps the connection of a response that was read to its end; closes it otherwise.
-    pub fn give_back(&self, body: UpstreamBody, now: Moment) {
-        let BodySource::Http1(body) = body.0 else { return };
-        let server = body.server;
-        let Some(connection) = body.into_connection() else { return };
-        let mut idle = self.idle.borrow_mut();
-        let list = idle.entry(server).or_default();
-        if list.len() >= MAX_IDLE {
-            list.remove(0);
+    /// An open connection to a server that is free, or else a new one.
+    async fn connection(
+        &self,
+        this: &Try<'_, R>,
+        needs_http1: bool,
+        is_fresh: bool,
+    ) -> Result<Connection<R>, SendError> {
+        let server = this.server;
+        let versions = server.shared.origin.versions;
+        let may_http2 = versions != HttpVersions::Http1 && !needs_http1;
+        if may_http2
+            && !is_fresh
+            && let Some(stream) = self.http2.find(server.shared.num)
+        {
+            return Ok(Connection::Http2 { stream, is_new: false });
         }
-        list.push(Idle { connection, since: now });
+        if versions != HttpVersions::Http2
+            && !is_fresh
+            && let Some(connection) = server.take_idle(this.now)
+        {
+            return Ok(Connection::Http1 { connection, is_new: false });
+        }
+        if may_http2 && !is_fresh && server.selected_http2.get() != Some(false) {
+            return Box::pin(self.open_in_turn(this, versions)).await;
+        }
+        let alpn = match versions {
+            _ if needs_http1 => Alpn::Http1,
+            HttpVersions::Http1 => Alpn::Http1,
+            HttpVersions::Http2 => Alpn::Http2,
+            HttpVersions::Negotiated => Alpn::Both,
+        };
+        Box::pin(self.open(this, alpn)).await
     }
 
-    /// Closes connections that were idle for too long, or that the upstream closed. Also logs how many failed
-    /// connections were left out of the log.
+    /// Opens an HTTP/2 connection, one request after the other: those that follow use its streams.
+    async fn open_in_turn(
+        &self,
+        this: &Try<'_, R>,
+        versions: HttpVersions,
+    ) -> Result<Connection<R>, SendError> {
+        let failures = this.server.connecting.failures();
+        let turn = this.server.connecting.turn().await;
+        if let Some(stream) = self.http2.find(this.server.shared.num) {
+            return Ok(Connection::Http2 { stream, is_new: false });
+        }
+        if let Some(error) = this.server.connecting.failed_since(failures) {
+            return Err(error);
+        }
+        let alpn = if versions == HttpVersions::Http2 { Alpn::Http2 } else { Alpn::Both };
+        let opened = self.open(this, alpn).await;
+        if let Err(error) = &opened {
+            this.server.connecting.fail(error);
+        }
+        drop(turn);
+        opened
+    }
+
+    async fn open(&self, this: &Try<'_, R>, alpn: Alpn) -> Result<Connection<R>, SendError> {
+        let too_many = || SendError::unsent(Stage::Connect, Cause::TooManyConnections);
+        let counted = self.count.add().ok_or_else(too_many)?;
+        let server = &this.server.shared;
+        let NewConnection { io, is_http2 } = connect(server, this.upstream.connect_timeout, alpn).await?;
+        if alpn == Alpn::Both {
+            this.server.selected_http2.set(Some(is_http2));
+        }
+        if is_http2 {
+            let stream = self.http2.open(server.num, io, counted).await?;
+            return Ok(Connection::Http2 { stream, is_new: true });
+        }
+        Ok(Connection::Http1 { connection: Http1Connection::new(io, counted), is_new: true })
+    }
+
+    /// Closes connections that were idle for too long, or that the server closed.
     pub fn sweep(&self, now: Moment) {
         self.http2.sweep();
-        self.failures.borrow_mut().retain(|_, Failures { upstream, repeats }| {
-            if let Some(more) = repeats.suppressed(now) {
-                tracing::warn!(upstream, more, "further connection attempts failed");
-            }
-            !repeats.is_over(now)
-        });
-        self.idle.borrow_mut().retain(|_, list| {
-            list.retain(|idle| now.since(idle.since) < IDLE_TIMEOUT && idle.connection.is_idle());
-            !list.is_empty()
-        });
+        self.servers.borrow_mut().retain(|_, server| server.sweep(now));
     }
+}
 
-    async fn connect(
-        &self,
-        upstream: &Upstream,
-        now: Moment,
-    ) -> Result<(TcpStream, CountedConnection), SendError> {
-        let counted = self.count.add().ok_or(SendError::Overloaded)?;
-        let (host, port) = &upstream.server;
-        let connecting = TcpStream::connect((host.as_str(), *port));
-        match tokio::time::timeout(upstream.connect_timeout, connecting).await {
-            Ok(Ok(stream)) => {
-                let _ = stream.set_nodelay(true); // only an optimisation: an error is ignored
-                Ok((stream, counted))
-            }
-            Ok(Err(error)) => {
-                self.failed(upstream, now, &error);
-                Err(SendError::Unreachable)
-            }
-            Err(elapsed) => {
-                self.failed(upstream, now, &elapsed);
-                Err(SendError::Unreachable)
-            }
-        }
-    }
-
-    fn failed(&self, upstream: &Upstream, now: Moment, error: &dyn std::fmt::Display) {
-        let mut failures = self.failures.borrow_mut();
-        let new = || Failures { upstream: upstream.name.clone(), repeats: Repeats::default() };
-        if let Some(more) = failures.entry(upstream.id).or_insert_with(new).repeats.should_log(now) {
-            tracing::warn!(upstream = upstream.name, %error, more, "cannot connect");
-        }
+impl<R: OutgoingRequest> Try<'_, R> {
+    fn next_hop(&self) -> NextHop<'_> {
+        let origin = &self.server.shared.origin;
+        NextHop { authority: &origin.authority, is_tls: origin.tls.is_some() }
     }
 }

@@ -1,48 +1,69 @@
-//! A request that is sent to an upstream: its head, then its body.
+//! A request to an upstream, before its connection is chosen.
 
 use std::cell::RefCell;
-use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::error::Error;
 
-use bytes::{Buf, Bytes};
-use http::Request;
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request};
 use http_body::Body;
-use tokio::io::AsyncWrite;
-use tokio::net::tcp::OwnedWriteHalf;
 
-use super::body_decoder::may_trail;
+use super::http1::FramingContext;
+use crate::policy::upstream::balance::HashBy;
 
-/// Body frames up to this size are copied into the buffer of the head, so that a small request is one write. Larger
-/// frames are written without a copy, unless the body is chunked.
-const MAX_COPIED: usize = 8 * 1024;
-
-/// A request to an upstream, with a body of type `B`.
-#[derive(Debug)]
-pub struct OutgoingRequest<B> {
-    /// The head.
-    pub head: OutgoingHead,
-    /// The body; `None` if the request has none.
-    pub body: Option<B>,
+/// A body that is sent to an upstream.
+pub trait OutgoingBody:
+    Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Unpin + 'static
+{
 }
 
-/// The head of a request to an upstream.
-#[derive(Debug)]
-pub enum OutgoingHead {
-    /// HTTP/1.1.
-    Http1 {
-        /// The request line, all fields, and the final empty line.
-        bytes: Vec<u8>,
-        /// True if the headers declare `Transfer-Encoding: chunked`, false if they declare a length.
-        chunked: bool,
-    },
-    /// HTTP/2. Boxed, so that the enum is small to move.
-    Http2(Box<Request<()>>),
+impl<B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Unpin + 'static> OutgoingBody for B {}
+
+/// The server that a request is rendered for.
+#[derive(Clone, Copy, Debug)]
+pub struct NextHop<'a> {
+    /// `host:port` of the server's URL.
+    pub authority: &'a HeaderValue,
+    /// True if the connection uses TLS.
+    pub is_tls: bool,
+}
+
+/// A request to an upstream. Its head is rendered once the connection is known, and again for every other try: the HTTP
+/// version and the `Host` depend on the server.
+pub trait OutgoingRequest {
+    /// The request's body.
+    type Body: OutgoingBody;
+
+    /// Takes the body; `None` if the request has none.
+    fn take_body(&mut self) -> Option<Self::Body>;
+
+    /// The body from its beginning, for another try; `None` if that is no longer possible.
+    fn rewind_body(&mut self) -> Option<Self::Body>;
+
+    /// The method.
+    fn method(&self) -> &Method;
+
+    /// The hash of what requests to the same server have in common.
+    fn affinity(&self, by: &HashBy) -> u64;
+
+    /// True if the request needs HTTP/1.1, for an upgrade.
+    fn needs_http1(&self) -> bool;
+
+    /// What the framing of an HTTP/1.1 response depends on.
+    fn framing_context(&self) -> FramingContext;
+
+    /// True if the HTTP/1.1 head declares a chunked body.
+    fn is_chunked(&self) -> bool;
+
+    /// Writes an HTTP/1.1 head.
+    fn write_http1(&self, hop: NextHop<'_>, out: &mut Vec<u8>);
+
+    /// Makes an HTTP/2 head; `None` if the requested host cannot be expressed in one.
+    fn http2_head(&self, hop: NextHop<'_>) -> Option<Request<()>>;
 }
 
 /// Memory of request heads that were sent, reused for the next ones.
 #[derive(Debug, Default)]
-pub struct HeadBuffers(RefCell<Vec<Vec<u8>>>);
+pub(super) struct HeadBuffers(RefCell<Vec<Vec<u8>>>);
 
 impl HeadBuffers {
     /// Most buffers that are kept.
@@ -51,7 +72,7 @@ impl HeadBuffers {
     const SIZE: usize = 1024;
 
     /// An empty buffer.
-    pub fn take(&self) -> Vec<u8> {
+    pub(super) fn take(&self) -> Vec<u8> {
         self.0.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(Self::SIZE))
     }
 
@@ -61,137 +82,5 @@ impl HeadBuffers {
             memory.clear();
             list.push(memory);
         }
-    }
-}
-
-/// Why a request could not be written to its end.
-#[derive(Debug)]
-pub(super) enum UploadError {
-    /// The upstream's connection failed.
-    Upstream(io::Error),
-    /// The client aborted the body, or it was too large.
-    Body,
-}
-
-/// A request that is being written.
-#[derive(Debug)]
-pub(super) struct Upload<B> {
-    /// The head, and small frames of the body after it.
-    head: Vec<u8>,
-    body: Option<B>,
-    chunked: bool,
-    /// How many bytes of `head` are written.
-    at: usize,
-    /// A large frame of the body, to be written after `head`.
-    data: Bytes,
-    /// The body was polled once, so the head is no longer delayed for it.
-    is_polled: bool,
-    is_started: bool,
-}
-
-impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
-    pub(super) fn new(head: Vec<u8>, chunked: bool, body: Option<B>) -> Self {
-        Self { head, body, chunked, at: 0, data: Bytes::new(), is_polled: false, is_started: false }
-    }
-
-    /// The memory of the head, for the next request.
-    pub(super) fn into_memory(self) -> Vec<u8> {
-        self.head
-    }
-
-    /// True if the upstream may have seen a part of the request.
-    pub(super) fn is_started(&self) -> bool {
-        self.is_started
-    }
-
-    /// Writes the request to its end.
-    pub(super) fn poll(
-        &mut self,
-        writer: &mut OwnedWriteHalf,
-        context: &mut Context<'_>,
-    ) -> Poll<Result<(), UploadError>> {
-        loop {
-            if self.body.is_some() && !self.is_polled {
-                // The client may have sent the body together with the head, and it may arrive with the next poll: wait
-                // once.
-                self.is_polled = true;
-                if self.poll_body(context)?.is_pending() {
-                    context.waker().wake_by_ref();
-                    return Poll::Pending;
-                }
-            }
-            while self.at < self.head.len() || self.data.has_remaining() {
-                ready!(self.poll_write(writer, context)).map_err(UploadError::Upstream)?;
-            }
-            if self.body.is_none() {
-                return Poll::Ready(Ok(()));
-            }
-            ready!(self.poll_body(context)?);
-        }
-    }
-
-    fn poll_write(&mut self, writer: &mut OwnedWriteHalf, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let head = &self.head[self.at..];
-        let written = if self.data.is_empty() {
-            ready!(Pin::new(writer).poll_write(context, head))?
-        } else {
-            let slices = [io::IoSlice::new(head), io::IoSlice::new(&self.data)];
-            ready!(Pin::new(writer).poll_write_vectored(context, &slices))?
-        };
-        if written == 0 {
-            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-        }
-        self.is_started = true;
-        let of_head = written.min(head.len());
-        self.at += of_head;
-        self.data.advance(written - of_head);
-        if self.at == self.head.len() {
-            self.at = 0;
-            self.head.clear();
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    /// Takes the next frame of the body; earlier frames are written or still in `head`.
-    fn poll_body(&mut self, context: &mut Context<'_>) -> Poll<Result<(), UploadError>> {
-        let Some(body) = &mut self.body else { return Poll::Ready(Ok(())) };
-        let head = &mut self.head;
-        let frame = ready!(Pin::new(body).poll_frame(context));
-        let frame = match frame {
-            None => {
-                head.extend_from_slice(if self.chunked { b"0\r\n\r\n" } else { b"" });
-                self.body = None;
-                return Poll::Ready(Ok(()));
-            }
-            Some(Err(_)) => return Poll::Ready(Err(UploadError::Body)),
-            Some(Ok(frame)) => frame,
-        };
-        match frame.into_data() {
-            Ok(data) if data.is_empty() => {} // an empty chunk would end the body
-            Ok(data) if self.chunked => {
-                head.extend_from_slice(format!("{:x}\r\n", data.len()).as_bytes());
-                head.extend_from_slice(&data);
-                head.extend_from_slice(b"\r\n");
-            }
-            Ok(data) if data.len() <= MAX_COPIED => head.extend_from_slice(&data),
-            Ok(data) => self.data = data,
-            Err(frame) => {
-                if let (Ok(trailers), true) = (frame.into_trailers(), self.chunked) {
-                    head.extend_from_slice(b"0\r\n");
-                    for (name, value) in trailers.iter().filter(|(name, _)| may_trail(name)) {
-                        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
-                            head.extend_from_slice(part);
-                        }
-                    }
-                    head.extend_from_slice(b"\r\n");
-                }
-                self.body = None; // nothing follows trailers
-            }
-        }
-        let done = self.body.as_ref().is_some_and(|body| !self.chunked && body.is_end_stream());
-        if done {
-            self.body = None;
-        }
-        Poll::Ready(Ok(()))
     }
 }

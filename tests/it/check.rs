@@ -93,11 +93,6 @@ fn settings_whose_time_has_not_come_are_refused_by_name() {
             "[plans.p]\nrefill = { credits = 1, every = \"month\", mode = \"reset\" }\n",
             "`refill` is not supported yet",
         ),
-        (
-            "[upstreams.two]\nservers = [\"http://a:1\", \"http://b:2\"]\n",
-            "several servers are not supported yet",
-        ),
-        ("[upstreams.tls]\nservers = [\"https://a\"]\n", "TLS to an upstream is not supported yet"),
         ("[idempotency]\nkeep = \"24h\"\n", "[idempotency] is not supported yet"),
     ];
     for (more, message) in table {

@@ -100,6 +100,7 @@ fn the_log_has_the_fields_that_were_asked_for() {
         "credits",
         "duration_ms",
         "upstream_status",
+        "server",
         "target",
     ];
     assert_eq!(fields(""), standard);

@@ -8,7 +8,8 @@ use sha2::{Digest, Sha256};
 use super::context::Context;
 use super::server::listen;
 use crate::config::raw::{At, Tls as Raw};
-use crate::tls::{self, Clients, Offer, Tls};
+use crate::tls;
+use crate::tls::server::{Clients, Offer, Tls, ciphers as known_ciphers, is_of_1_3, server};
 use crate::types::KeyHash;
 
 /// The TLS configuration, and the addresses of its own; `None` if the addresses of `[server]` use TLS.
@@ -51,13 +52,13 @@ pub(super) fn build(context: &mut Context, raw: Option<&At<Raw>>) -> Option<Buil
         return Some(BuiltTls { tls: None, listen });
     }
     let offer = Offer { with_1_2, ciphers };
-    let made = tls::server(pairs, &offer, clients, KeyHash(made_from.finalize().into()));
+    let made = server(pairs, &offer, clients, KeyHash(made_from.finalize().into()));
     Some(BuiltTls { tls: context.check(span, made), listen })
 }
 
 /// The offered cipher suites, in order of preference. Each supported TLS version needs at least one.
 fn ciphers(context: &mut Context, list: &[At<String>], with_1_2: bool) -> Vec<String> {
-    let known = tls::ciphers();
+    let known = known_ciphers();
     let Some(first) = list.first() else { return known };
     let mut ciphers: Vec<String> = Vec::new();
     for item in list {
@@ -65,14 +66,14 @@ fn ciphers(context: &mut Context, list: &[At<String>], with_1_2: bool) -> Vec<St
             context.unknown("cipher suite", item, known.iter().map(String::as_str));
         } else if ciphers.contains(&item.value) {
             context.error(&item.span, "this cipher suite is listed twice");
-        } else if !with_1_2 && !tls::is_of_1_3(&item.value) {
+        } else if !with_1_2 && !is_of_1_3(&item.value) {
             let help = "set `min_version = \"1.2\"`, or leave it out";
             context.error_with(&item.span, "this cipher suite is for TLS 1.2, which is not enabled", help);
         }
         ciphers.push(item.value.clone());
     }
     for (version, serves) in [("1.3", true), ("1.2", with_1_2)] {
-        let of_version = |cipher: &String| tls::is_of_1_3(cipher) == (version == "1.3");
+        let of_version = |cipher: &String| is_of_1_3(cipher) == (version == "1.3");
         if serves && !ciphers.iter().any(of_version) {
             context.error(&first.span, format!("no cipher suite of this list is for TLS {version}"));
         }
@@ -89,7 +90,7 @@ fn pick(context: &mut Context, value: Option<&At<String>>, what: &str, choices: 
     value.value == choices[1]
 }
 
-fn pair(
+pub(super) fn pair(
     context: &mut Context,
     made_from: &mut Sha256,
     certificate: &At<String>,
@@ -104,7 +105,7 @@ fn pair(
 }
 
 /// Reads a PEM file, adds it to the watched files, and adds its content to the hash `made_from`.
-fn pem(context: &mut Context, made_from: &mut Sha256, path: &At<String>) -> Option<String> {
+pub(super) fn pem(context: &mut Context, made_from: &mut Sha256, path: &At<String>) -> Option<String> {
     let read = context.secret(&path.span, &format!("file:{}", path.value));
     made_from.update(read.as_deref().unwrap_or_default());
     read

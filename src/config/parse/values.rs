@@ -64,6 +64,17 @@ impl Context {
         parsed.unwrap_or(default)
     }
 
+    /// Parses a duration of which `0s` means that there is no limit; returns the default if it is not set.
+    pub(super) fn duration_or_none(
+        &mut self,
+        value: Option<&At<raw::Duration>>,
+        default: Duration,
+    ) -> Option<Duration> {
+        let Some(value) = value else { return Some(default) };
+        let parsed = self.check(&value.span, duration(&value.value.0)).unwrap_or(default);
+        (!parsed.is_zero()).then_some(parsed)
+    }
+
     /// Parses a size; returns the default if it is not set. A size outside the bounds is an error. All in bytes.
     pub(super) fn size(
         &mut self,

@@ -1,6 +1,6 @@
 //! The access log: one line for each request, written when the request is over.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
@@ -12,6 +12,7 @@ use crate::policy::reject::Dialect;
 use crate::snapshot::{Route, View};
 use crate::telemetry::lines::{Details, LogEntry};
 use crate::types::{Credits, KeyId, Moment, RequestId};
+use crate::upstream::LocalServer;
 
 /// The status that is logged if the client disconnected before its response began, as nginx does.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
@@ -32,6 +33,8 @@ pub(super) struct AccessRecord {
     key: Cell<Option<KeyId>>,
     status: Cell<u16>,
     upstream_status: Cell<u16>,
+    /// The server that the request was last sent to.
+    server: RefCell<Option<Rc<LocalServer>>>,
     credits: Cell<Credits>,
     outcome: Cell<Outcome>,
 }
@@ -49,6 +52,7 @@ impl AccessRecord {
             key: Cell::new(None),
             status: Cell::new(CLIENT_CLOSED_REQUEST),
             upstream_status: Cell::new(0),
+            server: RefCell::new(None),
             credits: Cell::new(Credits::ZERO),
             outcome: Cell::new(Outcome::ClientGone),
         })
@@ -97,6 +101,10 @@ impl AccessRecord {
         self.upstream_status.set(status.as_u16());
     }
 
+    pub(super) fn set_server(&self, server: &Rc<LocalServer>) {
+        *self.server.borrow_mut() = Some(Rc::clone(server));
+    }
+
     pub(super) fn set_charge(&self, credits: Credits) {
         self.credits.set(credits);
     }
@@ -110,6 +118,7 @@ impl Drop for AccessRecord {
             return;
         }
         let clock = &self.services.connections.clock;
+        let server = self.server.borrow();
         let details = (!settings.minimal).then(|| Details {
             id: self.id,
             given: self.given_id.as_ref().map(HeaderValue::as_bytes),
@@ -117,6 +126,7 @@ impl Drop for AccessRecord {
             key: self.key.get(),
             duration: clock.now().since(self.started),
             upstream_status: Some(self.upstream_status.get()).filter(|&status| status != 0),
+            server: server.as_ref().map(|server| server.name()),
         });
         self.services.log(&LogEntry {
             at: clock.wall(),

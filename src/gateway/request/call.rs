@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::permit::{InFlight, Payment, PaymentProgress, Permit, WaitingPayment};
+use super::permit::{Payment, PaymentProgress, Permit, WaitingPayment};
 use super::request_body::{BodyProgress, RequestBody};
 use super::response::settlement::Settlement;
+use super::upstream_request::UpstreamRequest;
 use super::websocket::ExpectedUpgrade;
 use crate::gateway::connection::DetachedRequest;
 use crate::policy::reject::{Reason, Refusal};
-use crate::upstream::{FramingContext, OutgoingRequest, SendError, UpstreamResponse};
+use crate::upstream::{Cause, LocalServer, Pool, SendError, UpstreamResponse};
 
 type Sending = Pin<Box<dyn Future<Output = Result<UpstreamResponse, SendError>>>>;
 
@@ -34,9 +35,8 @@ struct Pending {
 
 /// A call that can start as soon as it is paid for.
 pub(super) struct PreparedCall {
-    pub(super) request: Rc<InFlight>,
-    pub(super) outgoing: OutgoingRequest<RequestBody>,
-    pub(super) framing_context: FramingContext,
+    pub(super) pool: Rc<Pool<UpstreamRequest>>,
+    pub(super) outgoing: UpstreamRequest,
     pub(super) expected: ExpectedUpgrade,
 }
 
@@ -74,18 +74,21 @@ impl PreparedCall {
     /// nothing, whether or not the client still waits for it.
     #[inline]
     fn start_paid(self, payment: Payment) -> Call {
-        let Self { request, outgoing, framing_context, expected } = self;
-        let permit = Permit::new(request, payment);
+        let Self { pool, mut outgoing, expected } = self;
+        let permit = Permit::new(Rc::clone(&outgoing.request), payment);
         let body = outgoing.body.as_ref().and_then(RequestBody::progress);
         let services = Rc::clone(&permit.request().services);
         let (view, route) = permit.route();
         let (view, timeout) = (view.clone(), view.routes[route].response_timeout);
+        outgoing.route = route;
         permit.request().deadlines().await_response(services.now(), timeout);
         let sending = Box::pin(async move {
             let upstream = &view.routes[route].upstream;
-            let response = services.pool.send(upstream, outgoing, framing_context, services.now()).await?;
+            let record = Rc::clone(&outgoing.request.record);
+            let on_server = |server: &Rc<LocalServer>| record.set_server(server);
+            let response = pool.send(upstream, outgoing, services.now(), on_server).await?;
             if !expected.is_answered_by(response.status, &response.headers) {
-                return Err(SendError::Broken);
+                return Err(SendError::sent(Cause::Upgrade));
             }
             Ok(response)
         });
@@ -99,7 +102,7 @@ impl Future for Call {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let Some(pending) = &mut self.0 else { return Poll::Pending };
         let result = match pending.sending.as_mut().poll(context) {
-            Poll::Ready(result) => result.map_err(|error| refusal(error, pending.body.as_ref())),
+            Poll::Ready(result) => result.map_err(|error| refusal(&error, pending.body.as_ref())),
             Poll::Pending if pending.is_overdue() => Err(Reason::UpstreamTimeout.into()),
             Poll::Pending => return Poll::Pending,
         };
@@ -156,12 +159,13 @@ impl Drop for Call {
     }
 }
 
-fn refusal(error: SendError, body: Option<&BodyProgress>) -> Refusal {
+fn refusal(error: &SendError, body: Option<&BodyProgress>) -> Refusal {
     if let Some(fault) = body.and_then(BodyProgress::fault) {
         return fault.into();
     }
-    match error {
-        SendError::Unreachable | SendError::Broken => Reason::UpstreamUnreachable.into(),
-        SendError::Overloaded => Reason::Overloaded.into(),
+    match error.cause {
+        Cause::Full | Cause::TooManyConnections => Reason::Overloaded.into(),
+        Cause::Host => Refusal::because(Reason::BadRequest, "The request's Host is malformed."),
+        _ => Reason::UpstreamUnreachable.into(),
     }
 }

@@ -4,6 +4,7 @@
 //! before the upstream, one line each with the possible refusals. [`forward_response`] has the steps after the
 //! upstream's response.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
@@ -28,7 +29,7 @@ use super::routing::{RouteMatch, match_route};
 use super::services::Services;
 use super::target::Target;
 use super::tunnel::start_tunnel;
-use super::upstream_request::UpstreamRequest;
+use super::upstream_request::{UpstreamRequest, framing};
 use super::websocket::{self, ExpectedUpgrade};
 use crate::gateway::connection::{Connection, HeadVerdict, Protocol, RequestHandler, Stream};
 use crate::ledger::outbox::NotDurable;
@@ -38,14 +39,25 @@ use crate::policy::outcome::Outcome;
 use crate::policy::reject::{Reason, Refusal};
 use crate::policy::route::Methods;
 use crate::policy::values;
+use crate::upstream::Pool;
 
 /// Serves the requests of a worker.
 #[derive(Clone, Debug)]
-pub(in crate::gateway) struct Handler(Rc<Services>);
+pub(in crate::gateway) struct Handler {
+    services: Rc<Services>,
+    /// Connections to upstreams.
+    pool: Rc<Pool<UpstreamRequest>>,
+}
 
 impl Handler {
     pub(in crate::gateway) fn new(services: &Rc<Services>) -> Self {
-        Self(Rc::clone(services))
+        let pool = Pool::new(services.connections.clock.clone(), fastrand::u64(..));
+        Self { services: Rc::clone(services), pool: Rc::new(pool) }
+    }
+
+    /// Closes connections to upstreams that were idle for too long.
+    pub(in crate::gateway) fn sweep_upstreams(&self) {
+        self.pool.sweep(self.services.connections.clock.now());
     }
 }
 
@@ -59,11 +71,11 @@ impl RequestHandler for Handler {
         head: Option<HeadVerdict>,
         request: Request<Incoming>,
     ) -> Result<Response<OutboundBody>, NotDurable> {
-        let Self(services) = self;
+        let Self { services, pool } = self;
         services.stats.requests.fetch_add(1, Ordering::Relaxed);
         let is_http2_head = request.method() == Method::HEAD && stream.connection.protocol == Protocol::Http2;
         let (record, mut context) = ResponseContext::start(&services, &stream.connection, request.headers());
-        let responded = match admit(&services, &stream, head, &record, &mut context, request) {
+        let responded = match admit((&services, &pool), &stream, head, &record, &mut context, request) {
             Ok(Admission::Forward(call, upgrade)) => forward_response(call, upgrade, &mut context).await,
             Ok(Admission::Respond(response)) => Ok(response),
             Err(refusal) => Err(refusal.into()),
@@ -87,7 +99,7 @@ impl RequestHandler for Handler {
     }
 
     fn refused_by_hyper(&self, reason: Reason) {
-        let Self(services) = self;
+        let Self { services, .. } = self;
         services.stats.requests.fetch_add(1, Ordering::Relaxed);
         let record = AccessRecord::start(services, services.connections.views.load(), None);
         record.set_response(reason.status(), Outcome::Refused(reason)); // logged when it is dropped
@@ -105,7 +117,7 @@ enum Admission {
 /// Admits a request, synchronously. The first refusal is the response, and no step before the payment costs
 /// anything. Only the payment may still be waiting when this returns.
 fn admit(
-    services: &Rc<Services>,
+    (services, pool): (&Rc<Services>, &Rc<Pool<UpstreamRequest>>),
     stream: &Stream,
     head: Option<HeadVerdict>,
     record: &Rc<AccessRecord>,
@@ -156,17 +168,29 @@ fn admit(
     let payment = PaymentProgress::start(services, record, caller, route, &parts.method)?; // insufficient_credits, ledger_unavailable
     let reads_body = payment.reads_body(); // a payment that is dropped by a refusal releases its hold
     connection.may_forward(&view.settings.trusted_proxies)?; // overloaded
-    if context.is_grpc && route.upstream.http2 && !payment.needs_request_body() {
+    if context.is_grpc && route.upstream.may_use_http2() && !payment.needs_request_body() {
         stream.deadlines.allow_silent_body();
     }
     let upgrade_to = forward::upgrade(&parts.headers).filter(|_| body.is_none());
-    let expected = ExpectedUpgrade::of(&parts.headers, upgrade_to.as_ref(), context.is_extended_connect);
-    let (id, target, upgrade_to) = (&context.request_id, &target, upgrade_to.as_ref());
-    let upstream = UpstreamRequest { view, connection, route, key, plan, target, id, upgrade_to, reads_body };
-    let (outgoing, framing_context) = upstream.write(&parts, body, services.pool.head_buffers.take())?; // bad_request
-    let request = InFlight::new(services, record, stream, pass);
-    let call = PreparedCall { request, outgoing, framing_context, expected }.start(payment); // see `forward_response`
-    Ok(Admission::Forward(call, upgrade_to.map(|_| upgrade)))
+    let upgrade_to = upgrade_to.as_ref();
+    let expected = ExpectedUpgrade::of(&parts.headers, upgrade_to, context.is_extended_connect);
+    let outgoing = UpstreamRequest {
+        request: InFlight::new(services, record, stream, pass),
+        route: route.index,
+        path: target.path.into_changed(),
+        host: target.host.map(Cow::into_owned),
+        key: context.caller.clone(),
+        plan: plan.and_then(|plan| plan.header.clone()),
+        id: context.request_id.clone(),
+        upgrade_to: upgrade_to.cloned(),
+        reads_body,
+        framing: framing(&parts.headers, body.as_ref()),
+        parts,
+        body,
+    };
+    let upgrade = outgoing.upgrade_to.is_some().then_some(upgrade);
+    let call = PreparedCall { pool: Rc::clone(pool), outgoing, expected }.start(payment); // see `forward_response`
+    Ok(Admission::Forward(call, upgrade))
 }
 
 /// Forwards the upstream's response, and settles its charge (steps 8 and 9).

@@ -170,6 +170,11 @@ impl InFlight {
         Rc::new(Self { services, record, stream, _pass: pass })
     }
 
+    /// Longest silence within the response body; `None` for no limit.
+    pub(super) fn body_timeout(&self) -> Option<Duration> {
+        self.record.route().and_then(|route| route.upstream.body_timeout)
+    }
+
     pub(super) fn deadlines(&self) -> &RequestDeadlines {
         &self.stream.deadlines
     }

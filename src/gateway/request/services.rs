@@ -13,7 +13,6 @@ use crate::ledger::Spender;
 use crate::telemetry::Lane;
 use crate::telemetry::lines::{Batch, Lines, LogEntry};
 use crate::types::{Moment, RequestId, RequestIdStart};
-use crate::upstream::Pool;
 
 /// The services and counters that the requests of one worker share.
 #[derive(Debug)]
@@ -23,7 +22,6 @@ pub(in crate::gateway) struct Services {
     pub(super) limits: Arc<Limits>,
     pub(super) stats: Arc<Lane>,
     pub(super) spender: Spender,
-    pub(in crate::gateway) pool: Pool,
     /// The access log, if requests are logged.
     log: Option<RefCell<Batch>>,
     /// Notified when a log line is added and none waited to be written before.
@@ -48,7 +46,6 @@ impl Services {
             limits,
             stats,
             spender,
-            pool: Pool::default(),
             log: lines.map(|lines| RefCell::new(Batch::new(lines))),
             log_pending: Notify::new(),
             id_start,

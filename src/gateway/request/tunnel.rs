@@ -1,7 +1,6 @@
 //! Runs tunnels: copies bytes between a client (an upgraded connection, or the HTTP/2 stream of an extended CONNECT)
 //! and an upgraded connection of the upstream, until both sides have closed, or both are silent for too long.
 
-use std::io::Cursor;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,7 +10,7 @@ use std::time::Duration;
 
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::permit::InFlight;
 use crate::clock::Clock;
@@ -38,8 +37,7 @@ pub(super) fn start_tunnel(request: Rc<InFlight>, client: OnUpgrade, upstream: U
 
 async fn copy(request: &InFlight, client: OnUpgrade, upstream: UpstreamBody, deadlines: &RequestDeadlines) {
     let idle_timeout = request.record.view().settings.idle_timeout;
-    let (Ok(client), Some((early, reader, writer))) = (client.await, upstream.into_tunnel()) else { return };
-    let upstream = tokio::io::join(Cursor::new(early).chain(reader), writer);
+    let (Ok(client), Some(upstream)) = (client.await, upstream.into_tunnel()) else { return };
     let activity = Arc::new(Activity::new(&request.services.connections.clock));
     let mut client = TrackedIo { io: TokioIo::new(client), activity: Arc::clone(&activity) };
     let mut upstream = TrackedIo { io: upstream, activity: Arc::clone(&activity) };

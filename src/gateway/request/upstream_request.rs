@@ -1,4 +1,8 @@
-//! Builds the request head that is sent to the upstream.
+//! A request as it is sent to the upstream. Its head is rendered once the server and the HTTP version are known.
+
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::rc::Rc;
+use std::sync::Arc;
 
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue};
 use http::request::Parts;
@@ -6,118 +10,151 @@ use http::{Method, Request, Uri, Version};
 use http_body::Body;
 use memchr::memchr_iter;
 
+use super::permit::InFlight;
 use super::request_body::RequestBody;
-use super::target::Target;
 use crate::directory::Key;
-use crate::gateway::connection::Connection;
 use crate::policy::client_address::is_trusted;
 use crate::policy::forward::{self, Facts, Framing, HostHeader, Identity};
-use crate::policy::reject::{Reason, Refusal};
-use crate::snapshot::{Plan, Route, Snapshot};
-use crate::upstream::{FramingContext, OutgoingHead, OutgoingRequest};
+use crate::policy::upstream::balance::HashBy;
+use crate::snapshot::Route;
+use crate::upstream::{FramingContext, NextHop, OutgoingRequest};
 
-/// The facts from which the upstream request head is built.
-pub(super) struct UpstreamRequest<'a> {
-    pub(super) view: &'a Snapshot,
-    pub(super) connection: &'a Connection,
-    pub(super) route: &'a Route,
-    pub(super) key: Option<&'a Key>,
-    pub(super) plan: Option<&'a Plan>,
-    pub(super) target: &'a Target<'a>,
-    pub(super) id: &'a HeaderValue,
-    pub(super) upgrade_to: Option<&'a HeaderValue>,
+/// The facts from which the upstream request is made.
+#[derive(Debug)]
+pub(super) struct UpstreamRequest {
+    pub(super) request: Rc<InFlight>,
+    /// The index of the route that was paid for.
+    pub(super) route: usize,
+    pub(super) parts: Parts,
+    /// The normalised path, if it differs from that of the request's target.
+    pub(super) path: Option<String>,
+    /// The host that the client requested.
+    pub(super) host: Option<HeaderValue>,
+    pub(super) key: Option<Arc<Key>>,
+    /// The plan's name.
+    pub(super) plan: Option<HeaderValue>,
+    pub(super) id: HeaderValue,
+    pub(super) upgrade_to: Option<HeaderValue>,
     /// The response's body names the charge, so it must not be compressed.
     pub(super) reads_body: bool,
+    pub(super) framing: Framing,
+    pub(super) body: Option<RequestBody>,
 }
 
-impl UpstreamRequest<'_> {
-    /// Writes the head: for HTTP/1.1 into `bytes`. Also returns the facts that the framing of the response depends on.
-    ///
-    /// # Errors
-    /// [`Reason::BadRequest`] if the host cannot be expressed to an upstream over HTTP/2.
-    pub(super) fn write(
-        &self,
-        parts: &Parts,
-        body: Option<RequestBody>,
-        mut bytes: Vec<u8>,
-    ) -> Result<(OutgoingRequest<RequestBody>, FramingContext), Refusal> {
-        let upstream = &self.route.upstream;
-        let mut framing = framing(parts, body.as_ref());
-        if upstream.http2 && framing == Framing::Chunked {
-            framing = Framing::None; // END_STREAM ends the body
-        }
-        let upstream_host = match &upstream.host {
-            HostHeader::Client => self.target.host.as_deref().unwrap_or(&upstream.authority),
-            HostHeader::Upstream => &upstream.authority,
+impl UpstreamRequest {
+    fn route(&self) -> &Route {
+        &self.request.record.view().routes[self.route]
+    }
+
+    fn facts<'a>(&'a self, hop: NextHop<'a>, is_http2: bool) -> Facts<'a> {
+        let (view, connection) = (self.request.record.view(), &self.request.stream.connection);
+        let route = self.route();
+        let upstream_host = match &route.upstream.host {
+            HostHeader::Client => self.host.as_ref().unwrap_or(hop.authority),
+            HostHeader::Upstream => hop.authority,
             HostHeader::Fixed(host) => host,
         };
-        let identity = self.key.map(|key| Identity {
+        let identity = self.key.as_ref().map(|key| Identity {
             account: &key.account.id,
             key: key.id,
-            plan: self.plan.and_then(|plan| plan.header.as_ref()),
+            plan: self.plan.as_ref(),
         });
-        let facts = Facts {
-            key_header: &self.view.keys.header,
-            strip_authorization: self.view.keys.bearer,
+        Facts {
+            key_header: &view.keys.header,
+            strip_authorization: view.keys.bearer,
             identity,
-            request_id: self.id,
-            peer: &self.connection.address,
-            secure: self.connection.is_tls,
-            http2: parts.version == Version::HTTP_2,
-            trusted: is_trusted(self.connection.peer.ip(), &self.view.settings.trusted_proxies),
-            client_host: self.target.host.as_deref(),
+            request_id: &self.id,
+            peer: &connection.address,
+            secure: connection.is_tls,
+            http2: self.parts.version == Version::HTTP_2,
+            trusted: is_trusted(connection.peer.ip(), &view.settings.trusted_proxies),
+            client_host: self.host.as_ref(),
             upstream_host,
-            framing,
-            upgrade: self.upgrade_to.filter(|_| !upstream.http2),
+            // Over HTTP/2 END_STREAM ends the body.
+            framing: if is_http2 && self.framing == Framing::Chunked { Framing::None } else { self.framing },
+            upgrade: self.upgrade_to.as_ref().filter(|_| !is_http2),
             identity_encoding: self.reads_body,
-            set_headers: &self.route.set_headers,
-        };
-        let target = (self.path(), parts.uri.query());
-        let framing_context =
-            FramingContext { is_head: parts.method == Method::HEAD, is_upgrade: facts.upgrade.is_some() };
-        if upstream.http2 {
-            let head = http2_head(&parts.method, target, &parts.headers, &facts)?;
-            let head = OutgoingHead::Http2(Box::new(head));
-            return Ok((OutgoingRequest { head, body }, framing_context));
+            set_headers: &route.set_headers,
         }
-        forward::write_head(&mut bytes, &parts.method, target, &parts.headers, &facts);
-        let head = OutgoingHead::Http1 { bytes, chunked: framing == Framing::Chunked };
-        Ok((OutgoingRequest { head, body }, framing_context))
     }
 
     /// The normalised path without the segments that the route strips.
     fn path(&self) -> &str {
-        let path = self.target.path.as_str();
-        let rest = memchr_iter(b'/', path.as_bytes()).nth(self.route.strip_segments);
+        let path = self.path.as_deref().unwrap_or(self.parts.uri.path());
+        let rest = memchr_iter(b'/', path.as_bytes()).nth(self.route().strip_segments);
         rest.map_or("/", |at| &path[at..])
     }
 }
 
-/// Builds the head for an upstream over HTTP/2.
-fn http2_head(
-    method: &Method,
-    (path, query): (&str, Option<&str>),
-    headers: &HeaderMap,
-    facts: &Facts<'_>,
-) -> Result<Request<()>, Refusal> {
-    let target = query.map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
-    let uri = Uri::builder().scheme("http").authority(facts.upstream_host.as_bytes()).path_and_query(target);
-    let uri =
-        uri.build().map_err(|_| Refusal::because(Reason::BadRequest, "The request's Host is malformed."))?;
-    let mut request = Request::new(());
-    *request.method_mut() = method.clone();
-    *request.uri_mut() = uri;
-    *request.version_mut() = Version::HTTP_2;
-    forward::write_fields(request.headers_mut(), headers, facts);
-    Ok(request)
+impl OutgoingRequest for UpstreamRequest {
+    type Body = RequestBody;
+
+    fn take_body(&mut self) -> Option<RequestBody> {
+        self.body.take()
+    }
+
+    fn rewind_body(&mut self) -> Option<RequestBody> {
+        None
+    }
+
+    fn method(&self) -> &Method {
+        &self.parts.method
+    }
+
+    fn affinity(&self, by: &HashBy) -> u64 {
+        let hasher = BuildHasherDefault::<DefaultHasher>::new(); // its keys are fixed, so that all workers agree
+        match (by, &self.key) {
+            (HashBy::Header(name), _) => {
+                hasher.hash_one(self.parts.headers.get(name).map(HeaderValue::as_bytes))
+            }
+            (HashBy::Account, Some(key)) => hasher.hash_one(key.account.id.as_str()),
+            (HashBy::Key, Some(key)) => hasher.hash_one(key.id),
+            (HashBy::Account | HashBy::Key, None) => {
+                hasher.hash_one(self.request.stream.connection.peer.ip())
+            }
+        }
+    }
+
+    fn needs_http1(&self) -> bool {
+        self.upgrade_to.is_some() && !self.route().upstream.is_http2_only()
+    }
+
+    fn framing_context(&self) -> FramingContext {
+        FramingContext { is_head: self.parts.method == Method::HEAD, is_upgrade: self.upgrade_to.is_some() }
+    }
+
+    fn is_chunked(&self) -> bool {
+        self.framing == Framing::Chunked
+    }
+
+    fn write_http1(&self, hop: NextHop<'_>, out: &mut Vec<u8>) {
+        let target = (self.path(), self.parts.uri.query());
+        forward::write_head(out, &self.parts.method, target, &self.parts.headers, &self.facts(hop, false));
+    }
+
+    fn http2_head(&self, hop: NextHop<'_>) -> Option<Request<()>> {
+        let facts = self.facts(hop, true);
+        let path = self.path();
+        let target =
+            self.parts.uri.query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
+        let scheme = if hop.is_tls { "https" } else { "http" };
+        let uri =
+            Uri::builder().scheme(scheme).authority(facts.upstream_host.as_bytes()).path_and_query(target);
+        let mut request = Request::new(());
+        *request.method_mut() = self.parts.method.clone();
+        *request.uri_mut() = uri.build().ok()?;
+        *request.version_mut() = Version::HTTP_2;
+        forward::write_fields(request.headers_mut(), &self.parts.headers, &facts);
+        Some(request)
+    }
 }
 
 /// The framing of the body, as the client chose it; hyper and the scanner checked it.
-fn framing(parts: &Parts, body: Option<&RequestBody>) -> Framing {
+pub(super) fn framing(headers: &HeaderMap, body: Option<&RequestBody>) -> Framing {
     match body.map(|body| body.size_hint().exact()) {
         Some(Some(length)) => Framing::Length(length),
         Some(None) => Framing::Chunked,
-        None if parts.headers.contains_key(CONTENT_LENGTH) => Framing::Length(0),
+        None if headers.contains_key(CONTENT_LENGTH) => Framing::Length(0),
         None => Framing::None,
     }
 }

@@ -42,7 +42,7 @@ pub(super) fn convert_connect(parts: &mut Parts) -> Result<bool, Refusal> {
 /// # Errors
 /// [`Reason::BadRequest`], before anything is held for the request.
 pub(super) fn check_upstream(is_extended_connect: bool, route: &Route) -> Result<(), Refusal> {
-    if is_extended_connect && route.upstream.http2 {
+    if is_extended_connect && route.upstream.is_http2_only() {
         return Err(Refusal::because(Reason::BadRequest, "This endpoint does not accept WebSockets."));
     }
     Ok(())

@@ -12,6 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::data_chunks::DataChunks;
 use super::settlement::{Commit, Settlement, give_back};
+use super::silence::SilenceTimer;
 use crate::gateway::connection::Protocol;
 use crate::gateway::request::permit::InFlight;
 use crate::ledger::outbox::NotDurable;
@@ -56,7 +57,7 @@ pub(in crate::gateway) struct ResponseBody {
 
 enum BodyState {
     /// The body is passed on; its request is settled. `commit` is awaited before the last frame.
-    Streaming { upstream: UpstreamBody, commit: Option<Commit> },
+    Streaming { upstream: UpstreamBody, silence: SilenceTimer, commit: Option<Commit> },
     /// The body is passed on and read for its charge.
     Metering(Settlement),
     /// The upstream's body is complete: the last frame is sent when the charge is on disk.
@@ -94,9 +95,9 @@ impl ResponseBody {
             BodyState::Metering(settlement)
         } else {
             let commit = settlement.settle(true);
-            settlement
-                .take_upstream()
-                .map_or(BodyState::Finished, |upstream| BodyState::Streaming { upstream, commit })
+            let silence = SilenceTimer::new(request.body_timeout());
+            let stream = |upstream| BodyState::Streaming { upstream, silence, commit };
+            settlement.take_upstream().map_or(BodyState::Finished, stream)
         };
         Ok((Self { request, state, chunks: DataChunks::default() }, charged))
     }
@@ -147,7 +148,9 @@ impl ResponseBody {
 
     fn poll_state(&mut self, context: &mut Context<'_>) -> PolledFrame {
         let polled = match &mut self.state {
-            BodyState::Streaming { upstream, .. } => ready!(Pin::new(upstream).poll_frame(context)),
+            BodyState::Streaming { upstream, silence, .. } => {
+                ready!(silence.poll_frame(upstream, self.request.services.now(), context))
+            }
             BodyState::Metering(settlement) => ready!(settlement.poll_frame(context)),
             BodyState::Closing { .. } => return self.poll_closing(context),
             BodyState::Aborting(_) => {
@@ -187,7 +190,7 @@ impl ResponseBody {
     /// Ends the upstream's body: gives its connection back to the pool, and settles the charge.
     fn close(&mut self, last: Option<Frame<Bytes>>) {
         let commit = match std::mem::replace(&mut self.state, BodyState::Finished) {
-            BodyState::Streaming { upstream, commit } => {
+            BodyState::Streaming { upstream, commit, .. } => {
                 give_back(&self.request.services, upstream);
                 commit
             }

@@ -1,20 +1,18 @@
 //! Reads the charge that a response names in its body: in JSON, or in the trailers of a gRPC call.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
-use http_body::{Body, Frame};
-use tokio::time::{Sleep, sleep};
+use http_body::Frame;
 
-use crate::gateway::connection::MAX_SILENCE;
+use super::silence::SilenceTimer;
 use crate::policy::grpc;
 use crate::policy::json::PointerReader;
 use crate::policy::price::{AtHead, Charged, MAX_PRICED_JSON, Price};
-use crate::types::StatusClass;
+use crate::types::{Moment, StatusClass};
 use crate::upstream::{ResponseFault, UpstreamBody};
 
 /// Bytes of JSON that are parsed before other requests are polled: under half a millisecond of a worker's time, see
@@ -50,28 +48,27 @@ enum PriceSource {
 
 impl ChargeSource {
     /// Finds the charge of a response by its head, and the outcome of its request. `is_head`: the request was a HEAD.
-    /// `timeout`: longest silence of a JSON body.
+    /// `body_timeout`: longest silence of the body.
     pub(super) fn of_response(
         price: Arc<Price>,
         is_head: bool,
         status: StatusCode,
         headers: &HeaderMap,
-        timeout: Duration,
+        body_timeout: Option<Duration>,
     ) -> (Self, StatusClass) {
         let is_call = status == StatusCode::OK && grpc::is_call(headers);
         let counted_as = if is_call { grpc::counts_as(headers) } else { Some(status) };
         let outcome = counted_as.map_or(StatusClass::None, |status| StatusClass::of_status(status.as_u16()));
-        let (source, max_silence) = match counted_as.map(|status| price.at_head(status, headers, is_head)) {
-            // gRPC calls may stream, and be silent for a long time.
-            None => (PriceSource::Grpc { head: headers.clone(), trailers: None }, MAX_SILENCE),
+        let source = match counted_as.map(|status| price.at_head(status, headers, is_head)) {
+            None => PriceSource::Grpc { head: headers.clone(), trailers: None },
             Some(AtHead::Known(charged)) => return (Self::Head(charged), outcome),
             Some(AtHead::InBody(_)) if is_call => return (Self::Head(price.unreadable()), outcome),
             Some(AtHead::InBody(pointer)) => {
                 let reader = PointerReader::new(pointer.clone());
-                (PriceSource::Json { reader, left: Some(MAX_PRICED_JSON) }, timeout)
+                PriceSource::Json { reader, left: Some(MAX_PRICED_JSON) }
             }
         };
-        let silence = SilenceTimer::new(max_silence);
+        let silence = SilenceTimer::new(body_timeout);
         (Self::Body(Box::new(BodyPrice { price, source, silence, parsed: 0 })), outcome)
     }
 }
@@ -79,7 +76,6 @@ impl ChargeSource {
 impl BodyPrice {
     /// Reads a frame of the body.
     pub(super) fn read(&mut self, frame: &Frame<Bytes>) {
-        self.silence.is_reset = true;
         match &mut self.source {
             PriceSource::Json { reader, left } => {
                 let Some(data) = frame.data_ref() else { return };
@@ -100,6 +96,7 @@ impl BodyPrice {
     pub(super) fn poll_frame(
         &mut self,
         body: &mut UpstreamBody,
+        now: Moment,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ResponseFault>>> {
         if self.parsed >= MAX_PARSED_AT_ONCE {
@@ -107,10 +104,7 @@ impl BodyPrice {
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let Poll::Ready(frame) = Pin::new(body).poll_frame(context) else {
-            ready!(self.silence.poll(context));
-            return Poll::Ready(Some(Err(ResponseFault::Silent)));
-        };
+        let frame = ready!(self.silence.poll_frame(body, now, context));
         if let Some(Ok(frame)) = &frame {
             self.read(frame);
         }
@@ -150,30 +144,5 @@ fn grpc_charge(price: &Price, mut headers: HeaderMap, trailers: Option<HeaderMap
     match price.at_head(status, &headers, false) {
         AtHead::Known(charged) => Some(charged),
         AtHead::InBody(_) => None, // gRPC messages are not JSON
-    }
-}
-
-/// Limits the time between two frames of a body.
-struct SilenceTimer {
-    max_silence: Duration,
-    /// Created when the upstream is silent for the first time.
-    timer: Option<Pin<Box<Sleep>>>,
-    /// A frame arrived since the timer was set.
-    is_reset: bool,
-}
-
-impl SilenceTimer {
-    fn new(max_silence: Duration) -> Self {
-        Self { max_silence, timer: None, is_reset: true }
-    }
-
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let is_reset = std::mem::take(&mut self.is_reset);
-        match &mut self.timer {
-            Some(timer) if is_reset => timer.set(sleep(self.max_silence)),
-            Some(_) => {}
-            None => self.timer = Some(Box::pin(sleep(self.max_silence))),
-        }
-        self.timer.as_mut().map_or(Poll::Pending, |timer| timer.as_mut().poll(context))
     }
 }

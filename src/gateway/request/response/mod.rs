@@ -6,3 +6,4 @@ pub(super) mod context;
 mod data_chunks;
 pub(super) mod respond;
 pub(super) mod settlement;
+mod silence;

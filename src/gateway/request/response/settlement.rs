@@ -60,7 +60,7 @@ impl Settlement {
         let (request, held) = permit.redeem();
         request.record.set_upstream_status(status);
         let due = held.map(|Held { hold, price, is_head }| {
-            let timeout = request.record.route().map_or(Duration::ZERO, |route| route.response_timeout);
+            let timeout = request.body_timeout();
             let (charge, outcome) = ChargeSource::of_response(price, is_head, status, &headers, timeout);
             Due { hold, charge, outcome }
         });
@@ -145,7 +145,7 @@ impl Settlement {
         match (&mut self.upstream, &mut self.due) {
             (None, _) => Poll::Ready(None),
             (Some(body), Some(Due { charge: ChargeSource::Body(price), .. })) => {
-                price.poll_frame(body, context)
+                price.poll_frame(body, self.request.services.now(), context)
             }
             (Some(body), _) => Pin::new(body).poll_frame(context),
         }
@@ -187,7 +187,8 @@ impl Settlement {
             if price.is_decided() {
                 return true;
             }
-            match std::future::poll_fn(|context| price.poll_frame(body, context)).await {
+            let clock = &self.request.services.connections.clock;
+            match std::future::poll_fn(|context| price.poll_frame(body, clock.now(), context)).await {
                 None => return true,
                 Some(Ok(_)) => {}
                 Some(Err(_)) => return false,
@@ -221,7 +222,7 @@ impl Drop for Settlement {
 
 /// Gives an upstream's connection back to the pool.
 pub(super) fn give_back(services: &Services, body: UpstreamBody) {
-    services.pool.give_back(body, services.now());
+    body.give_back(services.now());
 }
 
 /// Waits until a charge is on disk. If its commit fails, the charge remains valid, and the ledger tries again.

@@ -1,6 +1,8 @@
 //! Parses HTTP/1.1 response heads strictly: a response that two parsers could end at different bytes would give one
 //! client's response to another (RFC 9112, sections 6.3 and 11.1).
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{StatusCode, Version};
@@ -44,12 +46,14 @@ pub enum Malformed {
 
 /// A response head, and the framing of its body.
 #[derive(Debug)]
-pub(super) struct ResponseHead {
+pub(in crate::upstream) struct ResponseHead {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) decoder: BodyDecoder,
     /// The connection can serve another request after this response.
     pub(super) persistent: bool,
+    /// How long the server keeps an idle connection open, if it says so (`Keep-Alive: timeout=…`).
+    pub(super) keep_alive: Option<Duration>,
 }
 
 /// Takes a head from the buffer, informational (1xx) ones too; `None` if it is incomplete. `searched`: how many bytes
@@ -118,7 +122,7 @@ fn parse(bytes: &Bytes, context: FramingContext) -> Result<ResponseHead, Malform
     }
     let decoder = framing.decoder(status, version, context)?;
     let persistent = framing.persistent && decoder != BodyDecoder::UntilClose && !framing.closes;
-    Ok(ResponseHead { status, headers, decoder, persistent })
+    Ok(ResponseHead { status, headers, decoder, persistent, keep_alive: framing.keep_alive })
 }
 
 /// Capacity of the map for header fields that the gateway adds to a response, so that the map need not grow.
@@ -131,6 +135,7 @@ struct ResponseFraming {
     chunked: bool,
     persistent: bool,
     closes: bool,
+    keep_alive: Option<Duration>,
 }
 
 impl ResponseFraming {
@@ -150,6 +155,8 @@ impl ResponseFraming {
                 self.closes |= option.eq_ignore_ascii_case(b"close");
                 self.persistent |= option.eq_ignore_ascii_case(b"keep-alive");
             }
+        } else if name.as_str() == "keep-alive" {
+            self.keep_alive = keep_alive(value.as_bytes()).or(self.keep_alive);
         }
         Ok(())
     }
@@ -175,6 +182,13 @@ impl ResponseFraming {
             None => BodyDecoder::UntilClose,
         })
     }
+}
+
+/// The `timeout` parameter of a `Keep-Alive` field, in seconds (RFC 2068, section 19.7.1.1).
+fn keep_alive(value: &[u8]) -> Option<Duration> {
+    let mut parameters = value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
+    let timeout = parameters.find_map(|parameter| parameter.strip_prefix(b"timeout="))?;
+    number(timeout).map(Duration::from_secs)
 }
 
 /// Parses digits: no sign, no list, no overflow.

@@ -13,7 +13,7 @@ const MAX_TRAILERS: usize = 32 * 1024;
 
 /// The framing of a response body, and the position in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum BodyDecoder {
+pub(in crate::upstream) enum BodyDecoder {
     /// This many bytes are left.
     Length(u64),
     /// Chunked transfer coding (RFC 9112, section 7.1).
@@ -24,7 +24,7 @@ pub(super) enum BodyDecoder {
 
 /// The position in a chunked body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Chunk {
+pub(in crate::upstream) enum Chunk {
     /// At a chunk's size.
     Size,
     /// Within a chunk's data.

@@ -1,0 +1,90 @@
+//! Selects the server of a request among those of its upstream.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::group::{Listed, ServerGroup};
+use super::server::Server;
+use crate::policy::upstream::balance::{Balance, Candidate, least_requests, rendezvous};
+
+/// What the selection of a server depends on.
+#[derive(Debug)]
+pub struct Selection<'a> {
+    /// The algorithm.
+    pub balance: &'a Balance,
+    /// Most requests in flight per server; 0 for no limit.
+    pub max_requests: u32,
+    /// The hash of what requests to the same server have in common, for [`Balance::Hash`].
+    pub affinity: u64,
+    /// The servers that failed this request before. They are selected again only if there are no others.
+    pub tried: &'a [u64],
+    /// Two random numbers.
+    pub random: (u64, u64),
+}
+
+/// Why no server was selected.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoServer {
+    /// No address is known: the names of the upstream's servers were not resolved.
+    #[error("{0}")]
+    Unknown(String),
+    /// No address is known yet: the names are being resolved for the first time.
+    #[error("the names of the servers are not resolved yet")]
+    Unresolved,
+    /// All servers have as many requests as they may.
+    #[error("all servers have max_requests in flight")]
+    Full,
+}
+
+impl ServerGroup {
+    /// Selects a server and counts a request that starts there; [`Server::end`] ends it. Returns what `use_it` makes of
+    /// the server.
+    ///
+    /// # Errors
+    /// [`NoServer`].
+    #[inline]
+    pub fn select<T>(
+        &self,
+        selection: &Selection<'_>,
+        use_it: impl FnOnce(&Arc<Server>) -> T,
+    ) -> Result<T, NoServer> {
+        let list = self.list();
+        match list.as_slice() {
+            [] => Err(self.why_unknown().map_or(NoServer::Unresolved, NoServer::Unknown)),
+            [only] if only.server.try_start(selection.max_requests) => Ok(use_it(&only.server)),
+            [_] => Err(NoServer::Full),
+            several => self.select_of(several, selection).map(use_it),
+        }
+    }
+
+    fn select_of<'l>(
+        &self,
+        list: &'l [Listed],
+        selection: &Selection<'_>,
+    ) -> Result<&'l Arc<Server>, NoServer> {
+        let mut open: SmallVec<[&Listed; 8]> = list.iter().collect();
+        if open.iter().any(|it| !selection.tried.contains(&it.server.num)) {
+            open.retain(|it| !selection.tried.contains(&it.server.num));
+        }
+        while !open.is_empty() {
+            let candidate = |it: &&Listed| Candidate {
+                id: it.server.num,
+                weight: u64::from(it.weight),
+                in_flight: it.server.in_flight(),
+            };
+            let candidates: SmallVec<[Candidate; 8]> = open.iter().map(candidate).collect();
+            let selected = match selection.balance {
+                Balance::LeastRequests => least_requests(&candidates, selection.random),
+                Balance::RoundRobin => self.turns().next(&candidates),
+                Balance::Hash(_) => rendezvous(&candidates, selection.affinity),
+            };
+            let Some(at) = selected else { break };
+            if open[at].server.try_start(selection.max_requests) {
+                return Ok(&open[at].server);
+            }
+            open.remove(at);
+        }
+        Err(NoServer::Full)
+    }
+}
