@@ -10,6 +10,7 @@ mod key;
 mod ledger;
 mod output;
 mod serve;
+mod status;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -17,7 +18,6 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::raw;
-use crate::control::command::Command;
 use ask::Asker;
 use failed::Failed;
 use output::Output;
@@ -59,7 +59,7 @@ enum Commands {
     Explain(explain::Arguments),
     /// Reload the configuration of the running gateway.
     Reload,
-    /// Show counters and health of the running gateway.
+    /// Show counters, health and upstreams of the running gateway.
     Status,
     /// Print shell completions.
     Completions {
@@ -84,7 +84,7 @@ pub fn main() -> ExitCode {
         Commands::Ledger(arguments) => ledger::run(&asker, arguments),
         Commands::Explain(arguments) => explain::run(&asker, arguments),
         Commands::Reload => ask::reload(&asker),
-        Commands::Status => asker.online(&Command::Status).and_then(|status| asker.output.record(&status)),
+        Commands::Status => status::run(&asker),
         Commands::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "tollgate", &mut text);

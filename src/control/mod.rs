@@ -12,6 +12,7 @@ mod keys;
 mod publish;
 mod reload;
 pub mod socket;
+mod upstreams;
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -248,6 +249,7 @@ impl Control {
             "config": self.path.display().to_string(),
             "config_hash": state.hash.to_hex(),
             "last_reload_error": state.last_error,
+            "upstreams": upstreams::report(&self.snapshot()),
         });
         if let (Value::Object(status), Value::Object(more)) = (&mut status, more) {
             status.extend(more);

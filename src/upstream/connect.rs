@@ -4,6 +4,7 @@ use std::error::Error;
 use std::io;
 use std::time::Duration;
 
+use rustls::CertificateError;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -72,6 +73,9 @@ fn server_name(server: &Server, tls: &ClientTls) -> Result<ServerName<'static>, 
 fn tls_cause(error: &io::Error) -> Cause {
     let inner = error.get_ref().map(|inner| inner as &(dyn Error + 'static));
     match inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
+            Cause::Certificate("no trusted authority issued it".to_owned())
+        }
         Some(rustls::Error::InvalidCertificate(error)) => Cause::Certificate(error.to_string()),
         Some(error) => Cause::Tls(error.to_string()),
         None if error.kind() == io::ErrorKind::UnexpectedEof => {

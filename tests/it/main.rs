@@ -38,4 +38,5 @@ mod stages;
 mod streams;
 mod support;
 mod tls;
+mod upstreams;
 mod wrong_input;

@@ -2,12 +2,14 @@
 //! unchanged. All tests of this binary use the real program, real sockets and a real ledger.
 
 pub mod audit;
+mod authority;
 mod client;
 mod gateway;
 #[path = "../../skips.rs"]
 mod skips;
 mod upstream;
 
+pub use authority::{Authority, Pair};
 pub use client::{Client, Response, get, post, send};
 pub use gateway::{Gateway, cli};
 pub use skips::{missing, skipped};

@@ -4,13 +4,15 @@
 //! by `|`), `x-response-raw` (the whole response, `\n` for CRLF), `x-response-cut` (bytes of the body after which it
 //! closes), `x-response-chunks` (chunks joined by `|`, with a pause of 50 ms between them, or of `x-response-pause` ms),
 //! `x-response-stall` (bytes of the body after which it is silent for a minute), `x-response-echo` (responds with the
-//! request's body). Without these headers the response is 200 `{}`.
+//! request's body), `x-response-close` (closes after the response). Without these headers the response is 200 `{}`.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use rustls::{HandshakeKind, ServerConfig, ServerConnection, StreamOwned};
 
 /// A request as the upstream received it.
 #[derive(Clone, Debug)]
@@ -41,21 +43,47 @@ pub struct Upstream {
     pub address: SocketAddr,
     journal: Arc<Mutex<Vec<Seen>>>,
     connections: Arc<AtomicU64>,
+    resumed: Arc<AtomicU64>,
 }
 
 impl Upstream {
     pub fn start() -> Self {
+        Self::start_with(None)
+    }
+
+    /// An upstream with TLS.
+    pub fn start_tls(config: Arc<ServerConfig>) -> Self {
+        Self::start_with(Some(config))
+    }
+
+    fn start_with(tls: Option<Arc<ServerConfig>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let journal = Arc::<Mutex<Vec<Seen>>>::default();
-        let connections = Arc::<AtomicU64>::default();
-        let upstream = Self { address, journal, connections };
+        let (connections, resumed) = (Arc::default(), Arc::default());
+        let upstream = Self { address, journal, connections, resumed };
         let serving = upstream.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let upstream = serving.clone();
+                let (upstream, tls) = (serving.clone(), tls.clone());
                 upstream.connections.fetch_add(1, Ordering::SeqCst);
-                std::thread::spawn(move || while upstream.serve_one(&stream).is_some() {});
+                let _ = stream.set_nodelay(true);
+                std::thread::spawn(move || match tls {
+                    None => while upstream.serve_one(&mut &stream).is_some() {},
+                    Some(tls) => {
+                        let connection = ServerConnection::new(tls).unwrap();
+                        let mut stream = StreamOwned::new(connection, stream);
+                        let mut is_open = upstream.serve_one(&mut stream).is_some();
+                        if stream.conn.handshake_kind() == Some(HandshakeKind::Resumed) {
+                            upstream.resumed.fetch_add(1, Ordering::SeqCst);
+                        }
+                        while is_open {
+                            is_open = upstream.serve_one(&mut stream).is_some();
+                        }
+                        stream.conn.send_close_notify();
+                        let _ = stream.flush(); // the client may be gone
+                    }
+                });
             }
         });
         upstream
@@ -83,9 +111,14 @@ impl Upstream {
         self.connections.load(Ordering::SeqCst)
     }
 
+    /// Number of TLS handshakes that resumed a session.
+    pub fn resumed(&self) -> u64 {
+        self.resumed.load(Ordering::SeqCst)
+    }
+
     /// Serves one request; `None` if the connection must end.
-    fn serve_one(&self, stream: &TcpStream) -> Option<()> {
-        let mut reader = BufReader::with_capacity(1, stream); // reads no byte of the next request
+    fn serve_one(&self, stream: &mut (impl Read + Write)) -> Option<()> {
+        let mut reader = BufReader::with_capacity(1, &mut *stream); // reads no byte of the next request
         let line = read_line(&mut reader)?;
         let headers = read_fields(&mut reader)?;
         let mut seen =
@@ -144,8 +177,7 @@ fn read_body(reader: &mut impl BufRead, seen: &mut Seen) -> Option<()> {
 }
 
 /// Writes a response. Returns true if the connection is to be kept, `None` if it broke.
-fn response(mut stream: &TcpStream, seen: &Seen) -> Option<bool> {
-    let _ = stream.set_nodelay(true);
+fn response(stream: &mut (impl Read + Write), seen: &Seen) -> Option<bool> {
     if let Some(delay) = seen.header("x-response-delay") {
         std::thread::sleep(Duration::from_millis(delay.parse().unwrap()));
     }
@@ -186,10 +218,15 @@ fn response(mut stream: &TcpStream, seen: &Seen) -> Option<bool> {
     if stalls.is_some() {
         std::thread::sleep(Duration::from_secs(60));
     }
-    Some(cut.is_none())
+    Some(cut.is_none() && seen.header("x-response-close").is_none())
 }
 
-fn response_chunks(mut stream: &TcpStream, mut head: String, chunks: &str, pause: Duration) -> Option<bool> {
+fn response_chunks(
+    stream: &mut impl Write,
+    mut head: String,
+    chunks: &str,
+    pause: Duration,
+) -> Option<bool> {
     head.push_str("transfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n");
     stream.write_all(head.as_bytes()).ok()?;
     for (at, chunk) in chunks.split('|').enumerate() {
@@ -202,7 +239,7 @@ fn response_chunks(mut stream: &TcpStream, mut head: String, chunks: &str, pause
     Some(true)
 }
 
-fn echo(mut stream: &TcpStream) -> Option<bool> {
+fn echo(stream: &mut (impl Read + Write)) -> Option<bool> {
     let mut buffer = [0; 1024];
     loop {
         let count = stream.read(&mut buffer).ok().filter(|&count| count > 0)?;
