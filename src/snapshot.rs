@@ -22,6 +22,8 @@ use crate::policy::price::Price;
 use crate::policy::reject::Dialect;
 use crate::policy::route::RouteTable;
 use crate::policy::upstream::balance::Balance;
+use crate::policy::upstream::ejection::Ejection;
+use crate::policy::upstream::health::HealthCheck;
 use crate::policy::upstream::retry::Retries;
 use crate::servers::{HttpVersions, Origin, ServerGroup};
 use crate::tls::server::Tls;
@@ -178,6 +180,12 @@ pub struct Upstream {
     pub max_requests: u32,
     /// The requests that wait while every server has as many.
     pub queue: QueueLimits,
+    /// The check that tells which servers are up; `None` if there is none.
+    pub health: Option<HealthCheck>,
+    /// When servers are left out because requests to them fail.
+    pub ejection: Ejection,
+    /// How long a server that is available again gets less than its share.
+    pub slow_start: Duration,
     /// How often requests are sent again.
     pub retries: Retries,
     /// How often host names are resolved again.

@@ -29,7 +29,18 @@ const MAY_KNOW: [(&str, &[&str]); 14] = [
     ("gateway", &["snapshot", "directory", "ledger", "upstream", "policy", "clock", "types", "telemetry"]),
     (
         "control",
-        &["snapshot", "servers", "directory", "ledger", "config", "policy", "tls", "clock", "types", "telemetry"],
+        &[
+            "snapshot",
+            "servers",
+            "directory",
+            "ledger",
+            "config",
+            "policy",
+            "tls",
+            "clock",
+            "types",
+            "telemetry",
+        ],
     ),
     ("cli", &["app", "config", "control", "policy", "clock", "types", "telemetry"]),
 ];

@@ -8,8 +8,8 @@ use super::output::{self, Output};
 use crate::control::command::Command;
 
 /// Columns of the table of servers.
-const SERVERS: [&str; 7] =
-    ["upstream", "server", "url", "weight", "in_flight", "requests", "last_failure"];
+const SERVERS: [&str; 9] =
+    ["upstream", "server", "url", "weight", "state", "in_flight", "requests", "failures", "last_failure"];
 /// Columns of the table of host names that could not be resolved.
 const UNRESOLVED: [&str; 3] = ["upstream", "name", "error"];
 

@@ -10,6 +10,7 @@ mod prices;
 mod routes;
 mod server;
 mod tls;
+mod upstream_health;
 mod upstreams;
 pub(super) mod values;
 

@@ -14,8 +14,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub use tls::{Pair, Tls};
-pub use upstream::{Http2, Queue, Server as UpstreamServer, Texts, Upstream, UpstreamTls};
-pub use values::{Amount, At, Duration, Later, Place, Secret, Sha256, Size};
+pub use upstream::{
+    Ejection, Health, Http2, Queue, Retries, Server as UpstreamServer, Texts, Upstream, UpstreamTls,
+};
+pub use values::{Amount, At, Duration, Later, Percent, Place, Secret, Sha256, Size};
 
 type Named<T> = BTreeMap<At<String>, At<T>>;
 type Maybe<T> = Option<At<T>>;

@@ -249,7 +249,7 @@ impl Control {
             "config": self.path.display().to_string(),
             "config_hash": state.hash.to_hex(),
             "last_reload_error": state.last_error,
-            "upstreams": upstreams::report(&self.snapshot()),
+            "upstreams": upstreams::report(&self.snapshot(), self.clock.now()),
         });
         if let (Value::Object(status), Value::Object(more)) = (&mut status, more) {
             status.extend(more);

@@ -67,7 +67,9 @@ impl StatusMatch {
         Some(Self::One(status))
     }
 
-    fn covers(self, status: u16) -> bool {
+    /// True if this status matches.
+    #[must_use]
+    pub fn covers(self, status: u16) -> bool {
         match self {
             Self::One(one) => one == status,
             Self::Class(class) => status / 100 == class,

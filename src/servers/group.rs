@@ -9,8 +9,10 @@ use parking_lot::{Mutex, MutexGuard};
 use super::budget::RetryBudget;
 use super::origin::{Host, Origin};
 use super::queue::WaitQueue;
-use super::server::Server;
+use super::server::{Server, ServerState};
 use crate::policy::upstream::balance::Turns;
+use crate::policy::upstream::ejection::Ejection;
+use crate::types::{Moment, WallTime};
 
 /// Most addresses of one host name that are used.
 pub const MAX_ADDRESSES: usize = 64;
@@ -171,6 +173,31 @@ impl ServerGroup {
     #[must_use]
     pub fn queue(&self) -> &WaitQueue {
         &self.queue
+    }
+
+    /// Counts a failed request, and leaves its server out if too many failed in a row. Returns true if it did.
+    pub fn failed(
+        &self,
+        server: &Server,
+        cause: String,
+        ejection: &Ejection,
+        (now, wall): (Moment, WallTime),
+    ) -> bool {
+        let in_a_row = server.count_failure(wall, cause);
+        ejection.failures != 0 && in_a_row >= ejection.failures && self.eject(server, ejection, now)
+    }
+
+    /// Leaves a server out for a while, unless it is already, or too many are. Returns true if it does now.
+    pub fn eject(&self, server: &Server, ejection: &Ejection, now: Moment) -> bool {
+        let _one_at_a_time = self.origins.lock();
+        let list = self.list.load();
+        let out = list.iter().filter(|it| it.server.state(now) == ServerState::Ejected).count();
+        let is_out = server.state(now) == ServerState::Ejected;
+        let ejects = !is_out && ejection.allows(out, list.len());
+        if ejects {
+            server.eject(now.plus(ejection.time));
+        }
+        ejects
     }
 
     /// The budget of retries.

@@ -13,4 +13,4 @@ pub use group::{MAX_ADDRESSES, OriginStatus, ServerGroup};
 pub use origin::{Host, HttpVersions, Origin};
 pub use queue::{Place, WaitQueue};
 pub use selection::{NoServer, Selection};
-pub use server::Server;
+pub use server::{Server, ServerState};

@@ -1,12 +1,15 @@
 //! Selects the server of a request among those of its upstream.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use smallvec::SmallVec;
 
 use super::group::{Listed, ServerGroup};
-use super::server::Server;
+use super::server::{Server, ServerState};
 use crate::policy::upstream::balance::{Balance, Candidate, least_requests, rendezvous};
+use crate::policy::upstream::ejection::ramped;
+use crate::types::Moment;
 
 /// What the selection of a server depends on.
 #[derive(Debug)]
@@ -21,6 +24,10 @@ pub struct Selection<'a> {
     pub tried: &'a [u64],
     /// Two random numbers.
     pub random: (u64, u64),
+    /// How long a server that is available again gets less than its share.
+    pub slow_start: Duration,
+    /// The current time.
+    pub now: Moment,
 }
 
 /// Why no server was selected.
@@ -63,28 +70,41 @@ impl ServerGroup {
         list: &'l [Listed],
         selection: &Selection<'_>,
     ) -> Result<&'l Arc<Server>, NoServer> {
-        let mut open: SmallVec<[&Listed; 8]> = list.iter().collect();
-        if open.iter().any(|it| !selection.tried.contains(&it.server.num)) {
-            open.retain(|it| !selection.tried.contains(&it.server.num));
+        let mut open: SmallVec<[(&Listed, Candidate); 8]> = SmallVec::new();
+        for listed in list {
+            if let ServerState::Up(back) = listed.server.state(selection.now) {
+                open.push((listed, candidate(listed, back, selection)));
+            }
+        }
+        if open.is_empty() {
+            // None is available: better to try all than to refuse every request.
+            open.extend(list.iter().map(|listed| (listed, candidate(listed, None, selection))));
+        }
+        let is_new = |listed: &Listed| !selection.tried.contains(&listed.server.num);
+        if open.iter().any(|(listed, _)| is_new(listed)) {
+            open.retain(|(listed, _)| is_new(listed));
         }
         while !open.is_empty() {
-            let candidate = |it: &&Listed| Candidate {
-                id: it.server.num,
-                weight: u64::from(it.weight),
-                in_flight: it.server.in_flight(),
-            };
-            let candidates: SmallVec<[Candidate; 8]> = open.iter().map(candidate).collect();
+            let candidates: SmallVec<[Candidate; 8]> = open.iter().map(|(_, candidate)| *candidate).collect();
             let selected = match selection.balance {
                 Balance::LeastRequests => least_requests(&candidates, selection.random),
                 Balance::RoundRobin => self.turns().next(&candidates),
                 Balance::Hash(_) => rendezvous(&candidates, selection.affinity),
             };
             let Some(at) = selected else { break };
-            if open[at].server.try_start(selection.max_requests) {
-                return Ok(&open[at].server);
+            if open[at].0.server.try_start(selection.max_requests) {
+                return Ok(&open[at].0.server);
             }
             open.remove(at);
         }
         Err(NoServer::Full)
+    }
+}
+
+fn candidate(listed: &Listed, back: Option<Duration>, selection: &Selection<'_>) -> Candidate {
+    Candidate {
+        id: listed.server.num,
+        weight: ramped(listed.weight, back, selection.slow_start),
+        in_flight: listed.server.in_flight(),
     }
 }

@@ -2,13 +2,14 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use super::origin::Origin;
 use super::queue::WaitQueue;
-use crate::types::WallTime;
+use crate::types::{Moment, WallTime};
 
 /// One server: an address of an [`Origin`].
 #[derive(Debug)]
@@ -29,7 +30,28 @@ pub struct Server {
     ended: AtomicU64,
     /// The requests that wait for a server of the same upstream.
     queue: Arc<WaitQueue>,
+    /// Requests that failed because of the server.
+    failures: AtomicU64,
+    /// Failed requests since the last one that did not fail.
+    failures_in_a_row: AtomicU32,
+    /// Until when the server is left out because requests failed, in nanoseconds of [`Moment`]; 0 if it is not.
+    ejected_until: AtomicU64,
+    /// True if the health checks failed.
+    is_down: AtomicBool,
+    /// Since when the server is available again, in nanoseconds of [`Moment`]; 0 if it always was.
+    back_since: AtomicU64,
     last_failure: Mutex<Option<Failure>>,
+}
+
+/// Whether requests are sent to a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServerState {
+    /// Health checks failed.
+    Down,
+    /// Requests failed, so it is left out for a while.
+    Ejected,
+    /// It is available: always was, or again since this time.
+    Up(Option<Duration>),
 }
 
 /// Why a request to a server failed.
@@ -58,6 +80,11 @@ impl Server {
             started: AtomicU64::new(0),
             ended: AtomicU64::new(0),
             queue,
+            failures: AtomicU64::new(0),
+            failures_in_a_row: AtomicU32::new(0),
+            ejected_until: AtomicU64::new(0),
+            is_down: AtomicBool::new(false),
+            back_since: AtomicU64::new(0),
             last_failure: Mutex::new(None),
         }
     }
@@ -91,9 +118,63 @@ impl Server {
         self.queue.freed();
     }
 
-    /// Records why a request failed.
-    pub fn failed(&self, at: WallTime, cause: String) {
+    /// Counts a failed request. Returns how many failed in a row.
+    pub(super) fn count_failure(&self, at: WallTime, cause: String) -> u32 {
         *self.last_failure.lock() = Some(Failure { at, cause });
+        self.failures.fetch_add(1, Ordering::Relaxed);
+        self.failures_in_a_row.fetch_add(1, Ordering::Relaxed).saturating_add(1)
+    }
+
+    /// A request succeeded.
+    #[inline]
+    pub fn succeeded(&self) {
+        // Written only if it changes, since all workers read it.
+        if self.failures_in_a_row.load(Ordering::Relaxed) != 0 {
+            self.failures_in_a_row.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Records why a health check failed.
+    pub fn check_failed(&self, at: WallTime, cause: String) {
+        *self.last_failure.lock() = Some(Failure { at, cause });
+    }
+
+    /// Requests that failed because of the server.
+    #[must_use]
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
+    }
+
+    /// The server's state, as far as it decides whether requests are sent to it.
+    #[must_use]
+    pub fn state(&self, now: Moment) -> ServerState {
+        if self.is_down.load(Ordering::Relaxed) {
+            return ServerState::Down;
+        }
+        let until = self.ejected_until.load(Ordering::Relaxed);
+        if now.0 < until {
+            return ServerState::Ejected;
+        }
+        // An ejection that has passed is where slow start begins.
+        match self.back_since.load(Ordering::Relaxed).max(until) {
+            0 => ServerState::Up(None),
+            since => ServerState::Up(Some(now.since(Moment(since)))),
+        }
+    }
+
+    /// Leaves the server out until a moment.
+    pub(super) fn eject(&self, until: Moment) {
+        self.ejected_until.store(until.0, Ordering::Relaxed);
+        self.failures_in_a_row.store(0, Ordering::Relaxed);
+    }
+
+    /// Sets what the health checks showed.
+    pub fn set_down(&self, is_down: bool, now: Moment) {
+        self.is_down.store(is_down, Ordering::Relaxed);
+        if !is_down {
+            self.back_since.store(now.0, Ordering::Relaxed);
+        }
+        self.queue.freed_all();
     }
 
     /// The last failure.

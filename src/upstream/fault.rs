@@ -67,6 +67,12 @@ pub enum Cause {
     /// The connection was not established within the connect timeout.
     #[error("the connect timeout has passed")]
     Timeout,
+    /// The response head did not arrive within the response timeout.
+    #[error("the response timeout has passed")]
+    NoResponse,
+    /// The server was silent in the middle of a response body for longer than the body timeout.
+    #[error("the body timeout has passed")]
+    Silent,
     /// The operating system reported an error.
     #[error("{1}")]
     Io(io::ErrorKind, String),
@@ -128,11 +134,20 @@ impl From<io::Error> for Cause {
 
 impl From<ResponseFault> for Cause {
     fn from(fault: ResponseFault) -> Self {
-        match fault {
-            ResponseFault::Io(error) => error.into(),
-            ResponseFault::Malformed(malformed) => Self::Malformed(malformed),
-            ResponseFault::Closed | ResponseFault::Silent => Self::Closed,
-            ResponseFault::Body => Self::Body,
+        fault.cause()
+    }
+}
+
+impl ResponseFault {
+    /// The cause, for logs.
+    #[must_use]
+    pub fn cause(&self) -> Cause {
+        match self {
+            Self::Io(error) => Cause::Io(error.kind(), error.to_string()),
+            Self::Malformed(malformed) => Cause::Malformed(*malformed),
+            Self::Closed => Cause::Closed,
+            Self::Silent => Cause::Silent,
+            Self::Body => Cause::Body,
         }
     }
 }

@@ -9,7 +9,9 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::fault::SendError;
 use super::http1::Http1Connection;
+use crate::clock::Clock;
 use crate::servers::Server;
+use crate::snapshot::Upstream;
 use crate::types::{Moment, Repeats};
 
 /// Most idle connections of one worker to one server.
@@ -93,12 +95,26 @@ impl LocalServer {
         !idle.is_empty() || !failures.is_over(now) || self.shared.in_flight() > 0
     }
 
-    /// Logs a failed request, unless one was logged just before.
-    pub(super) fn log_failure(&self, error: &SendError, now: Moment) {
+    /// Counts and logs a request that failed because of this server. It is logged at a limited rate.
+    pub fn note_failure(&self, upstream: &Upstream, error: &SendError, clock: &Clock) {
+        let (now, wall) = (clock.now(), clock.wall());
+        let Server { origin, name, .. } = &*self.shared;
+        let (upstream_name, server) = (upstream.name.as_str(), name.as_str());
         if let Some(more) = self.failures.borrow_mut().should_log(now) {
-            let Server { upstream, origin, name, .. } = &*self.shared;
             let (stage, url) = (error.stage.name(), &origin.url);
-            tracing::warn!(upstream = &**upstream, server = name, url, stage, %error, more, "a request to the server failed");
+            tracing::warn!(
+                upstream = upstream_name, server, url, stage, %error, more,
+                "a request to the server failed"
+            );
+        }
+        if upstream.servers.failed(&self.shared, error.to_string(), &upstream.ejection, (now, wall)) {
+            let seconds = upstream.ejection.time.as_secs();
+            tracing::warn!(
+                upstream = upstream_name,
+                server,
+                seconds,
+                "a server is left out: requests to it failed"
+            );
         }
     }
 }

@@ -91,18 +91,20 @@ impl<R: OutgoingRequest> Pool<R> {
         let mut payload = Payload::Whole(request.take_body());
         let mut tried: SmallVec<[u64; 2]> = SmallVec::new();
         loop {
-            let in_flight = self.select(upstream, &request, &tried).await?;
+            let in_flight = self.select(upstream, &request, &tried, now).await?;
             let server = Rc::clone(in_flight.server());
             on_server(&server);
             let is_fresh = !tried.is_empty();
             let this = Try { upstream, server: &server, request: &request, is_fresh, now };
             let error = match self.attempt(&this, &mut payload, in_flight).await {
-                Ok(response) => return Ok(response),
+                Ok(response) => {
+                    server.shared.succeeded();
+                    return Ok(response);
+                }
                 Err(error) => error,
             };
             if error.is_about_server() {
-                server.shared.failed(self.clock.wall(), error.to_string());
-                server.log_failure(&error, self.clock.now());
+                server.note_failure(upstream, &error, &self.clock);
             }
             if matches!(payload, Payload::Gone)
                 && let Some(body) = request.rewind_body()
@@ -126,11 +128,17 @@ impl<R: OutgoingRequest> Pool<R> {
 
     /// Selects a server. Waits in the upstream's queue while all have as many requests as they may, and while no name
     /// has been resolved.
-    async fn select(&self, upstream: &Upstream, request: &R, tried: &[u64]) -> Result<InFlight, SendError> {
+    async fn select(
+        &self,
+        upstream: &Upstream,
+        request: &R,
+        tried: &[u64],
+        now: Moment,
+    ) -> Result<InFlight, SendError> {
         let failed = |cause| SendError::unsent(Stage::Select, cause);
         let queue = upstream.servers.queue();
         if upstream.max_requests == 0 || queue.is_empty() {
-            match self.try_select(upstream, request, tried) {
+            match self.try_select(upstream, request, tried, now) {
                 Ok(selected) => return Ok(selected),
                 Err(NoServer::Unknown(why)) => return Err(failed(Cause::NoAddress(why))),
                 Err(NoServer::Full | NoServer::Unresolved) => {}
@@ -141,7 +149,7 @@ impl<R: OutgoingRequest> Pool<R> {
             loop {
                 let mut freed = std::pin::pin!(place.freed());
                 freed.as_mut().enable();
-                match self.try_select(upstream, request, tried) {
+                match self.try_select(upstream, request, tried, self.clock.now()) {
                     Ok(selected) => return Ok(selected),
                     Err(NoServer::Unknown(why)) => return Err(failed(Cause::NoAddress(why))),
                     Err(NoServer::Full | NoServer::Unresolved) => freed.await,
@@ -153,7 +161,13 @@ impl<R: OutgoingRequest> Pool<R> {
     }
 
     #[inline]
-    fn try_select(&self, upstream: &Upstream, request: &R, tried: &[u64]) -> Result<InFlight, NoServer> {
+    fn try_select(
+        &self,
+        upstream: &Upstream,
+        request: &R,
+        tried: &[u64],
+        now: Moment,
+    ) -> Result<InFlight, NoServer> {
         let selection = Selection {
             balance: &upstream.balance,
             max_requests: upstream.max_requests,
@@ -163,6 +177,8 @@ impl<R: OutgoingRequest> Pool<R> {
             },
             tried,
             random: (self.next_random(), self.next_random()),
+            slow_start: upstream.slow_start,
+            now,
         };
         upstream.servers.select(&selection, |server| InFlight::new(self.local(server)))
     }

@@ -9,10 +9,10 @@ use http::{HeaderName, HeaderValue, Uri, header};
 
 use super::client_tls;
 use super::context::{Context, named};
+use super::upstream_health;
 use crate::config::raw::{self, At, Http2, Secret, UpstreamServer};
 use crate::policy::forward::{self, HostHeader};
 use crate::policy::upstream::balance::{Balance, HashBy};
-use crate::policy::upstream::retry::Retries;
 use crate::servers::{Host, HttpVersions, Origin, ServerGroup};
 use crate::snapshot::{QueueLimits, Upstream};
 use crate::tls::client::ClientTls;
@@ -44,6 +44,7 @@ fn one(context: &mut Context, name: &str, raw: &raw::Upstream) -> Option<BuiltUp
     let response_timeout = context.duration(raw.response_timeout.as_ref(), Duration::from_secs(60));
     let body_timeout = context.duration_or_none(raw.body_timeout.as_ref(), Duration::from_secs(60));
     let resolve_every = context.duration(raw.resolve_every.as_ref(), Duration::from_secs(30));
+    let slow_start = context.duration_or_none(raw.slow_start.as_ref(), Duration::from_secs(10));
     let host = host(context, raw.host.as_ref());
     let set_headers = set_headers(context, &raw.set_headers);
     let balance = balance(context, raw);
@@ -56,7 +57,10 @@ fn one(context: &mut Context, name: &str, raw: &raw::Upstream) -> Option<BuiltUp
         balance: balance?,
         max_requests: raw.max_requests.as_ref().map_or(0, |most| most.value),
         queue,
-        retries: Retries::default(),
+        health: upstream_health::health(context, raw.health.as_ref()),
+        ejection: upstream_health::ejection(context, raw.ejection.as_ref()),
+        slow_start: slow_start.unwrap_or_default(),
+        retries: upstream_health::retries(context, raw.retries.as_ref()),
         resolve_every,
         connect_timeout,
         body_timeout,

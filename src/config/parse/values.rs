@@ -75,6 +75,15 @@ impl Context {
         (!parsed.is_zero()).then_some(parsed)
     }
 
+    /// Parses a share in percent; returns the default if it is not set.
+    pub(super) fn percent(&mut self, value: Option<&At<raw::Percent>>, default: u32) -> u32 {
+        let Some(value) = value else { return default };
+        let number = value.value.0.strip_suffix('%').and_then(|number| number.parse().ok());
+        let share = number.filter(|share| *share <= 100);
+        self.check(&value.span, share.ok_or("a share looks like \"50%\", at most \"100%\""))
+            .unwrap_or(default)
+    }
+
     /// Parses a size; returns the default if it is not set. A size outside the bounds is an error. All in bytes.
     pub(super) fn size(
         &mut self,

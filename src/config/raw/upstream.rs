@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-use super::values::{At, Duration, Secret};
+use super::values::{At, Duration, Percent, Secret};
 
 type Maybe<T> = Option<At<T>>;
 type Named<T> = std::collections::BTreeMap<At<String>, At<T>>;
@@ -50,6 +50,18 @@ pub struct Upstream {
     /// TLS to servers.
     #[serde(default)]
     pub tls: Maybe<UpstreamTls>,
+    /// A request that tells if a server is up.
+    #[serde(default)]
+    pub health: Maybe<Health>,
+    /// When a server is left out because requests to it fail.
+    #[serde(default)]
+    pub ejection: Maybe<Ejection>,
+    /// How long a server that is available again gets less than its share of requests.
+    #[serde(default)]
+    pub slow_start: Maybe<Duration>,
+    /// How often a failed request is sent again.
+    #[serde(default)]
+    pub retries: Maybe<Retries>,
     /// How often host names are resolved again.
     #[serde(default)]
     pub resolve_every: Maybe<Duration>,
@@ -122,6 +134,53 @@ pub struct Queue {
     pub most: Maybe<u32>,
     /// Longest time that a request waits.
     pub time: Maybe<Duration>,
+}
+
+/// A request that tells if a server is up.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Health {
+    /// The request's path, with its query.
+    pub path: At<String>,
+    /// Time between two checks of a server.
+    #[serde(default)]
+    pub interval: Maybe<Duration>,
+    /// Longest time of a check.
+    #[serde(default)]
+    pub timeout: Maybe<Duration>,
+    /// The statuses of healthy servers: `2xx` or `200`.
+    #[serde(default)]
+    pub status: Maybe<String>,
+    /// Failed checks in a row after which a server is down.
+    #[serde(default)]
+    pub down_after: Maybe<u32>,
+    /// Successful checks in a row after which a server is up again.
+    #[serde(default)]
+    pub up_after: Maybe<u32>,
+}
+
+/// When a server is left out because requests to it fail.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Ejection {
+    /// Failures in a row; 0: their number does not matter.
+    pub failures: Maybe<u32>,
+    /// The share of failed requests in the last seconds, such as `50%`; default: it does not matter.
+    pub rate: Maybe<Percent>,
+    /// How long the server is left out.
+    pub time: Maybe<Duration>,
+    /// The largest share of servers that may be left out at the same time.
+    pub at_most: Maybe<Percent>,
+}
+
+/// How often a failed request is sent again.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retries {
+    /// Most retries of one request; 0: none.
+    pub most: Maybe<u32>,
+    /// The share of the requests of the last seconds that may be retried.
+    pub budget: Maybe<Percent>,
 }
 
 /// HTTP/2 to servers with TLS.

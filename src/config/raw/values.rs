@@ -90,6 +90,11 @@ text_type!(
     { "type": "string", "pattern": "^[0-9]+(B|KiB|MiB|GiB)$", "examples": ["32KiB"] }
 );
 text_type!(
+    /// A share: `"50%"`.
+    Percent,
+    { "type": "string", "pattern": "^[0-9]+%$", "examples": ["50%"] }
+);
+text_type!(
     /// A SHA-256 as 64 hexadecimal digits; also `"env:NAME"` or `"file:PATH"`.
     Sha256,
     { "type": "string", "pattern": "^([0-9a-fA-F]{64}|env:.+|file:.+)$", "writeOnly": true }

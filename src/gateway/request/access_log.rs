@@ -12,7 +12,7 @@ use crate::policy::reject::Dialect;
 use crate::snapshot::{Route, View};
 use crate::telemetry::lines::{Details, LogEntry};
 use crate::types::{Credits, KeyId, Moment, RequestId};
-use crate::upstream::LocalServer;
+use crate::upstream::{Cause, LocalServer, SendError};
 
 /// The status that is logged if the client disconnected before its response began, as nginx does.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
@@ -103,6 +103,14 @@ impl AccessRecord {
 
     pub(super) fn set_server(&self, server: &Rc<LocalServer>) {
         *self.server.borrow_mut() = Some(Rc::clone(server));
+    }
+
+    /// The last try of the request failed because of its server, after a byte of it was sent.
+    pub(super) fn note_server_failure(&self, cause: Cause) {
+        if let (Some(server), Some(route)) = (&*self.server.borrow(), self.route()) {
+            let clock = &self.services.connections.clock;
+            server.note_failure(&route.upstream, &SendError::sent(cause), clock);
+        }
     }
 
     pub(super) fn set_charge(&self, credits: Credits) {

@@ -103,7 +103,10 @@ impl Future for Call {
         let Some(pending) = &mut self.0 else { return Poll::Pending };
         let result = match pending.sending.as_mut().poll(context) {
             Poll::Ready(result) => result.map_err(|error| refusal(&error, pending.body.as_ref())),
-            Poll::Pending if pending.is_overdue() => Err(Reason::UpstreamTimeout.into()),
+            Poll::Pending if pending.is_overdue() => {
+                pending.permit.request().record.note_server_failure(Cause::NoResponse);
+                Err(Reason::UpstreamTimeout.into())
+            }
             Poll::Pending => return Poll::Pending,
         };
         let Some(Pending { permit, .. }) = self.0.take() else { return Poll::Pending };
@@ -129,6 +132,7 @@ impl Pending {
             // `None` means that the rest of the request body was awaited: it cannot arrive any more.
             let left = request.deadlines().response_time_left(clock.now()).unwrap_or(Duration::ZERO);
             if left.is_zero() {
+                request.record.note_server_failure(Cause::NoResponse);
                 return;
             }
             match tokio::time::timeout(left, &mut sending).await {

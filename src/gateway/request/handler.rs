@@ -187,6 +187,7 @@ fn admit(
         framing: framing(&parts.headers, body.as_ref()),
         parts,
         body,
+        replay: None,
     };
     let upgrade = outgoing.upgrade_to.is_some().then_some(upgrade);
     let call = PreparedCall { pool: Rc::clone(pool), outgoing, expected }.start(payment); // see `forward_response`

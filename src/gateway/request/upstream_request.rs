@@ -11,7 +11,7 @@ use http_body::Body;
 use memchr::memchr_iter;
 
 use super::permit::InFlight;
-use super::request_body::RequestBody;
+use super::request_body::{Replay, RequestBody};
 use crate::directory::Key;
 use crate::policy::client_address::is_trusted;
 use crate::policy::forward::{self, Facts, Framing, HostHeader, Identity};
@@ -39,6 +39,8 @@ pub(super) struct UpstreamRequest {
     pub(super) reads_body: bool,
     pub(super) framing: Framing,
     pub(super) body: Option<RequestBody>,
+    /// A copy of the body, if the request may be sent again.
+    pub(super) replay: Option<Replay>,
 }
 
 impl UpstreamRequest {
@@ -90,11 +92,17 @@ impl OutgoingRequest for UpstreamRequest {
     type Body = RequestBody;
 
     fn take_body(&mut self) -> Option<RequestBody> {
-        self.body.take()
+        let body = self.body.take()?;
+        if !self.parts.method.is_idempotent() || self.route().upstream.retries.most == 0 {
+            return Some(body);
+        }
+        let (body, replay) = body.keep();
+        self.replay = Some(replay);
+        Some(body)
     }
 
     fn rewind_body(&mut self) -> Option<RequestBody> {
-        None
+        self.replay.as_ref().and_then(Replay::body)
     }
 
     fn method(&self) -> &Method {

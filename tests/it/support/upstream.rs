@@ -221,12 +221,7 @@ fn response(stream: &mut (impl Read + Write), seen: &Seen) -> Option<bool> {
     Some(cut.is_none() && seen.header("x-response-close").is_none())
 }
 
-fn response_chunks(
-    stream: &mut impl Write,
-    mut head: String,
-    chunks: &str,
-    pause: Duration,
-) -> Option<bool> {
+fn response_chunks(stream: &mut impl Write, mut head: String, chunks: &str, pause: Duration) -> Option<bool> {
     head.push_str("transfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n");
     stream.write_all(head.as_bytes()).ok()?;
     for (at, chunk) in chunks.split('|').enumerate() {

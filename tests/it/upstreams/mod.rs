@@ -1,6 +1,5 @@
 //! Tests of upstreams: TLS, several servers, faults, retries.
 
-
 mod tls;
 
 use std::path::Path;

@@ -44,8 +44,10 @@ fn a_certificate_is_verified() {
     ];
     for (reason, pair) in table {
         let upstream = Upstream::start_tls(pair.server(&[b"http/1.1"], None));
-        let mut gateway =
-            start(&folder(&[("ca.pem", &trusted.pem)]), &with_servers(&[url(&upstream)], "tls = { ca = \"ca.pem\" }"));
+        let mut gateway = start(
+            &folder(&[("ca.pem", &trusted.pem)]),
+            &with_servers(&[url(&upstream)], "tls = { ca = \"ca.pem\" }"),
+        );
         let response = get(gateway.public, "/one", "x-api-key: good-key\r\n");
         if reason.is_empty() {
             assert_eq!((response.status, response.charged()), (200, Some("1")));
@@ -69,7 +71,9 @@ fn a_fixed_name_is_verified_in_place_of_the_hosts() {
     let authority = Authority::new();
     let upstream = Upstream::start_tls(authority.issue(&["api.internal"]).server(&[], None));
     let address = format!("https://{}", upstream.address);
-    for (more, status) in [("", 502), (", server_name = \"api.internal\"", 200), (", server_name = \"else\"", 502)] {
+    for (more, status) in
+        [("", 502), (", server_name = \"api.internal\"", 200), (", server_name = \"else\"", 502)]
+    {
         let text = with_servers(&[address.clone()], &format!("tls = {{ ca = \"ca.pem\"{more} }}"));
         let gateway = start(&folder(&[("ca.pem", &authority.pem)]), &text);
         assert_eq!(get(gateway.public, "/one", "x-api-key: good-key\r\n").status, status, "{more}");
@@ -80,9 +84,8 @@ fn a_fixed_name_is_verified_in_place_of_the_hosts() {
 #[test]
 fn the_systems_authorities_are_trusted_beside_or_without_own_ones() {
     let (of_system, own) = (Authority::new(), Authority::new());
-    let [first, second] = [&of_system, &own].map(|authority| {
-        Upstream::start_tls(authority.issue(&["127.0.0.1"]).server(&[b"http/1.1"], None))
-    });
+    let [first, second] = [&of_system, &own]
+        .map(|authority| Upstream::start_tls(authority.issue(&["127.0.0.1"]).server(&[b"http/1.1"], None)));
     let table = [
         ("", [200, 502]),
         ("tls = { ca = \"system\" }", [200, 502]),
@@ -107,11 +110,8 @@ fn own_certificates_are_shown_and_read_again() {
     let (servers, clients, others) = (Authority::new(), Authority::new(), Authority::new());
     let upstream = Upstream::start_tls(servers.issue(&["127.0.0.1"]).server(&[], Some(&clients)));
     let stranger = others.issue(&["tollgate"]);
-    let folder = folder(&[
-        ("ca.pem", &servers.pem),
-        ("own.pem", &stranger.certificate),
-        ("own.key", &stranger.key),
-    ]);
+    let folder =
+        folder(&[("ca.pem", &servers.pem), ("own.pem", &stranger.certificate), ("own.key", &stranger.key)]);
     let more = "tls = { ca = \"ca.pem\", certificate = \"own.pem\", private_key = \"own.key\" }";
     let gateway = start(&folder, &with_servers(&[url(&upstream)], more));
     assert!(!is_served(&gateway), "another authority's");
@@ -142,7 +142,8 @@ fn a_changed_authority_applies_to_the_next_request() {
 fn connections_are_kept_and_sessions_resumed() {
     let authority = Authority::new();
     let upstream = Upstream::start_tls(authority.issue(&["127.0.0.1"]).server(&[], None));
-    let text = with_servers(&[url(&upstream)], "tls = { ca = \"ca.pem\" }").replace("threads = 2", "threads = 1");
+    let text =
+        with_servers(&[url(&upstream)], "tls = { ca = \"ca.pem\" }").replace("threads = 2", "threads = 1");
     let gateway = start(&folder(&[("ca.pem", &authority.pem)]), &text);
     for round in 0..5 {
         assert!(is_served(&gateway));
@@ -170,7 +171,8 @@ fn every_kind_of_exchange_works_over_tls() {
     let large = "x".repeat(3_000_000);
     let echoed = post(gateway.public, "/one", &format!("{key}x-response-echo: yes\r\n"), &large);
     assert_eq!((echoed.status, echoed.text() == large), (200, true));
-    let chunks = get(gateway.public, "/one", &format!("{key}te: trailers\r\nx-response-chunks: a|bc|def\r\n"));
+    let chunks =
+        get(gateway.public, "/one", &format!("{key}te: trailers\r\nx-response-chunks: a|bc|def\r\n"));
     assert_eq!((chunks.text().as_str(), chunks.trailers.len()), ("abcdef", 1));
     let chunked = format!(
         "POST /one HTTP/1.1\r\nhost: gw\r\n{key}x-response-echo: yes\r\ntransfer-encoding: chunked\r\n\
@@ -180,7 +182,8 @@ fn every_kind_of_exchange_works_over_tls() {
     assert_eq!(upstream.last().header("host"), Some(url(&upstream).trim_start_matches("https://")));
     let until_close = format!("{key}x-response-raw: HTTP/1.1 200 OK\\n\\nto the end\r\n");
     assert_eq!(get(gateway.public, "/one", &until_close).text(), "to the end");
-    let head = send(gateway.public, format!("HEAD /one HTTP/1.1\r\nhost: gw\r\n{key}connection: close\r\n\r\n"));
+    let head =
+        send(gateway.public, format!("HEAD /one HTTP/1.1\r\nhost: gw\r\n{key}connection: close\r\n\r\n"));
     assert_eq!(head.status, 200);
     assert_eq!(gateway.json(&["status"])["upstreams"][0]["servers"][0]["in_flight"], 0);
 }

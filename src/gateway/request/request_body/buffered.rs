@@ -11,7 +11,7 @@ use super::fault::BodyFault;
 use super::streaming::StreamingBody;
 
 /// The rest of a request body that was read completely.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(in crate::gateway::request) struct BufferedBody {
     data: Bytes,
     trailers: Option<HeaderMap>,

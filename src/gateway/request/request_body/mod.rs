@@ -2,6 +2,7 @@
 
 mod buffered;
 mod fault;
+mod kept;
 mod streaming;
 
 use std::pin::Pin;
@@ -15,6 +16,7 @@ use hyper::body::Incoming;
 
 use self::buffered::BufferedBody;
 use self::fault::BodyFault;
+use self::kept::KeptBody;
 pub(super) use self::fault::BodyProgress;
 use self::streaming::StreamingBody;
 use super::access_log::AccessRecord;
@@ -30,8 +32,27 @@ pub(super) const MAX_BUFFERED: u64 = 1024 * 1024;
 pub(super) enum RequestBody {
     /// Forwarded while it arrives.
     Streaming(StreamingBody),
+    /// Forwarded while it arrives, and kept, so that it can be sent again.
+    Kept(KeptBody),
     /// Read completely, since the request's price depends on it.
     Buffered(BufferedBody),
+}
+
+/// A copy of a body that may be sent again.
+#[derive(Debug)]
+pub(super) enum Replay {
+    Kept(KeptBody),
+    Buffered(BufferedBody),
+}
+
+impl Replay {
+    /// The body from its beginning; `None` if it was not kept.
+    pub(super) fn body(&self) -> Option<RequestBody> {
+        match self {
+            Self::Kept(body) => body.rewind().map(RequestBody::Kept),
+            Self::Buffered(body) => Some(RequestBody::Buffered(body.clone())),
+        }
+    }
 }
 
 impl RequestBody {
@@ -56,10 +77,23 @@ impl RequestBody {
         Ok(Some(Self::Streaming(StreamingBody::new(incoming, max, deadlines, services, record))))
     }
 
+    /// The body of a request that may be sent again, and its copy for that.
+    pub(super) fn keep(self) -> (Self, Replay) {
+        match self {
+            Self::Streaming(body) => {
+                let kept = KeptBody::new(body);
+                (Self::Kept(kept.clone()), Replay::Kept(kept))
+            }
+            Self::Kept(kept) => (Self::Kept(kept.clone()), Replay::Kept(kept)),
+            Self::Buffered(body) => (Self::Buffered(body.clone()), Replay::Buffered(body)),
+        }
+    }
+
     /// The record of why the body ended early, if it does; `None` for a buffered body, which is complete.
     pub(super) fn progress(&self) -> Option<BodyProgress> {
         match self {
             Self::Streaming(body) => Some(body.progress().clone()),
+            Self::Kept(body) => Some(body.progress().clone()),
             Self::Buffered(_) => None,
         }
     }
@@ -75,6 +109,7 @@ impl RequestBody {
         let body = match self {
             Self::Streaming(body) => BufferedBody::read(body, MAX_BUFFERED).await?,
             Self::Buffered(body) => body,
+            Self::Kept(_) => return Err(BodyFault::Aborted), // bodies are kept only once they are paid for
         };
         let bytes = body.bytes();
         Ok((Self::Buffered(body), bytes))
@@ -91,6 +126,7 @@ impl Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
         match self.get_mut() {
             Self::Streaming(body) => Pin::new(body).poll_frame(context),
+            Self::Kept(body) => body.poll_frame(context),
             Self::Buffered(body) => Poll::Ready(body.next_frame().map(Ok)),
         }
     }
@@ -98,6 +134,7 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Streaming(body) => body.is_end_stream(),
+            Self::Kept(body) => body.is_end_stream(),
             Self::Buffered(body) => body.is_empty(),
         }
     }
@@ -105,6 +142,7 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Streaming(body) => body.size_hint(),
+            Self::Kept(body) => body.size_hint(),
             Self::Buffered(body) => SizeHint::with_exact(body.bytes().len() as u64),
         }
     }

@@ -207,6 +207,9 @@ impl ResponseBody {
     /// The upstream aborted its body: a charge that the head named remains valid, and a charge in the body counts as
     /// unreadable.
     fn abort(&mut self, fault: ResponseFault) {
+        if !matches!(fault, ResponseFault::Body) {
+            self.request.record.note_server_failure(fault.cause());
+        }
         let state = std::mem::replace(&mut self.state, BodyState::Aborting(fault.into()));
         if let BodyState::Metering(mut settlement) = state {
             drop(settlement.settle(false)); // the response has no last byte that could wait for the commit
