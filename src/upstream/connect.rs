@@ -4,8 +4,8 @@ use std::error::Error;
 use std::io;
 use std::time::Duration;
 
-use rustls::CertificateError;
 use rustls::pki_types::ServerName;
+use rustls::{AlertDescription, CertificateError};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -52,7 +52,7 @@ async fn connect_at_leisure(
     let name = server_name(server, tls).map_err(failed)?;
     let connector = TlsConnector::from(tls.config.clone());
     let secured = connector.with_alpn(alpn.names()).connect(name, stream).await;
-    let stream = secured.map_err(|error| failed(tls_cause(&error)))?;
+    let stream = secured.map_err(|error| failed(tls_cause(&error, alpn)))?;
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     if alpn == Alpn::Http2 && !is_http2 {
         return Err(failed(Cause::NoHttp2));
@@ -70,13 +70,18 @@ fn server_name(server: &Server, tls: &ClientTls) -> Result<ServerName<'static>, 
     }
 }
 
-fn tls_cause(error: &io::Error) -> Cause {
+fn tls_cause(error: &io::Error, alpn: Alpn) -> Cause {
     let inner = error.get_ref().map(|inner| inner as &(dyn Error + 'static));
     match inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
             Cause::Certificate("no trusted authority issued it".to_owned())
         }
         Some(rustls::Error::InvalidCertificate(error)) => Cause::Certificate(error.to_string()),
+        Some(rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol))
+            if alpn == Alpn::Http2 =>
+        {
+            Cause::NoHttp2
+        }
         Some(error) => Cause::Tls(error.to_string()),
         None if error.kind() == io::ErrorKind::UnexpectedEof => {
             Cause::Tls("the server closed the connection in the handshake".to_owned())

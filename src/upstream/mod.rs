@@ -10,6 +10,7 @@ mod http1;
 mod http2;
 mod io;
 mod local;
+mod outgoing;
 mod pool;
 mod request;
 mod response;

@@ -6,20 +6,18 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use smallvec::SmallVec;
-
 use super::body::{UpstreamResponse, over_any};
 use super::connect::{NewConnection, connect};
 use super::connection_count::ConnectionCount;
 use super::fault::{Cause, SendError, Sent, Stage};
-use super::http1::{ExchangeError, Http1Body, Http1Connection, Upload};
-use super::http2::{Http2Connections, Http2Stream, StreamError};
+use super::http1::Http1Connection;
+use super::http2::{Http2Connections, Http2Stream};
 use super::local::{InFlight, LocalServer};
-use super::request::{HeadBuffers, NextHop, OutgoingRequest};
+use super::outgoing::Outgoing;
+use super::request::{HeadBuffers, OutgoingRequest};
 
 use crate::clock::Clock;
 use crate::policy::upstream::balance::Balance;
-use crate::policy::upstream::retry::{FailedTry, may_retry};
 use crate::servers::{HttpVersions, NoServer, Selection, Server};
 use crate::snapshot::Upstream;
 use crate::tls::client::Alpn;
@@ -36,30 +34,33 @@ pub struct Pool<R: OutgoingRequest> {
     clock: Clock,
 }
 
-/// What is left of a request's body for the next try.
-enum Payload<R: OutgoingRequest> {
-    /// All of it; `None` if the request has no body.
-    Whole(Option<R::Body>),
-    /// It was taken in part, and nothing was written.
-    Begun(Upload<R::Body>),
-    /// It was sent in part or as a whole.
-    Gone,
-}
-
 /// A connection for one request.
 enum Connection<R: OutgoingRequest> {
     Http1 { connection: Box<Http1Connection>, is_new: bool },
     Http2 { stream: Http2Stream<R::Body>, is_new: bool },
 }
 
-/// One try of a request at one server.
-struct Try<'a, R: OutgoingRequest> {
+/// What the connection for a request must be like.
+struct Wanted<'a> {
     upstream: &'a Upstream,
     server: &'a Rc<LocalServer>,
-    request: &'a R,
+    needs_http1: bool,
     /// Open connections are not used: one of them just failed.
     is_fresh: bool,
     now: Moment,
+}
+
+/// A try that failed.
+struct FailedAttempt {
+    error: SendError,
+    /// It used a connection that was open before.
+    is_reused: bool,
+}
+
+impl FailedAttempt {
+    fn to_connect(error: SendError) -> Self {
+        Self { error, is_reused: false }
+    }
 }
 
 impl<R: OutgoingRequest> Pool<R> {
@@ -76,53 +77,44 @@ impl<R: OutgoingRequest> Pool<R> {
         }
     }
 
-    /// Sends a request and waits for the response head. A request that failed is sent again where
-    /// [`may_retry`] and the upstream's budget allow it. `on_server` is told each server that is tried.
+    /// Sends a request and waits for the response head. A request that failed is sent again where [`may_retry`](crate::policy::upstream::retry::may_retry) and the
+    /// upstream's budget allow it; whatever the budget is, if the server may just have closed an idle connection.
+    /// `on_server` is told each server that is tried.
     ///
     /// # Errors
     /// [`SendError`] of the last try.
     pub async fn send(
         &self,
         upstream: &Upstream,
-        mut request: R,
+        request: R,
         now: Moment,
         on_server: impl Fn(&Rc<LocalServer>),
     ) -> Result<UpstreamResponse, SendError> {
-        let mut payload = Payload::Whole(request.take_body());
-        let mut tried: SmallVec<[u64; 2]> = SmallVec::new();
+        let mut outgoing = Outgoing::new(request);
         loop {
-            let in_flight = self.select(upstream, &request, &tried, now).await?;
+            let in_flight = self.select(upstream, &outgoing, now).await?;
             let server = Rc::clone(in_flight.server());
             on_server(&server);
-            let is_fresh = !tried.is_empty();
-            let this = Try { upstream, server: &server, request: &request, is_fresh, now };
-            let error = match self.attempt(&this, &mut payload, in_flight).await {
-                Ok(response) => {
-                    server.shared.succeeded();
-                    return Ok(response);
-                }
-                Err(error) => error,
-            };
-            if error.is_about_server() {
+            let FailedAttempt { error, is_reused } =
+                match self.attempt(upstream, &server, &mut outgoing, in_flight, now).await {
+                    Ok(response) => {
+                        server.shared.succeeded();
+                        return Ok(response);
+                    }
+                    Err(failed) => failed,
+                };
+            outgoing.rewind();
+            let may_retry = outgoing.may_retry(&error, &upstream.retries);
+            // A connection that was idle may just have been closed. This says nothing about the server.
+            let is_stale = is_reused && may_retry;
+            if error.is_about_server() && !is_stale {
                 server.note_failure(upstream, &error, &self.clock);
             }
-            if matches!(payload, Payload::Gone)
-                && let Some(body) = request.rewind_body()
-            {
-                payload = Payload::Whole(Some(body));
-            }
-            let failed = FailedTry {
-                is_sent: error.sent == Sent::Something,
-                is_connection_lost: matches!(error.cause, Cause::Closed | Cause::Io(..) | Cause::Http2(_)),
-                has_body: !matches!(payload, Payload::Gone),
-                before: u32::try_from(tried.len()).unwrap_or(u32::MAX),
-            };
-            let may_retry =
-                error.is_about_server() && may_retry(&failed, request.method(), &upstream.retries);
-            if !may_retry || !upstream.servers.budget().take() {
+            if !may_retry || !is_stale && !upstream.servers.budget().take() {
                 return Err(error);
             }
-            tried.push(server.shared.num);
+            outgoing.tried.push(server.shared.num);
+            outgoing.is_fresh = true;
         }
     }
 
@@ -131,14 +123,13 @@ impl<R: OutgoingRequest> Pool<R> {
     async fn select(
         &self,
         upstream: &Upstream,
-        request: &R,
-        tried: &[u64],
+        outgoing: &Outgoing<R>,
         now: Moment,
     ) -> Result<InFlight, SendError> {
         let failed = |cause| SendError::unsent(Stage::Select, cause);
         let queue = upstream.servers.queue();
         if upstream.max_requests == 0 || queue.is_empty() {
-            match self.try_select(upstream, request, tried, now) {
+            match self.try_select(upstream, outgoing, now) {
                 Ok(selected) => return Ok(selected),
                 Err(NoServer::Unknown(why)) => return Err(failed(Cause::NoAddress(why))),
                 Err(NoServer::Full | NoServer::Unresolved) => {}
@@ -149,7 +140,7 @@ impl<R: OutgoingRequest> Pool<R> {
             loop {
                 let mut freed = std::pin::pin!(place.freed());
                 freed.as_mut().enable();
-                match self.try_select(upstream, request, tried, self.clock.now()) {
+                match self.try_select(upstream, outgoing, self.clock.now()) {
                     Ok(selected) => return Ok(selected),
                     Err(NoServer::Unknown(why)) => return Err(failed(Cause::NoAddress(why))),
                     Err(NoServer::Full | NoServer::Unresolved) => freed.await,
@@ -164,18 +155,17 @@ impl<R: OutgoingRequest> Pool<R> {
     fn try_select(
         &self,
         upstream: &Upstream,
-        request: &R,
-        tried: &[u64],
+        outgoing: &Outgoing<R>,
         now: Moment,
     ) -> Result<InFlight, NoServer> {
         let selection = Selection {
             balance: &upstream.balance,
             max_requests: upstream.max_requests,
             affinity: match &upstream.balance {
-                Balance::Hash(by) => request.affinity(by),
+                Balance::Hash(by) => outgoing.request.affinity(by),
                 Balance::LeastRequests | Balance::RoundRobin => 0,
             },
-            tried,
+            tried: &outgoing.tried,
             random: (self.next_random(), self.next_random()),
             slow_start: upstream.slow_start,
             now,
@@ -200,90 +190,38 @@ impl<R: OutgoingRequest> Pool<R> {
     /// replaced by another one.
     async fn attempt(
         &self,
-        this: &Try<'_, R>,
-        payload: &mut Payload<R>,
+        upstream: &Upstream,
+        server: &Rc<LocalServer>,
+        outgoing: &mut Outgoing<R>,
         in_flight: InFlight,
-    ) -> Result<UpstreamResponse, SendError> {
-        let mut is_fresh = this.is_fresh;
+        now: Moment,
+    ) -> Result<UpstreamResponse, FailedAttempt> {
+        let mut is_fresh = outgoing.is_fresh;
         loop {
-            let needs_http1 = this.request.needs_http1() || matches!(payload, Payload::Begun(_));
-            let (unsent, is_new) = match self.connection(this, needs_http1, is_fresh).await? {
+            let this = Wanted { upstream, server, needs_http1: outgoing.needs_http1(), is_fresh, now };
+            let connected = self.connection(&this).await;
+            let (error, is_new) = match connected.map_err(FailedAttempt::to_connect)? {
                 Connection::Http1 { connection, is_new } => {
-                    let (upload, has_body) = self.upload(this, payload)?;
-                    let framing = this.request.framing_context();
-                    match connection.exchange(upload, framing, &self.head_buffers).await {
-                        Ok(exchange) => return Ok(over_any(Http1Body::of(exchange), in_flight)),
-                        Err(ExchangeError::Unsent(upload, fault)) => {
-                            *payload = Payload::Begun(upload);
-                            (SendError::unsent(Stage::Exchange, fault.into()), is_new)
-                        }
-                        Err(ExchangeError::Sent(fault)) => {
-                            if !has_body {
-                                *payload = Payload::Whole(None);
-                            }
-                            return Err(SendError::sent(fault.into()));
-                        }
-                    }
-                }
-                Connection::Http2 { stream, is_new } => {
-                    let Payload::Whole(body) = std::mem::replace(payload, Payload::Gone) else {
-                        return Err(SendError::sent(Cause::Body)); // it would have been sent over HTTP/1.1
-                    };
-                    let has_body = body.is_some();
-                    let head = this.request.http2_head(this.next_hop());
-                    let head = head.ok_or_else(|| SendError::unsent(Stage::Exchange, Cause::Host))?;
-                    match stream.send(head.map(|()| body)).await {
+                    match outgoing.exchange(server, connection, &self.head_buffers).await {
                         Ok(response) => return Ok(over_any(response, in_flight)),
-                        Err(StreamError::Unsent(body, error)) => {
-                            *payload = Payload::Whole(body);
-                            (SendError { sent: Sent::Nothing, ..error }, is_new)
-                        }
-                        Err(StreamError::Failed(error)) => {
-                            if !has_body {
-                                *payload = Payload::Whole(None);
-                            }
-                            return Err(error);
-                        }
+                        Err(error) => (error, is_new),
                     }
                 }
+                Connection::Http2 { stream, is_new } => match outgoing.send_on(server, stream).await {
+                    Ok(response) => return Ok(over_any(response, in_flight)),
+                    Err(error) => (error, is_new),
+                },
             };
-            if is_new {
-                return Err(unsent);
+            if is_new || error.sent == Sent::Something || !outgoing.has_payload() {
+                return Err(FailedAttempt { error, is_reused: !is_new });
             }
-            is_fresh |= unsent.stage == Stage::Exchange && matches!(unsent.cause, Cause::Http2(_));
-        }
-    }
-
-    /// The request as it is written over HTTP/1.1, and whether it has a body.
-    fn upload(
-        &self,
-        this: &Try<'_, R>,
-        payload: &mut Payload<R>,
-    ) -> Result<(Upload<R::Body>, bool), SendError> {
-        let mut head = self.head_buffers.take();
-        this.request.write_http1(this.next_hop(), &mut head);
-        match std::mem::replace(payload, Payload::Gone) {
-            Payload::Whole(body) => {
-                let has_body = body.is_some();
-                Ok((Upload::new(head, this.request.is_chunked(), body), has_body))
-            }
-            Payload::Begun(mut upload) => {
-                upload.replace_head(&head);
-                self.head_buffers.put(head);
-                Ok((upload, true))
-            }
-            Payload::Gone => Err(SendError::sent(Cause::Body)), // never tried again
+            is_fresh |= matches!(error.cause, Cause::Http2(_)); // the others are idle connections, which are checked
         }
     }
 
     /// An open connection to a server that is free, or else a new one.
-    async fn connection(
-        &self,
-        this: &Try<'_, R>,
-        needs_http1: bool,
-        is_fresh: bool,
-    ) -> Result<Connection<R>, SendError> {
-        let server = this.server;
+    async fn connection(&self, this: &Wanted<'_>) -> Result<Connection<R>, SendError> {
+        let &Wanted { server, needs_http1, is_fresh, .. } = this;
         let versions = server.shared.origin.versions;
         let may_http2 = versions != HttpVersions::Http1 && !needs_http1;
         if may_http2
@@ -313,7 +251,7 @@ impl<R: OutgoingRequest> Pool<R> {
     /// Opens an HTTP/2 connection, one request after the other: those that follow use its streams.
     async fn open_in_turn(
         &self,
-        this: &Try<'_, R>,
+        this: &Wanted<'_>,
         versions: HttpVersions,
     ) -> Result<Connection<R>, SendError> {
         let failures = this.server.connecting.failures();
@@ -333,7 +271,7 @@ impl<R: OutgoingRequest> Pool<R> {
         opened
     }
 
-    async fn open(&self, this: &Try<'_, R>, alpn: Alpn) -> Result<Connection<R>, SendError> {
+    async fn open(&self, this: &Wanted<'_>, alpn: Alpn) -> Result<Connection<R>, SendError> {
         let too_many = || SendError::unsent(Stage::Connect, Cause::TooManyConnections);
         let counted = self.count.add().ok_or_else(too_many)?;
         let server = &this.server.shared;
@@ -352,12 +290,5 @@ impl<R: OutgoingRequest> Pool<R> {
     pub fn sweep(&self, now: Moment) {
         self.http2.sweep();
         self.servers.borrow_mut().retain(|_, server| server.sweep(now));
-    }
-}
-
-impl<R: OutgoingRequest> Try<'_, R> {
-    fn next_hop(&self) -> NextHop<'_> {
-        let origin = &self.server.shared.origin;
-        NextHop { authority: &origin.authority, is_tls: origin.tls.is_some() }
     }
 }

@@ -43,10 +43,15 @@ class Echo(grpc.GenericRpcHandler):
         }.get(name)
 
 
-def serve():
+def serve(certificate=None, key=None):
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=8))
     server.add_generic_rpc_handlers((Echo(),))
-    port = server.add_insecure_port("127.0.0.1:0")
+    if certificate:
+        with open(certificate, "rb") as chain, open(key, "rb") as secret:
+            credentials = grpc.ssl_server_credentials([(secret.read(), chain.read())])
+        port = server.add_secure_port("127.0.0.1:0", credentials)
+    else:
+        port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     print(port, flush=True)
     sys.stdin.read()
@@ -114,4 +119,4 @@ def call(target, key, authority_file=None):
 
 
 if __name__ == "__main__":
-    serve() if sys.argv[1] == "serve" else call(*sys.argv[2:])
+    {"serve": serve, "call": call}[sys.argv[1]](*sys.argv[2:])

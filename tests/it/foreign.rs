@@ -14,7 +14,7 @@ fn root() -> PathBuf {
 }
 
 /// True if a program can be run; reports it as missing otherwise.
-fn has(program: &str) -> bool {
+pub fn has(program: &str) -> bool {
     let found = Command::new(program).arg("--version").output().is_ok();
     if !found {
         missing(program, "a package of Debian's");
@@ -23,7 +23,7 @@ fn has(program: &str) -> bool {
 }
 
 /// The Python that has the packages of `scripts/test`; reports it as missing if there is none.
-fn python() -> Option<PathBuf> {
+pub fn python() -> Option<PathBuf> {
     let python = root().join("target/clients/bin/python");
     if !python.exists() {
         missing("Python with its clients", "scripts/test installs them");
@@ -40,15 +40,16 @@ fn run(command: &mut Command) -> String {
 }
 
 /// A server that runs a Python script, and the port that the script prints.
-struct Peer {
+pub struct Peer {
     child: Child,
-    port: String,
+    pub port: String,
 }
 
 impl Peer {
-    fn start(python: &Path, script: &str) -> Self {
+    pub fn start(python: &Path, script: &str, arguments: &[&str]) -> Self {
         let mut child = Command::new(python)
             .args([&*root().join("tests/clients").join(script).to_string_lossy(), "serve"])
+            .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -66,7 +67,7 @@ impl Drop for Peer {
     }
 }
 
-fn client(python: &Path, script: &str, arguments: &[&str]) -> String {
+pub fn client(python: &Path, script: &str, arguments: &[&str]) -> String {
     let script = root().join("tests/clients").join(script);
     run(Command::new(python).arg(script).arg("call").args(arguments))
 }
@@ -138,7 +139,7 @@ fn nghttp_and_h2load_are_served() {
 #[test]
 fn grpc_calls_are_carried_refused_and_priced_by_their_outcome() {
     let Some(python) = python() else { return };
-    let server = Peer::start(&python, "grpc_peer.py");
+    let server = Peer::start(&python, "grpc_peer.py", &[]);
     let upstream = Upstream::start();
     let route = r#"
 [[routes]]
@@ -171,7 +172,7 @@ servers = ["h2c://127.0.0.1:{port}"]
 #[test]
 fn websockets_are_carried_over_both_versions() {
     let Some(python) = python() else { return };
-    let server = Peer::start(&python, "websocket_peer.py");
+    let server = Peer::start(&python, "websocket_peer.py", &[]);
     let upstream = Upstream::start();
     let route = "[[routes]]\nname = \"ws\"\npath = \"/ws/{*rest}\"\nupstream = \"ws\"\ncredits = 2\n\
                  [upstreams.ws]\nservers = [\"http://127.0.0.1:PORT\"]\n";

@@ -205,7 +205,7 @@ impl Http1Connection {
     }
 
     /// The connection's parts, once it switched protocols: the bytes that arrived after the head, and the connection.
-    pub(super) fn into_parts(self: Box<Self>) -> (Bytes, Io, CountedConnection) {
+    pub(super) fn into_parts(self) -> (Bytes, Io, CountedConnection) {
         (self.buffer.freeze(), self.io, self.counted)
     }
 }

@@ -82,7 +82,7 @@ fn note(upstream: &Upstream, name: &str, found: &Result<Vec<SocketAddr>, String>
             );
         }
         Ok(_) => {
-            tracing::warn!(upstream, name, "a server's name has no address; the former ones stay in use")
+            tracing::warn!(upstream, name, "a server's name has no address; the former ones stay in use");
         }
         Err(error) => {
             tracing::warn!(

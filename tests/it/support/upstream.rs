@@ -7,8 +7,8 @@
 //! request's body), `x-response-close` (closes after the response). Without these headers the response is 200 `{}`.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -44,32 +44,57 @@ pub struct Upstream {
     journal: Arc<Mutex<Vec<Seen>>>,
     connections: Arc<AtomicU64>,
     resumed: Arc<AtomicU64>,
+    fails: Arc<AtomicBool>,
+    is_killed: Arc<AtomicBool>,
+    open: Arc<Mutex<Vec<TcpStream>>>,
+    /// Milliseconds before each response.
+    delay: Arc<AtomicU64>,
 }
 
 impl Upstream {
     pub fn start() -> Self {
-        Self::start_with(None)
+        Self::start_with("127.0.0.1:0", None)
+    }
+
+    /// An upstream that listens on another address.
+    pub fn start_at(address: &str) -> Self {
+        Self::start_with(address, None)
     }
 
     /// An upstream with TLS.
     pub fn start_tls(config: Arc<ServerConfig>) -> Self {
-        Self::start_with(Some(config))
+        Self::start_with("127.0.0.1:0", Some(config))
     }
 
-    fn start_with(tls: Option<Arc<ServerConfig>>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    fn start_with(address: &str, tls: Option<Arc<ServerConfig>>) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let journal = Arc::<Mutex<Vec<Seen>>>::default();
         let (connections, resumed) = (Arc::default(), Arc::default());
-        let upstream = Self { address, journal, connections, resumed };
-        let serving = upstream.clone();
+        let (fails, delay) = (Arc::default(), Arc::default());
+        let (is_killed, open) = (Arc::default(), Arc::default());
+        let upstream = Self { address, journal, connections, resumed, fails, is_killed, open, delay };
+        upstream.listen(listener, tls);
+        upstream
+    }
+
+    fn listen(&self, listener: TcpListener, tls: Option<Arc<ServerConfig>>) {
+        let serving = self.clone();
+        serving.is_killed.store(false, Ordering::SeqCst);
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (upstream, tls) = (serving.clone(), tls.clone());
+                if upstream.is_killed.load(Ordering::SeqCst) {
+                    return; // drops the listener
+                }
                 upstream.connections.fetch_add(1, Ordering::SeqCst);
                 let _ = stream.set_nodelay(true);
+                upstream.open.lock().unwrap().extend(stream.try_clone());
                 std::thread::spawn(move || match tls {
-                    None => while upstream.serve_one(&mut &stream).is_some() {},
+                    None => {
+                        while upstream.serve_one(&mut &stream).is_some() {}
+                        let _ = stream.shutdown(std::net::Shutdown::Both); // its clone is still open
+                    }
                     Some(tls) => {
                         let connection = ServerConnection::new(tls).unwrap();
                         let mut stream = StreamOwned::new(connection, stream);
@@ -82,11 +107,29 @@ impl Upstream {
                         }
                         stream.conn.send_close_notify();
                         let _ = stream.flush(); // the client may be gone
+                        let _ = stream.sock.shutdown(std::net::Shutdown::Both);
                     }
                 });
             }
         });
-        upstream
+    }
+
+    /// Ends as a killed process does: no connection is left, and new ones are refused.
+    pub fn kill(&self) {
+        self.is_killed.store(true, Ordering::SeqCst);
+        for stream in self.open.lock().unwrap().drain(..) {
+            let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+            let _ = stream.shutdown(std::net::Shutdown::Both);
+        }
+        let _ = TcpStream::connect(self.address); // wakes the thread that accepts
+    }
+
+    /// Listens again on the same address.
+    pub fn revive(&self) {
+        while TcpStream::connect(self.address).is_ok() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.listen(TcpListener::bind(self.address).unwrap(), None);
     }
 
     /// All requests received so far.
@@ -111,6 +154,16 @@ impl Upstream {
         self.connections.load(Ordering::SeqCst)
     }
 
+    /// From now on the upstream closes its connections instead of responding, or responds again.
+    pub fn set_failing(&self, fails: bool) {
+        self.fails.store(fails, Ordering::SeqCst);
+    }
+
+    /// From now on each response comes this much later.
+    pub fn set_delay(&self, delay: Duration) {
+        self.delay.store(delay.as_millis() as u64, Ordering::SeqCst);
+    }
+
     /// Number of TLS handshakes that resumed a session.
     pub fn resumed(&self) -> u64 {
         self.resumed.load(Ordering::SeqCst)
@@ -124,11 +177,15 @@ impl Upstream {
         let mut seen =
             Seen { line, headers, body: Vec::new(), trailers: Vec::new(), chunks: 0, answered: false };
         read_body(&mut reader, &mut seen)?;
+        if self.fails.load(Ordering::SeqCst) {
+            return None;
+        }
         let at = {
             let mut journal = self.journal.lock().unwrap();
             journal.push(seen.clone());
             journal.len() - 1
         };
+        std::thread::sleep(Duration::from_millis(self.delay.load(Ordering::SeqCst)));
         let kept = response(stream, &seen);
         if let (Some(entry), true) = (self.journal.lock().unwrap().get_mut(at), kept.is_some()) {
             entry.answered = true;

@@ -1,10 +1,8 @@
 //! TLS to upstreams: whom the gateway trusts, what it shows, and what it reads again.
 
-use std::time::Duration;
-
 use rcgen::date_time_ymd;
 
-use super::{folder, start, with_servers, write};
+use super::{eventually, folder, start, with_servers, write};
 use crate::support::{Authority, Gateway, Pair, Upstream, get, post, send};
 
 fn url(upstream: &Upstream) -> String {
@@ -13,14 +11,6 @@ fn url(upstream: &Upstream) -> String {
 
 fn is_served(gateway: &Gateway) -> bool {
     get(gateway.public, "/one", "x-api-key: good-key\r\n").status == 200
-}
-
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let start = std::time::Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < Duration::from_secs(10), "{what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
 }
 
 /// A certificate that cannot be verified is an upstream that cannot be reached: the request costs nothing, and only the
@@ -74,7 +64,8 @@ fn a_fixed_name_is_verified_in_place_of_the_hosts() {
     for (more, status) in
         [("", 502), (", server_name = \"api.internal\"", 200), (", server_name = \"else\"", 502)]
     {
-        let text = with_servers(&[address.clone()], &format!("tls = {{ ca = \"ca.pem\"{more} }}"));
+        let text =
+            with_servers(std::slice::from_ref(&address), &format!("tls = {{ ca = \"ca.pem\"{more} }}"));
         let gateway = start(&folder(&[("ca.pem", &authority.pem)]), &text);
         assert_eq!(get(gateway.public, "/one", "x-api-key: good-key\r\n").status, status, "{more}");
     }

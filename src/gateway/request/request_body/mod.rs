@@ -16,8 +16,8 @@ use hyper::body::Incoming;
 
 use self::buffered::BufferedBody;
 use self::fault::BodyFault;
-use self::kept::KeptBody;
 pub(super) use self::fault::BodyProgress;
+use self::kept::KeptBody;
 use self::streaming::StreamingBody;
 use super::access_log::AccessRecord;
 use super::services::Services;
