@@ -1,5 +1,7 @@
 //! Defines the snapshot: an immutable configuration that requests are handled with. A reload replaces it as a whole.
 
+mod upstream;
+
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -15,19 +17,15 @@ use ipnet::IpNet;
 use parking_lot::Mutex;
 
 use crate::policy::cors::Cors;
-use crate::policy::forward::HostHeader;
 use crate::policy::key::KeySource;
 use crate::policy::limit::Limit;
 use crate::policy::price::Price;
 use crate::policy::reject::Dialect;
 use crate::policy::route::RouteTable;
-use crate::policy::upstream::balance::Balance;
-use crate::policy::upstream::ejection::Ejection;
-use crate::policy::upstream::health::HealthCheck;
-use crate::policy::upstream::retry::Retries;
-use crate::servers::{HttpVersions, Origin, ServerGroup};
 use crate::tls::server::Tls;
 use crate::types::{AccountNum, KeyHash, NameId, RouteName, RouteNum};
+
+pub use upstream::{QueueLimits, Upstream};
 
 /// Routes, plans, dialects and settings of one configuration.
 #[derive(Clone, Debug)]
@@ -117,6 +115,8 @@ pub struct Settings {
     pub x_ratelimit_headers: bool,
     /// True if responses have `x-credits-used` and `x-credits-remaining`.
     pub credit_headers: bool,
+    /// True if refusals because of an upstream have a `Proxy-Status` header.
+    pub proxy_status: bool,
     /// Log settings.
     pub log: LogSettings,
 }
@@ -163,62 +163,6 @@ pub struct Route {
     pub encoded_slashes: bool,
     /// CORS settings; `None` if Tollgate does not handle CORS.
     pub cors: Option<Cors>,
-}
-
-/// An upstream: servers, and how requests are forwarded to them.
-#[derive(Clone, Debug)]
-pub struct Upstream {
-    /// The upstream's name in the configuration.
-    pub name: String,
-    /// The servers that the configuration names, each with its weight.
-    pub origins: Vec<(Arc<Origin>, u32)>,
-    /// The servers with their state, which outlives the snapshot.
-    pub servers: Arc<ServerGroup>,
-    /// How the server of a request is selected.
-    pub balance: Balance,
-    /// Most requests in flight per server; 0 for no limit.
-    pub max_requests: u32,
-    /// The requests that wait while every server has as many.
-    pub queue: QueueLimits,
-    /// The check that tells which servers are up; `None` if there is none.
-    pub health: Option<HealthCheck>,
-    /// When servers are left out because requests to them fail.
-    pub ejection: Ejection,
-    /// How long a server that is available again gets less than its share.
-    pub slow_start: Duration,
-    /// How often requests are sent again.
-    pub retries: Retries,
-    /// How often host names are resolved again.
-    pub resolve_every: Duration,
-    /// Longest time until a connection is established, TLS included.
-    pub connect_timeout: Duration,
-    /// Longest silence within a response body; `None` for no limit.
-    pub body_timeout: Option<Duration>,
-    /// The `Host` header that is sent to servers.
-    pub host: HostHeader,
-}
-
-/// The bounds of a queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct QueueLimits {
-    /// Most requests that wait.
-    pub most: usize,
-    /// Longest time that a request waits.
-    pub time: Duration,
-}
-
-impl Upstream {
-    /// True if requests may be sent to a server over HTTP/2.
-    #[must_use]
-    pub fn may_use_http2(&self) -> bool {
-        self.origins.iter().any(|(origin, _)| origin.versions != HttpVersions::Http1)
-    }
-
-    /// True if requests can be sent to it over HTTP/2 only, which has no upgrades here.
-    #[must_use]
-    pub fn is_http2_only(&self) -> bool {
-        self.origins.iter().all(|(origin, _)| origin.versions == HttpVersions::Http2)
-    }
 }
 
 /// A plan: limits and prices that an account can be on.

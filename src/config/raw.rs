@@ -152,6 +152,8 @@ pub struct ResponseHeaders {
     pub rate_limit: Maybe<Vec<At<String>>>,
     /// `x-credits-used` and `x-credits-remaining`.
     pub credits: Maybe<bool>,
+    /// `Proxy-Status`, if the upstream is the reason of a refusal (RFC 9209).
+    pub proxy_status: Maybe<bool>,
 }
 
 /// Logging.

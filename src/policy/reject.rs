@@ -140,12 +140,14 @@ pub struct Refusal {
     pub retry_after: Option<u64>,
     /// The value of `Allow`; required for a 405 (RFC 9110, section 15.5.6).
     pub allow: Option<String>,
+    /// The error type of `Proxy-Status`, if the upstream is the reason (RFC 9209, section 2.3).
+    pub proxy_error: Option<&'static str>,
 }
 
 impl From<Reason> for Refusal {
     fn from(reason: Reason) -> Self {
         let retry_after = matches!(reason, Reason::ConcurrencyLimited).then_some(1);
-        Self { reason, detail: None, retry_after, allow: None }
+        Self { reason, detail: None, retry_after, allow: None, proxy_error: None }
     }
 }
 

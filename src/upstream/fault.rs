@@ -118,6 +118,25 @@ impl SendError {
         Self { stage: Stage::Exchange, sent: Sent::Something, cause }
     }
 
+    /// The error type of `Proxy-Status` (RFC 9209, section 2.3).
+    #[must_use]
+    pub fn proxy_error(&self) -> &'static str {
+        match (&self.cause, self.stage) {
+            (Cause::NoAddress(_), _) => "dns_error",
+            (Cause::Full | Cause::TooManyConnections, _) => "connection_limit_reached",
+            (Cause::Timeout, _) => "connection_timeout",
+            (Cause::NoResponse | Cause::Silent, _) => "http_response_timeout",
+            (Cause::Io(io::ErrorKind::ConnectionRefused, _), Stage::Connect) => "connection_refused",
+            (Cause::Io(..), Stage::Connect) => "destination_unavailable",
+            (Cause::Certificate(_), _) => "tls_certificate_error",
+            (Cause::Tls(_) | Cause::NoHttp2, _) | (Cause::Io(..), Stage::Handshake) => "tls_protocol_error",
+            (Cause::Closed | Cause::Io(..), _) => "connection_terminated",
+            (Cause::Malformed(_) | Cause::Http2(_), _) => "http_protocol_error",
+            (Cause::Upgrade, _) => "http_upgrade_failed",
+            (Cause::Body | Cause::Host, _) => "http_request_error",
+        }
+    }
+
     /// True if the server is to blame, not the client and not the gateway.
     #[must_use]
     pub fn is_about_server(&self) -> bool {

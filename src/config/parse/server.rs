@@ -99,6 +99,7 @@ pub(super) fn build(context: &mut Context, files: &[raw::File]) -> ParsedServer 
         ietf_headers,
         x_ratelimit_headers,
         credit_headers: headers.credits.as_ref().is_none_or(|credits| credits.value),
+        proxy_status: headers.proxy_status.as_ref().is_some_and(|on| on.value),
         log,
     };
     let max_body_size = context.size(server.max_body_size.as_ref(), 100 * KIB * KIB, BODY_SIZE);

@@ -105,7 +105,7 @@ impl Future for Call {
             Poll::Ready(result) => result.map_err(|error| refusal(&error, pending.body.as_ref())),
             Poll::Pending if pending.is_overdue() => {
                 pending.permit.request().record.note_server_failure(Cause::NoResponse);
-                Err(Reason::UpstreamTimeout.into())
+                Err(refusal(&SendError::sent(Cause::NoResponse), None))
             }
             Poll::Pending => return Poll::Pending,
         };
@@ -167,9 +167,11 @@ fn refusal(error: &SendError, body: Option<&BodyProgress>) -> Refusal {
     if let Some(fault) = body.and_then(BodyProgress::fault) {
         return fault.into();
     }
-    match error.cause {
-        Cause::Full | Cause::TooManyConnections => Reason::Overloaded.into(),
-        Cause::Host => Refusal::because(Reason::BadRequest, "The request's Host is malformed."),
-        _ => Reason::UpstreamUnreachable.into(),
-    }
+    let reason = match error.cause {
+        Cause::Host => return Refusal::because(Reason::BadRequest, "The request's Host is malformed."),
+        Cause::Full | Cause::TooManyConnections => Reason::Overloaded,
+        Cause::NoResponse => Reason::UpstreamTimeout,
+        _ => Reason::UpstreamUnreachable,
+    };
+    Refusal { proxy_error: Some(error.proxy_error()), ..reason.into() }
 }

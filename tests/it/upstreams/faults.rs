@@ -230,3 +230,34 @@ fn servers_that_cannot_be_connected_to_do_no_harm() {
         }
     }
 }
+
+/// `Proxy-Status` names the upstream and the kind of its error, where that was switched on, and nothing else.
+#[test]
+fn the_kind_of_an_error_is_said_where_that_is_asked_for() {
+    let (authority, faulty) = (Authority::new(), Faulty::start(true));
+    let wrong = Upstream::start_tls(Pair::self_signed(&["127.0.0.1"]).server(&[], None));
+    let refusing = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (plain, tls) = (format!("http://{}", faulty.address), "tls = { ca = \"ca.pem\" }");
+    let table = [
+        (format!("http://{refusing}"), "", "", "connection_refused"),
+        (format!("https://{}", wrong.address), tls, "", "tls_certificate_error"),
+        (format!("https://{}", faulty.address), tls, "", "tls_protocol_error"),
+        (plain.clone(), "", "reset", "connection_terminated"),
+        (plain.clone(), "", "garbage", "http_protocol_error"),
+        (plain.clone(), "", "silent", "http_response_timeout"),
+        ("http://nowhere.invalid".to_owned(), "", "", "dns_error"),
+    ];
+    for (url, more, fault, expected) in table {
+        for is_on in [true, false] {
+            let text = with_servers(std::slice::from_ref(&url), more)
+                .replace("response_timeout = \"5s\"", "response_timeout = \"400ms\"");
+            let text = format!("{text}[response_headers]\nproxy_status = {is_on}\n");
+            let gateway = start(&folder(&[("ca.pem", &authority.pem)]), &text);
+            let response = post(gateway.public, "/one", &format!("{KEY}x-fault: {fault}\r\n"), "text");
+            let wanted = format!("tollgate; error={expected}; next-hop=\"api\"");
+            assert!(response.status >= 502, "{expected}: {}", response.status);
+            assert_eq!(response.header("proxy-status"), is_on.then_some(&*wanted));
+            assert_eq!(gateway.available("acme"), "1000");
+        }
+    }
+}

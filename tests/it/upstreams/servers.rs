@@ -293,3 +293,23 @@ fn mistakes_about_servers_are_told_with_their_place() {
         assert!(told.contains("config.toml:"), "{settings}: {told}");
     }
 }
+
+/// Secrets of files are read again when the files change, and shown nowhere.
+#[test]
+fn secrets_for_upstreams_are_read_again_and_never_shown() {
+    let upstream = Upstream::start();
+    let address = format!("http://{}", upstream.address);
+    let more = "set_headers = { authorization = \"file:token\" }";
+    let folder = folder(&[("token", "Bearer first-secret")]);
+    let gateway = start(&folder, &with_servers(&[address], more));
+    let sent = || {
+        get(gateway.public, "/one", KEY);
+        upstream.last().header("authorization").unwrap_or_default().to_owned()
+    };
+    assert_eq!(sent(), "Bearer first-secret");
+    write(folder.path(), &[("token", "Bearer second-secret\n")]);
+    eventually("the new secret", || sent() == "Bearer second-secret");
+    let shown =
+        format!("{}{:?}{}", gateway.json(&["status"]), gateway.cli(&["check"]), gateway.lines().join("\n"));
+    assert!(!shown.contains("secret\"") && !shown.contains("-secret"), "{shown}");
+}

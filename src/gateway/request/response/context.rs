@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::header::{HeaderMap, HeaderValue};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use ipnet::IpNet;
 
@@ -20,6 +20,8 @@ use crate::policy::reject::Refusal;
 use crate::policy::values::once;
 use crate::policy::{forward, grpc};
 use crate::types::Credits;
+
+const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
 /// Longest request id that is accepted from a trusted proxy, in bytes.
 const MAX_GIVEN_ID: usize = 128;
@@ -78,11 +80,22 @@ impl ResponseContext {
     /// The response to a refused request, which costs nothing.
     pub(in crate::gateway::request) fn refuse(&mut self, refusal: &Refusal) -> Response<OutboundBody> {
         (self.charged, self.outcome) = (Some(Credits::ZERO), Outcome::Refused(refusal.reason));
+        if let (Some(error), true) = (refusal.proxy_error, self.record.view().settings.proxy_status) {
+            self.headers.headers.extend(self.proxy_status(error));
+        }
         if self.is_grpc {
             self.refused_status = Some(self.record.dialect().template(refusal.reason).status);
             return respond::refuse_grpc(refusal);
         }
         respond::refuse(self.record.dialect(), refusal, &self.request_id)
+    }
+
+    /// Says that the upstream is the reason of a refusal, and of what kind the error is (RFC 9209).
+    fn proxy_status(&self, error: &str) -> Option<(HeaderName, HeaderValue)> {
+        let upstream = &self.record.route()?.upstream.name;
+        let quoted = upstream.replace('\\', "\\\\").replace('"', "\\\"");
+        let value = HeaderValue::try_from(format!("tollgate; error={error}; next-hop=\"{quoted}\""));
+        Some((PROXY_STATUS, value.ok()?))
     }
 
     /// Adds the headers that every response has, and records the response.
