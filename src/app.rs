@@ -4,35 +4,40 @@
 //! workers. Stop: the workers finish the requests in flight, then the ledger writes their charges, then the other
 //! parts end.
 
+mod handover;
+mod inherited;
+mod plane;
+mod run;
+mod service;
 mod signals;
 #[cfg(test)]
 mod waiting_payments;
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::LocalOptions;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use self::signals::Signals;
+pub use self::inherited::Inherited;
+pub use self::plane::ControlPlane;
+use self::plane::Opening;
 use crate::clock::Clock;
-use crate::config::reload::{EVERY, Look};
 use crate::config::{LoadedConfig, Report};
 use crate::control::health::Admin;
 use crate::control::socket::ControlSocket;
-use crate::control::{Control, Failure, Refused};
+use crate::control::{Control, Failure};
 use crate::directory::{Meter, Owner, elapsed};
 use crate::gateway::limits::Limits;
-use crate::gateway::{self, ConnectionSlots, PublicAddress, WorkerSeed};
+use crate::gateway::{self, ConnectionSlots, PublicAddress, WorkerSeed, take_matching};
 use crate::ledger::sqlite;
-use crate::ledger::store::{BooksReader, LedgerError, Storage, unbalanced};
-use crate::ledger::{Bookkeeper, Ledger, Opened};
+use crate::ledger::store::{BooksReader, LedgerError, Storage};
 use crate::snapshot::Settings;
 use crate::telemetry::lines::Lines;
 use crate::types::RequestIdStart;
@@ -40,8 +45,6 @@ use crate::upstream::Watcher;
 
 /// File descriptors reserved for everything but connections.
 const RESERVED_DESCRIPTORS: u64 = 128;
-/// How often meters of dropped keys are pruned.
-const PRUNE_EVERY: Duration = Duration::from_secs(60);
 
 /// Why the gateway did not start, or why it stopped.
 #[derive(Debug, thiserror::Error)]
@@ -75,69 +78,6 @@ impl From<String> for StartError {
     }
 }
 
-/// An open ledger and its control plane. Commands use it without a gateway.
-#[derive(Debug)]
-pub struct ControlPlane {
-    /// The control plane.
-    pub control: Arc<Control>,
-    ledger: Ledger,
-}
-
-impl ControlPlane {
-    /// Opens the ledger of a configuration and takes its lock. `reads`: the command only reads, so no accounts are
-    /// created.
-    ///
-    /// # Errors
-    /// If another process uses the ledger, or the ledger cannot be opened.
-    pub async fn open(
-        path: &Path,
-        loaded: LoadedConfig,
-        reads: bool,
-        clock: &Clock,
-    ) -> Result<Self, StartError> {
-        let storage = sqlite::open(&loaded.snapshot.settings.ledger)?;
-        let (plane, _, _) = Self::open_for(storage, path, loaded, (0, !reads), clock).await?;
-        Ok(plane)
-    }
-
-    async fn open_for(
-        storage: Storage,
-        path: &Path,
-        loaded: LoadedConfig,
-        (workers, grants): (usize, bool),
-        clock: &Clock,
-    ) -> Result<(Self, Bookkeeper, u32), StartError> {
-        let delay = loaded.snapshot.settings.commit_delay;
-        let (ledger, Opened { doubts, off_by, epoch }) =
-            Ledger::open(storage, workers, delay, clock.clone())?;
-        // Commands still work, since `ledger verify` finds the fault; the ledger refuses bookings.
-        if off_by != 0 && workers > 0 {
-            return Err(StartError::Other(format!(
-                "ledger {}: {}",
-                loaded.snapshot.settings.ledger.display(),
-                unbalanced(off_by)
-            )));
-        }
-        if doubts > 0 {
-            tracing::warn!(
-                holds = doubts,
-                "holds that a crash left open were charged in full; `tollgate ledger in-doubt` lists them"
-            );
-        }
-        let bookkeeper = ledger.bookkeeper();
-        let control = Control::boot(path, loaded, grants, bookkeeper.clone(), clock.clone()).await?;
-        Ok((Self { control: Arc::new(control), ledger }, bookkeeper, epoch))
-    }
-
-    /// Writes pending records and releases the lock.
-    ///
-    /// # Errors
-    /// If the last commit failed.
-    pub fn close(self) -> Result<(), LedgerError> {
-        self.ledger.close()
-    }
-}
-
 /// A running gateway.
 #[derive(Debug)]
 pub struct App {
@@ -147,6 +87,12 @@ pub struct App {
     pub admin: SocketAddr,
     plane: ControlPlane,
     path: PathBuf,
+    /// Copies of all listening sockets, for a process that takes over.
+    listening: Vec<TcpListener>,
+    control_socket: tokio::task::JoinHandle<()>,
+    takeovers: mpsc::Receiver<UnixStream>,
+    /// Has a permit for each worker that has stopped accepting.
+    wound_down: Arc<Semaphore>,
     clock: Clock,
     limits: Arc<Limits>,
     workers: Vec<JoinHandle<()>>,
@@ -168,8 +114,22 @@ impl App {
         clock: Clock,
         lines: Option<Lines>,
     ) -> Result<Self, StartError> {
+        Self::start_inheriting(Inherited::default(), path, loaded, clock, lines).await
+    }
+
+    /// Starts a gateway that takes over sockets, and perhaps the ledger of the process before it.
+    ///
+    /// # Errors
+    /// As [`App::start`].
+    pub async fn start_inheriting(
+        inherited: Inherited,
+        path: &Path,
+        loaded: LoadedConfig,
+        clock: Clock,
+        lines: Option<Lines>,
+    ) -> Result<Self, StartError> {
         let storage = sqlite::open(&loaded.snapshot.settings.ledger)?;
-        Self::start_with(storage, path, loaded, clock, lines).await
+        Self::begin(storage, inherited, path, loaded, (clock, lines)).await
     }
 
     /// Starts a gateway with any storage.
@@ -183,30 +143,47 @@ impl App {
         clock: Clock,
         lines: Option<Lines>,
     ) -> Result<Self, StartError> {
+        Self::begin(storage, Inherited::default(), path, loaded, (clock, lines)).await
+    }
+
+    async fn begin(
+        storage: Storage,
+        inherited: Inherited,
+        path: &Path,
+        loaded: LoadedConfig,
+        (clock, lines): (Clock, Option<Lines>),
+    ) -> Result<Self, StartError> {
+        let Inherited { sockets: mut inherited, predecessor } = inherited;
         let settings = loaded.snapshot.settings.clone();
-        let (plane, bookkeeper, epoch) =
-            ControlPlane::open_for(storage, path, loaded, (settings.threads, true), &clock).await?;
+        let how = Opening { workers: settings.threads, grants: true, adopts: predecessor.is_some() };
+        let (plane, bookkeeper, epoch) = ControlPlane::open_for(storage, path, loaded, how, &clock).await?;
         let limits = Arc::new(restored_limits(&mut *bookkeeper.view().await?, &clock)?);
         let (source, now) = (Arc::clone(&limits), clock.clone());
         bookkeeper.save_limits_from(Box::new(move || source.drain(now.now()))).await?;
         let control = Arc::clone(&plane.control);
         let mut background = Vec::new();
         let socket = ControlSocket::bind(path)?;
-        background.push(tokio::spawn(socket.serve(Arc::clone(&control))));
-        let admin = Admin::bind(settings.admin_listen).await?;
+        let (sender, takeovers) = run::takeovers();
+        let control_socket = tokio::spawn(socket.serve(Arc::clone(&control), sender));
+        let admin = take_matching(&mut inherited, settings.admin_listen).into_iter().next();
+        let admin = Admin::bind(settings.admin_listen, admin).await?;
         let (admin_address, draining) = (admin.address().unwrap_or(settings.admin_listen), admin.draining());
+        let mut listening = vec![admin.try_clone()?];
         background.push(tokio::spawn(admin.serve(Arc::clone(&control))));
-
-        background.push(tokio::spawn(prune_meters(Arc::clone(&control))));
+        background.push(tokio::spawn(run::prune_meters(Arc::clone(&control))));
         let no_watcher =
             |error| StartError::Other(format!("the servers of upstreams cannot be watched: {error}"));
         let watcher = Watcher::start(control.view(), clock.clone()).map_err(no_watcher)?;
         watcher.resolved().await;
-        let (sockets, public) = gateway::bind(&addresses(&settings), settings.threads)?;
+        let (sockets, public) = gateway::bind(&addresses(&settings), settings.threads, &mut inherited)?;
+        for unused in inherited.iter().filter_map(|socket| socket.local_addr().ok()) {
+            tracing::warn!(address = %unused, "a socket that was passed to the gateway is not for one of its addresses");
+        }
         let slots = Arc::new(ConnectionSlots::new(max_connections(settings.max_connections)));
-        let stop = CancellationToken::new();
+        let (stop, wound_down) = (CancellationToken::new(), Arc::new(Semaphore::new(0)));
         let mut workers = Vec::new();
         for (number, sockets) in sockets.into_iter().enumerate() {
+            listening.extend(sockets.try_clone().map_err(descriptors)?);
             let no_spender = || StartError::Other("the ledger was opened for fewer workers".to_owned());
             let seed = WorkerSeed {
                 view: control.view(),
@@ -219,9 +196,13 @@ impl App {
                 sockets,
                 slots: Arc::clone(&slots),
                 stop: stop.clone(),
+                wound_down: Arc::clone(&wound_down),
                 id_start: RequestIdStart::new(epoch, u16::try_from(number).unwrap_or(u16::MAX)),
             };
             workers.push(spawn_worker(number, seed)?);
+        }
+        if let Some(predecessor) = predecessor {
+            background.push(tokio::spawn(predecessor.succeed(bookkeeper)));
         }
         let path = path.to_owned();
         Ok(Self {
@@ -229,6 +210,10 @@ impl App {
             admin: admin_address,
             plane,
             path,
+            listening,
+            control_socket,
+            takeovers,
+            wound_down,
             clock,
             limits,
             workers,
@@ -244,67 +229,10 @@ impl App {
     pub fn control(&self) -> &Arc<Control> {
         &self.plane.control
     }
+}
 
-    /// Serves until SIGTERM or SIGINT arrives or a worker ends. Reloads when the configuration changes and on
-    /// SIGHUP. A second SIGTERM or SIGINT stops the gateway without waiting for requests in flight.
-    ///
-    /// # Errors
-    /// If signals cannot be received, a worker ended, a second signal arrived, or the ledger's last commit failed.
-    pub async fn run(self) -> Result<(), StartError> {
-        let no_signals = |error: std::io::Error| StartError::Other(format!("no signal handling: {error}"));
-        let mut signals = Signals::listen().map_err(no_signals)?;
-        let mut hangup = signal(SignalKind::hangup()).map_err(no_signals)?;
-        let watch = tokio::spawn(watch(Arc::clone(self.control()), self.path.clone(), self.clock.clone()));
-        let lost = loop {
-            tokio::select! {
-                () = signals.next() => break false,
-                _ = hangup.recv() => { let _ = self.control().reload().await; } // `reload` logs its errors
-                () = tokio::time::sleep(EVERY) => {
-                    if self.workers.iter().any(JoinHandle::is_finished) {
-                        break true;
-                    }
-                }
-            }
-        };
-        watch.abort();
-        tracing::info!("stopping: waiting for requests in flight");
-        tokio::select! {
-            result = self.stop() => result?,
-            () = signals.next() => return Err(StartError::Other("second signal: stopped immediately".to_owned())),
-        }
-        if lost {
-            return Err(StartError::Other("stopped because a worker thread ended".to_owned()));
-        }
-        tracing::info!("stopped");
-        Ok(())
-    }
-
-    /// Stops accepting, waits for requests in flight, and writes the ledger.
-    ///
-    /// # Errors
-    /// If the ledger's last commit failed.
-    pub async fn stop(self) -> Result<(), StartError> {
-        self.draining.store(true, Ordering::SeqCst);
-        self.stop.cancel();
-        let (workers, ledger) = (self.workers, self.plane.ledger);
-        let (limits, directory) = (self.limits, self.plane.control.directory());
-        let counters = self.plane.control.stats();
-        let ended = tokio::task::spawn_blocking(move || {
-            for worker in workers {
-                if worker.join().is_err() {
-                    tracing::error!("a worker thread panicked");
-                }
-            }
-            limits.mark_all(&directory);
-            ledger.close()
-        });
-        let closed = ended.await.map_err(|error| StartError::Other(error.to_string()))?;
-        for task in self.background {
-            task.abort();
-        }
-        tracing::info!(counters = %counters.to_json(), "served");
-        Ok(closed?)
-    }
+fn descriptors(error: std::io::Error) -> StartError {
+    StartError::Other(format!("a socket cannot be copied: {error}"))
 }
 
 /// The configured client addresses.
@@ -367,29 +295,4 @@ fn max_connections(asked: usize) -> usize {
         );
     }
     asked.min(most)
-}
-
-/// Prunes meters of dropped keys periodically, so that they do not accumulate between reloads.
-async fn prune_meters(control: Arc<Control>) {
-    loop {
-        tokio::time::sleep(PRUNE_EVERY).await;
-        control.prune_meters();
-    }
-}
-
-/// Reloads when the files change. An invalid file is reported once it no longer changes, so that a half-written file
-/// is not reported.
-async fn watch(control: Arc<Control>, path: PathBuf, clock: Clock) {
-    let mut last = Look::default();
-    let mut refused: Option<Refused> = None;
-    loop {
-        tokio::time::sleep(EVERY).await;
-        let look = Look::at(&path, &control.watched().await);
-        let settled = refused.is_none_or(|refused| refused.is_reported);
-        if look == last && settled && !look.is_fresh(clock.wall().0) {
-            continue;
-        }
-        last = look;
-        refused = control.refresh(refused).await;
-    }
 }

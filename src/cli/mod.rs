@@ -41,7 +41,7 @@ enum Commands {
     /// Run a gateway, a sample API and a ledger in a temporary folder, with a key to try.
     Demo(demo::Arguments),
     /// Run the gateway.
-    Serve,
+    Serve(serve::Arguments),
     /// Report all mistakes of a configuration.
     Check(check::Arguments),
     /// Print the JSON Schema of the configuration, for editors.
@@ -76,7 +76,7 @@ pub fn main() -> ExitCode {
     let asker = Asker { config: arguments.config, output: arguments.output };
     let result = match arguments.command {
         Commands::Demo(arguments) => demo::run(&arguments),
-        Commands::Serve => serve::run(&asker.config),
+        Commands::Serve(arguments) => serve::run(&asker.config, &arguments),
         Commands::Check(arguments) => check::run(&asker, &arguments),
         Commands::Schema => output::json(raw::schema()),
         Commands::Key(arguments) => key::run(&asker, arguments),

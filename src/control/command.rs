@@ -16,6 +16,8 @@ pub enum Command {
     Reload,
     /// Report counters and health.
     Status,
+    /// Pass the gateway to the process that asks. The rest of the conversation is not a command's.
+    TakeOver,
     /// Create a key.
     KeyCreate(NewKey),
     /// List keys.

@@ -33,12 +33,15 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Binds the address.
+    /// Binds the address, or uses a socket that already listens on it.
     ///
     /// # Errors
     /// If the address cannot be bound, for example because it is in use.
-    pub async fn bind(address: SocketAddr) -> Result<Self, String> {
-        let listener = TcpListener::bind(address).await;
+    pub async fn bind(address: SocketAddr, inherited: Option<std::net::TcpListener>) -> Result<Self, String> {
+        let listener = match inherited {
+            Some(socket) => socket.set_nonblocking(true).and_then(|()| TcpListener::from_std(socket)),
+            None => TcpListener::bind(address).await,
+        };
         let listener = listener.map_err(|error| match error.kind() {
             std::io::ErrorKind::AddrInUse => {
                 format!("cannot listen on {address}: another process does already")
@@ -52,6 +55,15 @@ impl Admin {
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
         self.listener.local_addr().ok()
+    }
+
+    /// A copy of the listening socket, for another process.
+    ///
+    /// # Errors
+    /// If descriptors run out.
+    pub fn try_clone(&self) -> Result<std::net::TcpListener, String> {
+        let copied = rustix::io::fcntl_dupfd_cloexec(&self.listener, 0);
+        copied.map(Into::into).map_err(|error| format!("a socket cannot be copied: {error}"))
     }
 
     /// The flag that makes `/readyz` respond with 503 while it is set.

@@ -214,6 +214,7 @@ impl Control {
         match command {
             Command::Reload => self.reload().await,
             Command::Status => Ok(self.status().await),
+            Command::TakeOver => refused("no gateway runs that could be taken over"),
             Command::KeyCreate(new) => self.create_key(new).await,
             Command::KeyList { account } => self.list_keys(account, rows).await,
             Command::KeyShow { id } => self.show_key(id).await,

@@ -152,16 +152,17 @@ impl ControlSocket {
         Ok(Self { listener, path: path.clone() })
     }
 
-    /// Accepts and executes commands. Never returns.
-    pub async fn serve(self, control: Arc<Control>) {
+    /// Accepts and executes commands. Never returns. Connections of processes that want to take over are sent to
+    /// `takeovers`.
+    pub async fn serve(self, control: Arc<Control>, takeovers: mpsc::Sender<UnixStream>) {
         let (places, mut failures) = (Arc::new(Semaphore::new(MAX_COMMANDS)), Repeats::default());
         loop {
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
             match self.listener.accept().await {
                 Ok((stream, _)) => {
-                    let control = Arc::clone(&control);
+                    let (control, takeovers) = (Arc::clone(&control), takeovers.clone());
                     tokio::spawn(async move {
-                        let _ = answer(stream, &control).await; // fails if the client has disconnected
+                        let _ = answer(stream, &control, &takeovers).await; // fails if the client has disconnected
                         drop(place);
                     });
                 }
@@ -182,16 +183,24 @@ impl Drop for ControlSocket {
     }
 }
 
-async fn answer(stream: tokio::net::UnixStream, control: &Arc<Control>) -> std::io::Result<()> {
+async fn answer(
+    mut stream: tokio::net::UnixStream,
+    control: &Arc<Control>,
+    takeovers: &mpsc::Sender<UnixStream>,
+) -> std::io::Result<()> {
     if !is_peer_ours(&stream) {
         return Ok(()); // cannot happen, since the socket has mode 0600
     }
-    let (read, mut write) = stream.into_split();
     let mut request = String::new();
-    let mut reader = AsyncBufReader::new(read.take(MAX_REQUEST));
+    let mut reader = AsyncBufReader::new((&mut stream).take(MAX_REQUEST));
     tokio::time::timeout(REQUEST_TIME, reader.read_line(&mut request)).await??;
     let (rows, mut queue) = mpsc::channel(MAX_ROWS);
     let command: Result<Command, _> = serde_json::from_str(&request);
+    if let Ok(Command::TakeOver) = command {
+        let _ = takeovers.try_send(stream.into_std()?); // otherwise another process is taking over
+        return Ok(());
+    }
+    let mut write = stream;
     let control = Arc::clone(control);
     let work = tokio::spawn(async move {
         match command {

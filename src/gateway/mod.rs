@@ -14,7 +14,7 @@ mod listener;
 mod request;
 mod worker;
 
-pub use listener::{ConnectionSlots, ListeningSockets, PublicAddress, bind};
+pub use listener::{ConnectionSlots, ListeningSockets, PublicAddress, bind, take_matching};
 pub use request::limits;
 #[cfg(test)]
 pub(crate) use request::waiting;

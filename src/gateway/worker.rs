@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -23,6 +24,9 @@ use crate::types::RequestIdStart;
 
 /// How often a worker closes upstream connections that were idle for too long.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
+
+/// How long idle connections stay open after the worker stopped accepting.
+const GRACE: Duration = Duration::from_millis(500);
 
 /// Everything that a worker needs; passed to the worker's own thread, which starts it.
 #[derive(Debug)]
@@ -47,6 +51,8 @@ pub struct WorkerSeed {
     pub slots: Arc<ConnectionSlots>,
     /// Cancelled when the gateway stops accepting.
     pub stop: CancellationToken,
+    /// Gets a permit when the worker has stopped accepting and no client waits to be told.
+    pub wound_down: Arc<Semaphore>,
     /// The first part of the ids of the worker's requests.
     pub id_start: RequestIdStart,
 }
@@ -84,9 +90,21 @@ pub async fn run(seed: WorkerSeed) {
     }
     accepting.close();
     accepting.wait().await;
+    wind_down(&connections).await;
+    seed.wound_down.add_permits(1);
     drain(&connections).await;
     background.iter().for_each(JoinHandle::abort);
     services.flush_log();
+}
+
+/// Lets clients of idle connections send one more request, whose response says that the connection closes: a request
+/// that crosses the close of its connection would fail.
+async fn wind_down(connections: &Connections) {
+    connections.wind_down();
+    let begun = connections.clock.now();
+    while connections.has_idle() && connections.clock.now().since(begun) < GRACE {
+        tokio::time::sleep(GRACE / 20).await;
+    }
 }
 
 /// Waits for the requests in flight, at most for the drain timeout.

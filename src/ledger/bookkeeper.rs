@@ -12,7 +12,7 @@ use super::store::{
     Registration, Result,
 };
 use super::threads::{BooksThread, Counters, Job, LimitSource, Shared};
-use crate::types::{AccountId, AccountNum, Credits, KeyId, KeyNum, RequestId};
+use crate::types::{AccountId, AccountNum, Credits, KeyId, KeyNum, RequestId, StatusClass};
 
 /// Most accounts or keys that are registered in one transaction, which takes the books thread about 10 ms.
 const REGISTERED_AT_ONCE: usize = 1_000;
@@ -161,6 +161,24 @@ impl Bookkeeper {
         charge: Credits,
     ) -> Result<bool> {
         self.run(move |thread| thread.settle_external(&account, external_id, charge)).await
+    }
+
+    /// Settles a hold of the process that handed the ledger over. The settlement is on disk when this returns. False if
+    /// there is no such hold.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn settle_adopted(&self, id: RequestId, charge: Credits, outcome: StatusClass) -> Result<bool> {
+        self.run(move |thread| thread.settle_adopted(id, charge, outcome)).await
+    }
+
+    /// Puts the rest of the holds of the process that handed the ledger over in doubt, since that process is gone.
+    /// Returns their number.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn abandon_adopted(&self) -> Result<usize> {
+        self.run(BooksThread::abandon_adopted).await
     }
 
     /// The purse of an account: the credits that it can spend. `None` if the account is unknown.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use super::adoption::PassedOn;
 use super::bookkeeper::Bookkeeper;
 use super::spender::SpenderSeed;
 use super::store::{LedgerError, Result, Storage};
@@ -48,11 +49,35 @@ impl Ledger {
         commit_delay: Duration,
         clock: Clock,
     ) -> Result<(Self, Opened)> {
+        Self::open_as(storage, workers, commit_delay, clock, false)
+    }
+
+    /// Opens a ledger that another process handed over ([`Ledger::hand_over`]). Its open holds are adopted:
+    /// [`Bookkeeper::settle_adopted`] settles them, [`Bookkeeper::abandon_adopted`] puts the rest in doubt.
+    ///
+    /// # Errors
+    /// As [`Ledger::open`].
+    pub fn adopt(
+        storage: Storage,
+        workers: usize,
+        commit_delay: Duration,
+        clock: Clock,
+    ) -> Result<(Self, Opened)> {
+        Self::open_as(storage, workers, commit_delay, clock, true)
+    }
+
+    fn open_as(
+        storage: Storage,
+        workers: usize,
+        commit_delay: Duration,
+        clock: Clock,
+        adopts: bool,
+    ) -> Result<(Self, Opened)> {
         let Storage { books, mut journal } = storage;
         let shared = Arc::new(Shared::new(workers, commit_delay));
         let (jobs, queue) = mpsc::channel(MAX_JOBS);
         let (books, found) =
-            BooksThread::open(books, &mut *journal, Arc::clone(&shared), queue, clock.clone())?;
+            BooksThread::open(books, &mut *journal, Arc::clone(&shared), queue, clock.clone(), adopts)?;
         let commit = CommitThread::new(journal, Arc::clone(&shared), found.last_seq, clock);
         let commit = spawn("tollgate-commit", move || commit.run())?;
         let books = spawn("tollgate-books", move || books.run())?;
@@ -73,6 +98,17 @@ impl Ledger {
     #[must_use]
     pub fn bookkeeper(&self) -> Bookkeeper {
         Bookkeeper::new(Arc::clone(&self.shared), self.jobs.clone())
+    }
+
+    /// Closes the ledger for another process, although holds may be open. The other process adopts them; their
+    /// settlements must be passed on to it.
+    ///
+    /// # Errors
+    /// As [`Ledger::close`].
+    pub fn hand_over(self) -> Result<mpsc::Receiver<PassedOn>> {
+        let settlements = self.shared.successor.open();
+        self.close()?;
+        Ok(settlements)
     }
 
     /// Commits and folds all records, saves limit states and ends the threads. The books thread ends first, since it
@@ -106,7 +142,7 @@ mod tests {
     use super::*;
     use crate::ledger::memory::MemoryStore;
     use crate::ledger::store::{Journal, JournalRow, Registration};
-    use crate::types::{Credits, KeyNum, RequestId, RouteNum, WallTime};
+    use crate::types::{Credits, KeyNum, RequestId, RouteNum, StatusClass, WallTime};
 
     struct Panicking(MemoryStore);
 
@@ -140,5 +176,55 @@ mod tests {
         assert!(spender.hold(&purse, KeyNum(1), RouteNum(1), one, RequestId(2)).is_err());
         drop((held, bookkeeper));
         assert!(ledger.close().is_err());
+    }
+
+    /// Holds that are open when a ledger is handed over are settled by the new process, each once; those that nobody
+    /// settles become holds in doubt.
+    #[tokio::test]
+    async fn open_holds_are_adopted() {
+        let (store, delay) = (MemoryStore::default(), Duration::from_millis(5));
+        let (old, _) = Ledger::open(store.storage(), 1, delay, Clock::system()).unwrap();
+        let bookkeeper = old.bookkeeper();
+        let credits = |millionths: i64| Credits::from_millionths(millionths);
+        let accounts = vec![("acme".parse().unwrap(), Some(credits(100)))];
+        let wanted = Registration { accounts, ..Registration::default() };
+        let num = bookkeeper.register(wanted).await.unwrap().accounts[0].num;
+        let (spender, purse) = (old.spender(0).unwrap().start(), bookkeeper.purse(num).unwrap());
+        let hold =
+            |id: u128| spender.hold(&purse, KeyNum(1), RouteNum(1), credits(10), RequestId(id)).unwrap();
+        let (first, second, third, fourth) = (hold(1), hold(2), hold(3), hold(4));
+        drop(first.settle(credits(4), StatusClass::Success));
+        drop(bookkeeper);
+        let mut settlements = tokio::task::spawn_blocking(|| old.hand_over()).await.unwrap().unwrap();
+        let refused = spender.hold(&purse, KeyNum(1), RouteNum(1), credits(1), RequestId(5));
+        assert_eq!(refused.err(), Some(crate::ledger::HoldError::Unavailable));
+
+        let (new, opened) = Ledger::adopt(store.storage(), 1, delay, Clock::system()).unwrap();
+        assert_eq!(opened.doubts, 0);
+        let bookkeeper = new.bookkeeper();
+        let available = || bookkeeper.purse(num).unwrap().available().millionths();
+        assert_eq!(available(), 96 - 30);
+        let settled = second.settle(credits(7), StatusClass::Success);
+        drop(third); // released
+        for _ in 0..2 {
+            let passed = settlements.recv().await.unwrap();
+            let adopted = bookkeeper.settle_adopted(passed.id, passed.charge, passed.outcome).await.unwrap();
+            passed.finish(adopted);
+        }
+        settled.committed().await.unwrap();
+        assert_eq!(available(), 96 - 7 - 10);
+        assert!(!bookkeeper.settle_adopted(RequestId(2), credits(1), StatusClass::Success).await.unwrap());
+        assert_eq!(bookkeeper.abandon_adopted().await.unwrap(), 1);
+        drop(settlements);
+        assert!(
+            fourth.settle(credits(1), StatusClass::Success).committed().await.is_err(),
+            "nobody takes it"
+        );
+        assert_eq!(available(), 96 - 7 - 10, "charged in full");
+        drop(bookkeeper);
+        tokio::task::spawn_blocking(|| new.close()).await.unwrap().unwrap();
+        let (again, opened) = Ledger::open(store.storage(), 1, delay, Clock::system()).unwrap();
+        assert_eq!((opened.doubts, opened.off_by), (0, 0));
+        assert_eq!(again.bookkeeper().purse(num).unwrap().available().millionths(), 79);
     }
 }

@@ -9,6 +9,7 @@
 //! record must never reach the disk after the record of the hold that spent them. Therefore each batch is taken from
 //! all outboxes while all of them are locked, and a booking that takes credits away first waits for a barrier.
 
+mod adoption;
 mod bookkeeper;
 pub mod entry;
 mod handle;
@@ -27,6 +28,7 @@ pub mod verify;
 
 use std::time::Duration;
 
+pub use adoption::PassedOn;
 pub use bookkeeper::Bookkeeper;
 pub use handle::{Ledger, Opened};
 pub use purse::Purse;

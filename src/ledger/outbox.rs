@@ -40,14 +40,17 @@ pub(super) struct Queue {
     pub(super) bytes: Vec<u8>,
     /// Number of batches taken so far. The records in `bytes` belong to the next batch.
     taken: u64,
+    /// The last batch was taken: no further record is accepted.
+    pub(super) is_closed: bool,
 }
 
 impl Outbox {
-    /// Adds a record to the current batch; `None` if the outbox is full. Settlements are always accepted, since each
-    /// follows a hold that was accepted.
+    /// Adds a record to the current batch; `None` if the outbox is full or closed. A settlement is accepted by a full one,
+    /// since it follows a hold that was accepted.
     pub fn push(&self, record: &Record) -> Option<Ticket> {
         let mut queue = self.queue.lock();
-        if queue.bytes.len() >= MAX_OUTBOX && matches!(record, Record::Hold { .. }) {
+        let is_full = queue.bytes.len() >= MAX_OUTBOX && matches!(record, Record::Hold { .. });
+        if is_full || queue.is_closed {
             return None;
         }
         record.write(&mut queue.bytes);

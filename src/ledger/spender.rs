@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::adoption::Awaited;
 use super::outbox::{NotDurable, Outbox, Ticket, Waiters};
 use super::purse::Purse;
 use super::record::{Kept, Record};
@@ -141,7 +142,7 @@ impl Hold {
         let inner = &open.spender.0;
         let ticket = inner.outbox.push(&Record::Keep { id: open.id, kept });
         inner.shared.record_added();
-        Settled(ticket.map(|ticket| (open.spender.clone(), ticket)))
+        Settled(ticket.map(|ticket| Commit::Own(open.spender.clone(), ticket)))
     }
 }
 
@@ -154,9 +155,12 @@ impl Open {
         // journal.
         let ticket = inner.outbox.push(&Record::Settle { id: self.id, charge, outcome });
         self.purse.give(back);
+        let Some(ticket) = ticket else {
+            let awaited = inner.shared.successor.pass_on(self.id, charge, outcome); // the ledger was handed over
+            return Settled(Some(Commit::Successor(awaited)).filter(|_| !back.is_zero()));
+        };
         inner.shared.record_added();
-        let wait = ticket.filter(|_| !back.is_zero());
-        Settled(wait.map(|ticket| (self.spender.clone(), ticket)))
+        Settled(Some(Commit::Own(self.spender.clone(), ticket)).filter(|_| !back.is_zero()))
     }
 }
 
@@ -170,7 +174,16 @@ impl Drop for Hold {
 
 /// A hold that was settled or kept.
 #[derive(Debug)]
-pub struct Settled(Option<(Spender, Ticket)>);
+pub struct Settled(Option<Commit>);
+
+/// The commit that a settlement waits for.
+#[derive(Debug)]
+enum Commit {
+    /// That of this process.
+    Own(Spender, Ticket),
+    /// That of the process that the ledger was handed over to.
+    Successor(Awaited),
+}
 
 impl Settled {
     /// Waits until the settlement, or the record that keeps the hold, is on disk. Returns immediately for a charge
@@ -180,7 +193,8 @@ impl Settled {
     /// [`NotDurable`] if the commit failed. The caller must then not send the last byte of the response.
     pub async fn committed(&self) -> Result<(), NotDurable> {
         match &self.0 {
-            Some((spender, ticket)) => spender.0.waiters.durable(*ticket).await,
+            Some(Commit::Own(spender, ticket)) => spender.0.waiters.durable(*ticket).await,
+            Some(Commit::Successor(awaited)) => awaited.durable().await,
             None => Ok(()),
         }
     }

@@ -228,6 +228,12 @@ impl Tally {
         self.open.values()
     }
 
+    /// The hold of a request, if it is not settled.
+    #[must_use]
+    pub fn open_hold(&self, id: RequestId) -> Option<&OpenHold> {
+        self.open.get(&id)
+    }
+
     /// True if the hold is not settled.
     #[must_use]
     pub fn is_open(&self, id: RequestId) -> bool {
@@ -266,8 +272,15 @@ impl Tally {
     /// The fold at start-up. Every hold that is open and not kept was left by a crash, and becomes a hold in doubt.
     #[must_use]
     pub fn recover(&mut self) -> Fold {
-        let mut doubts: Vec<OpenHold> =
-            self.open.extract_if(|_, hold| hold.kept.is_none()).map(|(_, hold)| hold).collect();
+        let left = self.open.values().filter(|hold| hold.kept.is_none());
+        let ids: Vec<RequestId> = left.map(|hold| hold.id).collect();
+        self.doubt(&ids)
+    }
+
+    /// A fold in which these open holds, which are not kept, become holds in doubt.
+    #[must_use]
+    pub fn doubt(&mut self, ids: &[RequestId]) -> Fold {
+        let mut doubts: Vec<OpenHold> = ids.iter().filter_map(|id| self.open.remove(id)).collect();
         doubts.sort_by_key(|hold| (hold.at, hold.id));
         let lost = self.stored.extract_if(|id| !self.open.contains_key(id)).collect::<Vec<_>>();
         let fold = self.fold();

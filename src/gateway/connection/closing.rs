@@ -61,6 +61,11 @@ impl Connection {
         }
     }
 
+    /// True if the connection waits for a request.
+    pub(super) fn is_idle(&self) -> bool {
+        self.inner.lock().phase != Phase::Serving
+    }
+
     /// Starts a graceful close because the connection was idle for too long.
     pub(super) fn shut_down(&self, now: Moment) {
         let mut inner = self.inner.lock();

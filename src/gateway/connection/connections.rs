@@ -29,6 +29,8 @@ pub(in crate::gateway) struct Connections {
     pub(in crate::gateway) tasks: TaskTracker,
     /// Cancelled when no further connection is accepted.
     pub(in crate::gateway) stop: CancellationToken,
+    /// The next response of each connection is its last.
+    is_winding_down: Cell<bool>,
     /// Connections finish the requests in flight and close.
     is_draining: Cell<bool>,
     /// The worker ends: no task is spawned any more.
@@ -48,6 +50,7 @@ impl Connections {
             clock,
             tasks: TaskTracker::new(),
             stop,
+            is_winding_down: Cell::new(false),
             is_draining: Cell::new(false),
             is_ended: Cell::new(false),
             open: RefCell::default(),
@@ -75,6 +78,22 @@ impl Connections {
         self.tunnels.borrow_mut().push(Arc::downgrade(deadlines));
     }
 
+    /// Makes the next response of each HTTP/1.1 connection its last, and announces the end of HTTP/2 connections.
+    pub(in crate::gateway) fn wind_down(&self) {
+        self.is_winding_down.set(true);
+        self.wake_all();
+    }
+
+    /// True if the next response of each connection is its last.
+    pub(in crate::gateway) fn is_winding_down(&self) -> bool {
+        self.is_winding_down.get()
+    }
+
+    /// True if a connection waits for a request.
+    pub(in crate::gateway) fn has_idle(&self) -> bool {
+        self.open.borrow().values().filter_map(|(_, connection)| connection.upgrade()).any(|it| it.is_idle())
+    }
+
     /// True if connections must finish the requests in flight and close.
     pub(super) fn is_draining(&self) -> bool {
         self.is_draining.get()
@@ -83,6 +102,10 @@ impl Connections {
     /// Makes every connection finish the requests in flight and close.
     pub(in crate::gateway) fn drain(&self) {
         self.is_draining.set(true);
+        self.wake_all();
+    }
+
+    fn wake_all(&self) {
         for (waker, _) in self.open.borrow().values() {
             waker.wake_by_ref();
         }

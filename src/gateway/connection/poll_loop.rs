@@ -10,6 +10,7 @@ use tokio::time::Sleep;
 
 use super::connections::Connections;
 use super::deadlines::connection::Verdict;
+use super::protocol::Protocol;
 use super::state::Connection;
 use crate::types::Moment;
 
@@ -82,7 +83,8 @@ impl PollLoop<'_> {
         if now >= self.check_at {
             self.connection.check_client();
         }
-        self.is_shutting_down |= self.connections.is_draining();
+        let ends_now = self.connections.is_winding_down() && self.connection.protocol == Protocol::Http2;
+        self.is_shutting_down |= ends_now || self.connections.is_draining();
         loop {
             if let Some(end) = self.poll_machinery(now, context, machinery) {
                 return Poll::Ready(end);
@@ -116,7 +118,7 @@ impl PollLoop<'_> {
     ) -> Option<End> {
         let tell =
             self.is_shutting_down && !std::mem::replace(&mut self.is_shutdown_told, self.is_shutting_down);
-        if tell && self.connections.is_draining() {
+        if tell && self.connections.is_winding_down() {
             self.connection.stop(now);
         }
         let polled = if self.is_done { Poll::Pending } else { machinery(context, tell) };

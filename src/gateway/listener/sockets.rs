@@ -1,10 +1,10 @@
 //! Binds the public addresses, one socket for each worker.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 /// Connections that the kernel queues for each socket until they are accepted.
 const BACKLOG: i32 = 4096;
@@ -14,7 +14,7 @@ const MAX_UNSENT: u32 = 128 * 1024;
 
 /// The listening sockets of one worker, each with a flag that is true if it uses TLS.
 #[derive(Debug)]
-pub struct ListeningSockets(pub(in crate::gateway) Vec<(std::net::TcpListener, bool)>);
+pub struct ListeningSockets(pub(in crate::gateway) Vec<(TcpListener, bool)>);
 
 /// An address that clients connect to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,11 +28,15 @@ pub struct PublicAddress {
 /// Binds every address once for each worker, each with its own accept queue (SO_REUSEPORT). Returns the
 /// workers' sockets, and the addresses with the ports that the kernel chose.
 ///
+/// Sockets of `inherited` that listen on one of the addresses are used in place of new ones, and removed from the list:
+/// connections that wait in their queues are accepted.
+///
 /// # Errors
 /// If an address is in use, also by another gateway: SO_REUSEPORT alone would not fail then.
 pub fn bind(
     addresses: &[PublicAddress],
     workers: usize,
+    inherited: &mut Vec<TcpListener>,
 ) -> Result<(Vec<ListeningSockets>, Vec<PublicAddress>), String> {
     let mut workers: Vec<ListeningSockets> = (0..workers).map(|_| ListeningSockets(Vec::new())).collect();
     let mut bound = Vec::new();
@@ -44,6 +48,12 @@ pub fn bind(
             }
             _ => format!("cannot listen on {address}: {error}"),
         };
+        let own = take_matching(inherited, address);
+        if let Some(actual) = own.first().and_then(|socket| socket.local_addr().ok()) {
+            share(own, is_tls, &mut workers).map_err(describe)?;
+            bound.push(PublicAddress { address: actual, is_tls });
+            continue;
+        }
         // Dual stack, as in other servers, unless an IPv4 address with the same port is listed too.
         let same_port =
             |other: &PublicAddress| other.address.is_ipv4() && other.address.port() == address.port();
@@ -65,6 +75,49 @@ pub fn bind(
     Ok((workers, bound))
 }
 
+/// Takes the sockets that listen on an address. Port 0 matches one port, whichever it is.
+pub fn take_matching(inherited: &mut Vec<TcpListener>, mut address: SocketAddr) -> Vec<TcpListener> {
+    let mut taken = Vec::new();
+    inherited.retain_mut(|socket| {
+        let Ok(actual) = socket.local_addr() else { return true };
+        if address.port() == 0 && address.ip() == actual.ip() {
+            address = actual;
+        }
+        if address != actual {
+            return true;
+        }
+        taken.extend(socket.try_clone());
+        false
+    });
+    taken
+}
+
+/// Gives each worker a socket. If there are more workers than sockets, several accept on the same one.
+fn share(sockets: Vec<TcpListener>, is_tls: bool, workers: &mut [ListeningSockets]) -> io::Result<()> {
+    for socket in &sockets {
+        socket.set_nonblocking(true)?;
+        set_options(&SockRef::from(socket));
+    }
+    for (worker, socket) in workers.iter_mut().zip(sockets.iter().cycle()) {
+        worker.0.push((socket.try_clone()?, is_tls));
+    }
+    let count = workers.len();
+    for (at, socket) in sockets.into_iter().enumerate().skip(count) {
+        workers[at % count].0.push((socket, is_tls));
+    }
+    Ok(())
+}
+
+impl ListeningSockets {
+    /// The same sockets, for another process.
+    ///
+    /// # Errors
+    /// If descriptors run out.
+    pub fn try_clone(&self) -> io::Result<Vec<TcpListener>> {
+        self.0.iter().map(|(socket, _)| socket.try_clone()).collect()
+    }
+}
+
 fn socket(address: SocketAddr, is_dual_stack: bool, reuse_port: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
@@ -75,11 +128,11 @@ fn socket(address: SocketAddr, is_dual_stack: bool, reuse_port: bool) -> io::Res
     Ok(socket)
 }
 
-fn listen_on(address: SocketAddr, is_dual_stack: bool) -> io::Result<std::net::TcpListener> {
+fn listen_on(address: SocketAddr, is_dual_stack: bool) -> io::Result<TcpListener> {
     let socket = socket(address, is_dual_stack, true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    set_options(&socket);
+    set_options(&SockRef::from(&socket));
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
@@ -87,7 +140,7 @@ fn listen_on(address: SocketAddr, is_dual_stack: bool) -> io::Result<std::net::T
 /// Sets keep-alive probes, which detect an unreachable client in under two minutes, TCP_NODELAY, and the bound
 /// of unsent bytes. Accepted sockets inherit these options from the listener (Linux: `inet_csk_clone_lock`),
 /// which saves five system calls per connection. The gateway also works without them, so errors are ignored.
-fn set_options(socket: &Socket) {
+fn set_options(socket: &SockRef<'_>) {
     let probes =
         TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15));
     let _ = socket.set_tcp_keepalive(&probes.with_retries(3));

@@ -105,6 +105,11 @@ impl AccessRecord {
         *self.server.borrow_mut() = Some(Rc::clone(server));
     }
 
+    /// True if the connection closes after a response with this status, because the gateway stops.
+    pub(super) fn is_last_of_connection(&self, status: StatusCode) -> bool {
+        self.services.connections.is_winding_down() && status != StatusCode::SWITCHING_PROTOCOLS
+    }
+
     /// The last try of the request failed because of its server, after a byte of it was sent.
     pub(super) fn note_server_failure(&self, cause: Cause) {
         if let (Some(server), Some(route)) = (&*self.server.borrow(), self.route()) {

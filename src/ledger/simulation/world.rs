@@ -117,7 +117,7 @@ impl World<'_> {
         let (jobs, queue) = mpsc::channel(MAX_JOBS);
         let Storage { books, mut journal } = self.disk.storage();
         let (books, found) =
-            BooksThread::open(books, &mut *journal, Arc::clone(&shared), queue, self.clock.clone())?;
+            BooksThread::open(books, &mut *journal, Arc::clone(&shared), queue, self.clock.clone(), false)?;
         let commit = CommitThread::new(journal, Arc::clone(&shared), found.last_seq, self.clock.clone());
         let books = books.with_barrier(Box::new(SimulatedBarrier));
         Ok((Process { shared, jobs, answers: Answers::default() }, books, commit))

@@ -44,6 +44,8 @@ pub(in crate::ledger) struct BooksThread {
     limits: LimitSaves,
     /// Kept holds whose settlement is in the outbox or in the journal, but not applied to the tally yet.
     settling: HashSet<RequestId>,
+    /// Open holds of the process that handed the ledger over.
+    adopted: HashSet<RequestId>,
     /// Credits that settlements of kept holds returned, for the simulation.
     #[cfg(test)]
     kept_settled: Vec<(AccountNum, Credits)>,
@@ -67,13 +69,15 @@ pub(in crate::ledger) struct Recovered {
 }
 
 impl BooksThread {
-    /// Opens the ledger, and folds the records that a crash left in the journal.
+    /// Opens the ledger, and folds the records that a crash left in the journal. `adopts`: another process handed the
+    /// ledger over, so its open holds are not in doubt.
     pub(in crate::ledger) fn open(
         mut books: Box<dyn Books>,
         journal: &mut dyn Journal,
         shared: Arc<Shared>,
         jobs: mpsc::Receiver<Job>,
         clock: Clock,
+        adopts: bool,
     ) -> Result<(Self, Recovered)> {
         let now = clock.wall();
         let loaded = books.load(now)?;
@@ -85,7 +89,9 @@ impl BooksThread {
         }
         let last_seq = tally.upto();
         let is_behind = tally.records() > 0;
-        let fold = tally.recover();
+        let fold = if adopts { tally.fold() } else { tally.recover() };
+        let open = tally.open_holds().filter(|hold| hold.kept.is_none());
+        let adopted = open.map(|hold| hold.id).collect();
         let doubts = fold.doubts.len();
         if is_behind || doubts > 0 || !fold.closed.is_empty() {
             books.fold(&fold, now)?;
@@ -117,6 +123,7 @@ impl BooksThread {
             failures: Repeats::default(),
             limits: LimitSaves::default(),
             settling: HashSet::new(),
+            adopted,
             #[cfg(test)]
             kept_settled: Vec::new(),
             withheld: Vec::new(),
@@ -242,6 +249,34 @@ impl BooksThread {
             let charge = hold.kept.as_ref().map_or(Credits::ZERO, |kept| kept.charge_at_deadline);
             self.settle_kept(&hold, charge, StatusClass::None);
         }
+    }
+
+    /// Settles a hold of the process that handed the ledger over. The settlement is on disk when this returns. False if
+    /// there is no such hold.
+    pub(in crate::ledger) fn settle_adopted(
+        &mut self,
+        id: RequestId,
+        charge: Credits,
+        outcome: StatusClass,
+    ) -> Result<bool> {
+        if !self.adopted.remove(&id) {
+            return Ok(false);
+        }
+        let Some(hold) = self.tally.open_hold(id).cloned() else { return Ok(false) };
+        self.settle_kept(&hold, charge, outcome);
+        self.wait_until_written()?;
+        Ok(true)
+    }
+
+    /// Puts the rest of the adopted holds in doubt, since nobody will settle them. Returns their number.
+    pub(in crate::ledger) fn abandon_adopted(&mut self) -> Result<usize> {
+        self.fold()?;
+        let ids: Vec<RequestId> = self.adopted.drain().filter(|id| self.tally.is_open(*id)).collect();
+        if !ids.is_empty() {
+            self.unwritten = Some(self.tally.doubt(&ids));
+            self.fold_committed()?;
+        }
+        Ok(ids.len())
     }
 
     /// Finds the kept hold of an account with an external id, unless it is being settled.

@@ -97,8 +97,12 @@ impl CommitThread {
         }
     }
 
-    /// Commits the remaining records, and fails if they could not be written.
+    /// Commits the remaining records, and fails if they could not be written. No further record is accepted.
     pub(in crate::ledger) fn finish(mut self) -> Result<()> {
+        // All are locked together, for the reason given at `take_batch`.
+        let mut queues: Vec<_> = self.shared.outboxes.iter().map(|outbox| outbox.lock()).collect();
+        queues.iter_mut().for_each(|queue| queue.is_closed = true);
+        drop(queues);
         self.commit();
         self.reset();
         if self.pending.is_empty() {

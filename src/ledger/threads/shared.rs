@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::barrier::Barrier;
 use super::handoff::Handoff;
 use super::signal::Signal;
+use crate::ledger::adoption::Successor;
 use crate::ledger::outbox::Outbox;
 use crate::ledger::purse::Purses;
 
@@ -25,6 +26,8 @@ pub(in crate::ledger) struct Shared {
     pub(in crate::ledger) is_healthy: AtomicBool,
     pub(in crate::ledger) purses: Purses,
     pub(in crate::ledger) counters: Counters,
+    /// Where settlements go once the ledger was handed over to another process.
+    pub(in crate::ledger) successor: Successor,
     /// True if the books thread must write everything and end.
     pub(in crate::ledger) books_must_end: AtomicBool,
     /// True if the commit thread must write everything and end.
@@ -55,6 +58,7 @@ impl Shared {
             is_healthy: AtomicBool::new(true),
             purses: Purses::default(),
             counters: Counters::default(),
+            successor: Successor::default(),
             books_must_end: AtomicBool::new(false),
             commit_must_end: AtomicBool::new(false),
         }

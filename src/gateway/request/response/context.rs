@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use ipnet::IpNet;
 
@@ -101,11 +101,15 @@ impl ResponseContext {
     /// Adds the headers that every response has, and records the response.
     pub(in crate::gateway::request) fn finish(mut self, response: &mut Response<OutboundBody>) {
         self.record.set_response(self.refused_status.unwrap_or(response.status()), self.outcome);
+        let response_status = response.status();
         let headers = response.headers_mut();
         for (name, value) in self.headers.headers {
             headers.insert(name, value);
         }
         headers.insert(forward::REQUEST_ID, self.request_id);
+        if self.protocol == Protocol::Http1 && self.record.is_last_of_connection(response_status) {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         if let (true, Some(key)) = (self.record.view().settings.credit_headers, &self.caller) {
             let mut value = |credits: Credits| self.headers.values.text(&[credits.text().as_bytes()]);
             if let Some(charged) = self.charged {

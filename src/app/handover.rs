@@ -1,0 +1,222 @@
+//! Passes a running gateway to another process. Both sides talk over a connection of the control socket, in lines of
+//! JSON: the old process offers its listening sockets, releases the ledger when the new process is ready, and passes on
+//! the settlements of its requests in flight until it ends.
+
+use std::io::{self, BufRead, BufReader, IoSlice, IoSliceMut, Write};
+use std::mem::MaybeUninit;
+use std::net::TcpListener;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
+};
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::control::command::Command;
+use crate::control::socket;
+use crate::ledger::{Bookkeeper, PassedOn};
+use crate::types::{Credits, RequestId, StatusClass};
+
+/// Most sockets that are passed on. Further ones are closed.
+const MAX_SOCKETS: usize = 250;
+/// Longest line.
+const MAX_LINE: usize = 256;
+/// Longest time until the new process is ready, once it has the sockets.
+const MAX_READY: Duration = Duration::from_secs(10);
+/// Longest time until the old process has released the ledger.
+const MAX_RELEASE: Duration = Duration::from_secs(60);
+/// Longest time until the new process serves, once it has the ledger.
+const MAX_START: Duration = Duration::from_secs(60);
+
+/// A line of the conversation.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Message {
+    /// Old: the listening sockets, which come with this line.
+    Sockets(usize),
+    /// New: it can take over.
+    Ready,
+    /// Old: it does not accept connections any more, and has closed the ledger.
+    Released,
+    /// New: it serves.
+    Serving,
+    /// Old: a request in flight is settled.
+    Settle { id: String, charge: i64, outcome: u8 },
+    /// New: the settlement is on disk.
+    Settled(bool),
+}
+
+impl Message {
+    fn encode(&self) -> Vec<u8> {
+        let mut line = serde_json::to_vec(self).unwrap_or_default(); // plain values always serialise
+        line.push(b'\n');
+        line
+    }
+}
+
+fn unexpected(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("the other process said something else than `{what}`"))
+}
+
+/// Waits for a message.
+fn expect(stream: &UnixStream, message: &Message, timeout: Duration) -> io::Result<()> {
+    stream.set_read_timeout(Some(timeout))?;
+    let mut line = String::new();
+    BufReader::with_capacity(1, stream).read_line(&mut line)?; // reads no byte of the next line
+    if line.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the other process has ended"));
+    }
+    let said: Option<Message> = serde_json::from_str(&line).ok();
+    if said.as_ref() == Some(message) { Ok(()) } else { Err(unexpected(&format!("{message:?}"))) }
+}
+
+/// The old process' side: the process that takes over.
+#[derive(Debug)]
+pub(super) struct Takeover(UnixStream);
+
+impl Takeover {
+    /// Offers the sockets, and waits until the other process is ready.
+    ///
+    /// # Errors
+    /// If it ends or is not ready in time.
+    pub(super) fn offer(stream: UnixStream, sockets: &[TcpListener]) -> io::Result<Self> {
+        stream.set_nonblocking(false)?;
+        let passed: Vec<BorrowedFd<'_>> = sockets.iter().take(MAX_SOCKETS).map(AsFd::as_fd).collect();
+        let line = Message::Sockets(passed.len()).encode();
+        let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_SOCKETS))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !control.push(SendAncillaryMessage::ScmRights(&passed)) {
+            return Err(io::Error::other("the sockets do not fit into a message"));
+        }
+        sendmsg(&stream, &[IoSlice::new(&line)], &mut control, SendFlags::empty())?;
+        expect(&stream, &Message::Ready, MAX_READY)?;
+        Ok(Self(stream))
+    }
+
+    /// Says that the ledger is released, and waits until the other process serves.
+    ///
+    /// # Errors
+    /// If it ends or does not serve in time.
+    pub(super) fn release(self) -> io::Result<Self> {
+        (&self.0).write_all(&Message::Released.encode())?;
+        expect(&self.0, &Message::Serving, MAX_START)?;
+        Ok(self)
+    }
+
+    /// Passes settlements on until `ended`, and all that are left then. The other process notices the end.
+    ///
+    /// # Errors
+    /// If the other process ends.
+    pub(super) async fn relay(
+        self,
+        mut settlements: mpsc::Receiver<PassedOn>,
+        ended: CancellationToken,
+    ) -> io::Result<()> {
+        self.0.set_nonblocking(true)?;
+        let (read, mut write) = tokio::net::UnixStream::from_std(self.0)?.into_split();
+        let mut lines = tokio::io::BufReader::new(read).lines();
+        loop {
+            let passed = tokio::select! {
+                biased;
+                passed = settlements.recv() => passed,
+                () = ended.cancelled() => None,
+            };
+            let Some(passed) = passed else { return Ok(()) };
+            let PassedOn { id, charge, outcome, .. } = &passed;
+            let (id, charge, outcome) = (id.0.to_string(), charge.millionths(), outcome.code());
+            write.write_all(&Message::Settle { id, charge, outcome }.encode()).await?;
+            let said = lines.next_line().await?.and_then(|line| serde_json::from_str(&line).ok());
+            let Some(Message::Settled(is_durable)) = said else { return Err(unexpected("Settled")) };
+            passed.finish(is_durable);
+        }
+    }
+}
+
+/// The new process' side: the process that it takes over from.
+#[derive(Debug)]
+pub(super) struct Predecessor(UnixStream);
+
+impl Predecessor {
+    /// Takes the sockets of the gateway that runs with this configuration file, and waits until it has released the
+    /// ledger. `None` if no gateway runs.
+    ///
+    /// # Errors
+    /// If the gateway refuses or does not respond in time.
+    pub(super) fn take_over(path: &Path) -> Result<Option<(Self, Vec<TcpListener>)>, String> {
+        let Some(stream) = socket::connect(path)? else { return Ok(None) };
+        let taken = Self::take_sockets(&stream).and_then(|sockets| {
+            (&stream).write_all(&Message::Ready.encode())?;
+            expect(&stream, &Message::Released, MAX_RELEASE)?;
+            Ok(sockets)
+        });
+        let sockets = taken.map_err(|error| format!("cannot take over from the running gateway: {error}"))?;
+        Ok(Some((Self(stream), sockets)))
+    }
+
+    fn take_sockets(stream: &UnixStream) -> io::Result<Vec<TcpListener>> {
+        let mut request = serde_json::to_vec(&Command::TakeOver).map_err(io::Error::other)?;
+        request.push(b'\n');
+        let mut writer = stream;
+        writer.write_all(&request)?;
+        stream.set_read_timeout(Some(MAX_READY))?;
+        let mut line = [0; MAX_LINE];
+        let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_SOCKETS))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let received =
+            recvmsg(stream, &mut [IoSliceMut::new(&mut line)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+        let mut sockets: Vec<OwnedFd> = Vec::new();
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(passed) = message {
+                sockets.extend(passed);
+            }
+        }
+        match serde_json::from_slice(&line[..received.bytes]) {
+            Ok(Message::Sockets(count)) if count == sockets.len() => {}
+            _ => return Err(io::Error::other(String::from_utf8_lossy(&line[..received.bytes]).into_owned())),
+        }
+        Ok(sockets.into_iter().map(TcpListener::from).collect())
+    }
+
+    /// Says that this process serves. Then takes the settlements of the old process until that ends, and puts the holds
+    /// that it left open in doubt.
+    pub(super) async fn succeed(self, bookkeeper: Bookkeeper) {
+        if let Err(error) = self.take_settlements(&bookkeeper).await {
+            tracing::warn!(%error, "the connection to the process before this one failed");
+        }
+        match bookkeeper.abandon_adopted().await {
+            Ok(0) => tracing::info!("the process before this one has ended"),
+            Ok(holds) => tracing::warn!(
+                holds,
+                "holds that the process before this one left open were charged in full; `tollgate ledger in-doubt` lists them"
+            ),
+            Err(error) => tracing::error!(%error, "holds of the process before this one stay open"),
+        }
+    }
+
+    async fn take_settlements(self, bookkeeper: &Bookkeeper) -> io::Result<()> {
+        self.0.set_nonblocking(true)?;
+        let (read, mut write) = tokio::net::UnixStream::from_std(self.0)?.into_split();
+        write.write_all(&Message::Serving.encode()).await?;
+        let mut lines = tokio::io::BufReader::new(read).lines();
+        while let Some(line) = lines.next_line().await? {
+            let Ok(Message::Settle { id, charge, outcome }) = serde_json::from_str(&line) else {
+                return Err(unexpected("Settle"));
+            };
+            let (Ok(id), Some(outcome)) = (id.parse(), StatusClass::of_code(outcome)) else {
+                return Err(unexpected("Settle"));
+            };
+            let charge = Credits::from_millionths(charge);
+            let settled = bookkeeper.settle_adopted(RequestId(id), charge, outcome).await;
+            let is_durable = settled.inspect_err(|error| tracing::error!(%error, "a settlement failed"));
+            write.write_all(&Message::Settled(is_durable.unwrap_or(false)).encode()).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,248 @@
+//! A running gateway until it stops, or passes its work to another process.
+
+use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
+use tokio_util::sync::CancellationToken;
+
+use super::handover::Takeover;
+use super::signals::Signals;
+use super::{App, StartError, service};
+use crate::clock::Clock;
+use crate::config::reload::{EVERY, Look};
+use crate::control::socket::ControlSocket;
+use crate::control::{Control, Refused};
+use crate::ledger::PassedOn;
+
+/// Longest time in which a process that is to take over connects.
+const MAX_CONNECT: Duration = Duration::from_secs(60);
+/// Most processes that wait to take over.
+const MAX_TAKEOVERS: usize = 1;
+
+/// How often meters of dropped keys are pruned.
+const PRUNE_EVERY: Duration = Duration::from_secs(60);
+
+/// Why a gateway ends.
+enum End {
+    /// A signal arrived.
+    Stop,
+    /// A worker thread ended.
+    LostWorker,
+    /// Another process takes over.
+    HandOver(Takeover),
+}
+
+/// The channel on which processes that want to take over arrive.
+pub(super) fn takeovers() -> (mpsc::Sender<UnixStream>, mpsc::Receiver<UnixStream>) {
+    mpsc::channel(MAX_TAKEOVERS)
+}
+
+impl App {
+    /// Serves until SIGTERM or SIGINT arrives, a worker ends, or another process takes over. Reloads when the
+    /// configuration changes and on SIGHUP; SIGUSR2 starts the program's current file, which takes over. A second
+    /// SIGTERM or SIGINT stops the gateway without waiting for requests in flight.
+    ///
+    /// # Errors
+    /// If signals cannot be received, a worker ended, a second signal arrived, the ledger's last commit failed, or no
+    /// process could take over.
+    pub async fn run(mut self) -> Result<(), StartError> {
+        let no_signals = |error: std::io::Error| StartError::Other(format!("no signal handling: {error}"));
+        let mut signals = Signals::listen().map_err(no_signals)?;
+        let mut hangup = signal(SignalKind::hangup()).map_err(no_signals)?;
+        let mut upgrade = signal(SignalKind::user_defined2()).map_err(no_signals)?;
+        let watch = tokio::spawn(watch(Arc::clone(self.control()), self.path.clone(), self.clock.clone()));
+        let program = std::env::current_exe();
+        service::ready();
+        let end = loop {
+            tokio::select! {
+                () = signals.next() => break End::Stop,
+                _ = hangup.recv() => {
+                    service::reloading();
+                    let _ = self.control().reload().await; // it logs its errors
+                    service::ready();
+                }
+                _ = upgrade.recv() => match &program {
+                    Ok(program) => start_successor(program, &self.path),
+                    Err(error) => tracing::error!(%error, "the program's file is unknown; this process goes on"),
+                },
+                Some(stream) = self.takeovers.recv() => match self.offer(stream).await {
+                    Ok(takeover) => break End::HandOver(takeover),
+                    Err(error) => tracing::error!(%error, "a process could not take over; this one goes on"),
+                },
+                () = tokio::time::sleep(EVERY) => {
+                    if self.workers.iter().any(JoinHandle::is_finished) {
+                        break End::LostWorker;
+                    }
+                    if service::watchdog().is_some() {
+                        service::alive();
+                    }
+                }
+            }
+        };
+        watch.abort();
+        let is_lost = matches!(end, End::LostWorker);
+        let ending = async {
+            match end {
+                End::HandOver(takeover) => self.hand_over(takeover).await,
+                End::Stop | End::LostWorker => {
+                    service::stopping();
+                    tracing::info!("stopping: waiting for requests in flight");
+                    self.stop().await
+                }
+            }
+        };
+        tokio::select! {
+            result = ending => result?,
+            () = signals.next() => return Err(StartError::Other("second signal: stopped immediately".to_owned())),
+        }
+        if is_lost {
+            return Err(StartError::Other("stopped because a worker thread ended".to_owned()));
+        }
+        tracing::info!("stopped");
+        Ok(())
+    }
+
+    /// Stops accepting, waits for requests in flight, and writes the ledger.
+    ///
+    /// # Errors
+    /// If the ledger's last commit failed.
+    pub async fn stop(self) -> Result<(), StartError> {
+        self.draining.store(true, Ordering::SeqCst);
+        self.stop.cancel();
+        let (workers, ledger) = (self.workers, self.plane.ledger);
+        let (limits, directory) = (self.limits, self.plane.control.directory());
+        let counters = self.plane.control.stats();
+        let ended = spawn_blocking(move || {
+            join(workers);
+            limits.mark_all(&directory);
+            ledger.close()
+        });
+        let closed = ended.await.map_err(|error| StartError::Other(error.to_string()))?;
+        self.control_socket.abort();
+        for task in self.background {
+            task.abort();
+        }
+        tracing::info!(counters = %counters.to_json(), "served");
+        Ok(closed?)
+    }
+
+    /// Offers the sockets to a process that wants to take over. Nothing has changed if it is not ready in time.
+    async fn offer(&self, stream: UnixStream) -> std::io::Result<Takeover> {
+        let listening: Result<Vec<TcpListener>, _> =
+            self.listening.iter().map(TcpListener::try_clone).collect();
+        let listening = listening?;
+        spawn_blocking(move || Takeover::offer(stream, &listening)).await.map_err(std::io::Error::other)?
+    }
+
+    /// Passes the gateway to another process, and finishes the requests in flight.
+    async fn hand_over(self, takeover: Takeover) -> Result<(), StartError> {
+        tracing::info!("another process takes over: waiting for requests in flight");
+        self.draining.store(true, Ordering::SeqCst);
+        self.stop.cancel();
+        let workers = u32::try_from(self.workers.len()).unwrap_or(u32::MAX);
+        let _ = self.wound_down.acquire_many(workers).await; // never closed
+        for task in self.background.into_iter().chain([self.control_socket]) {
+            task.abort();
+            let _ = task.await; // its sockets are closed when this returns
+        }
+        self.limits.mark_all(&self.plane.control.directory());
+        let ledger = self.plane.ledger;
+        let settlements: mpsc::Receiver<PassedOn> =
+            spawn_blocking(move || ledger.hand_over()).await.map_err(other)??;
+        let takeover = match spawn_blocking(move || takeover.release()).await.map_err(other)? {
+            Ok(takeover) => takeover,
+            Err(error) => {
+                tracing::error!(%error, "the process that took over failed; starting this program again");
+                bring_back(&self.path, &self.plane.control, self.listening).await?
+            }
+        };
+        let ended = CancellationToken::new();
+        let relay = tokio::spawn(takeover.relay(settlements, ended.clone()));
+        let all = self.workers;
+        spawn_blocking(move || join(all)).await.map_err(other)?;
+        ended.cancel();
+        if let Err(error) = relay.await.map_err(other)? {
+            tracing::error!(%error, "charges could not be passed on; `tollgate ledger in-doubt` lists them");
+        }
+        Ok(())
+    }
+}
+
+fn other(error: impl std::fmt::Display) -> StartError {
+    StartError::Other(error.to_string())
+}
+
+fn join(workers: Vec<JoinHandle<()>>) {
+    for worker in workers {
+        if worker.join().is_err() {
+            tracing::error!("a worker thread panicked");
+        }
+    }
+}
+
+/// Starts a program that is to take over. If it fails, this process goes on.
+fn start_successor(program: &Path, config: &Path) {
+    tracing::info!(program = %program.display(), "starting a process that takes over");
+    match Command::new(program).args(["serve", "--upgrade", "--config"]).arg(config).spawn() {
+        Err(error) => tracing::error!(%error, "the program cannot be started; this process goes on"),
+        Ok(mut child) => {
+            std::thread::spawn(move || match child.wait() {
+                Ok(status) => tracing::error!(%status, "the process that was to take over has ended"),
+                Err(error) => tracing::error!(%error, "the process that was to take over is unknown"),
+            });
+        }
+    }
+}
+
+/// Starts the program that this process runs again, after another one has failed to take over.
+async fn bring_back(
+    path: &Path,
+    control: &Arc<Control>,
+    listening: Vec<TcpListener>,
+) -> Result<Takeover, StartError> {
+    let (sender, mut takeovers) = takeovers();
+    let serving = tokio::spawn(ControlSocket::bind(path)?.serve(Arc::clone(control), sender));
+    start_successor(Path::new("/proc/self/exe"), path); // this program, even if its file was replaced
+    let stream = tokio::time::timeout(MAX_CONNECT, takeovers.recv()).await;
+    serving.abort();
+    let _ = serving.await; // its socket is removed when this returns
+    let Ok(Some(stream)) = stream else {
+        return Err(other("the gateway has ended: no process could take over"));
+    };
+    let passed = spawn_blocking(move || Takeover::offer(stream, &listening).and_then(Takeover::release));
+    passed.await.map_err(other)?.map_err(|error| other(format!("the gateway has ended: {error}")))
+}
+
+/// Reloads when the files change. An invalid file is reported once it no longer changes, so that a half-written file
+/// is not reported.
+async fn watch(control: Arc<Control>, path: PathBuf, clock: Clock) {
+    let mut last = Look::default();
+    let mut refused: Option<Refused> = None;
+    loop {
+        tokio::time::sleep(EVERY).await;
+        let look = Look::at(&path, &control.watched().await);
+        let settled = refused.is_none_or(|refused| refused.is_reported);
+        if look == last && settled && !look.is_fresh(clock.wall().0) {
+            continue;
+        }
+        last = look;
+        refused = control.refresh(refused).await;
+    }
+}
+
+/// Prunes meters of dropped keys periodically, so that they do not accumulate between reloads.
+pub(super) async fn prune_meters(control: Arc<Control>) {
+    loop {
+        tokio::time::sleep(PRUNE_EVERY).await;
+        control.prune_meters();
+    }
+}
