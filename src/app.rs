@@ -13,7 +13,7 @@ mod signals;
 #[cfg(test)]
 mod waiting_payments;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,7 +35,9 @@ use crate::control::socket::ControlSocket;
 use crate::control::{Control, Failure};
 use crate::directory::{Meter, Owner, elapsed};
 use crate::gateway::limits::Limits;
-use crate::gateway::{self, ConnectionSlots, PublicAddress, WorkerSeed, take_matching};
+use crate::gateway::{
+    self, Bound, ConnectionSlots, PassedSocket, PublicAddress, Purpose, WorkerSeed, take_passed,
+};
 use crate::ledger::sqlite;
 use crate::ledger::store::{BooksReader, LedgerError, Storage};
 use crate::snapshot::Settings;
@@ -88,7 +90,7 @@ pub struct App {
     plane: ControlPlane,
     path: PathBuf,
     /// Copies of all listening sockets, for a process that takes over.
-    listening: Vec<TcpListener>,
+    listening: Vec<PassedSocket>,
     control_socket: tokio::task::JoinHandle<()>,
     takeovers: mpsc::Receiver<UnixStream>,
     /// Has a permit for each worker that has stopped accepting.
@@ -165,25 +167,27 @@ impl App {
         let socket = ControlSocket::bind(path)?;
         let (sender, takeovers) = run::takeovers();
         let control_socket = tokio::spawn(socket.serve(Arc::clone(&control), sender));
-        let admin = take_matching(&mut inherited, settings.admin_listen).into_iter().next();
-        let admin = Admin::bind(settings.admin_listen, admin).await?;
+        let own = take_passed(&mut inherited, Purpose::Admin, settings.admin_listen).into_iter().next();
+        let admin = Admin::bind(settings.admin_listen, own).await?;
         let (admin_address, draining) = (admin.address().unwrap_or(settings.admin_listen), admin.draining());
-        let mut listening = vec![admin.try_clone()?];
+        let label = Some((Purpose::Admin, settings.admin_listen));
+        let mut listening = vec![PassedSocket { socket: admin.try_clone()?, label }];
         background.push(tokio::spawn(admin.serve(Arc::clone(&control))));
         background.push(tokio::spawn(run::prune_meters(Arc::clone(&control))));
         let no_watcher =
             |error| StartError::Other(format!("the servers of upstreams cannot be watched: {error}"));
         let watcher = Watcher::start(control.view(), clock.clone()).map_err(no_watcher)?;
         watcher.resolved().await;
-        let (sockets, public) = gateway::bind(&addresses(&settings), settings.threads, &mut inherited)?;
-        for unused in inherited.iter().filter_map(|socket| socket.local_addr().ok()) {
+        let Bound { workers: sockets, public, copies } =
+            gateway::bind(&addresses(&settings), settings.threads, &mut inherited)?;
+        listening.extend(copies);
+        for unused in inherited.iter().filter_map(|it| it.socket.local_addr().ok()) {
             tracing::warn!(address = %unused, "a socket that was passed to the gateway is not for one of its addresses");
         }
         let slots = Arc::new(ConnectionSlots::new(max_connections(settings.max_connections)));
         let (stop, wound_down) = (CancellationToken::new(), Arc::new(Semaphore::new(0)));
         let mut workers = Vec::new();
         for (number, sockets) in sockets.into_iter().enumerate() {
-            listening.extend(sockets.try_clone().map_err(descriptors)?);
             let no_spender = || StartError::Other("the ledger was opened for fewer workers".to_owned());
             let seed = WorkerSeed {
                 view: control.view(),
@@ -229,10 +233,6 @@ impl App {
     pub fn control(&self) -> &Arc<Control> {
         &self.plane.control
     }
-}
-
-fn descriptors(error: std::io::Error) -> StartError {
-    StartError::Other(format!("a socket cannot be copied: {error}"))
 }
 
 /// The configured client addresses.

@@ -4,7 +4,7 @@
 
 use std::io::{self, BufRead, BufReader, IoSlice, IoSliceMut, Write};
 use std::mem::MaybeUninit;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -21,13 +21,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::control::command::Command;
 use crate::control::socket;
+use crate::gateway::{PassedSocket, Purpose};
 use crate::ledger::{Bookkeeper, PassedOn};
 use crate::types::{Credits, RequestId, StatusClass};
 
 /// Most sockets that are passed on. Further ones are closed.
 const MAX_SOCKETS: usize = 250;
 /// Longest line.
-const MAX_LINE: usize = 256;
+const MAX_LINE: usize = 16 * 1024;
 /// Longest time until the new process is ready, once it has the sockets.
 const MAX_READY: Duration = Duration::from_secs(10);
 /// Longest time until the old process has released the ledger.
@@ -39,8 +40,8 @@ const MAX_START: Duration = Duration::from_secs(60);
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Message {
-    /// Old: the listening sockets, which come with this line.
-    Sockets(usize),
+    /// Old: what the listening sockets are for that come with this line.
+    Sockets(Vec<Label>),
     /// New: it can take over.
     Ready,
     /// Old: it does not accept connections any more, and has closed the ledger.
@@ -51,6 +52,14 @@ enum Message {
     Settle { id: String, charge: i64, outcome: u8 },
     /// New: the settlement is on disk.
     Settled(bool),
+}
+
+/// What successive sockets are for.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Label {
+    purpose: Purpose,
+    address: SocketAddr,
+    count: usize,
 }
 
 impl Message {
@@ -86,10 +95,18 @@ impl Takeover {
     ///
     /// # Errors
     /// If it ends or is not ready in time.
-    pub(super) fn offer(stream: UnixStream, sockets: &[TcpListener]) -> io::Result<Self> {
+    pub(super) fn offer(stream: UnixStream, sockets: &[PassedSocket]) -> io::Result<Self> {
         stream.set_nonblocking(false)?;
-        let passed: Vec<BorrowedFd<'_>> = sockets.iter().take(MAX_SOCKETS).map(AsFd::as_fd).collect();
-        let line = Message::Sockets(passed.len()).encode();
+        let (mut passed, mut labels): (Vec<BorrowedFd<'_>>, Vec<Label>) = (Vec::new(), Vec::new());
+        for PassedSocket { socket, label } in sockets.iter().take(MAX_SOCKETS) {
+            let Some((purpose, address)) = *label else { continue };
+            passed.push(socket.as_fd());
+            match labels.last_mut() {
+                Some(last) if (last.purpose, last.address) == (purpose, address) => last.count += 1,
+                _ => labels.push(Label { purpose, address, count: 1 }),
+            }
+        }
+        let line = Message::Sockets(labels).encode();
         let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_SOCKETS))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         if !control.push(SendAncillaryMessage::ScmRights(&passed)) {
@@ -149,7 +166,7 @@ impl Predecessor {
     ///
     /// # Errors
     /// If the gateway refuses or does not respond in time.
-    pub(super) fn take_over(path: &Path) -> Result<Option<(Self, Vec<TcpListener>)>, String> {
+    pub(super) fn take_over(path: &Path) -> Result<Option<(Self, Vec<PassedSocket>)>, String> {
         let Some(stream) = socket::connect(path)? else { return Ok(None) };
         let taken = Self::take_sockets(&stream).and_then(|sockets| {
             (&stream).write_all(&Message::Ready.encode())?;
@@ -160,13 +177,13 @@ impl Predecessor {
         Ok(Some((Self(stream), sockets)))
     }
 
-    fn take_sockets(stream: &UnixStream) -> io::Result<Vec<TcpListener>> {
+    fn take_sockets(stream: &UnixStream) -> io::Result<Vec<PassedSocket>> {
         let mut request = serde_json::to_vec(&Command::TakeOver).map_err(io::Error::other)?;
         request.push(b'\n');
         let mut writer = stream;
         writer.write_all(&request)?;
         stream.set_read_timeout(Some(MAX_READY))?;
-        let mut line = [0; MAX_LINE];
+        let mut line = vec![0; MAX_LINE];
         let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_SOCKETS))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let received =
@@ -177,11 +194,17 @@ impl Predecessor {
                 sockets.extend(passed);
             }
         }
-        match serde_json::from_slice(&line[..received.bytes]) {
-            Ok(Message::Sockets(count)) if count == sockets.len() => {}
-            _ => return Err(io::Error::other(String::from_utf8_lossy(&line[..received.bytes]).into_owned())),
+        let said = &line[..received.bytes];
+        let Ok(Message::Sockets(labels)) = serde_json::from_slice(said) else {
+            return Err(io::Error::other(String::from_utf8_lossy(said).into_owned()));
+        };
+        let each = |label: &Label| std::iter::repeat_n(Some((label.purpose, label.address)), label.count);
+        let labels: Vec<_> = labels.iter().flat_map(each).collect();
+        if labels.len() != sockets.len() {
+            return Err(io::Error::other("some of its sockets did not arrive"));
         }
-        Ok(sockets.into_iter().map(TcpListener::from).collect())
+        let passed = sockets.into_iter().map(TcpListener::from).zip(labels);
+        Ok(passed.map(|(socket, label)| PassedSocket { socket, label }).collect())
     }
 
     /// Says that this process serves. Then takes the settlements of the old process until that ends, and puts the holds

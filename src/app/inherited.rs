@@ -1,15 +1,15 @@
 //! What a gateway takes over when it starts: listening sockets, and the ledger of the process before it.
 
-use std::net::TcpListener;
 use std::path::Path;
 
 use super::handover::Predecessor;
 use super::service;
+use crate::gateway::PassedSocket;
 
 /// What a gateway takes over when it starts.
 #[derive(Debug, Default)]
 pub struct Inherited {
-    pub(super) sockets: Vec<TcpListener>,
+    pub(super) sockets: Vec<PassedSocket>,
     pub(super) predecessor: Option<Predecessor>,
 }
 
@@ -17,7 +17,9 @@ impl Inherited {
     /// The sockets that the service manager opened.
     #[must_use]
     pub fn from_service_manager() -> Self {
-        Self { sockets: service::sockets(), predecessor: None }
+        let passed = service::sockets().into_iter();
+        let sockets = passed.map(|socket| PassedSocket { socket, label: None }).collect();
+        Self { sockets, predecessor: None }
     }
 
     /// Takes over from the gateway that runs with this configuration file: its sockets, and its ledger. `None` if none

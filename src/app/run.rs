@@ -1,6 +1,5 @@
 //! A running gateway until it stops, or passes its work to another process.
 
-use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -21,6 +20,7 @@ use crate::clock::Clock;
 use crate::config::reload::{EVERY, Look};
 use crate::control::socket::ControlSocket;
 use crate::control::{Control, Refused};
+use crate::gateway::PassedSocket;
 use crate::ledger::PassedOn;
 
 /// Longest time in which a process that is to take over connects.
@@ -137,8 +137,8 @@ impl App {
 
     /// Offers the sockets to a process that wants to take over. Nothing has changed if it is not ready in time.
     async fn offer(&self, stream: UnixStream) -> std::io::Result<Takeover> {
-        let listening: Result<Vec<TcpListener>, _> =
-            self.listening.iter().map(TcpListener::try_clone).collect();
+        let listening: Result<Vec<PassedSocket>, _> =
+            self.listening.iter().map(PassedSocket::try_clone).collect();
         let listening = listening?;
         spawn_blocking(move || Takeover::offer(stream, &listening)).await.map_err(std::io::Error::other)?
     }
@@ -207,7 +207,7 @@ fn start_successor(program: &Path, config: &Path) {
 async fn bring_back(
     path: &Path,
     control: &Arc<Control>,
-    listening: Vec<TcpListener>,
+    listening: Vec<PassedSocket>,
 ) -> Result<Takeover, StartError> {
     let (sender, mut takeovers) = takeovers();
     let serving = tokio::spawn(ControlSocket::bind(path)?.serve(Arc::clone(control), sender));

@@ -14,7 +14,9 @@ mod listener;
 mod request;
 mod worker;
 
-pub use listener::{ConnectionSlots, ListeningSockets, PublicAddress, bind, take_matching};
+pub use listener::{
+    Bound, ConnectionSlots, ListeningSockets, PassedSocket, PublicAddress, Purpose, bind, take_passed,
+};
 pub use request::limits;
 #[cfg(test)]
 pub(crate) use request::waiting;

@@ -38,5 +38,6 @@ mod stages;
 mod streams;
 mod support;
 mod tls;
+mod upgrade;
 mod upstreams;
 mod wrong_input;

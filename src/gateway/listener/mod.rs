@@ -7,4 +7,4 @@ mod sockets;
 
 pub(super) use accept::accept_connections;
 pub use slots::ConnectionSlots;
-pub use sockets::{ListeningSockets, PublicAddress, bind, take_matching};
+pub use sockets::{Bound, ListeningSockets, PassedSocket, PublicAddress, Purpose, bind, take_passed};

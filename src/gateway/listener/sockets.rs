@@ -4,6 +4,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 /// Connections that the kernel queues for each socket until they are accepted.
@@ -25,21 +26,30 @@ pub struct PublicAddress {
     pub is_tls: bool,
 }
 
-/// Binds every address once for each worker, each with its own accept queue (SO_REUSEPORT). Returns the
-/// workers' sockets, and the addresses with the ports that the kernel chose.
-///
-/// Sockets of `inherited` that listen on one of the addresses are used in place of new ones, and removed from the list:
-/// connections that wait in their queues are accepted.
+/// The sockets of a gateway.
+#[derive(Debug)]
+pub struct Bound {
+    /// The sockets of each worker.
+    pub workers: Vec<ListeningSockets>,
+    /// The addresses, with the ports that the kernel chose.
+    pub public: Vec<PublicAddress>,
+    /// Copies of all sockets, for a process that takes over.
+    pub copies: Vec<PassedSocket>,
+}
+
+/// Binds every address once for each worker, each with its own accept queue (SO_REUSEPORT). Sockets that were passed
+/// for an address are used in place of new ones, and removed from the list: connections that wait in their queues are
+/// accepted.
 ///
 /// # Errors
 /// If an address is in use, also by another gateway: SO_REUSEPORT alone would not fail then.
 pub fn bind(
     addresses: &[PublicAddress],
     workers: usize,
-    inherited: &mut Vec<TcpListener>,
-) -> Result<(Vec<ListeningSockets>, Vec<PublicAddress>), String> {
+    passed: &mut Vec<PassedSocket>,
+) -> Result<Bound, String> {
     let mut workers: Vec<ListeningSockets> = (0..workers).map(|_| ListeningSockets(Vec::new())).collect();
-    let mut bound = Vec::new();
+    let (mut public, mut copies) = (Vec::new(), Vec::new());
     for &PublicAddress { address, is_tls } in addresses {
         let describe = |error: io::Error| match error.kind() {
             io::ErrorKind::AddrInUse => format!("cannot listen on {address}: another process does already"),
@@ -48,10 +58,16 @@ pub fn bind(
             }
             _ => format!("cannot listen on {address}: {error}"),
         };
-        let own = take_matching(inherited, address);
+        let label = Some((if is_tls { Purpose::Tls } else { Purpose::Plain }, address));
+        let mut copy = |socket: &TcpListener| {
+            copies.push(PassedSocket { socket: socket.try_clone()?, label });
+            Ok(())
+        };
+        let own = take_passed(passed, if is_tls { Purpose::Tls } else { Purpose::Plain }, address);
         if let Some(actual) = own.first().and_then(|socket| socket.local_addr().ok()) {
+            own.iter().try_for_each(&mut copy).map_err(describe)?;
             share(own, is_tls, &mut workers).map_err(describe)?;
-            bound.push(PublicAddress { address: actual, is_tls });
+            public.push(PublicAddress { address: actual, is_tls });
             continue;
         }
         // Dual stack, as in other servers, unless an IPv4 address with the same port is listed too.
@@ -68,28 +84,60 @@ pub fn bind(
         for worker in &mut workers {
             let listener = listen_on(actual, is_dual_stack).map_err(describe)?;
             actual = listener.local_addr().map_err(describe)?;
+            copy(&listener).map_err(describe)?;
             worker.0.push((listener, is_tls));
         }
-        bound.push(PublicAddress { address: actual, is_tls });
+        public.push(PublicAddress { address: actual, is_tls });
     }
-    Ok((workers, bound))
+    Ok(Bound { workers, public, copies })
 }
 
-/// Takes the sockets that listen on an address. Port 0 matches one port, whichever it is.
-pub fn take_matching(inherited: &mut Vec<TcpListener>, mut address: SocketAddr) -> Vec<TcpListener> {
-    let mut taken = Vec::new();
-    inherited.retain_mut(|socket| {
-        let Ok(actual) = socket.local_addr() else { return true };
-        if address.port() == 0 && address.ip() == actual.ip() {
-            address = actual;
-        }
-        if address != actual {
-            return true;
-        }
-        taken.extend(socket.try_clone());
-        false
-    });
-    taken
+/// What a listening socket is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Purpose {
+    /// Clients without TLS.
+    Plain,
+    /// Clients with TLS.
+    Tls,
+    /// Operators.
+    Admin,
+}
+
+/// A listening socket of another process.
+#[derive(Debug)]
+pub struct PassedSocket {
+    /// The socket.
+    pub socket: TcpListener,
+    /// What it is for, and the address in the configuration that it was opened for; `None` if the service manager opened
+    /// it.
+    pub label: Option<(Purpose, SocketAddr)>,
+}
+
+impl PassedSocket {
+    /// A copy, for another process.
+    ///
+    /// # Errors
+    /// If descriptors run out.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { socket: self.socket.try_clone()?, label: self.label })
+    }
+}
+
+/// Takes the sockets that were passed for an address of the configuration.
+pub fn take_passed(
+    passed: &mut Vec<PassedSocket>,
+    purpose: Purpose,
+    address: SocketAddr,
+) -> Vec<TcpListener> {
+    let is_wanted = |it: &PassedSocket| match it.label {
+        Some(label) => label == (purpose, address),
+        None => it.socket.local_addr().is_ok_and(|actual| actual == address),
+    };
+    let (wanted, others) = std::mem::take(passed).into_iter().partition(is_wanted);
+    *passed = others;
+    let wanted: Vec<PassedSocket> = wanted;
+    wanted.into_iter().map(|it| it.socket).collect()
 }
 
 /// Gives each worker a socket. If there are more workers than sockets, several accept on the same one.
@@ -106,16 +154,6 @@ fn share(sockets: Vec<TcpListener>, is_tls: bool, workers: &mut [ListeningSocket
         workers[at % count].0.push((socket, is_tls));
     }
     Ok(())
-}
-
-impl ListeningSockets {
-    /// The same sockets, for another process.
-    ///
-    /// # Errors
-    /// If descriptors run out.
-    pub fn try_clone(&self) -> io::Result<Vec<TcpListener>> {
-        self.0.iter().map(|(socket, _)| socket.try_clone()).collect()
-    }
 }
 
 fn socket(address: SocketAddr, is_dual_stack: bool, reuse_port: bool) -> io::Result<Socket> {

@@ -55,6 +55,10 @@ impl Process {
         self.child.id()
     }
 
+    pub fn signal(&self, signal: &str) {
+        kill(signal, self.id());
+    }
+
     /// Waits for the end of the process. Returns the exit code.
     pub fn wait(&mut self) -> Option<i32> {
         let start = Instant::now();
@@ -119,6 +123,15 @@ impl Gateway {
             let words = [prefix, &[BINARY, "serve"]].concat();
             let mut command = Command::new(words[0]);
             command.args(&words[1..]);
+            command
+        })
+    }
+
+    /// Starts a gateway that takes over from a running one.
+    pub fn upgrade(running: &Self) -> Self {
+        Self::start_command(Arc::clone(&running.folder), |_| {
+            let mut command = Command::new(BINARY);
+            command.args(["serve", "--upgrade"]);
             command
         })
     }

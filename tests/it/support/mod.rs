@@ -11,7 +11,7 @@ mod upstream;
 
 pub use authority::{Authority, Pair};
 pub use client::{Client, Response, get, post, send};
-pub use gateway::{Gateway, cli};
+pub use gateway::{Gateway, Process, cli};
 pub use skips::{missing, skipped};
 pub use upstream::{Seen, Upstream};
 
