@@ -4,6 +4,8 @@
 //! workers. Stop: the workers finish the requests in flight, then the ledger writes their charges, then the other
 //! parts end.
 
+mod background;
+mod error;
 mod handover;
 mod inherited;
 mod plane;
@@ -25,14 +27,16 @@ use tokio::runtime::LocalOptions;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
+pub use self::error::StartError;
+use self::handover::MAX_TAKEOVERS;
 pub use self::inherited::Inherited;
 pub use self::plane::ControlPlane;
 use self::plane::Opening;
 use crate::clock::Clock;
-use crate::config::{LoadedConfig, Report};
+use crate::config::LoadedConfig;
+use crate::control::Control;
 use crate::control::health::Admin;
 use crate::control::socket::ControlSocket;
-use crate::control::{Control, Failure};
 use crate::directory::{Meter, Owner, elapsed};
 use crate::gateway::limits::Limits;
 use crate::gateway::{
@@ -47,38 +51,6 @@ use crate::upstream::Watcher;
 
 /// File descriptors reserved for everything but connections.
 const RESERVED_DESCRIPTORS: u64 = 128;
-
-/// Why the gateway did not start, or why it stopped.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The configuration is invalid.
-    #[error("{0}")]
-    Config(Box<Report>),
-    /// Any other error, as a message for the operator.
-    #[error("{0}")]
-    Other(String),
-}
-
-impl From<LedgerError> for StartError {
-    fn from(error: LedgerError) -> Self {
-        Self::Other(error.to_string())
-    }
-}
-
-impl From<Failure> for StartError {
-    fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::Config(report) => Self::Config(report),
-            Failure::Message(message) => Self::Other(message),
-        }
-    }
-}
-
-impl From<String> for StartError {
-    fn from(message: String) -> Self {
-        Self::Other(message)
-    }
-}
 
 /// A running gateway.
 #[derive(Debug)]
@@ -165,7 +137,7 @@ impl App {
         let control = Arc::clone(&plane.control);
         let mut background = Vec::new();
         let socket = ControlSocket::bind(path)?;
-        let (sender, takeovers) = run::takeovers();
+        let (sender, takeovers) = mpsc::channel(MAX_TAKEOVERS);
         let control_socket = tokio::spawn(socket.serve(Arc::clone(&control), sender));
         let own = take_passed(&mut inherited, Purpose::Admin, settings.admin_listen).into_iter().next();
         let admin = Admin::bind(settings.admin_listen, own).await?;
@@ -173,17 +145,12 @@ impl App {
         let label = Some((Purpose::Admin, settings.admin_listen));
         let mut listening = vec![PassedSocket { socket: admin.try_clone()?, label }];
         background.push(tokio::spawn(admin.serve(Arc::clone(&control))));
-        background.push(tokio::spawn(run::prune_meters(Arc::clone(&control))));
-        let no_watcher =
-            |error| StartError::Other(format!("the servers of upstreams cannot be watched: {error}"));
-        let watcher = Watcher::start(control.view(), clock.clone()).map_err(no_watcher)?;
-        watcher.resolved().await;
+        background.push(tokio::spawn(background::prune_meters(Arc::clone(&control))));
+        let watcher = start_watcher(&control, &clock).await?;
         let Bound { workers: sockets, public, copies } =
             gateway::bind(&addresses(&settings), settings.threads, &mut inherited)?;
         listening.extend(copies);
-        for unused in inherited.iter().filter_map(|it| it.socket.local_addr().ok()) {
-            tracing::warn!(address = %unused, "a socket that was passed to the gateway is not for one of its addresses");
-        }
+        warn_of_unused(&inherited);
         let slots = Arc::new(ConnectionSlots::new(max_connections(settings.max_connections)));
         let (stop, wound_down) = (CancellationToken::new(), Arc::new(Semaphore::new(0)));
         let mut workers = Vec::new();
@@ -232,6 +199,20 @@ impl App {
     #[must_use]
     pub fn control(&self) -> &Arc<Control> {
         &self.plane.control
+    }
+}
+
+/// Starts to watch the servers of upstreams, and waits for the first addresses.
+async fn start_watcher(control: &Control, clock: &Clock) -> Result<Watcher, StartError> {
+    let failed = |error| StartError::Other(format!("the servers of upstreams cannot be watched: {error}"));
+    let watcher = Watcher::start(control.view(), clock.clone()).map_err(failed)?;
+    watcher.resolved().await;
+    Ok(watcher)
+}
+
+fn warn_of_unused(passed: &[PassedSocket]) {
+    for address in passed.iter().filter_map(|it| it.socket.local_addr().ok()) {
+        tracing::warn!(%address, "a socket that was passed to the gateway is not for one of its addresses");
     }
 }
 

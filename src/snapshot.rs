@@ -86,6 +86,9 @@ pub struct Settings {
     pub max_header_size: usize,
     /// Longest time that a graceful shutdown waits for requests in flight.
     pub drain_timeout: Duration,
+    /// Longest time that a graceful shutdown waits for responses that have begun and for tunnels; at least
+    /// `drain_timeout`.
+    pub stream_drain_timeout: Duration,
     /// True if empty path segments are removed instead of refused.
     pub merge_slashes: bool,
     /// Networks whose `X-Forwarded-For` and `X-Request-Id` are believed.

@@ -25,6 +25,8 @@ use crate::gateway::{PassedSocket, Purpose};
 use crate::ledger::{Bookkeeper, PassedOn};
 use crate::types::{Credits, RequestId, StatusClass};
 
+/// Most processes that wait to take over.
+pub(super) const MAX_TAKEOVERS: usize = 1;
 /// Most sockets that are passed on. Further ones are closed.
 const MAX_SOCKETS: usize = 250;
 /// Longest line.

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::StartError;
+use super::error::StartError;
 use crate::clock::Clock;
 use crate::config::LoadedConfig;
 use crate::control::Control;

@@ -1,7 +1,7 @@
 //! A running gateway until it stops, or passes its work to another process.
 
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,23 +13,19 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
-use super::handover::Takeover;
+use super::background::watch;
+use super::error::StartError;
+use super::handover::{MAX_TAKEOVERS, Takeover};
 use super::signals::Signals;
-use super::{App, StartError, service};
-use crate::clock::Clock;
-use crate::config::reload::{EVERY, Look};
+use super::{App, service};
+use crate::config::reload::EVERY;
+use crate::control::Control;
 use crate::control::socket::ControlSocket;
-use crate::control::{Control, Refused};
 use crate::gateway::PassedSocket;
 use crate::ledger::PassedOn;
 
 /// Longest time in which a process that is to take over connects.
 const MAX_CONNECT: Duration = Duration::from_secs(60);
-/// Most processes that wait to take over.
-const MAX_TAKEOVERS: usize = 1;
-
-/// How often meters of dropped keys are pruned.
-const PRUNE_EVERY: Duration = Duration::from_secs(60);
 
 /// Why a gateway ends.
 enum End {
@@ -39,11 +35,6 @@ enum End {
     LostWorker,
     /// Another process takes over.
     HandOver(Takeover),
-}
-
-/// The channel on which processes that want to take over arrive.
-pub(super) fn takeovers() -> (mpsc::Sender<UnixStream>, mpsc::Receiver<UnixStream>) {
-    mpsc::channel(MAX_TAKEOVERS)
 }
 
 impl App {
@@ -209,7 +200,7 @@ async fn bring_back(
     control: &Arc<Control>,
     listening: Vec<PassedSocket>,
 ) -> Result<Takeover, StartError> {
-    let (sender, mut takeovers) = takeovers();
+    let (sender, mut takeovers) = mpsc::channel(MAX_TAKEOVERS);
     let serving = tokio::spawn(ControlSocket::bind(path)?.serve(Arc::clone(control), sender));
     start_successor(Path::new("/proc/self/exe"), path); // this program, even if its file was replaced
     let stream = tokio::time::timeout(MAX_CONNECT, takeovers.recv()).await;
@@ -220,29 +211,4 @@ async fn bring_back(
     };
     let passed = spawn_blocking(move || Takeover::offer(stream, &listening).and_then(Takeover::release));
     passed.await.map_err(other)?.map_err(|error| other(format!("the gateway has ended: {error}")))
-}
-
-/// Reloads when the files change. An invalid file is reported once it no longer changes, so that a half-written file
-/// is not reported.
-async fn watch(control: Arc<Control>, path: PathBuf, clock: Clock) {
-    let mut last = Look::default();
-    let mut refused: Option<Refused> = None;
-    loop {
-        tokio::time::sleep(EVERY).await;
-        let look = Look::at(&path, &control.watched().await);
-        let settled = refused.is_none_or(|refused| refused.is_reported);
-        if look == last && settled && !look.is_fresh(clock.wall().0) {
-            continue;
-        }
-        last = look;
-        refused = control.refresh(refused).await;
-    }
-}
-
-/// Prunes meters of dropped keys periodically, so that they do not accumulate between reloads.
-pub(super) async fn prune_meters(control: Arc<Control>) {
-    loop {
-        tokio::time::sleep(PRUNE_EVERY).await;
-        control.prune_meters();
-    }
 }

@@ -78,6 +78,9 @@ pub struct Server {
     pub max_body_size: Maybe<Size>,
     /// Longest time that a graceful shutdown waits for requests in flight.
     pub drain_timeout: Maybe<Duration>,
+    /// Longest time that it waits for responses that have begun, such as event streams, and for WebSockets and other
+    /// tunnels; default: `drain_timeout`.
+    pub stream_drain_timeout: Maybe<Duration>,
     /// Drop empty path segments instead of refusing them.
     pub merge_slashes: Maybe<bool>,
     /// Networks of proxies whose X-Forwarded-For and X-Request-Id are trusted.

@@ -25,6 +25,8 @@ use crate::types::RequestIdStart;
 /// How often a worker closes upstream connections that were idle for too long.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 
+/// How often a worker that stops looks for responses that have not ended.
+const STREAMS_CHECKED_EVERY: Duration = Duration::from_millis(100);
 /// How long idle connections stay open after the worker stopped accepting.
 const GRACE: Duration = Duration::from_millis(500);
 
@@ -107,14 +109,23 @@ async fn wind_down(connections: &Connections) {
     }
 }
 
-/// Waits for the requests in flight, at most for the drain timeout.
+/// Waits for the requests in flight, at most for the drain timeout; for responses that have begun and tunnels, at most
+/// for theirs.
 async fn drain(connections: &Connections) {
     connections.drain();
-    let timeout = connections.views.load().settings.drain_timeout;
     connections.tasks.close();
-    if tokio::time::timeout(timeout, connections.tasks.wait()).await.is_err() {
+    let settings = connections.views.load().settings.clone();
+    let begun = connections.clock.now();
+    let is_over = || connections.clock.now().since(begun) >= settings.stream_drain_timeout;
+    let drained = tokio::time::timeout(settings.drain_timeout, connections.tasks.wait());
+    if drained.await.is_err() {
+        while connections.has_streams() && !is_over() {
+            tokio::time::sleep(STREAMS_CHECKED_EVERY).await;
+        }
         let left = connections.tasks.len();
-        tracing::warn!(left, "drain_timeout has passed; connections still open are closed");
+        if left > 0 {
+            tracing::warn!(left, "drain_timeout has passed; connections still open are closed");
+        }
     }
     connections.end();
 }

@@ -70,6 +70,12 @@ pub(super) fn build(context: &mut Context, files: &[raw::File]) -> ParsedServer 
         context.error(&place, format!("{address} is listed both with TLS and without"));
     }
     let seconds = Duration::from_secs;
+    let drain_timeout = context.duration(server.drain_timeout.as_ref(), seconds(30));
+    let stream_drain_timeout = context.duration(server.stream_drain_timeout.as_ref(), drain_timeout);
+    if let Some(place) = server.stream_drain_timeout.as_ref().filter(|_| stream_drain_timeout < drain_timeout)
+    {
+        context.error(&place.span, "`stream_drain_timeout` is at least `drain_timeout`");
+    }
     let settings = Settings {
         listen: plain,
         tls_listen: secure,
@@ -84,7 +90,8 @@ pub(super) fn build(context: &mut Context, files: &[raw::File]) -> ParsedServer 
             HEADER_SIZE,
         ))
         .unwrap_or(usize::MAX),
-        drain_timeout: context.duration(server.drain_timeout.as_ref(), seconds(30)),
+        drain_timeout,
+        stream_drain_timeout,
         merge_slashes: server.merge_slashes.as_ref().is_some_and(|merge| merge.value),
         trusted_proxies: context.networks(&server.trusted_proxies),
         proxy_protocol: proxy_protocol(context, &server),

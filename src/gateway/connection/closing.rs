@@ -66,6 +66,12 @@ impl Connection {
         self.inner.lock().phase != Phase::Serving
     }
 
+    /// True if the response to a request has begun, and has not ended.
+    pub(super) fn is_streaming(&self) -> bool {
+        let inner = self.inner.lock();
+        inner.phase == Phase::Serving && inner.requests.iter().any(|request| !request.is_awaiting_response())
+    }
+
     /// Starts a graceful close because the connection was idle for too long.
     pub(super) fn shut_down(&self, now: Moment) {
         let mut inner = self.inner.lock();

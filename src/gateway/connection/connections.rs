@@ -94,6 +94,14 @@ impl Connections {
         self.open.borrow().values().filter_map(|(_, connection)| connection.upgrade()).any(|it| it.is_idle())
     }
 
+    /// True if a response has begun and has not ended, or a tunnel is open.
+    pub(in crate::gateway) fn has_streams(&self) -> bool {
+        let has_tunnels = self.tunnels.borrow().iter().any(|tunnel| tunnel.strong_count() > 0);
+        let open = self.open.borrow();
+        has_tunnels
+            || open.values().filter_map(|(_, connection)| connection.upgrade()).any(|it| it.is_streaming())
+    }
+
     /// True if connections must finish the requests in flight and close.
     pub(super) fn is_draining(&self) -> bool {
         self.is_draining.get()

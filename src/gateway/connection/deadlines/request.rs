@@ -70,6 +70,11 @@ impl RequestDeadlines {
         self.0.lock().response_due.map(|due| due.since(now))
     }
 
+    /// True while the response head is awaited.
+    pub(in crate::gateway::connection) fn is_awaiting_response(&self) -> bool {
+        self.0.lock().response_timeout.is_some()
+    }
+
     /// Disables the deadline of a silent request body.
     pub(in crate::gateway) fn allow_silent_body(&self) {
         self.0.lock().is_bidirectional = true;

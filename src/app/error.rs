@@ -1,0 +1,37 @@
+//! Why a gateway did not start, or why it stopped.
+
+use crate::config::Report;
+use crate::control::Failure;
+use crate::ledger::store::LedgerError;
+
+/// Why the gateway did not start, or why it stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration is invalid.
+    #[error("{0}")]
+    Config(Box<Report>),
+    /// Any other error, as a message for the operator.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl From<LedgerError> for StartError {
+    fn from(error: LedgerError) -> Self {
+        Self::Other(error.to_string())
+    }
+}
+
+impl From<Failure> for StartError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Config(report) => Self::Config(report),
+            Failure::Message(message) => Self::Other(message),
+        }
+    }
+}
+
+impl From<String> for StartError {
+    fn from(message: String) -> Self {
+        Self::Other(message)
+    }
+}
