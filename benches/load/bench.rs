@@ -53,7 +53,7 @@ pub fn run(case: &'static Case, options: &Options, places: &Places) -> Result<se
         peers.push(Peer::start(entrant, case, keys, places, &[])?);
     }
     if case.status == 200 && case.style == Style::Wrk && case.wire == Wire::Plain && !options.is_smoke() {
-        let hits = load.run(places.upstream, Keys::new(KEYS), Length::Seconds(1))?;
+        let hits = load.run(places.upstream.plain, Keys::new(KEYS), Length::Seconds(1))?;
         let (rate, p50, p99) = (hits.rate() / 1e3, hits.p50, hits.p99);
         println!("without a gateway: {rate:.1}k req/s, p50 {p50} µs, p99 {p99} µs");
     }

@@ -57,6 +57,17 @@ pub enum Kind {
     Tcp,
 }
 
+/// The way to the upstream.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Back {
+    /// One server.
+    One,
+    /// One server with TLS 1.3, on persistent connections.
+    Tls,
+    /// Three servers; the less busy of two drawn at random.
+    Three,
+}
+
 /// The settings in which entrants of one kind differ.
 #[derive(Clone, Copy, Debug)]
 pub struct Setup {
@@ -70,6 +81,8 @@ pub struct Setup {
     pub limited: bool,
     /// Keys are in the store, not in the file: `true` for many keys, `false` for few.
     pub stored: Option<bool>,
+    /// The way to the upstream.
+    pub back: Back,
     /// The gateway runs inside the bench's own program, with this kind of ledger.
     pub own: Option<&'static str>,
 }
@@ -106,7 +119,7 @@ const fn entrant(name: &'static str, kind: Kind, setup: Setup) -> Entrant {
 }
 
 const PRICED: Setup =
-    Setup { tmpfs: false, free: false, log: false, limited: false, stored: None, own: None };
+    Setup { tmpfs: false, free: false, log: false, limited: false, stored: None, back: Back::One, own: None };
 const ON_TMPFS: Setup = Setup { tmpfs: true, ..PRICED };
 const FREE: Setup = Setup { free: true, ..PRICED };
 const LOGGED: Setup = Setup { log: true, ..PRICED };
@@ -117,6 +130,21 @@ const MANY: Setup = Setup { stored: Some(true), ..PRICED };
 const OWN_MEMORY: Setup = Setup { own: Some(own::MEMORY), ..PRICED };
 const OWN_FILE: Setup = Setup { own: Some(own::FILE), ..PRICED };
 
+const TO_TLS: Setup = Setup { back: Back::Tls, ..PRICED };
+const TO_THREE: Setup = Setup { back: Back::Three, ..PRICED };
+
+/// Entrants that speak TLS with the upstream.
+const BACK_TLS: &[Entrant] = &[
+    entrant("tollgate", Kind::Tollgate, TO_TLS),
+    entrant("tollgate-plain", Kind::Tollgate, PRICED),
+    entrant("haproxy", Kind::HaProxy, TO_TLS),
+];
+/// Entrants with three servers.
+const BACK_THREE: &[Entrant] = &[
+    entrant("tollgate", Kind::Tollgate, TO_THREE),
+    entrant("tollgate-one", Kind::Tollgate, PRICED),
+    entrant("haproxy", Kind::HaProxy, TO_THREE),
+];
 const EVERYBODY: &[Entrant] = &[
     entrant("tollgate", Kind::Tollgate, PRICED),
     entrant("haproxy", Kind::HaProxy, PRICED),
@@ -193,7 +221,7 @@ const KEYS: Case = Case {
 };
 
 /// All cases. The first one is the default.
-pub const ALL: [Case; 17] = [
+pub const ALL: [Case; 19] = [
     KEYS,
     Case {
         name: "refused",
@@ -286,6 +314,20 @@ pub const ALL: [Case; 17] = [
         wire: Wire::Http2,
         connections: 16,
         entrants: SECURE,
+        ..KEYS
+    },
+    Case {
+        name: "upstream-tls",
+        about: "TLS 1.3 to the upstream, connections kept",
+        entrants: BACK_TLS,
+        pairs: &[("tollgate", "tollgate-plain")],
+        ..KEYS
+    },
+    Case {
+        name: "servers",
+        about: "three servers, the less busy of two",
+        entrants: BACK_THREE,
+        pairs: &[("tollgate", "tollgate-one")],
         ..KEYS
     },
     Case {

@@ -110,7 +110,7 @@ fn run(options: &Options) -> Result<()> {
         None => println!("cores: not pinned (one core, or no taskset); figures are rough"),
     }
     let upstream = upstream::Upstream::start(cores.map(|(_, load)| load))?;
-    let places = Places::find(upstream.port, cores)?;
+    let places = Places::find(&upstream, cores)?;
     println!("ledgers on disk: {}", places.disk().display());
     let (mut done, mut wrong) = (Vec::new(), Vec::new());
     if options.mode == Mode::Callgrind {

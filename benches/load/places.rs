@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use crate::Result;
 use crate::spread::spread;
+use crate::upstream::{Ports, Upstream};
 
 /// The folder of Linux's file system in memory.
 const TMPFS: &str = "/dev/shm";
@@ -19,7 +20,9 @@ pub struct Places {
     disk: TempDir,
     tmpfs: Option<TempDir>,
     made: Cell<usize>,
-    pub upstream: u16,
+    pub upstream: Ports,
+    /// The upstream's certificate, a PEM file.
+    pub authority: PathBuf,
     /// The core of the gateway; the next field is the core of the load and the upstream.
     pub gateway: Option<usize>,
     pub load: Option<usize>,
@@ -28,13 +31,14 @@ pub struct Places {
 }
 
 impl Places {
-    pub fn find(upstream: u16, cores: Option<(usize, usize)>) -> Result<Self> {
+    pub fn find(upstream: &Upstream, cores: Option<(usize, usize)>) -> Result<Self> {
         let disk = tempfile::tempdir()?;
         let tmpfs = Path::new(TMPFS).is_dir().then(|| tempfile::tempdir_in(TMPFS)).transpose()?;
         let in_memory = tmpfs.as_ref().map(|folder| fdatasync(folder.path())).transpose()?;
         let fdatasync = (fdatasync(disk.path())?, in_memory);
         let (gateway, load) = cores.unzip();
-        Ok(Self { disk, tmpfs, made: Cell::new(0), upstream, gateway, load, fdatasync })
+        let (authority, upstream, made) = (upstream.certificate.clone(), upstream.ports, Cell::new(0));
+        Ok(Self { disk, tmpfs, made, upstream, authority, gateway, load, fdatasync })
     }
 
     pub fn has_tmpfs(&self) -> bool {

@@ -28,9 +28,23 @@ const MODULES: &str = "/usr/lib/nginx/modules";
 const TRIES: usize = 500;
 const PAUSE: Duration = Duration::from_millis(10);
 
+/// The ports of the upstream.
+#[derive(Clone, Copy, Debug)]
+pub struct Ports {
+    pub plain: u16,
+    pub tls: u16,
+    /// Two more without TLS.
+    pub more: [u16; 2],
+}
+
+/// The name in the upstream's certificate.
+pub const NAME: &str = "upstream.test";
+
 /// A running upstream.
 pub struct Upstream {
-    pub port: u16,
+    pub ports: Ports,
+    /// The file with its certificate, which is also the authority that issued it.
+    pub certificate: PathBuf,
     _process: Running,
     _folder: TempDir,
 }
@@ -53,16 +67,21 @@ pub fn program() -> Result<PathBuf> {
 
 impl Upstream {
     pub fn start(core: Option<usize>) -> Result<Self> {
-        let (folder, port) = (tempfile::tempdir()?, process::free_port()?);
+        let (folder, free) = (tempfile::tempdir()?, process::free_port);
+        let ports = Ports { plain: free()?, tls: free()?, more: [free()?, free()?] };
+        let made = rcgen::generate_simple_self_signed(vec![NAME.to_owned()])?;
+        let certificate = folder.path().join("cert.pem");
+        fs::write(&certificate, made.cert.pem())?;
+        fs::write(folder.path().join("cert.key"), made.signing_key.serialize_pem())?;
         fs::write(folder.path().join("export"), "x".repeat(EXPORT_LENGTH))?;
         let file = folder.path().join("nginx.conf");
-        fs::write(&file, configuration(folder.path(), port)?)?;
+        fs::write(&file, configuration(folder.path(), ports)?)?;
         let mut command = process::command(&program()?, core);
         command.arg("-c").arg(file).args(["-q", "-e", "stderr"]).stdin(Stdio::null());
         let mut process = Running::start(&mut command)?;
         for _ in 0..TRIES {
-            if TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok() {
-                return Ok(Self { port, _process: process, _folder: folder });
+            if TcpStream::connect((Ipv4Addr::LOCALHOST, ports.plain)).is_ok() {
+                return Ok(Self { ports, certificate, _process: process, _folder: folder });
             }
             if process.has_ended() {
                 break;
@@ -99,14 +118,21 @@ http {{
     )
 }
 
-fn configuration(folder: &Path, port: u16) -> Result<String> {
+fn configuration(folder: &Path, ports: Ports) -> Result<String> {
+    let Ports { plain, tls, more: [second, third] } = ports;
     let start = r#"{"status":"ok","person":{"name":"Ada Lovelace","email":"ada@example.com"},"note":""#;
     let enrich = format!("{start}{}\"}}", "x".repeat(BODY_LENGTH - start.len() - 2));
     let http = format!(
         r#"
     default_type application/json;
     server {{
-        listen 127.0.0.1:{port} backlog=4096;
+        listen 127.0.0.1:{plain} backlog=4096;
+        listen 127.0.0.1:{second} backlog=4096;
+        listen 127.0.0.1:{third} backlog=4096;
+        listen 127.0.0.1:{tls} ssl backlog=4096;
+        ssl_certificate {folder}/cert.pem;
+        ssl_certificate_key {folder}/cert.key;
+        ssl_protocols TLSv1.3;
         location = {ENRICH} {{ return 200 '{enrich}'; }}
         location = {EXPORT} {{ alias {export}; }}
         location = {SLOW} {{
@@ -128,7 +154,8 @@ fn configuration(folder: &Path, port: u16) -> Result<String> {
         }}
     }}
 "#,
-        export = folder.join("export").display()
+        export = folder.join("export").display(),
+        folder = folder.display()
     );
     Ok(nginx_configuration(folder, &lua_modules()?, &http))
 }

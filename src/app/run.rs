@@ -109,6 +109,7 @@ impl App {
     pub async fn stop(self) -> Result<(), StartError> {
         self.draining.store(true, Ordering::SeqCst);
         self.stop.cancel();
+        drop(self.listening); // with the workers' own ones, so that connections are refused
         let (workers, ledger) = (self.workers, self.plane.ledger);
         let (limits, directory) = (self.limits, self.plane.control.directory());
         let counters = self.plane.control.stats();

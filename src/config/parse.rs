@@ -25,7 +25,7 @@ use context::{Context, Known};
 /// Builds the configuration, or returns all mistakes.
 pub(super) fn build(sources: Sources) -> Result<LoadedConfig, Report> {
     let Sources { files, report, cut, patterns } = sources;
-    let mut context = Context { report, cut, file: 0 };
+    let mut context = Context::new(report, cut);
     if files.is_empty() {
         return Err(context.report);
     }

@@ -25,7 +25,7 @@ enum Payload<R: OutgoingRequest> {
     /// All of it; `None` if the request has no body.
     Whole(Option<R::Body>),
     /// It was taken in part, and nothing was written.
-    Begun(Upload<R::Body>),
+    Begun(Box<Upload<R::Body>>),
     /// It was sent in part or as a whole.
     Gone,
 }
@@ -86,14 +86,14 @@ impl<R: OutgoingRequest> Outgoing<R> {
             Payload::Begun(mut upload) => {
                 upload.replace_head(&head);
                 buffers.put(head);
-                (upload, true)
+                (*upload, true)
             }
             Payload::Gone => return Err(SendError::sent(Cause::Body)), // it is never tried again
         };
         match connection.exchange(upload, self.request.framing_context(), buffers).await {
             Ok(exchange) => Ok(Http1Body::of(exchange)),
             Err(ExchangeError::Unsent(upload, fault)) => {
-                self.payload = Payload::Begun(upload);
+                self.payload = Payload::Begun(Box::new(upload));
                 Err(SendError::unsent(Stage::Exchange, fault.into()))
             }
             Err(ExchangeError::Sent(fault)) => {

@@ -263,6 +263,10 @@ impl<R: OutgoingRequest> Pool<R> {
             return Err(error);
         }
         let alpn = if versions == HttpVersions::Http2 { Alpn::Http2 } else { Alpn::Both };
+        if this.server.selected_http2.get() == Some(false) {
+            drop(turn); // the server speaks HTTP/1.1, so each request needs a connection of its own
+            return self.open(this, alpn).await;
+        }
         let opened = self.open(this, alpn).await;
         if let Err(error) = &opened {
             this.server.connecting.fail(error);

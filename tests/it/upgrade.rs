@@ -312,3 +312,25 @@ fn the_service_manager_is_told_what_the_gateway_does() {
     next("STOPPING=1");
     assert_eq!(process.wait(), Some(0));
 }
+
+/// A stop waits longer for streams and WebSockets than for other requests.
+#[test]
+fn streams_have_their_own_deadline_at_a_stop() {
+    let upstream = Upstream::start();
+    let settings = "[server]\ndrain_timeout = \"300ms\"\nstream_drain_timeout = \"10s\"\n";
+    let text = config("").replacen("[server]\n", settings, 1);
+    let mut gateway = Gateway::start(&text, &upstream);
+    let address = gateway.public;
+    std::thread::scope(|scope| {
+        scope.spawn(|| keeps_streams(address));
+        let cut = scope.spawn(|| {
+            let mut client = Client::connect(address);
+            let headers = format!("{KEY}x-response-delay: 6000\r\n");
+            client.ask(format!("GET /free/slow HTTP/1.1\r\nhost: a\r\n{headers}\r\n")).is_err()
+        });
+        std::thread::sleep(Duration::from_millis(500));
+        gateway.signal("TERM");
+        assert_eq!(gateway.wait(), Some(0));
+        assert!(cut.join().unwrap(), "a request without a response is not waited for");
+    });
+}

@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 
 use super::{Arguments, Site};
 use crate::Result;
-use crate::cases::Wire;
+use crate::cases::{Back, Wire};
+use crate::upstream::{NAME, Ports};
 
 impl Site<'_> {
     /// The configuration of HAProxy as a TCP relay.
@@ -29,12 +30,27 @@ listen relay
         Ok(vec!["-db".into(), "-f".into(), self.write("haproxy.cfg", &text)?])
     }
 
+    /// The servers, and how one is selected.
+    fn haproxy_servers(&self) -> String {
+        let Ports { plain, tls, more: [second, third] } = self.ports;
+        match self.setup.back {
+            Back::One => format!("    server people 127.0.0.1:{plain}"),
+            Back::Tls => format!(
+                "    server people 127.0.0.1:{tls} ssl verify required ca-file {} verifyhost {NAME} sni str({NAME}) alpn http/1.1",
+                self.authority.display()
+            ),
+            Back::Three => format!(
+                "    balance random(2)\n    server a 127.0.0.1:{plain}\n    server b 127.0.0.1:{second}\n    server c 127.0.0.1:{third}"
+            ),
+        }
+    }
+
     pub(super) fn haproxy(&self) -> Result<Arguments> {
         let mut map = String::new();
         for (hash, account) in self.keys.hashes() {
             writeln!(map, "{} a{account}", hash.to_hex().to_ascii_uppercase())?;
         }
-        let (port, upstream, path) = (self.port, self.upstream, self.case.path);
+        let (port, path, servers) = (self.port, self.case.path, self.haproxy_servers());
         let tls = match self.case.wire {
             Wire::Tls | Wire::TlsAnew => {
                 let both = self.folder.join("both.pem");
@@ -80,7 +96,7 @@ frontend gate
     http-request set-header x-tollgate-account %[var(txn.account)]
     default_backend people
 backend people
-    server people 127.0.0.1:{upstream}
+{servers}
 "
         );
         Ok(vec!["-db".into(), "-f".into(), self.write("haproxy.cfg", &text)?])

@@ -16,7 +16,7 @@ use crate::client::{self, Response};
 use crate::keys::Keys;
 use crate::places::Places;
 use crate::process::{self, Running};
-use crate::upstream::{self, BODY_LENGTH, EVENT_COUNT, EVENTS, EXPORT, EXPORT_LENGTH};
+use crate::upstream::{self, BODY_LENGTH, EVENT_COUNT, EVENTS, EXPORT, EXPORT_LENGTH, Ports};
 
 pub use tollgate::{fold, ledger, status};
 
@@ -49,6 +49,9 @@ struct Site<'a> {
     port: u16,
     tls_port: u16,
     upstream: u16,
+    ports: Ports,
+    /// The authority that issued the upstream's certificate, a PEM file.
+    authority: PathBuf,
     case: &'a Case,
     setup: Setup,
 }
@@ -87,11 +90,22 @@ impl Peer {
         let mut told = String::new();
         for _ in 0..STARTS {
             let folder = places.make(entrant.name, entrant.setup.tmpfs)?;
-            let (port, upstream, setup) = (process::free_port()?, places.upstream, entrant.setup);
+            let (port, ports, setup) = (process::free_port()?, places.upstream, entrant.setup);
+            let (upstream, authority) = (ports.plain, places.authority.clone());
             let tls_port = process::free_port()?;
             let tls = matches!(case.wire, Wire::Tls | Wire::TlsAnew);
             let wire_port = if tls { tls_port } else { port };
-            let site = Site { folder: folder.clone(), keys, port, tls_port, upstream, case, setup };
+            let site = Site {
+                folder: folder.clone(),
+                keys,
+                port,
+                tls_port,
+                upstream,
+                ports,
+                authority,
+                case,
+                setup,
+            };
             if tls {
                 site.certificate()?;
             }

@@ -5,8 +5,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::{Arguments, Site};
-use crate::cases::{Kind, Wire};
+use crate::cases::{Back, Kind, Wire};
 use crate::process::{self, Running};
+use crate::upstream::{NAME, Ports};
 use crate::{Result, own};
 
 const LEDGER: &str = "ledger.db";
@@ -16,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 impl Site<'_> {
     /// Writes a configuration with hashed keys, scopes, a limit, and credits in a ledger on disk.
     pub(super) fn tollgate(&self) -> Result<Arguments> {
-        let (port, upstream, path) = (self.port, self.upstream, self.case.path);
+        let (port, path, servers) = (self.port, self.case.path, self.tollgate_servers());
         let log = self.setup.log;
         let price = if self.setup.free { "" } else { "credits = 1" };
         let limit = match self.setup.limited {
@@ -45,7 +46,7 @@ failed_keys_per_minute = 0
 [log]
 requests = {log}
 [upstreams.people]
-servers = ["http://127.0.0.1:{upstream}"]
+{servers}
 [[routes]]
 name = "people.enrich"
 path = "{path}"
@@ -67,6 +68,21 @@ limits = [{{ name = "rate", {limit} }}]
             self.fill(&arguments)?;
         }
         Ok(arguments)
+    }
+
+    fn tollgate_servers(&self) -> String {
+        let Ports { plain, tls, more: [second, third] } = self.ports;
+        match self.setup.back {
+            Back::One => format!("servers = [\"http://127.0.0.1:{plain}\"]"),
+            Back::Tls => format!(
+                "servers = [\"https://127.0.0.1:{tls}\"]\ntls = {{ ca = \"{}\", server_name = \"{NAME}\" }}",
+                self.authority.display()
+            ),
+            Back::Three => {
+                let list = [plain, second, third].map(|port| format!("\"http://127.0.0.1:{port}\""));
+                format!("servers = [{}]", list.join(", "))
+            }
+        }
     }
 
     /// Lets Tollgate create its ledger, then writes accounts and keys into it.

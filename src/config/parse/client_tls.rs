@@ -74,7 +74,10 @@ fn authorities(
     let mut is_complete = true;
     for text in &texts {
         let found = match text.value.as_str() {
-            "system" => context.check(&text.span, client::system_authorities()),
+            "system" => {
+                let read = context.system_authorities();
+                context.check(&text.span, read)
+            }
             path => pem(context, made_from, text).and_then(|pem| {
                 let read = tls::certificates(&pem).map_err(|error| format!("{path}: {error}"));
                 context.check(&text.span, read)

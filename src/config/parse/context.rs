@@ -5,10 +5,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use rustls::pki_types::CertificateDer;
+
 use crate::config::raw::{self, At, Place};
 use crate::config::report::{Problem, Report, Severity};
 use crate::config::shape::suggest;
 use crate::snapshot::Route;
+use crate::tls::client::system_authorities;
 
 /// Collects problems while the sections of the files are checked.
 pub(super) struct Context {
@@ -16,9 +19,20 @@ pub(super) struct Context {
     /// Sections from which a value was removed; see `Sources::cut`.
     pub(super) cut: Vec<String>,
     pub(super) file: usize,
+    /// The certificate authorities that the system trusts, once they were read.
+    system_authorities: Option<Result<Vec<CertificateDer<'static>>, String>>,
 }
 
 impl Context {
+    pub(super) fn new(report: Report, cut: Vec<String>) -> Self {
+        Self { report, cut, file: 0, system_authorities: None }
+    }
+
+    /// The certificate authorities that the system trusts. They are read once.
+    pub(super) fn system_authorities(&mut self) -> Result<Vec<CertificateDer<'static>>, String> {
+        self.system_authorities.get_or_insert_with(system_authorities).clone()
+    }
+
     pub(super) fn add(
         &mut self,
         severity: Severity,

@@ -70,12 +70,7 @@ pub(super) fn build(context: &mut Context, files: &[raw::File]) -> ParsedServer 
         context.error(&place, format!("{address} is listed both with TLS and without"));
     }
     let seconds = Duration::from_secs;
-    let drain_timeout = context.duration(server.drain_timeout.as_ref(), seconds(30));
-    let stream_drain_timeout = context.duration(server.stream_drain_timeout.as_ref(), drain_timeout);
-    if let Some(place) = server.stream_drain_timeout.as_ref().filter(|_| stream_drain_timeout < drain_timeout)
-    {
-        context.error(&place.span, "`stream_drain_timeout` is at least `drain_timeout`");
-    }
+    let (drain_timeout, stream_drain_timeout) = drain_timeouts(context, &server);
     let settings = Settings {
         listen: plain,
         tls_listen: secure,
@@ -111,6 +106,16 @@ pub(super) fn build(context: &mut Context, files: &[raw::File]) -> ParsedServer 
     };
     let max_body_size = context.size(server.max_body_size.as_ref(), 100 * KIB * KIB, BODY_SIZE);
     ParsedServer { settings, keys, max_body_size }
+}
+
+/// How long a stop waits for requests, and for responses that have begun.
+fn drain_timeouts(context: &mut Context, server: &raw::Server) -> (Duration, Duration) {
+    let requests = context.duration(server.drain_timeout.as_ref(), Duration::from_secs(30));
+    let streams = context.duration(server.stream_drain_timeout.as_ref(), requests);
+    if let Some(place) = server.stream_drain_timeout.as_ref().filter(|_| streams < requests) {
+        context.error(&place.span, "`stream_drain_timeout` is at least `drain_timeout`");
+    }
+    (requests, streams)
 }
 
 fn proxy_protocol(context: &mut Context, server: &raw::Server) -> bool {

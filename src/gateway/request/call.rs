@@ -12,11 +12,11 @@ use bytes::Bytes;
 use super::permit::{Payment, PaymentProgress, Permit, WaitingPayment};
 use super::request_body::{BodyProgress, RequestBody};
 use super::response::settlement::Settlement;
-use super::upstream_request::UpstreamRequest;
+use super::upstream_request::{UpstreamPool, UpstreamRequest};
 use super::websocket::ExpectedUpgrade;
 use crate::gateway::connection::DetachedRequest;
 use crate::policy::reject::{Reason, Refusal};
-use crate::upstream::{Cause, LocalServer, Pool, SendError, UpstreamResponse};
+use crate::upstream::{Cause, LocalServer, SendError, UpstreamResponse};
 
 type Sending = Pin<Box<dyn Future<Output = Result<UpstreamResponse, SendError>>>>;
 
@@ -35,8 +35,8 @@ struct Pending {
 
 /// A call that can start as soon as it is paid for.
 pub(super) struct PreparedCall {
-    pub(super) pool: Rc<Pool<UpstreamRequest>>,
-    pub(super) outgoing: UpstreamRequest,
+    pub(super) pool: Rc<UpstreamPool>,
+    pub(super) outgoing: Box<UpstreamRequest>,
     pub(super) expected: ExpectedUpgrade,
 }
 

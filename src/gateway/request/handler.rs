@@ -29,7 +29,7 @@ use super::routing::{RouteMatch, match_route};
 use super::services::Services;
 use super::target::Target;
 use super::tunnel::start_tunnel;
-use super::upstream_request::{UpstreamRequest, framing};
+use super::upstream_request::{UpstreamPool, UpstreamRequest, framing};
 use super::websocket::{self, ExpectedUpgrade};
 use crate::gateway::connection::{Connection, HeadVerdict, Protocol, RequestHandler, Stream};
 use crate::ledger::outbox::NotDurable;
@@ -39,19 +39,18 @@ use crate::policy::outcome::Outcome;
 use crate::policy::reject::{Reason, Refusal};
 use crate::policy::route::Methods;
 use crate::policy::values;
-use crate::upstream::Pool;
 
 /// Serves the requests of a worker.
 #[derive(Clone, Debug)]
 pub(in crate::gateway) struct Handler {
     services: Rc<Services>,
     /// Connections to upstreams.
-    pool: Rc<Pool<UpstreamRequest>>,
+    pool: Rc<UpstreamPool>,
 }
 
 impl Handler {
     pub(in crate::gateway) fn new(services: &Rc<Services>) -> Self {
-        let pool = Pool::new(services.connections.clock.clone(), fastrand::u64(..));
+        let pool = UpstreamPool::new(services.connections.clock.clone(), fastrand::u64(..));
         Self { services: Rc::clone(services), pool: Rc::new(pool) }
     }
 
@@ -117,7 +116,7 @@ enum Admission {
 /// Admits a request, synchronously. The first refusal is the response, and no step before the payment costs
 /// anything. Only the payment may still be waiting when this returns.
 fn admit(
-    (services, pool): (&Rc<Services>, &Rc<Pool<UpstreamRequest>>),
+    (services, pool): (&Rc<Services>, &Rc<UpstreamPool>),
     stream: &Stream,
     head: Option<HeadVerdict>,
     record: &Rc<AccessRecord>,
@@ -174,7 +173,7 @@ fn admit(
     let upgrade_to = forward::upgrade(&parts.headers).filter(|_| body.is_none());
     let upgrade_to = upgrade_to.as_ref();
     let expected = ExpectedUpgrade::of(&parts.headers, upgrade_to, context.is_extended_connect);
-    let outgoing = UpstreamRequest {
+    let outgoing = Box::new(UpstreamRequest {
         request: InFlight::new(services, record, stream, pass),
         route: route.index,
         path: target.path.into_changed(),
@@ -188,7 +187,7 @@ fn admit(
         parts,
         body,
         replay: None,
-    };
+    });
     let upgrade = outgoing.upgrade_to.is_some().then_some(upgrade);
     let call = PreparedCall { pool: Rc::clone(pool), outgoing, expected }.start(payment); // see `forward_response`
     Ok(Admission::Forward(call, upgrade))

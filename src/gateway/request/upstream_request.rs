@@ -17,7 +17,10 @@ use crate::policy::client_address::is_trusted;
 use crate::policy::forward::{self, Facts, Framing, HostHeader, Identity};
 use crate::policy::upstream::balance::HashBy;
 use crate::snapshot::Route;
-use crate::upstream::{FramingContext, NextHop, OutgoingRequest};
+use crate::upstream::{FramingContext, NextHop, OutgoingRequest, Pool};
+
+/// The connections of a worker to upstreams.
+pub(super) type UpstreamPool = Pool<Box<UpstreamRequest>>;
 
 /// The facts from which the upstream request is made.
 #[derive(Debug)]
@@ -88,7 +91,7 @@ impl UpstreamRequest {
     }
 }
 
-impl OutgoingRequest for UpstreamRequest {
+impl OutgoingRequest for Box<UpstreamRequest> {
     type Body = RequestBody;
 
     fn take_body(&mut self) -> Option<RequestBody> {

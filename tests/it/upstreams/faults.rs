@@ -244,7 +244,7 @@ fn the_kind_of_an_error_is_said_where_that_is_asked_for() {
         (format!("https://{}", faulty.address), tls, "", "tls_protocol_error"),
         (plain.clone(), "", "reset", "connection_terminated"),
         (plain.clone(), "", "garbage", "http_protocol_error"),
-        (plain.clone(), "", "silent", "http_response_timeout"),
+        (plain, "", "silent", "http_response_timeout"),
         ("http://nowhere.invalid".to_owned(), "", "", "dns_error"),
     ];
     for (url, more, fault, expected) in table {

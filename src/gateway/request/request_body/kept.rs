@@ -25,7 +25,7 @@ pub(in crate::gateway::request) struct KeptBody {
 
 #[derive(Debug)]
 struct Shared {
-    source: StreamingBody,
+    source: Box<StreamingBody>,
     /// The data frames that were read from the source.
     frames: Vec<Bytes>,
     /// Their bytes; `None` once the body cannot be sent again: it is too large, or has trailers.
@@ -33,7 +33,7 @@ struct Shared {
 }
 
 impl KeptBody {
-    pub(super) fn new(source: StreamingBody) -> Self {
+    pub(super) fn new(source: Box<StreamingBody>) -> Self {
         let progress = source.progress().clone();
         let shared = Shared { source, frames: Vec::new(), kept: Some(0) };
         Self { shared: Rc::new(RefCell::new(shared)), read: 0, progress }
@@ -58,7 +58,7 @@ impl KeptBody {
             self.read += 1;
             return Poll::Ready(Some(Ok(Frame::data(frame.clone()))));
         }
-        let frame = ready!(Pin::new(&mut shared.source).poll_frame(context));
+        let frame = ready!(Pin::new(&mut *shared.source).poll_frame(context));
         match &frame {
             Some(Ok(frame)) => match frame.data_ref() {
                 Some(data) => {

@@ -27,22 +27,22 @@ use crate::policy::reject::Refusal;
 /// Largest body that is read before its request is paid for, in bytes.
 pub(super) const MAX_BUFFERED: u64 = 1024 * 1024;
 
-/// A request's body.
+/// A request's body. Small, since most requests have none and it is moved several times.
 #[derive(Debug)]
 pub(super) enum RequestBody {
     /// Forwarded while it arrives.
-    Streaming(StreamingBody),
+    Streaming(Box<StreamingBody>),
     /// Forwarded while it arrives, and kept, so that it can be sent again.
     Kept(KeptBody),
     /// Read completely, since the request's price depends on it.
-    Buffered(BufferedBody),
+    Buffered(Box<BufferedBody>),
 }
 
 /// A copy of a body that may be sent again.
 #[derive(Debug)]
 pub(super) enum Replay {
     Kept(KeptBody),
-    Buffered(BufferedBody),
+    Buffered(Box<BufferedBody>),
 }
 
 impl Replay {
@@ -74,7 +74,8 @@ impl RequestBody {
             return Err(BodyFault::TooLarge.into());
         }
         let deadlines = Arc::clone(&stream.deadlines);
-        Ok(Some(Self::Streaming(StreamingBody::new(incoming, max, deadlines, services, record))))
+        let body = StreamingBody::new(incoming, max, deadlines, services, record);
+        Ok(Some(Self::Streaming(Box::new(body))))
     }
 
     /// The body of a request that may be sent again, and its copy for that.
@@ -107,7 +108,7 @@ impl RequestBody {
             return Err(BodyFault::TooLarge);
         }
         let body = match self {
-            Self::Streaming(body) => BufferedBody::read(body, MAX_BUFFERED).await?,
+            Self::Streaming(body) => Box::new(BufferedBody::read(*body, MAX_BUFFERED).await?),
             Self::Buffered(body) => body,
             Self::Kept(_) => return Err(BodyFault::Aborted), // bodies are kept only once they are paid for
         };
@@ -125,7 +126,7 @@ impl Body for RequestBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
         match self.get_mut() {
-            Self::Streaming(body) => Pin::new(body).poll_frame(context),
+            Self::Streaming(body) => Pin::new(&mut **body).poll_frame(context),
             Self::Kept(body) => body.poll_frame(context),
             Self::Buffered(body) => Poll::Ready(body.next_frame().map(Ok)),
         }
