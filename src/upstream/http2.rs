@@ -20,11 +20,18 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use super::connection_count::CountedConnection;
 use super::fault::{Cause, ResponseFault, SendError, Sent, Stage};
 use super::io::Io;
+use super::local::Turn;
 use super::request::OutgoingBody;
 use super::response::ResponseOf;
 
 /// Most requests in flight on one connection; further ones use another. Servers allow as many, or queue them.
 const MAX_STREAMS: usize = 100;
+/// The number of streams that is assumed until the server has said how many it allows.
+const UNKNOWN_STREAMS: usize = MAX_STREAMS - 1;
+/// How often, and how many times, it is looked whether the server has said that. Requests that wait for their turn to open
+/// a connection wait no longer.
+const SETTINGS_LOOK_EVERY: Duration = Duration::from_millis(2);
+const SETTINGS_LOOKS: usize = 500;
 /// Bytes that an upstream may send of one response before the client reads them.
 const STREAM_WINDOW: u32 = 64 * 1024;
 /// Bytes that an upstream may send of all responses of a connection before the clients read them. The streams of one
@@ -133,18 +140,20 @@ impl<B: OutgoingBody> Http2Connections<B> {
         });
     }
 
-    /// Starts HTTP/2 on a new connection. Returns its first stream.
+    /// Starts HTTP/2 on a new connection. Returns its first stream. `turn` ends when the server has said how many streams
+    /// it allows, so that requests which wait for their turn find the free ones.
     pub(super) async fn open(
         &self,
         server: u64,
         io: Io,
         counted: CountedConnection,
+        turn: Option<Turn>,
     ) -> Result<Http2Stream<B>, SendError> {
         let mut builder = Builder::new(Local);
         builder
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
-            .initial_max_send_streams(MAX_STREAMS)
+            .initial_max_send_streams(UNKNOWN_STREAMS)
             .max_header_list_size(MAX_HEAD)
             .max_send_buf_size(SEND_BUFFER)
             .timer(TokioTimer::new())
@@ -153,16 +162,28 @@ impl<B: OutgoingBody> Http2Connections<B> {
         let handshake = builder.handshake::<_, MaybeBody<B>>(TokioIo::new(io)).await;
         let failed = |error: hyper::Error| SendError::unsent(Stage::Connect, Cause::Http2(error.to_string()));
         let (sender, mut connection) = handshake.map_err(failed)?;
-        let allowed = Rc::new(Cell::new(MAX_STREAMS));
+        let allowed = Rc::new(Cell::new(UNKNOWN_STREAMS));
         let known = Rc::clone(&allowed);
         tokio::task::spawn_local(async move {
+            // hyper reads the server's settings in another task, so they are looked for again and again.
+            let (mut turn, mut looks) = (turn, tokio::time::interval(SETTINGS_LOOK_EVERY));
+            let mut looks_left = SETTINGS_LOOKS;
             let run = std::future::poll_fn(|context| {
                 let polled = Pin::new(&mut connection).poll(context);
-                known.set(connection.current_max_send_streams().max(1));
-                polled
+                loop {
+                    known.set(connection.current_max_send_streams().max(1));
+                    if known.get() != UNKNOWN_STREAMS || looks_left == 0 {
+                        turn = None;
+                        return polled;
+                    }
+                    if looks.poll_tick(context).is_pending() {
+                        return polled;
+                    }
+                    looks_left -= 1;
+                }
             });
             let _ = run.await; // the error is returned to its requests
-            drop(counted);
+            drop((counted, turn));
         });
         let connection = Http2Connection { sender, streams: Rc::default(), allowed };
         let stream = connection.stream();

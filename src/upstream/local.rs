@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::fault::SendError;
 use super::http1::Http1Connection;
@@ -119,25 +119,28 @@ impl LocalServer {
     }
 }
 
+/// The turn of one request to open an HTTP/2 connection.
+pub(super) type Turn = OwnedSemaphorePermit;
+
 /// Lets one request after the other open an HTTP/2 connection. If one fails, those that waited for it fail too: each would
 /// wait as long again.
 #[derive(Debug)]
 pub(super) struct Connecting {
-    turn: Semaphore,
+    turn: Arc<Semaphore>,
     failures: Cell<u64>,
     last: RefCell<Option<SendError>>,
 }
 
 impl Default for Connecting {
     fn default() -> Self {
-        Self { turn: Semaphore::new(1), failures: Cell::new(0), last: RefCell::default() }
+        Self { turn: Arc::new(Semaphore::new(1)), failures: Cell::new(0), last: RefCell::default() }
     }
 }
 
 impl Connecting {
     /// Waits for the turn; it ends when the result is dropped.
-    pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
-        self.turn.acquire().await.ok()
+    pub(super) async fn turn(&self) -> Option<Turn> {
+        Arc::clone(&self.turn).acquire_owned().await.ok()
     }
 
     /// How many attempts to connect failed so far.

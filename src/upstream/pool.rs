@@ -12,7 +12,7 @@ use super::connection_count::ConnectionCount;
 use super::fault::{Cause, SendError, Sent, Stage};
 use super::http1::Http1Connection;
 use super::http2::{Http2Connections, Http2Stream};
-use super::local::{InFlight, LocalServer};
+use super::local::{InFlight, LocalServer, Turn};
 use super::outgoing::Outgoing;
 use super::request::{HeadBuffers, OutgoingRequest};
 
@@ -77,9 +77,9 @@ impl<R: OutgoingRequest> Pool<R> {
         }
     }
 
-    /// Sends a request and waits for the response head. A request that failed is sent again where [`may_retry`](crate::policy::upstream::retry::may_retry) and the
-    /// upstream's budget allow it; whatever the budget is, if the server may just have closed an idle connection.
-    /// `on_server` is told each server that is tried.
+    /// Sends a request and waits for the response head. A request that failed is sent again where
+    /// [`crate::policy::upstream::retry`] and the upstream's budget allow it; whatever the budget is, if the server may
+    /// just have closed an idle connection. `on_server` is told each server that is tried.
     ///
     /// # Errors
     /// [`SendError`] of the last try.
@@ -173,7 +173,7 @@ impl<R: OutgoingRequest> Pool<R> {
         upstream.servers.select(&selection, |server| InFlight::new(self.local(server)))
     }
 
-    /// A random number (`SplitMix64`).
+    /// A random number.
     fn next_random(&self) -> u64 {
         let mut random = fastrand::Rng::with_seed(self.random.get());
         let number = random.u64(..);
@@ -245,7 +245,7 @@ impl<R: OutgoingRequest> Pool<R> {
             HttpVersions::Http2 => Alpn::Http2,
             HttpVersions::Negotiated => Alpn::Both,
         };
-        Box::pin(self.open(this, alpn)).await
+        Box::pin(self.open(this, alpn, None)).await
     }
 
     /// Opens an HTTP/2 connection, one request after the other: those that follow use its streams.
@@ -265,17 +265,21 @@ impl<R: OutgoingRequest> Pool<R> {
         let alpn = if versions == HttpVersions::Http2 { Alpn::Http2 } else { Alpn::Both };
         if this.server.selected_http2.get() == Some(false) {
             drop(turn); // the server speaks HTTP/1.1, so each request needs a connection of its own
-            return self.open(this, alpn).await;
+            return self.open(this, alpn, None).await;
         }
-        let opened = self.open(this, alpn).await;
+        let opened = self.open(this, alpn, turn).await;
         if let Err(error) = &opened {
             this.server.connecting.fail(error);
         }
-        drop(turn);
         opened
     }
 
-    async fn open(&self, this: &Wanted<'_>, alpn: Alpn) -> Result<Connection<R>, SendError> {
+    async fn open(
+        &self,
+        this: &Wanted<'_>,
+        alpn: Alpn,
+        turn: Option<Turn>,
+    ) -> Result<Connection<R>, SendError> {
         let too_many = || SendError::unsent(Stage::Connect, Cause::TooManyConnections);
         let counted = self.count.add().ok_or_else(too_many)?;
         let server = &this.server.shared;
@@ -284,7 +288,7 @@ impl<R: OutgoingRequest> Pool<R> {
             this.server.selected_http2.set(Some(is_http2));
         }
         if is_http2 {
-            let stream = self.http2.open(server.num, io, counted).await?;
+            let stream = self.http2.open(server.num, io, counted, turn).await?;
             return Ok(Connection::Http2 { stream, is_new: true });
         }
         Ok(Connection::Http1 { connection: Http1Connection::new(io, counted), is_new: true })

@@ -57,7 +57,7 @@ async fn ask(upstream: &Upstream, server: &Server, check: &HealthCheck) -> Resul
         let request = Request::get(uri.build().map_err(no_host)?).version(Version::HTTP_2);
         let request = request.header(header::USER_AGENT, USER_AGENT).body(None).map_err(no_host)?;
         let connections = Http2Connections::<NoBody>::default();
-        let stream = connections.open(server.num, io, counted).await?;
+        let stream = connections.open(server.num, io, counted, None).await?;
         return match stream.send(request).await {
             Ok(response) => Ok(response.status),
             Err(StreamError::Unsent(_, error) | StreamError::Failed(error)) => Err(error),

@@ -152,7 +152,7 @@ fn more_connections_are_opened_when_streams_run_out() {
         return;
     };
     let gateway = start(&folder, &secured(port, "").replace("threads = 2", "threads = 1"));
-    assert_eq!(get(gateway.public, "/one", KEY).status, 200); // now the server's limit is known
+    // The first requests come before the server's limit is known.
     let begun = Instant::now();
     std::thread::scope(|scope| {
         for _ in 0..8 {
