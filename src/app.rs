@@ -12,6 +12,7 @@ mod plane;
 mod run;
 mod service;
 mod signals;
+mod sockets;
 #[cfg(test)]
 mod waiting_payments;
 
@@ -32,6 +33,7 @@ use self::handover::MAX_TAKEOVERS;
 pub use self::inherited::Inherited;
 pub use self::plane::ControlPlane;
 use self::plane::Opening;
+use self::sockets::Sockets;
 use crate::clock::Clock;
 use crate::config::LoadedConfig;
 use crate::control::Control;
@@ -39,12 +41,9 @@ use crate::control::health::Admin;
 use crate::control::socket::ControlSocket;
 use crate::directory::{Meter, Owner, elapsed};
 use crate::gateway::limits::Limits;
-use crate::gateway::{
-    self, Bound, ConnectionSlots, PassedSocket, PublicAddress, Purpose, WorkerSeed, take_passed,
-};
+use crate::gateway::{self, Bound, ConnectionSlots, PassedSocket, PublicAddress, WorkerSeed};
 use crate::ledger::sqlite;
 use crate::ledger::store::{BooksReader, LedgerError, Storage};
-use crate::snapshot::Settings;
 use crate::telemetry::lines::Lines;
 use crate::types::RequestIdStart;
 use crate::upstream::Watcher;
@@ -65,6 +64,8 @@ pub struct App {
     listening: Vec<PassedSocket>,
     control_socket: tokio::task::JoinHandle<()>,
     takeovers: mpsc::Receiver<UnixStream>,
+    /// Takes the settlements of the process that this one took over from.
+    succession: Option<tokio::task::JoinHandle<()>>,
     /// Has a permit for each worker that has stopped accepting.
     wound_down: Arc<Semaphore>,
     clock: Clock,
@@ -127,9 +128,9 @@ impl App {
         loaded: LoadedConfig,
         (clock, lines): (Clock, Option<Lines>),
     ) -> Result<Self, StartError> {
-        let Inherited { sockets: mut inherited, predecessor } = inherited;
+        let Inherited { passed, taken } = inherited;
         let settings = loaded.snapshot.settings.clone();
-        let how = Opening { workers: settings.threads, grants: true, adopts: predecessor.is_some() };
+        let how = Opening { workers: settings.threads, grants: true, adopts: taken.is_some() };
         let (plane, bookkeeper, epoch) = ControlPlane::open_for(storage, path, loaded, how, &clock).await?;
         let limits = Arc::new(restored_limits(&mut *bookkeeper.view().await?, &clock)?);
         let (source, now) = (Arc::clone(&limits), clock.clone());
@@ -139,18 +140,16 @@ impl App {
         let socket = ControlSocket::bind(path)?;
         let (sender, takeovers) = mpsc::channel(MAX_TAKEOVERS);
         let control_socket = tokio::spawn(socket.serve(Arc::clone(&control), sender));
-        let own = take_passed(&mut inherited, Purpose::Admin, settings.admin_listen).into_iter().next();
-        let admin = Admin::bind(settings.admin_listen, own).await?;
+        let (predecessor, sockets) = match taken {
+            Some((predecessor, sockets)) => (Some(predecessor), sockets),
+            None => (None, Sockets::open(&settings, passed)?),
+        };
+        let Sockets { admin, bound: Bound { workers: sockets, public, .. }, copies: listening } = sockets;
+        let admin = Admin::new(admin)?;
         let (admin_address, draining) = (admin.address().unwrap_or(settings.admin_listen), admin.draining());
-        let label = Some((Purpose::Admin, settings.admin_listen));
-        let mut listening = vec![PassedSocket { socket: admin.try_clone()?, label }];
         background.push(tokio::spawn(admin.serve(Arc::clone(&control))));
         background.push(tokio::spawn(background::prune_meters(Arc::clone(&control))));
         let watcher = start_watcher(&control, &clock).await?;
-        let Bound { workers: sockets, public, copies } =
-            gateway::bind(&addresses(&settings), settings.threads, &mut inherited)?;
-        listening.extend(copies);
-        warn_of_unused(&inherited);
         let slots = Arc::new(ConnectionSlots::new(max_connections(settings.max_connections)));
         let (stop, wound_down) = (CancellationToken::new(), Arc::new(Semaphore::new(0)));
         let mut workers = Vec::new();
@@ -172,8 +171,9 @@ impl App {
             };
             workers.push(spawn_worker(number, seed)?);
         }
+        let mut succession = None;
         if let Some(predecessor) = predecessor {
-            background.push(tokio::spawn(predecessor.succeed(bookkeeper)));
+            succession = Some(tokio::spawn(predecessor.succeed(bookkeeper)));
         }
         let path = path.to_owned();
         Ok(Self {
@@ -185,6 +185,7 @@ impl App {
             control_socket,
             takeovers,
             wound_down,
+            succession,
             clock,
             limits,
             workers,
@@ -208,18 +209,6 @@ async fn start_watcher(control: &Control, clock: &Clock) -> Result<Watcher, Star
     let watcher = Watcher::start(control.view(), clock.clone()).map_err(failed)?;
     watcher.resolved().await;
     Ok(watcher)
-}
-
-fn warn_of_unused(passed: &[PassedSocket]) {
-    for address in passed.iter().filter_map(|it| it.socket.local_addr().ok()) {
-        tracing::warn!(%address, "a socket that was passed to the gateway is not for one of its addresses");
-    }
-}
-
-/// The configured client addresses.
-fn addresses(settings: &Settings) -> Vec<PublicAddress> {
-    let plain = settings.listen.iter().map(|&address| PublicAddress { address, is_tls: false });
-    plain.chain(settings.tls_listen.iter().map(|&address| PublicAddress { address, is_tls: true })).collect()
 }
 
 fn spawn_worker(number: usize, seed: WorkerSeed) -> Result<JoinHandle<()>, StartError> {

@@ -72,6 +72,10 @@ impl Message {
     }
 }
 
+fn refused(error: &io::Error) -> String {
+    format!("error: cannot take over from the running gateway: {error}")
+}
+
 fn unexpected(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("the other process said something else than `{what}`"))
 }
@@ -163,20 +167,24 @@ impl Takeover {
 pub(super) struct Predecessor(UnixStream);
 
 impl Predecessor {
-    /// Takes the sockets of the gateway that runs with this configuration file, and waits until it has released the
-    /// ledger. `None` if no gateway runs.
+    /// Takes the sockets of the gateway that runs with this configuration file. `None` if no gateway runs.
     ///
     /// # Errors
     /// If the gateway refuses or does not respond in time.
-    pub(super) fn take_over(path: &Path) -> Result<Option<(Self, Vec<PassedSocket>)>, String> {
+    pub(super) fn connect(path: &Path) -> Result<Option<(Self, Vec<PassedSocket>)>, String> {
         let Some(stream) = socket::connect(path)? else { return Ok(None) };
-        let taken = Self::take_sockets(&stream).and_then(|sockets| {
-            (&stream).write_all(&Message::Ready.encode())?;
-            expect(&stream, &Message::Released, MAX_RELEASE)?;
-            Ok(sockets)
-        });
-        let sockets = taken.map_err(|error| format!("cannot take over from the running gateway: {error}"))?;
+        let sockets = Self::take_sockets(&stream).map_err(|error| refused(&error))?;
         Ok(Some((Self(stream), sockets)))
+    }
+
+    /// Says that this process is ready, and waits until the gateway has released the ledger.
+    ///
+    /// # Errors
+    /// If it does not in time.
+    pub(super) fn wait_for_release(&self) -> Result<(), String> {
+        let written = (&self.0).write_all(&Message::Ready.encode());
+        let released = written.and_then(|()| expect(&self.0, &Message::Released, MAX_RELEASE));
+        released.map_err(|error| refused(&error))
     }
 
     fn take_sockets(stream: &UnixStream) -> io::Result<Vec<PassedSocket>> {

@@ -4,13 +4,17 @@ use std::path::Path;
 
 use super::handover::Predecessor;
 use super::service;
+use super::sockets::Sockets;
 use crate::gateway::PassedSocket;
+use crate::snapshot::Settings;
 
 /// What a gateway takes over when it starts.
 #[derive(Debug, Default)]
 pub struct Inherited {
-    pub(super) sockets: Vec<PassedSocket>,
-    pub(super) predecessor: Option<Predecessor>,
+    /// Sockets that the service manager opened.
+    pub(super) passed: Vec<PassedSocket>,
+    /// The process that this one takes over from, which has released the ledger; and all sockets.
+    pub(super) taken: Option<(Predecessor, Sockets)>,
 }
 
 impl Inherited {
@@ -18,17 +22,19 @@ impl Inherited {
     #[must_use]
     pub fn from_service_manager() -> Self {
         let passed = service::sockets().into_iter();
-        let sockets = passed.map(|socket| PassedSocket { socket, label: None }).collect();
-        Self { sockets, predecessor: None }
+        Self { passed: passed.map(|socket| PassedSocket { socket, label: None }).collect(), taken: None }
     }
 
-    /// Takes over from the gateway that runs with this configuration file: its sockets, and its ledger. `None` if none
-    /// runs. The caller must have checked everything that can be checked before: from now on clients wait.
+    /// Takes over from the gateway that runs with this configuration file: its sockets, and its ledger. Opens the
+    /// sockets that it did not have before it releases the ledger. `None` if no gateway runs.
     ///
     /// # Errors
-    /// If the gateway refuses, or does not respond.
-    pub fn take_over(path: &Path) -> Result<Option<Self>, String> {
-        let Some((predecessor, sockets)) = Predecessor::take_over(path)? else { return Ok(None) };
-        Ok(Some(Self { sockets, predecessor: Some(predecessor) }))
+    /// If an address cannot be used, or the gateway refuses or does not respond. It goes on then, unless it has released
+    /// the ledger.
+    pub fn take_over(path: &Path, settings: &Settings) -> Result<Option<Self>, String> {
+        let Some((predecessor, passed)) = Predecessor::connect(path)? else { return Ok(None) };
+        let sockets = Sockets::open(settings, passed)?;
+        predecessor.wait_for_release()?;
+        Ok(Some(Self { passed: Vec::new(), taken: Some((predecessor, sockets)) }))
     }
 }

@@ -81,6 +81,7 @@ impl App {
         };
         watch.abort();
         let is_lost = matches!(end, End::LostWorker);
+        let is_handed_over = matches!(end, End::HandOver(_));
         let ending = async {
             match end {
                 End::HandOver(takeover) => self.hand_over(takeover).await,
@@ -93,7 +94,9 @@ impl App {
         };
         tokio::select! {
             result = ending => result?,
-            () = signals.next() => return Err(StartError::Other("second signal: stopped immediately".to_owned())),
+            () = signals.next_but(usize::from(is_handed_over)) => {
+                return Err(StartError::Other("second signal: stopped immediately".to_owned()));
+            }
         }
         if is_lost {
             return Err(StartError::Other("stopped because a worker thread ended".to_owned()));
@@ -113,8 +116,12 @@ impl App {
         let (workers, ledger) = (self.workers, self.plane.ledger);
         let (limits, directory) = (self.limits, self.plane.control.directory());
         let counters = self.plane.control.stats();
+        let longest = self.plane.control.view().load().settings.stream_drain_timeout;
+        spawn_blocking(move || join(workers)).await.map_err(other)?;
+        if let Some(succession) = self.succession {
+            let _ = tokio::time::timeout(longest, succession).await; // what is left is in doubt at the next start
+        }
         let ended = spawn_blocking(move || {
-            join(workers);
             limits.mark_all(&directory);
             ledger.close()
         });
@@ -129,6 +136,9 @@ impl App {
 
     /// Offers the sockets to a process that wants to take over. Nothing has changed if it is not ready in time.
     async fn offer(&self, stream: UnixStream) -> std::io::Result<Takeover> {
+        if self.succession.as_ref().is_some_and(|succession| !succession.is_finished()) {
+            return Err(std::io::Error::other("the process before this one has not ended yet"));
+        }
         let listening: Result<Vec<PassedSocket>, _> =
             self.listening.iter().map(PassedSocket::try_clone).collect();
         let listening = listening?;
@@ -151,7 +161,10 @@ impl App {
         let settlements: mpsc::Receiver<PassedOn> =
             spawn_blocking(move || ledger.hand_over()).await.map_err(other)??;
         let takeover = match spawn_blocking(move || takeover.release()).await.map_err(other)? {
-            Ok(takeover) => takeover,
+            Ok(takeover) => {
+                drop(self.listening); // the other process has them
+                takeover
+            }
             Err(error) => {
                 tracing::error!(%error, "the process that took over failed; starting this program again");
                 bring_back(&self.path, &self.plane.control, self.listening).await?
@@ -184,7 +197,12 @@ fn join(workers: Vec<JoinHandle<()>>) {
 /// Starts a program that is to take over. If it fails, this process goes on.
 fn start_successor(program: &Path, config: &Path) {
     tracing::info!(program = %program.display(), "starting a process that takes over");
-    match Command::new(program).args(["serve", "--upgrade", "--config"]).arg(config).spawn() {
+    let mut command = Command::new(program);
+    // These are about this process.
+    for variable in ["WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"] {
+        command.env_remove(variable);
+    }
+    match command.args(["serve", "--upgrade", "--config"]).arg(config).spawn() {
         Err(error) => tracing::error!(%error, "the program cannot be started; this process goes on"),
         Ok(mut child) => {
             std::thread::spawn(move || match child.wait() {

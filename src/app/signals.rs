@@ -19,6 +19,13 @@ impl Signals {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
+    /// Waits for the next of them after this many.
+    pub(super) async fn next_but(&mut self, ignored: usize) {
+        for _ in 0..=ignored {
+            self.next().await;
+        }
+    }
+
     /// Waits for the next of them.
     pub(super) async fn next(&mut self) {
         tokio::select! {

@@ -27,7 +27,11 @@ pub(super) fn run(path: &Path, arguments: &Arguments) -> Result {
     let logs = Logs::start(loaded.snapshot.settings.log.json).map_err(Failed)?;
     let dropped = logs.dropped();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let taken = if arguments.upgrade { Inherited::take_over(path).map_err(Failed)? } else { None };
+    let taken = if arguments.upgrade {
+        Inherited::take_over(path, &loaded.snapshot.settings).map_err(Failed)?
+    } else {
+        None
+    };
     let inherited = taken.unwrap_or_else(Inherited::from_service_manager);
     let result = runtime.block_on(async {
         let app = App::start_inheriting(inherited, path, loaded, Clock::system(), logs.lines()).await?;

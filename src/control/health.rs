@@ -33,21 +33,13 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Binds the address, or uses a socket that already listens on it.
+    /// Serves on a listening socket.
     ///
     /// # Errors
-    /// If the address cannot be bound, for example because it is in use.
-    pub async fn bind(address: SocketAddr, inherited: Option<std::net::TcpListener>) -> Result<Self, String> {
-        let listener = match inherited {
-            Some(socket) => socket.set_nonblocking(true).and_then(|()| TcpListener::from_std(socket)),
-            None => TcpListener::bind(address).await,
-        };
-        let listener = listener.map_err(|error| match error.kind() {
-            std::io::ErrorKind::AddrInUse => {
-                format!("cannot listen on {address}: another process does already")
-            }
-            _ => format!("cannot listen on {address}: {error}"),
-        })?;
+    /// If the socket cannot be used.
+    pub fn new(socket: std::net::TcpListener) -> Result<Self, String> {
+        let listener = TcpListener::from_std(socket);
+        let listener = listener.map_err(|error| format!("the admin address cannot be used: {error}"))?;
         Ok(Self { listener, draining: Arc::default() })
     }
 
@@ -55,15 +47,6 @@ impl Admin {
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
         self.listener.local_addr().ok()
-    }
-
-    /// A copy of the listening socket, for another process.
-    ///
-    /// # Errors
-    /// If descriptors run out.
-    pub fn try_clone(&self) -> Result<std::net::TcpListener, String> {
-        let copied = rustix::io::fcntl_dupfd_cloexec(&self.listener, 0);
-        copied.map(Into::into).map_err(|error| format!("a socket cannot be copied: {error}"))
     }
 
     /// The flag that makes `/readyz` respond with 503 while it is set.

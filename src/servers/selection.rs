@@ -80,10 +80,19 @@ impl ServerGroup {
             // None is available: better to try all than to refuse every request.
             open.extend(list.iter().map(|listed| (listed, candidate(listed, None, selection))));
         }
-        let is_new = |listed: &Listed| !selection.tried.contains(&listed.server.num);
-        if open.iter().any(|(listed, _)| is_new(listed)) {
-            open.retain(|(listed, _)| is_new(listed));
-        }
+        // Servers that failed this request before are used if there are no others, or the others are full.
+        let is_tried = |(listed, _): &(&Listed, Candidate)| selection.tried.contains(&listed.server.num);
+        let (tried, new): (SmallVec<_>, SmallVec<_>) = open.into_iter().partition(is_tried);
+        let selected = self.first_free(new, selection).or_else(|| self.first_free(tried, selection));
+        selected.ok_or(NoServer::Full)
+    }
+
+    /// Selects one of these servers that may take one more request.
+    fn first_free<'l>(
+        &self,
+        mut open: SmallVec<[(&'l Listed, Candidate); 8]>,
+        selection: &Selection<'_>,
+    ) -> Option<&'l Arc<Server>> {
         while !open.is_empty() {
             let candidates: SmallVec<[Candidate; 8]> = open.iter().map(|(_, candidate)| *candidate).collect();
             let selected = match selection.balance {
@@ -93,11 +102,11 @@ impl ServerGroup {
             };
             let Some(at) = selected else { break };
             if open[at].0.server.try_start(selection.max_requests) {
-                return Ok(&open[at].0.server);
+                return Some(&open[at].0.server);
             }
             open.remove(at);
         }
-        Err(NoServer::Full)
+        None
     }
 }
 

@@ -104,12 +104,15 @@ impl Server {
 
     /// Counts a request; false if `most` are in flight (0: no limit).
     pub(super) fn try_start(&self, most: u32) -> bool {
-        let before = self.started.fetch_add(1, Ordering::SeqCst);
-        if most == 0 || before - self.ended.load(Ordering::SeqCst).min(before) < u64::from(most) {
+        if most == 0 {
+            self.started.fetch_add(1, Ordering::SeqCst);
             return true;
         }
-        self.started.fetch_sub(1, Ordering::SeqCst);
-        false
+        let next = |started: u64| {
+            let in_flight = started.saturating_sub(self.ended.load(Ordering::SeqCst));
+            (in_flight < u64::from(most)).then_some(started + 1)
+        };
+        self.started.fetch_update(Ordering::SeqCst, Ordering::SeqCst, next).is_ok()
     }
 
     /// Ends a request that [`super::ServerGroup::select`] started.

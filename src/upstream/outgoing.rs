@@ -119,7 +119,7 @@ impl<R: OutgoingRequest> Outgoing<R> {
             Ok(response) => Ok(response),
             Err(StreamError::Unsent(body, error)) => {
                 self.payload = Payload::Whole(body);
-                Err(SendError { sent: Sent::Nothing, ..error })
+                Err(SendError::unsent(Stage::Connect, error.cause)) // the connection was closed before
             }
             Err(StreamError::Failed(error)) => {
                 self.sent(has_body);

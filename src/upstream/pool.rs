@@ -90,9 +90,9 @@ impl<R: OutgoingRequest> Pool<R> {
         now: Moment,
         on_server: impl Fn(&Rc<LocalServer>),
     ) -> Result<UpstreamResponse, SendError> {
-        let mut outgoing = Outgoing::new(request);
+        let (mut outgoing, mut now) = (Outgoing::new(request), now);
         loop {
-            let in_flight = self.select(upstream, &outgoing, now).await?;
+            let in_flight = self.select(upstream, &outgoing, &mut now).await?;
             let server = Rc::clone(in_flight.server());
             on_server(&server);
             let FailedAttempt { error, is_reused } =
@@ -101,12 +101,15 @@ impl<R: OutgoingRequest> Pool<R> {
                         server.shared.succeeded();
                         return Ok(response);
                     }
+                    Err(failed) if outgoing.request.has_body_failed() => {
+                        return Err(SendError { cause: Cause::Body, ..failed.error });
+                    }
                     Err(failed) => failed,
                 };
             outgoing.rewind();
             let may_retry = outgoing.may_retry(&error, &upstream.retries);
             // A connection that was idle may just have been closed. This says nothing about the server.
-            let is_stale = is_reused && may_retry;
+            let is_stale = is_reused && may_retry && !matches!(error.cause, Cause::Http2(_));
             if error.is_about_server() && !is_stale {
                 server.note_failure(upstream, &error, &self.clock);
             }
@@ -115,6 +118,7 @@ impl<R: OutgoingRequest> Pool<R> {
             }
             outgoing.tried.push(server.shared.num);
             outgoing.is_fresh = true;
+            now = self.clock.now();
         }
     }
 
@@ -124,22 +128,27 @@ impl<R: OutgoingRequest> Pool<R> {
         &self,
         upstream: &Upstream,
         outgoing: &Outgoing<R>,
-        now: Moment,
+        now: &mut Moment,
     ) -> Result<InFlight, SendError> {
         let failed = |cause| SendError::unsent(Stage::Select, cause);
         let queue = upstream.servers.queue();
         if upstream.max_requests == 0 || queue.is_empty() {
-            match self.try_select(upstream, outgoing, now) {
+            match self.try_select(upstream, outgoing, *now) {
                 Ok(selected) => return Ok(selected),
                 Err(NoServer::Unknown(why)) => return Err(failed(Cause::NoAddress(why))),
                 Err(NoServer::Full | NoServer::Unresolved) => {}
             }
         }
         let place = queue.enter(upstream.queue.most).ok_or_else(|| failed(Cause::Full))?;
+        let mut is_behind = queue.len() > 1; // others came before
         let wait = async {
             loop {
                 let mut freed = std::pin::pin!(place.freed());
                 freed.as_mut().enable();
+                if std::mem::take(&mut is_behind) {
+                    freed.await;
+                    continue;
+                }
                 match self.try_select(upstream, outgoing, self.clock.now()) {
                     Ok(selected) => return Ok(selected),
                     Err(NoServer::Unknown(why)) => return Err(failed(Cause::NoAddress(why))),
@@ -148,6 +157,7 @@ impl<R: OutgoingRequest> Pool<R> {
             }
         };
         let waited = Box::pin(tokio::time::timeout(upstream.queue.time, wait)).await;
+        *now = self.clock.now();
         waited.unwrap_or_else(|_| Err(failed(Cause::Full)))
     }
 
@@ -212,7 +222,8 @@ impl<R: OutgoingRequest> Pool<R> {
                     Err(error) => (error, is_new),
                 },
             };
-            if is_new || error.sent == Sent::Something || !outgoing.has_payload() {
+            let is_refused = error.stage == Stage::Exchange && matches!(error.cause, Cause::Http2(_));
+            if is_new || is_refused || error.sent == Sent::Something || !outgoing.has_payload() {
                 return Err(FailedAttempt { error, is_reused: !is_new });
             }
             is_fresh |= matches!(error.cause, Cause::Http2(_)); // the others are idle connections, which are checked

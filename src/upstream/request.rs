@@ -39,6 +39,9 @@ pub trait OutgoingRequest {
     /// The body from its beginning, for another try; `None` if that is no longer possible.
     fn rewind_body(&mut self) -> Option<Self::Body>;
 
+    /// True if the client aborted the body, or it was too large.
+    fn has_body_failed(&self) -> bool;
+
     /// The method.
     fn method(&self) -> &Method;
 

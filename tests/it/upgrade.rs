@@ -176,6 +176,16 @@ fn a_program_that_fails_takes_nothing_over() {
     wait_for(&gateway, "the process that was to take over has ended", 2);
     gateway.write_config(&text);
     assert!(is_served());
+    // An address that another process has: nothing was released yet.
+    let other = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let blocker = TcpListener::bind(other).unwrap();
+    let admin = format!("[admin]\nlisten = \"{other}\"");
+    gateway.write_config(&text.replace("[admin]\nlisten = \"127.0.0.1:0\"", &admin));
+    gateway.signal("USR2");
+    wait_for(&gateway, "the process that was to take over has ended", 3);
+    gateway.write_config(&text);
+    drop(blocker);
+    assert!(is_served());
     // A process that ends once it has the ledger: the old program is started again, even if its file is a worse one.
     replace(&|next| std::fs::write(next, "#!/bin/sh\nexit 3\n").unwrap());
     let mut stream = tollgate::control::socket::connect(&gateway.config_path()).unwrap().unwrap();
@@ -185,7 +195,7 @@ fn a_program_that_fails_takes_nothing_over() {
     assert!(line(&mut stream).contains("released"));
     drop(stream);
     assert!(is_served(), "a client that connects meanwhile waits");
-    assert_eq!(json(folder.path(), &["account", "show", "acme"])["balance"], 100_000_000 - 4);
+    assert_eq!(json(folder.path(), &["account", "show", "acme"])["balance"], 100_000_000 - 5);
     assert_eq!(json(folder.path(), &["ledger", "verify"])["differences"], serde_json::json!([]));
     let gone = kill_the_rest(folder.path());
     assert!(gone, "no process was left");
@@ -333,4 +343,31 @@ fn streams_have_their_own_deadline_at_a_stop() {
         assert_eq!(gateway.wait(), Some(0));
         assert!(cut.join().unwrap(), "a request without a response is not waited for");
     });
+}
+
+/// While a process still finishes its requests, the one after it is not replaced: it takes the settlements of the first.
+#[test]
+fn one_process_takes_over_at_a_time() {
+    let upstream = Upstream::start();
+    let folder = folder(&upstream, "");
+    let mut first = Gateway::start_in(Arc::clone(&folder));
+    let address = first.public;
+    let slow = std::thread::spawn(move || {
+        let headers = format!("{KEY}x-response-body: {{\"cost\":3}}\r\nx-response-delay: 3000\r\n");
+        get(address, "/json", &headers).status
+    });
+    std::thread::sleep(Duration::from_millis(500));
+    let mut second = Gateway::upgrade(&first);
+    let third =
+        Command::new(BINARY).current_dir(folder.path()).args(["serve", "--upgrade"]).output().unwrap();
+    assert!(!third.status.success());
+    let told = String::from_utf8_lossy(&third.stderr).into_owned();
+    assert!(told.contains("cannot take over from the running gateway"), "{told}");
+    second.line_with("the process before this one has not ended yet");
+    assert_eq!(slow.join().unwrap(), 200);
+    assert_eq!(first.wait(), Some(0));
+    second.line_with("the process before this one has ended");
+    let third = Gateway::upgrade(&second);
+    assert_eq!(second.wait(), Some(0));
+    assert_eq!(third.json(&["account", "show", "acme"])["balance"], 100_000_000 - 3);
 }

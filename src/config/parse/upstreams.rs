@@ -140,6 +140,15 @@ fn origins(context: &mut Context, raw: &raw::Upstream) -> Option<Vec<(Arc<Origin
         }
         origins.push((Arc::new(origin), weight(context, server)));
     }
+    let only_http2 = |(origin, _): &&(Arc<Origin>, u32)| origin.versions == HttpVersions::Http2;
+    if origins.iter().any(|origin| only_http2(&origin)) && !origins.iter().all(|origin| only_http2(&origin)) {
+        let help = "make two upstreams of them";
+        context.error_with(
+            &raw.servers.span,
+            "some of these servers speak HTTP/2 only, and others do not",
+            help,
+        );
+    }
     (!origins.is_empty()).then_some(origins)
 }
 

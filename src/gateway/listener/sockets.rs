@@ -50,6 +50,7 @@ pub fn bind(
 ) -> Result<Bound, String> {
     let mut workers: Vec<ListeningSockets> = (0..workers).map(|_| ListeningSockets(Vec::new())).collect();
     let (mut public, mut copies) = (Vec::new(), Vec::new());
+    let is_first = passed.is_empty(); // otherwise the process before this one still listens
     for &PublicAddress { address, is_tls } in addresses {
         let describe = |error: io::Error| match error.kind() {
             io::ErrorKind::AddrInUse => format!("cannot listen on {address}: another process does already"),
@@ -75,7 +76,7 @@ pub fn bind(
             |other: &PublicAddress| other.address.is_ipv4() && other.address.port() == address.port();
         let is_dual_stack =
             address.ip().is_unspecified() && (address.port() == 0 || !addresses.iter().any(same_port));
-        if address.port() != 0 {
+        if is_first && address.port() != 0 {
             socket(address, is_dual_stack, false)
                 .and_then(|socket| socket.bind(&address.into()))
                 .map_err(describe)?;
@@ -131,8 +132,8 @@ pub fn take_passed(
     address: SocketAddr,
 ) -> Vec<TcpListener> {
     let is_wanted = |it: &PassedSocket| match it.label {
-        Some(label) => label == (purpose, address),
-        None => it.socket.local_addr().is_ok_and(|actual| actual == address),
+        Some(label) if label == (purpose, address) => true,
+        _ => it.socket.local_addr().is_ok_and(|actual| actual == address),
     };
     let (wanted, others) = std::mem::take(passed).into_iter().partition(is_wanted);
     *passed = others;

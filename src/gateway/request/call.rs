@@ -5,7 +5,6 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -130,7 +129,7 @@ impl Pending {
         let clock = &request.services.connections.clock;
         loop {
             // `None` means that the rest of the request body was awaited: it cannot arrive any more.
-            let left = request.deadlines().response_time_left(clock.now()).unwrap_or(Duration::ZERO);
+            let Some(left) = request.deadlines().response_time_left(clock.now()) else { return };
             if left.is_zero() {
                 request.record.note_server_failure(Cause::NoResponse);
                 return;

@@ -186,6 +186,7 @@ fn admit(
         framing: framing(&parts.headers, body.as_ref()),
         parts,
         body,
+        progress: None,
         replay: None,
     });
     let upgrade = outgoing.upgrade_to.is_some().then_some(upgrade);

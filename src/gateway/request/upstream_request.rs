@@ -11,7 +11,7 @@ use http_body::Body;
 use memchr::memchr_iter;
 
 use super::permit::InFlight;
-use super::request_body::{Replay, RequestBody};
+use super::request_body::{BodyProgress, Replay, RequestBody};
 use crate::directory::Key;
 use crate::policy::client_address::is_trusted;
 use crate::policy::forward::{self, Facts, Framing, HostHeader, Identity};
@@ -42,6 +42,8 @@ pub(super) struct UpstreamRequest {
     pub(super) reads_body: bool,
     pub(super) framing: Framing,
     pub(super) body: Option<RequestBody>,
+    /// Tells why the body ended early, if it did.
+    pub(super) progress: Option<BodyProgress>,
     /// A copy of the body, if the request may be sent again.
     pub(super) replay: Option<Replay>,
 }
@@ -96,6 +98,7 @@ impl OutgoingRequest for Box<UpstreamRequest> {
 
     fn take_body(&mut self) -> Option<RequestBody> {
         let body = self.body.take()?;
+        self.progress = body.progress();
         if !self.parts.method.is_idempotent() || self.route().upstream.retries.most == 0 {
             return Some(body);
         }
@@ -106,6 +109,10 @@ impl OutgoingRequest for Box<UpstreamRequest> {
 
     fn rewind_body(&mut self) -> Option<RequestBody> {
         self.replay.as_ref().and_then(Replay::body)
+    }
+
+    fn has_body_failed(&self) -> bool {
+        self.progress.as_ref().is_some_and(|progress| progress.fault().is_some())
     }
 
     fn method(&self) -> &Method {

@@ -90,12 +90,16 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
 
     fn poll_write(&mut self, io: &mut Io, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let head = &self.head[self.at..];
-        let written = if self.data.is_empty() {
-            ready!(Pin::new(io).poll_write(context, head))?
+        let is_tls = matches!(io, Io::Tls(_));
+        let polled = if self.data.is_empty() {
+            Pin::new(io).poll_write(context, head)
         } else {
             let slices = [io::IoSlice::new(head), io::IoSlice::new(&self.data)];
-            ready!(Pin::new(io).poll_write_vectored(context, &slices))?
+            Pin::new(io).poll_write_vectored(context, &slices)
         };
+        // TLS may have sent a part although it failed then.
+        self.is_started |= is_tls && matches!(polled, Poll::Ready(Err(_)));
+        let written = ready!(polled)?;
         if written == 0 {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }

@@ -67,6 +67,9 @@ async fn run(
 ) {
     let started = clock.now();
     let result = probe(&upstream, &server, &check).await;
+    if Rc::strong_count(&checked) == 1 {
+        return; // the server is no longer checked
+    }
     checked.due.set(Some(started.plus(check.interval)));
     let mut health = checked.health.get();
     let has_changed = health.note(result.is_ok(), &check);
