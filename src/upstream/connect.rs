@@ -45,7 +45,7 @@ async fn connect_at_leisure(
     let stream = connected.map_err(|error| SendError::unsent(*stage, error.into()))?;
     let _ = stream.set_nodelay(true); // only an optimisation: an error is ignored
     let Some(tls) = &server.origin.tls else {
-        return Ok(NewConnection { io: Io::Plain(stream), is_http2: alpn == Alpn::Http2 });
+        return Ok(NewConnection { io: Io::Left(stream), is_http2: alpn == Alpn::Http2 });
     };
     *stage = Stage::Handshake;
     let failed = |cause| SendError::unsent(Stage::Handshake, cause);
@@ -57,7 +57,7 @@ async fn connect_at_leisure(
     if alpn == Alpn::Http2 && !is_http2 {
         return Err(failed(Cause::NoHttp2));
     }
-    Ok(NewConnection { io: Io::Tls(Box::new(stream)), is_http2 })
+    Ok(NewConnection { io: Io::Right(Box::new(stream)), is_http2 })
 }
 
 /// The name that the server's certificate must be for.

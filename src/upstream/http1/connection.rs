@@ -15,7 +15,7 @@ use super::response_head::{FramingContext, Malformed, ResponseHead, take_head};
 use super::upload::{Upload, UploadError};
 use crate::upstream::connection_count::CountedConnection;
 use crate::upstream::fault::ResponseFault;
-use crate::upstream::io::Io;
+use crate::upstream::io::{Io, is_quiet};
 use crate::upstream::request::{HeadBuffers, OutgoingBody};
 
 /// Buffer for the first read of a response: the head, and all of a small body.
@@ -65,7 +65,7 @@ impl Http1Connection {
 
     /// True if the idle connection is still open, as far as the kernel knows, and no unrequested byte arrived.
     pub(in crate::upstream) fn is_quiet(&mut self) -> bool {
-        self.io.is_quiet()
+        is_quiet(&mut self.io)
     }
 
     /// How long the server keeps the connection open while it is idle, if its last response said so.

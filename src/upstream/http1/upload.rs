@@ -90,7 +90,7 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
 
     fn poll_write(&mut self, io: &mut Io, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let head = &self.head[self.at..];
-        let is_tls = matches!(io, Io::Tls(_));
+        let is_tls = matches!(io, Io::Right(_));
         let polled = if self.data.is_empty() {
             Pin::new(io).poll_write(context, head)
         } else {

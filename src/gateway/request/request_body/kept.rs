@@ -18,7 +18,7 @@ const MAX_KEPT: usize = 64 * 1024;
 #[derive(Clone, Debug)]
 pub(in crate::gateway::request) struct KeptBody {
     shared: Rc<RefCell<Shared>>,
-    /// How many of the kept frames were read.
+    /// How many of the kept bytes were read.
     read: usize,
     progress: BodyProgress,
 }
@@ -26,16 +26,15 @@ pub(in crate::gateway::request) struct KeptBody {
 #[derive(Debug)]
 struct Shared {
     source: Box<StreamingBody>,
-    /// The data frames that were read from the source.
-    frames: Vec<Bytes>,
-    /// Their bytes; `None` once the body cannot be sent again: it is too large, or has trailers.
-    kept: Option<usize>,
+    /// What was read from the source; `None` once the body cannot be sent again: it is too large, or has trailers. Copied,
+    /// since many small frames would pin much more memory than their bytes.
+    kept: Option<Vec<u8>>,
 }
 
 impl KeptBody {
     pub(super) fn new(source: Box<StreamingBody>) -> Self {
         let progress = source.progress().clone();
-        let shared = Shared { source, frames: Vec::new(), kept: Some(0) };
+        let shared = Shared { source, kept: Some(Vec::new()) };
         Self { shared: Rc::new(RefCell::new(shared)), read: 0, progress }
     }
 
@@ -54,37 +53,38 @@ impl KeptBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
         let mut shared = self.shared.borrow_mut();
-        if let Some(frame) = shared.frames.get(self.read) {
-            self.read += 1;
-            return Poll::Ready(Some(Ok(Frame::data(frame.clone()))));
+        let again = shared.unread(self.read);
+        if !again.is_empty() {
+            self.read += again.len();
+            return Poll::Ready(Some(Ok(Frame::data(Bytes::copy_from_slice(again)))));
         }
         let frame = ready!(Pin::new(&mut *shared.source).poll_frame(context));
-        match &frame {
-            Some(Ok(frame)) => match frame.data_ref() {
-                Some(data) => {
-                    let kept = shared.kept.map(|kept| kept + data.len()).filter(|kept| *kept <= MAX_KEPT);
-                    shared.kept = kept;
-                    if kept.is_some() {
-                        shared.frames.push(data.clone());
-                        self.read += 1;
-                    } else {
-                        (shared.frames, self.read) = (Vec::new(), 0);
-                    }
-                }
-                None => shared.kept = None,
-            },
-            Some(Err(_)) => shared.kept = None,
-            None => {}
+        if let Some(frame) = &frame {
+            let data = frame.as_ref().ok().and_then(Frame::data_ref);
+            let kept = shared.kept.take().zip(data);
+            shared.kept =
+                kept.filter(|(kept, data)| kept.len() + data.len() <= MAX_KEPT).map(|(mut kept, data)| {
+                    kept.extend_from_slice(data);
+                    self.read = kept.len();
+                    kept
+                });
         }
         Poll::Ready(frame)
     }
 
     pub(super) fn is_end_stream(&self) -> bool {
         let shared = self.shared.borrow();
-        self.read == shared.frames.len() && shared.source.is_end_stream()
+        shared.unread(self.read).is_empty() && shared.source.is_end_stream()
     }
 
     pub(super) fn size_hint(&self) -> SizeHint {
         self.shared.borrow().source.size_hint() // only called before the first frame is taken
+    }
+}
+
+impl Shared {
+    /// The kept bytes after the first `read`.
+    fn unread(&self, read: usize) -> &[u8] {
+        self.kept.as_deref().and_then(|kept| kept.get(read..)).unwrap_or_default()
     }
 }
