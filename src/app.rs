@@ -24,7 +24,6 @@ use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::runtime::LocalOptions;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -45,6 +44,7 @@ use crate::gateway::{self, Bound, ConnectionSlots, PassedSocket, PublicAddress, 
 use crate::ledger::sqlite;
 use crate::ledger::store::{BooksReader, LedgerError, Storage};
 use crate::telemetry::lines::Lines;
+use crate::threads;
 use crate::types::RequestIdStart;
 use crate::upstream::Watcher;
 
@@ -212,25 +212,15 @@ async fn start_watcher(control: &Control, clock: &Clock) -> Result<Watcher, Star
 }
 
 fn spawn_worker(number: usize, seed: WorkerSeed) -> Result<JoinHandle<()>, StartError> {
-    let failed = |error: std::io::Error| StartError::Other(format!("a worker cannot start: {error}"));
-    // A local runtime cannot be moved to another thread, so it is built on the worker's.
-    let (started, starts) = std::sync::mpsc::sync_channel(1);
     let on_park = seed.spender.on_park();
-    let run = move || {
-        let mut builder = tokio::runtime::Builder::new_current_thread();
-        builder.on_thread_park(on_park);
-        match builder.enable_all().build_local(LocalOptions::default()) {
-            Ok(runtime) => {
-                let _ = started.send(Ok(())); // the receiver is waiting
-                runtime.block_on(gateway::run(seed));
-            }
-            Err(error) => drop(started.send(Err(error))),
-        }
-    };
-    let name = format!("tollgate-worker-{number}");
-    let thread = std::thread::Builder::new().name(name).spawn(run).map_err(failed)?;
-    starts.recv().unwrap_or_else(|_| Err(std::io::Error::other("its thread ended"))).map_err(failed)?;
-    Ok(thread)
+    let thread = threads::start(
+        format!("tollgate-worker-{number}"),
+        |builder| {
+            builder.on_thread_park(on_park);
+        },
+        |runtime| runtime.block_on(gateway::run(seed)),
+    );
+    thread.map_err(|error| StartError::Other(format!("a worker cannot start: {error}")))
 }
 
 /// Restores the limit states of client addresses. The control plane restores those of keys and accounts.

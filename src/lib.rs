@@ -15,6 +15,7 @@ pub mod policy;
 pub mod servers;
 pub mod snapshot;
 pub mod telemetry;
+pub mod threads;
 pub mod tls;
 pub mod types;
 pub mod upstream;

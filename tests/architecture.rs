@@ -14,8 +14,9 @@ use imports::Imports;
 const MAX_LINES: usize = 400;
 
 /// The modules that each module may import. A module that is not listed here is an error.
-const MAY_KNOW: [(&str, &[&str]); 14] = [
+const MAY_KNOW: [(&str, &[&str]); 15] = [
     ("types", &[]),
+    ("threads", &[]),
     ("clock", &["types"]),
     ("policy", &["types"]),
     ("tls", &["types"]),
@@ -25,7 +26,7 @@ const MAY_KNOW: [(&str, &[&str]); 14] = [
     ("ledger", &["policy", "clock", "types"]),
     ("telemetry", &["policy", "types"]),
     ("directory", &["ledger", "policy", "types"]),
-    ("upstream", &["snapshot", "servers", "policy", "tls", "clock", "types"]),
+    ("upstream", &["snapshot", "servers", "policy", "tls", "threads", "clock", "types"]),
     ("gateway", &["snapshot", "directory", "ledger", "upstream", "policy", "clock", "types", "telemetry"]),
     (
         "control",

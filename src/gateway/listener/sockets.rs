@@ -59,12 +59,13 @@ pub fn bind(
             }
             _ => format!("cannot listen on {address}: {error}"),
         };
-        let label = Some((if is_tls { Purpose::Tls } else { Purpose::Plain }, address));
+        let purpose = if is_tls { Purpose::Tls } else { Purpose::Plain };
+        let label = Some((purpose, address));
         let mut copy = |socket: &TcpListener| {
             copies.push(PassedSocket { socket: socket.try_clone()?, label });
             Ok(())
         };
-        let own = take_passed(passed, if is_tls { Purpose::Tls } else { Purpose::Plain }, address);
+        let own = take_passed(passed, purpose, address);
         if let Some(actual) = own.first().and_then(|socket| socket.local_addr().ok()) {
             own.iter().try_for_each(&mut copy).map_err(describe)?;
             share(own, is_tls, &mut workers).map_err(describe)?;

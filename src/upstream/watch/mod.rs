@@ -10,7 +10,7 @@ use std::io;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::runtime::LocalOptions;
+use tokio::runtime::LocalRuntime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +20,7 @@ use self::rates::Rates;
 use crate::clock::Clock;
 use crate::servers::{Host, ServerGroup};
 use crate::snapshot::SnapshotReader;
+use crate::threads;
 
 /// How often the watcher looks for what is due.
 const EVERY: Duration = Duration::from_millis(100);
@@ -44,21 +45,11 @@ impl Watcher {
         let stop = CancellationToken::new();
         let (resolved, is_resolved) = watch::channel(false);
         let stopped = stop.clone();
-        let (started, starts) = std::sync::mpsc::sync_channel(1);
-        // A local runtime cannot be moved to another thread, so it is built here.
-        let run = move || {
-            let mut builder = tokio::runtime::Builder::new_current_thread();
-            match builder.enable_all().build_local(LocalOptions::default()) {
-                Ok(runtime) => {
-                    let _ = started.send(Ok(())); // the receiver is waiting
-                    runtime.block_on(stopped.run_until_cancelled(watch_servers(view, clock, resolved)));
-                    runtime.shutdown_background(); // a name may still be looked up
-                }
-                Err(error) => drop(started.send(Err(error))),
-            }
+        let run = move |runtime: LocalRuntime| {
+            runtime.block_on(stopped.run_until_cancelled(watch_servers(view, clock, resolved)));
+            runtime.shutdown_background(); // a name may still be looked up
         };
-        let thread = std::thread::Builder::new().name("tollgate-upstreams".to_owned()).spawn(run)?;
-        starts.recv().unwrap_or_else(|_| Err(io::Error::other("its thread ended")))?;
+        let thread = threads::start("tollgate-upstreams".to_owned(), |_| {}, run)?;
         Ok(Self { thread: Some(thread), stop, is_resolved })
     }
 
