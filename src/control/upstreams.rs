@@ -19,15 +19,13 @@ pub(super) fn report(snapshot: &Snapshot, now: Moment) -> Value {
 fn one(upstream: &Upstream, now: Moment) -> Value {
     let group = &upstream.servers;
     let listed = group.servers();
-    let is_available = |server: &Server| matches!(server.state(now), ServerState::Up(_));
-    let panic = !listed.is_empty() && !listed.iter().any(|(server, _)| is_available(server));
     let row = |(server, weight): &(Arc<Server>, u32)| server_row(server, *weight, upstream.slow_start, now);
     let servers: Value = listed.iter().map(row).collect();
     let unresolved: Value = group.origins().iter().filter_map(unresolved).collect();
     json!({
         "name": upstream.name,
         "waiting": group.queue().len(),
-        "panic": panic,
+        "panic": group.is_in_panic(now),
         "servers": servers,
         "unresolved": unresolved,
     })

@@ -24,6 +24,8 @@ pub struct ServerGroup {
     list: ArcSwap<Vec<Listed>>,
     origins: Mutex<Vec<OriginStatus>>,
     turns: Mutex<Turns>,
+    /// Held while a server is left out, so that two threads do not leave out more than allowed.
+    ejecting: Mutex<()>,
     queue: Arc<WaitQueue>,
     budget: RetryBudget,
 }
@@ -57,6 +59,7 @@ impl ServerGroup {
             list: ArcSwap::default(),
             origins: Mutex::default(),
             turns: Mutex::default(),
+            ejecting: Mutex::default(),
             queue: Arc::default(),
             budget: RetryBudget::default(),
         }
@@ -189,7 +192,7 @@ impl ServerGroup {
 
     /// Leaves a server out for a while, unless it is already, or too many are. Returns true if it does now.
     pub fn eject(&self, server: &Server, ejection: &Ejection, now: Moment) -> bool {
-        let _one_at_a_time = self.origins.lock();
+        let _one_at_a_time = self.ejecting.lock();
         let list = self.list.load();
         let out = list.iter().filter(|it| it.server.state(now) == ServerState::Ejected).count();
         let is_out = server.state(now) == ServerState::Ejected;
@@ -206,10 +209,11 @@ impl ServerGroup {
         &self.budget
     }
 
-    /// Requests that were started at all servers.
+    /// True if there are servers but none is available, so that requests are sent to all of them.
     #[must_use]
-    pub fn started(&self) -> u64 {
-        self.list.load().iter().map(|it| it.server.started()).sum()
+    pub fn is_in_panic(&self, now: Moment) -> bool {
+        let list = self.list.load();
+        !list.is_empty() && !list.iter().any(|it| matches!(it.server.state(now), ServerState::Up(_)))
     }
 
     pub(super) fn list(&self) -> Guard<Arc<Vec<Listed>>> {

@@ -43,6 +43,19 @@ pub enum HttpVersions {
     Negotiated,
 }
 
+impl HttpVersions {
+    /// The versions as ALPN names them (RFC 7301), in order of preference.
+    #[must_use]
+    pub fn alpn(self) -> Vec<Vec<u8>> {
+        let (http2, http1) = (b"h2".to_vec(), b"http/1.1".to_vec());
+        match self {
+            Self::Http1 => vec![http1],
+            Self::Http2 => vec![http2],
+            Self::Negotiated => vec![http2, http1],
+        }
+    }
+}
+
 impl Origin {
     /// True if connections to the other origin can be used for this one: address, HTTP versions and TLS settings are the
     /// same.

@@ -1,5 +1,6 @@
 //! Selects the server of a request among those of its upstream.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,8 +23,8 @@ pub struct Selection<'a> {
     pub affinity: u64,
     /// The servers that failed this request before. They are selected again only if there are no others.
     pub tried: &'a [u64],
-    /// Two random numbers.
-    pub random: (u64, u64),
+    /// Draws servers for [`Balance::LeastRequests`].
+    pub random: &'a RefCell<fastrand::Rng>,
     /// How long a server that is available again gets less than its share.
     pub slow_start: Duration,
     /// The current time.
@@ -96,7 +97,10 @@ impl ServerGroup {
         while !open.is_empty() {
             let candidates: SmallVec<[Candidate; 8]> = open.iter().map(|(_, candidate)| *candidate).collect();
             let selected = match selection.balance {
-                Balance::LeastRequests => least_requests(&candidates, selection.random),
+                Balance::LeastRequests => {
+                    let mut random = selection.random.borrow_mut();
+                    least_requests(&candidates, (random.u64(..), random.u64(..)))
+                }
                 Balance::RoundRobin => self.turns().next(&candidates),
                 Balance::Hash(_) => rendezvous(&candidates, selection.affinity),
             };

@@ -13,30 +13,6 @@ use crate::types::KeyHash;
 /// Most sessions of one upstream that are kept to be resumed.
 const MAX_SESSIONS: usize = 256;
 
-/// The protocols that a connection offers by ALPN (RFC 7301).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Alpn {
-    /// HTTP/1.1.
-    Http1,
-    /// HTTP/2.
-    Http2,
-    /// HTTP/2 or HTTP/1.1; the server selects.
-    Both,
-}
-
-impl Alpn {
-    /// The protocols, as ALPN names them, in order of preference.
-    #[must_use]
-    pub fn names(self) -> Vec<Vec<u8>> {
-        let (http2, http1) = (b"h2".to_vec(), b"http/1.1".to_vec());
-        match self {
-            Self::Http1 => vec![http1],
-            Self::Http2 => vec![http2],
-            Self::Both => vec![http2, http1],
-        }
-    }
-}
-
 /// The TLS configuration of connections to an upstream. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct ClientTls {

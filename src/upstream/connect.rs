@@ -11,8 +11,8 @@ use tokio_rustls::TlsConnector;
 
 use super::fault::{Cause, SendError, Stage};
 use super::io::Io;
-use crate::servers::{Host, Server};
-use crate::tls::client::{Alpn, ClientTls};
+use crate::servers::{Host, HttpVersions, Server};
+use crate::tls::client::ClientTls;
 
 /// A new connection, and whether the server selected HTTP/2 by ALPN.
 pub(super) struct NewConnection {
@@ -20,17 +20,17 @@ pub(super) struct NewConnection {
     pub(super) is_http2: bool,
 }
 
-/// Connects to a server within `timeout`, TLS included. `alpn`: the HTTP versions that are offered with TLS.
+/// Connects to a server within `timeout`, TLS included. `versions`: the HTTP versions that are offered with TLS.
 ///
 /// # Errors
 /// [`SendError`] of the stage that failed.
 pub(super) async fn connect(
     server: &Server,
     timeout: Duration,
-    alpn: Alpn,
+    versions: HttpVersions,
 ) -> Result<NewConnection, SendError> {
     let mut stage = Stage::Connect;
-    match tokio::time::timeout(timeout, connect_at_leisure(server, alpn, &mut stage)).await {
+    match tokio::time::timeout(timeout, connect_at_leisure(server, versions, &mut stage)).await {
         Ok(connected) => connected,
         Err(_) => Err(SendError::unsent(stage, Cause::Timeout)),
     }
@@ -38,23 +38,23 @@ pub(super) async fn connect(
 
 async fn connect_at_leisure(
     server: &Server,
-    alpn: Alpn,
+    versions: HttpVersions,
     stage: &mut Stage,
 ) -> Result<NewConnection, SendError> {
     let connected = TcpStream::connect(server.address).await;
     let stream = connected.map_err(|error| SendError::unsent(*stage, error.into()))?;
     let _ = stream.set_nodelay(true); // only an optimisation: an error is ignored
     let Some(tls) = &server.origin.tls else {
-        return Ok(NewConnection { io: Io::Left(stream), is_http2: alpn == Alpn::Http2 });
+        return Ok(NewConnection { io: Io::Left(stream), is_http2: versions == HttpVersions::Http2 });
     };
     *stage = Stage::Handshake;
     let failed = |cause| SendError::unsent(Stage::Handshake, cause);
     let name = server_name(server, tls).map_err(failed)?;
     let connector = TlsConnector::from(tls.config.clone());
-    let secured = connector.with_alpn(alpn.names()).connect(name, stream).await;
-    let stream = secured.map_err(|error| failed(tls_cause(&error, alpn)))?;
+    let secured = connector.with_alpn(versions.alpn()).connect(name, stream).await;
+    let stream = secured.map_err(|error| failed(tls_cause(&error, versions)))?;
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    if alpn == Alpn::Http2 && !is_http2 {
+    if versions == HttpVersions::Http2 && !is_http2 {
         return Err(failed(Cause::NoHttp2));
     }
     Ok(NewConnection { io: Io::Right(Box::new(stream)), is_http2 })
@@ -70,7 +70,7 @@ fn server_name(server: &Server, tls: &ClientTls) -> Result<ServerName<'static>, 
     }
 }
 
-fn tls_cause(error: &io::Error, alpn: Alpn) -> Cause {
+fn tls_cause(error: &io::Error, versions: HttpVersions) -> Cause {
     let inner = error.get_ref().map(|inner| inner as &(dyn Error + 'static));
     match inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
@@ -78,7 +78,7 @@ fn tls_cause(error: &io::Error, alpn: Alpn) -> Cause {
         }
         Some(rustls::Error::InvalidCertificate(error)) => Cause::Certificate(error.to_string()),
         Some(rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol))
-            if alpn == Alpn::Http2 =>
+            if versions == HttpVersions::Http2 =>
         {
             Cause::NoHttp2
         }

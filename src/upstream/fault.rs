@@ -151,12 +151,6 @@ impl From<io::Error> for Cause {
     }
 }
 
-impl From<ResponseFault> for Cause {
-    fn from(fault: ResponseFault) -> Self {
-        fault.cause()
-    }
-}
-
 impl ResponseFault {
     /// The cause, for logs.
     #[must_use]

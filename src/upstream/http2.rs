@@ -94,7 +94,7 @@ pub(super) struct Http2Stream<B> {
 /// Why a stream has no response.
 pub(super) enum StreamError<B> {
     /// hyper did not accept the request, because the connection was closed before.
-    Unsent(Option<B>, SendError),
+    Unsent(Option<B>),
     /// The request failed.
     Failed(SendError),
 }
@@ -207,11 +207,8 @@ impl<B: OutgoingBody> Http2Stream<B> {
         match self.sender.try_send_request(request.map(MaybeBody)).await {
             Ok(response) => Ok(upstream_response(response, self.counted)),
             Err(mut failed) => {
-                let error = send_error(failed.error());
-                Err(match failed.take_message() {
-                    Some(unsent) => StreamError::Unsent(unsent.into_body().0, error),
-                    None => StreamError::Failed(error),
-                })
+                let unsent = failed.take_message().map(|unsent| StreamError::Unsent(unsent.into_body().0));
+                Err(unsent.unwrap_or_else(|| StreamError::Failed(send_error(failed.error()))))
             }
         }
     }

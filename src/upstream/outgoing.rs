@@ -94,11 +94,11 @@ impl<R: OutgoingRequest> Outgoing<R> {
             Ok(exchange) => Ok(Http1Body::of(exchange)),
             Err(ExchangeError::Unsent(upload, fault)) => {
                 self.payload = Payload::Begun(Box::new(upload));
-                Err(SendError::unsent(Stage::Exchange, fault.into()))
+                Err(SendError::unsent(Stage::Exchange, fault.cause()))
             }
             Err(ExchangeError::Sent(fault)) => {
                 self.sent(has_body);
-                Err(SendError::sent(fault.into()))
+                Err(SendError::sent(fault.cause()))
             }
         }
     }
@@ -117,9 +117,9 @@ impl<R: OutgoingRequest> Outgoing<R> {
         let has_body = body.is_some();
         match stream.send(head.map(|()| body)).await {
             Ok(response) => Ok(response),
-            Err(StreamError::Unsent(body, error)) => {
+            Err(StreamError::Unsent(body)) => {
                 self.payload = Payload::Whole(body);
-                Err(SendError::unsent(Stage::Connect, error.cause)) // the connection was closed before
+                Err(SendError::unsent(Stage::Exchange, Cause::Closed))
             }
             Err(StreamError::Failed(error)) => {
                 self.sent(has_body);

@@ -1,7 +1,7 @@
 //! Sends requests to servers: selects a server, connects, renders the head, and exchanges; again where that can do no
 //! harm.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,12 +15,10 @@ use super::http2::{Http2Connections, Http2Stream};
 use super::local::{InFlight, LocalServer, Turn};
 use super::outgoing::Outgoing;
 use super::request::{HeadBuffers, OutgoingRequest};
-
 use crate::clock::Clock;
 use crate::policy::upstream::balance::Balance;
 use crate::servers::{HttpVersions, NoServer, Selection, Server};
 use crate::snapshot::Upstream;
-use crate::tls::client::Alpn;
 use crate::types::Moment;
 
 /// The connections of one worker to its upstreams, for requests of type `R`.
@@ -30,7 +28,7 @@ pub struct Pool<R: OutgoingRequest> {
     http2: Http2Connections<R::Body>,
     count: ConnectionCount,
     head_buffers: HeadBuffers,
-    random: Cell<u64>,
+    random: RefCell<fastrand::Rng>,
     clock: Clock,
 }
 
@@ -44,7 +42,7 @@ enum Connection<R: OutgoingRequest> {
 struct Wanted<'a> {
     upstream: &'a Upstream,
     server: &'a Rc<LocalServer>,
-    needs_http1: bool,
+    versions: HttpVersions,
     /// Open connections are not used: one of them just failed.
     is_fresh: bool,
     now: Moment,
@@ -72,7 +70,7 @@ impl<R: OutgoingRequest> Pool<R> {
             http2: Http2Connections::default(),
             count: ConnectionCount::default(),
             head_buffers: HeadBuffers::default(),
-            random: Cell::new(seed),
+            random: RefCell::new(fastrand::Rng::with_seed(seed)),
             clock,
         }
     }
@@ -176,19 +174,11 @@ impl<R: OutgoingRequest> Pool<R> {
                 Balance::LeastRequests | Balance::RoundRobin => 0,
             },
             tried: &outgoing.tried,
-            random: (self.next_random(), self.next_random()),
+            random: &self.random,
             slow_start: upstream.slow_start,
             now,
         };
         upstream.servers.select(&selection, |server| InFlight::new(self.local(server)))
-    }
-
-    /// A random number.
-    fn next_random(&self) -> u64 {
-        let mut random = fastrand::Rng::with_seed(self.random.get());
-        let number = random.u64(..);
-        self.random.set(random.get_seed());
-        number
     }
 
     fn local(&self, server: &Arc<Server>) -> Rc<LocalServer> {
@@ -208,8 +198,9 @@ impl<R: OutgoingRequest> Pool<R> {
     ) -> Result<UpstreamResponse, FailedAttempt> {
         let mut is_fresh = outgoing.is_fresh;
         loop {
-            let this = Wanted { upstream, server, needs_http1: outgoing.needs_http1(), is_fresh, now };
-            let connected = self.connection(&this).await;
+            let versions =
+                if outgoing.needs_http1() { HttpVersions::Http1 } else { server.shared.origin.versions };
+            let connected = self.connection(&Wanted { upstream, server, versions, is_fresh, now }).await;
             let (error, is_new) = match connected.map_err(FailedAttempt::to_connect)? {
                 Connection::Http1 { connection, is_new } => {
                     match outgoing.exchange(server, connection, &self.head_buffers).await {
@@ -219,22 +210,23 @@ impl<R: OutgoingRequest> Pool<R> {
                 }
                 Connection::Http2 { stream, is_new } => match outgoing.send_on(server, stream).await {
                     Ok(response) => return Ok(over_any(response, in_flight)),
-                    Err(error) => (error, is_new),
+                    Err(error) => {
+                        is_fresh = true; // unlike an idle connection, it was not checked
+                        (error, is_new)
+                    }
                 },
             };
-            let is_refused = error.stage == Stage::Exchange && matches!(error.cause, Cause::Http2(_));
+            let is_refused = matches!(error.cause, Cause::Http2(_));
             if is_new || is_refused || error.sent == Sent::Something || !outgoing.has_payload() {
                 return Err(FailedAttempt { error, is_reused: !is_new });
             }
-            is_fresh |= matches!(error.cause, Cause::Http2(_)); // the others are idle connections, which are checked
         }
     }
 
     /// An open connection to a server that is free, or else a new one.
-    async fn connection(&self, this: &Wanted<'_>) -> Result<Connection<R>, SendError> {
-        let &Wanted { server, needs_http1, is_fresh, .. } = this;
-        let versions = server.shared.origin.versions;
-        let may_http2 = versions != HttpVersions::Http1 && !needs_http1;
+    async fn connection(&self, wanted: &Wanted<'_>) -> Result<Connection<R>, SendError> {
+        let &Wanted { server, versions, is_fresh, .. } = wanted;
+        let may_http2 = versions != HttpVersions::Http1;
         if may_http2
             && !is_fresh
             && let Some(stream) = self.http2.find(server.shared.num)
@@ -243,63 +235,49 @@ impl<R: OutgoingRequest> Pool<R> {
         }
         if versions != HttpVersions::Http2
             && !is_fresh
-            && let Some(connection) = server.take_idle(this.now)
+            && let Some(connection) = server.take_idle(wanted.now)
         {
             return Ok(Connection::Http1 { connection, is_new: false });
         }
         if may_http2 && !is_fresh && server.selected_http2.get() != Some(false) {
-            return Box::pin(self.open_in_turn(this, versions)).await;
+            return Box::pin(self.open_in_turn(wanted)).await;
         }
-        let alpn = match versions {
-            _ if needs_http1 => Alpn::Http1,
-            HttpVersions::Http1 => Alpn::Http1,
-            HttpVersions::Http2 => Alpn::Http2,
-            HttpVersions::Negotiated => Alpn::Both,
-        };
-        Box::pin(self.open(this, alpn, None)).await
+        Box::pin(self.open(wanted, None)).await
     }
 
     /// Opens an HTTP/2 connection, one request after the other: those that follow use its streams.
-    async fn open_in_turn(
-        &self,
-        this: &Wanted<'_>,
-        versions: HttpVersions,
-    ) -> Result<Connection<R>, SendError> {
-        let failures = this.server.connecting.failures();
-        let turn = this.server.connecting.turn().await;
-        if let Some(stream) = self.http2.find(this.server.shared.num) {
+    async fn open_in_turn(&self, wanted: &Wanted<'_>) -> Result<Connection<R>, SendError> {
+        let server = wanted.server;
+        let failures = server.connecting.failures();
+        let turn = server.connecting.turn().await;
+        if let Some(stream) = self.http2.find(server.shared.num) {
             return Ok(Connection::Http2 { stream, is_new: false });
         }
-        if let Some(error) = this.server.connecting.failed_since(failures) {
+        if let Some(error) = server.connecting.failed_since(failures) {
             return Err(error);
         }
-        let alpn = if versions == HttpVersions::Http2 { Alpn::Http2 } else { Alpn::Both };
-        if this.server.selected_http2.get() == Some(false) {
+        if server.selected_http2.get() == Some(false) {
             drop(turn); // the server speaks HTTP/1.1, so each request needs a connection of its own
-            return self.open(this, alpn, None).await;
+            return self.open(wanted, None).await;
         }
-        let opened = self.open(this, alpn, turn).await;
+        let opened = self.open(wanted, turn).await;
         if let Err(error) = &opened {
-            this.server.connecting.fail(error);
+            server.connecting.fail(error);
         }
         opened
     }
 
-    async fn open(
-        &self,
-        this: &Wanted<'_>,
-        alpn: Alpn,
-        turn: Option<Turn>,
-    ) -> Result<Connection<R>, SendError> {
+    async fn open(&self, wanted: &Wanted<'_>, turn: Option<Turn>) -> Result<Connection<R>, SendError> {
         let too_many = || SendError::unsent(Stage::Connect, Cause::TooManyConnections);
         let counted = self.count.add().ok_or_else(too_many)?;
-        let server = &this.server.shared;
-        let NewConnection { io, is_http2 } = connect(server, this.upstream.connect_timeout, alpn).await?;
-        if alpn == Alpn::Both {
-            this.server.selected_http2.set(Some(is_http2));
+        let &Wanted { upstream, server, versions, .. } = wanted;
+        let NewConnection { io, is_http2 } =
+            connect(&server.shared, upstream.connect_timeout, versions).await?;
+        if versions == HttpVersions::Negotiated {
+            server.selected_http2.set(Some(is_http2));
         }
         if is_http2 {
-            let stream = self.http2.open(server.num, io, counted, turn).await?;
+            let stream = self.http2.open(server.shared.num, io, counted, turn).await?;
             return Ok(Connection::Http2 { stream, is_new: true });
         }
         Ok(Connection::Http1 { connection: Http1Connection::new(io, counted), is_new: true })

@@ -6,9 +6,8 @@ use http_body_util::Empty;
 
 use crate::policy::forward::HostHeader;
 use crate::policy::upstream::health::HealthCheck;
-use crate::servers::{HttpVersions, Server};
+use crate::servers::Server;
 use crate::snapshot::Upstream;
-use crate::tls::client::Alpn;
 use crate::upstream::connect::{NewConnection, connect};
 use crate::upstream::connection_count::ConnectionCount;
 use crate::upstream::fault::{Cause, SendError, Stage};
@@ -37,12 +36,7 @@ pub(super) async fn probe(upstream: &Upstream, server: &Server, check: &HealthCh
 
 /// The status of the response to a check.
 async fn ask(upstream: &Upstream, server: &Server, check: &HealthCheck) -> Result<StatusCode, SendError> {
-    let alpn = match server.origin.versions {
-        HttpVersions::Http1 => Alpn::Http1,
-        HttpVersions::Http2 => Alpn::Http2,
-        HttpVersions::Negotiated => Alpn::Both,
-    };
-    let NewConnection { io, is_http2 } = connect(server, check.timeout, alpn).await?;
+    let NewConnection { io, is_http2 } = connect(server, check.timeout, server.origin.versions).await?;
     let counted = ConnectionCount::default().add();
     let counted = counted.ok_or_else(|| SendError::unsent(Stage::Connect, Cause::TooManyConnections))?;
     let host = match &upstream.host {
@@ -60,7 +54,8 @@ async fn ask(upstream: &Upstream, server: &Server, check: &HealthCheck) -> Resul
         let stream = connections.open(server.num, io, counted, None).await?;
         return match stream.send(request).await {
             Ok(response) => Ok(response.status),
-            Err(StreamError::Unsent(_, error) | StreamError::Failed(error)) => Err(error),
+            Err(StreamError::Unsent(_)) => Err(SendError::unsent(Stage::Exchange, Cause::Closed)),
+            Err(StreamError::Failed(error)) => Err(error),
         };
     }
     let mut head = format!("GET {} HTTP/1.1\r\nhost: ", check.path).into_bytes();
@@ -71,7 +66,7 @@ async fn ask(upstream: &Upstream, server: &Server, check: &HealthCheck) -> Resul
     match connection.exchange(upload, FramingContext::default(), &HeadBuffers::default()).await {
         Ok(exchange) => Ok(Http1Body::of(exchange).status),
         Err(ExchangeError::Unsent(_, fault) | ExchangeError::Sent(fault)) => {
-            Err(SendError::sent(fault.into()))
+            Err(SendError::sent(fault.cause()))
         }
     }
 }

@@ -3,7 +3,6 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use crate::servers::{Server, ServerState};
 use crate::snapshot::Upstream;
 use crate::types::Moment;
 
@@ -13,34 +12,60 @@ const WINDOW: usize = 10;
 /// The counters of the last seconds.
 #[derive(Debug, Default)]
 pub(super) struct Rates {
-    /// Requests and failures of each server at the last ticks, the oldest first.
-    counts: HashMap<u64, VecDeque<(u64, u64)>>,
+    servers: HashMap<u64, Window>,
     /// The upstreams without an available server.
     in_panic: HashSet<String>,
+}
+
+/// Counters of a server. They only grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counts {
+    requests: u64,
+    failures: u64,
+}
+
+/// The counters of a server at the last ticks, the oldest first.
+#[derive(Debug, Default)]
+struct Window(VecDeque<Counts>);
+
+impl Window {
+    /// Adds the current counters. Returns what was counted within the window, and how many seconds long it is.
+    fn tick(&mut self, counts: Counts) -> (Counts, u64) {
+        let (first, seconds) = (self.0.front().copied().unwrap_or(counts), self.0.len());
+        if seconds >= WINDOW {
+            self.0.pop_front();
+        }
+        self.0.push_back(counts);
+        let requests = counts.requests.saturating_sub(first.requests);
+        let failures = counts.failures.saturating_sub(first.failures);
+        (Counts { requests, failures }, seconds as u64)
+    }
 }
 
 impl Rates {
     /// Leaves out servers whose rate of failures is too high, and renews the budgets of retries.
     pub(super) fn tick(&mut self, upstreams: &[Arc<Upstream>], now: Moment) {
-        let mut counts = HashMap::new();
+        let mut servers = HashMap::new();
         let mut in_panic = HashSet::new();
         for upstream in upstreams {
             let group = &upstream.servers;
-            group.budget().tick(group.started(), upstream.retries.budget);
-            let servers = group.servers();
-            for (server, _) in &servers {
-                let mut recent = self.counts.remove(&server.num).unwrap_or_default();
-                if is_rate_exceeded(upstream, server, &mut recent)
-                    && group.eject(server, &upstream.ejection, now)
+            let mut requests = 0;
+            for (server, _) in group.servers() {
+                let mut window = self.servers.remove(&server.num).unwrap_or_default();
+                let counts = Counts { requests: server.started(), failures: server.failures() };
+                let (recent, seconds) = window.tick(counts);
+                requests += recent.requests / seconds.max(1);
+                if upstream.ejection.is_rate_exceeded(recent.requests, recent.failures)
+                    && group.eject(&server, &upstream.ejection, now)
                 {
-                    recent.clear();
+                    window = Window::default();
                     let (upstream, server) = (&upstream.name, &server.name);
                     tracing::warn!(upstream, server, "a server is left out: too many requests to it failed");
                 }
-                counts.insert(server.num, recent);
+                servers.insert(server.num, window);
             }
-            let is_available = |server: &Server| matches!(server.state(now), ServerState::Up(_));
-            if !servers.is_empty() && !servers.iter().any(|(server, _)| is_available(server)) {
+            group.budget().renew(requests, upstream.retries.budget);
+            if group.is_in_panic(now) {
                 in_panic.insert(upstream.name.clone());
             }
         }
@@ -50,17 +75,25 @@ impl Rates {
         for upstream in self.in_panic.difference(&in_panic) {
             tracing::info!(upstream, "a server is available again");
         }
-        (self.counts, self.in_panic) = (counts, in_panic); // servers that are no longer listed are forgotten
+        (self.servers, self.in_panic) = (servers, in_panic); // servers that are no longer listed are forgotten
     }
 }
 
-fn is_rate_exceeded(upstream: &Upstream, server: &Server, recent: &mut VecDeque<(u64, u64)>) -> bool {
-    let counts = (server.started(), server.failures());
-    let first = recent.front().copied().unwrap_or(counts);
-    if recent.len() >= WINDOW {
-        recent.pop_front();
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_last_seconds_count() {
+        let mut window = Window::default();
+        let at = |second: u64| Counts { requests: 100 * second, failures: 3 * second };
+        for second in 0..=30 {
+            let seconds = second.min(WINDOW as u64);
+            assert_eq!(window.tick(at(second)), (at(seconds), seconds), "second {second}");
+        }
+        for _ in 1..WINDOW {
+            window.tick(at(30));
+        }
+        assert_eq!(window.tick(at(30)), (at(0), WINDOW as u64), "the requests are long ago");
     }
-    recent.push_back(counts);
-    let (requests, failed) = (counts.0.saturating_sub(first.0), counts.1.saturating_sub(first.1));
-    upstream.ejection.is_rate_exceeded(requests, failed)
 }
