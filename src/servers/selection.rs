@@ -13,7 +13,7 @@ use crate::policy::upstream::ejection::ramped;
 use crate::types::Moment;
 
 /// What the selection of a server depends on.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Selection<'a> {
     /// The algorithm.
     pub balance: &'a Balance,
@@ -119,5 +119,150 @@ fn candidate(listed: &Listed, back: Option<Duration>, selection: &Selection<'_>)
         id: listed.server.num,
         weight: ramped(listed.weight, back, selection.slow_start),
         in_flight: listed.server.in_flight(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::upstream::balance::HashBy;
+    use crate::policy::upstream::ejection::Ejection;
+    use crate::servers::{Host, HttpVersions, Origin};
+    use crate::types::WallTime;
+
+    const NOW: Moment = Moment(1 << 56);
+
+    fn origin(port: u16) -> Origin {
+        Origin {
+            url: format!("http://127.0.0.1:{port}"),
+            host: Host::Address([127, 0, 0, 1].into()),
+            port,
+            authority: http::HeaderValue::from_static("a"),
+            versions: HttpVersions::Http1,
+            tls: None,
+        }
+    }
+
+    /// A group of servers with ports from 1, each with its weight.
+    fn group(weights: &[u32]) -> ServerGroup {
+        let group = ServerGroup::new("api");
+        let listed = (1..).zip(weights).map(|(port, weight)| (Arc::new(origin(port)), *weight));
+        group.configure(&listed.collect::<Vec<_>>());
+        group
+    }
+
+    fn selection<'a>(balance: &'a Balance, random: &'a RefCell<fastrand::Rng>) -> Selection<'a> {
+        let slow_start = Duration::ZERO;
+        Selection { balance, max_requests: 0, affinity: 0, tried: &[], random, slow_start, now: NOW }
+    }
+
+    fn random() -> RefCell<fastrand::Rng> {
+        RefCell::new(fastrand::Rng::with_seed(7))
+    }
+
+    /// The port of the server that gets a request, which does not end.
+    fn start(group: &ServerGroup, selection: &Selection<'_>) -> Result<u16, NoServer> {
+        group.select(selection, |server| server.address.port())
+    }
+
+    /// How many of 6000 requests each of three servers gets, if each request ends before the next.
+    fn spread(group: &ServerGroup, selection: &Selection<'_>) -> [usize; 3] {
+        let mut counts = [0; 3];
+        for affinity in 0..6000 {
+            let selected = group.select(&Selection { affinity, ..*selection }, |server| {
+                server.end();
+                server.address.port()
+            });
+            counts[usize::from(selected.unwrap()) - 1] += 1;
+        }
+        counts
+    }
+
+    fn balances() -> [Balance; 3] {
+        [Balance::LeastRequests, Balance::RoundRobin, Balance::Hash(HashBy::Account)]
+    }
+
+    /// Leaves a server out.
+    fn eject(group: &ServerGroup, at: usize) {
+        let (server, _) = group.servers()[at].clone();
+        let ejection = Ejection { failures: 1, at_most: 100, ..Ejection::default() };
+        assert!(group.failed(&server, "gone".to_owned(), &ejection, (NOW, WallTime(0))));
+    }
+
+    #[test]
+    fn servers_that_are_left_out_get_nothing_unless_all_are() {
+        for balance in balances() {
+            let (group, random) = (group(&[1, 1, 1]), random());
+            let selection = selection(&balance, &random);
+            eject(&group, 0);
+            group.servers()[2].0.set_down(true, NOW);
+            assert_eq!(spread(&group, &selection), [0, 6000, 0], "{balance:?}");
+            eject(&group, 1);
+            assert!(group.is_in_panic(NOW));
+            let counts = spread(&group, &selection);
+            assert!(counts.iter().all(|count| count.abs_diff(2000) < 200), "{balance:?}: {counts:?}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_is_back_gets_its_share_little_by_little() {
+        for balance in balances() {
+            let (group, random) = (group(&[1, 1, 2]), random());
+            group.servers()[2].0.set_down(false, NOW);
+            let at = |second: u64| {
+                let slow_start = Duration::from_secs(10);
+                let now = NOW.plus(Duration::from_secs(second));
+                spread(&group, &Selection { slow_start, now, ..selection(&balance, &random) })[2]
+            };
+            let (first, half, full) = (at(0), at(5), at(10));
+            assert!(first < half && half < full, "{balance:?}: {first}, {half}, {full}");
+            assert!(first < 900 && full.abs_diff(3000) < 300, "{balance:?}: {first}, {full}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_failed_a_request_is_tried_again_only_if_there_is_no_other() {
+        for balance in balances() {
+            let (group, random) = (group(&[1, 1, 1]), random());
+            let selection = selection(&balance, &random);
+            let nums: Vec<u64> = group.servers().iter().map(|(server, _)| server.num).collect();
+            let two = Selection { tried: &nums[..2], ..selection };
+            assert_eq!(spread(&group, &two), [0, 0, 6000], "{balance:?}");
+            let counts = spread(&group, &Selection { tried: &nums, ..selection });
+            assert!(counts.iter().all(|count| *count > 0), "{balance:?}: {counts:?}");
+            let limited = Selection { max_requests: 1, ..two };
+            assert_eq!(start(&group, &limited), Ok(3), "{balance:?}");
+            assert!(matches!(start(&group, &limited), Ok(1 | 2)), "{balance:?}: the third is full");
+        }
+    }
+
+    #[test]
+    fn each_server_takes_as_many_requests_as_it_may() {
+        for (balance, weights) in balances().iter().flat_map(|it| [(it, &[1][..]), (it, &[1, 5, 100])]) {
+            let (group, random) = (group(weights), random());
+            let limited = Selection { max_requests: 4, ..selection(balance, &random) };
+            for _ in 0..4 * weights.len() {
+                assert!(start(&group, &limited).is_ok(), "{balance:?}");
+            }
+            assert_eq!(start(&group, &limited), Err(NoServer::Full), "{balance:?}");
+            assert!(group.servers().iter().all(|(server, _)| server.in_flight() == 4), "{balance:?}");
+            group.servers()[0].0.end();
+            assert_eq!(start(&group, &limited), Ok(1), "{balance:?}");
+        }
+    }
+
+    #[test]
+    fn without_an_address_there_is_no_server() {
+        let (balance, random) = (Balance::default(), random());
+        let selection = selection(&balance, &random);
+        let group = ServerGroup::new("api");
+        let host = Host::Name("a.test".to_owned());
+        group.configure(&[(Arc::new(Origin { host, ..origin(80) }), 1)]);
+        assert_eq!(start(&group, &selection), Err(NoServer::Unresolved));
+        group.resolved("a.test", Err("no such name"));
+        let why = NoServer::Unknown("a.test: no such name".to_owned());
+        assert_eq!(start(&group, &selection), Err(why));
+        group.resolved("a.test", Ok(&[([127, 0, 0, 1], 0).into()]));
+        assert_eq!(start(&group, &selection), Ok(80));
     }
 }

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use super::floods::frames;
-use crate::support::{Gateway, Upstream, config, get};
+use crate::support::{Gateway, Upstream, config, eventually, get};
 
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
@@ -67,14 +67,6 @@ impl Raw {
     }
 }
 
-fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !done() {
-        assert!(begun.elapsed() < Duration::from_secs(10), "{what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
 /// Promise 5 and its bound: a cancelled request whose credits are held continues and is charged. A client that cancels
 /// one request after the other must wait for that.
 #[test]
@@ -85,7 +77,7 @@ fn what_one_connection_gives_up_is_charged_and_bounded() {
     for at in 0..100 {
         client.ask(2 * at + 1, "/one", &[("x-response-delay", "2500")]);
     }
-    wait_until("100 requests at the upstream", || upstream.seen().len() == 100);
+    eventually("100 requests at the upstream", || upstream.seen().len() == 100);
     for at in 0..100 {
         client.give_up(2 * at + 1);
     }
@@ -95,7 +87,7 @@ fn what_one_connection_gives_up_is_charged_and_bounded() {
     // Other connections are not affected. This connection is served again once its cancelled requests are settled.
     assert_eq!(get(gateway.public, "/one", "x-api-key: good-key\r\n").status, 200);
     let mut number = 301;
-    wait_until("room for a further one", || {
+    eventually("room for a further one", || {
         number += 2;
         client.ask(number, "/one", &[]);
         let count = (number as usize - 301) / 2 + 1;
@@ -118,7 +110,7 @@ fn an_answer_that_is_read_on_keeps_its_place_among_the_keys_requests() {
     client.give_up(1);
     std::thread::sleep(Duration::from_millis(100));
     assert_eq!(get(gateway.public, "/one", "x-api-key: good-key\r\n").status, 429);
-    wait_until("its end", || gateway.available("acme") == "998");
+    eventually("its end", || gateway.available("acme") == "998");
     assert_eq!(get(gateway.public, "/one", "x-api-key: good-key\r\n").status, 200);
 }
 
@@ -181,9 +173,9 @@ fn a_websocket_that_its_upstream_does_not_open_costs_nothing() {
     assert_eq!(gateway.available("acme"), "999");
     // A client that cancels before the response changes nothing about the charge.
     open(&mut client, 5, success, "300");
-    wait_until("the third at the upstream", || upstream.seen().len() == 3);
+    eventually("the third at the upstream", || upstream.seen().len() == 3);
     client.give_up(5);
-    wait_until("its release", || gateway.available("acme") == "999" && upstream.last().answered);
+    eventually("its release", || gateway.available("acme") == "999" && upstream.last().answered);
     std::thread::sleep(Duration::from_millis(200));
     assert_eq!(gateway.available("acme"), "999");
 }

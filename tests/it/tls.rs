@@ -5,13 +5,13 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rcgen::{CertificateParams, Issuer, KeyPair};
+use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion, version};
 
 use super::disk::can_trace;
-use crate::support::{Gateway, Upstream, config};
+use crate::support::{Authority, Gateway, Upstream, config, eventually};
 
 /// A self-signed certificate in its own folder, in which a gateway is started.
 pub struct Certificate {
@@ -115,14 +115,6 @@ impl<'a> Asks<'a> {
 
     fn is_served(&self, address: SocketAddr) -> bool {
         self.get(address).is_ok_and(|(response, _)| response.starts_with("HTTP/1.1 200 "))
-    }
-}
-
-fn eventually(what: &str, holds: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < Duration::from_secs(10), "{what}");
-        std::thread::sleep(Duration::from_millis(50));
     }
 }
 
@@ -286,19 +278,13 @@ fn the_cipher_is_the_first_of_the_gateways_that_a_client_offers() {
 #[test]
 fn clients_show_certificates_where_that_is_asked_for() {
     let certificate = Certificate::of("first.test");
-    let issuer_key = KeyPair::generate().unwrap();
-    let mut params = CertificateParams::new(Vec::new()).unwrap();
-    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    let issuer_pem = params.self_signed(&issuer_key).unwrap().pem();
-    let issuer = Issuer::new(params, issuer_key);
-    let key = KeyPair::generate().unwrap();
-    let own = CertificateParams::new(vec!["client".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
-    let (own, key) = (own.pem(), key.serialize_pem());
-    certificate.put("ca", &issuer_pem, "");
+    let authority = Authority::new();
+    let own = authority.issue(&["client"]);
+    certificate.put("ca", &authority.pem, "");
     let upstream = Upstream::start();
     let stranger = Certificate::of("client");
     let bare = Asks::new("first.test", &certificate);
-    let known = Asks { shows: Some((&own, &key)), ..Asks::new("first.test", &certificate) };
+    let known = Asks { shows: Some((&own.certificate, &own.key)), ..Asks::new("first.test", &certificate) };
     let unknown =
         Asks { shows: Some((&stranger.pem, &stranger.key)), ..Asks::new("first.test", &certificate) };
     for (choice, without) in [("required", false), ("optional", true)] {

@@ -10,9 +10,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::support::{Client, Gateway, Process, Upstream, config, get};
+use crate::support::{Client, Gateway, Process, Upstream, config, eventually, get};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_tollgate");
 const KEY: &str = "x-api-key: good-key\r\n";
@@ -88,6 +88,12 @@ fn keeps_streams(address: SocketAddr) {
     });
 }
 
+/// A request whose response comes this many milliseconds later, and says that it costs 3 credits.
+fn slow(delay: u64) -> String {
+    let headers = format!("{KEY}x-response-body: {{\"cost\":3}}\r\nx-response-delay: {delay}\r\n");
+    format!("GET /json HTTP/1.1\r\nhost: a\r\n{headers}\r\n")
+}
+
 /// Checks that everything was charged once.
 fn is_exact(gateway: &impl Fn(&[&str]) -> serde_json::Value, load: &Load) {
     let spent = 100_000_000 - gateway(&["account", "show", "acme"])["balance"].as_u64().unwrap();
@@ -135,13 +141,9 @@ fn an_upgrade_under_load_fails_no_request() {
     assert!(load.asked.load(Ordering::Relaxed) > 500);
 }
 
-/// Waits until a line of a process contains a text.
+/// Waits until so many lines of a gateway contain a text.
 fn wait_for(gateway: &Gateway, text: &str, times: usize) {
-    let begun = Instant::now();
-    while gateway.lines().iter().filter(|line| line.contains(text)).count() < times {
-        assert!(begun.elapsed() < Duration::from_secs(20), "no {text:?} in {:?}", gateway.lines());
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    eventually(text, || gateway.lines().iter().filter(|line| line.contains(text)).count() >= times);
 }
 
 /// A program that fails at its start, or later when it has the ledger, leaves a gateway that serves.
@@ -156,6 +158,7 @@ fn a_program_that_fails_takes_nothing_over() {
         command.arg("serve");
         command
     });
+    let processes = Processes(folder.path());
     let replace = |write: &dyn Fn(&Path)| {
         let next = folder.path().join("next");
         write(&next);
@@ -197,8 +200,7 @@ fn a_program_that_fails_takes_nothing_over() {
     assert!(is_served(), "a client that connects meanwhile waits");
     assert_eq!(json(folder.path(), &["account", "show", "acme"])["balance"], 100_000_000 - 5);
     assert_eq!(json(folder.path(), &["ledger", "verify"])["differences"], serde_json::json!([]));
-    let gone = kill_the_rest(folder.path());
-    assert!(gone, "no process was left");
+    assert!(processes.kill(), "no process was left");
 }
 
 fn line(stream: &mut UnixStream) -> String {
@@ -210,17 +212,29 @@ fn line(stream: &mut UnixStream) -> String {
     line
 }
 
-/// Stops the process that holds the ledger of a folder. True if there was one.
-fn kill_the_rest(folder: &Path) -> bool {
-    let mut found = false;
-    for process in std::fs::read_dir("/proc").unwrap().flatten() {
-        let place = process.path();
-        if std::fs::read_link(place.join("cwd")).is_ok_and(|cwd| cwd == folder) {
-            let id = place.file_name().unwrap().to_string_lossy().into_owned();
-            found |= Command::new("kill").arg(id).status().unwrap().success();
+/// Kills the processes of a folder when it is dropped: a gateway may have started another one.
+struct Processes<'a>(&'a Path);
+
+impl Processes<'_> {
+    /// True if there was one.
+    fn kill(&self) -> bool {
+        let mut found = false;
+        for process in std::fs::read_dir("/proc").unwrap().flatten() {
+            let place = process.path();
+            if std::fs::read_link(place.join("cwd")).is_ok_and(|cwd| cwd == self.0) {
+                let id = place.file_name().unwrap().to_string_lossy().into_owned();
+                found |=
+                    Command::new("kill").args(["-KILL", &*id]).status().is_ok_and(|status| status.success());
+            }
         }
+        found
     }
-    found
+}
+
+impl Drop for Processes<'_> {
+    fn drop(&mut self) {
+        self.kill();
+    }
 }
 
 /// Old processes that are killed before their requests ended leave them in doubt, as a crash does.
@@ -231,9 +245,7 @@ fn an_old_process_that_is_killed_leaves_its_requests_in_doubt() {
     let old = Gateway::start_in(Arc::clone(&folder));
     let address = old.public;
     std::thread::spawn(move || {
-        let headers = format!("{KEY}x-response-body: {{\"cost\":3}}\r\nx-response-delay: 4000\r\n");
-        let mut client = Client::connect(address);
-        let _ = client.ask(format!("GET /json HTTP/1.1\r\nhost: a\r\n{headers}\r\n"));
+        let _ = Client::connect(address).ask(slow(4000)); // its gateway is killed
     });
     std::thread::sleep(Duration::from_millis(500));
     let mut new = Gateway::upgrade(&old);
@@ -289,7 +301,7 @@ fn a_restart_with_socket_activation_fails_no_request() {
     no_doubts(folder.path());
 }
 
-/// What the gateway tells systemd, in order.
+/// What the gateway tells systemd, in order; and the process that takes over from it.
 #[test]
 fn the_service_manager_is_told_what_the_gateway_does() {
     let upstream = Upstream::start();
@@ -313,14 +325,23 @@ fn the_service_manager_is_told_what_the_gateway_does() {
         [("NOTIFY_SOCKET", &*place.to_string_lossy().into_owned()), ("WATCHDOG_USEC", "5000000")];
     let mut process = activated(folder.path(), &socket, &environment);
     process.line_with("serving clients");
+    let _processes = Processes(folder.path());
     assert!(next("READY=1").contains(&format!("MAINPID={}", process.id())));
     next("WATCHDOG=1");
     process.signal("HUP");
     assert!(next("RELOADING=1").contains("MONOTONIC_USEC="));
     next("READY=1");
-    process.signal("TERM");
-    next("STOPPING=1");
+    process.signal("USR2");
+    let ready = next("READY=1");
+    let main = ready.lines().find_map(|line| line.strip_prefix("MAINPID=")).unwrap().to_owned();
+    assert_ne!(main, process.id().to_string());
     assert_eq!(process.wait(), Some(0));
+    told.set_nonblocking(true).unwrap();
+    while told.recv(&mut [0; 1024]).is_ok() {} // also of the process before
+    told.set_nonblocking(false).unwrap();
+    next("WATCHDOG=1");
+    assert!(Command::new("kill").arg(main).status().unwrap().success());
+    next("STOPPING=1");
 }
 
 /// A stop waits longer for streams and WebSockets than for other requests.
@@ -352,10 +373,7 @@ fn one_process_takes_over_at_a_time() {
     let folder = folder(&upstream, "");
     let mut first = Gateway::start_in(Arc::clone(&folder));
     let address = first.public;
-    let slow = std::thread::spawn(move || {
-        let headers = format!("{KEY}x-response-body: {{\"cost\":3}}\r\nx-response-delay: 3000\r\n");
-        get(address, "/json", &headers).status
-    });
+    let asked = std::thread::spawn(move || Client::connect(address).ask(slow(3000)).unwrap().status);
     std::thread::sleep(Duration::from_millis(500));
     let mut second = Gateway::upgrade(&first);
     let third =
@@ -364,7 +382,7 @@ fn one_process_takes_over_at_a_time() {
     let told = String::from_utf8_lossy(&third.stderr).into_owned();
     assert!(told.contains("cannot take over from the running gateway"), "{told}");
     second.line_with("the process before this one has not ended yet");
-    assert_eq!(slow.join().unwrap(), 200);
+    assert_eq!(asked.join().unwrap(), 200);
     assert_eq!(first.wait(), Some(0));
     second.line_with("the process before this one has ended");
     let third = Gateway::upgrade(&second);

@@ -282,6 +282,25 @@ mod tests {
     }
 
     #[test]
+    fn servers_say_how_long_they_keep_a_connection() {
+        let table = [
+            ("timeout=5", Some(5)),
+            ("max=100, timeout=5", Some(5)),
+            ("timeout=0,max=1", Some(0)),
+            ("max=100", None),
+            ("timeout=", None),
+            ("timeout=-1", None),
+            ("timeout=5s", None),
+            ("timeout=99999999999999999999", None),
+        ];
+        for (value, seconds) in table {
+            let text = format!("HTTP/1.1 200 OK\r\ncontent-length: 0\r\nkeep-alive: {value}\r\n\r\n");
+            let head = taken(&text, PLAIN).unwrap().unwrap();
+            assert_eq!(head.keep_alive, seconds.map(Duration::from_secs), "{value}");
+        }
+    }
+
+    #[test]
     fn heads_are_bounded() {
         let fields = "a: b\r\n".repeat(MAX_FIELDS + 1);
         let many = format!("HTTP/1.1 200 OK\r\n{fields}\r\n");

@@ -9,11 +9,22 @@ mod gateway;
 mod skips;
 mod upstream;
 
+use std::time::{Duration, Instant};
+
 pub use authority::{Authority, Pair};
 pub use client::{Client, Response, get, post, send};
 pub use gateway::{Gateway, Process, cli};
 pub use skips::{missing, skipped};
 pub use upstream::{Seen, Upstream};
+
+/// Waits until something holds that must do so soon.
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < Duration::from_secs(10), "{what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
 
 /// SHA-256 of a key, in the form that a configuration expects.
 pub fn sha256(key: &str) -> String {

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::{eventually, folder, start, with_servers};
-use crate::support::{Gateway, Upstream, get, post, send};
+use super::{folder, start, with_servers};
+use crate::support::{Gateway, Upstream, eventually, get, post, send};
 
 const KEY: &str = "x-api-key: good-key\r\n";
 

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::{eventually, folder, start, with_servers};
-use crate::support::{Client, Gateway, Upstream};
+use super::{folder, start, with_servers};
+use crate::support::{Client, Gateway, Upstream, eventually};
 
 const KEY: &str = "x-api-key: good-key\r\n";
 const CLIENTS: usize = 8;

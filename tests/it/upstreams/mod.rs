@@ -9,7 +9,6 @@ mod tls;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use crate::support::{Gateway, config};
 
@@ -36,12 +35,4 @@ fn with_servers(servers: &[String], more: &str) -> String {
 fn start(folder: &Arc<tempfile::TempDir>, text: &str) -> Gateway {
     write(folder.path(), &[("config.toml", text)]);
     Gateway::start_in(Arc::clone(folder))
-}
-
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < Duration::from_secs(10), "{what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
 }

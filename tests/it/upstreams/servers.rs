@@ -1,12 +1,12 @@
 //! Several servers: how requests are spread, queues, names that are resolved again, and reloads.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{eventually, folder, start, with_servers, write};
-use crate::support::{Client, Gateway, Upstream, get, missing};
+use super::{folder, start, with_servers, write};
+use crate::support::{Client, Gateway, Upstream, eventually, get, missing, sha256};
 
 const KEY: &str = "x-api-key: good-key\r\n";
 
@@ -87,13 +87,47 @@ fn what_has_the_hash_in_common_goes_to_one_server() {
         places[0]
     };
     let before: Vec<usize> = (0..40).map(place).collect();
-    let used: std::collections::HashSet<_> = before.iter().collect();
+    let used: HashSet<_> = before.iter().collect();
     assert_eq!(used.len(), 4, "{before:?}");
     gateway.write_config(&text(&list[..3]));
     assert!(gateway.cli(&["reload"]).status.success());
     for (tenant, was) in before.into_iter().enumerate() {
         let now = place(tenant);
         assert!(now == was || was == 3, "tenant {tenant} moved from {was} to {now}");
+    }
+}
+
+/// The keys of one account go to one server, or each key to its own; on public routes the client's address decides.
+#[test]
+fn accounts_and_keys_have_their_server() {
+    let upstreams = upstreams::<3>();
+    let mut accounts = String::new();
+    for account in 0..12 {
+        accounts.push_str(&format!("[accounts.a{account}]\ncredits = 100\n"));
+        for key in 0..2 {
+            let hash = sha256(&format!("key-{account}-{key}"));
+            accounts
+                .push_str(&format!("[[accounts.a{account}.keys]]\nlabel = \"{key}\"\nsha256 = \"{hash}\"\n"));
+        }
+    }
+    for by in ["account", "key"] {
+        let text = with_servers(&urls(&upstreams), &format!("balance = \"hash\"\nhash = \"{by}\""));
+        let gateway = start(&folder(&[]), &(text + &accounts));
+        let place = |path: &str, key: &str| {
+            upstreams.iter().for_each(Upstream::clear);
+            for _ in 0..3 {
+                assert_eq!(get(gateway.public, path, &format!("x-api-key: {key}\r\n")).status, 200);
+            }
+            let counts: Vec<usize> = upstreams.iter().map(|upstream| upstream.seen().len()).collect();
+            counts.iter().position(|count| *count == 3).unwrap_or_else(|| panic!("{by}: {counts:?}"))
+        };
+        let places: Vec<[usize; 2]> =
+            (0..12).map(|account| [0, 1].map(|key| place("/one", &format!("key-{account}-{key}")))).collect();
+        let used: HashSet<_> = places.iter().flatten().collect();
+        assert_eq!(used.len(), 3, "{by}: {places:?}");
+        assert_eq!(places.iter().all(|[one, other]| one == other), by == "account", "{by}: {places:?}");
+        let public: HashSet<_> = (0..6).map(|key| place("/open/x", &format!("key-{key}-0"))).collect();
+        assert_eq!(public.len(), 1, "{by}: all come from one address");
     }
 }
 
@@ -160,6 +194,24 @@ fn servers_that_stay_keep_their_connections() {
     let counts = spread(&gateway, &upstreams, 1, 40);
     assert_eq!((upstreams[0].connections(), upstreams[2].connections()), (1, 1));
     assert!(counts[0] > 0 && counts[1] == 0 && counts[2] > 0, "{counts:?}");
+}
+
+/// A connection is not kept for as long as the server says that it keeps it open (`Keep-Alive: timeout`), but a second less.
+#[test]
+fn connections_are_closed_before_the_server_closes_them() {
+    let upstream = Upstream::start();
+    for (timeout, connections) in [(0, 3), (1, 3), (2, 2), (60, 1)] {
+        let text =
+            with_servers(&urls(std::slice::from_ref(&upstream)), "").replace("threads = 2", "threads = 1");
+        let gateway = start(&folder(&[]), &text);
+        let before = upstream.connections();
+        for pause in [0, 0, 1200] {
+            std::thread::sleep(Duration::from_millis(pause));
+            let announced = format!("x-response-header: Keep-Alive: max=9, timeout={timeout}\r\n");
+            assert_eq!(get(gateway.public, "/one", &format!("{KEY}{announced}")).status, 200);
+        }
+        assert_eq!(upstream.connections() - before, connections, "timeout={timeout}");
+    }
 }
 
 /// Starts a gateway that has its own `/etc/hosts`, in a mount namespace. `None` if that is not allowed here.

@@ -2,8 +2,8 @@
 
 use rcgen::date_time_ymd;
 
-use super::{eventually, folder, start, with_servers, write};
-use crate::support::{Authority, Gateway, Pair, Upstream, get, post, send};
+use super::{folder, start, with_servers, write};
+use crate::support::{Authority, Gateway, Pair, Upstream, eventually, get, post, send};
 
 fn url(upstream: &Upstream) -> String {
     format!("https://{}", upstream.address)
