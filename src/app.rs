@@ -13,6 +13,7 @@ mod run;
 mod service;
 mod signals;
 mod sockets;
+mod usage;
 #[cfg(test)]
 mod waiting_payments;
 
@@ -36,13 +37,15 @@ use self::sockets::Sockets;
 use crate::clock::Clock;
 use crate::config::LoadedConfig;
 use crate::control::Control;
-use crate::control::health::Admin;
+use crate::control::api::Admin;
 use crate::control::socket::ControlSocket;
 use crate::directory::{Meter, Owner, elapsed};
 use crate::gateway::limits::Limits;
 use crate::gateway::{self, Bound, ConnectionSlots, PassedSocket, PublicAddress, WorkerSeed};
+use crate::ledger::Bookkeeper;
 use crate::ledger::sqlite;
-use crate::ledger::store::{BooksReader, LedgerError, Storage};
+use crate::ledger::store::{LedgerError, Storage};
+use crate::telemetry::WorkerTelemetry;
 use crate::telemetry::lines::Lines;
 use crate::threads;
 use crate::types::RequestIdStart;
@@ -132,9 +135,8 @@ impl App {
         let settings = loaded.snapshot.settings.clone();
         let how = Opening { workers: settings.threads, grants: true, adopts: taken.is_some() };
         let (plane, bookkeeper, epoch) = ControlPlane::open_for(storage, path, loaded, how, &clock).await?;
-        let limits = Arc::new(restored_limits(&mut *bookkeeper.view().await?, &clock)?);
-        let (source, now) = (Arc::clone(&limits), clock.clone());
-        bookkeeper.save_limits_from(Box::new(move || source.drain(now.now()))).await?;
+        let limits = restored_limits(&bookkeeper, &clock).await?;
+        let usage = usage::count(&bookkeeper, plane.control.view()).await?;
         let control = Arc::clone(&plane.control);
         let mut background = Vec::new();
         let socket = ControlSocket::bind(path)?;
@@ -148,7 +150,7 @@ impl App {
         let admin = Admin::new(admin)?;
         let (admin_address, draining) = (admin.address().unwrap_or(settings.admin_listen), admin.draining());
         background.push(tokio::spawn(admin.serve(Arc::clone(&control))));
-        background.push(tokio::spawn(background::prune_meters(Arc::clone(&control))));
+        background.push(tokio::spawn(background::prune(Arc::clone(&control))));
         let watcher = start_watcher(&control, &clock).await?;
         let slots = Arc::new(ConnectionSlots::new(max_connections(settings.max_connections)));
         let (stop, wound_down) = (CancellationToken::new(), Arc::new(Semaphore::new(0)));
@@ -159,8 +161,11 @@ impl App {
                 view: control.view(),
                 directory: control.directory(),
                 limits: Arc::clone(&limits),
-                stats: control.stats().lane(),
-                lines: lines.clone(),
+                telemetry: WorkerTelemetry {
+                    stats: control.stats().lane(),
+                    lines: lines.clone(),
+                    usage: Arc::clone(&usage),
+                },
                 spender: plane.ledger.spender(number).ok_or_else(no_spender)?,
                 clock: clock.clone(),
                 sockets,
@@ -223,15 +228,19 @@ fn spawn_worker(number: usize, seed: WorkerSeed) -> Result<JoinHandle<()>, Start
     thread.map_err(|error| StartError::Other(format!("a worker cannot start: {error}")))
 }
 
-/// Restores the limit states of client addresses. The control plane restores those of keys and accounts.
-fn restored_limits(reader: &mut dyn BooksReader, clock: &Clock) -> Result<Limits, LedgerError> {
-    let limits = Limits::default();
+/// Restores the limit states of client addresses, and saves all limit states from now on. The control plane restores
+/// those of keys and accounts.
+async fn restored_limits(bookkeeper: &Bookkeeper, clock: &Clock) -> Result<Arc<Limits>, LedgerError> {
+    let limits = Arc::new(Limits::default());
+    let mut reader = bookkeeper.view().await?;
     let (now, wall) = (clock.now(), clock.wall());
     reader.each_limit(&mut |owner, states, saved| {
         if let Some(Owner::Address(address)) = Owner::from_bytes(owner) {
             limits.restore(address, Meter::read(states, elapsed(saved, wall), now));
         }
     })?;
+    let (source, now) = (Arc::clone(&limits), clock.clone());
+    bookkeeper.save_limits_from(Box::new(move || source.drain(now.now()))).await?;
     Ok(limits)
 }
 

@@ -99,8 +99,10 @@ pub struct Settings {
     pub half_close: bool,
     /// Listening address for operators. Takes effect at a restart.
     pub admin_listen: SocketAddr,
-    /// SHA-256 of the admin token.
+    /// SHA-256 of the first admin token.
     pub admin_token: Option<KeyHash>,
+    /// Paths of the operators' listener that are served without a token.
+    pub admin_open: Vec<String>,
     /// The ledger's file. Takes effect at a restart.
     pub ledger: PathBuf,
     /// Longest time that a record of the ledger waits for its commit while no task waits for it. Takes effect at a
@@ -122,6 +124,8 @@ pub struct Settings {
     pub proxy_status: bool,
     /// Log settings.
     pub log: LogSettings,
+    /// How long usage is kept in intervals of a minute, of an hour, and of a day.
+    pub usage_kept: [Duration; 3],
 }
 
 /// Log settings. The format takes effect at a restart.

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use tollgate::ledger::sqlite;
-use tollgate::ledger::store::{KeyRow, Registration, SecretRow, Source};
+use tollgate::ledger::store::{KeyRow, NewAccount, Registration, SecretRow, Source, no_notes};
 use tollgate::ledger::tally::{ChargeKey, ChargeSum, Fold};
 use tollgate::policy::key::KeyState;
 use tollgate::types::{AccountNum, Credits, KeyHash, KeyId, KeyNum, RouteNum, StatusClass, WallTime};
@@ -82,7 +82,10 @@ fn key(number: usize, accounts: usize) -> KeyRow {
         scopes: None,
         allow_from: None,
         expires: None,
+        limits: None,
         created: NOW,
+        version: 1,
+        last_used: None,
         secrets: vec![SecretRow { hash, until: None }],
     }
 }
@@ -96,7 +99,8 @@ pub fn write(folder: &Path, keys: usize, accounts: usize, entries: usize) {
     let mut books = storage.books;
     for number in 0..accounts {
         let id = format!("account-{number}").parse().expect("an id");
-        books.create_account(&id, Some("growth"), NOW).expect("an account");
+        let new = NewAccount { id, name: String::new(), plan: Some("growth".to_owned()) };
+        books.create_account(&new, &no_notes(), NOW).expect("an account");
         if number % AT_ONCE == AT_ONCE - 1 {
             books.checkpoint(); // restarts the write-ahead log
         }
@@ -104,7 +108,7 @@ pub fn write(folder: &Path, keys: usize, accounts: usize, entries: usize) {
     let rows: Vec<usize> = (0..keys).collect();
     for part in rows.chunks(AT_ONCE) {
         let rows: Vec<KeyRow> = part.iter().map(|&number| key(number, accounts)).collect();
-        books.create_keys(&rows).expect("keys");
+        books.create_keys(&rows, &no_notes(), NOW).expect("keys");
         books.checkpoint();
     }
     if entries > 0 {

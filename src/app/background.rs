@@ -8,7 +8,7 @@ use crate::clock::Clock;
 use crate::config::reload::{EVERY, Look};
 use crate::control::{Control, Refused};
 
-/// How often meters of dropped keys are pruned.
+/// How often that is pruned.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
 
 /// Reloads when the files change. An invalid file is reported once it no longer changes, so that a half-written file
@@ -18,7 +18,7 @@ pub(super) async fn watch(control: Arc<Control>, path: PathBuf, clock: Clock) {
     let mut refused: Option<Refused> = None;
     loop {
         tokio::time::sleep(EVERY).await;
-        let look = Look::at(&path, &control.watched().await);
+        let look = Look::at(&path, &control.watched());
         let settled = refused.is_none_or(|refused| refused.is_reported);
         if look == last && settled && !look.is_fresh(clock.wall().0) {
             continue;
@@ -28,10 +28,11 @@ pub(super) async fn watch(control: Arc<Control>, path: PathBuf, clock: Clock) {
     }
 }
 
-/// Prunes meters of dropped keys periodically, so that they do not accumulate between reloads.
-pub(super) async fn prune_meters(control: Arc<Control>) {
+/// Prunes what would accumulate: meters of dropped keys, and answers of the admin API that are too old to be repeated.
+pub(super) async fn prune(control: Arc<Control>) {
     loop {
         tokio::time::sleep(PRUNE_EVERY).await;
         control.prune_meters();
+        control.prune_answers().await;
     }
 }

@@ -1,7 +1,7 @@
 //! Why a gateway did not start, or why it stopped.
 
 use crate::config::Report;
-use crate::control::Failure;
+use crate::control::operations::OperationError;
 use crate::ledger::store::LedgerError;
 
 /// Why the gateway did not start, or why it stopped.
@@ -21,11 +21,11 @@ impl From<LedgerError> for StartError {
     }
 }
 
-impl From<Failure> for StartError {
-    fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::Config(report) => Self::Config(report),
-            Failure::Message(message) => Self::Other(message),
+impl From<OperationError> for StartError {
+    fn from(error: OperationError) -> Self {
+        match error {
+            OperationError::Config(report) => Self::Config(report),
+            error => Self::Other(error.to_string()),
         }
     }
 }

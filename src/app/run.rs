@@ -20,6 +20,7 @@ use super::signals::Signals;
 use super::{App, service};
 use crate::config::reload::EVERY;
 use crate::control::Control;
+use crate::control::operations::Caller;
 use crate::control::socket::ControlSocket;
 use crate::gateway::PassedSocket;
 use crate::ledger::PassedOn;
@@ -58,7 +59,7 @@ impl App {
                 () = signals.next() => break End::Stop,
                 _ = hangup.recv() => {
                     service::reloading();
-                    let _ = self.control().reload().await; // it logs its errors
+                    let _ = self.control().reload(&Caller::signal()).await; // it logs its errors
                     service::ready();
                 }
                 _ = upgrade.recv() => match &program {

@@ -1,11 +1,11 @@
 //! Implements `account`: creates, lists and changes accounts; grants credits.
 
 use clap::Subcommand;
-use serde_json::Value;
 
 use super::ask::Asker;
 use super::failed::Result;
 use crate::control::command::Command;
+use crate::control::operations::AccountInput;
 use crate::types::{AccountId, Credits};
 
 #[derive(Debug, Subcommand)]
@@ -17,6 +17,9 @@ pub(super) enum Arguments {
         /// The name of a plan in the configuration. An account without a plan has no limits.
         #[arg(long)]
         plan: Option<String>,
+        /// A name for people.
+        #[arg(long, default_value = "")]
+        name: String,
     },
     /// List accounts.
     List,
@@ -67,10 +70,11 @@ pub(super) enum Arguments {
 pub(super) fn run(asker: &Asker, arguments: Arguments) -> Result {
     let record = |command: Command| asker.output.record(&asker.one(&command)?);
     match arguments {
-        Arguments::Create { id, plan } => record(Command::AccountCreate { id, plan }),
+        Arguments::Create { id, name, plan } => {
+            record(Command::AccountCreate(AccountInput { id, name, plan }))
+        }
         Arguments::List => {
-            let (rows, _) = asker.all(&Command::AccountList)?;
-            asker.output.table(&rows, &["id", "plan", "available", "held", "state", "source"])
+            asker.table(&Command::AccountList, &["id", "plan", "available", "held", "state", "source"])
         }
         Arguments::Show { id } => record(Command::AccountShow { id }),
         Arguments::Grant { id, credits, reference } => {
@@ -81,11 +85,9 @@ pub(super) fn run(asker: &Asker, arguments: Arguments) -> Result {
         }
         Arguments::Suspend { id } => record(Command::AccountSuspend { id, suspended: true }),
         Arguments::Resume { id } => record(Command::AccountSuspend { id, suspended: false }),
-        Arguments::Statement { id } => {
-            let (rows, _): (Vec<Value>, _) = asker.all(&Command::Statement { account: id })?;
-            asker
-                .output
-                .table(&rows, &["at", "kind", "route", "requests", "amount", "balance_after", "reference"])
-        }
+        Arguments::Statement { id } => asker.table(
+            &Command::Statement { account: id },
+            &["at", "kind", "route", "requests", "amount", "balance_after", "reference"],
+        ),
     }
 }

@@ -12,6 +12,7 @@ use crate::app::{ControlPlane, StartError};
 use crate::clock::Clock;
 use crate::config;
 use crate::control::command::Command;
+use crate::control::operations::Caller;
 use crate::control::{MAX_ROWS, socket};
 
 /// The gateway or ledger to send a command to, and the output format.
@@ -38,11 +39,16 @@ impl Asker {
         self.each(command, |_| {})
     }
 
-    /// Executes a command, and collects the rows of its result.
-    pub(super) fn all(&self, command: &Command) -> Result<(Vec<Value>, Value)> {
-        let mut rows = Vec::new();
-        let done = self.each(command, |row| rows.push(row))?;
-        Ok((rows, done))
+    /// Executes a command, and prints the rows of its result as they arrive.
+    pub(super) fn table(&self, command: &Command, columns: &'static [&'static str]) -> Result {
+        let mut table = self.output.rows(columns);
+        let mut printed = Ok(());
+        self.each(command, |row| {
+            if printed.is_ok() {
+                printed = table.add(&row);
+            }
+        })?;
+        printed.and_then(|()| table.finish())
     }
 
     /// Executes a command that only a running gateway can execute.
@@ -68,7 +74,8 @@ impl Asker {
                 ControlPlane::open(&self.config, loaded, command.only_reads(), &Clock::system()).await?;
             let (sender, mut rows) = mpsc::channel(MAX_ROWS);
             let (control, command) = (std::sync::Arc::clone(&plane.control), command.clone());
-            let work = tokio::spawn(async move { control.execute(command, sender).await });
+            let work =
+                tokio::spawn(async move { control.execute(&Caller::command(), command, sender).await });
             while let Some(value) = rows.recv().await {
                 row(value);
             }

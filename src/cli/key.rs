@@ -3,11 +3,13 @@
 use std::io::Read;
 
 use clap::Subcommand;
+use serde_json::json;
 
 use super::ask::Asker;
 use super::failed::{Failed, Result};
 use super::output::{self, Output};
-use crate::control::command::{Command, NewKey};
+use crate::control::command::Command;
+use crate::control::operations::KeyInput;
 use crate::policy::key::{KeyState, MAX_KEY};
 use crate::types::{AccountId, KeyHash, KeyId};
 
@@ -73,13 +75,13 @@ pub(super) fn run(asker: &Asker, arguments: Arguments) -> Result {
     let set = |id, state| asker.output.record(&asker.one(&Command::KeyState { id, state })?);
     match arguments {
         Arguments::Create { account, label, env, scope, expires } => {
-            let new = NewKey { account, label, environment: env, scopes: scope, expires };
-            secret(asker, &Command::KeyCreate(new))
+            let key = KeyInput { environment: env, scopes: scope, expires, ..KeyInput::labelled(&label) };
+            secret(asker, &Command::KeyCreate { account, key })
         }
         Arguments::Rotate { id, overlap } => secret(asker, &Command::KeyRotate { id, overlap }),
         Arguments::List { account } => {
-            let (rows, _) = asker.all(&Command::KeyList { account })?;
-            asker.output.table(&rows, &["id", "account", "label", "key", "state", "scopes", "expires"])
+            let columns = &["id", "account", "label", "key", "state", "scopes", "expires"];
+            asker.table(&Command::KeyList { account }, columns)
         }
         Arguments::Show { id } => asker.output.record(&asker.one(&Command::KeyShow { id })?),
         Arguments::Disable { id } => set(id, KeyState::Disabled),
@@ -92,7 +94,7 @@ pub(super) fn run(asker: &Asker, arguments: Arguments) -> Result {
 /// Executes a command that creates a secret, and prints the key. The key cannot be shown again.
 fn secret(asker: &Asker, command: &Command) -> Result {
     let made = asker.one(command)?;
-    asker.output.record(&made)?;
+    asker.output.record(&json!({ "id": made["id"], "key": made["key"] }))?;
     if asker.output == Output::Text {
         eprintln!("This key is shown only now; Tollgate keeps its SHA-256.");
     }

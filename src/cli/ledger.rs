@@ -67,8 +67,8 @@ pub(super) fn run(asker: &Asker, arguments: Arguments) -> Result {
     match arguments {
         Arguments::Verify => verify(asker),
         Arguments::InDoubt { request } => {
-            let (rows, _) = asker.all(&Command::InDoubt { request })?;
-            asker.output.table(&rows, &["id", "account", "key", "route", "amount", "at", "given_back"])
+            let columns = &["id", "account", "key", "route", "amount", "at", "given_back"];
+            asker.table(&Command::InDoubt { request }, columns)
         }
         Arguments::GiveBack { id } => asker.output.record(&asker.one(&Command::GiveBack { id })?),
         Arguments::Export { format } => export(asker, format),
@@ -89,7 +89,9 @@ fn verify(asker: &Asker) -> Result {
         let (accounts, entries, found) = (count("accounts"), count("entries"), count("found"));
         output::text(&format!("{accounts} accounts, {entries} entries, {found} differences\n"))?;
         if !differences.is_empty() {
-            asker.output.table(&differences, &["what", "account", "entry", "recorded", "computed"])?;
+            let mut table = asker.output.rows(&["what", "account", "entry", "recorded", "computed"]);
+            differences.iter().try_for_each(|row| table.add(row))?;
+            table.finish()?;
         }
     }
     if differences.is_empty() {

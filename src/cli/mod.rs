@@ -2,6 +2,7 @@
 
 mod account;
 mod ask;
+mod audit;
 mod check;
 mod demo;
 mod explain;
@@ -11,6 +12,8 @@ mod ledger;
 mod output;
 mod serve;
 mod status;
+mod token;
+mod usage;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -18,6 +21,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::raw;
+use crate::control::api;
 use ask::Asker;
 use failed::Failed;
 use output::Output;
@@ -46,6 +50,8 @@ enum Commands {
     Check(check::Arguments),
     /// Print the JSON Schema of the configuration, for editors.
     Schema,
+    /// Print the description of the admin API: OpenAPI 3.1.
+    Openapi,
     /// Create, list and change keys.
     #[command(subcommand)]
     Key(key::Arguments),
@@ -55,6 +61,13 @@ enum Commands {
     /// Verify, export and back up the ledger; list and return holds in doubt.
     #[command(subcommand)]
     Ledger(ledger::Arguments),
+    /// Create, list and revoke tokens of the admin API.
+    #[command(subcommand)]
+    Token(token::Arguments),
+    /// List who changed what.
+    Audit(audit::Arguments),
+    /// Report requests, credits, bytes and durations by time.
+    Usage(usage::Arguments),
     /// Show the decisions that a request would meet, without sending it.
     Explain(explain::Arguments),
     /// Reload the configuration of the running gateway.
@@ -79,9 +92,13 @@ pub fn main() -> ExitCode {
         Commands::Serve(arguments) => serve::run(&asker.config, &arguments),
         Commands::Check(arguments) => check::run(&asker, &arguments),
         Commands::Schema => output::json(raw::schema()),
+        Commands::Openapi => output::json(&api::openapi()),
         Commands::Key(arguments) => key::run(&asker, arguments),
         Commands::Account(arguments) => account::run(&asker, arguments),
         Commands::Ledger(arguments) => ledger::run(&asker, arguments),
+        Commands::Token(arguments) => token::run(&asker, arguments),
+        Commands::Usage(arguments) => usage::run(&asker, arguments),
+        Commands::Audit(arguments) => audit::run(&asker, arguments),
         Commands::Explain(arguments) => explain::run(&asker, arguments),
         Commands::Reload => ask::reload(&asker),
         Commands::Status => status::run(&asker),

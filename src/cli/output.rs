@@ -51,21 +51,50 @@ impl Output {
         text(&lines.collect::<String>())
     }
 
-    /// Prints records as a table with these columns.
-    pub(super) fn table(self, rows: &[Value], columns: &[&str]) -> Result {
-        if self == Self::Json {
-            return rows.iter().try_for_each(|row| text(&format!("{row}\n")));
+    /// Prints records as they arrive: as a table with these columns, or as one JSON object per line.
+    pub(super) fn rows(self, columns: &'static [&'static str]) -> Table {
+        Table { output: self, columns, first: Vec::new(), widths: Vec::new() }
+    }
+}
+
+/// Rows that are measured before the first is printed; later ones may be wider.
+const MEASURED: usize = 100;
+
+/// A table that is printed while its rows arrive.
+pub(super) struct Table {
+    output: Output,
+    columns: &'static [&'static str],
+    /// Rows that are not printed yet, since the widths of the columns are not known.
+    first: Vec<Vec<String>>,
+    /// The widths of the columns, once the first rows are printed.
+    widths: Vec<usize>,
+}
+
+impl Table {
+    /// Adds a row.
+    pub(super) fn add(&mut self, row: &Value) -> Result {
+        if self.output == Output::Json {
+            return text(&format!("{row}\n"));
         }
-        let cells = |row: &Value| -> Vec<String> {
-            columns.iter().map(|column| cell(&row[*column]).chars().take(MAX_CELL).collect()).collect()
-        };
-        let mut lines: Vec<Vec<String>> = vec![columns.iter().map(|name| name.to_uppercase()).collect()];
-        lines.extend(rows.iter().map(cells));
-        let width = |at: usize| lines.iter().map(|line| line[at].chars().count()).max().unwrap_or(0);
-        let widths: Vec<usize> = (0..columns.len()).map(width).collect();
+        let cells = self.columns.iter().map(|column| cell(&row[*column]).chars().take(MAX_CELL).collect());
+        self.first.push(cells.collect());
+        if self.widths.is_empty() && self.first.len() < MEASURED { Ok(()) } else { self.print() }
+    }
+
+    /// Prints the rows that are left, and the header of an empty table.
+    pub(super) fn finish(mut self) -> Result {
+        if self.output == Output::Json { Ok(()) } else { self.print() }
+    }
+
+    fn print(&mut self) -> Result {
+        if self.widths.is_empty() {
+            self.first.insert(0, self.columns.iter().map(|name| name.to_uppercase()).collect());
+            let width = |at: usize| self.first.iter().map(|line| line[at].chars().count()).max().unwrap_or(0);
+            self.widths = (0..self.columns.len()).map(width).collect();
+        }
         let mut out = String::new();
-        for line in &lines {
-            let padded = line.iter().zip(&widths).map(|(cell, &width)| format!("{cell:width$}"));
+        for line in self.first.drain(..) {
+            let padded = line.iter().zip(&self.widths).map(|(cell, &width)| format!("{cell:width$}"));
             out.push_str(padded.collect::<Vec<_>>().join("  ").trim_end());
             out.push('\n');
         }

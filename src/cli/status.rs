@@ -8,10 +8,10 @@ use super::output::{self, Output};
 use crate::control::command::Command;
 
 /// Columns of the table of servers.
-const SERVERS: [&str; 9] =
-    ["upstream", "server", "url", "weight", "state", "in_flight", "requests", "failures", "last_failure"];
+const SERVERS: &[&str] =
+    &["upstream", "server", "url", "weight", "state", "in_flight", "requests", "failures", "last_failure"];
 /// Columns of the table of host names that could not be resolved.
-const UNRESOLVED: [&str; 3] = ["upstream", "name", "error"];
+const UNRESOLVED: &[&str] = &["upstream", "name", "error"];
 
 pub(super) fn run(asker: &Asker) -> Result {
     let mut status = asker.online(&Command::Status)?;
@@ -20,11 +20,13 @@ pub(super) fn run(asker: &Asker) -> Result {
     }
     let upstreams = status.as_object_mut().and_then(|status| status.remove("upstreams")).unwrap_or_default();
     asker.output.record(&status)?;
-    for (list, columns) in [("servers", &SERVERS[..]), ("unresolved", &UNRESOLVED)] {
+    for (list, columns) in [("servers", SERVERS), ("unresolved", UNRESOLVED)] {
         let rows = rows(&upstreams, list);
         if !rows.is_empty() {
             output::text("\n")?;
-            asker.output.table(&rows, columns)?;
+            let mut table = asker.output.rows(columns);
+            rows.iter().try_for_each(|row| table.add(row))?;
+            table.finish()?;
         }
     }
     Ok(())

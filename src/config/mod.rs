@@ -1,7 +1,9 @@
 //! Reads configuration files into a snapshot with its accounts and keys, or reports all their mistakes.
 
 mod files;
+mod limits;
 mod loaded;
+mod locate;
 mod mask;
 mod parse;
 pub mod raw;
@@ -12,7 +14,9 @@ mod source;
 
 use std::path::Path;
 
+pub use limits::{parse_limits, parse_stored_limits};
 pub use loaded::{FileAccount, FileKey, LoadedConfig, Watched};
+pub use locate::{Defined, locate};
 pub use mask::mask;
 pub use parse::values::duration as parse_duration;
 pub use report::{Problem, ProblemJson, Report, Severity, SourceFile};

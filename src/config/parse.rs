@@ -2,16 +2,18 @@
 //! all mistakes are reported.
 
 mod accounts;
+mod admin;
 mod client_tls;
 mod context;
 mod dialects;
-mod limits;
+pub(super) mod limits;
 mod prices;
 mod routes;
 mod server;
 mod tls;
 mod upstream_health;
 mod upstreams;
+mod usage;
 pub(super) mod values;
 
 use std::path::PathBuf;

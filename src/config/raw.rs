@@ -3,6 +3,7 @@
 //! Only types are checked here. Every value keeps its position in the file, so that [`super::parse`] can report it. The
 //! JSON Schema for editors is generated from these types.
 
+mod operating;
 mod tls;
 mod upstream;
 mod values;
@@ -13,6 +14,7 @@ use std::sync::LazyLock;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+pub use operating::{Admin, Log, Usage};
 pub use tls::{Pair, Tls};
 pub use upstream::{
     Ejection, Health, Http2, Queue, Retries, Server as UpstreamServer, Texts, Upstream, UpstreamTls,
@@ -44,6 +46,8 @@ pub struct File {
     pub response_headers: Maybe<ResponseHeaders>,
     /// Logging.
     pub log: Maybe<Log>,
+    /// How long usage is kept.
+    pub usage: Maybe<Usage>,
     /// The servers that requests are forwarded to.
     pub upstreams: Named<Upstream>,
     /// The endpoints of the API.
@@ -91,18 +95,6 @@ pub struct Server {
     pub half_close: Maybe<bool>,
     /// TLS for clients.
     pub tls: Maybe<Tls>,
-}
-
-/// The operators' listener.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Admin {
-    /// Address; port 0 picks a free one.
-    pub listen: Maybe<String>,
-    /// SHA-256 of the admin token.
-    pub token_sha256: Maybe<Sha256>,
-    /// Not supported yet.
-    pub open: Maybe<Later>,
 }
 
 /// The ledger.
@@ -157,18 +149,6 @@ pub struct ResponseHeaders {
     pub credits: Maybe<bool>,
     /// `Proxy-Status`, if the upstream is the reason of a refusal (RFC 9209).
     pub proxy_status: Maybe<bool>,
-}
-
-/// Logging.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Log {
-    /// `json` or `text`.
-    pub format: Maybe<String>,
-    /// Write one line per request.
-    pub requests: Maybe<bool>,
-    /// `standard` or `minimal`.
-    pub fields: Maybe<String>,
 }
 
 /// One endpoint of the API.

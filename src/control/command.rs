@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::operations::{AccountInput, KeyInput, TokenInput, UsageQuery};
 use crate::policy::key::KeyState;
 use crate::types::{AccountId, Credits, KeyId};
 
@@ -19,7 +20,7 @@ pub enum Command {
     /// Pass the gateway to the process that asks. The rest of the conversation is not a command's.
     TakeOver,
     /// Create a key.
-    KeyCreate(NewKey),
+    KeyCreate { account: AccountId, key: KeyInput },
     /// List keys.
     KeyList { account: Option<AccountId> },
     /// Show a key.
@@ -29,7 +30,7 @@ pub enum Command {
     /// Disable, enable or revoke a key.
     KeyState { id: KeyId, state: KeyState },
     /// Create an account.
-    AccountCreate { id: AccountId, plan: Option<String> },
+    AccountCreate(AccountInput),
     /// List accounts.
     AccountList,
     /// Show an account.
@@ -52,6 +53,18 @@ pub enum Command {
     Backup { to: PathBuf },
     /// Show the decisions that the gateway would make about a request.
     Explain { key: KeyId, method: String, url: String },
+    /// Create a token of the admin API.
+    TokenCreate(TokenInput),
+    /// List tokens.
+    TokenList,
+    /// Revoke a token.
+    TokenRevoke { name: String },
+    /// Report usage, a row for each interval.
+    Usage(UsageQuery),
+    /// Report usage as comma-separated values.
+    UsageCsv(UsageQuery),
+    /// List the newest audit entries.
+    Audit { object: Option<String>, most: usize },
 }
 
 impl Command {
@@ -72,22 +85,10 @@ impl Command {
                 | Self::InDoubt { .. }
                 | Self::Backup { .. }
                 | Self::Explain { .. }
+                | Self::TokenList
+                | Self::Usage(_)
+                | Self::UsageCsv(_)
+                | Self::Audit { .. }
         )
     }
-}
-
-/// A key to create.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NewKey {
-    /// The account that the key belongs to.
-    pub account: AccountId,
-    /// A label for operators.
-    pub label: String,
-    /// The environment in the key's prefix, such as `live` or `test`.
-    pub environment: String,
-    /// Name patterns of the routes that the key may use; empty for every route.
-    pub scopes: Vec<String>,
-    /// When the key expires: a duration from now, or a time in RFC 3339. `None` if it does not expire.
-    pub expires: Option<String>,
 }

@@ -3,12 +3,10 @@
 //! Commands arrive through the control socket of a running gateway, or directly if no gateway is running. Both call
 //! [`Control::execute`].
 
-mod accounts;
-mod books;
+pub mod api;
 pub mod command;
-mod explain;
-pub mod health;
-mod keys;
+mod execute;
+pub mod operations;
 mod publish;
 mod reload;
 pub mod socket;
@@ -17,20 +15,19 @@ mod upstreams;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use serde_json::{Value, json};
+use arc_swap::ArcSwap;
+use serde_json::Value;
 use tokio::sync::{Mutex, mpsc};
 
 use crate::clock::Clock;
-use crate::config::{self, LoadedConfig, ProblemJson, Report, Watched};
+use crate::config::{self, LoadedConfig, Watched};
 use crate::directory::Directory;
 use crate::ledger::Bookkeeper;
-use crate::ledger::store::LedgerError;
 use crate::snapshot::{Publisher, Snapshot, SnapshotReader};
 use crate::telemetry::Stats;
-use crate::types::{KeyHash, KeyId, NameId};
-use command::Command;
+use crate::types::{KeyHash, KeyId, Moment, NameId};
+use operations::{OperationError, Tokens};
 pub use reload::Refused;
 
 /// Most rows of a result that wait to be sent. When the queue is full, reading the ledger waits.
@@ -39,36 +36,16 @@ pub const MAX_ROWS: usize = 1024;
 /// The channel that the rows of a long result are sent to.
 pub type Rows = mpsc::Sender<Value>;
 
-/// The reason why a command failed.
-#[derive(Debug, thiserror::Error)]
-pub enum Failure {
-    /// A message for the operator.
-    #[error("{0}")]
-    Message(String),
-    /// The configuration was refused: the report with its problems.
-    #[error("{0}")]
-    Config(Box<Report>),
-}
-
-impl From<LedgerError> for Failure {
-    fn from(error: LedgerError) -> Self {
-        Self::Message(error.to_string())
-    }
-}
-
-impl Failure {
-    /// The problems of the configuration if it was refused, otherwise none.
-    #[must_use]
-    pub fn problems(&self) -> Vec<ProblemJson> {
-        match self {
-            Self::Config(report) => report.to_json(),
-            Self::Message(_) => Vec::new(),
+/// Random bytes from the operating system.
+fn random<const N: usize>() -> operations::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    match getrandom::fill(&mut bytes) {
+        Ok(()) => Ok(bytes),
+        Err(error) => {
+            let message = format!("the operating system failed to generate random numbers: {error}");
+            Err(OperationError::Unavailable(message))
         }
     }
-}
-
-fn refused<T>(message: impl Into<String>) -> Result<T, Failure> {
-    Err(Failure::Message(message.into()))
 }
 
 /// The control plane of a process.
@@ -81,11 +58,17 @@ pub struct Control {
     view: SnapshotReader,
     clock: Clock,
     stats: Arc<Stats>,
-    /// State of the current configuration. Locked while a configuration, key or account is changed.
-    state: Mutex<InForce>,
+    /// Held while a key, an account or a token is changed, and while a configuration is published. Reads never wait for
+    /// it.
+    changes: Mutex<()>,
+    /// Held while a configuration is loaded and published.
+    reloading: Mutex<()>,
+    in_force: ArcSwap<InForce>,
+    last_reload_error: parking_lot::Mutex<Option<String>>,
+    tokens: Tokens,
 }
 
-/// State of the current configuration that the control plane keeps, besides the snapshot.
+/// What the control plane keeps of the current configuration, besides the snapshot.
 #[derive(Debug)]
 struct InForce {
     hash: KeyHash,
@@ -93,7 +76,6 @@ struct InForce {
     keys: FileKeys,
     /// Warnings about the current configuration.
     warnings: Vec<String>,
-    last_error: Option<String>,
 }
 
 /// The keys of the configuration file, by their ids.
@@ -130,7 +112,7 @@ impl Control {
         grants: bool,
         bookkeeper: Bookkeeper,
         clock: Clock,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, OperationError> {
         let mut reader = bookkeeper.reader().await?;
         let (accounts, secrets) = reader.counts()?;
         if !grants {
@@ -144,14 +126,12 @@ impl Control {
         let directory =
             Arc::new(Directory::with_capacity(accounts + loaded.accounts.len(), secrets + loaded.keys.len()));
         let (publisher, view) = crate::snapshot::channel(loaded.snapshot.clone());
-        let inner = InForce {
+        let in_force = Arc::new(InForce {
             hash: loaded.hash,
             watched: loaded.watched.clone(),
             keys: FileKeys::default(),
             warnings: Vec::new(),
-            last_error: None,
-        };
-        let stats = Arc::new(Stats::default());
+        });
         let control = Self {
             path: path.to_owned(),
             directory,
@@ -159,15 +139,18 @@ impl Control {
             publisher,
             view,
             clock,
-            stats,
-            state: Mutex::new(inner),
+            stats: Arc::default(),
+            changes: Mutex::default(),
+            reloading: Mutex::default(),
+            in_force: ArcSwap::new(Arc::clone(&in_force)),
+            last_reload_error: parking_lot::Mutex::default(),
+            tokens: Tokens::default(),
         };
         control.restore_meters(&mut *reader)?;
         control.publish_store(&mut *reader)?;
+        control.tokens.load(reader.tokens()?);
         drop(reader);
-        let mut state = control.state.lock().await;
-        state.warnings = control.publish(loaded, &mut state).await?;
-        drop(state);
+        control.publish(loaded, &in_force).await?;
         Ok(control)
     }
 
@@ -175,6 +158,12 @@ impl Control {
     #[must_use]
     pub fn view(&self) -> SnapshotReader {
         self.view.clone()
+    }
+
+    /// The time now.
+    #[must_use]
+    pub fn now(&self) -> Moment {
+        self.clock.now()
     }
 
     /// Keys and accounts, for the data plane.
@@ -204,57 +193,5 @@ impl Control {
 
     fn snapshot(&self) -> Arc<Snapshot> {
         self.view.load()
-    }
-
-    /// Executes a command. The rows of a long result are sent to `rows` before the final result is returned.
-    ///
-    /// # Errors
-    /// A message for the operator. The command has changed nothing.
-    pub async fn execute(self: &Arc<Self>, command: Command, rows: Rows) -> Result<Value, Failure> {
-        match command {
-            Command::Reload => self.reload().await,
-            Command::Status => Ok(self.status().await),
-            Command::TakeOver => refused("no gateway runs that could be taken over"),
-            Command::KeyCreate(new) => self.create_key(new).await,
-            Command::KeyList { account } => self.list_keys(account, rows).await,
-            Command::KeyShow { id } => self.show_key(id).await,
-            Command::KeyRotate { id, overlap } => self.rotate_key(id, overlap).await,
-            Command::KeyState { id, state } => self.set_key_state(id, state).await,
-            Command::AccountCreate { id, plan } => self.create_account(id, plan).await,
-            Command::AccountList => self.list_accounts(rows).await,
-            Command::AccountShow { id } => self.show_account(id).await,
-            Command::AccountSuspend { id, suspended } => self.suspend_account(id, suspended).await,
-            Command::Book { account, adjustment, credits, reference } => {
-                self.book(account, adjustment, credits, reference).await
-            }
-            Command::Statement { account } => self.entries(Some(account), rows).await,
-            Command::Export => self.entries(None, rows).await,
-            Command::Verify => self.verify().await,
-            Command::InDoubt { request } => self.in_doubt(request.as_deref(), &rows).await,
-            Command::GiveBack { id } => self.give_back(&id).await,
-            Command::Backup { to } => self.backup(to).await,
-            Command::Explain { key, method, url } => self.explain(key, &method, &url).await,
-        }
-    }
-
-    async fn status(&self) -> Value {
-        let state = self.state.lock().await;
-        let counters = self.bookkeeper.counters();
-        let mut status = self.stats.to_json();
-        let more = json!({
-            "ledger_healthy": self.bookkeeper.is_healthy(),
-            "ledger_commits": counters.commits.load(Ordering::Relaxed),
-            "ledger_failures": counters.failures.load(Ordering::Relaxed),
-            "keys": self.directory.keys(),
-            "accounts": self.directory.accounts(),
-            "config": self.path.display().to_string(),
-            "config_hash": state.hash.to_hex(),
-            "last_reload_error": state.last_error,
-            "upstreams": upstreams::report(&self.snapshot(), self.clock.now()),
-        });
-        if let (Value::Object(status), Value::Object(more)) = (&mut status, more) {
-            status.extend(more);
-        }
-        status
     }
 }

@@ -5,7 +5,8 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use super::{Control, Failure, FileKeys, InForce, ListedKey, refused};
+use super::operations::{OperationError, Result, restored};
+use super::{Control, FileKeys, InForce, ListedKey};
 use crate::config::{FileAccount, FileKey, LoadedConfig};
 use crate::directory::{Account, AccountSpec, KeySpec, Meter, Owner, elapsed};
 use crate::ledger::store::{
@@ -60,7 +61,7 @@ impl Control {
         webhooks: Vec<String>,
     ) -> Option<Arc<Account>> {
         let purse = self.bookkeeper.purse(row.num)?;
-        let suspended = row.state == AccountState::Suspended;
+        let suspended = row.state != AccountState::Active;
         let AccountRow { id, num, source, .. } = row;
         Some(self.directory.put_account(AccountSpec { id, num, purse, plan, suspended, webhooks, source }))
     }
@@ -82,6 +83,7 @@ impl Control {
                 expires: row.expires,
                 scopes: row.scopes.clone(),
                 allow_from: row.allow_from.clone(),
+                limits: row.limits.clone(),
             };
             self.directory.put_secret(spec(stored, Arc::clone(account)), meter.clone());
             if row.secrets.len() > 1 && meter.is_none() {
@@ -93,20 +95,27 @@ impl Control {
         }
     }
 
+    /// Sets the state of a key of the configuration file, which commands may change.
+    pub(super) fn set_file_key_state(&self, id: KeyId, state: KeyState) {
+        let in_force = self.in_force.load();
+        let found = in_force.keys.get(&id).and_then(|listed| self.directory.find(&listed.hash));
+        let Some(key) = found else { return };
+        let rules = KeyRules { state, ..key.rules().clone() };
+        let (account, limits) = (Arc::clone(&key.account), key.limits().cloned());
+        let (hash, num, source) = (key.hash, key.num, key.source);
+        self.directory.put_key(KeySpec { hash, id, num, account, rules, limits, source });
+    }
+
     /// Publishes a configuration, or changes nothing that requests can observe. Returns warnings.
     ///
     /// The snapshot is replaced first. It determines which accounts are served and on which plan, so that a request
     /// never combines the plan of one configuration with the routes of another. A key that is in both configurations is
     /// accepted without interruption; a new key is accepted a moment later.
-    pub(super) async fn publish(
-        &self,
-        loaded: LoadedConfig,
-        state: &mut InForce,
-    ) -> Result<Vec<String>, Failure> {
+    pub(super) async fn publish(&self, loaded: LoadedConfig, before: &InForce) -> Result<Vec<String>> {
         self.fits_the_store(&loaded)?;
         let mut warnings = self.needs_a_restart(&loaded.snapshot);
         warnings.extend(loaded.report.problems().map(|problem| problem.message.clone()));
-        let registered = self.register(&loaded, &state.keys).await?;
+        let registered = self.register(&loaded, &before.keys).await?;
         warnings.extend(opening_grants(&loaded.accounts, &registered));
         let plans = loaded.accounts.iter().map(|account| account.plan.as_deref().map(NameId::of));
         let listed = registered.accounts.iter().map(|row| row.num).zip(plans);
@@ -116,20 +125,20 @@ impl Control {
         self.put_file(&loaded, registered);
         let LoadedConfig { keys, watched, hash, .. } = loaded;
         let listed = |key: &FileKey| (KeyId::of_hash(&key.hash), ListedKey::of(key));
-        let before = std::mem::replace(&mut state.keys, keys.iter().map(listed).collect());
-        for (id, old) in before {
-            if state.keys.get(&id).is_none_or(|new| new.hash != old.hash) {
+        let keys: FileKeys = keys.iter().map(listed).collect();
+        for (id, old) in &before.keys {
+            if keys.get(id).is_none_or(|new| new.hash != old.hash) {
                 self.directory.remove(&old.hash); // its account stays in the directory, but is in no snapshot
             }
         }
+        self.in_force.store(Arc::new(InForce { hash, watched, keys, warnings: warnings.clone() }));
         self.directory.sweep(self.clock.now());
-        (state.watched, state.hash) = (watched, hash);
         Ok(warnings)
     }
 
     /// Registers the file's accounts, keys and routes in the ledger, and gets their numbers. Unchanged keys keep their
     /// numbers, so that after a reload of a hundred thousand keys only the changed ones are written.
-    async fn register(&self, loaded: &LoadedConfig, known: &FileKeys) -> Result<Registered, Failure> {
+    async fn register(&self, loaded: &LoadedConfig, known: &FileKeys) -> Result<Registered> {
         let numbered = |key: &FileKey| {
             let listed = known.get(&KeyId::of_hash(&key.hash))?;
             let found = self.directory.find(&key.hash).filter(|_| *listed == ListedKey::of(key))?;
@@ -173,14 +182,14 @@ impl Control {
 
     /// Refuses a configuration with the hash of a key that was created by command, and one without the plan of an
     /// account that was created by command.
-    fn fits_the_store(&self, loaded: &LoadedConfig) -> Result<(), Failure> {
+    fn fits_the_store(&self, loaded: &LoadedConfig) -> Result<()> {
         for key in &loaded.keys {
             if self.directory.find(&key.hash).is_some_and(|known| known.source == Source::Store) {
                 let message = format!(
                     "the hash of key {}/{} belongs to a key that was created by command",
                     key.account, key.label
                 );
-                return refused(message);
+                return Err(OperationError::Conflict(message));
             }
         }
         let has = |plan: &NameId| loaded.snapshot.plans.contains_key(plan);
@@ -191,7 +200,8 @@ impl Control {
         let on_none = |account: &Account| account.stored_plan().flatten().is_some_and(|plan| !has(&plan));
         match self.directory.find_account(|account| on_none(account) && !in_file.contains(&account.id)) {
             Some(account) => {
-                refused(format!("account {} has a plan that is not in the configuration", account.id))
+                let message = format!("account {} has a plan that is not in the configuration", account.id);
+                Err(OperationError::Conflict(message))
             }
             None => Ok(()), // the file defines all of these accounts now
         }
@@ -228,7 +238,8 @@ impl Control {
 
 /// Converts a secret in the ledger to an entry of the directory.
 fn spec(secret: StoredSecret, account: Arc<Account>) -> KeySpec {
-    let StoredSecret { hash, until, id, num, account: _, state, expires, scopes, allow_from } = secret;
+    let StoredSecret { hash, until, id, num, account: _, state, expires, scopes, allow_from, limits } =
+        secret;
     let rules = KeyRules {
         state,
         expires: match (expires, until) {
@@ -238,7 +249,8 @@ fn spec(secret: StoredSecret, account: Arc<Account>) -> KeySpec {
         scopes: scopes.map(Vec::into_boxed_slice),
         allow_from: allow_from.map(Vec::into_boxed_slice),
     };
-    KeySpec { hash, id, num, account, rules, limits: None, source: Source::Store }
+    let limits = limits.as_deref().and_then(restored);
+    KeySpec { hash, id, num, account, rules, limits, source: Source::Store }
 }
 
 /// Warnings about accounts whose opening grant in the file differs from the one that was booked.
@@ -252,13 +264,4 @@ fn opening_grants(accounts: &[FileAccount], registered: &Registered) -> Vec<Stri
         ))
     };
     accounts.iter().zip(&registered.accounts).filter_map(differs).collect()
-}
-
-/// The name of a key state in commands and lists.
-pub(super) fn state_name(state: KeyState) -> &'static str {
-    match state {
-        KeyState::Active => "active",
-        KeyState::Disabled => "disabled",
-        KeyState::Revoked => "revoked",
-    }
 }

@@ -1,12 +1,12 @@
-//! Reloads the configuration: by command, by signal, or because the files changed. The lock is held from reading the
-//! files until they are published, so that reloads do not overlap.
+//! Reloads the configuration: by an operation, by signal, or because the files changed. Only one reload runs at a time.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use serde_json::{Value, json};
-use tokio::sync::MutexGuard;
+use serde_json::json;
 
-use super::{Control, Failure, InForce, refused};
+use super::operations::{Caller, Noted, OperationError, Permission, Reloaded, Result};
+use super::{Control, InForce};
 use crate::config::{self, LoadedConfig, Report, Watched};
 use crate::types::KeyHash;
 
@@ -20,8 +20,8 @@ pub struct Refused {
 
 impl Control {
     /// The files and patterns of the current configuration, which are watched for changes.
-    pub async fn watched(&self) -> Watched {
-        self.state.lock().await.watched.clone()
+    pub fn watched(&self) -> Watched {
+        self.in_force.load().watched.clone()
     }
 
     /// Loads and publishes the configuration files. An invalid configuration changes nothing; unchanged files are not
@@ -29,76 +29,97 @@ impl Control {
     ///
     /// # Errors
     /// The problems of the configuration, or the reason why it does not fit the ledger.
-    pub async fn reload(&self) -> Result<Value, Failure> {
-        let mut state = self.state.lock().await;
-        let result = match self.load(&state).await? {
-            None => Ok(state.warnings.clone()),
-            Some(Ok(loaded)) => self.publish(loaded, &mut state).await,
-            Some(Err(report)) => Err(Failure::Config(Box::new(report))),
+    pub async fn reload(&self, caller: &Caller) -> Result<Reloaded> {
+        caller.may(Permission::Manage)?;
+        let _alone = self.reloading.lock().await;
+        let before = self.in_force.load_full();
+        let result = match self.load(&before).await? {
+            None => Ok(before.warnings.clone()),
+            Some(Ok(loaded)) => self.publish_as(caller, loaded, &before).await,
+            Some(Err(report)) => Err(OperationError::Config(Box::new(report))),
         };
-        self.finish(state, result)
+        let reloaded = self.finish(result)?;
+        if let Some(answer) = caller.answer(&reloaded) {
+            self.bookkeeper.note(vec![answer]).await?;
+        }
+        Ok(reloaded)
     }
 
     /// Reloads if the files differ from the published ones. Problems within the files are reported when two polls in a
-    /// row find the same files. `before`: the result of the previous poll.
-    pub async fn refresh(&self, before: Option<Refused>) -> Option<Refused> {
-        let mut state = self.state.lock().await;
-        match self.load(&state).await {
-            Err(_) => before, // the process is stopping
+    /// row find the same files. `refused`: the result of the previous poll.
+    pub async fn refresh(&self, refused: Option<Refused>) -> Option<Refused> {
+        let _alone = self.reloading.lock().await;
+        let before = self.in_force.load_full();
+        match self.load(&before).await {
+            Err(_) => refused, // the process is stopping
             Ok(None) => None,
             Ok(Some(Ok(loaded))) => {
-                let refused = Refused { hash: loaded.hash, is_reported: true };
-                if before == Some(refused) {
-                    return before; // valid, but refused by the ledger before
+                let this = Refused { hash: loaded.hash, is_reported: true };
+                if refused == Some(this) {
+                    return refused; // valid, but refused by the ledger before
                 }
-                let result = self.publish(loaded, &mut state).await;
-                self.finish(state, result).err().map(|_| refused)
+                let result = self.publish_as(&Caller::file(), loaded, &before).await;
+                self.finish(result).err().map(|_| this)
             }
             Ok(Some(Err(report))) => {
                 let hash = report.hash();
-                let same = before.filter(|before| before.hash == hash);
+                let same = refused.filter(|refused| refused.hash == hash);
                 if same.is_some_and(|same| !same.is_reported) {
-                    let _ = self.finish(state, Err(Failure::Config(Box::new(report)))); // `finish` reports the problems
+                    let _ = self.finish(Err(OperationError::Config(Box::new(report)))); // `finish` reports the problems
                 }
                 Some(Refused { hash, is_reported: same.is_some() })
             }
         }
     }
 
-    /// Loads the files on a blocking thread; `None` if their content is already published.
-    async fn load(&self, state: &InForce) -> Result<Option<Result<LoadedConfig, Report>>, Failure> {
-        let (path, watched, in_force) = (self.path.clone(), state.watched.clone(), state.hash);
-        let load = move || {
-            let same = config::hash_of(&path, &watched) == Some(in_force);
-            (!same).then(|| config::load(&path)).filter(|result| {
-                result.as_ref().map_or(true, |loaded| loaded.hash != in_force) // the files changed back in the meantime
-            })
-        };
-        match tokio::task::spawn_blocking(load).await {
-            Ok(result) => Ok(result),
-            Err(error) => refused(format!("reading the configuration failed: {error}")),
+    /// Publishes a configuration and writes an audit entry about it.
+    async fn publish_as(
+        &self,
+        caller: &Caller,
+        loaded: LoadedConfig,
+        before: &InForce,
+    ) -> Result<Vec<String>> {
+        let _alone = self.changes.lock().await;
+        let warnings = self.publish(loaded, before).await?;
+        let hash = |in_force: &InForce| Some(json!({ "hash": in_force.hash.to_hex() }));
+        let (object, after) = ("configuration".to_owned(), hash(&self.in_force.load()));
+        let noted = Noted { object, before: hash(before), after, output: () };
+        let note = caller.audit("configuration.reload", &noted);
+        if let Err(error) = self.bookkeeper.note(vec![note]).await {
+            tracing::error!(%error, "the audit entry of a reload could not be written");
         }
+        Ok(warnings)
     }
 
-    fn finish(
-        &self,
-        mut state: MutexGuard<'_, InForce>,
-        result: Result<Vec<String>, Failure>,
-    ) -> Result<Value, Failure> {
+    /// Loads the files on a blocking thread; `None` if their content is already published.
+    async fn load(&self, before: &Arc<InForce>) -> Result<Option<Result<LoadedConfig, Report>>> {
+        let (path, before) = (self.path.clone(), Arc::clone(before));
+        let load = move || {
+            let same = config::hash_of(&path, &before.watched) == Some(before.hash);
+            (!same).then(|| config::load(&path)).filter(|result| {
+                result.as_ref().map_or(true, |loaded| loaded.hash != before.hash) // changed back in the meantime
+            })
+        };
+        let loaded = tokio::task::spawn_blocking(load).await;
+        loaded.map_err(|error| {
+            OperationError::Unavailable(format!("reading the configuration failed: {error}"))
+        })
+    }
+
+    fn finish(&self, result: Result<Vec<String>>) -> Result<Reloaded> {
         match result {
             Ok(warnings) => {
                 self.stats.reloads.fetch_add(1, Ordering::Relaxed);
-                state.last_error = None;
+                *self.last_reload_error.lock() = None;
                 tracing::info!(warnings = warnings.len(), "configuration reloaded");
                 for warning in &warnings {
                     tracing::warn!("{warning}");
                 }
-                state.warnings.clone_from(&warnings);
-                Ok(json!({ "reloaded": true, "warnings": warnings }))
+                Ok(Reloaded { reloaded: true, warnings })
             }
             Err(failure) => {
                 self.stats.reloads_refused.fetch_add(1, Ordering::Relaxed);
-                state.last_error = Some(failure.to_string());
+                *self.last_reload_error.lock() = Some(failure.to_string());
                 tracing::error!(error = %failure, "configuration refused; the previous one stays active");
                 Err(failure)
             }

@@ -19,7 +19,8 @@ use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::command::Command;
-use super::{Control, Failure, MAX_ROWS};
+use super::operations::{Caller, OperationError};
+use super::{Control, MAX_ROWS};
 use crate::types::{KeyHash, Repeats};
 
 /// Longest command, in bytes of JSON.
@@ -204,8 +205,11 @@ async fn answer(
     let control = Arc::clone(control);
     let work = tokio::spawn(async move {
         match command {
-            Ok(command) => control.execute(command, rows).await,
-            Err(error) => Err(Failure::Message(format!("not a command of this version: {error}"))),
+            Ok(command) => control.execute(&Caller::command(), command, rows).await,
+            Err(error) => {
+                let message = format!("not a command of this version: {error}");
+                Err(OperationError::Invalid { field: "command", message })
+            }
         }
     });
     while let Some(row) = queue.recv().await {
@@ -214,7 +218,7 @@ async fn answer(
     let line = match work.await {
         Ok(Ok(result)) => Line::Done(result),
         Ok(Err(failure)) => {
-            let problems = serde_json::to_value(failure.problems()).unwrap_or_default();
+            let problems = failure.problems_json();
             Line::Failed { message: failure.to_string(), problems }
         }
         Err(error) => Line::Failed { message: format!("the command failed: {error}"), problems: Value::Null },

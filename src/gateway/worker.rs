@@ -18,8 +18,8 @@ use crate::clock::Clock;
 use crate::directory::Directory;
 use crate::ledger::SpenderSeed;
 use crate::snapshot::SnapshotReader;
-use crate::telemetry::Lane;
-use crate::telemetry::lines::{self, Lines};
+use crate::telemetry::WorkerTelemetry;
+use crate::telemetry::{lines, usage};
 use crate::types::RequestIdStart;
 
 /// How often a worker closes upstream connections that were idle for too long.
@@ -39,10 +39,8 @@ pub struct WorkerSeed {
     pub directory: Arc<Directory>,
     /// Limit states of all workers.
     pub limits: Arc<Limits>,
-    /// The worker's counters.
-    pub stats: Arc<Lane>,
-    /// The access log, if requests are logged.
-    pub lines: Option<Lines>,
+    /// What the worker reports to.
+    pub telemetry: WorkerTelemetry,
     /// The worker's handle on the ledger.
     pub spender: SpenderSeed,
     /// The clock.
@@ -67,16 +65,16 @@ pub async fn run(seed: WorkerSeed) {
         Rc::clone(&connections),
         seed.directory,
         seed.limits,
-        Arc::clone(&seed.stats),
-        seed.lines,
+        seed.telemetry.clone(),
         spender.clone(),
         seed.id_start,
     ));
     let handler = Handler::new(&services);
-    let background: [JoinHandle<()>; 4] = [
+    let background: [JoinHandle<()>; 5] = [
         tokio::task::spawn_local(async move { spender.pump().await }),
         tokio::task::spawn_local(sweep_upstreams(handler.clone())),
         tokio::task::spawn_local(flush_log(Rc::clone(&services))),
+        tokio::task::spawn_local(pass_usage(Rc::clone(&services))),
         tokio::task::spawn_local(end_revoked_requests(Rc::clone(&services))),
     ];
     let accepting = TaskTracker::new();
@@ -84,7 +82,7 @@ pub async fn run(seed: WorkerSeed) {
         match TcpListener::from_std(socket) {
             Ok(socket) => {
                 let (connections, slots) = (Rc::clone(&connections), Arc::clone(&seed.slots));
-                let (stats, handler) = (Arc::clone(&seed.stats), handler.clone());
+                let (stats, handler) = (Arc::clone(&seed.telemetry.stats), handler.clone());
                 accepting.spawn_local(accept_connections(connections, socket, is_tls, slots, stats, handler));
             }
             Err(error) => tracing::error!(%error, "cannot listen on a socket"),
@@ -97,6 +95,15 @@ pub async fn run(seed: WorkerSeed) {
     drain(&connections).await;
     background.iter().for_each(JoinHandle::abort);
     services.flush_log();
+    services.usage.pass(connections.clock.wall());
+}
+
+/// Passes what requests used on to the ledger, about once a second.
+async fn pass_usage(services: Rc<Services>) {
+    loop {
+        tokio::time::sleep(usage::PASSED_EVERY).await;
+        services.usage.pass(services.connections.clock.wall());
+    }
 }
 
 /// Lets clients of idle connections send one more request, whose response says that the connection closes: a request

@@ -8,11 +8,11 @@ use tokio::sync::{mpsc, oneshot};
 use super::purse::Purse;
 use super::record::ExternalId;
 use super::store::{
-    AccountRow, AccountState, Booked, Booking, BooksReader, KeyChange, KeyRow, LedgerError, Registered,
-    Registration, Result,
+    AccountChange, AccountRow, Booked, Booking, BooksReader, Changed, KeyEdit, KeyRow, LedgerError,
+    NewAccount, Note, Notes, OwnedKey, Registered, Registration, Result, TokenRow,
 };
-use super::threads::{BooksThread, Counters, Job, LimitSource, Shared};
-use crate::types::{AccountId, AccountNum, Credits, KeyId, KeyNum, RequestId, StatusClass};
+use super::threads::{BooksThread, Counters, Job, LimitSource, Shared, UsageSource};
+use crate::types::{AccountId, AccountNum, Credits, KeyId, KeyNum, RequestId, StatusClass, WallTime};
 
 /// Most accounts or keys that are registered in one transaction, which takes the books thread about 10 ms.
 const REGISTERED_AT_ONCE: usize = 1_000;
@@ -72,16 +72,21 @@ impl Bookkeeper {
     ///
     /// # Errors
     /// If the account exists already, or the store fails.
-    pub async fn create_account(&self, id: AccountId, plan: Option<String>) -> Result<AccountRow> {
-        self.run(move |thread| thread.create_account(&id, plan.as_deref())).await
+    pub async fn create_account(&self, new: NewAccount, notes: Notes<AccountRow>) -> Result<AccountRow> {
+        self.run(move |thread| thread.create_account(&new, &notes)).await
     }
 
-    /// Suspends or resumes an account in the ledger.
+    /// Changes an account in the ledger.
     ///
     /// # Errors
-    /// If there is no such account, or the store fails.
-    pub async fn set_account_state(&self, id: AccountId, state: AccountState) -> Result<()> {
-        self.run(move |thread| thread.books().set_account_state(&id, state)).await
+    /// If there is no such account, it was changed since the version of the change, or the store fails.
+    pub async fn change_account(
+        &self,
+        id: AccountId,
+        change: AccountChange,
+        notes: Notes<Changed<AccountRow>>,
+    ) -> Result<Changed<AccountRow>> {
+        self.run(move |thread| thread.write(|books, at| books.change_account(&id, &change, &notes, at))).await
     }
 
     /// Books a grant or an adjustment. It is in effect when this returns.
@@ -89,32 +94,61 @@ impl Bookkeeper {
     /// # Errors
     /// If the account is unknown, less than the amount is available, the reference was used for another amount, or the
     /// store fails.
-    pub async fn book(&self, booking: Booking) -> Result<Booked> {
-        self.run(move |thread| thread.book(&booking)).await
+    pub async fn book(&self, booking: Booking, notes: Notes<Booked>) -> Result<Booked> {
+        self.run(move |thread| thread.book(&booking, &notes)).await
     }
 
     /// Creates keys by command: all of them or none.
     ///
     /// # Errors
     /// If a hash or id exists already, or the store fails.
-    pub async fn create_keys(&self, rows: Vec<KeyRow>) -> Result<Vec<KeyNum>> {
-        self.run(move |thread| thread.books().create_keys(&rows)).await
+    pub async fn create_keys(&self, rows: Vec<KeyRow>, notes: Notes<Vec<KeyNum>>) -> Result<Vec<KeyNum>> {
+        self.run(move |thread| thread.write(|books, at| books.create_keys(&rows, &notes, at))).await
     }
 
     /// Changes a key in the ledger.
     ///
     /// # Errors
-    /// If there is no such key, or the store fails.
-    pub async fn change_key(&self, id: KeyId, change: KeyChange) -> Result<()> {
-        self.run(move |thread| thread.books().change_key(id, &change)).await
+    /// If there is no such key, it was changed since the version of the change, or the store fails.
+    pub async fn change_key(
+        &self,
+        id: KeyId,
+        edit: KeyEdit,
+        notes: Notes<Changed<OwnedKey>>,
+    ) -> Result<Changed<OwnedKey>> {
+        self.run(move |thread| thread.write(|books, at| books.change_key(id, &edit, &notes, at))).await
     }
 
     /// Returns the credits of a hold in doubt, once.
     ///
     /// # Errors
     /// If there is no such hold, or the store fails.
-    pub async fn give_back(&self, id: RequestId) -> Result<Booked> {
-        self.run(move |thread| thread.give_back(id)).await
+    pub async fn give_back(&self, id: RequestId, actor: String, notes: Notes<Booked>) -> Result<Booked> {
+        self.run(move |thread| thread.give_back(id, &actor, &notes)).await
+    }
+
+    /// Creates a token of the admin API, or replaces the one with the same name.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn put_token(&self, token: TokenRow, notes: Notes<TokenRow>) -> Result<()> {
+        self.run(move |thread| thread.write(|books, at| books.put_token(&token, &notes, at))).await
+    }
+
+    /// Writes notes that belong to no change of the ledger.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn note(&self, notes: Vec<Note>) -> Result<()> {
+        self.run(move |thread| thread.write(|books, at| books.note(&notes, at))).await
+    }
+
+    /// Deletes the stored answers of requests before a time.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn prune_answers(&self, before: WallTime) -> Result<()> {
+        self.run(move |thread| thread.write(|books, _| books.prune_answers(before))).await
     }
 
     /// Opens a reader for accounts, keys and limit states. Its entries and balances are those of the last fold.
@@ -133,6 +167,30 @@ impl Bookkeeper {
         self.run(|thread| {
             thread.fold()?;
             thread.books().reader()
+        })
+        .await
+    }
+
+    /// Folds all records that were added before this call, counts them as usage, and opens a reader for long reads.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn usage_reader(&self) -> Result<Box<dyn BooksReader>> {
+        self.run(|thread| {
+            thread.count_usage()?;
+            thread.books().reader()
+        })
+        .await
+    }
+
+    /// Sets the source of what workers count. It is counted in the ledger after each fold, and when the ledger is closed.
+    ///
+    /// # Errors
+    /// If the ledger is closed.
+    pub async fn count_usage_from(&self, source: Box<dyn UsageSource>) -> Result<()> {
+        self.run(move |thread| {
+            thread.set_usage(source);
+            Ok(())
         })
         .await
     }

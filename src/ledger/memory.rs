@@ -4,21 +4,23 @@
 //! that tests can simulate a crash and reopen it.
 
 mod data;
+mod reader;
+mod usage;
 
-use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::entry::{Entry, EntryKind, OperatorBalances};
+use super::entry::{Entry, EntryKind};
 use super::store::{
-    AccountRow, AccountState, Booked, Booking, Books, BooksReader, Doubt, EachLimit, Journal, JournalRow,
-    KeyChange, KeyRow, LedgerError, LoadedBooks, Position, Registered, Registration, Result, SecretRow,
-    Source, Storage, StoredSecret,
+    AccountChange, AccountRow, Booked, Booking, Books, BooksReader, Changed, Doubt, Journal, JournalRow,
+    KeyEdit, KeyRow, LedgerError, LoadedBooks, NewAccount, Note, Notes, OwnedKey, Registered, Registration,
+    Result, Storage, TokenRow, UsageRetention, no_notes,
 };
 use super::tally::{ChargeKey, Fold, OpenHold};
+use crate::policy::outcome::usage::UsagePart;
 use crate::types::{AccountId, AccountNum, Credits, KeyId, KeyNum, RequestId, RouteNum, WallTime};
-use data::{Data, NewEntry, number, refused};
+use data::{Data, NewEntry, number};
 
 /// A store in memory. Clones share the same data.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +31,21 @@ impl MemoryStore {
     #[must_use]
     pub fn storage(&self) -> Storage {
         Storage { books: Box::new(self.clone()), journal: Box::new(self.clone()) }
+    }
+
+    /// Makes a change and adds its notes: all of it, or nothing.
+    fn change<T>(
+        &mut self,
+        notes: &Notes<T>,
+        at: WallTime,
+        work: impl FnOnce(&mut Data) -> Result<T>,
+    ) -> Result<T> {
+        let mut data = self.0.lock();
+        let mut next = data.clone();
+        let done = work(&mut next)?;
+        next.note(notes(&done), at)?;
+        *data = next;
+        Ok(done)
     }
 }
 
@@ -125,24 +142,23 @@ impl Books for MemoryStore {
         Ok(registered)
     }
 
-    fn create_account(&mut self, id: &AccountId, plan: Option<&str>, _at: WallTime) -> Result<AccountRow> {
-        let mut data = self.0.lock();
-        if data.find_account(id).is_some() {
-            return refused(format!("account {id} exists already"));
-        }
-        let num = data.new_account(id, plan, Source::Store, None);
-        Ok(data.accounts[data.account_at(num)].clone())
+    fn create_account(
+        &mut self,
+        new: &NewAccount,
+        notes: &Notes<AccountRow>,
+        at: WallTime,
+    ) -> Result<AccountRow> {
+        self.change(notes, at, |data| data.create_account(new, at))
     }
 
-    fn set_account_state(&mut self, id: &AccountId, state: AccountState) -> Result<()> {
-        let mut data = self.0.lock();
-        match data.accounts.iter_mut().find(|row| row.id == *id) {
-            Some(row) => {
-                row.state = state;
-                Ok(())
-            }
-            None => refused(format!("there is no account {id}")),
-        }
+    fn change_account(
+        &mut self,
+        id: &AccountId,
+        change: &AccountChange,
+        notes: &Notes<Changed<AccountRow>>,
+        at: WallTime,
+    ) -> Result<Changed<AccountRow>> {
+        self.change(notes, at, |data| data.change_account(id, change))
     }
 
     fn account(&mut self, id: &AccountId) -> Result<Option<AccountRow>> {
@@ -159,7 +175,13 @@ impl Books for MemoryStore {
         Ok(data.entries.iter().find(same).cloned())
     }
 
-    fn book(&mut self, account: &AccountRow, booking: &Booking, at: WallTime) -> Result<Entry> {
+    fn book(
+        &mut self,
+        account: &AccountRow,
+        booking: &Booking,
+        notes: &Notes<Booked>,
+        at: WallTime,
+    ) -> Result<Entry> {
         let new = NewEntry {
             kind: booking.kind,
             amount: booking.amount,
@@ -168,46 +190,60 @@ impl Books for MemoryStore {
             outcome: None,
             requests: 0,
             reference: Some(booking.reference.clone()),
-            actor: booking.actor,
+            actor: &booking.actor,
         };
-        self.0.lock().add_entry(account.num, at, new)
+        let booked = self.change(notes, at, |data| {
+            data.add_entry(account.num, at, new).map(|entry| Booked { entry, repeated: false })
+        });
+        booked.map(|booked| booked.entry)
     }
 
-    fn create_keys(&mut self, rows: &[KeyRow]) -> Result<Vec<KeyNum>> {
-        let mut data = self.0.lock();
-        let mut next = data.clone();
-        let numbers = rows.iter().map(|row| next.create_key(row)).collect::<Result<_>>()?;
-        *data = next;
-        Ok(numbers)
+    fn create_keys(
+        &mut self,
+        rows: &[KeyRow],
+        notes: &Notes<Vec<KeyNum>>,
+        at: WallTime,
+    ) -> Result<Vec<KeyNum>> {
+        self.change(notes, at, |data| rows.iter().map(|row| data.create_key(row)).collect())
     }
 
-    fn change_key(&mut self, id: KeyId, change: &KeyChange) -> Result<()> {
-        self.0.lock().change_key(id, change)
+    fn change_key(
+        &mut self,
+        id: KeyId,
+        edit: &KeyEdit,
+        notes: &Notes<Changed<OwnedKey>>,
+        at: WallTime,
+    ) -> Result<Changed<OwnedKey>> {
+        self.change(notes, at, |data| data.change_key(id, edit))
     }
 
-    fn give_back(&mut self, id: RequestId, at: WallTime) -> Result<Booked> {
-        let mut data = self.0.lock();
-        let Some(index) = data.in_doubt.iter().position(|doubt| doubt.id == id) else {
-            return refused(format!("no hold in doubt has the id {id}"));
+    fn give_back(
+        &mut self,
+        id: RequestId,
+        actor: &str,
+        notes: &Notes<Booked>,
+        at: WallTime,
+    ) -> Result<Booked> {
+        self.change(notes, at, |data| data.give_back(id, actor, at))
+    }
+
+    fn put_token(&mut self, token: &TokenRow, notes: &Notes<TokenRow>, at: WallTime) -> Result<()> {
+        let put = |data: &mut Data| {
+            data.tokens.retain(|other| other.name != token.name);
+            data.tokens.push(token.clone());
+            data.tokens.sort_by(|one, other| one.name.cmp(&other.name));
+            Ok(token.clone())
         };
-        let reference = Some(id.to_string());
-        let doubt = data.in_doubt[index].clone();
-        if doubt.given_back.is_some() {
-            let given = |entry: &&Entry| entry.kind == EntryKind::GivenBack && entry.reference == reference;
-            return match data.entries.iter().find(given) {
-                Some(entry) => Ok(Booked { entry: entry.clone(), repeated: true }),
-                None => refused(format!("{id} was given back without an entry")),
-            };
-        }
-        data.in_doubt[index].given_back = Some(at);
-        let account = data.find_account(&doubt.account).map(|row| row.num).unwrap_or_default();
-        let (kind, amount) = (EntryKind::GivenBack, doubt.amount);
-        let key = data.keys.iter().map(|row| row.id).find(|id| *id == doubt.key);
-        let route = Some(doubt.route);
-        let (outcome, actor) = (None, "command");
-        let new = NewEntry { kind, amount, key, route, outcome, requests: 1, reference, actor };
-        let entry = data.add_entry(account, at, new)?;
-        Ok(Booked { entry, repeated: false })
+        self.change(notes, at, put).map(drop)
+    }
+
+    fn note(&mut self, notes: &[Note], at: WallTime) -> Result<()> {
+        self.change(&no_notes(), at, |data| data.note(notes.to_vec(), at))
+    }
+
+    fn prune_answers(&mut self, before: WallTime) -> Result<()> {
+        self.0.lock().answers.retain(|(_, at)| *at >= before);
+        Ok(())
     }
 
     fn save_limits(&mut self, states: &[(Vec<u8>, Vec<u8>)], at: WallTime) -> Result<()> {
@@ -221,94 +257,17 @@ impl Books for MemoryStore {
         Ok(())
     }
 
+    fn count_usage(&mut self, parts: &[UsagePart]) -> Result<()> {
+        self.0.lock().count_usage(parts);
+        Ok(())
+    }
+
+    fn compact_usage(&mut self, keep: &UsageRetention, _most: usize) -> Result<bool> {
+        self.0.lock().compact_usage(keep);
+        Ok(false)
+    }
+
     fn reader(&self) -> Result<Box<dyn BooksReader>> {
         Ok(Box::new(self.clone()))
-    }
-}
-
-impl BooksReader for MemoryStore {
-    fn account(&mut self, id: &AccountId) -> Result<Option<AccountRow>> {
-        Ok(self.0.lock().find_account(id).cloned())
-    }
-
-    fn accounts(&mut self, after: Option<&AccountId>, most: usize) -> Result<Vec<AccountRow>> {
-        let mut rows = self.0.lock().accounts.clone();
-        rows.retain(|row| after.is_none_or(|after| row.id > *after));
-        rows.sort_by(|one, other| one.id.cmp(&other.id));
-        rows.truncate(most);
-        Ok(rows)
-    }
-
-    fn key(&mut self, id: KeyId) -> Result<Option<(KeyRow, AccountId)>> {
-        let data = self.0.lock();
-        Ok(data.keys.iter().find(|row| row.id == id).map(|row| data.with_owner(row)))
-    }
-
-    fn keys(
-        &mut self,
-        account: Option<&AccountId>,
-        after: KeyNum,
-        most: usize,
-    ) -> Result<Vec<(KeyRow, AccountId)>> {
-        let data = self.0.lock();
-        let keys = data.keys.iter().map(|row| data.with_owner(row));
-        let wanted =
-            |(row, owner): &(KeyRow, AccountId)| row.num > after && account.is_none_or(|id| id == owner);
-        Ok(keys.filter(wanted).take(most).collect())
-    }
-
-    fn counts(&mut self) -> Result<(usize, usize)> {
-        let data = self.0.lock();
-        Ok((data.accounts.len(), data.keys.iter().map(|row| row.secrets.len()).sum()))
-    }
-
-    fn each_secret(&mut self, each: &mut dyn FnMut(StoredSecret)) -> Result<()> {
-        for row in self.0.lock().keys.clone() {
-            let KeyRow { id, num, account, state, expires, scopes, allow_from, .. } = row;
-            for SecretRow { hash, until } in row.secrets {
-                let (scopes, allow_from) = (scopes.clone(), allow_from.clone());
-                each(StoredSecret { hash, until, id, num, account, state, expires, scopes, allow_from });
-            }
-        }
-        Ok(())
-    }
-
-    fn each_limit(&mut self, each: &mut EachLimit<'_>) -> Result<()> {
-        for (owner, state, saved) in self.0.lock().limits.clone() {
-            each(&owner, &state, saved);
-        }
-        Ok(())
-    }
-
-    fn freeze(&mut self) -> Result<()> {
-        let now = self.0.lock().clone();
-        self.0 = Arc::new(Mutex::new(now));
-        Ok(())
-    }
-
-    fn entries(
-        &mut self,
-        account: Option<&AccountId>,
-        after: Position,
-        most: usize,
-    ) -> Result<Vec<(Position, Entry)>> {
-        let data = self.0.lock();
-        let numbered = (1..).zip(&data.entries).filter(|(position, _)| *position > after);
-        let wanted = numbered.filter(|(_, entry)| account.is_none_or(|id| entry.account == *id));
-        Ok(wanted.take(most).map(|(position, entry)| (position, entry.clone())).collect())
-    }
-
-    fn operator_accounts(&mut self) -> Result<OperatorBalances> {
-        let mut balances = OperatorBalances::default();
-        self.0.lock().entries.iter().for_each(|entry| balances.book(entry.kind, entry.amount));
-        Ok(balances)
-    }
-
-    fn in_doubt(&mut self) -> Result<Vec<Doubt>> {
-        Ok(self.0.lock().in_doubt.clone())
-    }
-
-    fn backup(&mut self, to: &Path) -> Result<()> {
-        refused(format!("a ledger in memory is not copied to {}", to.display()))
     }
 }

@@ -33,7 +33,7 @@ pub use bookkeeper::Bookkeeper;
 pub use handle::{Ledger, Opened};
 pub use purse::Purse;
 pub use spender::{Hold, HoldError, Settled, Spender, SpenderSeed};
-pub use threads::{Counters, LimitSource};
+pub use threads::{Counters, LimitSource, UsageSource};
 
 /// Interval at which limit states are saved: a crash loses at most the last second of them. This holds for up to about
 /// 100,000 states that change in a second; more take longer to write.

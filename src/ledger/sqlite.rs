@@ -3,15 +3,18 @@
 //! Entries, accounts and keys are in SQLite, in WAL mode with synchronous=FULL. Passive checkpoints run on their own
 //! connection and thread, so that no write waits for a checkpoint. The journal is in [`journal_files`].
 
+mod accounts;
 mod file;
 mod folding;
 mod journal_files;
 mod keys;
 mod migrate_entries;
 mod migrate_journal;
+mod notes;
 mod posting;
 mod read;
 mod rows;
+mod usage;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,15 +23,17 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 
 use super::entry::{Entry, EntryKind};
 use super::store::{
-    AccountRow, AccountState, Booked, Booking, Books, BooksReader, KeyChange, KeyRow, LedgerError,
-    LoadedBooks, Registered, Registration, Result, Source, Storage,
+    AccountChange, AccountRow, Booked, Booking, Books, BooksReader, Changed, KeyEdit, KeyRow, LedgerError,
+    LoadedBooks, NewAccount, Note, Notes, OwnedKey, Registered, Registration, Result, Storage, TokenRow,
+    UsageRetention,
 };
 use super::tally::Fold;
-use crate::types::{AccountId, AccountNum, Credits, KeyId, KeyNum, RequestId, RouteNum, WallTime};
+use crate::policy::outcome::usage::UsagePart;
+use crate::types::{AccountId, AccountNum, KeyId, KeyNum, RequestId, RouteNum, WallTime};
 use file::{Checkpointer, Lock};
 use journal_files::FileJournal;
 use posting::{NewEntry, Posting};
-use rows::{account_row, credits, entry_row, failed, id_blob};
+use rows::{credits, entry_row, failed, id_blob};
 
 /// Opens or creates a ledger's file, locks it, and migrates its tables and its journal to this version.
 ///
@@ -69,12 +74,20 @@ impl SqliteBooks {
         tx.commit().map_err(failed)?;
         Ok(done)
     }
-}
 
-fn find_account(tx: &Connection, id: &AccountId) -> Result<Option<AccountRow>> {
-    let sql = format!("{} WHERE id = ?1", read::ACCOUNTS);
-    let mut statement = tx.prepare_cached(&sql).map_err(failed)?;
-    statement.query_row([id.as_str()], account_row).optional().map_err(failed)
+    /// Makes a change and writes its notes, in one transaction.
+    fn change<T>(
+        &mut self,
+        notes: &Notes<T>,
+        at: WallTime,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T>,
+    ) -> Result<T> {
+        self.write(|tx| {
+            let done = work(tx)?;
+            notes::write(tx, &notes(&done), at)?;
+            Ok(done)
+        })
+    }
 }
 
 impl Books for SqliteBooks {
@@ -102,7 +115,7 @@ impl Books for SqliteBooks {
             let mut registered = Registered::default();
             let mut posting = Posting::start(tx)?;
             for (id, opening) in &wanted.accounts {
-                registered.accounts.push(register_account(tx, &mut posting, id, *opening, at)?);
+                registered.accounts.push(accounts::register(tx, &mut posting, id, *opening, at)?);
             }
             posting.finish()?;
             registered.keys = keys::register(tx, &wanted.keys, at)?;
@@ -116,29 +129,27 @@ impl Books for SqliteBooks {
         })
     }
 
-    fn create_account(&mut self, id: &AccountId, plan: Option<&str>, at: WallTime) -> Result<AccountRow> {
-        self.write(|tx| {
-            if find_account(tx, id)?.is_some() {
-                return Err(LedgerError::Refused(format!("account {id} exists already")));
-            }
-            let insert = "INSERT INTO accounts (id, plan, source, created) VALUES (?1, ?2, 'store', ?3)";
-            tx.execute(insert, params![id.as_str(), plan, at.0]).map_err(failed)?;
-            let made = find_account(tx, id)?;
-            made.ok_or_else(|| LedgerError::Failed("the new account is not there".to_owned()))
-        })
+    fn create_account(
+        &mut self,
+        new: &NewAccount,
+        notes: &Notes<AccountRow>,
+        at: WallTime,
+    ) -> Result<AccountRow> {
+        self.change(notes, at, |tx| accounts::create(tx, new, at))
     }
 
-    fn set_account_state(&mut self, id: &AccountId, state: AccountState) -> Result<()> {
-        self.write(|tx| {
-            let name = rows::account_state_name(state);
-            let sql = "UPDATE accounts SET state = ?2 WHERE id = ?1";
-            let changed = tx.execute(sql, params![id.as_str(), name]).map_err(failed)?;
-            rows::changed_one(changed, || format!("there is no account {id}"))
-        })
+    fn change_account(
+        &mut self,
+        id: &AccountId,
+        change: &AccountChange,
+        notes: &Notes<Changed<AccountRow>>,
+        at: WallTime,
+    ) -> Result<Changed<AccountRow>> {
+        self.change(notes, at, |tx| accounts::change(tx, id, change, at))
     }
 
     fn account(&mut self, id: &AccountId) -> Result<Option<AccountRow>> {
-        find_account(&self.connection, id)
+        accounts::find(&self.connection, id)
     }
 
     fn find_booking(&mut self, account: AccountNum, booking: &Booking) -> Result<Option<Entry>> {
@@ -148,27 +159,63 @@ impl Books for SqliteBooks {
         statement.query_row(wanted, entry_row).optional().map_err(failed)
     }
 
-    fn book(&mut self, account: &AccountRow, booking: &Booking, at: WallTime) -> Result<Entry> {
+    fn book(
+        &mut self,
+        account: &AccountRow,
+        booking: &Booking,
+        notes: &Notes<Booked>,
+        at: WallTime,
+    ) -> Result<Entry> {
         let reference = Some(booking.reference.as_str());
-        let new = NewEntry::booking(booking.kind, booking.amount, reference, booking.actor);
-        self.write(|tx| {
+        let new = NewEntry::booking(booking.kind, booking.amount, reference, &booking.actor);
+        let booked = self.change(notes, at, |tx| {
             let mut posting = Posting::start(tx)?;
             let entry = posting.add(account.num, at, &new)?;
             posting.finish()?;
-            Ok(entry)
-        })
+            Ok(Booked { entry, repeated: false })
+        });
+        booked.map(|booked| booked.entry)
     }
 
-    fn create_keys(&mut self, rows: &[KeyRow]) -> Result<Vec<KeyNum>> {
-        self.write(|tx| rows.iter().map(|row| keys::create(tx, row)).collect())
+    fn create_keys(
+        &mut self,
+        rows: &[KeyRow],
+        notes: &Notes<Vec<KeyNum>>,
+        at: WallTime,
+    ) -> Result<Vec<KeyNum>> {
+        self.change(notes, at, |tx| rows.iter().map(|row| keys::create(tx, row)).collect())
     }
 
-    fn change_key(&mut self, id: KeyId, change: &KeyChange) -> Result<()> {
-        self.write(|tx| keys::change(tx, id, change))
+    fn change_key(
+        &mut self,
+        id: KeyId,
+        edit: &KeyEdit,
+        notes: &Notes<Changed<OwnedKey>>,
+        at: WallTime,
+    ) -> Result<Changed<OwnedKey>> {
+        self.change(notes, at, |tx| keys::change(tx, id, edit))
     }
 
-    fn give_back(&mut self, id: RequestId, at: WallTime) -> Result<Booked> {
-        self.write(|tx| give_back(tx, id, at))
+    fn give_back(
+        &mut self,
+        id: RequestId,
+        actor: &str,
+        notes: &Notes<Booked>,
+        at: WallTime,
+    ) -> Result<Booked> {
+        self.change(notes, at, |tx| give_back(tx, id, actor, at))
+    }
+
+    fn put_token(&mut self, token: &TokenRow, notes: &Notes<TokenRow>, at: WallTime) -> Result<()> {
+        self.change(notes, at, |tx| notes::put_token(tx, token).map(|()| token.clone())).map(drop)
+    }
+
+    fn note(&mut self, notes: &[Note], at: WallTime) -> Result<()> {
+        self.write(|tx| notes::write(tx, notes, at))
+    }
+
+    fn prune_answers(&mut self, before: WallTime) -> Result<()> {
+        self.write(|tx| tx.execute("DELETE FROM answers WHERE at < ?1", [before.0]).map(drop).map_err(failed))
     }
 
     fn save_limits(&mut self, states: &[(Vec<u8>, Vec<u8>)], at: WallTime) -> Result<()> {
@@ -185,6 +232,20 @@ impl Books for SqliteBooks {
             }
             Ok(())
         })
+    }
+
+    fn count_usage(&mut self, parts: &[UsagePart]) -> Result<()> {
+        if parts.is_empty() && !usage::has_uncounted(&self.connection)? {
+            return Ok(()); // so that an idle gateway writes nothing
+        }
+        self.write(|tx| usage::count(tx, parts))
+    }
+
+    fn compact_usage(&mut self, keep: &UsageRetention, most: usize) -> Result<bool> {
+        if !usage::has_old(&self.connection, keep)? {
+            return Ok(false);
+        }
+        self.write(|tx| usage::compact(tx, keep, most))
     }
 
     fn checkpoint(&mut self) {
@@ -205,43 +266,14 @@ impl Books for SqliteBooks {
     }
 }
 
-fn register_account(
-    tx: &Transaction<'_>,
-    posting: &mut Posting<'_>,
-    id: &AccountId,
-    opening: Option<Credits>,
-    at: WallTime,
-) -> Result<AccountRow> {
-    if let Some(mut row) = find_account(tx, id)? {
-        if row.source == Source::Store {
-            let sql = "UPDATE accounts SET source = 'file' WHERE num = ?1";
-            tx.execute(sql, [row.num.0]).map_err(failed)?;
-            row.source = Source::File;
-        }
-        return Ok(row);
-    }
-    let insert = "INSERT INTO accounts (id, source, opening, created) VALUES (?1, 'file', ?2, ?3)";
-    let amount = opening.map(Credits::millionths);
-    let num = tx
-        .prepare_cached(insert)
-        .and_then(|mut statement| statement.insert(params![id.as_str(), amount, at.0]))
-        .map_err(failed)?;
-    let num =
-        AccountNum(u32::try_from(num).map_err(|_| LedgerError::Failed("too many accounts".to_owned()))?);
-    if let Some(amount) = opening.filter(|amount| !amount.is_zero()) {
-        posting.add(num, at, &NewEntry::booking(EntryKind::Grant, amount, Some("opening"), "file"))?;
-    }
-    find_account(tx, id)?.ok_or_else(|| LedgerError::Failed("the new account is not there".to_owned()))
-}
-
-fn give_back(tx: &Transaction<'_>, id: RequestId, at: WallTime) -> Result<Booked> {
+fn give_back(tx: &Transaction<'_>, id: RequestId, actor: &str, at: WallTime) -> Result<Booked> {
     let sql = "SELECT account, key, route, given_back FROM in_doubt WHERE id = ?1";
     let found = tx.query_row(sql, [id_blob(id)], |row| {
         let (account, key) = (AccountNum(row.get(0)?), KeyNum(row.get(1)?));
         Ok((account, key, RouteNum(row.get(2)?), row.get::<_, Option<i64>>(3)?))
     });
     let found = found.optional().map_err(failed)?;
-    let unknown = || LedgerError::Refused(format!("no hold in doubt has the id {id}"));
+    let unknown = || LedgerError::Unknown(format!("no hold in doubt has the id {id}"));
     let (account, key, route, given_back) = found.ok_or_else(unknown)?;
     let reference = id.to_string();
     // The amount is that of the chained entry, not that of the list of holds in doubt.
@@ -259,7 +291,7 @@ fn give_back(tx: &Transaction<'_>, id: RequestId, at: WallTime) -> Result<Booked
         key: Some(key),
         route: Some(route),
         requests: 1,
-        ..NewEntry::booking(EntryKind::GivenBack, amount, Some(&reference), "command")
+        ..NewEntry::booking(EntryKind::GivenBack, amount, Some(&reference), actor)
     };
     let mut posting = Posting::start(tx)?;
     let entry = posting.add(account, at, &new)?;

@@ -4,16 +4,28 @@
 //! limit states, for the books thread. There are two implementations: SQLite with a journal in files, and memory, which
 //! is the model that tests compare SQLite with.
 
+mod changes;
+mod notes;
 mod reader;
+mod usage;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-pub use reader::{BooksReader, EachLimit, Position, StoredSecret, each_account, each_entry, each_key};
+pub use changes::{
+    AccountChange, Booked, Booking, Changed, KeyChange, KeyEdit, KeyTerms, NewAccount, OwnedKey,
+};
+pub use notes::{AnswerRow, AuditRow, Audited, Note, Notes, Role, TokenRow, no_notes};
+pub use reader::{
+    AuditFilter, BooksReader, EachLimit, Position, StoredSecret, each_account, each_entry, each_key,
+};
 
-use super::entry::{Entry, EntryKind, Link};
+pub use usage::{MAX_REFUSALS, MINUTE, RefusalRow, UsageFilter, UsageRetention, UsageRow, UsageStep};
+
+use super::entry::{Entry, Link};
 use super::tally::{Fold, OpenHold};
 use crate::policy::key::KeyState;
+use crate::policy::outcome::usage::UsagePart;
 use crate::types::{
     AccountId, AccountNum, Credits, KeyHash, KeyId, KeyNum, RequestId, RouteName, RouteNum, WallTime,
 };
@@ -30,9 +42,21 @@ pub enum LedgerError {
     /// The file contains data that no ledger writes. Trying again does not help.
     #[error("the ledger is damaged ({0}); restore a backup: see the README")]
     Damaged(String),
-    /// The command contradicts the ledger, for example because an account does not exist.
+    /// The change contradicts the ledger, for example because the credits are not available.
     #[error("{0}")]
     Refused(String),
+    /// The account has fewer credits available.
+    #[error("{0}")]
+    Insufficient(String),
+    /// The account, key, token or hold does not exist.
+    #[error("{0}")]
+    Unknown(String),
+    /// The id, hash, reference or name is used already.
+    #[error("{0}")]
+    Taken(String),
+    /// The account or key was changed since the version that the change is based on.
+    #[error("{0}")]
+    Stale(String),
     /// The ledger's thread has ended, because the process is stopping.
     #[error("the ledger is closed")]
     Closed,
@@ -59,6 +83,8 @@ pub enum AccountState {
     Active,
     /// Its keys are refused with `account_suspended`.
     Suspended,
+    /// It was deleted: its keys are revoked, and its entries stay.
+    Closed,
 }
 
 /// An account in the ledger.
@@ -69,6 +95,8 @@ pub struct AccountRow {
     /// The account's number in the ledger.
     #[serde(skip)]
     pub num: AccountNum,
+    /// A name for people; may be empty.
+    pub name: String,
     /// The sum of the account's entries. Open holds are not subtracted.
     pub balance: Credits,
     /// The plan, if the account was created by command. The plan of an account in the configuration file is only in the
@@ -86,6 +114,11 @@ pub struct AccountRow {
     /// The link of the account's last entry.
     #[serde(skip)]
     pub link: Link,
+    /// When the account was created.
+    pub created: WallTime,
+    /// Grows with each change by the control plane.
+    #[serde(skip)]
+    pub version: u64,
 }
 
 /// A key in the ledger. Of a key in the configuration file, the ledger uses only its number, account, label and state.
@@ -113,8 +146,14 @@ pub struct KeyRow {
     pub allow_from: Option<Vec<IpNet>>,
     /// The time from which on the key is refused; `None` if it does not expire.
     pub expires: Option<WallTime>,
+    /// The limits that replace those of the account's plan, as JSON; `None` if the plan's limits apply.
+    pub limits: Option<String>,
     /// When the key was created.
     pub created: WallTime,
+    /// Grows with each change by the control plane.
+    pub version: u64,
+    /// When the key was last used, at most a minute ago; `None` if never.
+    pub last_used: Option<WallTime>,
     /// The key's secrets: one, or two while a rotation overlaps.
     pub secrets: Vec<SecretRow>,
 }
@@ -167,46 +206,6 @@ pub struct Registered {
     pub keys: Vec<(KeyNum, KeyState)>,
     /// Numbers of the routes.
     pub routes: Vec<RouteNum>,
-}
-
-/// A grant or an adjustment.
-#[derive(Clone, Debug)]
-pub struct Booking {
-    /// The account whose balance changes.
-    pub account: AccountId,
-    /// [`EntryKind::Grant`] or [`EntryKind::Adjustment`].
-    pub kind: EntryKind,
-    /// The change of the balance; positive for a grant.
-    pub amount: Credits,
-    /// A unique reference. A second booking with the same reference changes nothing and returns the first.
-    pub reference: String,
-    /// The origin of the booking, which is recorded in its entry.
-    pub actor: &'static str,
-}
-
-/// The result of a booking.
-#[derive(Clone, Debug)]
-pub struct Booked {
-    /// The entry of this booking, or of the first booking with the same reference.
-    pub entry: Entry,
-    /// True if the booking existed already, so that nothing changed.
-    pub repeated: bool,
-}
-
-/// A change of a key that was created by command, or of the state of a key in the configuration file.
-#[derive(Clone, Debug)]
-pub enum KeyChange {
-    /// Disable, enable or revoke the key.
-    State(KeyState),
-    /// Replace the secret. The old one is accepted until `overlap_until`, or refused immediately if that is `None`.
-    Rotate {
-        /// SHA-256 of the new secret.
-        hash: KeyHash,
-        /// The hint of the new secret, by which operators recognise it.
-        hint: String,
-        /// The time until which the old secret is accepted.
-        overlap_until: Option<WallTime>,
-    },
 }
 
 /// A batch of records: its number, the time at which it was written, and its records.
@@ -268,23 +267,69 @@ pub trait Books: Send {
     /// Assigns numbers to the accounts, keys and routes of a configuration, and books opening grants of new accounts.
     fn register(&mut self, wanted: &Registration, at: WallTime) -> Result<Registered>;
     /// Creates an account by command.
-    fn create_account(&mut self, id: &AccountId, plan: Option<&str>, at: WallTime) -> Result<AccountRow>;
-    /// Suspends or resumes an account.
-    fn set_account_state(&mut self, id: &AccountId, state: AccountState) -> Result<()>;
+    fn create_account(
+        &mut self,
+        new: &NewAccount,
+        notes: &Notes<AccountRow>,
+        at: WallTime,
+    ) -> Result<AccountRow>;
+    /// Changes an account.
+    fn change_account(
+        &mut self,
+        id: &AccountId,
+        change: &AccountChange,
+        notes: &Notes<Changed<AccountRow>>,
+        at: WallTime,
+    ) -> Result<Changed<AccountRow>>;
     /// Finds an account.
     fn account(&mut self, id: &AccountId) -> Result<Option<AccountRow>>;
     /// Finds the account's entry with the same kind and reference as a booking.
     fn find_booking(&mut self, account: AccountNum, booking: &Booking) -> Result<Option<Entry>>;
     /// Adds the entry of a grant or an adjustment, and changes the balance by its amount.
-    fn book(&mut self, account: &AccountRow, booking: &Booking, at: WallTime) -> Result<Entry>;
+    fn book(
+        &mut self,
+        account: &AccountRow,
+        booking: &Booking,
+        notes: &Notes<Booked>,
+        at: WallTime,
+    ) -> Result<Entry>;
     /// Creates keys, all or none, and returns the numbers assigned to them; `row.num` is ignored.
-    fn create_keys(&mut self, rows: &[KeyRow]) -> Result<Vec<KeyNum>>;
+    fn create_keys(
+        &mut self,
+        rows: &[KeyRow],
+        notes: &Notes<Vec<KeyNum>>,
+        at: WallTime,
+    ) -> Result<Vec<KeyNum>>;
     /// Changes a key.
-    fn change_key(&mut self, id: KeyId, change: &KeyChange) -> Result<()>;
+    fn change_key(
+        &mut self,
+        id: KeyId,
+        edit: &KeyEdit,
+        notes: &Notes<Changed<OwnedKey>>,
+        at: WallTime,
+    ) -> Result<Changed<OwnedKey>>;
     /// Returns the credits of a hold in doubt, once. A second call returns the result of the first.
-    fn give_back(&mut self, id: RequestId, at: WallTime) -> Result<Booked>;
+    fn give_back(
+        &mut self,
+        id: RequestId,
+        actor: &str,
+        notes: &Notes<Booked>,
+        at: WallTime,
+    ) -> Result<Booked>;
+    /// Creates a token of the admin API, or replaces the one with the same name.
+    fn put_token(&mut self, token: &TokenRow, notes: &Notes<TokenRow>, at: WallTime) -> Result<()>;
+    /// Writes notes that belong to no change of the ledger.
+    fn note(&mut self, notes: &[Note], at: WallTime) -> Result<()>;
+    /// Deletes the stored answers of requests before a time.
+    fn prune_answers(&mut self, before: WallTime) -> Result<()>;
     /// Saves limit states, given as owner and state. An empty state deletes the saved one.
     fn save_limits(&mut self, states: &[(Vec<u8>, Vec<u8>)], at: WallTime) -> Result<()>;
+    /// Counts the entries since the last call as usage, and adds what workers counted. Writes when keys were last used,
+    /// and refusals.
+    fn count_usage(&mut self, parts: &[UsagePart]) -> Result<()>;
+    /// Adds up usage that is older than its retention in longer intervals, and deletes the oldest: at most `most` rows.
+    /// True if there may be more.
+    fn compact_usage(&mut self, keep: &UsageRetention, most: usize) -> Result<bool>;
     /// Lets the store copy its write-ahead log into its file. Called after each fold.
     fn checkpoint(&mut self) {}
     /// Opens a reader for long reads, which do not delay writes.

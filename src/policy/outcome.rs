@@ -1,5 +1,7 @@
 //! Defines the outcomes of requests, for the access log, the counters and the metrics.
 
+pub mod usage;
+
 use super::reject::Reason;
 
 /// The outcome of a request.

@@ -8,7 +8,7 @@ use crate::support::{Gateway, Upstream, config, get, sha256};
 const KEY: &str = "x-api-key: good-key\r\n";
 
 /// The path of libfaketime from Debian's package, if it is installed.
-fn library() -> Option<PathBuf> {
+pub fn library() -> Option<PathBuf> {
     let found = glob::glob("/usr/lib/*/faketime/libfaketimeMT.so.1").unwrap().flatten().next();
     if found.is_none() {
         crate::support::missing("libfaketime", "Debian: faketime");

@@ -168,6 +168,7 @@ fn what_was_answered_is_charged_once_and_what_was_not_is_free_or_in_doubt() {
     assert!(requests > rounds() * CLIENTS, "there was load");
     give_all_back(&gateway, &before);
     a_round_without_a_crash(&gateway, &upstream, &next);
+    assert!(crate::usage::equals_the_entries(&gateway, "acme") > 0);
 }
 
 /// Promise 5 under the same load: a client that disconnects is charged like every other client.

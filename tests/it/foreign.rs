@@ -9,7 +9,8 @@ use std::process::{Child, Command, Stdio};
 use crate::support::{Gateway, Upstream, config, missing, sha256};
 use crate::tls::{Certificate, tls_config};
 
-fn root() -> PathBuf {
+/// The folder of the project.
+pub fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 

@@ -299,7 +299,7 @@ fn health_and_readiness_are_told_to_operators() {
     let (gateway, _upstream) = start("");
     assert_eq!(get(gateway.admin, "/healthz", "").status, 200);
     assert_eq!(get(gateway.admin, "/readyz", "").text(), "{\"status\":\"ready\"}\n");
-    assert_eq!(get(gateway.admin, "/v1/accounts", "").status, 404);
+    assert_eq!(get(gateway.admin, "/v1/accounts", "").status, 401);
     assert_eq!(get(gateway.public, "/healthz", "").status, 404, "the public side has none of it");
 }
 

@@ -11,6 +11,7 @@
     reason = "a test that meets the unexpected ends, and looks at the real clock"
 )]
 
+mod api;
 mod check;
 mod clocks;
 mod commands;
@@ -40,4 +41,5 @@ mod support;
 mod tls;
 mod upgrade;
 mod upstreams;
+mod usage;
 mod wrong_input;

@@ -10,7 +10,7 @@ use tollgate::clock::Clock;
 use tollgate::ledger::entry::EntryKind;
 use tollgate::ledger::memory::MemoryStore;
 use tollgate::ledger::sqlite;
-use tollgate::ledger::store::{Booking, Registration, Storage};
+use tollgate::ledger::store::{Booking, Registration, Storage, no_notes};
 use tollgate::ledger::verify::verify;
 use tollgate::ledger::{Bookkeeper, Hold, HoldError, Ledger, Spender};
 use tollgate::types::{AccountNum, Credits, KeyId, KeyNum, RequestId, RouteNum, StatusClass, WallTime};
@@ -190,9 +190,14 @@ impl World {
     async fn book(&mut self, account: usize, adjustment: bool, amount: i64, reference: u8) {
         let kind = if adjustment { EntryKind::Adjustment } else { EntryKind::Grant };
         let (id, credits) = (format!("a{account}").parse().unwrap(), Credits::from_millionths(amount));
-        let booking =
-            Booking { account: id, kind, amount: credits, reference: format!("r{reference}"), actor: "test" };
-        let booked = self.books.book(booking).await;
+        let booking = Booking {
+            account: id,
+            kind,
+            amount: credits,
+            reference: format!("r{reference}"),
+            actor: "test".to_owned(),
+        };
+        let booked = self.books.book(booking, no_notes()).await;
         let model = &mut self.model[account];
         match model.references.get(&(adjustment, reference)) {
             Some(before) if *before == amount => assert!(booked.unwrap().repeated),

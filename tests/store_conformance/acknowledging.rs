@@ -4,10 +4,12 @@ use std::sync::{Arc, Mutex};
 
 use tollgate::ledger::entry::Entry;
 use tollgate::ledger::store::{
-    AccountRow, AccountState, Booked, Booking, Books, BooksReader, Journal, JournalRow, KeyChange, KeyRow,
-    LoadedBooks, Registered, Registration, Result, Storage,
+    AccountChange, AccountRow, Booked, Booking, Books, BooksReader, Changed, Journal, JournalRow, KeyEdit,
+    KeyRow, LoadedBooks, NewAccount, Note, Notes, OwnedKey, Registered, Registration, Result, Storage,
+    TokenRow, UsageRetention,
 };
 use tollgate::ledger::tally::Fold;
+use tollgate::policy::outcome::usage::UsagePart;
 use tollgate::types::{AccountId, AccountNum, KeyId, KeyNum, RequestId, WallTime};
 
 /// The report of one successful call.
@@ -89,12 +91,17 @@ pass_on! {
     reported {
         fold(fold: &Fold, at: WallTime) -> Result<()>;
         register(wanted: &Registration, at: WallTime) -> Result<Registered>;
-        create_account(id: &AccountId, plan: Option<&str>, at: WallTime) -> Result<AccountRow>;
-        set_account_state(id: &AccountId, state: AccountState) -> Result<()>;
-        book(account: &AccountRow, booking: &Booking, at: WallTime) -> Result<Entry>;
-        create_keys(rows: &[KeyRow]) -> Result<Vec<KeyNum>>;
-        change_key(id: KeyId, change: &KeyChange) -> Result<()>;
-        give_back(id: RequestId, at: WallTime) -> Result<Booked>;
+        create_account(new: &NewAccount, notes: &Notes<AccountRow>, at: WallTime) -> Result<AccountRow>;
+        change_account(id: &AccountId, change: &AccountChange, notes: &Notes<Changed<AccountRow>>, at: WallTime) -> Result<Changed<AccountRow>>;
+        book(account: &AccountRow, booking: &Booking, notes: &Notes<Booked>, at: WallTime) -> Result<Entry>;
+        create_keys(rows: &[KeyRow], notes: &Notes<Vec<KeyNum>>, at: WallTime) -> Result<Vec<KeyNum>>;
+        change_key(id: KeyId, edit: &KeyEdit, notes: &Notes<Changed<OwnedKey>>, at: WallTime) -> Result<Changed<OwnedKey>>;
+        give_back(id: RequestId, actor: &str, notes: &Notes<Booked>, at: WallTime) -> Result<Booked>;
+        put_token(token: &TokenRow, notes: &Notes<TokenRow>, at: WallTime) -> Result<()>;
+        note(notes: &[Note], at: WallTime) -> Result<()>;
+        prune_answers(before: WallTime) -> Result<()>;
+        count_usage(parts: &[UsagePart]) -> Result<()>;
+        compact_usage(keep: &UsageRetention, most: usize) -> Result<bool>;
         save_limits(states: &[(Vec<u8>, Vec<u8>)], at: WallTime) -> Result<()>;
     }
 }

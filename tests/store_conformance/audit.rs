@@ -4,7 +4,7 @@ use fastrand::Rng;
 use rusqlite::types::Value;
 use rusqlite::{Connection, params};
 use tollgate::ledger::sqlite;
-use tollgate::ledger::store::Storage;
+use tollgate::ledger::store::{Storage, no_notes};
 use tollgate::ledger::verify::{Verified, What, verify};
 
 use tollgate::types::{RequestId, WallTime};
@@ -145,7 +145,8 @@ fn a_list_of_holds_in_doubt_that_was_changed_is_found_and_pays_nothing() {
     tamperer.execute("UPDATE in_doubt SET amount = amount * 10 WHERE id = ?1", [id]).unwrap();
     drop(tamperer);
     let mut store = sqlite::open(&path).unwrap();
-    let given = store.books.give_back(RequestId(u128::from_be_bytes(id)), WallTime(1)).unwrap();
+    let given =
+        store.books.give_back(RequestId(u128::from_be_bytes(id)), "test", &no_notes(), WallTime(1)).unwrap();
     assert_eq!(given.entry.amount.millionths(), charged);
 }
 

@@ -1,12 +1,20 @@
 //! Calls a storage as the ledger's threads do.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use tollgate::ledger::entry::EntryKind;
 use tollgate::ledger::record::{ExternalId, Kept, Record};
 use tollgate::ledger::store::{
-    AccountState, Booking, KeyChange, KeyRow, LedgerError, Registration, SecretRow, Source, Storage,
+    AccountChange, AccountState, AnswerRow, AuditRow, Booking, KeyChange, KeyEdit, KeyRow, KeyTerms,
+    LedgerError, MINUTE, NewAccount, Note, Notes, Registration, Role, SecretRow, Source, Storage, TokenRow,
+    UsageRetention,
 };
 use tollgate::ledger::tally::{Fold, Tally};
 use tollgate::policy::key::KeyState;
+use tollgate::policy::outcome::Outcome;
+use tollgate::policy::outcome::usage::{RefusedRequest, UsageCount, UsageKey, UsageOutcome, UsagePart};
+use tollgate::policy::reject::Reason;
 use tollgate::types::{
     AccountNum, Credits, KeyHash, KeyId, KeyNum, RequestId, RouteNum, StatusClass, WallTime,
 };
@@ -29,6 +37,9 @@ fn outcome<T: std::fmt::Debug>(result: Result<T, LedgerError>) -> String {
     match result {
         Ok(value) => format!("{value:?}"),
         Err(LedgerError::Refused(_)) => "refused".to_owned(),
+        Err(LedgerError::Taken(_)) => "taken".to_owned(),
+        Err(LedgerError::Unknown(_)) => "unknown".to_owned(),
+        Err(LedgerError::Stale(_)) => "stale".to_owned(),
         Err(other) => panic!("{other}"),
     }
 }
@@ -63,15 +74,23 @@ impl Driver<'_> {
                 }
                 outcome(self.store.books.register(&wanted, at))
             }
-            Call::CreateAccount(number) => outcome(self.store.books.create_account(
-                &name("a", *number).parse().unwrap(),
-                Some("plan"),
-                at,
-            )),
-            Call::SetState(number, suspended) => {
-                let state = if *suspended { AccountState::Suspended } else { AccountState::Active };
-                outcome(self.store.books.set_account_state(&name("a", *number).parse().unwrap(), state))
+            Call::CreateAccount(number) => {
+                let (id, notes) = (name("a", *number).parse().unwrap(), self.notes("account.create"));
+                let new = NewAccount { id, name: name("Account ", *number), plan: Some("plan".to_owned()) };
+                outcome(self.store.books.create_account(&new, &notes, at))
             }
+            Call::ChangeAccount(number, change) => self.change_account(*number, *change, at),
+            Call::Note(number) => {
+                let notes = self.notes("note")(&number);
+                outcome(self.store.books.note(&notes, at))
+            }
+            Call::CountUsage(counts) => {
+                let parts: Vec<UsagePart> = counts.iter().map(|count| self.usage(*count, at)).collect();
+                outcome(self.store.books.count_usage(&parts))
+            }
+            Call::CompactUsage(age) => self.compact_usage(*age),
+            Call::PruneAnswers => outcome(self.store.books.prune_answers(WallTime(self.at - 10))),
+            Call::Token(number) => self.put_token(*number, at),
             Call::Book { account, adjustment, amount, reference } => {
                 self.book(*account, *adjustment, *amount, *reference, at)
             }
@@ -89,9 +108,12 @@ impl Driver<'_> {
                 let fold = self.tally.recover();
                 self.fold(fold, at)
             }
-            Call::GiveBack(number) => outcome(self.store.books.give_back(RequestId(u128::from(*number)), at)),
+            Call::GiveBack(number) => {
+                let (id, notes) = (RequestId(u128::from(*number)), self.notes("give_back"));
+                outcome(self.store.books.give_back(id, "test", &notes, at))
+            }
             Call::CreateKey(account, key) => self.create_key(*account, *key, at),
-            Call::ChangeKey(key, change) => self.change_key(*key, *change),
+            Call::ChangeKey(key, change) => self.change_key(*key, *change, at),
             Call::Limits(states) => {
                 let states: Vec<_> =
                     states.iter().map(|(owner, state)| (vec![*owner], state.clone())).collect();
@@ -103,14 +125,22 @@ impl Driver<'_> {
     fn book(&mut self, account: u8, adjustment: bool, amount: i64, reference: u8, at: WallTime) -> String {
         let kind = if adjustment { EntryKind::Adjustment } else { EntryKind::Grant };
         let (amount, reference) = (Credits::from_millionths(amount), name("ref", reference));
-        let booking =
-            Booking { account: name("a", account).parse().unwrap(), kind, amount, reference, actor: "test" };
+        let booking = Booking {
+            account: name("a", account).parse().unwrap(),
+            kind,
+            amount,
+            reference,
+            actor: "test".to_owned(),
+        };
         let Some(row) = self.store.books.account(&booking.account).unwrap() else {
             return "unknown".to_owned();
         };
         match self.store.books.find_booking(row.num, &booking).unwrap() {
             Some(entry) => format!("{entry:?}"),
-            None => outcome(self.store.books.book(&row, &booking, at)),
+            None => {
+                let notes = self.notes("book");
+                outcome(self.store.books.book(&row, &booking, &notes, at))
+            }
         }
     }
 
@@ -176,21 +206,104 @@ impl Driver<'_> {
             scopes: (key > 1).then(|| vec!["r*".to_owned()]),
             allow_from: (key > 2).then(|| vec!["10.0.0.0/8".parse().unwrap()]),
             expires: (key > 0).then_some(WallTime(9)),
+            limits: (key > 1).then(|| "[]".to_owned()),
             created: at,
+            version: 1,
+            last_used: None,
             secrets: vec![SecretRow { hash: KeyHash::of(&[key]), until: None }],
         };
-        outcome(self.store.books.create_keys(&[row]))
+        let notes = self.notes("key.create");
+        outcome(self.store.books.create_keys(&[row], &notes, at))
     }
 
     fn accounts(&mut self) -> u32 {
         self.store.books.reader().unwrap().accounts(None, ALL).unwrap().len() as u32
     }
 
-    fn change_key(&mut self, key: u8, change: u8) -> String {
+    /// Notes of a change: an audit entry, and for every other change an answer, whose id may be used already.
+    fn notes<T>(&mut self, action: &str) -> Notes<T> {
+        self.ids += 1;
+        let (number, action) = (self.ids, action.to_owned());
+        Arc::new(move |_| {
+            let audit = AuditRow {
+                actor: "test".to_owned(),
+                origin: "here".to_owned(),
+                action: action.clone(),
+                object: format!("object/{}", number % 3),
+                before: None,
+                after: Some(number.to_string()),
+            };
+            let id = KeyHash::of(&(number % 31).to_le_bytes());
+            let answer = AnswerRow { id, request: KeyHash::of(b"r"), answer: number.to_le_bytes().to_vec() };
+            let answer = number.is_multiple_of(2).then_some(Note::Answer(answer));
+            [Some(Note::Audit(audit)), answer].into_iter().flatten().collect()
+        })
+    }
+
+    /// What a worker counted at a time some minutes after the calls'.
+    fn usage(&mut self, (account, key, route, number): (u8, u8, u8, u8), at: WallTime) -> UsagePart {
+        let at = WallTime(at.0 + i64::from(number) * 45 * MINUTE);
+        let id = RequestId(u128::from(number));
+        // Number 1 of a key or route may not exist yet; number 0 is none.
+        let (account, key, route) = (
+            AccountNum(u32::from(account) % (self.accounts() + 1)),
+            KeyNum(key.into()),
+            RouteNum(route.min(1).into()),
+        );
+        let reason = Reason::ALL[usize::from(number)];
+        let outcome = UsageOutcome::of(Outcome::Refused(reason), 429);
+        let mut count = UsageCount::default();
+        count.add(number == 2, 3, 4, Duration::from_micros(u64::from(number) * 1000));
+        let refusals = (account.0 > 0).then_some(RefusedRequest { at, id, account, key, route, reason });
+        let counts = vec![(UsageKey { account, key, route, outcome }, count)];
+        UsagePart { at, counts, refusals: refusals.into_iter().collect() }
+    }
+
+    fn compact_usage(&mut self, age: u8) -> String {
+        let hours = i64::from(age) * 60;
+        let keep = UsageRetention { minutes: hours, hours: hours / 1440 * 1440, days: 0 };
+        let more = self.store.books.compact_usage(&keep, ALL);
+        more.map_or_else(|error| panic!("{error}"), |_| String::new())
+    }
+
+    fn put_token(&mut self, number: u8, at: WallTime) -> String {
+        let hash = KeyHash::of(&[number, u8::from(self.ids.is_multiple_of(2))]);
+        let revoked = (number > 2).then_some(at);
+        let (role, last_used) = (Role::ALL[usize::from(number) % 3], (number > 1).then_some(at));
+        let name = name("t", number);
+        let token = TokenRow { name, hash, role, created: at, expires: None, last_used, revoked };
+        let notes = self.notes("token");
+        outcome(self.store.books.put_token(&token, &notes, at))
+    }
+
+    fn change_account(&mut self, number: u8, change: u8, at: WallTime) -> String {
+        let change = match change {
+            0 => AccountChange { state: Some(AccountState::Active), ..AccountChange::default() },
+            1 => AccountChange { state: Some(AccountState::Suspended), ..AccountChange::default() },
+            2 => {
+                AccountChange { name: Some(name("n", number)), version: Some(1), ..AccountChange::default() }
+            }
+            3 => AccountChange { plan: Some(None), version: Some(2), ..AccountChange::default() },
+            _ if number > 1 => {
+                AccountChange { state: Some(AccountState::Closed), ..AccountChange::default() }
+            }
+            _ => AccountChange { plan: Some(Some("other".to_owned())), ..AccountChange::default() },
+        };
+        let notes = self.notes("account.change");
+        outcome(self.store.books.change_account(&name("a", number).parse().unwrap(), &change, &notes, at))
+    }
+
+    fn change_key(&mut self, key: u8, change: u8, at: WallTime) -> String {
         let change = match change {
             0 => KeyChange::State(KeyState::Disabled),
             1 => KeyChange::State(KeyState::Active),
             2 => KeyChange::State(KeyState::Revoked),
+            5 => KeyChange::Terms(KeyTerms {
+                label: name("l", key),
+                scopes: (key > 1).then(|| vec!["r*".to_owned()]),
+                limits: (key > 0).then(|| "[1]".to_owned()),
+                ..KeyTerms::default()
+            }),
             other => {
                 self.ids += 1;
                 let hash = KeyHash::of(&self.ids.to_le_bytes());
@@ -201,7 +314,9 @@ impl Driver<'_> {
                 }
             }
         };
-        outcome(self.store.books.change_key(KeyId(100 + u64::from(key)), &change))
+        let version = self.ids.is_multiple_of(3).then_some(1);
+        let (edit, notes) = (KeyEdit { version, change }, self.notes("key.change"));
+        outcome(self.store.books.change_key(KeyId(100 + u64::from(key)), &edit, &notes, at))
     }
 }
 

@@ -25,10 +25,12 @@ use proptest::prelude::*;
 use tollgate::ledger::entry::Entry;
 use tollgate::ledger::memory::MemoryStore;
 use tollgate::ledger::sqlite;
-use tollgate::ledger::store::{AccountRow, BooksReader, KeyRow, LoadedBooks, Storage};
+use tollgate::ledger::store::{
+    AccountRow, AuditFilter, Audited, BooksReader, KeyRow, LoadedBooks, RefusalRow, Storage, UsageFilter,
+};
 use tollgate::ledger::tally::OpenHold;
 use tollgate::ledger::verify::verify;
-use tollgate::types::{AccountId, KeyNum, WallTime};
+use tollgate::types::{AccountId, KeyHash, KeyNum, WallTime};
 
 use driver::driver;
 
@@ -44,7 +46,13 @@ enum Call {
         routes: Vec<u8>,
     },
     CreateAccount(u8),
-    SetState(u8, bool),
+    ChangeAccount(u8, u8),
+    Note(u8),
+    PruneAnswers,
+    Token(u8),
+    /// Counts of workers: account, key, route, number of requests.
+    CountUsage(Vec<(u8, u8, u8, u8)>),
+    CompactUsage(u8),
     Book {
         account: u8,
         adjustment: bool,
@@ -73,7 +81,12 @@ fn calls() -> impl Strategy<Value = Vec<Call>> {
             prop::collection::vec(small.clone(), 1..4),
         ).prop_map(|(accounts, keys, routes)| Call::Register { accounts, keys, routes }),
         1 => small.clone().prop_map(Call::CreateAccount),
-        1 => (small.clone(), any::<bool>()).prop_map(|(account, suspended)| Call::SetState(account, suspended)),
+        1 => (small.clone(), 0_u8..6).prop_map(|(account, change)| Call::ChangeAccount(account, change)),
+        1 => small.clone().prop_map(Call::Note),
+        1 => Just(Call::PruneAnswers),
+        1 => small.clone().prop_map(Call::Token),
+        2 => prop::collection::vec((small.clone(), small.clone(), small.clone(), small.clone()), 0..4).prop_map(Call::CountUsage),
+        1 => small.clone().prop_map(Call::CompactUsage),
         3 => (small.clone(), any::<bool>(), -50_i64..500, small.clone())
             .prop_map(|(account, adjustment, amount, reference)| Call::Book { account, adjustment, amount, reference }),
         4 => prop::collection::vec((small.clone(), 0_i64..100, prop::option::of(0_i64..100)), 1..6).prop_map(Call::Holds),
@@ -81,7 +94,7 @@ fn calls() -> impl Strategy<Value = Vec<Call>> {
         1 => Just(Call::Recover),
         1 => small.clone().prop_map(Call::GiveBack),
         1 => (small.clone(), small.clone()).prop_map(|(account, key)| Call::CreateKey(account, key)),
-        1 => (small.clone(), 0_u8..5).prop_map(|(key, change)| Call::ChangeKey(key, change)),
+        1 => (small.clone(), 0_u8..6).prop_map(|(key, change)| Call::ChangeKey(key, change)),
         1 => prop::collection::vec((small.clone(), prop::collection::vec(any::<u8>(), 0..4)), 0..3).prop_map(Call::Limits),
         1 => small.prop_map(Call::Keep),
         1 => Just(Call::Checkpoint),
@@ -115,13 +128,58 @@ fn state(store: &mut Storage) -> (String, Vec<Entry>, String) {
     assert_eq!(balances + operator.sum(), 0, "the books balance");
     let mut doubts = reader.in_doubt().unwrap();
     doubts.sort_by_key(|doubt| doubt.id);
+    let audit = notes_are_found(&mut *reader);
+    let usage = usage_is_found(&mut *reader, &accounts);
+    let answers: Vec<_> = (0..31_u64).map(|id| reader.answer(&KeyHash::of(&id.to_le_bytes()))).collect();
     (
-        format!(
-            "{open_holds:?} {folded} {journal:?} {accounts:?} {operator:?} {keys:?} {secrets:?} {limits:?}"
-        ),
+        format!("{audit:?} {answers:?} {usage:?} {:?} ", reader.tokens().unwrap())
+            + &format!(
+                "{open_holds:?} {folded} {journal:?} {accounts:?} {operator:?} {keys:?} {secrets:?} {limits:?}"
+            ),
         entries,
         format!("{doubts:?}"),
     )
+}
+
+/// All usage and refusals. Checks that the filters select among them, and that the credits are those of the entries that
+/// are counted.
+fn usage_is_found(reader: &mut dyn BooksReader, accounts: &[AccountRow]) -> (Vec<String>, Vec<RefusalRow>) {
+    let mut read = |filter: UsageFilter| {
+        let mut rows = Vec::new();
+        reader.usage(&filter, &mut |row| rows.push(row)).unwrap();
+        rows
+    };
+    let whole = UsageFilter { from: i64::MIN / 4, to: i64::MAX / 4, ..UsageFilter::default() };
+    let all = read(whole.clone());
+    let mut parts = all.iter().filter(|row| row.account.is_none()).count();
+    for account in accounts {
+        parts += read(UsageFilter { account: Some(account.id.clone()), ..whole.clone() }).len();
+    }
+    assert_eq!(parts, all.len());
+    let mut from = |from: i64, to: i64| read(UsageFilter { from, to, ..whole.clone() }).len();
+    assert!(from(0, 1) <= all.len() && from(i64::MIN / 4, 0) == 0);
+    let refusals = accounts.iter().flat_map(|account| reader.refusals(&account.id, None, ALL).unwrap());
+    let refusals = refusals.collect();
+    let mut rows: Vec<String> = all.iter().map(|row| format!("{row:?}")).collect();
+    rows.sort();
+    (rows, refusals)
+}
+
+/// All audit entries. Checks that the filters select among them.
+fn notes_are_found(reader: &mut dyn BooksReader) -> Vec<Audited> {
+    let all = reader.audit(&AuditFilter::default(), ALL).unwrap();
+    assert!(all.is_sorted_by(|newer, older| newer.number > older.number));
+    let object = Some("object/1".to_owned());
+    for filter in [
+        AuditFilter { object, ..AuditFilter::default() },
+        AuditFilter { before: Some(5), ..AuditFilter::default() },
+    ] {
+        let mut expected = all.clone();
+        expected.retain(|entry| filter.before.is_none_or(|before| entry.number < before));
+        expected.retain(|entry| filter.object.is_none() || entry.row.object == "object/1");
+        assert_eq!(reader.audit(&filter, ALL).unwrap(), expected);
+    }
+    all
 }
 
 /// Checks that reading in pages of two, or one by one, returns the same rows.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rusqlite::Connection;
 use tollgate::ledger::sqlite;
-use tollgate::ledger::store::Storage;
+use tollgate::ledger::store::{Storage, no_notes};
 use tollgate::ledger::verify::verify;
 use tollgate::types::WallTime;
 
@@ -81,7 +81,7 @@ fn a_killed_ledger_of_an_earlier_version_is_migrated_exactly() {
     expected.sort();
     assert_eq!(sums, expected);
     let (id, amount) = ("req_fqdhttdg6tvsx0000001r".parse().unwrap(), 5_000_000);
-    let given = storage.books.give_back(id, WallTime(1)).unwrap();
+    let given = storage.books.give_back(id, "test", &no_notes(), WallTime(1)).unwrap();
     assert_eq!(given.entry.amount.millionths(), amount, "by the id that version 0.1 printed");
     assert!(id.is_of_proxy(b"proxy-1"), "and it is found by the proxy's");
     drop(storage);

@@ -14,13 +14,12 @@ use std::path::Path;
 
 use rustix::process::{Signal as Number, getpid, kill_process};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
 
 use super::failed::{Failed, Result};
 use super::output;
 use crate::app::App;
 use crate::clock::Clock;
-use crate::control::command::{Command, NewKey};
+use crate::control::operations::{Caller, KeyInput, ShownKey};
 use cases::{ACCOUNT, PERSON, PHONE, VERIFY};
 use config::{Account, DEMO, Folder, NEARLY_EMPTY, TRIAL};
 
@@ -137,18 +136,12 @@ impl Keys {
 
 /// Creates a key in the way that `tollgate key create` does. Returns the key and its id.
 async fn new_key(app: &App, account: Account) -> Result<(String, String)> {
-    let new = NewKey {
-        account: account.id.parse()?,
-        label: "demo".to_owned(),
-        environment: "live".to_owned(),
-        scopes: Vec::new(),
-        expires: None,
-    };
-    let (rows, _) = mpsc::channel(1); // the result of this command has no rows
-    let made = app.control().execute(Command::KeyCreate(new), rows).await?;
-    let text = |name: &str| made.get(name).and_then(serde_json::Value::as_str).map(str::to_owned);
-    let made = text("key").zip(text("id"));
-    made.ok_or_else(|| Failed(format!("error: no key was created for {}", account.id)))
+    let input = KeyInput::labelled("demo");
+    let made = app.control().create_key(&Caller::command(), account.id.parse()?, input).await?;
+    match made.key {
+        ShownKey::Whole(key) => Ok((key.reveal().clone(), made.id.to_string())),
+        ShownKey::Hint(_) => Err(Failed(format!("error: no key was created for {}", account.id))),
+    }
 }
 
 /// The text that is printed when the demo is ready.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::context::Context;
 use super::values;
 use crate::config::raw::{self, At};
+use crate::config::report::Report;
 use crate::policy::limit::{Algorithm, Limit, MAX_WINDOW, MIN_WINDOW, Numbers, Scope};
 use crate::types::NameId;
 
@@ -42,6 +43,25 @@ pub(super) fn build<'a>(
         limits.extend(one(context, &raw.value, owner, routes.clone()));
     }
     limits
+}
+
+/// Builds the limits of a key that no file defines. `routes`: names of the routes; `None` if patterns of routes that do
+/// not exist are accepted.
+///
+/// # Errors
+/// What is wrong with them.
+pub(in crate::config) fn of_key(
+    list: &[At<raw::Limit>],
+    routes: Option<&[&str]>,
+) -> Result<Vec<Limit>, Vec<String>> {
+    let cut = routes.map_or(vec!["routes".to_owned()], |_| Vec::new());
+    let mut context = Context::new(Report::default(), cut);
+    let names = routes.unwrap_or_default().iter().copied();
+    let limits = build(&mut context, list, LimitOwner::Plan, names);
+    match context.report.errors() {
+        0 => Ok(limits),
+        _ => Err(context.report.problems().map(|problem| problem.message.clone()).collect()),
+    }
 }
 
 fn one<'a>(

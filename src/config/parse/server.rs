@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::HeaderName;
 
 use super::context::{Context, single};
-use super::tls;
+use super::{admin, tls, usage};
 use crate::config::raw::{self, At, Place};
 use crate::policy::key::KeySource;
 use crate::snapshot::{LogSettings, Settings};
@@ -47,9 +47,8 @@ pub(super) fn build(context: &mut Context, files: &[raw::File]) -> ParsedServer 
     let log = single(context, files, "log", |file| file.log.as_ref());
     let log = log_settings(context, &log);
     let admin = single(context, files, "admin", |file| file.admin.as_ref());
-    context.not_yet("`open`", admin.open.as_ref());
     let admin_listen = admin.listen.as_ref().and_then(|listen| address(context, listen));
-    let admin_token = admin.token_sha256.as_ref().and_then(|hash| context.sha256(hash));
+    let (admin_token, admin_open) = admin::build(context, &admin);
     let auth = single(context, files, "auth", |file| file.auth.as_ref());
     let keys = key_source(context, &auth);
     let key_prefix = key_prefix(context, auth.key_prefix.as_ref());
@@ -93,6 +92,7 @@ pub(super) fn build(context: &mut Context, files: &[raw::File]) -> ParsedServer 
         half_close: server.half_close.as_ref().is_some_and(|half_close| half_close.value),
         admin_listen: admin_listen.unwrap_or_else(|| loopback(8081)),
         admin_token,
+        admin_open,
         ledger,
         commit_delay,
         key_prefix,
@@ -103,6 +103,7 @@ pub(super) fn build(context: &mut Context, files: &[raw::File]) -> ParsedServer 
         credit_headers: headers.credits.as_ref().is_none_or(|credits| credits.value),
         proxy_status: headers.proxy_status.as_ref().is_some_and(|on| on.value),
         log,
+        usage_kept: usage::build(context, files),
     };
     let max_body_size = context.size(server.max_body_size.as_ref(), 100 * KIB * KIB, BODY_SIZE);
     ParsedServer { settings, keys, max_body_size }

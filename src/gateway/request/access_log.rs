@@ -7,15 +7,25 @@ use std::sync::atomic::Ordering;
 use http::{HeaderValue, StatusCode};
 
 use super::services::Services;
+use crate::directory::Key;
 use crate::policy::outcome::Outcome;
+use crate::policy::outcome::usage::{RefusedRequest, UsageKey, UsageOutcome};
 use crate::policy::reject::Dialect;
 use crate::snapshot::{Route, View};
 use crate::telemetry::lines::{Details, LogEntry};
-use crate::types::{Credits, KeyId, Moment, RequestId};
+use crate::types::{AccountNum, Credits, KeyId, KeyNum, Moment, RequestId, RouteNum};
 use crate::upstream::{Cause, LocalServer, SendError};
 
 /// The status that is logged if the client disconnected before its response began, as nginx does.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
+
+/// The numbers of a request's key and account, and the key's id.
+#[derive(Clone, Copy, Debug)]
+struct CallerIds {
+    id: KeyId,
+    key: KeyNum,
+    account: AccountNum,
+}
 
 /// The record of a request, for the access log and the counters. Writes its log line when it is dropped:
 /// when the request, its body and its tunnel are over. It holds no key, query, body or header value but the
@@ -30,7 +40,13 @@ pub(super) struct AccessRecord {
     view: View,
     /// The route's index in the snapshot, once it is known.
     route: Cell<Option<usize>>,
-    key: Cell<Option<KeyId>>,
+    /// The key, once it is authenticated.
+    caller: Cell<Option<CallerIds>>,
+    /// The request held credits, so that the ledger counts it.
+    is_held: Cell<bool>,
+    /// Bytes of the request body and of the response body.
+    bytes_in: Cell<u64>,
+    bytes_out: Cell<u64>,
     status: Cell<u16>,
     upstream_status: Cell<u16>,
     /// The server that the request was last sent to.
@@ -49,7 +65,10 @@ impl AccessRecord {
             services: Rc::clone(services),
             view,
             route: Cell::new(None),
-            key: Cell::new(None),
+            caller: Cell::new(None),
+            is_held: Cell::new(false),
+            bytes_in: Cell::new(0),
+            bytes_out: Cell::new(0),
             status: Cell::new(CLIENT_CLOSED_REQUEST),
             upstream_status: Cell::new(0),
             server: RefCell::new(None),
@@ -82,8 +101,42 @@ impl AccessRecord {
         self.route.set(Some(route.index));
     }
 
-    pub(super) fn set_key(&self, key: KeyId) {
-        self.key.set(Some(key));
+    pub(super) fn set_caller(&self, key: &Key) {
+        self.caller.set(Some(CallerIds { id: key.id, key: key.num, account: key.account.num }));
+    }
+
+    /// The request held credits: the ledger counts it.
+    pub(super) fn set_held(&self) {
+        self.is_held.set(true);
+    }
+
+    /// Counts bytes of the request body.
+    pub(super) fn add_bytes_in(&self, bytes: u64) {
+        self.bytes_in.set(self.bytes_in.get() + bytes);
+    }
+
+    /// Counts bytes of the response body.
+    pub(super) fn add_bytes_out(&self, bytes: usize) {
+        self.bytes_out.set(self.bytes_out.get() + bytes as u64);
+    }
+
+    /// Counts the request as usage of its account, key and route.
+    fn count_usage(&self) {
+        let (outcome, caller) = (self.outcome.get(), self.caller.get());
+        let (account, key) = caller.map(|caller| (caller.account, caller.key)).unwrap_or_default();
+        let route = self.route().map_or(RouteNum(0), |route| route.num);
+        let wall = || self.services.connections.time.wall();
+        let refusal = match (outcome, caller) {
+            (Outcome::Refused(reason), Some(_)) => {
+                Some(RefusedRequest { at: wall(), id: self.id, account, key, route, reason })
+            }
+            _ => None,
+        };
+        let outcome = UsageOutcome::of(outcome, self.status.get());
+        let bytes = (self.bytes_in.get(), self.bytes_out.get());
+        let duration = self.services.now().since(self.started);
+        let key = UsageKey { account, key, route, outcome };
+        self.services.usage.count(key, self.is_held.get(), bytes, duration, refusal, wall);
     }
 
     /// Sets the status of the response, and the outcome that it means.
@@ -126,6 +179,7 @@ impl AccessRecord {
 impl Drop for AccessRecord {
     fn drop(&mut self) {
         self.services.stats.outcomes[self.outcome.get().index()].fetch_add(1, Ordering::Relaxed);
+        self.count_usage();
         let settings = self.view.settings.log;
         if !settings.requests {
             return;
@@ -136,7 +190,7 @@ impl Drop for AccessRecord {
             id: self.id,
             given: self.given_id.as_ref().map(HeaderValue::as_bytes),
             outcome: self.outcome.get(),
-            key: self.key.get(),
+            key: self.caller.get().map(|caller| caller.id),
             duration: clock.now().since(self.started),
             upstream_status: Some(self.upstream_status.get()).filter(|&status| status != 0),
             server: server.as_ref().map(|server| server.name()),

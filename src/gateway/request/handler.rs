@@ -92,7 +92,9 @@ impl RequestHandler for Handler {
             respond::remove_body(&mut response);
         }
         if let OutboundBody::Whole(body) = response.body() {
-            stream.response_given(services.now(), body.as_ref().map_or(0, Bytes::len));
+            let length = body.as_ref().map_or(0, Bytes::len);
+            record.add_bytes_out(length);
+            stream.response_given(services.now(), length);
         }
         Ok(response)
     }
@@ -150,7 +152,7 @@ fn admit(
         view.keys.refuse(parts.uri.query())?; // key_in_query
     } else {
         let caller = authenticate(services, view, &parts, address, record.started())?; // missing_key … rate_limited
-        record.set_key(caller.key.id);
+        record.set_caller(&caller.key);
         stream.deadlines.set_key(caller.key.hash);
         (context.caller, plan) = (Some(caller.key), caller.plan);
     }
@@ -243,7 +245,7 @@ fn account_info(
     let view = record.view();
     let address = client_address(connection.peer, &parts.headers, &view.settings.trusted_proxies)?;
     let caller = authenticate(services, view, parts, address, record.started())?;
-    record.set_key(caller.key.id);
+    record.set_caller(&caller.key);
     let key = context.caller.insert(caller.key);
     authorize_account_info(key, address)?;
     Ok(respond::account_info(key.account.purse.available(), &key.account.webhooks()))

@@ -139,6 +139,7 @@ impl Payment {
         };
         match services.spender.hold(&key.account.purse, key.num, route.num, price.hold, record.id) {
             Ok(hold) => {
+                record.set_held();
                 let held = Held { hold, price: Arc::clone(price), is_head: method == Method::HEAD };
                 Ok(Self { route: route.index, held: Some(held) })
             }

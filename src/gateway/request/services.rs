@@ -10,8 +10,9 @@ use super::limits::Limits;
 use crate::directory::Directory;
 use crate::gateway::connection::Connections;
 use crate::ledger::Spender;
-use crate::telemetry::Lane;
-use crate::telemetry::lines::{Batch, Lines, LogEntry};
+use crate::telemetry::lines::{Batch, LogEntry};
+use crate::telemetry::usage::UsageLane;
+use crate::telemetry::{Lane, WorkerTelemetry};
 use crate::types::{Moment, RequestId, RequestIdStart};
 
 /// The services and counters that the requests of one worker share.
@@ -22,6 +23,8 @@ pub(in crate::gateway) struct Services {
     pub(super) limits: Arc<Limits>,
     pub(super) stats: Arc<Lane>,
     pub(super) spender: Spender,
+    /// Usage of accounts, keys and routes.
+    pub(in crate::gateway) usage: UsageLane,
     /// The access log, if requests are logged.
     log: Option<RefCell<Batch>>,
     /// Notified when a log line is added and none waited to be written before.
@@ -35,17 +38,18 @@ impl Services {
         connections: Rc<Connections>,
         directory: Arc<Directory>,
         limits: Arc<Limits>,
-        stats: Arc<Lane>,
-        lines: Option<Lines>,
+        telemetry: WorkerTelemetry,
         spender: Spender,
         id_start: RequestIdStart,
     ) -> Self {
+        let WorkerTelemetry { stats, lines, usage } = telemetry;
         Self {
             connections,
             directory,
             limits,
             stats,
             spender,
+            usage: UsageLane::new(usage),
             log: lines.map(|lines| RefCell::new(Batch::new(lines))),
             log_pending: Notify::new(),
             id_start,

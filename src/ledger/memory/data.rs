@@ -1,13 +1,16 @@
 //! Defines the data of the in-memory store and its changes.
 
+use super::usage::UsageData;
 use crate::ledger::entry::{Entry, EntryKind, Link};
 use crate::ledger::store::{
-    AccountRow, AccountState, Doubt, JournalRow, KeyChange, KeyRow, LedgerError, Result, SecretRow, Source,
+    AccountChange, AccountRow, AccountState, AnswerRow, Audited, Booked, Changed, Doubt, JournalRow,
+    KeyChange, KeyEdit, KeyRow, KeyTerms, LedgerError, NewAccount, Note, OwnedKey, Result, SecretRow, Source,
+    TokenRow,
 };
 use crate::ledger::tally::OpenHold;
 use crate::policy::key::KeyState;
 use crate::types::{
-    AccountId, AccountNum, Credits, KeyId, KeyNum, RouteName, RouteNum, StatusClass, WallTime,
+    AccountId, AccountNum, Credits, KeyId, KeyNum, RequestId, RouteName, RouteNum, StatusClass, WallTime,
 };
 
 #[derive(Clone, Debug, Default)]
@@ -22,6 +25,10 @@ pub(super) struct Data {
     pub(super) open_holds: Vec<OpenHold>,
     pub(super) in_doubt: Vec<Doubt>,
     pub(super) limits: Vec<(Vec<u8>, Vec<u8>, WallTime)>,
+    pub(super) audit: Vec<Audited>,
+    pub(super) answers: Vec<(AnswerRow, WallTime)>,
+    pub(super) tokens: Vec<TokenRow>,
+    pub(super) usage: UsageData,
 }
 
 pub(super) fn number(index: usize) -> u32 {
@@ -32,8 +39,12 @@ pub(super) fn refused<T>(message: String) -> Result<T> {
     Err(LedgerError::Refused(message))
 }
 
+fn taken<T>(message: &str) -> Result<T> {
+    Err(LedgerError::Taken(message.to_owned()))
+}
+
 /// A new entry, without the number, time, balance and link that it gets when it is added.
-pub(super) struct NewEntry {
+pub(super) struct NewEntry<'a> {
     pub(super) kind: EntryKind,
     pub(super) amount: Credits,
     pub(super) key: Option<KeyId>,
@@ -41,7 +52,7 @@ pub(super) struct NewEntry {
     pub(super) outcome: Option<StatusClass>,
     pub(super) requests: u64,
     pub(super) reference: Option<String>,
-    pub(super) actor: &'static str,
+    pub(super) actor: &'a str,
 }
 
 impl Data {
@@ -57,7 +68,12 @@ impl Data {
         self.routes.get(num.0 as usize - 1).map(ToString::to_string).unwrap_or_default()
     }
 
-    pub(super) fn add_entry(&mut self, account: AccountNum, at: WallTime, new: NewEntry) -> Result<Entry> {
+    pub(super) fn add_entry(
+        &mut self,
+        account: AccountNum,
+        at: WallTime,
+        new: NewEntry<'_>,
+    ) -> Result<Entry> {
         let index = self.account_at(account);
         let row = &mut self.accounts[index];
         let overflow = || LedgerError::Failed("a balance overflows".to_owned());
@@ -98,6 +114,7 @@ impl Data {
         plan: Option<&str>,
         source: Source,
         opening: Option<Credits>,
+        at: WallTime,
     ) -> AccountNum {
         let num = AccountNum(number(self.accounts.len()));
         self.accounts.push(AccountRow {
@@ -110,8 +127,54 @@ impl Data {
             opening,
             entries: 0,
             link: Link::default(),
+            name: String::new(),
+            created: at,
+            version: 1,
         });
         num
+    }
+
+    pub(super) fn create_account(&mut self, new: &NewAccount, at: WallTime) -> Result<AccountRow> {
+        if self.find_account(&new.id).is_some() {
+            return taken("this account exists already");
+        }
+        let num = self.new_account(&new.id, new.plan.as_deref(), Source::Store, None, at);
+        let index = self.account_at(num);
+        self.accounts[index].name.clone_from(&new.name);
+        Ok(self.accounts[index].clone())
+    }
+
+    pub(super) fn change_account(
+        &mut self,
+        id: &AccountId,
+        change: &AccountChange,
+    ) -> Result<Changed<AccountRow>> {
+        let Some(row) = self.accounts.iter_mut().find(|row| row.id == *id) else {
+            return Err(LedgerError::Unknown(format!("there is no account {id}")));
+        };
+        let AccountChange { version, name, plan, state } = change.clone();
+        let is_closed = state == Some(AccountState::Closed);
+        if version.is_some_and(|version| version != row.version) && row.state != AccountState::Closed {
+            return Err(LedgerError::Stale("the account was changed".to_owned()));
+        }
+        let for_file = !is_closed && plan.is_none() && name.is_none();
+        if row.state == AccountState::Closed || (row.source == Source::File && !for_file) {
+            return refused("this account cannot be changed so".to_owned());
+        }
+        let before = row.clone();
+        row.name = name.unwrap_or_else(|| before.name.clone());
+        row.plan = plan.unwrap_or_else(|| before.plan.clone());
+        row.state = state.unwrap_or(before.state);
+        row.version += 1;
+        let after = row.clone();
+        if is_closed {
+            for key in self.keys.iter_mut().filter(|key| key.account == before.num) {
+                key.state = KeyState::Revoked;
+                key.secrets.clear();
+                key.version += 1;
+            }
+        }
+        Ok(Changed { before, after })
     }
 
     pub(super) fn register_account(
@@ -121,12 +184,15 @@ impl Data {
         at: WallTime,
     ) -> Result<AccountRow> {
         let num = match self.accounts.iter_mut().find(|row| row.id == *id) {
+            Some(row) if row.state == AccountState::Closed => {
+                return refused(format!("account {id} was deleted"));
+            }
             Some(row) => {
                 row.source = Source::File;
                 row.num
             }
             None => {
-                let num = self.new_account(id, None, Source::File, opening);
+                let num = self.new_account(id, None, Source::File, opening, at);
                 if let Some(amount) = opening.filter(|amount| !amount.is_zero()) {
                     let (kind, reference) = (EntryKind::Grant, Some("opening".to_owned()));
                     let (key, route, outcome, actor) = (None, None, None, "file");
@@ -170,7 +236,10 @@ impl Data {
             scopes: None,
             allow_from: None,
             expires: None,
+            limits: None,
             created: at,
+            version: 1,
+            last_used: None,
             secrets: Vec::new(),
         });
         Ok((num, KeyState::Active))
@@ -181,48 +250,98 @@ impl Data {
             self.keys.iter().any(|row| row.secrets.iter().any(|other| other.hash == secret.hash))
         };
         if self.keys.iter().any(|other| other.id == row.id) || row.secrets.iter().any(known) {
-            return refused("a key with this hash exists already".to_owned());
+            return taken("a key with this hash exists already");
         }
         let num = KeyNum(number(self.keys.len()));
-        self.keys.push(KeyRow { num, ..row.clone() });
+        self.keys.push(KeyRow { num, version: 1, last_used: None, ..row.clone() });
         Ok(num)
     }
 
-    pub(super) fn change_key(&mut self, id: KeyId, change: &KeyChange) -> Result<()> {
-        let hash_known = |keys: &[KeyRow], hash| {
-            keys.iter().any(|row| row.secrets.iter().any(|secret| secret.hash == hash))
-        };
+    pub(super) fn change_key(&mut self, id: KeyId, edit: &KeyEdit) -> Result<Changed<OwnedKey>> {
         let Some(at) = self.keys.iter().position(|row| row.id == id) else {
-            return refused(format!("there is no key {id}"));
+            return Err(LedgerError::Unknown(format!("there is no key {id}")));
         };
-        if self.keys[at].state == KeyState::Revoked {
+        let before = self.with_owner(&self.keys[at]);
+        if before.0.state == KeyState::Revoked {
             return refused(format!("{id} is revoked; make a new key"));
         }
-        let from_file = self.keys[at].source == Source::File;
-        match change {
-            KeyChange::State(KeyState::Revoked) | KeyChange::Rotate { .. } if from_file => {
-                refused(format!("{id} is defined in the configuration file"))
+        if edit.version.is_some_and(|version| version != before.0.version) {
+            return Err(LedgerError::Stale("the key was changed".to_owned()));
+        }
+        let for_file = matches!(edit.change, KeyChange::State(KeyState::Active | KeyState::Disabled));
+        if before.0.source == Source::File && !for_file {
+            return refused(format!("{id} is defined in the configuration file"));
+        }
+        let is_known =
+            |hash| self.keys.iter().any(|row| row.secrets.iter().any(|secret| secret.hash == hash));
+        match &edit.change {
+            KeyChange::Rotate { hash, .. } if is_known(*hash) => {
+                return taken("a key with this hash exists already");
             }
+            _ => {}
+        }
+        let row = &mut self.keys[at];
+        match edit.change.clone() {
             KeyChange::State(state) => {
-                self.keys[at].state = *state;
-                if *state == KeyState::Revoked {
-                    self.keys[at].secrets.clear();
+                row.state = state;
+                if state == KeyState::Revoked {
+                    row.secrets.clear();
                 }
-                Ok(())
             }
-            KeyChange::Rotate { hash, .. } if hash_known(&self.keys, *hash) => {
-                refused("a key with this hash exists already".to_owned())
+            KeyChange::Terms(KeyTerms { label, scopes, allow_from, expires, limits }) => {
+                (row.label, row.scopes, row.allow_from) = (label, scopes, allow_from);
+                (row.expires, row.limits) = (expires, limits);
             }
             KeyChange::Rotate { hash, hint, overlap_until } => {
-                let row = &mut self.keys[at];
                 row.secrets.retain(|secret| overlap_until.is_some() && secret.until.is_none());
                 for secret in &mut row.secrets {
-                    secret.until = *overlap_until;
+                    secret.until = overlap_until;
                 }
-                row.secrets.insert(0, SecretRow { hash: *hash, until: None });
-                row.hint.clone_from(hint);
-                Ok(())
+                row.secrets.insert(0, SecretRow { hash, until: None });
+                row.hint = hint;
             }
         }
+        row.version += 1;
+        let after = self.with_owner(&self.keys[at]);
+        Ok(Changed { before, after })
+    }
+
+    pub(super) fn give_back(&mut self, id: RequestId, actor: &str, at: WallTime) -> Result<Booked> {
+        let Some(index) = self.in_doubt.iter().position(|doubt| doubt.id == id) else {
+            return Err(LedgerError::Unknown(format!("no hold in doubt has the id {id}")));
+        };
+        let reference = Some(id.to_string());
+        let doubt = self.in_doubt[index].clone();
+        if doubt.given_back.is_some() {
+            let given = |entry: &&Entry| entry.kind == EntryKind::GivenBack && entry.reference == reference;
+            return match self.entries.iter().find(given) {
+                Some(entry) => Ok(Booked { entry: entry.clone(), repeated: true }),
+                None => refused(format!("{id} was given back without an entry")),
+            };
+        }
+        self.in_doubt[index].given_back = Some(at);
+        let account = self.find_account(&doubt.account).map(|row| row.num).unwrap_or_default();
+        let (kind, amount) = (EntryKind::GivenBack, doubt.amount);
+        let key = self.keys.iter().map(|row| row.id).find(|id| *id == doubt.key);
+        let (route, outcome) = (Some(doubt.route), None);
+        let new = NewEntry { kind, amount, key, route, outcome, requests: 1, reference, actor };
+        let entry = self.add_entry(account, at, new)?;
+        Ok(Booked { entry, repeated: false })
+    }
+
+    pub(super) fn note(&mut self, notes: Vec<Note>, at: WallTime) -> Result<()> {
+        for note in notes {
+            match note {
+                Note::Audit(row) => {
+                    let number = u64::from(number(self.audit.len()));
+                    self.audit.push(Audited { number, at, row });
+                }
+                Note::Answer(row) if self.answers.iter().any(|(other, _)| other.id == row.id) => {
+                    return taken("this request was made at the same time");
+                }
+                Note::Answer(row) => self.answers.push((row, at)),
+            }
+        }
+        Ok(())
     }
 }

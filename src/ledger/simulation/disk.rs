@@ -10,10 +10,12 @@ use super::judge::Durable;
 use crate::ledger::entry::Entry;
 use crate::ledger::memory::MemoryStore;
 use crate::ledger::store::{
-    AccountRow, AccountState, Booked, Booking, Books, BooksReader, Journal, JournalRow, KeyChange, KeyRow,
-    LedgerError, LoadedBooks, Registered, Registration, Result, Storage,
+    AccountChange, AccountRow, Booked, Booking, Books, BooksReader, Changed, Journal, JournalRow, KeyEdit,
+    KeyRow, LedgerError, LoadedBooks, NewAccount, Note, Notes, OwnedKey, Registered, Registration, Result,
+    Storage, TokenRow, UsageRetention,
 };
 use crate::ledger::tally::Fold;
+use crate::policy::outcome::usage::UsagePart;
 use crate::types::{AccountId, AccountNum, KeyId, KeyNum, RequestId, WallTime};
 
 /// The panic payload of a call that a power cut interrupts.
@@ -173,14 +175,25 @@ impl Books for Disk {
         })
     }
 
-    fn create_account(&mut self, id: &AccountId, plan: Option<&str>, at: WallTime) -> Result<AccountRow> {
-        let (id, plan) = (id.clone(), plan.map(str::to_owned));
-        self.call(false, move |books, _| books.create_account(&id, plan.as_deref(), at))
+    fn create_account(
+        &mut self,
+        new: &NewAccount,
+        notes: &Notes<AccountRow>,
+        at: WallTime,
+    ) -> Result<AccountRow> {
+        let (new, notes) = (new.clone(), Arc::clone(notes));
+        self.call(false, move |books, _| books.create_account(&new, &notes, at))
     }
 
-    fn set_account_state(&mut self, id: &AccountId, state: AccountState) -> Result<()> {
-        let id = id.clone();
-        self.call(false, move |books, _| books.set_account_state(&id, state))
+    fn change_account(
+        &mut self,
+        id: &AccountId,
+        change: &AccountChange,
+        notes: &Notes<Changed<AccountRow>>,
+        at: WallTime,
+    ) -> Result<Changed<AccountRow>> {
+        let (id, change, notes) = (id.clone(), change.clone(), Arc::clone(notes));
+        self.call(false, move |books, _| books.change_account(&id, &change, &notes, at))
     }
 
     fn account(&mut self, id: &AccountId) -> Result<Option<AccountRow>> {
@@ -191,36 +204,84 @@ impl Books for Disk {
         self.look_or_fail(|books| books.find_booking(account, booking))
     }
 
-    fn book(&mut self, account: &AccountRow, booking: &Booking, at: WallTime) -> Result<Entry> {
-        let (account, booking) = (account.clone(), booking.clone());
+    fn book(
+        &mut self,
+        account: &AccountRow,
+        booking: &Booking,
+        notes: &Notes<Booked>,
+        at: WallTime,
+    ) -> Result<Entry> {
+        let (account, booking, notes) = (account.clone(), booking.clone(), Arc::clone(notes));
         self.call(false, move |books, durable| {
-            let entry = books.book(&account, &booking, at)?;
+            let entry = books.book(&account, &booking, &notes, at)?;
             durable.bookings(books);
             Ok(entry)
         })
     }
 
-    fn create_keys(&mut self, rows: &[KeyRow]) -> Result<Vec<KeyNum>> {
-        let rows = rows.to_vec();
-        self.call(false, move |books, _| books.create_keys(&rows))
+    fn create_keys(
+        &mut self,
+        rows: &[KeyRow],
+        notes: &Notes<Vec<KeyNum>>,
+        at: WallTime,
+    ) -> Result<Vec<KeyNum>> {
+        let (rows, notes) = (rows.to_vec(), Arc::clone(notes));
+        self.call(false, move |books, _| books.create_keys(&rows, &notes, at))
     }
 
-    fn change_key(&mut self, id: KeyId, change: &KeyChange) -> Result<()> {
-        let change = change.clone();
-        self.call(false, move |books, _| books.change_key(id, &change))
+    fn change_key(
+        &mut self,
+        id: KeyId,
+        edit: &KeyEdit,
+        notes: &Notes<Changed<OwnedKey>>,
+        at: WallTime,
+    ) -> Result<Changed<OwnedKey>> {
+        let (edit, notes) = (edit.clone(), Arc::clone(notes));
+        self.call(false, move |books, _| books.change_key(id, &edit, &notes, at))
     }
 
-    fn give_back(&mut self, id: RequestId, at: WallTime) -> Result<Booked> {
+    fn give_back(
+        &mut self,
+        id: RequestId,
+        actor: &str,
+        notes: &Notes<Booked>,
+        at: WallTime,
+    ) -> Result<Booked> {
+        let (actor, notes) = (actor.to_owned(), Arc::clone(notes));
         self.call(false, move |books, durable| {
-            let booked = books.give_back(id, at)?;
+            let booked = books.give_back(id, &actor, &notes, at)?;
             durable.bookings(books);
             Ok(booked)
         })
     }
 
+    fn put_token(&mut self, token: &TokenRow, notes: &Notes<TokenRow>, at: WallTime) -> Result<()> {
+        let (token, notes) = (token.clone(), Arc::clone(notes));
+        self.call(false, move |books, _| books.put_token(&token, &notes, at))
+    }
+
+    fn note(&mut self, notes: &[Note], at: WallTime) -> Result<()> {
+        let notes = notes.to_vec();
+        self.call(false, move |books, _| books.note(&notes, at))
+    }
+
+    fn prune_answers(&mut self, before: WallTime) -> Result<()> {
+        self.call(false, move |books, _| books.prune_answers(before))
+    }
+
     fn save_limits(&mut self, states: &[(Vec<u8>, Vec<u8>)], at: WallTime) -> Result<()> {
         let states = states.to_vec();
         self.call(false, move |books, _| books.save_limits(&states, at))
+    }
+
+    fn count_usage(&mut self, parts: &[UsagePart]) -> Result<()> {
+        let parts = parts.to_vec();
+        self.call(false, move |books, _| books.count_usage(&parts))
+    }
+
+    fn compact_usage(&mut self, keep: &UsageRetention, most: usize) -> Result<bool> {
+        let keep = *keep;
+        self.call(false, move |books, _| books.compact_usage(&keep, most))
     }
 
     fn reader(&self) -> Result<Box<dyn BooksReader>> {

@@ -16,7 +16,9 @@ use crate::clock::Clock;
 use crate::ledger::entry::EntryKind;
 use crate::ledger::handle::MAX_JOBS;
 use crate::ledger::record::ExternalId;
-use crate::ledger::store::{Booked, Booking, BooksReader, LedgerError, Registration, Result, Storage};
+use crate::ledger::store::{
+    Booked, Booking, BooksReader, LedgerError, Registration, Result, Storage, no_notes,
+};
 use crate::ledger::threads::{BooksThread, CommitThread, Job, Shared};
 use crate::types::{AccountNum, Credits, KeyId, WallTime};
 
@@ -192,7 +194,15 @@ impl World<'_> {
                 }
                 (_, Ok(_)) => {}
                 (_, Err(LedgerError::Failed(_))) => self.seen.failed += 1,
-                (_, Err(LedgerError::Refused(_))) => {}
+                (
+                    _,
+                    Err(
+                        LedgerError::Refused(_)
+                        | LedgerError::Insufficient(_)
+                        | LedgerError::Taken(_)
+                        | LedgerError::Unknown(_),
+                    ),
+                ) => {}
                 (_, Err(error)) => panic!("{error}"),
             }
         }
@@ -213,21 +223,21 @@ impl World<'_> {
             kind,
             amount: Credits::from_millionths(amount),
             reference: format!("r{}", self.random.u32(..1_000)),
-            actor: "command",
+            actor: "command".to_owned(),
         };
         self.ask(Asked::Book, move |books| {
             if takes_all {
                 // Takes all available credits, so that a booking that is written too early overspends the account.
                 booking.amount = Credits::ZERO.checked_sub(purse.available()).expect("an amount");
             }
-            books.book(&booking)
+            books.book(&booking, &no_notes())
         });
     }
 
     fn ask_to_give_back(&mut self) {
         let doubts = self.disk.look(|_, durable| durable.doubts());
         if let Some(id) = self.random.choice(doubts) {
-            self.ask(Asked::GiveBack, move |books| books.give_back(id));
+            self.ask(Asked::GiveBack, move |books| books.give_back(id, "command", &no_notes()));
         }
     }
 

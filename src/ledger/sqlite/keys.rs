@@ -1,9 +1,11 @@
 //! Writes keys in the SQLite ledger.
 
 use rusqlite::{OptionalExtension, Transaction, params};
+use serde::Serialize;
 
-use super::rows::{changed_one, failed, key_id, key_state, key_state_name};
-use crate::ledger::store::{KeyChange, KeyRow, LedgerError, Result, Source};
+use super::read;
+use super::rows::{failed, key_id, key_state, key_state_name};
+use crate::ledger::store::{Changed, KeyChange, KeyEdit, KeyRow, LedgerError, OwnedKey, Result, Source};
 use crate::policy::key::KeyState;
 use crate::types::{AccountId, KeyHash, KeyId, KeyNum, WallTime};
 
@@ -58,12 +60,15 @@ fn renew(tx: &Transaction<'_>, id: KeyId, account: &AccountId, label: &str) -> R
     Ok((num, state))
 }
 
+fn json<T: Serialize>(list: Option<&T>) -> Result<Option<String>> {
+    let text = list.map(serde_json::to_string).transpose();
+    text.map_err(|error| LedgerError::Failed(error.to_string()))
+}
+
 pub(super) fn create(tx: &Transaction<'_>, row: &KeyRow) -> Result<KeyNum> {
-    let json = |failure: serde_json::Error| LedgerError::Failed(failure.to_string());
-    let scopes = row.scopes.as_ref().map(serde_json::to_string).transpose().map_err(json)?;
-    let networks = row.allow_from.as_ref().map(serde_json::to_string).transpose().map_err(json)?;
-    let sql = "INSERT INTO keys (id, account, source, state, label, environment, hint, scopes, allow_from, expires, created)
-               VALUES (?1, ?2, 'store', ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) RETURNING num";
+    let (scopes, networks) = (json(row.scopes.as_ref())?, json(row.allow_from.as_ref())?);
+    let sql = "INSERT INTO keys (id, account, source, state, label, environment, hint, scopes, allow_from, expires, created, limits)
+               VALUES (?1, ?2, 'store', ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) RETURNING num";
     let values = params![
         key_id(row.id),
         row.account.0,
@@ -74,7 +79,8 @@ pub(super) fn create(tx: &Transaction<'_>, row: &KeyRow) -> Result<KeyNum> {
         scopes,
         networks,
         row.expires.map(|expires| expires.0),
-        row.created.0
+        row.created.0,
+        row.limits
     ];
     let mut insert = tx.prepare_cached(sql).map_err(failed)?;
     let num = insert.query_row(values, |row| row.get(0)).map_err(failed)?;
@@ -87,7 +93,7 @@ pub(super) fn create(tx: &Transaction<'_>, row: &KeyRow) -> Result<KeyNum> {
 fn add_secret(tx: &Transaction<'_>, key: KeyNum, hash: &KeyHash, until: Option<WallTime>) -> Result<()> {
     let mut known = tx.prepare_cached("SELECT key FROM secrets WHERE hash = ?1").map_err(failed)?;
     if known.exists([hash.0]).map_err(failed)? {
-        return Err(LedgerError::Refused("a key with this hash exists already".to_owned()));
+        return Err(LedgerError::Taken("a key with this hash exists already".to_owned()));
     }
     let sql = "INSERT INTO secrets (hash, key, until) VALUES (?1, ?2, ?3)";
     let mut insert = tx.prepare_cached(sql).map_err(failed)?;
@@ -95,46 +101,72 @@ fn add_secret(tx: &Transaction<'_>, key: KeyNum, hash: &KeyHash, until: Option<W
     Ok(())
 }
 
-pub(super) fn change(tx: &Transaction<'_>, id: KeyId, change: &KeyChange) -> Result<()> {
-    let unknown = || LedgerError::Refused(format!("there is no key {id}"));
-    let (num, state, source) = state_of(tx, id)?.ok_or_else(unknown)?;
-    if state == KeyState::Revoked {
+/// Reads a key that is about to be changed, or was changed.
+fn require(tx: &Transaction<'_>, id: KeyId) -> Result<OwnedKey> {
+    let found = read::keys(tx, "WHERE k.id = ?1", [key_id(id)])?.pop();
+    found.ok_or_else(|| LedgerError::Unknown(format!("there is no key {id}")))
+}
+
+pub(super) fn change(tx: &Transaction<'_>, id: KeyId, edit: &KeyEdit) -> Result<Changed<OwnedKey>> {
+    let before = require(tx, id)?;
+    let row = &before.0;
+    if row.state == KeyState::Revoked {
         return Err(LedgerError::Refused(format!("{id} is revoked; make a new key")));
     }
-    match change {
+    if edit.version.is_some_and(|version| version != row.version) {
+        return Err(LedgerError::Stale(format!("{id} was changed in the meantime; read it again")));
+    }
+    if row.source == Source::File {
+        let remedy = match &edit.change {
+            KeyChange::State(KeyState::Revoked) => "remove it there, or disable it",
+            KeyChange::Rotate { .. } => "replace its hash there",
+            KeyChange::Terms(_) => "change it there",
+            KeyChange::State(KeyState::Active | KeyState::Disabled) => "",
+        };
+        if !remedy.is_empty() {
+            let message = format!("{id} is defined in the configuration file: {remedy}");
+            return Err(LedgerError::Refused(message));
+        }
+    }
+    let num = row.num;
+    match &edit.change {
         KeyChange::State(new) => {
-            if source == Source::File && *new == KeyState::Revoked {
-                let message =
-                    format!("{id} is defined in the configuration file: remove it there, or disable it");
-                return Err(LedgerError::Refused(message));
-            }
             let sql = "UPDATE keys SET state = ?2 WHERE num = ?1";
-            let changed = tx.execute(sql, params![num.0, key_state_name(*new)]).map_err(failed)?;
+            tx.execute(sql, params![num.0, key_state_name(*new)]).map_err(failed)?;
             if *new == KeyState::Revoked {
                 // A revoked key is never accepted again, so its hashes are deleted.
                 tx.execute("DELETE FROM secrets WHERE key = ?1", [num.0]).map_err(failed)?;
             }
-            changed_one(changed, || format!("there is no key {id}"))
         }
-        KeyChange::Rotate { hash, hint, overlap_until } => {
-            if source == Source::File {
-                let message = format!("{id} is defined in the configuration file: replace its hash there");
-                return Err(LedgerError::Refused(message));
-            }
-            let sql = if overlap_until.is_some() {
-                // Only the current secret stays valid during the overlap; a secret that was replaced earlier is
-                // deleted.
-                tx.execute("DELETE FROM secrets WHERE key = ?1 AND until IS NOT NULL", [num.0])
-                    .map_err(failed)?;
-                "UPDATE secrets SET until = ?2 WHERE key = ?1"
-            } else {
-                "DELETE FROM secrets WHERE key = ?1 AND ?2 IS NULL"
-            };
-            tx.execute(sql, params![num.0, overlap_until.map(|until| until.0)]).map_err(failed)?;
-            add_secret(tx, num, hash, None)?;
-            let sql = "UPDATE keys SET hint = ?2 WHERE num = ?1";
-            let changed = tx.execute(sql, params![num.0, hint]).map_err(failed)?;
-            changed_one(changed, || format!("there is no key {id}"))
+        KeyChange::Terms(terms) => {
+            let (scopes, networks) = (json(terms.scopes.as_ref())?, json(terms.allow_from.as_ref())?);
+            let expires = terms.expires.map(|expires| expires.0);
+            let sql = "UPDATE keys SET label = ?2, scopes = ?3, allow_from = ?4, expires = ?5, limits = ?6
+                       WHERE num = ?1";
+            let values = params![num.0, terms.label, scopes, networks, expires, terms.limits];
+            tx.execute(sql, values).map_err(failed)?;
         }
+        KeyChange::Rotate { hash, hint, overlap_until } => rotate(tx, num, hash, hint, *overlap_until)?,
     }
+    tx.execute("UPDATE keys SET version = version + 1 WHERE num = ?1", [num.0]).map_err(failed)?;
+    Ok(Changed { after: require(tx, id)?, before })
+}
+
+fn rotate(
+    tx: &Transaction<'_>,
+    num: KeyNum,
+    hash: &KeyHash,
+    hint: &str,
+    overlap_until: Option<WallTime>,
+) -> Result<()> {
+    let sql = if overlap_until.is_some() {
+        // Only the current secret stays valid during the overlap; a secret that was replaced earlier is deleted.
+        tx.execute("DELETE FROM secrets WHERE key = ?1 AND until IS NOT NULL", [num.0]).map_err(failed)?;
+        "UPDATE secrets SET until = ?2 WHERE key = ?1"
+    } else {
+        "DELETE FROM secrets WHERE key = ?1 AND ?2 IS NULL"
+    };
+    tx.execute(sql, params![num.0, overlap_until.map(|until| until.0)]).map_err(failed)?;
+    add_secret(tx, num, hash, None)?;
+    tx.execute("UPDATE keys SET hint = ?2 WHERE num = ?1", params![num.0, hint]).map(drop).map_err(failed)
 }

@@ -5,30 +5,32 @@ use std::path::Path;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Params, Row, params};
 
 use super::rows::{
-    account_id, account_row, failed, hold_row, key_id, key_row, positioned_entry_row, request_id, secret_row,
-    to_key_id,
+    account_id, account_row, audited_row, entry_row, failed, hold_row, key_id, key_row, positioned_entry_row,
+    request_id, secret_row, to_key_id, token_row,
 };
-use super::{file, posting};
+use super::{file, posting, usage};
 use crate::ledger::entry::{Entry, OperatorBalances};
 use crate::ledger::store::{
-    AccountRow, BooksReader, Doubt, EachLimit, KeyRow, LedgerError, LoadedBooks, Position, Result, SecretRow,
-    StoredSecret,
+    AccountRow, AnswerRow, AuditFilter, Audited, BooksReader, Doubt, EachLimit, KeyRow, LedgerError,
+    LoadedBooks, OwnedKey, Position, RefusalRow, Result, SecretRow, StoredSecret, TokenRow, UsageFilter,
+    UsageRow,
 };
 use crate::ledger::tally::OpenHold;
 use crate::types::{AccountId, Credits, KeyHash, KeyId, KeyNum, WallTime};
 
 pub(super) const ACCOUNTS: &str =
-    "SELECT id, num, balance, plan, state, source, opening, entries, link FROM accounts";
+    "SELECT id, num, balance, plan, state, source, opening, entries, link, name, created, closed, version
+     FROM accounts";
 pub(super) const ENTRIES: &str =
     "SELECT e.number, e.at, a.id, e.kind, e.amount, e.balance_after, r.name, e.requests, e.reference, e.actor,
             e.link, e.bucket, k.id, e.outcome, e.position
      FROM entries e LEFT JOIN accounts a ON a.num = e.account LEFT JOIN routes r ON r.num = e.route
      LEFT JOIN keys k ON k.num = e.key";
-const KEYS: &str = "SELECT k.id, k.num, k.account, k.source, k.state, k.label, k.environment, k.hint, k.scopes, k.allow_from, k.expires, k.created, a.id
+const KEYS: &str = "SELECT k.id, k.num, k.account, k.source, k.state, k.label, k.environment, k.hint, k.scopes, k.allow_from, k.expires, k.created, k.limits, k.version, k.last_used, a.id
      FROM keys k JOIN accounts a ON a.num = k.account";
 /// Scans the index of secrets by key, which has the same order as the table of keys, so that no page is read twice.
 const SECRETS: &str =
-    "SELECT s.hash, s.until, k.id, k.num, k.account, k.state, k.expires, k.scopes, k.allow_from
+    "SELECT s.hash, s.until, k.id, k.num, k.account, k.state, k.expires, k.scopes, k.allow_from, k.limits
      FROM secrets s CROSS JOIN keys k ON k.num = s.key ORDER BY s.key";
 
 fn rows<T>(
@@ -68,9 +70,9 @@ fn secrets(connection: &Connection, key: KeyNum) -> Result<Vec<SecretRow>> {
     rows.map_err(failed)?.collect::<rusqlite::Result<_>>().map_err(failed)
 }
 
-fn keys(connection: &Connection, filter: &str, params: impl Params) -> Result<Vec<(KeyRow, AccountId)>> {
+pub(super) fn keys(connection: &Connection, filter: &str, params: impl Params) -> Result<Vec<OwnedKey>> {
     let mut statement = connection.prepare_cached(&format!("{KEYS} {filter}")).map_err(failed)?;
-    let found = statement.query_map(params, |row| Ok((key_row(row)?, account_id(row, 12)?)));
+    let found = statement.query_map(params, |row| Ok((key_row(row)?, account_id(row, 15)?)));
     let found = found.map_err(failed)?.collect::<rusqlite::Result<Vec<_>>>().map_err(failed)?;
     found
         .into_iter()
@@ -102,16 +104,11 @@ impl BooksReader for SqliteReader {
         rows.collect::<rusqlite::Result<_>>().map_err(failed)
     }
 
-    fn key(&mut self, id: KeyId) -> Result<Option<(KeyRow, AccountId)>> {
+    fn key(&mut self, id: KeyId) -> Result<Option<OwnedKey>> {
         Ok(keys(&self.0, "WHERE k.id = ?1", [key_id(id)])?.pop())
     }
 
-    fn keys(
-        &mut self,
-        account: Option<&AccountId>,
-        after: KeyNum,
-        most: usize,
-    ) -> Result<Vec<(KeyRow, AccountId)>> {
+    fn keys(&mut self, account: Option<&AccountId>, after: KeyNum, most: usize) -> Result<Vec<OwnedKey>> {
         let filter = match account {
             Some(_) => "WHERE k.account = (SELECT num FROM accounts WHERE id = ?1)",
             None => "WHERE ?1 IS NULL",
@@ -166,6 +163,49 @@ impl BooksReader for SqliteReader {
         rows.collect::<rusqlite::Result<_>>().map_err(failed)
     }
 
+    fn latest_entries(
+        &mut self,
+        account: &AccountId,
+        before: Option<u64>,
+        most: usize,
+    ) -> Result<Vec<Entry>> {
+        let filter = "WHERE e.account = (SELECT num FROM accounts WHERE id = ?1) AND e.number < ?2";
+        let sql = format!("{ENTRIES} {filter} ORDER BY e.number DESC LIMIT ?3");
+        let before = before.and_then(|before| i64::try_from(before).ok()).unwrap_or(i64::MAX);
+        let mut statement = self.0.prepare_cached(&sql).map_err(failed)?;
+        let rows = statement.query_map(params![account.as_str(), before, most], entry_row).map_err(failed)?;
+        rows.collect::<rusqlite::Result<_>>().map_err(failed)
+    }
+
+    fn audit(&mut self, filter: &AuditFilter, most: usize) -> Result<Vec<Audited>> {
+        let sql = "SELECT number, at, actor, origin, action, object, before, after FROM audit
+                   WHERE number < ?1 AND (?2 IS NULL OR object = ?2) AND (?3 IS NULL OR actor = ?3)
+                   ORDER BY number DESC LIMIT ?4";
+        let before = filter.before.and_then(|before| i64::try_from(before).ok()).unwrap_or(i64::MAX);
+        rows(&self.0, sql, params![before, filter.object, filter.actor, most], audited_row)
+    }
+
+    fn usage(&mut self, filter: &UsageFilter, each: &mut dyn FnMut(UsageRow)) -> Result<()> {
+        usage::read(&self.0, filter, each)
+    }
+
+    fn refusals(&mut self, account: &AccountId, before: Option<u64>, most: usize) -> Result<Vec<RefusalRow>> {
+        usage::refusals(&self.0, account, before, most)
+    }
+
+    fn answer(&mut self, id: &KeyHash) -> Result<Option<AnswerRow>> {
+        let sql = "SELECT request, answer FROM answers WHERE id = ?1";
+        let found = self.0.query_row(sql, [id.0], |row| {
+            Ok(AnswerRow { id: *id, request: KeyHash(row.get(0)?), answer: row.get(1)? })
+        });
+        found.optional().map_err(failed)
+    }
+
+    fn tokens(&mut self) -> Result<Vec<TokenRow>> {
+        let sql = "SELECT name, hash, role, created, expires, last_used, revoked FROM tokens ORDER BY name";
+        rows(&self.0, sql, [], token_row)
+    }
+
     fn operator_accounts(&mut self) -> Result<OperatorBalances> {
         posting::operator_accounts(&self.0)
     }
@@ -190,7 +230,7 @@ impl BooksReader for SqliteReader {
 
     fn backup(&mut self, to: &Path) -> Result<()> {
         if to.exists() {
-            return Err(LedgerError::Refused(format!("{} exists already", to.display())));
+            return Err(LedgerError::Taken(format!("{} exists already", to.display())));
         }
         file::create_private(to)?; // VACUUM INTO fills an empty file and keeps its mode
         let made = self.0.execute("VACUUM INTO ?1", [to.to_string_lossy()]).map(drop).map_err(failed);

@@ -7,7 +7,8 @@ use rusqlite::{ErrorCode, Row};
 use crate::ledger::entry::{Entry, EntryKind, Link};
 use crate::ledger::record::{ExternalId, Kept};
 use crate::ledger::store::{
-    AccountRow, AccountState, KeyRow, LedgerError, Position, Result, Source, StoredSecret,
+    AccountRow, AccountState, AuditRow, Audited, KeyRow, LedgerError, Position, Role, Source, StoredSecret,
+    TokenRow,
 };
 use crate::ledger::tally::OpenHold;
 use crate::policy::key::KeyState;
@@ -26,14 +27,6 @@ pub(super) fn failed(error: rusqlite::Error) -> LedgerError {
         }
     };
     if damaged { LedgerError::Damaged(error.to_string()) } else { LedgerError::Failed(error.to_string()) }
-}
-
-/// Fails with `message` if an update changed no row.
-pub(super) fn changed_one(changed: usize, message: impl FnOnce() -> String) -> Result<()> {
-    if changed == 0 {
-        return Err(LedgerError::Refused(message()));
-    }
-    Ok(())
 }
 
 pub(super) fn id_blob(id: RequestId) -> [u8; 16] {
@@ -83,6 +76,7 @@ pub(super) fn account_state_name(state: AccountState) -> &'static str {
     match state {
         AccountState::Active => "active",
         AccountState::Suspended => "suspended",
+        AccountState::Closed => "closed", // stored as the time at which it was closed
     }
 }
 
@@ -108,7 +102,7 @@ pub(super) fn link(row: &Row<'_>, at: usize) -> rusqlite::Result<Link> {
     row.get(at).map(Link)
 }
 
-/// Columns: id, num, balance, plan, state, source, opening, entries, link.
+/// Columns: id, num, balance, plan, state, source, opening, entries, link, name, created, closed, version.
 pub(super) fn account_row(row: &Row<'_>) -> rusqlite::Result<AccountRow> {
     let state = |text: &str| {
         [AccountState::Active, AccountState::Suspended]
@@ -120,16 +114,22 @@ pub(super) fn account_row(row: &Row<'_>) -> rusqlite::Result<AccountRow> {
         num: AccountNum(row.get(1)?),
         balance: credits(row, 2)?,
         plan: row.get(3)?,
-        state: parsed_text(row, 4, state)?,
+        state: match row.get::<_, Option<i64>>(11)? {
+            Some(_) => AccountState::Closed,
+            None => parsed_text(row, 4, state)?,
+        },
         source: parsed_text(row, 5, source)?,
         opening: row.get::<_, Option<i64>>(6)?.map(Credits::from_millionths),
         entries: row.get(7)?,
         link: link(row, 8)?,
+        name: row.get(9)?,
+        created: WallTime(row.get(10)?),
+        version: row.get(12)?,
     })
 }
 
-/// Columns: id, num, account, source, state, label, environment, hint, scopes, allow_from, expires, created. The
-/// secrets are read separately.
+/// Columns: id, num, account, source, state, label, environment, hint, scopes, allow_from, expires, created,
+/// limits, version, last_used. The secrets are read separately.
 pub(super) fn key_row(row: &Row<'_>) -> rusqlite::Result<KeyRow> {
     Ok(KeyRow {
         id: to_key_id(row.get(0)?),
@@ -144,11 +144,14 @@ pub(super) fn key_row(row: &Row<'_>) -> rusqlite::Result<KeyRow> {
         allow_from: json::<Vec<IpNet>>(row, 9)?,
         expires: row.get::<_, Option<i64>>(10)?.map(WallTime),
         created: WallTime(row.get(11)?),
+        limits: row.get(12)?,
+        version: row.get(13)?,
+        last_used: row.get::<_, Option<i64>>(14)?.map(WallTime),
         secrets: Vec::new(),
     })
 }
 
-/// Columns: hash, until, the key's id, num, account, state, expires, scopes, allow_from.
+/// Columns: hash, until, the key's id, num, account, state, expires, scopes, allow_from, limits.
 pub(super) fn secret_row(row: &Row<'_>) -> rusqlite::Result<StoredSecret> {
     Ok(StoredSecret {
         hash: KeyHash(row.get(0)?),
@@ -160,6 +163,7 @@ pub(super) fn secret_row(row: &Row<'_>) -> rusqlite::Result<StoredSecret> {
         expires: row.get::<_, Option<i64>>(6)?.map(WallTime),
         scopes: json(row, 7)?,
         allow_from: json(row, 8)?,
+        limits: row.get(9)?,
     })
 }
 
@@ -218,4 +222,34 @@ fn kept(row: &Row<'_>) -> rusqlite::Result<Option<Kept>> {
 
 pub(super) fn request_id(row: &Row<'_>, at: usize) -> rusqlite::Result<RequestId> {
     row.get(at).map(|bytes: [u8; 16]| RequestId(u128::from_be_bytes(bytes)))
+}
+
+/// Columns: number, at, actor, origin, action, object, before, after.
+pub(super) fn audited_row(row: &Row<'_>) -> rusqlite::Result<Audited> {
+    Ok(Audited {
+        number: row.get(0)?,
+        at: WallTime(row.get(1)?),
+        row: AuditRow {
+            actor: row.get(2)?,
+            origin: row.get(3)?,
+            action: row.get(4)?,
+            object: row.get(5)?,
+            before: row.get(6)?,
+            after: row.get(7)?,
+        },
+    })
+}
+
+/// Columns: name, hash, role, created, expires, last_used, revoked.
+pub(super) fn token_row(row: &Row<'_>) -> rusqlite::Result<TokenRow> {
+    let time = |at| row.get::<_, Option<i64>>(at).map(|time| time.map(WallTime));
+    Ok(TokenRow {
+        name: row.get(0)?,
+        hash: KeyHash(row.get(1)?),
+        role: parsed_text(row, 2, Role::named)?,
+        created: WallTime(row.get(3)?),
+        expires: time(4)?,
+        last_used: time(5)?,
+        revoked: time(6)?,
+    })
 }

@@ -5,7 +5,10 @@ use std::path::Path;
 
 use ipnet::IpNet;
 
-use super::{AccountRow, Doubt, KeyRow, Result};
+use super::{
+    AccountRow, AnswerRow, Audited, Doubt, KeyRow, OwnedKey, RefusalRow, Result, TokenRow, UsageFilter,
+    UsageRow,
+};
 use crate::ledger::entry::{Entry, OperatorBalances};
 use crate::policy::key::KeyState;
 use crate::types::{AccountId, AccountNum, KeyHash, KeyId, KeyNum, WallTime};
@@ -35,10 +38,23 @@ pub struct StoredSecret {
     pub scopes: Option<Vec<String>>,
     /// Networks from which clients may use the key; `None` for any.
     pub allow_from: Option<Vec<IpNet>>,
+    /// The limits that replace those of the account's plan, as JSON; `None` if the plan's limits apply.
+    pub limits: Option<String>,
 }
 
 /// The position of an entry among all entries of a store. Positions grow, and may have gaps.
 pub type Position = u64;
+
+/// Which audit entries to read. Fields that are `None` select all.
+#[derive(Clone, Debug, Default)]
+pub struct AuditFilter {
+    /// Only entries of this object, such as `account/acme`.
+    pub object: Option<String>,
+    /// Only entries of this actor.
+    pub actor: Option<String>,
+    /// Only entries before this number.
+    pub before: Option<u64>,
+}
 
 /// Receives a saved limit state: its owner, the state, and when it was saved.
 pub type EachLimit<'a> = dyn FnMut(&[u8], &[u8], WallTime) + 'a;
@@ -51,14 +67,9 @@ pub trait BooksReader: Send {
     /// Reads the accounts after an id, in the order of their ids, at most `most`.
     fn accounts(&mut self, after: Option<&AccountId>, most: usize) -> Result<Vec<AccountRow>>;
     /// Finds a key and the id of its account.
-    fn key(&mut self, id: KeyId) -> Result<Option<(KeyRow, AccountId)>>;
+    fn key(&mut self, id: KeyId) -> Result<Option<OwnedKey>>;
     /// Reads the keys after a number, of one account or of all, in the order of their numbers, at most `most`.
-    fn keys(
-        &mut self,
-        account: Option<&AccountId>,
-        after: KeyNum,
-        most: usize,
-    ) -> Result<Vec<(KeyRow, AccountId)>>;
+    fn keys(&mut self, account: Option<&AccountId>, after: KeyNum, most: usize) -> Result<Vec<OwnedKey>>;
     /// Counts the accounts, and the secrets of keys that were created by command.
     fn counts(&mut self) -> Result<(usize, usize)>;
     /// Calls `each` for every secret of keys that were created by command; the secrets of one key come in succession.
@@ -76,6 +87,19 @@ pub trait BooksReader: Send {
         after: Position,
         most: usize,
     ) -> Result<Vec<(Position, Entry)>>;
+    /// Reads the entries of an account before a number, newest first, at most `most`.
+    fn latest_entries(&mut self, account: &AccountId, before: Option<u64>, most: usize)
+    -> Result<Vec<Entry>>;
+    /// Reads audit entries, newest first, at most `most`.
+    fn audit(&mut self, filter: &AuditFilter, most: usize) -> Result<Vec<Audited>>;
+    /// Calls `each` for the usage that a filter selects, in no order.
+    fn usage(&mut self, filter: &UsageFilter, each: &mut dyn FnMut(UsageRow)) -> Result<()>;
+    /// Reads the refusals of an account before a number, newest first, at most `most`.
+    fn refusals(&mut self, account: &AccountId, before: Option<u64>, most: usize) -> Result<Vec<RefusalRow>>;
+    /// Finds the stored answer with this id.
+    fn answer(&mut self, id: &KeyHash) -> Result<Option<AnswerRow>>;
+    /// Reads all tokens of the admin API, in the order of their names.
+    fn tokens(&mut self) -> Result<Vec<TokenRow>>;
     /// Reads the balances of the operator's accounts.
     fn operator_accounts(&mut self) -> Result<OperatorBalances>;
     /// Reads the holds in doubt, including those given back.

@@ -6,7 +6,8 @@ use super::books::BooksThread;
 use crate::ledger::purse::Purse;
 use crate::ledger::record::ExternalId;
 use crate::ledger::store::{
-    AccountRow, Booked, Booking, LedgerError, Registered, Registration, Result, unbalanced,
+    AccountRow, AccountState, Booked, Booking, LedgerError, NewAccount, Notes, Registered, Registration,
+    Result, unbalanced,
 };
 use crate::policy::credit::MAX_BALANCE;
 use crate::types::{AccountId, Credits, RequestId, StatusClass};
@@ -22,7 +23,7 @@ impl BooksThread {
     }
 
     fn account(&mut self, id: &AccountId) -> Result<AccountRow> {
-        let unknown = || LedgerError::Refused(format!("there is no account {id}"));
+        let unknown = || LedgerError::Unknown(format!("there is no account {id}"));
         self.books.account(id)?.ok_or_else(unknown)
     }
 
@@ -36,42 +37,50 @@ impl BooksThread {
 
     pub(in crate::ledger) fn create_account(
         &mut self,
-        id: &AccountId,
-        plan: Option<&str>,
+        new: &NewAccount,
+        notes: &Notes<AccountRow>,
     ) -> Result<AccountRow> {
-        let row = self.books.create_account(id, plan, self.clock.wall())?;
+        let row = self.books.create_account(new, notes, self.clock.wall())?;
         self.purse(&row);
         Ok(row)
     }
 
     /// Books a grant or an adjustment once: a repeated reference returns the first booking.
-    pub(in crate::ledger) fn book(&mut self, booking: &Booking) -> Result<Booked> {
+    pub(in crate::ledger) fn book(&mut self, booking: &Booking, notes: &Notes<Booked>) -> Result<Booked> {
         self.check_balance()?;
         let account = self.account(&booking.account)?;
         if let Some(entry) = self.books.find_booking(account.num, booking)? {
             if entry.amount != booking.amount {
-                return Err(LedgerError::Refused(format!(
+                return Err(LedgerError::Taken(format!(
                     "reference {:?} is used already, for {} credits",
                     booking.reference, entry.amount
                 )));
             }
-            return Ok(Booked { entry, repeated: true });
+            let booked = Booked { entry, repeated: true };
+            let notes = notes(&booked);
+            if !notes.is_empty() {
+                self.books.note(&notes, self.clock.wall())?;
+            }
+            return Ok(booked);
+        }
+        if account.state == AccountState::Closed {
+            return Err(LedgerError::Refused(format!("account {} was deleted", account.id)));
         }
         if booking.amount.is_negative() {
-            self.take(&account, booking)
+            self.take(&account, booking, notes)
         } else {
-            self.grant(&account, booking)
+            self.grant(&account, booking, notes)
         }
     }
 
-    fn grant(&mut self, account: &AccountRow, booking: &Booking) -> Result<Booked> {
+    fn grant(&mut self, account: &AccountRow, booking: &Booking, notes: &Notes<Booked>) -> Result<Booked> {
         let purse = self.purse(account);
         let after = purse.available().checked_add(booking.amount);
         if after.is_none_or(|after| after > MAX_BALANCE) {
             let message = format!("a balance is at most {MAX_BALANCE} credits");
             return Err(LedgerError::Refused(message));
         }
-        let entry = self.books.book(account, booking, self.clock.wall())?;
+        let entry = self.books.book(account, booking, notes, self.clock.wall())?;
         self.return_withheld();
         purse.give(entry.amount);
         Ok(Booked { entry, repeated: false })
@@ -79,19 +88,19 @@ impl BooksThread {
 
     /// Books an adjustment that takes credits away, in an order in which no crash can overspend the account (promise
     /// 2).
-    fn take(&mut self, account: &AccountRow, booking: &Booking) -> Result<Booked> {
+    fn take(&mut self, account: &AccountRow, booking: &Booking, notes: &Notes<Booked>) -> Result<Booked> {
         let purse = self.purse(account);
         // First subtract the credits in memory, so that no request spends them in the meantime.
         let amount = Credits::ZERO.checked_sub(booking.amount).unwrap_or(Credits::MAX);
         if !purse.try_take(amount) {
             let available = purse.available();
             let message = format!("account {} has only {available} credits available", account.id);
-            return Err(LedgerError::Refused(message));
+            return Err(LedgerError::Insufficient(message));
         }
         // Then wait until the settlements that returned the credits are on disk: if a crash left the booking without
         // them, the account would be overspent.
         self.wait_until_written().inspect_err(|_| purse.give(amount))?;
-        match self.books.book(account, booking, self.clock.wall()) {
+        match self.books.book(account, booking, notes, self.clock.wall()) {
             Ok(entry) => {
                 self.return_withheld();
                 Ok(Booked { entry, repeated: false })
@@ -122,9 +131,14 @@ impl BooksThread {
         Ok(())
     }
 
-    pub(in crate::ledger) fn give_back(&mut self, id: RequestId) -> Result<Booked> {
+    pub(in crate::ledger) fn give_back(
+        &mut self,
+        id: RequestId,
+        actor: &str,
+        notes: &Notes<Booked>,
+    ) -> Result<Booked> {
         self.check_balance()?;
-        let booked = self.books.give_back(id, self.clock.wall())?;
+        let booked = self.books.give_back(id, actor, notes, self.clock.wall())?;
         if !booked.repeated {
             let account = self.account(&booked.entry.account)?;
             self.purse(&account).give(booked.entry.amount);

@@ -12,13 +12,14 @@ use super::barrier::{WaitForCommit, Written};
 use super::handoff::Batches;
 use super::limit_saves::{LimitSaves, LimitSource};
 use super::shared::Shared;
+use super::usage_counts::{UsageCounts, UsageSource};
 use crate::clock::Clock;
 use crate::ledger::purse::Purse;
 use crate::ledger::record::{ExternalId, Record};
 use crate::ledger::store::{Books, Journal, LedgerError, Result, each_account};
 use crate::ledger::tally::{Fold, OpenHold, Tally};
 use crate::policy::credit::returned;
-use crate::types::{AccountNum, Credits, Moment, Repeats, RequestId, StatusClass};
+use crate::types::{AccountNum, Credits, Moment, Repeats, RequestId, StatusClass, WallTime};
 
 /// Longest time between folds. Each fold writes an entry for every key that was charged, so a longer time means fewer
 /// entries.
@@ -42,6 +43,7 @@ pub(in crate::ledger) struct BooksThread {
     fold_at: Moment,
     failures: Repeats,
     limits: LimitSaves,
+    usage: UsageCounts,
     /// Kept holds whose settlement is in the outbox or in the journal, but not applied to the tally yet.
     settling: HashSet<RequestId>,
     /// Open holds of the process that handed the ledger over.
@@ -122,6 +124,7 @@ impl BooksThread {
             unwritten: None,
             failures: Repeats::default(),
             limits: LimitSaves::default(),
+            usage: UsageCounts::default(),
             settling: HashSet::new(),
             adopted,
             #[cfg(test)]
@@ -184,8 +187,19 @@ impl BooksThread {
             {
                 tracing::error!(%error, more, "the journal could not be folded into the ledger; trying again");
             }
+            self.usage.count_if_due(&mut *self.books, &self.clock);
         }
         self.limits.save_if_due(&mut *self.books, &self.clock);
+    }
+
+    /// Folds every record that was added before, and counts it as usage.
+    pub(in crate::ledger) fn count_usage(&mut self) -> Result<()> {
+        self.fold()?;
+        self.usage.count(&mut *self.books)
+    }
+
+    pub(in crate::ledger) fn set_usage(&mut self, source: Box<dyn UsageSource>) {
+        self.usage.set_source(source);
     }
 
     /// Runs the remaining jobs, commits and folds all records, and saves limit states.
@@ -198,7 +212,8 @@ impl BooksThread {
             self.wait_until_written()?;
         }
         self.fold_committed()?;
-        self.limits.save(&mut *self.books, &self.clock)
+        let counted = self.usage.count(&mut *self.books);
+        self.limits.save(&mut *self.books, &self.clock).and(counted)
     }
 
     /// Waits until every record that was added before is on disk.
@@ -241,6 +256,14 @@ impl BooksThread {
 
     pub(in crate::ledger) fn books(&mut self) -> &mut dyn Books {
         &mut *self.books
+    }
+
+    /// Changes the books, at the current time.
+    pub(in crate::ledger) fn write<R>(
+        &mut self,
+        change: impl FnOnce(&mut dyn Books, WallTime) -> Result<R>,
+    ) -> Result<R> {
+        change(&mut *self.books, self.clock.wall())
     }
 
     /// Settles kept holds whose deadline has passed.

@@ -12,6 +12,7 @@ mod limit_saves;
 mod shared;
 mod signal;
 mod sync;
+mod usage_counts;
 
 #[cfg(test)]
 pub(super) use barrier::Written;
@@ -20,3 +21,4 @@ pub(super) use commit::CommitThread;
 pub use limit_saves::LimitSource;
 pub use shared::Counters;
 pub(super) use shared::Shared;
+pub use usage_counts::UsageSource;

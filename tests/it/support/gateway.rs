@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use super::Upstream;
 
+/// The environment variable with the admin token of a configuration without one.
+const ADMIN_TOKEN: &str = "TOLLGATE_ADMIN_TOKEN";
 const BINARY: &str = env!("CARGO_BIN_EXE_tollgate");
 /// How long an expected event may take before a test fails.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -122,7 +124,7 @@ impl Gateway {
         Self::start_command(folder, |_| {
             let words = [prefix, &[BINARY, "serve"]].concat();
             let mut command = Command::new(words[0]);
-            command.args(&words[1..]);
+            command.args(&words[1..]).env(ADMIN_TOKEN, "of-these-tests");
             command
         })
     }
@@ -131,7 +133,7 @@ impl Gateway {
     pub fn upgrade(running: &Self) -> Self {
         Self::start_command(Arc::clone(&running.folder), |_| {
             let mut command = Command::new(BINARY);
-            command.args(["serve", "--upgrade"]);
+            command.args(["serve", "--upgrade"]).env(ADMIN_TOKEN, "of-these-tests");
             command
         })
     }

@@ -105,6 +105,7 @@ impl StreamingBody {
         match self.left.checked_sub(length) {
             Some(left) => {
                 self.left = left;
+                self.record.add_bytes_in(length);
                 Ok(frame)
             }
             None => Err(self.progress.fail(BodyFault::TooLarge)),

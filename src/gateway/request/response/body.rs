@@ -124,10 +124,14 @@ impl ResponseBody {
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> PolledFrame {
-        if self.request.stream.connection.protocol == Protocol::Http2 {
-            return self.poll_chunk(context);
+        let polled = match self.request.stream.connection.protocol {
+            Protocol::Http2 => self.poll_chunk(context),
+            Protocol::Http1 => self.poll_state(context), // the connection tracks whether the client reads
+        };
+        if let Poll::Ready(Some(Ok(frame))) = &polled {
+            self.request.record.add_bytes_out(frame.data_ref().map_or(0, Bytes::len));
         }
-        self.poll_state(context) // the connection tracks whether the client reads
+        polled
     }
 
     /// h2 polls for the next chunk when the client has opened its window for the last one.

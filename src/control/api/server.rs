@@ -1,22 +1,24 @@
-//! Serves `/healthz` and `/readyz` on the admin address.
+//! Serves the admin API on the operators' listener.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header};
-use http_body_util::Full;
+use http::{HeaderValue, Request, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
-use hyper::service::service_fn;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-use super::Control;
+use super::access::Peer;
+use super::quota::Quota;
+use super::routes::{router, writes};
+use super::state::ApiState;
+use crate::control::Control;
 use crate::types::Repeats;
 
 /// Most simultaneous connections.
@@ -57,24 +59,38 @@ impl Admin {
 
     /// Accepts and serves connections. Never returns.
     pub async fn serve(self, control: Arc<Control>) {
+        let state = ApiState {
+            control: Arc::clone(&control),
+            draining: Arc::clone(&self.draining),
+            writes: Arc::new(writes()),
+            requests: Arc::new(Quota::of_requests()),
+            failures: Arc::new(Quota::of_failures()),
+        };
+        let router = TowerToHyperService::new(router(state));
         let (places, mut failures) = (Arc::new(Semaphore::new(MAX_CONNECTIONS)), Repeats::default());
         loop {
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-            let stream = match self.listener.accept().await {
-                Ok((stream, _)) => stream,
+            let (stream, peer) = match self.listener.accept().await {
+                Ok(accepted) => accepted,
                 Err(error) => {
-                    if let Some(more) = failures.should_log(control.clock.now()) {
+                    if let Some(more) = failures.should_log(control.now()) {
                         tracing::warn!(%error, more, "cannot accept on the admin address; trying again");
                     }
                     tokio::time::sleep(Duration::from_millis(100)).await;
                     continue;
                 }
             };
-            let (control, draining) = (Arc::clone(&control), Arc::clone(&self.draining));
+            let router = router.clone();
             tokio::spawn(async move {
-                let service = service_fn(|request| {
-                    let response = answer(&request, &control, draining.load(Ordering::SeqCst));
-                    async move { Ok::<_, Infallible>(response) }
+                let service = service_fn(move |mut request: Request<Incoming>| {
+                    request.extensions_mut().insert(Peer(peer.ip()));
+                    let response = router.call(request);
+                    async move {
+                        let mut response = response.await?;
+                        let no_store = HeaderValue::from_static("no-store");
+                        response.headers_mut().entry(header::CACHE_CONTROL).or_insert(no_store);
+                        Ok::<_, std::convert::Infallible>(response)
+                    }
                 });
                 let mut builder = http1::Builder::new();
                 builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIME);
@@ -82,27 +98,5 @@ impl Admin {
                 drop(place);
             });
         }
-    }
-}
-
-fn answer(request: &Request<Incoming>, control: &Control, draining: bool) -> Response<Full<Bytes>> {
-    let plain = |status: StatusCode, body: &'static str| {
-        let mut response = Response::new(Full::from(body));
-        *response.status_mut() = status;
-        let json = header::HeaderValue::from_static("application/json");
-        response.headers_mut().insert(header::CONTENT_TYPE, json);
-        response.headers_mut().insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
-        response
-    };
-    match (request.method(), request.uri().path()) {
-        (&Method::GET | &Method::HEAD, "/healthz") => plain(StatusCode::OK, "{\"status\":\"ok\"}\n"),
-        (&Method::GET | &Method::HEAD, "/readyz") if draining => {
-            plain(StatusCode::SERVICE_UNAVAILABLE, "{\"status\":\"draining\"}\n")
-        }
-        (&Method::GET | &Method::HEAD, "/readyz") if !control.is_ready() => {
-            plain(StatusCode::SERVICE_UNAVAILABLE, "{\"status\":\"the ledger cannot be written\"}\n")
-        }
-        (&Method::GET | &Method::HEAD, "/readyz") => plain(StatusCode::OK, "{\"status\":\"ready\"}\n"),
-        _ => plain(StatusCode::NOT_FOUND, ""),
     }
 }

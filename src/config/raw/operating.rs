@@ -1,0 +1,43 @@
+//! `[admin]`, `[log]`, `[usage]`: how the gateway is operated.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{At, Duration, Maybe, Sha256};
+
+/// The operators' listener.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Admin {
+    /// Address; port 0 picks a free one.
+    pub listen: Maybe<String>,
+    /// SHA-256 of the admin token. Left out, the environment's TOLLGATE_ADMIN_TOKEN is the token; without either, one is
+    /// made at the first start.
+    pub token_sha256: Maybe<Sha256>,
+    /// Paths that are served without a token: `/metrics`, `/openapi.json`.
+    pub open: Maybe<Vec<At<String>>>,
+}
+
+/// Logging.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// `json` or `text`.
+    pub format: Maybe<String>,
+    /// Write one line per request.
+    pub requests: Maybe<bool>,
+    /// `standard` or `minimal`.
+    pub fields: Maybe<String>,
+}
+
+/// How long usage is kept.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Usage {
+    /// How long in intervals of a minute; then in hours.
+    pub minutes: Maybe<Duration>,
+    /// How long in intervals of an hour; then in days.
+    pub hours: Maybe<Duration>,
+    /// How long in intervals of a day; then it is deleted.
+    pub days: Maybe<Duration>,
+}

@@ -1,0 +1,98 @@
+//! Counts requests of tokens and failed authentications of addresses, within bounds.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::policy::limit::{Algorithm, Limit, LimitState, LimitStatus, Numbers, Scope};
+use crate::policy::route::Methods;
+use crate::types::{Moment, NameId};
+
+/// Requests a second of one token, and at the same moment.
+const REQUESTS: (u32, u32) = (200, 400);
+/// Failed authentications a minute from one address, and at the same moment.
+const FAILURES: (u32, u32) = (60, 30);
+/// Most addresses and tokens whose requests are counted. When there are more, further ones are refused until some have
+/// their whole quota again.
+const MAX_COUNTED: usize = 10_000;
+
+/// A limit, and how much of it each address or token has used.
+pub(super) struct Quota<K> {
+    limit: Limit,
+    used: Mutex<HashMap<K, LimitState>>,
+}
+
+impl<K: Eq + Hash> Quota<K> {
+    fn new(name: &str, (requests, burst): (u32, u32), window: Duration) -> Self {
+        let limit = Limit {
+            name: Arc::from(name),
+            id: NameId::of(name),
+            requests,
+            window,
+            burst,
+            algorithm: Algorithm::Gcra,
+            scope: Scope::Address,
+            routes: Vec::new(),
+            except: Vec::new(),
+            methods: Methods::All,
+            numbers: Numbers::of(name, requests, window),
+        };
+        Self { limit, used: Mutex::default() }
+    }
+
+    /// Requests of one token.
+    pub(super) fn of_requests() -> Self {
+        Self::new("requests", REQUESTS, Duration::from_secs(1))
+    }
+
+    /// Failed authentications from one address.
+    pub(super) fn of_failures() -> Self {
+        Self::new("failures", FAILURES, Duration::from_secs(60))
+    }
+
+    /// Counts a request.
+    ///
+    /// # Errors
+    /// The seconds after which to try again, if the quota is used up.
+    pub(super) fn take(&self, of: K, now: Moment) -> Result<(), u64> {
+        let mut used = self.used.lock();
+        if used.len() >= MAX_COUNTED && !used.contains_key(&of) {
+            used.retain(|_, state| !state.is_fresh(now));
+            if used.len() >= MAX_COUNTED {
+                return Err(1);
+            }
+        }
+        let state = used.entry(of).or_insert_with(|| LimitState::fresh(&self.limit));
+        state.adapt(&self.limit, now);
+        let status: LimitStatus = state.peek(&self.limit, now);
+        if !status.admitted {
+            return Err(status.seconds());
+        }
+        state.take(&status, now);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotas_are_counted_and_bounded() {
+        let quota = Quota::new("q", (60, 2), Duration::from_secs(60));
+        let now = Moment(1_000_000_000);
+        for _ in 0..2 {
+            assert_eq!(quota.take(0, now), Ok(()));
+        }
+        assert_eq!(quota.take(0, now), Err(1));
+        for other in 1..MAX_COUNTED {
+            assert_eq!(quota.take(other, now), Ok(()));
+        }
+        assert_eq!(quota.take(MAX_COUNTED, now), Err(1), "the table is full");
+        assert_eq!(quota.take(MAX_COUNTED, now.plus(Duration::from_secs(5))), Ok(()));
+        assert_eq!(quota.used.lock().len(), 1, "those with their whole quota are forgotten");
+    }
+}

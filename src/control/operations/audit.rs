@@ -1,0 +1,66 @@
+//! Lists the audit log.
+
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::caller::{Caller, Permission};
+use super::error::Result;
+use super::terms::{Page, Time};
+use crate::control::Control;
+use crate::ledger::store::{AuditFilter, Audited};
+
+/// An audit entry: who changed what.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = AuditEntry)]
+pub struct AuditView {
+    /// The number of the entry, which grows.
+    pub number: u64,
+    /// When the change was made.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Time,
+    /// Who made the change: `command`, `file`, or `token:` and the token's name.
+    pub by: String,
+    /// Where the request came from: an IP address, `control socket` or `configuration file`.
+    pub from: String,
+    /// What was done, such as `key.rotate`.
+    pub action: String,
+    /// What was changed, such as `account/acme`.
+    pub object: String,
+    /// The object before the change, without secrets.
+    #[schema(value_type = Option<Object>)]
+    pub before: Option<Value>,
+    /// The object after the change, without secrets.
+    #[schema(value_type = Option<Object>)]
+    pub after: Option<Value>,
+}
+
+impl AuditView {
+    fn of(entry: Audited) -> Self {
+        let json = |text: Option<String>| text.and_then(|text| serde_json::from_str(&text).ok());
+        let Audited { number, at, row } = entry;
+        Self {
+            number,
+            at: Time(at),
+            by: row.actor,
+            from: row.origin,
+            action: row.action,
+            object: row.object,
+            before: json(row.before),
+            after: json(row.after),
+        }
+    }
+}
+
+impl Control {
+    /// Lists audit entries, newest first.
+    ///
+    /// # Errors
+    /// If the ledger cannot be read.
+    pub async fn audit(&self, caller: &Caller, filter: AuditFilter, most: usize) -> Result<Page<AuditView>> {
+        caller.may(Permission::ReadAll)?;
+        let rows = self.read(move |reader| Ok(reader.audit(&filter, most + 1)?)).await?;
+        let page = Page::of(rows, most, |entry: &Audited| entry.number.to_string());
+        Ok(page.map(AuditView::of))
+    }
+}

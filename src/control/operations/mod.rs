@@ -1,0 +1,145 @@
+//! The operations of the control plane: one function each, with typed input and output, for commands, the admin API and
+//! pages alike. Each checks the role of its caller, and writes an audit entry in the transaction of its change.
+
+mod accounts;
+mod audit;
+mod caller;
+mod check;
+mod credits;
+mod describe;
+mod error;
+mod explain;
+mod gateway;
+mod keys;
+mod ledger;
+mod repeat;
+mod terms;
+mod tokens;
+mod usage;
+
+pub use accounts::{AccountInput, AccountPatch, AccountView};
+pub use audit::AuditView;
+pub use caller::{Caller, Permission};
+pub use check::{ChargeInput, CheckInput, Verdict};
+pub use credits::{BookingInput, BookingView, DoubtView, EntryView, GivenBack, MAX_REFERENCE};
+pub use error::{OperationError, Result};
+pub use explain::{Decision, ExplainInput, Explanation};
+pub use gateway::{ChargeView, ConfigView, PlanView, PriceView, Reloaded, RouteView};
+pub use keys::{KeyInput, KeyPatch, KeyView, ShownKey};
+pub use ledger::{Backup, Verification};
+pub use repeat::{MAX_IDEMPOTENCY_KEY, Repeat, Stored};
+pub use terms::{DEFAULT_LIMIT, LimitAlgorithm, LimitScope, LimitTerms, MAX_LIMIT, Page, Patch, Time};
+pub use tokens::{MAX_TOKENS, RoleName, TokenInput, TokenView};
+
+pub use crate::ledger::store::Role;
+pub use usage::{Grouping, MAX_USAGE_ROWS, Quantiles, RefusalView, Step, UsageQuery, UsageReport, UsageView};
+
+pub(super) use caller::Noted;
+pub(super) use terms::restored;
+pub(super) use tokens::Tokens;
+
+use super::Control;
+use crate::config::{self, Defined};
+use crate::ledger::store::{AccountState, BooksReader, KeyRow, Source};
+use crate::types::{AccountId, WallTime};
+
+/// How long the answer to a request with an idempotency key is kept, in milliseconds.
+const KEEP_ANSWERS: i64 = 24 * 3600 * 1000;
+
+impl Control {
+    /// Reads accounts, keys and other rows of the ledger on a blocking thread. Entries and balances are those of the
+    /// last fold.
+    pub(super) async fn read<R: Send + 'static>(
+        &self,
+        read: impl FnOnce(&mut dyn BooksReader) -> Result<R> + Send + 'static,
+    ) -> Result<R> {
+        let reader = self.bookkeeper.view().await?;
+        aside(reader, read).await
+    }
+
+    /// Folds all records, then reads the ledger on a blocking thread.
+    pub(super) async fn read_folded<R: Send + 'static>(
+        &self,
+        read: impl FnOnce(&mut dyn BooksReader) -> Result<R> + Send + 'static,
+    ) -> Result<R> {
+        let reader = self.bookkeeper.reader().await?;
+        aside(reader, read).await
+    }
+
+    /// The answer that was given to a request before. `None` if it was not made, or by another client.
+    ///
+    /// # Errors
+    /// If the ledger cannot be read.
+    pub async fn stored_answer(&self, repeat: &Repeat) -> Result<Option<Stored>> {
+        let id = *repeat.id();
+        let row = self.read(move |reader| Ok(reader.answer(&id)?)).await?;
+        Ok(row.and_then(|row| repeat.open(&row)))
+    }
+
+    /// Deletes the answers that are older than [`KEEP_ANSWERS`].
+    pub async fn prune_answers(&self) {
+        let oldest = WallTime(self.clock.wall().0.saturating_sub(KEEP_ANSWERS));
+        if let Err(error) = self.bookkeeper.prune_answers(oldest).await {
+            tracing::warn!(%error, "old answers could not be deleted");
+        }
+    }
+
+    /// Refuses a change of an account that the configuration file defines, with the place in the file.
+    async fn refuse_file_account(&self, id: &AccountId) -> Result<()> {
+        let (wanted, unknown) = (id.clone(), id.clone());
+        let row = self.read(move |reader| Ok(reader.account(&wanted)?)).await?.ok_or(unknown)?;
+        match row.source {
+            Source::Store => Ok(()),
+            Source::File => self.in_file(&format!("account {id}"), Defined::Account(id.clone())).await,
+        }
+    }
+
+    /// Refuses to add something to an account that was deleted.
+    async fn refuse_closed_account(&self, id: &AccountId) -> Result<()> {
+        let wanted = id.clone();
+        match self.read(move |reader| Ok(reader.account(&wanted)?)).await? {
+            Some(row) if row.state == AccountState::Closed => {
+                Err(OperationError::Conflict(format!("account {id} was deleted")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses a change of a key that the configuration file defines, with the place in the file.
+    async fn refuse_file_key(&self, row: &KeyRow) -> Result<()> {
+        let hash = self.in_force.load().keys.get(&row.id).map(|listed| listed.hash);
+        match (row.source, hash) {
+            (Source::Store, _) => Ok(()),
+            (Source::File, Some(hash)) => self.in_file(&row.id.to_string(), Defined::Key(hash)).await,
+            (Source::File, None) => {
+                let message =
+                    format!("{} was defined in the configuration file, which has dropped it", row.id);
+                Err(OperationError::InFile(message))
+            }
+        }
+    }
+
+    async fn in_file(&self, what: &str, defined: Defined) -> Result<()> {
+        let path = self.path.clone();
+        let place = tokio::task::spawn_blocking(move || config::locate(&path, &defined)).await;
+        let place = match place.ok().flatten() {
+            Some(place) => format!("{what} is defined in the configuration file: change it in {place}"),
+            None => format!(
+                "{what} is defined in the configuration file {}: change it there",
+                self.path.display()
+            ),
+        };
+        Err(OperationError::InFile(place))
+    }
+}
+
+/// Runs a read on a blocking thread, so that it delays nothing else of the control plane.
+async fn aside<R: Send + 'static>(
+    mut reader: Box<dyn BooksReader>,
+    read: impl FnOnce(&mut dyn BooksReader) -> Result<R> + Send + 'static,
+) -> Result<R> {
+    match tokio::task::spawn_blocking(move || read(&mut *reader)).await {
+        Ok(result) => result,
+        Err(error) => Err(OperationError::Unavailable(format!("reading the ledger failed: {error}"))),
+    }
+}

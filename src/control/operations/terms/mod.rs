@@ -1,0 +1,14 @@
+//! Inputs and outputs that several operations share: limits, pages, partial changes, times.
+
+mod limits;
+mod page;
+mod patch;
+mod time;
+
+pub use limits::{LimitAlgorithm, LimitScope, LimitTerms};
+pub use page::{DEFAULT_LIMIT, MAX_LIMIT, Page};
+pub use patch::Patch;
+pub use time::Time;
+
+pub(in crate::control) use limits::{restored, stored};
+pub(in crate::control) use time::moment;

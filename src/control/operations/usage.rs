@@ -1,0 +1,329 @@
+//! Reports usage: requests by outcome, credits, bytes and durations, by time, account, key and route; and the refusals of
+//! an account.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::caller::{Caller, Permission};
+use super::error::{OperationError, Result};
+use super::terms::{Page, Time, moment};
+use crate::control::Control;
+use crate::ledger::store::{MINUTE, RefusalRow, UsageFilter, UsageRow, UsageStep};
+use crate::policy::outcome::usage::Durations;
+use crate::types::{AccountId, Credits, KeyId, RequestId, WallTime};
+
+/// Most rows of a report.
+pub const MAX_USAGE_ROWS: usize = 10_000;
+/// How far back a report goes if it does not say.
+const DEFAULT_SPAN: &str = "24h";
+
+/// Which usage, in intervals of which length.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct UsageQuery {
+    /// Only this account.
+    #[serde(default)]
+    pub account: Option<AccountId>,
+    /// Only this key.
+    #[serde(default)]
+    pub key: Option<KeyId>,
+    /// Only this route.
+    #[serde(default)]
+    pub route: Option<String>,
+    /// From here on: a time, or how long ago, such as `7d`.
+    #[serde(default)]
+    pub from: Option<String>,
+    /// Until here: a time, or how long ago; now if it is left out.
+    #[serde(default)]
+    pub to: Option<String>,
+    /// The length of the intervals.
+    #[serde(default)]
+    pub step: Step,
+    /// What else to tell apart.
+    #[serde(default)]
+    pub by: Option<Grouping>,
+}
+
+/// The length of intervals. Where minutes or hours are no longer kept, rows have longer ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[schema(as = UsageStep)]
+pub enum Step {
+    /// A minute.
+    Minute,
+    /// An hour.
+    #[default]
+    Hour,
+    /// A day, in UTC.
+    Day,
+    /// The whole time in one row.
+    All,
+}
+
+/// What rows are told apart by, besides time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[schema(as = UsageGrouping)]
+pub enum Grouping {
+    /// The account.
+    Account,
+    /// The key.
+    Key,
+    /// The route.
+    Route,
+}
+
+/// Usage in one interval.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = UsageRow)]
+pub struct UsageView {
+    /// The start of the interval.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Time,
+    /// The account, key or route, if they are told apart; null for requests without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    pub of: Option<Option<String>>,
+    /// Number of requests.
+    pub requests: u64,
+    /// Number of requests by outcome: the class of the upstream's status, or why the gateway refused them.
+    pub outcomes: BTreeMap<String, u64>,
+    /// The credits that were charged, less those given back: exactly those of the ledger's entries.
+    #[schema(value_type = f64)]
+    pub credits: Credits,
+    /// Bytes of request bodies.
+    pub bytes_in: u64,
+    /// Bytes of response bodies.
+    pub bytes_out: u64,
+    /// Durations in milliseconds that half of the requests, 95 % and 99 % do not exceed, at most a quarter too high.
+    pub durations: Quantiles,
+}
+
+/// Durations in milliseconds; null if there were no requests.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+pub struct Quantiles {
+    /// Half of the requests took at most this long.
+    pub p50: Option<f64>,
+    /// 95 % of the requests took at most this long.
+    pub p95: Option<f64>,
+    /// 99 % of the requests took at most this long.
+    pub p99: Option<f64>,
+}
+
+/// A report of usage.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct UsageReport {
+    /// The start of the report.
+    #[schema(value_type = String, format = DateTime)]
+    pub from: Time,
+    /// The end of the report.
+    #[schema(value_type = String, format = DateTime)]
+    pub to: Time,
+    /// The rows, in the order of their time.
+    pub data: Vec<UsageView>,
+}
+
+/// A refused request of an account.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = Refusal)]
+pub struct RefusalView {
+    /// When it was refused.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Time,
+    /// The request's id.
+    #[schema(value_type = String)]
+    pub request_id: RequestId,
+    /// The key.
+    #[schema(value_type = Option<String>)]
+    pub key: Option<KeyId>,
+    /// The route; null if there was none.
+    pub route: Option<String>,
+    /// Why it was refused.
+    pub reason: String,
+}
+
+/// The sums of one interval.
+#[derive(Default)]
+struct Sums {
+    outcomes: BTreeMap<String, u64>,
+    credits: i64,
+    bytes_in: u64,
+    bytes_out: u64,
+    durations: Durations,
+}
+
+impl Sums {
+    /// Adds a row. False if the credits overflow.
+    fn add(&mut self, row: UsageRow) -> bool {
+        *self.outcomes.entry(row.outcome).or_default() += row.requests;
+        self.bytes_in = self.bytes_in.saturating_add(row.bytes_in);
+        self.bytes_out = self.bytes_out.saturating_add(row.bytes_out);
+        self.durations.merge(&row.durations);
+        let sum = self.credits.checked_add(row.credits.millionths());
+        self.credits = sum.unwrap_or(self.credits);
+        sum.is_some()
+    }
+
+    fn view(mut self, at: i64, of: Option<Option<String>>) -> UsageView {
+        self.outcomes.retain(|_, requests| *requests > 0);
+        let millis = |per_mille| self.durations.quantile(per_mille).map(|time| time.as_secs_f64() * 1000.0);
+        UsageView {
+            at: Time(WallTime(at.saturating_mul(MINUTE))),
+            of,
+            requests: self.outcomes.values().sum(),
+            credits: Credits::from_millionths(self.credits),
+            bytes_in: self.bytes_in,
+            bytes_out: self.bytes_out,
+            durations: Quantiles { p50: millis(500), p95: millis(950), p99: millis(990) },
+            outcomes: self.outcomes,
+        }
+    }
+}
+
+impl UsageReport {
+    /// The rows as comma-separated values with a header line (RFC 4180).
+    ///
+    /// # Errors
+    /// If they cannot be written.
+    pub fn to_csv(&self) -> Result<String, csv::Error> {
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        writer.write_record([
+            "at",
+            "of",
+            "requests",
+            "outcomes",
+            "credits",
+            "bytes_in",
+            "bytes_out",
+            "p50_ms",
+            "p95_ms",
+            "p99_ms",
+        ])?;
+        for row in &self.data {
+            let outcomes: Vec<String> =
+                row.outcomes.iter().map(|(outcome, requests)| format!("{outcome}={requests}")).collect();
+            let millis = |time: Option<f64>| time.map(|time| format!("{time:.3}")).unwrap_or_default();
+            writer.write_record([
+                row.at.0.to_string(),
+                row.of.clone().flatten().unwrap_or_default(),
+                row.requests.to_string(),
+                outcomes.join(" "),
+                row.credits.to_string(),
+                row.bytes_in.to_string(),
+                row.bytes_out.to_string(),
+                millis(row.durations.p50),
+                millis(row.durations.p95),
+                millis(row.durations.p99),
+            ])?;
+        }
+        let bytes = writer.into_inner().map_err(|error| error.into_error())?;
+        Ok(String::from_utf8(bytes).unwrap_or_default()) // only text was written
+    }
+}
+
+impl Step {
+    fn start(self, at: i64, from: i64) -> i64 {
+        let of = |step: UsageStep| at.div_euclid(step.minutes()) * step.minutes();
+        match self {
+            Self::Minute => at,
+            Self::Hour => of(UsageStep::Hour),
+            Self::Day => of(UsageStep::Day),
+            Self::All => from,
+        }
+    }
+}
+
+impl Control {
+    /// Reports usage. The credits of all time are those of the ledger, to the millionth; what workers counted in the last
+    /// second is not included yet.
+    ///
+    /// # Errors
+    /// If there is no such account, a time cannot be read, or the report has more than [`MAX_USAGE_ROWS`] rows.
+    pub async fn usage(&self, caller: &Caller, query: UsageQuery) -> Result<UsageReport> {
+        caller.may(Permission::ReadAccounts)?;
+        let now = self.clock.wall();
+        let (from, to) = self.span(&query, now)?;
+        let UsageQuery { account, key, route, step, by, .. } = query;
+        if let Some(id) = account.clone().filter(|id| self.directory.account(id).is_none()) {
+            return Err(id.into());
+        }
+        let filter = UsageFilter { account, key, route, from, to };
+        let reader = self.bookkeeper.usage_reader().await?;
+        let sums = super::aside(reader, move |reader| {
+            let mut sums: BTreeMap<(i64, Option<Option<String>>), Sums> = BTreeMap::new();
+            let (mut is_exact, mut is_long) = (true, false);
+            reader.usage(&filter, &mut |row| {
+                let of = by.map(|by| match by {
+                    Grouping::Account => row.account.as_ref().map(ToString::to_string),
+                    Grouping::Key => row.key.as_ref().map(ToString::to_string),
+                    Grouping::Route => row.route.clone(),
+                });
+                let id = (step.start(row.at, from), of);
+                is_long |= sums.len() >= MAX_USAGE_ROWS && !sums.contains_key(&id);
+                if !is_long {
+                    is_exact &= sums.entry(id).or_default().add(row);
+                }
+            })?;
+            match (is_exact, is_long) {
+                (true, false) => Ok(sums),
+                (_, true) => OperationError::invalid(
+                    "step",
+                    format!(
+                        "this report has more than {MAX_USAGE_ROWS} rows: ask for longer steps or less time"
+                    ),
+                ),
+                (false, false) => {
+                    Err(OperationError::Conflict("the sum of the credits overflows".to_owned()))
+                }
+            }
+        });
+        let data = sums.await?.into_iter().map(|((at, of), sums)| sums.view(at, of)).collect();
+        let time = |minute: i64| Time(WallTime(minute.saturating_mul(MINUTE)));
+        Ok(UsageReport { from: time(from), to: time(to), data })
+    }
+
+    /// The start and the end of a report, in minutes.
+    fn span(&self, query: &UsageQuery, now: WallTime) -> Result<(i64, i64)> {
+        let ago = |field, text: &str| {
+            let at = moment(field, text, now)?;
+            // A duration is how long ago.
+            let is_duration = crate::config::parse_duration(text).is_ok();
+            Ok::<_, OperationError>(if is_duration { now.0.saturating_mul(2) - at.0 } else { at.0 })
+        };
+        let from = ago("from", query.from.as_deref().unwrap_or(DEFAULT_SPAN))?.div_euclid(MINUTE);
+        let to = match query.to.as_deref() {
+            Some(text) => ago("to", text)?.div_euclid(MINUTE),
+            None => now.0.div_euclid(MINUTE) + 1,
+        };
+        if from >= to {
+            return OperationError::invalid("from", "the start must be before the end");
+        }
+        Ok((from, to))
+    }
+
+    /// Lists the refused requests of an account, newest first.
+    ///
+    /// # Errors
+    /// If there is no such account.
+    pub async fn refusals(
+        &self,
+        caller: &Caller,
+        account: AccountId,
+        before: Option<u64>,
+        most: usize,
+    ) -> Result<Page<RefusalView>> {
+        caller.may(Permission::ReadAccounts)?;
+        if self.directory.account(&account).is_none() {
+            return Err(account.into());
+        }
+        let reader = self.bookkeeper.usage_reader().await?;
+        let rows = super::aside(reader, move |reader| Ok(reader.refusals(&account, before, most + 1)?));
+        let page = Page::of(rows.await?, most, |row: &RefusalRow| row.number.to_string());
+        Ok(page.map(|row| {
+            let RefusalRow { at, id, key, route, reason, .. } = row;
+            RefusalView { at: Time(at), request_id: id, key, route, reason }
+        }))
+    }
+}

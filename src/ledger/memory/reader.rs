@@ -1,0 +1,148 @@
+//! Reads the in-memory store.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::MemoryStore;
+use super::data::refused;
+use crate::ledger::entry::{Entry, OperatorBalances};
+use crate::ledger::store::{
+    AccountRow, AnswerRow, AuditFilter, Audited, BooksReader, Doubt, EachLimit, KeyRow, OwnedKey, Position,
+    RefusalRow, Result, SecretRow, StoredSecret, TokenRow, UsageFilter, UsageRow,
+};
+use crate::types::{AccountId, KeyHash, KeyId, KeyNum};
+
+impl BooksReader for MemoryStore {
+    fn account(&mut self, id: &AccountId) -> Result<Option<AccountRow>> {
+        Ok(self.0.lock().find_account(id).cloned())
+    }
+
+    fn accounts(&mut self, after: Option<&AccountId>, most: usize) -> Result<Vec<AccountRow>> {
+        let mut rows = self.0.lock().accounts.clone();
+        rows.retain(|row| after.is_none_or(|after| row.id > *after));
+        rows.sort_by(|one, other| one.id.cmp(&other.id));
+        rows.truncate(most);
+        Ok(rows)
+    }
+
+    fn key(&mut self, id: KeyId) -> Result<Option<OwnedKey>> {
+        let data = self.0.lock();
+        Ok(data.keys.iter().find(|row| row.id == id).map(|row| data.with_owner(row)))
+    }
+
+    fn keys(&mut self, account: Option<&AccountId>, after: KeyNum, most: usize) -> Result<Vec<OwnedKey>> {
+        let data = self.0.lock();
+        let keys = data.keys.iter().map(|row| data.with_owner(row));
+        let wanted =
+            |(row, owner): &(KeyRow, AccountId)| row.num > after && account.is_none_or(|id| id == owner);
+        Ok(keys.filter(wanted).take(most).collect())
+    }
+
+    fn counts(&mut self) -> Result<(usize, usize)> {
+        let data = self.0.lock();
+        Ok((data.accounts.len(), data.keys.iter().map(|row| row.secrets.len()).sum()))
+    }
+
+    fn each_secret(&mut self, each: &mut dyn FnMut(StoredSecret)) -> Result<()> {
+        for row in self.0.lock().keys.clone() {
+            let KeyRow { id, num, account, state, expires, scopes, allow_from, limits, .. } = row;
+            for SecretRow { hash, until } in row.secrets {
+                let (scopes, allow_from, limits) = (scopes.clone(), allow_from.clone(), limits.clone());
+                each(StoredSecret {
+                    hash,
+                    until,
+                    id,
+                    num,
+                    account,
+                    state,
+                    expires,
+                    scopes,
+                    allow_from,
+                    limits,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn each_limit(&mut self, each: &mut EachLimit<'_>) -> Result<()> {
+        for (owner, state, saved) in self.0.lock().limits.clone() {
+            each(&owner, &state, saved);
+        }
+        Ok(())
+    }
+
+    fn freeze(&mut self) -> Result<()> {
+        let now = self.0.lock().clone();
+        self.0 = Arc::new(Mutex::new(now));
+        Ok(())
+    }
+
+    fn entries(
+        &mut self,
+        account: Option<&AccountId>,
+        after: Position,
+        most: usize,
+    ) -> Result<Vec<(Position, Entry)>> {
+        let data = self.0.lock();
+        let numbered = (1..).zip(&data.entries).filter(|(position, _)| *position > after);
+        let wanted = numbered.filter(|(_, entry)| account.is_none_or(|id| entry.account == *id));
+        Ok(wanted.take(most).map(|(position, entry)| (position, entry.clone())).collect())
+    }
+
+    fn latest_entries(
+        &mut self,
+        account: &AccountId,
+        before: Option<u64>,
+        most: usize,
+    ) -> Result<Vec<Entry>> {
+        let data = self.0.lock();
+        let wanted =
+            |entry: &&Entry| entry.account == *account && before.is_none_or(|before| entry.number < before);
+        Ok(data.entries.iter().rev().filter(wanted).take(most).cloned().collect())
+    }
+
+    fn audit(&mut self, filter: &AuditFilter, most: usize) -> Result<Vec<Audited>> {
+        let data = self.0.lock();
+        let same = |wanted: &Option<String>, is: &String| wanted.as_ref().is_none_or(|wanted| wanted == is);
+        let wanted = |entry: &&Audited| {
+            same(&filter.object, &entry.row.object)
+                && same(&filter.actor, &entry.row.actor)
+                && filter.before.is_none_or(|before| entry.number < before)
+        };
+        Ok(data.audit.iter().rev().filter(wanted).take(most).cloned().collect())
+    }
+
+    fn usage(&mut self, filter: &UsageFilter, each: &mut dyn FnMut(UsageRow)) -> Result<()> {
+        self.0.lock().usage(filter, each);
+        Ok(())
+    }
+
+    fn refusals(&mut self, account: &AccountId, before: Option<u64>, most: usize) -> Result<Vec<RefusalRow>> {
+        Ok(self.0.lock().refusals(account, before, most))
+    }
+
+    fn answer(&mut self, id: &KeyHash) -> Result<Option<AnswerRow>> {
+        Ok(self.0.lock().answers.iter().map(|(row, _)| row).find(|row| row.id == *id).cloned())
+    }
+
+    fn tokens(&mut self) -> Result<Vec<TokenRow>> {
+        Ok(self.0.lock().tokens.clone())
+    }
+
+    fn operator_accounts(&mut self) -> Result<OperatorBalances> {
+        let mut balances = OperatorBalances::default();
+        self.0.lock().entries.iter().for_each(|entry| balances.book(entry.kind, entry.amount));
+        Ok(balances)
+    }
+
+    fn in_doubt(&mut self) -> Result<Vec<Doubt>> {
+        Ok(self.0.lock().in_doubt.clone())
+    }
+
+    fn backup(&mut self, to: &Path) -> Result<()> {
+        refused(format!("a ledger in memory is not copied to {}", to.display()))
+    }
+}

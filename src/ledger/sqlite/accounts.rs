@@ -1,0 +1,98 @@
+//! Writes accounts in the SQLite ledger.
+
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
+
+use super::posting::{NewEntry, Posting};
+use super::read;
+use super::rows::{account_row, account_state_name, failed};
+use crate::ledger::entry::EntryKind;
+use crate::ledger::store::{
+    AccountChange, AccountRow, AccountState, Changed, LedgerError, NewAccount, Result, Source,
+};
+use crate::types::{AccountId, AccountNum, Credits, WallTime};
+
+pub(super) fn find(tx: &Connection, id: &AccountId) -> Result<Option<AccountRow>> {
+    let sql = format!("{} WHERE id = ?1", read::ACCOUNTS);
+    let mut statement = tx.prepare_cached(&sql).map_err(failed)?;
+    statement.query_row([id.as_str()], account_row).optional().map_err(failed)
+}
+
+fn require(tx: &Connection, id: &AccountId) -> Result<AccountRow> {
+    find(tx, id)?.ok_or_else(|| LedgerError::Unknown(format!("there is no account {id}")))
+}
+
+/// Registers an account of the configuration file, and books its opening grant if it is new.
+pub(super) fn register(
+    tx: &Transaction<'_>,
+    posting: &mut Posting<'_>,
+    id: &AccountId,
+    opening: Option<Credits>,
+    at: WallTime,
+) -> Result<AccountRow> {
+    if let Some(mut row) = find(tx, id)? {
+        if row.state == AccountState::Closed {
+            return Err(LedgerError::Refused(format!("account {id} was deleted; choose another id")));
+        }
+        if row.source == Source::Store {
+            let sql = "UPDATE accounts SET source = 'file' WHERE num = ?1";
+            tx.execute(sql, [row.num.0]).map_err(failed)?;
+            row.source = Source::File;
+        }
+        return Ok(row);
+    }
+    let insert = "INSERT INTO accounts (id, source, opening, created) VALUES (?1, 'file', ?2, ?3)";
+    let amount = opening.map(Credits::millionths);
+    let num = tx
+        .prepare_cached(insert)
+        .and_then(|mut statement| statement.insert(params![id.as_str(), amount, at.0]))
+        .map_err(failed)?;
+    let num =
+        AccountNum(u32::try_from(num).map_err(|_| LedgerError::Failed("too many accounts".to_owned()))?);
+    if let Some(amount) = opening.filter(|amount| !amount.is_zero()) {
+        posting.add(num, at, &NewEntry::booking(EntryKind::Grant, amount, Some("opening"), "file"))?;
+    }
+    find(tx, id)?.ok_or_else(|| LedgerError::Failed("the new account is not there".to_owned()))
+}
+
+pub(super) fn create(tx: &Transaction<'_>, new: &NewAccount, at: WallTime) -> Result<AccountRow> {
+    let NewAccount { id, name, plan } = new;
+    if find(tx, id)?.is_some() {
+        return Err(LedgerError::Taken(format!("account {id} exists already")));
+    }
+    let insert = "INSERT INTO accounts (id, name, plan, source, created) VALUES (?1, ?2, ?3, 'store', ?4)";
+    tx.execute(insert, params![id.as_str(), name, plan, at.0]).map_err(failed)?;
+    require(tx, id)
+}
+
+pub(super) fn change(
+    tx: &Transaction<'_>,
+    id: &AccountId,
+    change: &AccountChange,
+    at: WallTime,
+) -> Result<Changed<AccountRow>> {
+    let before = require(tx, id)?;
+    if before.state == AccountState::Closed {
+        return Err(LedgerError::Refused(format!("account {id} was deleted")));
+    }
+    if change.version.is_some_and(|version| version != before.version) {
+        return Err(LedgerError::Stale(format!("account {id} was changed in the meantime; read it again")));
+    }
+    let is_closed = change.state == Some(AccountState::Closed);
+    if before.source == Source::File && (is_closed || change.plan.is_some() || change.name.is_some()) {
+        let message = format!("account {id} is defined in the configuration file: change it there");
+        return Err(LedgerError::Refused(message));
+    }
+    let state = account_state_name(change.state.filter(|_| !is_closed).unwrap_or(before.state));
+    let name = change.name.as_ref().unwrap_or(&before.name);
+    let plan = change.plan.as_ref().unwrap_or(&before.plan);
+    let sql = "UPDATE accounts SET name = ?2, plan = ?3, state = ?4, closed = ?5, version = version + 1 WHERE num = ?1";
+    let values = params![before.num.0, name, plan, state, is_closed.then_some(at.0)];
+    tx.execute(sql, values).map_err(failed)?;
+    if is_closed {
+        let sql = "DELETE FROM secrets WHERE key IN (SELECT num FROM keys WHERE account = ?1)";
+        tx.execute(sql, [before.num.0]).map_err(failed)?;
+        let sql = "UPDATE keys SET state = 'revoked', version = version + 1 WHERE account = ?1";
+        tx.execute(sql, [before.num.0]).map_err(failed)?;
+    }
+    Ok(Changed { after: require(tx, id)?, before })
+}

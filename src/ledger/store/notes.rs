@@ -1,0 +1,118 @@
+//! Defines the rows that are written in the same transaction as a change of the control plane: the audit entry, and the
+//! answer to a request that may be repeated. So a crash leaves either all of them or none.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::types::{KeyHash, WallTime};
+
+/// Who changed what, from where. Audit entries are only appended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditRow {
+    /// Who made the change, such as `command` or `token:ci`.
+    pub actor: String,
+    /// Where the request came from: an IP address, or `control socket`.
+    pub origin: String,
+    /// What was done, such as `key.rotate`.
+    pub action: String,
+    /// What was changed, such as `account/acme`.
+    pub object: String,
+    /// The object before the change, as JSON without secrets.
+    pub before: Option<String>,
+    /// The object after the change, as JSON without secrets.
+    pub after: Option<String>,
+}
+
+/// An audit entry in the ledger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Audited {
+    /// The number of the entry, which grows.
+    pub number: u64,
+    /// When the change was made.
+    pub at: WallTime,
+    /// The change.
+    pub row: AuditRow,
+}
+
+/// The answer to a request with an `Idempotency-Key`, which is given again when the request is repeated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AnswerRow {
+    /// Identifies the client's token and its idempotency key.
+    pub id: KeyHash,
+    /// SHA-256 of the request.
+    pub request: KeyHash,
+    /// The answer, encrypted with a key that only the client's next request can derive, since it may contain a secret.
+    pub answer: Vec<u8>,
+}
+
+/// A row that is written in the same transaction as a change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// Who made the change.
+    Audit(AuditRow),
+    /// The answer to the request that made the change. The change is refused as [`super::LedgerError::Taken`] if there
+    /// is an answer with the same id.
+    Answer(AnswerRow),
+}
+
+/// Makes the notes of a change from its result.
+pub type Notes<T> = Arc<dyn Fn(&T) -> Vec<Note> + Send + Sync>;
+
+/// Notes for a change that no operator made.
+#[must_use]
+pub fn no_notes<T>() -> Notes<T> {
+    Arc::new(|_| Vec::new())
+}
+
+/// What a token of the admin API may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Everything.
+    Owner,
+    /// Reads accounts, and books credits.
+    Billing,
+    /// Reads everything, changes nothing.
+    Support,
+}
+
+impl Role {
+    /// All roles.
+    pub const ALL: [Self; 3] = [Self::Owner, Self::Billing, Self::Support];
+
+    /// The role's name in commands, responses and the ledger.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Owner => "owner",
+            Self::Billing => "billing",
+            Self::Support => "support",
+        }
+    }
+
+    /// The role of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| role.name() == name)
+    }
+}
+
+/// A token of the admin API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenRow {
+    /// The token's name, by which operators recognise it.
+    pub name: String,
+    /// SHA-256 of the token.
+    pub hash: KeyHash,
+    /// What the token may do.
+    pub role: Role,
+    /// When the token was created.
+    pub created: WallTime,
+    /// The time from which on the token is refused; `None` if it does not expire.
+    pub expires: Option<WallTime>,
+    /// When the token was last used, at most a minute ago; `None` if never.
+    pub last_used: Option<WallTime>,
+    /// When the token was revoked; `None` if it was not.
+    pub revoked: Option<WallTime>,
+}

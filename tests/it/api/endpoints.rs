@@ -1,0 +1,230 @@
+//! All endpoints of the API, with a request to each that succeeds. A test below fails if an endpoint is missing here.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use super::{Api, admin_config};
+use crate::support::{Gateway, Upstream};
+
+/// A request to an endpoint.
+pub struct Request {
+    pub method: &'static str,
+    /// The path in the description.
+    pub endpoint: &'static str,
+    pub body: Option<Value>,
+    /// The action of its audit entry; empty if it changes nothing.
+    pub action: &'static str,
+}
+
+fn request(
+    method: &'static str,
+    endpoint: &'static str,
+    body: Option<Value>,
+    action: &'static str,
+) -> Request {
+    Request { method, endpoint, body, action }
+}
+
+/// A request to each endpoint, in an order in which all of them succeed: for the account `beta` and a key of it.
+pub fn all() -> Vec<Request> {
+    let booking = |reference: &str| Some(json!({ "credits": "2.5", "reference": reference }));
+    vec![
+        request("POST", "/v1/accounts", Some(json!({ "id": "beta", "plan": "growth" })), "account.create"),
+        request("GET", "/v1/accounts", None, ""),
+        request("GET", "/v1/accounts/{account}", None, ""),
+        request("PATCH", "/v1/accounts/{account}", Some(json!({ "name": "Beta" })), "account.change"),
+        request("POST", "/v1/accounts/{account}/grants", booking("g"), "credits.grant"),
+        request("POST", "/v1/accounts/{account}/adjustments", booking("a"), "credits.adjust"),
+        request("GET", "/v1/accounts/{account}/entries", None, ""),
+        request("POST", "/v1/accounts/{account}/keys", Some(json!({ "label": "one" })), "key.create"),
+        request("GET", "/v1/accounts/{account}/keys", None, ""),
+        request("GET", "/v1/keys", None, ""),
+        request("GET", "/v1/keys/{key}", None, ""),
+        request("PATCH", "/v1/keys/{key}", Some(json!({ "label": "two", "scopes": ["one"] })), "key.change"),
+        request("POST", "/v1/keys/{key}/disable", None, "key.disable"),
+        request("POST", "/v1/keys/{key}/enable", None, "key.enable"),
+        request("POST", "/v1/keys/{key}/rotate", Some(json!({ "overlap": "1h" })), "key.rotate"),
+        request("POST", "/v1/explain", Some(json!({ "key": "{key}", "method": "GET", "url": "/one" })), ""),
+        request(
+            "POST",
+            "/v1/verify",
+            Some(json!({ "key": "good-key", "method": "GET", "path": "/one" })),
+            "",
+        ),
+        request(
+            "POST",
+            "/v1/charge",
+            Some(json!({ "key": "good-key", "credits": 0.25, "reference": "c" })),
+            "credits.charge",
+        ),
+        request("GET", "/v1/usage", None, ""),
+        request("GET", "/v1/accounts/{account}/refusals", None, ""),
+        request("GET", "/v1/status", None, ""),
+        request("GET", "/v1/config", None, ""),
+        request("POST", "/v1/reload", None, ""), // the file is unchanged, so nothing is published
+        request("POST", "/v1/ledger/verify", None, ""),
+        request("GET", "/v1/ledger/in-doubt", None, ""),
+        request("POST", "/v1/ledger/in-doubt/{request}/give-back", None, "credits.give_back"),
+        request("POST", "/v1/tokens", Some(json!({ "name": "ci", "role": "support" })), "token.create"),
+        request("GET", "/v1/tokens", None, ""),
+        request("DELETE", "/v1/tokens/{token}", None, "token.revoke"),
+        request("GET", "/v1/audit", None, ""),
+        request("DELETE", "/v1/keys/{key}", None, "key.revoke"),
+        request("DELETE", "/v1/accounts/{account}", None, "account.delete"),
+    ]
+}
+
+/// A gateway with a hold in doubt, whose request id is the second part.
+fn with_a_doubt() -> (Gateway, Upstream, String) {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&admin_config(""), &upstream);
+    let mut client = crate::support::Client::connect(gateway.public);
+    client
+        .send("GET /one HTTP/1.1\r\nhost: a\r\nx-api-key: good-key\r\nx-response-delay: 5000\r\n\r\n")
+        .unwrap();
+    crate::support::eventually("the request arrives", || !upstream.seen().is_empty());
+    std::thread::sleep(std::time::Duration::from_millis(300)); // its hold is on disk
+    let gateway = Gateway::start_in(gateway.crash());
+    let id = gateway.rows(&["ledger", "in-doubt"])[0]["id"].as_str().unwrap().to_owned();
+    (gateway, upstream, id)
+}
+
+/// The description of the API.
+pub fn description(gateway: &Gateway) -> Value {
+    let output = gateway.cli(&["openapi"]);
+    assert!(output.status.success());
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Endpoints of the description with their permissions.
+fn described(gateway: &Gateway) -> BTreeSet<(String, String, String)> {
+    let description = description(gateway);
+    let mut found = BTreeSet::new();
+    for (path, methods) in description["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            let permission = operation["x-permission"].as_str().unwrap_or_else(|| panic!("{method} {path}"));
+            found.insert((method.to_uppercase(), path.clone(), permission.to_owned()));
+        }
+    }
+    found
+}
+
+struct Objects {
+    key: String,
+    request: String,
+}
+
+impl Request {
+    fn path(&self, objects: &Objects) -> String {
+        self.endpoint
+            .replace("{account}", "beta")
+            .replace("{key}", &objects.key)
+            .replace("{request}", &objects.request)
+            .replace("{token}", "ci")
+    }
+
+    fn body(&self, objects: &Objects) -> Option<Value> {
+        let text = self.body.as_ref()?.to_string().replace("{key}", &objects.key);
+        Some(serde_json::from_str(&text).unwrap())
+    }
+
+    fn send(&self, api: &Api, objects: &Objects) -> crate::support::Response {
+        api.send(self.method, &self.path(objects), "", self.body(objects).as_ref())
+    }
+}
+
+/// True if a role has a permission.
+fn may(role: &str, permission: &str) -> bool {
+    match permission {
+        "read_accounts" => true,
+        "read_all" => role == "support",
+        "credits" => role == "billing",
+        "manage" => false,
+        other => panic!("{other}"),
+    }
+}
+
+/// The newest entry of the audit log.
+fn newest(api: &Api) -> Value {
+    api.get("/v1/audit?limit=1")["data"][0].clone()
+}
+
+/// Sends a request as each role, and without a token or with a wrong one. Those that may not make it are refused, and
+/// change nothing. Returns the clients whose role allows it.
+fn refused_to_others<'a>(
+    request: &Request,
+    permission: &str,
+    (api, objects): (&Api, &Objects),
+    roles: &'a [(&'static str, Api)],
+) -> Vec<&'a (&'static str, Api)> {
+    let name = format!("{} {}", request.method, request.endpoint);
+    let before = newest(api);
+    // Wrong tokens are answered with 429 before long, so only changes are tried with one.
+    for token in if request.action.is_empty() { &[""][..] } else { &["", "wrong"] } {
+        let response = request.send(&api.with_token(token), objects);
+        assert_eq!(response.status, 401, "{name}");
+        assert!(response.header("www-authenticate").unwrap().starts_with("Bearer"));
+    }
+    let (allowed, others): (Vec<_>, Vec<_>) = roles.iter().partition(|(role, _)| may(role, permission));
+    for (role, client) in others {
+        let response = request.send(client, objects);
+        assert_eq!(
+            (response.status, &response.json()["code"]),
+            (403, &json!("forbidden")),
+            "{name} as {role}"
+        );
+    }
+    assert_eq!(newest(api), before, "{name} was refused, so nothing changed");
+    allowed
+}
+
+/// Every role at every endpoint: a request that the role does not allow is refused, and changes nothing; one that it
+/// allows succeeds. Every change is in the audit log, with who made it and from where.
+#[test]
+fn every_role_may_do_what_it_says_and_every_change_is_recorded() {
+    let (gateway, _upstream, request) = with_a_doubt();
+    let api = Api::of(&gateway);
+    let roles = ["billing", "support"].map(|role| {
+        let token = gateway.json(&["token", "create", role, "--role", role])["token"].clone();
+        (role, api.with_token(token.as_str().unwrap()))
+    });
+    let mut objects = Objects { key: "key_0000000000000000".to_owned(), request };
+    let (all, described) = (all(), described(&gateway));
+    let known: BTreeSet<_> =
+        all.iter().map(|request| (request.method.to_owned(), request.endpoint.to_owned())).collect();
+    let documented = described.iter().map(|(method, path, _)| (method.clone(), path.clone())).collect();
+    assert_eq!(known, documented, "each endpoint has a request here");
+    for request in &all {
+        let name = format!("{} {}", request.method, request.endpoint);
+        let is_it = |(method, path, _): &&(String, String, String)| {
+            *method == request.method && *path == request.endpoint
+        };
+        let permission = &described.iter().find(is_it).unwrap().2;
+        let allowed = refused_to_others(request, permission, (&api, &objects), &roles);
+        let before = newest(&api)["number"].as_u64().unwrap();
+        let (by, client) = match allowed.first() {
+            Some((role, client)) => (*role, client),
+            None => ("admin", &api),
+        };
+        let response = request.send(client, &objects);
+        assert!((200..300).contains(&response.status), "{name}: {} {}", response.status, response.text());
+        if request.endpoint == "/v1/accounts/{account}/keys" && request.method == "POST" {
+            objects.key = response.json()["id"].as_str().unwrap().to_owned();
+        }
+        let entry = newest(&api);
+        if request.action.is_empty() {
+            assert_eq!(entry["number"], before, "{name} only reads");
+            continue;
+        }
+        assert_eq!(entry["number"], before + 1, "{name}: {entry}");
+        let by = json!(format!("token:{by}"));
+        assert_eq!((&entry["action"], &entry["by"]), (&json!(request.action), &by), "{name}");
+        assert_eq!(entry["from"], "127.0.0.1", "{name}");
+    }
+    let text = api.get("/v1/audit?limit=1000").to_string();
+    assert!(
+        !text.contains("ak_live_") && !text.contains("good-key") && !text.contains("tollgate_"),
+        "{text}"
+    );
+}
