@@ -45,7 +45,6 @@ use crate::gateway::{self, Bound, ConnectionSlots, PassedSocket, PublicAddress, 
 use crate::ledger::Bookkeeper;
 use crate::ledger::sqlite;
 use crate::ledger::store::{LedgerError, Storage};
-use crate::telemetry::WorkerTelemetry;
 use crate::telemetry::lines::Lines;
 use crate::threads;
 use crate::types::RequestIdStart;
@@ -161,11 +160,7 @@ impl App {
                 view: control.view(),
                 directory: control.directory(),
                 limits: Arc::clone(&limits),
-                telemetry: WorkerTelemetry {
-                    stats: control.stats().lane(),
-                    lines: lines.clone(),
-                    usage: Arc::clone(&usage),
-                },
+                telemetry: control.stats().worker(lines.clone(), Arc::clone(&usage)),
                 spender: plane.ledger.spender(number).ok_or_else(no_spender)?,
                 clock: clock.clone(),
                 sockets,

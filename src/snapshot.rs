@@ -30,6 +30,8 @@ pub use upstream::{QueueLimits, Upstream};
 /// Routes, plans, dialects and settings of one configuration.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
+    /// The number of the configuration since the start, so that what depends on it can be found anew.
+    pub generation: u64,
     /// Settings of the process and its connections.
     pub settings: Settings,
     /// Where keys are read from.
@@ -325,7 +327,8 @@ impl SnapshotReader {
 
 impl Publisher {
     /// Replaces the current snapshot by an atomic swap. Requests that began before keep the former one.
-    pub fn publish(&self, snapshot: Snapshot) {
+    pub fn publish(&self, mut snapshot: Snapshot) {
+        snapshot.generation = self.shared.load().generation + 1;
         let former = self.shared.swap(Arc::new(snapshot));
         self.former.lock().push(former);
         self.free();

@@ -3,12 +3,14 @@
 //! Nothing here blocks, logs or reads a clock.
 
 mod credits;
+mod histogram;
 mod ids;
 mod outcome;
 mod repeats;
 mod request_id;
 
 pub use credits::{Credits, CreditsError, CreditsText};
+pub use histogram::{Histogram, HistogramCounts, LONG, SHORT, SIZES};
 pub use ids::{AccountId, AccountNum, IdError, KeyHash, KeyId, KeyNum, NameId, RouteName, RouteNum, Secret};
 pub use outcome::StatusClass;
 pub use request_id::{RequestId, RequestIdStart, RequestIdText};

@@ -56,6 +56,7 @@ pub(super) fn build(sources: Sources) -> Result<LoadedConfig, Report> {
     let files = context.report.files.iter().map(|file| &file.path).chain(&secrets).cloned().collect();
     let watched = Watched { secrets, files, patterns };
     let snapshot = Snapshot {
+        generation: 0,
         settings: server.settings,
         keys: server.keys,
         dialect: default_dialect,

@@ -6,6 +6,7 @@
 pub mod api;
 pub mod command;
 mod execute;
+pub mod metrics;
 pub mod operations;
 mod publish;
 mod reload;
@@ -26,7 +27,7 @@ use crate::directory::Directory;
 use crate::ledger::Bookkeeper;
 use crate::snapshot::{Publisher, Snapshot, SnapshotReader};
 use crate::telemetry::Stats;
-use crate::types::{KeyHash, KeyId, Moment, NameId};
+use crate::types::{KeyHash, KeyId, Moment, NameId, WallTime};
 use operations::{OperationError, Tokens};
 pub use reload::Refused;
 
@@ -76,6 +77,8 @@ struct InForce {
     keys: FileKeys,
     /// Warnings about the current configuration.
     warnings: Vec<String>,
+    /// When it was published.
+    published: WallTime,
 }
 
 /// The keys of the configuration file, by their ids.
@@ -131,6 +134,7 @@ impl Control {
             watched: loaded.watched.clone(),
             keys: FileKeys::default(),
             warnings: Vec::new(),
+            published: clock.wall(),
         });
         let control = Self {
             path: path.to_owned(),

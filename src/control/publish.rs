@@ -131,7 +131,13 @@ impl Control {
                 self.directory.remove(&old.hash); // its account stays in the directory, but is in no snapshot
             }
         }
-        self.in_force.store(Arc::new(InForce { hash, watched, keys, warnings: warnings.clone() }));
+        self.in_force.store(Arc::new(InForce {
+            hash,
+            watched,
+            keys,
+            warnings: warnings.clone(),
+            published: self.clock.wall(),
+        }));
         self.directory.sweep(self.clock.now());
         Ok(warnings)
     }

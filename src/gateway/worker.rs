@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -60,6 +61,7 @@ pub struct WorkerSeed {
 /// Runs a worker until the gateway stops and all connections are closed, or the drain timeout has passed.
 pub async fn run(seed: WorkerSeed) {
     let spender = seed.spender.start();
+    let _ = seed.telemetry.stats.runtime.set(Handle::current()); // a worker starts once
     let connections = Rc::new(Connections::new(seed.view.views(), seed.clock, seed.stop));
     let services = Rc::new(Services::new(
         Rc::clone(&connections),

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use tokio::sync::{mpsc, oneshot};
 
 use super::purse::Purse;
-use super::record::ExternalId;
+use super::record::{ExternalId, Record};
 use super::store::{
     AccountChange, AccountRow, Booked, Booking, BooksReader, Changed, KeyEdit, KeyRow, LedgerError,
     NewAccount, Note, Notes, OwnedKey, Registered, Registration, Result, TokenRow,
@@ -249,6 +249,12 @@ impl Bookkeeper {
     #[must_use]
     pub fn is_healthy(&self) -> bool {
         self.shared.is_healthy.load(Ordering::SeqCst)
+    }
+
+    /// Number of records that wait to be committed.
+    #[must_use]
+    pub fn waiting_records(&self) -> u64 {
+        self.shared.outboxes.iter().map(|outbox| Record::count(&outbox.lock().bytes)).sum()
     }
 
     /// Counters since the ledger was opened.

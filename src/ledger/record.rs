@@ -110,6 +110,18 @@ impl Record {
         out[start + 2] = kind;
     }
 
+    /// The number of records in the bytes of a batch.
+    #[must_use]
+    pub fn count(mut bytes: &[u8]) -> u64 {
+        let mut count = 0;
+        while let Some((length, rest)) = bytes.split_first_chunk::<2>() {
+            let content = usize::from(u16::from_le_bytes(*length)) + PREFIX - length.len();
+            bytes = rest.get(content..).unwrap_or_default();
+            count += 1;
+        }
+        count
+    }
+
     /// Decodes the first record and removes it from `bytes`; `None` if the bytes do not begin with a record.
     pub fn read(bytes: &mut &[u8]) -> Option<Self> {
         let length = u16::from_le_bytes(take_array(bytes)?);
@@ -176,6 +188,7 @@ mod tests {
         fn records_survive_bytes(records in prop::collection::vec(records(), 0..5)) {
             let mut bytes = Vec::new();
             records.iter().for_each(|record| record.write(&mut bytes));
+            prop_assert_eq!(Record::count(&bytes), records.len() as u64);
             let mut rest = &*bytes;
             for record in records {
                 prop_assert_eq!(Record::read(&mut rest), Some(record));

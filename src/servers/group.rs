@@ -12,7 +12,7 @@ use super::queue::WaitQueue;
 use super::server::{Server, ServerState};
 use crate::policy::upstream::balance::Turns;
 use crate::policy::upstream::ejection::Ejection;
-use crate::types::{Moment, WallTime};
+use crate::types::{Histogram, LONG, Moment, WallTime};
 
 /// Most addresses of one host name that are used.
 pub const MAX_ADDRESSES: usize = 64;
@@ -28,6 +28,8 @@ pub struct ServerGroup {
     ejecting: Mutex<()>,
     queue: Arc<WaitQueue>,
     budget: RetryBudget,
+    /// How long connecting took, TLS included.
+    pub connects: Histogram,
 }
 
 /// A server and its weight.
@@ -62,6 +64,7 @@ impl ServerGroup {
             ejecting: Mutex::default(),
             queue: Arc::default(),
             budget: RetryBudget::default(),
+            connects: Histogram::new(LONG),
         }
     }
 

@@ -34,6 +34,14 @@ pub struct Dropped {
     pub(super) more: Arc<AtomicUsize>,
 }
 
+impl Lines {
+    /// The counter of lines that were dropped.
+    #[must_use]
+    pub fn dropped(&self) -> Dropped {
+        self.dropped.clone()
+    }
+}
+
 impl Dropped {
     /// Lines dropped so far.
     #[must_use]

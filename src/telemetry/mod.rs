@@ -2,6 +2,7 @@
 
 pub mod lines;
 pub mod logs;
+pub mod routes;
 mod stats;
 pub mod usage;
 
@@ -16,6 +17,8 @@ pub struct WorkerTelemetry {
     pub stats: Arc<Lane>,
     /// The access log, if requests are logged.
     pub lines: Option<lines::Lines>,
+    /// The counters of routes.
+    pub routes: Arc<routes::RouteMetrics>,
     /// Takes what requests used.
     pub usage: Arc<usage::Usage>,
 }

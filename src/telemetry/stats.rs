@@ -1,11 +1,16 @@
 //! Counts requests, connections, charges and reloads of the whole process.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use tokio::runtime::Handle;
 
+use super::WorkerTelemetry;
+use super::lines::{Dropped, Lines};
+use super::routes::RouteMetrics;
+use super::usage::Usage;
 use crate::policy::outcome::Outcome;
 
 /// Counters since the gateway started.
@@ -13,6 +18,9 @@ use crate::policy::outcome::Outcome;
 pub struct Stats {
     /// The counters of each worker.
     lanes: Mutex<Vec<Arc<Lane>>>,
+    /// The counters of routes.
+    pub routes: Arc<RouteMetrics>,
+    dropped: OnceLock<Dropped>,
     /// Number of configurations that were reloaded successfully.
     pub reloads: AtomicU64,
     /// Number of reloads that were refused.
@@ -36,17 +44,46 @@ pub struct Lane {
     pub capped: AtomicU64,
     /// Charges whose price could not be read, so that the hold was charged.
     pub unreadable: AtomicU64,
+    /// The worker's runtime, once it has started.
+    pub runtime: OnceLock<Handle>,
+    /// Number of requests in flight that hold credits.
+    pub holds: AtomicI64,
     /// Responses whose client had disconnected before they began.
     pub abandoned: AtomicU64,
 }
 
 impl Stats {
-    /// Adds counters for one more worker.
+    /// Adds counters for one more worker. Returns what it reports to.
     #[must_use]
-    pub fn lane(&self) -> Arc<Lane> {
-        let lane = Arc::new(Lane::default());
-        self.lanes.lock().push(Arc::clone(&lane));
-        lane
+    pub fn worker(&self, lines: Option<Lines>, usage: Arc<Usage>) -> WorkerTelemetry {
+        if let Some(lines) = &lines {
+            let _ = self.dropped.set(lines.dropped()); // the same for all workers
+        }
+        let stats = Arc::new(Lane::default());
+        self.lanes.lock().push(Arc::clone(&stats));
+        WorkerTelemetry { stats, lines, routes: Arc::clone(&self.routes), usage }
+    }
+
+    /// Log lines that were dropped because the log was read too slowly.
+    #[must_use]
+    pub fn dropped_lines(&self) -> u64 {
+        self.dropped.get().map_or(0, |dropped| dropped.lines() as u64)
+    }
+
+    /// The runtimes of the workers that have started.
+    #[must_use]
+    pub fn runtimes(&self) -> Vec<Handle> {
+        self.lanes.lock().iter().filter_map(|lane| lane.runtime.get().cloned()).collect()
+    }
+
+    /// The sums of all workers' open connections, and of their requests that hold credits.
+    #[must_use]
+    pub fn gauges(&self) -> (i64, i64) {
+        let lanes = self.lanes.lock();
+        let sum = |gauge: fn(&Lane) -> &AtomicI64| {
+            lanes.iter().map(|lane| gauge(lane).load(Ordering::Relaxed)).sum()
+        };
+        (sum(|lane| &lane.connections), sum(|lane| &lane.holds))
     }
 
     /// All counters, for `tollgate status`.

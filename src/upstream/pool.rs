@@ -271,8 +271,10 @@ impl<R: OutgoingRequest> Pool<R> {
         let too_many = || SendError::unsent(Stage::Connect, Cause::TooManyConnections);
         let counted = self.count.add().ok_or_else(too_many)?;
         let &Wanted { upstream, server, versions, .. } = wanted;
+        let begun = self.clock.now();
         let NewConnection { io, is_http2 } =
             connect(&server.shared, upstream.connect_timeout, versions).await?;
+        upstream.servers.connects.add_duration(self.clock.now().since(begun));
         if versions == HttpVersions::Negotiated {
             server.selected_http2.set(Some(is_http2));
         }

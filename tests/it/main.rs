@@ -25,6 +25,7 @@ mod foreign;
 mod http;
 mod limits;
 mod memory;
+mod metrics;
 mod money;
 mod operation;
 mod prices;

@@ -152,7 +152,7 @@ fn a_program_that_fails_takes_nothing_over() {
     let upstream = Upstream::start();
     let folder = folder(&upstream, "");
     let program = folder.path().join("tollgate");
-    std::fs::copy(BINARY, &program).unwrap();
+    run(Command::new("cp").arg(BINARY).arg(&program));
     let gateway = Gateway::start_command(Arc::clone(&folder), |_| {
         let mut command = Command::new(&program);
         command.arg("serve");
@@ -167,12 +167,16 @@ fn a_program_that_fails_takes_nothing_over() {
     };
     let is_served = || get(gateway.public, "/one", KEY).status == 200;
     assert!(is_served());
-    replace(&|next| std::fs::write(next, "#!/bin/sh\nexit 3\n").unwrap());
+    // Other processes write the programs: a descriptor of this one could be inherited by a process of another test, and
+    // a program that is open for writing cannot be started.
+    let failing =
+        |next: &Path| run(Command::new("sh").args(["-c", "printf '#!/bin/sh\nexit 3\n' >\"$0\""]).arg(next));
+    replace(&failing);
     gateway.signal("USR2");
     wait_for(&gateway, "the process that was to take over has ended", 1);
     assert!(is_served());
     // A configuration that is wrong by now, before it is noticed: the new process ends.
-    replace(&|next| assert!(std::fs::copy(BINARY, next).unwrap() > 0));
+    replace(&|next| run(Command::new("cp").arg(BINARY).arg(next)));
     let text = gateway.config();
     gateway.write_config("[server\n");
     gateway.signal("USR2");
@@ -190,7 +194,7 @@ fn a_program_that_fails_takes_nothing_over() {
     drop(blocker);
     assert!(is_served());
     // A process that ends once it has the ledger: the old program is started again, even if its file is a worse one.
-    replace(&|next| std::fs::write(next, "#!/bin/sh\nexit 3\n").unwrap());
+    replace(&failing);
     let mut stream = tollgate::control::socket::connect(&gateway.config_path()).unwrap().unwrap();
     stream.write_all(b"{\"command\":\"take_over\"}\n").unwrap();
     assert!(line(&mut stream).contains("sockets"));
@@ -201,6 +205,10 @@ fn a_program_that_fails_takes_nothing_over() {
     assert_eq!(json(folder.path(), &["account", "show", "acme"])["balance"], 100_000_000 - 5);
     assert_eq!(json(folder.path(), &["ledger", "verify"])["differences"], serde_json::json!([]));
     assert!(processes.kill(), "no process was left");
+}
+
+fn run(command: &mut Command) {
+    assert!(command.status().unwrap().success());
 }
 
 fn line(stream: &mut UnixStream) -> String {

@@ -9,6 +9,7 @@ mod extract;
 mod gateway;
 mod health;
 mod keys;
+mod metrics;
 mod paging;
 mod problem;
 mod quota;

@@ -14,7 +14,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use super::problem::Problem;
 use super::state::ApiState;
-use super::{access, accounts, gateway, health, keys, repeats, usage};
+use super::{access, accounts, gateway, health, keys, metrics, repeats, usage};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -82,6 +82,7 @@ pub(super) fn router(state: ApiState) -> Router {
     let described = move || async move { description.clone().into_response() };
     let guarded = api
         .route("/openapi.json", axum::routing::get(described))
+        .route("/metrics", axum::routing::get(metrics::metrics))
         .method_not_allowed_fallback(other_method)
         .fallback(no_route)
         .layer(from_fn_with_state(state.clone(), repeats::repeat))

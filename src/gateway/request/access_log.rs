@@ -13,6 +13,7 @@ use crate::policy::outcome::usage::{RefusedRequest, UsageKey, UsageOutcome};
 use crate::policy::reject::Dialect;
 use crate::snapshot::{Route, View};
 use crate::telemetry::lines::{Details, LogEntry};
+use crate::telemetry::routes::{Finished, MethodIndex, RouteLane};
 use crate::types::{AccountNum, Credits, KeyId, KeyNum, Moment, RequestId, RouteNum};
 use crate::upstream::{Cause, LocalServer, SendError};
 
@@ -44,6 +45,11 @@ pub(super) struct AccessRecord {
     caller: Cell<Option<CallerIds>>,
     /// The request held credits, so that the ledger counts it.
     is_held: Cell<bool>,
+    method: MethodIndex,
+    /// When the request was sent to its upstream, and when the response head arrived and was passed on.
+    sent_at: Cell<Moment>,
+    answered_at: Cell<Moment>,
+    given_at: Cell<Moment>,
     /// Bytes of the request body and of the response body.
     bytes_in: Cell<u64>,
     bytes_out: Cell<u64>,
@@ -57,7 +63,12 @@ pub(super) struct AccessRecord {
 
 impl AccessRecord {
     /// Starts the record of a request, with the snapshot that applies to the request.
-    pub(super) fn start(services: &Rc<Services>, view: View, given_id: Option<HeaderValue>) -> Rc<Self> {
+    pub(super) fn start(
+        services: &Rc<Services>,
+        view: View,
+        method: MethodIndex,
+        given_id: Option<HeaderValue>,
+    ) -> Rc<Self> {
         Rc::new(Self {
             id: services.next_id(given_id.as_ref().map(HeaderValue::as_bytes)),
             given_id,
@@ -67,6 +78,10 @@ impl AccessRecord {
             route: Cell::new(None),
             caller: Cell::new(None),
             is_held: Cell::new(false),
+            method,
+            sent_at: Cell::default(),
+            answered_at: Cell::default(),
+            given_at: Cell::default(),
             bytes_in: Cell::new(0),
             bytes_out: Cell::new(0),
             status: Cell::new(CLIENT_CLOSED_REQUEST),
@@ -108,6 +123,58 @@ impl AccessRecord {
     /// The request held credits: the ledger counts it.
     pub(super) fn set_held(&self) {
         self.is_held.set(true);
+        self.services.stats.holds.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The request was refused, because it would have held more credits than there are.
+    pub(super) fn refuse_credits(&self, credits: Credits) {
+        self.count_route(|lane| lane.refuse(credits));
+    }
+
+    /// A charge was above its hold, or could not be read.
+    pub(super) fn count_capped(&self) {
+        self.count_route(RouteLane::cap);
+    }
+
+    /// The request is sent to its upstream now.
+    pub(super) fn note_sent(&self) {
+        self.sent_at.set(self.services.connections.clock.now());
+    }
+
+    /// The upstream's response head has arrived.
+    pub(super) fn note_answered(&self) {
+        self.answered_at.set(self.services.connections.clock.now());
+    }
+
+    fn count_route(&self, count: impl FnOnce(&RouteLane)) {
+        let (view, index) = (&self.view, self.route.get());
+        let names = || {
+            let route = index.map(|index| &view.routes[index]);
+            route.map(|route| (route.name.to_string(), route.upstream.name.clone())).unwrap_or_default()
+        };
+        self.services.routes.with(view.generation, index, names, count);
+    }
+
+    /// Counts the request in the metrics of its route.
+    fn count_metrics(&self) {
+        let answered = Some(self.answered_at.get()).filter(|at| *at != Moment::default());
+        let overhead = answered.map(|answered| {
+            let upstream = answered.since(self.sent_at.get());
+            self.given_at.get().since(self.started).saturating_sub(upstream)
+        });
+        let finished = Finished {
+            method: self.method,
+            outcome: self.outcome.get(),
+            status: self.status.get(),
+            upstream_status: self.upstream_status.get(),
+            credits: self.credits.get(),
+            duration: self.services.now().since(self.started),
+            overhead,
+        };
+        self.count_route(|lane| lane.count(&finished));
+        if self.is_held.get() {
+            self.services.stats.holds.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     /// Counts bytes of the request body.
@@ -141,6 +208,9 @@ impl AccessRecord {
 
     /// Sets the status of the response, and the outcome that it means.
     pub(super) fn set_response(&self, status: StatusCode, outcome: Outcome) {
+        if self.answered_at.get() != Moment::default() {
+            self.given_at.set(self.services.connections.clock.now());
+        }
         self.status.set(status.as_u16());
         self.outcome.set(outcome);
     }
@@ -180,6 +250,7 @@ impl Drop for AccessRecord {
     fn drop(&mut self) {
         self.services.stats.outcomes[self.outcome.get().index()].fetch_add(1, Ordering::Relaxed);
         self.count_usage();
+        self.count_metrics();
         let settings = self.view.settings.log;
         if !settings.requests {
             return;

@@ -39,6 +39,7 @@ use crate::policy::outcome::Outcome;
 use crate::policy::reject::{Reason, Refusal};
 use crate::policy::route::Methods;
 use crate::policy::values;
+use crate::telemetry::routes::MethodIndex;
 
 /// Serves the requests of a worker.
 #[derive(Clone, Debug)]
@@ -73,9 +74,12 @@ impl RequestHandler for Handler {
         let Self { services, pool } = self;
         services.stats.requests.fetch_add(1, Ordering::Relaxed);
         let is_http2_head = request.method() == Method::HEAD && stream.connection.protocol == Protocol::Http2;
-        let (record, mut context) = ResponseContext::start(&services, &stream.connection, request.headers());
+        let (method, headers) = (request.method(), request.headers());
+        let (record, mut context) = ResponseContext::start(&services, &stream.connection, method, headers);
         let responded = match admit((&services, &pool), &stream, head, &record, &mut context, request) {
-            Ok(Admission::Forward(call, upgrade)) => forward_response(call, upgrade, &mut context).await,
+            Ok(Admission::Forward(call, upgrade)) => {
+                forward_response(call, upgrade, &record, &mut context).await
+            }
             Ok(Admission::Respond(response)) => Ok(response),
             Err(refusal) => Err(refusal.into()),
         };
@@ -102,7 +106,8 @@ impl RequestHandler for Handler {
     fn refused_by_hyper(&self, reason: Reason) {
         let Self { services, .. } = self;
         services.stats.requests.fetch_add(1, Ordering::Relaxed);
-        let record = AccessRecord::start(services, services.connections.views.load(), None);
+        let record =
+            AccessRecord::start(services, services.connections.views.load(), MethodIndex::OTHER, None);
         record.set_response(reason.status(), Outcome::Refused(reason)); // logged when it is dropped
     }
 }
@@ -200,13 +205,16 @@ fn admit(
 async fn forward_response(
     call: CallStart,
     client: Option<OnUpgrade>,
+    record: &AccessRecord,
     context: &mut ResponseContext,
 ) -> Result<Response<OutboundBody>, NoResponse> {
     let call = match call {
         CallStart::Ready(call) => call,
         CallStart::Waiting(call) => call.await?, // insufficient_credits, ledger_unavailable, body_too_large
     };
+    record.note_sent();
     let (response, permit) = call.await?; // upstream_unreachable, upstream_timeout, overloaded
+    record.note_answered();
     let ((mut status, mut headers), mut settlement) = Settlement::new(response, permit);
     let is_switch = status == StatusCode::SWITCHING_PROTOCOLS;
     let upstream = if is_switch { settlement.take_upstream() } else { None };

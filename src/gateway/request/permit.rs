@@ -143,7 +143,10 @@ impl Payment {
                 let held = Held { hold, price: Arc::clone(price), is_head: method == Method::HEAD };
                 Ok(Self { route: route.index, held: Some(held) })
             }
-            Err(HoldError::Insufficient) => Err(Reason::InsufficientCredits.into()),
+            Err(HoldError::Insufficient) => {
+                record.refuse_credits(price.hold);
+                Err(Reason::InsufficientCredits.into())
+            }
             Err(HoldError::Unavailable) => Err(Reason::LedgerUnavailable.into()),
         }
     }

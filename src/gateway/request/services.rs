@@ -11,6 +11,7 @@ use crate::directory::Directory;
 use crate::gateway::connection::Connections;
 use crate::ledger::Spender;
 use crate::telemetry::lines::{Batch, LogEntry};
+use crate::telemetry::routes::RouteLanes;
 use crate::telemetry::usage::UsageLane;
 use crate::telemetry::{Lane, WorkerTelemetry};
 use crate::types::{Moment, RequestId, RequestIdStart};
@@ -25,6 +26,8 @@ pub(in crate::gateway) struct Services {
     pub(super) spender: Spender,
     /// Usage of accounts, keys and routes.
     pub(in crate::gateway) usage: UsageLane,
+    /// Counters of routes.
+    pub(super) routes: RouteLanes,
     /// The access log, if requests are logged.
     log: Option<RefCell<Batch>>,
     /// Notified when a log line is added and none waited to be written before.
@@ -42,7 +45,7 @@ impl Services {
         spender: Spender,
         id_start: RequestIdStart,
     ) -> Self {
-        let WorkerTelemetry { stats, lines, usage } = telemetry;
+        let WorkerTelemetry { stats, lines, routes, usage } = telemetry;
         Self {
             connections,
             directory,
@@ -50,6 +53,7 @@ impl Services {
             stats,
             spender,
             usage: UsageLane::new(usage),
+            routes: RouteLanes::new(routes),
             log: lines.map(|lines| RefCell::new(Batch::new(lines))),
             log_pending: Notify::new(),
             id_start,

@@ -12,7 +12,7 @@ use crate::ledger::store::{
     AccountRow, AnswerRow, AuditFilter, Audited, BooksReader, Doubt, EachLimit, KeyRow, OwnedKey, Position,
     RefusalRow, Result, SecretRow, StoredSecret, TokenRow, UsageFilter, UsageRow,
 };
-use crate::types::{AccountId, KeyHash, KeyId, KeyNum};
+use crate::types::{AccountId, Credits, KeyHash, KeyId, KeyNum};
 
 impl BooksReader for MemoryStore {
     fn account(&mut self, id: &AccountId) -> Result<Option<AccountRow>> {
@@ -140,6 +140,12 @@ impl BooksReader for MemoryStore {
 
     fn in_doubt(&mut self) -> Result<Vec<Doubt>> {
         Ok(self.0.lock().in_doubt.clone())
+    }
+
+    fn in_doubt_sum(&mut self) -> Result<Credits> {
+        let data = self.0.lock();
+        let open = data.in_doubt.iter().filter(|doubt| doubt.given_back.is_none());
+        Ok(Credits::from_millionths(open.map(|doubt| doubt.amount.millionths()).sum()))
     }
 
     fn backup(&mut self, to: &Path) -> Result<()> {

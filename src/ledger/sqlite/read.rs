@@ -228,6 +228,11 @@ impl BooksReader for SqliteReader {
         })
     }
 
+    fn in_doubt_sum(&mut self) -> Result<Credits> {
+        let sql = "SELECT coalesce(sum(amount), 0) FROM in_doubt WHERE given_back IS NULL";
+        self.0.query_row(sql, [], |row| row.get(0).map(Credits::from_millionths)).map_err(failed)
+    }
+
     fn backup(&mut self, to: &Path) -> Result<()> {
         if to.exists() {
             return Err(LedgerError::Taken(format!("{} exists already", to.display())));

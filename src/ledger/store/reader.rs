@@ -11,7 +11,7 @@ use super::{
 };
 use crate::ledger::entry::{Entry, OperatorBalances};
 use crate::policy::key::KeyState;
-use crate::types::{AccountId, AccountNum, KeyHash, KeyId, KeyNum, WallTime};
+use crate::types::{AccountId, AccountNum, Credits, KeyHash, KeyId, KeyNum, WallTime};
 
 /// Number of rows that are read in one page.
 const PAGE: usize = 1_000;
@@ -104,6 +104,8 @@ pub trait BooksReader: Send {
     fn operator_accounts(&mut self) -> Result<OperatorBalances>;
     /// Reads the holds in doubt, including those given back.
     fn in_doubt(&mut self) -> Result<Vec<Doubt>>;
+    /// The sum of the holds in doubt that were not given back.
+    fn in_doubt_sum(&mut self) -> Result<Credits>;
     /// Writes a copy of the whole ledger to a new file.
     fn backup(&mut self, to: &Path) -> Result<()>;
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::handoff::MAX_WAITING;
 use super::shared::Shared;
 use crate::clock::Clock;
+use crate::ledger::record::Record;
 use crate::ledger::store::{Journal, LedgerError, Result};
 use crate::types::Moment;
 
@@ -170,6 +171,8 @@ impl CommitThread {
         let bytes = self.pending.len() as u64;
         self.shared.counters.commits.fetch_add(1, Ordering::Relaxed);
         self.shared.counters.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.shared.counters.commit_times.add_duration(self.clock.now().since(self.committed_at));
+        self.shared.counters.batch_sizes.add(Record::count(&self.pending));
         self.pending.clear();
         Ok(())
     }

@@ -10,6 +10,7 @@ use super::signal::Signal;
 use crate::ledger::adoption::Successor;
 use crate::ledger::outbox::Outbox;
 use crate::ledger::purse::Purses;
+use crate::types::{Histogram, SHORT, SIZES};
 
 /// The state that all handles share with the ledger's threads.
 #[derive(Debug)]
@@ -35,7 +36,7 @@ pub(in crate::ledger) struct Shared {
 }
 
 /// Counters since the ledger was opened.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Counters {
     /// Number of batches committed.
     pub commits: AtomicU64,
@@ -43,6 +44,22 @@ pub struct Counters {
     pub bytes: AtomicU64,
     /// Number of failed commits.
     pub failures: AtomicU64,
+    /// How long commits took.
+    pub commit_times: Histogram,
+    /// Number of records in the committed batches.
+    pub batch_sizes: Histogram,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self {
+            commits: AtomicU64::default(),
+            bytes: AtomicU64::default(),
+            failures: AtomicU64::default(),
+            commit_times: Histogram::new(SHORT),
+            batch_sizes: Histogram::new(SIZES),
+        }
+    }
 }
 
 impl Shared {

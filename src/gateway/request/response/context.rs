@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue};
-use http::{Response, StatusCode};
+use http::{Method, Response, StatusCode};
 use ipnet::IpNet;
 
 use super::body::OutboundBody;
@@ -19,6 +19,7 @@ use crate::policy::outcome::Outcome;
 use crate::policy::reject::Refusal;
 use crate::policy::values::once;
 use crate::policy::{forward, grpc};
+use crate::telemetry::routes::MethodIndex;
 use crate::types::Credits;
 
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
@@ -53,11 +54,12 @@ impl ResponseContext {
     pub(in crate::gateway::request) fn start(
         services: &Rc<Services>,
         connection: &Connection,
+        method: &Method,
         headers: &HeaderMap,
     ) -> (Rc<AccessRecord>, Self) {
         let view = services.connections.views.load();
         let given_id = given_id(&view.settings.trusted_proxies, connection, headers);
-        let record = AccessRecord::start(services, view, given_id);
+        let record = AccessRecord::start(services, view, MethodIndex::of(method), given_id);
         let protocol = connection.protocol;
         let mut own_headers = ResponseHeaders::default();
         let new_id = || own_headers.values.text(&[&record.id.text()]);

@@ -111,7 +111,7 @@ impl Settlement {
                 price.charge(is_complete)
             }
         };
-        count_note(&self.request.services, charged.note);
+        count_note(&self.request, charged.note);
         self.request.record.set_charge(charged.amount);
         let settled = hold.settle(charged.amount, outcome);
         settled.must_wait().then(|| Box::pin(charge_committed(settled)) as Commit)
@@ -237,11 +237,13 @@ async fn charge_committed(settled: Settled) -> Result<(), NotDurable> {
 }
 
 /// Counts charges that an operator should look at.
-fn count_note(services: &Services, note: Note) {
+fn count_note(request: &InFlight, note: Note) {
+    let stats = &request.services.stats;
     let counter = match note {
         Note::Plain => return,
-        Note::Capped => &services.stats.capped,
-        Note::Unreadable => &services.stats.unreadable,
+        Note::Capped => &stats.capped,
+        Note::Unreadable => &stats.unreadable,
     };
     counter.fetch_add(1, Ordering::Relaxed);
+    request.record.count_capped();
 }
