@@ -244,10 +244,11 @@ impl Driver<'_> {
     fn usage(&mut self, (account, key, route, number): (u8, u8, u8, u8), at: WallTime) -> UsagePart {
         let at = WallTime(at.0 + i64::from(number) * 45 * MINUTE);
         let id = RequestId(u128::from(number));
-        // Number 1 of a key or route may not exist yet; number 0 is none.
+        // Number 0 is none. Workers count only for keys that exist.
+        let keys = self.store.books.reader().unwrap().keys(None, KeyNum(0), ALL).unwrap().len();
         let (account, key, route) = (
             AccountNum(u32::from(account) % (self.accounts() + 1)),
-            KeyNum(key.into()),
+            KeyNum(u32::from(key) % (keys as u32 + 1)),
             RouteNum(route.min(1).into()),
         );
         let reason = Reason::ALL[usize::from(number)];

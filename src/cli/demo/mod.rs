@@ -20,6 +20,7 @@ use super::output;
 use crate::app::App;
 use crate::clock::Clock;
 use crate::control::operations::{Caller, KeyInput, ShownKey};
+use crate::types::Secret;
 use cases::{ACCOUNT, PERSON, PHONE, VERIFY};
 use config::{Account, DEMO, Folder, NEARLY_EMPTY, TRIAL};
 
@@ -107,7 +108,8 @@ async fn demo(arguments: &Arguments, folder: &Path, mut stop: Stop) -> Result {
         app.stop().await?;
         return Ok(());
     }
-    let words = welcome(gateway, client::reachable(app.admin), &path, &keys);
+    let token = app.control().first_token().await?;
+    let words = welcome(gateway, client::reachable(app.admin), &path, &keys, token.as_ref());
     tokio::spawn(end_with_terminal(stop.hangup));
     // The gateway installs its signal handlers when it is first polled, before the text mentions Ctrl-C.
     let (ran, printed) = tokio::join!(biased; app.run(), async { output::text(&words) });
@@ -145,7 +147,15 @@ async fn new_key(app: &App, account: Account) -> Result<(String, String)> {
 }
 
 /// The text that is printed when the demo is ready.
-fn welcome(gateway: SocketAddr, admin: SocketAddr, config: &Path, keys: &Keys) -> String {
+fn welcome(
+    gateway: SocketAddr,
+    admin: SocketAddr,
+    config: &Path,
+    keys: &Keys,
+    token: Option<&Secret<String>>,
+) -> String {
+    // There is none if the environment has one.
+    let token = token.map_or("$TOLLGATE_ADMIN_TOKEN", |token| token.reveal());
     let tollgate = std::env::args().next().unwrap_or_else(|| "tollgate".to_owned());
     let config = config.display();
     let Keys { demo, trial, nearly_empty, demo_id } = keys;
@@ -186,6 +196,9 @@ For the operator:
 {tollgate} -c {config} status
 {tollgate} -c {config} explain --key-id {demo_id} POST http://{gateway}{phone_path}
 {tollgate} -c {config} account statement demo
+{tollgate} -c {config} usage --step minute
+curl -s http://{admin}/v1/accounts/demo -H 'authorization: Bearer {token}'
+curl -s http://{admin}/metrics -H 'authorization: Bearer {token}'
 
 Ctrl-C stops it and removes its folder.
 ",
