@@ -67,6 +67,8 @@ pub(super) enum Arguments {
         /// The key's id.
         id: KeyId,
     },
+    /// Print the regular expression and the checksum test by which secret scanners recognise keys.
+    Pattern,
     /// Read a key from standard input and print its SHA-256 for a configuration.
     Hash,
 }
@@ -87,6 +89,7 @@ pub(super) fn run(asker: &Asker, arguments: Arguments) -> Result {
         Arguments::Disable { id } => set(id, KeyState::Disabled),
         Arguments::Enable { id } => set(id, KeyState::Active),
         Arguments::Revoke { id } => set(id, KeyState::Revoked),
+        Arguments::Pattern => asker.output.record(&asker.one(&Command::KeyPattern)?),
         Arguments::Hash => hash(),
     }
 }

@@ -29,6 +29,8 @@ pub enum Command {
     KeyRotate { id: KeyId, overlap: Option<String> },
     /// Disable, enable or revoke a key.
     KeyState { id: KeyId, state: KeyState },
+    /// Tell how secret scanners recognise keys.
+    KeyPattern,
     /// Create an account.
     AccountCreate(AccountInput),
     /// List accounts.
@@ -77,6 +79,7 @@ impl Command {
             Self::Status
                 | Self::KeyList { .. }
                 | Self::KeyShow { .. }
+                | Self::KeyPattern
                 | Self::AccountList
                 | Self::AccountShow { .. }
                 | Self::Statement { .. }

@@ -51,6 +51,7 @@ impl Control {
             Command::KeyShow { id } => value(self.key(caller, id).await?),
             Command::KeyRotate { id, overlap } => value(self.rotate_key(caller, id, overlap).await?),
             Command::KeyState { id, state } => value(self.set_key_state(caller, id, state).await?),
+            Command::KeyPattern => value(self.key_pattern()),
             Command::AccountCreate(account) => value(self.create_account(caller, account).await?),
             Command::AccountList => self.list_accounts(caller, &rows).await,
             Command::AccountShow { id } => value(self.account(caller, id).await?),

@@ -270,6 +270,27 @@ fn a_key_is_hashed_from_standard_input() {
     assert_eq!(String::from_utf8(output.stdout).unwrap().trim(), sha256("good-key"));
 }
 
+/// Scanners find a generated key in any text by the printed expression, and tell it from others by the printed test.
+#[test]
+fn secret_scanners_recognise_generated_keys() {
+    let gateway = start("");
+    let made = gateway.json(&["key", "create", "--account", "acme", "--label", "k", "--env", "test"]);
+    let key = made["key"].as_str().unwrap();
+    let told = gateway.json(&["key", "pattern"]);
+    let (pattern, test) = (told["pattern"].as_str().unwrap(), told["test"].as_str().unwrap());
+    let shell = |script: &str, argument: &str| {
+        let output = Command::new("sh").args(["-c", script, "sh", argument]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    let found = |text: &str| shell(&format!("printf '%s' \"$1\" | grep -oP '{pattern}'"), text);
+    assert_eq!(found(&format!("export API_KEY=\"{key}\"; run")), key);
+    assert_eq!(found(&format!("{key}x")), "", "longer than a key");
+    let last = if key.ends_with('0') { "1" } else { "0" };
+    let mistyped = format!("{}{last}", &key[..key.len() - 1]);
+    let is_key = |key: &str| shell(&format!("{test} \"$1\""), key);
+    assert_eq!((is_key(key), is_key(&mistyped)), ("True".to_owned(), "False".to_owned()));
+}
+
 #[test]
 fn commands_at_the_same_time_leave_books_and_gate_alike() {
     let gateway = start("");

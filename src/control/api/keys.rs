@@ -12,7 +12,7 @@ use super::extract::{Body, By, Id, IfMatch, MaybeBody, Params, Versioned};
 use super::paging::{PageQuery, Repeatable, Versions, cursor};
 use super::problem::{ChangeFailures, Failures, ListFailures, ObjectFailures, Problem};
 use super::state::{ApiState, created};
-use crate::control::operations::{KeyInput, KeyPatch, KeyView, Page};
+use crate::control::operations::{KeyInput, KeyPatch, KeyView, LeakInput, Page};
 use crate::policy::key::KeyState;
 use crate::types::{AccountId, KeyId, KeyNum};
 
@@ -26,6 +26,7 @@ pub(super) fn router() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new()
         .routes(routes!(create, list_of_account))
         .routes(routes!(list))
+        .routes(routes!(report_leaked))
         .routes(routes!(show, change, revoke))
         .routes(routes!(rotate))
         .routes(routes!(disable))
@@ -155,6 +156,16 @@ async fn disable(State(api): State<ApiState>, By(caller): By, Id(key): Id<KeyId>
 )]
 async fn enable(State(api): State<ApiState>, By(caller): By, Id(key): Id<KeyId>) -> Changed {
     Ok(ok(api.control.set_key_state(&caller, key, KeyState::Active).await?))
+}
+
+/// Report a key that was found where it should not be. The key is disabled until it is enabled again.
+#[utoipa::path(
+    post, path = "/v1/keys/report-leaked", tag = "keys", request_body = LeakInput, params(Repeatable),
+    responses((status = 200, body = KeyView), Failures, ChangeFailures),
+    extensions(("x-permission" = json!("manage")))
+)]
+async fn report_leaked(State(api): State<ApiState>, By(caller): By, Body(leak): Body<LeakInput>) -> Changed {
+    Ok(ok(api.control.report_leaked(&caller, leak).await?))
 }
 
 /// Revoke a key permanently.

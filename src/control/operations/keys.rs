@@ -1,9 +1,11 @@
 //! Creates, reads, changes, rotates and revokes keys.
 
+mod leaked;
 mod types;
 
 use ipnet::IpNet;
 
+pub use leaked::{KeyPattern, LeakInput};
 pub use types::{KeyInput, KeyPatch, KeyView, ShownKey};
 
 use super::caller::{Caller, Noted, Permission};
@@ -18,7 +20,7 @@ use crate::types::{AccountId, KeyHash, KeyId, KeyNum, Secret, WallTime};
 /// Longest label, in characters.
 const MAX_LABEL: usize = 100;
 /// Longest environment, in characters.
-const MAX_ENVIRONMENT: usize = 16;
+const MAX_ENVIRONMENT: usize = generate::MAX_ENVIRONMENT;
 /// Most scopes, and most networks, of one key.
 const MAX_RULES: usize = 1_000;
 /// Random bytes drawn for a key: 32 are needed, and 3 % of the drawn bytes are discarded.

@@ -25,7 +25,7 @@ pub use credits::{BookingInput, BookingView, DoubtView, EntryView, GivenBack, MA
 pub use error::{OperationError, Result};
 pub use explain::{Decision, ExplainInput, Explanation};
 pub use gateway::{ChargeView, ConfigView, PlanView, PriceView, Reloaded, RouteView};
-pub use keys::{KeyInput, KeyPatch, KeyView, ShownKey};
+pub use keys::{KeyInput, KeyPatch, KeyPattern, KeyView, LeakInput, ShownKey};
 pub use ledger::{Backup, Verification};
 pub use repeat::{MAX_IDEMPOTENCY_KEY, Repeat, Stored};
 pub use terms::{DEFAULT_LIMIT, LimitAlgorithm, LimitScope, LimitTerms, MAX_LIMIT, Page, Patch, Time};

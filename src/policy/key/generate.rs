@@ -5,6 +5,8 @@ use crate::types::Secret;
 
 /// The digits of keys.
 const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+/// Longest environment, in characters.
+pub const MAX_ENVIRONMENT: usize = 16;
 /// Number of random characters in a key: log2(62^32) is 190 bits.
 const RANDOM: usize = 32;
 /// Number of checksum characters: 62^6 exceeds 2^32, so they can represent every CRC-32.
@@ -47,6 +49,14 @@ pub fn is_well_formed(key: &str) -> bool {
     let (text, digits) = key.split_at(at);
     let random = text.rsplit('_').next().unwrap_or_default();
     random.len() == RANDOM && text.matches('_').count() >= 2 && check(text) == digits
+}
+
+/// A regular expression that finds generated keys with this prefix in any text. Most of what it finds by accident does
+/// not have the checksum of [`is_well_formed`].
+#[must_use]
+pub fn pattern(prefix: &str) -> String {
+    let digits = RANDOM + CHECK;
+    format!(r"\b{prefix}_[a-z0-9]{{1,{MAX_ENVIRONMENT}}}_[0-9A-Za-z]{{{digits}}}\b")
 }
 
 /// The shortened form of a key that operators see: the prefix, then the first four and the last four

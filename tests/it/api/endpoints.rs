@@ -70,6 +70,7 @@ pub fn all() -> Vec<Request> {
         request("GET", "/v1/tokens", None, ""),
         request("DELETE", "/v1/tokens/{token}", None, "token.revoke"),
         request("GET", "/v1/audit", None, ""),
+        request("POST", "/v1/keys/report-leaked", Some(json!({ "key": "good-key" })), "key.report_leaked"),
         request("DELETE", "/v1/keys/{key}", None, "key.revoke"),
         request("DELETE", "/v1/accounts/{account}", None, "account.delete"),
     ]

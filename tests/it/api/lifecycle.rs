@@ -199,6 +199,35 @@ fn mistakes_are_named() {
     assert_eq!(api.get("/v1/audit"), before);
 }
 
+/// A leaked key stops working within a second, whichever of its secrets was found, until it is enabled again. So does
+/// one of the configuration file. A report that cannot be understood changes nothing.
+#[test]
+fn a_leaked_key_stops_until_it_is_enabled_again() {
+    let gateway = Gateway::start(&admin_config(""), &Upstream::start());
+    let api = Api::of(&gateway);
+    let made = api.post("/v1/accounts/acme/keys", json!({ "label": "x" }));
+    let (id, old) = (text(&made["id"]), text(&made["key"]));
+    let rotated = api.post(&format!("/v1/keys/{id}/rotate"), json!({ "overlap": "1h" }));
+    let new = text(&rotated["key"]);
+    let call = |key: &str| get(gateway.public, "/free/a", &with_key(key)).status;
+    let report = |body: Value| api.fails("POST", "/v1/keys/report-leaked", Some(&body)).0;
+    assert_eq!(report(json!({})), 422);
+    assert_eq!(report(json!({ "key": new, "sha256": sha256(&new) })), 422);
+    assert_eq!((report(json!({ "key": "nobody's" })), report(json!({ "sha256": "00" }))), (404, 422));
+    assert_eq!([&old, &new].map(|key| call(key)), [200, 200]);
+
+    let reported = api.post("/v1/keys/report-leaked", json!({ "key": old }));
+    assert_eq!((text(&reported["id"]), &reported["state"]), (id.clone(), &json!("disabled")));
+    assert_eq!([&old, &new].map(|key| call(key)), [401, 401]);
+    api.ok("POST", &format!("/v1/keys/{id}/enable"), None);
+    assert_eq!(call(&new), 200);
+    api.post("/v1/keys/report-leaked", json!({ "sha256": sha256("good-key") }));
+    assert_eq!(call("good-key"), 401);
+    let audit = api.get("/v1/audit").to_string();
+    assert!(audit.contains("key.report_leaked"), "{audit}");
+    assert!([&old, &new].iter().all(|key| !audit.contains(key.as_str())));
+}
+
 /// What is not there, used already, or not JSON is answered with its status and code.
 #[test]
 fn requests_that_fail_have_a_status_and_a_code() {
