@@ -33,6 +33,7 @@ use self::handover::MAX_TAKEOVERS;
 pub use self::inherited::Inherited;
 pub use self::plane::ControlPlane;
 use self::plane::Opening;
+use self::signals::Signals;
 use self::sockets::Sockets;
 use crate::clock::Clock;
 use crate::config::LoadedConfig;
@@ -77,6 +78,8 @@ pub struct App {
     draining: Arc<AtomicBool>,
     background: Vec<tokio::task::JoinHandle<()>>,
     _watcher: Watcher,
+    /// Taken by [`App::run`].
+    signals: Option<Signals>,
 }
 
 impl App {
@@ -153,6 +156,9 @@ impl App {
         let watcher = start_watcher(&control, &clock).await?;
         let slots = Arc::new(ConnectionSlots::new(max_connections(settings.max_connections)));
         let (stop, wound_down) = (CancellationToken::new(), Arc::new(Semaphore::new(0)));
+        // Before the first request: whoever sees the gateway serve may send it a signal, or replace its program.
+        let no_signals = |error| StartError::Other(format!("no signal handling: {error}"));
+        let signals = Signals::listen().map_err(no_signals)?;
         let mut workers = Vec::new();
         for (number, sockets) in sockets.into_iter().enumerate() {
             let no_spender = || StartError::Other("the ledger was opened for fewer workers".to_owned());
@@ -193,6 +199,7 @@ impl App {
             draining,
             background,
             _watcher: watcher,
+            signals: Some(signals),
         })
     }
 

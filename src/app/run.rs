@@ -8,7 +8,6 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
@@ -16,7 +15,6 @@ use tokio_util::sync::CancellationToken;
 use super::background::watch;
 use super::error::StartError;
 use super::handover::{MAX_TAKEOVERS, Takeover};
-use super::signals::Signals;
 use super::{App, service};
 use crate::config::reload::EVERY;
 use crate::control::Control;
@@ -44,25 +42,20 @@ impl App {
     /// SIGTERM or SIGINT stops the gateway without waiting for requests in flight.
     ///
     /// # Errors
-    /// If signals cannot be received, a worker ended, a second signal arrived, the ledger's last commit failed, or no
-    /// process could take over.
+    /// If a worker ended, a second signal arrived, the ledger's last commit failed, or no process could take over.
     pub async fn run(mut self) -> Result<(), StartError> {
-        let no_signals = |error: std::io::Error| StartError::Other(format!("no signal handling: {error}"));
-        let mut signals = Signals::listen().map_err(no_signals)?;
-        let mut hangup = signal(SignalKind::hangup()).map_err(no_signals)?;
-        let mut upgrade = signal(SignalKind::user_defined2()).map_err(no_signals)?;
+        let Some(mut signals) = self.signals.take() else { return Err(other("the gateway runs already")) };
         let watch = tokio::spawn(watch(Arc::clone(self.control()), self.path.clone(), self.clock.clone()));
-        let program = std::env::current_exe();
         service::ready();
         let end = loop {
             tokio::select! {
-                () = signals.next() => break End::Stop,
-                _ = hangup.recv() => {
+                () = signals.stop.next() => break End::Stop,
+                _ = signals.hangup.recv() => {
                     service::reloading();
                     let _ = self.control().reload(&Caller::signal()).await; // it logs its errors
                     service::ready();
                 }
-                _ = upgrade.recv() => match &program {
+                _ = signals.upgrade.recv() => match &signals.program {
                     Ok(program) => start_successor(program, &self.path),
                     Err(error) => tracing::error!(%error, "the program's file is unknown; this process goes on"),
                 },
@@ -95,7 +88,7 @@ impl App {
         };
         tokio::select! {
             result = ending => result?,
-            () = signals.next_but(usize::from(is_handed_over)) => {
+            () = signals.stop.next_but(usize::from(is_handed_over)) => {
                 return Err(StartError::Other("second signal: stopped immediately".to_owned()));
             }
         }

@@ -327,3 +327,14 @@ fn set_headers_cannot_name_what_says_who_asks() {
     }
     assert_eq!(post(Gateway::start(&config(""), &Upstream::start()).public, "/one", KEY, "").status, 200);
 }
+
+/// A gateway that says that it serves hears every signal.
+#[test]
+fn a_signal_is_heard_as_soon_as_the_gateway_serves() {
+    for _ in 0..5 {
+        let gateway = Gateway::start(&config(""), &Upstream::start());
+        gateway.signal("HUP");
+        let (code, _) = gateway.stop();
+        assert_eq!(code, Some(0), "{code:?}");
+    }
+}
