@@ -128,6 +128,8 @@ pub struct Settings {
     pub log: LogSettings,
     /// How long usage is kept in intervals of a minute, of an hour, and of a day.
     pub usage_kept: [Duration; 3],
+    /// Networks that webhooks may be sent to although they are not public.
+    pub webhooks_allow_private: Vec<IpNet>,
 }
 
 /// Log settings. The format takes effect at a restart.

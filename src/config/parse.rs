@@ -15,6 +15,7 @@ mod upstream_health;
 mod upstreams;
 mod usage;
 pub(super) mod values;
+mod webhooks;
 
 use std::path::PathBuf;
 

@@ -14,7 +14,7 @@ use std::sync::LazyLock;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-pub use operating::{Admin, Log, Usage};
+pub use operating::{Admin, Log, Usage, Webhooks};
 pub use tls::{Pair, Tls};
 pub use upstream::{
     Ejection, Health, Http2, Queue, Retries, Server as UpstreamServer, Texts, Upstream, UpstreamTls,
@@ -48,6 +48,8 @@ pub struct File {
     pub log: Maybe<Log>,
     /// How long usage is kept.
     pub usage: Maybe<Usage>,
+    /// Webhooks of accounts and of the operator.
+    pub webhooks: Maybe<Webhooks>,
     /// The servers that requests are forwarded to.
     pub upstreams: Named<Upstream>,
     /// The endpoints of the API.

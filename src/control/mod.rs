@@ -12,6 +12,7 @@ mod publish;
 mod reload;
 pub mod socket;
 mod upstreams;
+mod webhooks;
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -67,6 +68,7 @@ pub struct Control {
     in_force: ArcSwap<InForce>,
     last_reload_error: parking_lot::Mutex<Option<String>>,
     tokens: Tokens,
+    doorbell: webhooks::Doorbell,
 }
 
 /// What the control plane keeps of the current configuration, besides the snapshot.
@@ -149,6 +151,7 @@ impl Control {
             in_force: ArcSwap::new(Arc::clone(&in_force)),
             last_reload_error: parking_lot::Mutex::default(),
             tokens: Tokens::default(),
+            doorbell: webhooks::Doorbell::default(),
         };
         control.restore_meters(&mut *reader)?;
         control.publish_store(&mut *reader)?;

@@ -122,6 +122,7 @@ impl Control {
         let snapshot = self.keeping_tls(loaded.snapshot.clone()).numbered(&registered.routes).listing(listed);
         let snapshot = snapshot.adopting_servers(&self.snapshot());
         self.publisher.publish(snapshot);
+        self.put_file_endpoints(&loaded).await?;
         self.put_file(&loaded, registered);
         let LoadedConfig { keys, watched, hash, .. } = loaded;
         let listed = |key: &FileKey| (KeyId::of_hash(&key.hash), ListedKey::of(key));
@@ -167,6 +168,22 @@ impl Control {
         }
         registered.keys = keys.into_iter().flatten().collect();
         Ok(registered)
+    }
+
+    /// Makes the webhooks of the file's accounts endpoints, in one transaction. Those that stay keep their secrets.
+    async fn put_file_endpoints(&self, loaded: &LoadedConfig) -> Result<()> {
+        let mut rows = Vec::new();
+        for account in &loaded.accounts {
+            for url in &account.webhooks {
+                rows.push(self.endpoint_row(Some(account.id.clone()), url.clone(), Source::File)?);
+            }
+        }
+        let has_some = !rows.is_empty();
+        self.bookkeeper.set_file_endpoints(rows).await?;
+        if has_some {
+            self.doorbell.ring();
+        }
+        Ok(())
     }
 
     fn put_file(&self, loaded: &LoadedConfig, registered: Registered) {

@@ -8,8 +8,8 @@ use tokio::sync::{mpsc, oneshot};
 use super::purse::Purse;
 use super::record::{ExternalId, Record};
 use super::store::{
-    AccountChange, AccountRow, Booked, Booking, BooksReader, Changed, KeyEdit, KeyRow, LedgerError,
-    NewAccount, Note, Notes, OwnedKey, Registered, Registration, Result, TokenRow,
+    AccountChange, AccountRow, Booked, Booking, BooksReader, Changed, EndpointRow, KeyEdit, KeyRow,
+    LedgerError, NewAccount, Note, Notes, OwnedKey, Registered, Registration, Result, TokenRow, Webhooks,
 };
 use super::threads::{BooksThread, Counters, Job, LimitSource, Shared, UsageSource};
 use crate::types::{AccountId, AccountNum, Credits, KeyId, KeyNum, RequestId, StatusClass, WallTime};
@@ -141,6 +141,31 @@ impl Bookkeeper {
     /// If the store fails.
     pub async fn note(&self, notes: Vec<Note>) -> Result<()> {
         self.run(move |thread| thread.write(|books, at| books.note(&notes, at))).await
+    }
+
+    /// Makes these the endpoints of the configuration file. Does nothing if the ledger has no webhooks.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn set_file_endpoints(&self, rows: Vec<EndpointRow>) -> Result<()> {
+        self.run(move |thread| {
+            thread.write(|books, _| {
+                books.webhooks().map_or(Ok(()), |webhooks| webhooks.set_file_endpoints(&rows))
+            })
+        })
+        .await
+    }
+
+    /// Changes the webhooks of the ledger.
+    ///
+    /// # Errors
+    /// If the change is refused, the store fails, or it has no webhooks.
+    pub async fn webhooks<R: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut dyn Webhooks, WallTime) -> Result<R> + Send + 'static,
+    ) -> Result<R> {
+        let none = || LedgerError::Refused("this ledger has no webhooks".to_owned());
+        self.run(move |thread| thread.write(|books, at| change(books.webhooks().ok_or_else(none)?, at))).await
     }
 
     /// Deletes the stored answers of requests before a time.

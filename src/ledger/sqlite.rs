@@ -4,6 +4,7 @@
 //! connection and thread, so that no write waits for a checkpoint. The journal is in [`journal_files`].
 
 mod accounts;
+mod events;
 mod file;
 mod folding;
 mod journal_files;
@@ -15,6 +16,7 @@ mod posting;
 mod read;
 mod rows;
 mod usage;
+mod webhooks;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,7 +27,7 @@ use super::entry::{Entry, EntryKind};
 use super::store::{
     AccountChange, AccountRow, Booked, Booking, Books, BooksReader, Changed, KeyEdit, KeyRow, LedgerError,
     LoadedBooks, NewAccount, Note, Notes, OwnedKey, Registered, Registration, Result, Storage, TokenRow,
-    UsageRetention,
+    UsageRetention, Webhooks,
 };
 use super::tally::Fold;
 use crate::policy::outcome::usage::UsagePart;
@@ -238,7 +240,10 @@ impl Books for SqliteBooks {
         if parts.is_empty() && !usage::has_uncounted(&self.connection)? {
             return Ok(()); // so that an idle gateway writes nothing
         }
-        self.write(|tx| usage::count(tx, parts))
+        self.write(|tx| {
+            usage::count(tx, parts)?;
+            events::refused(tx, parts.iter().flat_map(|part| &part.refusals))
+        })
     }
 
     fn compact_usage(&mut self, keep: &UsageRetention, most: usize) -> Result<bool> {
@@ -246,6 +251,10 @@ impl Books for SqliteBooks {
             return Ok(false);
         }
         self.write(|tx| usage::compact(tx, keep, most))
+    }
+
+    fn webhooks(&mut self) -> Option<&mut dyn Webhooks> {
+        Some(self)
     }
 
     fn checkpoint(&mut self) {

@@ -8,6 +8,7 @@ mod changes;
 mod notes;
 mod reader;
 mod usage;
+mod webhooks;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,11 @@ pub use changes::{
 pub use notes::{AnswerRow, AuditRow, Audited, Note, Notes, Role, TokenRow, no_notes};
 pub use reader::{
     AuditFilter, BooksReader, EachLimit, Position, StoredSecret, each_account, each_entry, each_key,
+};
+
+pub use webhooks::{
+    AfterAttempt, Attempt, DeliveriesOf, DeliveryRow, DueDelivery, EndpointRow, EventKind, EventRow,
+    WebhookReader, Webhooks,
 };
 
 pub use usage::{MAX_REFUSALS, MINUTE, RefusalRow, UsageFilter, UsageRetention, UsageRow, UsageStep};
@@ -332,6 +338,10 @@ pub trait Books: Send {
     fn compact_usage(&mut self, keep: &UsageRetention, most: usize) -> Result<bool>;
     /// Lets the store copy its write-ahead log into its file. Called after each fold.
     fn checkpoint(&mut self) {}
+    /// The webhooks of the ledger; `None` if the store has none.
+    fn webhooks(&mut self) -> Option<&mut dyn Webhooks> {
+        None
+    }
     /// Opens a reader for long reads, which do not delay writes.
     fn reader(&self) -> Result<Box<dyn BooksReader>>;
 }

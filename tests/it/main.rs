@@ -43,4 +43,5 @@ mod tls;
 mod upgrade;
 mod upstreams;
 mod usage;
+mod webhooks;
 mod wrong_input;

@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use http::Uri;
 use toml::value::{Datetime, Offset};
 
 use super::context::{Context, Known, named};
 use super::limits::{self, LimitOwner};
+use super::webhooks;
 use crate::config::loaded::{FileAccount, FileKey};
 use crate::config::raw::{self, At};
 use crate::snapshot::Plan;
@@ -41,12 +41,12 @@ pub(super) fn build(
             context
                 .error(&amount.span, format!("a balance is at most {}", crate::policy::credit::MAX_BALANCE));
         }
-        let webhooks = raw.webhooks.iter().filter_map(|url| webhook(context, url)).collect();
+        let urls = raw.webhooks.iter().filter_map(|url| webhooks::url(context, url)).collect();
         for key in &raw.keys {
             keys.extend(one_key(context, &id, &key.value, known, &mut seen));
         }
         let plan = raw.plan.as_ref().map(|plan| plan.value.clone());
-        accounts.push(FileAccount { id, plan, credits, webhooks });
+        accounts.push(FileAccount { id, plan, credits, webhooks: urls });
     }
     (accounts, keys)
 }
@@ -89,17 +89,6 @@ fn one_key(
         allow_from,
         limits: limits.map(Arc::from),
     })
-}
-
-fn webhook(context: &mut Context, url: &At<String>) -> Option<String> {
-    let valid = url
-        .value
-        .parse::<Uri>()
-        .is_ok_and(|uri| matches!(uri.scheme_str(), Some("https" | "http")) && uri.host().is_some());
-    if !valid {
-        context.error(&url.span, "a webhook looks like \"https://your-app.example/hooks\"");
-    }
-    valid.then(|| url.value.clone())
 }
 
 /// Parses an expiry: a date-time with an offset, or a date, which means the start of that day in UTC.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::HeaderName;
 
 use super::context::{Context, single};
-use super::{admin, tls, usage};
+use super::{admin, tls, usage, webhooks};
 use crate::config::raw::{self, At, Place};
 use crate::policy::key::KeySource;
 use crate::snapshot::{LogSettings, Settings};
@@ -37,10 +37,7 @@ const COMMIT_DELAY: Duration = Duration::from_millis(5);
 const MAX_COMMIT_DELAY: Duration = Duration::from_secs(1);
 
 pub(super) fn build(context: &mut Context, files: &[raw::File]) -> ParsedServer {
-    for (file, raw) in files.iter().enumerate() {
-        context.file = file;
-        context.not_yet("[idempotency]", raw.idempotency.as_ref());
-    }
+    refuse_unsupported(context, files);
     let ledger = single(context, files, "ledger", |file| file.ledger.as_ref());
     let commit_delay = commit_delay(context, ledger.commit_delay.as_ref());
     let ledger = ledger_path(context, ledger.url.as_ref());
@@ -104,9 +101,18 @@ pub(super) fn build(context: &mut Context, files: &[raw::File]) -> ParsedServer 
         proxy_status: headers.proxy_status.as_ref().is_some_and(|on| on.value),
         log,
         usage_kept: usage::build(context, files),
+        webhooks_allow_private: webhooks::allow_private(context, files),
     };
     let max_body_size = context.size(server.max_body_size.as_ref(), 100 * KIB * KIB, BODY_SIZE);
     ParsedServer { settings, keys, max_body_size }
+}
+
+/// Refuses settings that are known, but not supported yet.
+fn refuse_unsupported(context: &mut Context, files: &[raw::File]) {
+    for (file, raw) in files.iter().enumerate() {
+        context.file = file;
+        context.not_yet("[idempotency]", raw.idempotency.as_ref());
+    }
 }
 
 /// How long a stop waits for requests, and for responses that have begun.

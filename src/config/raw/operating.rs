@@ -1,4 +1,4 @@
-//! `[admin]`, `[log]`, `[usage]`: how the gateway is operated.
+//! `[admin]`, `[log]`, `[usage]`, `[webhooks]`: how the gateway is operated.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -40,4 +40,12 @@ pub struct Usage {
     pub hours: Maybe<Duration>,
     /// How long in intervals of a day; then it is deleted.
     pub days: Maybe<Duration>,
+}
+
+/// Webhooks of accounts and of the operator.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Webhooks {
+    /// Networks that endpoints may be in although they are not public.
+    pub allow_private: Vec<At<String>>,
 }

@@ -35,12 +35,40 @@ impl<S: Send + Sync, T: FromStr<Err: Display>> FromRequestParts<S> for Id<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let not_found = |detail: String| Problem::new(StatusCode::NOT_FOUND, "not_found", detail);
-        let path = Path::<Vec<(String, String)>>::from_request_parts(parts, state).await;
-        let path = path.map_err(|error| not_found(error.to_string()))?;
-        let (_, text) = path.0.first().ok_or_else(|| not_found("no id".to_owned()))?;
-        text.parse().map(Id).map_err(|error: T::Err| not_found(format!("there is nothing here: {error}")))
+        let ids = ids_of(parts, state).await?;
+        parsed(&ids, 0).map(Id)
     }
+}
+
+/// Both ids in a path.
+pub(super) struct Ids<T, U>(pub(super) T, pub(super) U);
+
+impl<S, T, U> FromRequestParts<S> for Ids<T, U>
+where
+    S: Send + Sync,
+    T: FromStr<Err: Display>,
+    U: FromStr<Err: Display>,
+{
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let ids = ids_of(parts, state).await?;
+        Ok(Self(parsed(&ids, 0)?, parsed(&ids, 1)?))
+    }
+}
+
+fn not_found(detail: impl Into<String>) -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "not_found", detail)
+}
+
+async fn ids_of<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<Vec<(String, String)>, Problem> {
+    let path = Path::<Vec<(String, String)>>::from_request_parts(parts, state).await;
+    path.map(|Path(ids)| ids).map_err(|error| not_found(error.to_string()))
+}
+
+fn parsed<T: FromStr<Err: Display>>(ids: &[(String, String)], at: usize) -> Result<T, Problem> {
+    let (_, text) = ids.get(at).ok_or_else(|| not_found("no id"))?;
+    text.parse().map_err(|error| not_found(format!("there is nothing here: {error}")))
 }
 
 /// The parameters in the query.

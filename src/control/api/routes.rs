@@ -12,9 +12,10 @@ use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 
+use super::layers::{access, repeats};
 use super::problem::Problem;
 use super::state::ApiState;
-use super::{access, accounts, gateway, health, keys, metrics, repeats, usage};
+use super::{accounts, gateway, health, keys, metrics, usage, webhooks};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -38,6 +39,7 @@ fn described() -> OpenApiRouter<ApiState> {
         .merge(keys::router())
         .merge(gateway::router())
         .merge(usage::router())
+        .merge(webhooks::router())
 }
 
 /// The API as OpenAPI 3.1, generated from the handlers.

@@ -14,8 +14,8 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-use super::access::Peer;
-use super::quota::Quota;
+use super::layers::access::Peer;
+use super::layers::quota::Quota;
 use super::routes::{router, writes};
 use super::state::ApiState;
 use crate::control::Control;

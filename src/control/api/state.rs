@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 
 use http::{Method, StatusCode};
 
-use super::quota::Quota;
+use super::layers::quota::Quota;
 use crate::control::Control;
 use crate::control::operations::Caller;
 

@@ -1,5 +1,6 @@
 //! Creates, reads, changes, rotates and revokes keys.
 
+mod events;
 mod leaked;
 mod types;
 
@@ -55,6 +56,7 @@ impl Control {
             Noted { object: format!("key/{}", view.id), before: None, after, output: view }
         });
         let mut row = row;
+        let notes = events::telling_of_new(notes, &row, &account.id);
         let numbers = self.bookkeeper.create_keys(vec![row.clone()], notes).await?;
         let unstored = || OperationError::Unavailable("the ledger did not store the key".to_owned());
         row.num = *numbers.first().ok_or_else(unstored)?;
@@ -284,6 +286,7 @@ impl Control {
             }
             Noted { object: format!("key/{}", after.id), before, after: terms, output: after }
         });
+        let notes = events::telling_of_change(notes, action);
         let Changed { before, after } = self.bookkeeper.change_key(id, edit, notes).await?;
         let (row, owner) = after;
         if row.source == Source::File {

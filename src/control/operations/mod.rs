@@ -16,6 +16,7 @@ mod repeat;
 mod terms;
 mod tokens;
 mod usage;
+mod webhooks;
 
 pub use accounts::{AccountInput, AccountPatch, AccountView};
 pub use audit::AuditView;
@@ -33,6 +34,8 @@ pub use tokens::{MAX_TOKENS, RoleName, TokenInput, TokenView};
 
 pub use crate::ledger::store::Role;
 pub use usage::{Grouping, MAX_USAGE_ROWS, Quantiles, RefusalView, Step, UsageQuery, UsageReport, UsageView};
+
+pub use webhooks::{Alerts, DeliveryView, EndpointInput, EndpointPatch, EndpointView, Sent};
 
 pub(super) use caller::Noted;
 pub(super) use terms::restored;

@@ -98,7 +98,7 @@ pub(super) fn move_entries(tx: &Transaction<'_>, is_chained: bool) -> Result<()>
     let operator_before = operator_accounts(tx)?;
     tx.execute_batch(SET_ASIDE).map_err(failed)?;
     let mut last_links: HashMap<AccountNum, Link> = HashMap::new();
-    let mut posting = Posting::start(tx)?;
+    let mut posting = Posting::untold(tx)?;
     let mut statement = tx.prepare(OLD).map_err(failed)?;
     for old in statement.query_map([], OldEntry::read).map_err(failed)? {
         let old = old.map_err(failed)?;

@@ -2,6 +2,7 @@
 
 use rusqlite::{Transaction, params};
 
+use super::events;
 use super::rows::failed;
 use crate::ledger::store::{LedgerError, Note, Result, TokenRow};
 use crate::types::WallTime;
@@ -17,6 +18,7 @@ pub(super) fn write(tx: &Transaction<'_>, notes: &[Note], at: WallTime) -> Resul
                     params![at.0, row.actor, row.origin, row.action, row.object, row.before, row.after];
                 tx.prepare_cached(sql).and_then(|mut insert| insert.execute(values)).map_err(failed)?;
             }
+            Note::Event(event) => events::emit_for(tx, event, at)?,
             Note::Answer(row) => {
                 let sql = "INSERT INTO answers (id, request, answer, at) VALUES (?1, ?2, ?3, ?4)
                            ON CONFLICT (id) DO NOTHING";

@@ -1,10 +1,11 @@
 //! Writes entries. Each entry changes the balance of its account and of one of the operator's accounts, and is chained
 //! to the account's previous entry.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use rusqlite::{CachedStatement, OptionalExtension, Transaction, params};
 
+use super::events::{self, Moved};
 use super::rows::{account_id, failed, link, to_key_id};
 use crate::ledger::entry::{Entry, EntryKind, Link, OperatorAccount, OperatorBalances};
 use crate::ledger::store::{LedgerError, Result};
@@ -46,10 +47,19 @@ pub(super) struct Posting<'tx> {
     keys: HashMap<KeyNum, Option<KeyId>>,
     /// Changes of the operator's accounts that [`Posting::finish`] writes.
     contra: OperatorBalances,
+    /// What the entries did to accounts, if there are webhooks that want to know.
+    moved: Option<BTreeMap<AccountNum, (Moved, WallTime)>>,
 }
 
 impl<'tx> Posting<'tx> {
+    /// Starts with entries that webhooks are told about.
     pub(super) fn start(tx: &'tx Transaction<'tx>) -> Result<Self> {
+        let moved = events::are_wanted(tx)?.then(BTreeMap::new);
+        Ok(Self { moved, ..Self::untold(tx)? })
+    }
+
+    /// Starts with entries of an older ledger, which are told to nobody.
+    pub(super) fn untold(tx: &'tx Transaction<'tx>) -> Result<Self> {
         let prepare = |sql| tx.prepare_cached(sql).map_err(failed);
         Ok(Self {
             tx,
@@ -63,6 +73,7 @@ impl<'tx> Posting<'tx> {
             routes: HashMap::new(),
             keys: HashMap::new(),
             contra: OperatorBalances::default(),
+            moved: None,
         })
     }
 
@@ -104,6 +115,9 @@ impl<'tx> Posting<'tx> {
             ])
             .map_err(failed)?;
         self.contra.book(new.kind, new.amount);
+        if let Some(moved) = &mut self.moved {
+            moved.entry(num).or_insert_with(|| (Moved::from(&entry), at)).0.add(&entry);
+        }
         Ok(entry)
     }
 
@@ -129,7 +143,7 @@ impl<'tx> Posting<'tx> {
         Ok(name)
     }
 
-    /// Books all entries that were added against the operator's accounts.
+    /// Books all entries that were added against the operator's accounts, and writes the events that follow from them.
     pub(super) fn finish(mut self) -> Result<()> {
         for account in OperatorAccount::ALL {
             let change = *self.contra.of(account);
@@ -142,6 +156,9 @@ impl<'tx> Posting<'tx> {
                     .and_then(|mut update| update.execute(params![account.name(), after.to_string()]))
                     .map_err(failed)?;
             }
+        }
+        for (account, (moved, at)) in self.moved.into_iter().flatten() {
+            events::moved(self.tx, account, moved, at)?;
         }
         Ok(())
     }

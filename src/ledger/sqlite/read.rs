@@ -13,7 +13,7 @@ use crate::ledger::entry::{Entry, OperatorBalances};
 use crate::ledger::store::{
     AccountRow, AnswerRow, AuditFilter, Audited, BooksReader, Doubt, EachLimit, KeyRow, LedgerError,
     LoadedBooks, OwnedKey, Position, RefusalRow, Result, SecretRow, StoredSecret, TokenRow, UsageFilter,
-    UsageRow,
+    UsageRow, WebhookReader,
 };
 use crate::ledger::tally::OpenHold;
 use crate::types::{AccountId, Credits, KeyHash, KeyId, KeyNum, WallTime};
@@ -81,7 +81,7 @@ pub(super) fn keys(connection: &Connection, filter: &str, params: impl Params) -
 }
 
 /// A read-only connection to the ledger.
-pub(super) struct SqliteReader(Connection);
+pub(super) struct SqliteReader(pub(super) Connection);
 
 impl SqliteReader {
     pub(super) fn open(path: &Path) -> Result<Self> {
@@ -91,6 +91,10 @@ impl SqliteReader {
 }
 
 impl BooksReader for SqliteReader {
+    fn webhooks(&mut self) -> Option<&mut dyn WebhookReader> {
+        Some(self)
+    }
+
     fn account(&mut self, id: &AccountId) -> Result<Option<AccountRow>> {
         let sql = format!("{ACCOUNTS} WHERE id = ?1");
         self.0.query_row(&sql, [id.as_str()], account_row).optional().map_err(failed)

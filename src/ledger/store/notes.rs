@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::webhooks::EventRow;
 use crate::types::{KeyHash, WallTime};
 
 /// Who changed what, from where. Audit entries are only appended.
@@ -54,6 +55,8 @@ pub enum Note {
     /// The answer to the request that made the change. The change is refused as [`super::LedgerError::Taken`] if there
     /// is an answer with the same id.
     Answer(AnswerRow),
+    /// An event of an account, which is sent to its webhooks. A store without webhooks ignores it.
+    Event(EventRow),
 }
 
 /// Makes the notes of a change from its result.

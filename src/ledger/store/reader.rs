@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::{
     AccountRow, AnswerRow, Audited, Doubt, KeyRow, OwnedKey, RefusalRow, Result, TokenRow, UsageFilter,
-    UsageRow,
+    UsageRow, WebhookReader,
 };
 use crate::ledger::entry::{Entry, OperatorBalances};
 use crate::policy::key::KeyState;
@@ -62,6 +62,10 @@ pub type EachLimit<'a> = dyn FnMut(&[u8], &[u8], WallTime) + 'a;
 /// Long reads, on a separate connection.
 #[expect(clippy::missing_errors_doc, reason = "they fail where the store cannot be read")]
 pub trait BooksReader: Send {
+    /// Reads webhooks; `None` if the store has none.
+    fn webhooks(&mut self) -> Option<&mut dyn WebhookReader> {
+        None
+    }
     /// Finds an account.
     fn account(&mut self, id: &AccountId) -> Result<Option<AccountRow>>;
     /// Reads the accounts after an id, in the order of their ids, at most `most`.

@@ -28,6 +28,14 @@ fn request(
 
 /// A request to each endpoint, in an order in which all of them succeed: for the account `beta` and a key of it.
 pub fn all() -> Vec<Request> {
+    let mut all = of_accounts_and_keys();
+    let end = all.split_off(all.len() - 2); // they delete the account and its key
+    all.extend(of_webhooks());
+    all.extend(end);
+    all
+}
+
+fn of_accounts_and_keys() -> Vec<Request> {
     let booking = |reference: &str| Some(json!({ "credits": "2.5", "reference": reference }));
     vec![
         request("POST", "/v1/accounts", Some(json!({ "id": "beta", "plan": "growth" })), "account.create"),
@@ -76,6 +84,46 @@ pub fn all() -> Vec<Request> {
     ]
 }
 
+/// The same for webhooks: first of the account, then of the operator.
+fn of_webhooks() -> Vec<Request> {
+    let endpoint = || Some(json!({ "url": "https://your-app.example/hooks" }));
+    vec![
+        request("GET", "/v1/accounts/{account}/alerts", None, ""),
+        request(
+            "PATCH",
+            "/v1/accounts/{account}/alerts",
+            Some(json!({ "credits_low": [5] })),
+            "account.alerts",
+        ),
+        request("POST", "/v1/accounts/{account}/webhooks", endpoint(), "webhook.create"),
+        request("GET", "/v1/accounts/{account}/webhooks", None, ""),
+        request("GET", "/v1/accounts/{account}/webhooks/deliveries", None, ""),
+        request("POST", "/v1/webhooks/{endpoint}/test", None, "webhook.test"),
+        request(
+            "POST",
+            "/v1/accounts/{account}/webhooks/deliveries/{delivery}/replay",
+            None,
+            "webhook.replay",
+        ),
+        request("DELETE", "/v1/accounts/{account}/webhooks/{endpoint}", None, "webhook.delete"),
+        request("POST", "/v1/webhooks", endpoint(), "webhook.create"),
+        request("GET", "/v1/webhooks", None, ""),
+        request("GET", "/v1/webhooks/{endpoint}", None, ""),
+        request(
+            "PATCH",
+            "/v1/webhooks/{endpoint}",
+            Some(json!({ "events": ["key.created"] })),
+            "webhook.change",
+        ),
+        request("GET", "/v1/webhooks/{endpoint}/secret", None, ""),
+        request("POST", "/v1/webhooks/{endpoint}/rotate", Some(json!({ "overlap": "1h" })), "webhook.rotate"),
+        request("POST", "/v1/webhooks/{endpoint}/test", None, "webhook.test"),
+        request("GET", "/v1/webhooks/{endpoint}/deliveries", None, ""),
+        request("POST", "/v1/webhooks/{endpoint}/deliveries/{delivery}/replay", None, "webhook.replay"),
+        request("DELETE", "/v1/webhooks/{endpoint}", None, "webhook.delete"),
+    ]
+}
+
 /// A gateway with a hold in doubt, whose request id is the second part.
 fn with_a_doubt() -> (Gateway, Upstream, String) {
     let upstream = Upstream::start();
@@ -113,6 +161,8 @@ fn described(gateway: &Gateway) -> BTreeSet<(String, String, String)> {
 
 struct Objects {
     key: String,
+    endpoint: String,
+    delivery: String,
     request: String,
 }
 
@@ -122,6 +172,8 @@ impl Request {
             .replace("{account}", "beta")
             .replace("{key}", &objects.key)
             .replace("{request}", &objects.request)
+            .replace("{endpoint}", &objects.endpoint)
+            .replace("{delivery}", &objects.delivery)
             .replace("{token}", "ci")
     }
 
@@ -190,7 +242,9 @@ fn every_role_may_do_what_it_says_and_every_change_is_recorded() {
         let token = gateway.json(&["token", "create", role, "--role", role])["token"].clone();
         (role, api.with_token(token.as_str().unwrap()))
     });
-    let mut objects = Objects { key: "key_0000000000000000".to_owned(), request };
+    let key = "key_0000000000000000".to_owned();
+    let (endpoint, delivery) = ("wh_0000000000000000".to_owned(), "0".to_owned());
+    let mut objects = Objects { key, endpoint, delivery, request };
     let (all, described) = (all(), described(&gateway));
     let known: BTreeSet<_> =
         all.iter().map(|request| (request.method.to_owned(), request.endpoint.to_owned())).collect();
@@ -212,6 +266,11 @@ fn every_role_may_do_what_it_says_and_every_change_is_recorded() {
         assert!((200..300).contains(&response.status), "{name}: {} {}", response.status, response.text());
         if request.endpoint == "/v1/accounts/{account}/keys" && request.method == "POST" {
             objects.key = response.json()["id"].as_str().unwrap().to_owned();
+        }
+        match request.action {
+            "webhook.create" => objects.endpoint = response.json()["id"].as_str().unwrap().to_owned(),
+            "webhook.test" => objects.delivery = response.json()["number"].to_string(),
+            _ => {}
         }
         let entry = newest(&api);
         if request.action.is_empty() {

@@ -13,8 +13,8 @@ use http::{HeaderValue, StatusCode};
 use sha2::{Digest, Sha256};
 
 use super::access::RawToken;
-use super::problem::Problem;
-use super::state::ApiState;
+use crate::control::api::problem::Problem;
+use crate::control::api::state::ApiState;
 use crate::control::operations::{Caller, MAX_IDEMPOTENCY_KEY, Repeat, Stored};
 use crate::types::KeyHash;
 
@@ -24,7 +24,11 @@ const MAX_BODY: usize = 256 * 1024;
 const BODY_TIME: Duration = Duration::from_secs(10);
 
 /// Reads the body, and answers a repeated request without performing it.
-pub(super) async fn repeat(State(api): State<ApiState>, request: Request, next: Next) -> Response {
+pub(in crate::control::api) async fn repeat(
+    State(api): State<ApiState>,
+    request: Request,
+    next: Next,
+) -> Response {
     match run(&api, request, next).await {
         Ok(response) => response,
         Err(problem) => problem.into_response(),

@@ -20,7 +20,7 @@ const FAILURES: (u32, u32) = (60, 30);
 const MAX_COUNTED: usize = 10_000;
 
 /// A limit, and how much of it each address or token has used.
-pub(super) struct Quota<K> {
+pub(in crate::control::api) struct Quota<K> {
     limit: Limit,
     used: Mutex<HashMap<K, LimitState>>,
 }
@@ -44,12 +44,12 @@ impl<K: Eq + Hash> Quota<K> {
     }
 
     /// Requests of one token.
-    pub(super) fn of_requests() -> Self {
+    pub(in crate::control::api) fn of_requests() -> Self {
         Self::new("requests", REQUESTS, Duration::from_secs(1))
     }
 
     /// Failed authentications from one address.
-    pub(super) fn of_failures() -> Self {
+    pub(in crate::control::api) fn of_failures() -> Self {
         Self::new("failures", FAILURES, Duration::from_secs(60))
     }
 
@@ -57,7 +57,7 @@ impl<K: Eq + Hash> Quota<K> {
     ///
     /// # Errors
     /// The seconds after which to try again, if the quota is used up.
-    pub(super) fn take(&self, of: K, now: Moment) -> Result<(), u64> {
+    pub(in crate::control::api) fn take(&self, of: K, now: Moment) -> Result<(), u64> {
         let mut used = self.used.lock();
         if used.len() >= MAX_COUNTED && !used.contains_key(&of) {
             used.retain(|_, state| !state.is_fresh(now));

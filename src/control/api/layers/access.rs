@@ -8,16 +8,16 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode, header};
 
-use super::problem::Problem;
-use super::state::ApiState;
+use crate::control::api::problem::Problem;
+use crate::control::api::state::ApiState;
 
 /// Where a request came from.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Peer(pub(super) IpAddr);
+pub(in crate::control::api) struct Peer(pub(in crate::control::api) IpAddr);
 
 /// The token that a request was authenticated with, to derive keys from.
 #[derive(Clone)]
-pub(super) struct RawToken(pub(super) Arc<[u8]>);
+pub(in crate::control::api) struct RawToken(pub(in crate::control::api) Arc<[u8]>);
 
 /// The token of a request: `Authorization: Bearer TOKEN`, once.
 fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
@@ -35,7 +35,11 @@ fn unauthorized() -> Problem {
 }
 
 /// Refuses requests without a token that works, and requests beyond the quota. Puts the caller into the request.
-pub(super) async fn authenticate(State(api): State<ApiState>, mut request: Request, next: Next) -> Response {
+pub(in crate::control::api) async fn authenticate(
+    State(api): State<ApiState>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     match admit(&api, &mut request).await {
         Ok(()) => next.run(request).await,
         Err(problem) => problem.into_response(),

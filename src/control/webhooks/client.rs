@@ -1,0 +1,204 @@
+//! Sends one message to one endpoint. Every message has a connection of its own, to an address that was checked after
+//! it was resolved: nothing is resolved a second time, and redirects are not followed.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HOST, RETRY_AFTER, USER_AGENT};
+use http::{HeaderMap, Method, Request, Uri};
+use http_body_util::Full;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use ipnet::IpNet;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::address::may_be_reached;
+use super::schedule::Answer;
+use crate::tls::client::{client, system_authorities};
+use crate::types::KeyHash;
+
+/// Longest time of an attempt, from the resolution of the name to the head of the response.
+const MAX_TIME: Duration = Duration::from_secs(20);
+/// Longest URL of an endpoint, in bytes.
+const MAX_URL: usize = 2_048;
+
+/// A message that is ready to be sent.
+pub(super) struct Sent {
+    pub(super) id: String,
+    /// Seconds since the Unix epoch.
+    pub(super) timestamp: i64,
+    pub(super) signature: String,
+    pub(super) body: String,
+}
+
+/// Checks the URL of an endpoint.
+///
+/// # Errors
+/// What is wrong with it.
+pub(in crate::control) fn check_url(text: &str, allowed: &[IpNet]) -> Result<Uri, String> {
+    let wrong =
+        |what: &str| Err(format!("{what}; an endpoint is a URL such as https://your-app.example/hooks"));
+    if text.len() > MAX_URL {
+        return wrong("the URL is too long");
+    }
+    let Ok(url) = text.parse::<Uri>() else { return wrong("this is no URL") };
+    let Some(authority) = url.authority() else { return wrong("the URL has no host") };
+    if authority.as_str().contains('@') {
+        return wrong("the URL has a user name or password");
+    }
+    match url.scheme_str() {
+        Some("https") => {}
+        Some("http") if !allowed.is_empty() => {}
+        Some("http") => return wrong("http:// is only for the networks in [webhooks] allow_private"),
+        _ => return wrong("the URL does not begin with https://"),
+    }
+    match host_of(&url).parse::<IpAddr>() {
+        Ok(address) if !may_be_reached(address, allowed) => Err(private(&[address])),
+        _ => Ok(url),
+    }
+}
+
+fn private(addresses: &[IpAddr]) -> String {
+    match addresses.first() {
+        Some(address) => {
+            format!("the address {address} is not public; [webhooks] allow_private can allow its network")
+        }
+        None => "the name has no address".to_owned(),
+    }
+}
+
+fn host_of(url: &Uri) -> &str {
+    url.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']')
+}
+
+/// Sends messages to endpoints.
+#[derive(Clone)]
+pub(super) struct Client {
+    /// The TLS configuration, or why there is none.
+    tls: Result<Arc<ClientConfig>, String>,
+}
+
+impl Client {
+    /// A client that trusts the system's certificate authorities.
+    pub(super) fn new() -> Self {
+        let authorities = system_authorities();
+        let built = authorities.and_then(|known| client(known, None, None, KeyHash([0; 32])));
+        Self { tls: built.map(|tls| tls.config) }
+    }
+
+    /// Sends a message, and waits for the head of the response.
+    ///
+    /// # Errors
+    /// Why there was no response.
+    pub(super) async fn send(&self, url: &str, allowed: &[IpNet], message: Sent) -> Result<Answer, String> {
+        match tokio::time::timeout(MAX_TIME, self.exchange(url, allowed, message)).await {
+            Ok(result) => result,
+            Err(_) => Err(format!("no response within {} s", MAX_TIME.as_secs())),
+        }
+    }
+
+    async fn exchange(&self, url: &str, allowed: &[IpNet], message: Sent) -> Result<Answer, String> {
+        let url = check_url(url, allowed)?;
+        let is_tls = url.scheme_str() == Some("https");
+        let port = url.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
+        let address = resolve(host_of(&url), port, allowed, is_tls).await?;
+        let stream = TcpStream::connect(address).await.map_err(|error| format!("no connection: {error}"))?;
+        if !is_tls {
+            return ask(stream, &url, message).await;
+        }
+        let config = self.tls.clone()?;
+        let name = ServerName::try_from(host_of(&url).to_owned()).map_err(|error| error.to_string())?;
+        let stream = TlsConnector::from(config).connect(name, stream).await;
+        ask(stream.map_err(|error| format!("no TLS: {error}"))?, &url, message).await
+    }
+}
+
+/// Resolves a name to the first address that may be reached. Without TLS, that must be one that the configuration
+/// allows.
+async fn resolve(host: &str, port: u16, allowed: &[IpNet], is_tls: bool) -> Result<SocketAddr, String> {
+    let found = tokio::net::lookup_host((host, port)).await;
+    let found: Vec<SocketAddr> =
+        found.map_err(|error| format!("the name is not resolved: {error}"))?.collect();
+    let may = |address: &&SocketAddr| {
+        let ip = address.ip().to_canonical();
+        may_be_reached(ip, allowed) && (is_tls || allowed.iter().any(|network| network.contains(&ip)))
+    };
+    let addresses: Vec<IpAddr> = found.iter().map(SocketAddr::ip).collect();
+    found.iter().find(may).copied().ok_or_else(|| private(&addresses))
+}
+
+async fn ask<S>(stream: S, url: &Uri, message: Sent) -> Result<Answer, String>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let failed = |error: hyper::Error| format!("the exchange failed: {error}");
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
+    let host = url.authority().map_or("", http::uri::Authority::as_str);
+    let path = url.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+    let request = Request::builder()
+        .method(Method::POST)
+        .uri(path)
+        .header(HOST, host)
+        .header(CONTENT_TYPE, "application/json")
+        .header(USER_AGENT, concat!("tollgate/", env!("CARGO_PKG_VERSION")))
+        .header("webhook-id", message.id)
+        .header("webhook-timestamp", message.timestamp)
+        .header("webhook-signature", message.signature)
+        .body(Full::new(Bytes::from(message.body)))
+        .map_err(|error| error.to_string())?;
+    let exchange = sender.send_request(request);
+    tokio::pin!(connection, exchange);
+    let response = tokio::select! {
+        biased;
+        response = &mut exchange => response,
+        ended = &mut connection => match ended {
+            Ok(()) => exchange.await,
+            Err(error) => Err(error),
+        },
+    };
+    let response = response.map_err(failed)?;
+    Ok(Answer { status: Some(response.status().as_u16()), retry_after: retry_after(response.headers()) })
+}
+
+/// The seconds of `Retry-After`. A date is ignored.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_of_endpoints_are_checked() {
+        let allowed: [IpNet; 1] = ["10.0.0.0/8".parse().unwrap()];
+        for url in ["https://a.example/hooks?x=1", "https://1.1.1.1", "https://[2606:4700::1111]:8443/"] {
+            assert!(check_url(url, &[]).is_ok(), "{url}");
+        }
+        for url in ["http://10.1.1.1/", "http://a.example/", "https://10.1.1.1/"] {
+            assert!(check_url(url, &[]).is_err(), "{url}");
+            assert!(check_url(url, &allowed).is_ok(), "{url}");
+        }
+        let long = format!("https://a.example/{}", "x".repeat(MAX_URL));
+        for url in [
+            "",
+            "/hooks",
+            "a.example",
+            "ftp://a.example/",
+            "https://u:p@a.example/",
+            "https://127.0.0.1/",
+            "https://[::1]/",
+            "https://[::ffff:127.0.0.1]/",
+            &long,
+        ] {
+            assert!(check_url(url, &allowed).is_err(), "{url}");
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Sends messages that are due, and writes what became of them.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+
+use super::client::{Client, Sent};
+use super::schedule::{Answer, after};
+use super::signature::sign;
+use crate::control::Control;
+use crate::control::operations::{OperationError, Result};
+use crate::ledger::store::{AfterAttempt, Attempt, DueDelivery, EventKind, EventRow, Note};
+use crate::types::WallTime;
+
+/// Most messages that are sent at the same time.
+const MAX_AT_ONCE: usize = 64;
+/// Longest text of an error that is kept, in characters.
+const MAX_ERROR: usize = 200;
+/// How often is looked for keys that expire soon, and for old deliveries, in milliseconds.
+const CARE_EVERY: i64 = 60_000;
+/// How long before its expiry `key.expiring` is sent, in milliseconds: a week.
+const EXPIRING_BEFORE: i64 = 7 * 24 * 3600 * 1000;
+/// How long deliveries are listed after their event, in milliseconds: 30 days.
+const KEEP_DELIVERIES: i64 = 30 * 24 * 3600 * 1000;
+
+/// What became of an attempt, with its delivery.
+type Tried = (DueDelivery, std::result::Result<Answer, String>);
+
+/// Messages on their way.
+#[derive(Default)]
+struct Sending {
+    /// Made for the first message.
+    client: Option<Client>,
+    tasks: JoinSet<Tried>,
+    /// Deliveries that are being sent, or whose attempt is not written yet.
+    in_flight: HashSet<u64>,
+    /// Attempts that are not written yet: at most as many as are in flight.
+    tried: Vec<Attempt>,
+}
+
+impl Control {
+    /// Sends messages until the task is aborted. Messages in flight are sent again after a restart.
+    pub async fn deliver_webhooks(self: Arc<Self>) {
+        let mut sending = Sending::default();
+        let mut cared = WallTime(0);
+        if self.has_endpoints().await.unwrap_or(true) {
+            self.doorbell.ring();
+        }
+        loop {
+            tokio::select! {
+                () = self.doorbell.next() => {}
+                Some(Ok(tried)) = sending.tasks.join_next() => sending.tried.push(self.attempted(tried)),
+            }
+            while let Some(Ok(tried)) = sending.tasks.try_join_next() {
+                sending.tried.push(self.attempted(tried));
+            }
+            let now = self.clock.wall();
+            let mut done = self.write_attempts(&mut sending).await;
+            if now.0.saturating_sub(cared.0) >= CARE_EVERY {
+                cared = now;
+                done = done.and(self.care(now).await);
+            }
+            if let Err(error) = done.and(self.send_due(&mut sending, now).await) {
+                tracing::warn!(%error, "webhooks could not be read or written; trying again");
+            }
+        }
+    }
+
+    /// Starts to send what is due.
+    async fn send_due(&self, sending: &mut Sending, now: WallTime) -> Result<()> {
+        // Those in flight are due as well.
+        let due = self.read_webhooks(move |webhooks| Ok(webhooks.due(now, 2 * MAX_AT_ONCE)?)).await?;
+        for delivery in due {
+            if sending.in_flight.len() < MAX_AT_ONCE && sending.in_flight.insert(delivery.num) {
+                let client = sending.client.get_or_insert_with(Client::new);
+                sending.tasks.spawn(self.attempt(client, delivery));
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what became of attempts. Until that succeeds, their messages are not sent again by this process.
+    async fn write_attempts(&self, sending: &mut Sending) -> Result<()> {
+        if sending.tried.is_empty() {
+            return Ok(());
+        }
+        let attempts = sending.tried.clone();
+        self.bookkeeper.webhooks(move |webhooks, at| webhooks.attempted(&attempts, at)).await?;
+        for attempt in sending.tried.drain(..) {
+            sending.in_flight.remove(&attempt.num);
+        }
+        Ok(())
+    }
+
+    async fn has_endpoints(&self) -> Result<bool> {
+        self.read_webhooks(|webhooks| Ok(!webhooks.endpoints(None)?.is_empty())).await
+    }
+
+    /// One attempt to deliver a message.
+    fn attempt(
+        &self,
+        client: &Client,
+        delivery: DueDelivery,
+    ) -> impl Future<Output = Tried> + Send + 'static {
+        let (client, now) = (client.clone(), self.clock.wall());
+        let allowed = self.snapshot().settings.webhooks_allow_private.clone();
+        async move {
+            let endpoint = &delivery.endpoint;
+            let old =
+                endpoint.old.as_ref().filter(|(_, until)| *until > now).map(|(secret, _)| secret.as_str());
+            let secrets = std::iter::once(endpoint.secret.as_str()).chain(old);
+            let timestamp = now.0.div_euclid(1000);
+            let signature = sign(secrets, &delivery.message, timestamp, &delivery.body);
+            let (id, body) = (delivery.message.clone(), delivery.body.clone());
+            let result = client.send(&endpoint.url, &allowed, Sent { id, timestamp, signature, body }).await;
+            (delivery, result)
+        }
+    }
+
+    /// What became of an attempt.
+    fn attempted(&self, (delivery, result): Tried) -> Attempt {
+        let now = self.clock.wall();
+        let no_answer = Answer { status: None, retry_after: None };
+        let (answer, error) = match result {
+            Ok(answer) => (answer, None),
+            Err(error) => (no_answer, Some(error.chars().take(MAX_ERROR).collect())),
+        };
+        let then = after(answer, delivery.attempts, fastrand::f64(), now);
+        let result = match then {
+            AfterAttempt::Delivered => "delivered",
+            AfterAttempt::Retry(_) => "failed",
+            AfterAttempt::GiveUp => "given_up",
+            AfterAttempt::Disable => "disabled",
+        };
+        let (endpoint, status) = (&delivery.endpoint.id, answer.status);
+        tracing::debug!(endpoint, result, status, error, id = delivery.message, "a webhook was tried");
+        Attempt { num: delivery.num, status, error, then }
+    }
+
+    /// Writes `key.expiring` for keys that expire soon, and deletes old deliveries.
+    async fn care(&self, now: WallTime) -> Result<()> {
+        let until = WallTime(now.0.saturating_add(EXPIRING_BEFORE));
+        let keys = self.read_webhooks(move |webhooks| Ok(webhooks.expiring(now, until)?)).await?;
+        let notes: Vec<Note> = keys
+            .into_iter()
+            .map(|(key, account, expires)| {
+                let data =
+                    serde_json::json!({ "account": account, "key": key, "expires": expires.to_string() });
+                let once = Some(format!("{key}/{expires}"));
+                Note::Event(EventRow { account: Some(account), kind: EventKind::KeyExpiring, data, once })
+            })
+            .collect();
+        if !notes.is_empty() {
+            self.bookkeeper.note(notes).await?;
+        }
+        let before = WallTime(now.0.saturating_sub(KEEP_DELIVERIES));
+        Ok(self.bookkeeper.webhooks(move |webhooks, _| webhooks.prune_deliveries(before)).await?)
+    }
+
+    /// Reads webhooks on a blocking thread.
+    pub(in crate::control) async fn read_webhooks<R: Send + 'static>(
+        &self,
+        read: impl FnOnce(&mut dyn crate::ledger::store::WebhookReader) -> Result<R> + Send + 'static,
+    ) -> Result<R> {
+        let none = || OperationError::Unavailable("this ledger has no webhooks".to_owned());
+        self.read(move |reader| read(reader.webhooks().ok_or_else(none)?)).await
+    }
+}

@@ -1,0 +1,13 @@
+//! Delivers the events of accounts to their endpoints, as Standard Webhooks 1.0.0 describes it: signed, at least once,
+//! tried again for three days.
+
+mod address;
+mod client;
+mod deliver;
+mod doorbell;
+mod schedule;
+mod signature;
+
+pub(in crate::control) use client::check_url;
+pub(in crate::control) use doorbell::Doorbell;
+pub(in crate::control) use signature::{SECRET, secret};

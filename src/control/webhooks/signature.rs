@@ -1,0 +1,56 @@
+//! Signs messages as Standard Webhooks 1.0.0 says.
+
+use aws_lc_rs::hmac;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+/// The prefix of secrets.
+const PREFIX: &str = "whsec_";
+/// Length of a generated secret, in bytes.
+pub(in crate::control) const SECRET: usize = 32;
+/// Lengths that Standard Webhooks allows for a secret, in bytes.
+const LENGTHS: std::ops::RangeInclusive<usize> = 24..=64;
+
+/// A secret from random bytes, as `whsec_` and base64.
+pub(in crate::control) fn secret(random: &[u8; SECRET]) -> String {
+    format!("{PREFIX}{}", STANDARD.encode(random))
+}
+
+/// The bytes of a secret. `None` if the text is no secret.
+pub(super) fn bytes_of(secret: &str) -> Option<Vec<u8>> {
+    let bytes = STANDARD.decode(secret.strip_prefix(PREFIX)?).ok()?;
+    LENGTHS.contains(&bytes.len()).then_some(bytes)
+}
+
+/// The value of `webhook-signature`: a signature by each secret. `timestamp`: seconds since the Unix epoch.
+pub(super) fn sign<'a>(
+    secrets: impl Iterator<Item = &'a str>,
+    id: &str,
+    timestamp: i64,
+    body: &str,
+) -> String {
+    let signed = format!("{id}.{timestamp}.{body}");
+    let signatures = secrets.filter_map(bytes_of).map(|secret| {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &secret);
+        format!("v1,{}", STANDARD.encode(hmac::sign(&key, signed.as_bytes())))
+    });
+    signatures.collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The example of Standard Webhooks' reference libraries.
+    #[test]
+    fn the_published_example_is_signed_alike() {
+        let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+        let (id, body) = ("msg_p5jXN8AQM9LWM0D4loKWxJek", "{\"test\": 2432232314}");
+        let expected = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=";
+        assert_eq!(sign([secret].into_iter(), id, 1_614_265_330, body), expected);
+        let both = sign([secret, secret].into_iter(), id, 1_614_265_330, body);
+        assert_eq!(both, format!("{expected} {expected}"));
+        assert_eq!(bytes_of("whsec_c2hvcnQ="), None);
+        assert_eq!(bytes_of(&super::secret(&[7; SECRET])).unwrap(), [7; SECRET]);
+    }
+}

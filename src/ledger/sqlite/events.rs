@@ -1,0 +1,202 @@
+//! Writes events for webhooks in the transaction of what caused them, if an endpoint wants them.
+
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use serde_json::{Value, json};
+
+use super::rows::{account_id, failed};
+use crate::ledger::entry::{Entry, EntryKind};
+use crate::ledger::store::{EventKind, EventRow, LedgerError, Result};
+use crate::policy::outcome::usage::RefusedRequest;
+use crate::policy::reject::Reason;
+use crate::types::{AccountId, AccountNum, Credits, WallTime};
+
+/// Most messages that wait at one endpoint. An endpoint with more is disabled.
+const MAX_WAITING: u32 = 10_000;
+
+/// True if there is an endpoint, so that events are worth looking for.
+pub(super) fn are_wanted(tx: &Connection) -> Result<bool> {
+    let mut select = tx.prepare_cached("SELECT EXISTS (SELECT 1 FROM endpoints)").map_err(failed)?;
+    select.query_row([], |row| row.get(0)).map_err(failed)
+}
+
+/// Writes an event and its deliveries, if an endpoint of the account or of the operator wants it.
+fn emit(tx: &Connection, account: AccountNum, event: &EventRow, at: WallTime) -> Result<()> {
+    let wanted = "SELECT num FROM endpoints WHERE account IN (0, ?1) AND disabled IS NULL
+                      AND (events IS NULL OR events LIKE '%\"' || ?2 || '\"%')";
+    let mut select = tx.prepare_cached(wanted).map_err(failed)?;
+    let rows = select.query_map(params![account.0, event.kind.name()], |row| row.get::<_, i64>(0));
+    let endpoints = rows.map_err(failed)?.collect::<rusqlite::Result<Vec<_>>>().map_err(failed)?;
+    if endpoints.is_empty() || !is_first(tx, event, at)? {
+        return Ok(());
+    }
+    let message = add_message(tx, account, event, at)?;
+    for endpoint in endpoints {
+        if !disable_if_full(tx, endpoint)? {
+            add_delivery(tx, message, endpoint, at)?;
+        }
+    }
+    Ok(())
+}
+
+/// True unless the event is sent once for its object, and was written before.
+fn is_first(tx: &Connection, event: &EventRow, at: WallTime) -> Result<bool> {
+    let Some(object) = &event.once else { return Ok(true) };
+    let sql = "INSERT INTO notices (kind, object, at) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
+    let mut insert = tx.prepare_cached(sql).map_err(failed)?;
+    Ok(insert.execute(params![event.kind.name(), object, at.0]).map_err(failed)? > 0)
+}
+
+/// Disables an endpoint at which too many messages wait. True if it is disabled.
+fn disable_if_full(tx: &Connection, endpoint: i64) -> Result<bool> {
+    let sql = "UPDATE endpoints SET disabled = ?3 WHERE num = ?1 AND ?2 <=
+                   (SELECT count(*) FROM (SELECT 1 FROM deliveries WHERE endpoint = ?1 AND next_at IS NOT NULL LIMIT ?2))";
+    let reason = format!("{MAX_WAITING} messages wait for it");
+    let mut update = tx.prepare_cached(sql).map_err(failed)?;
+    Ok(update.execute(params![endpoint, MAX_WAITING, reason]).map_err(failed)? > 0)
+}
+
+pub(super) fn add_message(
+    tx: &Connection,
+    account: AccountNum,
+    event: &EventRow,
+    at: WallTime,
+) -> Result<i64> {
+    let body = json!({ "type": event.kind.name(), "timestamp": at.to_string(), "data": event.data });
+    let sql = "INSERT INTO messages (account, kind, body, at) VALUES (?1, ?2, ?3, ?4)";
+    let mut insert = tx.prepare_cached(sql).map_err(failed)?;
+    insert.insert(params![account.0, event.kind.name(), body.to_string(), at.0]).map_err(failed)
+}
+
+pub(super) fn add_delivery(tx: &Connection, message: i64, endpoint: i64, at: WallTime) -> Result<u64> {
+    let sql = "INSERT INTO deliveries (message, endpoint, next_at) VALUES (?1, ?2, ?3)";
+    let mut insert = tx.prepare_cached(sql).map_err(failed)?;
+    let num = insert.insert(params![message, endpoint, at.0]).map_err(failed)?;
+    Ok(num.unsigned_abs())
+}
+
+/// The number of an account; 0 for the operator.
+pub(super) fn number_of(tx: &Connection, account: Option<&AccountId>) -> Result<AccountNum> {
+    let Some(id) = account else { return Ok(AccountNum(0)) };
+    let mut select = tx.prepare_cached("SELECT num FROM accounts WHERE id = ?1").map_err(failed)?;
+    let num = select.query_row([id.as_str()], |row| row.get(0)).optional().map_err(failed)?;
+    num.map(AccountNum).ok_or_else(|| LedgerError::Unknown(format!("there is no account {id}")))
+}
+
+/// Writes an event of the control plane.
+pub(super) fn emit_for(tx: &Transaction<'_>, event: &EventRow, at: WallTime) -> Result<()> {
+    if !are_wanted(tx)? {
+        return Ok(());
+    }
+    emit(tx, number_of(tx, event.account.as_ref())?, event, at)
+}
+
+/// What a transaction did to an account's balance.
+#[derive(Clone, Debug)]
+pub(super) struct Moved {
+    id: AccountId,
+    /// The balance before and after, in millionths.
+    before: i64,
+    after: i64,
+    /// True if an entry added credits.
+    gained: bool,
+    /// Requests and millionths that were charged because a crash left them in doubt.
+    doubts: (u64, i64),
+    grants: Vec<Value>,
+}
+
+impl Moved {
+    /// Starts with an account's first entry in the transaction.
+    pub(super) fn from(entry: &Entry) -> Self {
+        let after = entry.balance_after.millionths();
+        let before = after.saturating_sub(entry.amount.millionths());
+        Self { id: entry.account.clone(), before, after, gained: false, doubts: (0, 0), grants: Vec::new() }
+    }
+
+    pub(super) fn add(&mut self, entry: &Entry) {
+        self.after = entry.balance_after.millionths();
+        self.gained |= entry.amount > Credits::ZERO;
+        match entry.kind {
+            EntryKind::InDoubt => {
+                self.doubts.0 += entry.requests;
+                self.doubts.1 = self.doubts.1.saturating_sub(entry.amount.millionths());
+            }
+            EntryKind::Grant => self.grants.push(json!({
+                "account": entry.account,
+                "credits": entry.amount,
+                "balance": entry.balance_after,
+                "reference": entry.reference,
+            })),
+            _ => {}
+        }
+    }
+}
+
+/// Writes the events that follow from entries of an account.
+pub(super) fn moved(tx: &Transaction<'_>, account: AccountNum, moved: Moved, at: WallTime) -> Result<()> {
+    let Moved { id, before, after, gained, doubts, grants } = moved;
+    if gained {
+        let reset = "UPDATE accounts SET exhausted = 0 WHERE num = ?1 AND exhausted";
+        tx.prepare_cached(reset).and_then(|mut reset| reset.execute([account.0])).map_err(failed)?;
+    }
+    let send =
+        |kind, data| emit(tx, account, &EventRow { account: Some(id.clone()), kind, data, once: None }, at);
+    for data in grants {
+        send(EventKind::CreditsGranted, data)?;
+    }
+    if doubts.0 > 0 {
+        let credits = Credits::from_millionths(doubts.1);
+        let data = json!({ "account": id, "requests": doubts.0, "credits": credits });
+        send(EventKind::AccountInDoubt, data)?;
+    }
+    let (balance, millionths) = (Credits::from_millionths(after), |credits: &Credits| credits.millionths());
+    for threshold in thresholds(tx, account)? {
+        if before >= millionths(&threshold) && after < millionths(&threshold) {
+            let data = json!({ "account": id, "balance": balance, "threshold": threshold });
+            send(EventKind::CreditsLow, data)?;
+        }
+    }
+    if before > 0 && after <= 0 { exhausted(tx, account, at) } else { Ok(()) }
+}
+
+/// The balances at which `credits.low` is sent to an account.
+pub(super) fn thresholds(tx: &Connection, account: AccountNum) -> Result<Vec<Credits>> {
+    let mut select = tx.prepare_cached("SELECT credits_low FROM accounts WHERE num = ?1").map_err(failed)?;
+    let text: Option<String> =
+        select.query_row([account.0], |row| row.get(0)).optional().map_err(failed)?.flatten();
+    let millionths: Vec<i64> = text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+    Ok(millionths.into_iter().map(Credits::from_millionths).collect())
+}
+
+/// Writes `credits.exhausted`, once until credits are added.
+fn exhausted(tx: &Connection, account: AccountNum, at: WallTime) -> Result<()> {
+    let sql = "UPDATE accounts SET exhausted = 1 WHERE num = ?1 AND NOT exhausted RETURNING id, balance";
+    let mut update = tx.prepare_cached(sql).map_err(failed)?;
+    let columns = |row: &rusqlite::Row<'_>| Ok((account_id(row, 0)?, Credits::from_millionths(row.get(1)?)));
+    let Some((id, balance)) = update.query_row([account.0], columns).optional().map_err(failed)? else {
+        return Ok(());
+    };
+    let data = json!({ "account": id, "balance": balance });
+    emit(
+        tx,
+        account,
+        &EventRow { account: Some(id), kind: EventKind::CreditsExhausted, data, once: None },
+        at,
+    )
+}
+
+/// Writes the events that follow from refused requests.
+pub(super) fn refused<'a>(
+    tx: &Transaction<'_>,
+    requests: impl Iterator<Item = &'a RefusedRequest>,
+) -> Result<()> {
+    if !are_wanted(tx)? {
+        return Ok(());
+    }
+    let mut seen = std::collections::HashSet::new();
+    for request in requests.filter(|request| request.reason == Reason::InsufficientCredits) {
+        if seen.insert(request.account) {
+            exhausted(tx, request.account, request.at)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,315 @@
+//! Writes and reads webhooks in the SQLite ledger.
+
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+use serde_json::json;
+
+use super::SqliteBooks;
+use super::events::{add_delivery, add_message, number_of, thresholds};
+use super::read::SqliteReader;
+use super::rows::{account_id, failed, to_key_id};
+use crate::ledger::store::{
+    AfterAttempt, Attempt, DeliveriesOf, DeliveryRow, DueDelivery, EndpointRow, EventKind, EventRow,
+    LedgerError, Notes, Result, Source, WebhookReader, Webhooks,
+};
+use crate::types::{AccountId, Credits, KeyId, WallTime};
+
+const ENDPOINTS: &str =
+    "SELECT e.id, a.id, e.url, e.events, e.source, e.secret, e.old_secret, e.old_until, e.disabled,
+         e.created FROM endpoints e LEFT JOIN accounts a ON a.num = e.account";
+const COLUMNS: usize = 10;
+/// Most messages that are sent to one endpoint at the same time, so that one that hangs delays no other.
+const AT_ONCE: u32 = 4;
+
+fn put(tx: &Transaction<'_>, row: &EndpointRow) -> Result<()> {
+    let account = number_of(tx, row.account.as_ref())?.0;
+    let known = "SELECT 1 FROM endpoints WHERE account = ?1 AND url = ?2 AND id <> ?3";
+    if tx
+        .prepare_cached(known)
+        .and_then(|mut known| known.exists(params![account, row.url, row.id]))
+        .map_err(failed)?
+    {
+        return Err(LedgerError::Taken("this URL is an endpoint of the account already".to_owned()));
+    }
+    let events = row.events.as_ref().map(|events| {
+        let names: Vec<&str> = events.iter().map(|kind| kind.name()).collect();
+        json!(names).to_string()
+    });
+    let source = if row.source == Source::File { "file" } else { "store" };
+    let (old, until) = row.old.as_ref().map(|(secret, until)| (secret, until.0)).unzip();
+    let sql = "INSERT INTO endpoints (id, account, url, events, source, secret, old_secret, old_until, disabled, created)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+               ON CONFLICT (id) DO UPDATE SET events = excluded.events, source = excluded.source,
+                   secret = excluded.secret, old_secret = excluded.old_secret, old_until = excluded.old_until,
+                   disabled = excluded.disabled";
+    let values = params![
+        row.id,
+        account,
+        row.url,
+        events,
+        source,
+        row.secret,
+        old,
+        until,
+        row.disabled,
+        row.created.0
+    ];
+    tx.execute(sql, values).map_err(failed)?;
+    // Nothing was written about accounts while no endpoint wanted to know.
+    let told = "UPDATE accounts SET exhausted = 0 WHERE exhausted AND ?1 IN (0, num)";
+    tx.execute(told, [account]).map(drop).map_err(failed)
+}
+
+fn find(tx: &Connection, id: &str) -> Result<(i64, EndpointRow)> {
+    let sql = format!("{ENDPOINTS} WHERE e.id = ?1");
+    let row = tx.query_row(&sql, [id], endpoint_row).optional().map_err(failed)?;
+    let row = row.ok_or_else(|| LedgerError::Unknown(format!("there is no endpoint {id}")))?;
+    let num =
+        tx.query_row("SELECT num FROM endpoints WHERE id = ?1", [id], |row| row.get(0)).map_err(failed)?;
+    Ok((num, row))
+}
+
+fn endpoint_row(row: &Row<'_>) -> rusqlite::Result<EndpointRow> {
+    let has_account = row.get_ref(1)?.as_str_or_null()?.is_some();
+    let names: Option<Vec<String>> =
+        row.get::<_, Option<String>>(3)?.and_then(|text| serde_json::from_str(&text).ok());
+    let source: String = row.get(4)?;
+    let (old, until): (Option<String>, Option<i64>) = (row.get(6)?, row.get(7)?);
+    Ok(EndpointRow {
+        id: row.get(0)?,
+        account: has_account.then(|| account_id(row, 1)).transpose()?,
+        url: row.get(2)?,
+        events: names.map(|names| names.iter().filter_map(|name| EventKind::named(name)).collect()),
+        source: if source == "file" { Source::File } else { Source::Store },
+        secret: row.get(5)?,
+        old: old.zip(until.map(WallTime)),
+        disabled: row.get(8)?,
+        created: WallTime(row.get(9)?),
+    })
+}
+
+/// The id of the endpoint and the number of the account whose deliveries are meant; one of them.
+fn owner<'a>(tx: &Connection, of: &'a DeliveriesOf) -> Result<(Option<&'a str>, Option<u32>)> {
+    match of {
+        DeliveriesOf::Endpoint(id) => Ok((Some(id), None)),
+        DeliveriesOf::Account(id) => Ok((None, Some(number_of(tx, Some(id))?.0))),
+    }
+}
+
+/// The id of a message, from the mark of the ledger and the message's number.
+fn message_id(mark: i64, num: i64) -> String {
+    format!("msg_{:016x}{num:08x}", mark.cast_unsigned())
+}
+
+fn mark(connection: &Connection) -> Result<i64> {
+    connection.query_row("SELECT mark FROM journal", [], |row| row.get(0)).map_err(failed)
+}
+
+impl Webhooks for SqliteBooks {
+    fn put_endpoint(&mut self, row: &EndpointRow, notes: &Notes<EndpointRow>, at: WallTime) -> Result<()> {
+        self.change(notes, at, |tx| put(tx, row).map(|()| row.clone())).map(drop)
+    }
+
+    fn set_thresholds(
+        &mut self,
+        account: &AccountId,
+        thresholds: &[Credits],
+        notes: &Notes<()>,
+        at: WallTime,
+    ) -> Result<()> {
+        self.change(notes, at, |tx| {
+            let account = number_of(tx, Some(account))?;
+            let millionths: Vec<i64> = thresholds.iter().map(|credits| credits.millionths()).collect();
+            let text = (!millionths.is_empty()).then(|| json!(millionths).to_string());
+            let sql = "UPDATE accounts SET credits_low = ?2 WHERE num = ?1";
+            tx.execute(sql, params![account.0, text]).map(drop).map_err(failed)
+        })
+    }
+
+    fn delete_endpoint(&mut self, id: &str, notes: &Notes<EndpointRow>, at: WallTime) -> Result<()> {
+        let deleted = self.change(notes, at, |tx| {
+            let (num, row) = find(tx, id)?;
+            tx.execute("DELETE FROM endpoints WHERE num = ?1", [num]).map_err(failed)?;
+            Ok(row)
+        });
+        deleted.map(drop)
+    }
+
+    fn set_file_endpoints(&mut self, rows: &[EndpointRow]) -> Result<()> {
+        let has_some = "SELECT EXISTS (SELECT 1 FROM endpoints WHERE source = 'file')";
+        let has_some: bool = self.connection.query_row(has_some, [], |row| row.get(0)).map_err(failed)?;
+        if rows.is_empty() && !has_some {
+            return Ok(());
+        }
+        self.write(|tx| {
+            let sql = format!("{ENDPOINTS} WHERE e.source = 'file'");
+            let mut select = tx.prepare(&sql).map_err(failed)?;
+            let known = select.query_map([], endpoint_row).map_err(failed)?;
+            let known = known.collect::<rusqlite::Result<Vec<_>>>().map_err(failed)?;
+            let is_same =
+                |one: &EndpointRow, other: &EndpointRow| one.account == other.account && one.url == other.url;
+            for row in known.iter().filter(|known| !rows.iter().any(|row| is_same(row, known))) {
+                tx.execute("DELETE FROM endpoints WHERE id = ?1", [&row.id]).map_err(failed)?;
+            }
+            for row in rows.iter().filter(|row| !known.iter().any(|known| is_same(row, known))) {
+                match put(tx, row) {
+                    Err(LedgerError::Taken(_)) => {} // it was added by an operator before
+                    other => other?,
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn attempted(&mut self, attempts: &[Attempt], at: WallTime) -> Result<()> {
+        self.write(|tx| {
+            for Attempt { num, status, error, then } in attempts {
+                let (next, delivered) = match then {
+                    AfterAttempt::Delivered => (None, Some(at.0)),
+                    AfterAttempt::Retry(next) => (Some(next.0), None),
+                    AfterAttempt::GiveUp | AfterAttempt::Disable => (None, None),
+                };
+                let sql =
+                    "UPDATE deliveries SET attempts = attempts + 1, next_at = ?2, status = ?3, error = ?4,
+                               delivered = ?5 WHERE num = ?1";
+                tx.execute(sql, params![num, next, status, error, delivered]).map_err(failed)?;
+                if *then == AfterAttempt::Disable {
+                    let sql = "UPDATE endpoints SET disabled = 'it answered 410 Gone'
+                               WHERE num = (SELECT endpoint FROM deliveries WHERE num = ?1)";
+                    tx.execute(sql, [num]).map_err(failed)?;
+                    let sql = "UPDATE deliveries SET next_at = NULL
+                               WHERE endpoint = (SELECT endpoint FROM deliveries WHERE num = ?1)";
+                    tx.execute(sql, [num]).map_err(failed)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn replay(&mut self, num: u64, of: &DeliveriesOf, notes: &Notes<u64>, at: WallTime) -> Result<u64> {
+        self.change(notes, at, |tx| {
+            let (endpoint, account) = owner(tx, of)?;
+            let sql = "SELECT d.message, d.endpoint FROM deliveries d JOIN endpoints e ON e.num = d.endpoint
+                       WHERE d.num = ?1 AND (e.id = ?2 OR e.account = ?3)";
+            let columns = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
+            let found =
+                tx.query_row(sql, params![num, endpoint, account], columns).optional().map_err(failed)?;
+            let unknown = || LedgerError::Unknown(format!("there is no delivery {num}"));
+            let (message, to) = found.ok_or_else(unknown)?;
+            add_delivery(tx, message, to, at)
+        })
+    }
+
+    fn send_to(&mut self, endpoint: &str, event: &EventRow, notes: &Notes<u64>, at: WallTime) -> Result<u64> {
+        self.change(notes, at, |tx| {
+            let (to, row) = find(tx, endpoint)?;
+            let account = number_of(tx, row.account.as_ref())?;
+            let message = add_message(tx, account, event, at)?;
+            add_delivery(tx, message, to, at)
+        })
+    }
+
+    fn prune_deliveries(&mut self, before: WallTime) -> Result<()> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM messages WHERE at < ?1)";
+        let has_old: bool = self.connection.query_row(sql, [before.0], |row| row.get(0)).map_err(failed)?;
+        if !has_old {
+            return Ok(());
+        }
+        self.write(|tx| {
+            let sql = "DELETE FROM deliveries WHERE next_at IS NULL
+                           AND message IN (SELECT num FROM messages WHERE at < ?1 LIMIT 10000)";
+            tx.execute(sql, [before.0]).map_err(failed)?;
+            let sql = "DELETE FROM messages WHERE at < ?1
+                           AND NOT EXISTS (SELECT 1 FROM deliveries WHERE message = messages.num)";
+            tx.execute(sql, [before.0]).map_err(failed)?;
+            // What was sent once for a key that has expired by now.
+            tx.execute("DELETE FROM notices WHERE at < ?1", [before.0]).map(drop).map_err(failed)
+        })
+    }
+}
+
+impl WebhookReader for SqliteReader {
+    fn endpoints(&mut self, of: Option<Option<&AccountId>>) -> Result<Vec<EndpointRow>> {
+        let connection = &self.0;
+        let account = of.map(|of| number_of(connection, of)).transpose()?.map(|account| account.0);
+        let sql = format!("{ENDPOINTS} WHERE ?1 IS NULL OR e.account = ?1 ORDER BY e.num");
+        let mut select = connection.prepare_cached(&sql).map_err(failed)?;
+        let rows = select.query_map(params![account], endpoint_row).map_err(failed)?;
+        rows.collect::<rusqlite::Result<_>>().map_err(failed)
+    }
+
+    fn endpoint(&mut self, id: &str) -> Result<Option<EndpointRow>> {
+        let sql = format!("{ENDPOINTS} WHERE e.id = ?1");
+        self.0.query_row(&sql, [id], endpoint_row).optional().map_err(failed)
+    }
+
+    fn thresholds(&mut self, account: &AccountId) -> Result<Vec<Credits>> {
+        let connection = &self.0;
+        thresholds(connection, number_of(connection, Some(account))?)
+    }
+
+    fn due(&mut self, now: WallTime, most: usize) -> Result<Vec<DueDelivery>> {
+        let connection = &self.0;
+        let mark = mark(connection)?;
+        let sql = format!(
+            "{}, d.num, d.message, m.body, d.attempts FROM (SELECT num, message, endpoint, attempts, next_at,
+                     row_number() OVER (PARTITION BY endpoint ORDER BY next_at, num) AS place
+                 FROM deliveries WHERE next_at <= ?1) d
+             JOIN messages m ON m.num = d.message
+             JOIN endpoints e ON e.num = d.endpoint LEFT JOIN accounts a ON a.num = e.account
+             WHERE e.disabled IS NULL AND d.place <= {AT_ONCE} ORDER BY d.next_at, d.num LIMIT ?2",
+            ENDPOINTS.split(" FROM ").next().unwrap_or_default()
+        );
+        let mut select = connection.prepare_cached(&sql).map_err(failed)?;
+        let rows = select.query_map(params![now.0, most], |row| {
+            Ok(DueDelivery {
+                num: row.get(COLUMNS)?,
+                message: message_id(mark, row.get(COLUMNS + 1)?),
+                endpoint: endpoint_row(row)?,
+                body: row.get(COLUMNS + 2)?,
+                attempts: row.get(COLUMNS + 3)?,
+            })
+        });
+        rows.map_err(failed)?.collect::<rusqlite::Result<_>>().map_err(failed)
+    }
+
+    fn deliveries(
+        &mut self,
+        of: &DeliveriesOf,
+        before: Option<u64>,
+        most: usize,
+    ) -> Result<Vec<DeliveryRow>> {
+        let connection = &self.0;
+        let (mark, (endpoint, account)) = (mark(connection)?, owner(connection, of)?);
+        let sql = "SELECT d.num, d.message, e.id, m.kind, m.at, d.attempts, d.next_at, d.status, d.error, d.delivered
+                   FROM deliveries d JOIN messages m ON m.num = d.message JOIN endpoints e ON e.num = d.endpoint
+                   WHERE (e.id = ?1 OR e.account = ?2) AND d.num < ?3 ORDER BY d.num DESC LIMIT ?4";
+        let before = before.and_then(|before| i64::try_from(before).ok()).unwrap_or(i64::MAX);
+        let mut select = connection.prepare_cached(sql).map_err(failed)?;
+        let time = |row: &Row<'_>, at| row.get::<_, Option<i64>>(at).map(|time| time.map(WallTime));
+        let rows = select.query_map(params![endpoint, account, before, most], |row| {
+            Ok(DeliveryRow {
+                num: row.get(0)?,
+                message: message_id(mark, row.get(1)?),
+                endpoint: row.get(2)?,
+                kind: row.get(3)?,
+                at: WallTime(row.get(4)?),
+                attempts: row.get(5)?,
+                next_at: time(row, 6)?,
+                status: row.get(7)?,
+                error: row.get(8)?,
+                delivered: time(row, 9)?,
+            })
+        });
+        rows.map_err(failed)?.collect::<rusqlite::Result<_>>().map_err(failed)
+    }
+
+    fn expiring(&mut self, from: WallTime, to: WallTime) -> Result<Vec<(KeyId, AccountId, WallTime)>> {
+        let sql = "SELECT k.id, a.id, k.expires FROM keys k JOIN accounts a ON a.num = k.account
+                   WHERE k.expires > ?1 AND k.expires <= ?2 AND k.state = 'active'";
+        let mut select = self.0.prepare_cached(sql).map_err(failed)?;
+        let rows = select.query_map(params![from.0, to.0], |row| {
+            Ok((to_key_id(row.get(0)?), account_id(row, 1)?, WallTime(row.get(2)?)))
+        });
+        rows.map_err(failed)?.collect::<rusqlite::Result<_>>().map_err(failed)
+    }
+}

@@ -1,0 +1,233 @@
+//! Defines webhooks: endpoints, events, and their deliveries. Events are written in the transaction of their cause.
+
+use serde_json::Value;
+
+use super::{Notes, Result, Source};
+use crate::types::{AccountId, Credits, KeyId, WallTime};
+
+/// What an event tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum EventKind {
+    /// A balance fell below a threshold of its account.
+    CreditsLow,
+    /// An account has too few credits for a request, or none.
+    CreditsExhausted,
+    /// Credits were granted.
+    CreditsGranted,
+    /// A key was created.
+    KeyCreated,
+    /// A key got a new secret.
+    KeyRotated,
+    /// A key was revoked.
+    KeyRevoked,
+    /// A key was found where it should not be, and is disabled.
+    KeyLeaked,
+    /// A key expires soon.
+    KeyExpiring,
+    /// A crash left holds of an account in doubt.
+    AccountInDoubt,
+    /// An operator tests an endpoint.
+    Test,
+}
+
+impl EventKind {
+    /// All kinds.
+    pub const ALL: [Self; 10] = [
+        Self::CreditsLow,
+        Self::CreditsExhausted,
+        Self::CreditsGranted,
+        Self::KeyCreated,
+        Self::KeyRotated,
+        Self::KeyRevoked,
+        Self::KeyLeaked,
+        Self::KeyExpiring,
+        Self::AccountInDoubt,
+        Self::Test,
+    ];
+
+    /// The name in messages and endpoints.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::CreditsLow => "credits.low",
+            Self::CreditsExhausted => "credits.exhausted",
+            Self::CreditsGranted => "credits.granted",
+            Self::KeyCreated => "key.created",
+            Self::KeyRotated => "key.rotated",
+            Self::KeyRevoked => "key.revoked",
+            Self::KeyLeaked => "key.leaked",
+            Self::KeyExpiring => "key.expiring",
+            Self::AccountInDoubt => "account.in_doubt",
+            Self::Test => "webhook.test",
+        }
+    }
+
+    /// The kind with this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+}
+
+/// An event of an account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventRow {
+    /// The account; `None` if it belongs to none.
+    pub account: Option<AccountId>,
+    /// What the event tells.
+    pub kind: EventKind,
+    /// Its data, without secrets.
+    pub data: Value,
+    /// If the event is sent at most once for an object: the object.
+    pub once: Option<String>,
+}
+
+/// Where events are sent.
+#[derive(Clone, PartialEq, Eq)]
+pub struct EndpointRow {
+    /// The endpoint's id.
+    pub id: String,
+    /// The account whose events are sent; `None` for the operator's endpoints, which get those of all accounts.
+    pub account: Option<AccountId>,
+    /// Where they are sent.
+    pub url: String,
+    /// The kinds that are sent; `None` for all.
+    pub events: Option<Vec<EventKind>>,
+    /// Where the endpoint is defined.
+    pub source: Source,
+    /// The secret that signs, as `whsec_…`.
+    pub secret: String,
+    /// The secret before it, which signs too until the time.
+    pub old: Option<(String, WallTime)>,
+    /// Why nothing is sent any more; `None` if it is.
+    pub disabled: Option<String>,
+    /// When the endpoint was created.
+    pub created: WallTime,
+}
+
+impl std::fmt::Debug for EndpointRow {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EndpointRow").field("id", &self.id).field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
+/// A message that is due at an endpoint.
+#[derive(Clone, Debug)]
+pub struct DueDelivery {
+    /// The number of the delivery.
+    pub num: u64,
+    /// The id of the message.
+    pub message: String,
+    /// The endpoint.
+    pub endpoint: EndpointRow,
+    /// The message's body.
+    pub body: String,
+    /// How often it was tried.
+    pub attempts: u32,
+}
+
+/// What became of an attempt to deliver a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// The number of the delivery.
+    pub num: u64,
+    /// The status of the response, if there was one.
+    pub status: Option<u16>,
+    /// What failed.
+    pub error: Option<String>,
+    /// What follows.
+    pub then: AfterAttempt,
+}
+
+/// What follows an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AfterAttempt {
+    /// The message was delivered.
+    Delivered,
+    /// It is tried again at this time.
+    Retry(WallTime),
+    /// It is not tried again.
+    GiveUp,
+    /// The endpoint wants no more messages: it is disabled.
+    Disable,
+}
+
+/// A delivery, for lists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeliveryRow {
+    /// The number of the delivery, which grows.
+    pub num: u64,
+    /// The id of the message.
+    pub message: String,
+    /// The endpoint's id.
+    pub endpoint: String,
+    /// The kind of the event.
+    pub kind: String,
+    /// When the event happened.
+    pub at: WallTime,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// When it is tried next; `None` if it was delivered or given up.
+    pub next_at: Option<WallTime>,
+    /// The status of the last response.
+    pub status: Option<u16>,
+    /// What failed last.
+    pub error: Option<String>,
+    /// When it was delivered.
+    pub delivered: Option<WallTime>,
+}
+
+/// Which deliveries are listed or repeated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeliveriesOf {
+    /// Those to an endpoint.
+    Endpoint(String),
+    /// Those to the endpoints of an account.
+    Account(AccountId),
+}
+
+/// The webhooks of a ledger. All calls are made by one thread.
+#[expect(clippy::missing_errors_doc, reason = "LedgerError says what each call can meet")]
+pub trait Webhooks {
+    /// Creates an endpoint, or replaces the one with the same id.
+    fn put_endpoint(&mut self, row: &EndpointRow, notes: &Notes<EndpointRow>, at: WallTime) -> Result<()>;
+    /// Replaces the balances at which `credits.low` is sent to an account when its balance falls below them.
+    fn set_thresholds(
+        &mut self,
+        account: &AccountId,
+        thresholds: &[Credits],
+        notes: &Notes<()>,
+        at: WallTime,
+    ) -> Result<()>;
+    /// Deletes an endpoint and its deliveries.
+    fn delete_endpoint(&mut self, id: &str, notes: &Notes<EndpointRow>, at: WallTime) -> Result<()>;
+    /// Makes these the endpoints of the configuration file: creates those that are not there, and deletes others of the
+    /// file. The ids and secrets of endpoints that stay are kept.
+    fn set_file_endpoints(&mut self, rows: &[EndpointRow]) -> Result<()>;
+    /// Records what became of attempts.
+    fn attempted(&mut self, attempts: &[Attempt], at: WallTime) -> Result<()>;
+    /// Sends the message of a delivery again, in a new delivery. Returns its number.
+    fn replay(&mut self, num: u64, of: &DeliveriesOf, notes: &Notes<u64>, at: WallTime) -> Result<u64>;
+    /// Sends a message to one endpoint, whatever events it wants.
+    fn send_to(&mut self, endpoint: &str, event: &EventRow, notes: &Notes<u64>, at: WallTime) -> Result<u64>;
+    /// Deletes deliveries that ended before a time, and messages without deliveries.
+    fn prune_deliveries(&mut self, before: WallTime) -> Result<()>;
+}
+
+/// Reads the webhooks of a ledger.
+#[expect(clippy::missing_errors_doc, reason = "they fail where the store cannot be read")]
+pub trait WebhookReader {
+    /// The endpoints of an account (`None` for the operator's), or of all.
+    fn endpoints(&mut self, of: Option<Option<&AccountId>>) -> Result<Vec<EndpointRow>>;
+    /// An endpoint.
+    fn endpoint(&mut self, id: &str) -> Result<Option<EndpointRow>>;
+    /// The balances at which `credits.low` is sent to an account.
+    fn thresholds(&mut self, account: &AccountId) -> Result<Vec<Credits>>;
+    /// The deliveries that are due, the oldest first, at most `most`.
+    fn due(&mut self, now: WallTime, most: usize) -> Result<Vec<DueDelivery>>;
+    /// The deliveries to an endpoint, or to all endpoints of an account, before a number, newest first, at most `most`.
+    fn deliveries(&mut self, of: &DeliveriesOf, before: Option<u64>, most: usize)
+    -> Result<Vec<DeliveryRow>>;
+    /// The keys that were created by command and expire in this span: key, account, expiry.
+    fn expiring(&mut self, from: WallTime, to: WallTime) -> Result<Vec<(KeyId, AccountId, WallTime)>>;
+}
