@@ -157,7 +157,7 @@ impl App {
         let watcher = start_watcher(&control, &clock).await?;
         let slots = Arc::new(ConnectionSlots::new(max_connections(settings.max_connections)));
         let (stop, wound_down) = (CancellationToken::new(), Arc::new(Semaphore::new(0)));
-        // Before the first request: whoever sees the gateway serve may send it a signal, or replace its program.
+        // Before the first request: a gateway that serves may get a signal, and its program may be replaced.
         let no_signals = |error| StartError::Other(format!("no signal handling: {error}"));
         let signals = Signals::listen().map_err(no_signals)?;
         let mut workers = Vec::new();
