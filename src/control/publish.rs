@@ -116,13 +116,13 @@ impl Control {
         let mut warnings = self.needs_a_restart(&loaded.snapshot);
         warnings.extend(loaded.report.problems().map(|problem| problem.message.clone()));
         let registered = self.register(&loaded, &before.keys).await?;
+        self.put_file_endpoints(&loaded).await?;
         warnings.extend(opening_grants(&loaded.accounts, &registered));
         let plans = loaded.accounts.iter().map(|account| account.plan.as_deref().map(NameId::of));
         let listed = registered.accounts.iter().map(|row| row.num).zip(plans);
         let snapshot = self.keeping_tls(loaded.snapshot.clone()).numbered(&registered.routes).listing(listed);
         let snapshot = snapshot.adopting_servers(&self.snapshot());
         self.publisher.publish(snapshot);
-        self.put_file_endpoints(&loaded).await?;
         self.put_file(&loaded, registered);
         let LoadedConfig { keys, watched, hash, .. } = loaded;
         let listed = |key: &FileKey| (KeyId::of_hash(&key.hash), ListedKey::of(key));

@@ -178,3 +178,36 @@ fn no_private_address_is_reached() {
     assert!(text(&last()["error"]).contains("is not public"), "{}", last());
     assert!(receiver.seen("/ok").is_empty());
 }
+
+/// The file's webhooks are endpoints: they keep their secret over a reload, and go with all that waits for them when the
+/// file drops them. No later endpoint gets it.
+#[test]
+fn the_files_webhooks_are_endpoints() {
+    let Some(receiver) = Receiver::start() else { return };
+    let plain = admin_config(ALLOWED);
+    let with = |path: &str| {
+        let line = format!("[accounts.acme]\nwebhooks = [\"{}\"]\n", receiver.url(path));
+        plain.replacen("[accounts.acme]\n", &line, 1)
+    };
+    assert_ne!(with("/gone"), plain);
+    let gateway = Gateway::start(&with("/fails"), &Upstream::start());
+    let api = Api::of(&gateway);
+    let list = || api.get(OF_ACME);
+    let id = text(&list()[0]["id"]);
+    let secret = || text(&api.get(&format!("/v1/webhooks/{id}/secret"))["secret"]);
+    let before = secret();
+    receiver.know("/fails", &before);
+    api.post("/v1/accounts/acme/grants", json!({ "credits": 1, "reference": "r" }));
+    eventually("an attempt", || receiver.events("/fails") == ["credits.granted"]);
+    let reload = |text: &str| {
+        gateway.write_config(&text.replace("{upstream}", "127.0.0.1:9"));
+        gateway.json(&["reload"]);
+    };
+    reload(&format!("{}\n# changed\n", with("/fails")));
+    assert_eq!(secret(), before);
+    reload(&plain);
+    assert_eq!(list(), json!([]));
+    receiver.endpoint(&api, "/v1/accounts/acme/webhooks", "/ok");
+    std::thread::sleep(std::time::Duration::from_secs(7)); // the second attempt would have been made by now
+    assert_eq!((receiver.seen("/ok"), receiver.seen("/fails").len()), (vec![], 1));
+}

@@ -1,5 +1,7 @@
 //! Writes and reads webhooks in the SQLite ledger.
 
+use std::collections::HashSet;
+
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use serde_json::json;
 
@@ -87,6 +89,13 @@ fn endpoint_row(row: &Row<'_>) -> rusqlite::Result<EndpointRow> {
     })
 }
 
+fn file_endpoints(connection: &Connection) -> Result<Vec<EndpointRow>> {
+    let sql = format!("{ENDPOINTS} WHERE e.source = 'file'");
+    let mut select = connection.prepare(&sql).map_err(failed)?;
+    let rows = select.query_map([], endpoint_row).map_err(failed)?;
+    rows.collect::<rusqlite::Result<_>>().map_err(failed)
+}
+
 /// The id of the endpoint and the number of the account whose deliveries are meant; one of them.
 fn owner<'a>(tx: &Connection, of: &'a DeliveriesOf) -> Result<(Option<&'a str>, Option<u32>)> {
     match of {
@@ -135,22 +144,18 @@ impl Webhooks for SqliteBooks {
     }
 
     fn set_file_endpoints(&mut self, rows: &[EndpointRow]) -> Result<()> {
-        let has_some = "SELECT EXISTS (SELECT 1 FROM endpoints WHERE source = 'file')";
-        let has_some: bool = self.connection.query_row(has_some, [], |row| row.get(0)).map_err(failed)?;
-        if rows.is_empty() && !has_some {
-            return Ok(());
+        let known = file_endpoints(&self.connection)?;
+        let place = |row: &EndpointRow| (row.account.clone(), row.url.clone());
+        let (old, new): (HashSet<_>, HashSet<_>) =
+            (known.iter().map(place).collect(), rows.iter().map(place).collect());
+        if old == new {
+            return Ok(()); // so that a reload writes only what it changes
         }
         self.write(|tx| {
-            let sql = format!("{ENDPOINTS} WHERE e.source = 'file'");
-            let mut select = tx.prepare(&sql).map_err(failed)?;
-            let known = select.query_map([], endpoint_row).map_err(failed)?;
-            let known = known.collect::<rusqlite::Result<Vec<_>>>().map_err(failed)?;
-            let is_same =
-                |one: &EndpointRow, other: &EndpointRow| one.account == other.account && one.url == other.url;
-            for row in known.iter().filter(|known| !rows.iter().any(|row| is_same(row, known))) {
+            for row in known.iter().filter(|row| !new.contains(&place(row))) {
                 tx.execute("DELETE FROM endpoints WHERE id = ?1", [&row.id]).map_err(failed)?;
             }
-            for row in rows.iter().filter(|row| !known.iter().any(|known| is_same(row, known))) {
+            for row in rows.iter().filter(|row| !old.contains(&place(row))) {
                 match put(tx, row) {
                     Err(LedgerError::Taken(_)) => {} // it was added by an operator before
                     other => other?,
@@ -215,8 +220,9 @@ impl Webhooks for SqliteBooks {
             return Ok(());
         }
         self.write(|tx| {
-            let sql = "DELETE FROM deliveries WHERE next_at IS NULL
-                           AND message IN (SELECT num FROM messages WHERE at < ?1 LIMIT 10000)";
+            // One that still waits by now belongs to an endpoint that is disabled.
+            let sql = "DELETE FROM deliveries WHERE message IN
+                           (SELECT num FROM messages WHERE at < ?1 LIMIT 10000)";
             tx.execute(sql, [before.0]).map_err(failed)?;
             let sql = "DELETE FROM messages WHERE at < ?1
                            AND NOT EXISTS (SELECT 1 FROM deliveries WHERE message = messages.num)";

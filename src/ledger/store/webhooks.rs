@@ -210,7 +210,7 @@ pub trait Webhooks {
     fn replay(&mut self, num: u64, of: &DeliveriesOf, notes: &Notes<u64>, at: WallTime) -> Result<u64>;
     /// Sends a message to one endpoint, whatever events it wants.
     fn send_to(&mut self, endpoint: &str, event: &EventRow, notes: &Notes<u64>, at: WallTime) -> Result<u64>;
-    /// Deletes deliveries that ended before a time, and messages without deliveries.
+    /// Deletes deliveries of events before a time, and messages without deliveries.
     fn prune_deliveries(&mut self, before: WallTime) -> Result<()>;
 }
 
