@@ -196,7 +196,7 @@ fn servers_that_stay_keep_their_connections() {
     assert!(counts[0] > 0 && counts[1] == 0 && counts[2] > 0, "{counts:?}");
 }
 
-/// A connection is not kept for as long as the server says that it keeps it open (`Keep-Alive: timeout`), but a second less.
+/// A connection is closed one second before the server would close it (`Keep-Alive: timeout`).
 #[test]
 fn connections_are_closed_before_the_server_closes_them() {
     let upstream = Upstream::start();
