@@ -152,8 +152,7 @@ impl App {
         let admin = Admin::new(admin)?;
         let (admin_address, draining) = (admin.address().unwrap_or(settings.admin_listen), admin.draining());
         background.push(tokio::spawn(admin.serve(Arc::clone(&control))));
-        background.push(tokio::spawn(background::prune(Arc::clone(&control))));
-        background.push(tokio::spawn(Arc::clone(&control).deliver_webhooks()));
+        background.extend(background::start(&control));
         let watcher = start_watcher(&control, &clock).await?;
         let slots = Arc::new(ConnectionSlots::new(max_connections(settings.max_connections)));
         let (stop, wound_down) = (CancellationToken::new(), Arc::new(Semaphore::new(0)));

@@ -12,11 +12,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Cache};
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, Uri};
 use ipnet::IpNet;
 use parking_lot::Mutex;
 
 use crate::policy::cors::Cors;
+use crate::policy::forward::trace::SampleRate;
 use crate::policy::key::KeySource;
 use crate::policy::limit::Limit;
 use crate::policy::price::Price;
@@ -130,6 +131,19 @@ pub struct Settings {
     pub usage_kept: [Duration; 3],
     /// Networks that webhooks may be sent to although they are not public.
     pub webhooks_allow_private: Vec<IpNet>,
+    /// Which requests are traced, and where their spans are sent; `None` if no request is traced.
+    pub traces: Option<TraceSettings>,
+}
+
+/// Which requests are traced, and where their spans are sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TraceSettings {
+    /// The URL that takes spans (OTLP over HTTP).
+    pub otlp: Uri,
+    /// Headers that the operator sets on requests to it.
+    pub set_headers: Vec<(HeaderName, HeaderValue)>,
+    /// How many requests are traced.
+    pub sample: SampleRate,
 }
 
 /// Log settings. The format takes effect at a restart.
@@ -148,6 +162,8 @@ pub struct LogSettings {
 pub struct Route {
     /// The name that prices and scopes refer to.
     pub name: RouteName,
+    /// The path that requests must match, as it is configured.
+    pub path: Arc<str>,
     /// The route's index among the snapshot's routes.
     pub index: usize,
     /// The route's number in the ledger; 0 until it is registered.

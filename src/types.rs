@@ -8,12 +8,14 @@ mod ids;
 mod outcome;
 mod repeats;
 mod request_id;
+mod trace_context;
 
 pub use credits::{Credits, CreditsError, CreditsText};
 pub use histogram::{Histogram, HistogramCounts, LONG, SHORT, SIZES};
 pub use ids::{AccountId, AccountNum, IdError, KeyHash, KeyId, KeyNum, NameId, RouteName, RouteNum, Secret};
 pub use outcome::StatusClass;
 pub use request_id::{RequestId, RequestIdStart, RequestIdText};
+pub use trace_context::{TraceContext, TraceParent};
 
 pub use repeats::Repeats;
 

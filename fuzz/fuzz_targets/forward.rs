@@ -38,6 +38,7 @@ fuzz_target!(|input: (Vec<(Vec<u8>, Vec<u8>)>, u64, u8)| {
         framing,
         upgrade: None,
         identity_encoding: flags & 64 != 0,
+        trace: None,
         set_headers: &[],
     };
     let mut head = Vec::new();

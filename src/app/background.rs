@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
+
 use crate::clock::Clock;
 use crate::config::reload::{EVERY, Look};
 use crate::control::{Control, Refused};
@@ -28,8 +30,17 @@ pub(super) async fn watch(control: Arc<Control>, path: PathBuf, clock: Clock) {
     }
 }
 
+/// Starts to prune, to deliver webhooks and to export traces.
+pub(super) fn start(control: &Arc<Control>) -> [JoinHandle<()>; 3] {
+    [
+        tokio::spawn(prune(Arc::clone(control))),
+        tokio::spawn(Arc::clone(control).deliver_webhooks()),
+        tokio::spawn(Arc::clone(control).export_traces()),
+    ]
+}
+
 /// Prunes what would accumulate: meters of dropped keys, and answers of the admin API that are too old to be repeated.
-pub(super) async fn prune(control: Arc<Control>) {
+async fn prune(control: Arc<Control>) {
     loop {
         tokio::time::sleep(PRUNE_EVERY).await;
         control.prune_meters();

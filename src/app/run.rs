@@ -124,6 +124,7 @@ impl App {
         for task in self.background {
             task.abort();
         }
+        self.plane.control.export_last_traces().await;
         tracing::info!(counters = %counters.to_json(), "served");
         Ok(closed?)
     }

@@ -11,6 +11,7 @@ mod prices;
 mod routes;
 mod server;
 mod tls;
+mod traces;
 mod upstream_health;
 mod upstreams;
 mod usage;

@@ -14,12 +14,12 @@ use std::sync::LazyLock;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-pub use operating::{Admin, Log, Usage, Webhooks};
+pub use operating::{Admin, Log, Traces, Usage, Webhooks};
 pub use tls::{Pair, Tls};
 pub use upstream::{
     Ejection, Health, Http2, Queue, Retries, Server as UpstreamServer, Texts, Upstream, UpstreamTls,
 };
-pub use values::{Amount, At, Duration, Later, Percent, Place, Secret, Sha256, Size};
+pub use values::{Amount, At, Duration, Later, Percent, Place, Sample, Secret, Sha256, Size};
 
 type Named<T> = BTreeMap<At<String>, At<T>>;
 type Maybe<T> = Option<At<T>>;
@@ -50,6 +50,8 @@ pub struct File {
     pub usage: Maybe<Usage>,
     /// Webhooks of accounts and of the operator.
     pub webhooks: Maybe<Webhooks>,
+    /// Traces by OpenTelemetry.
+    pub traces: Maybe<Traces>,
     /// The servers that requests are forwarded to.
     pub upstreams: Named<Upstream>,
     /// The endpoints of the API.

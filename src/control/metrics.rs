@@ -82,6 +82,7 @@ impl Collector for Scrape {
         self.upstreams(&mut families)?;
         self.ledger(&mut families)?;
         self.configuration(&mut families)?;
+        self.sent(&mut families)?;
         self.workers(&mut families)?;
         process::encode(&mut families)
     }
@@ -233,6 +234,16 @@ impl Scrape {
         let help = "Log lines that were dropped because the log was read too slowly";
         let dropped = self.control.stats.dropped_lines();
         families.counters("tollgate_log_lines_dropped", help, [(NO_LABELS, dropped)])
+    }
+
+    /// What the gateway sends by itself: webhooks and traces.
+    fn sent(&self, families: &mut Families<'_>) -> fmt::Result {
+        let deliveries = self.control.deliveries.rows().map(|(result, count)| ([("result", result)], count));
+        families.counters("tollgate_webhook_deliveries", "Attempts to deliver a webhook", deliveries)?;
+        let traces = &self.control.stats.traces;
+        let traces = [("exported", &traces.exported), ("dropped", &traces.dropped)];
+        let traces = traces.map(|(result, count)| ([("result", result)], count.load(Ordering::Relaxed)));
+        families.counters("tollgate_traces", "Traced requests whose spans were sent to the collector", traces)
     }
 
     fn workers(&self, families: &mut Families<'_>) -> fmt::Result {

@@ -6,11 +6,13 @@
 pub mod api;
 pub mod command;
 mod execute;
+mod http_client;
 pub mod metrics;
 pub mod operations;
 mod publish;
 mod reload;
 pub mod socket;
+mod traces;
 mod upstreams;
 mod webhooks;
 
@@ -69,6 +71,7 @@ pub struct Control {
     last_reload_error: parking_lot::Mutex<Option<String>>,
     tokens: Tokens,
     doorbell: webhooks::Doorbell,
+    deliveries: webhooks::DeliveryCounts,
 }
 
 /// What the control plane keeps of the current configuration, besides the snapshot.
@@ -152,6 +155,7 @@ impl Control {
             last_reload_error: parking_lot::Mutex::default(),
             tokens: Tokens::default(),
             doorbell: webhooks::Doorbell::default(),
+            deliveries: webhooks::DeliveryCounts::default(),
         };
         control.restore_meters(&mut *reader)?;
         control.publish_store(&mut *reader)?;

@@ -1,10 +1,13 @@
 //! Writes the header fields of forwarded requests, and filters those of responses and trailers.
 
+pub mod trace;
+
 use http::Method;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use memchr::memchr_iter;
 use smallvec::SmallVec;
 
+use self::trace::UpstreamTrace;
 use super::key::KeySource;
 use crate::types::{AccountId, KeyId};
 
@@ -71,6 +74,8 @@ pub struct Facts<'a> {
     pub upgrade: Option<&'a HeaderValue>,
     /// True if a price is read from the response body, which the upstream must not compress then.
     pub identity_encoding: bool,
+    /// The trace context in place of the client's; `None` if the client's is forwarded as it is.
+    pub trace: Option<UpstreamTrace>,
     /// Fields that the operator sets: the upstream's, then the route's. They replace all others of the same name.
     pub set_headers: &'a [(HeaderName, HeaderValue)],
 }
@@ -171,6 +176,8 @@ impl Facts<'_> {
             "host" | "expect" | "content-length" | "x-request-id" | "x-forwarded-for" => false,
             "cookie" => !self.http2,
             "authorization" => !self.strip_authorization,
+            "traceparent" => self.trace.is_none(),
+            "tracestate" => self.trace.is_none_or(|trace| trace.keeps_state),
             "accept-encoding" => !self.identity_encoding,
             "x-forwarded-proto" | "x-forwarded-host" | "forwarded" => self.trusted,
             text => !is_hop_by_hop(text) && !is_own(text, self.key_header),
@@ -216,6 +223,9 @@ impl Facts<'_> {
         }
         own(&header::VIA, &[if self.http2 { VIA_HTTP2 } else { VIA }.as_bytes()]);
         own(&REQUEST_ID, &[self.request_id.as_bytes()]);
+        if let Some(trace) = &self.trace {
+            own(&trace::TRACEPARENT, &[trace.context.text().as_bytes()]);
+        }
         if let Some(identity) = &self.identity {
             own(&ACCOUNT, &[identity.account.as_str().as_bytes()]);
             own(&KEY, &[&identity.key.to_text()]);

@@ -1,9 +1,10 @@
-//! Writes logs, and counts requests, connections, charges and usage.
+//! Writes logs, counts requests, connections, charges and usage, and passes on traces.
 
 pub mod lines;
 pub mod logs;
 pub mod routes;
 mod stats;
+pub mod traces;
 pub mod usage;
 
 use std::sync::Arc;
@@ -19,6 +20,8 @@ pub struct WorkerTelemetry {
     pub lines: Option<lines::Lines>,
     /// The counters of routes.
     pub routes: Arc<routes::RouteMetrics>,
+    /// Takes the spans of traced requests.
+    pub traces: Arc<traces::Traces>,
     /// Takes what requests used.
     pub usage: Arc<usage::Usage>,
 }

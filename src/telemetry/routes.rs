@@ -27,6 +27,12 @@ impl MethodIndex {
     /// A method that has no label of its own.
     pub const OTHER: Self = Self(7);
 
+    /// The method; `None` if it has no label of its own.
+    #[must_use]
+    pub fn name(self) -> Option<&'static str> {
+        METHODS.get(usize::from(self.0)).copied().filter(|_| self != Self::OTHER)
+    }
+
     /// The index of a method.
     #[must_use]
     pub fn of(method: &Method) -> Self {

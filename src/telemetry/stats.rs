@@ -10,6 +10,7 @@ use tokio::runtime::Handle;
 use super::WorkerTelemetry;
 use super::lines::{Dropped, Lines};
 use super::routes::RouteMetrics;
+use super::traces::Traces;
 use super::usage::Usage;
 use crate::policy::outcome::Outcome;
 
@@ -20,6 +21,8 @@ pub struct Stats {
     lanes: Mutex<Vec<Arc<Lane>>>,
     /// The counters of routes.
     pub routes: Arc<RouteMetrics>,
+    /// Traced requests that wait to be exported.
+    pub traces: Arc<Traces>,
     dropped: OnceLock<Dropped>,
     /// Number of configurations that were reloaded successfully.
     pub reloads: AtomicU64,
@@ -61,7 +64,8 @@ impl Stats {
         }
         let stats = Arc::new(Lane::default());
         self.lanes.lock().push(Arc::clone(&stats));
-        WorkerTelemetry { stats, lines, routes: Arc::clone(&self.routes), usage }
+        let (routes, traces) = (Arc::clone(&self.routes), Arc::clone(&self.traces));
+        WorkerTelemetry { stats, lines, routes, traces, usage }
     }
 
     /// Log lines that were dropped because the log was read too slowly.

@@ -40,6 +40,7 @@ mod stages;
 mod streams;
 mod support;
 mod tls;
+mod traces;
 mod upgrade;
 mod upstreams;
 mod usage;

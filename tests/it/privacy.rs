@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
+use crate::api::{Api, admin_config};
 use crate::support::{Client, Gateway, Upstream, config, get, post, send, sha256};
+use crate::traces::Collector;
 
 /// Words that the test writes into every place that a client can write to, and nowhere else.
 const CANARIES: [&str; 6] = [
@@ -33,9 +35,11 @@ fn nothing_a_client_sends_is_logged_or_stored() {
         sha256(key),
         sha256("spare")
     );
+    let collector = Collector::start();
+    let traces = collector.as_ref().map(|collector| collector.settings("", "100%")).unwrap_or_default();
     // Turns on the most verbose log, and core files where the machine writes any.
     let prefix = ["env", "TOLLGATE_LOG=trace,h2=trace,rustls=trace", "prlimit", "--core=unlimited"];
-    let gateway = Gateway::start_by(&prefix, &config(&more), &upstream);
+    let gateway = Gateway::start_by(&prefix, &admin_config(&format!("{more}{traces}")), &upstream);
     let headers = format!("x-api-key: {key}\r\nx-note: {header}\r\nx-response-body: {response}\r\n");
     for path in
         ["/one".to_owned(), format!("/free/{path}"), format!("/nowhere/{path}"), format!("/free/{path}/../x")]
@@ -62,15 +66,28 @@ fn nothing_a_client_sends_is_logged_or_stored() {
     std::fs::write(gateway.config_path(), text.replace(&sha256("spare"), key)).unwrap();
     let output = gateway.cli(&["reload"]);
     assert_eq!(output.status.code(), Some(1));
-    let told = [output.stdout, output.stderr].concat();
+    let mut told = [output.stdout, output.stderr].concat();
     std::fs::write(gateway.config_path(), &text).unwrap();
     assert!(gateway.cli(&["ledger", "in-doubt"]).status.success(), "folds the journal into entries");
-    std::thread::sleep(std::time::Duration::from_millis(500)); // time for the log's thread
+    std::thread::sleep(std::time::Duration::from_millis(1_500)); // time for the log's thread, and for the spans
+    let api = Api::of(&gateway);
+    for path in
+        ["/metrics", "/v1/usage?by=key", "/v1/accounts/c/refusals", "/v1/audit", "/v1/keys", "/v1/accounts"]
+    {
+        let response = api.send("GET", path, "", None);
+        assert_eq!(response.status, 200, "{path}");
+        told.extend(response.text().into_bytes());
+    }
+    if let Some(collector) = collector {
+        let spans = collector.text();
+        assert!(spans.contains("GET /one") && spans.contains("POST /free/{*rest}"), "{spans}");
+        told.extend(spans.into_bytes());
+    }
     let log = gateway.lines().join("\n");
     assert!(log.contains("tollgate::request"), "requests were logged");
     gateway.signal("ABRT"); // would write a core file
     let folder = gateway.crash();
-    let mut places = vec![("the log".to_owned(), log.into_bytes()), ("the reload".to_owned(), told)];
+    let mut places = vec![("the log".to_owned(), log.into_bytes()), ("what was shown".to_owned(), told)];
     everything_under(folder.path(), &mut places);
     for (place, bytes) in places {
         let text = String::from_utf8_lossy(&bytes);

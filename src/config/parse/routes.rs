@@ -130,6 +130,7 @@ fn one(
     set_headers.extend(own_headers);
     Some(Route {
         name: name?,
+        path: raw.path.value.as_str().into(),
         index,
         num: RouteNum(0),
         public,

@@ -1,9 +1,9 @@
-//! `[admin]`, `[log]`, `[usage]`, `[webhooks]`: how the gateway is operated.
+//! `[admin]`, `[log]`, `[usage]`, `[webhooks]`, `[traces]`: how the gateway is operated.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{At, Duration, Maybe, Sha256};
+use super::{At, Duration, Maybe, Named, Sample, Secret, Sha256};
 
 /// The operators' listener.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -48,4 +48,16 @@ pub struct Usage {
 pub struct Webhooks {
     /// Networks that endpoints may be in although they are not public.
     pub allow_private: Vec<At<String>>,
+}
+
+/// Traces by OpenTelemetry.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Traces {
+    /// URL of a collector that takes OTLP over HTTP, such as `http://127.0.0.1:4318`. Left out: no traces.
+    pub otlp: Maybe<String>,
+    /// The share of requests that are traced.
+    pub sample: Maybe<Sample>,
+    /// Headers to set on requests to the collector.
+    pub set_headers: Named<Secret>,
 }

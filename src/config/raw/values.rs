@@ -95,6 +95,11 @@ text_type!(
     { "type": "string", "pattern": "^[0-9]+%$", "examples": ["50%"] }
 );
 text_type!(
+    /// A share of requests, with at most four decimals: `"0.1%"`.
+    Sample,
+    { "type": "string", "pattern": "^[0-9]+(\\.[0-9]{1,4})?%$", "examples": ["1%"] }
+);
+text_type!(
     /// A SHA-256 as 64 hexadecimal digits; also `"env:NAME"` or `"file:PATH"`.
     Sha256,
     { "type": "string", "pattern": "^([0-9a-fA-F]{64}|env:.+|file:.+)$", "writeOnly": true }

@@ -2,26 +2,17 @@
 //! it was resolved: nothing is resolved a second time, and redirects are not followed.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST, RETRY_AFTER, USER_AGENT};
-use http::{HeaderMap, Method, Request, Uri};
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, Request, Uri};
 use http_body_util::Full;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use ipnet::IpNet;
-use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 
 use super::address::may_be_reached;
 use super::schedule::Answer;
-use crate::tls::client::{client, system_authorities};
-use crate::types::KeyHash;
+use crate::control::http_client::{HttpClient, destination};
 
 /// Longest time of an attempt, from the resolution of the name to the head of the response.
 const MAX_TIME: Duration = Duration::from_secs(20);
@@ -58,7 +49,7 @@ pub(in crate::control) fn check_url(text: &str, allowed: &[IpNet]) -> Result<Uri
         Some("http") => return wrong("http:// is only for the networks in [webhooks] allow_private"),
         _ => return wrong("the URL does not begin with https://"),
     }
-    match host_of(&url).parse::<IpAddr>() {
+    match destination(&url).0.parse::<IpAddr>() {
         Ok(address) if !may_be_reached(address, allowed) => Err(private(&[address])),
         _ => Ok(url),
     }
@@ -73,23 +64,14 @@ fn private(addresses: &[IpAddr]) -> String {
     }
 }
 
-fn host_of(url: &Uri) -> &str {
-    url.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']')
-}
-
 /// Sends messages to endpoints.
 #[derive(Clone)]
-pub(super) struct Client {
-    /// The TLS configuration, or why there is none.
-    tls: Result<Arc<ClientConfig>, String>,
-}
+pub(super) struct Client(HttpClient);
 
 impl Client {
     /// A client that trusts the system's certificate authorities.
     pub(super) fn new() -> Self {
-        let authorities = system_authorities();
-        let built = authorities.and_then(|known| client(known, None, None, KeyHash([0; 32])));
-        Self { tls: built.map(|tls| tls.config) }
+        Self(HttpClient::new())
     }
 
     /// Sends a message, and waits for the head of the response.
@@ -105,17 +87,17 @@ impl Client {
 
     async fn exchange(&self, url: &str, allowed: &[IpNet], message: Sent) -> Result<Answer, String> {
         let url = check_url(url, allowed)?;
-        let is_tls = url.scheme_str() == Some("https");
-        let port = url.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
-        let address = resolve(host_of(&url), port, allowed, is_tls).await?;
-        let stream = TcpStream::connect(address).await.map_err(|error| format!("no connection: {error}"))?;
-        if !is_tls {
-            return ask(stream, &url, message).await;
-        }
-        let config = self.tls.clone()?;
-        let name = ServerName::try_from(host_of(&url).to_owned()).map_err(|error| error.to_string())?;
-        let stream = TlsConnector::from(config).connect(name, stream).await;
-        ask(stream.map_err(|error| format!("no TLS: {error}"))?, &url, message).await
+        let (host, port, is_tls) = destination(&url);
+        let address = resolve(host, port, allowed, is_tls).await?;
+        let request = Request::post(&url)
+            .header(CONTENT_TYPE, "application/json")
+            .header("webhook-id", message.id)
+            .header("webhook-timestamp", message.timestamp)
+            .header("webhook-signature", message.signature)
+            .body(Full::new(Bytes::from(message.body)))
+            .map_err(|error| error.to_string())?;
+        let response = self.0.send(address, request).await?;
+        Ok(Answer { status: Some(response.status.as_u16()), retry_after: retry_after(&response.headers) })
     }
 }
 
@@ -131,39 +113,6 @@ async fn resolve(host: &str, port: u16, allowed: &[IpNet], is_tls: bool) -> Resu
     };
     let addresses: Vec<IpAddr> = found.iter().map(SocketAddr::ip).collect();
     found.iter().find(may).copied().ok_or_else(|| private(&addresses))
-}
-
-async fn ask<S>(stream: S, url: &Uri, message: Sent) -> Result<Answer, String>
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
-    let failed = |error: hyper::Error| format!("the exchange failed: {error}");
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
-    let host = url.authority().map_or("", http::uri::Authority::as_str);
-    let path = url.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-    let request = Request::builder()
-        .method(Method::POST)
-        .uri(path)
-        .header(HOST, host)
-        .header(CONTENT_TYPE, "application/json")
-        .header(USER_AGENT, concat!("tollgate/", env!("CARGO_PKG_VERSION")))
-        .header("webhook-id", message.id)
-        .header("webhook-timestamp", message.timestamp)
-        .header("webhook-signature", message.signature)
-        .body(Full::new(Bytes::from(message.body)))
-        .map_err(|error| error.to_string())?;
-    let exchange = sender.send_request(request);
-    tokio::pin!(connection, exchange);
-    let response = tokio::select! {
-        biased;
-        response = &mut exchange => response,
-        ended = &mut connection => match ended {
-            Ok(()) => exchange.await,
-            Err(error) => Err(error),
-        },
-    };
-    let response = response.map_err(failed)?;
-    Ok(Answer { status: Some(response.status().as_u16()), retry_after: retry_after(response.headers()) })
 }
 
 /// The seconds of `Retry-After`. A date is ignored.

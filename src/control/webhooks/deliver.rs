@@ -10,7 +10,7 @@ use super::schedule::{Answer, after};
 use super::signature::sign;
 use crate::control::Control;
 use crate::control::operations::{OperationError, Result};
-use crate::ledger::store::{AfterAttempt, Attempt, DueDelivery, EventKind, EventRow, Note};
+use crate::ledger::store::{Attempt, DueDelivery, EventKind, EventRow, Note};
 use crate::types::WallTime;
 
 /// Most messages that are sent at the same time.
@@ -127,12 +127,7 @@ impl Control {
             Err(error) => (no_answer, Some(error.chars().take(MAX_ERROR).collect())),
         };
         let then = after(answer, delivery.attempts, fastrand::f64(), now);
-        let result = match then {
-            AfterAttempt::Delivered => "delivered",
-            AfterAttempt::Retry(_) => "failed",
-            AfterAttempt::GiveUp => "given_up",
-            AfterAttempt::Disable => "disabled",
-        };
+        let result = self.deliveries.count(&then);
         let (endpoint, status) = (&delivery.endpoint.id, answer.status);
         tracing::debug!(endpoint, result, status, error, id = delivery.message, "a webhook was tried");
         Attempt { num: delivery.num, status, error, then }

@@ -3,11 +3,13 @@
 
 mod address;
 mod client;
+mod counts;
 mod deliver;
 mod doorbell;
 mod schedule;
 mod signature;
 
 pub(in crate::control) use client::check_url;
+pub(in crate::control) use counts::DeliveryCounts;
 pub(in crate::control) use doorbell::Doorbell;
 pub(in crate::control) use signature::{SECRET, secret};

@@ -1,20 +1,23 @@
-//! The access log: one line for each request, written when the request is over.
+//! The access log: one line for each request, and the spans of traced ones; written when the request is over.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use http::{HeaderValue, StatusCode};
 
 use super::services::Services;
 use crate::directory::Key;
+use crate::policy::forward::trace::{SpanIds, Tracing};
 use crate::policy::outcome::Outcome;
 use crate::policy::outcome::usage::{RefusedRequest, UsageKey, UsageOutcome};
 use crate::policy::reject::Dialect;
 use crate::snapshot::{Route, View};
 use crate::telemetry::lines::{Details, LogEntry};
 use crate::telemetry::routes::{Finished, MethodIndex, RouteLane};
-use crate::types::{AccountNum, Credits, KeyId, KeyNum, Moment, RequestId, RouteNum};
+use crate::telemetry::traces::{TracedRequest, TracedUpstream};
+use crate::types::{AccountId, AccountNum, Credits, KeyId, KeyNum, Moment, RequestId, RouteNum};
 use crate::upstream::{Cause, LocalServer, SendError};
 
 /// The status that is logged if the client disconnected before its response began, as nginx does.
@@ -36,6 +39,7 @@ pub(super) struct AccessRecord {
     pub(super) id: RequestId,
     /// The id that a trusted proxy gave the request.
     pub(super) given_id: Option<HeaderValue>,
+    pub(super) tracing: Tracing,
     started: Moment,
     services: Rc<Services>,
     view: View,
@@ -43,6 +47,8 @@ pub(super) struct AccessRecord {
     route: Cell<Option<usize>>,
     /// The key, once it is authenticated.
     caller: Cell<Option<CallerIds>>,
+    /// The account's id, for spans.
+    account: OnceCell<AccountId>,
     /// The request held credits, so that the ledger counts it.
     is_held: Cell<bool>,
     method: MethodIndex,
@@ -68,15 +74,18 @@ impl AccessRecord {
         view: View,
         method: MethodIndex,
         given_id: Option<HeaderValue>,
+        tracing: Tracing,
     ) -> Rc<Self> {
         Rc::new(Self {
             id: services.next_id(given_id.as_ref().map(HeaderValue::as_bytes)),
             given_id,
+            tracing,
             started: services.now(),
             services: Rc::clone(services),
             view,
             route: Cell::new(None),
             caller: Cell::new(None),
+            account: OnceCell::new(),
             is_held: Cell::new(false),
             method,
             sent_at: Cell::default(),
@@ -118,6 +127,9 @@ impl AccessRecord {
 
     pub(super) fn set_caller(&self, key: &Key) {
         self.caller.set(Some(CallerIds { id: key.id, key: key.num, account: key.account.num }));
+        if matches!(self.tracing, Tracing::Recorded(_)) {
+            let _ = self.account.set(key.account.id.clone()); // a request has one key
+        }
     }
 
     /// The request held credits: the ledger counts it.
@@ -206,6 +218,34 @@ impl AccessRecord {
         self.services.usage.count(key, self.is_held.get(), bytes, duration, refusal, wall);
     }
 
+    /// What the spans of the request say.
+    fn traced(&self, ids: SpanIds) -> TracedRequest {
+        let clock = &self.services.connections.clock;
+        let (now, route) = (clock.now(), self.route());
+        let [sent, answered] = [&self.sent_at, &self.answered_at].map(Cell::get);
+        let was = |moment: Moment| moment != Moment::default();
+        let upstream = route.filter(|_| was(sent)).map(|route| TracedUpstream {
+            name: route.upstream.name.clone(),
+            server: self.server.borrow().as_ref().map(|server| server.name().to_owned()),
+            after: sent.since(self.started),
+            duration: if was(answered) { answered } else { now }.since(sent),
+            status: Some(self.upstream_status.get()).filter(|&status| status != 0),
+        });
+        TracedRequest {
+            ids,
+            ended: clock.wall(),
+            duration: now.since(self.started),
+            id: self.id,
+            method: self.method,
+            route: route.map(|route| (route.name.to_string(), Arc::clone(&route.path))),
+            caller: self.account.get().cloned().zip(self.caller.get().map(|caller| caller.id)),
+            status: self.status.get(),
+            outcome: self.outcome.get(),
+            credits: self.credits.get(),
+            upstream,
+        }
+    }
+
     /// Sets the status of the response, and the outcome that it means.
     pub(super) fn set_response(&self, status: StatusCode, outcome: Outcome) {
         if self.answered_at.get() != Moment::default() {
@@ -251,6 +291,9 @@ impl Drop for AccessRecord {
         self.services.stats.outcomes[self.outcome.get().index()].fetch_add(1, Ordering::Relaxed);
         self.count_usage();
         self.count_metrics();
+        if let Tracing::Recorded(ids) = self.tracing {
+            self.services.traces.add(self.traced(ids));
+        }
         let settings = self.view.settings.log;
         if !settings.requests {
             return;

@@ -34,7 +34,7 @@ use super::websocket::{self, ExpectedUpgrade};
 use crate::gateway::connection::{Connection, HeadVerdict, Protocol, RequestHandler, Stream};
 use crate::ledger::outbox::NotDurable;
 use crate::policy::client_address::client_address;
-use crate::policy::forward;
+use crate::policy::forward::{self, trace::Tracing};
 use crate::policy::outcome::Outcome;
 use crate::policy::reject::{Reason, Refusal};
 use crate::policy::route::Methods;
@@ -106,8 +106,13 @@ impl RequestHandler for Handler {
     fn refused_by_hyper(&self, reason: Reason) {
         let Self { services, .. } = self;
         services.stats.requests.fetch_add(1, Ordering::Relaxed);
-        let record =
-            AccessRecord::start(services, services.connections.views.load(), MethodIndex::OTHER, None);
+        let record = AccessRecord::start(
+            services,
+            services.connections.views.load(),
+            MethodIndex::OTHER,
+            None,
+            Tracing::None,
+        );
         record.set_response(reason.status(), Outcome::Refused(reason)); // logged when it is dropped
     }
 }

@@ -12,6 +12,7 @@ use crate::gateway::connection::Connections;
 use crate::ledger::Spender;
 use crate::telemetry::lines::{Batch, LogEntry};
 use crate::telemetry::routes::RouteLanes;
+use crate::telemetry::traces::Traces;
 use crate::telemetry::usage::UsageLane;
 use crate::telemetry::{Lane, WorkerTelemetry};
 use crate::types::{Moment, RequestId, RequestIdStart};
@@ -28,6 +29,10 @@ pub(in crate::gateway) struct Services {
     pub(in crate::gateway) usage: UsageLane,
     /// Counters of routes.
     pub(super) routes: RouteLanes,
+    /// Takes the spans of traced requests.
+    pub(super) traces: Arc<Traces>,
+    /// Draws trace ids and which requests are traced.
+    random: RefCell<fastrand::Rng>,
     /// The access log, if requests are logged.
     log: Option<RefCell<Batch>>,
     /// Notified when a log line is added and none waited to be written before.
@@ -45,7 +50,7 @@ impl Services {
         spender: Spender,
         id_start: RequestIdStart,
     ) -> Self {
-        let WorkerTelemetry { stats, lines, routes, usage } = telemetry;
+        let WorkerTelemetry { stats, lines, routes, traces, usage } = telemetry;
         Self {
             connections,
             directory,
@@ -54,6 +59,8 @@ impl Services {
             spender,
             usage: UsageLane::new(usage),
             routes: RouteLanes::new(routes),
+            traces,
+            random: RefCell::new(fastrand::Rng::new()),
             log: lines.map(|lines| RefCell::new(Batch::new(lines))),
             log_pending: Notify::new(),
             id_start,
@@ -71,6 +78,11 @@ impl Services {
         let count = self.id_count.get();
         self.id_count.set(count + 1);
         RequestId::new(self.id_start, count, given)
+    }
+
+    /// A random number, for nothing secret.
+    pub(super) fn random(&self) -> u64 {
+        self.random.borrow_mut().u64(..)
     }
 
     pub(super) fn log(&self, entry: &LogEntry<'_>) {

@@ -28,6 +28,7 @@ fn forwarded_headers(pairs: &[(&'static str, &str)], trusted: bool) -> HeaderMap
         framing: Framing::Length(3),
         upgrade: None,
         identity_encoding: false,
+        trace: None,
         set_headers: &[
             (header::AUTHORIZATION, HeaderValue::from_static("Bearer the upstream's")),
             (header::AUTHORIZATION, HeaderValue::from_static("Bearer ours")),

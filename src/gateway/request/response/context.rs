@@ -15,6 +15,7 @@ use crate::gateway::request::access_log::AccessRecord;
 use crate::gateway::request::limits::ResponseHeaders;
 use crate::gateway::request::services::Services;
 use crate::policy::client_address::is_trusted;
+use crate::policy::forward::trace::Tracing;
 use crate::policy::outcome::Outcome;
 use crate::policy::reject::Refusal;
 use crate::policy::values::once;
@@ -58,8 +59,13 @@ impl ResponseContext {
         headers: &HeaderMap,
     ) -> (Rc<AccessRecord>, Self) {
         let view = services.connections.views.load();
-        let given_id = given_id(&view.settings.trusted_proxies, connection, headers);
-        let record = AccessRecord::start(services, view, MethodIndex::of(method), given_id);
+        let is_trusted = is_trusted_proxy(&view.settings.trusted_proxies, connection);
+        let given_id = if is_trusted { given_id(headers) } else { None };
+        let tracing = match &view.settings.traces {
+            Some(traces) => Tracing::decide(headers, is_trusted, traces.sample, || services.random()),
+            None => Tracing::None,
+        };
+        let record = AccessRecord::start(services, view, MethodIndex::of(method), given_id, tracing);
         let protocol = connection.protocol;
         let mut own_headers = ResponseHeaders::default();
         let new_id = || own_headers.values.text(&[&record.id.text()]);
@@ -122,11 +128,12 @@ impl ResponseContext {
     }
 }
 
+fn is_trusted_proxy(proxies: &[IpNet], connection: &Connection) -> bool {
+    !proxies.is_empty() && is_trusted(connection.peer.ip(), proxies)
+}
+
 /// The id that a trusted proxy gave the request.
-fn given_id(proxies: &[IpNet], connection: &Connection, headers: &HeaderMap) -> Option<HeaderValue> {
-    if proxies.is_empty() || !is_trusted(connection.peer.ip(), proxies) {
-        return None;
-    }
+fn given_id(headers: &HeaderMap) -> Option<HeaderValue> {
     let is_plain = |id: &&HeaderValue| {
         let bytes = id.as_bytes();
         !bytes.is_empty() && bytes.len() <= MAX_GIVEN_ID && bytes.iter().all(u8::is_ascii_graphic)

@@ -1,0 +1,93 @@
+//! Sends single requests to servers of others: webhooks, and traces to a collector. Each has a connection of its own;
+//! redirects are not followed.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{HOST, HeaderValue, USER_AGENT};
+use http::response::Parts;
+use http::uri::PathAndQuery;
+use http::{Request, Uri};
+use http_body_util::Full;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::tls::client::{client, system_authorities};
+use crate::types::KeyHash;
+
+const AGENT: HeaderValue = HeaderValue::from_static(concat!("tollgate/", env!("CARGO_PKG_VERSION")));
+
+/// Sends requests over connections of their own. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct HttpClient {
+    /// The TLS configuration, or why there is none.
+    tls: Result<Arc<ClientConfig>, String>,
+}
+
+impl HttpClient {
+    /// A client that trusts the system's certificate authorities.
+    pub(super) fn new() -> Self {
+        let authorities = system_authorities();
+        let built = authorities.and_then(|known| client(known, None, None, KeyHash([0; 32])));
+        Self { tls: built.map(|tls| tls.config) }
+    }
+
+    /// Sends a request with an absolute URL to an address, and waits for the head of the response. The caller bounds
+    /// the time.
+    ///
+    /// # Errors
+    /// Why there was no response.
+    pub(super) async fn send(
+        &self,
+        address: SocketAddr,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Parts, String> {
+        let stream = TcpStream::connect(address).await.map_err(|error| format!("no connection: {error}"))?;
+        let (host, _, is_tls) = destination(request.uri());
+        if !is_tls {
+            return exchange(stream, request).await;
+        }
+        let config = self.tls.clone()?;
+        let name = ServerName::try_from(host.to_owned()).map_err(|error| error.to_string())?;
+        let stream = TlsConnector::from(config).connect(name, stream).await;
+        exchange(stream.map_err(|error| format!("no TLS: {error}"))?, request).await
+    }
+}
+
+/// The host of a URL, its port, and if it is reached with TLS.
+pub(super) fn destination(url: &Uri) -> (&str, u16, bool) {
+    let host = url.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    let is_tls = url.scheme_str() == Some("https");
+    (host, url.port_u16().unwrap_or(if is_tls { 443 } else { 80 }), is_tls)
+}
+
+async fn exchange<S>(stream: S, mut request: Request<Full<Bytes>>) -> Result<Parts, String>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let failed = |error: hyper::Error| format!("the exchange failed: {error}");
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
+    let host = request.uri().authority().map_or("", http::uri::Authority::as_str);
+    let host = HeaderValue::try_from(host).map_err(|error| error.to_string())?;
+    let path = request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
+    *request.uri_mut() = Uri::from(path);
+    request.headers_mut().insert(HOST, host);
+    request.headers_mut().insert(USER_AGENT, AGENT);
+    let exchange = sender.send_request(request);
+    tokio::pin!(connection, exchange);
+    let response = tokio::select! {
+        biased;
+        response = &mut exchange => response,
+        ended = &mut connection => match ended {
+            Ok(()) => exchange.await,
+            Err(error) => Err(error),
+        },
+    };
+    Ok(response.map_err(failed)?.into_parts().0)
+}
