@@ -77,6 +77,8 @@ pub struct Setup {
     pub free: bool,
     /// The request log is on.
     pub log: bool,
+    /// One request of a hundred is traced; there is no collector.
+    pub traced: bool,
     /// A key's limit is one request a day.
     pub limited: bool,
     /// Keys are in the store, not in the file: `true` for many keys, `false` for few.
@@ -118,11 +120,20 @@ const fn entrant(name: &'static str, kind: Kind, setup: Setup) -> Entrant {
     Entrant { name, kind, setup }
 }
 
-const PRICED: Setup =
-    Setup { tmpfs: false, free: false, log: false, limited: false, stored: None, back: Back::One, own: None };
+const PRICED: Setup = Setup {
+    tmpfs: false,
+    free: false,
+    log: false,
+    traced: false,
+    limited: false,
+    stored: None,
+    back: Back::One,
+    own: None,
+};
 const ON_TMPFS: Setup = Setup { tmpfs: true, ..PRICED };
 const FREE: Setup = Setup { free: true, ..PRICED };
 const LOGGED: Setup = Setup { log: true, ..PRICED };
+const TRACED: Setup = Setup { traced: true, ..PRICED };
 const LIMITED: Setup = Setup { limited: true, ..PRICED };
 const FEW: Setup = Setup { stored: Some(false), ..PRICED };
 const MANY: Setup = Setup { stored: Some(true), ..PRICED };
@@ -193,6 +204,8 @@ const LOGGED_OR_NOT: &[Entrant] = &[
     entrant("tollgate-log", Kind::Tollgate, LOGGED),
     entrant("haproxy", Kind::HaProxy, PRICED),
 ];
+const TRACED_OR_NOT: &[Entrant] =
+    &[entrant("tollgate", Kind::Tollgate, PRICED), entrant("tollgate-traced", Kind::Tollgate, TRACED)];
 const DISK_OR_NOT: &[Entrant] = &[
     entrant("tollgate", Kind::Tollgate, PRICED),
     entrant("tollgate-tmpfs", Kind::Tollgate, ON_TMPFS),
@@ -221,7 +234,7 @@ const KEYS: Case = Case {
 };
 
 /// All cases. The first one is the default.
-pub const ALL: [Case; 19] = [
+pub const ALL: [Case; 20] = [
     KEYS,
     Case {
         name: "refused",
@@ -291,6 +304,13 @@ pub const ALL: [Case; 19] = [
         about: "the request log off, and on into a file",
         entrants: LOGGED_OR_NOT,
         pairs: &[("tollgate-log", "tollgate")],
+        ..KEYS
+    },
+    Case {
+        name: "traces",
+        about: "no traces, and one request of a hundred traced",
+        entrants: TRACED_OR_NOT,
+        pairs: &[("tollgate-traced", "tollgate")],
         ..KEYS
     },
     Case {

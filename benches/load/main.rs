@@ -22,7 +22,7 @@
 //! | `--smoke` | runs every case over plain HTTP/1.1 once with tiny sizes; checks only responses and charges | |
 //!
 //! Cases: `keys`, `refused`, `limited`, `post`, `large`, `events`, `million`, `free`, `slow`, `rate`, `rate-slow`,
-//! `log`, `disk`, `tls`, `tls-anew`, `http2`, `durable`, `upstream-tls`, `servers`.
+//! `log`, `traces`, `disk`, `tls`, `tls-anew`, `http2`, `durable`, `upstream-tls`, `servers`.
 //!
 //! The smoke test also runs without optimisation: `cargo test --bench load -- --smoke`.
 //!

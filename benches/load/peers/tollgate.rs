@@ -20,6 +20,10 @@ impl Site<'_> {
         let (port, path, servers) = (self.port, self.case.path, self.tollgate_servers());
         let log = self.setup.log;
         let price = if self.setup.free { "" } else { "credits = 1" };
+        let traces = match self.setup.traced {
+            true => "[traces]\notlp = \"http://127.0.0.1:9\"\nsample = \"1%\"",
+            false => "",
+        };
         let limit = match self.setup.limited {
             true => "requests = 1, window = \"24h\"",
             false => "requests = 4000000000, window = \"1s\"",
@@ -45,6 +49,7 @@ url = "sqlite:{LEDGER}"
 failed_keys_per_minute = 0
 [log]
 requests = {log}
+{traces}
 [upstreams.people]
 {servers}
 [[routes]]
