@@ -11,7 +11,7 @@ use tollgate::gateway::limits::{Limits, ResponseHeaders, Subject};
 use tollgate::ledger::Ledger;
 use tollgate::ledger::memory::MemoryStore;
 use tollgate::ledger::store::{Registration, Source};
-use tollgate::policy::key::KeyRules;
+use tollgate::policy::key::{KeyRules, Scopes};
 use tollgate::policy::path::normalise;
 use tollgate::policy::price::AtHead;
 use tollgate::policy::route::Lookup;
@@ -196,7 +196,7 @@ pub fn fill(directory: &Directory, keys: usize, plan: &str, clock: &Clock) {
             id: KeyId::of_hash(&hash),
             num: KeyNum(u32::try_from(number + 1).expect("few keys")),
             account: directory.account(&account(number % ACCOUNTS)).expect("a known account"),
-            rules: KeyRules { scopes: Some(Box::new(["people.*".to_owned()])), ..KeyRules::default() },
+            rules: KeyRules { scopes: Some(Scopes::of(vec!["people.*".to_owned()])), ..KeyRules::default() },
             limits: None,
             source: Source::File,
         });

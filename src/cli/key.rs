@@ -10,7 +10,7 @@ use super::failed::{Failed, Result};
 use super::output::{self, Output};
 use crate::control::command::Command;
 use crate::control::operations::KeyInput;
-use crate::policy::key::{KeyState, MAX_KEY};
+use crate::policy::key::{KeyState, MAX_KEY, Scopes};
 use crate::types::{AccountId, KeyHash, KeyId};
 
 #[derive(Debug, Subcommand)]
@@ -29,6 +29,9 @@ pub(super) enum Arguments {
         /// A route that the key may use; * matches any characters. May be repeated. Default: every route.
         #[arg(long, value_name = "ROUTE")]
         scope: Vec<String>,
+        /// Count requests to other routes than --scope names, instead of refusing them.
+        #[arg(long, requires = "scope")]
+        shadow_scope: bool,
         /// When the key expires: a duration such as 90d, or a time such as 2027-01-01T00:00:00Z.
         #[arg(long)]
         expires: Option<String>,
@@ -76,8 +79,9 @@ pub(super) enum Arguments {
 pub(super) fn run(asker: &Asker, arguments: Arguments) -> Result {
     let set = |id, state| asker.output.record(&asker.one(&Command::KeyState { id, state })?);
     match arguments {
-        Arguments::Create { account, label, env, scope, expires } => {
-            let key = KeyInput { environment: env, scopes: scope, expires, ..KeyInput::labelled(&label) };
+        Arguments::Create { account, label, env, scope, shadow_scope, expires } => {
+            let scopes = Scopes { routes: scope.into(), shadow: shadow_scope };
+            let key = KeyInput { environment: env, scopes, expires, ..KeyInput::labelled(&label) };
             secret(asker, &Command::KeyCreate { account, key })
         }
         Arguments::Rotate { id, overlap } => secret(asker, &Command::KeyRotate { id, overlap }),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::report::Report;
+use crate::policy::key::Scopes;
 use crate::policy::limit::Limit;
 use crate::snapshot::Snapshot;
 use crate::types::{AccountId, Credits, KeyHash, WallTime};
@@ -61,7 +62,7 @@ pub struct FileKey {
     /// A label for operators.
     pub label: String,
     /// Patterns of the routes that it may use; `None` for every route.
-    pub scopes: Option<Vec<String>>,
+    pub scopes: Option<Scopes>,
     /// When it expires.
     pub expires: Option<WallTime>,
     /// Networks that its requests may come from.

@@ -4,6 +4,7 @@
 //! JSON Schema for editors is generated from these types.
 
 mod operating;
+mod scopes;
 mod tls;
 mod upstream;
 mod values;
@@ -15,6 +16,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub use operating::{Admin, Log, Traces, Usage, Webhooks};
+pub use scopes::Scopes;
 pub use tls::{Pair, Tls};
 pub use upstream::{
     Ejection, Health, Http2, Queue, Retries, Server as UpstreamServer, Texts, Upstream, UpstreamTls,
@@ -186,6 +188,9 @@ pub struct Route {
     /// The first matching charge counts; without a match the request costs nothing.
     #[serde(default)]
     pub charge: Maybe<Vec<At<Charge>>>,
+    /// Hold and charge nothing, but count what the price would charge and refuse.
+    #[serde(default)]
+    pub shadow: Maybe<bool>,
     /// Limits of this route alone.
     #[serde(default)]
     pub limits: Vec<At<Limit>>,
@@ -274,6 +279,9 @@ pub struct Limit {
     /// Methods that the limit covers; default: all.
     #[serde(default)]
     pub methods: Maybe<Vec<At<String>>>,
+    /// Refuse nothing, but count what it would refuse.
+    #[serde(default)]
+    pub shadow: Maybe<bool>,
 }
 
 /// A plan: limits and prices.
@@ -302,6 +310,8 @@ pub struct PlanPrice {
     pub hold: Maybe<Amount>,
     /// The first matching charge counts; without a match the request costs nothing.
     pub charge: Maybe<Vec<At<Charge>>>,
+    /// Hold and charge nothing, but count what the price would charge and refuse; default: as the route.
+    pub shadow: Maybe<bool>,
 }
 
 /// A customer.
@@ -326,9 +336,10 @@ pub struct Key {
     pub label: At<String>,
     /// SHA-256 of the key, as `tollgate key hash` prints it.
     pub sha256: At<Sha256>,
-    /// Route names, `*` matches any characters; default: every route.
+    /// Route names, `*` matches any characters; default: every route. `{ routes = […], shadow = true }` refuses nothing,
+    /// but counts what it would refuse.
     #[serde(default)]
-    pub scopes: Maybe<Vec<At<String>>>,
+    pub scopes: Maybe<Scopes>,
     /// When it expires: a TOML date-time, or a date.
     #[serde(default)]
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]

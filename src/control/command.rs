@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::operations::{AccountInput, KeyInput, TokenInput, UsageQuery};
+use super::operations::{AccountInput, KeyInput, RehearsalInput, TokenInput, UsageQuery};
 use crate::policy::key::KeyState;
 use crate::types::{AccountId, Credits, KeyId};
 
@@ -55,6 +55,10 @@ pub enum Command {
     Backup { to: PathBuf },
     /// Show the decisions that the gateway would make about a request.
     Explain { key: KeyId, method: String, url: String },
+    /// Show what was decided about a request of the last hour.
+    Request { id: String },
+    /// Compare a configuration with the one in force, for the requests of the last hour.
+    Rehearse(RehearsalInput),
     /// Create a token of the admin API.
     TokenCreate(TokenInput),
     /// List tokens.
@@ -88,6 +92,8 @@ impl Command {
                 | Self::InDoubt { .. }
                 | Self::Backup { .. }
                 | Self::Explain { .. }
+                | Self::Request { .. }
+                | Self::Rehearse(_)
                 | Self::TokenList
                 | Self::Usage(_)
                 | Self::UsageCsv(_)

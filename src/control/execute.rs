@@ -75,6 +75,8 @@ impl Control {
             Command::Explain { key, method, url } => {
                 value(self.explain(caller, ExplainInput { key, method, url }).await?)
             }
+            Command::Request { id } => value(self.request(caller, &id).await?),
+            Command::Rehearse(input) => value(self.rehearse(caller, input).await?),
             Command::TokenCreate(token) => value(self.create_token(caller, token).await?),
             Command::TokenList => {
                 let data = self.tokens(caller).await?;

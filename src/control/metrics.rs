@@ -15,7 +15,7 @@ use prometheus_client::registry::Registry;
 
 use super::Control;
 use super::operations::{Caller, OperationError, Permission, Result};
-use crate::policy::outcome::Outcome;
+use crate::policy::outcome::{Outcome, ShadowRule};
 use crate::servers::ServerState;
 use crate::telemetry::routes::CLASSES;
 use crate::types::{HistogramCounts, LONG, SHORT};
@@ -79,6 +79,7 @@ impl Collector for Scrape {
         let mut families = Families(encoder);
         self.requests(&mut families)?;
         self.credits(&mut families)?;
+        self.shadows(&mut families)?;
         self.upstreams(&mut families)?;
         self.ledger(&mut families)?;
         self.configuration(&mut families)?;
@@ -150,6 +151,38 @@ impl Scrape {
         families.counters("tollgate_charge_capped", help, rows)?;
         let help = "Credits of holds that a crash left in doubt and that were not given back";
         families.gauges_f64("tollgate_in_doubt_credits", help, [(NO_LABELS, shown(self.in_doubt))])
+    }
+
+    /// What shadow rules would have refused and charged.
+    fn shadows(&self, families: &mut Families<'_>) -> fmt::Result {
+        let lanes = self.control.stats.routes.lanes();
+        let (mut refused, mut charged) = (BTreeMap::new(), BTreeMap::new());
+        for lane in lanes.iter().filter(|lane| !lane.route.is_empty()) {
+            for rule in ShadowRule::ALL {
+                let count = lane.shadow[rule as usize].load(Ordering::Relaxed);
+                if count > 0 {
+                    *refused.entry((&*lane.route, rule.name())).or_insert(0) += count;
+                }
+            }
+            let credits = lane.shadow_charged.load(Ordering::Relaxed);
+            if credits > 0 {
+                *charged.entry(&*lane.route).or_insert(0) += credits;
+            }
+        }
+        let rows =
+            refused.into_iter().map(|((route, rule), count)| ([("route", route), ("rule", rule)], count));
+        families.counters(
+            "tollgate_shadow_refusals",
+            "Requests that a shadow rule would have refused",
+            rows,
+        )?;
+        let credits = |sum: u64| shown(i64::try_from(sum).unwrap_or(i64::MAX));
+        let rows = charged.into_iter().map(|(route, sum)| ([("route", route)], credits(sum)));
+        families.counters_f64(
+            "tollgate_shadow_credits",
+            "Credits that shadow prices would have charged",
+            rows,
+        )
     }
 
     fn upstreams(&self, families: &mut Families<'_>) -> fmt::Result {

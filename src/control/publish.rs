@@ -195,7 +195,7 @@ impl Control {
             let rules = KeyRules {
                 state,
                 expires: key.expires,
-                scopes: key.scopes.clone().map(Vec::into_boxed_slice),
+                scopes: key.scopes.clone(),
                 allow_from: key.allow_from.clone().map(Vec::into_boxed_slice),
             };
             let (hash, id, limits) = (key.hash, KeyId::of_hash(&key.hash), key.limits.clone());
@@ -269,7 +269,7 @@ fn spec(secret: StoredSecret, account: Arc<Account>) -> KeySpec {
             (Some(expires), Some(until)) => Some(expires.min(until)),
             (expires, until) => expires.or(until),
         },
-        scopes: scopes.map(Vec::into_boxed_slice),
+        scopes,
         allow_from: allow_from.map(Vec::into_boxed_slice),
     };
     let limits = limits.as_deref().and_then(restored);

@@ -98,13 +98,15 @@ pub async fn run(seed: WorkerSeed) {
     background.iter().for_each(JoinHandle::abort);
     services.flush_log();
     services.usage.pass(connections.clock.wall());
+    services.decisions.pass(connections.clock.wall());
 }
 
-/// Passes what requests used on to the ledger, about once a second.
+/// Passes on what requests used and what was decided about them, about once a second.
 async fn pass_usage(services: Rc<Services>) {
     loop {
         tokio::time::sleep(usage::PASSED_EVERY).await;
         services.usage.pass(services.connections.clock.wall());
+        services.decisions.pass(services.connections.clock.wall());
     }
 }
 

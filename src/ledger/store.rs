@@ -22,7 +22,7 @@ pub use reader::{
 };
 
 pub use webhooks::{
-    AfterAttempt, Attempt, DeliveriesOf, DeliveryRow, DueDelivery, EndpointRow, EventKind, EventRow,
+    AfterAttempt, Attempt, DeliveriesOf, DeliveryRow, DueDelivery, EndpointRow, EventKind, EventRow, Once,
     WebhookReader, Webhooks,
 };
 
@@ -30,7 +30,7 @@ pub use usage::{MAX_REFUSALS, MINUTE, RefusalRow, UsageFilter, UsageRetention, U
 
 use super::entry::{Entry, Link};
 use super::tally::{Fold, OpenHold};
-use crate::policy::key::KeyState;
+use crate::policy::key::{KeyState, Scopes};
 use crate::policy::outcome::usage::UsagePart;
 use crate::types::{
     AccountId, AccountNum, Credits, KeyHash, KeyId, KeyNum, RequestId, RouteName, RouteNum, WallTime,
@@ -147,7 +147,7 @@ pub struct KeyRow {
     /// The key's prefix, first and last characters, by which operators recognise it.
     pub hint: String,
     /// Name patterns of the routes that the key may use; `None` for every route.
-    pub scopes: Option<Vec<String>>,
+    pub scopes: Option<Scopes>,
     /// Networks from which clients may use the key; `None` for any.
     pub allow_from: Option<Vec<IpNet>>,
     /// The time from which on the key is refused; `None` if it does not expire.

@@ -1,6 +1,7 @@
 //! Reads the API key of a request, and checks the key's state, expiry, scopes and allowed networks.
 
 pub mod generate;
+mod scopes;
 
 use std::net::IpAddr;
 
@@ -8,8 +9,8 @@ use http::header::{AUTHORIZATION, HeaderMap, HeaderName};
 use ipnet::IpNet;
 use percent_encoding::percent_decode_str;
 
+pub use self::scopes::Scopes;
 use super::reject::Reason;
-use super::route::glob_matches;
 use crate::types::WallTime;
 
 /// Longest key that is looked up, in bytes. A longer key is refused as invalid without being hashed.
@@ -127,8 +128,8 @@ pub struct KeyRules {
     pub state: KeyState,
     /// The time from which the key is refused; `None` if it does not expire.
     pub expires: Option<WallTime>,
-    /// Name patterns of the routes that the key may use; `None` for every route.
-    pub scopes: Option<Box<[String]>>,
+    /// The routes that the key may use; `None` for every route.
+    pub scopes: Option<Scopes>,
     /// Networks from which clients may use the key; `None` for any.
     pub allow_from: Option<Box<[IpNet]>>,
 }
@@ -146,11 +147,10 @@ impl KeyRules {
         self.state == KeyState::Active && self.expires.is_none_or(|expires| now < expires)
     }
 
-    /// True if the key may use this route.
+    /// True if the key's scopes include this route.
     #[must_use]
     pub fn opens(&self, route: &str) -> bool {
-        let opens = |scopes: &[String]| scopes.iter().any(|scope| glob_matches(scope, route));
-        self.scopes.as_deref().is_none_or(opens)
+        self.scopes.as_ref().is_none_or(|scopes| scopes.include(route))
     }
 
     /// True if a client at this address may use the key.
@@ -160,18 +160,20 @@ impl KeyRules {
         self.allow_from.as_ref().is_none_or(|nets| nets.iter().any(|net| net.contains(&address)))
     }
 
-    /// Checks the scopes and the allowed networks of the key (part of step 5 of the contract's section 4).
+    /// Checks the scopes and the allowed networks of the key (part of step 5 of the contract's section 4). False if
+    /// only shadow scopes forbid the route.
     ///
     /// # Errors
     /// [`Reason::RouteForbidden`] or [`Reason::AddressForbidden`].
-    pub fn permit(&self, route: &str, address: IpAddr) -> Result<(), Reason> {
-        if !self.opens(route) {
+    pub fn permit(&self, route: &str, address: IpAddr) -> Result<bool, Reason> {
+        let opens = self.opens(route);
+        if !opens && !self.scopes.as_ref().is_some_and(|scopes| scopes.shadow) {
             return Err(Reason::RouteForbidden);
         }
         if !self.admits(address) {
             return Err(Reason::AddressForbidden);
         }
-        Ok(())
+        Ok(opens)
     }
 }
 
@@ -232,15 +234,17 @@ mod tests {
         let rules = KeyRules {
             state: KeyState::Active,
             expires: Some(WallTime(1_000)),
-            scopes: Some(["people.*".to_owned()].into()),
+            scopes: Some(Scopes::of(vec!["people.*".to_owned()])),
             allow_from: Some(["203.0.113.0/24".parse().unwrap()].into()),
         };
         let inside = "203.0.113.9".parse().unwrap();
         assert!(rules.is_usable(WallTime(999)));
         assert!(!rules.is_usable(WallTime(1_000)));
-        assert_eq!(rules.permit("people.enrich", inside), Ok(()));
-        assert_eq!(rules.permit("people.enrich", "::ffff:203.0.113.9".parse().unwrap()), Ok(()));
+        assert_eq!(rules.permit("people.enrich", inside), Ok(true));
+        assert_eq!(rules.permit("people.enrich", "::ffff:203.0.113.9".parse().unwrap()), Ok(true));
         assert_eq!(rules.permit("phone", inside), Err(Reason::RouteForbidden));
+        let shadow = rules.scopes.clone().map(|scopes| Scopes { shadow: true, ..scopes });
+        assert_eq!(KeyRules { scopes: shadow, ..rules.clone() }.permit("phone", inside), Ok(false));
         let outside = "198.51.100.1".parse().unwrap();
         assert_eq!(rules.permit("people.enrich", outside), Err(Reason::AddressForbidden));
         for state in [KeyState::Disabled, KeyState::Revoked] {

@@ -6,7 +6,7 @@ pub mod headers;
 mod state;
 mod window;
 
-pub use definition::{Algorithm, Limit, LimitStatus, MAX_WINDOW, MIN_WINDOW, Numbers, Scope};
+pub use definition::{Algorithm, Limit, LimitStatus, MAX_WINDOW, MIN_WINDOW, Numbers, ReachedLimit, Scope};
 pub use state::LimitState;
 pub use window::{BUCKETS, take_array};
 

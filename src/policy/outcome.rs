@@ -1,6 +1,9 @@
 //! Defines the outcomes of requests, for the access log, the counters and the metrics.
 
+mod shadow;
 pub mod usage;
+
+pub use shadow::{Shadow, ShadowRule};
 
 use super::reject::Reason;
 

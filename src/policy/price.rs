@@ -15,6 +15,8 @@ pub struct Price {
     pub hold: Credits,
     /// The first charge with a matching status applies; if none matches, the request costs nothing.
     pub charges: Vec<Charge>,
+    /// True if nothing is held or charged, but counted.
+    pub shadow: bool,
 }
 
 /// One rule of a price.
@@ -192,6 +194,7 @@ mod tests {
     fn price() -> Price {
         let charge = |status, amount| Charge { status: StatusMatch::parse(status).unwrap(), amount };
         Price {
+            shadow: false,
             hold: credits("50"),
             charges: vec![
                 charge("201", Amount::Json(pointer())),

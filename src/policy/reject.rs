@@ -5,6 +5,8 @@ use std::fmt::Write;
 
 use http::{HeaderValue, StatusCode};
 
+use super::limit::ReachedLimit;
+
 /// Why a request is refused, in the order of the table in the contract's section 4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -142,12 +144,14 @@ pub struct Refusal {
     pub allow: Option<String>,
     /// The error type of `Proxy-Status`, if the upstream is the reason (RFC 9209, section 2.3).
     pub proxy_error: Option<&'static str>,
+    /// The limit that refused the request.
+    pub limit: Option<ReachedLimit>,
 }
 
 impl From<Reason> for Refusal {
     fn from(reason: Reason) -> Self {
         let retry_after = matches!(reason, Reason::ConcurrencyLimited).then_some(1);
-        Self { reason, detail: None, retry_after, allow: None, proxy_error: None }
+        Self { reason, detail: None, retry_after, allow: None, proxy_error: None, limit: None }
     }
 }
 

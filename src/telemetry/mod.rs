@@ -1,5 +1,6 @@
 //! Writes logs, counts requests, connections, charges and usage, and passes on traces.
 
+pub mod decisions;
 pub mod lines;
 pub mod logs;
 pub mod routes;
@@ -20,6 +21,8 @@ pub struct WorkerTelemetry {
     pub lines: Option<lines::Lines>,
     /// The counters of routes.
     pub routes: Arc<routes::RouteMetrics>,
+    /// Keeps what was decided.
+    pub decisions: Arc<decisions::Decisions>,
     /// Takes the spans of traced requests.
     pub traces: Arc<traces::Traces>,
     /// Takes what requests used.

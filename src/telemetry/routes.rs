@@ -9,7 +9,7 @@ use std::time::Duration;
 use http::Method;
 use parking_lot::Mutex;
 
-use crate::policy::outcome::Outcome;
+use crate::policy::outcome::{Outcome, ShadowRule};
 use crate::types::{Credits, Histogram, LONG, SHORT};
 
 /// Most routes, of all configurations since the start, that a worker counts apart. Others are counted as one.
@@ -70,6 +70,10 @@ pub struct RouteLane {
     pub refused: AtomicU64,
     /// Charges whose price exceeded the hold, or could not be read.
     pub capped: AtomicU64,
+    /// Requests that shadow rules would have refused, by [`ShadowRule`].
+    pub shadow: [AtomicU64; ShadowRule::ALL.len()],
+    /// Credits that shadow prices would have charged, in millionths.
+    pub shadow_charged: AtomicU64,
 }
 
 /// A finished request.
@@ -114,6 +118,8 @@ impl RouteLane {
             charged: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             capped: AtomicU64::new(0),
+            shadow: Default::default(),
+            shadow_charged: AtomicU64::new(0),
         }
     }
 
@@ -141,6 +147,16 @@ impl RouteLane {
     /// Counts a charge that was above its hold, or could not be read.
     pub fn cap(&self) {
         self.capped.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a request that a shadow rule would have refused.
+    pub fn shadow(&self, rule: ShadowRule) {
+        self.shadow[rule as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts credits that a shadow price would have charged.
+    pub fn shadow_charge(&self, credits: Credits) {
+        self.shadow_charged.fetch_add(millionths(credits), Ordering::Relaxed);
     }
 
     /// Calls `each` for every method, class and outcome that occurred, with its count.

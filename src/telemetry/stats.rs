@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Handle;
 
 use super::WorkerTelemetry;
+use super::decisions::Decisions;
 use super::lines::{Dropped, Lines};
 use super::routes::RouteMetrics;
 use super::traces::Traces;
@@ -21,6 +22,8 @@ pub struct Stats {
     lanes: Mutex<Vec<Arc<Lane>>>,
     /// The counters of routes.
     pub routes: Arc<RouteMetrics>,
+    /// What was decided about the newest requests.
+    pub decisions: Arc<Decisions>,
     /// Traced requests that wait to be exported.
     pub traces: Arc<Traces>,
     dropped: OnceLock<Dropped>,
@@ -64,8 +67,14 @@ impl Stats {
         }
         let stats = Arc::new(Lane::default());
         self.lanes.lock().push(Arc::clone(&stats));
-        let (routes, traces) = (Arc::clone(&self.routes), Arc::clone(&self.traces));
-        WorkerTelemetry { stats, lines, routes, traces, usage }
+        WorkerTelemetry {
+            stats,
+            lines,
+            routes: Arc::clone(&self.routes),
+            decisions: Arc::clone(&self.decisions),
+            traces: Arc::clone(&self.traces),
+            usage,
+        }
     }
 
     /// Log lines that were dropped because the log was read too slowly.

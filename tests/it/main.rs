@@ -18,6 +18,7 @@ mod commands;
 mod crash;
 mod crowds;
 mod deadlines;
+mod decisions;
 mod disk;
 mod faults;
 mod floods;

@@ -11,7 +11,8 @@ use tollgate::ledger::store::{
     UsageRetention,
 };
 use tollgate::ledger::tally::{Fold, Tally};
-use tollgate::policy::key::KeyState;
+use tollgate::policy::key::{KeyState, Scopes};
+use tollgate::policy::limit::ReachedLimit;
 use tollgate::policy::outcome::Outcome;
 use tollgate::policy::outcome::usage::{RefusedRequest, UsageCount, UsageKey, UsageOutcome, UsagePart};
 use tollgate::policy::reject::Reason;
@@ -203,7 +204,7 @@ impl Driver<'_> {
             label: name("k", key),
             environment: "live".to_owned(),
             hint: "ak_live_0123…4567".to_owned(),
-            scopes: (key > 1).then(|| vec!["r*".to_owned()]),
+            scopes: (key > 1).then(|| Scopes { routes: ["r*".to_owned()].into(), shadow: key > 2 }),
             allow_from: (key > 2).then(|| vec!["10.0.0.0/8".parse().unwrap()]),
             expires: (key > 0).then_some(WallTime(9)),
             limits: (key > 1).then(|| "[]".to_owned()),
@@ -255,7 +256,10 @@ impl Driver<'_> {
         let outcome = UsageOutcome::of(Outcome::Refused(reason), 429);
         let mut count = UsageCount::default();
         count.add(number == 2, 3, 4, Duration::from_micros(u64::from(number) * 1000));
-        let refusals = (account.0 > 0).then_some(RefusedRequest { at, id, account, key, route, reason });
+        let name = || "minute".into();
+        let limit = (number > 1).then(|| ReachedLimit { name: name(), window: Duration::from_secs(60) });
+        let refusals =
+            (account.0 > 0).then_some(RefusedRequest { at, id, account, key, route, reason, limit });
         let counts = vec![(UsageKey { account, key, route, outcome }, count)];
         UsagePart { at, counts, refusals: refusals.into_iter().collect() }
     }
@@ -301,7 +305,7 @@ impl Driver<'_> {
             2 => KeyChange::State(KeyState::Revoked),
             5 => KeyChange::Terms(KeyTerms {
                 label: name("l", key),
-                scopes: (key > 1).then(|| vec!["r*".to_owned()]),
+                scopes: (key > 1).then(|| Scopes { routes: ["r*".to_owned()].into(), shadow: key > 2 }),
                 limits: (key > 0).then(|| "[1]".to_owned()),
                 ..KeyTerms::default()
             }),

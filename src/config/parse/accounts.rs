@@ -10,6 +10,7 @@ use super::limits::{self, LimitOwner};
 use super::webhooks;
 use crate::config::loaded::{FileAccount, FileKey};
 use crate::config::raw::{self, At};
+use crate::policy::key::Scopes;
 use crate::snapshot::Plan;
 use crate::types::{AccountId, KeyHash, KeyId, NameId, WallTime};
 
@@ -68,7 +69,10 @@ fn one_key(
     if label.is_empty() || label.chars().count() > MAX_LABEL || label.chars().any(char::is_control) {
         context.error(&raw.label.span, format!("a label is 1 to {MAX_LABEL} characters on one line"));
     }
-    let scopes = raw.scopes.as_ref().map(|list| context.route_patterns(&list.value, known.names()));
+    let scopes = raw.scopes.as_ref().map(|scopes| Scopes {
+        routes: context.route_patterns(&scopes.value.routes, known.names()).into(),
+        shadow: scopes.value.shadow,
+    });
     let allow_from = raw.allow_from.as_ref().map(|list| context.networks(&list.value));
     let limits =
         raw.limits.as_ref().map(|list| limits::build(context, list, LimitOwner::Plan, known.names()));

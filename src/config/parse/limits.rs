@@ -117,6 +117,7 @@ fn one<'a>(
         routes: context.route_patterns(&list(&raw.routes), routes.clone()),
         except: context.route_patterns(&list(&raw.except), routes),
         methods: context.methods(raw.methods.as_ref()),
+        shadow: raw.shadow.as_ref().is_some_and(|shadow| shadow.value),
         numbers: Numbers::of(name, requests, window),
     })
 }

@@ -23,6 +23,7 @@ pub(super) struct PriceSettings<'a> {
     pub(super) credits: Option<&'a At<Amount>>,
     pub(super) hold: Option<&'a At<Amount>>,
     pub(super) charge: Option<&'a At<Vec<At<raw::Charge>>>>,
+    pub(super) shadow: Option<&'a At<bool>>,
     /// The route accepts HEAD requests.
     pub(super) takes_head: bool,
 }
@@ -35,6 +36,7 @@ pub(super) fn takes_head(route: &raw::Route) -> bool {
 
 /// Builds a price from its settings. `hold` and `charge` default to those of `before`.
 pub(super) fn build(context: &mut Context, settings: &PriceSettings<'_>, before: &Price) -> Price {
+    let shadow = settings.shadow.map_or(before.shadow, |shadow| shadow.value);
     if let Some(credits) = settings.credits {
         let others = [settings.hold.map(|hold| &hold.span), settings.charge.map(|charge| &charge.span)];
         for place in others.into_iter().flatten() {
@@ -43,7 +45,7 @@ pub(super) fn build(context: &mut Context, settings: &PriceSettings<'_>, before:
         let amount = context.credits(credits).unwrap_or_default();
         let charge = Charge { status: StatusMatch::Class(2), amount: price::Amount::Fixed(amount) };
         let charges = if amount.is_zero() { Vec::new() } else { vec![charge] };
-        return Price { hold: amount, charges };
+        return Price { hold: amount, charges, shadow };
     }
     let hold = match settings.hold {
         Some(hold) => context.credits(hold).unwrap_or_default(),
@@ -69,7 +71,7 @@ pub(super) fn build(context: &mut Context, settings: &PriceSettings<'_>, before:
         let help = "set `hold` to the most that a request can cost";
         context.error_with(&charge.span, "this price has no hold", help);
     }
-    Price { hold, charges: charges.into_iter().map(|(charge, _)| charge).collect() }
+    Price { hold, shadow, charges: charges.into_iter().map(|(charge, _)| charge).collect() }
 }
 
 /// Warns of prices in a JSON body for responses that have no body: 204, 304, and responses to HEAD.
@@ -182,6 +184,7 @@ fn plan(context: &mut Context, name: &str, raw: &raw::Plan, known: &Known, heads
             credits: raw.credits.as_ref(),
             hold: raw.hold.as_ref(),
             charge: raw.charge.as_ref(),
+            shadow: raw.shadow.as_ref(),
             takes_head: heads.contains(&*route.value),
         };
         prices.insert(found.index, std::sync::Arc::new(build(context, &settings, &found.price)));

@@ -11,7 +11,7 @@ use super::dialects;
 use super::limits::{self, LimitOwner};
 use super::prices::{self, PriceSettings, header_list, takes_head};
 use super::server::{BODY_SIZE, ParsedServer};
-use super::upstreams::{BuiltUpstreams, set_headers};
+use super::upstreams::BuiltUpstreams;
 use crate::config::raw::{self, At, Place};
 use crate::policy::cors::Cors;
 use crate::policy::price::Price;
@@ -108,7 +108,7 @@ fn one(
     let limits = limits::build(context, &raw.limits, owner, names.iter().copied());
     let prefix = raw.strip_prefix.as_ref();
     let strip_segments = prefix.map_or(0, |prefix| strip_segments(context, prefix, &raw.path.value));
-    let own_headers = set_headers(context, &raw.set_headers);
+    let own_headers = context.set_headers(&raw.set_headers);
     let max_body_size = context.size(raw.max_body_size.as_ref(), around.server.max_body_size, BODY_SIZE);
     let cors =
         raw.cors.as_ref().map(|cors| cors_of(context, &cors.value, methods, &around.server.keys.header));
@@ -152,6 +152,7 @@ fn price(context: &mut Context, raw: &raw::Route, public: bool) -> Price {
         credits: raw.credits.as_ref(),
         hold: raw.hold.as_ref(),
         charge: raw.charge.as_ref(),
+        shadow: raw.shadow.as_ref(),
         takes_head: takes_head(raw),
     };
     let price = prices::build(context, &settings, &Price::default());

@@ -3,7 +3,6 @@
 use http::Uri;
 
 use super::context::{Context, single};
-use super::upstreams::set_headers;
 use crate::config::raw::{self, At, Place};
 use crate::policy::forward::trace::SampleRate;
 use crate::snapshot::TraceSettings;
@@ -15,7 +14,7 @@ const SAMPLE: f64 = 0.01;
 
 pub(super) fn build(context: &mut Context, files: &[raw::File]) -> Option<TraceSettings> {
     let raw = single(context, files, "traces", |file| file.traces.as_ref());
-    let set_headers = set_headers(context, &raw.set_headers);
+    let set_headers = context.set_headers(&raw.set_headers);
     let sample = raw.sample.as_ref().and_then(|sample| share(context, sample)).unwrap_or(SAMPLE);
     let Some(otlp) = &raw.otlp else {
         let others = raw.set_headers.keys().map(|name| &name.span);

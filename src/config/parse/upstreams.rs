@@ -1,17 +1,17 @@
 //! Parses `[upstreams]`: the servers that requests are forwarded to.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, Uri, header};
+use http::{HeaderName, HeaderValue, Uri};
 
 use super::client_tls;
 use super::context::{Context, named};
 use super::upstream_health;
-use crate::config::raw::{self, At, Http2, Secret, UpstreamServer};
-use crate::policy::forward::{self, HostHeader};
+use crate::config::raw::{self, At, Http2, UpstreamServer};
+use crate::policy::forward::HostHeader;
 use crate::policy::upstream::balance::{Balance, HashBy};
 use crate::servers::{Host, HttpVersions, Origin, ServerGroup};
 use crate::snapshot::{QueueLimits, Upstream};
@@ -46,7 +46,7 @@ fn one(context: &mut Context, name: &str, raw: &raw::Upstream) -> Option<BuiltUp
     let resolve_every = context.duration(raw.resolve_every.as_ref(), Duration::from_secs(30));
     let slow_start = context.duration_or_none(raw.slow_start.as_ref(), Duration::from_secs(10));
     let host = host(context, raw.host.as_ref());
-    let set_headers = set_headers(context, &raw.set_headers);
+    let set_headers = context.set_headers(&raw.set_headers);
     let balance = balance(context, raw);
     let queue = queue(context, raw.queue.as_ref());
     let origins = origins(context, raw)?;
@@ -248,37 +248,4 @@ fn host(context: &mut Context, value: Option<&At<String>>) -> HostHeader {
             fixed.map_or(HostHeader::Client, HostHeader::Fixed)
         }
     }
-}
-
-/// Parses the headers that the operator sets on requests. Reserved are headers that frame or route a
-/// message, and headers in which Tollgate identifies the request and the client to the upstream.
-pub(super) fn set_headers(
-    context: &mut Context,
-    raw: &BTreeMap<At<String>, At<Secret>>,
-) -> Vec<(HeaderName, HeaderValue)> {
-    let reserved = [
-        header::CONTENT_LENGTH,
-        header::TRANSFER_ENCODING,
-        header::CONNECTION,
-        header::HOST,
-        header::UPGRADE,
-        header::TE,
-        forward::REQUEST_ID,
-        HeaderName::from_static("x-forwarded-for"),
-    ];
-    let mut headers = Vec::new();
-    for (name, value) in raw {
-        let Some(parsed) = context.header_name(&name.span, &name.value) else { continue };
-        if reserved.contains(&parsed) || parsed.as_str().starts_with(forward::OWN_PREFIX) {
-            let help = if parsed == header::HOST { "use `host` of the upstream" } else { "Tollgate sets it" };
-            context.error_with(&name.span, format!("`{parsed}` cannot be set here"), help);
-            continue;
-        }
-        let Some(text) = context.secret(&value.span, &value.value.0) else { continue };
-        if let Some(mut value) = context.header_value(&value.span, &text) {
-            value.set_sensitive(true);
-            headers.push((parsed, value));
-        }
-    }
-    headers
 }

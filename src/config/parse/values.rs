@@ -1,13 +1,15 @@
 //! Parses values with their own syntax: durations, sizes, credits, secrets, headers, networks, methods.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, Method};
+use http::{HeaderName, HeaderValue, Method, header};
 use ipnet::IpNet;
 
 use super::context::Context;
 use crate::config::files;
 use crate::config::raw::{self, Amount, At, Place};
+use crate::policy::forward;
 use crate::policy::route::{Methods, glob_matches};
 use crate::types::{Credits, KeyHash};
 
@@ -156,6 +158,40 @@ impl Context {
     pub(super) fn header_value(&mut self, place: &Place, text: &str) -> Option<HeaderValue> {
         let value = HeaderValue::try_from(text).map_err(|_| "this is not a valid header value");
         self.check(place, value)
+    }
+
+    /// Parses the headers that the operator sets on requests. Reserved are headers that frame or route a message, and
+    /// headers in which Tollgate identifies the request and the client to the upstream.
+    pub(super) fn set_headers(
+        &mut self,
+        raw: &BTreeMap<At<String>, At<raw::Secret>>,
+    ) -> Vec<(HeaderName, HeaderValue)> {
+        let reserved = [
+            header::CONTENT_LENGTH,
+            header::TRANSFER_ENCODING,
+            header::CONNECTION,
+            header::HOST,
+            header::UPGRADE,
+            header::TE,
+            forward::REQUEST_ID,
+            HeaderName::from_static("x-forwarded-for"),
+        ];
+        let mut headers = Vec::new();
+        for (name, value) in raw {
+            let Some(parsed) = self.header_name(&name.span, &name.value) else { continue };
+            if reserved.contains(&parsed) || parsed.as_str().starts_with(forward::OWN_PREFIX) {
+                let help =
+                    if parsed == header::HOST { "use `host` of the upstream" } else { "Tollgate sets it" };
+                self.error_with(&name.span, format!("`{parsed}` cannot be set here"), help);
+                continue;
+            }
+            let Some(text) = self.secret(&value.span, &value.value.0) else { continue };
+            if let Some(mut value) = self.header_value(&value.span, &text) {
+                value.set_sensitive(true);
+                headers.push((parsed, value));
+            }
+        }
+        headers
     }
 
     pub(super) fn networks(&mut self, list: &[At<String>]) -> Vec<IpNet> {

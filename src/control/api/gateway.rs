@@ -1,4 +1,4 @@
-//! The gateway itself: configuration, ledger, tokens, audit log, decisions.
+//! The gateway itself: configuration, ledger, tokens, audit log.
 
 use axum::Json;
 use axum::extract::State;
@@ -12,8 +12,7 @@ use super::paging::{AuditQuery, Repeatable, cursor, most};
 use super::problem::{ChangeFailures, Failures, ListFailures, Problem};
 use super::state::{ApiState, created};
 use crate::control::operations::{
-    AuditView, BookingView, ChargeInput, CheckInput, ConfigView, DoubtView, ExplainInput, Explanation,
-    GivenBack, Page, Reloaded, TokenInput, TokenView, Verdict, Verification,
+    AuditView, ConfigView, DoubtView, GivenBack, Page, Reloaded, TokenInput, TokenView, Verification,
 };
 use crate::ledger::store::AuditFilter;
 
@@ -30,9 +29,6 @@ pub(super) fn router() -> OpenApiRouter<ApiState> {
         .routes(routes!(create_token, tokens))
         .routes(routes!(revoke_token))
         .routes(routes!(audit))
-        .routes(routes!(explain))
-        .routes(routes!(verify))
-        .routes(routes!(charge))
 }
 
 /// Counters, health and upstreams.
@@ -150,47 +146,4 @@ async fn audit(
     let AuditQuery { object, by, cursor: before, limit } = query;
     let filter = AuditFilter { object, actor: by, before: cursor(before.as_deref())? };
     Ok(Json(api.control.audit(&caller, filter, most(limit)?).await?))
-}
-
-/// Show the decisions that the gateway would make about a request. Counts and charges nothing.
-#[utoipa::path(
-    post, path = "/v1/explain", tag = "decisions", request_body = ExplainInput,
-    responses((status = 200, body = Explanation), Failures, ChangeFailures),
-    extensions(("x-permission" = json!("read_accounts")))
-)]
-async fn explain(
-    State(api): State<ApiState>,
-    By(caller): By,
-    Body(input): Body<ExplainInput>,
-) -> Answer<Explanation> {
-    Ok(Json(api.control.explain(&caller, input).await?))
-}
-
-/// Decide about a request with a key, for a service that receives its requests itself. Counts and charges nothing.
-#[utoipa::path(
-    post, path = "/v1/verify", tag = "decisions", request_body = CheckInput,
-    responses((status = 200, body = Verdict), Failures, ChangeFailures),
-    extensions(("x-permission" = json!("read_accounts")))
-)]
-async fn verify(
-    State(api): State<ApiState>,
-    By(caller): By,
-    Body(input): Body<CheckInput>,
-) -> Answer<Verdict> {
-    Ok(Json(api.control.check_key(&caller, &input)?))
-}
-
-/// Charge the account of a key, at most once for each reference, for a service that receives its requests itself.
-#[utoipa::path(
-    post, path = "/v1/charge", tag = "decisions", request_body = ChargeInput,
-    params(Repeatable),
-    responses((status = 200, body = BookingView), Failures, ChangeFailures),
-    extensions(("x-permission" = json!("credits")))
-)]
-async fn charge(
-    State(api): State<ApiState>,
-    By(caller): By,
-    Body(input): Body<ChargeInput>,
-) -> Answer<BookingView> {
-    Ok(Json(api.control.charge(&caller, input).await?))
 }

@@ -4,6 +4,7 @@
 //! its handler, which calls the operation. Health checks need no token and touch no file.
 
 mod accounts;
+mod decisions;
 mod extract;
 mod gateway;
 mod health;

@@ -13,9 +13,9 @@ use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 
 use super::layers::{access, repeats};
-use super::problem::Problem;
+use super::problem::{FieldError, Problem};
 use super::state::ApiState;
-use super::{accounts, gateway, health, keys, metrics, usage, webhooks};
+use super::{accounts, decisions, gateway, health, keys, metrics, usage, webhooks};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -25,6 +25,7 @@ use super::{accounts, gateway, health, keys, metrics, usage, webhooks};
                        `Authorization: Bearer TOKEN`. Lists are paged by `cursor` and `limit`. A write with an \
                        `Idempotency-Key` may be repeated: it changes nothing again, and gets the same answer."
     ),
+    components(schemas(FieldError)),
     security(("token" = []))
 )]
 struct Description;
@@ -38,6 +39,7 @@ fn described() -> OpenApiRouter<ApiState> {
         .merge(accounts::router())
         .merge(keys::router())
         .merge(gateway::router())
+        .merge(decisions::router())
         .merge(usage::router())
         .merge(webhooks::router())
 }

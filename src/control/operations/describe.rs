@@ -88,12 +88,11 @@ impl Describer {
     pub(in crate::control) fn key(&self, row: &KeyRow, owner: &AccountId) -> KeyView {
         let (of_file, in_file) = (row.source == Source::File, self.in_file(row));
         let dropped = of_file && in_file.is_none();
-        let list = |list: &[String]| list.to_vec();
         let (scopes, allow_from, expires, limits) = match &in_file {
             Some(key) => {
                 let rules = key.rules();
                 let networks = rules.allow_from.as_deref().map(<[_]>::to_vec);
-                (rules.scopes.as_deref().map(list), networks, rules.expires, key.limits().cloned())
+                (rules.scopes.clone(), networks, rules.expires, key.limits().cloned())
             }
             None => {
                 let limits = row.limits.as_deref().and_then(restored);

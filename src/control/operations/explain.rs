@@ -1,11 +1,18 @@
 //! Computes, step by step, the decisions that the gateway would make about a request, without sending the request.
 
+mod rehearse;
+mod requests;
+mod world;
+
 use std::sync::Arc;
 
 use http::{HeaderMap, Method, Uri};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
+
+pub use rehearse::{Rehearsal, RehearsalInput, RuleChange};
+pub use requests::RequestView;
 
 use super::caller::{Caller, Permission};
 use super::describe::state_name;
@@ -47,6 +54,9 @@ pub struct Decision {
     /// The reason of the refusal, if it does not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<&'static str>,
+    /// The reason for which a shadow rule would refuse it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<&'static str>,
     /// What the decision depends on.
     #[schema(value_type = Object)]
     pub detail: Value,
@@ -74,10 +84,16 @@ pub(super) struct Steps {
 
 impl Steps {
     fn pass(&mut self, step: &str, detail: impl Into<Value>) {
+        self.pass_with(step, None, detail);
+    }
+
+    /// Passes a step. `shadow`: the reason for which a shadow rule would refuse it.
+    fn pass_with(&mut self, step: &str, shadow: Option<Reason>, detail: impl Into<Value>) {
         self.steps.push(Decision {
             step: step.to_owned(),
             passes: true,
             reason: None,
+            shadow: shadow.map(Reason::code),
             detail: detail.into(),
         });
     }
@@ -85,11 +101,25 @@ impl Steps {
     pub(super) fn refuse(&mut self, step: &str, reason: Reason, detail: impl Into<Value>) {
         self.refusal.get_or_insert(reason);
         let (step, detail) = (step.to_owned(), detail.into());
-        self.steps.push(Decision { step, passes: false, reason: Some(reason.code()), detail });
+        self.steps.push(Decision { step, passes: false, reason: Some(reason.code()), shadow: None, detail });
     }
 
     fn add_check(&mut self, step: &str, passes: bool, reason: Reason, detail: impl Into<Value>) {
         if passes { self.pass(step, detail) } else { self.refuse(step, reason, detail) }
+    }
+
+    /// Adds a check of a rule that may be a shadow.
+    fn add_rule(
+        &mut self,
+        step: &str,
+        (passes, is_shadow): (bool, bool),
+        reason: Reason,
+        detail: impl Into<Value>,
+    ) {
+        match is_shadow {
+            true => self.pass_with(step, Some(reason).filter(|_| !passes), detail),
+            false => self.add_check(step, passes, reason, detail),
+        }
     }
 
     pub(super) fn finish(self, dialect: &Dialect) -> Explanation {
@@ -186,8 +216,10 @@ impl Control {
         steps.add_check("key", rules.is_usable(self.clock.wall()), Reason::InvalidKey, detail);
         let account = key.account.id.to_string();
         steps.add_check("account", !key.account.is_suspended(), Reason::AccountSuspended, account);
-        let scopes = rules.scopes.as_deref().map_or(json!("every route"), |scopes| json!(scopes));
-        steps.add_check("scope", rules.opens(route.name.as_str()), Reason::RouteForbidden, scopes);
+        let scopes = rules.scopes.as_ref().map_or(json!("every route"), |scopes| json!(scopes));
+        let is_shadow = rules.scopes.as_ref().is_some_and(|scopes| scopes.shadow);
+        let opens = rules.opens(route.name.as_str());
+        steps.add_rule("scope", (opens, is_shadow), Reason::RouteForbidden, scopes);
         if let Some(networks) = &rules.allow_from {
             let networks: Vec<String> = networks.iter().map(ToString::to_string).collect();
             steps.pass("address", json!({ "only_from": networks }));
@@ -239,7 +271,8 @@ impl Control {
             "remaining_after": status.remaining,
             "retry_after": (!status.admitted).then(|| status.seconds()),
         });
-        steps.add_check(&format!("limit {}", limit.name), status.admitted, Reason::RateLimited, detail);
+        let (step, passes) = (format!("limit {}", limit.name), status.admitted);
+        steps.add_rule(&step, (passes, limit.shadow), Reason::RateLimited, detail);
     }
 }
 
@@ -295,5 +328,6 @@ fn explain_price(view: &Snapshot, steps: &mut Steps, key: &Key, plan: Option<&Pl
     steps.pass("price", json!(PriceView::of(price)));
     let available = key.account.purse.available();
     let detail = json!({ "available": available, "hold": price.hold });
-    steps.add_check("balance", available >= price.hold, Reason::InsufficientCredits, detail);
+    let passes = available >= price.hold;
+    steps.add_rule("balance", (passes, price.shadow), Reason::InsufficientCredits, detail);
 }

@@ -14,7 +14,7 @@ use super::error::{OperationError, Result};
 use super::terms::{LimitTerms, Page, Patch, moment, stored};
 use crate::control::{Control, random};
 use crate::ledger::store::{Changed, KeyChange, KeyEdit, KeyRow, KeyTerms, OwnedKey, SecretRow, Source};
-use crate::policy::key::{KeyState, generate};
+use crate::policy::key::{KeyState, Scopes, generate};
 use crate::policy::route::glob_matches;
 use crate::types::{AccountId, KeyHash, KeyId, KeyNum, Secret, WallTime};
 
@@ -117,7 +117,7 @@ impl Control {
     fn check_terms(
         &self,
         label: String,
-        scopes: Vec<String>,
+        scopes: Scopes,
         allow_from: Vec<IpNet>,
         expires: Option<WallTime>,
         limits: Option<&[LimitTerms]>,
@@ -129,11 +129,11 @@ impl Control {
         let view = self.snapshot();
         let routes: Vec<&str> = view.routes.iter().map(|route| route.name.as_str()).collect();
         let is_unknown = |scope: &&String| !routes.iter().any(|route| glob_matches(scope, route));
-        if let Some(scope) = scopes.iter().find(is_unknown) {
+        if let Some(scope) = scopes.routes.iter().find(is_unknown) {
             return OperationError::invalid("scopes", format!("scope `{scope}` matches no route"));
         }
-        if scopes.len().max(allow_from.len()) > MAX_RULES {
-            let field = if scopes.len() > MAX_RULES { "scopes" } else { "allow_from" };
+        if scopes.routes.len().max(allow_from.len()) > MAX_RULES {
+            let field = if scopes.routes.len() > MAX_RULES { "scopes" } else { "allow_from" };
             return OperationError::invalid(field, format!("a list has at most {MAX_RULES} items"));
         }
         if expires.is_some_and(|expires| expires <= self.clock.wall()) {
@@ -141,7 +141,7 @@ impl Control {
         }
         Ok(KeyTerms {
             label,
-            scopes: Some(scopes).filter(|scopes| !scopes.is_empty()),
+            scopes: Some(scopes).filter(|scopes| !scopes.routes.is_empty()),
             allow_from: Some(allow_from).filter(|networks| !networks.is_empty()),
             expires,
             limits: limits.map(|limits| stored(limits, &routes)).transpose()?,
@@ -158,7 +158,7 @@ impl Control {
         Ok(self.describer().key(&row, &owner))
     }
 
-    async fn key_row_of(&self, id: KeyId) -> Result<OwnedKey> {
+    pub(super) async fn key_row_of(&self, id: KeyId) -> Result<OwnedKey> {
         let found = self.read(move |reader| Ok(reader.key(id)?)).await?;
         found.ok_or_else(|| OperationError::Missing(format!("there is no key {id}")))
     }

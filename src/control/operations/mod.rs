@@ -24,7 +24,7 @@ pub use caller::{Caller, Permission};
 pub use check::{ChargeInput, CheckInput, Verdict};
 pub use credits::{BookingInput, BookingView, DoubtView, EntryView, GivenBack, MAX_REFERENCE};
 pub use error::{OperationError, Result};
-pub use explain::{Decision, ExplainInput, Explanation};
+pub use explain::{Decision, ExplainInput, Explanation, Rehearsal, RehearsalInput, RequestView, RuleChange};
 pub use gateway::{ChargeView, ConfigView, PlanView, PriceView, Reloaded, RouteView};
 pub use keys::{KeyInput, KeyPatch, KeyPattern, KeyView, LeakInput, ShownKey};
 pub use ledger::{Backup, Verification};
@@ -141,8 +141,13 @@ async fn aside<R: Send + 'static>(
     mut reader: Box<dyn BooksReader>,
     read: impl FnOnce(&mut dyn BooksReader) -> Result<R> + Send + 'static,
 ) -> Result<R> {
-    match tokio::task::spawn_blocking(move || read(&mut *reader)).await {
+    blocking(move || read(&mut *reader)).await
+}
+
+/// Runs work on a blocking thread.
+async fn blocking<R: Send + 'static>(work: impl FnOnce() -> Result<R> + Send + 'static) -> Result<R> {
+    match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
-        Err(error) => Err(OperationError::Unavailable(format!("reading the ledger failed: {error}"))),
+        Err(error) => Err(OperationError::Unavailable(format!("an operation was aborted: {error}"))),
     }
 }

@@ -142,6 +142,8 @@ pub struct RefusalView {
     pub route: Option<String>,
     /// Why it was refused.
     pub reason: String,
+    /// The name of the limit that refused it.
+    pub limit: Option<String>,
 }
 
 /// The sums of one interval.
@@ -322,8 +324,8 @@ impl Control {
         let rows = super::aside(reader, move |reader| Ok(reader.refusals(&account, before, most + 1)?));
         let page = Page::of(rows.await?, most, |row: &RefusalRow| row.number.to_string());
         Ok(page.map(|row| {
-            let RefusalRow { at, id, key, route, reason, .. } = row;
-            RefusalView { at: Time(at), request_id: id, key, route, reason }
+            let RefusalRow { at, id, key, route, reason, limit, .. } = row;
+            RefusalView { at: Time(at), request_id: id, key, route, reason, limit }
         }))
     }
 }

@@ -10,7 +10,7 @@ use super::schedule::{Answer, after};
 use super::signature::sign;
 use crate::control::Control;
 use crate::control::operations::{OperationError, Result};
-use crate::ledger::store::{Attempt, DueDelivery, EventKind, EventRow, Note};
+use crate::ledger::store::{Attempt, DueDelivery, EventKind, EventRow, Note, Once};
 use crate::types::WallTime;
 
 /// Most messages that are sent at the same time.
@@ -142,7 +142,7 @@ impl Control {
             .map(|(key, account, expires)| {
                 let data =
                     serde_json::json!({ "account": account, "key": key, "expires": expires.to_string() });
-                let once = Some(format!("{key}/{expires}"));
+                let once = Some(Once { object: format!("{key}/{expires}"), per: None });
                 Note::Event(EventRow { account: Some(account), kind: EventKind::KeyExpiring, data, once })
             })
             .collect();

@@ -1,22 +1,26 @@
 //! The access log: one line for each request, and the spans of traced ones; written when the request is over.
 
+mod kept;
+
 use std::cell::{Cell, OnceCell, RefCell};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
 
 use super::services::Services;
 use crate::directory::Key;
-use crate::policy::forward::trace::{SpanIds, Tracing};
-use crate::policy::outcome::Outcome;
+use crate::policy::forward::trace::Tracing;
+use crate::policy::limit::ReachedLimit;
 use crate::policy::outcome::usage::{RefusedRequest, UsageKey, UsageOutcome};
-use crate::policy::reject::Dialect;
+use crate::policy::outcome::{Outcome, Shadow, ShadowRule};
+use crate::policy::reject::{Dialect, Reason};
 use crate::snapshot::{Route, View};
 use crate::telemetry::lines::{Details, LogEntry};
 use crate::telemetry::routes::{Finished, MethodIndex, RouteLane};
-use crate::telemetry::traces::{TracedRequest, TracedUpstream};
 use crate::types::{AccountId, AccountNum, Credits, KeyId, KeyNum, Moment, RequestId, RouteNum};
 use crate::upstream::{Cause, LocalServer, SendError};
 
@@ -39,7 +43,8 @@ pub(super) struct AccessRecord {
     pub(super) id: RequestId,
     /// The id that a trusted proxy gave the request.
     pub(super) given_id: Option<HeaderValue>,
-    pub(super) tracing: Tracing,
+    /// How it is traced, if it is.
+    pub(super) tracing: Option<Box<Tracing>>,
     started: Moment,
     services: Rc<Services>,
     view: View,
@@ -49,6 +54,12 @@ pub(super) struct AccessRecord {
     caller: Cell<Option<CallerIds>>,
     /// The account's id, for spans.
     account: OnceCell<AccountId>,
+    /// The client's address, once it is read.
+    address: Cell<Option<IpAddr>>,
+    /// The limit that refused the request, or would have, if it is a shadow.
+    limit: RefCell<Option<ReachedLimit>>,
+    /// What shadow rules would have done.
+    shadow: Cell<Shadow>,
     /// The request held credits, so that the ledger counts it.
     is_held: Cell<bool>,
     method: MethodIndex,
@@ -74,7 +85,7 @@ impl AccessRecord {
         view: View,
         method: MethodIndex,
         given_id: Option<HeaderValue>,
-        tracing: Tracing,
+        tracing: Option<Box<Tracing>>,
     ) -> Rc<Self> {
         Rc::new(Self {
             id: services.next_id(given_id.as_ref().map(HeaderValue::as_bytes)),
@@ -86,6 +97,9 @@ impl AccessRecord {
             route: Cell::new(None),
             caller: Cell::new(None),
             account: OnceCell::new(),
+            address: Cell::new(None),
+            limit: RefCell::new(None),
+            shadow: Cell::default(),
             is_held: Cell::new(false),
             method,
             sent_at: Cell::default(),
@@ -127,7 +141,7 @@ impl AccessRecord {
 
     pub(super) fn set_caller(&self, key: &Key) {
         self.caller.set(Some(CallerIds { id: key.id, key: key.num, account: key.account.num }));
-        if matches!(self.tracing, Tracing::Recorded(_)) {
+        if self.span_ids().is_some() {
             let _ = self.account.set(key.account.id.clone()); // a request has one key
         }
     }
@@ -141,6 +155,43 @@ impl AccessRecord {
     /// The request was refused, because it would have held more credits than there are.
     pub(super) fn refuse_credits(&self, credits: Credits) {
         self.count_route(|lane| lane.refuse(credits));
+    }
+
+    pub(super) fn set_address(&self, address: IpAddr) {
+        self.address.set(Some(address));
+    }
+
+    /// Sets the limit that refuses the request.
+    pub(super) fn set_limit(&self, limit: Option<&ReachedLimit>) {
+        if let Some(limit) = limit {
+            *self.limit.borrow_mut() = Some(limit.clone());
+        }
+    }
+
+    /// `opens`: false if the key's shadow scopes would have refused the request.
+    pub(super) fn note_shadow_scope(&self, opens: bool) {
+        if !opens {
+            self.note_shadow(ShadowRule::Scope);
+        }
+    }
+
+    /// `limit`: a shadow limit that would have refused the request.
+    pub(super) fn note_shadow_limit(&self, limit: Option<&Arc<str>>) {
+        if let Some(name) = limit {
+            *self.limit.borrow_mut() = Some(ReachedLimit { name: Arc::clone(name), window: Duration::ZERO });
+            self.note_shadow(ShadowRule::Limit);
+        }
+    }
+
+    /// A shadow rule would have refused the request.
+    pub(super) fn note_shadow(&self, rule: ShadowRule) {
+        self.shadow.set(self.shadow.get().with(rule));
+        self.count_route(|lane| lane.shadow(rule));
+    }
+
+    /// A shadow price would have charged the request.
+    pub(super) fn note_shadow_charge(&self, credits: Credits) {
+        self.count_route(|lane| lane.shadow_charge(credits));
     }
 
     /// A charge was above its hold, or could not be read.
@@ -207,7 +258,9 @@ impl AccessRecord {
         let wall = || self.services.connections.time.wall();
         let refusal = match (outcome, caller) {
             (Outcome::Refused(reason), Some(_)) => {
-                Some(RefusedRequest { at: wall(), id: self.id, account, key, route, reason })
+                let by_limit = matches!(reason, Reason::RateLimited | Reason::ConcurrencyLimited);
+                let limit = self.limit.borrow().clone().filter(|_| by_limit);
+                Some(RefusedRequest { at: wall(), id: self.id, account, key, route, reason, limit })
             }
             _ => None,
         };
@@ -216,34 +269,6 @@ impl AccessRecord {
         let duration = self.services.now().since(self.started);
         let key = UsageKey { account, key, route, outcome };
         self.services.usage.count(key, self.is_held.get(), bytes, duration, refusal, wall);
-    }
-
-    /// What the spans of the request say.
-    fn traced(&self, ids: SpanIds) -> TracedRequest {
-        let clock = &self.services.connections.clock;
-        let (now, route) = (clock.now(), self.route());
-        let [sent, answered] = [&self.sent_at, &self.answered_at].map(Cell::get);
-        let was = |moment: Moment| moment != Moment::default();
-        let upstream = route.filter(|_| was(sent)).map(|route| TracedUpstream {
-            name: route.upstream.name.clone(),
-            server: self.server.borrow().as_ref().map(|server| server.name().to_owned()),
-            after: sent.since(self.started),
-            duration: if was(answered) { answered } else { now }.since(sent),
-            status: Some(self.upstream_status.get()).filter(|&status| status != 0),
-        });
-        TracedRequest {
-            ids,
-            ended: clock.wall(),
-            duration: now.since(self.started),
-            id: self.id,
-            method: self.method,
-            route: route.map(|route| (route.name.to_string(), Arc::clone(&route.path))),
-            caller: self.account.get().cloned().zip(self.caller.get().map(|caller| caller.id)),
-            status: self.status.get(),
-            outcome: self.outcome.get(),
-            credits: self.credits.get(),
-            upstream,
-        }
     }
 
     /// Sets the status of the response, and the outcome that it means.
@@ -291,7 +316,8 @@ impl Drop for AccessRecord {
         self.services.stats.outcomes[self.outcome.get().index()].fetch_add(1, Ordering::Relaxed);
         self.count_usage();
         self.count_metrics();
-        if let Tracing::Recorded(ids) = self.tracing {
+        self.services.decisions.add(self.decision());
+        if let Some(ids) = self.span_ids() {
             self.services.traces.add(self.traced(ids));
         }
         let settings = self.view.settings.log;

@@ -54,11 +54,11 @@ pub(super) fn authenticate<'a>(
     }
 }
 
-/// Checks that a key may use a route from an address (step 5).
+/// Checks that a key may use a route from an address (step 5). False if only shadow scopes forbid it.
 ///
 /// # Errors
 /// [`Reason::AccountSuspended`], [`Reason::RouteForbidden`], [`Reason::AddressForbidden`].
-pub(super) fn authorize(key: &Key, route: &Route, address: IpAddr) -> Result<(), Refusal> {
+pub(super) fn authorize(key: &Key, route: &Route, address: IpAddr) -> Result<bool, Refusal> {
     if key.account.is_suspended() {
         return Err(Reason::AccountSuspended.into());
     }

@@ -5,6 +5,7 @@
 //! upstream's response.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
@@ -34,7 +35,7 @@ use super::websocket::{self, ExpectedUpgrade};
 use crate::gateway::connection::{Connection, HeadVerdict, Protocol, RequestHandler, Stream};
 use crate::ledger::outbox::NotDurable;
 use crate::policy::client_address::client_address;
-use crate::policy::forward::{self, trace::Tracing};
+use crate::policy::forward;
 use crate::policy::outcome::Outcome;
 use crate::policy::reject::{Reason, Refusal};
 use crate::policy::route::Methods;
@@ -106,13 +107,8 @@ impl RequestHandler for Handler {
     fn refused_by_hyper(&self, reason: Reason) {
         let Self { services, .. } = self;
         services.stats.requests.fetch_add(1, Ordering::Relaxed);
-        let record = AccessRecord::start(
-            services,
-            services.connections.views.load(),
-            MethodIndex::OTHER,
-            None,
-            Tracing::None,
-        );
+        let record =
+            AccessRecord::start(services, services.connections.views.load(), MethodIndex::OTHER, None, None);
         record.set_response(reason.status(), Outcome::Refused(reason)); // logged when it is dropped
     }
 }
@@ -156,7 +152,7 @@ fn admit(
     if let Some(cors) = &route.cors {
         context.headers.headers.extend(cors.answer_headers(parts.headers.get(ORIGIN)));
     }
-    let address = client_address(connection.peer, &parts.headers, &view.settings.trusted_proxies)?; // bad_request
+    let address = read_address(connection, record, &parts)?; // bad_request
     let mut plan = None;
     if route.public {
         view.keys.refuse(parts.uri.query())?; // key_in_query
@@ -168,13 +164,14 @@ fn admit(
     }
     let key = context.caller.as_deref();
     if let Some(key) = key {
-        authorize(key, route, address)?; // account_suspended, route_forbidden, address_forbidden
+        record.note_shadow_scope(authorize(key, route, address)?); // account_suspended, route_forbidden, address_forbidden
     }
     websocket::check_upstream(context.is_extended_connect, route)?; // bad_request
     let body = RequestBody::new(body, route.max_body_size, stream, services, record)?; // body_too_large
     let subject = Subject { key, plan, route, method: &parts.method, address, now: record.started() };
     let wall = services.connections.time.wall();
     let pass = services.limits.admit(&subject, &view.settings, wall, &mut context.headers)?; // rate_limited, concurrency_limited
+    record.note_shadow_limit(pass.shadowed());
     let caller = context.caller.as_ref().map(|key| (key, plan));
     let payment = PaymentProgress::start(services, record, caller, route, &parts.method)?; // insufficient_credits, ledger_unavailable
     let reads_body = payment.reads_body(); // a payment that is dropped by a refusal releases its hold
@@ -204,6 +201,14 @@ fn admit(
     let upgrade = outgoing.upgrade_to.is_some().then_some(upgrade);
     let call = PreparedCall { pool: Rc::clone(pool), outgoing, expected }.start(payment); // see `forward_response`
     Ok(Admission::Forward(call, upgrade))
+}
+
+/// Reads the client's address, for the request and its record.
+fn read_address(connection: &Connection, record: &AccessRecord, parts: &Parts) -> Result<IpAddr, Refusal> {
+    let proxies = &record.view().settings.trusted_proxies;
+    let address = client_address(connection.peer, &parts.headers, proxies)?;
+    record.set_address(address);
+    Ok(address)
 }
 
 /// Forwards the upstream's response, and settles its charge (steps 8 and 9).
@@ -256,7 +261,7 @@ fn account_info(
         return Err(Refusal { allow, ..Reason::MethodNotAllowed.into() });
     }
     let view = record.view();
-    let address = client_address(connection.peer, &parts.headers, &view.settings.trusted_proxies)?;
+    let address = read_address(connection, record, parts)?;
     let caller = authenticate(services, view, parts, address, record.started())?;
     record.set_caller(&caller.key);
     let key = context.caller.insert(caller.key);

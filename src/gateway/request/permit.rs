@@ -20,7 +20,7 @@ use super::services::Services;
 use crate::directory::Key;
 use crate::gateway::connection::{RequestDeadlines, Stream};
 use crate::ledger::{Hold, HoldError};
-use crate::policy::outcome::Outcome;
+use crate::policy::outcome::{Outcome, ShadowRule};
 use crate::policy::price::Price;
 use crate::policy::reject::{Reason, Refusal};
 use crate::snapshot::{Plan, Route, View};
@@ -39,7 +39,8 @@ pub(super) struct Payment {
 /// Credits that are held for a request, and the price that decides how many of them it costs.
 #[derive(Debug)]
 pub(super) struct Held {
-    pub(super) hold: Hold,
+    /// `None` for a shadow price, which holds nothing.
+    pub(super) hold: Option<Hold>,
     pub(super) price: Arc<Price>,
     /// The request is a HEAD: its response has no body that could name a charge.
     pub(super) is_head: bool,
@@ -137,11 +138,17 @@ impl Payment {
         let Some(key) = key.filter(|_| !price.is_free()) else {
             return Ok(Self { route: route.index, held: None });
         };
+        let held = |hold| Held { hold, price: Arc::clone(price), is_head: method == Method::HEAD };
+        if price.shadow {
+            if key.account.purse.available() < price.hold {
+                record.note_shadow(ShadowRule::Credits);
+            }
+            return Ok(Self { route: route.index, held: Some(held(None)) });
+        }
         match services.spender.hold(&key.account.purse, key.num, route.num, price.hold, record.id) {
             Ok(hold) => {
                 record.set_held();
-                let held = Held { hold, price: Arc::clone(price), is_head: method == Method::HEAD };
-                Ok(Self { route: route.index, held: Some(held) })
+                Ok(Self { route: route.index, held: Some(held(Some(hold))) })
             }
             Err(HoldError::Insufficient) => {
                 record.refuse_credits(price.hold);
@@ -217,7 +224,7 @@ impl Permit {
 
     /// True if credits are held for the request.
     pub(super) fn is_paid(&self) -> bool {
-        self.payment.held.is_some()
+        self.payment.held.as_ref().is_some_and(|held| held.hold.is_some())
     }
 
     /// Uses the permit: the upstream has responded.

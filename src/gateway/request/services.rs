@@ -10,6 +10,7 @@ use super::limits::Limits;
 use crate::directory::Directory;
 use crate::gateway::connection::Connections;
 use crate::ledger::Spender;
+use crate::telemetry::decisions::DecisionLane;
 use crate::telemetry::lines::{Batch, LogEntry};
 use crate::telemetry::routes::RouteLanes;
 use crate::telemetry::traces::Traces;
@@ -29,6 +30,8 @@ pub(in crate::gateway) struct Services {
     pub(in crate::gateway) usage: UsageLane,
     /// Counters of routes.
     pub(super) routes: RouteLanes,
+    /// Keeps what was decided.
+    pub(in crate::gateway) decisions: DecisionLane,
     /// Takes the spans of traced requests.
     pub(super) traces: Arc<Traces>,
     /// Draws trace ids and which requests are traced.
@@ -50,7 +53,7 @@ impl Services {
         spender: Spender,
         id_start: RequestIdStart,
     ) -> Self {
-        let WorkerTelemetry { stats, lines, routes, traces, usage } = telemetry;
+        let WorkerTelemetry { stats, lines, routes, decisions, traces, usage } = telemetry;
         Self {
             connections,
             directory,
@@ -59,6 +62,7 @@ impl Services {
             spender,
             usage: UsageLane::new(usage),
             routes: RouteLanes::new(routes),
+            decisions: DecisionLane::new(decisions),
             traces,
             random: RefCell::new(fastrand::Rng::new()),
             log: lines.map(|lines| RefCell::new(Batch::new(lines))),

@@ -82,7 +82,9 @@ impl Data {
                 self.usage.added += 1;
                 let (account, key, route) = self.ids(refused.account, refused.key, refused.route);
                 let (number, at, id) = (self.usage.added, refused.at, refused.id);
-                let row = RefusalRow { number, at, id, key, route, reason: refused.reason.code().to_owned() };
+                let limit = refused.limit.as_ref().map(|limit| limit.name.to_string());
+                let reason = refused.reason.code().to_owned();
+                let row = RefusalRow { number, at, id, key, route, reason, limit };
                 let own = |(other, _): &&(Option<AccountId>, RefusalRow)| *other == account;
                 if self.usage.refusals.iter().filter(own).count() >= MAX_REFUSALS as usize {
                     let oldest = self.usage.refusals.iter().position(|(other, _)| *other == account);

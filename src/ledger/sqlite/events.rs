@@ -1,17 +1,23 @@
 //! Writes events for webhooks in the transaction of what caused them, if an endpoint wants them.
 
+use std::collections::HashSet;
+
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use serde_json::{Value, json};
 
-use super::rows::{account_id, failed};
+use super::rows::{account_id, failed, to_key_id};
 use crate::ledger::entry::{Entry, EntryKind};
-use crate::ledger::store::{EventKind, EventRow, LedgerError, Result};
+use crate::ledger::store::{EventKind, EventRow, LedgerError, Once, Result};
+use crate::policy::limit::ReachedLimit;
 use crate::policy::outcome::usage::RefusedRequest;
 use crate::policy::reject::Reason;
 use crate::types::{AccountId, AccountNum, Credits, WallTime};
 
 /// Most messages that wait at one endpoint. An endpoint with more is disabled.
 const MAX_WAITING: u32 = 10_000;
+
+/// Shortest time between two `limit.reached` about the same limit and key, in milliseconds.
+const LIMIT_REACHED_EVERY: i64 = 60_000;
 
 /// True if there is an endpoint, so that events are worth looking for.
 pub(super) fn are_wanted(tx: &Connection) -> Result<bool> {
@@ -38,12 +44,13 @@ fn emit(tx: &Connection, account: AccountNum, event: &EventRow, at: WallTime) ->
     Ok(())
 }
 
-/// True unless the event is sent once for its object, and was written before.
+/// False if the event is not sent every time for its object, and was written before.
 fn is_first(tx: &Connection, event: &EventRow, at: WallTime) -> Result<bool> {
-    let Some(object) = &event.once else { return Ok(true) };
-    let sql = "INSERT INTO notices (kind, object, at) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
+    let Some(Once { object, per }) = &event.once else { return Ok(true) };
+    let sql = "INSERT INTO notices (kind, object, at) VALUES (?1, ?2, ?3)
+               ON CONFLICT DO UPDATE SET at = excluded.at WHERE at <= excluded.at - ?4";
     let mut insert = tx.prepare_cached(sql).map_err(failed)?;
-    Ok(insert.execute(params![event.kind.name(), object, at.0]).map_err(failed)? > 0)
+    Ok(insert.execute(params![event.kind.name(), object, at.0, per]).map_err(failed)? > 0)
 }
 
 /// Disables an endpoint at which too many messages wait. True if it is disabled.
@@ -192,11 +199,37 @@ pub(super) fn refused<'a>(
     if !are_wanted(tx)? {
         return Ok(());
     }
-    let mut seen = std::collections::HashSet::new();
-    for request in requests.filter(|request| request.reason == Reason::InsufficientCredits) {
-        if seen.insert(request.account) {
+    let (mut poor, mut limited) = (HashSet::new(), HashSet::new());
+    for request in requests {
+        if request.reason == Reason::InsufficientCredits && poor.insert(request.account) {
             exhausted(tx, request.account, request.at)?;
+        }
+        if let Some(limit) = &request.limit
+            && limited.insert((request.account, request.key, &limit.name))
+        {
+            limit_reached(tx, request, limit)?;
         }
     }
     Ok(())
+}
+
+/// Writes `limit.reached`, at most once in the limit's window and in [`LIMIT_REACHED_EVERY`].
+fn limit_reached(tx: &Connection, request: &RefusedRequest, limit: &ReachedLimit) -> Result<()> {
+    let sql = "SELECT a.id, (SELECT id FROM keys WHERE num = ?2) FROM accounts a WHERE a.num = ?1";
+    let mut select = tx.prepare_cached(sql).map_err(failed)?;
+    let columns =
+        |row: &rusqlite::Row<'_>| Ok((account_id(row, 0)?, row.get::<_, Option<i64>>(1)?.map(to_key_id)));
+    let found = select.query_row([request.account.0, request.key.0], columns).optional().map_err(failed)?;
+    let Some((account, key)) = found else { return Ok(()) };
+    let data = json!({
+        "account": account,
+        "key": key,
+        "limit": &*limit.name,
+        "window_seconds": limit.window.as_secs_f64(),
+    });
+    let window = i64::try_from(limit.window.as_millis()).unwrap_or(i64::MAX);
+    let object = format!("{}/{}/{}", request.account.0, request.key.0, limit.name);
+    let once = Some(Once { object, per: Some(window.max(LIMIT_REACHED_EVERY)) });
+    let event = EventRow { account: Some(account), kind: EventKind::LimitReached, data, once };
+    emit(tx, request.account, &event, request.at)
 }

@@ -18,7 +18,7 @@ use crate::ledger::store::{LedgerError, Result};
 /// `TGLD`: SQLite's `application_id` of a ledger's file.
 const APPLICATION_ID: i64 = 0x5447_4c44;
 /// One migration per version, in order. There are none to earlier versions.
-const MIGRATIONS: [&str; 8] = [
+const MIGRATIONS: [&str; 9] = [
     include_str!("../migrations/0001_books.sql"),
     include_str!("../migrations/0002_secrets_in_key_order.sql"),
     include_str!("../migrations/0003_journal_file.sql"),
@@ -27,6 +27,7 @@ const MIGRATIONS: [&str; 8] = [
     include_str!("../migrations/0006_control_plane.sql"),
     include_str!("../migrations/0007_usage.sql"),
     include_str!("../migrations/0008_webhooks.sql"),
+    include_str!("../migrations/0009_limits_reached.sql"),
 ];
 /// The version from which on entries are chained.
 const CHAINED: usize = 4;

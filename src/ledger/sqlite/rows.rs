@@ -140,7 +140,7 @@ pub(super) fn key_row(row: &Row<'_>) -> rusqlite::Result<KeyRow> {
         label: row.get(5)?,
         environment: row.get(6)?,
         hint: row.get(7)?,
-        scopes: json::<Vec<String>>(row, 8)?,
+        scopes: json(row, 8)?,
         allow_from: json::<Vec<IpNet>>(row, 9)?,
         expires: row.get::<_, Option<i64>>(10)?.map(WallTime),
         created: WallTime(row.get(11)?),

@@ -121,11 +121,13 @@ fn note_uses(tx: &Transaction<'_>, used: &HashMap<KeyNum, WallTime>) -> Result<(
 
 /// Adds refusals, and deletes the oldest ones of accounts with too many.
 fn add_refusals<'a>(tx: &Transaction<'_>, refusals: impl Iterator<Item = &'a RefusedRequest>) -> Result<()> {
-    let insert = "INSERT INTO refusals (account, at, id, key, route, reason) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    let insert = "INSERT INTO refusals (account, at, id, key, route, reason, limit_name)
+                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
     let mut accounts = std::collections::BTreeSet::new();
     for refused in refusals {
-        let RefusedRequest { at, id, account, key, route, reason } = refused;
-        let values = params![account.0, at.0, id_blob(*id), key.0, route.0, reason.code()];
+        let RefusedRequest { at, id, account, key, route, reason, limit } = refused;
+        let limit = limit.as_ref().map(|limit| &*limit.name);
+        let values = params![account.0, at.0, id_blob(*id), key.0, route.0, reason.code(), limit];
         tx.prepare_cached(insert).and_then(|mut insert| insert.execute(values)).map_err(failed)?;
         accounts.insert(account.0);
     }
@@ -247,7 +249,7 @@ pub(super) fn refusals(
     before: Option<u64>,
     most: usize,
 ) -> Result<Vec<RefusalRow>> {
-    let sql = "SELECT f.number, f.at, f.id, k.id, r.name, f.reason FROM refusals f
+    let sql = "SELECT f.number, f.at, f.id, k.id, r.name, f.reason, f.limit_name FROM refusals f
                LEFT JOIN keys k ON k.num = f.key LEFT JOIN routes r ON r.num = f.route
                WHERE f.account = (SELECT num FROM accounts WHERE id = ?1) AND f.number < ?2
                ORDER BY f.number DESC LIMIT ?3";
@@ -261,6 +263,7 @@ pub(super) fn refusals(
             key: row.get::<_, Option<i64>>(3)?.map(to_key_id),
             route: row.get(4)?,
             reason: row.get(5)?,
+            limit: row.get(6)?,
         })
     });
     rows.map_err(failed)?.collect::<rusqlite::Result<_>>().map_err(failed)

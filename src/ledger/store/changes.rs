@@ -4,7 +4,7 @@ use ipnet::IpNet;
 
 use super::{AccountState, KeyRow};
 use crate::ledger::entry::{Entry, EntryKind};
-use crate::policy::key::KeyState;
+use crate::policy::key::{KeyState, Scopes};
 use crate::types::{AccountId, Credits, KeyHash, WallTime};
 
 /// A grant or an adjustment.
@@ -82,7 +82,7 @@ pub struct KeyTerms {
     /// The label, for operators.
     pub label: String,
     /// Name patterns of the routes that the key may use; `None` for every route.
-    pub scopes: Option<Vec<String>>,
+    pub scopes: Option<Scopes>,
     /// Networks from which clients may use the key; `None` for any.
     pub allow_from: Option<Vec<IpNet>>,
     /// The time from which on the key is refused; `None` if it does not expire.

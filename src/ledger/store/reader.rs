@@ -10,7 +10,7 @@ use super::{
     UsageRow, WebhookReader,
 };
 use crate::ledger::entry::{Entry, OperatorBalances};
-use crate::policy::key::KeyState;
+use crate::policy::key::{KeyState, Scopes};
 use crate::types::{AccountId, AccountNum, Credits, KeyHash, KeyId, KeyNum, WallTime};
 
 /// Number of rows that are read in one page.
@@ -35,7 +35,7 @@ pub struct StoredSecret {
     /// The time from which on the key is refused; `None` if it does not expire.
     pub expires: Option<WallTime>,
     /// Name patterns of the routes that the key may use; `None` for every route.
-    pub scopes: Option<Vec<String>>,
+    pub scopes: Option<Scopes>,
     /// Networks from which clients may use the key; `None` for any.
     pub allow_from: Option<Vec<IpNet>>,
     /// The limits that replace those of the account's plan, as JSON; `None` if the plan's limits apply.

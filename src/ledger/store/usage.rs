@@ -96,6 +96,8 @@ pub struct RefusalRow {
     pub route: Option<String>,
     /// Why it was refused.
     pub reason: String,
+    /// The name of the limit that refused it.
+    pub limit: Option<String>,
 }
 
 /// Most refusals that are kept for an account.

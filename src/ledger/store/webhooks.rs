@@ -24,6 +24,8 @@ pub enum EventKind {
     KeyLeaked,
     /// A key expires soon.
     KeyExpiring,
+    /// A limit refused a request.
+    LimitReached,
     /// A crash left holds of an account in doubt.
     AccountInDoubt,
     /// An operator tests an endpoint.
@@ -32,7 +34,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// All kinds.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::CreditsLow,
         Self::CreditsExhausted,
         Self::CreditsGranted,
@@ -41,6 +43,7 @@ impl EventKind {
         Self::KeyRevoked,
         Self::KeyLeaked,
         Self::KeyExpiring,
+        Self::LimitReached,
         Self::AccountInDoubt,
         Self::Test,
     ];
@@ -57,6 +60,7 @@ impl EventKind {
             Self::KeyRevoked => "key.revoked",
             Self::KeyLeaked => "key.leaked",
             Self::KeyExpiring => "key.expiring",
+            Self::LimitReached => "limit.reached",
             Self::AccountInDoubt => "account.in_doubt",
             Self::Test => "webhook.test",
         }
@@ -78,8 +82,17 @@ pub struct EventRow {
     pub kind: EventKind,
     /// Its data, without secrets.
     pub data: Value,
-    /// If the event is sent at most once for an object: the object.
-    pub once: Option<String>,
+    /// If it is not sent every time.
+    pub once: Option<Once>,
+}
+
+/// How often an event is sent for an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Once {
+    /// The object.
+    pub object: String,
+    /// At most once in this time, in milliseconds; `None`: only once.
+    pub per: Option<i64>,
 }
 
 /// Where events are sent.

@@ -62,8 +62,19 @@ pub struct Limit {
     pub except: Vec<String>,
     /// The methods that the limit applies to.
     pub methods: Methods,
+    /// True if it refuses no request, but counts those that it would refuse.
+    pub shadow: bool,
     /// Values derived from the other fields.
     pub numbers: Numbers,
+}
+
+/// The limit that refused a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReachedLimit {
+    /// Its name.
+    pub name: Arc<str>,
+    /// The length of its window.
+    pub window: Duration,
 }
 
 /// Values derived from the definition of a limit, computed once instead of for each request.
@@ -90,6 +101,12 @@ impl Numbers {
 }
 
 impl Limit {
+    /// What a request that this limit refuses has reached.
+    #[must_use]
+    pub fn reached(&self) -> ReachedLimit {
+        ReachedLimit { name: Arc::clone(&self.name), window: self.window }
+    }
+
     /// True if the limit applies to requests to `route` with `method`.
     #[must_use]
     pub fn covers(&self, route: &str, method: &Method) -> bool {

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::Outcome;
+use crate::policy::limit::ReachedLimit;
 use crate::policy::reject::Reason;
 use crate::types::{AccountNum, KeyNum, RequestId, RouteNum, StatusClass, WallTime};
 
@@ -88,7 +89,7 @@ impl UsageCount {
 }
 
 /// A refused request, for the list of an account's refusals.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefusedRequest {
     /// When it was refused.
     pub at: WallTime,
@@ -102,6 +103,8 @@ pub struct RefusedRequest {
     pub route: RouteNum,
     /// Why it was refused.
     pub reason: Reason,
+    /// The limit that refused it.
+    pub limit: Option<ReachedLimit>,
 }
 
 /// What one worker counted in about a second.

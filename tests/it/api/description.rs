@@ -17,6 +17,10 @@ fn the_description_is_served_and_printed() {
     assert_eq!(served, description(&gateway));
     assert_eq!(served["openapi"].as_str().map(|version| &version[..3]), Some("3.1"));
     assert_eq!(served["components"]["securitySchemes"]["token"]["scheme"], "bearer");
+    let text = served.to_string();
+    for reference in text.split("\"$ref\":\"#").skip(1).filter_map(|rest| rest.split('"').next()) {
+        assert!(served.pointer(reference).is_some(), "{reference} is described");
+    }
     for (path, methods) in served["paths"].as_object().unwrap() {
         for (method, operation) in methods.as_object().unwrap() {
             let responses = operation["responses"].as_object().unwrap();

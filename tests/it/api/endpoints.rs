@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::{Api, admin_config};
-use crate::support::{Gateway, Upstream};
+use crate::support::{Gateway, Upstream, eventually, get};
 
 /// A request to an endpoint.
 pub struct Request {
@@ -54,6 +54,7 @@ fn of_accounts_and_keys() -> Vec<Request> {
         request("POST", "/v1/keys/{key}/enable", None, "key.enable"),
         request("POST", "/v1/keys/{key}/rotate", Some(json!({ "overlap": "1h" })), "key.rotate"),
         request("POST", "/v1/explain", Some(json!({ "key": "{key}", "method": "GET", "url": "/one" })), ""),
+        request("GET", "/v1/requests/{request}", None, ""),
         request(
             "POST",
             "/v1/verify",
@@ -132,7 +133,7 @@ fn with_a_doubt() -> (Gateway, Upstream, String) {
     client
         .send("GET /one HTTP/1.1\r\nhost: a\r\nx-api-key: good-key\r\nx-response-delay: 5000\r\n\r\n")
         .unwrap();
-    crate::support::eventually("the request arrives", || !upstream.seen().is_empty());
+    eventually("the request arrives", || !upstream.seen().is_empty());
     std::thread::sleep(std::time::Duration::from_millis(300)); // its hold is on disk
     let gateway = Gateway::start_in(gateway.crash());
     let id = gateway.rows(&["ledger", "in-doubt"])[0]["id"].as_str().unwrap().to_owned();
@@ -163,15 +164,20 @@ struct Objects {
     key: String,
     endpoint: String,
     delivery: String,
+    /// In doubt.
     request: String,
+    /// Of this process.
+    newest: String,
 }
 
 impl Request {
     fn path(&self, objects: &Objects) -> String {
+        let request =
+            if self.endpoint.starts_with("/v1/requests") { &objects.newest } else { &objects.request };
         self.endpoint
             .replace("{account}", "beta")
             .replace("{key}", &objects.key)
-            .replace("{request}", &objects.request)
+            .replace("{request}", request)
             .replace("{endpoint}", &objects.endpoint)
             .replace("{delivery}", &objects.delivery)
             .replace("{token}", "ci")
@@ -244,7 +250,10 @@ fn every_role_may_do_what_it_says_and_every_change_is_recorded() {
     });
     let key = "key_0000000000000000".to_owned();
     let (endpoint, delivery) = ("wh_0000000000000000".to_owned(), "0".to_owned());
-    let mut objects = Objects { key, endpoint, delivery, request };
+    let newest_request = get(gateway.public, "/one", "").header("x-request-id").unwrap().to_owned();
+    let path = format!("/v1/requests/{newest_request}");
+    eventually("it is kept", || api.send("GET", &path, "", None).status == 200);
+    let mut objects = Objects { key, endpoint, delivery, request, newest: newest_request };
     let (all, described) = (all(), described(&gateway));
     let known: BTreeSet<_> =
         all.iter().map(|request| (request.method.to_owned(), request.endpoint.to_owned())).collect();

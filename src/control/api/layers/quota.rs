@@ -38,6 +38,7 @@ impl<K: Eq + Hash> Quota<K> {
             routes: Vec::new(),
             except: Vec::new(),
             methods: Methods::All,
+            shadow: false,
             numbers: Numbers::of(name, requests, window),
         };
         Self { limit, used: Mutex::default() }

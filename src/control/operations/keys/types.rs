@@ -5,8 +5,9 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use crate::control::operations::terms::{LimitTerms, Patch, Time};
+use crate::control::operations::terms::{LimitTerms, Patch, Time, optional_scopes_schema, scopes_schema};
 use crate::ledger::store::Source;
+use crate::policy::key::Scopes;
 use crate::types::{AccountId, KeyId, Secret};
 
 fn live() -> String {
@@ -27,8 +28,8 @@ pub struct KeyInput {
     pub environment: String,
     /// Name patterns of the routes that the key may use, `*` for any characters; every route if it is empty.
     #[serde(default)]
-    #[schema(max_items = 1000)]
-    pub scopes: Vec<String>,
+    #[schema(schema_with = scopes_schema)]
+    pub scopes: Scopes,
     /// When the key expires: a duration from now such as `90d`, or a time; never if it is left out.
     #[serde(default)]
     #[schema(example = "90d")]
@@ -54,7 +55,7 @@ impl KeyInput {
         Self {
             label: label.to_owned(),
             environment: live(),
-            scopes: Vec::new(),
+            scopes: Scopes::default(),
             expires: None,
             allow_from: Vec::new(),
             limits: None,
@@ -73,8 +74,8 @@ pub struct KeyPatch {
     pub label: Option<String>,
     /// New scopes; null or an empty list for every route.
     #[serde(default, skip_serializing_if = "Patch::is_absent")]
-    #[schema(value_type = Option<Vec<String>>, max_items = 1000)]
-    pub scopes: Patch<Vec<String>>,
+    #[schema(schema_with = optional_scopes_schema)]
+    pub scopes: Patch<Scopes>,
     /// A new expiry; null for never.
     #[serde(default, skip_serializing_if = "Patch::is_absent")]
     #[schema(value_type = Option<String>)]
@@ -127,7 +128,8 @@ pub struct KeyView {
     /// `active`, `disabled`, `revoked`, or `dropped by the file` if the configuration file no longer defines it.
     pub state: &'static str,
     /// Name patterns of the routes that the key may use; null for every route.
-    pub scopes: Option<Vec<String>>,
+    #[schema(schema_with = optional_scopes_schema)]
+    pub scopes: Option<Scopes>,
     /// Networks from which the key may be used; null for any.
     #[schema(value_type = Option<Vec<String>>)]
     pub allow_from: Option<Vec<IpNet>>,

@@ -47,6 +47,9 @@ pub struct LimitTerms {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(max_items = 100)]
     pub methods: Option<Vec<String>>,
+    /// True if it refuses nothing, but counts what it would refuse.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shadow: bool,
 }
 
 /// The algorithm of a limit.
@@ -98,6 +101,7 @@ impl LimitTerms {
                 Methods::All => None,
                 Methods::Only(list) => Some(list.iter().map(ToString::to_string).collect()),
             },
+            shadow: limit.shadow,
         }
     }
 }

@@ -3,6 +3,7 @@
 mod limits;
 mod page;
 mod patch;
+mod scopes;
 mod time;
 
 pub use limits::{LimitAlgorithm, LimitScope, LimitTerms};
@@ -11,4 +12,5 @@ pub use patch::Patch;
 pub use time::Time;
 
 pub(in crate::control) use limits::{restored, stored};
+pub(in crate::control) use scopes::{optional_scopes_schema, scopes_schema};
 pub(in crate::control) use time::moment;

@@ -5,6 +5,7 @@ mod failed_keys;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method};
 use parking_lot::MutexGuard;
@@ -13,7 +14,7 @@ use smallvec::SmallVec;
 use crate::directory::{Directory, Dirty, Key, LimitSlot, Meter, Owner, Slots};
 use crate::ledger::LIMITS_SAVED_EVERY;
 use crate::policy::client_address::client_network;
-use crate::policy::limit::{Limit, LimitState, LimitStatus, Scope, headers};
+use crate::policy::limit::{Limit, LimitState, LimitStatus, ReachedLimit, Scope, headers};
 use crate::policy::reject::{Reason, Refusal};
 use crate::policy::values::{Values, once};
 use crate::snapshot::{Plan, Route, Settings};
@@ -23,6 +24,8 @@ use by_address::ByAddress;
 pub use by_address::MAX_ADDRESSES;
 use failed_keys::FailedKeys;
 
+/// The name of the limit of requests in flight.
+const CONCURRENCY: &str = "concurrency";
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const X_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
@@ -62,6 +65,15 @@ pub struct Subject<'a> {
 pub struct Pass {
     /// The key's meter, if its plan limits concurrency.
     entered: Option<Arc<Meter>>,
+    /// A shadow limit that would have refused the request.
+    shadowed: Option<Arc<str>>,
+}
+
+impl Pass {
+    /// The name of a shadow limit that would have refused the request.
+    pub(super) fn shadowed(&self) -> Option<&Arc<str>> {
+        self.shadowed.as_ref()
+    }
 }
 
 impl Drop for Pass {
@@ -127,24 +139,35 @@ impl Limits {
             account: meters.account.map(|meter| meter.lock()),
             address: meters.address.as_ref().map(|meter| meter.lock()),
         };
-        let mut wait: Option<u64> = None;
+        let (mut refused, mut shadowed): (Option<(u64, &Limit)>, _) = (None, None);
         for CheckedLimit { limit, at, status } in &mut *checked {
             let Some(slots) = locked.slots(limit.scope) else { continue };
             *at = slot_index(slots, limit, subject);
             let state = &mut slots[*at].state;
             state.adapt(limit, subject.now);
             let looked = state.peek(limit, subject.now);
-            if !looked.admitted {
-                wait = wait.max(Some(looked.seconds().max(1)));
+            match looked.admitted {
+                true => {}
+                false if limit.shadow => shadowed = Some(Arc::clone(&limit.name)),
+                false => {
+                    let wait = looked.seconds().max(1);
+                    if refused.is_none_or(|(longest, _)| wait > longest) {
+                        refused = Some((wait, limit));
+                    }
+                }
             }
             *status = Some(looked);
         }
-        if let Some(seconds) = wait {
-            return Err(Refusal { retry_after: Some(seconds), ..Reason::RateLimited.into() });
+        if let Some((seconds, limit)) = refused {
+            let (retry_after, limit) = (Some(seconds), Some(limit.reached()));
+            return Err(Refusal { retry_after, limit, ..Reason::RateLimited.into() });
         }
-        let pass = subject.enter()?;
+        let mut pass = subject.enter()?;
+        pass.shadowed = shadowed;
         for CheckedLimit { limit, at, status } in &*checked {
-            if let (Some(slots), Some(status)) = (locked.slots(limit.scope), status) {
+            if let (Some(slots), Some(status)) = (locked.slots(limit.scope), status)
+                && status.admitted
+            {
                 slots[*at].state.take(status, subject.now);
             }
         }
@@ -210,11 +233,14 @@ impl Subject<'_> {
     /// Counts the request towards its key's concurrency, if the plan allows one more.
     fn enter(&self) -> Result<Pass, Refusal> {
         let limit = self.plan.and_then(|plan| plan.concurrency);
-        let (Some(limit), Some(key)) = (limit, self.key) else { return Ok(Pass { entered: None }) };
+        let (Some(limit), Some(key)) = (limit, self.key) else {
+            return Ok(Pass { entered: None, shadowed: None });
+        };
         if !key.meter().enter(limit) {
-            return Err(Reason::ConcurrencyLimited.into());
+            let limit = Some(ReachedLimit { name: Arc::from(CONCURRENCY), window: Duration::ZERO });
+            return Err(Refusal { limit, ..Reason::ConcurrencyLimited.into() });
         }
-        Ok(Pass { entered: Some(Arc::clone(key.meter())) })
+        Ok(Pass { entered: Some(Arc::clone(key.meter())), shadowed: None })
     }
 }
 
@@ -271,7 +297,8 @@ fn describe(
     response: &mut ResponseHeaders,
 ) {
     let not_taken = |status: LimitStatus| if taken { status } else { status.not_taken() };
-    let verdicts = checked.iter().filter_map(|verdict| Some((verdict.limit, not_taken(verdict.status?))));
+    let checked = checked.iter().filter(|verdict| !verdict.limit.shadow);
+    let verdicts = checked.filter_map(|verdict| Some((verdict.limit, not_taken(verdict.status?))));
     let ResponseHeaders { headers, values } = response;
     if settings.ietf_headers
         && let Some((policy, rate)) = headers::ietf(verdicts.clone(), values)

@@ -61,10 +61,8 @@ impl ResponseContext {
         let view = services.connections.views.load();
         let is_trusted = is_trusted_proxy(&view.settings.trusted_proxies, connection);
         let given_id = if is_trusted { given_id(headers) } else { None };
-        let tracing = match &view.settings.traces {
-            Some(traces) => Tracing::decide(headers, is_trusted, traces.sample, || services.random()),
-            None => Tracing::None,
-        };
+        let trace = |rate| Box::new(Tracing::decide(headers, is_trusted, rate, || services.random()));
+        let tracing = view.settings.traces.as_ref().map(|traces| trace(traces.sample));
         let record = AccessRecord::start(services, view, MethodIndex::of(method), given_id, tracing);
         let protocol = connection.protocol;
         let mut own_headers = ResponseHeaders::default();
@@ -88,6 +86,7 @@ impl ResponseContext {
     /// The response to a refused request, which costs nothing.
     pub(in crate::gateway::request) fn refuse(&mut self, refusal: &Refusal) -> Response<OutboundBody> {
         (self.charged, self.outcome) = (Some(Credits::ZERO), Outcome::Refused(refusal.reason));
+        self.record.set_limit(refusal.limit.as_ref());
         if let (Some(error), true) = (refusal.proxy_error, self.record.view().settings.proxy_status) {
             self.headers.headers.extend(self.proxy_status(error));
         }

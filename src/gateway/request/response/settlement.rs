@@ -44,7 +44,8 @@ pub(in crate::gateway::request) struct Settlement {
 }
 
 struct Due {
-    hold: Hold,
+    /// `None` for a shadow price: its charge is only counted.
+    hold: Option<Hold>,
     charge: ChargeSource,
     /// The outcome of the request, as far as it is known from the response head.
     outcome: StatusClass,
@@ -77,6 +78,7 @@ impl Settlement {
     pub(super) fn charge_at_head(&self) -> Option<Credits> {
         match &self.due {
             None => Some(Credits::ZERO),
+            Some(Due { hold: None, charge: ChargeSource::Head(_), .. }) => Some(Credits::ZERO),
             Some(Due { charge: ChargeSource::Head(charged), .. }) => Some(charged.amount),
             Some(Due { charge: ChargeSource::Body(_), .. }) => None,
         }
@@ -88,8 +90,10 @@ impl Settlement {
     /// [`NotDurable`] if the hold cannot be written: release it, and refuse the request.
     pub(super) async fn hold_committed(&self) -> Result<(), NotDurable> {
         match &self.due {
-            Some(due) if self.charge_at_head().is_none_or(|charge| !charge.is_zero()) => {
-                due.hold.committed().await
+            Some(Due { hold: Some(hold), .. })
+                if self.charge_at_head().is_none_or(|charge| !charge.is_zero()) =>
+            {
+                hold.committed().await
             }
             _ => Ok(()),
         }
@@ -110,6 +114,10 @@ impl Settlement {
                 outcome = price.outcome().unwrap_or(outcome);
                 price.charge(is_complete)
             }
+        };
+        let Some(hold) = hold else {
+            self.request.record.note_shadow_charge(charged.amount);
+            return None;
         };
         count_note(&self.request, charged.note);
         self.request.record.set_charge(charged.amount);
@@ -201,7 +209,7 @@ impl Settlement {
 /// Settles a request that ends early, whatever the reason is.
 impl Drop for Settlement {
     fn drop(&mut self) {
-        if self.due.is_none() {
+        if self.due.as_ref().is_none_or(|due| due.hold.is_none()) {
             return;
         }
         if self.is_detached {

@@ -1,0 +1,195 @@
+//! Keeps what was decided about the newest requests of the last hour, to explain them and to rehearse a configuration.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::routes::MethodIndex;
+use crate::policy::outcome::{Outcome, Shadow};
+use crate::types::{AccountNum, Credits, KeyId, RequestId, RouteNum, WallTime};
+
+/// How long decisions are kept.
+pub const KEPT: Duration = Duration::from_secs(3600);
+/// Most decisions that are kept about refused requests, and as many about others; the oldest are dropped. A decision
+/// takes about 150 bytes.
+const MAX_KEPT: usize = 65_536;
+/// Most decisions that a worker collects before it passes them on.
+const MAX_COLLECTED: usize = 512;
+
+/// What was decided about a request. No key, path, query, body or header value.
+#[derive(Clone, Debug)]
+pub struct RequestDecision {
+    /// The request's id.
+    pub id: RequestId,
+    /// When it ended.
+    pub at: WallTime,
+    /// Its duration.
+    pub duration: Duration,
+    /// Its method.
+    pub method: MethodIndex,
+    /// The client's address; `None` if the request was refused before it was read.
+    pub address: Option<IpAddr>,
+    /// The account and the key; `None` if it was not authenticated.
+    pub caller: Option<(AccountNum, KeyId)>,
+    /// The route; number 0 if there was none.
+    pub route: RouteNum,
+    /// The outcome.
+    pub outcome: Outcome,
+    /// The status of the response.
+    pub status: u16,
+    /// The status of the upstream's response; 0 if there was none.
+    pub upstream_status: u16,
+    /// The credits charged.
+    pub credits: Credits,
+    /// The name of the limit that refused it, or would have, if it is a shadow.
+    pub limit: Option<Arc<str>>,
+    /// What shadow rules would have done.
+    pub shadow: Shadow,
+}
+
+impl RequestDecision {
+    fn is_refused(&self) -> bool {
+        matches!(self.outcome, Outcome::Refused(_))
+    }
+}
+
+/// The decisions of all workers. Those about refused requests are kept apart, so that many other requests do not push
+/// them out.
+#[derive(Debug, Default)]
+pub struct Decisions(Mutex<[VecDeque<RequestDecision>; 2]>);
+
+impl Decisions {
+    fn pass(&self, collected: &mut Vec<RequestDecision>, now: WallTime) {
+        let mut kept = self.0.lock();
+        for decision in collected.drain(..) {
+            let queue = &mut kept[usize::from(decision.is_refused())];
+            if queue.len() >= MAX_KEPT {
+                queue.pop_front();
+            }
+            queue.push_back(decision);
+        }
+        for queue in &mut *kept {
+            while queue.front().is_some_and(|decision| is_old(decision, now)) {
+                queue.pop_front();
+            }
+        }
+    }
+
+    /// The decision about a request.
+    pub fn find(&self, now: WallTime, is_it: impl Fn(&RequestDecision) -> bool) -> Option<RequestDecision> {
+        let kept = self.0.lock();
+        let mut all = kept.iter().flat_map(|queue| queue.iter().rev());
+        all.find(|decision| !is_old(decision, now) && is_it(decision)).cloned()
+    }
+
+    /// All decisions since a time, in the order of their times.
+    #[must_use]
+    pub fn since(&self, from: WallTime) -> Vec<RequestDecision> {
+        let kept = self.0.lock();
+        let mut all: Vec<RequestDecision> =
+            kept.iter().flatten().filter(|decision| decision.at >= from).cloned().collect();
+        drop(kept);
+        all.sort_by_key(|decision| decision.at);
+        all
+    }
+
+    /// Since when all decisions are kept: about other requests, and about refused ones. `None` if none was dropped for
+    /// lack of space.
+    #[must_use]
+    pub fn complete_since(&self) -> [Option<WallTime>; 2] {
+        let kept = self.0.lock();
+        kept.each_ref().map(|queue| queue.front().filter(|_| queue.len() >= MAX_KEPT).map(|first| first.at))
+    }
+}
+
+fn is_old(decision: &RequestDecision, now: WallTime) -> bool {
+    let kept = i64::try_from(KEPT.as_millis()).unwrap_or(i64::MAX);
+    now.0.saturating_sub(decision.at.0) > kept
+}
+
+/// The decisions of one worker until it passes them on.
+#[derive(Debug)]
+pub struct DecisionLane {
+    shared: Arc<Decisions>,
+    collected: RefCell<Vec<RequestDecision>>,
+}
+
+impl DecisionLane {
+    /// A worker that has decided nothing.
+    #[must_use]
+    pub fn new(shared: Arc<Decisions>) -> Self {
+        Self { shared, collected: RefCell::default() }
+    }
+
+    /// Adds a decision.
+    pub fn add(&self, decision: RequestDecision) {
+        let now = decision.at;
+        let mut collected = self.collected.borrow_mut();
+        collected.push(decision);
+        if collected.len() >= MAX_COLLECTED {
+            self.shared.pass(&mut collected, now);
+        }
+    }
+
+    /// Passes the decisions on.
+    pub fn pass(&self, now: WallTime) {
+        self.shared.pass(&mut self.collected.borrow_mut(), now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::reject::Reason;
+
+    fn decision(number: u128, at: i64, outcome: Outcome) -> RequestDecision {
+        RequestDecision {
+            id: RequestId(number),
+            at: WallTime(at),
+            duration: Duration::ZERO,
+            method: MethodIndex::OTHER,
+            address: None,
+            caller: None,
+            route: RouteNum(0),
+            outcome,
+            status: 200,
+            upstream_status: 200,
+            credits: Credits::ZERO,
+            limit: None,
+            shadow: Shadow::default(),
+        }
+    }
+
+    #[test]
+    fn an_hour_is_kept_within_bounds_and_refusals_apart() {
+        let shared = Arc::new(Decisions::default());
+        let lane = DecisionLane::new(Arc::clone(&shared));
+        let refused = Outcome::Refused(Reason::RateLimited);
+        lane.add(decision(1, 0, refused));
+        for number in 0..200_000 {
+            lane.add(decision(
+                1_000 + number,
+                1_000 + i64::try_from(number).unwrap() / 1_000,
+                Outcome::Proxied,
+            ));
+        }
+        let now = WallTime(1_300);
+        lane.pass(now);
+        let find = |number, now| shared.find(now, |one| one.id == RequestId(number)).map(|one| one.outcome);
+        assert_eq!(find(1, now), Some(refused), "a refusal is not pushed out");
+        assert_eq!(find(1_000, now), None);
+        assert_eq!(find(200_999, now), Some(Outcome::Proxied));
+        assert_eq!(shared.since(WallTime(0)).len(), MAX_KEPT + 1);
+        assert!(shared.since(WallTime(0)).is_sorted_by_key(|one| one.at));
+        let [served, none] = shared.complete_since();
+        assert!(served > Some(WallTime(1_100)) && none.is_none());
+        let later = WallTime(3_600_500);
+        assert_eq!(find(1, later), None, "too old");
+        lane.pass(WallTime(4_000_000));
+        assert_eq!(shared.since(WallTime(0)).len(), 0);
+    }
+}
