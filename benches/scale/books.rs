@@ -99,8 +99,8 @@ pub fn write(folder: &Path, keys: usize, accounts: usize, entries: usize) {
     let mut books = storage.books;
     for number in 0..accounts {
         let id = format!("account-{number}").parse().expect("an id");
-        let new = NewAccount { id, name: String::new(), plan: Some("growth".to_owned()) };
-        books.create_account(&new, &no_notes(), NOW).expect("an account");
+        let new = NewAccount { id, name: String::new(), plan: Some("growth".to_owned()), opening: None };
+        books.create_accounts(&[new], &no_notes(), NOW).expect("an account");
         if number % AT_ONCE == AT_ONCE - 1 {
             books.checkpoint(); // restarts the write-ahead log
         }

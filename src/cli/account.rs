@@ -4,6 +4,7 @@ use clap::Subcommand;
 
 use super::ask::Asker;
 use super::failed::Result;
+use super::import;
 use crate::control::command::Command;
 use crate::control::operations::AccountInput;
 use crate::types::{AccountId, Credits};
@@ -20,7 +21,12 @@ pub(super) enum Arguments {
         /// A name for people.
         #[arg(long, default_value = "")]
         name: String,
+        /// The opening grant.
+        #[arg(long)]
+        credits: Option<Credits>,
     },
+    /// Import accounts: lines with id, name, plan, credits.
+    Import(import::Arguments),
     /// List accounts.
     List,
     /// Show an account.
@@ -70,9 +76,10 @@ pub(super) enum Arguments {
 pub(super) fn run(asker: &Asker, arguments: Arguments) -> Result {
     let record = |command: Command| asker.output.record(&asker.one(&command)?);
     match arguments {
-        Arguments::Create { id, name, plan } => {
-            record(Command::AccountCreate(AccountInput { id, name, plan }))
+        Arguments::Create { id, name, plan, credits } => {
+            record(Command::AccountCreate(AccountInput { id, name, plan, credits }))
         }
+        Arguments::Import(arguments) => import::run::<import::Accounts>(asker, &arguments),
         Arguments::List => {
             asker.table(&Command::AccountList, &["id", "plan", "available", "held", "state", "source"])
         }

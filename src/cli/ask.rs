@@ -1,9 +1,10 @@
 //! Sends a command to the running gateway, or executes it in this process if no gateway is running.
 
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
 use super::failed::{Failed, Result};
@@ -62,27 +63,74 @@ impl Asker {
         socket::ask(stream, command, |_| {}).map_err(failed)
     }
 
+    /// Starts to send several commands. Without a running gateway, the ledger stays open between them.
+    pub(super) fn session(&self) -> Result<Session<'_>> {
+        let ledger = match self.connect()? {
+            Some(_) => None,
+            None => Some(OpenLedger::open(&self.config, false)?),
+        };
+        Ok(Session { asker: self, ledger })
+    }
+
     fn connect(&self) -> Result<Option<UnixStream>> {
         socket::connect(&self.config).map_err(|message| Failed(format!("error: {message}")))
     }
 
-    fn offline(&self, command: &Command, mut row: impl FnMut(Value)) -> Result<Value> {
-        let loaded = config::load(&self.config).map_err(|report| Failed(report.to_string()))?;
+    fn offline(&self, command: &Command, row: impl FnMut(Value)) -> Result<Value> {
+        let ledger = OpenLedger::open(&self.config, command.only_reads())?;
+        let result = ledger.execute(command, row);
+        ledger.plane.close()?;
+        result
+    }
+}
+
+/// A ledger that this process has opened, since no gateway is running.
+struct OpenLedger {
+    runtime: Runtime,
+    plane: ControlPlane,
+}
+
+impl OpenLedger {
+    fn open(path: &Path, reads: bool) -> Result<Self> {
+        let loaded = config::load(path).map_err(|report| Failed(report.to_string()))?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(async {
-            let plane =
-                ControlPlane::open(&self.config, loaded, command.only_reads(), &Clock::system()).await?;
+        let plane = runtime.block_on(ControlPlane::open(path, loaded, reads, &Clock::system()))?;
+        Ok(Self { runtime, plane })
+    }
+
+    fn execute(&self, command: &Command, mut row: impl FnMut(Value)) -> Result<Value> {
+        self.runtime.block_on(async {
             let (sender, mut rows) = mpsc::channel(MAX_ROWS);
-            let (control, command) = (std::sync::Arc::clone(&plane.control), command.clone());
+            let (control, command) = (std::sync::Arc::clone(&self.plane.control), command.clone());
             let work =
                 tokio::spawn(async move { control.execute(&Caller::command(), command, sender).await });
             while let Some(value) = rows.recv().await {
                 row(value);
             }
-            let result = work.await?;
-            plane.close()?;
-            result.map_err(|failure| Failed(format!("error: {failure}")))
+            work.await?.map_err(|failure| Failed(format!("error: {failure}")))
         })
+    }
+}
+
+/// Several commands to one gateway or ledger.
+pub(super) struct Session<'a> {
+    asker: &'a Asker,
+    /// `None` if a gateway is running.
+    ledger: Option<OpenLedger>,
+}
+
+impl Session<'_> {
+    /// Executes a command whose result is one record.
+    pub(super) fn one(&self, command: &Command) -> Result<Value> {
+        match &self.ledger {
+            Some(ledger) => ledger.execute(command, |_| {}),
+            None => self.asker.online(command),
+        }
+    }
+
+    /// Ends the session: writes what is pending.
+    pub(super) fn close(self) -> Result {
+        self.ledger.map_or(Ok(()), |ledger| Ok(ledger.plane.close()?))
     }
 }
 

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::ask::Asker;
 use super::failed::{Failed, Result};
+use super::import;
 use super::output::{self, Output};
 use crate::control::command::Command;
 use crate::control::operations::KeyInput;
@@ -36,6 +37,9 @@ pub(super) enum Arguments {
         #[arg(long)]
         expires: Option<String>,
     },
+    /// Import keys by their hashes: lines with account, label, sha256, environment, scopes, expires, allow_from, limits.
+    /// From standard input also raw keys, as `key`; they are hashed at once.
+    Import(import::Arguments),
     /// List keys.
     List {
         /// Only keys of this account.
@@ -85,6 +89,7 @@ pub(super) fn run(asker: &Asker, arguments: Arguments) -> Result {
             secret(asker, &Command::KeyCreate { account, key })
         }
         Arguments::Rotate { id, overlap } => secret(asker, &Command::KeyRotate { id, overlap }),
+        Arguments::Import(arguments) => import::run::<import::Keys>(asker, &arguments),
         Arguments::List { account } => {
             let columns = &["id", "account", "label", "key", "state", "scopes", "expires"];
             asker.table(&Command::KeyList { account }, columns)

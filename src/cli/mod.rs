@@ -6,7 +6,9 @@ mod audit;
 mod check;
 mod demo;
 mod explain;
+mod export;
 mod failed;
+mod import;
 mod key;
 mod ledger;
 mod output;
@@ -70,6 +72,8 @@ enum Commands {
     Usage(usage::Arguments),
     /// Show the decisions that a request would meet, without sending it.
     Explain(explain::Arguments),
+    /// Write all accounts and keys as a configuration file.
+    Export(export::Arguments),
     /// Reload the configuration of the running gateway.
     Reload,
     /// Show counters, health and upstreams of the running gateway.
@@ -100,6 +104,7 @@ pub fn main() -> ExitCode {
         Commands::Usage(arguments) => usage::run(&asker, arguments),
         Commands::Audit(arguments) => audit::run(&asker, arguments),
         Commands::Explain(arguments) => explain::run(&asker, arguments),
+        Commands::Export(arguments) => export::run(&asker, &arguments),
         Commands::Reload => ask::reload(&asker),
         Commands::Status => status::run(&asker),
         Commands::Completions { shell } => {

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::operations::{AccountInput, KeyInput, RehearsalInput, TokenInput, UsageQuery};
+use super::operations::{
+    AccountInput, AccountLine, KeyInput, KeyLine, RehearsalInput, TokenInput, UsageQuery,
+};
 use crate::policy::key::KeyState;
 use crate::types::{AccountId, Credits, KeyId};
 
@@ -21,6 +23,8 @@ pub enum Command {
     TakeOver,
     /// Create a key.
     KeyCreate { account: AccountId, key: KeyInput },
+    /// Import keys by their hashes.
+    KeyImport { lines: Vec<KeyLine> },
     /// List keys.
     KeyList { account: Option<AccountId> },
     /// Show a key.
@@ -33,6 +37,8 @@ pub enum Command {
     KeyPattern,
     /// Create an account.
     AccountCreate(AccountInput),
+    /// Import accounts.
+    AccountImport { lines: Vec<AccountLine> },
     /// List accounts.
     AccountList,
     /// Show an account.
@@ -43,6 +49,8 @@ pub enum Command {
     Book { account: AccountId, adjustment: bool, credits: Credits, reference: String },
     /// List all ledger entries of an account.
     Statement { account: AccountId },
+    /// List all accounts and keys, with the hashes of keys.
+    ExportAll,
     /// List all ledger entries.
     Export,
     /// Check every balance and link against the entries.
@@ -88,6 +96,7 @@ impl Command {
                 | Self::AccountShow { .. }
                 | Self::Statement { .. }
                 | Self::Export
+                | Self::ExportAll
                 | Self::Verify
                 | Self::InDoubt { .. }
                 | Self::Backup { .. }

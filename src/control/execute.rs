@@ -47,12 +47,14 @@ impl Control {
                 Err(OperationError::Conflict(message))
             }
             Command::KeyCreate { account, key } => value(self.create_key(caller, account, key).await?),
+            Command::KeyImport { lines } => value(self.import_keys(caller, lines).await?),
             Command::KeyList { account } => self.list_keys(caller, account, &rows).await,
             Command::KeyShow { id } => value(self.key(caller, id).await?),
             Command::KeyRotate { id, overlap } => value(self.rotate_key(caller, id, overlap).await?),
             Command::KeyState { id, state } => value(self.set_key_state(caller, id, state).await?),
             Command::KeyPattern => value(self.key_pattern()),
             Command::AccountCreate(account) => value(self.create_account(caller, account).await?),
+            Command::AccountImport { lines } => value(self.import_accounts(caller, lines).await?),
             Command::AccountList => self.list_accounts(caller, &rows).await,
             Command::AccountShow { id } => value(self.account(caller, id).await?),
             Command::AccountSuspend { id, suspended } => {
@@ -68,6 +70,7 @@ impl Control {
             }
             Command::Statement { account } => self.list_entries(caller, Some(account), rows).await,
             Command::Export => self.list_entries(caller, None, rows).await,
+            Command::ExportAll => self.export_all(caller, rows).await,
             Command::Verify => value(self.verify_ledger(caller).await?),
             Command::InDoubt { request } => self.list_doubts(caller, request, &rows).await,
             Command::GiveBack { id } => value(self.give_back(caller, &id).await?),
@@ -134,6 +137,15 @@ impl Control {
             Ok(Err(_)) | Err(_) => ControlFlow::Break(()), // the client of the command has disconnected
         };
         Ok(json!({ "entries": self.each_entry(caller, account, send).await? }))
+    }
+
+    async fn export_all(&self, caller: &Caller, rows: Rows) -> Result<Value> {
+        let send = move |exported| match serde_json::to_value(exported).map(|row| rows.blocking_send(row)) {
+            Ok(Ok(())) => ControlFlow::Continue(()),
+            Ok(Err(_)) | Err(_) => ControlFlow::Break(()), // the client of the command has disconnected
+        };
+        let [accounts, keys] = self.export(caller, send).await?;
+        Ok(json!({ "accounts": accounts, "keys": keys }))
     }
 
     async fn list_doubts(&self, caller: &Caller, request: Option<String>, rows: &Rows) -> Result<Value> {

@@ -51,7 +51,7 @@ impl Control {
                 let rest = waiting.split_off(waiting.len().min(MAX_BATCH));
                 let batch = std::mem::replace(&mut waiting, rest);
                 let client = client.get_or_insert_with(HttpClient::new);
-                let Err(why) = self.export(client, &batch).await else { continue };
+                let Err(why) = self.export_spans(client, &batch).await else { continue };
                 if let Some(more) = failures.should_log(self.clock.now()) {
                     tracing::warn!(requests = batch.len(), more, why, "spans were dropped");
                 }
@@ -79,7 +79,7 @@ impl Control {
     ///
     /// # Errors
     /// Why the batch was dropped.
-    async fn export(&self, client: &HttpClient, batch: &[TracedRequest]) -> Result<(), String> {
+    async fn export_spans(&self, client: &HttpClient, batch: &[TracedRequest]) -> Result<(), String> {
         let body = Bytes::from(spans::encode(batch));
         let mut pause = FIRST_PAUSE;
         for attempts in 1.. {

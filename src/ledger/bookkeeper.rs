@@ -68,12 +68,16 @@ impl Bookkeeper {
         self.run(move |thread| thread.register(&wanted)).await
     }
 
-    /// Creates an account by command.
+    /// Creates accounts by command, all or none, and books their opening grants.
     ///
     /// # Errors
-    /// If the account exists already, or the store fails.
-    pub async fn create_account(&self, new: NewAccount, notes: Notes<AccountRow>) -> Result<AccountRow> {
-        self.run(move |thread| thread.create_account(&new, &notes)).await
+    /// If an account exists already, a grant is too large, or the store fails.
+    pub async fn create_accounts(
+        &self,
+        new: Vec<NewAccount>,
+        notes: Notes<Vec<AccountRow>>,
+    ) -> Result<Vec<AccountRow>> {
+        self.run(move |thread| thread.create_accounts(&new, &notes)).await
     }
 
     /// Changes an account in the ledger.

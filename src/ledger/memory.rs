@@ -142,13 +142,13 @@ impl Books for MemoryStore {
         Ok(registered)
     }
 
-    fn create_account(
+    fn create_accounts(
         &mut self,
-        new: &NewAccount,
-        notes: &Notes<AccountRow>,
+        new: &[NewAccount],
+        notes: &Notes<Vec<AccountRow>>,
         at: WallTime,
-    ) -> Result<AccountRow> {
-        self.change(notes, at, |data| data.create_account(new, at))
+    ) -> Result<Vec<AccountRow>> {
+        self.change(notes, at, |data| new.iter().map(|new| data.create_account(new, at)).collect())
     }
 
     fn change_account(

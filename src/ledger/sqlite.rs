@@ -131,12 +131,12 @@ impl Books for SqliteBooks {
         })
     }
 
-    fn create_account(
+    fn create_accounts(
         &mut self,
-        new: &NewAccount,
-        notes: &Notes<AccountRow>,
+        new: &[NewAccount],
+        notes: &Notes<Vec<AccountRow>>,
         at: WallTime,
-    ) -> Result<AccountRow> {
+    ) -> Result<Vec<AccountRow>> {
         self.change(notes, at, |tx| accounts::create(tx, new, at))
     }
 

@@ -272,13 +272,13 @@ pub trait Books: Send {
     fn confirm(&mut self) -> Result<()>;
     /// Assigns numbers to the accounts, keys and routes of a configuration, and books opening grants of new accounts.
     fn register(&mut self, wanted: &Registration, at: WallTime) -> Result<Registered>;
-    /// Creates an account by command.
-    fn create_account(
+    /// Creates accounts by command, all or none, and books their opening grants.
+    fn create_accounts(
         &mut self,
-        new: &NewAccount,
-        notes: &Notes<AccountRow>,
+        new: &[NewAccount],
+        notes: &Notes<Vec<AccountRow>>,
         at: WallTime,
-    ) -> Result<AccountRow>;
+    ) -> Result<Vec<AccountRow>>;
     /// Changes an account.
     fn change_account(
         &mut self,

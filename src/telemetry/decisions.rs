@@ -57,32 +57,53 @@ impl RequestDecision {
     }
 }
 
+/// Decisions that a worker has collected, the oldest first; never empty.
+type Part = Vec<RequestDecision>;
+
 /// The decisions of all workers. Those about refused requests are kept apart, so that many other requests do not push
 /// them out.
 #[derive(Debug, Default)]
-pub struct Decisions(Mutex<[VecDeque<RequestDecision>; 2]>);
+pub struct Decisions(Mutex<[Kept; 2]>);
+
+/// Decisions of one kind, in parts, so that a worker passes many at once.
+#[derive(Debug, Default)]
+struct Kept {
+    parts: VecDeque<Part>,
+    /// Their number.
+    count: usize,
+    /// When the newest decision ended that was dropped for lack of space.
+    dropped: Option<WallTime>,
+}
+
+impl Kept {
+    fn add(&mut self, part: Part, now: WallTime) {
+        self.count += part.len();
+        self.parts.push_back(part);
+        while self.count > MAX_KEPT {
+            self.dropped = self.drop_oldest().or(self.dropped);
+        }
+        while self.parts.front().and_then(|part| part.last()).is_some_and(|newest| is_old(newest, now)) {
+            self.drop_oldest();
+        }
+    }
+
+    /// Drops the oldest part. Returns when its newest request ended.
+    fn drop_oldest(&mut self) -> Option<WallTime> {
+        let part = self.parts.pop_front()?;
+        self.count -= part.len();
+        part.last().map(|newest| newest.at)
+    }
+}
 
 impl Decisions {
-    fn pass(&self, collected: &mut Vec<RequestDecision>, now: WallTime) {
-        let mut kept = self.0.lock();
-        for decision in collected.drain(..) {
-            let queue = &mut kept[usize::from(decision.is_refused())];
-            if queue.len() >= MAX_KEPT {
-                queue.pop_front();
-            }
-            queue.push_back(decision);
-        }
-        for queue in &mut *kept {
-            while queue.front().is_some_and(|decision| is_old(decision, now)) {
-                queue.pop_front();
-            }
-        }
+    fn pass(&self, is_refused: bool, part: Part, now: WallTime) {
+        self.0.lock()[usize::from(is_refused)].add(part, now);
     }
 
     /// The decision about a request.
     pub fn find(&self, now: WallTime, is_it: impl Fn(&RequestDecision) -> bool) -> Option<RequestDecision> {
         let kept = self.0.lock();
-        let mut all = kept.iter().flat_map(|queue| queue.iter().rev());
+        let mut all = kept.iter().flat_map(|kept| kept.parts.iter().flatten());
         all.find(|decision| !is_old(decision, now) && is_it(decision)).cloned()
     }
 
@@ -90,8 +111,8 @@ impl Decisions {
     #[must_use]
     pub fn since(&self, from: WallTime) -> Vec<RequestDecision> {
         let kept = self.0.lock();
-        let mut all: Vec<RequestDecision> =
-            kept.iter().flatten().filter(|decision| decision.at >= from).cloned().collect();
+        let all = kept.iter().flat_map(|kept| kept.parts.iter().flatten());
+        let mut all: Vec<RequestDecision> = all.filter(|decision| decision.at >= from).cloned().collect();
         drop(kept);
         all.sort_by_key(|decision| decision.at);
         all
@@ -101,8 +122,7 @@ impl Decisions {
     /// lack of space.
     #[must_use]
     pub fn complete_since(&self) -> [Option<WallTime>; 2] {
-        let kept = self.0.lock();
-        kept.each_ref().map(|queue| queue.front().filter(|_| queue.len() >= MAX_KEPT).map(|first| first.at))
+        self.0.lock().each_ref().map(|kept| kept.dropped)
     }
 }
 
@@ -115,29 +135,36 @@ fn is_old(decision: &RequestDecision, now: WallTime) -> bool {
 #[derive(Debug)]
 pub struct DecisionLane {
     shared: Arc<Decisions>,
-    collected: RefCell<Vec<RequestDecision>>,
+    /// Those about other requests, and about refused ones.
+    collected: [RefCell<Part>; 2],
 }
 
 impl DecisionLane {
     /// A worker that has decided nothing.
     #[must_use]
     pub fn new(shared: Arc<Decisions>) -> Self {
-        Self { shared, collected: RefCell::default() }
+        Self { shared, collected: [RefCell::default(), RefCell::default()] }
     }
 
     /// Adds a decision.
     pub fn add(&self, decision: RequestDecision) {
-        let now = decision.at;
-        let mut collected = self.collected.borrow_mut();
+        let (is_refused, now) = (decision.is_refused(), decision.at);
+        let mut collected = self.collected[usize::from(is_refused)].borrow_mut();
         collected.push(decision);
         if collected.len() >= MAX_COLLECTED {
-            self.shared.pass(&mut collected, now);
+            let part = std::mem::replace(&mut *collected, Vec::with_capacity(MAX_COLLECTED));
+            self.shared.pass(is_refused, part, now);
         }
     }
 
     /// Passes the decisions on.
     pub fn pass(&self, now: WallTime) {
-        self.shared.pass(&mut self.collected.borrow_mut(), now);
+        for (collected, is_refused) in self.collected.iter().zip([false, true]) {
+            let part = collected.take();
+            if !part.is_empty() {
+                self.shared.pass(is_refused, part, now);
+            }
+        }
     }
 }
 
@@ -183,13 +210,15 @@ mod tests {
         assert_eq!(find(1, now), Some(refused), "a refusal is not pushed out");
         assert_eq!(find(1_000, now), None);
         assert_eq!(find(200_999, now), Some(Outcome::Proxied));
-        assert_eq!(shared.since(WallTime(0)).len(), MAX_KEPT + 1);
+        assert!((MAX_KEPT - MAX_COLLECTED..=MAX_KEPT).contains(&(shared.since(WallTime(0)).len() - 1)));
         assert!(shared.since(WallTime(0)).is_sorted_by_key(|one| one.at));
         let [served, none] = shared.complete_since();
         assert!(served > Some(WallTime(1_100)) && none.is_none());
         let later = WallTime(3_600_500);
         assert_eq!(find(1, later), None, "too old");
+        lane.add(decision(2, 4_000_000, refused));
+        lane.add(decision(3, 4_000_000, Outcome::Proxied));
         lane.pass(WallTime(4_000_000));
-        assert_eq!(shared.since(WallTime(0)).len(), 0);
+        assert_eq!(shared.since(WallTime(0)).len(), 2);
     }
 }

@@ -24,6 +24,7 @@ mod faults;
 mod floods;
 mod foreign;
 mod http;
+mod import;
 mod limits;
 mod memory;
 mod metrics;

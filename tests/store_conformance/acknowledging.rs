@@ -91,7 +91,7 @@ pass_on! {
     reported {
         fold(fold: &Fold, at: WallTime) -> Result<()>;
         register(wanted: &Registration, at: WallTime) -> Result<Registered>;
-        create_account(new: &NewAccount, notes: &Notes<AccountRow>, at: WallTime) -> Result<AccountRow>;
+        create_accounts(new: &[NewAccount], notes: &Notes<Vec<AccountRow>>, at: WallTime) -> Result<Vec<AccountRow>>;
         change_account(id: &AccountId, change: &AccountChange, notes: &Notes<Changed<AccountRow>>, at: WallTime) -> Result<Changed<AccountRow>>;
         book(account: &AccountRow, booking: &Booking, notes: &Notes<Booked>, at: WallTime) -> Result<Entry>;
         create_keys(rows: &[KeyRow], notes: &Notes<Vec<KeyNum>>, at: WallTime) -> Result<Vec<KeyNum>>;

@@ -75,11 +75,7 @@ impl Driver<'_> {
                 }
                 outcome(self.store.books.register(&wanted, at))
             }
-            Call::CreateAccount(number) => {
-                let (id, notes) = (name("a", *number).parse().unwrap(), self.notes("account.create"));
-                let new = NewAccount { id, name: name("Account ", *number), plan: Some("plan".to_owned()) };
-                outcome(self.store.books.create_account(&new, &notes, at))
-            }
+            Call::CreateAccount(number) => self.create_account(*number, at),
             Call::ChangeAccount(number, change) => self.change_account(*number, *change, at),
             Call::Note(number) => {
                 let notes = self.notes("note")(&number);
@@ -239,6 +235,14 @@ impl Driver<'_> {
             let answer = number.is_multiple_of(2).then_some(Note::Answer(answer));
             [Some(Note::Audit(audit)), answer].into_iter().flatten().collect()
         })
+    }
+
+    fn create_account(&mut self, number: u8, at: WallTime) -> String {
+        let (id, notes) = (name("a", number).parse().unwrap(), self.notes("account.create"));
+        let (name, plan) = (name("Account ", number), Some("plan".to_owned()));
+        let grant = || (Credits::from_millionths(i64::from(number) - 2), "a".to_owned());
+        let new = [NewAccount { id, name, plan, opening: (number > 1).then(grant) }];
+        outcome(self.store.books.create_accounts(&new, &notes, at))
     }
 
     /// What a worker counted at a time some minutes after the calls'.

@@ -1,17 +1,23 @@
 //! Creates, reads, changes and deletes accounts.
 
+mod export;
+mod import;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use utoipa::ToSchema;
+
+pub use export::{Exported, ExportedKey};
+pub use import::AccountLine;
 
 use super::caller::{Caller, Noted, Permission};
 use super::error::{OperationError, Result};
 use super::terms::{LimitTerms, Page, Patch, Time};
 use crate::control::Control;
 use crate::directory::Account;
-use crate::ledger::store::{AccountChange, AccountRow, AccountState, Changed, NewAccount, Source};
+use crate::ledger::store::{AccountChange, AccountRow, AccountState, Changed, NewAccount, Notes, Source};
 use crate::snapshot::AccountStatus;
 use crate::types::{AccountId, Credits, NameId};
 
@@ -33,6 +39,10 @@ pub struct AccountInput {
     /// The plan; none if it is left out.
     #[serde(default)]
     pub plan: Option<String>,
+    /// The opening grant, not negative, with at most six decimals: a number or a string.
+    #[serde(default)]
+    #[schema(value_type = Option<f64>, minimum = 0, example = 100)]
+    pub credits: Option<Credits>,
 }
 
 /// Changes of an account. What is left out stays as it is.
@@ -100,20 +110,38 @@ impl Control {
     /// If the id is used already, or the plan does not exist.
     pub async fn create_account(&self, caller: &Caller, input: AccountInput) -> Result<AccountView> {
         caller.may(Permission::Manage)?;
-        check_name(&input.name)?;
         let _alone = self.changes.lock().await; // otherwise a reload could remove the plan in the meantime
-        self.check_plan(input.plan.as_deref())?;
-        let AccountInput { id, name, plan } = input;
+        let new = self.new_account(caller, input)?;
         let describe = self.describer();
-        let (notes, output) = caller.noted("account.create", move |row: &AccountRow| {
-            let after = Some(json!({ "name": row.name, "plan": row.plan }));
-            let output = describe.account(row);
-            Noted { object: format!("account/{}", row.id), before: None, after, output }
+        let (notes, output) = caller.noted("account.create", move |rows: &Vec<AccountRow>| {
+            // The ledger creates one row for one account.
+            let view = rows.first().map(|row| describe.account(row));
+            let object = view.as_ref().map(|view| format!("account/{}", view.id)).unwrap_or_default();
+            Noted { object, before: None, after: rows.first().map(terms_of_new), output: view }
         });
-        let row = self.bookkeeper.create_account(NewAccount { id, name, plan }, notes).await?;
-        let plan = row.plan.as_deref().map(NameId::of);
-        self.put_account(row, plan, Vec::new());
-        output.take()
+        self.add_accounts(vec![new], notes).await?;
+        let none = || OperationError::Unavailable("the ledger did not create the account".to_owned());
+        output.take()?.ok_or_else(none)
+    }
+
+    /// Checks an account that is to be created.
+    fn new_account(&self, caller: &Caller, input: AccountInput) -> Result<NewAccount> {
+        let AccountInput { id, name, plan, credits } = input;
+        check_name(&name)?;
+        self.check_plan(plan.as_deref())?;
+        if credits.is_some_and(Credits::is_negative) {
+            return OperationError::invalid("credits", "an opening grant is not negative");
+        }
+        Ok(NewAccount { id, name, plan, opening: credits.map(|credits| (credits, caller.actor.clone())) })
+    }
+
+    /// Creates accounts in the ledger, all or none, then in the directory.
+    async fn add_accounts(&self, new: Vec<NewAccount>, notes: Notes<Vec<AccountRow>>) -> Result<()> {
+        for row in self.bookkeeper.create_accounts(new, notes).await? {
+            let plan = row.plan.as_deref().map(NameId::of);
+            self.put_account(row, plan, Vec::new());
+        }
+        Ok(())
     }
 
     fn check_plan(&self, plan: Option<&str>) -> Result<()> {
@@ -250,6 +278,11 @@ impl Control {
         }
         output.take()
     }
+}
+
+/// What the audit log keeps of a new account.
+fn terms_of_new(row: &AccountRow) -> Value {
+    json!({ "name": row.name, "plan": row.plan, "credits": row.opening })
 }
 
 fn check_name(name: &str) -> Result<()> {

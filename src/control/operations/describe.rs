@@ -13,7 +13,7 @@ use crate::ledger::store::{AccountRow, AccountState, KeyRow, Source};
 use crate::policy::key::KeyState;
 use crate::policy::limit::Limit;
 use crate::snapshot::{AccountStatus, Snapshot};
-use crate::types::{AccountId, Credits, NameId};
+use crate::types::{AccountId, Credits, KeyHash, NameId};
 
 /// What is in force at one moment. It may be used on any thread.
 #[derive(Clone)]
@@ -76,6 +76,11 @@ impl Describer {
             source: row.source,
             version: row.version,
         }
+    }
+
+    /// The hash of a key that the current configuration file defines.
+    pub(super) fn file_hash(&self, row: &KeyRow) -> Option<KeyHash> {
+        self.in_file(row).map(|key| key.hash)
     }
 
     /// Finds a key in the directory, if the current configuration file defines it.

@@ -1,11 +1,13 @@
 //! Creates, reads, changes, rotates and revokes keys.
 
 mod events;
+mod import;
 mod leaked;
 mod types;
 
 use ipnet::IpNet;
 
+pub use import::KeyLine;
 pub use leaked::{KeyPattern, LeakInput};
 pub use types::{KeyInput, KeyPatch, KeyView, ShownKey};
 

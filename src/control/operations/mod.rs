@@ -18,7 +18,7 @@ mod tokens;
 mod usage;
 mod webhooks;
 
-pub use accounts::{AccountInput, AccountPatch, AccountView};
+pub use accounts::{AccountInput, AccountLine, AccountPatch, AccountView, Exported, ExportedKey};
 pub use audit::AuditView;
 pub use caller::{Caller, Permission};
 pub use check::{ChargeInput, CheckInput, Verdict};
@@ -26,10 +26,13 @@ pub use credits::{BookingInput, BookingView, DoubtView, EntryView, GivenBack, MA
 pub use error::{OperationError, Result};
 pub use explain::{Decision, ExplainInput, Explanation, Rehearsal, RehearsalInput, RequestView, RuleChange};
 pub use gateway::{ChargeView, ConfigView, PlanView, PriceView, Reloaded, RouteView};
-pub use keys::{KeyInput, KeyPatch, KeyPattern, KeyView, LeakInput, ShownKey};
+pub use keys::{KeyInput, KeyLine, KeyPatch, KeyPattern, KeyView, LeakInput, ShownKey};
 pub use ledger::{Backup, Verification};
 pub use repeat::{MAX_IDEMPOTENCY_KEY, Repeat, Stored};
-pub use terms::{DEFAULT_LIMIT, LimitAlgorithm, LimitScope, LimitTerms, MAX_LIMIT, Page, Patch, Time};
+pub use terms::{
+    DEFAULT_LIMIT, Imported, LimitAlgorithm, LimitScope, LimitTerms, MAX_IMPORTED, MAX_LIMIT, Page, Patch,
+    RefusedLine, Time,
+};
 pub use tokens::{MAX_TOKENS, RoleName, TokenInput, TokenView};
 
 pub use crate::ledger::store::Role;

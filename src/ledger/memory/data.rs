@@ -138,10 +138,25 @@ impl Data {
         if self.find_account(&new.id).is_some() {
             return taken("this account exists already");
         }
-        let num = self.new_account(&new.id, new.plan.as_deref(), Source::Store, None, at);
+        let amount = new.opening.as_ref().map(|(amount, _)| *amount);
+        let num = self.new_account(&new.id, new.plan.as_deref(), Source::Store, amount, at);
         let index = self.account_at(num);
         self.accounts[index].name.clone_from(&new.name);
+        if let Some((amount, actor)) = &new.opening {
+            self.open(num, *amount, actor, at)?;
+        }
         Ok(self.accounts[index].clone())
+    }
+
+    /// Books an opening grant.
+    fn open(&mut self, account: AccountNum, amount: Credits, actor: &str, at: WallTime) -> Result<()> {
+        if amount.is_zero() {
+            return Ok(());
+        }
+        let (kind, reference) = (EntryKind::Grant, Some("opening".to_owned()));
+        let (key, route, outcome) = (None, None, None);
+        let new = NewEntry { kind, amount, key, route, outcome, requests: 0, reference, actor };
+        self.add_entry(account, at, new).map(drop)
     }
 
     pub(super) fn change_account(
@@ -193,12 +208,7 @@ impl Data {
             }
             None => {
                 let num = self.new_account(id, None, Source::File, opening, at);
-                if let Some(amount) = opening.filter(|amount| !amount.is_zero()) {
-                    let (kind, reference) = (EntryKind::Grant, Some("opening".to_owned()));
-                    let (key, route, outcome, actor) = (None, None, None, "file");
-                    let new = NewEntry { kind, amount, key, route, outcome, requests: 0, reference, actor };
-                    self.add_entry(num, at, new)?;
-                }
+                self.open(num, opening.unwrap_or_default(), "file", at)?;
                 num
             }
         };

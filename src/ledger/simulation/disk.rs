@@ -175,14 +175,14 @@ impl Books for Disk {
         })
     }
 
-    fn create_account(
+    fn create_accounts(
         &mut self,
-        new: &NewAccount,
-        notes: &Notes<AccountRow>,
+        new: &[NewAccount],
+        notes: &Notes<Vec<AccountRow>>,
         at: WallTime,
-    ) -> Result<AccountRow> {
-        let (new, notes) = (new.clone(), Arc::clone(notes));
-        self.call(false, move |books, _| books.create_account(&new, &notes, at))
+    ) -> Result<Vec<AccountRow>> {
+        let (new, notes) = (new.to_vec(), Arc::clone(notes));
+        self.call(false, move |books, _| books.create_accounts(&new, &notes, at))
     }
 
     fn change_account(

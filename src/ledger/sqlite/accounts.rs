@@ -11,6 +11,9 @@ use crate::ledger::store::{
 };
 use crate::types::{AccountId, AccountNum, Credits, WallTime};
 
+/// The reference of opening grants.
+const OPENING: &str = "opening";
+
 pub(super) fn find(tx: &Connection, id: &AccountId) -> Result<Option<AccountRow>> {
     let sql = format!("{} WHERE id = ?1", read::ACCOUNTS);
     let mut statement = tx.prepare_cached(&sql).map_err(failed)?;
@@ -49,19 +52,30 @@ pub(super) fn register(
     let num =
         AccountNum(u32::try_from(num).map_err(|_| LedgerError::Failed("too many accounts".to_owned()))?);
     if let Some(amount) = opening.filter(|amount| !amount.is_zero()) {
-        posting.add(num, at, &NewEntry::booking(EntryKind::Grant, amount, Some("opening"), "file"))?;
+        posting.add(num, at, &NewEntry::booking(EntryKind::Grant, amount, Some(OPENING), "file"))?;
     }
     find(tx, id)?.ok_or_else(|| LedgerError::Failed("the new account is not there".to_owned()))
 }
 
-pub(super) fn create(tx: &Transaction<'_>, new: &NewAccount, at: WallTime) -> Result<AccountRow> {
-    let NewAccount { id, name, plan } = new;
-    if find(tx, id)?.is_some() {
-        return Err(LedgerError::Taken(format!("account {id} exists already")));
+pub(super) fn create(tx: &Transaction<'_>, new: &[NewAccount], at: WallTime) -> Result<Vec<AccountRow>> {
+    let insert = "INSERT INTO accounts (id, name, plan, source, opening, created)
+                  VALUES (?1, ?2, ?3, 'store', ?4, ?5)";
+    let mut posting = Posting::start(tx)?;
+    for NewAccount { id, name, plan, opening } in new {
+        if find(tx, id)?.is_some() {
+            return Err(LedgerError::Taken(format!("account {id} exists already")));
+        }
+        let amount = opening.as_ref().map(|(amount, _)| amount.millionths());
+        let values = params![id.as_str(), name, plan, amount, at.0];
+        let num = tx.prepare_cached(insert).and_then(|mut insert| insert.insert(values)).map_err(failed)?;
+        let num = u32::try_from(num).map_err(|_| LedgerError::Failed("too many accounts".to_owned()))?;
+        if let Some((amount, actor)) = opening.as_ref().filter(|(amount, _)| !amount.is_zero()) {
+            let grant = NewEntry::booking(EntryKind::Grant, *amount, Some(OPENING), actor);
+            posting.add(AccountNum(num), at, &grant)?;
+        }
     }
-    let insert = "INSERT INTO accounts (id, name, plan, source, created) VALUES (?1, ?2, ?3, 'store', ?4)";
-    tx.execute(insert, params![id.as_str(), name, plan, at.0]).map_err(failed)?;
-    require(tx, id)
+    posting.finish()?;
+    new.iter().map(|new| require(tx, &new.id)).collect()
 }
 
 pub(super) fn change(

@@ -40,6 +40,8 @@ pub struct NewAccount {
     pub name: String,
     /// The account's plan.
     pub plan: Option<String>,
+    /// The opening grant, and who books it.
+    pub opening: Option<(Credits, String)>,
 }
 
 /// A change of an account. Fields that are `None` stay as they are.

@@ -35,14 +35,22 @@ impl BooksThread {
         Ok(registered)
     }
 
-    pub(in crate::ledger) fn create_account(
+    pub(in crate::ledger) fn create_accounts(
         &mut self,
-        new: &NewAccount,
-        notes: &Notes<AccountRow>,
-    ) -> Result<AccountRow> {
-        let row = self.books.create_account(new, notes, self.clock.wall())?;
-        self.purse(&row);
-        Ok(row)
+        new: &[NewAccount],
+        notes: &Notes<Vec<AccountRow>>,
+    ) -> Result<Vec<AccountRow>> {
+        if new.iter().any(|new| new.opening.is_some()) {
+            self.check_balance()?;
+        }
+        if new.iter().filter_map(|new| new.opening.as_ref()).any(|(amount, _)| *amount > MAX_BALANCE) {
+            return Err(LedgerError::Refused(format!("a balance is at most {MAX_BALANCE} credits")));
+        }
+        let rows = self.books.create_accounts(new, notes, self.clock.wall())?;
+        for row in &rows {
+            self.purse(row);
+        }
+        Ok(rows)
     }
 
     /// Books a grant or an adjustment once: a repeated reference returns the first booking.

@@ -1,11 +1,13 @@
 //! Inputs and outputs that several operations share: limits, pages, partial changes, times.
 
+mod import;
 mod limits;
 mod page;
 mod patch;
 mod scopes;
 mod time;
 
+pub use import::{Imported, MAX_IMPORTED, RefusedLine};
 pub use limits::{LimitAlgorithm, LimitScope, LimitTerms};
 pub use page::{DEFAULT_LIMIT, MAX_LIMIT, Page};
 pub use patch::Patch;

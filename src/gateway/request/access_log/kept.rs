@@ -20,11 +20,10 @@ impl AccessRecord {
 
     /// What is kept to explain the request.
     pub(super) fn decision(&self) -> RequestDecision {
-        let clock = &self.services.connections.clock;
         RequestDecision {
             id: self.id,
             at: self.services.connections.time.wall(),
-            duration: clock.now().since(self.started),
+            duration: self.services.now().since(self.started),
             method: self.method,
             address: self.address.get(),
             caller: self.caller.get().map(|caller| (caller.account, caller.id)),
