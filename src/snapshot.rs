@@ -24,7 +24,7 @@ use crate::policy::price::Price;
 use crate::policy::reject::Dialect;
 use crate::policy::route::RouteTable;
 use crate::tls::server::Tls;
-use crate::types::{AccountNum, KeyHash, NameId, RouteName, RouteNum};
+use crate::types::{AccountNum, KeyHash, NameId, NumberMap, RouteName, RouteNum};
 
 pub use upstream::{QueueLimits, Upstream};
 
@@ -46,7 +46,7 @@ pub struct Snapshot {
     /// All routes.
     pub routes: Vec<Arc<Route>>,
     /// All plans.
-    pub plans: HashMap<NameId, Plan>,
+    pub plans: NumberMap<NameId, Plan>,
     /// Accounts of the configuration file and their plans, indexed by their numbers in the ledger, which are dense.
     /// They are part of the snapshot so that the plan and the prices of one request come from the same configuration.
     pub listed: Vec<Option<ListedAccount>>,
@@ -204,7 +204,7 @@ pub struct Plan {
     /// Limits of the accounts on the plan, unless a key has its own.
     pub limits: Vec<Limit>,
     /// The plan's prices of single routes, by the index of the route.
-    pub prices: HashMap<usize, Arc<Price>>,
+    pub prices: NumberMap<usize, Arc<Price>>,
 }
 
 impl Snapshot {

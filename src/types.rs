@@ -5,6 +5,7 @@
 mod credits;
 mod histogram;
 mod ids;
+mod number_map;
 mod outcome;
 mod repeats;
 mod request_id;
@@ -13,6 +14,7 @@ mod trace_context;
 pub use credits::{Credits, CreditsError, CreditsText};
 pub use histogram::{Histogram, HistogramCounts, LONG, SHORT, SIZES};
 pub use ids::{AccountId, AccountNum, IdError, KeyHash, KeyId, KeyNum, NameId, RouteName, RouteNum, Secret};
+pub use number_map::{NumberHasher, NumberMap};
 pub use outcome::StatusClass;
 pub use request_id::{RequestId, RequestIdStart, RequestIdText};
 pub use trace_context::{TraceContext, TraceParent};

@@ -75,7 +75,7 @@ pub struct Facts<'a> {
     /// True if a price is read from the response body, which the upstream must not compress then.
     pub identity_encoding: bool,
     /// The trace context in place of the client's; `None` if the client's is forwarded as it is.
-    pub trace: Option<UpstreamTrace>,
+    pub trace: Option<&'a UpstreamTrace>,
     /// Fields that the operator sets: the upstream's, then the route's. They replace all others of the same name.
     pub set_headers: &'a [(HeaderName, HeaderValue)],
 }
@@ -223,7 +223,7 @@ impl Facts<'_> {
         }
         own(&header::VIA, &[if self.http2 { VIA_HTTP2 } else { VIA }.as_bytes()]);
         own(&REQUEST_ID, &[self.request_id.as_bytes()]);
-        if let Some(trace) = &self.trace {
+        if let Some(trace) = self.trace {
             own(&trace::TRACEPARENT, &[trace.context.text().as_bytes()]);
         }
         if let Some(identity) = &self.identity {

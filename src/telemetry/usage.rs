@@ -1,8 +1,6 @@
 //! Counts usage on the workers, without a lock for each request, and passes the counts to the ledger.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,7 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::policy::outcome::usage::{RefusedRequest, UsageCount, UsageKey, UsagePart};
-use crate::types::WallTime;
+use crate::types::{NumberMap, WallTime};
 
 /// How often a worker passes its counts on.
 pub const PASSED_EVERY: Duration = Duration::from_secs(1);
@@ -20,26 +18,6 @@ const MAX_KEYS: usize = 16_384;
 const MAX_REFUSALS: usize = 1_024;
 /// Most parts that wait for the ledger. When there are more, the newest are dropped and counted.
 const MAX_PARTS: usize = 1_024;
-
-/// Hashes the numbers of a [`UsageKey`], which clients cannot choose.
-#[derive(Default)]
-struct KeyHasher(u64);
-
-impl Hasher for KeyHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|&byte| self.write_u32(byte.into()));
-    }
-    fn write_u8(&mut self, number: u8) {
-        self.write_u32(number.into());
-    }
-    fn write_u32(&mut self, number: u32) {
-        const ODD: u64 = 0x9E37_79B9_7F4A_7C15;
-        self.0 = (self.0.rotate_left(5) ^ u64::from(number)).wrapping_mul(ODD);
-    }
-    fn finish(&self) -> u64 {
-        self.0 ^ (self.0 >> 32)
-    }
-}
 
 /// The counts of all workers that wait for the ledger.
 #[derive(Debug, Default)]
@@ -80,7 +58,7 @@ pub struct UsageLane {
 
 #[derive(Debug, Default)]
 struct Own {
-    counts: HashMap<UsageKey, UsageCount, BuildHasherDefault<KeyHasher>>,
+    counts: NumberMap<UsageKey, UsageCount>,
     refusals: Vec<RefusedRequest>,
 }
 

@@ -2,7 +2,6 @@
 //! harm.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -19,12 +18,12 @@ use crate::clock::Clock;
 use crate::policy::upstream::balance::Balance;
 use crate::servers::{HttpVersions, NoServer, Selection, Server};
 use crate::snapshot::Upstream;
-use crate::types::Moment;
+use crate::types::{Moment, NumberMap};
 
 /// The connections of one worker to its upstreams, for requests of type `R`.
 #[derive(Debug)]
 pub struct Pool<R: OutgoingRequest> {
-    servers: RefCell<HashMap<u64, Rc<LocalServer>>>,
+    servers: RefCell<NumberMap<u64, Rc<LocalServer>>>,
     http2: Http2Connections<R::Body>,
     count: ConnectionCount,
     head_buffers: HeadBuffers,

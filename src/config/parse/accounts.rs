@@ -12,7 +12,7 @@ use crate::config::loaded::{FileAccount, FileKey};
 use crate::config::raw::{self, At};
 use crate::policy::key::Scopes;
 use crate::snapshot::Plan;
-use crate::types::{AccountId, KeyHash, KeyId, NameId, WallTime};
+use crate::types::{AccountId, KeyHash, KeyId, NameId, NumberMap, WallTime};
 
 /// Longest label of a key, in characters.
 const MAX_LABEL: usize = 100;
@@ -21,7 +21,7 @@ pub(super) fn build(
     context: &mut Context,
     files: &[raw::File],
     known: &Known,
-    plans: &HashMap<NameId, Plan>,
+    plans: &NumberMap<NameId, Plan>,
 ) -> (Vec<FileAccount>, Vec<FileKey>) {
     let mut accounts = Vec::new();
     let mut keys: Vec<FileKey> = Vec::new();

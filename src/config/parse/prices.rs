@@ -1,6 +1,6 @@
 //! Parses the prices of routes, and plans with their own prices.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use http::{HeaderName, HeaderValue};
 
@@ -11,7 +11,7 @@ use crate::config::report::Severity;
 use crate::policy::json::Pointer;
 use crate::policy::price::{self, Charge, Price, StatusMatch};
 use crate::snapshot::{Plan, Route};
-use crate::types::NameId;
+use crate::types::{NameId, NumberMap};
 
 /// Most charges of a price.
 const MAX_CHARGES: usize = 32;
@@ -143,8 +143,8 @@ fn amount(context: &mut Context, raw: &At<raw::Charge>) -> Option<(price::Amount
     }
 }
 
-pub(super) fn plans(context: &mut Context, files: &[raw::File], known: &Known) -> HashMap<NameId, Plan> {
-    let mut plans = HashMap::new();
+pub(super) fn plans(context: &mut Context, files: &[raw::File], known: &Known) -> NumberMap<NameId, Plan> {
+    let mut plans = NumberMap::default();
     let routes = files.iter().flat_map(|file| &file.routes).map(|route| &route.value);
     let heads = routes.filter(|route| takes_head(route)).map(|route| &*route.name.value).collect();
     for (name, raw) in named(context, files, "plan", |file| &file.plans) {
@@ -168,7 +168,7 @@ fn plan(context: &mut Context, name: &str, raw: &raw::Plan, known: &Known, heads
         context.error(&value.span, format!("concurrency is from 1 to {MAX_CONCURRENCY}"));
     }
     let limits = limits::build(context, &raw.limits, LimitOwner::Plan, known.names());
-    let mut prices = HashMap::new();
+    let mut prices = NumberMap::default();
     for (route, price) in &raw.prices {
         let Some(found) = find_route(&known.routes, &route.value) else {
             if !context.is_cut("routes") && !known.names.contains(&route.value) {

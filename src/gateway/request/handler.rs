@@ -204,6 +204,7 @@ fn admit(
 }
 
 /// Reads the client's address, for the request and its record.
+#[inline]
 fn read_address(connection: &Connection, record: &AccessRecord, parts: &Parts) -> Result<IpAddr, Refusal> {
     let proxies = &record.view().settings.trusted_proxies;
     let address = client_address(connection.peer, &parts.headers, proxies)?;

@@ -44,14 +44,11 @@ pub struct SpanIds {
 
 /// How a request is traced.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Tracing {
-    /// Not at all. The upstream receives the client's fields as they are.
-    #[default]
-    None,
-    /// It begins a trace that is not recorded, which the upstream is told.
-    Unrecorded(TraceContext),
-    /// Its spans are recorded.
-    Recorded(SpanIds),
+pub struct Tracing {
+    /// The trace context that the upstream receives; `None` if it receives the client's fields as they are.
+    pub upstream: Option<UpstreamTrace>,
+    /// The ids of the request's spans; `None` if they are not recorded.
+    pub spans: Option<SpanIds>,
 }
 
 impl Tracing {
@@ -67,34 +64,17 @@ impl Tracing {
             Some(given) if is_trusted => given.sampled,
             _ => rate.picks(random()),
         };
+        if let (Some(_), false) = (given, is_sampled) {
+            return Self::default();
+        }
         let mut id = || random() | 1; // ids are not 0
         let mut trace = || u128::from(id()) << 64 | u128::from(id());
-        match (given, is_sampled) {
-            (Some(_), false) => Self::None,
-            (None, false) => {
-                let trace = trace();
-                Self::Unrecorded(TraceContext { trace, span: id(), sampled: false })
-            }
-            (given, true) => Self::Recorded(SpanIds {
-                trace: given.map_or_else(trace, |given| given.trace),
-                parent: given.map(|given| given.span),
-                server: id(),
-                client: id(),
-            }),
-        }
-    }
-
-    /// The trace context that the upstream receives in place of the client's fields.
-    #[must_use]
-    pub fn to_upstream(self) -> Option<UpstreamTrace> {
-        match self {
-            Self::None => None,
-            Self::Unrecorded(context) => Some(UpstreamTrace { context, keeps_state: false }),
-            Self::Recorded(ids) => {
-                let context = TraceContext { trace: ids.trace, span: ids.client, sampled: true };
-                Some(UpstreamTrace { context, keeps_state: ids.parent.is_some() })
-            }
-        }
+        let trace = given.map_or_else(&mut trace, |given| given.trace);
+        let (server, client) = (id(), id());
+        let context = TraceContext { trace, span: client, sampled: is_sampled };
+        let upstream = Some(UpstreamTrace { context, keeps_state: given.is_some() });
+        let spans = SpanIds { trace, parent: given.map(|given| given.span), server, client };
+        Self { upstream, spans: is_sampled.then_some(spans) }
     }
 }
 
@@ -139,8 +119,8 @@ mod tests {
             (vec![GIVEN, GIVEN], true, 0.0, false),
         ] {
             let tracing = decide(&given, is_trusted, share);
-            assert_eq!(matches!(tracing, Tracing::Recorded(_)), recorded, "{given:?} {is_trusted} {share}");
-            let sent = tracing.to_upstream();
+            assert_eq!(tracing.spans.is_some(), recorded, "{given:?} {is_trusted} {share}");
+            let sent = tracing.upstream;
             match given.as_slice() {
                 [_] if recorded => {
                     let (sent, given) = (sent.unwrap(), TraceContext::parse(given[0].as_bytes()).unwrap());

@@ -105,7 +105,7 @@ fn view(decision: &RequestDecision, account: Option<AccountId>, route: Option<St
     RequestView {
         id: decision.id,
         at: Time(decision.at),
-        duration_ms: decision.duration.as_secs_f64() * 1_000.0,
+        duration_ms: f64::from(decision.micros) / 1_000.0,
         method: decision.method.name(),
         key: decision.caller.map(|(_, key)| key),
         outcome: decision.outcome.code(),

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use super::AccessRecord;
-use crate::policy::forward::trace::{SpanIds, Tracing};
+use crate::policy::forward::trace::SpanIds;
 use crate::telemetry::decisions::RequestDecision;
 use crate::telemetry::traces::{TracedRequest, TracedUpstream};
 use crate::types::{Moment, RouteNum};
@@ -12,18 +12,17 @@ use crate::types::{Moment, RouteNum};
 impl AccessRecord {
     /// The ids of the request's spans, if it is traced.
     pub(super) fn span_ids(&self) -> Option<SpanIds> {
-        match self.tracing.as_deref()? {
-            Tracing::Recorded(ids) => Some(*ids),
-            Tracing::None | Tracing::Unrecorded(_) => None,
-        }
+        self.tracing.as_ref()?.spans
     }
 
     /// What is kept to explain the request.
+    #[inline]
     pub(super) fn decision(&self) -> RequestDecision {
+        let micros = self.services.now().0.saturating_sub(self.started.0) / 1_000;
         RequestDecision {
             id: self.id,
             at: self.services.connections.time.wall(),
-            duration: self.services.now().since(self.started),
+            micros: u32::try_from(micros).unwrap_or(u32::MAX),
             method: self.method,
             address: self.address.get(),
             caller: self.caller.get().map(|caller| (caller.account, caller.id)),
