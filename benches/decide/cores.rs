@@ -115,6 +115,7 @@ fn fill(directory: &Directory, ledger: &Ledger) {
     for number in 0..KEYS {
         let hash = KeyHash::of(key_text(number).as_bytes());
         directory.put_key(KeySpec {
+            cap: None,
             hash,
             id: KeyId::of_hash(&hash),
             num: KeyNum(u32::try_from(number + 1).expect("few keys")),

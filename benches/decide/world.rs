@@ -192,6 +192,7 @@ pub fn fill(directory: &Directory, keys: usize, plan: &str, clock: &Clock) {
     for number in 0..keys {
         let hash = KeyHash::of(key_text(number).as_bytes());
         directory.put_key(KeySpec {
+            cap: None,
             hash,
             id: KeyId::of_hash(&hash),
             num: KeyNum(u32::try_from(number + 1).expect("few keys")),

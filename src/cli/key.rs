@@ -12,7 +12,7 @@ use super::output::{self, Output};
 use crate::control::command::Command;
 use crate::control::operations::KeyInput;
 use crate::policy::key::{KeyState, MAX_KEY, Scopes};
-use crate::types::{AccountId, KeyHash, KeyId};
+use crate::types::{AccountId, Credits, KeyHash, KeyId};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Arguments {
@@ -36,6 +36,9 @@ pub(super) enum Arguments {
         /// When the key expires: a duration such as 90d, or a time such as 2027-01-01T00:00:00Z.
         #[arg(long)]
         expires: Option<String>,
+        /// The most credits that the key may spend in all.
+        #[arg(long)]
+        spend_limit: Option<Credits>,
     },
     /// Import keys by their hashes: lines with account, label, sha256, environment, scopes, expires, allow_from, limits.
     /// From standard input also raw keys, as `key`; they are hashed at once.
@@ -45,6 +48,9 @@ pub(super) enum Arguments {
         /// Only keys of this account.
         #[arg(long)]
         account: Option<AccountId>,
+        /// Only keys that are not revoked and were not used for this time, such as 30d.
+        #[arg(long, value_name = "DURATION")]
+        idle: Option<String>,
     },
     /// Show a key.
     Show {
@@ -83,16 +89,20 @@ pub(super) enum Arguments {
 pub(super) fn run(asker: &Asker, arguments: Arguments) -> Result {
     let set = |id, state| asker.output.record(&asker.one(&Command::KeyState { id, state })?);
     match arguments {
-        Arguments::Create { account, label, env, scope, shadow_scope, expires } => {
+        Arguments::Create { account, label, env, scope, shadow_scope, expires, spend_limit } => {
             let scopes = Scopes { routes: scope.into(), shadow: shadow_scope };
-            let key = KeyInput { environment: env, scopes, expires, ..KeyInput::labelled(&label) };
+            let key =
+                KeyInput { environment: env, scopes, expires, spend_limit, ..KeyInput::labelled(&label) };
             secret(asker, &Command::KeyCreate { account, key })
         }
         Arguments::Rotate { id, overlap } => secret(asker, &Command::KeyRotate { id, overlap }),
         Arguments::Import(arguments) => import::run::<import::Keys>(asker, &arguments),
-        Arguments::List { account } => {
-            let columns = &["id", "account", "label", "key", "state", "scopes", "expires"];
-            asker.table(&Command::KeyList { account }, columns)
+        Arguments::List { account, idle } => {
+            let columns = match idle {
+                None => &["id", "account", "label", "key", "state", "scopes", "expires"],
+                Some(_) => &["id", "account", "label", "key", "state", "created", "last_used"],
+            };
+            asker.table(&Command::KeyList { account, idle }, columns)
         }
         Arguments::Show { id } => asker.output.record(&asker.one(&Command::KeyShow { id })?),
         Arguments::Disable { id } => set(id, KeyState::Disabled),

@@ -26,7 +26,7 @@ pub enum Command {
     /// Import keys by their hashes.
     KeyImport { lines: Vec<KeyLine> },
     /// List keys.
-    KeyList { account: Option<AccountId> },
+    KeyList { account: Option<AccountId>, idle: Option<String> },
     /// Show a key.
     KeyShow { id: KeyId },
     /// Give a key a new secret.

@@ -48,7 +48,7 @@ impl Control {
             }
             Command::KeyCreate { account, key } => value(self.create_key(caller, account, key).await?),
             Command::KeyImport { lines } => value(self.import_keys(caller, lines).await?),
-            Command::KeyList { account } => self.list_keys(caller, account, &rows).await,
+            Command::KeyList { account, idle } => self.list_keys(caller, account, idle, &rows).await,
             Command::KeyShow { id } => value(self.key(caller, id).await?),
             Command::KeyRotate { id, overlap } => value(self.rotate_key(caller, id, overlap).await?),
             Command::KeyState { id, state } => value(self.set_key_state(caller, id, state).await?),
@@ -109,10 +109,16 @@ impl Control {
         Ok(json!({ name: count }))
     }
 
-    async fn list_keys(&self, caller: &Caller, account: Option<AccountId>, rows: &Rows) -> Result<Value> {
+    async fn list_keys(
+        &self,
+        caller: &Caller,
+        account: Option<AccountId>,
+        idle: Option<String>,
+        rows: &Rows,
+    ) -> Result<Value> {
         let (mut count, mut after) = (0, KeyNum(0));
         loop {
-            let page = self.keys(caller, account.clone(), after, PAGE).await?;
+            let page = self.keys(caller, account.clone(), idle.as_deref(), after, PAGE).await?;
             match send(page, &mut count, rows).await?.and_then(|cursor| cursor.parse().ok()) {
                 Some(num) => after = KeyNum(num),
                 None => return Ok(json!({ "keys": count })),

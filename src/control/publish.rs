@@ -10,8 +10,8 @@ use super::{Control, FileKeys, InForce, ListedKey};
 use crate::config::{FileAccount, FileKey, LoadedConfig};
 use crate::directory::{Account, AccountSpec, KeySpec, Meter, Owner, elapsed};
 use crate::ledger::store::{
-    AccountRow, AccountState, BooksReader, KeyRow, LedgerError, Registered, Registration, SecretRow, Source,
-    StoredSecret, each_account,
+    AccountRow, AccountState, BooksReader, EndpointRow, KeyRow, LedgerError, Registered, Registration,
+    SecretRow, Source, StoredSecret, each_account,
 };
 use crate::policy::key::{KeyRules, KeyState};
 use crate::snapshot::Snapshot;
@@ -49,7 +49,7 @@ impl Control {
             let other =
                 last.filter(|(other, _)| *other == id).and_then(|(_, hash)| self.directory.find(&hash));
             let meter = other.map(|key| Arc::clone(key.meter()));
-            self.directory.put_secret(spec(secret, Arc::clone(account)), meter);
+            self.directory.put_secret(self.spec(secret, Arc::clone(account)), meter);
             last = Some((id, hash));
         })
     }
@@ -85,13 +85,39 @@ impl Control {
                 allow_from: row.allow_from.clone(),
                 limits: row.limits.clone(),
             };
-            self.directory.put_secret(spec(stored, Arc::clone(account)), meter.clone());
+            self.directory.put_secret(self.spec(stored, Arc::clone(account)), meter.clone());
             if row.secrets.len() > 1 && meter.is_none() {
                 meter = self.directory.find(&secret.hash).map(|key| Arc::clone(key.meter()));
             }
         }
         for gone in before.iter().filter(|old| row.secrets.iter().all(|kept| kept.hash != old.hash)) {
             self.directory.remove(&gone.hash);
+        }
+    }
+
+    /// Converts a secret in the ledger to an entry of the directory.
+    fn spec(&self, secret: StoredSecret, account: Arc<Account>) -> KeySpec {
+        let StoredSecret { hash, until, id, num, account: _, state, expires, scopes, allow_from, limits } =
+            secret;
+        let rules = KeyRules {
+            state,
+            expires: match (expires, until) {
+                (Some(expires), Some(until)) => Some(expires.min(until)),
+                (expires, until) => expires.or(until),
+            },
+            scopes,
+            allow_from: allow_from.map(Vec::into_boxed_slice),
+        };
+        let limits = limits.as_deref().and_then(restored);
+        KeySpec {
+            hash,
+            id,
+            num,
+            account,
+            rules,
+            limits,
+            cap: self.bookkeeper.spend_cap(num),
+            source: Source::Store,
         }
     }
 
@@ -103,7 +129,7 @@ impl Control {
         let rules = KeyRules { state, ..key.rules().clone() };
         let (account, limits) = (Arc::clone(&key.account), key.limits().cloned());
         let (hash, num, source) = (key.hash, key.num, key.source);
-        self.directory.put_key(KeySpec { hash, id, num, account, rules, limits, source });
+        self.directory.put_key(KeySpec { hash, id, num, account, rules, limits, cap: None, source });
     }
 
     /// Publishes a configuration, or changes nothing that requests can observe. Returns warnings.
@@ -170,16 +196,26 @@ impl Control {
         Ok(registered)
     }
 
-    /// Makes the webhooks of the file's accounts endpoints, in one transaction. Those that stay keep their secrets.
+    /// Makes the webhooks of the file's accounts endpoints. Those that stay keep their ids and secrets.
     async fn put_file_endpoints(&self, loaded: &LoadedConfig) -> Result<()> {
-        let mut rows = Vec::new();
+        let mut wanted = HashSet::new();
         for account in &loaded.accounts {
-            for url in &account.webhooks {
-                rows.push(self.endpoint_row(Some(account.id.clone()), url.clone(), Source::File)?);
+            wanted.extend(account.webhooks.iter().map(|url| (account.id.clone(), url.clone())));
+        }
+        let known =
+            self.read(|reader| Ok(reader.webhooks().map(|all| all.endpoints(None)).transpose()?)).await?;
+        let of_file = known.into_iter().flatten().filter(|row| row.source == Source::File);
+        let mut gone = Vec::new();
+        for EndpointRow { id, account, url, .. } in of_file {
+            if !account.is_some_and(|account| wanted.remove(&(account, url))) {
+                gone.push(id);
             }
         }
-        let has_some = !rows.is_empty();
-        self.bookkeeper.set_file_endpoints(rows).await?;
+        let has_some = loaded.accounts.iter().any(|account| !account.webhooks.is_empty());
+        let rows =
+            wanted.into_iter().map(|(account, url)| self.endpoint_row(Some(account), url, Source::File));
+        let new = rows.collect::<Result<Vec<_>>>()?;
+        self.bookkeeper.change_file_endpoints(gone, new).await?;
         if has_some {
             self.doorbell.ring();
         }
@@ -199,7 +235,8 @@ impl Control {
                 allow_from: key.allow_from.clone().map(Vec::into_boxed_slice),
             };
             let (hash, id, limits) = (key.hash, KeyId::of_hash(&key.hash), key.limits.clone());
-            self.directory.put_key(KeySpec { hash, id, num, account, rules, limits, source: Source::File });
+            let source = Source::File;
+            self.directory.put_key(KeySpec { hash, id, num, account, rules, limits, cap: None, source });
         }
     }
 
@@ -257,23 +294,6 @@ impl Control {
         let changed = changed.into_iter().filter(|(_, changed)| *changed);
         changed.map(|(setting, _)| format!("{setting} changed; restart the gateway to apply it")).collect()
     }
-}
-
-/// Converts a secret in the ledger to an entry of the directory.
-fn spec(secret: StoredSecret, account: Arc<Account>) -> KeySpec {
-    let StoredSecret { hash, until, id, num, account: _, state, expires, scopes, allow_from, limits } =
-        secret;
-    let rules = KeyRules {
-        state,
-        expires: match (expires, until) {
-            (Some(expires), Some(until)) => Some(expires.min(until)),
-            (expires, until) => expires.or(until),
-        },
-        scopes,
-        allow_from: allow_from.map(Vec::into_boxed_slice),
-    };
-    let limits = limits.as_deref().and_then(restored);
-    KeySpec { hash, id, num, account, rules, limits, source: Source::Store }
 }
 
 /// Warnings about accounts whose opening grant in the file differs from the one that was booked.

@@ -8,6 +8,7 @@ use once_cell::race::OnceBox;
 
 use super::account::Account;
 use super::meter::{Meter, Owner};
+use crate::ledger::SpendCap;
 use crate::ledger::store::Source;
 use crate::policy::key::{KeyRules, KeyState};
 use crate::policy::limit::Limit;
@@ -36,6 +37,7 @@ struct Rest {
     /// The rules, if the key has more than a state. Equal rules share one allocation.
     rules: Option<Arc<KeyRules>>,
     limits: Option<Box<Arc<[Limit]>>>,
+    cap: Option<Arc<SpendCap>>,
     meter: OnceLock<Arc<Meter>>,
 }
 
@@ -54,6 +56,8 @@ pub struct KeySpec {
     pub rules: KeyRules,
     /// The limits that replace those of the account's plan.
     pub limits: Option<Arc<[Limit]>>,
+    /// What the key may still spend, if it has a spending limit.
+    pub cap: Option<Arc<SpendCap>>,
     /// Where the key is defined.
     pub source: Source,
 }
@@ -92,15 +96,15 @@ static REVOKED: KeyRules = plain(KeyState::Revoked);
 
 impl Key {
     pub(super) fn new(spec: KeySpec, meter: Option<Arc<Meter>>, shared: &SharedRules) -> Self {
-        let KeySpec { hash, id, num, account, rules, limits, source } = spec;
+        let KeySpec { hash, id, num, account, rules, limits, cap, source } = spec;
         let state = rules.state;
         let rules = (rules != plain(state)).then(|| shared.share(rules));
-        let rest = match (rules, limits, meter) {
-            (None, None, None) => OnceBox::new(),
-            (rules, limits, meter) => {
+        let rest = match (rules, limits, cap, meter) {
+            (None, None, None, None) => OnceBox::new(),
+            (rules, limits, cap, meter) => {
                 let (limits, meter) =
                     (limits.map(Box::new), meter.map_or_else(OnceLock::new, OnceLock::from));
-                OnceBox::with_value(Box::new(Rest { rules, limits, meter }))
+                OnceBox::with_value(Box::new(Rest { rules, limits, cap, meter }))
             }
         };
         Self { hash, id, account, rest, num, state, source }
@@ -123,6 +127,12 @@ impl Key {
         self.rest.get().and_then(|rest| rest.limits.as_deref())
     }
 
+    /// What the key may still spend; `None` if it has no spending limit.
+    #[must_use]
+    pub fn cap(&self) -> Option<&Arc<SpendCap>> {
+        self.rest.get().and_then(|rest| rest.cap.as_ref())
+    }
+
     /// The meter, if it was created.
     #[must_use]
     pub fn used_meter(&self) -> Option<&Arc<Meter>> {
@@ -141,6 +151,7 @@ impl Key {
             && Arc::ptr_eq(&self.account, &spec.account)
             && *self.rules() == spec.rules
             && self.limits() == spec.limits.as_ref()
+            && self.cap().map(Arc::as_ptr) == spec.cap.as_ref().map(Arc::as_ptr)
             && self.source == spec.source
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::purse::Purse;
+use super::purse::{Purse, SpendCap};
 use super::record::{ExternalId, Record};
 use super::store::{
     AccountChange, AccountRow, Booked, Booking, BooksReader, Changed, EndpointRow, KeyEdit, KeyRow,
@@ -107,7 +107,7 @@ impl Bookkeeper {
     /// # Errors
     /// If a hash or id exists already, or the store fails.
     pub async fn create_keys(&self, rows: Vec<KeyRow>, notes: Notes<Vec<KeyNum>>) -> Result<Vec<KeyNum>> {
-        self.run(move |thread| thread.write(|books, at| books.create_keys(&rows, &notes, at))).await
+        self.run(move |thread| thread.create_keys(&rows, &notes)).await
     }
 
     /// Changes a key in the ledger.
@@ -120,7 +120,7 @@ impl Bookkeeper {
         edit: KeyEdit,
         notes: Notes<Changed<OwnedKey>>,
     ) -> Result<Changed<OwnedKey>> {
-        self.run(move |thread| thread.write(|books, at| books.change_key(id, &edit, &notes, at))).await
+        self.run(move |thread| thread.change_key(id, &edit, &notes)).await
     }
 
     /// Returns the credits of a hold in doubt, once.
@@ -147,14 +147,25 @@ impl Bookkeeper {
         self.run(move |thread| thread.write(|books, at| books.note(&notes, at))).await
     }
 
-    /// Makes these the endpoints of the configuration file. Does nothing if the ledger has no webhooks.
+    /// Deletes endpoints of the configuration file with these ids, and creates new ones. Does nothing if the ledger has
+    /// no webhooks.
     ///
     /// # Errors
     /// If the store fails.
-    pub async fn set_file_endpoints(&self, rows: Vec<EndpointRow>) -> Result<()> {
+    pub async fn change_file_endpoints(&self, gone: Vec<String>, new: Vec<EndpointRow>) -> Result<()> {
+        for part in gone.chunks(REGISTERED_AT_ONCE) {
+            self.change_some_endpoints(part.to_vec(), Vec::new()).await?;
+        }
+        for part in new.chunks(REGISTERED_AT_ONCE) {
+            self.change_some_endpoints(Vec::new(), part.to_vec()).await?;
+        }
+        Ok(())
+    }
+
+    async fn change_some_endpoints(&self, gone: Vec<String>, new: Vec<EndpointRow>) -> Result<()> {
         self.run(move |thread| {
             thread.write(|books, _| {
-                books.webhooks().map_or(Ok(()), |webhooks| webhooks.set_file_endpoints(&rows))
+                books.webhooks().map_or(Ok(()), |webhooks| webhooks.change_file_endpoints(&gone, &new))
             })
         })
         .await
@@ -266,6 +277,12 @@ impl Bookkeeper {
     /// If the store fails.
     pub async fn abandon_adopted(&self) -> Result<usize> {
         self.run(BooksThread::abandon_adopted).await
+    }
+
+    /// The cap of a key, if it has a spending limit.
+    #[must_use]
+    pub fn spend_cap(&self, key: KeyNum) -> Option<Arc<SpendCap>> {
+        self.shared.caps.get(key)
     }
 
     /// The purse of an account: the credits that it can spend. `None` if the account is unknown.

@@ -31,7 +31,7 @@ use std::time::Duration;
 pub use adoption::PassedOn;
 pub use bookkeeper::Bookkeeper;
 pub use handle::{Ledger, Opened};
-pub use purse::Purse;
+pub use purse::{Purse, SpendCap};
 pub use spender::{Hold, HoldError, Settled, Spender, SpenderSeed};
 pub use threads::{Counters, LimitSource, UsageSource};
 

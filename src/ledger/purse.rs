@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use parking_lot::RwLock;
 
 use crate::policy::credit::after_hold;
-use crate::types::{AccountNum, Credits};
+use crate::types::{AccountNum, Credits, KeyNum, NumberMap};
 
 /// The credits that an account can spend: its balance minus its open holds.
 ///
@@ -43,6 +43,52 @@ impl Purse {
     /// At start-up, subtracts the amount of a kept hold that an earlier process made.
     pub(super) fn take_kept(&self, amount: Credits) {
         self.available.fetch_sub(amount.millionths(), Ordering::SeqCst);
+    }
+}
+
+/// The credits that a key may still spend: its limit less what it has spent and its open holds.
+#[derive(Debug)]
+pub struct SpendCap(AtomicI64);
+
+impl SpendCap {
+    pub(super) fn new(left: Credits) -> Self {
+        Self(AtomicI64::new(left.millionths()))
+    }
+
+    /// The limit less what the key has spent and its open holds; negative if the limit was lowered below that.
+    #[must_use]
+    pub fn left(&self) -> Credits {
+        Credits::from_millionths(self.0.load(Ordering::SeqCst))
+    }
+
+    /// Subtracts `amount` if that much is left; otherwise returns false.
+    pub(super) fn try_take(&self, amount: Credits) -> bool {
+        let left = |now| after_hold(Credits::from_millionths(now), amount).map(Credits::millionths);
+        self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, left).is_ok()
+    }
+
+    /// Adds credits that were returned, or subtracts those of a hold that is open at the start.
+    pub(super) fn change(&self, amount: Credits) {
+        self.0.fetch_add(amount.millionths(), Ordering::SeqCst);
+    }
+}
+
+/// The caps of all keys with a spending limit, by the key's number.
+#[derive(Debug, Default)]
+pub(super) struct SpendCaps(RwLock<NumberMap<KeyNum, Arc<SpendCap>>>);
+
+impl SpendCaps {
+    pub(super) fn get(&self, key: KeyNum) -> Option<Arc<SpendCap>> {
+        self.0.read().get(&key).cloned()
+    }
+
+    /// Sets the cap of a key that had none.
+    pub(super) fn add(&self, key: KeyNum, left: Credits) {
+        self.0.write().insert(key, Arc::new(SpendCap::new(left)));
+    }
+
+    pub(super) fn remove(&self, key: KeyNum) {
+        self.0.write().remove(&key);
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use super::adoption::Awaited;
 use super::outbox::{NotDurable, Outbox, Ticket, Waiters};
-use super::purse::Purse;
+use super::purse::{Purse, SpendCap};
 use super::record::{Kept, Record};
 use super::threads::Shared;
 use crate::policy::credit::returned;
@@ -57,6 +57,9 @@ struct Inner {
 /// The reason why no credits were held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HoldError {
+    /// The key may spend less than the amount.
+    #[error("the key's spending limit is reached")]
+    Capped,
     /// The account's balance minus its open holds is below the amount.
     #[error("not enough credits")]
     Insufficient,
@@ -71,6 +74,7 @@ impl Spender {
     ///
     /// # Errors
     /// [`HoldError`]. Nothing is held then.
+    #[inline]
     pub fn hold(
         &self,
         purse: &Arc<Purse>,
@@ -79,20 +83,42 @@ impl Spender {
         amount: Credits,
         id: RequestId,
     ) -> Result<Hold, HoldError> {
+        self.hold_within(purse, None, key, route, amount, id)
+    }
+
+    /// Holds credits for a request with a key that may have a spending limit.
+    ///
+    /// # Errors
+    /// As [`Spender::hold`].
+    pub fn hold_within(
+        &self,
+        purse: &Arc<Purse>,
+        cap: Option<&Arc<SpendCap>>,
+        key: KeyNum,
+        route: RouteNum,
+        amount: Credits,
+        id: RequestId,
+    ) -> Result<Hold, HoldError> {
         if !self.0.shared.is_healthy.load(Ordering::Relaxed) {
             return Err(HoldError::Unavailable);
         }
+        if cap.is_some_and(|cap| !cap.try_take(amount)) {
+            return Err(HoldError::Capped);
+        }
+        let return_to_cap = || cap.into_iter().for_each(|cap| cap.change(amount));
         if !purse.try_take(amount) {
+            return_to_cap();
             return Err(HoldError::Insufficient);
         }
         let record = Record::Hold { id, account: purse.num, key, route, amount };
         let Some(ticket) = self.0.outbox.push(&record) else {
             purse.give(amount);
+            return_to_cap();
             return Err(HoldError::Unavailable);
         };
         self.0.shared.record_added();
-        let open = Open { purse: Arc::clone(purse), spender: self.clone(), id, amount, ticket };
-        Ok(Hold(Some(open)))
+        let (purse, cap) = (Arc::clone(purse), cap.map(Arc::clone));
+        Ok(Hold(Some(Open { purse, cap, spender: self.clone(), id, amount, ticket })))
     }
 
     /// Wakes this worker's waiting tasks, on the worker's thread. Never returns; is dropped with the worker.
@@ -109,6 +135,8 @@ pub struct Hold(Option<Open>);
 #[derive(Debug)]
 struct Open {
     purse: Arc<Purse>,
+    /// The cap of the key, if it has a spending limit.
+    cap: Option<Arc<SpendCap>>,
     spender: Spender,
     id: RequestId,
     amount: Credits,
@@ -155,6 +183,9 @@ impl Open {
         // journal.
         let ticket = inner.outbox.push(&Record::Settle { id: self.id, charge, outcome });
         self.purse.give(back);
+        if let Some(cap) = &self.cap {
+            cap.change(back);
+        }
         let Some(ticket) = ticket else {
             let awaited = inner.shared.successor.pass_on(self.id, charge, outcome); // the ledger was handed over
             return Settled(Some(Commit::Successor(awaited)).filter(|_| !back.is_zero()));

@@ -22,8 +22,8 @@ pub use reader::{
 };
 
 pub use webhooks::{
-    AfterAttempt, Attempt, DeliveriesOf, DeliveryRow, DueDelivery, EndpointRow, EventKind, EventRow, Once,
-    WebhookReader, Webhooks,
+    AfterAttempt, Attempt, DeliveriesOf, DeliveryRow, DueDelivery, EndpointRow, EventKind, EventRow,
+    ExpiringKey, Once, WebhookReader, Webhooks,
 };
 
 pub use usage::{MAX_REFUSALS, MINUTE, RefusalRow, UsageFilter, UsageRetention, UsageRow, UsageStep};
@@ -160,6 +160,10 @@ pub struct KeyRow {
     pub version: u64,
     /// When the key was last used, at most a minute ago; `None` if never.
     pub last_used: Option<WallTime>,
+    /// The most that the key may spend; `None` for no limit.
+    pub spend_limit: Option<Credits>,
+    /// What the key has spent, at the last fold.
+    pub spent: Credits,
     /// The key's secrets: one, or two while a rotation overlaps.
     pub secrets: Vec<SecretRow>,
 }

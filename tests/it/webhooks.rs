@@ -1,6 +1,9 @@
 //! Tests webhooks with a receiver that verifies them with the reference library of Standard Webhooks.
 
-use std::net::SocketAddr;
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -179,6 +182,79 @@ fn no_private_address_is_reached() {
     assert!(receiver.seen("/ok").is_empty());
 }
 
+/// A name that points to a private address between the check and the connection is of no use: the address that was
+/// checked is the one that is connected to.
+#[test]
+fn a_name_that_changes_reaches_no_private_address() {
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    std::fs::write(folder.path().join("config.toml"), admin_config("").replace("{upstream}", "127.0.0.1:9"))
+        .unwrap();
+    let public = "192.88.99.9 flips.internal\n"; // a public address that nobody has
+    let Some(gateway) = Gateway::with_hosts(folder, public) else { return };
+    let api = Api::of(&gateway);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let url = format!("https://flips.internal:{}/ok", listener.local_addr().unwrap().port());
+    let ids: Vec<String> = (0..20)
+        .map(|number| text(&api.post(OF_ACME, json!({ "url": format!("{url}/{number}") }))["id"]))
+        .collect();
+    let hosts = gateway.folder.path().join("hosts"); // written in place, since it is bound
+    let (start, mut rounds) = (Instant::now(), 0);
+    while start.elapsed() < Duration::from_secs(5) {
+        if rounds % 50 == 0 {
+            ids.iter().for_each(|id| drop(api.ok("POST", &format!("/v1/webhooks/{id}/test"), None)));
+        }
+        rounds += 1;
+        for line in [public, "127.0.0.1 flips.internal\n"] {
+            std::fs::write(&hosts, line).unwrap();
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    let errors: Vec<String> = ids
+        .iter()
+        .flat_map(|id| api.get(&format!("/v1/webhooks/{id}/deliveries"))["data"].as_array().unwrap().clone())
+        .map(|delivery| text(&delivery["error"]))
+        .collect();
+    assert!(errors.iter().any(|error| error.contains("is not public")), "both answers were seen: {errors:?}");
+    assert_eq!(listener.accept().unwrap_err().kind(), ErrorKind::WouldBlock, "nobody has connected");
+}
+
+/// `limit.reached` is sent at most once in the limit's window, for each key.
+#[test]
+fn a_limit_that_is_reached_is_told_once() {
+    let Some(receiver) = Receiver::start() else { return };
+    let more = format!(
+        "{ALLOWED}[plans.small]\nlimits = [{{ name = \"hourly\", requests = 2, window = \"1h\" }}]\n"
+    );
+    let gateway = Gateway::start(&admin_config(&more), &Upstream::start());
+    let api = Api::of(&gateway);
+    api.post("/v1/accounts", json!({ "id": "small", "plan": "small", "credits": 100 }));
+    receiver.endpoint(&api, "/v1/accounts/small/webhooks", "/ok");
+    let keys = ["a", "b"].map(|label| api.post("/v1/accounts/small/keys", json!({ "label": label })));
+    for round in 0..3 {
+        for key in &keys {
+            let key = format!("x-api-key: {}\r\n", text(&key["key"]));
+            let statuses: Vec<u16> = (0..5).map(|_| get(gateway.public, "/one", &key).status).collect();
+            assert_eq!(
+                statuses.iter().filter(|status| **status == 429).count(),
+                if round == 0 { 3 } else { 5 }
+            );
+        }
+        std::thread::sleep(Duration::from_millis(1_200)); // refusals reach the ledger once a second
+    }
+    let told =
+        || receiver.seen("/ok").into_iter().filter(|one| one["type"] == "limit.reached").collect::<Vec<_>>();
+    eventually("both keys", || told().len() >= 2);
+    let mut of_keys: Vec<String> = told().iter().map(|one| text(&one["data"]["key"])).collect();
+    of_keys.sort();
+    assert_eq!(of_keys, sorted(keys.iter().map(|key| text(&key["id"])).collect()), "each once");
+    let data = &told()[0]["data"];
+    assert_eq!(
+        (&data["limit"], &data["window_seconds"], &data["account"]),
+        (&json!("hourly"), &json!(3600.0), &json!("small"))
+    );
+}
+
 /// The file's webhooks are endpoints: they keep their secret over a reload, and go with all that waits for them when the
 /// file drops them. No later endpoint gets it.
 #[test]
@@ -208,6 +284,6 @@ fn the_files_webhooks_are_endpoints() {
     reload(&plain);
     assert_eq!(list(), json!([]));
     receiver.endpoint(&api, "/v1/accounts/acme/webhooks", "/ok");
-    std::thread::sleep(std::time::Duration::from_secs(7)); // the second attempt would have been made by now
+    std::thread::sleep(Duration::from_secs(7)); // the second attempt would have been made by now
     assert_eq!((receiver.seen("/ok"), receiver.seen("/fails").len()), (vec![], 1));
 }

@@ -66,6 +66,7 @@ impl Bench {
         let keys = [1_u8, 2].map(|number| {
             let hash = KeyHash::of(&[number]);
             directory.put_key(KeySpec {
+                cap: None,
                 hash,
                 id: KeyId(u64::from(number)),
                 num: KeyNum(u32::from(number)),

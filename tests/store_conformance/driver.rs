@@ -207,6 +207,8 @@ impl Driver<'_> {
             created: at,
             version: 1,
             last_used: None,
+            spend_limit: (key > 0).then(|| Credits::from_millionths(i64::from(key) * 50)),
+            spent: Credits::ZERO,
             secrets: vec![SecretRow { hash: KeyHash::of(&[key]), until: None }],
         };
         let notes = self.notes("key.create");
@@ -311,6 +313,7 @@ impl Driver<'_> {
                 label: name("l", key),
                 scopes: (key > 1).then(|| Scopes { routes: ["r*".to_owned()].into(), shadow: key > 2 }),
                 limits: (key > 0).then(|| "[1]".to_owned()),
+                spend_limit: (key > 1).then(|| Credits::from_millionths(7)),
                 ..KeyTerms::default()
             }),
             other => {

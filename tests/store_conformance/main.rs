@@ -26,10 +26,12 @@ use tollgate::ledger::entry::Entry;
 use tollgate::ledger::memory::MemoryStore;
 use tollgate::ledger::sqlite;
 use tollgate::ledger::store::{
-    AccountRow, AuditFilter, Audited, BooksReader, KeyRow, LoadedBooks, RefusalRow, Storage, UsageFilter,
+    AccountRow, AuditFilter, Audited, BooksReader, KeyRow, LoadedBooks, OwnedKey, RefusalRow, Storage,
+    UsageFilter,
 };
 use tollgate::ledger::tally::OpenHold;
 use tollgate::ledger::verify::verify;
+use tollgate::policy::key::KeyState;
 use tollgate::types::{AccountId, KeyHash, KeyNum, WallTime};
 
 use driver::driver;
@@ -122,7 +124,8 @@ fn state(store: &mut Storage) -> (String, Vec<Entry>, String) {
     limits.sort();
     pages_are_the_whole(&mut *reader, &accounts, &keys);
     let entries = reader.entries(None, 0, ALL).unwrap();
-    let entries = entries.into_iter().map(|(_, entry)| entry).collect();
+    let entries: Vec<Entry> = entries.into_iter().map(|(_, entry)| entry).collect();
+    spending_is_that_of_the_entries(&mut *reader, &keys, &entries);
     let operator = reader.operator_accounts().unwrap();
     let balances: i128 = accounts.iter().map(|row| i128::from(row.balance.millionths())).sum();
     assert_eq!(balances + operator.sum(), 0, "the books balance");
@@ -139,6 +142,29 @@ fn state(store: &mut Storage) -> (String, Vec<Entry>, String) {
         entries,
         format!("{doubts:?}"),
     )
+}
+
+/// What keys have spent is the sum of their entries, and a cap is what their limit leaves. Idle keys are found.
+fn spending_is_that_of_the_entries(reader: &mut dyn BooksReader, keys: &[OwnedKey], entries: &[Entry]) {
+    let mut caps = Vec::new();
+    for (row, _) in keys {
+        let of_key = entries.iter().filter(|entry| entry.key == Some(row.id));
+        let spent: i64 = of_key.map(|entry| -entry.amount.millionths()).sum();
+        assert_eq!(row.spent.millionths(), spent, "{row:?}");
+        caps.extend(row.spend_limit.map(|limit| (row.num, limit.millionths() - spent)));
+    }
+    let mut read = Vec::new();
+    reader.each_cap(&mut |key, left| read.push((key, left.millionths()))).unwrap();
+    read.sort();
+    assert_eq!(read, caps);
+    for since in [0, 5, i64::MAX] {
+        let is_idle = |(row, _): &&OwnedKey| {
+            row.state != KeyState::Revoked && row.last_used.unwrap_or(row.created).0 < since
+        };
+        let idle: Vec<KeyNum> = keys.iter().filter(is_idle).map(|(row, _)| row.num).collect();
+        let found = reader.idle_keys(None, WallTime(since), KeyNum(0), ALL).unwrap();
+        assert_eq!(found.iter().map(|(row, _)| row.num).collect::<Vec<_>>(), idle);
+    }
 }
 
 /// All usage and refusals. Checks that the filters select among them, and that the credits are those of the entries that

@@ -9,7 +9,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::extract::{Body, By, Id, IfMatch, MaybeBody, Params, Versioned};
-use super::paging::{PageQuery, Repeatable, Versions, cursor};
+use super::paging::{KeysQuery, Repeatable, Versions, cursor, most};
 use super::problem::{ChangeFailures, Failures, ListFailures, ObjectFailures, Problem};
 use super::state::{ApiState, created};
 use crate::control::operations::{KeyInput, KeyPatch, KeyView, LeakInput, Page};
@@ -53,7 +53,7 @@ async fn create(
 
 /// List the keys of an account, in the order of their creation.
 #[utoipa::path(
-    get, path = "/v1/accounts/{account}/keys", tag = "keys", params(("account" = String, Path), PageQuery),
+    get, path = "/v1/accounts/{account}/keys", tag = "keys", params(("account" = String, Path), KeysQuery),
     responses((status = 200, body = Page<KeyView>), Failures, ListFailures, ObjectFailures),
     extensions(("x-permission" = json!("read_accounts")))
 )]
@@ -61,25 +61,27 @@ async fn list_of_account(
     State(api): State<ApiState>,
     By(caller): By,
     Id(account): Id<AccountId>,
-    Params(page): Params<PageQuery>,
+    Params(query): Params<KeysQuery>,
 ) -> Result<Json<Page<KeyView>>, Problem> {
-    let after = KeyNum(cursor(page.cursor.as_deref())?.unwrap_or(0));
-    Ok(Json(api.control.keys(&caller, Some(account), after, page.most()?).await?))
+    let KeysQuery { idle, cursor: after, limit } = query;
+    let after = KeyNum(cursor(after.as_deref())?.unwrap_or(0));
+    Ok(Json(api.control.keys(&caller, Some(account), idle.as_deref(), after, most(limit)?).await?))
 }
 
 /// List the keys of all accounts, in the order of their creation.
 #[utoipa::path(
-    get, path = "/v1/keys", tag = "keys", params(PageQuery),
+    get, path = "/v1/keys", tag = "keys", params(KeysQuery),
     responses((status = 200, body = Page<KeyView>), Failures, ListFailures),
     extensions(("x-permission" = json!("read_accounts")))
 )]
 async fn list(
     State(api): State<ApiState>,
     By(caller): By,
-    Params(page): Params<PageQuery>,
+    Params(query): Params<KeysQuery>,
 ) -> Result<Json<Page<KeyView>>, Problem> {
-    let after = KeyNum(cursor(page.cursor.as_deref())?.unwrap_or(0));
-    Ok(Json(api.control.keys(&caller, None, after, page.most()?).await?))
+    let KeysQuery { idle, cursor: after, limit } = query;
+    let after = KeyNum(cursor(after.as_deref())?.unwrap_or(0));
+    Ok(Json(api.control.keys(&caller, None, idle.as_deref(), after, most(limit)?).await?))
 }
 
 /// Show a key, without its secret.

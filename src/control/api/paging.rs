@@ -31,6 +31,25 @@ impl PageQuery {
     }
 }
 
+/// Which keys.
+#[derive(Clone, Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct KeysQuery {
+    /// Only keys that are not revoked and were not used for this time, such as `30d`.
+    #[serde(default)]
+    #[param(value_type = String, required = false, pattern = "^[0-9]{1,9}(ms|s|m|h|d)$")]
+    pub(super) idle: Option<String>,
+    /// `next_cursor` of the page before; the first page if it is left out.
+    #[serde(default)]
+    #[param(value_type = String, required = false)]
+    pub(super) cursor: Option<String>,
+    /// Rows of the page.
+    #[serde(default)]
+    #[param(value_type = usize, required = false, minimum = 1, maximum = 1000, default = 50)]
+    pub(super) limit: Option<usize>,
+}
+
 /// Which audit entries.
 #[derive(Clone, Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]

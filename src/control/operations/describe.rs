@@ -114,6 +114,8 @@ impl Describer {
             scopes,
             allow_from,
             limits: limits.map(|limits| terms(&limits)),
+            spend_limit: row.spend_limit,
+            spent: row.spent,
             expires: expires.map(Time),
             created: Time(row.created),
             old_secret_until: row.secrets.iter().find_map(|secret| secret.until).map(Time),

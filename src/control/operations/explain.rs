@@ -58,7 +58,7 @@ pub struct Decision {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shadow: Option<&'static str>,
     /// What the decision depends on.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     pub detail: Value,
 }
 
@@ -326,6 +326,11 @@ fn explain_price(view: &Snapshot, steps: &mut Steps, key: &Key, plan: Option<&Pl
         return;
     }
     steps.pass("price", json!(PriceView::of(price)));
+    if let Some(cap) = key.cap() {
+        let detail = json!({ "left": cap.left(), "hold": price.hold });
+        let passes = cap.left() >= price.hold;
+        steps.add_rule("spend_limit", (passes, price.shadow), Reason::InsufficientCredits, detail);
+    }
     let available = key.account.purse.available();
     let detail = json!({ "available": available, "hold": price.hold });
     let passes = available >= price.hold;

@@ -14,11 +14,12 @@ pub use types::{KeyInput, KeyPatch, KeyView, ShownKey};
 use super::caller::{Caller, Noted, Permission};
 use super::error::{OperationError, Result};
 use super::terms::{LimitTerms, Page, Patch, moment, stored};
+use crate::config::parse_duration;
 use crate::control::{Control, random};
 use crate::ledger::store::{Changed, KeyChange, KeyEdit, KeyRow, KeyTerms, OwnedKey, SecretRow, Source};
 use crate::policy::key::{KeyState, Scopes, generate};
 use crate::policy::route::glob_matches;
-use crate::types::{AccountId, KeyHash, KeyId, KeyNum, Secret, WallTime};
+use crate::types::{AccountId, Credits, KeyHash, KeyId, KeyNum, Secret, WallTime};
 
 /// Longest label, in characters.
 const MAX_LABEL: usize = 100;
@@ -84,7 +85,8 @@ impl Control {
                 (KeyHash::of(key.reveal().as_bytes()), generate::hint(key.reveal()), Some(key))
             }
         };
-        let KeyTerms { label, scopes, allow_from, expires, limits } = terms;
+        check_spend_limit(input.spend_limit)?;
+        let KeyTerms { label, scopes, allow_from, expires, limits, .. } = terms;
         let row = KeyRow {
             id: KeyId(u64::from_be_bytes(random()?)),
             num: KeyNum(0),
@@ -101,6 +103,8 @@ impl Control {
             created: now,
             version: 1,
             last_used: None,
+            spend_limit: input.spend_limit,
+            spent: Credits::ZERO,
             secrets: vec![SecretRow { hash, until: None }],
         };
         Ok((row, key))
@@ -147,6 +151,7 @@ impl Control {
             allow_from: Some(allow_from).filter(|networks| !networks.is_empty()),
             expires,
             limits: limits.map(|limits| stored(limits, &routes)).transpose()?,
+            spend_limit: None,
         })
     }
 
@@ -165,7 +170,8 @@ impl Control {
         found.ok_or_else(|| OperationError::Missing(format!("there is no key {id}")))
     }
 
-    /// Lists keys of one account or of all, in the order of their creation.
+    /// Lists keys of one account or of all, in the order of their creation. `idle`: only those that are not revoked and
+    /// were not used for this time.
     ///
     /// # Errors
     /// If there is no such account, or the ledger cannot be read.
@@ -173,6 +179,7 @@ impl Control {
         &self,
         caller: &Caller,
         account: Option<AccountId>,
+        idle: Option<&str>,
         after: KeyNum,
         most: usize,
     ) -> Result<Page<KeyView>> {
@@ -180,10 +187,24 @@ impl Control {
         if let Some(id) = account.clone().filter(|id| self.directory.account(id).is_none()) {
             return Err(id.into());
         }
-        let rows = self.read(move |reader| Ok(reader.keys(account.as_ref(), after, most + 1)?)).await?;
+        let since = idle.map(|idle| self.ago("idle", idle)).transpose()?;
+        let rows = self.read(move |reader| match since {
+            Some(since) => Ok(reader.idle_keys(account.as_ref(), since, after, most + 1)?),
+            None => Ok(reader.keys(account.as_ref(), after, most + 1)?),
+        });
+        let rows = rows.await?;
         let describe = self.describer();
         let page = Page::of(rows, most, |(row, _): &OwnedKey| row.num.0.to_string());
         Ok(page.map(|(row, owner)| describe.key(&row, &owner)))
+    }
+
+    /// The time that was a duration ago, such as `30d`.
+    fn ago(&self, field: &'static str, text: &str) -> Result<WallTime> {
+        let Ok(ago) = parse_duration(text) else {
+            return OperationError::invalid(field, "a duration looks like \"30d\" or \"12h\"");
+        };
+        let millis = i64::try_from(ago.as_millis()).unwrap_or(i64::MAX);
+        Ok(WallTime(self.clock.wall().0.saturating_sub(millis)))
     }
 
     /// Gives a key a new secret. The old one is refused at once, or after `overlap`: a duration or a time.
@@ -246,7 +267,9 @@ impl Control {
 
     /// The terms of a key after a partial change. Only what is changed is checked.
     fn patched_terms(&self, row: &KeyRow, patch: KeyPatch) -> Result<KeyTerms> {
-        let KeyPatch { label, scopes, expires, allow_from, limits } = patch;
+        let KeyPatch { label, scopes, expires, allow_from, limits, spend_limit } = patch;
+        let spend_limit = spend_limit.into_option();
+        check_spend_limit(spend_limit.flatten())?;
         let now = self.clock.wall();
         let expires = match expires {
             Patch::Value(text) => Patch::Value(moment("expires", &text, now)?),
@@ -266,6 +289,7 @@ impl Control {
             allow_from: if allow_from.is_absent() { row.allow_from.clone() } else { new.allow_from },
             expires: if expires.is_absent() { row.expires } else { new.expires },
             limits: if limits.is_absent() { row.limits.clone() } else { new.limits },
+            spend_limit: spend_limit.unwrap_or(row.spend_limit),
         })
     }
 
@@ -297,6 +321,15 @@ impl Control {
             self.put_store_key(&row, &account, &before.0.secrets);
         }
         output.take()
+    }
+}
+
+fn check_spend_limit(limit: Option<Credits>) -> Result<()> {
+    match limit {
+        Some(limit) if limit.is_negative() => {
+            OperationError::invalid("spend_limit", "a spending limit is not negative")
+        }
+        _ => Ok(()),
     }
 }
 

@@ -86,7 +86,7 @@ impl Client {
     }
 
     async fn exchange(&self, url: &str, allowed: &[IpNet], message: Sent) -> Result<Answer, String> {
-        let url = check_url(url, allowed)?;
+        let (url, now) = (check_url(url, allowed)?, message.timestamp);
         let (host, port, is_tls) = destination(&url);
         let address = resolve(host, port, allowed, is_tls).await?;
         let request = Request::post(&url)
@@ -97,7 +97,8 @@ impl Client {
             .body(Full::new(Bytes::from(message.body)))
             .map_err(|error| error.to_string())?;
         let response = self.0.send(address, request).await?;
-        Ok(Answer { status: Some(response.status.as_u16()), retry_after: retry_after(&response.headers) })
+        let retry_after = retry_after(&response.headers, now);
+        Ok(Answer { status: Some(response.status.as_u16()), retry_after })
     }
 }
 
@@ -115,15 +116,33 @@ async fn resolve(host: &str, port: u16, allowed: &[IpNet], is_tls: bool) -> Resu
     found.iter().find(may).copied().ok_or_else(|| private(&addresses))
 }
 
-/// The seconds of `Retry-After`. A date is ignored.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds))
+/// The time that `Retry-After` asks for: seconds, or a date (RFC 9110, section 10.2.3). `now`: seconds since the Unix
+/// epoch.
+fn retry_after(headers: &HeaderMap, now: i64) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let seconds = text.parse().ok().or_else(|| {
+        let date = jiff::fmt::rfc2822::parse(text).ok()?;
+        Some(u64::try_from(date.timestamp().as_second().saturating_sub(now)).unwrap_or(0))
+    });
+    seconds.map(Duration::from_secs)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_time_to_wait_is_in_seconds_or_a_date() {
+        let wait = |text: &str| {
+            let headers = HeaderMap::from_iter([(RETRY_AFTER, text.parse().unwrap())]);
+            retry_after(&headers, 784_111_700).map(|wait| wait.as_secs())
+        };
+        assert_eq!((wait("120"), wait(" 7 ")), (Some(120), Some(7)));
+        assert_eq!(wait("Sun, 06 Nov 1994 08:49:37 GMT"), Some(77));
+        assert_eq!(wait("Sun, 06 Nov 1993 08:49:37 GMT"), None, "that was a Saturday");
+        assert_eq!(wait("Sat, 06 Nov 1993 08:49:37 GMT"), Some(0));
+        assert_eq!((wait("soon"), wait("-1")), (None, None));
+    }
 
     #[test]
     fn urls_of_endpoints_are_checked() {

@@ -10,8 +10,8 @@ use super::schedule::{Answer, after};
 use super::signature::sign;
 use crate::control::Control;
 use crate::control::operations::{OperationError, Result};
-use crate::ledger::store::{Attempt, DueDelivery, EventKind, EventRow, Note, Once};
-use crate::types::WallTime;
+use crate::ledger::store::{Attempt, DueDelivery, EventKind, EventRow, ExpiringKey, Note, Once};
+use crate::types::{KeyNum, WallTime};
 
 /// Most messages that are sent at the same time.
 const MAX_AT_ONCE: usize = 64;
@@ -21,6 +21,8 @@ const MAX_ERROR: usize = 200;
 const CARE_EVERY: i64 = 60_000;
 /// How long before its expiry `key.expiring` is sent, in milliseconds: a week.
 const EXPIRING_BEFORE: i64 = 7 * 24 * 3600 * 1000;
+/// Most keys that expire soon whose events are written in one transaction.
+const MAX_EXPIRING: usize = 1_000;
 /// How long deliveries are listed after their event, in milliseconds: 30 days.
 const KEEP_DELIVERIES: i64 = 30 * 24 * 3600 * 1000;
 
@@ -37,6 +39,14 @@ struct Sending {
     in_flight: HashSet<u64>,
     /// Attempts that are not written yet: at most as many as are in flight.
     tried: Vec<Attempt>,
+}
+
+/// What `key.expiring` tells about a key: once for each expiry.
+fn expiring(key: ExpiringKey) -> Note {
+    let ExpiringKey { id, account, expires, .. } = key;
+    let data = serde_json::json!({ "account": account, "key": id, "expires": expires.to_string() });
+    let once = Some(Once { object: format!("{:016x}/{}", id.0, expires.0), per: None });
+    Note::Event(EventRow { account: Some(account), kind: EventKind::KeyExpiring, data, once })
 }
 
 impl Control {
@@ -136,18 +146,16 @@ impl Control {
     /// Writes `key.expiring` for keys that expire soon, and deletes old deliveries.
     async fn care(&self, now: WallTime) -> Result<()> {
         let until = WallTime(now.0.saturating_add(EXPIRING_BEFORE));
-        let keys = self.read_webhooks(move |webhooks| Ok(webhooks.expiring(now, until)?)).await?;
-        let notes: Vec<Note> = keys
-            .into_iter()
-            .map(|(key, account, expires)| {
-                let data =
-                    serde_json::json!({ "account": account, "key": key, "expires": expires.to_string() });
-                let once = Some(Once { object: format!("{key}/{expires}"), per: None });
-                Note::Event(EventRow { account: Some(account), kind: EventKind::KeyExpiring, data, once })
-            })
-            .collect();
-        if !notes.is_empty() {
-            self.bookkeeper.note(notes).await?;
+        let mut after = Some(KeyNum(0));
+        while let Some(num) = after {
+            let keys =
+                self.read_webhooks(move |webhooks| Ok(webhooks.expiring((now, until), num, MAX_EXPIRING)?));
+            let keys = keys.await?;
+            after = keys.get(MAX_EXPIRING - 1).map(|last| last.num);
+            let notes: Vec<Note> = keys.into_iter().map(expiring).collect();
+            if !notes.is_empty() {
+                self.bookkeeper.note(notes).await?;
+            }
         }
         let before = WallTime(now.0.saturating_sub(KEEP_DELIVERIES));
         Ok(self.bookkeeper.webhooks(move |webhooks, _| webhooks.prune_deliveries(before)).await?)

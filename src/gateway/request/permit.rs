@@ -145,10 +145,15 @@ impl Payment {
             }
             return Ok(Self { route: route.index, held: Some(held(None)) });
         }
-        match services.spender.hold(&key.account.purse, key.num, route.num, price.hold, record.id) {
+        let (purse, cap) = (&key.account.purse, key.cap());
+        match services.spender.hold_within(purse, cap, key.num, route.num, price.hold, record.id) {
             Ok(hold) => {
                 record.set_held();
                 Ok(Self { route: route.index, held: Some(held(Some(hold))) })
+            }
+            Err(HoldError::Capped) => {
+                record.refuse_credits(price.hold);
+                Err(Refusal::because(Reason::InsufficientCredits, "The API key's spending limit is reached."))
             }
             Err(HoldError::Insufficient) => {
                 record.refuse_credits(price.hold);

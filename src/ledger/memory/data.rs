@@ -97,6 +97,9 @@ impl Data {
         entry.link = entry.link_after(&row.link);
         (row.entries, row.link) = (entry.number, entry.link);
         self.entries.push(entry.clone());
+        if let Some(key) = self.keys.iter_mut().find(|row| Some(row.id) == entry.key) {
+            key.spent = key.spent.checked_sub(entry.amount).unwrap_or_default();
+        }
         Ok(entry)
     }
 
@@ -250,6 +253,8 @@ impl Data {
             created: at,
             version: 1,
             last_used: None,
+            spend_limit: None,
+            spent: Credits::ZERO,
             secrets: Vec::new(),
         });
         Ok((num, KeyState::Active))
@@ -263,7 +268,7 @@ impl Data {
             return taken("a key with this hash exists already");
         }
         let num = KeyNum(number(self.keys.len()));
-        self.keys.push(KeyRow { num, version: 1, last_used: None, ..row.clone() });
+        self.keys.push(KeyRow { num, version: 1, last_used: None, spent: Credits::ZERO, ..row.clone() });
         Ok(num)
     }
 
@@ -298,9 +303,9 @@ impl Data {
                     row.secrets.clear();
                 }
             }
-            KeyChange::Terms(KeyTerms { label, scopes, allow_from, expires, limits }) => {
+            KeyChange::Terms(KeyTerms { label, scopes, allow_from, expires, limits, spend_limit }) => {
                 (row.label, row.scopes, row.allow_from) = (label, scopes, allow_from);
-                (row.expires, row.limits) = (expires, limits);
+                (row.expires, row.limits, row.spend_limit) = (expires, limits, spend_limit);
             }
             KeyChange::Rotate { hash, hint, overlap_until } => {
                 row.secrets.retain(|secret| overlap_until.is_some() && secret.until.is_none());

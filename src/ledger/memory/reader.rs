@@ -12,7 +12,8 @@ use crate::ledger::store::{
     AccountRow, AnswerRow, AuditFilter, Audited, BooksReader, Doubt, EachLimit, KeyRow, OwnedKey, Position,
     RefusalRow, Result, SecretRow, StoredSecret, TokenRow, UsageFilter, UsageRow,
 };
-use crate::types::{AccountId, Credits, KeyHash, KeyId, KeyNum};
+use crate::policy::key::KeyState;
+use crate::types::{AccountId, Credits, KeyHash, KeyId, KeyNum, WallTime};
 
 impl BooksReader for MemoryStore {
     fn account(&mut self, id: &AccountId) -> Result<Option<AccountRow>> {
@@ -38,6 +39,30 @@ impl BooksReader for MemoryStore {
         let wanted =
             |(row, owner): &(KeyRow, AccountId)| row.num > after && account.is_none_or(|id| id == owner);
         Ok(keys.filter(wanted).take(most).collect())
+    }
+
+    fn idle_keys(
+        &mut self,
+        account: Option<&AccountId>,
+        since: WallTime,
+        after: KeyNum,
+        most: usize,
+    ) -> Result<Vec<OwnedKey>> {
+        let mut keys = self.keys(account, after, usize::MAX)?;
+        keys.retain(|(row, _)| {
+            row.state != KeyState::Revoked && row.last_used.unwrap_or(row.created) < since
+        });
+        keys.truncate(most);
+        Ok(keys)
+    }
+
+    fn each_cap(&mut self, each: &mut dyn FnMut(KeyNum, Credits)) -> Result<()> {
+        for row in &self.0.lock().keys {
+            if let Some(limit) = row.spend_limit {
+                each(row.num, limit.checked_sub(row.spent).unwrap_or_default());
+            }
+        }
+        Ok(())
     }
 
     fn counts(&mut self) -> Result<(usize, usize)> {

@@ -69,7 +69,8 @@ pub(super) fn add_message(
     at: WallTime,
 ) -> Result<i64> {
     let body = json!({ "type": event.kind.name(), "timestamp": at.to_string(), "data": event.data });
-    let sql = "INSERT INTO messages (account, kind, body, at) VALUES (?1, ?2, ?3, ?4)";
+    let sql = "INSERT INTO messages (account, kind, body, at, id)
+               VALUES (?1, ?2, ?3, ?4, 'msg_' || lower(hex(randomblob(12))))";
     let mut insert = tx.prepare_cached(sql).map_err(failed)?;
     insert.insert(params![account.0, event.kind.name(), body.to_string(), at.0]).map_err(failed)
 }

@@ -27,7 +27,7 @@ const MIGRATIONS: [&str; 9] = [
     include_str!("../migrations/0006_control_plane.sql"),
     include_str!("../migrations/0007_usage.sql"),
     include_str!("../migrations/0008_webhooks.sql"),
-    include_str!("../migrations/0009_limits_reached.sql"),
+    include_str!("../migrations/0009_operations.sql"),
 ];
 /// The version from which on entries are chained.
 const CHAINED: usize = 4;

@@ -42,6 +42,8 @@ pub(super) struct Posting<'tx> {
     select: CachedStatement<'tx>,
     update: CachedStatement<'tx>,
     insert: CachedStatement<'tx>,
+    /// Counts what keys spend; `None` while an older ledger is migrated.
+    spend: Option<CachedStatement<'tx>>,
     /// Names of routes and ids of keys that were looked up in this transaction.
     routes: HashMap<RouteNum, String>,
     keys: HashMap<KeyNum, Option<KeyId>>,
@@ -55,7 +57,8 @@ impl<'tx> Posting<'tx> {
     /// Starts with entries that webhooks are told about.
     pub(super) fn start(tx: &'tx Transaction<'tx>) -> Result<Self> {
         let moved = events::are_wanted(tx)?.then(BTreeMap::new);
-        Ok(Self { moved, ..Self::untold(tx)? })
+        let spend = tx.prepare_cached("UPDATE keys SET spent = spent - ?2 WHERE num = ?1").map_err(failed)?;
+        Ok(Self { moved, spend: Some(spend), ..Self::untold(tx)? })
     }
 
     /// Starts with entries of an older ledger, which are told to nobody.
@@ -70,6 +73,7 @@ impl<'tx> Posting<'tx> {
                 "INSERT INTO entries (account, number, at, kind, amount, balance_after, key, route, outcome, requests, reference, actor, link)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
             )?,
+            spend: None,
             routes: HashMap::new(),
             keys: HashMap::new(),
             contra: OperatorBalances::default(),
@@ -114,6 +118,9 @@ impl<'tx> Posting<'tx> {
                 link.0
             ])
             .map_err(failed)?;
+        if let (Some(spend), Some(key), false) = (&mut self.spend, new.key, new.amount.is_zero()) {
+            spend.execute(params![key.0, amount]).map_err(failed)?;
+        }
         self.contra.book(new.kind, new.amount);
         if let Some(moved) = &mut self.moved {
             moved.entry(num).or_insert_with(|| (Moved::from(&entry), at)).0.add(&entry);

@@ -26,7 +26,7 @@ pub(super) const ENTRIES: &str =
             e.link, e.bucket, k.id, e.outcome, e.position
      FROM entries e LEFT JOIN accounts a ON a.num = e.account LEFT JOIN routes r ON r.num = e.route
      LEFT JOIN keys k ON k.num = e.key";
-const KEYS: &str = "SELECT k.id, k.num, k.account, k.source, k.state, k.label, k.environment, k.hint, k.scopes, k.allow_from, k.expires, k.created, k.limits, k.version, k.last_used, a.id
+const KEYS: &str = "SELECT k.id, k.num, k.account, k.source, k.state, k.label, k.environment, k.hint, k.scopes, k.allow_from, k.expires, k.created, k.limits, k.version, k.last_used, k.spend_limit, k.spent, a.id
      FROM keys k JOIN accounts a ON a.num = k.account";
 /// Scans the index of secrets by key, which has the same order as the table of keys, so that no page is read twice.
 const SECRETS: &str =
@@ -72,7 +72,7 @@ fn secrets(connection: &Connection, key: KeyNum) -> Result<Vec<SecretRow>> {
 
 pub(super) fn keys(connection: &Connection, filter: &str, params: impl Params) -> Result<Vec<OwnedKey>> {
     let mut statement = connection.prepare_cached(&format!("{KEYS} {filter}")).map_err(failed)?;
-    let found = statement.query_map(params, |row| Ok((key_row(row)?, account_id(row, 15)?)));
+    let found = statement.query_map(params, |row| Ok((key_row(row)?, account_id(row, 17)?)));
     let found = found.map_err(failed)?.collect::<rusqlite::Result<Vec<_>>>().map_err(failed)?;
     found
         .into_iter()
@@ -119,6 +119,31 @@ impl BooksReader for SqliteReader {
         };
         let filter = format!("{filter} AND k.num > ?2 ORDER BY k.num LIMIT ?3");
         keys(&self.0, &filter, params![account.map(AccountId::as_str), after.0, most])
+    }
+
+    fn idle_keys(
+        &mut self,
+        account: Option<&AccountId>,
+        since: WallTime,
+        after: KeyNum,
+        most: usize,
+    ) -> Result<Vec<OwnedKey>> {
+        let filter =
+            "WHERE (?1 IS NULL OR k.account = (SELECT num FROM accounts WHERE id = ?1)) AND k.num > ?2
+                          AND k.state <> 'revoked' AND coalesce(k.last_used, k.created) < ?4
+                      ORDER BY k.num LIMIT ?3";
+        keys(&self.0, filter, params![account.map(AccountId::as_str), after.0, most, since.0])
+    }
+
+    fn each_cap(&mut self, each: &mut dyn FnMut(KeyNum, Credits)) -> Result<()> {
+        let sql = "SELECT num, spend_limit - spent FROM keys WHERE spend_limit IS NOT NULL";
+        let mut select = self.0.prepare(sql).map_err(failed)?;
+        let mut rows = select.query([]).map_err(failed)?;
+        while let Some(row) = rows.next().map_err(failed)? {
+            let left = row.get(1).map(Credits::from_millionths).map_err(failed)?;
+            each(KeyNum(row.get(0).map_err(failed)?), left);
+        }
+        Ok(())
     }
 
     fn counts(&mut self) -> Result<(usize, usize)> {

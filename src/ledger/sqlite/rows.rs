@@ -129,7 +129,7 @@ pub(super) fn account_row(row: &Row<'_>) -> rusqlite::Result<AccountRow> {
 }
 
 /// Columns: id, num, account, source, state, label, environment, hint, scopes, allow_from, expires, created,
-/// limits, version, last_used. The secrets are read separately.
+/// limits, version, last_used, spend_limit, spent. The secrets are read separately.
 pub(super) fn key_row(row: &Row<'_>) -> rusqlite::Result<KeyRow> {
     Ok(KeyRow {
         id: to_key_id(row.get(0)?),
@@ -147,6 +147,8 @@ pub(super) fn key_row(row: &Row<'_>) -> rusqlite::Result<KeyRow> {
         limits: row.get(12)?,
         version: row.get(13)?,
         last_used: row.get::<_, Option<i64>>(14)?.map(WallTime),
+        spend_limit: row.get::<_, Option<i64>>(15)?.map(Credits::from_millionths),
+        spent: credits(row, 16)?,
         secrets: Vec::new(),
     })
 }

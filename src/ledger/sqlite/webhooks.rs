@@ -1,7 +1,5 @@
 //! Writes and reads webhooks in the SQLite ledger.
 
-use std::collections::HashSet;
-
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use serde_json::json;
 
@@ -11,9 +9,9 @@ use super::read::SqliteReader;
 use super::rows::{account_id, failed, to_key_id};
 use crate::ledger::store::{
     AfterAttempt, Attempt, DeliveriesOf, DeliveryRow, DueDelivery, EndpointRow, EventKind, EventRow,
-    LedgerError, Notes, Result, Source, WebhookReader, Webhooks,
+    ExpiringKey, LedgerError, Notes, Result, Source, WebhookReader, Webhooks,
 };
-use crate::types::{AccountId, Credits, KeyId, WallTime};
+use crate::types::{AccountId, Credits, KeyNum, WallTime};
 
 const ENDPOINTS: &str =
     "SELECT e.id, a.id, e.url, e.events, e.source, e.secret, e.old_secret, e.old_until, e.disabled,
@@ -89,28 +87,12 @@ fn endpoint_row(row: &Row<'_>) -> rusqlite::Result<EndpointRow> {
     })
 }
 
-fn file_endpoints(connection: &Connection) -> Result<Vec<EndpointRow>> {
-    let sql = format!("{ENDPOINTS} WHERE e.source = 'file'");
-    let mut select = connection.prepare(&sql).map_err(failed)?;
-    let rows = select.query_map([], endpoint_row).map_err(failed)?;
-    rows.collect::<rusqlite::Result<_>>().map_err(failed)
-}
-
 /// The id of the endpoint and the number of the account whose deliveries are meant; one of them.
 fn owner<'a>(tx: &Connection, of: &'a DeliveriesOf) -> Result<(Option<&'a str>, Option<u32>)> {
     match of {
         DeliveriesOf::Endpoint(id) => Ok((Some(id), None)),
         DeliveriesOf::Account(id) => Ok((None, Some(number_of(tx, Some(id))?.0))),
     }
-}
-
-/// The id of a message, from the mark of the ledger and the message's number.
-fn message_id(mark: i64, num: i64) -> String {
-    format!("msg_{:016x}{num:08x}", mark.cast_unsigned())
-}
-
-fn mark(connection: &Connection) -> Result<i64> {
-    connection.query_row("SELECT mark FROM journal", [], |row| row.get(0)).map_err(failed)
 }
 
 impl Webhooks for SqliteBooks {
@@ -143,19 +125,13 @@ impl Webhooks for SqliteBooks {
         deleted.map(drop)
     }
 
-    fn set_file_endpoints(&mut self, rows: &[EndpointRow]) -> Result<()> {
-        let known = file_endpoints(&self.connection)?;
-        let place = |row: &EndpointRow| (row.account.clone(), row.url.clone());
-        let (old, new): (HashSet<_>, HashSet<_>) =
-            (known.iter().map(place).collect(), rows.iter().map(place).collect());
-        if old == new {
-            return Ok(()); // so that a reload writes only what it changes
-        }
+    fn change_file_endpoints(&mut self, gone: &[String], new: &[EndpointRow]) -> Result<()> {
         self.write(|tx| {
-            for row in known.iter().filter(|row| !new.contains(&place(row))) {
-                tx.execute("DELETE FROM endpoints WHERE id = ?1", [&row.id]).map_err(failed)?;
+            for id in gone {
+                tx.execute("DELETE FROM endpoints WHERE id = ?1 AND source = 'file'", [id])
+                    .map_err(failed)?;
             }
-            for row in rows.iter().filter(|row| !old.contains(&place(row))) {
+            for row in new {
                 match put(tx, row) {
                     Err(LedgerError::Taken(_)) => {} // it was added by an operator before
                     other => other?,
@@ -255,21 +231,27 @@ impl WebhookReader for SqliteReader {
 
     fn due(&mut self, now: WallTime, most: usize) -> Result<Vec<DueDelivery>> {
         let connection = &self.0;
-        let mark = mark(connection)?;
+        let columns = ENDPOINTS.split(" FROM ").next().unwrap_or_default();
+        // Steps from one endpoint with waiting messages to the next in the index, so that the time does not depend on how
+        // many messages wait.
         let sql = format!(
-            "{}, d.num, d.message, m.body, d.attempts FROM (SELECT num, message, endpoint, attempts, next_at,
-                     row_number() OVER (PARTITION BY endpoint ORDER BY next_at, num) AS place
-                 FROM deliveries WHERE next_at <= ?1) d
-             JOIN messages m ON m.num = d.message
-             JOIN endpoints e ON e.num = d.endpoint LEFT JOIN accounts a ON a.num = e.account
-             WHERE e.disabled IS NULL AND d.place <= {AT_ONCE} ORDER BY d.next_at, d.num LIMIT ?2",
-            ENDPOINTS.split(" FROM ").next().unwrap_or_default()
+            "WITH RECURSIVE waiting (endpoint) AS (
+                 SELECT min(endpoint) FROM deliveries WHERE next_at IS NOT NULL
+                 UNION ALL
+                 SELECT (SELECT min(d.endpoint) FROM deliveries d WHERE d.next_at IS NOT NULL AND d.endpoint > w.endpoint)
+                 FROM waiting w WHERE w.endpoint IS NOT NULL)
+             {columns}, d.num, m.id, m.body, d.attempts
+             FROM waiting w JOIN endpoints e ON e.num = w.endpoint AND e.disabled IS NULL
+             JOIN deliveries d ON d.num IN (SELECT num FROM deliveries WHERE endpoint = w.endpoint AND next_at <= ?1
+                                            ORDER BY next_at LIMIT {AT_ONCE})
+             JOIN messages m ON m.num = d.message LEFT JOIN accounts a ON a.num = e.account
+             ORDER BY d.next_at, d.num LIMIT ?2"
         );
         let mut select = connection.prepare_cached(&sql).map_err(failed)?;
         let rows = select.query_map(params![now.0, most], |row| {
             Ok(DueDelivery {
                 num: row.get(COLUMNS)?,
-                message: message_id(mark, row.get(COLUMNS + 1)?),
+                message: row.get(COLUMNS + 1)?,
                 endpoint: endpoint_row(row)?,
                 body: row.get(COLUMNS + 2)?,
                 attempts: row.get(COLUMNS + 3)?,
@@ -285,8 +267,8 @@ impl WebhookReader for SqliteReader {
         most: usize,
     ) -> Result<Vec<DeliveryRow>> {
         let connection = &self.0;
-        let (mark, (endpoint, account)) = (mark(connection)?, owner(connection, of)?);
-        let sql = "SELECT d.num, d.message, e.id, m.kind, m.at, d.attempts, d.next_at, d.status, d.error, d.delivered
+        let (endpoint, account) = owner(connection, of)?;
+        let sql = "SELECT d.num, m.id, e.id, m.kind, m.at, d.attempts, d.next_at, d.status, d.error, d.delivered
                    FROM deliveries d JOIN messages m ON m.num = d.message JOIN endpoints e ON e.num = d.endpoint
                    WHERE (e.id = ?1 OR e.account = ?2) AND d.num < ?3 ORDER BY d.num DESC LIMIT ?4";
         let before = before.and_then(|before| i64::try_from(before).ok()).unwrap_or(i64::MAX);
@@ -295,7 +277,7 @@ impl WebhookReader for SqliteReader {
         let rows = select.query_map(params![endpoint, account, before, most], |row| {
             Ok(DeliveryRow {
                 num: row.get(0)?,
-                message: message_id(mark, row.get(1)?),
+                message: row.get(1)?,
                 endpoint: row.get(2)?,
                 kind: row.get(3)?,
                 at: WallTime(row.get(4)?),
@@ -309,12 +291,21 @@ impl WebhookReader for SqliteReader {
         rows.map_err(failed)?.collect::<rusqlite::Result<_>>().map_err(failed)
     }
 
-    fn expiring(&mut self, from: WallTime, to: WallTime) -> Result<Vec<(KeyId, AccountId, WallTime)>> {
-        let sql = "SELECT k.id, a.id, k.expires FROM keys k JOIN accounts a ON a.num = k.account
-                   WHERE k.expires > ?1 AND k.expires <= ?2 AND k.state = 'active'";
+    fn expiring(
+        &mut self,
+        (from, to): (WallTime, WallTime),
+        after: KeyNum,
+        most: usize,
+    ) -> Result<Vec<ExpiringKey>> {
+        let sql = "SELECT k.num, k.id, a.id, k.expires FROM keys k JOIN accounts a ON a.num = k.account
+                   WHERE k.expires > ?1 AND k.expires <= ?2 AND k.num > ?3 AND k.state = 'active' AND NOT EXISTS
+                       (SELECT 1 FROM notices WHERE kind = ?4 AND object = printf('%016x/%d', k.id, k.expires))
+                   ORDER BY k.num LIMIT ?5";
         let mut select = self.0.prepare_cached(sql).map_err(failed)?;
-        let rows = select.query_map(params![from.0, to.0], |row| {
-            Ok((to_key_id(row.get(0)?), account_id(row, 1)?, WallTime(row.get(2)?)))
+        let values = params![from.0, to.0, after.0, EventKind::KeyExpiring.name(), most];
+        let rows = select.query_map(values, |row| {
+            let (num, id) = (KeyNum(row.get(0)?), to_key_id(row.get(1)?));
+            Ok(ExpiringKey { num, id, account: account_id(row, 2)?, expires: WallTime(row.get(3)?) })
         });
         rows.map_err(failed)?.collect::<rusqlite::Result<_>>().map_err(failed)
     }

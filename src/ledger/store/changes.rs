@@ -91,6 +91,8 @@ pub struct KeyTerms {
     pub expires: Option<WallTime>,
     /// The limits that replace those of the account's plan, as JSON; `None` if the plan's limits apply.
     pub limits: Option<String>,
+    /// The most that the key may spend; `None` for no limit.
+    pub spend_limit: Option<Credits>,
 }
 
 /// A change of a key that was created by command, or of the state of a key in the configuration file.

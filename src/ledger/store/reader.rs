@@ -74,11 +74,21 @@ pub trait BooksReader: Send {
     fn key(&mut self, id: KeyId) -> Result<Option<OwnedKey>>;
     /// Reads the keys after a number, of one account or of all, in the order of their numbers, at most `most`.
     fn keys(&mut self, account: Option<&AccountId>, after: KeyNum, most: usize) -> Result<Vec<OwnedKey>>;
+    /// Reads keys as [`BooksReader::keys`] does, but only those that were not used since a time.
+    fn idle_keys(
+        &mut self,
+        account: Option<&AccountId>,
+        since: WallTime,
+        after: KeyNum,
+        most: usize,
+    ) -> Result<Vec<OwnedKey>>;
     /// Counts the accounts, and the secrets of keys that were created by command.
     fn counts(&mut self) -> Result<(usize, usize)>;
     /// Calls `each` for every secret of keys that were created by command; the secrets of one key come in succession.
     /// Only for the start: the write-ahead log cannot be restarted during the read.
     fn each_secret(&mut self, each: &mut dyn FnMut(StoredSecret)) -> Result<()>;
+    /// Calls `each` for every key with a spending limit, with what it may still spend.
+    fn each_cap(&mut self, each: &mut dyn FnMut(KeyNum, Credits)) -> Result<()>;
     /// Calls `each` for every saved limit state. Only for the start, like [`BooksReader::each_secret`].
     fn each_limit(&mut self, each: &mut EachLimit<'_>) -> Result<()>;
     /// Makes all later reads see the ledger as it is now. Only for short series of reads: the write-ahead log cannot be

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{Notes, Result, Source};
-use crate::types::{AccountId, Credits, KeyId, WallTime};
+use crate::types::{AccountId, Credits, KeyId, KeyNum, WallTime};
 
 /// What an event tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -214,9 +214,8 @@ pub trait Webhooks {
     ) -> Result<()>;
     /// Deletes an endpoint and its deliveries.
     fn delete_endpoint(&mut self, id: &str, notes: &Notes<EndpointRow>, at: WallTime) -> Result<()>;
-    /// Makes these the endpoints of the configuration file: creates those that are not there, and deletes others of the
-    /// file. The ids and secrets of endpoints that stay are kept.
-    fn set_file_endpoints(&mut self, rows: &[EndpointRow]) -> Result<()>;
+    /// Deletes endpoints of the configuration file with these ids, and creates new ones, unless an operator has.
+    fn change_file_endpoints(&mut self, gone: &[String], new: &[EndpointRow]) -> Result<()>;
     /// Records what became of attempts.
     fn attempted(&mut self, attempts: &[Attempt], at: WallTime) -> Result<()>;
     /// Sends the message of a delivery again, in a new delivery. Returns its number.
@@ -225,6 +224,19 @@ pub trait Webhooks {
     fn send_to(&mut self, endpoint: &str, event: &EventRow, notes: &Notes<u64>, at: WallTime) -> Result<u64>;
     /// Deletes deliveries of events before a time, and messages without deliveries.
     fn prune_deliveries(&mut self, before: WallTime) -> Result<()>;
+}
+
+/// A key that expires soon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExpiringKey {
+    /// The key's number.
+    pub num: KeyNum,
+    /// Its id.
+    pub id: KeyId,
+    /// The account that it belongs to.
+    pub account: AccountId,
+    /// When it expires.
+    pub expires: WallTime,
 }
 
 /// Reads the webhooks of a ledger.
@@ -241,6 +253,12 @@ pub trait WebhookReader {
     /// The deliveries to an endpoint, or to all endpoints of an account, before a number, newest first, at most `most`.
     fn deliveries(&mut self, of: &DeliveriesOf, before: Option<u64>, most: usize)
     -> Result<Vec<DeliveryRow>>;
-    /// The keys that were created by command and expire in this span: key, account, expiry.
-    fn expiring(&mut self, from: WallTime, to: WallTime) -> Result<Vec<(KeyId, AccountId, WallTime)>>;
+    /// The keys after a number that were created by command, expire in this span, and whose `key.expiring` was not
+    /// written, in the order of their numbers; at most `most`.
+    fn expiring(
+        &mut self,
+        span: (WallTime, WallTime),
+        after: KeyNum,
+        most: usize,
+    ) -> Result<Vec<ExpiringKey>>;
 }

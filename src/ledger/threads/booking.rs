@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use super::books::BooksThread;
-use crate::ledger::purse::Purse;
+use crate::ledger::purse::{Purse, SpendCap};
 use crate::ledger::record::ExternalId;
 use crate::ledger::store::{
-    AccountRow, AccountState, Booked, Booking, LedgerError, NewAccount, Notes, Registered, Registration,
-    Result, unbalanced,
+    AccountRow, AccountState, Booked, Booking, Changed, KeyChange, KeyEdit, KeyRow, LedgerError, NewAccount,
+    Notes, OwnedKey, Registered, Registration, Result, unbalanced,
 };
 use crate::policy::credit::MAX_BALANCE;
-use crate::types::{AccountId, Credits, RequestId, StatusClass};
+use crate::types::{AccountId, Credits, KeyId, KeyNum, RequestId, StatusClass};
 
 impl BooksThread {
     /// Refuses bookings in a ledger that does not balance, because they would hide the error.
@@ -150,8 +150,56 @@ impl BooksThread {
         if !booked.repeated {
             let account = self.account(&booked.entry.account)?;
             self.purse(&account).give(booked.entry.amount);
+            if let Some(cap) = self.cap_of(booked.entry.key)? {
+                cap.change(booked.entry.amount);
+            }
         }
         Ok(booked)
+    }
+
+    /// The cap of a key, if it has a spending limit.
+    fn cap_of(&self, key: Option<KeyId>) -> Result<Option<Arc<SpendCap>>> {
+        let row = key.map(|key| self.books.reader()?.key(key)).transpose()?.flatten();
+        Ok(row.and_then(|(row, _)| self.shared.caps.get(row.num)))
+    }
+
+    pub(in crate::ledger) fn create_keys(
+        &mut self,
+        rows: &[KeyRow],
+        notes: &Notes<Vec<KeyNum>>,
+    ) -> Result<Vec<KeyNum>> {
+        let numbers = self.books.create_keys(rows, notes, self.clock.wall())?;
+        for (row, num) in rows.iter().zip(&numbers) {
+            if let Some(limit) = row.spend_limit {
+                self.shared.caps.add(*num, limit);
+            }
+        }
+        Ok(numbers)
+    }
+
+    /// Changes a key. What it has in flight when it gets its first spending limit is not counted until the next start.
+    pub(in crate::ledger) fn change_key(
+        &mut self,
+        id: KeyId,
+        edit: &KeyEdit,
+        notes: &Notes<Changed<OwnedKey>>,
+    ) -> Result<Changed<OwnedKey>> {
+        if matches!(&edit.change, KeyChange::Terms(terms) if terms.spend_limit.is_some()) {
+            self.fold()?; // so that the row says what the key has spent
+        }
+        let changed = self.books.change_key(id, edit, notes, self.clock.wall())?;
+        let (before, after) = (&changed.before.0, &changed.after.0);
+        let caps = &self.shared.caps;
+        match (before.spend_limit, after.spend_limit) {
+            (_, None) => caps.remove(after.num),
+            (None, Some(limit)) => caps.add(after.num, limit.checked_sub(after.spent).unwrap_or_default()),
+            (Some(old), Some(new)) => {
+                if let Some(cap) = caps.get(after.num) {
+                    cap.change(new.checked_sub(old).unwrap_or_default());
+                }
+            }
+        }
+        Ok(changed)
     }
 
     /// Settles the kept hold of an account with this external id. The settlement is on disk when this returns. False if

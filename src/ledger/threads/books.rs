@@ -106,10 +106,14 @@ impl BooksThread {
             shared.purses.add(row.num, row.balance);
             ControlFlow::Continue(())
         })?;
+        reader.each_cap(&mut |key, left| shared.caps.add(key, left))?;
         drop(reader);
         for hold in tally.open_holds() {
             if let Some(purse) = shared.purses.get(hold.account) {
                 purse.take_kept(hold.amount);
+            }
+            if let Some(cap) = shared.caps.get(hold.key) {
+                cap.change(Credits::ZERO.checked_sub(hold.amount).unwrap_or_default());
             }
         }
         let thread = Self {
@@ -319,6 +323,9 @@ impl BooksThread {
             own_outbox.push(&Record::Settle { id: hold.id, charge, outcome });
         }
         purse.give(back);
+        if let Some(cap) = self.shared.caps.get(hold.key) {
+            cap.change(back);
+        }
         #[cfg(test)]
         self.kept_settled.push((hold.account, back));
         self.shared.record_added();

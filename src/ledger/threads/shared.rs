@@ -9,7 +9,7 @@ use super::handoff::Handoff;
 use super::signal::Signal;
 use crate::ledger::adoption::Successor;
 use crate::ledger::outbox::Outbox;
-use crate::ledger::purse::Purses;
+use crate::ledger::purse::{Purses, SpendCaps};
 use crate::types::{Histogram, SHORT, SIZES};
 
 /// The state that all handles share with the ledger's threads.
@@ -26,6 +26,7 @@ pub(in crate::ledger) struct Shared {
     /// True if the last commit succeeded. Otherwise no credits are held.
     pub(in crate::ledger) is_healthy: AtomicBool,
     pub(in crate::ledger) purses: Purses,
+    pub(in crate::ledger) caps: SpendCaps,
     pub(in crate::ledger) counters: Counters,
     /// Where settlements go once the ledger was handed over to another process.
     pub(in crate::ledger) successor: Successor,
@@ -74,6 +75,7 @@ impl Shared {
             commit_delay,
             is_healthy: AtomicBool::new(true),
             purses: Purses::default(),
+            caps: SpendCaps::default(),
             counters: Counters::default(),
             successor: Successor::default(),
             books_must_end: AtomicBool::new(false),

@@ -54,6 +54,24 @@ fn a_path_is_open_only_if_the_file_says_so() {
     );
 }
 
+/// A client that knows only the description runs the whole life of an account.
+#[test]
+fn a_client_that_knows_only_the_description_can_do_everything() {
+    let Some(python) = python() else { return };
+    let gateway = Gateway::start(&admin_config(""), &Upstream::start());
+    let description = gateway.folder.path().join("openapi.json");
+    std::fs::write(&description, gateway.cli(&["openapi"]).stdout).unwrap();
+    let output = Command::new(python)
+        .arg(root().join("tests/clients/openapi_client.py"))
+        .arg(description)
+        .args([&format!("http://{}", gateway.admin), TOKEN])
+        .current_dir(gateway.folder.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(gateway.json(&["ledger", "verify"])["found"] == 0);
+}
+
 /// schemathesis makes requests from the description alone: valid ones, invalid ones, and sequences of them.
 #[test]
 fn a_fuzzer_finds_nothing() {

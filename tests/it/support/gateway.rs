@@ -129,6 +129,19 @@ impl Gateway {
         })
     }
 
+    /// Starts a gateway that has its own `/etc/hosts`, the file `hosts` in its folder, in a mount namespace. `None` if
+    /// that is not allowed here.
+    pub fn with_hosts(folder: Arc<tempfile::TempDir>, hosts: &str) -> Option<Self> {
+        std::fs::write(folder.path().join("hosts"), hosts).unwrap();
+        let probe = Command::new("unshare").args(["-m", "true"]).output();
+        if !probe.is_ok_and(|output| output.status.success()) {
+            super::missing("a mount namespace", "run as root");
+            return None;
+        }
+        let script = format!("mount --bind {}/hosts /etc/hosts && exec \"$@\"", folder.path().display());
+        Some(Self::restart_by(&["unshare", "-m", "sh", "-c", &script, "sh"], folder))
+    }
+
     /// Starts a gateway that takes over from a running one.
     pub fn upgrade(running: &Self) -> Self {
         Self::start_command(Arc::clone(&running.folder), |_| {

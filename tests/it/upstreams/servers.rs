@@ -1,12 +1,11 @@
 //! Several servers: how requests are spread, queues, names that are resolved again, and reloads.
 
 use std::collections::{HashMap, HashSet};
-use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{folder, start, with_servers, write};
-use crate::support::{Client, Gateway, Upstream, eventually, get, missing, sha256};
+use crate::support::{Client, Gateway, Upstream, eventually, get, sha256};
 
 const KEY: &str = "x-api-key: good-key\r\n";
 
@@ -214,18 +213,6 @@ fn connections_are_closed_before_the_server_closes_them() {
     }
 }
 
-/// Starts a gateway that has its own `/etc/hosts`, in a mount namespace. `None` if that is not allowed here.
-fn with_hosts(folder: Arc<tempfile::TempDir>, hosts: &str) -> Option<Gateway> {
-    write(folder.path(), &[("hosts", hosts)]);
-    let probe = Command::new("unshare").args(["-m", "true"]).output();
-    if !probe.is_ok_and(|output| output.status.success()) {
-        missing("a mount namespace", "run as root");
-        return None;
-    }
-    let script = format!("mount --bind {}/hosts /etc/hosts && exec \"$@\"", folder.path().display());
-    Some(Gateway::restart_by(&["unshare", "-m", "sh", "-c", &script, "sh"], folder))
-}
-
 /// Names are resolved again: new addresses are used, a name that cannot be resolved keeps its addresses, and each of many
 /// addresses is a server.
 #[test]
@@ -237,7 +224,7 @@ fn names_are_resolved_again() {
     );
     let folder = folder(&[("config.toml", &text)]);
     let line = |last: u8| format!("127.0.0.{last} api.internal\n");
-    let Some(mut gateway) = with_hosts(Arc::clone(&folder), &line(2)) else { return };
+    let Some(mut gateway) = Gateway::with_hosts(Arc::clone(&folder), &line(2)) else { return };
     let servers = |gateway: &Gateway| -> Vec<String> {
         let status = gateway.json(&["status"]);
         let rows = status["upstreams"][0]["servers"].as_array().unwrap().clone();
@@ -274,7 +261,7 @@ fn a_name_without_an_address_fails_alone() {
     let port = upstream.address.port();
     let text = with_servers(&[format!("http://later.internal:{port}")], "resolve_every = \"200ms\"");
     let folder = folder(&[("config.toml", &text)]);
-    let Some(mut gateway) = with_hosts(Arc::clone(&folder), "127.0.0.1 localhost\n") else { return };
+    let Some(mut gateway) = Gateway::with_hosts(Arc::clone(&folder), "127.0.0.1 localhost\n") else { return };
     gateway.line_with("a server's name cannot be resolved");
     let response = get(gateway.public, "/one", KEY);
     assert_eq!((response.status, response.charged()), (502, Some("0")));
@@ -297,7 +284,7 @@ fn servers_may_have_ipv6_addresses() {
     assert_eq!(upstream.last().header("host"), Some(&*format!("[::1]:{port}")));
     let text = with_servers(&[format!("http://six.internal:{port}")], "");
     let folder = folder(&[("config.toml", &text)]);
-    let Some(gateway) = with_hosts(folder, "::1 six.internal\n") else { return };
+    let Some(gateway) = Gateway::with_hosts(folder, "::1 six.internal\n") else { return };
     assert_eq!(get(gateway.public, "/one", KEY).status, 200);
 }
 

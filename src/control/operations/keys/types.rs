@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use crate::control::operations::terms::{LimitTerms, Patch, Time, optional_scopes_schema, scopes_schema};
 use crate::ledger::store::Source;
 use crate::policy::key::Scopes;
-use crate::types::{AccountId, KeyId, Secret};
+use crate::types::{AccountId, Credits, KeyId, Secret};
 
 fn live() -> String {
     "live".to_owned()
@@ -42,6 +42,11 @@ pub struct KeyInput {
     #[serde(default)]
     #[schema(max_items = 16)]
     pub limits: Option<Vec<LimitTerms>>,
+    /// The most credits that the key may spend in all, with at most six decimals: a number or a string; no limit if it
+    /// is left out.
+    #[serde(default)]
+    #[schema(value_type = Option<f64>, minimum = 0, example = 100)]
+    pub spend_limit: Option<Credits>,
     /// SHA-256 of a key that exists already, as 64 hexadecimal digits. Without it, a key is generated.
     #[serde(default)]
     #[schema(pattern = "^[0-9a-fA-F]{64}$")]
@@ -59,6 +64,7 @@ impl KeyInput {
             expires: None,
             allow_from: Vec::new(),
             limits: None,
+            spend_limit: None,
             sha256: None,
         }
     }
@@ -88,6 +94,10 @@ pub struct KeyPatch {
     #[serde(default, skip_serializing_if = "Patch::is_absent")]
     #[schema(value_type = Option<Vec<LimitTerms>>, max_items = 16)]
     pub limits: Patch<Vec<LimitTerms>>,
+    /// A new spending limit; null for none. What the key has spent before counts too.
+    #[serde(default, skip_serializing_if = "Patch::is_absent")]
+    #[schema(value_type = Option<f64>, minimum = 0)]
+    pub spend_limit: Patch<Credits>,
 }
 
 /// The key as it is shown: whole when it was generated just now, otherwise its first and last characters.
@@ -135,6 +145,12 @@ pub struct KeyView {
     pub allow_from: Option<Vec<IpNet>>,
     /// Limits that replace those of the account's plan; null if those apply.
     pub limits: Option<Vec<LimitTerms>>,
+    /// The most credits that the key may spend in all; null for no limit.
+    #[schema(value_type = Option<f64>)]
+    pub spend_limit: Option<Credits>,
+    /// The credits that the key has spent, as of some seconds ago.
+    #[schema(value_type = f64)]
+    pub spent: Credits,
     /// When the key expires; null for never.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub expires: Option<Time>,
@@ -165,6 +181,7 @@ impl KeyView {
             "scopes": self.scopes,
             "allow_from": self.allow_from,
             "limits": self.limits,
+            "spend_limit": self.spend_limit,
             "expires": self.expires,
             "old_secret_until": self.old_secret_until,
         })
