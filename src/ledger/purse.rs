@@ -82,6 +82,10 @@ impl SpendCaps {
         self.0.read().get(&key).cloned()
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.read().is_empty()
+    }
+
     /// Sets the cap of a key that had none.
     pub(super) fn add(&self, key: KeyNum, left: Credits) {
         self.0.write().insert(key, Arc::new(SpendCap::new(left)));

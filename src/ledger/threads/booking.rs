@@ -150,7 +150,8 @@ impl BooksThread {
         if !booked.repeated {
             let account = self.account(&booked.entry.account)?;
             self.purse(&account).give(booked.entry.amount);
-            if let Some(cap) = self.cap_of(booked.entry.key)? {
+            // The booking is made: if the key cannot be read now, its cap is lower until the next start.
+            if let Ok(Some(cap)) = self.cap_of(booked.entry.key) {
                 cap.change(booked.entry.amount);
             }
         }
@@ -159,7 +160,8 @@ impl BooksThread {
 
     /// The cap of a key, if it has a spending limit.
     fn cap_of(&self, key: Option<KeyId>) -> Result<Option<Arc<SpendCap>>> {
-        let row = key.map(|key| self.books.reader()?.key(key)).transpose()?.flatten();
+        let Some(key) = key.filter(|_| !self.shared.caps.is_empty()) else { return Ok(None) };
+        let row = self.books.reader()?.key(key)?;
         Ok(row.and_then(|(row, _)| self.shared.caps.get(row.num)))
     }
 
