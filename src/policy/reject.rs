@@ -334,6 +334,11 @@ pub fn placeholder_at(text: &str, at: usize) -> Option<&str> {
 
 /// Appends text, escaped for the inside of a JSON string (RFC 8259, section 7).
 fn escape_into(out: &mut String, text: &str) {
+    let is_plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
+    if text.bytes().all(is_plain) {
+        out.push_str(text); // the usual case
+        return;
+    }
     for character in text.chars() {
         match character {
             '"' => out.push_str("\\\""),

@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 /// Number of digits after the decimal point.
 const DECIMALS: usize = 6;
+/// Millionths in a credit.
+const MILLION: u64 = 1_000_000;
 /// Longest amount without its exponent that is parsed, in bytes; bounds the work on hostile input.
 const MAX_TEXT: usize = 40;
 
@@ -179,23 +181,23 @@ impl Credits {
     #[must_use]
     pub fn text(self) -> CreditsText {
         let mut text = CreditsText { bytes: [0; CreditsText::MAX], start: CreditsText::MAX };
-        let mut rest = self.0.unsigned_abs();
-        let mut digits = DECIMALS;
-        while digits > 0 && rest.is_multiple_of(10) {
-            (rest, digits) = (rest / 10, digits - 1);
-        }
-        let point = digits > 0;
-        for _ in 0..digits {
-            text.push_front(b'0' + (rest % 10) as u8);
-            rest /= 10;
-        }
-        if point {
+        let (whole, mut rest) = (self.0.unsigned_abs() / MILLION, self.0.unsigned_abs() % MILLION);
+        if rest > 0 {
+            let mut digits = DECIMALS;
+            while rest.is_multiple_of(10) {
+                (rest, digits) = (rest / 10, digits - 1);
+            }
+            for _ in 0..digits {
+                text.push_front(b'0' + (rest % 10) as u8);
+                rest /= 10;
+            }
             text.push_front(b'.');
         }
-        let mut whole = itoa::Buffer::new();
-        for &digit in whole.format(rest).as_bytes().iter().rev() {
-            text.push_front(digit);
-        }
+        let mut buffer = itoa::Buffer::new();
+        let whole = buffer.format(whole).as_bytes();
+        let end = text.start;
+        text.start -= whole.len();
+        text.bytes[text.start..end].copy_from_slice(whole);
         if self.0 < 0 {
             text.push_front(b'-');
         }
