@@ -16,7 +16,7 @@ pub use histogram::{Histogram, HistogramCounts, LONG, SHORT, SIZES};
 pub use ids::{AccountId, AccountNum, IdError, KeyHash, KeyId, KeyNum, NameId, RouteName, RouteNum, Secret};
 pub use number_map::{NumberHasher, NumberMap};
 pub use outcome::StatusClass;
-pub use request_id::{RequestId, RequestIdStart, RequestIdText};
+pub use request_id::{ProxyMark, RequestId, RequestIdStart, RequestIdText};
 pub use trace_context::{TraceContext, TraceParent};
 
 pub use repeats::Repeats;

@@ -19,7 +19,7 @@ pub(super) struct Arguments {
 
 /// Comments at the top.
 const HEAD: &str = "# Accounts and keys, as Tollgate knew them. `credits` is the balance, which a ledger that does not know the account
-# grants once. A file cannot say that an account is suspended or a key disabled: such keys are comments.
+# grants once. Comments are what a file cannot say: suspended accounts, disabled keys, and keys with a spending limit.
 ";
 
 pub(super) fn run(asker: &Asker, arguments: &Arguments) -> Result {
@@ -28,14 +28,14 @@ pub(super) fn run(asker: &Asker, arguments: &Arguments) -> Result {
         None => Box::new(BufWriter::new(std::io::stdout())),
     };
     out.write_all(HEAD.as_bytes())?;
-    let (mut is_suspended, mut written) = (false, Ok(()));
+    let (mut state, mut written) = (String::new(), Ok(()));
     let done = asker.each(&Command::ExportAll, |row| {
         let text = match (&row["account"], &row["key"]) {
             (account @ Value::Object(_), _) => {
-                is_suspended = account["state"] == "suspended";
+                account["state"].as_str().unwrap_or_default().clone_into(&mut state);
                 of_account(account)
             }
-            (_, key) => of_key(key, is_suspended),
+            (_, key) => of_key(key, &state),
         };
         if written.is_ok() {
             written = out.write_all(text.as_bytes());
@@ -65,10 +65,11 @@ fn toml(value: &Value) -> String {
     }
 }
 
-/// Lines with these settings, without those that are null or empty.
+/// Lines with these settings, without those that are null.
 fn settings(of: &Value, names: &[&str]) -> String {
-    let is_there = |value: &&Value| !value.is_null() && !value.as_array().is_some_and(Vec::is_empty);
-    let line = |name: &&str| Some(format!("{name} = {}\n", toml(Some(&of[*name]).filter(is_there)?)));
+    let line = |name: &&str| {
+        Some(format!("{name} = {}\n", toml(Some(&of[*name]).filter(|value| !value.is_null())?)))
+    };
     names.iter().filter_map(line).collect()
 }
 
@@ -79,15 +80,24 @@ fn of_account(account: &Value) -> String {
         balance if balance.starts_with('-') => format!("# The balance is {balance}.\n"),
         balance => format!("credits = \"{balance}\"\n"),
     };
-    let suspended = if account["state"] == "suspended" { "# suspended\n" } else { "" };
     let name = match account["name"].as_str() {
         Some(name) if !name.is_empty() => format!("# {name}\n"),
         _ => String::new(),
     };
-    format!("\n{name}[accounts.{id}]\n{suspended}{}{credits}", settings(account, &["plan", "webhooks"]))
+    let text = format!("[accounts.{id}]\n{}{credits}", settings(account, &["plan", "webhooks"]));
+    match account["state"].as_str() {
+        Some("active") => format!("\n{name}{text}"),
+        state => format!("\n{name}{}", commented(state.unwrap_or_default(), &text)),
+    }
 }
 
-fn of_key(key: &Value, is_suspended: bool) -> String {
+/// Text as a comment, with the reason.
+fn commented(reason: &str, text: &str) -> String {
+    let lines = text.lines().map(|line| format!("# {line}\n"));
+    format!("# {reason}:\n{}", lines.collect::<String>())
+}
+
+fn of_key(key: &Value, of_account: &str) -> String {
     let state = key["state"].as_str().unwrap_or_default();
     let account = toml(&key["account"]);
     let mut text = format!(
@@ -97,10 +107,13 @@ fn of_key(key: &Value, is_suspended: bool) -> String {
     if let Some(expires) = key["expires"].as_str() {
         text += &format!("expires = {expires}\n");
     }
-    if state == "active" && !is_suspended {
-        return text;
+    match (of_account, state, &key["spend_limit"]) {
+        ("active", "active", Value::Null) => text,
+        ("active", "active", limit) => {
+            let reason = format!("a spending limit of {limit}, of which {} are spent", key["spent"]);
+            commented(&reason, &text)
+        }
+        ("active", state, _) => commented(state, &text),
+        (of_account, ..) => commented(&format!("its account: {of_account}"), &text),
     }
-    let reason = if is_suspended { "suspended account" } else { state };
-    let lines = text.lines().map(|line| format!("# {line}\n"));
-    format!("# {reason}:\n{}", lines.collect::<String>())
 }

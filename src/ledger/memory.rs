@@ -185,7 +185,7 @@ impl Books for MemoryStore {
         let new = NewEntry {
             kind: booking.kind,
             amount: booking.amount,
-            key: None,
+            key: booking.key.and_then(|key| self.0.lock().key(key)),
             route: None,
             outcome: None,
             requests: 0,

@@ -170,6 +170,7 @@ impl Books for SqliteBooks {
     ) -> Result<Entry> {
         let reference = Some(booking.reference.as_str());
         let new = NewEntry::booking(booking.kind, booking.amount, reference, &booking.actor);
+        let new = NewEntry { key: booking.key, ..new };
         let booked = self.change(notes, at, |tx| {
             let mut posting = Posting::start(tx)?;
             let entry = posting.add(account.num, at, &new)?;

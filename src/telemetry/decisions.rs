@@ -58,7 +58,7 @@ impl RequestDecision {
 }
 
 /// Decisions that a worker has collected, the oldest first; never empty.
-type Part = Vec<RequestDecision>;
+type Part = Arc<[RequestDecision]>;
 
 /// The decisions of all workers. Those about refused requests are kept apart, so that many other requests do not push
 /// them out.
@@ -100,20 +100,24 @@ impl Decisions {
         self.0.lock()[usize::from(is_refused)].add(part, now);
     }
 
-    /// The decision about a request.
+    /// The parts that are kept, without holding up the workers.
+    fn parts(&self) -> Vec<Part> {
+        self.0.lock().iter().flat_map(|kept| kept.parts.iter().cloned()).collect()
+    }
+
+    /// The decision about a request. Takes a time: call it on a blocking thread.
     pub fn find(&self, now: WallTime, is_it: impl Fn(&RequestDecision) -> bool) -> Option<RequestDecision> {
-        let kept = self.0.lock();
-        let mut all = kept.iter().flat_map(|kept| kept.parts.iter().flatten());
+        let parts = self.parts();
+        let mut all = parts.iter().flat_map(|part| part.iter());
         all.find(|decision| !is_old(decision, now) && is_it(decision)).cloned()
     }
 
-    /// All decisions since a time, in the order of their times.
+    /// All decisions since a time, in the order of their times. Takes a time: call it on a blocking thread.
     #[must_use]
     pub fn since(&self, from: WallTime) -> Vec<RequestDecision> {
-        let kept = self.0.lock();
-        let all = kept.iter().flat_map(|kept| kept.parts.iter().flatten());
+        let parts = self.parts();
+        let all = parts.iter().flat_map(|part| part.iter());
         let mut all: Vec<RequestDecision> = all.filter(|decision| decision.at >= from).cloned().collect();
-        drop(kept);
         all.sort_by_key(|decision| decision.at);
         all
     }
@@ -136,7 +140,7 @@ fn is_old(decision: &RequestDecision, now: WallTime) -> bool {
 pub struct DecisionLane {
     shared: Arc<Decisions>,
     /// Those about other requests, and about refused ones.
-    collected: [RefCell<Part>; 2],
+    collected: [RefCell<Vec<RequestDecision>>; 2],
 }
 
 impl DecisionLane {
@@ -154,7 +158,7 @@ impl DecisionLane {
         collected.push(decision);
         if collected.len() >= MAX_COLLECTED {
             let part = std::mem::replace(&mut *collected, Vec::with_capacity(MAX_COLLECTED));
-            self.shared.pass(is_refused, part, now);
+            self.shared.pass(is_refused, part.into(), now);
         }
     }
 
@@ -163,7 +167,7 @@ impl DecisionLane {
         for (collected, is_refused) in self.collected.iter().zip([false, true]) {
             let part = collected.take();
             if !part.is_empty() {
-                self.shared.pass(is_refused, part, now);
+                self.shared.pass(is_refused, part.into(), now);
             }
         }
     }

@@ -37,12 +37,28 @@ impl RequestIdStart {
     }
 }
 
+/// 40 bits of the hash of a proxy's id of a request.
+#[derive(Clone, Copy, Debug)]
+pub struct ProxyMark(u128);
+
 impl RequestId {
     /// The `count`-th id of a worker. `given`: the id that a trusted proxy gave the request.
     #[must_use]
     pub fn new(start: RequestIdStart, count: u64, given: Option<&[u8]>) -> Self {
         let number = (u128::from(start.0) << 44) + u128::from(count);
         Self(number << MARK_BITS | given.map_or(0, mark))
+    }
+
+    /// What the ids of requests with this proxy's id have in common.
+    #[must_use]
+    pub fn proxy_mark(given: &[u8]) -> ProxyMark {
+        ProxyMark(mark(given))
+    }
+
+    /// True if a proxy's id of this request has the mark.
+    #[must_use]
+    pub fn has(self, mark: ProxyMark) -> bool {
+        self.0 & ((1 << MARK_BITS) - 1) == mark.0
     }
 
     /// True if the proxy's id of this request is `given`. Also true for one in 2^40 other ids, since 40 bits of

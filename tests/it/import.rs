@@ -132,6 +132,12 @@ fn an_export_serves_the_same_keys() {
     let key = format!("x-api-key: {}\r\n", made["key"].as_str().unwrap());
     let off = api.post("/v1/accounts/a.b/keys", serde_json::json!({ "label": "off" }));
     api.ok("POST", &format!("/v1/keys/{}/disable", off["id"].as_str().unwrap()), None);
+    let capped = api.post(
+        "/v1/accounts/a.b/keys",
+        serde_json::json!({ "label": "capped", "spend_limit": 2, "limits": [] }),
+    );
+    api.post("/v1/accounts", serde_json::json!({ "id": "gone", "plan": "growth", "credits": 3 }));
+    api.ok("PATCH", "/v1/accounts/gone", Some(&serde_json::json!({ "suspended": true })));
     assert_eq!(get(gateway.public, "/one", &key).status, 200);
     let told = gateway.cli(&["export", "all.toml"]);
     assert!(told.status.success(), "{}", text(&told));
@@ -140,10 +146,18 @@ fn an_export_serves_the_same_keys() {
     let config = admin_config("");
     let accounts = &config[config.find("[accounts.acme]").unwrap()..config.find("[plans.growth]").unwrap()];
     let second = Gateway::start(&format!("{}{exported}", config.replace(accounts, "")), &upstream);
+    assert_eq!(
+        Api::of(&second).fails("GET", "/v1/accounts/gone", None).0,
+        404,
+        "a suspended account is a comment"
+    );
+    let capped = format!("x-api-key: {}\r\n", capped["key"].as_str().unwrap());
+    assert_eq!(get(second.public, "/one", &capped).status, 401, "so is a key with a spending limit");
     let (before, after) = (api.get("/v1/accounts"), Api::of(&second).get("/v1/accounts"));
     let terms = |accounts: &Value| -> Vec<String> {
         let account = |one: &Value| format!("{} {} {}", one["id"], one["plan"], one["balance"]);
-        accounts["data"].as_array().unwrap().iter().map(account).collect()
+        let all = accounts["data"].as_array().unwrap().iter();
+        all.filter(|one| one["id"] != "gone").map(account).collect()
     };
     assert_eq!(terms(&before), terms(&after));
     let response = get(second.public, "/one", &key);

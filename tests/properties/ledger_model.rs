@@ -191,6 +191,7 @@ impl World {
         let kind = if adjustment { EntryKind::Adjustment } else { EntryKind::Grant };
         let (id, credits) = (format!("a{account}").parse().unwrap(), Credits::from_millionths(amount));
         let booking = Booking {
+            key: None,
             account: id,
             kind,
             amount: credits,

@@ -123,6 +123,7 @@ impl Driver<'_> {
         let kind = if adjustment { EntryKind::Adjustment } else { EntryKind::Grant };
         let (amount, reference) = (Credits::from_millionths(amount), name("ref", reference));
         let booking = Booking {
+            key: None,
             account: name("a", account).parse().unwrap(),
             kind,
             amount,

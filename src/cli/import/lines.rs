@@ -76,11 +76,15 @@ impl Lines {
     fn csv(input: Input, columns: &Columns) -> Result<Self> {
         let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(input);
         let mut names = Vec::new();
-        for name in reader.headers()?.iter() {
+        // A name is not repeated: without a first line with names, it could be a key.
+        for (at, name) in reader.headers()?.iter().enumerate() {
             let Some((_, cell)) = columns.iter().find(|(known, _)| *known == name) else {
                 let known: Vec<&str> = columns.iter().map(|(known, _)| *known).collect();
-                let message =
-                    format!("error: line 1: there is no column `{name}` (known: {})", known.join(", "));
+                let message = format!(
+                    "error: line 1: the name of column {} is unknown (known: {})",
+                    at + 1,
+                    known.join(", ")
+                );
                 return Err(Failed(message));
             };
             names.push((name.to_owned(), *cell));

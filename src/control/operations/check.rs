@@ -132,7 +132,8 @@ impl Control {
             return OperationError::invalid("credits", "the amount is too large");
         };
         let input = BookingInput { credits, reference: input.reference };
-        self.book(caller, "credits.charge", EntryKind::Charge, key.account.id.clone(), input).await
+        self.book(caller, "credits.charge", EntryKind::Charge, (key.account.id.clone(), Some(key.num)), input)
+            .await
     }
 
     /// True if requests with the key are authenticated.

@@ -10,7 +10,7 @@ use super::terms::{Page, Time};
 use crate::control::Control;
 use crate::ledger::entry::{Entry, EntryKind};
 use crate::ledger::store::{Booked, Booking, Doubt};
-use crate::types::{AccountId, Credits, KeyId, RequestId, StatusClass};
+use crate::types::{AccountId, Credits, KeyId, KeyNum, RequestId, StatusClass};
 
 /// Longest reference of a booking, in characters.
 pub const MAX_REFERENCE: usize = 200;
@@ -193,7 +193,7 @@ impl Control {
             let message = "the reference `opening` is that of the file's opening grant";
             return OperationError::invalid("reference", message);
         }
-        self.book(caller, "credits.grant", EntryKind::Grant, account, input).await
+        self.book(caller, "credits.grant", EntryKind::Grant, (account, None), input).await
     }
 
     /// Adjusts a balance, never below zero available.
@@ -210,7 +210,7 @@ impl Control {
         if input.credits.is_zero() {
             return OperationError::invalid("credits", "an adjustment by 0 credits changes nothing");
         }
-        self.book(caller, "credits.adjust", EntryKind::Adjustment, account, input).await
+        self.book(caller, "credits.adjust", EntryKind::Adjustment, (account, None), input).await
     }
 
     pub(super) async fn book(
@@ -218,13 +218,13 @@ impl Control {
         caller: &Caller,
         action: &'static str,
         kind: EntryKind,
-        account: AccountId,
+        (account, key): (AccountId, Option<KeyNum>),
         input: BookingInput,
     ) -> Result<BookingView> {
         caller.may(Permission::Credits)?;
         check_reference(&input.reference)?;
         let BookingInput { credits: amount, reference } = input;
-        let booking = Booking { account, kind, amount, reference, actor: caller.actor.clone() };
+        let booking = Booking { account, kind, amount, reference, actor: caller.actor.clone(), key };
         let directory = self.directory();
         let (notes, output) = caller.noted(action, move |booked: &Booked| {
             let Booked { entry, repeated } = booked;

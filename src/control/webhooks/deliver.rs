@@ -11,7 +11,7 @@ use super::signature::sign;
 use crate::control::Control;
 use crate::control::operations::{OperationError, Result};
 use crate::ledger::store::{Attempt, DueDelivery, EventKind, EventRow, ExpiringKey, Note, Once};
-use crate::types::{KeyNum, WallTime};
+use crate::types::WallTime;
 
 /// Most messages that are sent at the same time.
 const MAX_AT_ONCE: usize = 64;
@@ -146,12 +146,13 @@ impl Control {
     /// Writes `key.expiring` for keys that expire soon, and deletes old deliveries.
     async fn care(&self, now: WallTime) -> Result<()> {
         let until = WallTime(now.0.saturating_add(EXPIRING_BEFORE));
-        let mut after = Some(KeyNum(0));
-        while let Some(num) = after {
-            let keys =
-                self.read_webhooks(move |webhooks| Ok(webhooks.expiring((now, until), num, MAX_EXPIRING)?));
+        let (mut after, mut is_done) = (None, false);
+        while !is_done {
+            let keys = self
+                .read_webhooks(move |webhooks| Ok(webhooks.expiring((now, until), after, MAX_EXPIRING)?));
             let keys = keys.await?;
-            after = keys.get(MAX_EXPIRING - 1).map(|last| last.num);
+            after = keys.last().map(|last| (last.expires, last.num));
+            is_done = keys.len() < MAX_EXPIRING;
             let notes: Vec<Note> = keys.into_iter().map(expiring).collect();
             if !notes.is_empty() {
                 self.bookkeeper.note(notes).await?;

@@ -7,7 +7,6 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
 
@@ -17,7 +16,7 @@ use crate::policy::forward::trace::Tracing;
 use crate::policy::limit::ReachedLimit;
 use crate::policy::outcome::usage::{RefusedRequest, UsageKey, UsageOutcome};
 use crate::policy::outcome::{Outcome, Shadow, ShadowRule};
-use crate::policy::reject::{Dialect, Reason};
+use crate::policy::reject::Dialect;
 use crate::snapshot::{Route, View};
 use crate::telemetry::lines::{Details, LogEntry};
 use crate::telemetry::routes::{Finished, MethodIndex, RouteLane};
@@ -56,8 +55,10 @@ pub(super) struct AccessRecord {
     account: OnceCell<AccountId>,
     /// The client's address, once it is read.
     address: Cell<Option<IpAddr>>,
-    /// The limit that refused the request, or would have, if it is a shadow.
+    /// The limit that refused the request.
     limit: RefCell<Option<ReachedLimit>>,
+    /// The name of a shadow limit that would have.
+    shadow_limit: RefCell<Option<Arc<str>>>,
     /// What shadow rules would have done.
     shadow: Cell<Shadow>,
     /// The request held credits, so that the ledger counts it.
@@ -99,6 +100,7 @@ impl AccessRecord {
             account: OnceCell::new(),
             address: Cell::new(None),
             limit: RefCell::new(None),
+            shadow_limit: RefCell::new(None),
             shadow: Cell::default(),
             is_held: Cell::new(false),
             method,
@@ -178,7 +180,7 @@ impl AccessRecord {
     /// `limit`: a shadow limit that would have refused the request.
     pub(super) fn note_shadow_limit(&self, limit: Option<&Arc<str>>) {
         if let Some(name) = limit {
-            *self.limit.borrow_mut() = Some(ReachedLimit { name: Arc::clone(name), window: Duration::ZERO });
+            *self.shadow_limit.borrow_mut() = Some(Arc::clone(name));
             self.note_shadow(ShadowRule::Limit);
         }
     }
@@ -258,8 +260,7 @@ impl AccessRecord {
         let wall = || self.services.connections.time.wall();
         let refusal = match (outcome, caller) {
             (Outcome::Refused(reason), Some(_)) => {
-                let by_limit = matches!(reason, Reason::RateLimited | Reason::ConcurrencyLimited);
-                let limit = self.limit.borrow().clone().filter(|_| by_limit);
+                let limit = self.limit.borrow().clone();
                 Some(RefusedRequest { at: wall(), id: self.id, account, key, route, reason, limit })
             }
             _ => None,

@@ -20,6 +20,7 @@ use super::services::Services;
 use crate::directory::Key;
 use crate::gateway::connection::{RequestDeadlines, Stream};
 use crate::ledger::{Hold, HoldError};
+use crate::policy::limit::ReachedLimit;
 use crate::policy::outcome::{Outcome, ShadowRule};
 use crate::policy::price::Price;
 use crate::policy::reject::{Reason, Refusal};
@@ -122,6 +123,11 @@ impl WaitingPayment {
     }
 }
 
+/// What a key has reached that may spend no more. It is told once a day.
+fn spend_limit() -> ReachedLimit {
+    ReachedLimit { name: Arc::from("spend_limit"), window: Duration::from_secs(24 * 3600) }
+}
+
 impl Payment {
     /// Holds a price. A route that is free, or public, does not touch the ledger.
     ///
@@ -140,7 +146,8 @@ impl Payment {
         };
         let held = |hold| Held { hold, price: Arc::clone(price), is_head: method == Method::HEAD };
         if price.shadow {
-            if key.account.purse.available() < price.hold {
+            let is_capped = key.cap().is_some_and(|cap| cap.left() < price.hold);
+            if is_capped || key.account.purse.available() < price.hold {
                 record.note_shadow(ShadowRule::Credits);
             }
             return Ok(Self { route: route.index, held: Some(held(None)) });
@@ -153,7 +160,9 @@ impl Payment {
             }
             Err(HoldError::Capped) => {
                 record.refuse_credits(price.hold);
-                Err(Refusal::because(Reason::InsufficientCredits, "The API key's spending limit is reached."))
+                let refusal =
+                    Refusal::because(Reason::InsufficientCredits, "The API key's spending limit is reached.");
+                Err(Refusal { limit: Some(spend_limit()), ..refusal })
             }
             Err(HoldError::Insufficient) => {
                 record.refuse_credits(price.hold);

@@ -11,9 +11,9 @@ UPDATE keys SET spent = sums.spent
 -- Keys that expire, in the order in which they do.
 CREATE INDEX keys_expiring ON keys (expires) WHERE expires IS NOT NULL;
 
--- A message's id is random, so that one is never used again, also after a backup was restored.
+-- The id of a new message is random, so that none is used again, also after a backup was restored.
 ALTER TABLE messages ADD COLUMN id TEXT;
-UPDATE messages SET id = 'msg_' || lower(hex(randomblob(12)));
+UPDATE messages SET id = printf('msg_%016x%08x', (SELECT mark FROM journal), num);
 
 -- The deliveries that wait at an endpoint, in the order in which they are due.
 DROP INDEX deliveries_waiting;

@@ -219,6 +219,7 @@ impl World<'_> {
         };
         let takes_all = kind == EntryKind::Adjustment && self.random.bool();
         let mut booking = Booking {
+            key: None,
             account: format!("a{account}").parse().expect("an id"),
             kind,
             amount: Credits::from_millionths(amount),

@@ -32,7 +32,7 @@ fn emit(tx: &Connection, account: AccountNum, event: &EventRow, at: WallTime) ->
     let mut select = tx.prepare_cached(wanted).map_err(failed)?;
     let rows = select.query_map(params![account.0, event.kind.name()], |row| row.get::<_, i64>(0));
     let endpoints = rows.map_err(failed)?.collect::<rusqlite::Result<Vec<_>>>().map_err(failed)?;
-    if endpoints.is_empty() || !is_first(tx, event, at)? {
+    if !is_first(tx, event, at)? || endpoints.is_empty() {
         return Ok(());
     }
     let message = add_message(tx, account, event, at)?;
@@ -202,7 +202,8 @@ pub(super) fn refused<'a>(
     }
     let (mut poor, mut limited) = (HashSet::new(), HashSet::new());
     for request in requests {
-        if request.reason == Reason::InsufficientCredits && poor.insert(request.account) {
+        let is_poor = request.reason == Reason::InsufficientCredits && request.limit.is_none();
+        if is_poor && poor.insert(request.account) {
             exhausted(tx, request.account, request.at)?;
         }
         if let Some(limit) = &request.limit

@@ -80,6 +80,14 @@ pub(super) fn keys(connection: &Connection, filter: &str, params: impl Params) -
         .collect()
 }
 
+/// Selects the keys of an account, or of all.
+fn of_account(account: Option<&AccountId>) -> &'static str {
+    match account {
+        Some(_) => "WHERE k.account = (SELECT num FROM accounts WHERE id = ?1)",
+        None => "WHERE ?1 IS NULL",
+    }
+}
+
 /// A read-only connection to the ledger.
 pub(super) struct SqliteReader(pub(super) Connection);
 
@@ -113,11 +121,7 @@ impl BooksReader for SqliteReader {
     }
 
     fn keys(&mut self, account: Option<&AccountId>, after: KeyNum, most: usize) -> Result<Vec<OwnedKey>> {
-        let filter = match account {
-            Some(_) => "WHERE k.account = (SELECT num FROM accounts WHERE id = ?1)",
-            None => "WHERE ?1 IS NULL",
-        };
-        let filter = format!("{filter} AND k.num > ?2 ORDER BY k.num LIMIT ?3");
+        let filter = format!("{} AND k.num > ?2 ORDER BY k.num LIMIT ?3", of_account(account));
         keys(&self.0, &filter, params![account.map(AccountId::as_str), after.0, most])
     }
 
@@ -128,11 +132,12 @@ impl BooksReader for SqliteReader {
         after: KeyNum,
         most: usize,
     ) -> Result<Vec<OwnedKey>> {
-        let filter =
-            "WHERE (?1 IS NULL OR k.account = (SELECT num FROM accounts WHERE id = ?1)) AND k.num > ?2
-                          AND k.state <> 'revoked' AND coalesce(k.last_used, k.created) < ?4
-                      ORDER BY k.num LIMIT ?3";
-        keys(&self.0, filter, params![account.map(AccountId::as_str), after.0, most, since.0])
+        let filter = format!(
+            "{} AND k.num > ?2 AND k.state <> 'revoked' AND coalesce(k.last_used, k.created) < ?4
+             ORDER BY k.num LIMIT ?3",
+            of_account(account)
+        );
+        keys(&self.0, &filter, params![account.map(AccountId::as_str), after.0, most, since.0])
     }
 
     fn each_cap(&mut self, each: &mut dyn FnMut(KeyNum, Credits)) -> Result<()> {

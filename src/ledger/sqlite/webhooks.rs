@@ -294,13 +294,14 @@ impl WebhookReader for SqliteReader {
     fn expiring(
         &mut self,
         (from, to): (WallTime, WallTime),
-        after: KeyNum,
+        after: Option<(WallTime, KeyNum)>,
         most: usize,
     ) -> Result<Vec<ExpiringKey>> {
         let sql = "SELECT k.num, k.id, a.id, k.expires FROM keys k JOIN accounts a ON a.num = k.account
-                   WHERE k.expires > ?1 AND k.expires <= ?2 AND k.num > ?3 AND k.state = 'active' AND NOT EXISTS
+                   WHERE (k.expires, k.num) > (?1, ?3) AND k.expires <= ?2 AND k.state = 'active' AND NOT EXISTS
                        (SELECT 1 FROM notices WHERE kind = ?4 AND object = printf('%016x/%d', k.id, k.expires))
-                   ORDER BY k.num LIMIT ?5";
+                   ORDER BY k.expires, k.num LIMIT ?5";
+        let (from, after) = after.unwrap_or((from, KeyNum(u32::MAX)));
         let mut select = self.0.prepare_cached(sql).map_err(failed)?;
         let values = params![from.0, to.0, after.0, EventKind::KeyExpiring.name(), most];
         let rows = select.query_map(values, |row| {

@@ -5,7 +5,7 @@ use ipnet::IpNet;
 use super::{AccountState, KeyRow};
 use crate::ledger::entry::{Entry, EntryKind};
 use crate::policy::key::{KeyState, Scopes};
-use crate::types::{AccountId, Credits, KeyHash, WallTime};
+use crate::types::{AccountId, Credits, KeyHash, KeyNum, WallTime};
 
 /// A grant or an adjustment.
 #[derive(Clone, Debug)]
@@ -20,6 +20,8 @@ pub struct Booking {
     pub reference: String,
     /// Who books, which is recorded in the entry.
     pub actor: String,
+    /// The key that is charged, if it is one.
+    pub key: Option<KeyNum>,
 }
 
 /// The result of a booking.

@@ -253,12 +253,12 @@ pub trait WebhookReader {
     /// The deliveries to an endpoint, or to all endpoints of an account, before a number, newest first, at most `most`.
     fn deliveries(&mut self, of: &DeliveriesOf, before: Option<u64>, most: usize)
     -> Result<Vec<DeliveryRow>>;
-    /// The keys after a number that were created by command, expire in this span, and whose `key.expiring` was not
-    /// written, in the order of their numbers; at most `most`.
+    /// The keys that were created by command, expire in this span, and whose `key.expiring` was not written, in the order
+    /// in which they expire, after a key; at most `most`.
     fn expiring(
         &mut self,
         span: (WallTime, WallTime),
-        after: KeyNum,
+        after: Option<(WallTime, KeyNum)>,
         most: usize,
     ) -> Result<Vec<ExpiringKey>>;
 }

@@ -9,6 +9,7 @@ use crate::ledger::store::{
     AccountRow, AccountState, Booked, Booking, Changed, KeyChange, KeyEdit, KeyRow, LedgerError, NewAccount,
     Notes, OwnedKey, Registered, Registration, Result, unbalanced,
 };
+use crate::ledger::tally::OpenHold;
 use crate::policy::credit::MAX_BALANCE;
 use crate::types::{AccountId, Credits, KeyId, KeyNum, RequestId, StatusClass};
 
@@ -100,14 +101,22 @@ impl BooksThread {
         let purse = self.purse(account);
         // First subtract the credits in memory, so that no request spends them in the meantime.
         let amount = Credits::ZERO.checked_sub(booking.amount).unwrap_or(Credits::MAX);
+        let cap = booking.key.and_then(|key| self.shared.caps.get(key));
+        if cap.as_ref().is_some_and(|cap| !cap.try_take(amount)) {
+            return Err(LedgerError::Insufficient("the key's spending limit is reached".to_owned()));
+        }
         if !purse.try_take(amount) {
+            cap.into_iter().for_each(|cap| cap.change(amount));
             let available = purse.available();
             let message = format!("account {} has only {available} credits available", account.id);
             return Err(LedgerError::Insufficient(message));
         }
         // Then wait until the settlements that returned the credits are on disk: if a crash left the booking without
         // them, the account would be overspent.
-        self.wait_until_written().inspect_err(|_| purse.give(amount))?;
+        self.wait_until_written().inspect_err(|_| {
+            purse.give(amount);
+            cap.iter().for_each(|cap| cap.change(amount));
+        })?;
         match self.books.book(account, booking, notes, self.clock.wall()) {
             Ok(entry) => {
                 self.return_withheld();
@@ -116,7 +125,7 @@ impl BooksThread {
             Err(error) => {
                 // The booking may still be found after a crash, so these credits stay unavailable until a later commit
                 // succeeds.
-                self.withheld.push((purse, amount));
+                self.withheld.push((purse, cap, amount));
                 Err(error)
             }
         }
@@ -125,8 +134,9 @@ impl BooksThread {
     /// Returns the credits of failed bookings to their purses, after a commit has succeeded: a crash can no longer find
     /// those bookings.
     pub(super) fn return_withheld(&mut self) {
-        for (purse, amount) in self.withheld.drain(..) {
+        for (purse, cap, amount) in self.withheld.drain(..) {
             purse.give(amount);
+            cap.into_iter().for_each(|cap| cap.change(amount));
         }
     }
 
@@ -194,7 +204,15 @@ impl BooksThread {
         let caps = &self.shared.caps;
         match (before.spend_limit, after.spend_limit) {
             (_, None) => caps.remove(after.num),
-            (None, Some(limit)) => caps.add(after.num, limit.checked_sub(after.spent).unwrap_or_default()),
+            (None, Some(limit)) => {
+                // What returns to the cap when it is settled must be taken from it.
+                let returns = |hold: &&OpenHold| {
+                    hold.key == after.num && (hold.kept.is_some() || self.adopted.contains(&hold.id))
+                };
+                let held = self.tally.open_holds().filter(returns).map(|hold| hold.amount);
+                let left = held.chain([after.spent]).try_fold(limit, Credits::checked_sub);
+                caps.add(after.num, left.unwrap_or_default());
+            }
             (Some(old), Some(new)) => {
                 if let Some(cap) = caps.get(after.num) {
                     cap.change(new.checked_sub(old).unwrap_or_default());

@@ -14,7 +14,7 @@ use super::limit_saves::{LimitSaves, LimitSource};
 use super::shared::Shared;
 use super::usage_counts::{UsageCounts, UsageSource};
 use crate::clock::Clock;
-use crate::ledger::purse::Purse;
+use crate::ledger::purse::{Purse, SpendCap};
 use crate::ledger::record::{ExternalId, Record};
 use crate::ledger::store::{Books, Journal, LedgerError, Result, each_account};
 use crate::ledger::tally::{Fold, OpenHold, Tally};
@@ -36,7 +36,7 @@ pub(in crate::ledger) struct BooksThread {
     pub(super) clock: Clock,
     written: Box<dyn Written>,
     /// The state since the last fold.
-    tally: Tally,
+    pub(super) tally: Tally,
     batches: Batches,
     /// A fold whose write failed, to be tried again.
     unwritten: Option<Fold>,
@@ -47,12 +47,12 @@ pub(in crate::ledger) struct BooksThread {
     /// Kept holds whose settlement is in the outbox or in the journal, but not applied to the tally yet.
     settling: HashSet<RequestId>,
     /// Open holds of the process that handed the ledger over.
-    adopted: HashSet<RequestId>,
+    pub(super) adopted: HashSet<RequestId>,
     /// Credits that settlements of kept holds returned, for the simulation.
     #[cfg(test)]
     kept_settled: Vec<(AccountNum, Credits)>,
     /// Credits that a failed booking took. They are returned once a crash can no longer find the booking.
-    pub(super) withheld: Vec<(Arc<Purse>, Credits)>,
+    pub(super) withheld: Vec<(Arc<Purse>, Option<Arc<SpendCap>>, Credits)>,
     /// The sum over all accounts when the ledger was opened: zero unless the ledger is damaged.
     pub(super) off_by: i128,
 }
@@ -152,8 +152,8 @@ impl BooksThread {
 
     #[cfg(test)]
     pub(in crate::ledger) fn withheld_from(&self, account: AccountNum) -> i64 {
-        let own = self.withheld.iter().filter(|(purse, _)| purse.num == account);
-        own.map(|(_, credits)| credits.millionths()).sum()
+        let own = self.withheld.iter().filter(|(purse, ..)| purse.num == account);
+        own.map(|(.., credits)| credits.millionths()).sum()
     }
 
     /// Runs until the ledger is closed.

@@ -5,6 +5,7 @@ mod endpoints;
 mod files;
 mod lifecycle;
 mod repeats;
+mod spending;
 mod tokens;
 
 use std::net::SocketAddr;

@@ -10,7 +10,7 @@ use crate::control::Control;
 use crate::control::operations::caller::{Caller, Noted, Permission};
 use crate::control::operations::error::{OperationError, Result};
 use crate::control::operations::terms::{Imported, MAX_IMPORTED};
-use crate::ledger::store::{AccountRow, NewAccount, Notes};
+use crate::ledger::store::{AccountRow, AccountState, NewAccount, Notes};
 use crate::types::AccountId;
 
 /// A line of an import, with an account.
@@ -41,6 +41,9 @@ impl Control {
                 continue;
             }
             match self.known_account(&account.id).await? {
+                Some(row) if row.state == AccountState::Closed => {
+                    told.refuse(line, format!("account {} was deleted; choose another id", row.id));
+                }
                 Some(row) if is_as(&row, &account) => told.known += 1,
                 Some(row) => {
                     told.refuse(line, format!("account {} exists already, with other terms", row.id));
@@ -73,7 +76,7 @@ impl Control {
 
     async fn known_account(&self, id: &AccountId) -> Result<Option<AccountRow>> {
         if self.directory.account(id).is_none() {
-            return Ok(None); // if it was deleted, the ledger refuses it
+            return Ok(None);
         }
         let id = id.clone();
         self.read(move |reader| Ok(reader.account(&id)?)).await

@@ -73,7 +73,8 @@ impl Control {
         let loaded = loaded.await?;
         let since =
             self.clock.wall().0.saturating_sub(i64::try_from(against.as_millis()).unwrap_or(i64::MAX));
-        let requests = self.stats.decisions.since(WallTime(since));
+        let stats = self.stats();
+        let requests = blocking(move || Ok(stats.decisions.since(WallTime(since)))).await?;
         let incomplete = self.stats.decisions.complete_since().iter().flatten().any(|time| time.0 > since);
         let (before, after) = self.worlds(loaded, &requests).await?;
         let names = self.snapshot().routes.iter().map(|route| (route.num, route.name.to_string())).collect();

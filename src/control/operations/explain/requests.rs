@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 
 use super::{Decision, Steps};
 use crate::control::Control;
+use crate::control::operations::blocking;
 use crate::control::operations::caller::{Caller, Permission};
 use crate::control::operations::error::{OperationError, Result};
 use crate::control::operations::terms::Time;
@@ -74,12 +75,16 @@ impl Control {
     /// If nothing is kept about such a request.
     pub async fn request(&self, caller: &Caller, id: &str) -> Result<RequestView> {
         caller.may(Permission::ReadAccounts)?;
-        let now = self.clock.wall();
-        let found = match id.parse::<RequestId>() {
-            Ok(id) => self.stats.decisions.find(now, |decision| decision.id == id),
-            Err(_) if id.len() > MAX_GIVEN_ID => None,
-            Err(_) => self.stats.decisions.find(now, |decision| decision.id.is_of_proxy(id.as_bytes())),
+        let (now, stats) = (self.clock.wall(), self.stats());
+        let (own, mark) = (id.parse::<RequestId>().ok(), RequestId::proxy_mark(id.as_bytes()));
+        if own.is_none() && id.len() > MAX_GIVEN_ID {
+            return Err(self.not_kept());
+        }
+        let is_it = move |decision: &RequestDecision| match own {
+            Some(own) => decision.id == own,
+            None => decision.id.has(mark),
         };
+        let found = blocking(move || Ok(stats.decisions.find(now, is_it))).await?;
         let Some(decision) = found else { return Err(self.not_kept()) };
         let account = match decision.caller {
             Some((_, key)) => Some(self.key_row_of(key).await?.1),
@@ -137,7 +142,8 @@ fn steps(decision: &RequestDecision, account: Option<&AccountId>, route: Option<
             "route" => json!(route),
             "key" => json!(key),
             "account" => json!(account),
-            "limits" => json!(decision.limit.as_deref()),
+            "limits" | "credits" if refusing == Some(at) => json!(decision.limit.as_deref()),
+            "limits" if shadow.is_some() => json!(decision.limit.as_deref()),
             "upstream" if decision.upstream_status != 0 => json!({ "status": decision.upstream_status }),
             _ => Value::Null,
         };

@@ -10,7 +10,8 @@ pub const MAX_IMPORTED: usize = 500;
 pub struct Imported {
     /// Number of lines whose object was created.
     pub imported: u64,
-    /// Number of lines whose object was there already, with the same terms.
+    /// Number of lines whose object was there already: an account with the same terms, or a key with the same hash and
+    /// account, whose terms stay as they are.
     pub known: u64,
     /// The lines that were refused. They changed nothing.
     pub refused: Vec<RefusedLine>,

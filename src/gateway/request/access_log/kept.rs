@@ -19,6 +19,7 @@ impl AccessRecord {
     #[inline]
     pub(super) fn decision(&self) -> RequestDecision {
         let micros = self.services.now().0.saturating_sub(self.started.0) / 1_000;
+        let limit = self.limit.borrow_mut().take();
         RequestDecision {
             id: self.id,
             at: self.services.connections.time.wall(),
@@ -31,7 +32,7 @@ impl AccessRecord {
             status: self.status.get(),
             upstream_status: self.upstream_status.get(),
             credits: self.credits.get(),
-            limit: self.limit.borrow_mut().take().map(|limit| limit.name),
+            limit: limit.map(|limit| limit.name).or_else(|| self.shadow_limit.borrow_mut().take()),
             shadow: self.shadow.get(),
         }
     }
