@@ -45,9 +45,10 @@ impl Control {
         }
         let _alone = self.changes.lock().await;
         let (mut told, mut new, mut seen) = (Imported::default(), Vec::new(), HashSet::new());
+        let mut open = HashSet::new();
         for one in lines {
             let line = one.line;
-            match self.new_key(one).await {
+            match self.new_key(one, &mut open).await {
                 Ok(Some(key)) if key.row.secrets.iter().all(|secret| seen.insert(secret.hash)) => {
                     new.push(key);
                 }
@@ -77,8 +78,12 @@ impl Control {
         Ok(told)
     }
 
-    /// Checks a line. `None` if its key is there already.
-    async fn new_key(&self, KeyLine { line, account, key }: KeyLine) -> Result<Option<New>> {
+    /// Checks a line. `None` if its key is there already. `open`: accounts that are known not to be deleted.
+    async fn new_key(
+        &self,
+        KeyLine { line, account, key }: KeyLine,
+        open: &mut HashSet<AccountId>,
+    ) -> Result<Option<New>> {
         let Some(text) = &key.sha256 else {
             return OperationError::invalid("sha256", "an imported key needs its SHA-256");
         };
@@ -90,7 +95,10 @@ impl Control {
         }
         let owner = self.directory.account(&account).filter(|account| self.serves(account));
         let Some(owner) = owner else { return Err(account.into()) };
-        self.refuse_closed_account(&owner.id).await?;
+        if !open.contains(&owner.id) {
+            self.refuse_closed_account(&owner.id).await?;
+            open.insert(owner.id.clone());
+        }
         let (row, _) = self.key_row(owner.num, key)?;
         Ok(Some(New { line, row, owner }))
     }
