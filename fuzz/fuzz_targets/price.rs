@@ -18,7 +18,7 @@ fuzz_target!(|input: (String, String, u16, Vec<u8>, Vec<u8>)| {
         Charge { status: StatusMatch::parse("201").unwrap(), amount: Amount::Json(pointer) },
         Charge { status: status_match, amount: Amount::Header(name.clone()) },
     ];
-    let price = Price { hold, charges };
+    let price = Price { hold, charges, shadow: false };
     let mut headers = HeaderMap::new();
     if let Ok(value) = HeaderValue::from_bytes(&header) {
         headers.insert(name, value);
