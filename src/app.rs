@@ -17,7 +17,7 @@ mod usage;
 #[cfg(test)]
 mod waiting_payments;
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -39,6 +39,8 @@ use crate::clock::Clock;
 use crate::config::LoadedConfig;
 use crate::control::Control;
 use crate::control::api::Admin;
+use crate::control::dashboard;
+use crate::control::listener::Listener;
 use crate::control::socket::ControlSocket;
 use crate::directory::{Meter, Owner, elapsed};
 use crate::gateway::limits::Limits;
@@ -61,6 +63,8 @@ pub struct App {
     pub public: Vec<PublicAddress>,
     /// Address of the operators' listener.
     pub admin: SocketAddr,
+    /// Address of the dashboard, if the configuration has one.
+    pub dashboard: Option<SocketAddr>,
     plane: ControlPlane,
     path: PathBuf,
     /// Copies of all listening sockets, for a process that takes over.
@@ -148,10 +152,10 @@ impl App {
             Some((predecessor, sockets)) => (Some(predecessor), sockets),
             None => (None, Sockets::open(&settings, passed)?),
         };
-        let Sockets { admin, bound: Bound { workers: sockets, public, .. }, copies: listening } = sockets;
-        let admin = Admin::new(admin)?;
-        let (admin_address, draining) = (admin.address().unwrap_or(settings.admin_listen), admin.draining());
-        background.push(tokio::spawn(admin.serve(Arc::clone(&control))));
+        let Sockets { admin, dashboard, bound: Bound { workers: sockets, public, .. }, copies: listening } =
+            sockets;
+        let pages = (settings.dashboard.is_some(), dashboard);
+        let operators = Operators::serve(&control, admin, pages, &public, &mut background)?;
         background.extend(background::start(&control));
         let watcher = start_watcher(&control, &clock).await?;
         let slots = Arc::new(ConnectionSlots::new(max_connections(settings.max_connections)));
@@ -184,7 +188,8 @@ impl App {
         let path = path.to_owned();
         Ok(Self {
             public,
-            admin: admin_address,
+            admin: operators.admin,
+            dashboard: operators.dashboard,
             plane,
             path,
             listening,
@@ -196,7 +201,7 @@ impl App {
             limits,
             workers,
             stop,
-            draining,
+            draining: operators.draining,
             background,
             _watcher: watcher,
             signals: Some(signals),
@@ -207,6 +212,41 @@ impl App {
     #[must_use]
     pub fn control(&self) -> &Arc<Control> {
         &self.plane.control
+    }
+}
+
+/// The listeners of the control plane, which serve.
+struct Operators {
+    admin: SocketAddr,
+    dashboard: Option<SocketAddr>,
+    draining: Arc<AtomicBool>,
+}
+
+impl Operators {
+    /// Starts to serve the admin API, and the dashboard on its own socket if it has one. `pages`: whether there is a
+    /// dashboard, and its socket.
+    fn serve(
+        control: &Arc<Control>,
+        admin: TcpListener,
+        (has_dashboard, own): (bool, Option<TcpListener>),
+        public: &[PublicAddress],
+        background: &mut Vec<tokio::task::JoinHandle<()>>,
+    ) -> Result<Self, StartError> {
+        if let Some(api) = public.first() {
+            control.api_listens_at(api.address, api.is_tls);
+        }
+        let admin = Admin::new(admin)?;
+        let unknown = || StartError::Other("the admin address is unknown".to_owned());
+        let (address, draining) = (admin.address().ok_or_else(unknown)?, admin.draining());
+        background.push(tokio::spawn(admin.serve(Arc::clone(control), own.is_none())));
+        let mut pages = address;
+        if let Some(socket) = own {
+            let listener = Listener::new(socket)?;
+            pages = listener.address().unwrap_or(address);
+            background.push(tokio::spawn(dashboard::serve(listener, Arc::clone(control))));
+        }
+        control.dashboard_listens_at(pages);
+        Ok(Self { admin: address, dashboard: has_dashboard.then_some(pages), draining })
     }
 }
 

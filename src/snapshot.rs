@@ -1,5 +1,6 @@
 //! Defines the snapshot: an immutable configuration that requests are handled with. A reload replaces it as a whole.
 
+pub mod dashboard;
 mod upstream;
 
 use std::cell::RefCell;
@@ -22,10 +23,12 @@ use crate::policy::key::KeySource;
 use crate::policy::limit::Limit;
 use crate::policy::price::Price;
 use crate::policy::reject::Dialect;
+use crate::policy::route::Methods;
 use crate::policy::route::RouteTable;
 use crate::tls::server::Tls;
 use crate::types::{AccountNum, KeyHash, NameId, NumberMap, RouteName, RouteNum};
 
+use dashboard::Dashboard;
 pub use upstream::{QueueLimits, Upstream};
 
 /// Routes, plans, dialects and settings of one configuration.
@@ -131,6 +134,8 @@ pub struct Settings {
     pub usage_kept: [Duration; 3],
     /// Networks that webhooks may be sent to although they are not public.
     pub webhooks_allow_private: Vec<IpNet>,
+    /// The dashboard; `None` if there is none.
+    pub dashboard: Option<Arc<Dashboard>>,
     /// Which requests are traced, and where their spans are sent; `None` if no request is traced.
     pub traces: Option<TraceSettings>,
 }
@@ -164,6 +169,8 @@ pub struct Route {
     pub name: RouteName,
     /// The path that requests must match, as it is configured.
     pub path: Arc<str>,
+    /// The methods that requests must have one of.
+    pub methods: Methods,
     /// The route's index among the snapshot's routes.
     pub index: usize,
     /// The route's number in the ledger; 0 until it is registered.

@@ -39,11 +39,13 @@ pub(super) fn start(control: &Arc<Control>) -> [JoinHandle<()>; 3] {
     ]
 }
 
-/// Prunes what would accumulate: meters of dropped keys, and answers of the admin API that are too old to be repeated.
+/// Prunes what would accumulate: meters of dropped keys, answers of the admin API that are too old to be repeated, and
+/// sessions that have ended.
 async fn prune(control: Arc<Control>) {
     loop {
         tokio::time::sleep(PRUNE_EVERY).await;
         control.prune_meters();
         control.prune_answers().await;
+        control.prune_people().await;
     }
 }

@@ -11,6 +11,8 @@ use crate::snapshot::Settings;
 pub(super) struct Sockets {
     /// That of operators.
     pub(super) admin: TcpListener,
+    /// That of the dashboard, if it has one of its own.
+    pub(super) dashboard: Option<TcpListener>,
     /// Those of clients.
     pub(super) bound: Bound,
     /// Copies of all of them, for a process that takes over.
@@ -23,23 +25,39 @@ impl Sockets {
     /// # Errors
     /// If an address is in use, or cannot be used.
     pub(super) fn open(settings: &Settings, mut passed: Vec<PassedSocket>) -> Result<Self, String> {
-        let address = settings.admin_listen;
-        let own = take_passed(&mut passed, Purpose::Admin, address).into_iter().next();
-        let admin = own.map_or_else(|| bind_admin(address), Ok)?;
-        let copy = |error: io::Error| format!("a socket cannot be copied: {error}");
-        admin.set_nonblocking(true).map_err(copy)?;
-        let label = Some((Purpose::Admin, address));
-        let mut copies = vec![PassedSocket { socket: admin.try_clone().map_err(copy)?, label }];
+        let (admin, copy) = open(&mut passed, Purpose::Admin, settings.admin_listen)?;
+        let mut copies = vec![copy];
+        let mut dashboard = None;
+        if let Some(address) = settings.dashboard.as_ref().and_then(|dashboard| dashboard.listen) {
+            let (socket, copy) = open(&mut passed, Purpose::Dashboard, address)?;
+            dashboard = Some(socket);
+            copies.push(copy);
+        }
         let mut bound = gateway::bind(&addresses(settings), settings.threads, &mut passed)?;
         copies.append(&mut bound.copies);
         for address in passed.iter().filter_map(|it| it.socket.local_addr().ok()) {
             tracing::warn!(%address, "a socket that was passed to the gateway is not for one of its addresses");
         }
-        Ok(Self { admin, bound, copies })
+        Ok(Self { admin, dashboard, bound, copies })
     }
 }
 
-fn bind_admin(address: SocketAddr) -> Result<TcpListener, String> {
+/// Takes or opens a listening socket of the control plane, and a copy of it for a process that takes over.
+fn open(
+    passed: &mut Vec<PassedSocket>,
+    purpose: Purpose,
+    address: SocketAddr,
+) -> Result<(TcpListener, PassedSocket), String> {
+    let own = take_passed(passed, purpose, address).into_iter().next();
+    let socket = own.map_or_else(|| bind(address), Ok)?;
+    let copy = |error: io::Error| format!("a socket cannot be copied: {error}");
+    socket.set_nonblocking(true).map_err(copy)?;
+    let label = Some((purpose, address));
+    let twin = PassedSocket { socket: socket.try_clone().map_err(copy)?, label };
+    Ok((socket, twin))
+}
+
+fn bind(address: SocketAddr) -> Result<TcpListener, String> {
     TcpListener::bind(address).map_err(|error| match error.kind() {
         io::ErrorKind::AddrInUse => format!("cannot listen on {address}: another process does already"),
         _ => format!("cannot listen on {address}: {error}"),

@@ -16,6 +16,7 @@ mod serve;
 mod status;
 mod token;
 mod usage;
+mod user;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -66,6 +67,9 @@ enum Commands {
     /// Create, list and revoke tokens of the admin API.
     #[command(subcommand)]
     Token(token::Arguments),
+    /// Invite, list and change people who sign in to the dashboard.
+    #[command(subcommand)]
+    User(user::Arguments),
     /// List who changed what.
     Audit(audit::Arguments),
     /// Report requests, credits, bytes and durations by time.
@@ -101,6 +105,7 @@ pub fn main() -> ExitCode {
         Commands::Account(arguments) => account::run(&asker, arguments),
         Commands::Ledger(arguments) => ledger::run(&asker, arguments),
         Commands::Token(arguments) => token::run(&asker, arguments),
+        Commands::User(arguments) => user::run(&asker, arguments),
         Commands::Usage(arguments) => usage::run(&asker, arguments),
         Commands::Audit(arguments) => audit::run(&asker, arguments),
         Commands::Explain(arguments) => explain::run(&asker, arguments),

@@ -43,6 +43,9 @@ pub(super) fn run(path: &Path, arguments: &Arguments) -> Result {
             tracing::info!(address = %public.address, tls = public.is_tls, "serving clients");
         }
         tracing::info!(address = %app.admin, "serving operators");
+        if let Some(address) = app.dashboard {
+            tracing::info!(%address, "serving the dashboard");
+        }
         if let Some(token) = app.control().first_token().await? {
             // Not a log line: logs are collected and kept.
             eprintln!("admin token: {} (shown only now; Tollgate keeps its SHA-256)", token.reveal());

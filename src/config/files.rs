@@ -32,12 +32,12 @@ pub(super) fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Reads a text file in UTF-8, with the conditions of [`read`].
+/// The content of a file as UTF-8.
 ///
 /// # Errors
-/// As [`read`]; also if it is not UTF-8.
-pub(super) fn read_text(path: &Path, most: u64) -> io::Result<String> {
-    String::from_utf8(read(path, most)?).map_err(|_| io::Error::other("it is not UTF-8"))
+/// If it is not UTF-8.
+pub(super) fn text(bytes: Vec<u8>) -> io::Result<String> {
+    String::from_utf8(bytes).map_err(|_| io::Error::other("it is not UTF-8"))
 }
 
 /// True if every user of this machine may change the file, so that its content cannot be trusted.

@@ -24,6 +24,8 @@ pub struct LoadedConfig {
     pub watched: Watched,
     /// SHA-256 over all files, to detect changes.
     pub hash: KeyHash,
+    /// The text of all configuration files, without secrets; `None` if it is long.
+    pub text: Option<Arc<str>>,
     /// The problems that were found: only warnings.
     pub report: Report,
 }

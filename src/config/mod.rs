@@ -34,7 +34,7 @@ pub fn hash_of(path: &Path, watched: &Watched) -> Option<KeyHash> {
         content.file(&included, &files::read(&included, files::MAX_CONFIGURATION).ok()?);
     }
     Some(content.finish(
-        watched.secrets.iter().map(|path| parse::values::held(&files::read_text(path, files::MAX_SECRET))),
+        watched.secrets.iter().map(|path| parse::values::held(&files::read(path, files::MAX_SECRET))),
     ))
 }
 

@@ -2,29 +2,31 @@
 //! all mistakes are reported.
 
 mod accounts;
-mod admin;
 mod client_tls;
 mod context;
 mod dialects;
 pub(super) mod limits;
+mod operating;
 mod prices;
 mod routes;
 mod server;
 mod tls;
-mod traces;
 mod upstream_health;
 mod upstreams;
-mod usage;
 pub(super) mod values;
-mod webhooks;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::loaded::{LoadedConfig, Watched};
-use super::report::Report;
+use super::mask::mask;
+use super::report::{Report, SourceFile};
 use super::source::Sources;
 use crate::snapshot::Snapshot;
 use context::{Context, Known};
+
+/// Longest configuration whose text is kept, to show what a reload changes, in bytes.
+const MAX_TEXT: usize = 256 * 1024;
 
 /// Builds the configuration, or returns all mistakes.
 pub(super) fn build(sources: Sources) -> Result<LoadedConfig, Report> {
@@ -33,7 +35,7 @@ pub(super) fn build(sources: Sources) -> Result<LoadedConfig, Report> {
     if files.is_empty() {
         return Err(context.report);
     }
-    let server = server::build(&mut context, &files);
+    let mut server = server::build(&mut context, &files);
     let (dialects, default_dialect) = dialects::build(&mut context, &files);
     let upstreams = upstreams::build(&mut context, &files);
     let (table, routes) = routes::build(
@@ -50,6 +52,7 @@ pub(super) fn build(sources: Sources) -> Result<LoadedConfig, Report> {
         files.iter().flat_map(|file| &file.routes).map(|route| route.value.name.value.clone()).collect();
     let known = Known { names, routes };
     let plans = prices::plans(&mut context, &files, &known);
+    server.settings.dashboard = operating::dashboard::build(&mut context, &files, &plans).map(Arc::new);
     let (accounts, keys) = accounts::build(&mut context, &files, &known, &plans);
     if context.report.errors() > 0 {
         return Err(context.report);
@@ -69,5 +72,13 @@ pub(super) fn build(sources: Sources) -> Result<LoadedConfig, Report> {
         listed: Vec::new(),
     };
     let hash = context.report.hash();
-    Ok(LoadedConfig { snapshot, accounts, keys, watched, hash, report: context.report })
+    let text = text_of(&context.report);
+    Ok(LoadedConfig { snapshot, accounts, keys, watched, hash, text, report: context.report })
+}
+
+/// The text of all files without secrets, if it is not long.
+fn text_of(report: &Report) -> Option<Arc<str>> {
+    let length: usize = report.files.iter().map(|file| file.text.len()).sum();
+    let named = |file: &SourceFile| format!("# {}\n{}", file.path.display(), mask(&file.text));
+    (length <= MAX_TEXT).then(|| report.files.iter().map(named).collect::<Vec<_>>().join("\n").into())
 }

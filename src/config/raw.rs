@@ -15,7 +15,7 @@ use std::sync::LazyLock;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-pub use operating::{Admin, Log, Traces, Usage, Webhooks};
+pub use operating::{Admin, Dashboard, Log, Traces, Usage, Webhooks};
 pub use scopes::Scopes;
 pub use tls::{Pair, Tls};
 pub use upstream::{
@@ -36,6 +36,8 @@ pub struct File {
     pub server: Maybe<Server>,
     /// The operators' listener.
     pub admin: Maybe<Admin>,
+    /// Pages for customers and operators. Left out: there are none.
+    pub dashboard: Maybe<Dashboard>,
     /// The ledger.
     pub ledger: Maybe<Ledger>,
     /// Where keys are read from.

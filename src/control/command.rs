@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::operations::{
-    AccountInput, AccountLine, KeyInput, KeyLine, RehearsalInput, TokenInput, UsageQuery,
+    AccountInput, AccountLine, InvitationInput, KeyInput, KeyLine, RehearsalInput, TokenInput, UsageQuery,
+    UserInput, UserPatch,
 };
 use crate::policy::key::KeyState;
 use crate::types::{AccountId, Credits, KeyId};
@@ -73,6 +74,18 @@ pub enum Command {
     TokenList,
     /// Revoke a token.
     TokenRevoke { name: String },
+    /// Create a user of the dashboard.
+    UserCreate(UserInput),
+    /// Invite somebody to the dashboard.
+    UserInvite(InvitationInput),
+    /// List users of the dashboard.
+    UserList { operators: bool },
+    /// Make a link that signs a user in.
+    UserLink { user: String },
+    /// Change a user.
+    UserChange { user: String, patch: UserPatch },
+    /// Delete a user.
+    UserDelete { user: String },
     /// Report usage, a row for each interval.
     Usage(UsageQuery),
     /// Report usage as comma-separated values.
@@ -104,6 +117,7 @@ impl Command {
                 | Self::Request { .. }
                 | Self::Rehearse(_)
                 | Self::TokenList
+                | Self::UserList { .. }
                 | Self::Usage(_)
                 | Self::UsageCsv(_)
                 | Self::Audit { .. }

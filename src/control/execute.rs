@@ -86,6 +86,12 @@ impl Control {
                 self.send_all(Page { data, next_cursor: None }, "tokens", &rows).await
             }
             Command::TokenRevoke { name } => value(self.revoke_token(caller, &name).await?),
+            Command::UserCreate(input) => value(self.create_user(caller, input).await?),
+            Command::UserInvite(input) => value(self.invite(caller, input).await?),
+            Command::UserList { operators } => self.list_users(caller, operators, &rows).await,
+            Command::UserLink { user } => value(self.sign_in_link(caller, &user).await?),
+            Command::UserChange { user, patch } => value(self.change_user(caller, &user, patch).await?),
+            Command::UserDelete { user } => value(self.delete_user(caller, &user).await?),
             Command::Usage(query) => {
                 let data = self.usage(caller, query).await?.data;
                 self.send_all(Page { data, next_cursor: None }, "rows", &rows).await
@@ -133,6 +139,17 @@ impl Control {
             match send(page, &mut count, rows).await?.and_then(|cursor| cursor.parse().ok()) {
                 Some(id) => after = Some(id),
                 None => return Ok(json!({ "accounts": count })),
+            }
+        }
+    }
+
+    async fn list_users(&self, caller: &Caller, operators: bool, rows: &Rows) -> Result<Value> {
+        let (mut count, mut after) = (0, None);
+        loop {
+            let page = self.users(caller, operators, after, PAGE).await?;
+            match send(page, &mut count, rows).await? {
+                Some(email) => after = Some(email),
+                None => return Ok(json!({ "users": count })),
             }
         }
     }

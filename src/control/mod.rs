@@ -5,11 +5,15 @@
 
 pub mod api;
 pub mod command;
+pub mod dashboard;
 mod execute;
 mod http_client;
+pub mod listener;
+mod mail;
 pub mod metrics;
 pub mod operations;
 mod publish;
+mod quota;
 mod reload;
 pub mod socket;
 mod traces;
@@ -31,7 +35,7 @@ use crate::ledger::Bookkeeper;
 use crate::snapshot::{Publisher, Snapshot, SnapshotReader};
 use crate::telemetry::Stats;
 use crate::types::{KeyHash, KeyId, Moment, NameId, WallTime};
-use operations::{OperationError, Tokens};
+use operations::{OperationError, People, Tokens};
 pub use reload::Refused;
 
 /// Most rows of a result that wait to be sent. When the queue is full, reading the ledger waits.
@@ -70,6 +74,9 @@ pub struct Control {
     in_force: ArcSwap<InForce>,
     last_reload_error: parking_lot::Mutex<Option<String>>,
     tokens: Tokens,
+    /// When the ledger was last folded for a page of the dashboard.
+    page_folded: parking_lot::Mutex<Moment>,
+    people: People,
     doorbell: webhooks::Doorbell,
     deliveries: webhooks::DeliveryCounts,
 }
@@ -84,6 +91,10 @@ struct InForce {
     warnings: Vec<String>,
     /// When it was published.
     published: WallTime,
+    /// Its text without secrets.
+    text: Option<Arc<str>>,
+    /// What it changed in the one before.
+    diff: Option<Arc<str>>,
 }
 
 /// The keys of the configuration file, by their ids.
@@ -140,6 +151,8 @@ impl Control {
             keys: FileKeys::default(),
             warnings: Vec::new(),
             published: clock.wall(),
+            text: loaded.text.clone(),
+            diff: None,
         });
         let control = Self {
             path: path.to_owned(),
@@ -154,6 +167,8 @@ impl Control {
             in_force: ArcSwap::new(Arc::clone(&in_force)),
             last_reload_error: parking_lot::Mutex::default(),
             tokens: Tokens::default(),
+            page_folded: parking_lot::Mutex::new(Moment(0)),
+            people: People::default(),
             doorbell: webhooks::Doorbell::default(),
             deliveries: webhooks::DeliveryCounts::default(),
         };

@@ -150,7 +150,8 @@ impl Control {
         let snapshot = snapshot.adopting_servers(&self.snapshot());
         self.publisher.publish(snapshot);
         self.put_file(&loaded, registered);
-        let LoadedConfig { keys, watched, hash, .. } = loaded;
+        let LoadedConfig { keys, watched, hash, text, .. } = loaded;
+        let diff = before.text.as_deref().zip(text.as_deref()).and_then(|(old, new)| changed_lines(old, new));
         let listed = |key: &FileKey| (KeyId::of_hash(&key.hash), ListedKey::of(key));
         let keys: FileKeys = keys.iter().map(listed).collect();
         for (id, old) in &before.keys {
@@ -164,6 +165,8 @@ impl Control {
             keys,
             warnings: warnings.clone(),
             published: self.clock.wall(),
+            text,
+            diff: diff.or_else(|| before.diff.clone()),
         }));
         self.directory.sweep(self.clock.now());
         Ok(warnings)
@@ -307,4 +310,11 @@ fn opening_grants(accounts: &[FileAccount], registered: &Registered) -> Vec<Stri
         ))
     };
     accounts.iter().zip(&registered.accounts).filter_map(differs).collect()
+}
+
+/// The lines that changed, with a few around them; `None` if none did.
+fn changed_lines(old: &str, new: &str) -> Option<Arc<str>> {
+    let diff = similar::TextDiff::from_lines(old, new);
+    let text = diff.unified_diff().context_radius(2).to_string();
+    (!text.is_empty()).then(|| text.into())
 }

@@ -14,8 +14,10 @@ mod migrate_journal;
 mod notes;
 mod posting;
 mod read;
+mod renewals;
 mod rows;
 mod usage;
+mod users;
 mod webhooks;
 
 use std::path::{Path, PathBuf};

@@ -8,6 +8,7 @@ mod changes;
 mod notes;
 mod reader;
 mod usage;
+mod users;
 mod webhooks;
 
 use ipnet::IpNet;
@@ -16,14 +17,19 @@ use serde::{Deserialize, Serialize};
 pub use changes::{
     AccountChange, Booked, Booking, Changed, KeyChange, KeyEdit, KeyTerms, NewAccount, OwnedKey,
 };
-pub use notes::{AnswerRow, AuditRow, Audited, Note, Notes, Role, TokenRow, no_notes};
+pub use notes::{AnswerRow, AuditRow, Audited, Note, Notes, TokenRow, no_notes};
 pub use reader::{
     AuditFilter, BooksReader, EachLimit, Position, StoredSecret, each_account, each_entry, each_key,
 };
 
 pub use webhooks::{
     AfterAttempt, Attempt, DeliveriesOf, DeliveryRow, DueDelivery, EndpointRow, EventKind, EventRow,
-    ExpiringKey, Once, WebhookReader, Webhooks,
+    ExpiringKey, Once, RenewalRow, WebhookReader, Webhooks,
+};
+
+pub use users::{
+    Invited, LinkPurpose, LinkRow, MemberRole, MemberRow, OneTimeCodes, Role, SessionOf, SessionRow,
+    UserEdit, UserFilter, UserReader, UserRow,
 };
 
 pub use usage::{MAX_REFUSALS, MINUTE, RefusalRow, UsageFilter, UsageRetention, UsageRow, UsageStep};

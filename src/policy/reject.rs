@@ -226,6 +226,13 @@ impl Dialect {
         &self.templates[reason as usize] // `new` created one for each reason
     }
 
+    /// What clients get for a reason, as an example for documentation.
+    #[must_use]
+    pub fn example(&self, reason: Reason) -> RefusalResponse {
+        let wait = matches!(reason, Reason::RateLimited | Reason::ConcurrencyLimited).then_some(12);
+        self.build_response(&Refusal { retry_after: wait, ..Refusal::from(reason) }, "req_…")
+    }
+
     /// Builds the response to a refusal.
     #[must_use]
     pub fn build_response(&self, refusal: &Refusal, request_id: &str) -> RefusalResponse {

@@ -112,6 +112,17 @@ impl Decisions {
         all.find(|decision| !is_old(decision, now) && is_it(decision)).cloned()
     }
 
+    /// The decisions that are kept still, the newest first. Takes a time: call it on a blocking thread.
+    #[must_use]
+    pub fn newest(&self, now: WallTime, is_it: impl Fn(&RequestDecision) -> bool) -> Vec<RequestDecision> {
+        let parts = self.parts();
+        let all = parts.iter().flat_map(|part| part.iter());
+        let mut found: Vec<RequestDecision> =
+            all.filter(|decision| !is_old(decision, now) && is_it(decision)).cloned().collect();
+        found.sort_by_key(|decision| std::cmp::Reverse(decision.at));
+        found
+    }
+
     /// All decisions since a time, in the order of their times. Takes a time: call it on a blocking thread.
     #[must_use]
     pub fn since(&self, from: WallTime) -> Vec<RequestDecision> {

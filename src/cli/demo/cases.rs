@@ -66,7 +66,7 @@ const fn post(path: &'static str, body: &'static str) -> SampleCall {
 
 pub(super) const PERSON: SampleCall =
     post("/api/v1/people/enrich", r#"{"name": "John Doe", "domain": "example.com"}"#);
-const UNKNOWN_PERSON: SampleCall =
+pub(super) const UNKNOWN_PERSON: SampleCall =
     post("/api/v1/people/enrich", r#"{"name": "Jane Nobody", "domain": "example.com"}"#);
 const COMPANY: SampleCall = post("/api/v1/companies/enrich", r#"{"domain": "example.com"}"#);
 const FIND: SampleCall =

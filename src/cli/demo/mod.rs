@@ -6,6 +6,8 @@
 mod cases;
 mod client;
 mod config;
+mod past;
+mod people;
 mod self_test;
 mod upstream;
 
@@ -83,6 +85,14 @@ async fn demo(arguments: &Arguments, folder: &Path, mut stop: Stop) -> Result {
     let listen = arguments.address(arguments.listen, LISTEN)?;
     let admin = arguments.address(arguments.admin, ADMIN)?;
     std::fs::write(&path, config::text(listen, admin, upstream))?;
+    if !arguments.self_test {
+        let week = past::week(&path, listen);
+        tokio::select! {
+            biased;
+            () = stop.asked() => return Ok(()),
+            made = week => made?,
+        }
+    }
     let loaded = crate::config::load(&path).map_err(|report| Failed(report.to_string()))?;
     let app =
         App::start(&path, loaded, Clock::system(), None).await.map_err(|error| hinted(error.message()))?;
@@ -109,7 +119,8 @@ async fn demo(arguments: &Arguments, folder: &Path, mut stop: Stop) -> Result {
         return Ok(());
     }
     let token = app.control().first_token().await?;
-    let words = welcome(gateway, client::reachable(app.admin), &path, &keys, token.as_ref());
+    let links = people::Links::make(&app).await?;
+    let words = welcome(gateway, client::reachable(app.admin), &path, &keys, token.as_ref(), &links);
     tokio::spawn(end_with_terminal(stop.hangup));
     // The gateway installs its signal handlers when it is first polled, before the text mentions Ctrl-C.
     let (ran, printed) = tokio::join!(biased; app.run(), async { output::text(&words) });
@@ -153,6 +164,7 @@ fn welcome(
     config: &Path,
     keys: &Keys,
     token: Option<&Secret<String>>,
+    links: &people::Links,
 ) -> String {
     // There is none if the environment has one.
     let token = token.map_or("$TOLLGATE_ADMIN_TOKEN", |token| token.reveal());
@@ -171,6 +183,8 @@ gateway  http://{gateway}
 health   http://{admin}/healthz
 config   {config}
 key      {demo}  (account demo: {credits} credits)
+sign in  {customer}  (once: what a customer sees, with a week of use made for this demo)
+operator {operator}  (once: what you see)
 trial    {trial}  (refused at the fourth request in a minute)
 dry      {nearly_empty}  (refused at the second person)
 
@@ -203,6 +217,8 @@ curl -s http://{admin}/metrics -H 'authorization: Bearer {token}'
 Ctrl-C stops it and removes its folder.
 ",
         credits = DEMO.credits,
+        customer = links.customer,
+        operator = links.operator,
         phone_path = PHONE.path,
     )
 }

@@ -7,7 +7,7 @@ use toml::value::{Datetime, Offset};
 
 use super::context::{Context, Known, named};
 use super::limits::{self, LimitOwner};
-use super::webhooks;
+use super::operating::webhooks;
 use crate::config::loaded::{FileAccount, FileKey};
 use crate::config::raw::{self, At};
 use crate::policy::key::Scopes;

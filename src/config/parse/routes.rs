@@ -131,6 +131,7 @@ fn one(
     Some(Route {
         name: name?,
         path: raw.path.value.as_str().into(),
+        methods: methods.clone(),
         index,
         num: RouteNum(0),
         public,

@@ -7,7 +7,8 @@ use std::time::Duration;
 use http::HeaderName;
 
 use super::context::{Context, single};
-use super::{admin, tls, traces, usage, webhooks};
+use super::operating::{admin, traces, usage, webhooks};
+use super::tls;
 use crate::config::raw::{self, At, Place};
 use crate::policy::key::KeySource;
 use crate::snapshot::{LogSettings, Settings};
@@ -102,6 +103,7 @@ pub(super) fn build(context: &mut Context, files: &[raw::File]) -> ParsedServer 
         log,
         usage_kept: usage::build(context, files),
         webhooks_allow_private: webhooks::allow_private(context, files),
+        dashboard: None, // built once the plans are known
         traces: traces::build(context, files),
     };
     let max_body_size = context.size(server.max_body_size.as_ref(), 100 * KIB * KIB, BODY_SIZE);

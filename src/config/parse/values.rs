@@ -51,8 +51,8 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
 }
 
 /// The hash of the content of a file with a secret; zeros if it could not be read.
-pub(in crate::config) fn held(read: &std::io::Result<String>) -> KeyHash {
-    read.as_ref().map_or(KeyHash([0; 32]), |text| KeyHash::of(text.as_bytes()))
+pub(in crate::config) fn held(read: &std::io::Result<impl AsRef<[u8]>>) -> KeyHash {
+    read.as_ref().map_or(KeyHash([0; 32]), |content| KeyHash::of(content.as_ref()))
 }
 
 impl Context {
@@ -127,8 +127,9 @@ impl Context {
         }
         if let Some(path) = text.strip_prefix("file:") {
             let path = self.folder().join(path);
-            let read = files::read_text(&path, files::MAX_SECRET);
-            self.report.secrets.push((path.clone(), held(&read)));
+            let bytes = files::read(&path, files::MAX_SECRET);
+            self.report.secrets.push((path.clone(), held(&bytes)));
+            let read = bytes.and_then(files::text);
             let read = read.map_err(|error| format!("{} cannot be read: {error}", path.display()));
             return self.check(place, read).map(|text| text.trim_end().to_owned());
         }

@@ -1,9 +1,9 @@
-//! `[admin]`, `[log]`, `[usage]`, `[webhooks]`, `[traces]`: how the gateway is operated.
+//! `[admin]`, `[dashboard]`, `[log]`, `[usage]`, `[webhooks]`, `[traces]`: how the gateway is operated.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{At, Duration, Maybe, Named, Sample, Secret, Sha256};
+use super::{Amount, At, Duration, Maybe, Named, Sample, Secret, Sha256};
 
 /// The operators' listener.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -60,4 +60,36 @@ pub struct Traces {
     pub sample: Maybe<Sample>,
     /// Headers to set on requests to the collector.
     pub set_headers: Named<Secret>,
+}
+
+/// Pages for customers and operators.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Dashboard {
+    /// Address; port 0 picks a free one. Left out: the operators' listener.
+    pub listen: Maybe<String>,
+    /// The address as people see it, for links, cookies and the check of `Origin`: `https://portal.example.com`.
+    pub url: Maybe<String>,
+    /// The API's base URL as customers see it, for examples: `https://api.example.com`.
+    pub api_url: Maybe<String>,
+    /// Who may create an account: `off`, `open`, `approval` or `invite`.
+    pub sign_up: Maybe<String>,
+    /// The plan of accounts that sign up.
+    pub plan: Maybe<String>,
+    /// The plan until an operator approves, for `sign_up = "approval"`.
+    pub sandbox_plan: Maybe<String>,
+    /// The opening grant of accounts that sign up.
+    pub credits: Maybe<Amount>,
+    /// The name of the API.
+    pub name: Maybe<String>,
+    /// A picture of at most 64 KiB: .svg, .png, .webp or .jpg.
+    pub logo: Maybe<String>,
+    /// The accent colour, such as `#3355ff`. It is darkened or lightened until text in it can be read.
+    pub accent: Maybe<String>,
+    /// An OpenAPI description of the API (JSON), which the documentation page links to.
+    pub openapi: Maybe<String>,
+    /// The mail server: `smtps://user:password@host`. Left out: links are shown to operators.
+    pub smtp: Maybe<Secret>,
+    /// The sender of e-mail.
+    pub from: Maybe<String>,
 }

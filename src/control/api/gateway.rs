@@ -144,6 +144,6 @@ async fn audit(
     Params(query): Params<AuditQuery>,
 ) -> Answer<Page<AuditView>> {
     let AuditQuery { object, by, cursor: before, limit } = query;
-    let filter = AuditFilter { object, actor: by, before: cursor(before.as_deref())? };
+    let filter = AuditFilter { account: None, object, actor: by, before: cursor(before.as_deref())? };
     Ok(Json(api.control.audit(&caller, filter, most(limit)?).await?))
 }

@@ -29,6 +29,7 @@ pub(super) fn router() -> OpenApiRouter<ApiState> {
         .routes(routes!(report_leaked))
         .routes(routes!(show, change, revoke))
         .routes(routes!(rotate))
+        .routes(routes!(end_overlap))
         .routes(routes!(disable))
         .routes(routes!(enable))
 }
@@ -136,6 +137,16 @@ async fn rotate(
     MaybeBody(rotation): MaybeBody<Rotation>,
 ) -> Changed {
     Ok(ok(api.control.rotate_key(&caller, key, rotation.overlap).await?))
+}
+
+/// End the overlap of a rotation: the old secret is refused from now on.
+#[utoipa::path(
+    post, path = "/v1/keys/{key}/end-overlap", tag = "keys", params(("key" = String, Path), Repeatable),
+    responses((status = 200, body = KeyView), Failures, ChangeFailures),
+    extensions(("x-permission" = json!("manage")))
+)]
+async fn end_overlap(State(api): State<ApiState>, By(caller): By, Id(key): Id<KeyId>) -> Changed {
+    Ok(ok(api.control.end_overlap(&caller, key).await?))
 }
 
 /// Disable a key until it is enabled again.

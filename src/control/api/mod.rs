@@ -12,6 +12,7 @@ mod keys;
 mod layers;
 mod metrics;
 mod paging;
+mod people;
 mod problem;
 mod routes;
 mod server;

@@ -85,6 +85,9 @@ impl From<OperationError> for Problem {
             OperationError::Invalid { field, message } => {
                 return Self::field(StatusCode::UNPROCESSABLE_ENTITY, error.reason(), field, message);
             }
+            OperationError::Throttled { message, seconds } => {
+                return Self::too_many(error.reason(), message, *seconds);
+            }
             OperationError::Missing(_) => StatusCode::NOT_FOUND,
             OperationError::Conflict(_)
             | OperationError::InFile(_)

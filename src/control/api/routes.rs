@@ -15,7 +15,7 @@ use utoipa_axum::router::OpenApiRouter;
 use super::layers::{access, repeats};
 use super::problem::{FieldError, Problem};
 use super::state::ApiState;
-use super::{accounts, decisions, gateway, health, keys, metrics, usage, webhooks};
+use super::{accounts, decisions, gateway, health, keys, metrics, people, usage, webhooks};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -42,6 +42,7 @@ fn described() -> OpenApiRouter<ApiState> {
         .merge(decisions::router())
         .merge(usage::router())
         .merge(webhooks::router())
+        .merge(people::router())
 }
 
 /// The API as OpenAPI 3.1, generated from the handlers.

@@ -7,9 +7,9 @@ use std::sync::atomic::AtomicBool;
 
 use http::{Method, StatusCode};
 
-use super::layers::quota::Quota;
 use crate::control::Control;
 use crate::control::operations::Caller;
+use crate::control::quota::Quota;
 
 /// What handlers share.
 #[derive(Clone)]

@@ -13,7 +13,7 @@ use super::paging::{PageQuery, Repeatable, cursor};
 use super::problem::{ChangeFailures, Failures, ListFailures, ObjectFailures, Problem};
 use super::state::{ApiState, created};
 use crate::control::operations::{
-    Alerts, DeliveryView, EndpointInput, EndpointPatch, EndpointView, Page, Sent,
+    Alerts, DeliveryView, EndpointInput, EndpointPatch, EndpointView, Page, Renewal, Sent,
 };
 use crate::ledger::store::DeliveriesOf;
 use crate::types::AccountId;
@@ -35,6 +35,7 @@ pub(super) fn router() -> OpenApiRouter<ApiState> {
         .routes(routes!(deliveries))
         .routes(routes!(replay))
         .routes(routes!(alerts, set_alerts))
+        .routes(routes!(renewal, set_renewal))
 }
 
 /// How to replace a secret.
@@ -275,4 +276,30 @@ async fn set_alerts(
     Body(alerts): Body<Alerts>,
 ) -> Answer<Alerts> {
     Ok(Json(api.control.set_alerts(&caller, account, alerts).await?))
+}
+
+/// Show how an account is renewed.
+#[utoipa::path(
+    get, path = "/v1/accounts/{account}/renewal", tag = "webhooks", params(("account" = String, Path)),
+    responses((status = 200, body = Renewal), Failures, ObjectFailures),
+    extensions(("x-permission" = json!("read_accounts")))
+)]
+async fn renewal(State(api): State<ApiState>, By(caller): By, Id(account): Id<AccountId>) -> Answer<Renewal> {
+    Ok(Json(api.control.renewal(&caller, account).await?))
+}
+
+/// Set how an account is renewed: by asking your billing for credits with `billing.top_up_requested`.
+#[utoipa::path(
+    patch, path = "/v1/accounts/{account}/renewal", tag = "webhooks", request_body = Renewal,
+    params(("account" = String, Path), Repeatable),
+    responses((status = 200, body = Renewal), Failures, ChangeFailures),
+    extensions(("x-permission" = json!("manage")))
+)]
+async fn set_renewal(
+    State(api): State<ApiState>,
+    By(caller): By,
+    Id(account): Id<AccountId>,
+    Body(renewal): Body<Renewal>,
+) -> Answer<Renewal> {
+    Ok(Json(api.control.set_renewal(&caller, account, renewal).await?))
 }

@@ -4,6 +4,7 @@ mod export;
 mod import;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -17,7 +18,9 @@ use super::error::{OperationError, Result};
 use super::terms::{LimitTerms, Page, Patch, Time};
 use crate::control::Control;
 use crate::directory::Account;
-use crate::ledger::store::{AccountChange, AccountRow, AccountState, Changed, NewAccount, Notes, Source};
+use crate::ledger::store::{
+    AccountChange, AccountRow, AccountState, Changed, NewAccount, Note, Notes, Source, UserEdit,
+};
 use crate::snapshot::AccountStatus;
 use crate::types::{AccountId, Credits, NameId};
 
@@ -109,6 +112,16 @@ impl Control {
     /// # Errors
     /// If the id is used already, or the plan does not exist.
     pub async fn create_account(&self, caller: &Caller, input: AccountInput) -> Result<AccountView> {
+        self.create_account_of(caller, input, Vec::new()).await
+    }
+
+    /// Creates an account, with people whom it belongs to.
+    pub(super) async fn create_account_of(
+        &self,
+        caller: &Caller,
+        input: AccountInput,
+        people: Vec<UserEdit>,
+    ) -> Result<AccountView> {
         caller.may(Permission::Manage)?;
         let _alone = self.changes.lock().await; // otherwise a reload could remove the plan in the meantime
         let new = self.new_account(caller, input)?;
@@ -118,6 +131,10 @@ impl Control {
             let view = rows.first().map(|row| describe.account(row));
             let object = view.as_ref().map(|view| format!("account/{}", view.id)).unwrap_or_default();
             Noted { object, before: None, after: rows.first().map(terms_of_new), output: view }
+        });
+        let notes: Notes<Vec<AccountRow>> = Arc::new(move |rows| {
+            let people = people.iter().cloned().map(Note::User);
+            notes(rows).into_iter().chain(people).collect()
         });
         self.add_accounts(vec![new], notes).await?;
         let none = || OperationError::Unavailable("the ledger did not create the account".to_owned());
@@ -167,9 +184,21 @@ impl Control {
     /// # Errors
     /// If there is no such account.
     pub async fn account(&self, caller: &Caller, id: AccountId) -> Result<AccountView> {
-        caller.may(Permission::ReadAccounts)?;
+        caller.may_in(Permission::ReadAccounts, &id)?;
         let describe = self.describer();
         let row = self.read_folded(move |reader| Ok(reader.account(&id)?.ok_or(id)?)).await;
+        Ok(describe.account(&row?))
+    }
+
+    /// Reads an account for a page of the dashboard, as it was at most a second ago.
+    ///
+    /// # Errors
+    /// If there is no such account.
+    pub async fn account_now(&self, caller: &Caller, id: AccountId) -> Result<AccountView> {
+        caller.may_in(Permission::ReadAccounts, &id)?;
+        let describe = self.describer();
+        let reader = self.page_reader().await?;
+        let row = super::aside(reader, move |reader| Ok(reader.account(&id)?.ok_or(id)?)).await;
         Ok(describe.account(&row?))
     }
 

@@ -9,6 +9,7 @@ use super::error::Result;
 use super::terms::{Page, Time};
 use crate::control::Control;
 use crate::ledger::store::{AuditFilter, Audited};
+use crate::types::AccountId;
 
 /// An audit entry: who changed what.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -19,7 +20,7 @@ pub struct AuditView {
     /// When the change was made.
     #[schema(value_type = String, format = DateTime)]
     pub at: Time,
-    /// Who made the change: `command`, `file`, or `token:` and the token's name.
+    /// Who made the change: `command`, `file`, `token:` and the token's name, or `user:` and their e-mail address.
     pub by: String,
     /// Where the request came from: an IP address, `control socket` or `configuration file`.
     pub from: String,
@@ -27,6 +28,9 @@ pub struct AuditView {
     pub action: String,
     /// What was changed, such as `account/acme`.
     pub object: String,
+    /// The account that it belongs to; null if it belongs to none.
+    #[schema(value_type = Option<String>)]
+    pub account: Option<AccountId>,
     /// The object before the change, without secrets.
     #[schema(value_type = Option<Object>)]
     pub before: Option<Value>,
@@ -46,6 +50,7 @@ impl AuditView {
             from: row.origin,
             action: row.action,
             object: row.object,
+            account: row.account,
             before: json(row.before),
             after: json(row.after),
         }
@@ -53,12 +58,15 @@ impl AuditView {
 }
 
 impl Control {
-    /// Lists audit entries, newest first.
+    /// Lists audit entries, newest first. A member sees those of their account.
     ///
     /// # Errors
     /// If the ledger cannot be read.
     pub async fn audit(&self, caller: &Caller, filter: AuditFilter, most: usize) -> Result<Page<AuditView>> {
-        caller.may(Permission::ReadAll)?;
+        match &filter.account {
+            Some(account) => caller.may_in(Permission::ReadAccounts, account)?,
+            None => caller.may(Permission::ReadAll)?,
+        }
         let rows = self.read(move |reader| Ok(reader.audit(&filter, most + 1)?)).await?;
         let page = Page::of(rows, most, |entry: &Audited| entry.number.to_string());
         Ok(page.map(AuditView::of))

@@ -8,19 +8,30 @@ use serde_json::Value;
 
 use super::error::{OperationError, Result};
 use super::repeat::Repeat;
-use crate::ledger::store::{AuditRow, Note, Notes, Role};
+use crate::ledger::store::{AuditRow, MemberRole, Note, Notes, Role};
+use crate::types::AccountId;
 
 /// Who performs an operation, from where.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    /// The name in entries and in the audit log: `command`, or `token:` and the token's name.
+    /// The name in entries and in the audit log: `command`, `token:` and the token's name, or `user:` and the user's
+    /// e-mail address.
     pub actor: String,
     /// Where the request came from: an IP address, or `control socket`.
     pub origin: String,
     /// What the caller may do.
-    pub role: Role,
+    pub authority: Authority,
     /// Present if the request has an idempotency key, so that its answer is kept.
     pub repeat: Option<Arc<Repeat>>,
+}
+
+/// What a caller may do, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Authority {
+    /// An operator: in all accounts.
+    Operator(Role),
+    /// A customer: in one account. Every other account is as if it did not exist.
+    Member(AccountId, MemberRole),
 }
 
 /// A kind of operation, which a role may perform or not.
@@ -32,13 +43,42 @@ pub enum Permission {
     ReadAll,
     /// Book credits.
     Credits,
+    /// Change keys of an account.
+    Keys,
+    /// Change webhooks of an account, and read their secrets.
+    Endpoints,
+    /// Change when an account is told about its balance, and how it is renewed.
+    Alerts,
+    /// Change the members of an account.
+    Team,
     /// Change everything else.
     Manage,
 }
 
 impl Permission {
     /// All permissions.
-    pub const ALL: [Self; 4] = [Self::ReadAccounts, Self::ReadAll, Self::Credits, Self::Manage];
+    pub const ALL: [Self; 8] = [
+        Self::ReadAccounts,
+        Self::ReadAll,
+        Self::Credits,
+        Self::Keys,
+        Self::Endpoints,
+        Self::Alerts,
+        Self::Team,
+        Self::Manage,
+    ];
+
+    /// True if a member of an account may perform operations of this kind there.
+    #[must_use]
+    pub fn is_of_member(self, role: MemberRole) -> bool {
+        match self {
+            Self::ReadAccounts => true,
+            Self::Keys | Self::Endpoints => matches!(role, MemberRole::Owner | MemberRole::Developer),
+            Self::Alerts => matches!(role, MemberRole::Owner | MemberRole::Billing),
+            Self::Team => role == MemberRole::Owner,
+            Self::ReadAll | Self::Credits | Self::Manage => false,
+        }
+    }
 
     /// True if the role may perform operations of this kind.
     #[must_use]
@@ -82,7 +122,7 @@ impl Caller {
     #[must_use]
     pub fn command() -> Self {
         let (actor, origin) = ("command".to_owned(), "control socket".to_owned());
-        Self { actor, origin, role: Role::Owner, repeat: None }
+        Self { actor, origin, authority: Authority::Operator(Role::Owner), repeat: None }
     }
 
     /// The gateway itself, because the configuration files changed.
@@ -97,26 +137,60 @@ impl Caller {
         Self { origin: "signal".to_owned(), ..Self::command() }
     }
 
-    /// Checks the caller's role.
+    /// Checks that an operator with the needed role calls.
     ///
     /// # Errors
     /// [`OperationError::Forbidden`].
     pub fn may(&self, permission: Permission) -> Result<()> {
-        if permission.is_of(self.role) {
-            return Ok(());
-        }
-        let message = match permission {
-            Permission::ReadAccounts | Permission::ReadAll => "may not read this",
-            Permission::Credits => "may not book credits",
-            Permission::Manage => "may not change this",
+        let role = match self.authority {
+            Authority::Operator(role) if permission.is_of(role) => return Ok(()),
+            Authority::Operator(role) => format!("a token with the role {}", role.name()),
+            Authority::Member(..) => "a member of an account".to_owned(),
         };
-        Err(OperationError::Forbidden(format!("a token with the role {} {message}", self.role.name())))
+        Err(forbidden(&role, permission))
+    }
+
+    /// Checks the caller's role in an account. For a member, other accounts do not exist.
+    ///
+    /// # Errors
+    /// [`OperationError::Forbidden`] or [`OperationError::Missing`].
+    pub fn may_in(&self, permission: Permission, account: &AccountId) -> Result<()> {
+        match &self.authority {
+            Authority::Operator(_) => self.may(permission),
+            Authority::Member(own, _) if own != account => Err(account.clone().into()),
+            Authority::Member(_, role) if permission.is_of_member(*role) => Ok(()),
+            Authority::Member(_, role) => Err(forbidden(&format!("the role {}", role.name()), permission)),
+        }
+    }
+
+    /// Checks the caller's role in the account that an object belongs to, before the object is used. `None`: an object of
+    /// the operator. For a member, objects of other accounts do not exist.
+    ///
+    /// # Errors
+    /// [`OperationError::Forbidden`], or `missing` for an object that the caller must not know of.
+    pub(super) fn may_touch(
+        &self,
+        permission: Permission,
+        owner: Option<&AccountId>,
+        missing: impl FnOnce() -> OperationError,
+    ) -> Result<()> {
+        match (&self.authority, owner) {
+            (Authority::Member(own, _), Some(owner)) if own == owner => self.may_in(permission, owner),
+            (Authority::Member(..), _) => Err(missing()),
+            (Authority::Operator(_), _) => self.may(permission),
+        }
     }
 
     /// The audit entry of a change.
     pub(in crate::control) fn audit<V>(&self, action: &str, noted: &Noted<V>) -> Note {
         let text = |value: &Option<Value>| value.as_ref().map(Value::to_string);
+        let named = |value: &Option<Value>| {
+            value.as_ref().and_then(|value| value["account"].as_str()).map(str::to_owned)
+        };
+        let own = noted.object.strip_prefix("account/").map(str::to_owned);
+        let account = own.or_else(|| named(&noted.after)).or_else(|| named(&noted.before));
         Note::Audit(AuditRow {
+            account: account.and_then(|id| id.parse().ok()),
             actor: self.actor.clone(),
             origin: self.origin.clone(),
             action: action.to_owned(),
@@ -151,6 +225,19 @@ impl Caller {
     }
 }
 
+fn forbidden(who: &str, permission: Permission) -> OperationError {
+    let what = match permission {
+        Permission::ReadAccounts | Permission::ReadAll => "may not read this",
+        Permission::Credits => "may not book credits",
+        Permission::Keys => "may not change keys",
+        Permission::Endpoints => "may not change webhooks or read their secrets",
+        Permission::Alerts => "may not change alerts",
+        Permission::Team => "may not change who has access",
+        Permission::Manage => "may not change this",
+    };
+    OperationError::Forbidden(format!("{who} {what}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,12 +245,39 @@ mod tests {
     #[test]
     fn roles_allow_what_they_say() {
         let table = [
-            (Role::Owner, [true, true, true, true]),
-            (Role::Billing, [true, false, true, false]),
-            (Role::Support, [true, true, false, false]),
+            (Role::Owner, [true, true, true, true, true, true, true, true]),
+            (Role::Billing, [true, false, true, false, false, false, false, false]),
+            (Role::Support, [true, true, false, false, false, false, false, false]),
         ];
         for (role, allowed) in table {
             assert_eq!(Permission::ALL.map(|permission| permission.is_of(role)), allowed, "{role:?}");
+        }
+        let table = [
+            (MemberRole::Owner, [true, false, false, true, true, true, true, false]),
+            (MemberRole::Developer, [true, false, false, true, true, false, false, false]),
+            (MemberRole::Billing, [true, false, false, false, false, true, false, false]),
+            (MemberRole::Viewer, [true, false, false, false, false, false, false, false]),
+        ];
+        for (role, allowed) in table {
+            assert_eq!(Permission::ALL.map(|permission| permission.is_of_member(role)), allowed, "{role:?}");
+        }
+    }
+
+    #[test]
+    fn other_accounts_do_not_exist_for_a_member() {
+        let (own, other): (AccountId, AccountId) = ("acme".parse().unwrap(), "globex".parse().unwrap());
+        let authority = Authority::Member(own.clone(), MemberRole::Owner);
+        let member = Caller { authority, ..Caller::command() };
+        let reason = |result: Result<()>| result.map_or_else(|error| error.reason(), |()| "done");
+        let missing = || OperationError::Missing("there is no such key".to_owned());
+        assert_eq!(reason(member.may_in(Permission::Keys, &own)), "done");
+        assert_eq!(reason(member.may_in(Permission::Credits, &own)), "forbidden");
+        assert_eq!(reason(member.may_touch(Permission::Keys, Some(&own), missing)), "done");
+        for permission in Permission::ALL {
+            assert_eq!(reason(member.may_in(permission, &other)), "not_found");
+            assert_eq!(reason(member.may_touch(permission, Some(&other), missing)), "not_found");
+            assert_eq!(reason(member.may_touch(permission, None, missing)), "not_found");
+            assert_eq!(reason(member.may(permission)), "forbidden");
         }
     }
 }

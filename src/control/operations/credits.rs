@@ -257,7 +257,7 @@ impl Control {
         before: Option<u64>,
         most: usize,
     ) -> Result<Page<EntryView>> {
-        caller.may(Permission::ReadAccounts)?;
+        caller.may_in(Permission::ReadAccounts, &account)?;
         let rows = self.read_folded(move |reader| {
             reader.account(&account)?.ok_or_else(|| account.clone())?;
             Ok(reader.latest_entries(&account, before, most + 1)?)

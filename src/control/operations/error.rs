@@ -34,6 +34,14 @@ pub enum OperationError {
     /// The caller's role does not allow the operation.
     #[error("{0}")]
     Forbidden(String),
+    /// This was tried too often.
+    #[error("{message}")]
+    Throttled {
+        /// What was tried too often.
+        message: String,
+        /// The seconds after which to try again.
+        seconds: u64,
+    },
     /// The configuration was refused: the report with its problems.
     #[error("{0}")]
     Config(Box<Report>),
@@ -51,6 +59,11 @@ impl OperationError {
         Err(Self::Invalid { field, message: message.into() })
     }
 
+    /// There is no such thing.
+    pub(in crate::control) fn missing<T>(message: impl Into<String>) -> Result<T> {
+        Err(Self::Missing(message.into()))
+    }
+
     /// A stable name of the reason, for programs.
     #[must_use]
     pub fn reason(&self) -> &'static str {
@@ -62,6 +75,7 @@ impl OperationError {
             Self::Stale(_) => "stale_version",
             Self::InsufficientCredits(_) => "insufficient_credits",
             Self::Forbidden(_) => "forbidden",
+            Self::Throttled { .. } => "rate_limited",
             Self::Config(_) => "configuration_refused",
             Self::Unavailable(_) => "unavailable",
         }

@@ -1,6 +1,10 @@
 //! Reports and reloads what the gateway runs with.
 
+mod docs;
+
 use std::sync::atomic::Ordering;
+
+pub use docs::{PublicRoute, Refusals};
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -150,6 +154,21 @@ impl Control {
             plans,
             upstreams,
         })
+    }
+
+    /// Why the last reload was refused; `None` if it was not.
+    #[must_use]
+    pub fn last_reload_error(&self) -> Option<String> {
+        self.last_reload_error.lock().clone()
+    }
+
+    /// What the last change of the configuration changed, without secrets; `None` if there was none since the start.
+    ///
+    /// # Errors
+    /// If the caller may not read it.
+    pub fn config_diff(&self, caller: &Caller) -> Result<Option<String>> {
+        caller.may(Permission::ReadAll)?;
+        Ok(self.in_force.load().diff.as_deref().map(str::to_owned))
     }
 
     /// Counters, health and upstreams.

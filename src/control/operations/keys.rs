@@ -11,7 +11,7 @@ pub use import::KeyLine;
 pub use leaked::{KeyPattern, LeakInput};
 pub use types::{KeyInput, KeyPatch, KeyView, ShownKey};
 
-use super::caller::{Caller, Noted, Permission};
+use super::caller::{Authority, Caller, Noted, Permission};
 use super::error::{OperationError, Result};
 use super::terms::{LimitTerms, Page, Patch, moment, stored};
 use crate::config::parse_duration;
@@ -42,7 +42,8 @@ impl Control {
     /// # Errors
     /// If there is no such account, the terms are not accepted, or the hash is known already.
     pub async fn create_key(&self, caller: &Caller, owner: AccountId, input: KeyInput) -> Result<KeyView> {
-        caller.may(Permission::Manage)?;
+        caller.may_in(Permission::Keys, &owner)?;
+        refuse_of_member(caller, input.limits.is_some() || input.sha256.is_some())?;
         let _alone = self.changes.lock().await; // ledger and directory change together, one operation at a time
         let known = self.directory.account(&owner);
         let Some(account) = known.filter(|account| self.serves(account)) else { return Err(owner.into()) };
@@ -160,14 +161,21 @@ impl Control {
     /// # Errors
     /// If there is no such key.
     pub async fn key(&self, caller: &Caller, id: KeyId) -> Result<KeyView> {
-        caller.may(Permission::ReadAccounts)?;
-        let (row, owner) = self.key_row_of(id).await?;
+        let (row, owner) = self.key_of(caller, Permission::ReadAccounts, id).await?;
         Ok(self.describer().key(&row, &owner))
     }
 
-    pub(super) async fn key_row_of(&self, id: KeyId) -> Result<OwnedKey> {
+    /// Reads a key that the caller wants to use so.
+    pub(super) async fn key_of(
+        &self,
+        caller: &Caller,
+        permission: Permission,
+        id: KeyId,
+    ) -> Result<OwnedKey> {
+        let missing = || OperationError::Missing(format!("there is no key {id}"));
         let found = self.read(move |reader| Ok(reader.key(id)?)).await?;
-        found.ok_or_else(|| OperationError::Missing(format!("there is no key {id}")))
+        caller.may_touch(permission, found.as_ref().map(|(_, owner)| owner), missing)?;
+        found.ok_or_else(missing)
     }
 
     /// Lists keys of one account or of all, in the order of their creation. `idle`: only those that are not revoked and
@@ -183,7 +191,9 @@ impl Control {
         after: KeyNum,
         most: usize,
     ) -> Result<Page<KeyView>> {
-        caller.may(Permission::ReadAccounts)?;
+        caller.may_touch(Permission::ReadAccounts, account.as_ref(), || {
+            OperationError::Missing("there is no such account".to_owned())
+        })?;
         if let Some(id) = account.clone().filter(|id| self.directory.account(id).is_none()) {
             return Err(id.into());
         }
@@ -212,9 +222,8 @@ impl Control {
     /// # Errors
     /// If there is no such key, it is revoked, or the file defines it.
     pub async fn rotate_key(&self, caller: &Caller, id: KeyId, overlap: Option<String>) -> Result<KeyView> {
-        caller.may(Permission::Manage)?;
         let _alone = self.changes.lock().await;
-        let (row, _) = self.key_row_of(id).await?;
+        let (row, _) = self.key_of(caller, Permission::Keys, id).await?;
         self.refuse_file_key(&row).await?;
         let now = self.clock.wall();
         let overlap_until = overlap.as_deref().map(|text| moment("overlap", text, now)).transpose()?;
@@ -224,20 +233,31 @@ impl Control {
         self.apply_to_key(caller, "key.rotate", id, KeyEdit { version: None, change }, Some(key)).await
     }
 
+    /// Ends the overlap of a rotation: the old secret is refused from now on.
+    ///
+    /// # Errors
+    /// If there is no such key, it is revoked, or the file defines it.
+    pub async fn end_overlap(&self, caller: &Caller, id: KeyId) -> Result<KeyView> {
+        let _alone = self.changes.lock().await;
+        let (row, _) = self.key_of(caller, Permission::Keys, id).await?;
+        self.refuse_file_key(&row).await?;
+        let edit = KeyEdit { version: None, change: KeyChange::EndOverlap };
+        self.apply_to_key(caller, "key.end_overlap", id, edit, None).await
+    }
+
     /// Disables, enables or revokes a key. A key that is not active stops working within a second.
     ///
     /// # Errors
     /// If there is no such key, or it is revoked already.
     pub async fn set_key_state(&self, caller: &Caller, id: KeyId, state: KeyState) -> Result<KeyView> {
-        caller.may(Permission::Manage)?;
         let action = match state {
             KeyState::Active => "key.enable",
             KeyState::Disabled => "key.disable",
             KeyState::Revoked => "key.revoke",
         };
         let _alone = self.changes.lock().await;
+        let (row, _) = self.key_of(caller, Permission::Keys, id).await?;
         if state == KeyState::Revoked {
-            let (row, _) = self.key_row_of(id).await?;
             self.refuse_file_key(&row).await?;
         }
         let edit = KeyEdit { version: None, change: KeyChange::State(state) };
@@ -256,9 +276,9 @@ impl Control {
         patch: KeyPatch,
         version: Option<u64>,
     ) -> Result<KeyView> {
-        caller.may(Permission::Manage)?;
         let _alone = self.changes.lock().await;
-        let (row, _) = self.key_row_of(id).await?;
+        let (row, _) = self.key_of(caller, Permission::Keys, id).await?;
+        refuse_of_member(caller, !patch.limits.is_absent())?;
         self.refuse_file_key(&row).await?;
         let terms = self.patched_terms(&row, patch)?;
         let edit = KeyEdit { version, change: KeyChange::Terms(terms) };
@@ -321,6 +341,17 @@ impl Control {
             self.put_store_key(&row, &account, &before.0.secrets);
         }
         output.take()
+    }
+}
+
+/// Refuses terms that only an operator may set: limits in place of the plan's, and keys that were made elsewhere.
+fn refuse_of_member(caller: &Caller, has_such: bool) -> Result<()> {
+    match caller.authority {
+        Authority::Member(..) if has_such => {
+            let message = "only an operator sets a key's limits or imports a key";
+            Err(OperationError::Forbidden(message.to_owned()))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The operations of the control plane: one function each, with typed input and output, for commands, the admin API and
 //! pages alike. Each checks the role of its caller, and writes an audit entry in the transaction of its change.
 
+mod access;
 mod accounts;
 mod audit;
 mod caller;
@@ -14,18 +15,23 @@ mod keys;
 mod ledger;
 mod repeat;
 mod terms;
-mod tokens;
 mod usage;
 mod webhooks;
 
+pub use access::{
+    CodesSetup, Email, InvitationInput, LinkUse, LinkView, MAX_TOKENS, MemberChange, MemberRoleName,
+    MemberView, NewSession, OpenLink, Origin, Person, PortalInput, RecoveryCodes, RoleName, SessionView,
+    SignIn, SignUpInput, SignedUp, TokenInput, TokenView, UserInput, UserPatch, UserView, Visitor,
+};
 pub use accounts::{AccountInput, AccountLine, AccountPatch, AccountView, Exported, ExportedKey};
 pub use audit::AuditView;
-pub use caller::{Caller, Permission};
+pub use caller::{Authority, Caller, Permission};
 pub use check::{ChargeInput, CheckInput, Verdict};
 pub use credits::{BookingInput, BookingView, DoubtView, EntryView, GivenBack, MAX_REFERENCE};
 pub use error::{OperationError, Result};
 pub use explain::{Decision, ExplainInput, Explanation, Rehearsal, RehearsalInput, RequestView, RuleChange};
 pub use gateway::{ChargeView, ConfigView, PlanView, PriceView, Reloaded, RouteView};
+pub use gateway::{PublicRoute, Refusals};
 pub use keys::{KeyInput, KeyLine, KeyPatch, KeyPattern, KeyView, LeakInput, ShownKey};
 pub use ledger::{Backup, Verification};
 pub use repeat::{MAX_IDEMPOTENCY_KEY, Repeat, Stored};
@@ -33,16 +39,19 @@ pub use terms::{
     DEFAULT_LIMIT, Imported, LimitAlgorithm, LimitScope, LimitTerms, MAX_IMPORTED, MAX_LIMIT, Page, Patch,
     RefusedLine, Time,
 };
-pub use tokens::{MAX_TOKENS, RoleName, TokenInput, TokenView};
 
-pub use crate::ledger::store::Role;
+pub use crate::ledger::store::{MemberRole, Role};
+pub use usage::{DaySums, KeyDays, Summary};
 pub use usage::{Grouping, MAX_USAGE_ROWS, Quantiles, RefusalView, Step, UsageQuery, UsageReport, UsageView};
 
-pub use webhooks::{Alerts, DeliveryView, EndpointInput, EndpointPatch, EndpointView, Sent};
+pub use webhooks::{Alerts, AutoRenew, Renewal, TopUp};
+pub use webhooks::{DeliveryView, EndpointInput, EndpointPatch, EndpointView, Sent};
 
+pub(super) use access::{People, Tokens};
 pub(super) use caller::Noted;
 pub(super) use terms::restored;
-pub(super) use tokens::Tokens;
+
+use std::time::Duration;
 
 use super::Control;
 use crate::config::{self, Defined};
@@ -51,6 +60,8 @@ use crate::types::{AccountId, WallTime};
 
 /// How long the answer to a request with an idempotency key is kept, in milliseconds.
 const KEEP_ANSWERS: i64 = 24 * 3600 * 1000;
+/// The greatest age of the numbers of a page.
+const PAGE_AGE: Duration = Duration::from_secs(1);
 
 impl Control {
     /// Reads accounts, keys and other rows of the ledger on a blocking thread. Entries and balances are those of the
@@ -70,6 +81,24 @@ impl Control {
     ) -> Result<R> {
         let reader = self.bookkeeper.reader().await?;
         aside(reader, read).await
+    }
+
+    /// Opens a reader for a page of the dashboard, which sees one moment that is at most [`PAGE_AGE`] old. So many readers
+    /// make the ledger fold no more often than that.
+    async fn page_reader(&self) -> Result<Box<dyn BooksReader>> {
+        let now = self.clock.now();
+        let is_old = {
+            let mut folded = self.page_folded.lock();
+            let is_old = now.since(*folded) >= PAGE_AGE;
+            *folded = if is_old { now } else { *folded };
+            is_old
+        };
+        let mut reader = match is_old {
+            true => self.bookkeeper.usage_reader().await?,
+            false => self.bookkeeper.view().await?,
+        };
+        reader.freeze()?;
+        Ok(reader)
     }
 
     /// The answer that was given to a request before. `None` if it was not made, or by another client.

@@ -1,7 +1,11 @@
 //! Reports usage: requests by outcome, credits, bytes and durations, by time, account, key and route; and the refusals of
 //! an account.
 
+mod summary;
+
 use std::collections::BTreeMap;
+
+pub use summary::{DaySums, KeyDays, Summary};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -10,7 +14,7 @@ use super::caller::{Caller, Permission};
 use super::error::{OperationError, Result};
 use super::terms::{Page, Time, moment};
 use crate::control::Control;
-use crate::ledger::store::{MINUTE, RefusalRow, UsageFilter, UsageRow, UsageStep};
+use crate::ledger::store::{BooksReader, MINUTE, RefusalRow, UsageFilter, UsageRow, UsageStep};
 use crate::policy::outcome::usage::Durations;
 use crate::types::{AccountId, Credits, KeyId, RequestId, WallTime};
 
@@ -237,6 +241,52 @@ impl Step {
     }
 }
 
+/// A member reads the usage of one account only.
+fn may_read(caller: &Caller, account: Option<&AccountId>) -> Result<()> {
+    match account {
+        Some(account) => caller.may_in(Permission::ReadAccounts, account),
+        None => caller.may(Permission::ReadAccounts),
+    }
+}
+
+/// What is asked for, with times in minutes.
+struct Asked {
+    filter: UsageFilter,
+    step: Step,
+    by: Option<Grouping>,
+}
+
+impl Asked {
+    fn report(&self, reader: &mut dyn BooksReader) -> Result<UsageReport> {
+        let (step, from) = (self.step, self.filter.from);
+        let mut sums: BTreeMap<(i64, Option<Option<String>>), Sums> = BTreeMap::new();
+        let (mut is_exact, mut is_long) = (true, false);
+        reader.usage(&self.filter, &mut |row| {
+            let of = self.by.map(|by| match by {
+                Grouping::Account => row.account.as_ref().map(ToString::to_string),
+                Grouping::Key => row.key.as_ref().map(ToString::to_string),
+                Grouping::Route => row.route.clone(),
+            });
+            let id = (step.start(row.at, from), of);
+            is_long |= sums.len() >= MAX_USAGE_ROWS && !sums.contains_key(&id);
+            if !is_long {
+                is_exact &= sums.entry(id).or_default().add(row);
+            }
+        })?;
+        if is_long {
+            let message =
+                format!("this report has more than {MAX_USAGE_ROWS} rows: ask for longer steps or less time");
+            return OperationError::invalid("step", message);
+        }
+        if !is_exact {
+            return Err(OperationError::Conflict("the sum of the credits overflows".to_owned()));
+        }
+        let data = sums.into_iter().map(|((at, of), sums)| sums.view(at, of)).collect();
+        let time = |minute: i64| Time(WallTime(minute.saturating_mul(MINUTE)));
+        Ok(UsageReport { from: time(self.filter.from), to: time(self.filter.to), data })
+    }
+}
+
 impl Control {
     /// Reports usage. The credits of all time are those of the ledger, to the millionth; what workers counted in the last
     /// second is not included yet.
@@ -244,46 +294,29 @@ impl Control {
     /// # Errors
     /// If there is no such account, a time cannot be read, or the report has more than [`MAX_USAGE_ROWS`] rows.
     pub async fn usage(&self, caller: &Caller, query: UsageQuery) -> Result<UsageReport> {
-        caller.may(Permission::ReadAccounts)?;
-        let now = self.clock.wall();
-        let (from, to) = self.span(&query, now)?;
+        let asked = self.asked(caller, query)?;
+        let reader = self.bookkeeper.usage_reader().await?;
+        super::aside(reader, move |reader| asked.report(reader)).await
+    }
+
+    /// Reports usage in several ways at one moment, for a page.
+    ///
+    /// # Errors
+    /// As [`Control::usage`].
+    pub async fn usage_reports(&self, caller: &Caller, queries: Vec<UsageQuery>) -> Result<Vec<UsageReport>> {
+        let asked = queries.into_iter().map(|query| self.asked(caller, query)).collect::<Result<Vec<_>>>()?;
+        let reader = self.page_reader().await?;
+        super::aside(reader, move |reader| asked.iter().map(|asked| asked.report(reader)).collect()).await
+    }
+
+    fn asked(&self, caller: &Caller, query: UsageQuery) -> Result<Asked> {
+        may_read(caller, query.account.as_ref())?;
+        let (from, to) = self.span(&query, self.clock.wall())?;
         let UsageQuery { account, key, route, step, by, .. } = query;
         if let Some(id) = account.clone().filter(|id| self.directory.account(id).is_none()) {
             return Err(id.into());
         }
-        let filter = UsageFilter { account, key, route, from, to };
-        let reader = self.bookkeeper.usage_reader().await?;
-        let sums = super::aside(reader, move |reader| {
-            let mut sums: BTreeMap<(i64, Option<Option<String>>), Sums> = BTreeMap::new();
-            let (mut is_exact, mut is_long) = (true, false);
-            reader.usage(&filter, &mut |row| {
-                let of = by.map(|by| match by {
-                    Grouping::Account => row.account.as_ref().map(ToString::to_string),
-                    Grouping::Key => row.key.as_ref().map(ToString::to_string),
-                    Grouping::Route => row.route.clone(),
-                });
-                let id = (step.start(row.at, from), of);
-                is_long |= sums.len() >= MAX_USAGE_ROWS && !sums.contains_key(&id);
-                if !is_long {
-                    is_exact &= sums.entry(id).or_default().add(row);
-                }
-            })?;
-            match (is_exact, is_long) {
-                (true, false) => Ok(sums),
-                (_, true) => OperationError::invalid(
-                    "step",
-                    format!(
-                        "this report has more than {MAX_USAGE_ROWS} rows: ask for longer steps or less time"
-                    ),
-                ),
-                (false, false) => {
-                    Err(OperationError::Conflict("the sum of the credits overflows".to_owned()))
-                }
-            }
-        });
-        let data = sums.await?.into_iter().map(|((at, of), sums)| sums.view(at, of)).collect();
-        let time = |minute: i64| Time(WallTime(minute.saturating_mul(MINUTE)));
-        Ok(UsageReport { from: time(from), to: time(to), data })
+        Ok(Asked { filter: UsageFilter { account, key, route, from, to }, step, by })
     }
 
     /// The start and the end of a report, in minutes.
@@ -316,7 +349,7 @@ impl Control {
         before: Option<u64>,
         most: usize,
     ) -> Result<Page<RefusalView>> {
-        caller.may(Permission::ReadAccounts)?;
+        caller.may_in(Permission::ReadAccounts, &account)?;
         if self.directory.account(&account).is_none() {
             return Err(account.into());
         }

@@ -1,10 +1,12 @@
 //! Creates, lists, changes and tests endpoints of webhooks, and lists and repeats their deliveries.
 
 mod alerts;
+mod renewal;
 mod types;
 
 use serde_json::json;
 
+pub use renewal::{AutoRenew, Renewal, TopUp};
 pub use types::{Alerts, DeliveryView, EndpointInput, EndpointPatch, EndpointView, Sent};
 
 use super::caller::{Caller, Noted, Output, Permission};
@@ -17,6 +19,8 @@ use crate::types::AccountId;
 
 /// Most endpoints of one account, and of the operator.
 const MAX_ENDPOINTS: usize = 20;
+/// Most failing endpoints in a list.
+const MAX_FAILING: usize = 100;
 
 fn events_of(names: Option<Vec<String>>) -> Result<Option<Vec<EventKind>>> {
     let Some(names) = names.filter(|names| !names.is_empty()) else { return Ok(None) };
@@ -34,10 +38,15 @@ fn events_of(names: Option<Vec<String>>) -> Result<Option<Vec<EventKind>>> {
 }
 
 /// The notes of a message that is sent now.
-fn sent(caller: &Caller, action: &'static str, object: String) -> (Notes<u64>, Output<Sent>) {
+fn sent(
+    caller: &Caller,
+    action: &'static str,
+    object: String,
+    account: Option<AccountId>,
+) -> (Notes<u64>, Output<Sent>) {
     caller.noted(action, move |number: &u64| {
         let output = Sent { number: *number };
-        let after = Some(json!({ "delivery": number }));
+        let after = Some(json!({ "account": account, "delivery": number }));
         Noted { object: object.clone(), before: None, after, output }
     })
 }
@@ -77,7 +86,7 @@ impl Control {
         account: Option<AccountId>,
         input: EndpointInput,
     ) -> Result<EndpointView> {
-        caller.may(Permission::Manage)?;
+        self.may_in_account(caller, Permission::Endpoints, account.as_ref())?;
         let allowed = self.snapshot().settings.webhooks_allow_private.clone();
         if let Err(message) = check_url(&input.url, &allowed) {
             return OperationError::invalid("url", message);
@@ -115,21 +124,44 @@ impl Control {
         output.take()
     }
 
+    /// Lists endpoints of customers that are disabled, or whose last attempt failed.
+    ///
+    /// # Errors
+    /// If the ledger cannot be read.
+    pub async fn failing_endpoints(&self, caller: &Caller) -> Result<Vec<EndpointView>> {
+        caller.may(Permission::ReadAccounts)?;
+        let now = self.clock.wall();
+        let rows = self.read_webhooks(|webhooks| Ok(webhooks.failing(MAX_FAILING)?)).await?;
+        Ok(rows.iter().map(|row| EndpointView::of(row, now)).collect())
+    }
+
     /// Lists the endpoints of an account, or of the operator.
     ///
     /// # Errors
     /// If there is no such account, or the ledger cannot be read.
     pub async fn endpoints(&self, caller: &Caller, account: Option<AccountId>) -> Result<Vec<EndpointView>> {
-        caller.may(Permission::ReadAccounts)?;
+        self.may_in_account(caller, Permission::ReadAccounts, account.as_ref())?;
         let now = self.clock.wall();
         let rows =
             self.read_webhooks(move |webhooks| Ok(webhooks.endpoints(Some(account.as_ref()))?)).await?;
         Ok(rows.iter().map(|row| EndpointView::of(row, now)).collect())
     }
 
-    async fn endpoint_row_of(&self, id: &str) -> Result<EndpointRow> {
+    fn may_in_account(
+        &self,
+        caller: &Caller,
+        permission: Permission,
+        account: Option<&AccountId>,
+    ) -> Result<()> {
+        account.map_or_else(|| caller.may(permission), |account| caller.may_in(permission, account))
+    }
+
+    /// Reads an endpoint that the caller wants to use so.
+    async fn endpoint_of(&self, caller: &Caller, permission: Permission, id: &str) -> Result<EndpointRow> {
         let wanted = id.to_owned();
         let found = self.read_webhooks(move |webhooks| Ok(webhooks.endpoint(&wanted)?)).await?;
+        let owner = found.as_ref().and_then(|row| row.account.as_ref());
+        caller.may_touch(permission, owner, || unknown(id))?;
         found.ok_or_else(|| unknown(id))
     }
 
@@ -138,8 +170,8 @@ impl Control {
     /// # Errors
     /// If there is no such endpoint.
     pub async fn endpoint(&self, caller: &Caller, id: &str) -> Result<EndpointView> {
-        caller.may(Permission::ReadAccounts)?;
-        Ok(EndpointView::of(&self.endpoint_row_of(id).await?, self.clock.wall()))
+        let row = self.endpoint_of(caller, Permission::ReadAccounts, id).await?;
+        Ok(EndpointView::of(&row, self.clock.wall()))
     }
 
     /// Reads the secret of an endpoint: that of one in the configuration file is shown nowhere else.
@@ -147,8 +179,7 @@ impl Control {
     /// # Errors
     /// If there is no such endpoint.
     pub async fn endpoint_secret(&self, caller: &Caller, id: &str) -> Result<EndpointView> {
-        caller.may(Permission::Manage)?;
-        let row = self.endpoint_row_of(id).await?;
+        let row = self.endpoint_of(caller, Permission::Endpoints, id).await?;
         Ok(EndpointView::of(&row, self.clock.wall()).with_secret(&row.secret))
     }
 
@@ -162,9 +193,8 @@ impl Control {
         id: &str,
         patch: EndpointPatch,
     ) -> Result<EndpointView> {
-        caller.may(Permission::Manage)?;
         let _alone = self.changes.lock().await;
-        let before = self.endpoint_row_of(id).await?;
+        let before = self.endpoint_of(caller, Permission::Endpoints, id).await?;
         let events = match patch.events {
             None => before.events.clone(),
             names => events_of(names)?,
@@ -188,10 +218,9 @@ impl Control {
         id: &str,
         overlap: Option<String>,
     ) -> Result<EndpointView> {
-        caller.may(Permission::Manage)?;
         let until = overlap.as_deref().map(|text| moment("overlap", text, self.clock.wall())).transpose()?;
         let _alone = self.changes.lock().await;
-        let before = self.endpoint_row_of(id).await?;
+        let before = self.endpoint_of(caller, Permission::Endpoints, id).await?;
         let old = until.map(|until| (before.secret.clone(), until));
         let row = EndpointRow { secret: secret(&random::<SECRET>()?), old, ..before.clone() };
         self.put_endpoint(caller, "webhook.rotate", Some(&before), row, true).await
@@ -207,9 +236,8 @@ impl Control {
         id: &str,
         of: Option<&AccountId>,
     ) -> Result<EndpointView> {
-        caller.may(Permission::Manage)?;
         let _alone = self.changes.lock().await;
-        let row = self.endpoint_row_of(id).await?;
+        let row = self.endpoint_of(caller, Permission::Endpoints, id).await?;
         if of.is_some() && of != row.account.as_ref() {
             return Err(unknown(id));
         }
@@ -236,11 +264,11 @@ impl Control {
     /// # Errors
     /// If there is no such endpoint.
     pub async fn test_endpoint(&self, caller: &Caller, id: &str) -> Result<Sent> {
-        caller.may(Permission::Manage)?;
-        let row = self.endpoint_row_of(id).await?;
+        let row = self.endpoint_of(caller, Permission::Endpoints, id).await?;
         let data = json!({ "endpoint": row.id, "account": row.account });
+        let account = row.account.clone();
         let event = EventRow { account: row.account, kind: EventKind::Test, data, once: None };
-        let (notes, output) = sent(caller, "webhook.test", format!("webhook/{}", row.id));
+        let (notes, output) = sent(caller, "webhook.test", format!("webhook/{}", row.id), account);
         self.bookkeeper.webhooks(move |webhooks, at| webhooks.send_to(&row.id, &event, &notes, at)).await?;
         self.doorbell.ring();
         output.take()
@@ -257,8 +285,7 @@ impl Control {
         before: Option<u64>,
         most: usize,
     ) -> Result<Page<DeliveryView>> {
-        caller.may(Permission::ReadAccounts)?;
-        self.refuse_unknown(&of).await?;
+        self.may_use_deliveries(caller, Permission::ReadAccounts, &of).await?;
         let rows =
             self.read_webhooks(move |webhooks| Ok(webhooks.deliveries(&of, before, most + 1)?)).await?;
         Ok(Page::of(rows, most, |row| row.num.to_string()).map(DeliveryView::from))
@@ -269,19 +296,26 @@ impl Control {
     /// # Errors
     /// If there is no such endpoint, account or delivery.
     pub async fn replay(&self, caller: &Caller, of: DeliveriesOf, num: u64) -> Result<Sent> {
-        caller.may(Permission::Manage)?;
-        self.refuse_unknown(&of).await?;
-        let (notes, output) = sent(caller, "webhook.replay", format!("delivery/{num}"));
+        let account = self.may_use_deliveries(caller, Permission::Endpoints, &of).await?;
+        let (notes, output) = sent(caller, "webhook.replay", format!("delivery/{num}"), account);
         self.bookkeeper.webhooks(move |webhooks, at| webhooks.replay(num, &of, &notes, at)).await?;
         self.doorbell.ring();
         output.take()
     }
 
-    async fn refuse_unknown(&self, of: &DeliveriesOf) -> Result<()> {
+    /// The account whose deliveries the caller wants to use so; `None` for the operator's.
+    async fn may_use_deliveries(
+        &self,
+        caller: &Caller,
+        permission: Permission,
+        of: &DeliveriesOf,
+    ) -> Result<Option<AccountId>> {
         match of {
-            DeliveriesOf::Endpoint(id) => self.endpoint_row_of(id).await.map(drop),
-            DeliveriesOf::Account(id) if self.directory.account(id).is_none() => Err(id.clone().into()),
-            DeliveriesOf::Account(_) => Ok(()),
+            DeliveriesOf::Endpoint(id) => Ok(self.endpoint_of(caller, permission, id).await?.account),
+            DeliveriesOf::Account(id) => {
+                caller.may_in(permission, id)?;
+                self.directory.account(id).map(|_| Some(id.clone())).ok_or_else(|| id.clone().into())
+            }
         }
     }
 }

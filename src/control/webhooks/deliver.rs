@@ -143,7 +143,8 @@ impl Control {
         Attempt { num: delivery.num, status, error, then }
     }
 
-    /// Writes `key.expiring` for keys that expire soon, and deletes old deliveries.
+    /// Writes `key.expiring` for keys that expire soon, asks for credits of renewals that are due, and deletes old
+    /// deliveries.
     async fn care(&self, now: WallTime) -> Result<()> {
         let until = WallTime(now.0.saturating_add(EXPIRING_BEFORE));
         let (mut after, mut is_done) = (None, false);
@@ -158,6 +159,9 @@ impl Control {
                 self.bookkeeper.note(notes).await?;
             }
         }
+        while self.bookkeeper.webhooks(move |webhooks, _| webhooks.renew_due(now, MAX_EXPIRING)).await?
+            >= MAX_EXPIRING
+        {}
         let before = WallTime(now.0.saturating_sub(KEEP_DELIVERIES));
         Ok(self.bookkeeper.webhooks(move |webhooks, _| webhooks.prune_deliveries(before)).await?)
     }

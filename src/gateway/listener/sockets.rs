@@ -104,6 +104,8 @@ pub enum Purpose {
     Tls,
     /// Operators.
     Admin,
+    /// People who use the dashboard.
+    Dashboard,
 }
 
 /// A listening socket of another process.

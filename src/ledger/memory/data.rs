@@ -315,6 +315,7 @@ impl Data {
                 row.secrets.insert(0, SecretRow { hash, until: None });
                 row.hint = hint;
             }
+            KeyChange::EndOverlap => row.secrets.retain(|secret| secret.until.is_none()),
         }
         row.version += 1;
         let after = self.with_owner(&self.keys[at]);
@@ -351,7 +352,7 @@ impl Data {
                     let number = u64::from(number(self.audit.len()));
                     self.audit.push(Audited { number, at, row });
                 }
-                Note::Event(_) => {}
+                Note::Event(_) | Note::User(_) => {}
                 Note::Answer(row) if self.answers.iter().any(|(other, _)| other.id == row.id) => {
                     return taken("this request was made at the same time");
                 }

@@ -133,7 +133,8 @@ impl BooksReader for MemoryStore {
         let data = self.0.lock();
         let same = |wanted: &Option<String>, is: &String| wanted.as_ref().is_none_or(|wanted| wanted == is);
         let wanted = |entry: &&Audited| {
-            same(&filter.object, &entry.row.object)
+            filter.account.as_ref().is_none_or(|account| entry.row.account.as_ref() == Some(account))
+                && same(&filter.object, &entry.row.object)
                 && same(&filter.actor, &entry.row.actor)
                 && filter.before.is_none_or(|before| entry.number < before)
         };

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use serde_json::{Value, json};
 
+use super::renewals;
 use super::rows::{account_id, failed, to_key_id};
 use crate::ledger::entry::{Entry, EntryKind};
 use crate::ledger::store::{EventKind, EventRow, LedgerError, Once, Result};
@@ -26,7 +27,7 @@ pub(super) fn are_wanted(tx: &Connection) -> Result<bool> {
 }
 
 /// Writes an event and its deliveries, if an endpoint of the account or of the operator wants it.
-fn emit(tx: &Connection, account: AccountNum, event: &EventRow, at: WallTime) -> Result<()> {
+pub(super) fn emit(tx: &Connection, account: AccountNum, event: &EventRow, at: WallTime) -> Result<()> {
     let wanted = "SELECT num FROM endpoints WHERE account IN (0, ?1) AND disabled IS NULL
                       AND (events IS NULL OR events LIKE '%\"' || ?2 || '\"%')";
     let mut select = tx.prepare_cached(wanted).map_err(failed)?;
@@ -163,6 +164,7 @@ pub(super) fn moved(tx: &Transaction<'_>, account: AccountNum, moved: Moved, at:
             send(EventKind::CreditsLow, data)?;
         }
     }
+    renewals::top_up(tx, account, gained, at)?;
     if before > 0 && after <= 0 { exhausted(tx, account, at) } else { Ok(()) }
 }
 

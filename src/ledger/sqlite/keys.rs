@@ -120,7 +120,7 @@ pub(super) fn change(tx: &Transaction<'_>, id: KeyId, edit: &KeyEdit) -> Result<
     if row.source == Source::File {
         let remedy = match &edit.change {
             KeyChange::State(KeyState::Revoked) => "remove it there, or disable it",
-            KeyChange::Rotate { .. } => "replace its hash there",
+            KeyChange::Rotate { .. } | KeyChange::EndOverlap => "replace its hash there",
             KeyChange::Terms(_) => "change it there",
             KeyChange::State(KeyState::Active | KeyState::Disabled) => "",
         };
@@ -149,6 +149,10 @@ pub(super) fn change(tx: &Transaction<'_>, id: KeyId, edit: &KeyEdit) -> Result<
             tx.execute(sql, values).map_err(failed)?;
         }
         KeyChange::Rotate { hash, hint, overlap_until } => rotate(tx, num, hash, hint, *overlap_until)?,
+        KeyChange::EndOverlap => {
+            let sql = "DELETE FROM secrets WHERE key = ?1 AND until IS NOT NULL";
+            tx.execute(sql, [num.0]).map_err(failed)?;
+        }
     }
     tx.execute("UPDATE keys SET version = version + 1 WHERE num = ?1", [num.0]).map_err(failed)?;
     Ok(Changed { after: require(tx, id)?, before })

@@ -1,24 +1,27 @@
-//! Writes audit entries, stored answers and tokens of the admin API.
+//! Writes the notes of changes, and tokens of the admin API.
 
 use rusqlite::{Transaction, params};
 
-use super::events;
 use super::rows::failed;
+use super::{events, users};
 use crate::ledger::store::{LedgerError, Note, Result, TokenRow};
-use crate::types::WallTime;
+use crate::types::{AccountId, WallTime};
 
 /// Writes the notes of a change.
 pub(super) fn write(tx: &Transaction<'_>, notes: &[Note], at: WallTime) -> Result<()> {
     for note in notes {
         match note {
             Note::Audit(row) => {
-                let sql = "INSERT INTO audit (at, actor, origin, action, object, before, after)
-                           VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
-                let values =
-                    params![at.0, row.actor, row.origin, row.action, row.object, row.before, row.after];
+                let sql = "INSERT INTO audit (at, actor, origin, action, object, before, after, account)
+                           VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, (SELECT num FROM accounts WHERE id = ?8))";
+                let account = row.account.as_ref().map(AccountId::as_str);
+                let values = params![
+                    at.0, row.actor, row.origin, row.action, row.object, row.before, row.after, account
+                ];
                 tx.prepare_cached(sql).and_then(|mut insert| insert.execute(values)).map_err(failed)?;
             }
             Note::Event(event) => events::emit_for(tx, event, at)?,
+            Note::User(edit) => users::write(tx, edit)?,
             Note::Answer(row) => {
                 let sql = "INSERT INTO answers (id, request, answer, at) VALUES (?1, ?2, ?3, ?4)
                            ON CONFLICT (id) DO NOTHING";

@@ -13,7 +13,7 @@ use crate::ledger::entry::{Entry, OperatorBalances};
 use crate::ledger::store::{
     AccountRow, AnswerRow, AuditFilter, Audited, BooksReader, Doubt, EachLimit, KeyRow, LedgerError,
     LoadedBooks, OwnedKey, Position, RefusalRow, Result, SecretRow, StoredSecret, TokenRow, UsageFilter,
-    UsageRow, WebhookReader,
+    UsageRow, UserReader, WebhookReader,
 };
 use crate::ledger::tally::OpenHold;
 use crate::types::{AccountId, Credits, KeyHash, KeyId, KeyNum, WallTime};
@@ -100,6 +100,10 @@ impl SqliteReader {
 
 impl BooksReader for SqliteReader {
     fn webhooks(&mut self) -> Option<&mut dyn WebhookReader> {
+        Some(self)
+    }
+
+    fn users(&mut self) -> Option<&mut dyn UserReader> {
         Some(self)
     }
 
@@ -212,11 +216,19 @@ impl BooksReader for SqliteReader {
     }
 
     fn audit(&mut self, filter: &AuditFilter, most: usize) -> Result<Vec<Audited>> {
-        let sql = "SELECT number, at, actor, origin, action, object, before, after FROM audit
-                   WHERE number < ?1 AND (?2 IS NULL OR object = ?2) AND (?3 IS NULL OR actor = ?3)
-                   ORDER BY number DESC LIMIT ?4";
+        let of = match filter.account {
+            Some(_) => "u.account = (SELECT num FROM accounts WHERE id = ?5)",
+            None => "?5 IS NULL",
+        };
+        let sql = format!(
+            "SELECT u.number, u.at, u.actor, u.origin, u.action, u.object, u.before, u.after, a.id
+             FROM audit u LEFT JOIN accounts a ON a.num = u.account
+             WHERE {of} AND u.number < ?1 AND (?2 IS NULL OR u.object = ?2) AND (?3 IS NULL OR u.actor = ?3)
+             ORDER BY u.number DESC LIMIT ?4"
+        );
         let before = filter.before.and_then(|before| i64::try_from(before).ok()).unwrap_or(i64::MAX);
-        rows(&self.0, sql, params![before, filter.object, filter.actor, most], audited_row)
+        let account = filter.account.as_ref().map(AccountId::as_str);
+        rows(&self.0, &sql, params![before, filter.object, filter.actor, most, account], audited_row)
     }
 
     fn usage(&mut self, filter: &UsageFilter, each: &mut dyn FnMut(UsageRow)) -> Result<()> {

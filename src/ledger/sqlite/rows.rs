@@ -47,7 +47,11 @@ pub(super) fn credits(row: &Row<'_>, at: usize) -> rusqlite::Result<Credits> {
 }
 
 /// Reads a text column whose value must be one that `parse` accepts.
-fn parsed_text<T>(row: &Row<'_>, at: usize, parse: impl Fn(&str) -> Option<T>) -> rusqlite::Result<T> {
+pub(super) fn parsed_text<T>(
+    row: &Row<'_>,
+    at: usize,
+    parse: impl Fn(&str) -> Option<T>,
+) -> rusqlite::Result<T> {
     let text = row.get_ref(at)?.as_str()?;
     parse(text).ok_or_else(|| {
         let message = format!("{text:?} is not known");
@@ -226,7 +230,7 @@ pub(super) fn request_id(row: &Row<'_>, at: usize) -> rusqlite::Result<RequestId
     row.get(at).map(|bytes: [u8; 16]| RequestId(u128::from_be_bytes(bytes)))
 }
 
-/// Columns: number, at, actor, origin, action, object, before, after.
+/// Columns: number, at, actor, origin, action, object, before, after, account.
 pub(super) fn audited_row(row: &Row<'_>) -> rusqlite::Result<Audited> {
     Ok(Audited {
         number: row.get(0)?,
@@ -238,6 +242,7 @@ pub(super) fn audited_row(row: &Row<'_>) -> rusqlite::Result<Audited> {
             object: row.get(5)?,
             before: row.get(6)?,
             after: row.get(7)?,
+            account: row.get_ref(8)?.as_str_or_null()?.map(|_| account_id(row, 8)).transpose()?,
         },
     })
 }

@@ -6,10 +6,11 @@ use serde_json::json;
 use super::SqliteBooks;
 use super::events::{add_delivery, add_message, number_of, thresholds};
 use super::read::SqliteReader;
+use super::renewals;
 use super::rows::{account_id, failed, to_key_id};
 use crate::ledger::store::{
     AfterAttempt, Attempt, DeliveriesOf, DeliveryRow, DueDelivery, EndpointRow, EventKind, EventRow,
-    ExpiringKey, LedgerError, Notes, Result, Source, WebhookReader, Webhooks,
+    ExpiringKey, LedgerError, Notes, RenewalRow, Result, Source, WebhookReader, Webhooks,
 };
 use crate::types::{AccountId, Credits, KeyNum, WallTime};
 
@@ -114,6 +115,24 @@ impl Webhooks for SqliteBooks {
             let sql = "UPDATE accounts SET credits_low = ?2 WHERE num = ?1";
             tx.execute(sql, params![account.0, text]).map(drop).map_err(failed)
         })
+    }
+
+    fn set_renewal(
+        &mut self,
+        account: &AccountId,
+        renewal: &RenewalRow,
+        notes: &Notes<()>,
+        at: WallTime,
+    ) -> Result<()> {
+        self.change(notes, at, |tx| {
+            let account = number_of(tx, Some(account))?;
+            renewals::set(tx, account, renewal)?;
+            renewals::top_up(tx, account, false, at)
+        })
+    }
+
+    fn renew_due(&mut self, now: WallTime, most: usize) -> Result<usize> {
+        self.write(|tx| renewals::due(tx, now, most))
     }
 
     fn delete_endpoint(&mut self, id: &str, notes: &Notes<EndpointRow>, at: WallTime) -> Result<()> {
@@ -227,6 +246,20 @@ impl WebhookReader for SqliteReader {
     fn thresholds(&mut self, account: &AccountId) -> Result<Vec<Credits>> {
         let connection = &self.0;
         thresholds(connection, number_of(connection, Some(account))?)
+    }
+
+    fn renewal(&mut self, account: &AccountId) -> Result<RenewalRow> {
+        renewals::get(&self.0, account)
+    }
+
+    fn failing(&mut self, most: usize) -> Result<Vec<EndpointRow>> {
+        let sql = format!(
+            "{ENDPOINTS} WHERE e.account <> 0 AND (e.disabled IS NOT NULL OR EXISTS (SELECT 1 FROM deliveries d
+                 WHERE d.endpoint = e.num AND d.next_at IS NOT NULL AND d.attempts > 0)) ORDER BY e.num LIMIT ?1"
+        );
+        let mut select = self.0.prepare_cached(&sql).map_err(failed)?;
+        let rows = select.query_map([most], endpoint_row).map_err(failed)?;
+        rows.collect::<rusqlite::Result<_>>().map_err(failed)
     }
 
     fn due(&mut self, now: WallTime, most: usize) -> Result<Vec<DueDelivery>> {

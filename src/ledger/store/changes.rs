@@ -113,4 +113,6 @@ pub enum KeyChange {
         /// The time until which the old secret is accepted.
         overlap_until: Option<WallTime>,
     },
+    /// Refuse the old secret from now on, before its overlap ends.
+    EndOverlap,
 }

@@ -3,10 +3,9 @@
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
+use super::users::{Role, UserEdit};
 use super::webhooks::EventRow;
-use crate::types::{KeyHash, WallTime};
+use crate::types::{AccountId, KeyHash, WallTime};
 
 /// Who changed what, from where. Audit entries are only appended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +18,8 @@ pub struct AuditRow {
     pub action: String,
     /// What was changed, such as `account/acme`.
     pub object: String,
+    /// The account that the object belongs to, if it belongs to one.
+    pub account: Option<AccountId>,
     /// The object before the change, as JSON without secrets.
     pub before: Option<String>,
     /// The object after the change, as JSON without secrets.
@@ -57,6 +58,8 @@ pub enum Note {
     Answer(AnswerRow),
     /// An event of an account, which is sent to its webhooks. A store without webhooks ignores it.
     Event(EventRow),
+    /// A change of the people who use the dashboard. A store without users ignores it.
+    User(UserEdit),
 }
 
 /// Makes the notes of a change from its result.
@@ -66,39 +69,6 @@ pub type Notes<T> = Arc<dyn Fn(&T) -> Vec<Note> + Send + Sync>;
 #[must_use]
 pub fn no_notes<T>() -> Notes<T> {
     Arc::new(|_| Vec::new())
-}
-
-/// What a token of the admin API may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// Everything.
-    Owner,
-    /// Reads accounts, and books credits.
-    Billing,
-    /// Reads everything, changes nothing.
-    Support,
-}
-
-impl Role {
-    /// All roles.
-    pub const ALL: [Self; 3] = [Self::Owner, Self::Billing, Self::Support];
-
-    /// The role's name in commands, responses and the ledger.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Owner => "owner",
-            Self::Billing => "billing",
-            Self::Support => "support",
-        }
-    }
-
-    /// The role of this name.
-    #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|role| role.name() == name)
-    }
 }
 
 /// A token of the admin API.

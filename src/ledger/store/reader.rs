@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::{
     AccountRow, AnswerRow, Audited, Doubt, KeyRow, OwnedKey, RefusalRow, Result, TokenRow, UsageFilter,
-    UsageRow, WebhookReader,
+    UsageRow, UserReader, WebhookReader,
 };
 use crate::ledger::entry::{Entry, OperatorBalances};
 use crate::policy::key::{KeyState, Scopes};
@@ -48,6 +48,8 @@ pub type Position = u64;
 /// Which audit entries to read. Fields that are `None` select all.
 #[derive(Clone, Debug, Default)]
 pub struct AuditFilter {
+    /// Only entries of this account.
+    pub account: Option<AccountId>,
     /// Only entries of this object, such as `account/acme`.
     pub object: Option<String>,
     /// Only entries of this actor.
@@ -64,6 +66,10 @@ pub type EachLimit<'a> = dyn FnMut(&[u8], &[u8], WallTime) + 'a;
 pub trait BooksReader: Send {
     /// Reads webhooks; `None` if the store has none.
     fn webhooks(&mut self) -> Option<&mut dyn WebhookReader> {
+        None
+    }
+    /// Reads users; `None` if the store has none.
+    fn users(&mut self) -> Option<&mut dyn UserReader> {
         None
     }
     /// Finds an account.

@@ -28,13 +28,15 @@ pub enum EventKind {
     LimitReached,
     /// A crash left holds of an account in doubt.
     AccountInDoubt,
+    /// An account asks the operator's billing for credits.
+    TopUpRequested,
     /// An operator tests an endpoint.
     Test,
 }
 
 impl EventKind {
     /// All kinds.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::CreditsLow,
         Self::CreditsExhausted,
         Self::CreditsGranted,
@@ -45,6 +47,7 @@ impl EventKind {
         Self::KeyExpiring,
         Self::LimitReached,
         Self::AccountInDoubt,
+        Self::TopUpRequested,
         Self::Test,
     ];
 
@@ -62,6 +65,7 @@ impl EventKind {
             Self::KeyExpiring => "key.expiring",
             Self::LimitReached => "limit.reached",
             Self::AccountInDoubt => "account.in_doubt",
+            Self::TopUpRequested => "billing.top_up_requested",
             Self::Test => "webhook.test",
         }
     }
@@ -190,6 +194,15 @@ pub struct DeliveryRow {
     pub delivered: Option<WallTime>,
 }
 
+/// How an account is renewed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RenewalRow {
+    /// Below which balance credits are asked for, and how many.
+    pub top_up: Option<(Credits, Credits)>,
+    /// How many credits are asked for again and again, after how many milliseconds, and when next.
+    pub renew: Option<(Credits, i64, WallTime)>,
+}
+
 /// Which deliveries are listed or repeated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeliveriesOf {
@@ -212,6 +225,16 @@ pub trait Webhooks {
         notes: &Notes<()>,
         at: WallTime,
     ) -> Result<()>;
+    /// Replaces how an account is renewed. If its balance is below the one for a top-up, credits are asked for at once.
+    fn set_renewal(
+        &mut self,
+        account: &AccountId,
+        renewal: &RenewalRow,
+        notes: &Notes<()>,
+        at: WallTime,
+    ) -> Result<()>;
+    /// Asks for the credits of renewals that are due, at most `most`. Returns their number.
+    fn renew_due(&mut self, now: WallTime, most: usize) -> Result<usize>;
     /// Deletes an endpoint and its deliveries.
     fn delete_endpoint(&mut self, id: &str, notes: &Notes<EndpointRow>, at: WallTime) -> Result<()>;
     /// Deletes endpoints of the configuration file with these ids, and creates new ones, unless an operator has.
@@ -248,6 +271,10 @@ pub trait WebhookReader {
     fn endpoint(&mut self, id: &str) -> Result<Option<EndpointRow>>;
     /// The balances at which `credits.low` is sent to an account.
     fn thresholds(&mut self, account: &AccountId) -> Result<Vec<Credits>>;
+    /// How an account is renewed.
+    fn renewal(&mut self, account: &AccountId) -> Result<RenewalRow>;
+    /// The endpoints of customers that are disabled, or whose last attempt failed, at most `most`.
+    fn failing(&mut self, most: usize) -> Result<Vec<EndpointRow>>;
     /// The deliveries that are due, the oldest first, at most `most`.
     fn due(&mut self, now: WallTime, most: usize) -> Result<Vec<DueDelivery>>;
     /// The deliveries to an endpoint, or to all endpoints of an account, before a number, newest first, at most `most`.

@@ -10,10 +10,7 @@ use http::{HeaderMap, StatusCode, header};
 
 use crate::control::api::problem::Problem;
 use crate::control::api::state::ApiState;
-
-/// Where a request came from.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::control::api) struct Peer(pub(in crate::control::api) IpAddr);
+use crate::control::listener::Peer;
 
 /// The token that a request was authenticated with, to derive keys from.
 #[derive(Clone)]

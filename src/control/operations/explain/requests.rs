@@ -87,13 +87,44 @@ impl Control {
         let found = blocking(move || Ok(stats.decisions.find(now, is_it))).await?;
         let Some(decision) = found else { return Err(self.not_kept()) };
         let account = match decision.caller {
-            Some((_, key)) => Some(self.key_row_of(key).await?.1),
+            Some((_, key)) => Some(self.key_of(caller, Permission::ReadAccounts, key).await?.1),
             None => None,
         };
         let snapshot = self.snapshot();
         let route = snapshot.routes.iter().find(|route| route.num == decision.route && route.num.0 != 0);
         let route = route.map(|route| route.name.to_string());
         Ok(view(&decision, account, route))
+    }
+
+    /// The newest requests of an account that are kept, or of one of its keys, at most `most`.
+    ///
+    /// # Errors
+    /// If there is no such account.
+    pub async fn recent_requests(
+        &self,
+        caller: &Caller,
+        id: AccountId,
+        key: Option<KeyId>,
+        most: usize,
+    ) -> Result<Vec<RequestView>> {
+        caller.may_in(Permission::ReadAccounts, &id)?;
+        let Some(account) = self.directory.account(&id).map(|account| account.num) else {
+            return Err(id.into());
+        };
+        let (now, stats, snapshot) = (self.clock.wall(), self.stats(), self.snapshot());
+        blocking(move || {
+            let is_wanted = |decision: &RequestDecision| {
+                decision.caller.is_some_and(|(of, used)| of == account && key.is_none_or(|key| key == used))
+            };
+            let mut found = stats.decisions.newest(now, is_wanted);
+            found.truncate(most);
+            let name = |decision: &RequestDecision| {
+                let route = snapshot.routes.iter().find(|route| route.num == decision.route);
+                route.filter(|route| route.num.0 != 0).map(|route| route.name.to_string())
+            };
+            Ok(found.iter().map(|decision| view(decision, Some(id.clone()), name(decision))).collect())
+        })
+        .await
     }
 
     fn not_kept(&self) -> OperationError {

@@ -80,6 +80,23 @@ pub enum LimitScope {
 }
 
 impl LimitTerms {
+    /// A limit of requests in a window, for all routes.
+    #[must_use]
+    pub fn simple(name: &str, requests: u32, window: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            requests,
+            window: window.to_owned(),
+            burst: None,
+            algorithm: Some(LimitAlgorithm::SlidingWindow),
+            scope: None,
+            routes: Vec::new(),
+            except: Vec::new(),
+            methods: None,
+            shadow: false,
+        }
+    }
+
     /// Describes a limit.
     pub(in crate::control) fn of(limit: &Limit) -> Self {
         let is_gcra = limit.algorithm == Algorithm::Gcra;

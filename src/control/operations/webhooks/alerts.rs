@@ -17,7 +17,7 @@ impl Control {
     /// # Errors
     /// If there is no such account.
     pub async fn alerts(&self, caller: &Caller, account: AccountId) -> Result<Alerts> {
-        caller.may(Permission::ReadAccounts)?;
+        caller.may_in(Permission::ReadAccounts, &account)?;
         let credits_low = self.read_webhooks(move |webhooks| Ok(webhooks.thresholds(&account)?)).await?;
         Ok(Alerts { credits_low })
     }
@@ -32,7 +32,7 @@ impl Control {
         account: AccountId,
         mut alerts: Alerts,
     ) -> Result<Alerts> {
-        caller.may(Permission::Manage)?;
+        caller.may_in(Permission::Alerts, &account)?;
         if alerts.credits_low.len() > MAX_THRESHOLDS {
             return OperationError::invalid(
                 "credits_low",

@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use super::caller::{Caller, Noted, Permission};
-use super::error::{OperationError, Result};
-use super::keys::ShownKey;
-use super::terms::{Time, moment};
+use crate::control::operations::caller::{Authority, Caller, Noted, Permission};
+use crate::control::operations::error::{OperationError, Result};
+use crate::control::operations::keys::ShownKey;
+use crate::control::operations::terms::{Time, moment};
 use crate::control::{Control, random};
 use crate::ledger::store::{Role, TokenRow, no_notes};
 use crate::policy::key::generate;
@@ -254,7 +254,12 @@ impl Control {
     /// that the time of the search tells nothing about a token. `origin`: where the request came from.
     pub async fn caller_of(&self, token: &[u8], origin: String) -> Option<Caller> {
         let hash = KeyHash::of(token);
-        let caller = |name: &str, role| Caller { actor: format!("token:{name}"), origin, role, repeat: None };
+        let caller = |name: &str, role| Caller {
+            actor: format!("token:{name}"),
+            origin,
+            authority: Authority::Operator(role),
+            repeat: None,
+        };
         if self.snapshot().settings.admin_token == Some(hash) {
             return Some(caller(FIRST, Role::Owner));
         }

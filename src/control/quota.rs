@@ -1,4 +1,4 @@
-//! Counts requests of tokens and failed authentications of addresses, within bounds.
+//! Counts requests of tokens, failed authentications of addresses and attempts to sign in, within bounds.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -15,12 +15,17 @@ use crate::types::{Moment, NameId};
 const REQUESTS: (u32, u32) = (200, 400);
 /// Failed authentications a minute from one address, and at the same moment.
 const FAILURES: (u32, u32) = (60, 30);
+/// Attempts to sign in or up a minute from one address, and at the same moment.
+const SIGN_INS: (u32, u32) = (20, 20);
+/// Attempts to sign in a minute as one user, and at the same moment.
+const USER_SIGN_INS: (u32, u32) = (2, 10);
 /// Most addresses and tokens whose requests are counted. When there are more, further ones are refused until some have
 /// their whole quota again.
 const MAX_COUNTED: usize = 10_000;
 
 /// A limit, and how much of it each address or token has used.
-pub(in crate::control::api) struct Quota<K> {
+#[derive(Debug)]
+pub(in crate::control) struct Quota<K> {
     limit: Limit,
     used: Mutex<HashMap<K, LimitState>>,
 }
@@ -45,20 +50,30 @@ impl<K: Eq + Hash> Quota<K> {
     }
 
     /// Requests of one token.
-    pub(in crate::control::api) fn of_requests() -> Self {
+    pub(in crate::control) fn of_requests() -> Self {
         Self::new("requests", REQUESTS, Duration::from_secs(1))
     }
 
     /// Failed authentications from one address.
-    pub(in crate::control::api) fn of_failures() -> Self {
+    pub(in crate::control) fn of_failures() -> Self {
         Self::new("failures", FAILURES, Duration::from_secs(60))
+    }
+
+    /// Attempts to sign in or up from one address.
+    pub(in crate::control) fn of_sign_ins() -> Self {
+        Self::new("sign-ins", SIGN_INS, Duration::from_secs(60))
+    }
+
+    /// Attempts to sign in as one user.
+    pub(in crate::control) fn of_user_sign_ins() -> Self {
+        Self::new("user sign-ins", USER_SIGN_INS, Duration::from_secs(60))
     }
 
     /// Counts a request.
     ///
     /// # Errors
     /// The seconds after which to try again, if the quota is used up.
-    pub(in crate::control::api) fn take(&self, of: K, now: Moment) -> Result<(), u64> {
+    pub(in crate::control) fn take(&self, of: K, now: Moment) -> Result<(), u64> {
         let mut used = self.used.lock();
         if used.len() >= MAX_COUNTED && !used.contains_key(&of) {
             used.retain(|_, state| !state.is_fresh(now));

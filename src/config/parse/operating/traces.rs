@@ -2,7 +2,7 @@
 
 use http::Uri;
 
-use super::context::{Context, single};
+use crate::config::parse::context::{Context, single};
 use crate::config::raw::{self, At, Place};
 use crate::policy::forward::trace::SampleRate;
 use crate::snapshot::TraceSettings;
@@ -12,7 +12,7 @@ const PATH: &str = "/v1/traces";
 /// The share of requests that are traced, unless the file says otherwise.
 const SAMPLE: f64 = 0.01;
 
-pub(super) fn build(context: &mut Context, files: &[raw::File]) -> Option<TraceSettings> {
+pub(in crate::config::parse) fn build(context: &mut Context, files: &[raw::File]) -> Option<TraceSettings> {
     let raw = single(context, files, "traces", |file| file.traces.as_ref());
     let set_headers = context.set_headers(&raw.set_headers);
     let sample = raw.sample.as_ref().and_then(|sample| share(context, sample)).unwrap_or(SAMPLE);

@@ -1,6 +1,6 @@
 //! Parses `[admin]`.
 
-use super::context::Context;
+use crate::config::parse::context::Context;
 use crate::config::raw;
 use crate::types::KeyHash;
 
@@ -10,7 +10,10 @@ const TOKEN: &str = "TOLLGATE_ADMIN_TOKEN";
 const OPEN: [&str; 2] = ["/metrics", "/openapi.json"];
 
 /// The hash of the admin token, and the paths that are served without a token.
-pub(super) fn build(context: &mut Context, admin: &raw::Admin) -> (Option<KeyHash>, Vec<String>) {
+pub(in crate::config::parse) fn build(
+    context: &mut Context,
+    admin: &raw::Admin,
+) -> (Option<KeyHash>, Vec<String>) {
     let token = match &admin.token_sha256 {
         Some(hash) => context.sha256(hash),
         None => std::env::var(TOKEN).ok().map(|token| KeyHash::of(token.as_bytes())),

@@ -1,0 +1,7 @@
+//! Parses the sections about how the gateway is operated.
+
+pub(super) mod admin;
+pub(super) mod dashboard;
+pub(super) mod traces;
+pub(super) mod usage;
+pub(super) mod webhooks;

@@ -1,0 +1,95 @@
+//! The fields of a key's terms, and how they are read.
+
+use maud::{Markup, html};
+
+use crate::control::dashboard::site::Site;
+use crate::control::dashboard::web::Fields;
+use crate::control::operations::{OperationError, Result};
+use crate::policy::key::Scopes;
+use crate::types::Credits;
+
+/// How long a key works, as one chooses it.
+pub(in crate::control::dashboard::account) const EXPIRIES: [(&str, &str); 6] = [
+    ("", "Never"),
+    ("7d", "7 days"),
+    ("30d", "30 days"),
+    ("90d", "90 days"),
+    ("365d", "1 year"),
+    ("date", "On a date"),
+];
+
+/// The boxes of routes. `chosen`: the patterns that are checked; `None` for all routes.
+pub(in crate::control::dashboard::account) fn scopes(site: &Site, chosen: Option<&[String]>) -> Markup {
+    let routes = site.control.priced_routes(None);
+    let is_all = chosen.is_none();
+    html! {
+        fieldset {
+            legend { "What the key may call" }
+            label.check { input type="radio" name="scope" value="all" checked[is_all]; "All routes" }
+            label.check { input type="radio" name="scope" value="some" checked[!is_all]; "Only these routes" }
+            div.scroll {
+                table {
+                    thead { tr { th { "Route" } th { "Methods" } th { "Path" } th { "Allowed" } } }
+                    tbody {
+                        @for route in routes.iter().filter(|route| !route.public) {
+                            tr {
+                                td { (route.name) }
+                                td { (route.methods) }
+                                td { code { (route.path) } }
+                                td { input type="checkbox" name="route" value=(route.name) aria-label={ "Allow " (route.name) }
+                                    checked[chosen.is_some_and(|chosen| chosen.contains(&route.name))]; }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Reads the boxes of routes.
+pub(in crate::control::dashboard::account) fn chosen_scopes(fields: &Fields) -> Result<Scopes> {
+    match fields.get("scope") {
+        "some" => {
+            let routes: Vec<String> = fields.all("route").map(str::to_owned).collect();
+            match routes.is_empty() {
+                true => Err(OperationError::Invalid {
+                    field: "scopes",
+                    message: "choose at least one route".to_owned(),
+                }),
+                false => Ok(Scopes::of(routes)),
+            }
+        }
+        _ => Ok(Scopes::default()),
+    }
+}
+
+/// Reads networks, separated by commas or spaces.
+pub(in crate::control::dashboard::account) fn networks(fields: &Fields) -> Result<Vec<ipnet::IpNet>> {
+    let parts = fields.get("allow_from").split([',', ' ', '\r', '\n']).filter(|part| !part.is_empty());
+    let network = |part: &str| {
+        let address = part.parse::<std::net::IpAddr>().map(ipnet::IpNet::from);
+        let message = format!("{part} is no address or network such as 203.0.113.0/24");
+        part.parse().or(address).map_err(|_| OperationError::Invalid { field: "allow_from", message })
+    };
+    parts.map(network).collect()
+}
+
+/// Reads an amount of credits; `None` if it is empty.
+pub(in crate::control::dashboard::account) fn amount(
+    fields: &Fields,
+    field: &'static str,
+) -> Result<Option<Credits>> {
+    let invalid =
+        |_| OperationError::Invalid { field, message: "an amount looks like 1000 or 0.25".to_owned() };
+    fields.some(field).map(|text| text.replace(',', "").parse().map_err(invalid)).transpose()
+}
+
+/// Reads when a key expires.
+pub(in crate::control::dashboard::account) fn expiry(fields: &Fields) -> Option<String> {
+    match fields.get("expires") {
+        "" => None,
+        "date" => Some(format!("{}T23:59:59Z", fields.get("date"))),
+        preset => Some(preset.to_owned()),
+    }
+}

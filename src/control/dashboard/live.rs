@@ -1,0 +1,76 @@
+//! Numbers of an account as they change: by server-sent events, or once for pages that ask.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{RawQuery, State};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use http::StatusCode;
+use serde::Serialize;
+
+use super::html::format;
+use super::site::Site;
+use super::web::{Failure, Fields, InAccount};
+use crate::control::operations::{Caller, Result};
+use crate::types::AccountId;
+
+/// How often the numbers are looked at.
+const EVERY: Duration = Duration::from_secs(2);
+/// How long one stream lasts; browsers connect again, and whoever is signed out by then gets no other.
+const LONGEST: Duration = Duration::from_secs(60);
+
+#[derive(PartialEq, Eq, Serialize)]
+struct Numbers {
+    balance: String,
+    requests: String,
+    credits: String,
+    success: String,
+    used: bool,
+}
+
+async fn numbers(site: &Site, caller: &Caller, account: &AccountId) -> Result<Numbers> {
+    let summary = site.control.summary(caller, account.clone(), None, Some(0)).await?;
+    Ok(Numbers {
+        balance: format::credits(summary.account.available),
+        requests: format::count(summary.day.requests()),
+        credits: format::credits(summary.day.credits()),
+        success: format::percent(summary.day.success()),
+        used: summary.days.iter().any(|(_, day)| day.requests() > 0),
+    })
+}
+
+/// The numbers of an account, whenever they change.
+pub(super) async fn live(
+    State(site): State<Site>,
+    InAccount { caller, account, .. }: InAccount,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Failure> {
+    if Fields::of(query.as_deref()).is_checked("once") {
+        return Ok(Json(numbers(&site, &caller, &account).await?).into_response());
+    }
+    let Ok(place) = std::sync::Arc::clone(&site.live).try_acquire_owned() else {
+        return Ok((StatusCode::NO_CONTENT, ()).into_response()); // the browser asks now and then
+    };
+    let end = site.control.now().plus(LONGEST);
+    let first = (site, caller, account, None::<Numbers>, place);
+    let events = stream::unfold(first, move |(site, caller, account, mut last, place)| async move {
+        loop {
+            if last.is_some() {
+                tokio::time::sleep(EVERY).await;
+            }
+            if site.control.now() >= end {
+                return None;
+            }
+            let now = numbers(&site, &caller, &account).await.ok()?;
+            if last.as_ref() != Some(&now) {
+                let event = Event::default().json_data(&now).ok()?;
+                last = Some(now);
+                return Some((Ok::<_, Infallible>(event), (site, caller, account, last, place)));
+            }
+        }
+    });
+    Ok(Sse::new(events).keep_alive(KeepAlive::default()).into_response())
+}

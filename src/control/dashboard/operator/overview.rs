@@ -1,0 +1,142 @@
+//! What the gateway does now, and the servers behind it.
+
+use axum::extract::{RawQuery, State};
+use axum::response::Response;
+use maud::{Markup, html};
+use serde_json::Value;
+
+use crate::control::dashboard::html::chart;
+use crate::control::dashboard::html::format;
+use crate::control::dashboard::html::parts::{badge, card, empty, table_card, tile};
+use crate::control::dashboard::site::Site;
+use crate::control::dashboard::web::{AsOperator, Failure, Notice};
+use crate::control::operations::{DaySums, Step, UsageQuery};
+use crate::types::AccountId;
+
+/// Accounts that wait for approval and are named.
+const NAMED: usize = 20;
+
+fn number(status: &Value, name: &str) -> String {
+    format::count(status[name].as_u64().unwrap_or_default())
+}
+
+fn waiting(accounts: &[AccountId]) -> Markup {
+    html! {
+        @if !accounts.is_empty() {
+            div.banner.info role="status" {
+                span {
+                    (format::counted(accounts.len() as u64, "account waits", "accounts wait")) " for approval: "
+                    @for account in accounts.iter().take(NAMED) { a href={ "/operator/accounts/" (account) } { (account) } " " }
+                }
+            }
+        }
+    }
+}
+
+fn doubts(number: usize) -> Markup {
+    html! {
+        @if number > 0 {
+            div.banner.warn role="status" {
+                span { "A crash left " (format::counted(number as u64, "request", "requests")) " in doubt." }
+                a href="/operator/ledger" { "Decide about them" }
+            }
+        }
+    }
+}
+
+/// The operator's overview.
+pub(in crate::control::dashboard) async fn overview(
+    State(site): State<Site>,
+    of: AsOperator,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Failure> {
+    let control = &site.control;
+    let all = UsageQuery { from: Some("24h".to_owned()), step: Step::Hour, ..UsageQuery::default() };
+    let reports = control.usage_reports(&of.caller, vec![all]).await?;
+    let report = reports.first();
+    let bars = report.map(|report| chart::bars(report, Step::Hour)).unwrap_or_default();
+    let total = report.map(DaySums::total).unwrap_or_default();
+    let awaiting = control.awaiting_approval(&of.caller).await?;
+    let in_doubt = control.in_doubt(&of.caller, None).await?;
+    let open = in_doubt.iter().filter(|doubt| doubt.given_back.is_none()).count();
+    let status = control.status(&of.caller).unwrap_or_default(); // the role of billing does not see it
+    let mut frame = of.frame(&site, "", "Overview", "What the gateway does, and what waits for you.");
+    frame.notice = Notice::of(query.as_deref());
+    Ok(frame.page(html! {
+        (waiting(&awaiting))
+        (doubts(open))
+        div.tiles {
+            (tile("Requests, 24 hours", html! { (format::count(total.requests())) }, html! { (format::percent(total.success())) " answered without an error" }))
+            (tile("Refused, 24 hours", html! { (format::count(total.limited + total.denied)) }, html! { (format::count(total.limited)) " by limits" }))
+            (tile("Errors, 24 hours", html! { (format::count(total.failed)) }, html! { "status 400 and above, or no response" }))
+            (tile("Credits charged, 24 hours", html! { (format::credits(total.credits())) }, html! { "as in the ledger" }))
+        }
+        (card("Requests by hour, 24 hours (UTC)", html! {
+            @if total.requests() == 0 { p.quiet { "No requests yet." } } @else { (chart::outcomes("hours", "Requests by hour", &bars)) }
+        }))
+        @if status.is_object() {
+            div.tiles {
+                (tile("Accounts", html! { (number(&status, "accounts")) }, html! { a href="/operator/accounts" { "All accounts" } }))
+                (tile("Keys in memory", html! { (number(&status, "keys")) }, html! { "secrets that are accepted" }))
+                (tile("Ledger", html! { @if status["ledger_healthy"] == true { "healthy" } @else { "failing" } }, html! { (number(&status, "ledger_commits")) " commits, " (number(&status, "ledger_failures")) " failures" }))
+                (tile("In flight", html! { (in_flight(&status)) }, html! { a href="/operator/upstreams" { "Upstreams" } }))
+            }
+        }
+    }))
+}
+
+fn servers(upstream: &Value) -> &[Value] {
+    upstream["servers"].as_array().map_or(&[], Vec::as_slice)
+}
+
+fn in_flight(status: &Value) -> String {
+    let upstreams = status["upstreams"].as_array().map_or(&[][..], Vec::as_slice);
+    let all = upstreams.iter().flat_map(servers).filter_map(|server| server["in_flight"].as_u64());
+    format::count(all.sum())
+}
+
+fn upstream(upstream: &Value) -> Markup {
+    let name = upstream["name"].as_str().unwrap_or_default();
+    let text = |server: &Value, field: &str| server[field].as_str().unwrap_or_default().to_owned();
+    table_card(
+        name,
+        None,
+        html! {
+            @if upstream["panic"] == true { div.body { div.banner.warn { span { "Too few servers are healthy: all of them are tried." } } } }
+            @if servers(upstream).is_empty() { (empty("No server was found.", None)) } @else {
+                table {
+                    thead { tr { th { "Server" } th { "State" } th.num { "Weight" } th.num { "In flight" } th.num { "Requests" } th.num { "Failures" } th { "Last failure" } } }
+                    tbody {
+                        @for server in servers(upstream) {
+                            tr {
+                                td { code { (text(server, "server")) } }
+                                td { (badge(&text(server, "state"))) }
+                                td.num { (number(server, "weight")) }
+                                td.num { (number(server, "in_flight")) }
+                                td.num { (number(server, "requests")) }
+                                td.num { (number(server, "failures")) }
+                                td { (text(server, "last_failure")) div.quiet { (text(server, "last_failure_at")) } }
+                            }
+                        }
+                    }
+                }
+            }
+        },
+    )
+}
+
+/// The servers behind the gateway.
+pub(in crate::control::dashboard) async fn upstreams(
+    State(site): State<Site>,
+    of: AsOperator,
+) -> Result<Response, Failure> {
+    let status = site.control.status(&of.caller)?;
+    let upstreams = status["upstreams"].as_array().map_or(&[][..], Vec::as_slice);
+    let frame = of.frame(
+        &site,
+        "upstreams",
+        "Upstreams",
+        "The servers that requests are forwarded to, as the gateway sees them now.",
+    );
+    Ok(frame.page(html! { @for one in upstreams { (upstream(one)) } }))
+}

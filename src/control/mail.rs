@@ -1,0 +1,108 @@
+//! Sends e-mail to people who use the dashboard.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lettre::message::header::ContentType;
+use lettre::transport::smtp::AsyncSmtpTransport;
+use lettre::{AsyncTransport, Message, Tokio1Executor};
+use tokio::sync::Semaphore;
+
+use crate::snapshot::dashboard::{Dashboard, Smtp};
+
+/// Most letters that are being sent or wait to be.
+const MAX_WAITING: usize = 1_000;
+/// How often a letter is tried.
+const TRIES: u32 = 3;
+/// The pause after the first try; each further one is twice as long.
+const PAUSE: Duration = Duration::from_secs(2);
+/// Longest time of one try.
+const TIMEOUT: Duration = Duration::from_secs(20);
+
+/// An e-mail in plain text.
+pub(super) struct Letter {
+    to: String,
+    subject: &'static str,
+    text: String,
+}
+
+impl Letter {
+    /// A link that signs in.
+    pub(super) fn sign_in(to: String, url: &str) -> Self {
+        let text = format!(
+            "Sign in with this link. It works once, for a day:\n\n{url}\n\nIf you did not ask for it, ignore this message.\n"
+        );
+        Self { to, subject: "Your sign-in link", text }
+    }
+
+    /// A link that verifies the address of a new user.
+    pub(super) fn verify(to: String, url: &str) -> Self {
+        let text = format!(
+            "Welcome. Confirm your e-mail address with this link; it works for a day:\n\n{url}\n\nIf you did not sign up, ignore this message.\n"
+        );
+        Self { to, subject: "Confirm your e-mail address", text }
+    }
+
+    /// A link for somebody who signed up twice.
+    pub(super) fn known(to: String, url: &str) -> Self {
+        let text = format!(
+            "Somebody signed up with your e-mail address, but you have an account already. Sign in with this link; it works once, for a day:\n\n{url}\n\nIf it was not you, ignore this message.\n"
+        );
+        Self { to, subject: "You have an account already", text }
+    }
+
+    /// An invitation.
+    pub(super) fn invitation(to: String, by: &str, url: &str) -> Self {
+        let by = by.strip_prefix("user:").unwrap_or("The operator");
+        let text = format!("{by} invites you. Accept with this link; it works once, for a week:\n\n{url}\n");
+        Self { to, subject: "You are invited", text }
+    }
+}
+
+/// Sends letters, each in a task of its own.
+#[derive(Debug)]
+pub(super) struct Mailer(Arc<Semaphore>);
+
+impl Default for Mailer {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(MAX_WAITING)))
+    }
+}
+
+impl Mailer {
+    /// Sends a letter soon, if e-mail is configured. What cannot be sent is logged without its text.
+    pub(super) fn send(&self, dashboard: &Dashboard, letter: Letter) {
+        let Some(smtp) = dashboard.smtp.clone() else { return };
+        let Ok(place) = Arc::clone(&self.0).try_acquire_owned() else {
+            tracing::error!(waiting = MAX_WAITING, "an e-mail is not sent: too many wait");
+            return;
+        };
+        let subject = format!("{}: {}", dashboard.name, letter.subject);
+        tokio::spawn(async move {
+            if let Err(error) = deliver(&smtp, subject, letter).await {
+                tracing::error!(%error, "an e-mail could not be sent");
+            }
+            drop(place);
+        });
+    }
+}
+
+async fn deliver(smtp: &Smtp, subject: String, letter: Letter) -> Result<(), String> {
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    let from = smtp.from.parse().map_err(|error: lettre::address::AddressError| text(&error))?;
+    let to = letter.to.parse().map_err(|error: lettre::address::AddressError| text(&error))?;
+    let message = Message::builder().from(from).to(to).subject(subject).header(ContentType::TEXT_PLAIN);
+    let message = message.body(letter.text).map_err(|error| text(&error))?;
+    let transport = AsyncSmtpTransport::<Tokio1Executor>::from_url(smtp.url.reveal());
+    let transport = transport.map_err(|error| text(&error))?.timeout(Some(TIMEOUT)).build();
+    let mut pause = PAUSE;
+    for left in (0..TRIES).rev() {
+        match transport.send(message.clone()).await {
+            Ok(_) => return Ok(()),
+            Err(error) if left == 0 || error.is_permanent() => return Err(text(&error)),
+            Err(_) => tokio::time::sleep(pause).await,
+        }
+        pause *= 2;
+    }
+    Ok(())
+}

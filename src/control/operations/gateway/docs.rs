@@ -1,0 +1,149 @@
+//! What clients of the API need to know: its address, routes with their prices, and what refusals look like.
+
+use std::sync::Arc;
+
+use crate::control::Control;
+use crate::control::operations::error::Result;
+use crate::policy::price::{Amount, Price};
+use crate::policy::reject::{Dialect, Reason, RefusalResponse};
+use crate::policy::route::Methods;
+use crate::snapshot::Route;
+use crate::types::NameId;
+
+/// The refusals that a client can meet and do something about.
+const DOCUMENTED: [Reason; 12] = [
+    Reason::BadRequest,
+    Reason::NoRoute,
+    Reason::MissingKey,
+    Reason::InvalidKey,
+    Reason::RouteForbidden,
+    Reason::BodyTooLarge,
+    Reason::RateLimited,
+    Reason::ConcurrencyLimited,
+    Reason::InsufficientCredits,
+    Reason::UpstreamUnreachable,
+    Reason::UpstreamTimeout,
+    Reason::Overloaded,
+];
+
+/// A route, for clients.
+#[derive(Clone, Debug)]
+pub struct PublicRoute {
+    /// Its name, which scopes refer to.
+    pub name: String,
+    /// True if it needs no key.
+    pub public: bool,
+    /// The methods, or `any`.
+    pub methods: String,
+    /// The path.
+    pub path: String,
+    /// What it costs, in words.
+    pub price: String,
+    /// The most that it can cost, if the price is read from the response.
+    pub note: Option<String>,
+}
+
+/// The refusals of routes with the same dialect.
+#[derive(Clone, Debug)]
+pub struct Refusals {
+    /// The names of the routes.
+    pub routes: Vec<String>,
+    /// Each reason with its response.
+    pub responses: Vec<(Reason, RefusalResponse)>,
+}
+
+fn words(price: &Price) -> (String, Option<String>) {
+    if price.charges.is_empty() || price.shadow {
+        return ("free".to_owned(), None);
+    }
+    let part = |charge: &crate::policy::price::Charge| match &charge.amount {
+        Amount::Fixed(credits) => format!("{credits} for {}", charge.status),
+        Amount::Header(_) | Amount::Json(_) => format!("by the response for {}", charge.status),
+    };
+    let parts: Vec<String> = price.charges.iter().map(part).collect();
+    let is_read = price.charges.iter().any(|charge| !matches!(charge.amount, Amount::Fixed(_)));
+    (parts.join(", "), is_read.then(|| format!("at most {}", price.hold)))
+}
+
+fn public(route: &Route, price: &Price) -> PublicRoute {
+    let methods = match &route.methods {
+        Methods::All => "any".to_owned(),
+        Methods::Only(methods) => methods.iter().map(http::Method::as_str).collect::<Vec<_>>().join(", "),
+    };
+    let (price, note) = words(price);
+    let price = if route.public { "free".to_owned() } else { price };
+    PublicRoute {
+        name: route.name.to_string(),
+        public: route.public,
+        methods,
+        path: route.path.to_string(),
+        price,
+        note: note.filter(|_| !route.public),
+    }
+}
+
+impl Control {
+    /// The routes with their prices for accounts on a plan.
+    #[must_use]
+    pub fn priced_routes(&self, plan: Option<&str>) -> Vec<PublicRoute> {
+        let view = self.snapshot();
+        let plan = plan.and_then(|name| view.plans.get(&NameId::of(name)));
+        view.routes.iter().map(|route| public(route, view.price(route, plan))).collect()
+    }
+
+    /// The API's base URL, as clients see it.
+    ///
+    /// # Errors
+    /// If the configuration has no dashboard.
+    pub fn api_url(&self) -> Result<String> {
+        let dashboard = self.dashboard()?;
+        let view = self.snapshot();
+        let listens = self.people.api_address.get().copied();
+        let (address, is_tls) =
+            match (listens, view.settings.listen.first(), view.settings.tls_listen.first()) {
+                (Some(known), _, _) => known,
+                (None, Some(address), _) => (*address, false),
+                (None, None, Some(address)) => (*address, true),
+                (None, None, None) => return Ok(String::new()),
+            };
+        let scheme = if is_tls { "https" } else { "http" };
+        Ok(dashboard.api_url.clone().unwrap_or_else(|| format!("{scheme}://{address}")))
+    }
+
+    /// The header that carries a key.
+    #[must_use]
+    pub fn key_header(&self) -> String {
+        self.snapshot().keys.header.to_string()
+    }
+
+    /// True if a key is also taken as a bearer token.
+    #[must_use]
+    pub fn takes_bearer(&self) -> bool {
+        self.snapshot().keys.bearer
+    }
+
+    /// The path at which an account's balance can be read with a key.
+    #[must_use]
+    pub fn account_info_path(&self) -> Option<String> {
+        self.snapshot().settings.account_info.clone()
+    }
+
+    /// What refusals look like, for each dialect of the routes.
+    #[must_use]
+    pub fn refusal_responses(&self) -> Vec<Refusals> {
+        let view = self.snapshot();
+        let mut groups: Vec<(Arc<Dialect>, Vec<String>)> = Vec::new();
+        for route in &view.routes {
+            match groups.iter_mut().find(|(dialect, _)| Arc::ptr_eq(dialect, &route.dialect)) {
+                Some((_, names)) => names.push(route.name.to_string()),
+                None => groups.push((Arc::clone(&route.dialect), vec![route.name.to_string()])),
+            }
+        }
+        let responses =
+            |dialect: &Dialect| DOCUMENTED.map(|reason| (reason, dialect.example(reason))).to_vec();
+        groups
+            .into_iter()
+            .map(|(dialect, routes)| Refusals { routes, responses: responses(&dialect) })
+            .collect()
+    }
+}

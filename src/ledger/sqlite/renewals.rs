@@ -1,0 +1,98 @@
+//! Asks the operator's billing for credits of accounts whose balance is low, or whose time has come.
+
+use rusqlite::{Connection, OptionalExtension, params};
+use serde_json::json;
+
+use super::events::emit;
+use super::rows::{account_id, failed};
+use crate::ledger::store::{EventKind, EventRow, RenewalRow, Result};
+use crate::types::{AccountId, AccountNum, Credits, WallTime};
+
+/// Replaces how an account is renewed.
+pub(super) fn set(tx: &Connection, account: AccountNum, renewal: &RenewalRow) -> Result<()> {
+    let (below, top_up) = renewal.top_up.unzip();
+    let renew = renewal.renew.map(|(credits, every, at)| (credits.millionths(), every, at.0));
+    let sql = "INSERT INTO renewals (account, below, top_up, renew, every, renew_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+               ON CONFLICT (account) DO UPDATE SET below = excluded.below, top_up = excluded.top_up, asked = 0,
+                   renew = excluded.renew, every = excluded.every, renew_at = excluded.renew_at";
+    let values = params![
+        account.0,
+        below.map(Credits::millionths),
+        top_up.map(Credits::millionths),
+        renew.map(|it| it.0),
+        renew.map(|it| it.1),
+        renew.map(|it| it.2),
+    ];
+    tx.execute(sql, values).map(drop).map_err(failed)
+}
+
+/// How an account is renewed.
+pub(super) fn get(connection: &Connection, id: &AccountId) -> Result<RenewalRow> {
+    let sql = "SELECT r.below, r.top_up, r.renew, r.every, r.renew_at FROM renewals r
+               JOIN accounts a ON a.num = r.account WHERE a.id = ?1";
+    let mut select = connection.prepare_cached(sql).map_err(failed)?;
+    let row = select.query_row([id.as_str()], |row| {
+        let credits =
+            |at| row.get::<_, Option<i64>>(at).map(|millionths| millionths.map(Credits::from_millionths));
+        let times = (row.get::<_, Option<i64>>(3)?, row.get::<_, Option<i64>>(4)?.map(WallTime));
+        let renew = credits(2)?.zip(times.0.zip(times.1)).map(|(credits, (every, at))| (credits, every, at));
+        Ok(RenewalRow { top_up: credits(0)?.zip(credits(1)?), renew })
+    });
+    Ok(row.optional().map_err(failed)?.unwrap_or_default())
+}
+
+/// Asks for the credits of a top-up if the balance is low, once until credits are added.
+pub(super) fn top_up(tx: &Connection, account: AccountNum, gained: bool, at: WallTime) -> Result<()> {
+    if gained {
+        let sql = "UPDATE renewals SET asked = 0 WHERE account = ?1 AND asked";
+        tx.prepare_cached(sql).and_then(|mut update| update.execute([account.0])).map_err(failed)?;
+    }
+    let sql = "UPDATE renewals SET asked = 1, number = number + 1 FROM accounts a
+               WHERE account = ?1 AND a.num = account AND NOT asked AND a.balance < below
+               RETURNING top_up, number, below";
+    let mut update = tx.prepare_cached(sql).map_err(failed)?;
+    let columns = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get::<_, Option<i64>>(2)?));
+    match update.query_row([account.0], columns).optional().map_err(failed)? {
+        Some((credits, number, below)) => ask(tx, account, (credits, number), below, at),
+        None => Ok(()),
+    }
+}
+
+/// Asks for the credits of renewals that are due.
+pub(super) fn due(tx: &Connection, now: WallTime, most: usize) -> Result<usize> {
+    let sql =
+        "UPDATE renewals SET number = number + 1, renew_at = renew_at + every * ((?1 - renew_at) / every + 1)
+               WHERE account IN (SELECT account FROM renewals WHERE renew_at <= ?1 ORDER BY renew_at LIMIT ?2)
+               RETURNING account, renew, number";
+    let mut update = tx.prepare_cached(sql).map_err(failed)?;
+    let columns = |row: &rusqlite::Row<'_>| Ok((AccountNum(row.get(0)?), row.get(1)?, row.get(2)?));
+    let rows = update.query_map(params![now.0, most], columns).map_err(failed)?;
+    let rows: Vec<(AccountNum, i64, i64)> = rows.collect::<rusqlite::Result<_>>().map_err(failed)?;
+    for (account, credits, number) in &rows {
+        ask(tx, *account, (*credits, *number), None, now)?;
+    }
+    Ok(rows.len())
+}
+
+fn ask(
+    tx: &Connection,
+    account: AccountNum,
+    (credits, number): (i64, i64),
+    below: Option<i64>,
+    at: WallTime,
+) -> Result<()> {
+    let sql = "SELECT id, balance FROM accounts WHERE num = ?1";
+    let mut select = tx.prepare_cached(sql).map_err(failed)?;
+    let columns = |row: &rusqlite::Row<'_>| Ok((account_id(row, 0)?, row.get::<_, i64>(1)?));
+    let (id, balance) = select.query_row([account.0], columns).map_err(failed)?;
+    let data = json!({
+        "account": id,
+        "cause": if below.is_some() { "low_balance" } else { "renewal" },
+        "credits": Credits::from_millionths(credits),
+        "balance": Credits::from_millionths(balance),
+        "below": below.map(Credits::from_millionths),
+        "reference": format!("top-up-{number}"),
+    });
+    let event = EventRow { account: Some(id), kind: EventKind::TopUpRequested, data, once: None };
+    emit(tx, account, &event, at)
+}

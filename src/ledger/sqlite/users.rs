@@ -1,0 +1,153 @@
+//! Writes the people who use the dashboard.
+
+mod read;
+
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
+
+use super::events::number_of;
+use super::rows::failed;
+use crate::ledger::store::{
+    Invited, LedgerError, LinkRow, MemberRow, Result, SessionOf, SessionRow, UserEdit, UserRow,
+};
+use crate::types::AccountId;
+
+/// Makes a change of people.
+pub(super) fn write(tx: &Transaction<'_>, edit: &UserEdit) -> Result<()> {
+    match edit {
+        UserEdit::Put(row) => put_user(tx, row),
+        UserEdit::Delete(id) => run(tx, "DELETE FROM users WHERE id = ?1", [id]),
+        UserEdit::PutMember(row) => put_member(tx, row),
+        UserEdit::RemoveMember { user, account } => {
+            let account = number_of(tx, Some(account))?.0;
+            run(tx, "DELETE FROM members WHERE user = ?1 AND account = ?2", params![user, account])
+        }
+        UserEdit::PutSession { row, most } => put_session(tx, row, *most),
+        UserEdit::TouchSession(hash, at) => {
+            run(tx, "UPDATE sessions SET seen = ?2 WHERE hash = ?1", params![hash.0, at.0])
+        }
+        UserEdit::EndSession(hash) => run(tx, "DELETE FROM sessions WHERE hash = ?1", [hash.0]),
+        UserEdit::EndSessionsOf { user, except } => {
+            let sql = "DELETE FROM sessions WHERE user = ?1 AND hash IS NOT ?2";
+            run(tx, sql, params![user, except.map(|hash| hash.0)])
+        }
+        UserEdit::PutLink(row) => put_link(tx, row),
+        UserEdit::UseLink(hash) => {
+            let sql = "DELETE FROM links WHERE hash = ?1";
+            if tx.execute(sql, [hash.0]).map_err(failed)? == 0 {
+                return Err(LedgerError::Unknown("this link was used already".to_owned()));
+            }
+            Ok(())
+        }
+        UserEdit::Await(account) => {
+            let account = number_of(tx, Some(account))?.0;
+            run(tx, "INSERT OR IGNORE INTO awaiting_approval (account) VALUES (?1)", [account])
+        }
+        UserEdit::Approve(account) => {
+            let account = number_of(tx, Some(account))?.0;
+            run(tx, "DELETE FROM awaiting_approval WHERE account = ?1", [account])
+        }
+        UserEdit::Prune { expired, idle, unfinished } => {
+            let sql = "DELETE FROM sessions WHERE expires < ?1 OR seen < ?2";
+            run(tx, sql, params![expired.0, idle.0])?;
+            run(tx, "DELETE FROM links WHERE expires < ?1", [expired.0])?;
+            let sql = "DELETE FROM users WHERE last_sign_in IS NULL AND operator IS NULL AND created < ?1
+                       AND NOT EXISTS (SELECT 1 FROM members m WHERE m.user = users.id)";
+            run(tx, sql, [unfinished.0])
+        }
+    }
+}
+
+fn run(tx: &Transaction<'_>, sql: &str, values: impl rusqlite::Params) -> Result<()> {
+    tx.prepare_cached(sql).and_then(|mut statement| statement.execute(values)).map(drop).map_err(failed)
+}
+
+fn put_user(tx: &Transaction<'_>, row: &UserRow) -> Result<()> {
+    let mut known = tx.prepare_cached("SELECT 1 FROM users WHERE email = ?1 AND id <> ?2").map_err(failed)?;
+    if known.exists(params![row.email, row.id]).map_err(failed)? {
+        return Err(LedgerError::Taken("another user has this e-mail address".to_owned()));
+    }
+    let recovery = row.codes.as_ref().map(|codes| {
+        let hashes: Vec<String> = codes.recovery.iter().map(|hash| hex::encode(hash.0)).collect();
+        serde_json::json!(hashes).to_string()
+    });
+    let sql = "INSERT INTO users (id, email, name, password, operator, verified, otp_secret, otp_step, recovery,
+                   disabled, created, last_sign_in)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
+               ON CONFLICT (id) DO UPDATE SET email = excluded.email, name = excluded.name,
+                   password = excluded.password, operator = excluded.operator, verified = excluded.verified,
+                   otp_secret = excluded.otp_secret, otp_step = excluded.otp_step, recovery = excluded.recovery,
+                   disabled = excluded.disabled, last_sign_in = excluded.last_sign_in";
+    let values = params![
+        row.id,
+        row.email,
+        row.name,
+        row.password.as_ref().map(|password| password.reveal()),
+        row.operator.map(|role| role.name()),
+        row.verified.map(|at| at.0),
+        row.codes.as_ref().map(|codes| &codes.secret),
+        row.codes.as_ref().map_or(0, |codes| codes.last_step),
+        recovery,
+        row.is_disabled,
+        row.created.0,
+        row.last_sign_in.map(|at| at.0),
+    ];
+    run(tx, sql, values)
+}
+
+fn put_member(tx: &Transaction<'_>, row: &MemberRow) -> Result<()> {
+    let account = number_of(tx, Some(&row.account))?.0;
+    let sql = "INSERT INTO members (account, user, role, since) VALUES (?1, ?2, ?3, ?4)
+               ON CONFLICT (account, user) DO UPDATE SET role = excluded.role";
+    run(tx, sql, params![account, row.user, row.role.name(), row.since.0])
+}
+
+/// The number of an account, if there is one.
+fn number(tx: &Connection, account: Option<&AccountId>) -> Result<Option<u32>> {
+    account.map(|id| number_of(tx, Some(id)).map(|num| num.0)).transpose()
+}
+
+fn put_session(tx: &Transaction<'_>, row: &SessionRow, most: usize) -> Result<()> {
+    let (user, account, role, person) = match &row.of {
+        SessionOf::User(id) => (Some(id), None, None, None),
+        SessionOf::Guest { account, role, person } => (None, Some(account), Some(role.name()), Some(person)),
+    };
+    let sql =
+        "INSERT INTO sessions (hash, user, account, role, person, created, seen, expires, origin, agent)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+    let times = (row.created.0, row.seen.0, row.expires.0);
+    let account = number(tx, account)?;
+    let values =
+        params![row.hash.0, user, account, role, person, times.0, times.1, times.2, row.origin, row.agent];
+    run(tx, sql, values)?;
+    let sql = "DELETE FROM sessions WHERE hash IN
+                   (SELECT hash FROM sessions WHERE user = ?1 ORDER BY seen DESC LIMIT -1 OFFSET ?2)";
+    run(tx, sql, params![user, most])
+}
+
+fn put_link(tx: &Transaction<'_>, row: &LinkRow) -> Result<()> {
+    let (account, role) = match &row.invited {
+        Some(Invited::Member(account, role)) => (Some(account), Some(role.name())),
+        Some(Invited::Operator(role)) => (None, Some(role.name())),
+        None => (None, None),
+    };
+    let sql = "INSERT INTO links (hash, purpose, email, user, account, role, by, created, expires)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+    let account = number(tx, account)?;
+    let values = params![
+        row.hash.0,
+        row.purpose.name(),
+        row.email,
+        row.user,
+        account,
+        role,
+        row.by,
+        row.created.0,
+        row.expires.0
+    ];
+    run(tx, sql, values)
+}
+
+/// Finds one row.
+fn found<T>(row: rusqlite::Result<T>) -> Result<Option<T>> {
+    row.optional().map_err(failed)
+}
