@@ -17,6 +17,7 @@ mod clocks;
 mod commands;
 mod crash;
 mod crowds;
+mod dashboard;
 mod deadlines;
 mod decisions;
 mod disk;

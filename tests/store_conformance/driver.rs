@@ -226,6 +226,7 @@ impl Driver<'_> {
         let (number, action) = (self.ids, action.to_owned());
         Arc::new(move |_| {
             let audit = AuditRow {
+                account: None,
                 actor: "test".to_owned(),
                 origin: "here".to_owned(),
                 action: action.clone(),

@@ -129,6 +129,20 @@ impl Gateway {
         })
     }
 
+    /// The address of the dashboard, which the configuration must have.
+    pub fn dashboard(&self) -> SocketAddr {
+        let start = Instant::now();
+        loop {
+            let lines = self.process.lines();
+            if let Some(line) = lines.iter().find(|line| line.contains("serving the dashboard")) {
+                let line: serde_json::Value = serde_json::from_str(line).unwrap();
+                return line["address"].as_str().unwrap().parse().unwrap();
+            }
+            assert!(start.elapsed() < PATIENCE, "no dashboard: {lines:?}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// Starts a gateway that has its own `/etc/hosts`, the file `hosts` in its folder, in a mount namespace. `None` if
     /// that is not allowed here.
     pub fn with_hosts(folder: Arc<tempfile::TempDir>, hosts: &str) -> Option<Self> {

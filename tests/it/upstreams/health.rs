@@ -25,9 +25,12 @@ fn a_server_whose_checks_fail_is_left_out() {
     let check = "health = { path = \"/healthz?full\", interval = \"200ms\", down_after = 2, up_after = 2 }";
     let more = format!("{check}\nslow_start = \"0s\"");
     let mut gateway = start(&folder(&[]), &with_servers(&urls(&upstreams), &more));
+    let started = Instant::now();
     std::thread::sleep(Duration::from_millis(1000));
     let checks = upstreams[0].seen();
-    assert!((3..8).contains(&checks.len()), "{} checks", checks.len());
+    // As many as fit into the time that has passed, which is longer on a busy machine; twice as many if each worker checked.
+    let most = usize::try_from(started.elapsed().as_millis() / 200).unwrap() + 3;
+    assert!((3..most).contains(&checks.len()), "{} checks", checks.len());
     let check = checks.last().unwrap();
     assert_eq!(check.line, "GET /healthz?full HTTP/1.1");
     assert!(check.header("user-agent").unwrap().starts_with("tollgate/"), "{check:?}");
