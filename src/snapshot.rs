@@ -214,6 +214,16 @@ pub struct Plan {
     pub prices: NumberMap<usize, Arc<Price>>,
 }
 
+/// The limits of requests with a key: its own in place of the plan's, or together with them if they add to them.
+pub fn limits_of<'a>(
+    own: Option<&'a [Limit]>,
+    plan: Option<&'a Plan>,
+) -> impl Iterator<Item = &'a Limit> + Clone {
+    let in_place = own.is_some_and(|own| own.first().is_none_or(|limit| !limit.adds));
+    let of_plan = plan.filter(|_| !in_place).map(|plan| &*plan.limits);
+    own.unwrap_or_default().iter().chain(of_plan.unwrap_or_default())
+}
+
 impl Snapshot {
     /// The price of a route for an account on a plan.
     #[must_use]

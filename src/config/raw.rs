@@ -284,6 +284,9 @@ pub struct Limit {
     /// Refuse nothing, but count what it would refuse.
     #[serde(default)]
     pub shadow: Maybe<bool>,
+    /// Of a key's limit: it applies together with those of the plan, not in their place.
+    #[serde(default)]
+    pub adds: Maybe<bool>,
 }
 
 /// A plan: limits and prices.

@@ -44,6 +44,7 @@ impl<K: Eq + Hash> Quota<K> {
             except: Vec::new(),
             methods: Methods::All,
             shadow: false,
+            adds: false,
             numbers: Numbers::of(name, requests, window),
         };
         Self { limit, used: Mutex::default() }

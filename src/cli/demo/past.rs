@@ -42,7 +42,7 @@ async fn key(app: &App, input: KeyInput) -> Result<String> {
 
 impl Keys {
     async fn make(app: &App) -> Result<Self> {
-        let limit = LimitTerms::simple("per-minute", 4, "60s");
+        let limit = LimitTerms::adding("per-minute", 4, "60s");
         let import = KeyInput { limits: Some(vec![limit]), ..KeyInput::labelled("Nightly import") };
         let scopes = Scopes::of(vec!["email.verify".to_owned()]);
         let old = KeyInput { scopes, ..KeyInput::labelled("Sign-up form") };

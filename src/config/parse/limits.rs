@@ -101,7 +101,9 @@ fn one<'a>(
     }
     let list =
         |list: &Option<At<Vec<At<String>>>>| list.as_ref().map(|list| list.value.clone()).unwrap_or_default();
+    let adds = raw.adds.as_ref().is_some_and(|adds| adds.value);
     let id = match owner {
+        LimitOwner::Plan if adds => NameId::of(&format!("key/{name}")), // the plan may have one of this name
         LimitOwner::Plan => NameId::of(name),
         LimitOwner::Route { name: route, .. } => NameId::of(&format!("{route}/{name}")),
     };
@@ -118,6 +120,7 @@ fn one<'a>(
         except: context.route_patterns(&list(&raw.except), routes),
         methods: context.methods(raw.methods.as_ref()),
         shadow: raw.shadow.as_ref().is_some_and(|shadow| shadow.value),
+        adds,
         numbers: Numbers::of(name, requests, window),
     })
 }

@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::caller::{Caller, Permission};
+use super::caller::{Authority, Caller, Permission};
 use super::error::Result;
 use super::terms::{Page, Time};
 use crate::control::Control;
@@ -20,7 +20,8 @@ pub struct AuditView {
     /// When the change was made.
     #[schema(value_type = String, format = DateTime)]
     pub at: Time,
-    /// Who made the change: `command`, `file`, `token:` and the token's name, or `user:` and their e-mail address.
+    /// Who made the change: `command`, `file`, `token:` and the token's name, `operator:` or `user:` and their e-mail
+    /// address, or `portal:` and the name of a person whom the operator's own site handed over.
     pub by: String,
     /// Where the request came from: an IP address, `control socket` or `configuration file`.
     pub from: String,
@@ -57,6 +58,16 @@ impl AuditView {
     }
 }
 
+impl AuditView {
+    /// The entry as members of an account see it: not which operator made a change, and from where.
+    fn for_members(self) -> Self {
+        if self.by.starts_with("user:") || self.by.starts_with("portal:") {
+            return self;
+        }
+        Self { by: "operator".to_owned(), from: String::new(), ..self }
+    }
+}
+
 impl Control {
     /// Lists audit entries, newest first. A member sees those of their account.
     ///
@@ -69,6 +80,8 @@ impl Control {
         }
         let rows = self.read(move |reader| Ok(reader.audit(&filter, most + 1)?)).await?;
         let page = Page::of(rows, most, |entry: &Audited| entry.number.to_string());
-        Ok(page.map(AuditView::of))
+        let is_member = matches!(caller.authority, Authority::Member(..));
+        Ok(page
+            .map(|entry| if is_member { AuditView::of(entry).for_members() } else { AuditView::of(entry) }))
     }
 }

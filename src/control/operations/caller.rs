@@ -14,8 +14,8 @@ use crate::types::AccountId;
 /// Who performs an operation, from where.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    /// The name in entries and in the audit log: `command`, `token:` and the token's name, or `user:` and the user's
-    /// e-mail address.
+    /// The name in entries and in the audit log: `command`, `token:` and the token's name, `operator:` or `user:` and the
+    /// user's e-mail address.
     pub actor: String,
     /// Where the request came from: an IP address, or `control socket`.
     pub origin: String,

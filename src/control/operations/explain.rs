@@ -1,5 +1,6 @@
 //! Computes, step by step, the decisions that the gateway would make about a request, without sending the request.
 
+mod gauges;
 mod rehearse;
 mod requests;
 mod world;
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
+pub use gauges::LimitGauge;
 pub use rehearse::{Rehearsal, RehearsalInput, RuleChange};
 pub use requests::RequestView;
 
@@ -25,7 +27,7 @@ use crate::policy::limit::{Limit, LimitState, Scope};
 use crate::policy::path;
 use crate::policy::reject::{Dialect, Reason};
 use crate::policy::route::Lookup;
-use crate::snapshot::{AccountStatus, Plan, Route, Snapshot};
+use crate::snapshot::{AccountStatus, Plan, Route, Snapshot, limits_of};
 use crate::types::{KeyId, RouteNum};
 
 /// A request to explain.
@@ -234,13 +236,8 @@ impl Control {
         route: &Route,
         method: &Method,
     ) {
-        let own = key
-            .limits()
-            .map(|limits| &**limits)
-            .or_else(|| plan.map(|plan| &*plan.limits))
-            .unwrap_or_default();
-        for limit in own.iter().chain(&route.limits).filter(|limit| limit.covers(route.name.as_str(), method))
-        {
+        let limits = limits_of(key.limits().map(|limits| &**limits), plan).chain(&route.limits);
+        for limit in limits.filter(|limit| limit.covers(route.name.as_str(), method)) {
             let slots = match limit.scope {
                 Scope::Key | Scope::KeyRoute => key.meter().lock().clone(),
                 Scope::Account => key.account.meter().lock().clone(),

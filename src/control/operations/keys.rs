@@ -13,7 +13,7 @@ pub use types::{KeyInput, KeyPatch, KeyView, ShownKey};
 
 use super::caller::{Authority, Caller, Noted, Permission};
 use super::error::{OperationError, Result};
-use super::terms::{LimitTerms, Page, Patch, moment, stored};
+use super::terms::{LimitTerms, Page, Patch, moment, restored, stored};
 use crate::config::parse_duration;
 use crate::control::{Control, random};
 use crate::ledger::store::{Changed, KeyChange, KeyEdit, KeyRow, KeyTerms, OwnedKey, SecretRow, Source};
@@ -43,7 +43,10 @@ impl Control {
     /// If there is no such account, the terms are not accepted, or the hash is known already.
     pub async fn create_key(&self, caller: &Caller, owner: AccountId, input: KeyInput) -> Result<KeyView> {
         caller.may_in(Permission::Keys, &owner)?;
-        refuse_of_member(caller, input.limits.is_some() || input.sha256.is_some())?;
+        refuse_of_member(
+            caller,
+            input.limits.as_deref().is_some_and(are_in_place) || input.sha256.is_some(),
+        )?;
         let _alone = self.changes.lock().await; // ledger and directory change together, one operation at a time
         let known = self.directory.account(&owner);
         let Some(account) = known.filter(|account| self.serves(account)) else { return Err(owner.into()) };
@@ -278,7 +281,15 @@ impl Control {
     ) -> Result<KeyView> {
         let _alone = self.changes.lock().await;
         let (row, _) = self.key_of(caller, Permission::Keys, id).await?;
-        refuse_of_member(caller, !patch.limits.is_absent())?;
+        let known = row.limits.as_deref().and_then(restored);
+        let replaces = |limits: &Patch<Vec<LimitTerms>>| match limits {
+            Patch::Absent => false,
+            Patch::Null => known.as_ref().is_some_and(|known| known.iter().any(|limit| !limit.adds)),
+            Patch::Value(new) => {
+                are_in_place(new) || known.as_ref().is_some_and(|known| known.iter().any(|limit| !limit.adds))
+            }
+        };
+        refuse_of_member(caller, replaces(&patch.limits))?;
         self.refuse_file_key(&row).await?;
         let terms = self.patched_terms(&row, patch)?;
         let edit = KeyEdit { version, change: KeyChange::Terms(terms) };
@@ -345,6 +356,11 @@ impl Control {
 }
 
 /// Refuses terms that only an operator may set: limits in place of the plan's, and keys that were made elsewhere.
+/// True if limits replace those of the plan: only an operator sets such limits, since they may be higher.
+fn are_in_place(limits: &[LimitTerms]) -> bool {
+    limits.is_empty() || limits.iter().any(|limit| !limit.adds)
+}
+
 fn refuse_of_member(caller: &Caller, has_such: bool) -> Result<()> {
     match caller.authority {
         Authority::Member(..) if has_such => {

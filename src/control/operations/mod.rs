@@ -29,6 +29,7 @@ pub use caller::{Authority, Caller, Permission};
 pub use check::{ChargeInput, CheckInput, Verdict};
 pub use credits::{BookingInput, BookingView, DoubtView, EntryView, GivenBack, MAX_REFERENCE};
 pub use error::{OperationError, Result};
+pub use explain::LimitGauge;
 pub use explain::{Decision, ExplainInput, Explanation, Rehearsal, RehearsalInput, RequestView, RuleChange};
 pub use gateway::{ChargeView, ConfigView, PlanView, PriceView, Reloaded, RouteView};
 pub use gateway::{PublicRoute, Refusals};

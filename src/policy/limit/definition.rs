@@ -64,6 +64,8 @@ pub struct Limit {
     pub methods: Methods,
     /// True if it refuses no request, but counts those that it would refuse.
     pub shadow: bool,
+    /// True for a limit of a key that applies together with those of the plan, not in their place.
+    pub adds: bool,
     /// Values derived from the other fields.
     pub numbers: Numbers,
 }

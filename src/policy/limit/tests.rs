@@ -12,6 +12,7 @@ use crate::types::{Moment, NameId, nanos};
 fn limit(algorithm: Algorithm, requests: u32, window: Duration, burst: u32) -> Limit {
     Limit {
         shadow: false,
+        adds: false,
         name: Arc::from("test"),
         id: NameId(1),
         requests,

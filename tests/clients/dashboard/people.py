@@ -181,5 +181,5 @@ def operators(browser, has_script):
     submit(page, "main form[action$='/reload'] button")
     check("read again" in page.content(), "the configuration is read again")
     page.goto(BASE + "/operator/audit")
-    check("user:operator@example.com" in page.inner_text("main"), "all of it is in the audit log")
+    check("operator:operator@example.com" in page.inner_text("main"), "all of it is in the audit log")
     context.close()

@@ -98,9 +98,10 @@ impl Visitor {
     }
 
     fn caller_with(&self, authority: Authority) -> Caller {
-        let actor = match &self.person {
-            Person::User(row) => format!("user:{}", row.email),
-            Person::Guest(name) => format!("portal:{name}"),
+        let actor = match (&self.person, &authority) {
+            (Person::User(row), Authority::Operator(_)) => format!("operator:{}", row.email),
+            (Person::User(row), Authority::Member(..)) => format!("user:{}", row.email),
+            (Person::Guest(name), _) => format!("portal:{name}"),
         };
         Caller { actor, origin: self.origin.address.clone(), authority, repeat: None }
     }

@@ -12,7 +12,7 @@ use crate::policy::limit::{Limit, LimitState, Scope};
 use crate::policy::outcome::Outcome;
 use crate::policy::price::{AtHead, Note, Price};
 use crate::policy::reject::Reason;
-use crate::snapshot::{Plan, Route, Snapshot};
+use crate::snapshot::{Plan, Route, Snapshot, limits_of};
 use crate::telemetry::decisions::RequestDecision;
 use crate::types::{AccountNum, Credits, KeyId, Moment, NameId, RouteNum};
 
@@ -117,8 +117,7 @@ impl World {
     ) -> Result<(), Refused> {
         let method = request.method.name().and_then(|name| Method::from_bytes(name.as_bytes()).ok());
         let method = method.unwrap_or(Method::TRACE); // which has no name of its own in records
-        let limits = own.or_else(|| plan.map(|plan| &*plan.limits)).unwrap_or_default();
-        let limits = limits.iter().chain(&route.limits);
+        let limits = limits_of(own, plan).chain(&route.limits);
         let now = Moment(u64::try_from(request.at.0).unwrap_or_default().saturating_mul(1_000_000));
         let mut admitted = Vec::new();
         for limit in limits.filter(|limit| !limit.shadow && limit.covers(route.name.as_str(), &method)) {

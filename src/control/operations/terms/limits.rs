@@ -50,6 +50,10 @@ pub struct LimitTerms {
     /// True if it refuses nothing, but counts what it would refuse.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub shadow: bool,
+    /// True for a limit of a key that applies together with those of the plan, not in their place. All limits of a key add
+    /// to the plan's, or none does.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub adds: bool,
 }
 
 /// The algorithm of a limit.
@@ -80,9 +84,9 @@ pub enum LimitScope {
 }
 
 impl LimitTerms {
-    /// A limit of requests in a window, for all routes.
+    /// A limit of requests with a key in a window, on all routes, which applies together with those of the plan.
     #[must_use]
-    pub fn simple(name: &str, requests: u32, window: &str) -> Self {
+    pub fn adding(name: &str, requests: u32, window: &str) -> Self {
         Self {
             name: name.to_owned(),
             requests,
@@ -94,6 +98,7 @@ impl LimitTerms {
             except: Vec::new(),
             methods: None,
             shadow: false,
+            adds: true,
         }
     }
 
@@ -119,6 +124,7 @@ impl LimitTerms {
                 Methods::Only(list) => Some(list.iter().map(ToString::to_string).collect()),
             },
             shadow: limit.shadow,
+            adds: limit.adds,
         }
     }
 }
@@ -133,6 +139,12 @@ fn text(duration: Duration) -> String {
 
 /// Checks limits, and writes them as JSON for the ledger.
 pub(in crate::control) fn stored(terms: &[LimitTerms], routes: &[&str]) -> Result<String> {
+    if terms.iter().any(|limit| limit.adds) && !terms.iter().all(|limit| limit.adds) {
+        return OperationError::invalid(
+            "limits",
+            "all limits of a key add to those of the plan, or none does",
+        );
+    }
     let json = serde_json::to_string(terms).unwrap_or_default(); // plain values always serialise
     match config::parse_limits(&json, routes) {
         Ok(_) => Ok(json),

@@ -17,8 +17,6 @@ use crate::types::{AccountId, Credits, KeyId, KeyNum, WallTime};
 const DAY: i64 = 24 * 60;
 /// Days that are shown.
 const DAYS: i64 = 30;
-/// Keys that are shown.
-const KEYS: usize = 5;
 
 /// The requests of a time, by what became of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -191,12 +189,12 @@ impl Control {
         caller: &Caller,
         id: AccountId,
         after: Option<KeyNum>,
-        keys: Option<usize>,
+        keys: usize,
     ) -> Result<Summary> {
         caller.may_in(Permission::ReadAccounts, &id)?;
         let (describe, at) = (self.describer(), self.clock.wall());
         let reader = self.page_reader().await?;
-        let (after, most) = (after.unwrap_or(KeyNum(0)), keys.unwrap_or(KEYS));
+        let (after, most) = (after.unwrap_or(KeyNum(0)), keys);
         crate::control::operations::aside(reader, move |reader: &mut dyn BooksReader| {
             let row = reader.account(&id)?.ok_or_else(|| id.clone())?;
             let now = at.0.div_euclid(MINUTE);

@@ -17,7 +17,7 @@ use crate::policy::client_address::client_network;
 use crate::policy::limit::{Limit, LimitState, LimitStatus, ReachedLimit, Scope, headers};
 use crate::policy::reject::{Reason, Refusal};
 use crate::policy::values::{Values, once};
-use crate::snapshot::{Plan, Route, Settings};
+use crate::snapshot::{Plan, Route, Settings, limits_of};
 use crate::types::{Moment, RouteNum, WallTime};
 
 use by_address::ByAddress;
@@ -120,10 +120,9 @@ impl Limits {
         response: &mut ResponseHeaders,
     ) -> Result<Pass, Refusal> {
         let own = subject.key.and_then(Key::limits).map(|limits| &**limits);
-        let plan = own.or_else(|| subject.plan.map(|plan| &*plan.limits)).unwrap_or_default();
         let name = subject.route.name.as_str();
-        let limits =
-            plan.iter().chain(&subject.route.limits).filter(|limit| limit.covers(name, subject.method));
+        let limits = limits_of(own, subject.plan).chain(&subject.route.limits);
+        let limits = limits.filter(|limit| limit.covers(name, subject.method));
         let mut checked: CheckedLimits<'_> =
             limits.map(|limit| CheckedLimit { limit, at: 0, status: None }).collect();
         let outcome = if checked.is_empty() { subject.enter() } else { self.check(subject, &mut checked) };

@@ -7,7 +7,7 @@ use maud::html;
 
 use super::key::{Ids, found};
 use super::secret::show_secret;
-use super::terms::{EXPIRIES, amount, chosen_scopes, expiry, networks, scopes};
+use super::terms::{EXPIRIES, amount, chosen_scopes, expiry, networks, own_limit, own_limit_fields, scopes};
 use crate::control::dashboard::html::parts::{Field, Question, card, select, trouble};
 use crate::control::dashboard::site::Site;
 use crate::control::dashboard::web::{Failure, Fields, InAccount, See};
@@ -23,6 +23,22 @@ const GRACES: [(&str, &str); 6] = [
     ("6h", "6 hours"),
     ("24h", "24 hours"),
 ];
+
+/// The limits of a key as the form shows them.
+enum Own {
+    /// Limits that only an operator changes.
+    Operators,
+    /// The number of requests and the window; empty if there is no limit of the key's own.
+    Members(String, String),
+}
+
+fn own(key: &KeyView) -> Own {
+    match key.limits.as_deref() {
+        None => Own::Members(String::new(), String::new()),
+        Some([limit]) if limit.adds => Own::Members(limit.requests.to_string(), limit.window.clone()),
+        Some(_) => Own::Operators,
+    }
+}
 
 fn edit_form(site: &Site, of: &InAccount, key: &KeyView, error: Option<&OperationError>) -> Response {
     let page = of.at(&format!("keys/{}", key.id));
@@ -52,16 +68,21 @@ fn edit_form(site: &Site, of: &InAccount, key: &KeyView, error: Option<&Operatio
             ..Field::default()
         },
     ];
+    let own = own(key);
     let routes = key.scopes.as_ref().map(|scopes| &*scopes.routes);
     let mut presets = vec![("keep", "As it is")];
     presets.extend(EXPIRIES);
     let date = Field { name: "date", label: "Date", kind: "date", ..Field::default() };
     let body = html! {
         form.stack method="post" action={ (page) "/edit" } {
-            (trouble(error, &["label", "allow_from", "spend_limit"]))
+            (trouble(error, &["label", "allow_from", "spend_limit", "limits"]))
             @for field in &fields { (field.render(error)) }
             div.row { (select("expires", "Expires", &presets, "keep")) (date.render(error)) }
             (scopes(site, routes))
+            @match own {
+                Own::Operators => p.quiet { "The limits of this key were set by the operator." },
+                Own::Members(requests, window) => (own_limit_fields(&requests, &window, error)),
+            }
             div.actions { button.primary type="submit" { "Save" } a.button href=(page) { "Cancel" } }
         }
     };
@@ -90,7 +111,10 @@ async fn changed(site: &Site, of: &InAccount, key: &KeyView, fields: &Fields) ->
             _ => expiry(fields).map_or(Patch::Null, Patch::Value),
         },
         allow_from: Patch::Value(networks(fields)?),
-        limits: Patch::Absent,
+        limits: match own(key) {
+            Own::Operators => Patch::Absent,
+            Own::Members(..) => own_limit(fields)?.map_or(Patch::Null, Patch::Value),
+        },
         spend_limit: amount(fields, "spend_limit")?.map_or(Patch::Null, Patch::Value),
     };
     site.control.change_key(&of.caller, key.id, patch, Some(key.version)).await

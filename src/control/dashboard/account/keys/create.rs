@@ -5,14 +5,14 @@ use axum::response::{IntoResponse, Response};
 use maud::html;
 
 use super::secret::show_secret;
-use super::terms::{EXPIRIES, amount, chosen_scopes, expiry, networks, scopes};
+use super::terms::{EXPIRIES, amount, chosen_scopes, expiry, networks, own_limit, own_limit_fields, scopes};
 use crate::control::dashboard::html::parts::{Field, card, select, trouble};
 use crate::control::dashboard::site::Site;
 use crate::control::dashboard::web::{Failure, Fields, InAccount, See};
 use crate::control::operations::{KeyInput, KeyView, OperationError, Permission, Result};
 
 /// The names of fields that errors are about.
-const FIELDS: [&str; 5] = ["label", "expires", "allow_from", "spend_limit", "environment"];
+const FIELDS: [&str; 5] = ["label", "expires", "allow_from", "spend_limit", "limits"];
 
 fn form(site: &Site, of: &InAccount, fields: &Fields, error: Option<&OperationError>) -> Response {
     let label = Field {
@@ -52,6 +52,7 @@ fn form(site: &Site, of: &InAccount, fields: &Fields, error: Option<&OperationEr
             }
             (scopes(site, chosen))
             (networks.render(error))
+            (own_limit_fields(fields.get("limits"), fields.get("window"), error))
             (cap.render(error))
             div.actions {
                 button.primary type="submit" { "Create key" }
@@ -80,7 +81,7 @@ async fn made(site: &Site, of: &InAccount, fields: &Fields) -> Result<KeyView> {
         scopes: chosen_scopes(fields)?,
         expires: expiry(fields),
         allow_from: networks(fields)?,
-        limits: None,
+        limits: own_limit(fields)?,
         spend_limit: amount(fields, "spend_limit")?,
         sha256: None,
     };

@@ -12,7 +12,8 @@ use crate::control::dashboard::html::parts::{badge, button, card, empty, id as c
 use crate::control::dashboard::site::Site;
 use crate::control::dashboard::web::{Failure, InAccount};
 use crate::control::operations::{
-    Grouping, KeyView, OperationError, Permission, Result, ShownKey, Step, UsageQuery, UsageReport,
+    Grouping, KeyView, LimitGauge, OperationError, Permission, Result, ShownKey, Step, UsageQuery,
+    UsageReport,
 };
 use crate::types::{KeyId, WallTime};
 
@@ -48,6 +49,29 @@ fn facts(key: &KeyView, now: WallTime) -> Markup {
                 dt { "Created" } dd { (format::at(key.created.0)) }
                 dt { "Last used" } dd { @match key.last_used { Some(at) => (format::ago(at.0, now)), None => "never" } }
                 dt { "Expires" } dd { @match key.expires { Some(at) => (format::at(at.0)), None => "never" } }
+            }
+        },
+    )
+}
+
+fn gauges(gauges: &[LimitGauge]) -> Markup {
+    card(
+        "Limits",
+        html! {
+            @if gauges.is_empty() { p.quiet { "No limit applies to this key." } }
+            @for LimitGauge { limit, left } in gauges {
+                @let most = limit.burst.unwrap_or(limit.requests).max(1);
+                p {
+                    (limit.name) ": " (format::count(limit.requests.into())) " in " (limit.window)
+                    @if let Some(left) = left { ", " (format::count((*left).into())) " left now" }
+                }
+                @if let Some(left) = left {
+                    @let share = 100 * u64::from((*left).min(most)) / u64::from(most);
+                    svg.gauge viewBox="0 0 100 8" preserveAspectRatio="none" role="img" aria-label={ (share) " % of " (limit.name) " left" } {
+                        rect width=(share) height="8" {}
+                    }
+                    p {}
+                }
             }
         },
     )
@@ -119,6 +143,7 @@ pub(in crate::control::dashboard) async fn key(
     let routes = report(&site, &of, key.id, Step::All, Some(Grouping::Route)).await?;
     let requests =
         site.control.recent_requests(&of.caller, of.account.clone(), Some(key.id), REQUESTS).await?;
+    let limits = site.control.limit_gauges(&of.caller, key.id).await?;
     let (now, page) = (site.now(), of.at(&format!("keys/{}", key.id)));
     let bars = chart::bars(&days, Step::Day);
     let mut frame = of
@@ -136,6 +161,7 @@ pub(in crate::control::dashboard) async fn key(
         (overlap(&of, &key, &page))
         div.columns {
             (facts(&key, now))
+            (gauges(&limits))
             (card("Requests by day, 30 days", html! {
                 @if days.data.is_empty() { p.quiet { "No requests yet." } } @else { (chart::outcomes("days", "Requests by day", &bars)) }
             }))

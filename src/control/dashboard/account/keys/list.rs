@@ -140,7 +140,7 @@ pub(in crate::control::dashboard) async fn keys(
     let after = number("after").min(u64::from(u32::MAX));
     let page = usize::try_from(number("page")).unwrap_or(0);
     let from = KeyNum(u32::try_from(after).unwrap_or(u32::MAX));
-    let summary = site.control.summary(&of.caller, of.account.clone(), Some(from), Some(BLOCK)).await?;
+    let summary = site.control.summary(&of.caller, of.account.clone(), Some(from), BLOCK).await?;
     let mut found: Vec<KeyView> = summary.keys.clone();
     found.retain(|key| is_shown(key, summary.at, fields.get("q"), fields.get("status")));
     sorted(&mut found, fields.get("sort"));

@@ -2,9 +2,10 @@
 
 use maud::{Markup, html};
 
+use crate::control::dashboard::html::parts::{Field, select};
 use crate::control::dashboard::site::Site;
 use crate::control::dashboard::web::Fields;
-use crate::control::operations::{OperationError, Result};
+use crate::control::operations::{LimitTerms, OperationError, Result};
 use crate::policy::key::Scopes;
 use crate::types::Credits;
 
@@ -92,4 +93,35 @@ pub(in crate::control::dashboard::account) fn expiry(fields: &Fields) -> Option<
         "date" => Some(format!("{}T23:59:59Z", fields.get("date"))),
         preset => Some(preset.to_owned()),
     }
+}
+
+/// The windows of a key's own limit, as one chooses them.
+const WINDOWS: [(&str, &str); 4] =
+    [("1s", "a second"), ("60s", "a minute"), ("3600s", "an hour"), ("86400s", "a day")];
+
+/// The fields of a key's own limit. `requests` and `window`: what they show.
+pub(in crate::control::dashboard::account) fn own_limit_fields(
+    requests: &str,
+    window: &str,
+    error: Option<&OperationError>,
+) -> Markup {
+    let field = Field {
+        name: "limits",
+        label: "At most this many requests",
+        hint: "Besides the limits of the plan. Left empty: those alone.",
+        kind: "number",
+        value: requests,
+        ..Field::default()
+    };
+    let window = if window.is_empty() { "60s" } else { window };
+    html! { div.row { (field.render(error)) (select("window", "In", &WINDOWS, window)) } }
+}
+
+/// Reads a key's own limit.
+pub(in crate::control::dashboard::account) fn own_limit(fields: &Fields) -> Result<Option<Vec<LimitTerms>>> {
+    let Some(text) = fields.some("limits") else { return Ok(None) };
+    let invalid =
+        |_| OperationError::Invalid { field: "limits", message: "this is a number of requests".to_owned() };
+    let requests = text.replace(',', "").parse().map_err(invalid)?;
+    Ok(Some(vec![LimitTerms::adding("own", requests, fields.some("window").unwrap_or("60s"))]))
 }
