@@ -66,6 +66,6 @@ pub struct Dashboard {
     pub accent: Option<Rgb>,
     /// The operator's OpenAPI description of the API, as JSON.
     pub openapi: Option<Arc<str>>,
-    /// How e-mail is sent; `None` if links are shown to operators instead.
+    /// How e-mail is sent; `None` if links are shown to those who make them.
     pub smtp: Option<Smtp>,
 }

@@ -112,15 +112,25 @@ impl Decisions {
         all.find(|decision| !is_old(decision, now) && is_it(decision)).cloned()
     }
 
-    /// The decisions that are kept still, the newest first. Takes a time: call it on a blocking thread.
+    /// The newest decisions that are kept still, the newest first, at most `most`. Takes a time: call it on a blocking
+    /// thread.
     #[must_use]
-    pub fn newest(&self, now: WallTime, is_it: impl Fn(&RequestDecision) -> bool) -> Vec<RequestDecision> {
+    pub fn newest(
+        &self,
+        now: WallTime,
+        most: usize,
+        is_it: impl Fn(&RequestDecision) -> bool,
+    ) -> Vec<RequestDecision> {
         let parts = self.parts();
         let all = parts.iter().flat_map(|part| part.iter());
-        let mut found: Vec<RequestDecision> =
-            all.filter(|decision| !is_old(decision, now) && is_it(decision)).cloned().collect();
+        let mut found: Vec<&RequestDecision> =
+            all.filter(|decision| !is_old(decision, now) && is_it(decision)).collect();
+        if found.len() > most {
+            found.select_nth_unstable_by_key(most, |decision| std::cmp::Reverse(decision.at));
+            found.truncate(most);
+        }
         found.sort_by_key(|decision| std::cmp::Reverse(decision.at));
-        found
+        found.into_iter().cloned().collect()
     }
 
     /// All decisions since a time, in the order of their times. Takes a time: call it on a blocking thread.

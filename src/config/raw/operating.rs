@@ -88,7 +88,7 @@ pub struct Dashboard {
     pub accent: Maybe<String>,
     /// An OpenAPI description of the API (JSON), which the documentation page links to.
     pub openapi: Maybe<String>,
-    /// The mail server: `smtps://user:password@host`. Left out: links are shown to operators.
+    /// The mail server: `smtps://user:password@host`. Left out: links are shown to those who make them.
     pub smtp: Maybe<Secret>,
     /// The sender of e-mail.
     pub from: Maybe<String>,

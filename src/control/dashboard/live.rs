@@ -8,18 +8,18 @@ use axum::extract::{RawQuery, State};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 
 use super::html::format;
 use super::site::Site;
-use super::web::{Failure, Fields, InAccount};
+use super::web::{Failure, Fields, InAccount, session};
 use crate::control::operations::{Caller, Result};
 use crate::types::AccountId;
 
 /// How often the numbers are looked at.
 const EVERY: Duration = Duration::from_secs(2);
-/// How long one stream lasts; browsers connect again, and whoever is signed out by then gets no other.
+/// How long one stream lasts; browsers connect again.
 const LONGEST: Duration = Duration::from_secs(60);
 
 #[derive(PartialEq, Eq, Serialize)]
@@ -45,8 +45,9 @@ async fn numbers(site: &Site, caller: &Caller, account: &AccountId) -> Result<Nu
 /// The numbers of an account, whenever they change.
 pub(super) async fn live(
     State(site): State<Site>,
-    InAccount { caller, account, .. }: InAccount,
+    InAccount { visitor, caller, account }: InAccount,
     RawQuery(query): RawQuery,
+    headers: HeaderMap,
 ) -> Result<Response, Failure> {
     if Fields::of(query.as_deref()).is_checked("once") {
         return Ok(Json(numbers(&site, &caller, &account).await?).into_response());
@@ -55,8 +56,10 @@ pub(super) async fn live(
         return Ok((StatusCode::NO_CONTENT, ()).into_response()); // the browser asks now and then
     };
     let end = site.control.now().plus(LONGEST);
-    let first = (site, caller, account, None::<Numbers>, place);
-    let events = stream::unfold(first, move |(site, caller, account, mut last, place)| async move {
+    let secret = session(&headers, site.is_https()?).unwrap_or_default();
+    let reader = (secret, visitor.origin);
+    let first = (site, reader, account, None::<Numbers>, place);
+    let events = stream::unfold(first, move |(site, reader, account, mut last, place)| async move {
         loop {
             if last.is_some() {
                 tokio::time::sleep(EVERY).await;
@@ -64,11 +67,13 @@ pub(super) async fn live(
             if site.control.now() >= end {
                 return None;
             }
-            let now = numbers(&site, &caller, &account).await.ok()?;
+            // Who was signed out, or lost access, sees no more.
+            let visitor = site.control.visitor(&reader.0, reader.1.clone()).await.ok()??;
+            let now = numbers(&site, &visitor.caller_in(&account).ok()?, &account).await.ok()?;
             if last.as_ref() != Some(&now) {
                 let event = Event::default().json_data(&now).ok()?;
                 last = Some(now);
-                return Some((Ok::<_, Infallible>(event), (site, caller, account, last, place)));
+                return Some((Ok::<_, Infallible>(event), (site, reader, account, last, place)));
             }
         }
     });

@@ -112,10 +112,11 @@ impl Control {
     /// # Errors
     /// If the id is used already, or the plan does not exist.
     pub async fn create_account(&self, caller: &Caller, input: AccountInput) -> Result<AccountView> {
+        let _alone = self.changes.lock().await; // otherwise a reload could remove the plan in the meantime
         self.create_account_of(caller, input, Vec::new()).await
     }
 
-    /// Creates an account, with people whom it belongs to.
+    /// Creates an account, with people whom it belongs to, while the caller holds the lock of changes.
     pub(super) async fn create_account_of(
         &self,
         caller: &Caller,
@@ -123,7 +124,6 @@ impl Control {
         people: Vec<UserEdit>,
     ) -> Result<AccountView> {
         caller.may(Permission::Manage)?;
-        let _alone = self.changes.lock().await; // otherwise a reload could remove the plan in the meantime
         let new = self.new_account(caller, input)?;
         let describe = self.describer();
         let (notes, output) = caller.noted("account.create", move |rows: &Vec<AccountRow>| {

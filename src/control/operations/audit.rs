@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::caller::{Authority, Caller, Permission};
+use super::caller::{Caller, Permission};
 use super::error::Result;
 use super::terms::{Page, Time};
 use crate::control::Control;
@@ -80,7 +80,7 @@ impl Control {
         }
         let rows = self.read(move |reader| Ok(reader.audit(&filter, most + 1)?)).await?;
         let page = Page::of(rows, most, |entry: &Audited| entry.number.to_string());
-        let is_member = matches!(caller.authority, Authority::Member(..));
+        let is_member = caller.is_customer();
         Ok(page
             .map(|entry| if is_member { AuditView::of(entry).for_members() } else { AuditView::of(entry) }))
     }

@@ -32,6 +32,8 @@ pub enum Authority {
     Operator(Role),
     /// A customer: in one account. Every other account is as if it did not exist.
     Member(AccountId, MemberRole),
+    /// A person whom the operator's own site handed over, in one account. They give nobody access, since their own ends.
+    Guest(AccountId, MemberRole),
 }
 
 /// A kind of operation, which a role may perform or not.
@@ -137,6 +139,11 @@ impl Caller {
         Self { origin: "signal".to_owned(), ..Self::command() }
     }
 
+    /// True for customers: members of an account, and guests.
+    pub(super) fn is_customer(&self) -> bool {
+        !matches!(self.authority, Authority::Operator(_))
+    }
+
     /// Checks that an operator with the needed role calls.
     ///
     /// # Errors
@@ -144,8 +151,8 @@ impl Caller {
     pub fn may(&self, permission: Permission) -> Result<()> {
         let role = match self.authority {
             Authority::Operator(role) if permission.is_of(role) => return Ok(()),
-            Authority::Operator(role) => format!("a token with the role {}", role.name()),
-            Authority::Member(..) => "a member of an account".to_owned(),
+            Authority::Operator(role) => format!("the role {}", role.name()),
+            Authority::Member(..) | Authority::Guest(..) => "a member of an account".to_owned(),
         };
         Err(forbidden(&role, permission))
     }
@@ -155,11 +162,18 @@ impl Caller {
     /// # Errors
     /// [`OperationError::Forbidden`] or [`OperationError::Missing`].
     pub fn may_in(&self, permission: Permission, account: &AccountId) -> Result<()> {
-        match &self.authority {
-            Authority::Operator(_) => self.may(permission),
-            Authority::Member(own, _) if own != account => Err(account.clone().into()),
-            Authority::Member(_, role) if permission.is_of_member(*role) => Ok(()),
-            Authority::Member(_, role) => Err(forbidden(&format!("the role {}", role.name()), permission)),
+        let (own, role, is_guest) = match &self.authority {
+            Authority::Operator(_) => return self.may(permission),
+            Authority::Member(own, role) => (own, role, false),
+            Authority::Guest(own, role) => (own, role, true),
+        };
+        match (
+            own == account,
+            permission.is_of_member(*role) && !(is_guest && permission == Permission::Team),
+        ) {
+            (false, _) => Err(account.clone().into()),
+            (true, true) => Ok(()),
+            (true, false) => Err(forbidden(&format!("the role {}", role.name()), permission)),
         }
     }
 
@@ -175,9 +189,11 @@ impl Caller {
         missing: impl FnOnce() -> OperationError,
     ) -> Result<()> {
         match (&self.authority, owner) {
-            (Authority::Member(own, _), Some(owner)) if own == owner => self.may_in(permission, owner),
-            (Authority::Member(..), _) => Err(missing()),
             (Authority::Operator(_), _) => self.may(permission),
+            (Authority::Member(own, _) | Authority::Guest(own, _), Some(owner)) if own == owner => {
+                self.may_in(permission, owner)
+            }
+            (Authority::Member(..) | Authority::Guest(..), _) => Err(missing()),
         }
     }
 

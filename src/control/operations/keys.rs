@@ -11,7 +11,7 @@ pub use import::KeyLine;
 pub use leaked::{KeyPattern, LeakInput};
 pub use types::{KeyInput, KeyPatch, KeyView, ShownKey};
 
-use super::caller::{Authority, Caller, Noted, Permission};
+use super::caller::{Caller, Noted, Permission};
 use super::error::{OperationError, Result};
 use super::terms::{LimitTerms, Page, Patch, moment, restored, stored};
 use crate::config::parse_duration;
@@ -362,13 +362,11 @@ fn are_in_place(limits: &[LimitTerms]) -> bool {
 }
 
 fn refuse_of_member(caller: &Caller, has_such: bool) -> Result<()> {
-    match caller.authority {
-        Authority::Member(..) if has_such => {
-            let message = "only an operator sets a key's limits or imports a key";
-            Err(OperationError::Forbidden(message.to_owned()))
-        }
-        _ => Ok(()),
+    if caller.is_customer() && has_such {
+        let message = "only an operator sets limits in place of the plan's, or imports a key";
+        return Err(OperationError::Forbidden(message.to_owned()));
     }
+    Ok(())
 }
 
 fn check_spend_limit(limit: Option<Credits>) -> Result<()> {

@@ -41,6 +41,7 @@ CREATE TABLE sessions (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX sessions_by_user ON sessions (user);
 CREATE INDEX sessions_by_expiry ON sessions (expires);
+CREATE INDEX sessions_by_use ON sessions (seen);
 
 -- Links that can be used once, by the SHA-256 of their secret.
 CREATE TABLE links (
@@ -56,6 +57,7 @@ CREATE TABLE links (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX links_by_account ON links (account);
 CREATE INDEX links_by_user ON links (user);
+CREATE INDEX links_by_email ON links (email);
 CREATE INDEX links_by_expiry ON links (expires);
 
 -- Accounts that signed up and wait for an operator to approve them.

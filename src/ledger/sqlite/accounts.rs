@@ -107,6 +107,9 @@ pub(super) fn change(
         tx.execute(sql, [before.num.0]).map_err(failed)?;
         let sql = "UPDATE keys SET state = 'revoked', version = version + 1 WHERE account = ?1";
         tx.execute(sql, [before.num.0]).map_err(failed)?;
+        for table in ["renewals", "awaiting_approval", "members", "sessions", "links"] {
+            tx.execute(&format!("DELETE FROM {table} WHERE account = ?1"), [before.num.0]).map_err(failed)?;
+        }
     }
     Ok(Changed { after: require(tx, id)?, before })
 }

@@ -164,7 +164,7 @@ pub(super) fn moved(tx: &Transaction<'_>, account: AccountNum, moved: Moved, at:
             send(EventKind::CreditsLow, data)?;
         }
     }
-    renewals::top_up(tx, account, gained, at)?;
+    renewals::top_up(tx, account, at)?;
     if before > 0 && after <= 0 { exhausted(tx, account, at) } else { Ok(()) }
 }
 

@@ -13,7 +13,7 @@ pub(super) fn set(tx: &Connection, account: AccountNum, renewal: &RenewalRow) ->
     let (below, top_up) = renewal.top_up.unzip();
     let renew = renewal.renew.map(|(credits, every, at)| (credits.millionths(), every, at.0));
     let sql = "INSERT INTO renewals (account, below, top_up, renew, every, renew_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-               ON CONFLICT (account) DO UPDATE SET below = excluded.below, top_up = excluded.top_up, asked = 0,
+               ON CONFLICT (account) DO UPDATE SET below = excluded.below, top_up = excluded.top_up,
                    renew = excluded.renew, every = excluded.every, renew_at = excluded.renew_at";
     let values = params![
         account.0,
@@ -41,14 +41,24 @@ pub(super) fn get(connection: &Connection, id: &AccountId) -> Result<RenewalRow>
     Ok(row.optional().map_err(failed)?.unwrap_or_default())
 }
 
-/// Asks for the credits of a top-up if the balance is low, once until credits are added.
-pub(super) fn top_up(tx: &Connection, account: AccountNum, gained: bool, at: WallTime) -> Result<()> {
-    if gained {
-        let sql = "UPDATE renewals SET asked = 0 WHERE account = ?1 AND asked";
-        tx.prepare_cached(sql).and_then(|mut update| update.execute([account.0])).map_err(failed)?;
+/// True if an endpoint of the operator takes such messages. Without one, nothing is asked for, so that nothing is lost.
+fn is_heard(tx: &Connection) -> Result<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM endpoints WHERE account = 0 AND disabled IS NULL
+                   AND (events IS NULL OR events LIKE '%\"' || ?1 || '\"%'))";
+    let mut select = tx.prepare_cached(sql).map_err(failed)?;
+    select.query_row([EventKind::TopUpRequested.name()], |row| row.get(0)).map_err(failed)
+}
+
+/// Asks for the credits of a top-up if the balance is low, once until the balance is no longer low.
+pub(super) fn top_up(tx: &Connection, account: AccountNum, at: WallTime) -> Result<()> {
+    let sql = "UPDATE renewals SET asked = 0 FROM accounts a
+               WHERE account = ?1 AND a.num = account AND asked AND a.balance >= below";
+    tx.prepare_cached(sql).and_then(|mut update| update.execute([account.0])).map_err(failed)?;
+    if !is_heard(tx)? {
+        return Ok(());
     }
     let sql = "UPDATE renewals SET asked = 1, number = number + 1 FROM accounts a
-               WHERE account = ?1 AND a.num = account AND NOT asked AND a.balance < below
+               WHERE account = ?1 AND a.num = account AND NOT asked AND a.balance < below AND a.state = 'active' AND a.closed IS NULL
                RETURNING top_up, number, below";
     let mut update = tx.prepare_cached(sql).map_err(failed)?;
     let columns = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get::<_, Option<i64>>(2)?));
@@ -60,9 +70,13 @@ pub(super) fn top_up(tx: &Connection, account: AccountNum, gained: bool, at: Wal
 
 /// Asks for the credits of renewals that are due.
 pub(super) fn due(tx: &Connection, now: WallTime, most: usize) -> Result<usize> {
+    if !is_heard(tx)? {
+        return Ok(0);
+    }
     let sql =
         "UPDATE renewals SET number = number + 1, renew_at = renew_at + every * ((?1 - renew_at) / every + 1)
-               WHERE account IN (SELECT account FROM renewals WHERE renew_at <= ?1 ORDER BY renew_at LIMIT ?2)
+               WHERE account IN (SELECT r.account FROM renewals r JOIN accounts a ON a.num = r.account
+                                 WHERE r.renew_at <= ?1 AND a.state = 'active' AND a.closed IS NULL ORDER BY r.renew_at LIMIT ?2)
                RETURNING account, renew, number";
     let mut update = tx.prepare_cached(sql).map_err(failed)?;
     let columns = |row: &rusqlite::Row<'_>| Ok((AccountNum(row.get(0)?), row.get(1)?, row.get(2)?));

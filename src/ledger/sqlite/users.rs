@@ -9,12 +9,20 @@ use super::rows::failed;
 use crate::ledger::store::{
     Invited, LedgerError, LinkRow, MemberRow, Result, SessionOf, SessionRow, UserEdit, UserRow,
 };
-use crate::types::AccountId;
+use crate::types::{AccountId, WallTime};
 
 /// Makes a change of people.
 pub(super) fn write(tx: &Transaction<'_>, edit: &UserEdit) -> Result<()> {
     match edit {
         UserEdit::Put(row) => put_user(tx, row),
+        UserEdit::SignedIn { user, at, verified } => signed_in(tx, user, *at, *verified),
+        UserEdit::DropLinksOf(user) => run(tx, "DELETE FROM links WHERE user = ?1", [user]),
+        UserEdit::DropInvitations { email, account } => {
+            let account = number(tx, account.as_ref())?;
+            let sql = "DELETE FROM links WHERE email = ?1 AND account IS ?2 AND purpose = 'invitation'";
+            run(tx, sql, params![email, account])
+        }
+        UserEdit::DropLinksTo(email) => run(tx, "DELETE FROM links WHERE email = ?1", [email]),
         UserEdit::Delete(id) => run(tx, "DELETE FROM users WHERE id = ?1", [id]),
         UserEdit::PutMember(row) => put_member(tx, row),
         UserEdit::RemoveMember { user, account } => {
@@ -46,13 +54,10 @@ pub(super) fn write(tx: &Transaction<'_>, edit: &UserEdit) -> Result<()> {
             let account = number_of(tx, Some(account))?.0;
             run(tx, "DELETE FROM awaiting_approval WHERE account = ?1", [account])
         }
-        UserEdit::Prune { expired, idle, unfinished } => {
+        UserEdit::Prune { expired, idle } => {
             let sql = "DELETE FROM sessions WHERE expires < ?1 OR seen < ?2";
             run(tx, sql, params![expired.0, idle.0])?;
-            run(tx, "DELETE FROM links WHERE expires < ?1", [expired.0])?;
-            let sql = "DELETE FROM users WHERE last_sign_in IS NULL AND operator IS NULL AND created < ?1
-                       AND NOT EXISTS (SELECT 1 FROM members m WHERE m.user = users.id)";
-            run(tx, sql, [unfinished.0])
+            run(tx, "DELETE FROM links WHERE expires < ?1", [expired.0])
         }
     }
 }
@@ -92,6 +97,16 @@ fn put_user(tx: &Transaction<'_>, row: &UserRow) -> Result<()> {
         row.last_sign_in.map(|at| at.0),
     ];
     run(tx, sql, values)
+}
+
+fn signed_in(tx: &Transaction<'_>, user: &str, at: WallTime, verified: bool) -> Result<()> {
+    let sql = "UPDATE users SET last_sign_in = ?2, verified = coalesce(verified, ?3) WHERE id = ?1 AND NOT disabled";
+    let verified = verified.then_some(at.0);
+    let mut update = tx.prepare_cached(sql).map_err(failed)?;
+    match update.execute(params![user, at.0, verified]).map_err(failed)? {
+        0 => Err(LedgerError::Unknown("this user may not sign in".to_owned())),
+        _ => Ok(()),
+    }
 }
 
 fn put_member(tx: &Transaction<'_>, row: &MemberRow) -> Result<()> {

@@ -127,7 +127,7 @@ impl Webhooks for SqliteBooks {
         self.change(notes, at, |tx| {
             let account = number_of(tx, Some(account))?;
             renewals::set(tx, account, renewal)?;
-            renewals::top_up(tx, account, false, at)
+            renewals::top_up(tx, account, at)
         })
     }
 

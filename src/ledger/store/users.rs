@@ -238,6 +238,16 @@ pub enum UserEdit {
     /// Creates a user, or replaces the one with the same id. Refused as [`super::LedgerError::Taken`] if another user
     /// has the e-mail address.
     Put(Box<UserRow>),
+    /// Notes that a user signed in, and perhaps that they proved to read their e-mail. Refused as
+    /// [`super::LedgerError::Unknown`] if there is no such user, or they may not sign in.
+    SignedIn {
+        /// The user's id.
+        user: String,
+        /// When.
+        at: WallTime,
+        /// True if they proved to read their e-mail.
+        verified: bool,
+    },
     /// Deletes a user, with what belongs to them.
     Delete(String),
     /// Makes a user a member, or changes their role.
@@ -271,6 +281,17 @@ pub enum UserEdit {
     PutLink(LinkRow),
     /// Uses a link up. Refused as [`super::LedgerError::Unknown`] if there is none, so that it is used once.
     UseLink(KeyHash),
+    /// Deletes the links of a user.
+    DropLinksOf(String),
+    /// Deletes the invitations of an e-mail address to an account, or without one.
+    DropInvitations {
+        /// The e-mail address.
+        email: String,
+        /// The account.
+        account: Option<AccountId>,
+    },
+    /// Deletes all links to an e-mail address.
+    DropLinksTo(String),
     /// An account waits for an operator to approve it.
     Await(AccountId),
     /// An account waits no longer.
@@ -281,8 +302,6 @@ pub enum UserEdit {
         expired: WallTime,
         /// Sessions that were last used before are deleted.
         idle: WallTime,
-        /// Users who signed up before and never signed in are deleted.
-        unfinished: WallTime,
     },
 }
 
@@ -318,6 +337,8 @@ pub trait UserReader {
     fn link(&mut self, hash: &KeyHash) -> Result<Option<LinkRow>>;
     /// The invitations to an account, or those of operators without one, newest first, at most `most`.
     fn invitations(&mut self, account: Option<&AccountId>, most: usize) -> Result<Vec<LinkRow>>;
+    /// True if an account waits for an operator to approve it.
+    fn is_awaiting(&mut self, account: &AccountId) -> Result<bool>;
     /// The accounts that wait for an operator to approve them, the oldest first, at most `most`.
     fn awaiting(&mut self, most: usize) -> Result<Vec<AccountId>>;
 }

@@ -194,7 +194,13 @@ fn a_person_of_the_operators_site_is_handed_over() {
     assert_eq!(made.status, 303);
     let entry = portal.api.get("/v1/audit?limit=1")["data"][0].clone();
     assert_eq!((&entry["by"], &entry["action"]), (&json!("portal:customer 42"), &json!("key.create")));
-    assert_eq!(portal.form("/accounts/beta/team", &cookie, "email=x%40example.com&role=owner").status, 403);
+    let invite =
+        |cookie: &str| portal.form("/accounts/beta/team", cookie, "email=x%40example.com&role=owner").status;
+    assert_eq!(invite(&cookie), 403);
+    let made =
+        portal.api.ok("POST", "/v1/portal/sessions", Some(&json!({ "account": "beta", "role": "owner" })));
+    let owner = portal.open(made["link"].as_str().unwrap());
+    assert_eq!(invite(&owner), 403, "who is handed over for a day gives nobody lasting access");
 }
 
 /// Accounts that sign up get the plan and credits once an operator approves, and once.

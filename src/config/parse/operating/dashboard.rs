@@ -77,7 +77,15 @@ fn origin(context: &mut Context, url: &At<String>) -> Option<String> {
 
 /// A URL that others can be made of by adding a path.
 fn base(context: &mut Context, url: &At<String>) -> Option<String> {
-    let text = url.value.trim_end_matches('/').to_ascii_lowercase();
+    let text = url.value.trim_end_matches('/');
+    // Names of schemes and hosts are the same in capital letters; paths are not.
+    let host = text.find("://").map_or(0, |at| at + 3);
+    let end = text.get(host..).and_then(|rest| rest.find('/')).map_or(text.len(), |at| host + at);
+    let text = format!(
+        "{}{}",
+        text.get(..end).unwrap_or(text).to_ascii_lowercase(),
+        text.get(end..).unwrap_or_default()
+    );
     let is_plain = |uri: &Uri| {
         matches!(uri.scheme_str(), Some("http" | "https"))
             && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))

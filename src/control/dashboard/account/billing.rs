@@ -27,6 +27,10 @@ pub(super) async fn cards(site: &Site, of: &InAccount, error: Option<&OperationE
     let top_up = renewal.top_up.as_ref().map(|it| it.credits.to_string()).unwrap_or_default();
     let renew = renewal.auto_renew.as_ref().map(|it| it.credits.to_string()).unwrap_or_default();
     let every = renewal.auto_renew.as_ref().map_or("", |it| it.every.as_str());
+    let mut periods = PERIODS.to_vec();
+    if !every.is_empty() && periods.iter().all(|(value, _)| *value != every) {
+        periods.push((every, every)); // set by the API
+    }
     let low = Field {
         name: "credits_low",
         label: "Tell us below",
@@ -56,7 +60,7 @@ pub(super) async fn cards(site: &Site, of: &InAccount, error: Option<&OperationE
                 form.stack method="post" action=(of.at("credits/renewal")) {
                     (below.render(error))
                     (top_up.render(error))
-                    div.row { (select("every", "Renew", &PERIODS, every)) (renew.render(error)) }
+                    div.row { (select("every", "Renew", &periods, every)) (renew.render(error)) }
                     @if let Some(next) = renewal.auto_renew.as_ref().and_then(|it| it.next) { p.small { "Next renewal: " (format::at(next.0)) } }
                     @if may { div { button type="submit" { "Save" } } } @else { p.quiet { "Owners and billing can change this." } }
                 }

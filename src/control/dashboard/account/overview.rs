@@ -93,7 +93,7 @@ fn first_steps(site: &Site, of: &InAccount, summary: &Summary) -> Result<Markup,
                     @if of.may(Permission::Keys) { a.button.primary href=(of.at("keys/new")) data-create="" { "Create key" } }
                 } }
                 li { (step(false, "2")) div { strong { "Send the request" } p.quiet { "Put your key in place of YOUR_KEY." } (copyable("first-line", &line)) } }
-                li #step-3 { (step(false, "3")) div { strong { "See it here" } p.quiet { "Within a second of your request, this page shows it." } } }
+                li #step-3 { (step(false, "3")) div { strong { "See it here" } p.quiet { "Within a few seconds of your request, this page shows it." } } }
             }
         },
     ))

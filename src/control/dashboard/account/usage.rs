@@ -42,12 +42,13 @@ impl Asked {
         let range = fields.some("range").unwrap_or("7d").to_owned();
         let group = fields.some("group").unwrap_or("route").to_owned();
         let midnight = |name: &str| fields.some(name).map(|day| format!("{day}T00:00:00Z"));
+        let end = |name: &str| fields.some(name).map(|day| format!("{day}T23:59:59Z"));
         match range.as_str() {
             "24h" => Self { from: "24h".to_owned(), to: None, step: Step::Hour, range, group },
             "30d" | "90d" => Self { from: range.clone(), to: None, step: Step::Day, range, group },
             "custom" => {
                 let from = midnight("from").unwrap_or_else(|| "30d".to_owned());
-                Self { from, to: midnight("to"), step: Step::Day, range, group }
+                Self { from, to: end("to"), step: Step::Day, range, group }
             }
             _ => Self { from: "7d".to_owned(), to: None, step: Step::Day, range: "7d".to_owned(), group },
         }

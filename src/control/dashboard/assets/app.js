@@ -40,9 +40,17 @@
     element.dataset.secret = secret;
     element.textContent = mask;
     const button = document.querySelector(`[data-reveal="${element.id}"]`);
+    const lines = all("[data-line]");
+    lines.forEach((line) => {
+      line.dataset.secret = line.textContent;
+      line.textContent = line.textContent.replace(secret, mask);
+    });
     if (button) button.addEventListener("click", () => {
       const hidden = element.textContent === mask;
       element.textContent = hidden ? secret : mask;
+      lines.forEach((line) => {
+        line.textContent = hidden ? line.dataset.secret : line.dataset.secret.replace(secret, mask);
+      });
       button.textContent = hidden ? "Hide" : "Reveal";
     });
   });

@@ -19,7 +19,11 @@ fn page(
     is_own: bool,
     error: Option<&OperationError>,
 ) -> Response {
-    let is_new = link.purpose == LinkPurpose::Invitation && !link.is_known;
+    let is_new = match link.purpose {
+        LinkPurpose::Invitation => !link.is_known,
+        LinkPurpose::Verify => true,
+        LinkPurpose::SignIn | LinkPurpose::Portal | LinkPurpose::Code => false,
+    };
     let must_sign_in = link.purpose == LinkPurpose::Invitation && link.is_known && !is_own;
     let (name, _) = site.brand();
     let title = match link.purpose {
@@ -58,7 +62,7 @@ fn page(
         } @else {
             form.stack method="post" action={ "/link/" (secret) } {
                 (trouble(error, &["name", "password"]))
-                @if is_new { @for field in &fields { (field.render(error)) } }
+                @if is_new { @for field in fields.iter().filter(|field| field.name == "password" || !link.is_known) { (field.render(error)) } }
                 button.primary type="submit" { (verb) }
             }
         }

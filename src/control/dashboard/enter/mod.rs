@@ -56,7 +56,10 @@ fn verify_page(site: &Site) -> Response {
 
 /// Where to go after signing in: only to a path of this site.
 fn own_path(next: &str) -> Option<&str> {
-    let is_own = next.starts_with('/') && !next.starts_with("//") && !next.contains(['\\', '\r', '\n']);
+    let is_own = next.starts_with('/')
+        && !next.starts_with("//")
+        && !next.contains('\\')
+        && !next.contains(char::is_control);
     Some(next).filter(|_| is_own && next.is_ascii())
 }
 
@@ -71,6 +74,7 @@ mod tests {
             ("//evil.example", false),
             ("https://evil.example", false),
             ("/\\evil", false),
+            ("/\t/evil.example", false),
             ("", false),
         ] {
             assert_eq!(own_path(next).is_some(), expected, "{next}");

@@ -41,11 +41,14 @@ fn form(site: &Site, name: &str, email: &str, error: Option<&OperationError>) ->
             ..Field::default()
         },
     ];
+    // Where e-mail is configured, the password is chosen once the address is verified.
+    let has_mail = site.settings().is_ok_and(|settings| settings.smtp.is_some());
+    let fields = fields.iter().filter(|field| !has_mail || field.name == "email");
     let content = html! {
         h1 { "Sign up" }
         form.stack method="post" action="/sign-up" {
             (trouble(error, &["name", "email", "password"]))
-            @for field in &fields { (field.render(error)) }
+            @for field in fields { (field.render(error)) }
             button.primary type="submit" { "Create account" }
         }
         p {}

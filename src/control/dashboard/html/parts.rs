@@ -137,6 +137,16 @@ pub(in crate::control::dashboard) fn copyable(id: &str, text: &str) -> Markup {
     }
 }
 
+/// A line with the secret of the page in it, which a script masks like the secret itself.
+pub(in crate::control::dashboard) fn secret_line(id: &str, text: &str) -> Markup {
+    html! {
+        div.with-copy {
+            pre id=(id) tabindex="0" data-line="" { (text) }
+            button.tight.hidden type="button" data-js="" data-copy=(id) { "Copy" }
+        }
+    }
+}
+
 /// An id with a button that copies it.
 pub(in crate::control::dashboard) fn id(element: &str, text: &str) -> Markup {
     html! {
@@ -158,7 +168,7 @@ pub(in crate::control::dashboard) fn empty(text: &str, action: Option<Markup>) -
 /// The end of a table that has more pages.
 pub(in crate::control::dashboard) fn next(shown: usize, next: Option<String>) -> Markup {
     html! {
-        @if shown > 0 {
+        @if shown > 0 || next.is_some() {
             div.foot-row {
                 span { "Showing " (shown) }
                 @if let Some(next) = next { a href=(next) rel="next" { "Next page" } }

@@ -64,7 +64,7 @@ async fn page(
     error: Option<&OperationError>,
 ) -> Result<Response, Failure> {
     let account = site.control.account_now(&of.caller, id.clone()).await?;
-    let waits = site.control.awaiting_approval(&of.caller).await?.contains(&id);
+    let waits = site.control.awaits_approval(&id).await?;
     let page = format!("/operator/accounts/{id}");
     let title = if account.name.is_empty() { id.to_string() } else { account.name.clone() };
     let about = format!("Account {id}");

@@ -40,7 +40,7 @@ pub(in crate::control::dashboard) async fn config(
             }
         }))
         (card("Last change", html! {
-            @match &diff { Some(diff) => pre.diff tabindex="0" { (diff) }, None => p.quiet { "The file did not change since the gateway started." } }
+            @match &diff { Some(diff) => pre.diff tabindex="0" { (diff) }, None => p.quiet { "The file did not change since the gateway started, or is too long to compare." } }
         }))
         @if !config.warnings.is_empty() { (card("Warnings", html! { ul { @for warning in &config.warnings { li { (warning) } } } })) }
     }))

@@ -82,7 +82,11 @@ async fn page(
     let page = site.control.users(&of.caller, fields.is_checked("operators"), after, PAGE).await?;
     let invitations = site.control.invitations(&of.caller, None).await?;
     let more = page.next_cursor.as_ref().map(|cursor| {
-        format!("?after={}", form_urlencoded::byte_serialize(cursor.as_bytes()).collect::<String>())
+        format!(
+            "?{}after={}",
+            if fields.is_checked("operators") { "operators=1&" } else { "" },
+            form_urlencoded::byte_serialize(cursor.as_bytes()).collect::<String>()
+        )
     });
     let now = site.now();
     let only = html! { @if fields.is_checked("operators") { a href="/operator/team" { "All users" } } @else { a href="/operator/team?operators=1" { "Only operators" } } };

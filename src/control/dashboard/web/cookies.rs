@@ -10,7 +10,7 @@ const SECURE: &str = "__Host-tollgate";
 const PLAIN: &str = "tollgate";
 
 /// Reads the session's secret.
-pub(super) fn session(headers: &HeaderMap, is_https: bool) -> Option<String> {
+pub(in crate::control::dashboard) fn session(headers: &HeaderMap, is_https: bool) -> Option<String> {
     let name = if is_https { SECURE } else { PLAIN };
     let pairs = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
     let mut found = pairs.flat_map(|pairs| pairs.split(';')).filter_map(|pair| {

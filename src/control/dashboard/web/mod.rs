@@ -7,7 +7,7 @@ mod fields;
 mod guard;
 mod notice;
 
-pub(super) use cookies::{clear, keep};
+pub(super) use cookies::{clear, keep, session};
 pub(super) use extract::{AsOperator, From, InAccount, Signed};
 pub(super) use failure::{Failure, See};
 pub(super) use fields::Fields;

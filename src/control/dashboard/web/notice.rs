@@ -30,7 +30,7 @@ const NOTICES: [(&str, &str); 31] = [
     ("account-suspended", "Account suspended. All its requests are refused from now on."),
     ("account-resumed", "Account resumed. Its requests are served again."),
     ("account-approved", "Account approved: it has its plan and its opening credits."),
-    ("granted", "Credits booked. They can be spent at once."),
+    ("granted", "Booked."),
     ("given-back", "Credits given back."),
     ("token-revoked", "Token revoked. It is refused from now on."),
     ("user-changed", "User changed."),

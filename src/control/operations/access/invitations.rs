@@ -10,7 +10,7 @@ use crate::control::Control;
 use crate::control::mail::Letter;
 use crate::control::operations::caller::{Caller, Noted, Permission};
 use crate::control::operations::error::{OperationError, Result};
-use crate::ledger::store::{Invited, LinkPurpose, LinkRow, MemberRole, Role, UserEdit};
+use crate::ledger::store::{Invited, LinkPurpose, LinkRow, MemberRole, Note, Role, UserEdit};
 use crate::types::{AccountId, KeyHash};
 
 /// Most invitations to one account, or of operators, that wait.
@@ -82,6 +82,9 @@ impl Control {
             )));
         }
         let link = self.link_row(LinkPurpose::Invitation, email.as_str(), None, invited, &caller.actor)?;
+        // A later invitation takes the place of an earlier one.
+        let earlier = UserEdit::DropInvitations { email: email.as_str().to_owned(), account };
+        self.bookkeeper.note(vec![Note::User(earlier)]).await?;
         let (to, by) = (email.as_str().to_owned(), caller.actor.clone());
         self.make_link(caller, "user.invite", link, |url| Letter::invitation(to, &by, url)).await
     }

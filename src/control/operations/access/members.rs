@@ -102,6 +102,9 @@ impl Control {
             (None, _) => return OperationError::missing("there is no such member"),
         };
         let before = found.map(|member| member.role);
+        if before.is_some() && before == role {
+            return Ok(MemberChange { account, user: id, role });
+        }
         let owners = members.iter().filter(|member| member.role == MemberRole::Owner).count();
         let is_last = before == Some(MemberRole::Owner) && role != before && owners == 1;
         if is_last && !is_operator {
@@ -115,7 +118,11 @@ impl Control {
             }
             None => UserEdit::RemoveMember { user: id.clone(), account: account.clone() },
         };
-        let edits = vec![edit, UserEdit::EndSessionsOf { user: id.clone(), except: None }];
+        let mut edits = vec![edit, UserEdit::EndSessionsOf { user: id.clone(), except: None }];
+        if let Some(member) = found {
+            let email = member.user.email.clone();
+            edits.push(UserEdit::DropInvitations { email, account: Some(account.clone()) });
+        }
         let terms = |role: Option<MemberRole>| json!({ "account": account, "role": role });
         let (before, after) = (Some(terms(before)), Some(terms(role)));
         let object = format!("user/{id}");

@@ -100,7 +100,7 @@ impl Visitor {
     fn caller_with(&self, authority: Authority) -> Caller {
         let actor = match (&self.person, &authority) {
             (Person::User(row), Authority::Operator(_)) => format!("operator:{}", row.email),
-            (Person::User(row), Authority::Member(..)) => format!("user:{}", row.email),
+            (Person::User(row), _) => format!("user:{}", row.email),
             (Person::Guest(name), _) => format!("portal:{name}"),
         };
         Caller { actor, origin: self.origin.address.clone(), authority, repeat: None }
@@ -113,7 +113,10 @@ impl Visitor {
     pub fn caller_in(&self, account: &AccountId) -> Result<Caller> {
         match (self.operator(), self.role_in(account)) {
             (Some(role), _) => Ok(self.caller_with(Authority::Operator(role))),
-            (None, Some(role)) => Ok(self.caller_with(Authority::Member(account.clone(), role))),
+            (None, Some(role)) => Ok(self.caller_with(match self.person {
+                Person::User(_) => Authority::Member(account.clone(), role),
+                Person::Guest(_) => Authority::Guest(account.clone(), role),
+            })),
             (None, None) => Err(account.clone().into()),
         }
     }
@@ -205,7 +208,7 @@ impl Control {
         let (_, user) = visitor.own()?;
         let (secret, begin) = self.session_of(SessionOf::User(user.id.clone()), &visitor.origin)?;
         let end = UserEdit::EndSessionsOf { user: user.id.clone(), except: None };
-        Ok((secret, vec![end, begin]))
+        Ok((secret, vec![end, UserEdit::DropLinksOf(user.id.clone()), begin]))
     }
 
     /// Lists the sessions of a user, the last used first.
@@ -242,7 +245,11 @@ impl Control {
     pub async fn end_sessions(&self, visitor: &Visitor, id: Option<&str>) -> Result<()> {
         let (caller, user) = visitor.own()?;
         let edit = match id {
-            None => UserEdit::EndSessionsOf { user: user.id.clone(), except: Some(visitor.session) },
+            None => {
+                let drop = vec![Note::User(UserEdit::DropLinksOf(user.id.clone()))];
+                self.bookkeeper.note(drop).await?;
+                UserEdit::EndSessionsOf { user: user.id.clone(), except: Some(visitor.session) }
+            }
             Some(id) => {
                 let known = self.sessions(visitor).await?.into_iter().any(|session| session.id == id);
                 let hash = id.parse::<KeyHash>().ok().filter(|_| known);
@@ -254,14 +261,10 @@ impl Control {
         self.change_people(&caller, "user.end_sessions", noted, vec![edit]).await
     }
 
-    /// Deletes sessions and links that have ended, and users who never finished signing up.
+    /// Deletes sessions and links that have ended.
     pub async fn prune_people(&self) {
         let now = self.clock.wall().0;
-        let prune = UserEdit::Prune {
-            expired: WallTime(now),
-            idle: WallTime(now.saturating_sub(IDLE)),
-            unfinished: WallTime(now.saturating_sub(super::links::LONGEST)),
-        };
+        let prune = UserEdit::Prune { expired: WallTime(now), idle: WallTime(now.saturating_sub(IDLE)) };
         if let Err(error) = self.bookkeeper.note(vec![Note::User(prune)]).await {
             tracing::warn!(%error, "sessions that have ended could not be deleted");
         }

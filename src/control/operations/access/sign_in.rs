@@ -48,19 +48,28 @@ impl Control {
         let row = self.read_users(move |users| Ok(users.user_named(&name)?)).await?;
         let known = row.as_ref().and_then(|row| row.password.clone());
         let is_right = self.people.passwords.check(password, known).await?;
-        let row = row.filter(|row| is_right && !row.is_disabled).ok_or_else(refused)?;
+        let row = row.filter(|_| is_right).ok_or_else(refused)?;
+        let _alone = self.changes.lock().await;
+        // The user may have been changed while the password was checked.
+        let (checked, id) = (row.password, row.id);
+        let row = self.user_row(&id).await.map_err(|_| refused())?;
+        if row.is_disabled || row.password != checked {
+            return Err(refused());
+        }
         if row.verified.is_none() && self.dashboard()?.smtp.is_some() {
-            self.send_verification(&row, origin).await?;
+            self.send_verification(&row.email, Some(row.id), origin).await?;
             return Ok(SignIn::Verify);
         }
-        self.begin_sign_in(row, Vec::new(), origin).await
+        self.begin_sign_in(row, false, Vec::new(), origin).await
     }
 
-    /// Begins a session of a user who has proved who they are, or asks for their one-time code. `edits`: what belongs to
-    /// the proof, such as a link that is used up.
+    /// Begins a session of a user who has proved who they are, or asks for their one-time code, while the caller holds the
+    /// lock of changes. `verified`: true if they proved to read their e-mail. `edits`: what belongs to the proof, such as a
+    /// link that is used up.
     pub(super) async fn begin_sign_in(
         &self,
         row: UserRow,
+        verified: bool,
         mut edits: Vec<UserEdit>,
         origin: &Origin,
     ) -> Result<SignIn> {
@@ -73,7 +82,7 @@ impl Control {
             self.bookkeeper.note(notes).await?;
             return Ok(SignIn::CodeNeeded(secret));
         }
-        self.finish_sign_in(&caller, row, edits, origin).await.map(SignIn::Done)
+        self.finish_sign_in(&caller, row, verified, edits, origin).await.map(SignIn::Done)
     }
 
     /// Signs in a user who was asked for a one-time code.
@@ -94,33 +103,38 @@ impl Control {
             check_code(codes, code, self.clock.wall())?;
         }
         let caller = caller_of(&row.email, origin);
-        self.finish_sign_in(&caller, row, vec![UserEdit::UseLink(link.hash)], origin).await
+        let edits = vec![UserEdit::UseLink(link.hash), UserEdit::Put(Box::new(row.clone()))];
+        self.finish_sign_in(&caller, row, false, edits, origin).await
     }
 
     /// Begins the session.
-    pub(super) async fn finish_sign_in(
+    async fn finish_sign_in(
         &self,
         caller: &Caller,
-        mut row: UserRow,
+        row: UserRow,
+        verified: bool,
         mut edits: Vec<UserEdit>,
         origin: &Origin,
     ) -> Result<NewSession> {
-        row.last_sign_in = Some(self.clock.wall());
         let (secret, begin) = self.session_of(SessionOf::User(row.id.clone()), origin)?;
         let object = format!("user/{}", row.id);
-        edits.extend([UserEdit::Put(Box::new(row)), begin]);
+        edits.extend([UserEdit::SignedIn { user: row.id, at: self.clock.wall(), verified }, begin]);
         let after = Some(json!({ "from": origin.address }));
         let noted = Noted { object, before: None, after, output: () };
         self.change_people(caller, "user.sign_in", noted, edits).await?;
         Ok(NewSession { secret, account: None })
     }
 
-    /// Sends a link that verifies a user's e-mail address.
-    pub(super) async fn send_verification(&self, row: &UserRow, origin: &Origin) -> Result<()> {
-        let caller = caller_of(&row.email, origin);
-        let link =
-            self.link_row(LinkPurpose::Verify, &row.email, Some(row.id.clone()), None, &caller.actor)?;
-        let to = row.email.clone();
+    /// Sends a link that verifies an e-mail address: of a user, or of somebody who signs up.
+    pub(super) async fn send_verification(
+        &self,
+        email: &str,
+        user: Option<String>,
+        origin: &Origin,
+    ) -> Result<()> {
+        let caller = caller_of(email, origin);
+        let link = self.link_row(LinkPurpose::Verify, email, user, None, &caller.actor)?;
+        let to = email.to_owned();
         self.make_link(&caller, "user.verify", link, |url| Letter::verify(to, url)).await.map(drop)
     }
 }

@@ -1,7 +1,5 @@
 //! Lets customers create their own user and account.
 
-use serde_json::json;
-
 use super::sign_in::caller_of;
 use super::{Email, NewSession, Origin, new_id};
 use crate::control::Control;
@@ -75,8 +73,9 @@ impl Control {
         })
     }
 
-    /// Creates a user and an account of theirs. Where e-mail is configured, the account is created once the address is
-    /// verified, and the response is the same for addresses that have a user.
+    /// Creates a user and an account of theirs. Where e-mail is configured, nothing is created before the address is
+    /// verified: the link that is sent asks for the password, so that nobody prepares a user for somebody else. The response
+    /// is the same for addresses that have a user.
     ///
     /// # Errors
     /// If sign-up is closed, the password is not accepted, or this was tried too often.
@@ -90,53 +89,39 @@ impl Control {
         let SignUpInput { email, name, password } = input;
         check_name(&name)?;
         self.people.attempt(origin, Some(email.as_str()), self.clock.now())?;
-        let password = self.people.passwords.hash(password).await?;
-        let wanted = email.as_str().to_owned();
-        let known = self.read_users(move |users| Ok(users.user_named(&wanted)?)).await?;
         let caller = caller_of(email.as_str(), origin);
-        match (known, dashboard.smtp.is_some()) {
-            (Some(_), false) => {
-                let message = "there is a user with this e-mail address already: sign in".to_owned();
-                Err(OperationError::Conflict(message))
+        let known = self.user_row(email.as_str()).await.ok();
+        if dashboard.smtp.is_some() {
+            match known.filter(|row| row.verified.is_some()) {
+                Some(row) => {
+                    let link =
+                        self.link_row(LinkPurpose::SignIn, &row.email, Some(row.id), None, &caller.actor)?;
+                    let to = row.email;
+                    self.make_link(&caller, "user.sign_in_link", link, |url| Letter::known(to, url)).await?;
+                }
+                None => self.send_verification(email.as_str(), None, origin).await?,
             }
-            (Some(row), true) if row.verified.is_none() => {
-                self.send_verification(&row, origin).await?;
-                Ok(SignedUp::Verify)
-            }
-            (Some(row), true) => {
-                let id = Some(row.id);
-                let link = self.link_row(LinkPurpose::SignIn, &row.email, id, None, &caller.actor)?;
-                let to = row.email;
-                self.make_link(&caller, "user.sign_in_link", link, |url| Letter::known(to, url)).await?;
-                Ok(SignedUp::Verify)
-            }
-            (None, true) => {
-                let row = self.new_user(email.as_str(), &name, Some(password))?;
-                let noted = Noted {
-                    object: format!("user/{}", row.id),
-                    before: None,
-                    after: Some(json!({ "email": row.email })),
-                    output: (),
-                };
-                let put = vec![UserEdit::Put(Box::new(row.clone()))];
-                self.change_people(&caller, "user.sign_up", noted, put).await?;
-                self.send_verification(&row, origin).await?;
-                Ok(SignedUp::Verify)
-            }
-            (None, false) => {
-                let row = self.new_user(email.as_str(), &name, Some(password))?;
-                self.open_account(&caller, row, Vec::new(), origin).await.map(SignedUp::Done)
-            }
+            return Ok(SignedUp::Verify);
         }
+        let password = self.people.passwords.hash(password).await?;
+        let _alone = self.changes.lock().await;
+        if self.user_row(email.as_str()).await.is_ok() {
+            let message = "there is a user with this e-mail address already: sign in".to_owned();
+            return Err(OperationError::Conflict(message));
+        }
+        let row = self.new_user(email.as_str(), &name, Some(password))?;
+        self.open_account(&caller, row, Vec::new(), origin, true).await.map(SignedUp::Done)
     }
 
-    /// Creates an account for a user and signs the user in, in one transaction. `edits`: what else belongs to it.
+    /// Creates an account for a user and signs the user in, in one transaction, while the caller holds the lock of changes.
+    /// `edits`: what else belongs to it. `may_wait`: false for those whom an operator invited, who need no approval.
     pub(super) async fn open_account(
         &self,
         caller: &Caller,
         mut user: UserRow,
         mut edits: Vec<UserEdit>,
         origin: &Origin,
+        may_wait: bool,
     ) -> Result<NewSession> {
         let dashboard = self.dashboard()?;
         let id: AccountId = new_id("acc")?
@@ -149,7 +134,7 @@ impl Control {
             MemberRow { user: user.id.clone(), account: id.clone(), role: MemberRole::Owner, since: now };
         let name = if user.name.is_empty() { user.email.clone() } else { user.name.clone() };
         edits.extend([UserEdit::Put(Box::new(user)), UserEdit::PutMember(member), begin]);
-        let waits = dashboard.sign_up == SignUp::Approval;
+        let waits = may_wait && dashboard.sign_up == SignUp::Approval;
         if waits {
             edits.push(UserEdit::Await(id.clone()));
         }
@@ -169,6 +154,15 @@ impl Control {
         self.read_users(|users| Ok(users.awaiting(MAX_AWAITING)?)).await
     }
 
+    /// True if an account waits for approval.
+    ///
+    /// # Errors
+    /// If the ledger cannot be read.
+    pub async fn awaits_approval(&self, id: &AccountId) -> Result<bool> {
+        let id = id.clone();
+        self.read_users(move |users| Ok(users.is_awaiting(&id)?)).await
+    }
+
     /// Approves an account that signed up: it gets the plan and the opening credits. After a crash in between it waits
     /// still, and approving it again grants nothing twice.
     ///
@@ -176,7 +170,7 @@ impl Control {
     /// If the account does not wait for approval.
     pub async fn approve_account(&self, caller: &Caller, id: AccountId) -> Result<AccountView> {
         caller.may(Permission::Manage)?;
-        if !self.awaiting_approval(caller).await?.contains(&id) {
+        if !self.awaits_approval(&id).await? {
             return OperationError::missing(format!("account {id} does not wait for approval"));
         }
         let dashboard = self.dashboard()?;

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::members::MAX_MEMBERS;
 use super::sign_in::caller_of;
 use super::{NewSession, Origin, SignIn, Visitor};
 use crate::control::Control;
@@ -33,29 +34,56 @@ impl Control {
     ) -> Result<SignIn> {
         self.people.attempt(origin, None, self.clock.now())?;
         let link = self.link_of(secret).await?;
-        let used = UserEdit::UseLink(link.hash);
         match link.purpose {
             LinkPurpose::Portal => self.hand_over(link, origin).await.map(SignIn::Done),
             LinkPurpose::Invitation => self.accept(link, input, visitor, origin).await.map(SignIn::Done),
             LinkPurpose::Code => OperationError::missing("this is no link"),
-            LinkPurpose::SignIn | LinkPurpose::Verify => {
-                let mut row = self.user_row(link.user.as_deref().unwrap_or(&link.email)).await?;
+            LinkPurpose::Verify => self.verify(link, input, origin).await,
+            LinkPurpose::SignIn => {
+                let _alone = self.changes.lock().await;
+                let row = self.user_row(link.user.as_deref().unwrap_or(&link.email)).await?;
                 if row.is_disabled {
                     return OperationError::missing("this link was used already, or is too old");
                 }
-                if self.dashboard()?.smtp.is_some() {
-                    row.verified = row.verified.or(Some(self.clock.wall())); // the link came by e-mail
+                let verified = self.dashboard()?.smtp.is_some();
+                let mut edits = vec![UserEdit::UseLink(link.hash)];
+                if verified && row.verified.is_none() {
+                    // Whoever chose the password did not prove that the address is theirs.
+                    let row = UserRow { password: None, codes: None, ..row };
+                    edits.push(UserEdit::Put(Box::new(row.clone())));
+                    edits.push(UserEdit::EndSessionsOf { user: row.id.clone(), except: None });
+                    return self.begin_sign_in(row, true, edits, origin).await;
                 }
-                let id = row.id.clone();
-                let known = self.read_users(move |users| Ok(users.memberships(&id, 1)?)).await?;
-                if link.purpose == LinkPurpose::Verify && known.is_empty() && row.operator.is_none() {
-                    let caller = caller_of(&row.email, origin);
-                    return self.open_account(&caller, row, vec![used], origin).await.map(SignIn::Done);
-                }
-                let seen = UserEdit::Put(Box::new(row.clone()));
-                self.begin_sign_in(row, vec![used, seen], origin).await
+                self.begin_sign_in(row, verified, edits, origin).await
             }
         }
+    }
+
+    /// Verifies an e-mail address: the person chooses a password now, and gets an account if they have none.
+    async fn verify(&self, link: LinkRow, input: LinkUse, origin: &Origin) -> Result<SignIn> {
+        let password = self.new_password(input.password).await?;
+        let _alone = self.changes.lock().await;
+        let caller = caller_of(&link.email, origin);
+        let now = Some(self.clock.wall());
+        let mut edits = vec![UserEdit::UseLink(link.hash), UserEdit::DropLinksTo(link.email.clone())];
+        let known = self.user_row(&link.email).await.ok();
+        if known.as_ref().is_some_and(|row| row.is_disabled || row.verified.is_some()) {
+            return OperationError::missing("this link was used already, or is too old");
+        }
+        let Some(row) = known else {
+            let row = UserRow { verified: now, ..self.new_user(&link.email, &input.name, Some(password))? };
+            return self.open_account(&caller, row, edits, origin, true).await.map(SignIn::Done);
+        };
+        let row = UserRow { password: Some(password), codes: None, verified: now, ..row };
+        edits.push(UserEdit::EndSessionsOf { user: row.id.clone(), except: None });
+        edits.push(UserEdit::Put(Box::new(row.clone())));
+        self.begin_sign_in(row, true, edits, origin).await
+    }
+
+    /// The hash of a password that must be chosen.
+    async fn new_password(&self, password: Option<Secret<String>>) -> Result<Secret<String>> {
+        let none = || OperationError::Invalid { field: "password", message: "choose a password".to_owned() };
+        self.people.passwords.hash(password.ok_or_else(none)?).await
     }
 
     /// Begins the session of a person whom the operator's own site handed over.
@@ -79,32 +107,31 @@ impl Control {
         visitor: Option<&Visitor>,
         origin: &Origin,
     ) -> Result<NewSession> {
-        let email = link.email.clone();
-        let known = self.read_users(move |users| Ok(users.user_named(&email)?)).await?;
-        let user = visitor.and_then(Visitor::user);
-        let (mut row, mut edits) = match (known, user) {
-            (Some(row), Some(user)) if row.id == user.id => {
+        let (email, user) = (link.email.clone(), visitor.and_then(Visitor::user));
+        let is_known = self.user_row(&email).await.is_ok();
+        let password = if is_known { None } else { Some(self.new_password(input.password).await?) };
+        let _alone = self.changes.lock().await;
+        let (mut row, mut edits) = match (self.user_row(&email).await.ok(), user, password) {
+            (Some(row), Some(user), _) if row.id == user.id && !row.is_disabled => {
                 (row, vec![UserEdit::EndSessionsOf { user: user.id.clone(), except: None }])
             }
-            (Some(_), _) => {
-                let message = format!("sign in as {} first, then open this link again", link.email);
+            (None, _, Some(password)) => {
+                let row = self.new_user(&email, &input.name, Some(password))?;
+                let verified = self.dashboard()?.smtp.is_some().then(|| self.clock.wall());
+                (UserRow { verified, ..row }, Vec::new())
+            }
+            _ => {
+                let message = format!("sign in as {email} first, then open this link again");
                 return Err(OperationError::Forbidden(message));
             }
-            (None, _) => {
-                let none =
-                    || OperationError::Invalid { field: "password", message: "choose a password".to_owned() };
-                let password = self.people.passwords.hash(input.password.ok_or_else(none)?).await?;
-                let mut row = self.new_user(&link.email, &input.name, Some(password))?;
-                if self.dashboard()?.smtp.is_some() {
-                    row.verified = Some(self.clock.wall());
-                }
-                (row, Vec::new())
-            }
         };
+        self.refuse_joined(&link, &row).await?;
         edits.push(UserEdit::UseLink(link.hash));
+        let to = super::links::target(&link).0;
+        edits.push(UserEdit::DropInvitations { email: email.clone(), account: to });
         let caller = caller_of(&row.email, origin);
         let account = match link.invited.clone() {
-            None => return self.open_account(&caller, row, edits, origin).await,
+            None => return self.open_account(&caller, row, edits, origin, false).await,
             Some(Invited::Operator(role)) => {
                 row.operator = Some(role);
                 None
@@ -122,6 +149,23 @@ impl Control {
             }
         };
         self.join(&caller, &link, row, edits, account, origin).await
+    }
+
+    /// Refuses an invitation to what the user is already, and to an account that has too many members.
+    async fn refuse_joined(&self, link: &LinkRow, row: &UserRow) -> Result<()> {
+        let is_joined = match &link.invited {
+            Some(Invited::Member(account, _)) => {
+                let of = account.clone();
+                let members = self.read_users(move |users| Ok(users.members(&of, MAX_MEMBERS)?)).await?;
+                if members.len() >= MAX_MEMBERS {
+                    return Err(OperationError::Conflict("this account has too many members".to_owned()));
+                }
+                members.iter().any(|(member, _)| member.user == row.id)
+            }
+            Some(Invited::Operator(_)) => row.operator.is_some(),
+            None => false,
+        };
+        if is_joined { Err(OperationError::Conflict("you have joined already".to_owned())) } else { Ok(()) }
     }
 
     async fn join(

@@ -184,7 +184,8 @@ impl Control {
             row.is_disabled = patch.disabled.unwrap_or(row.is_disabled);
             let ends = before != (row.operator, row.is_disabled);
             let end = UserEdit::EndSessionsOf { user: row.id.clone(), except: None };
-            Ok(ends.then_some(end).into_iter().collect())
+            let drop = UserEdit::DropLinksTo(row.email.clone());
+            Ok(if ends { vec![end, drop] } else { Vec::new() })
         })
         .await
     }
@@ -218,7 +219,13 @@ impl Control {
         let output = UserView::of(&row);
         let (object, before) = (format!("user/{}", row.id), Some(output.terms()));
         let noted = Noted { object, before, after: None, output };
-        self.change_people(caller, "user.delete", noted, vec![UserEdit::Delete(row.id)]).await
+        self.change_people(
+            caller,
+            "user.delete",
+            noted,
+            vec![UserEdit::DropLinksTo(row.email), UserEdit::Delete(row.id)],
+        )
+        .await
     }
 
     /// Changes the visitor's own name.

@@ -116,8 +116,7 @@ impl Control {
             let is_wanted = |decision: &RequestDecision| {
                 decision.caller.is_some_and(|(of, used)| of == account && key.is_none_or(|key| key == used))
             };
-            let mut found = stats.decisions.newest(now, is_wanted);
-            found.truncate(most);
+            let found = stats.decisions.newest(now, most, is_wanted);
             let name = |decision: &RequestDecision| {
                 let route = snapshot.routes.iter().find(|route| route.num == decision.route);
                 route.filter(|route| route.num.0 != 0).map(|route| route.name.to_string())

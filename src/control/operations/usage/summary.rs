@@ -105,9 +105,18 @@ impl DaySums {
     /// Adds requests with an outcome: the class of a status, or the reason of a refusal.
     fn add(&mut self, outcome: &str, requests: u64) {
         match outcome {
-            "1xx" | "2xx" | "3xx" => self.ok += requests,
+            "1xx" | "2xx" | "3xx" | "answered" => self.ok += requests,
             "rate_limited" | "concurrency_limited" => self.limited += requests,
-            "4xx" | "5xx" | "upstream_unreachable" | "upstream_timeout" | "overloaded" | "client_gone" => {
+            "4xx"
+            | "5xx"
+            | "none"
+            | "cut"
+            | "key_ended"
+            | "in_doubt"
+            | "upstream_unreachable"
+            | "upstream_timeout"
+            | "overloaded"
+            | "client_gone" => {
                 self.failed += requests;
             }
             _ => self.denied += requests,
@@ -124,8 +133,11 @@ impl Summary {
     /// For how many days the available credits last, if they are used as in the last seven days; `None` if none were.
     #[must_use]
     pub fn days_left(&self) -> Option<i64> {
-        let used: i64 = self.days.iter().rev().take(7).map(|(_, day)| day.millionths).sum();
-        (used > 0).then(|| self.account.available.millionths().max(0).saturating_mul(7) / used)
+        let week: Vec<i64> = self.days.iter().rev().take(7).map(|(_, day)| day.millionths).collect();
+        let days = week.iter().rposition(|used| *used > 0)? + 1; // since the first use
+        let used: i64 = week.iter().sum();
+        let available = self.account.available.millionths().max(0);
+        (used > 0).then(|| available.saturating_mul(i64::try_from(days).unwrap_or(7)) / used)
     }
 }
 

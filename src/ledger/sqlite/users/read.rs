@@ -181,6 +181,11 @@ impl UserReader for SqliteReader {
         all(&self.0, &sql, params![account.map(AccountId::as_str), most], link_row)
     }
 
+    fn is_awaiting(&mut self, account: &AccountId) -> Result<bool> {
+        let sql = "SELECT 1 FROM awaiting_approval w JOIN accounts a ON a.num = w.account WHERE a.id = ?1";
+        Ok(one(&self.0, sql, [account.as_str()], |_| Ok(()))?.is_some())
+    }
+
     fn awaiting(&mut self, most: usize) -> Result<Vec<AccountId>> {
         let sql = "SELECT a.id FROM awaiting_approval w JOIN accounts a ON a.num = w.account ORDER BY a.num LIMIT ?1";
         all(&self.0, sql, [most], |row| account_id(row, 0))

@@ -76,6 +76,7 @@ fn edit_form(site: &Site, of: &InAccount, key: &KeyView, error: Option<&Operatio
     let body = html! {
         form.stack method="post" action={ (page) "/edit" } {
             (trouble(error, &["label", "allow_from", "spend_limit", "limits"]))
+            input type="hidden" name="version" value=(key.version);
             @for field in &fields { (field.render(error)) }
             div.row { (select("expires", "Expires", &presets, "keep")) (date.render(error)) }
             (scopes(site, routes))
@@ -117,7 +118,7 @@ async fn changed(site: &Site, of: &InAccount, key: &KeyView, fields: &Fields) ->
         },
         spend_limit: amount(fields, "spend_limit")?.map_or(Patch::Null, Patch::Value),
     };
-    site.control.change_key(&of.caller, key.id, patch, Some(key.version)).await
+    site.control.change_key(&of.caller, key.id, patch, fields.get("version").parse().ok()).await
 }
 
 /// Changes a key.
@@ -131,9 +132,9 @@ pub(in crate::control::dashboard) async fn change(
     of.caller.may_in(Permission::Keys, &of.account)?;
     match changed(&site, &of, &key, &fields).await {
         Ok(_) => Ok(See(of.at(&format!("keys/{}?done=key-changed", key.id))).into_response()),
-        Err(error @ (OperationError::Invalid { .. } | OperationError::Conflict(_))) => {
-            Ok(edit_form(&site, &of, &key, Some(&error)))
-        }
+        Err(
+            error @ (OperationError::Invalid { .. } | OperationError::Conflict(_) | OperationError::Stale(_)),
+        ) => Ok(edit_form(&site, &of, &key, Some(&error))),
         Err(error) => Err(error.into()),
     }
 }

@@ -12,7 +12,7 @@ use crate::control::dashboard::web::{Failure, Fields, InAccount, See};
 use crate::control::operations::{KeyInput, KeyView, OperationError, Permission, Result};
 
 /// The names of fields that errors are about.
-const FIELDS: [&str; 5] = ["label", "expires", "allow_from", "spend_limit", "limits"];
+const FIELDS: [&str; 4] = ["label", "allow_from", "spend_limit", "limits"];
 
 fn form(site: &Site, of: &InAccount, fields: &Fields, error: Option<&OperationError>) -> Response {
     let label = Field {

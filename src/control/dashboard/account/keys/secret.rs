@@ -6,7 +6,7 @@ use maud::html;
 
 use super::key::{Ids, found};
 use crate::control::dashboard::account::docs::first_line;
-use crate::control::dashboard::html::parts::copyable;
+use crate::control::dashboard::html::parts::secret_line;
 use crate::control::dashboard::site::Site;
 use crate::control::dashboard::web::{Failure, InAccount, See};
 use crate::control::operations::{KeyView, ShownKey};
@@ -45,9 +45,9 @@ pub(in crate::control::dashboard) async fn secret(
                     button.primary.hidden type="button" data-js="" data-copy="secret" { "Copy" }
                 }
                 h3 { "As an environment variable" }
-                (copyable("env-line", &format!("API_KEY={secret}")))
+                (secret_line("env-line", &format!("API_KEY={secret}")))
                 h3 { "A first request" }
-                (copyable("curl-line", &line))
+                (secret_line("curl-line", &line))
                 p {}
                 a.button.primary href=(page) data-saved="" { "I have saved it" }
             }

@@ -28,6 +28,9 @@ pub(in crate::control::dashboard::account) fn scopes(site: &Site, chosen: Option
             legend { "What the key may call" }
             label.check { input type="radio" name="scope" value="all" checked[is_all]; "All routes" }
             label.check { input type="radio" name="scope" value="some" checked[!is_all]; "Only these routes" }
+            @for pattern in chosen.unwrap_or_default().iter().filter(|name| routes.iter().all(|route| route.name != **name)) {
+                label.check { input type="checkbox" name="route" value=(pattern) checked; code { (pattern) } }
+            }
             div.scroll {
                 table {
                     thead { tr { th { "Route" } th { "Methods" } th { "Path" } th { "Allowed" } } }
