@@ -167,7 +167,7 @@ pub(in crate::control::dashboard) async fn openapi(
     State(site): State<Site>,
     of: InAccount,
 ) -> Result<Response, Failure> {
-    drop(of); // whoever may see the account
+    drop(of); // for everybody who may see the account
     Ok(match &site.settings()?.openapi {
         Some(text) => {
             let json = HeaderValue::from_static("application/json");

@@ -36,7 +36,7 @@ fn first(site: &Site, session: &NewSession, next: Option<&str>) -> Result<Respon
     begin(site, &session.secret, to)
 }
 
-/// What comes after the first step of a sign-in.
+/// The response to the first step of a sign-in.
 fn after(site: &Site, result: SignIn, next: Option<&str>) -> Result<Response, Failure> {
     match result {
         SignIn::Done(session) => first(site, &session, next),

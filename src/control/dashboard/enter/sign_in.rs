@@ -13,7 +13,7 @@ use crate::control::dashboard::web::{Failure, Fields, From, Notice, See, Signed,
 use crate::control::operations::{Email, OperationError};
 use crate::snapshot::dashboard::SignUp;
 
-/// The first page of whoever is signed in: their account, the operator's page, or a choice.
+/// The first page of a person who is signed in: their account, the operator's page, or a choice.
 pub(in crate::control::dashboard) async fn first_page(
     State(site): State<Site>,
     Signed(visitor): Signed,
@@ -28,7 +28,7 @@ pub(in crate::control::dashboard) async fn first_page(
     let content = html! {
         h1 { "Your accounts" }
         @if visitor.accounts.is_empty() {
-            p { "You have no account yet. Ask whoever invited you, or the operator." }
+            p { "You have no account yet. Ask the person who invited you, or the operator." }
         }
         ul { @for (account, role) in &visitor.accounts { li { a href={ "/accounts/" (account) } { (account) } " " span.quiet { (role.name()) } } } }
         p { a href="/settings" { "Your settings" } }

@@ -71,7 +71,7 @@ fn labels(names: &[String]) -> Markup {
 
 /// One bar of a stacked chart.
 pub(in crate::control::dashboard) struct Bar {
-    /// What it stands for, such as a day.
+    /// The interval, such as a day.
     pub(in crate::control::dashboard) name: String,
     /// Its numbers.
     pub(in crate::control::dashboard) sums: DaySums,

@@ -13,7 +13,7 @@ use crate::control::dashboard::web::{Failure, Fields, Notice, See, Signed};
 use crate::control::operations::{OperationError, SessionView, Visitor};
 use crate::types::WallTime;
 
-/// Whoever is signed in as a user.
+/// The user who is signed in.
 pub(super) fn user(visitor: Option<Visitor>) -> Result<Visitor, Failure> {
     let visitor = visitor.ok_or_else(|| Failure::SignIn("/settings".to_owned()))?;
     match visitor.user() {
