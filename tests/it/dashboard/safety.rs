@@ -306,3 +306,46 @@ fn top_ups_are_asked_for_once_until_they_are_granted() {
     assert_eq!(renewal["auto_renew"]["every"], "30d");
     assert!(renewal["auto_renew"]["next"].is_string());
 }
+
+/// Creates a key with a form. Returns the key, which the next page shows.
+fn made_key(portal: &Portal, cookie: &str, form: &str) -> String {
+    let made = portal.form("/accounts/beta/keys", cookie, form);
+    let page =
+        portal.page(made.header("location").unwrap_or_else(|| panic!("{}", made.status)), cookie).text();
+    let (_, rest) = page.split_once("data-secret=\"\">").unwrap();
+    rest.split('<').next().unwrap().to_owned()
+}
+
+/// A key's own limit only adds to those of the plan: it may be lower, and lifts nothing.
+#[test]
+fn a_keys_own_limit_adds_to_the_plans() {
+    let portal = Portal::start("");
+    let owner = portal.member("beta", "owner");
+    let served = |key: &str, most: usize| {
+        let headers = format!("x-api-key: {key}\r\n");
+        (0..most).filter(|_| get(portal.gateway.public, "/free/x", &headers).status == 200).count()
+    };
+    let low = made_key(&portal, &owner, "label=low&scope=all&limits=2&window=86400s");
+    assert_eq!(served(&low, 5), 2);
+    let high = made_key(&portal, &owner, "label=high&scope=all&limits=5000&window=60s");
+    assert_eq!(served(&high, 110), 100, "the plan's limit is 100");
+}
+
+/// A later invitation takes the place of an earlier one, and one that was used gives nothing again.
+#[test]
+fn an_invitation_is_good_for_one_role_once() {
+    let portal = Portal::start("");
+    portal.member("beta", "owner");
+    let invite = |role: &str| {
+        let body = json!({ "email": "new@example.com", "account": "beta", "role": role });
+        portal.api.ok("POST", "/v1/invitations", Some(&body))["link"].as_str().unwrap().to_owned()
+    };
+    let path = |link: &str| format!("/link/{}", link.split_once("/link/").unwrap().1);
+    let (first, second) = (invite("owner"), invite("viewer"));
+    assert_eq!(portal.page(&path(&first), "").status, 404, "the earlier one");
+    let joined = portal.form(&path(&second), "", "name=New&password=a+long+password");
+    let new = cookie(&joined);
+    assert_eq!(portal.page("/accounts/beta", &new).status, 200);
+    assert_eq!(portal.form("/accounts/beta/keys", &new, "label=x&scope=all").status, 403, "a viewer");
+    assert_eq!(portal.form(&path(&second), &new, "").status, 404, "once");
+}

@@ -48,7 +48,7 @@ impl Control {
                 let verified = self.dashboard()?.smtp.is_some();
                 let mut edits = vec![UserEdit::UseLink(link.hash)];
                 if verified && row.verified.is_none() {
-                    // Whoever chose the password did not prove that the address is theirs.
+                    // The person who chose the password did not prove that the address is theirs.
                     let row = UserRow { password: None, codes: None, ..row };
                     edits.push(UserEdit::Put(Box::new(row.clone())));
                     edits.push(UserEdit::EndSessionsOf { user: row.id.clone(), except: None });
@@ -65,7 +65,7 @@ impl Control {
         let _alone = self.changes.lock().await;
         let caller = caller_of(&link.email, origin);
         let now = Some(self.clock.wall());
-        let mut edits = vec![UserEdit::UseLink(link.hash), UserEdit::DropLinksTo(link.email.clone())];
+        let mut edits = vec![UserEdit::UseLink(link.hash)];
         let known = self.user_row(&link.email).await.ok();
         if known.as_ref().is_some_and(|row| row.is_disabled || row.verified.is_some()) {
             return OperationError::missing("this link was used already, or is too old");
@@ -98,8 +98,8 @@ impl Control {
         Ok(NewSession { secret, account: Some(account) })
     }
 
-    /// Accepts an invitation: as a new user, or as the user whom it is for. Since the link may have been shown to whoever
-    /// made it, it does not sign a known user in.
+    /// Accepts an invitation: as a new user, or as the user whom it is for. It does not sign a known user in, since the
+    /// person who made the link may have seen it.
     async fn accept(
         &self,
         link: LinkRow,
