@@ -8,6 +8,7 @@ mod background;
 mod error;
 mod handover;
 mod inherited;
+mod operators;
 mod plane;
 mod run;
 mod service;
@@ -17,7 +18,7 @@ mod usage;
 #[cfg(test)]
 mod waiting_payments;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::error::StartError;
 use self::handover::MAX_TAKEOVERS;
 pub use self::inherited::Inherited;
+use self::operators::{ControlRuntime, Operators};
 pub use self::plane::ControlPlane;
 use self::plane::Opening;
 use self::signals::Signals;
@@ -38,9 +40,6 @@ use self::sockets::Sockets;
 use crate::clock::Clock;
 use crate::config::LoadedConfig;
 use crate::control::Control;
-use crate::control::api::Admin;
-use crate::control::dashboard;
-use crate::control::listener::Listener;
 use crate::control::socket::ControlSocket;
 use crate::directory::{Meter, Owner, elapsed};
 use crate::gateway::limits::Limits;
@@ -81,6 +80,7 @@ pub struct App {
     stop: CancellationToken,
     draining: Arc<AtomicBool>,
     background: Vec<tokio::task::JoinHandle<()>>,
+    _runtime: ControlRuntime,
     _watcher: Watcher,
     /// Taken by [`App::run`].
     signals: Option<Signals>,
@@ -145,9 +145,10 @@ impl App {
         let usage = usage::count(&bookkeeper, plane.control.view()).await?;
         let control = Arc::clone(&plane.control);
         let mut background = Vec::new();
-        let socket = ControlSocket::bind(path)?;
+        let runtime = ControlRuntime::start()?;
+        let socket = runtime.within(|| ControlSocket::bind(path))?;
         let (sender, takeovers) = mpsc::channel(MAX_TAKEOVERS);
-        let control_socket = tokio::spawn(socket.serve(Arc::clone(&control), sender));
+        let control_socket = runtime.spawn(socket.serve(Arc::clone(&control), sender));
         let (predecessor, sockets) = match taken {
             Some((predecessor, sockets)) => (Some(predecessor), sockets),
             None => (None, Sockets::open(&settings, passed)?),
@@ -155,7 +156,7 @@ impl App {
         let Sockets { admin, dashboard, bound: Bound { workers: sockets, public, .. }, copies: listening } =
             sockets;
         let pages = (settings.dashboard.is_some(), dashboard);
-        let operators = Operators::serve(&control, admin, pages, &public, &mut background)?;
+        let operators = Operators::serve(&runtime, &control, admin, pages, &public, &mut background)?;
         background.extend(background::start(&control));
         let watcher = start_watcher(&control, &clock).await?;
         let slots = Arc::new(ConnectionSlots::new(max_connections(settings.max_connections)));
@@ -203,6 +204,7 @@ impl App {
             stop,
             draining: operators.draining,
             background,
+            _runtime: runtime,
             _watcher: watcher,
             signals: Some(signals),
         })
@@ -212,41 +214,6 @@ impl App {
     #[must_use]
     pub fn control(&self) -> &Arc<Control> {
         &self.plane.control
-    }
-}
-
-/// The listeners of the control plane, which serve.
-struct Operators {
-    admin: SocketAddr,
-    dashboard: Option<SocketAddr>,
-    draining: Arc<AtomicBool>,
-}
-
-impl Operators {
-    /// Starts to serve the admin API, and the dashboard on its own socket if it has one. `pages`: whether there is a
-    /// dashboard, and its socket.
-    fn serve(
-        control: &Arc<Control>,
-        admin: TcpListener,
-        (has_dashboard, own): (bool, Option<TcpListener>),
-        public: &[PublicAddress],
-        background: &mut Vec<tokio::task::JoinHandle<()>>,
-    ) -> Result<Self, StartError> {
-        if let Some(api) = public.first() {
-            control.api_listens_at(api.address, api.is_tls);
-        }
-        let admin = Admin::new(admin)?;
-        let unknown = || StartError::Other("the admin address is unknown".to_owned());
-        let (address, draining) = (admin.address().ok_or_else(unknown)?, admin.draining());
-        background.push(tokio::spawn(admin.serve(Arc::clone(control), own.is_none())));
-        let mut pages = address;
-        if let Some(socket) = own {
-            let listener = Listener::new(socket)?;
-            pages = listener.address().unwrap_or(address);
-            background.push(tokio::spawn(dashboard::serve(listener, Arc::clone(control))));
-        }
-        control.dashboard_listens_at(pages);
-        Ok(Self { admin: address, dashboard: has_dashboard.then_some(pages), draining })
     }
 }
 
@@ -274,7 +241,7 @@ fn spawn_worker(number: usize, seed: WorkerSeed) -> Result<JoinHandle<()>, Start
 /// those of keys and accounts.
 async fn restored_limits(bookkeeper: &Bookkeeper, clock: &Clock) -> Result<Arc<Limits>, LedgerError> {
     let limits = Arc::new(Limits::default());
-    let mut reader = bookkeeper.view().await?;
+    let mut reader = bookkeeper.view()?;
     let (now, wall) = (clock.now(), clock.wall());
     reader.each_limit(&mut |owner, states, saved| {
         if let Some(Owner::Address(address)) = Owner::from_bytes(owner) {

@@ -73,7 +73,7 @@ pub(super) fn run(asker: &Asker, arguments: Arguments) -> Result {
         GroupingArgument::Key => Grouping::Key,
         GroupingArgument::Route => Grouping::Route,
     });
-    let query = UsageQuery { account, key, route, from: Some(from), to, step, by };
+    let query = UsageQuery { account, key, route, from: Some(from), to, step, by, zone: 0 };
     if csv {
         let report = asker.one(&Command::UsageCsv(query))?;
         return output::text(report["csv"].as_str().unwrap_or_default());

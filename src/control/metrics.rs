@@ -48,7 +48,7 @@ impl Control {
     /// If the caller may not read them, or the ledger cannot be read.
     pub async fn metrics(self: &Arc<Self>, caller: &Caller, format: MetricsFormat) -> Result<String> {
         caller.may(Permission::ReadAll)?;
-        let in_doubt = self.read(|reader| Ok(reader.in_doubt_sum()?)).await?;
+        let (_, in_doubt) = self.read(|reader| Ok(reader.open_doubts()?)).await?;
         let control = Arc::clone(self);
         let mut registry = Registry::default();
         registry.register_collector(Box::new(Scrape { control, in_doubt: in_doubt.millionths() }));

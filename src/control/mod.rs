@@ -76,6 +76,7 @@ pub struct Control {
     tokens: Tokens,
     /// When the ledger was last folded for a page of the dashboard.
     page_folded: parking_lot::Mutex<Moment>,
+    page_places: Arc<tokio::sync::Semaphore>,
     people: People,
     doorbell: webhooks::Doorbell,
     deliveries: webhooks::DeliveryCounts,
@@ -168,6 +169,7 @@ impl Control {
             last_reload_error: parking_lot::Mutex::default(),
             tokens: Tokens::default(),
             page_folded: parking_lot::Mutex::new(Moment(0)),
+            page_places: Arc::new(tokio::sync::Semaphore::new(operations::PAGES_AT_ONCE)),
             people: People::default(),
             doorbell: webhooks::Doorbell::default(),
             deliveries: webhooks::DeliveryCounts::default(),

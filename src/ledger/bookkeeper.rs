@@ -9,7 +9,8 @@ use super::purse::{Purse, SpendCap};
 use super::record::{ExternalId, Record};
 use super::store::{
     AccountChange, AccountRow, Booked, Booking, BooksReader, Changed, EndpointRow, KeyEdit, KeyRow,
-    LedgerError, NewAccount, Note, Notes, OwnedKey, Registered, Registration, Result, TokenRow, Webhooks,
+    LedgerError, NewAccount, Note, Notes, OwnedKey, Readers, Registered, Registration, Result, TokenRow,
+    Webhooks,
 };
 use super::threads::{BooksThread, Counters, Job, LimitSource, Shared, UsageSource};
 use crate::types::{AccountId, AccountNum, Credits, KeyId, KeyNum, RequestId, StatusClass, WallTime};
@@ -22,11 +23,12 @@ const REGISTERED_AT_ONCE: usize = 1_000;
 pub struct Bookkeeper {
     shared: Arc<Shared>,
     jobs: mpsc::Sender<Job>,
+    readers: Readers,
 }
 
 impl Bookkeeper {
-    pub(super) fn new(shared: Arc<Shared>, jobs: mpsc::Sender<Job>) -> Self {
-        Self { shared, jobs }
+    pub(super) fn new(shared: Arc<Shared>, jobs: mpsc::Sender<Job>, readers: Readers) -> Self {
+        Self { shared, jobs, readers }
     }
 
     /// Runs a job on the books thread.
@@ -191,12 +193,13 @@ impl Bookkeeper {
         self.run(move |thread| thread.write(|books, _| books.prune_answers(before))).await
     }
 
-    /// Opens a reader for accounts, keys and limit states. Its entries and balances are those of the last fold.
+    /// Opens a reader for accounts, keys and limit states. Its entries and balances are those of the last fold. Waits for
+    /// nothing that the books thread does.
     ///
     /// # Errors
     /// If the store fails.
-    pub async fn view(&self) -> Result<Box<dyn BooksReader>> {
-        self.run(|thread| thread.books().reader()).await
+    pub fn view(&self) -> Result<Box<dyn BooksReader>> {
+        self.readers.open()
     }
 
     /// Folds all records that were added before this call, and opens a reader for long reads.
@@ -218,6 +221,19 @@ impl Bookkeeper {
     pub async fn usage_reader(&self) -> Result<Box<dyn BooksReader>> {
         self.run(|thread| {
             thread.count_usage()?;
+            thread.books().reader()
+        })
+        .await
+    }
+
+    /// Folds all records that were added before this call, and opens a reader for long reads. Counts them as usage unless
+    /// that would take more than a small part of the ledger's time, so that many readers cost no more than one.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn page_reader(&self) -> Result<Box<dyn BooksReader>> {
+        self.run(|thread| {
+            thread.count_usage_if_due()?;
             thread.books().reader()
         })
         .await

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use super::adoption::PassedOn;
 use super::bookkeeper::Bookkeeper;
 use super::spender::SpenderSeed;
-use super::store::{LedgerError, Result, Storage};
+use super::store::{LedgerError, Readers, Result, Storage};
 use super::threads::{BooksThread, CommitThread, Job, Shared};
 use crate::clock::Clock;
 
@@ -22,6 +22,7 @@ pub(super) const MAX_JOBS: usize = 64;
 pub struct Ledger {
     shared: Arc<Shared>,
     jobs: mpsc::Sender<Job>,
+    readers: Readers,
     books: JoinHandle<Result<()>>,
     commit: JoinHandle<Result<()>>,
 }
@@ -76,13 +77,14 @@ impl Ledger {
         let Storage { books, mut journal } = storage;
         let shared = Arc::new(Shared::new(workers, commit_delay));
         let (jobs, queue) = mpsc::channel(MAX_JOBS);
+        let readers = books.readers();
         let (books, found) =
             BooksThread::open(books, &mut *journal, Arc::clone(&shared), queue, clock.clone(), adopts)?;
         let commit = CommitThread::new(journal, Arc::clone(&shared), found.last_seq, clock);
         let commit = spawn("tollgate-commit", move || commit.run())?;
         let books = spawn("tollgate-books", move || books.run())?;
         let opened = Opened { doubts: found.doubts, off_by: found.off_by, epoch: found.epoch };
-        Ok((Self { shared, jobs, books, commit }, opened))
+        Ok((Self { shared, jobs, readers, books, commit }, opened))
     }
 
     /// The handle of one worker, to be started on the worker's thread. Workers are numbered from 0. `None` if there are
@@ -97,7 +99,7 @@ impl Ledger {
     /// The control plane's handle.
     #[must_use]
     pub fn bookkeeper(&self) -> Bookkeeper {
-        Bookkeeper::new(Arc::clone(&self.shared), self.jobs.clone())
+        Bookkeeper::new(Arc::clone(&self.shared), self.jobs.clone(), self.readers.clone())
     }
 
     /// Closes the ledger for another process, although holds may be open. The other process adopts them; their
@@ -117,7 +119,7 @@ impl Ledger {
     /// # Errors
     /// If the last commit or the last fold failed.
     pub fn close(self) -> Result<()> {
-        let Self { shared, jobs, books, commit } = self;
+        let Self { shared, jobs, books, commit, .. } = self;
         drop(jobs);
         shared.books_must_end.store(true, Ordering::SeqCst);
         shared.job_added();

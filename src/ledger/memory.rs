@@ -13,9 +13,9 @@ use parking_lot::Mutex;
 
 use super::entry::{Entry, EntryKind};
 use super::store::{
-    AccountChange, AccountRow, Booked, Booking, Books, BooksReader, Changed, Doubt, Journal, JournalRow,
-    KeyEdit, KeyRow, LedgerError, LoadedBooks, NewAccount, Note, Notes, OwnedKey, Registered, Registration,
-    Result, Storage, TokenRow, UsageRetention, no_notes,
+    AccountChange, AccountRow, Booked, Booking, Books, Changed, Doubt, Journal, JournalRow, KeyEdit, KeyRow,
+    LedgerError, LoadedBooks, NewAccount, Note, Notes, OwnedKey, Readers, Registered, Registration, Result,
+    Storage, TokenRow, UsageRetention, no_notes,
 };
 use super::tally::{ChargeKey, Fold, OpenHold};
 use crate::policy::outcome::usage::UsagePart;
@@ -262,12 +262,13 @@ impl Books for MemoryStore {
         Ok(())
     }
 
-    fn compact_usage(&mut self, keep: &UsageRetention, _most: usize) -> Result<bool> {
-        self.0.lock().compact_usage(keep);
+    fn prune_usage(&mut self, keep: &UsageRetention, _most: usize) -> Result<bool> {
+        self.0.lock().prune_usage(keep);
         Ok(false)
     }
 
-    fn reader(&self) -> Result<Box<dyn BooksReader>> {
-        Ok(Box::new(self.clone()))
+    fn readers(&self) -> Readers {
+        let store = self.clone();
+        Readers::new(move || Ok(Box::new(store.clone())))
     }
 }

@@ -14,13 +14,14 @@ mod migrate_journal;
 mod notes;
 mod posting;
 mod read;
+mod readers;
 mod renewals;
 mod rows;
 mod usage;
 mod users;
 mod webhooks;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
@@ -28,8 +29,8 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 use super::entry::{Entry, EntryKind};
 use super::store::{
     AccountChange, AccountRow, Booked, Booking, Books, BooksReader, Changed, KeyEdit, KeyRow, LedgerError,
-    LoadedBooks, NewAccount, Note, Notes, OwnedKey, Registered, Registration, Result, Storage, TokenRow,
-    UsageRetention, Webhooks,
+    LoadedBooks, NewAccount, Note, Notes, OwnedKey, Readers, Registered, Registration, Result, Storage,
+    TokenRow, UsageRetention, Webhooks,
 };
 use super::tally::Fold;
 use crate::policy::outcome::usage::UsagePart;
@@ -37,6 +38,7 @@ use crate::types::{AccountId, AccountNum, KeyId, KeyNum, RequestId, RouteNum, Wa
 use file::{Checkpointer, Lock};
 use journal_files::FileJournal;
 use posting::{NewEntry, Posting};
+use readers::{Connections, SqliteReader};
 use rows::{credits, entry_row, failed, id_blob};
 
 /// Opens or creates a ledger's file, locks it, and migrates its tables and its journal to this version.
@@ -56,7 +58,7 @@ fn open_halves(path: &Path) -> Result<(SqliteBooks, FileJournal)> {
     migrate_journal::fold_old_journal(&mut connection, path, mark)?;
     let checkpointer = Checkpointer::start(path)?;
     let journal = FileJournal::open(path, mark, Some(Arc::clone(&lock)))?;
-    let books = SqliteBooks { connection, path: path.to_owned(), checkpointer, _lock: lock };
+    let books = SqliteBooks { connection, connections: Connections::new(path), checkpointer, _lock: lock };
     Ok((books, journal))
 }
 
@@ -64,7 +66,7 @@ fn open_halves(path: &Path) -> Result<(SqliteBooks, FileJournal)> {
 #[derive(Debug)]
 struct SqliteBooks {
     connection: Connection,
-    path: PathBuf,
+    connections: Arc<Connections>,
     checkpointer: Checkpointer,
     _lock: Arc<Lock>,
 }
@@ -249,11 +251,11 @@ impl Books for SqliteBooks {
         })
     }
 
-    fn compact_usage(&mut self, keep: &UsageRetention, most: usize) -> Result<bool> {
+    fn prune_usage(&mut self, keep: &UsageRetention, most: usize) -> Result<bool> {
         if !usage::has_old(&self.connection, keep)? {
             return Ok(false);
         }
-        self.write(|tx| usage::compact(tx, keep, most))
+        self.write(|tx| usage::prune(tx, keep, most))
     }
 
     fn webhooks(&mut self) -> Option<&mut dyn Webhooks> {
@@ -273,8 +275,12 @@ impl Books for SqliteBooks {
         }
     }
 
-    fn reader(&self) -> Result<Box<dyn BooksReader>> {
-        read::SqliteReader::open(&self.path).map(|reader| Box::new(reader) as Box<dyn BooksReader>)
+    fn readers(&self) -> Readers {
+        let connections = Arc::downgrade(&self.connections);
+        Readers::new(move || {
+            let connections = connections.upgrade().ok_or(LedgerError::Closed)?;
+            Ok(Box::new(SqliteReader::take(&connections)?) as Box<dyn BooksReader>)
+        })
     }
 }
 

@@ -11,6 +11,8 @@ mod usage;
 mod users;
 mod webhooks;
 
+use std::sync::Arc;
+
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -32,7 +34,10 @@ pub use users::{
     UserEdit, UserFilter, UserReader, UserRow,
 };
 
-pub use usage::{MAX_REFUSALS, MINUTE, RefusalRow, UsageFilter, UsageRetention, UsageRow, UsageStep};
+pub use usage::{
+    MAX_REFUSALS, MINUTE, RefusalRow, UsageDetail, UsageFilter, UsageRange, UsageRetention, UsageRow,
+    UsageStep,
+};
 
 use super::entry::{Entry, Link};
 use super::tally::{Fold, OpenHold};
@@ -247,6 +252,31 @@ pub struct Storage {
     pub journal: Box<dyn Journal>,
 }
 
+/// Opens readers, which see what was committed before.
+#[derive(Clone)]
+pub struct Readers(Arc<dyn Fn() -> Result<Box<dyn BooksReader>> + Send + Sync>);
+
+impl Readers {
+    /// Opens readers with a function.
+    pub fn new(open: impl Fn() -> Result<Box<dyn BooksReader>> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(open))
+    }
+
+    /// Opens a reader.
+    ///
+    /// # Errors
+    /// If the store fails, or its books were dropped.
+    pub fn open(&self) -> Result<Box<dyn BooksReader>> {
+        (self.0)()
+    }
+}
+
+impl std::fmt::Debug for Readers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Readers").finish_non_exhaustive()
+    }
+}
+
 /// The message for a ledger whose sum over all accounts is not zero.
 #[must_use]
 pub fn unbalanced(off_by: i128) -> String {
@@ -343,15 +373,18 @@ pub trait Books: Send {
     /// Counts the entries since the last call as usage, and adds what workers counted. Writes when keys were last used,
     /// and refusals.
     fn count_usage(&mut self, parts: &[UsagePart]) -> Result<()>;
-    /// Adds up usage that is older than its retention in longer intervals, and deletes the oldest: at most `most` rows.
-    /// True if there may be more.
-    fn compact_usage(&mut self, keep: &UsageRetention, most: usize) -> Result<bool>;
+    /// Deletes usage that is older than its retention, at most `most` rows. True if there may be more.
+    fn prune_usage(&mut self, keep: &UsageRetention, most: usize) -> Result<bool>;
     /// Lets the store copy its write-ahead log into its file. Called after each fold.
     fn checkpoint(&mut self) {}
     /// The webhooks of the ledger; `None` if the store has none.
     fn webhooks(&mut self) -> Option<&mut dyn Webhooks> {
         None
     }
+    /// Opens readers, also on other threads, until the books are dropped.
+    fn readers(&self) -> Readers;
     /// Opens a reader for long reads, which do not delay writes.
-    fn reader(&self) -> Result<Box<dyn BooksReader>>;
+    fn reader(&self) -> Result<Box<dyn BooksReader>> {
+        self.readers().open()
+    }
 }

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use tollgate::ledger::entry::Entry;
 use tollgate::ledger::store::{
-    AccountChange, AccountRow, Booked, Booking, Books, BooksReader, Changed, Journal, JournalRow, KeyEdit,
-    KeyRow, LoadedBooks, NewAccount, Note, Notes, OwnedKey, Registered, Registration, Result, Storage,
+    AccountChange, AccountRow, Booked, Booking, Books, Changed, Journal, JournalRow, KeyEdit, KeyRow,
+    LoadedBooks, NewAccount, Note, Notes, OwnedKey, Readers, Registered, Registration, Result, Storage,
     TokenRow, UsageRetention,
 };
 use tollgate::ledger::tally::Fold;
@@ -73,8 +73,8 @@ macro_rules! pass_on {
                 let result = self.half.$done($($b),*);
                 self.reporter.lock().unwrap().done(result, None)
             })*
-            fn reader(&self) -> Result<Box<dyn BooksReader>> {
-                self.half.reader()
+            fn readers(&self) -> Readers {
+                self.half.readers()
             }
         }
     };
@@ -101,7 +101,7 @@ pass_on! {
         note(notes: &[Note], at: WallTime) -> Result<()>;
         prune_answers(before: WallTime) -> Result<()>;
         count_usage(parts: &[UsagePart]) -> Result<()>;
-        compact_usage(keep: &UsageRetention, most: usize) -> Result<bool>;
+        prune_usage(keep: &UsageRetention, most: usize) -> Result<bool>;
         save_limits(states: &[(Vec<u8>, Vec<u8>)], at: WallTime) -> Result<()>;
     }
 }

@@ -85,7 +85,7 @@ impl Driver<'_> {
                 let parts: Vec<UsagePart> = counts.iter().map(|count| self.usage(*count, at)).collect();
                 outcome(self.store.books.count_usage(&parts))
             }
-            Call::CompactUsage(age) => self.compact_usage(*age),
+            Call::PruneUsage(age) => self.prune_usage(*age),
             Call::PruneAnswers => outcome(self.store.books.prune_answers(WallTime(self.at - 10))),
             Call::Token(number) => self.put_token(*number, at),
             Call::Book { account, adjustment, amount, reference } => {
@@ -272,10 +272,10 @@ impl Driver<'_> {
         UsagePart { at, counts, refusals: refusals.into_iter().collect() }
     }
 
-    fn compact_usage(&mut self, age: u8) -> String {
+    fn prune_usage(&mut self, age: u8) -> String {
         let hours = i64::from(age) * 60;
         let keep = UsageRetention { minutes: hours, hours: hours / 1440 * 1440, days: 0 };
-        let more = self.store.books.compact_usage(&keep, ALL);
+        let more = self.store.books.prune_usage(&keep, ALL);
         more.map_or_else(|error| panic!("{error}"), |_| String::new())
     }
 

@@ -21,17 +21,20 @@ mod power;
 #[path = "../skips.rs"]
 mod skips;
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 use tollgate::ledger::entry::Entry;
 use tollgate::ledger::memory::MemoryStore;
 use tollgate::ledger::sqlite;
 use tollgate::ledger::store::{
     AccountRow, AuditFilter, Audited, BooksReader, KeyRow, LoadedBooks, OwnedKey, RefusalRow, Storage,
-    UsageFilter,
+    UsageDetail, UsageFilter, UsageRow, UsageStep,
 };
 use tollgate::ledger::tally::OpenHold;
 use tollgate::ledger::verify::verify;
 use tollgate::policy::key::KeyState;
+use tollgate::policy::outcome::usage::Durations;
 use tollgate::types::{AccountId, KeyHash, KeyNum, WallTime};
 
 use driver::driver;
@@ -54,7 +57,7 @@ enum Call {
     Token(u8),
     /// Counts of workers: account, key, route, number of requests.
     CountUsage(Vec<(u8, u8, u8, u8)>),
-    CompactUsage(u8),
+    PruneUsage(u8),
     Book {
         account: u8,
         adjustment: bool,
@@ -88,7 +91,7 @@ fn calls() -> impl Strategy<Value = Vec<Call>> {
         1 => Just(Call::PruneAnswers),
         1 => small.clone().prop_map(Call::Token),
         2 => prop::collection::vec((small.clone(), small.clone(), small.clone(), small.clone()), 0..4).prop_map(Call::CountUsage),
-        1 => small.clone().prop_map(Call::CompactUsage),
+        1 => small.clone().prop_map(Call::PruneUsage),
         3 => (small.clone(), any::<bool>(), -50_i64..500, small.clone())
             .prop_map(|(account, adjustment, amount, reference)| Call::Book { account, adjustment, amount, reference }),
         4 => prop::collection::vec((small.clone(), 0_i64..100, prop::option::of(0_i64..100)), 1..6).prop_map(Call::Holds),
@@ -186,9 +189,56 @@ fn usage_is_found(reader: &mut dyn BooksReader, accounts: &[AccountRow]) -> (Vec
     assert!(from(0, 1) <= all.len() && from(i64::MIN / 4, 0) == 0);
     let refusals = accounts.iter().flat_map(|account| reader.refusals(&account.id, None, ALL).unwrap());
     let refusals = refusals.collect();
+    sums_are_those_of_the_rows(reader, accounts, &all);
     let mut rows: Vec<String> = all.iter().map(|row| format!("{row:?}")).collect();
     rows.sort();
     (rows, refusals)
+}
+
+/// Route, if routes are told apart, and outcome.
+type SumOf = (Option<String>, String);
+
+/// Requests, millionths, bytes of request bodies and durations of the usage that a filter selects.
+fn sums(reader: &mut dyn BooksReader, filter: &UsageFilter) -> BTreeMap<SumOf, (u64, i64, u64, Durations)> {
+    let tells_routes = filter.detail != UsageDetail::Sums;
+    let mut sums = BTreeMap::new();
+    let mut add = |row: UsageRow| {
+        let of = (row.route.filter(|_| tells_routes), row.outcome);
+        let sum: &mut (u64, i64, u64, Durations) = sums.entry(of).or_default();
+        sum.0 += row.requests;
+        sum.1 += row.credits.millionths();
+        sum.2 += row.bytes_in;
+        sum.3.merge(&row.durations);
+    };
+    reader.usage(filter, &mut add).unwrap();
+    sums
+}
+
+/// Checks that with longer intervals and with less detail, usage has the same sums as its shortest intervals.
+fn sums_are_those_of_the_rows(reader: &mut dyn BooksReader, accounts: &[AccountRow], all: &[UsageRow]) {
+    let Some(first) = all.iter().map(|row| row.at).min() else { return };
+    let last = all.iter().map(|row| row.at).max().unwrap_or(first);
+    let key = all.iter().find_map(|row| row.key);
+    let route = all.iter().find_map(|row| row.route.clone());
+    for account in [None, accounts.first().map(|account| account.id.clone())] {
+        for (key, route, detail) in [
+            (None, None, UsageDetail::Sums),
+            (key, None, UsageDetail::Sums),
+            (None, route.clone(), UsageDetail::Routes),
+        ] {
+            let (from, to) = (first + 1, last + 90);
+            let account = account.clone();
+            let shortest = UsageFilter { account, key, route, from, to, detail, ..UsageFilter::default() };
+            let expected = sums(reader, &shortest);
+            for longest in [UsageStep::Hour, UsageStep::Day] {
+                assert_eq!(
+                    sums(reader, &UsageFilter { longest, ..shortest.clone() }),
+                    expected,
+                    "{shortest:?}"
+                );
+            }
+        }
+    }
 }
 
 /// All audit entries. Checks that the filters select among them.

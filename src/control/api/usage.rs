@@ -84,7 +84,7 @@ async fn usage(
     Params(params): Params<UsageParams>,
 ) -> Result<Response, Problem> {
     let UsageParams { account, key, route, from, to, step, by, format } = params;
-    let query = UsageQuery { account, key, route, from, to, step, by };
+    let query = UsageQuery { account, key, route, from, to, step, by, zone: 0 };
     let report = api.control.usage(&caller, query).await?;
     if format == Format::Json {
         return Ok(Json(report).into_response());

@@ -32,7 +32,7 @@ struct Numbers {
 }
 
 async fn numbers(site: &Site, caller: &Caller, account: &AccountId) -> Result<Numbers> {
-    let summary = site.control.summary(caller, account.clone(), None, 0).await?;
+    let summary = site.control.summary(caller, account.clone(), 0).await?;
     Ok(Numbers {
         balance: format::credits(summary.account.available),
         requests: format::count(summary.day.requests()),

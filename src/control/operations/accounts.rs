@@ -197,8 +197,7 @@ impl Control {
     pub async fn account_now(&self, caller: &Caller, id: AccountId) -> Result<AccountView> {
         caller.may_in(Permission::ReadAccounts, &id)?;
         let describe = self.describer();
-        let reader = self.page_reader().await?;
-        let row = super::aside(reader, move |reader| Ok(reader.account(&id)?.ok_or(id)?)).await;
+        let row = self.read_page(move |reader| Ok(reader.account(&id)?.ok_or(id)?)).await;
         Ok(describe.account(&row?))
     }
 

@@ -277,6 +277,15 @@ impl Control {
         Ok(doubts.iter().map(DoubtView::of).collect())
     }
 
+    /// The number of holds in doubt that were not given back.
+    ///
+    /// # Errors
+    /// If the ledger cannot be read.
+    pub async fn open_doubts(&self, caller: &Caller) -> Result<u64> {
+        caller.may(Permission::ReadAccounts)?;
+        self.read(|reader| Ok(reader.open_doubts()?.0)).await
+    }
+
     /// Returns the credits of a hold in doubt, once. `request` is Tollgate's id of the request, or the id that a
     /// trusted proxy sent, if only one hold in doubt has it.
     ///

@@ -211,6 +211,24 @@ impl Control {
         Ok(page.map(|(row, owner)| describe.key(&row, &owner)))
     }
 
+    /// Lists keys of an account, the newest first, from before a number on.
+    ///
+    /// # Errors
+    /// If there is no such account, or the ledger cannot be read.
+    pub async fn newest_keys(
+        &self,
+        caller: &Caller,
+        account: AccountId,
+        before: Option<KeyNum>,
+        most: usize,
+    ) -> Result<Page<KeyView>> {
+        caller.may_in(Permission::ReadAccounts, &account)?;
+        let rows = self.read(move |reader| Ok(reader.newest_keys(&account, before, most + 1)?)).await?;
+        let describe = self.describer();
+        let page = Page::of(rows, most, |(row, _): &OwnedKey| row.num.0.to_string());
+        Ok(page.map(|(row, owner)| describe.key(&row, &owner)))
+    }
+
     /// The time that was a duration ago, such as `30d`.
     fn ago(&self, field: &'static str, text: &str) -> Result<WallTime> {
         let Ok(ago) = parse_duration(text) else {

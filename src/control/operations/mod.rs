@@ -52,6 +52,7 @@ pub(super) use access::{People, Tokens};
 pub(super) use caller::Noted;
 pub(super) use terms::restored;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Control;
@@ -63,6 +64,10 @@ use crate::types::{AccountId, WallTime};
 const KEEP_ANSWERS: i64 = 24 * 3600 * 1000;
 /// The greatest age of the numbers of a page.
 const PAGE_AGE: Duration = Duration::from_secs(1);
+/// Pages that are read at the same time.
+pub(super) const PAGES_AT_ONCE: usize = 2;
+/// Longest time that a page waits for others.
+const MAX_PAGE_WAIT: Duration = Duration::from_secs(10);
 
 impl Control {
     /// Reads accounts, keys and other rows of the ledger on a blocking thread. Entries and balances are those of the
@@ -71,7 +76,7 @@ impl Control {
         &self,
         read: impl FnOnce(&mut dyn BooksReader) -> Result<R> + Send + 'static,
     ) -> Result<R> {
-        let reader = self.bookkeeper.view().await?;
+        let reader = self.bookkeeper.view()?;
         aside(reader, read).await
     }
 
@@ -84,9 +89,15 @@ impl Control {
         aside(reader, read).await
     }
 
-    /// Opens a reader for a page of the dashboard, which sees one moment that is at most [`PAGE_AGE`] old. So many readers
-    /// make the ledger fold no more often than that.
-    async fn page_reader(&self) -> Result<Box<dyn BooksReader>> {
+    /// Reads for a page of the dashboard, which sees one moment. Entries are at most [`PAGE_AGE`] old, so that many readers
+    /// make the ledger fold no more often than that. Few pages are read at a time: they share the cores with requests.
+    pub(super) async fn read_page<R: Send + 'static>(
+        &self,
+        read: impl FnOnce(&mut dyn BooksReader) -> Result<R> + Send + 'static,
+    ) -> Result<R> {
+        let busy = || OperationError::Unavailable("too many pages are read just now; try again".to_owned());
+        let place = tokio::time::timeout(MAX_PAGE_WAIT, Arc::clone(&self.page_places).acquire_owned()).await;
+        let place = place.ok().and_then(std::result::Result::ok).ok_or_else(busy)?;
         let now = self.clock.now();
         let is_old = {
             let mut folded = self.page_folded.lock();
@@ -95,11 +106,13 @@ impl Control {
             is_old
         };
         let mut reader = match is_old {
-            true => self.bookkeeper.usage_reader().await?,
-            false => self.bookkeeper.view().await?,
+            true => self.bookkeeper.page_reader().await?,
+            false => self.bookkeeper.view()?,
         };
         reader.freeze()?;
-        Ok(reader)
+        let read = aside(reader, read).await;
+        drop(place);
+        read
     }
 
     /// The answer that was given to a request before. `None` if it was not made, or by another client.

@@ -14,7 +14,7 @@ use super::caller::{Caller, Permission};
 use super::error::{OperationError, Result};
 use super::terms::{Page, Time, moment};
 use crate::control::Control;
-use crate::ledger::store::{BooksReader, MINUTE, RefusalRow, UsageFilter, UsageRow, UsageStep};
+use crate::ledger::store::{BooksReader, MINUTE, RefusalRow, UsageDetail, UsageFilter, UsageRow, UsageStep};
 use crate::policy::outcome::usage::Durations;
 use crate::types::{AccountId, Credits, KeyId, RequestId, WallTime};
 
@@ -48,6 +48,18 @@ pub struct UsageQuery {
     /// What else to tell apart.
     #[serde(default)]
     pub by: Option<Grouping>,
+    /// Where days begin, as minutes east of UTC, rounded to whole hours.
+    #[serde(default)]
+    pub zone: i64,
+}
+
+impl UsageQuery {
+    /// Asks for so many whole hours or days, of which the current one is the last. `zone`: minutes east of UTC.
+    #[must_use]
+    pub fn last(number: i64, step: Step, zone: i64, now: WallTime) -> Self {
+        let start = step.start(now.0.div_euclid(MINUTE), 0, zone) - (number - 1) * step.longest(0).minutes();
+        Self { from: Some(WallTime(start * MINUTE).to_string()), step, zone, ..Self::default() }
+    }
 }
 
 /// The length of intervals. Where minutes or hours are no longer kept, rows have longer ones.
@@ -229,13 +241,37 @@ impl UsageReport {
     }
 }
 
+/// The nearest whole hours to minutes, since the hours of all zones are kept as those of UTC.
+const fn whole_hours(zone: i64) -> i64 {
+    UsageStep::Hour.floor(zone + 30)
+}
+
+impl Grouping {
+    fn detail(self) -> UsageDetail {
+        match self {
+            Self::Account | Self::Key => UsageDetail::Each,
+            Self::Route => UsageDetail::Routes,
+        }
+    }
+}
+
 impl Step {
-    fn start(self, at: i64, from: i64) -> i64 {
-        let of = |step: UsageStep| at.div_euclid(step.minutes()) * step.minutes();
+    /// The longest intervals that are added up.
+    fn longest(self, zone: i64) -> UsageStep {
+        match self {
+            Self::Minute => UsageStep::Minute,
+            Self::Hour => UsageStep::Hour,
+            Self::Day if whole_hours(zone) != 0 => UsageStep::Hour,
+            Self::Day | Self::All => UsageStep::Day,
+        }
+    }
+
+    fn start(self, at: i64, from: i64, zone: i64) -> i64 {
+        let zone = whole_hours(zone);
         match self {
             Self::Minute => at,
-            Self::Hour => of(UsageStep::Hour),
-            Self::Day => of(UsageStep::Day),
+            Self::Hour => UsageStep::Hour.floor(at),
+            Self::Day => UsageStep::Day.floor(at + zone) - zone,
             Self::All => from,
         }
     }
@@ -252,8 +288,11 @@ fn may_read(caller: &Caller, account: Option<&AccountId>) -> Result<()> {
 /// What is asked for, with times in minutes.
 struct Asked {
     filter: UsageFilter,
+    /// The end that is reported.
+    to: i64,
     step: Step,
     by: Option<Grouping>,
+    zone: i64,
 }
 
 impl Asked {
@@ -267,7 +306,7 @@ impl Asked {
                 Grouping::Key => row.key.as_ref().map(ToString::to_string),
                 Grouping::Route => row.route.clone(),
             });
-            let id = (step.start(row.at, from), of);
+            let id = (step.start(row.at, from, self.zone), of);
             is_long |= sums.len() >= MAX_USAGE_ROWS && !sums.contains_key(&id);
             if !is_long {
                 is_exact &= sums.entry(id).or_default().add(row);
@@ -283,7 +322,7 @@ impl Asked {
         }
         let data = sums.into_iter().map(|((at, of), sums)| sums.view(at, of)).collect();
         let time = |minute: i64| Time(WallTime(minute.saturating_mul(MINUTE)));
-        Ok(UsageReport { from: time(self.filter.from), to: time(self.filter.to), data })
+        Ok(UsageReport { from: time(self.filter.from), to: time(self.to), data })
     }
 }
 
@@ -305,18 +344,22 @@ impl Control {
     /// As [`Control::usage`].
     pub async fn usage_reports(&self, caller: &Caller, queries: Vec<UsageQuery>) -> Result<Vec<UsageReport>> {
         let asked = queries.into_iter().map(|query| self.asked(caller, query)).collect::<Result<Vec<_>>>()?;
-        let reader = self.page_reader().await?;
-        super::aside(reader, move |reader| asked.iter().map(|asked| asked.report(reader)).collect()).await
+        self.read_page(move |reader| asked.iter().map(|asked| asked.report(reader)).collect()).await
     }
 
     fn asked(&self, caller: &Caller, query: UsageQuery) -> Result<Asked> {
         may_read(caller, query.account.as_ref())?;
         let (from, to) = self.span(&query, self.clock.wall())?;
-        let UsageQuery { account, key, route, step, by, .. } = query;
+        let is_until_now = query.to.is_none();
+        let UsageQuery { account, key, route, step, by, zone, .. } = query;
         if let Some(id) = account.clone().filter(|id| self.directory.account(id).is_none()) {
             return Err(id.into());
         }
-        Ok(Asked { filter: UsageFilter { account, key, route, from, to }, step, by })
+        let (longest, detail) = (step.longest(zone), by.map_or(UsageDetail::Sums, Grouping::detail));
+        // There is nothing in the future, and whole intervals are read from fewer rows.
+        let end = if is_until_now { longest.ceil(to) } else { to };
+        let filter = UsageFilter { account, key, route, from, to: end, longest, detail };
+        Ok(Asked { filter, to, step, by, zone })
     }
 
     /// The start and the end of a report, in minutes.

@@ -41,6 +41,19 @@ impl BooksReader for MemoryStore {
         Ok(keys.filter(wanted).take(most).collect())
     }
 
+    fn newest_keys(
+        &mut self,
+        account: &AccountId,
+        before: Option<KeyNum>,
+        most: usize,
+    ) -> Result<Vec<OwnedKey>> {
+        let mut keys = self.keys(Some(account), KeyNum(0), usize::MAX)?;
+        keys.retain(|(row, _)| before.is_none_or(|before| row.num < before));
+        keys.reverse();
+        keys.truncate(most);
+        Ok(keys)
+    }
+
     fn idle_keys(
         &mut self,
         account: Option<&AccountId>,
@@ -168,10 +181,11 @@ impl BooksReader for MemoryStore {
         Ok(self.0.lock().in_doubt.clone())
     }
 
-    fn in_doubt_sum(&mut self) -> Result<Credits> {
+    fn open_doubts(&mut self) -> Result<(u64, Credits)> {
         let data = self.0.lock();
-        let open = data.in_doubt.iter().filter(|doubt| doubt.given_back.is_none());
-        Ok(Credits::from_millionths(open.map(|doubt| doubt.amount.millionths()).sum()))
+        let open: Vec<&Doubt> = data.in_doubt.iter().filter(|doubt| doubt.given_back.is_none()).collect();
+        let sum = open.iter().map(|doubt| doubt.amount.millionths()).sum();
+        Ok((open.len() as u64, Credits::from_millionths(sum)))
     }
 
     fn backup(&mut self, to: &Path) -> Result<()> {

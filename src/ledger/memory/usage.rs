@@ -5,13 +5,15 @@ use std::collections::BTreeMap;
 use super::data::Data;
 use crate::ledger::entry::{Entry, EntryKind};
 use crate::ledger::store::{
-    MAX_REFUSALS, MINUTE, RefusalRow, UsageFilter, UsageRetention, UsageRow, UsageStep,
+    MAX_REFUSALS, MINUTE, RefusalRow, UsageFilter, UsageRange, UsageRetention, UsageRow, UsageStep,
 };
 use crate::policy::outcome::usage::{UsageCount, UsagePart};
 use crate::types::{AccountId, AccountNum, Credits, KeyId, KeyNum, RouteNum, StatusClass};
 
 /// Interval in minutes, its start, account, key, route, outcome.
 type UsageId = (i64, i64, Option<AccountId>, Option<KeyId>, Option<String>, String);
+/// Account, key, route, outcome.
+type UsageOf = (Option<AccountId>, Option<KeyId>, Option<String>, String);
 
 /// The usage and the refusals of a store.
 #[derive(Clone, Debug, Default)]
@@ -22,13 +24,20 @@ pub(super) struct UsageData {
     added: u64,
     /// Number of entries that are counted.
     counted: usize,
+    /// From when on there are intervals of each length.
+    kept: UsageRetention,
 }
 
 impl UsageData {
-    fn add(&mut self, id: UsageId, count: &UsageCount, credits: i64) {
-        let row = self.rows.entry(id).or_default();
-        row.0.merge(count);
-        row.1 += credits;
+    /// Adds to the intervals of each length.
+    fn add(&mut self, at: i64, of: UsageOf, count: &UsageCount, credits: i64) {
+        for step in UsageStep::ALL {
+            let (account, key, route, outcome) = of.clone();
+            let id = (step.minutes(), step.floor(at), account, key, route, outcome);
+            let row = self.rows.entry(id).or_default();
+            row.0.merge(count);
+            row.1 += credits;
+        }
     }
 }
 
@@ -62,15 +71,15 @@ impl Data {
             let requests = if is_request { entry.requests } else { 0 };
             let count = UsageCount { requests, ..UsageCount::default() };
             let minute = entry.at.0.div_euclid(MINUTE);
-            let id = (1, minute, Some(entry.account), entry.key, entry.route, outcome);
-            self.usage.add(id, &count, -entry.amount.millionths());
+            let of = (Some(entry.account), entry.key, entry.route, outcome);
+            self.usage.add(minute, of, &count, -entry.amount.millionths());
         }
         self.usage.counted = self.entries.len();
         for part in parts {
             for (key, count) in &part.counts {
                 let (account, id, route) = self.ids(key.account, key.key, key.route);
                 let minute = part.at.0.div_euclid(MINUTE);
-                self.usage.add((1, minute, account, id, route, key.outcome.name().to_owned()), count, 0);
+                self.usage.add(minute, (account, id, route, key.outcome.name().to_owned()), count, 0);
                 let is_old = |last: i64| last <= part.at.0 - MINUTE;
                 if let Some(row) = self.keys.iter_mut().find(|row| row.num == key.key)
                     && is_old(row.last_used.map_or(0, |last| last.0))
@@ -95,32 +104,31 @@ impl Data {
         }
     }
 
-    /// Moves or deletes every row that is older than its retention, at once.
-    pub(super) fn compact_usage(&mut self, keep: &UsageRetention) {
-        for (from, to, before) in [
-            (UsageStep::Minute, UsageStep::Hour, keep.minutes),
-            (UsageStep::Hour, UsageStep::Day, keep.hours),
-        ] {
-            let (from, to) = (from.minutes(), to.minutes());
-            let old: Vec<UsageId> =
-                self.usage.rows.keys().filter(|id| id.0 == from && id.1 < before).cloned().collect();
-            for id in old {
-                let Some((count, credits)) = self.usage.rows.remove(&id) else { continue };
-                let (_, at, account, key, route, outcome) = id;
-                let id = (to, at.div_euclid(to) * to, account, key, route, outcome);
-                self.usage.add(id, &count, credits);
-            }
+    /// Deletes every row that is older than its retention.
+    pub(super) fn prune_usage(&mut self, keep: &UsageRetention) {
+        let is_old = |id: &UsageId| match id.0 {
+            1 => id.1 < keep.minutes,
+            60 => id.1 < keep.hours,
+            _ => id.1 < keep.days,
+        };
+        if self.usage.rows.keys().any(is_old) {
+            let kept = &mut self.usage.kept;
+            kept.hours = kept.hours.max(keep.hours);
+            kept.minutes = kept.minutes.max(keep.minutes).max(kept.hours);
+            self.usage.rows.retain(|id, _| !is_old(id));
         }
-        let day = UsageStep::Day.minutes();
-        self.usage.rows.retain(|id, _| id.0 != day || id.1 >= keep.days);
     }
 
+    /// Calls `each` for the rows that a filter selects. Tells everything apart, whatever the filter needs.
     pub(super) fn usage(&self, filter: &UsageFilter, each: &mut dyn FnMut(UsageRow)) {
+        let ranges = filter.ranges(&self.usage.kept);
         for ((step, at, account, key, route, outcome), (count, credits)) in &self.usage.rows {
             let is_wanted = filter.account.is_none() || filter.account == *account;
             let is_wanted = is_wanted && (filter.key.is_none() || filter.key == *key);
             let is_wanted = is_wanted && (filter.route.is_none() || filter.route == *route);
-            if !is_wanted || at + step <= filter.from || *at >= filter.to {
+            let is_within =
+                |range: &UsageRange| range.step.minutes() == *step && (range.from..range.to).contains(at);
+            if !is_wanted || !ranges.iter().any(is_within) {
                 continue;
             }
             each(UsageRow {

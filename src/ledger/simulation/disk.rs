@@ -10,8 +10,8 @@ use super::judge::Durable;
 use crate::ledger::entry::Entry;
 use crate::ledger::memory::MemoryStore;
 use crate::ledger::store::{
-    AccountChange, AccountRow, Booked, Booking, Books, BooksReader, Changed, Journal, JournalRow, KeyEdit,
-    KeyRow, LedgerError, LoadedBooks, NewAccount, Note, Notes, OwnedKey, Registered, Registration, Result,
+    AccountChange, AccountRow, Booked, Booking, Books, Changed, Journal, JournalRow, KeyEdit, KeyRow,
+    LedgerError, LoadedBooks, NewAccount, Note, Notes, OwnedKey, Readers, Registered, Registration, Result,
     Storage, TokenRow, UsageRetention,
 };
 use crate::ledger::tally::Fold;
@@ -279,12 +279,13 @@ impl Books for Disk {
         self.call(false, move |books, _| books.count_usage(&parts))
     }
 
-    fn compact_usage(&mut self, keep: &UsageRetention, most: usize) -> Result<bool> {
+    fn prune_usage(&mut self, keep: &UsageRetention, most: usize) -> Result<bool> {
         let keep = *keep;
-        self.call(false, move |books, _| books.compact_usage(&keep, most))
+        self.call(false, move |books, _| books.prune_usage(&keep, most))
     }
 
-    fn reader(&self) -> Result<Box<dyn BooksReader>> {
-        self.look_or_fail(|books| books.reader())
+    fn readers(&self) -> Readers {
+        let disk = self.clone();
+        Readers::new(move || disk.look_or_fail(|books| books.reader()))
     }
 }

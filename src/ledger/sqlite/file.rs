@@ -12,13 +12,13 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use super::migrate_entries;
+use super::{migrate_entries, usage};
 use crate::ledger::store::{LedgerError, Result};
 
 /// `TGLD`: SQLite's `application_id` of a ledger's file.
 const APPLICATION_ID: i64 = 0x5447_4c44;
 /// One migration per version, in order. There are none to earlier versions.
-const MIGRATIONS: [&str; 10] = [
+const MIGRATIONS: [&str; 11] = [
     include_str!("../migrations/0001_books.sql"),
     include_str!("../migrations/0002_secrets_in_key_order.sql"),
     include_str!("../migrations/0003_journal_file.sql"),
@@ -29,11 +29,14 @@ const MIGRATIONS: [&str; 10] = [
     include_str!("../migrations/0008_webhooks.sql"),
     include_str!("../migrations/0009_operations.sql"),
     include_str!("../migrations/0010_users.sql"),
+    include_str!("../migrations/0011_usage_of_each_step.sql"),
 ];
 /// The version from which on entries are chained.
 const CHAINED: usize = 4;
 /// The version from which on entries are numbered per account.
 const NUMBERED_PER_ACCOUNT: usize = 5;
+/// The version from which on usage is counted in an interval of each length.
+const USAGE_OF_EACH_STEP: usize = 11;
 /// The oldest SQLite version that is accepted. Earlier ones can lose a committed transaction when the write-ahead log
 /// is restarted.
 const MIN_SQLITE: i32 = 3_051_003;
@@ -263,6 +266,9 @@ fn migrate_upto(connection: &mut Connection, version: usize, upto: usize) -> Res
         if at + 1 == NUMBERED_PER_ACCOUNT {
             let moved = migrate_entries::move_entries(&tx, version >= CHAINED);
             moved.map_err(|error| Checked::Other(error.to_string()))?;
+        }
+        if at + 1 == USAGE_OF_EACH_STEP {
+            usage::count_anew(&tx).map_err(|error| Checked::Other(error.to_string()))?;
         }
     }
     tx.execute_batch(&format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {upto};"))?;

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Params, Row, params};
+use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 
+use super::readers::SqliteReader;
 use super::rows::{
     account_id, account_row, audited_row, entry_row, failed, hold_row, key_id, key_row, positioned_entry_row,
     request_id, secret_row, to_key_id, token_row,
@@ -88,16 +89,6 @@ fn of_account(account: Option<&AccountId>) -> &'static str {
     }
 }
 
-/// A read-only connection to the ledger.
-pub(super) struct SqliteReader(pub(super) Connection);
-
-impl SqliteReader {
-    pub(super) fn open(path: &Path) -> Result<Self> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        Connection::open_with_flags(path, flags).map(Self).map_err(failed)
-    }
-}
-
 impl BooksReader for SqliteReader {
     fn webhooks(&mut self) -> Option<&mut dyn WebhookReader> {
         Some(self)
@@ -109,24 +100,35 @@ impl BooksReader for SqliteReader {
 
     fn account(&mut self, id: &AccountId) -> Result<Option<AccountRow>> {
         let sql = format!("{ACCOUNTS} WHERE id = ?1");
-        self.0.query_row(&sql, [id.as_str()], account_row).optional().map_err(failed)
+        self.db()?.query_row(&sql, [id.as_str()], account_row).optional().map_err(failed)
     }
 
     fn accounts(&mut self, after: Option<&AccountId>, most: usize) -> Result<Vec<AccountRow>> {
         let sql = format!("{ACCOUNTS} WHERE id > ?1 ORDER BY id LIMIT ?2");
         let after = after.map_or("", AccountId::as_str); // no id is empty
-        let mut statement = self.0.prepare_cached(&sql).map_err(failed)?;
+        let mut statement = self.db()?.prepare_cached(&sql).map_err(failed)?;
         let rows = statement.query_map(params![after, most], account_row).map_err(failed)?;
         rows.collect::<rusqlite::Result<_>>().map_err(failed)
     }
 
     fn key(&mut self, id: KeyId) -> Result<Option<OwnedKey>> {
-        Ok(keys(&self.0, "WHERE k.id = ?1", [key_id(id)])?.pop())
+        Ok(keys(self.db()?, "WHERE k.id = ?1", [key_id(id)])?.pop())
     }
 
     fn keys(&mut self, account: Option<&AccountId>, after: KeyNum, most: usize) -> Result<Vec<OwnedKey>> {
         let filter = format!("{} AND k.num > ?2 ORDER BY k.num LIMIT ?3", of_account(account));
-        keys(&self.0, &filter, params![account.map(AccountId::as_str), after.0, most])
+        keys(self.db()?, &filter, params![account.map(AccountId::as_str), after.0, most])
+    }
+
+    fn newest_keys(
+        &mut self,
+        account: &AccountId,
+        before: Option<KeyNum>,
+        most: usize,
+    ) -> Result<Vec<OwnedKey>> {
+        let filter = format!("{} AND k.num < ?2 ORDER BY k.num DESC LIMIT ?3", of_account(Some(account)));
+        let before = before.map_or(i64::MAX, |num| i64::from(num.0));
+        keys(self.db()?, &filter, params![account.as_str(), before, most])
     }
 
     fn idle_keys(
@@ -141,12 +143,12 @@ impl BooksReader for SqliteReader {
              ORDER BY k.num LIMIT ?3",
             of_account(account)
         );
-        keys(&self.0, &filter, params![account.map(AccountId::as_str), after.0, most, since.0])
+        keys(self.db()?, &filter, params![account.map(AccountId::as_str), after.0, most, since.0])
     }
 
     fn each_cap(&mut self, each: &mut dyn FnMut(KeyNum, Credits)) -> Result<()> {
         let sql = "SELECT num, spend_limit - spent FROM keys WHERE spend_limit IS NOT NULL";
-        let mut select = self.0.prepare(sql).map_err(failed)?;
+        let mut select = self.db()?.prepare(sql).map_err(failed)?;
         let mut rows = select.query([]).map_err(failed)?;
         while let Some(row) = rows.next().map_err(failed)? {
             let left = row.get(1).map(Credits::from_millionths).map_err(failed)?;
@@ -157,11 +159,11 @@ impl BooksReader for SqliteReader {
 
     fn counts(&mut self) -> Result<(usize, usize)> {
         let sql = "SELECT (SELECT count(*) FROM accounts), (SELECT count(*) FROM secrets)";
-        self.0.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).map_err(failed)
+        self.db()?.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).map_err(failed)
     }
 
     fn each_secret(&mut self, each: &mut dyn FnMut(StoredSecret)) -> Result<()> {
-        let mut statement = self.0.prepare(SECRETS).map_err(failed)?;
+        let mut statement = self.db()?.prepare(SECRETS).map_err(failed)?;
         let mut rows = statement.query([]).map_err(failed)?;
         while let Some(row) = rows.next().map_err(failed)? {
             each(secret_row(row).map_err(failed)?);
@@ -170,7 +172,7 @@ impl BooksReader for SqliteReader {
     }
 
     fn each_limit(&mut self, each: &mut EachLimit<'_>) -> Result<()> {
-        let mut statement = self.0.prepare("SELECT owner, state, saved FROM limits").map_err(failed)?;
+        let mut statement = self.db()?.prepare("SELECT owner, state, saved FROM limits").map_err(failed)?;
         let mut rows = statement.query([]).map_err(failed)?;
         let blob = |row: &Row<'_>, at| row.get_ref(at).and_then(|value| Ok(value.as_blob()?.to_vec()));
         while let Some(row) = rows.next().map_err(failed)? {
@@ -181,7 +183,7 @@ impl BooksReader for SqliteReader {
     }
 
     fn freeze(&mut self) -> Result<()> {
-        self.0.execute_batch("BEGIN; SELECT count(*) FROM sqlite_schema").map_err(failed)
+        self.db()?.execute_batch("BEGIN; SELECT count(*) FROM sqlite_schema").map_err(failed)
     }
 
     fn entries(
@@ -195,7 +197,7 @@ impl BooksReader for SqliteReader {
             None => "?1 IS NULL",
         };
         let sql = format!("{ENTRIES} WHERE {filter} AND e.position > ?2 ORDER BY e.position LIMIT ?3");
-        let mut statement = self.0.prepare_cached(&sql).map_err(failed)?;
+        let mut statement = self.db()?.prepare_cached(&sql).map_err(failed)?;
         let wanted = params![account.map(AccountId::as_str), after, most];
         let rows = statement.query_map(wanted, positioned_entry_row).map_err(failed)?;
         rows.collect::<rusqlite::Result<_>>().map_err(failed)
@@ -210,7 +212,7 @@ impl BooksReader for SqliteReader {
         let filter = "WHERE e.account = (SELECT num FROM accounts WHERE id = ?1) AND e.number < ?2";
         let sql = format!("{ENTRIES} {filter} ORDER BY e.number DESC LIMIT ?3");
         let before = before.and_then(|before| i64::try_from(before).ok()).unwrap_or(i64::MAX);
-        let mut statement = self.0.prepare_cached(&sql).map_err(failed)?;
+        let mut statement = self.db()?.prepare_cached(&sql).map_err(failed)?;
         let rows = statement.query_map(params![account.as_str(), before, most], entry_row).map_err(failed)?;
         rows.collect::<rusqlite::Result<_>>().map_err(failed)
     }
@@ -228,20 +230,20 @@ impl BooksReader for SqliteReader {
         );
         let before = filter.before.and_then(|before| i64::try_from(before).ok()).unwrap_or(i64::MAX);
         let account = filter.account.as_ref().map(AccountId::as_str);
-        rows(&self.0, &sql, params![before, filter.object, filter.actor, most, account], audited_row)
+        rows(self.db()?, &sql, params![before, filter.object, filter.actor, most, account], audited_row)
     }
 
     fn usage(&mut self, filter: &UsageFilter, each: &mut dyn FnMut(UsageRow)) -> Result<()> {
-        usage::read(&self.0, filter, each)
+        usage::read(self.db()?, filter, each)
     }
 
     fn refusals(&mut self, account: &AccountId, before: Option<u64>, most: usize) -> Result<Vec<RefusalRow>> {
-        usage::refusals(&self.0, account, before, most)
+        usage::refusals(self.db()?, account, before, most)
     }
 
     fn answer(&mut self, id: &KeyHash) -> Result<Option<AnswerRow>> {
         let sql = "SELECT request, answer FROM answers WHERE id = ?1";
-        let found = self.0.query_row(sql, [id.0], |row| {
+        let found = self.db()?.query_row(sql, [id.0], |row| {
             Ok(AnswerRow { id: *id, request: KeyHash(row.get(0)?), answer: row.get(1)? })
         });
         found.optional().map_err(failed)
@@ -249,11 +251,11 @@ impl BooksReader for SqliteReader {
 
     fn tokens(&mut self) -> Result<Vec<TokenRow>> {
         let sql = "SELECT name, hash, role, created, expires, last_used, revoked FROM tokens ORDER BY name";
-        rows(&self.0, sql, [], token_row)
+        rows(self.db()?, sql, [], token_row)
     }
 
     fn operator_accounts(&mut self) -> Result<OperatorBalances> {
-        posting::operator_accounts(&self.0)
+        posting::operator_accounts(self.db()?)
     }
 
     fn in_doubt(&mut self) -> Result<Vec<Doubt>> {
@@ -261,7 +263,7 @@ impl BooksReader for SqliteReader {
                    JOIN accounts a ON a.num = d.account
                    LEFT JOIN keys k ON k.num = d.key LEFT JOIN routes r ON r.num = d.route
                    ORDER BY d.at, d.id";
-        rows(&self.0, sql, [], |row| {
+        rows(self.db()?, sql, [], |row| {
             Ok(Doubt {
                 id: request_id(row, 0)?,
                 account: account_id(row, 1)?,
@@ -274,9 +276,11 @@ impl BooksReader for SqliteReader {
         })
     }
 
-    fn in_doubt_sum(&mut self) -> Result<Credits> {
-        let sql = "SELECT coalesce(sum(amount), 0) FROM in_doubt WHERE given_back IS NULL";
-        self.0.query_row(sql, [], |row| row.get(0).map(Credits::from_millionths)).map_err(failed)
+    fn open_doubts(&mut self) -> Result<(u64, Credits)> {
+        let sql = "SELECT count(*), coalesce(sum(amount), 0) FROM in_doubt WHERE given_back IS NULL";
+        self.db()?
+            .query_row(sql, [], |row| Ok((row.get(0)?, Credits::from_millionths(row.get(1)?))))
+            .map_err(failed)
     }
 
     fn backup(&mut self, to: &Path) -> Result<()> {
@@ -284,7 +288,7 @@ impl BooksReader for SqliteReader {
             return Err(LedgerError::Taken(format!("{} exists already", to.display())));
         }
         file::create_private(to)?; // VACUUM INTO fills an empty file and keeps its mode
-        let made = self.0.execute("VACUUM INTO ?1", [to.to_string_lossy()]).map(drop).map_err(failed);
+        let made = self.db()?.execute("VACUUM INTO ?1", [to.to_string_lossy()]).map(drop).map_err(failed);
         made.inspect_err(|_| drop(std::fs::remove_file(to))) // so that the next attempt does not find a file
     }
 }

@@ -1,25 +1,32 @@
-//! Counts usage in the SQLite ledger.
+//! Counts usage in the SQLite ledger: in intervals of each length, and in sums of accounts and of all.
 
-use std::collections::HashMap;
+mod migrate;
+mod read;
+
+use std::collections::{BTreeMap, HashMap};
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
-use super::rows::{account_id, credits, failed, id_blob, request_id, to_key_id};
-use crate::ledger::store::{
-    MAX_REFUSALS, MINUTE, RefusalRow, Result, UsageFilter, UsageRetention, UsageRow, UsageStep,
-};
-use crate::policy::outcome::usage::{Durations, RefusedRequest, UsageCount, UsageKey, UsagePart};
-use crate::types::{AccountId, KeyNum, WallTime};
+pub(super) use migrate::count_anew;
+pub(super) use read::{read, refusals};
+
+use super::rows::{failed, id_blob};
+use crate::ledger::store::{MAX_REFUSALS, MINUTE, Result, UsageRetention, UsageStep};
+use crate::policy::outcome::usage::{Durations, RefusedRequest, UsageCount, UsagePart};
+use crate::types::{KeyNum, WallTime};
+
+/// Stands for the account in the sums of all accounts.
+const ALL_ACCOUNTS: i64 = -(1 << 32);
+/// The intervals of sums. Minutes are added up when they are read.
+const SUM_STEPS: [UsageStep; 2] = [UsageStep::Hour, UsageStep::Day];
 
 /// Adds up the entries that are not counted yet. An entry without an outcome is counted by its kind.
-const COUNT_ENTRIES: &str = "INSERT INTO usage
-     SELECT account, 1, at / 60000, coalesce(key, 0), coalesce(route, 0),
+const ENTRIES: &str = "SELECT account, at / 60000, coalesce(key, 0), coalesce(route, 0),
             CASE WHEN kind IN ('charge', 'release') THEN coalesce(outcome, kind) ELSE kind END AS result,
-            sum(CASE kind WHEN 'given_back' THEN 0 ELSE requests END), -sum(amount), 0, 0, x''
+            sum(CASE kind WHEN 'given_back' THEN 0 ELSE requests END), -sum(amount)
      FROM entries WHERE position > (SELECT usage_upto FROM journal)
          AND kind IN ('charge', 'release', 'in_doubt', 'given_back')
-     GROUP BY account, at / 60000, key, route, result
-     ON CONFLICT DO UPDATE SET requests = requests + excluded.requests, credits = credits + excluded.credits";
+     GROUP BY account, at / 60000, key, route, result";
 const COUNTED: &str = "UPDATE journal SET usage_upto = (SELECT coalesce(max(position), 0) FROM entries)";
 const ADD: &str = "INSERT INTO usage VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
      ON CONFLICT DO UPDATE SET requests = requests + excluded.requests, credits = credits + excluded.credits,
@@ -28,65 +35,59 @@ const ADD: &str = "INSERT INTO usage VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9,
 const DURATIONS: &str = "SELECT durations FROM usage
      WHERE account = ?1 AND step = ?2 AND at = ?3 AND key = ?4 AND route = ?5 AND outcome = ?6";
 
-/// True if there are entries that are not counted yet.
-pub(super) fn has_uncounted(connection: &Connection) -> Result<bool> {
-    let sql = "SELECT EXISTS (SELECT 1 FROM entries WHERE position > (SELECT usage_upto FROM journal))";
-    let mut select = connection.prepare_cached(sql).map_err(failed)?;
-    select.query_row([], |row| row.get(0)).map_err(failed)
-}
-
-/// True if there are rows that are older than their retention.
-pub(super) fn has_old(connection: &Connection, keep: &UsageRetention) -> Result<bool> {
-    let sql = "SELECT EXISTS (SELECT 1 FROM usage WHERE step = 1 AND at < ?1)
-                   OR EXISTS (SELECT 1 FROM usage WHERE step = 60 AND at < ?2)
-                   OR EXISTS (SELECT 1 FROM usage WHERE step = 1440 AND at < ?3)";
-    let mut select = connection.prepare_cached(sql).map_err(failed)?;
-    select.query_row(params![keep.minutes, keep.hours, keep.days], |row| row.get(0)).map_err(failed)
-}
-
-/// Counts the entries since the last call, and what workers counted.
-pub(super) fn count(tx: &Transaction<'_>, parts: &[UsagePart]) -> Result<()> {
-    tx.prepare_cached(COUNT_ENTRIES).and_then(|mut insert| insert.execute([])).map_err(failed)?;
-    tx.prepare_cached(COUNTED).and_then(|mut update| update.execute([])).map_err(failed)?;
-    let mut sums: HashMap<(i64, UsageKey), UsageCount> = HashMap::new();
-    let mut used: HashMap<KeyNum, WallTime> = HashMap::new();
-    for part in parts {
-        for (key, count) in &part.counts {
-            let sum = sums.entry((part.at.0.div_euclid(MINUTE), *key)).or_default();
-            sum.merge(count);
-            let last = used.entry(key.key).or_insert(part.at);
-            *last = (*last).max(part.at);
-        }
-    }
-    for ((at, key), count) in sums {
-        let id = Id {
-            account: key.account.0,
-            step: UsageStep::Minute.minutes(),
-            at,
-            key: key.key.0,
-            route: key.route.0,
-            outcome: key.outcome.name(),
-        };
-        add(tx, &id, &count, 0)?;
-    }
-    note_uses(tx, &used)?;
-    let refusals = parts.iter().flat_map(|part| &part.refusals);
-    add_refusals(tx, refusals)
-}
-
-/// What a row of the table is found by.
-struct Id<'a> {
-    account: u32,
-    step: i64,
+/// What a row of the table is found by, in its order.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Id {
+    account: i64,
+    step: UsageStep,
     at: i64,
     key: u32,
     route: u32,
-    outcome: &'a str,
+    outcome: String,
 }
 
-fn add(tx: &Transaction<'_>, id: &Id<'_>, count: &UsageCount, charged: i64) -> Result<()> {
+/// The rows that are to be added, each once.
+#[derive(Default)]
+struct Sums(BTreeMap<Id, (UsageCount, i64)>);
+
+impl Sums {
+    fn add(&mut self, id: Id, count: &UsageCount, charged: i64) {
+        let row = self.0.entry(id).or_default();
+        row.0.merge(count);
+        row.1 = row.1.saturating_add(charged);
+    }
+
+    /// Adds to the sums of the row's account, and of all accounts, if they have intervals of this length.
+    fn add_sums(&mut self, id: &Id, count: &UsageCount, charged: i64) {
+        if SUM_STEPS.contains(&id.step) {
+            if id.account > 0 {
+                self.add(Id { account: -id.account, key: 0, route: 0, ..id.clone() }, count, charged);
+            }
+            self.add(Id { account: ALL_ACCOUNTS, key: 0, ..id.clone() }, count, charged);
+        }
+    }
+
+    /// Adds what was counted in a minute to the intervals of each length.
+    fn add_minute(&mut self, id: &Id, count: &UsageCount, charged: i64) {
+        for step in UsageStep::ALL {
+            let id = Id { step, at: step.floor(id.at), ..id.clone() };
+            self.add_sums(&id, count, charged);
+            self.add(id, count, charged);
+        }
+    }
+
+    fn write(self, tx: &Transaction<'_>) -> Result<()> {
+        for (id, (count, charged)) in self.0 {
+            write(tx, &id, count, charged)?;
+        }
+        Ok(())
+    }
+}
+
+fn write(tx: &Transaction<'_>, id: &Id, count: UsageCount, charged: i64) -> Result<()> {
     let Id { account, step, at, key, route, outcome } = id;
-    let mut durations = count.durations.clone();
+    let step = step.minutes();
+    let mut durations = count.durations;
     let mut select = tx.prepare_cached(DURATIONS).map_err(failed)?;
     let known = select.query_row(params![account, step, at, key, route, outcome], |row| durations_of(row, 0));
     if let Some(known) = known.optional().map_err(failed)? {
@@ -94,6 +95,7 @@ fn add(tx: &Transaction<'_>, id: &Id<'_>, count: &UsageCount, charged: i64) -> R
     }
     let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
     let (bytes_in, bytes_out) = (bytes(count.bytes_in), bytes(count.bytes_out));
+    let durations = durations.to_bytes();
     let values = params![
         account,
         step,
@@ -105,9 +107,92 @@ fn add(tx: &Transaction<'_>, id: &Id<'_>, count: &UsageCount, charged: i64) -> R
         charged,
         bytes_in,
         bytes_out,
-        durations.to_bytes()
+        durations
     ];
     tx.prepare_cached(ADD).and_then(|mut insert| insert.execute(values)).map(drop).map_err(failed)
+}
+
+/// True if there are entries that are not counted yet.
+pub(super) fn has_uncounted(connection: &Connection) -> Result<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM entries WHERE position > (SELECT usage_upto FROM journal))";
+    let mut select = connection.prepare_cached(sql).map_err(failed)?;
+    select.query_row([], |row| row.get(0)).map_err(failed)
+}
+
+/// Counts the entries since the last call, and what workers counted.
+pub(super) fn count(tx: &Transaction<'_>, parts: &[UsagePart]) -> Result<()> {
+    let mut sums = Sums::default();
+    count_entries(tx, &mut sums)?;
+    let mut used: HashMap<KeyNum, WallTime> = HashMap::new();
+    for part in parts {
+        let at = part.at.0.div_euclid(MINUTE);
+        for (key, count) in &part.counts {
+            let (account, outcome) = (i64::from(key.account.0), key.outcome.name().to_owned());
+            let step = UsageStep::Minute;
+            sums.add_minute(&Id { account, step, at, key: key.key.0, route: key.route.0, outcome }, count, 0);
+            let last = used.entry(key.key).or_insert(part.at);
+            *last = (*last).max(part.at);
+        }
+    }
+    sums.write(tx)?;
+    note_uses(tx, &used)?;
+    let refusals = parts.iter().flat_map(|part| &part.refusals);
+    add_refusals(tx, refusals)
+}
+
+fn count_entries(tx: &Transaction<'_>, sums: &mut Sums) -> Result<()> {
+    let mut select = tx.prepare_cached(ENTRIES).map_err(failed)?;
+    let mut rows = select.query([]).map_err(failed)?;
+    while let Some(row) = rows.next().map_err(failed)? {
+        let read = || {
+            let (step, at) = (UsageStep::Minute, row.get(1)?);
+            let id = Id {
+                account: row.get(0)?,
+                step,
+                at,
+                key: row.get(2)?,
+                route: row.get(3)?,
+                outcome: row.get(4)?,
+            };
+            Ok((id, UsageCount { requests: row.get(5)?, ..UsageCount::default() }, row.get(6)?))
+        };
+        let (id, count, charged) = read().map_err(failed)?;
+        sums.add_minute(&id, &count, charged);
+    }
+    tx.prepare_cached(COUNTED).and_then(|mut update| update.execute([])).map(drop).map_err(failed)
+}
+
+/// True if there are rows that are older than their retention.
+pub(super) fn has_old(connection: &Connection, keep: &UsageRetention) -> Result<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM usage WHERE step = 1 AND at < ?1)
+                   OR EXISTS (SELECT 1 FROM usage WHERE step = 60 AND at < ?2)
+                   OR EXISTS (SELECT 1 FROM usage WHERE step = 1440 AND at < ?3)";
+    let mut select = connection.prepare_cached(sql).map_err(failed)?;
+    select.query_row(params![keep.minutes, keep.hours, keep.days], |row| row.get(0)).map_err(failed)
+}
+
+/// From when on there are intervals of each length.
+fn kept(connection: &Connection) -> Result<UsageRetention> {
+    let sql = "SELECT max(usage_minutes_from, usage_hours_from), usage_hours_from FROM journal";
+    let mut select = connection.prepare_cached(sql).map_err(failed)?;
+    let read = |row: &Row<'_>| Ok(UsageRetention { minutes: row.get(0)?, hours: row.get(1)?, days: 0 });
+    select.query_row([], read).map_err(failed)
+}
+
+/// Deletes rows that are older than their retention, at most `most`. True if there may be more.
+pub(super) fn prune(tx: &Transaction<'_>, keep: &UsageRetention, most: usize) -> Result<bool> {
+    // Intervals of which some rows are deleted are not read any more.
+    let sql = "UPDATE journal SET usage_minutes_from = max(usage_minutes_from, ?1),
+                   usage_hours_from = max(usage_hours_from, ?2)";
+    tx.execute(sql, params![keep.minutes, keep.hours]).map_err(failed)?;
+    let sql = "DELETE FROM usage WHERE (account, step, at, key, route, outcome) IN (SELECT account, step, at, key, route,
+                   outcome FROM usage WHERE step = ?1 AND at < ?2 LIMIT ?3)";
+    let mut left = most;
+    for (step, before) in UsageStep::ALL.into_iter().zip([keep.minutes, keep.hours, keep.days]) {
+        let deleted = tx.execute(sql, params![step.minutes(), before, left]).map_err(failed)?;
+        left = left.saturating_sub(deleted);
+    }
+    Ok(left == 0)
 }
 
 fn note_uses(tx: &Transaction<'_>, used: &HashMap<KeyNum, WallTime>) -> Result<()> {
@@ -146,125 +231,4 @@ fn durations_of(row: &Row<'_>, at: usize) -> rusqlite::Result<Durations> {
         let message = "these are no durations".into();
         rusqlite::Error::FromSqlConversionFailure(at, rusqlite::types::Type::Blob, message)
     })
-}
-
-/// Adds up rows that are older than their retention in longer intervals, at most `most`. True if there may be more.
-pub(super) fn compact(tx: &Transaction<'_>, keep: &UsageRetention, most: usize) -> Result<bool> {
-    let mut left = most;
-    for (from, to, before) in
-        [(UsageStep::Minute, UsageStep::Hour, keep.minutes), (UsageStep::Hour, UsageStep::Day, keep.hours)]
-    {
-        left -= move_rows(tx, from, to, before, left)?;
-    }
-    let sql = "DELETE FROM usage WHERE (account, step, at, key, route, outcome) IN (SELECT account, step, at, key, route,
-                   outcome FROM usage WHERE step = ?1 AND at < ?2 LIMIT ?3)";
-    let deleted = tx.execute(sql, params![UsageStep::Day.minutes(), keep.days, left]).map_err(failed)?;
-    Ok(left.saturating_sub(deleted) == 0)
-}
-
-/// Moves rows before a time to longer intervals, at most `most`. Returns their number.
-fn move_rows(
-    tx: &Transaction<'_>,
-    from: UsageStep,
-    to: UsageStep,
-    before: i64,
-    most: usize,
-) -> Result<usize> {
-    let sql = "SELECT account, at, key, route, outcome, requests, credits, bytes_in, bytes_out, durations
-               FROM usage WHERE step = ?1 AND at < ?2 ORDER BY at LIMIT ?3";
-    let mut select = tx.prepare_cached(sql).map_err(failed)?;
-    let rows = select.query_map(params![from.minutes(), before, most], |row| {
-        let count = UsageCount {
-            requests: row.get(5)?,
-            bytes_in: row.get(7)?,
-            bytes_out: row.get(8)?,
-            durations: durations_of(row, 9)?,
-        };
-        let id = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get::<_, String>(4)?);
-        Ok((id, count, row.get(6)?))
-    });
-    let rows = rows.map_err(failed)?.collect::<rusqlite::Result<Vec<_>>>().map_err(failed)?;
-    for ((account, at, key, route, outcome), count, charged) in &rows {
-        let (at, step): (i64, _) = (*at, to.minutes());
-        let start = at.div_euclid(step) * step;
-        let id = Id { account: *account, step, at: start, key: *key, route: *route, outcome };
-        add(tx, &id, count, *charged)?;
-        let sql = "DELETE FROM usage WHERE account = ?1 AND step = ?2 AND at = ?3 AND key = ?4 AND route = ?5
-                       AND outcome = ?6";
-        let gone = params![account, from.minutes(), at, key, route, outcome];
-        tx.prepare_cached(sql).and_then(|mut delete| delete.execute(gone)).map_err(failed)?;
-    }
-    Ok(rows.len())
-}
-
-/// Calls `each` for the rows that a filter selects, in no order.
-pub(super) fn read(
-    connection: &Connection,
-    filter: &UsageFilter,
-    each: &mut dyn FnMut(UsageRow),
-) -> Result<()> {
-    // A row that begins before the range and ends within it belongs to it with its whole interval.
-    let of_account = match &filter.account {
-        Some(_) => "u.account = (SELECT num FROM accounts WHERE id = ?1) AND u.step IN (1, 60, 1440)",
-        None => "?1 IS NULL AND u.step IN (1, 60, 1440)",
-    };
-    let sql = format!(
-        "SELECT u.at, a.id, k.id, r.name, u.outcome, u.requests, u.credits, u.bytes_in, u.bytes_out, u.durations
-         FROM usage u LEFT JOIN accounts a ON a.num = u.account LEFT JOIN keys k ON k.num = u.key
-             LEFT JOIN routes r ON r.num = u.route
-         WHERE {of_account} AND u.at + u.step > ?2 AND u.at > ?2 - 1440 AND u.at < ?3 AND (?4 IS NULL OR k.id = ?4)
-             AND (?5 IS NULL OR r.name = ?5)"
-    );
-    let key = filter.key.map(super::rows::key_id);
-    let account = filter.account.as_ref().map(AccountId::as_str);
-    let mut select = connection.prepare_cached(&sql).map_err(failed)?;
-    let mut rows =
-        select.query(params![account, filter.from, filter.to, key, filter.route]).map_err(failed)?;
-    while let Some(row) = rows.next().map_err(failed)? {
-        each(usage_row(row).map_err(failed)?);
-    }
-    Ok(())
-}
-
-fn usage_row(row: &Row<'_>) -> rusqlite::Result<UsageRow> {
-    let is_known = row.get_ref(1)?.as_str_or_null()?.is_some();
-    Ok(UsageRow {
-        at: row.get(0)?,
-        account: is_known.then(|| account_id(row, 1)).transpose()?,
-        key: row.get::<_, Option<i64>>(2)?.map(to_key_id),
-        route: row.get(3)?,
-        outcome: row.get(4)?,
-        requests: row.get(5)?,
-        credits: credits(row, 6)?,
-        bytes_in: row.get(7)?,
-        bytes_out: row.get(8)?,
-        durations: durations_of(row, 9)?,
-    })
-}
-
-/// Reads the refusals of an account before a number, newest first, at most `most`.
-pub(super) fn refusals(
-    connection: &Connection,
-    account: &AccountId,
-    before: Option<u64>,
-    most: usize,
-) -> Result<Vec<RefusalRow>> {
-    let sql = "SELECT f.number, f.at, f.id, k.id, r.name, f.reason, f.limit_name FROM refusals f
-               LEFT JOIN keys k ON k.num = f.key LEFT JOIN routes r ON r.num = f.route
-               WHERE f.account = (SELECT num FROM accounts WHERE id = ?1) AND f.number < ?2
-               ORDER BY f.number DESC LIMIT ?3";
-    let before = before.and_then(|before| i64::try_from(before).ok()).unwrap_or(i64::MAX);
-    let mut select = connection.prepare_cached(sql).map_err(failed)?;
-    let rows = select.query_map(params![account.as_str(), before, most], |row| {
-        Ok(RefusalRow {
-            number: row.get(0)?,
-            at: WallTime(row.get(1)?),
-            id: request_id(row, 2)?,
-            key: row.get::<_, Option<i64>>(3)?.map(to_key_id),
-            route: row.get(4)?,
-            reason: row.get(5)?,
-            limit: row.get(6)?,
-        })
-    });
-    rows.map_err(failed)?.collect::<rusqlite::Result<_>>().map_err(failed)
 }

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::SqliteBooks;
 use super::events::{add_delivery, add_message, number_of, thresholds};
-use super::read::SqliteReader;
+use super::readers::SqliteReader;
 use super::renewals;
 use super::rows::{account_id, failed, to_key_id};
 use crate::ledger::store::{
@@ -230,7 +230,7 @@ impl Webhooks for SqliteBooks {
 
 impl WebhookReader for SqliteReader {
     fn endpoints(&mut self, of: Option<Option<&AccountId>>) -> Result<Vec<EndpointRow>> {
-        let connection = &self.0;
+        let connection = self.db()?;
         let account = of.map(|of| number_of(connection, of)).transpose()?.map(|account| account.0);
         let sql = format!("{ENDPOINTS} WHERE ?1 IS NULL OR e.account = ?1 ORDER BY e.num");
         let mut select = connection.prepare_cached(&sql).map_err(failed)?;
@@ -240,16 +240,16 @@ impl WebhookReader for SqliteReader {
 
     fn endpoint(&mut self, id: &str) -> Result<Option<EndpointRow>> {
         let sql = format!("{ENDPOINTS} WHERE e.id = ?1");
-        self.0.query_row(&sql, [id], endpoint_row).optional().map_err(failed)
+        self.db()?.query_row(&sql, [id], endpoint_row).optional().map_err(failed)
     }
 
     fn thresholds(&mut self, account: &AccountId) -> Result<Vec<Credits>> {
-        let connection = &self.0;
+        let connection = self.db()?;
         thresholds(connection, number_of(connection, Some(account))?)
     }
 
     fn renewal(&mut self, account: &AccountId) -> Result<RenewalRow> {
-        renewals::get(&self.0, account)
+        renewals::get(self.db()?, account)
     }
 
     fn failing(&mut self, most: usize) -> Result<Vec<EndpointRow>> {
@@ -257,13 +257,13 @@ impl WebhookReader for SqliteReader {
             "{ENDPOINTS} WHERE e.account <> 0 AND (e.disabled IS NOT NULL OR EXISTS (SELECT 1 FROM deliveries d
                  WHERE d.endpoint = e.num AND d.next_at IS NOT NULL AND d.attempts > 0)) ORDER BY e.num LIMIT ?1"
         );
-        let mut select = self.0.prepare_cached(&sql).map_err(failed)?;
+        let mut select = self.db()?.prepare_cached(&sql).map_err(failed)?;
         let rows = select.query_map([most], endpoint_row).map_err(failed)?;
         rows.collect::<rusqlite::Result<_>>().map_err(failed)
     }
 
     fn due(&mut self, now: WallTime, most: usize) -> Result<Vec<DueDelivery>> {
-        let connection = &self.0;
+        let connection = self.db()?;
         let columns = ENDPOINTS.split(" FROM ").next().unwrap_or_default();
         // Steps from one endpoint with waiting messages to the next in the index, so that the time does not depend on how
         // many messages wait.
@@ -299,7 +299,7 @@ impl WebhookReader for SqliteReader {
         before: Option<u64>,
         most: usize,
     ) -> Result<Vec<DeliveryRow>> {
-        let connection = &self.0;
+        let connection = self.db()?;
         let (endpoint, account) = owner(connection, of)?;
         let sql = "SELECT d.num, m.id, e.id, m.kind, m.at, d.attempts, d.next_at, d.status, d.error, d.delivered
                    FROM deliveries d JOIN messages m ON m.num = d.message JOIN endpoints e ON e.num = d.endpoint
@@ -335,7 +335,7 @@ impl WebhookReader for SqliteReader {
                        (SELECT 1 FROM notices WHERE kind = ?4 AND object = printf('%016x/%d', k.id, k.expires))
                    ORDER BY k.expires, k.num LIMIT ?5";
         let (from, after) = after.unwrap_or((from, KeyNum(u32::MAX)));
-        let mut select = self.0.prepare_cached(sql).map_err(failed)?;
+        let mut select = self.db()?.prepare_cached(sql).map_err(failed)?;
         let values = params![from.0, to.0, after.0, EventKind::KeyExpiring.name(), most];
         let rows = select.query_map(values, |row| {
             let (num, id) = (KeyNum(row.get(0)?), to_key_id(row.get(1)?));

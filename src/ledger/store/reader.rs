@@ -80,6 +80,13 @@ pub trait BooksReader: Send {
     fn key(&mut self, id: KeyId) -> Result<Option<OwnedKey>>;
     /// Reads the keys after a number, of one account or of all, in the order of their numbers, at most `most`.
     fn keys(&mut self, account: Option<&AccountId>, after: KeyNum, most: usize) -> Result<Vec<OwnedKey>>;
+    /// Reads the keys of an account before a number, the newest first, at most `most`.
+    fn newest_keys(
+        &mut self,
+        account: &AccountId,
+        before: Option<KeyNum>,
+        most: usize,
+    ) -> Result<Vec<OwnedKey>>;
     /// Reads keys as [`BooksReader::keys`] does, but only those that were not used since a time.
     fn idle_keys(
         &mut self,
@@ -124,8 +131,8 @@ pub trait BooksReader: Send {
     fn operator_accounts(&mut self) -> Result<OperatorBalances>;
     /// Reads the holds in doubt, including those given back.
     fn in_doubt(&mut self) -> Result<Vec<Doubt>>;
-    /// The sum of the holds in doubt that were not given back.
-    fn in_doubt_sum(&mut self) -> Result<Credits>;
+    /// The number and the sum of the holds in doubt that were not given back.
+    fn open_doubts(&mut self) -> Result<(u64, Credits)>;
     /// Writes a copy of the whole ledger to a new file.
     fn backup(&mut self, to: &Path) -> Result<()>;
 }

@@ -6,10 +6,11 @@ use crate::types::{AccountId, Credits, KeyId, RequestId, WallTime};
 /// Milliseconds of a minute, the shortest interval of usage.
 pub const MINUTE: i64 = 60_000;
 
-/// The lengths of intervals, in minutes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// The lengths of intervals, in minutes. Each moment is counted in an interval of each length.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum UsageStep {
     /// A minute.
+    #[default]
     Minute,
     /// An hour.
     Hour,
@@ -18,6 +19,9 @@ pub enum UsageStep {
 }
 
 impl UsageStep {
+    /// All lengths, the shortest first.
+    pub const ALL: [Self; 3] = [Self::Minute, Self::Hour, Self::Day];
+
     /// The length in minutes.
     #[must_use]
     pub const fn minutes(self) -> i64 {
@@ -27,18 +31,49 @@ impl UsageStep {
             Self::Day => 1440,
         }
     }
+
+    /// The start of the interval that a minute is in.
+    #[must_use]
+    pub const fn floor(self, at: i64) -> i64 {
+        at.div_euclid(self.minutes()) * self.minutes()
+    }
+
+    /// The start of the first interval that does not begin before a minute.
+    #[must_use]
+    pub const fn ceil(self, at: i64) -> i64 {
+        self.floor(at + self.minutes() - 1)
+    }
+
+    const fn shorter(self) -> Option<Self> {
+        match self {
+            Self::Minute => None,
+            Self::Hour => Some(Self::Minute),
+            Self::Day => Some(Self::Hour),
+        }
+    }
 }
 
-/// Until when usage is kept in intervals of each length: times in minutes since the Unix epoch. Older rows are added up
-/// in longer intervals, and at last deleted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// From when on there are intervals of each length: times in minutes since the Unix epoch. Older ones are deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UsageRetention {
-    /// Minutes before this are added up in hours. A multiple of 60.
+    /// From here on there are minutes. A multiple of 60.
     pub minutes: i64,
-    /// Hours before this are added up in days. A multiple of 1440.
+    /// From here on there are hours. A multiple of 1440.
     pub hours: i64,
-    /// Days before this are deleted.
+    /// From here on there are days.
     pub days: i64,
+}
+
+/// What rows tell apart, besides time and outcome.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UsageDetail {
+    /// Account, key and route.
+    #[default]
+    Each,
+    /// Only the route. Account and key may be left out.
+    Routes,
+    /// Nothing: account, key and route may be left out.
+    Sums,
 }
 
 /// Which usage to read.
@@ -54,14 +89,69 @@ pub struct UsageFilter {
     pub from: i64,
     /// Before this minute.
     pub to: i64,
+    /// The longest intervals that rows may have.
+    pub longest: UsageStep,
+    /// What must be told apart.
+    pub detail: UsageDetail,
 }
 
-/// Usage of one account, key, route and outcome in one interval.
+/// Intervals of one length, in minutes since the Unix epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UsageRange {
+    /// Their length.
+    pub step: UsageStep,
+    /// The start of the first one.
+    pub from: i64,
+    /// The end of the last one.
+    pub to: i64,
+}
+
+impl UsageFilter {
+    /// The fewest intervals that together are the range of the filter, at most [`Self::longest`] where shorter ones are
+    /// kept. If its start or end is within an interval that is kept only as a whole, that interval belongs to it.
+    #[must_use]
+    pub fn ranges(&self, kept: &UsageRetention) -> Vec<UsageRange> {
+        let shortest = |at: i64| match at {
+            at if at < kept.hours => UsageStep::Day,
+            at if at < kept.minutes => UsageStep::Hour,
+            _ => UsageStep::Minute,
+        };
+        let (from, to) = (shortest(self.from).floor(self.from), shortest(self.to).ceil(self.to));
+        let mut ranges = Vec::new();
+        let hours = kept.hours.max(from).min(to);
+        let minutes = kept.minutes.max(hours).min(to);
+        split(UsageRange { step: UsageStep::Day, from, to: hours }, UsageStep::Day, &mut ranges);
+        let longest = self.longest.max(UsageStep::Hour);
+        split(UsageRange { step: longest, from: hours, to: minutes }, UsageStep::Hour, &mut ranges);
+        split(UsageRange { step: self.longest, from: minutes, to }, UsageStep::Minute, &mut ranges);
+        ranges
+    }
+}
+
+/// Splits a range in whole intervals of its length, and shorter ones before and after.
+fn split(range: UsageRange, shortest: UsageStep, ranges: &mut Vec<UsageRange>) {
+    let UsageRange { step, from, to } = range;
+    if from >= to {
+        return;
+    }
+    let Some(shorter) = step.shorter().filter(|_| step > shortest) else {
+        return ranges.push(range);
+    };
+    let first = step.ceil(from).min(to);
+    let last = step.floor(to).max(first);
+    split(UsageRange { step: shorter, from, to: first }, shortest, ranges);
+    if first < last {
+        ranges.push(UsageRange { step, from: first, to: last });
+    }
+    split(UsageRange { step: shorter, from: last, to }, shortest, ranges);
+}
+
+/// Usage of one account, key, route and outcome in one interval, or of several (see [`UsageDetail`]).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UsageRow {
     /// The start of the interval, in minutes since the Unix epoch.
     pub at: i64,
-    /// The account; `None` for requests without a key that works.
+    /// The account; `None` for requests without a key that works, and in sums.
     pub account: Option<AccountId>,
     /// The key.
     pub key: Option<KeyId>,
@@ -102,3 +192,36 @@ pub struct RefusalRow {
 
 /// Most refusals that are kept for an account.
 pub const MAX_REFUSALS: u32 = 1_000;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn step() -> impl Strategy<Value = UsageStep> {
+        proptest::sample::select(UsageStep::ALL.to_vec())
+    }
+
+    proptest! {
+        /// The ranges follow one another without a gap, are of kept intervals, and as long as they may be.
+        #[test]
+        fn ranges_are_whole(from in 0_i64..6_000, length in 1_i64..6_000, longest in step(), hours in 0_i64..4, minutes in 0_i64..80) {
+            let kept = UsageRetention { hours: hours * 1440, minutes: (minutes * 60).max(hours * 1440), days: 0 };
+            let to = from + length;
+            let ranges = UsageFilter { from, to, longest, ..UsageFilter::default() }.ranges(&kept);
+            prop_assert!(ranges.windows(2).all(|pair| pair[0].to == pair[1].from));
+            let (first, last) = (ranges[0], ranges[ranges.len() - 1]);
+            prop_assert!(first.from <= from && (first.from == from || first.from + first.step.minutes() > from));
+            prop_assert!(last.to >= to && (last.to == to || last.to - last.step.minutes() < to));
+            for range in &ranges {
+                let UsageRange { step, from, to } = *range;
+                prop_assert!(from < to && step.floor(from) == from && step.floor(to) == to);
+                let shortest = if from < kept.hours { UsageStep::Day } else if from < kept.minutes { UsageStep::Hour } else { UsageStep::Minute };
+                prop_assert!(step >= shortest && step <= longest.max(shortest));
+            }
+            let count = |step: UsageStep| ranges.iter().filter(|range| range.step == step).count();
+            prop_assert!(ranges.len() <= 9 && count(UsageStep::Day) <= 3);
+        }
+    }
+}

@@ -7,8 +7,8 @@ use crate::types::{Moment, Repeats};
 
 /// Most parts whose write failed that are kept for the next try. Further ones are dropped.
 const MAX_UNCOUNTED: usize = 4_096;
-/// Rows that are added up in longer intervals at a time.
-const COMPACTED_AT_ONCE: usize = 2_000;
+/// Old rows that are deleted at a time.
+const PRUNED_AT_ONCE: usize = 2_000;
 /// How many times as long as it takes counting pauses, so that it takes at most a part of the thread's time.
 const PAUSE: u32 = 20;
 
@@ -41,7 +41,7 @@ impl UsageCounts {
         if self.source.is_none() || started < self.due_at {
             return;
         }
-        let counted = self.count(books).and_then(|()| self.compact(books, clock));
+        let counted = self.count(books).and_then(|()| self.prune(books, clock));
         let ended = clock.now();
         self.due_at = ended.plus(ended.since(started) * PAUSE);
         if let Err(error) = counted
@@ -65,16 +65,16 @@ impl UsageCounts {
         Ok(())
     }
 
-    fn compact(&self, books: &mut dyn Books, clock: &Clock) -> Result<()> {
+    fn prune(&self, books: &mut dyn Books, clock: &Clock) -> Result<()> {
         let Some(source) = &self.source else { return Ok(()) };
         let now = clock.wall().0.div_euclid(MINUTE);
         let [minutes, hours, days] = source.kept();
-        let start = |kept: i64, step: UsageStep| (now - kept).div_euclid(step.minutes()) * step.minutes();
+        let start = |kept: i64, step: UsageStep| step.floor(now - kept);
         let keep = UsageRetention {
             minutes: start(minutes, UsageStep::Hour),
             hours: start(hours, UsageStep::Day),
             days: start(days, UsageStep::Day),
         };
-        books.compact_usage(&keep, COMPACTED_AT_ONCE).map(drop) // the rest is done after the next fold
+        books.prune_usage(&keep, PRUNED_AT_ONCE).map(drop) // the rest is done after the next fold
     }
 }

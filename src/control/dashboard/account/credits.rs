@@ -82,7 +82,7 @@ pub(in crate::control::dashboard) async fn credits(
 ) -> Result<Response, Failure> {
     let fields = Fields::of(query.as_deref());
     let before = fields.get("before").parse().ok();
-    let summary = site.control.summary(&of.caller, of.account.clone(), None, 0).await?;
+    let summary = site.control.summary(&of.caller, of.account.clone(), 0).await?;
     let page = site.control.entries(&of.caller, of.account.clone(), before, PAGE).await?;
     let settings = billing::cards(&site, &of, None).await?;
     let more = page.next_cursor.as_ref().map(|cursor| format!("?before={cursor}"));

@@ -12,9 +12,8 @@ use crate::control::dashboard::web::{Failure, InAccount};
 use crate::control::operations::{Alerts, Permission, ShownKey, Summary};
 use crate::types::Credits;
 
-/// Keys that are shown, the newest first, and of how many.
+/// Keys that are shown, the newest first.
 const KEYS: usize = 5;
-const NEWEST_OF: usize = 200;
 
 #[expect(clippy::cast_precision_loss, reason = "it is shown as a rounded percentage")]
 fn float(number: u64) -> f64 {
@@ -136,9 +135,7 @@ pub(in crate::control::dashboard) async fn overview(
     of: InAccount,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Failure> {
-    let mut summary = site.control.summary(&of.caller, of.account.clone(), None, NEWEST_OF).await?;
-    summary.keys.sort_by_key(|key| std::cmp::Reverse(key.created.0));
-    summary.keys.truncate(KEYS);
+    let summary = site.control.summary(&of.caller, of.account.clone(), KEYS).await?;
     let alerts = site.control.alerts(&of.caller, of.account.clone()).await?;
     let used = summary.days.iter().any(|(_, day)| day.requests() > 0);
     let bars: Vec<Bar> =

@@ -15,7 +15,7 @@ use crate::control::dashboard::web::{Failure, Fields, InAccount};
 use crate::control::operations::{
     DaySums, Grouping, OperationError, Result, Step, UsageQuery, UsageReport, UsageView,
 };
-use crate::types::{Credits, KeyNum};
+use crate::types::{Credits, KeyNum, WallTime};
 
 const RANGES: [(&str, &str); 5] = [
     ("24h", "24 hours"),
@@ -28,41 +28,42 @@ const GROUPS: [(&str, &str); 3] = [("route", "Route"), ("key", "Key"), ("status"
 /// Keys whose names are looked up.
 const NAMES: usize = 1_000;
 
+/// Time zones, as minutes east of UTC: whole hours, and the others in which many people live.
+const ZONES: [i64; 33] = [
+    -660, -600, -540, -480, -420, -360, -300, -240, -210, -180, -120, -60, 0, 60, 120, 180, 210, 240, 270,
+    300, 330, 345, 360, 390, 420, 480, 540, 570, 600, 660, 720, 765, 780,
+];
+
 /// What the page asks for.
 struct Asked {
     range: String,
     group: String,
-    from: String,
-    to: Option<String>,
-    step: Step,
+    query: UsageQuery,
 }
 
 impl Asked {
-    fn read(fields: &Fields) -> Self {
-        let range = fields.some("range").unwrap_or("7d").to_owned();
+    fn read(fields: &Fields, now: WallTime) -> Self {
+        let zone = fields.get("zone").parse().ok().filter(|zone| ZONES.contains(zone)).unwrap_or(0);
         let group = fields.some("group").unwrap_or("route").to_owned();
-        let midnight = |name: &str| fields.some(name).map(|day| format!("{day}T00:00:00Z"));
-        let end = |name: &str| fields.some(name).map(|day| format!("{day}T23:59:59Z"));
-        match range.as_str() {
-            "24h" => Self { from: "24h".to_owned(), to: None, step: Step::Hour, range, group },
-            "30d" | "90d" => Self { from: range.clone(), to: None, step: Step::Day, range, group },
+        let range = fields.some("range").unwrap_or("7d");
+        let days = |number: i64| UsageQuery::last(number, Step::Day, zone, now);
+        let at = |day: &str, time: &str| format!("{day}T{time}{}", chart::offset(zone));
+        let (range, query) = match range {
+            "24h" => (range, UsageQuery::last(24, Step::Hour, zone, now)),
+            "30d" => (range, days(30)),
+            "90d" => (range, days(90)),
             "custom" => {
-                let from = midnight("from").unwrap_or_else(|| "30d".to_owned());
-                Self { from, to: end("to"), step: Step::Day, range, group }
+                let from = fields.some("from").map(|day| at(day, "00:00:00"));
+                let to = fields.some("to").map(|day| at(day, "23:59:59"));
+                (range, UsageQuery { from: from.or(days(30).from), to, ..days(30) })
             }
-            _ => Self { from: "7d".to_owned(), to: None, step: Step::Day, range: "7d".to_owned(), group },
-        }
+            _ => ("7d", days(7)),
+        };
+        Self { range: range.to_owned(), group, query }
     }
 
     fn query(&self, of: &InAccount, step: Step, by: Option<Grouping>) -> UsageQuery {
-        UsageQuery {
-            account: Some(of.account.clone()),
-            from: Some(self.from.clone()),
-            to: self.to.clone(),
-            step,
-            by,
-            ..UsageQuery::default()
-        }
+        UsageQuery { account: Some(of.account.clone()), step, by, ..self.query.clone() }
     }
 
     fn grouping(&self) -> Option<Grouping> {
@@ -118,14 +119,24 @@ fn groups(asked: &Asked, report: &UsageReport, names: &BTreeMap<String, String>)
     }
 }
 
+fn zone_name(zone: i64) -> String {
+    if zone == 0 { "UTC".to_owned() } else { format!("UTC{}", chart::offset(zone)) }
+}
+
 fn filters(asked: &Asked, fields: &Fields) -> Markup {
     html! {
         form.filters method="get" data-auto="" {
             (select("range", "Time", &RANGES, &asked.range))
             (select("group", "Grouped by", &GROUPS, &asked.group))
             @if asked.range == "custom" {
-                div.field { label for="from" { "From (UTC)" } input #from name="from" type="date" value=(fields.get("from")); }
-                div.field { label for="to" { "To (UTC)" } input #to name="to" type="date" value=(fields.get("to")); }
+                div.field { label for="from" { "From" } input #from name="from" type="date" value=(fields.get("from")); }
+                div.field { label for="to" { "To" } input #to name="to" type="date" value=(fields.get("to")); }
+            }
+            div.field {
+                label for="zone" { "Time zone" }
+                select #zone name="zone" data-zone="" {
+                    @for zone in ZONES { option value=(zone) selected[zone == asked.query.zone] { (zone_name(zone)) } }
+                }
             }
             button type="submit" { "Show" }
         }
@@ -139,14 +150,9 @@ pub(in crate::control::dashboard) async fn usage(
     RawQuery(query): RawQuery,
 ) -> Result<Response, Failure> {
     let fields = Fields::of(query.as_deref());
-    let asked = Asked::read(&fields);
-    let frame = of.frame(
-        &site,
-        "usage",
-        "Usage",
-        "Requests and credits, as the ledger counts them. Days are in UTC.",
-    );
-    let all = vec![asked.query(&of, asked.step, None), asked.query(&of, Step::All, asked.grouping())];
+    let asked = Asked::read(&fields, site.now());
+    let frame = of.frame(&site, "usage", "Usage", "Requests and credits, as the ledger counts them.");
+    let all = vec![asked.query(&of, asked.query.step, None), asked.query(&of, Step::All, asked.grouping())];
     let reports = match site.control.usage_reports(&of.caller, all).await {
         Ok(reports) => reports,
         Err(error @ OperationError::Invalid { .. }) => {
@@ -162,7 +168,7 @@ pub(in crate::control::dashboard) async fn usage(
     };
     let names = if asked.group == "key" { names(&site, &of).await? } else { BTreeMap::new() };
     let total = DaySums::total(times);
-    let bars = chart::bars(times, asked.step);
+    let bars = chart::bars(times, asked.query.step, asked.query.zone);
     let csv = html! { a href={ (of.at("usage.csv")) "?" (query.as_deref().unwrap_or_default()) } { "Download as CSV" } };
     Ok(frame.page(html! {
         (filters(&asked, &fields))
@@ -187,8 +193,8 @@ pub(in crate::control::dashboard) async fn usage_csv(
     of: InAccount,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Failure> {
-    let asked = Asked::read(&Fields::of(query.as_deref()));
-    let report = site.control.usage(&of.caller, asked.query(&of, asked.step, asked.grouping())).await?;
+    let asked = Asked::read(&Fields::of(query.as_deref()), site.now());
+    let report = site.control.usage(&of.caller, asked.query(&of, asked.query.step, asked.grouping())).await?;
     let names = if asked.group == "key" { names(&site, &of).await? } else { BTreeMap::new() };
     let head = ["time", "of", "requests", "answered", "limited", "refused", "errors", "credits"];
     let lines = report.data.iter().map(|row| {

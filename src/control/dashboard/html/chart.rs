@@ -77,18 +77,27 @@ pub(in crate::control::dashboard) struct Bar {
     pub(in crate::control::dashboard) sums: DaySums,
 }
 
-/// A bar for each interval of a report, also for those without a request.
-pub(in crate::control::dashboard) fn bars(report: &UsageReport, step: Step) -> Vec<Bar> {
+/// The offset of a time zone, such as `+02:00`. `zone`: minutes east of UTC.
+pub(in crate::control::dashboard) fn offset(zone: i64) -> String {
+    let sign = if zone < 0 { '-' } else { '+' };
+    format!("{sign}{:02}:{:02}", zone.abs() / 60, zone.abs() % 60)
+}
+
+/// A bar for each interval of a report, also for those without a request. `zone`: that of their names, as minutes east of
+/// UTC.
+pub(in crate::control::dashboard) fn bars(report: &UsageReport, step: Step, zone: i64) -> Vec<Bar> {
     let length = match step {
         Step::Hour | Step::Minute => 3_600_000,
         Step::Day | Step::All => 86_400_000,
     };
+    let local = |at: i64| at + zone * 60_000;
     let name = |at: i64| match length {
-        3_600_000 => WallTime(at).to_string().get(11..16).unwrap_or_default().to_owned(),
-        _ => format::day(at.div_euclid(length)),
+        3_600_000 => WallTime(local(at)).to_string().get(11..16).unwrap_or_default().to_owned(),
+        _ => format::day(local(at + length / 2).div_euclid(length)), // a day may begin half an hour late
     };
     let known: BTreeMap<i64, &UsageView> = report.data.iter().map(|row| (row.at.0.0, row)).collect();
-    let start = report.from.0.0.div_euclid(length) * length;
+    let first = report.data.first().map_or(report.from.0.0, |row| row.at.0.0);
+    let start = first - (first - report.from.0.0 + length - 1).div_euclid(length) * length;
     let times =
         (0..).map(|number| start + number * length).take_while(|at| *at < report.to.0.0).take(MAX_BARS);
     let sums = |at: i64| known.get(&at).map_or(DaySums::default(), |row| DaySums::of(row));
@@ -204,28 +213,26 @@ pub(in crate::control::dashboard) fn spent(title: &str, days: &[(i64, Credits)])
     }
 }
 
-/// Thirty small bars in a table.
-pub(in crate::control::dashboard) fn spark(name: &str, days: &[(u64, u64)]) -> Markup {
-    let most = float(days.iter().map(|(requests, _)| *requests).max().unwrap_or(0).max(1));
-    let all: u64 = days.iter().map(|(requests, _)| requests).sum();
-    let failed: u64 = days.iter().map(|(_, failed)| failed).sum();
-    let words = format!(
-        "{}: {} in 30 days, {} failed",
-        name,
-        format::counted(all, "request", "requests"),
-        format::count(failed)
-    );
+/// Thirty small bars in a table, of which the part of refusals and errors is told apart.
+pub(in crate::control::dashboard) fn spark(name: &str, days: &[DaySums]) -> Markup {
+    let most = float(days.iter().map(DaySums::requests).max().unwrap_or(0).max(1));
+    let all: u64 = days.iter().map(DaySums::requests).sum();
+    let failed: u64 = days.iter().map(|day| day.requests() - day.ok).sum();
+    let requests = format::counted(all, "request", "requests");
+    let words = format!("{name}: {requests} in 30 days, {} refused or failed", format::count(failed));
+    let height = |number: u64| if number == 0 { 0.0 } else { (float(number) / most * 22.0).max(1.0) };
+    // One path for all bars of a kind, since a page has many of these.
+    let path = |number: fn(&DaySums) -> u64| {
+        let bars = days.iter().enumerate().filter(|(_, day)| number(day) > 0);
+        bars.map(|(at, day)| format!("M{} 23v-{}h3V23", 1 + at * 4, tenth(height(number(day)))))
+            .collect::<String>()
+    };
     html! {
         svg.spark viewBox="0 0 122 24" role="img" aria-label=(words) {
             title { (words) }
-            line.zero x1="0" x2="122" y1="23.5" y2="23.5" stroke="currentColor" stroke-opacity="0.25" {}
-            @for (at, (requests, failed)) in days.iter().enumerate().filter(|(_, day)| day.0 > 0) {
-                @let height = (float(*requests) / most * 22.0).max(1.0);
-                @let bad = height * float(*failed) / float(*requests);
-                @let x = 1 + at * 4;
-                rect.bar-ok x=(x) y=(tenth(23.0 - height)) width="3" height=(tenth(height)) {}
-                @if *failed > 0 { rect.bar-failed x=(x) y=(tenth(23.0 - height)) width="3" height=(tenth(bad.max(1.0))) {} }
-            }
+            path.base d="M0 23.5H122" {}
+            path.bar-ok d=(path(DaySums::requests)) {}
+            path.bar-failed d=(path(|day| day.requests() - day.ok)) {}
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use maud::{Markup, html};
 
+use super::format;
 use crate::control::operations::OperationError;
 
 /// A card with a title.
@@ -163,6 +164,26 @@ pub(in crate::control::dashboard) fn button(action: &str, text: &str, class: &st
 /// What there is instead of an empty table.
 pub(in crate::control::dashboard) fn empty(text: &str, action: Option<Markup>) -> Markup {
     html! { div.empty { p { (text) } @if let Some(action) = action { (action) } } }
+}
+
+/// The end of a table of which rows from `start` on are shown; `of`: the number of all, if it is known.
+pub(in crate::control::dashboard) fn next_of(
+    start: usize,
+    shown: usize,
+    of: Option<usize>,
+    next: Option<String>,
+) -> Markup {
+    html! {
+        @if shown > 0 || next.is_some() {
+            div.foot-row {
+                span {
+                    "Showing " (format::count((start + shown.min(1)) as u64)) "–" (format::count((start + shown) as u64))
+                    @if let Some(of) = of { " of " (format::count(of as u64)) }
+                }
+                @if let Some(next) = next { a href=(next) rel="next" { "Next page" } }
+            }
+        }
+    }
 }
 
 /// The end of a table that has more pages.

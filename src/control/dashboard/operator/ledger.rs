@@ -5,14 +5,14 @@ use axum::response::Response;
 use maud::{Markup, html};
 
 use crate::control::dashboard::html::format;
-use crate::control::dashboard::html::parts::{badge, button, card, empty, table_card};
+use crate::control::dashboard::html::parts::{badge, button, card, empty, next_of, table_card};
 use crate::control::dashboard::site::Site;
 use crate::control::dashboard::web::{AsOperator, Failure, Notice, See};
 use crate::control::operations::{DoubtView, Permission, Verification};
 use crate::types::WallTime;
 
-/// Requests in doubt that are listed.
-const SHOWN: usize = 200;
+/// Requests in doubt that are listed, the newest.
+const SHOWN: usize = 50;
 
 fn doubts(of: &AsOperator, list: &[DoubtView], now: WallTime) -> Markup {
     html! {
@@ -72,7 +72,7 @@ async fn page(
     Ok(frame.page(html! {
         @if of.may(Permission::ReadAll) { (verified(result)) }
         (table_card("In doubt", None, html! {
-            @if list.is_empty() { (empty("Nothing is in doubt.", None)) } @else { (doubts(of, &list, site.now())) }
+            @if list.is_empty() { (empty("Nothing is in doubt.", None)) } @else { (doubts(of, &list, site.now())) (next_of(0, list.len().min(SHOWN), Some(list.len()), None)) }
         }))
     }))
 }

@@ -33,11 +33,11 @@ fn waiting(accounts: &[AccountId]) -> Markup {
     }
 }
 
-fn doubts(number: usize) -> Markup {
+fn doubts(number: u64) -> Markup {
     html! {
         @if number > 0 {
             div.banner.warn role="status" {
-                span { "A crash left " (format::counted(number as u64, "request", "requests")) " in doubt." }
+                span { "A crash left " (format::counted(number, "request", "requests")) " in doubt." }
                 a href="/operator/ledger" { "Decide about them" }
             }
         }
@@ -51,14 +51,13 @@ pub(in crate::control::dashboard) async fn overview(
     RawQuery(query): RawQuery,
 ) -> Result<Response, Failure> {
     let control = &site.control;
-    let all = UsageQuery { from: Some("24h".to_owned()), step: Step::Hour, ..UsageQuery::default() };
+    let all = UsageQuery::last(24, Step::Hour, 0, site.now());
     let reports = control.usage_reports(&of.caller, vec![all]).await?;
     let report = reports.first();
-    let bars = report.map(|report| chart::bars(report, Step::Hour)).unwrap_or_default();
+    let bars = report.map(|report| chart::bars(report, Step::Hour, 0)).unwrap_or_default();
     let total = report.map(DaySums::total).unwrap_or_default();
     let awaiting = control.awaiting_approval(&of.caller).await?;
-    let in_doubt = control.in_doubt(&of.caller, None).await?;
-    let open = in_doubt.iter().filter(|doubt| doubt.given_back.is_none()).count();
+    let open = control.open_doubts(&of.caller).await?;
     let status = control.status(&of.caller).unwrap_or_default(); // the role of billing does not see it
     let mut frame = of.frame(&site, "", "Overview", "What the gateway does, and what waits for you.");
     frame.notice = Notice::of(query.as_deref());

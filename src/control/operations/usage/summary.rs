@@ -9,14 +9,14 @@ use crate::control::operations::accounts::AccountView;
 use crate::control::operations::caller::{Caller, Permission};
 use crate::control::operations::error::Result;
 use crate::control::operations::keys::KeyView;
-use crate::ledger::store::{BooksReader, MINUTE, UsageFilter, UsageRow};
+use crate::ledger::store::{BooksReader, MINUTE, UsageDetail, UsageFilter, UsageRow, UsageStep};
 use crate::policy::outcome::usage::Durations;
-use crate::types::{AccountId, Credits, KeyId, KeyNum, WallTime};
+use crate::types::{AccountId, Credits, KeyId, WallTime};
 
-/// Minutes of a day.
-const DAY: i64 = 24 * 60;
 /// Days that are shown.
 const DAYS: i64 = 30;
+/// Hours of a day.
+const HOURS: i64 = 24;
 
 /// The requests of a time, by what became of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,8 +33,8 @@ pub struct DaySums {
     pub millionths: i64,
 }
 
-/// The number of requests with a key on each of the last 30 days, and how many of them failed or were refused.
-pub type KeyDays = BTreeMap<KeyId, Vec<(u64, u64)>>;
+/// The requests with each key on each of the last 30 days, the oldest first.
+pub type KeyDays = BTreeMap<KeyId, Vec<DaySums>>;
 
 /// An account and its usage at one moment.
 #[derive(Clone, Debug)]
@@ -43,7 +43,7 @@ pub struct Summary {
     pub account: AccountView,
     /// The moment.
     pub at: WallTime,
-    /// The usage of the last 24 hours.
+    /// The usage of the last 24 hours, of which the current one is the last.
     pub day: DaySums,
     /// 95 % of the requests of the last 24 hours took at most this long; `None` if there were none.
     pub p95: Option<Duration>,
@@ -51,12 +51,8 @@ pub struct Summary {
     pub day_before: DaySums,
     /// The usage of each of the last 30 days in UTC, with the day as its number since the Unix epoch, the oldest first.
     pub days: Vec<(i64, DaySums)>,
-    /// The first keys of the page.
+    /// The newest keys.
     pub keys: Vec<KeyView>,
-    /// Where the next page of keys begins.
-    pub next_key: Option<KeyNum>,
-    /// What each key was used.
-    pub key_days: KeyDays,
 }
 
 impl DaySums {
@@ -141,100 +137,86 @@ impl Summary {
     }
 }
 
-/// What is summed up in one pass over the rows.
-struct Pass {
+/// The usage of an account in hours or days, the last of which is not over.
+fn sums(
+    reader: &mut dyn BooksReader,
+    account: &AccountId,
+    key: Option<KeyId>,
+    (step, number): (UsageStep, i64),
     now: i64,
-    first_day: i64,
-    day: DaySums,
-    durations: Durations,
-    before: DaySums,
-    days: Vec<DaySums>,
-    keys: KeyDays,
+    each: &mut dyn FnMut(usize, &UsageRow),
+) -> Result<()> {
+    let from = step.floor(now) - (number - 1) * step.minutes();
+    let to = step.floor(now) + step.minutes();
+    let detail = UsageDetail::Sums;
+    let filter =
+        UsageFilter { account: Some(account.clone()), key, route: None, from, to, longest: step, detail };
+    let mut add = |row: UsageRow| {
+        if let Ok(at) = usize::try_from((row.at - from).div_euclid(step.minutes())) {
+            each(at, &row);
+        }
+    };
+    Ok(reader.usage(&filter, &mut add)?)
 }
 
-impl Pass {
-    fn new(now: i64) -> Self {
-        let days = usize::try_from(DAYS).unwrap_or_default();
-        Self {
-            now,
-            first_day: now.div_euclid(DAY) - DAYS + 1,
-            day: DaySums::default(),
-            durations: Durations::default(),
-            before: DaySums::default(),
-            days: vec![DaySums::default(); days],
-            keys: KeyDays::new(),
-        }
-    }
-
-    fn add(&mut self, row: &UsageRow) {
-        let age = self.now - row.at;
-        if age < DAY {
-            self.day.add_row(row);
-            self.durations.merge(&row.durations);
-        } else if age < 2 * DAY {
-            self.before.add_row(row);
-        }
-        let Ok(at) = usize::try_from(row.at.div_euclid(DAY) - self.first_day) else { return };
-        let Some(day) = self.days.get_mut(at) else { return };
-        day.add_row(row);
-        if let Some(key) = row.key {
-            let length = self.days.len();
-            let days = self.keys.entry(key).or_insert_with(|| vec![(0, 0); length]);
-            if let Some((requests, failed)) = days.get_mut(at) {
-                let mut sums = DaySums::default();
-                sums.add_row(row);
-                *requests += row.requests;
-                *failed += row.requests - sums.ok;
-            }
-        }
-    }
+fn days(
+    reader: &mut dyn BooksReader,
+    account: &AccountId,
+    key: Option<KeyId>,
+    now: i64,
+) -> Result<Vec<DaySums>> {
+    let mut days = vec![DaySums::default(); usize::try_from(DAYS).unwrap_or_default()];
+    sums(reader, account, key, (UsageStep::Day, DAYS), now, &mut |at, row| {
+        days.get_mut(at).into_iter().for_each(|day| day.add_row(row));
+    })?;
+    Ok(days)
 }
 
 impl Control {
-    /// An account, its usage and a page of its keys, at one moment. `after`: where the page of keys begins; `keys`: how many
-    /// there are on it.
+    /// An account, its usage and its newest keys, at most `keys`, at one moment.
     ///
     /// # Errors
     /// If there is no such account.
-    pub async fn summary(
-        &self,
-        caller: &Caller,
-        id: AccountId,
-        after: Option<KeyNum>,
-        keys: usize,
-    ) -> Result<Summary> {
+    pub async fn summary(&self, caller: &Caller, id: AccountId, keys: usize) -> Result<Summary> {
         caller.may_in(Permission::ReadAccounts, &id)?;
         let (describe, at) = (self.describer(), self.clock.wall());
-        let reader = self.page_reader().await?;
-        let (after, most) = (after.unwrap_or(KeyNum(0)), keys);
-        crate::control::operations::aside(reader, move |reader: &mut dyn BooksReader| {
+        self.read_page(move |reader: &mut dyn BooksReader| {
             let row = reader.account(&id)?.ok_or_else(|| id.clone())?;
             let now = at.0.div_euclid(MINUTE);
-            let mut pass = Pass::new(now);
-            let filter = UsageFilter {
-                account: Some(id.clone()),
-                key: None,
-                route: None,
-                from: pass.first_day * DAY,
-                to: now + 1,
-            };
-            reader.usage(&filter, &mut |row| pass.add(&row))?;
-            let mut rows = reader.keys(Some(&id), after, most + 1)?;
-            let has_more = rows.len() > most;
-            rows.truncate(most);
-            let next_key = rows.last().filter(|_| has_more).map(|(row, _)| row.num);
-            let Pass { first_day, day, durations, before, days, keys, .. } = pass;
+            let (mut day, mut day_before, mut durations) = Default::default();
+            let last_day = usize::try_from(HOURS).unwrap_or_default();
+            sums(reader, &id, None, (UsageStep::Hour, 2 * HOURS), now, &mut |hour, row| {
+                let sums: &mut DaySums = if hour < last_day { &mut day_before } else { &mut day };
+                sums.add_row(row);
+                if hour >= last_day {
+                    Durations::merge(&mut durations, &row.durations);
+                }
+            })?;
+            let first_day = UsageStep::Day.floor(now) / UsageStep::Day.minutes() - DAYS + 1;
+            let days = (first_day..).zip(days(reader, &id, None, now)?).collect();
+            let keys = reader.newest_keys(&id, None, keys)?;
             Ok(Summary {
                 account: describe.account(&row),
                 at,
                 day,
                 p95: durations.quantile(950),
-                day_before: before,
-                days: (first_day..).zip(days).collect(),
-                keys: rows.iter().map(|(row, owner)| describe.key(row, owner)).collect(),
-                next_key,
-                key_days: keys,
+                day_before,
+                days,
+                keys: keys.iter().map(|(row, owner)| describe.key(row, owner)).collect(),
             })
+        })
+        .await
+    }
+
+    /// The requests with keys of an account on each of the last 30 days.
+    ///
+    /// # Errors
+    /// If the ledger cannot be read.
+    pub async fn key_days(&self, caller: &Caller, account: AccountId, keys: Vec<KeyId>) -> Result<KeyDays> {
+        caller.may_in(Permission::ReadAccounts, &account)?;
+        let now = self.clock.wall().0.div_euclid(MINUTE);
+        self.read_page(move |reader: &mut dyn BooksReader| {
+            keys.into_iter().map(|key| Ok((key, days(reader, &account, Some(key), now)?))).collect()
         })
         .await
     }

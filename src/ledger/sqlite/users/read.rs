@@ -3,7 +3,7 @@
 use rusqlite::{Connection, Params, Row, params};
 
 use super::found;
-use crate::ledger::sqlite::read::SqliteReader;
+use crate::ledger::sqlite::readers::SqliteReader;
 use crate::ledger::sqlite::rows::{account_id, failed, parsed_text};
 use crate::ledger::store::{
     Invited, LinkPurpose, LinkRow, MemberRole, MemberRow, OneTimeCodes, Result, Role, SessionOf, SessionRow,
@@ -125,27 +125,27 @@ fn all<T>(
 
 impl UserReader for SqliteReader {
     fn user(&mut self, id: &str) -> Result<Option<UserRow>> {
-        one(&self.0, &format!("{USERS} FROM users u WHERE u.id = ?1"), [id], user_row)
+        one(self.db()?, &format!("{USERS} FROM users u WHERE u.id = ?1"), [id], user_row)
     }
 
     fn user_named(&mut self, email: &str) -> Result<Option<UserRow>> {
-        one(&self.0, &format!("{USERS} FROM users u WHERE u.email = ?1"), [email], user_row)
+        one(self.db()?, &format!("{USERS} FROM users u WHERE u.email = ?1"), [email], user_row)
     }
 
     fn users(&mut self, filter: &UserFilter, most: usize) -> Result<Vec<UserRow>> {
         let which = if filter.operators { "AND u.operator IS NOT NULL" } else { "" };
         let sql = format!("{USERS} FROM users u WHERE u.email > ?1 {which} ORDER BY u.email LIMIT ?2");
-        all(&self.0, &sql, params![filter.after.as_deref().unwrap_or_default(), most], user_row)
+        all(self.db()?, &sql, params![filter.after.as_deref().unwrap_or_default(), most], user_row)
     }
 
     fn memberships(&mut self, user: &str, most: usize) -> Result<Vec<MemberRow>> {
         let sql = format!("{MEMBERS} WHERE m.user = ?1 ORDER BY a.id LIMIT ?2");
-        all(&self.0, &sql, params![user, most], |row| member_row(row, 0))
+        all(self.db()?, &sql, params![user, most], |row| member_row(row, 0))
     }
 
     fn membership(&mut self, user: &str, account: &AccountId) -> Result<Option<MemberRow>> {
         let sql = format!("{MEMBERS} WHERE m.user = ?1 AND a.id = ?2");
-        one(&self.0, &sql, [user, account.as_str()], |row| member_row(row, 0))
+        one(self.db()?, &sql, [user, account.as_str()], |row| member_row(row, 0))
     }
 
     fn members(&mut self, account: &AccountId, most: usize) -> Result<Vec<(MemberRow, UserRow)>> {
@@ -154,20 +154,20 @@ impl UserReader for SqliteReader {
              JOIN users u ON u.id = m.user WHERE a.id = ?1 ORDER BY u.email LIMIT ?2"
         );
         let both = |row: &Row<'_>| Ok((member_row(row, USER_COLUMNS)?, user_row(row)?));
-        all(&self.0, &sql, params![account.as_str(), most], both)
+        all(self.db()?, &sql, params![account.as_str(), most], both)
     }
 
     fn session(&mut self, hash: &KeyHash) -> Result<Option<SessionRow>> {
-        one(&self.0, &format!("{SESSIONS} WHERE s.hash = ?1"), [hash.0], session_row)
+        one(self.db()?, &format!("{SESSIONS} WHERE s.hash = ?1"), [hash.0], session_row)
     }
 
     fn sessions(&mut self, user: &str, most: usize) -> Result<Vec<SessionRow>> {
         let sql = format!("{SESSIONS} WHERE s.user = ?1 ORDER BY s.seen DESC LIMIT ?2");
-        all(&self.0, &sql, params![user, most], session_row)
+        all(self.db()?, &sql, params![user, most], session_row)
     }
 
     fn link(&mut self, hash: &KeyHash) -> Result<Option<LinkRow>> {
-        one(&self.0, &format!("{LINKS} WHERE l.hash = ?1"), [hash.0], link_row)
+        one(self.db()?, &format!("{LINKS} WHERE l.hash = ?1"), [hash.0], link_row)
     }
 
     fn invitations(&mut self, account: Option<&AccountId>, most: usize) -> Result<Vec<LinkRow>> {
@@ -178,16 +178,16 @@ impl UserReader for SqliteReader {
         let sql = format!(
             "{LINKS} WHERE {which} AND l.purpose = 'invitation' ORDER BY l.created DESC, l.hash LIMIT ?2"
         );
-        all(&self.0, &sql, params![account.map(AccountId::as_str), most], link_row)
+        all(self.db()?, &sql, params![account.map(AccountId::as_str), most], link_row)
     }
 
     fn is_awaiting(&mut self, account: &AccountId) -> Result<bool> {
         let sql = "SELECT 1 FROM awaiting_approval w JOIN accounts a ON a.num = w.account WHERE a.id = ?1";
-        Ok(one(&self.0, sql, [account.as_str()], |_| Ok(()))?.is_some())
+        Ok(one(self.db()?, sql, [account.as_str()], |_| Ok(()))?.is_some())
     }
 
     fn awaiting(&mut self, most: usize) -> Result<Vec<AccountId>> {
         let sql = "SELECT a.id FROM awaiting_approval w JOIN accounts a ON a.num = w.account ORDER BY a.num LIMIT ?1";
-        all(&self.0, sql, [most], |row| account_id(row, 0))
+        all(self.db()?, sql, [most], |row| account_id(row, 0))
     }
 }

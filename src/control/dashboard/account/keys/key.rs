@@ -123,10 +123,9 @@ async fn report(
     let query = UsageQuery {
         account: Some(of.account.clone()),
         key: Some(key),
-        from: Some("30d".to_owned()),
         step,
         by,
-        ..UsageQuery::default()
+        ..UsageQuery::last(30, Step::Day, 0, site.now())
     };
     site.control.usage(&of.caller, query).await
 }
@@ -145,7 +144,7 @@ pub(in crate::control::dashboard) async fn key(
         site.control.recent_requests(&of.caller, of.account.clone(), Some(key.id), REQUESTS).await?;
     let limits = site.control.limit_gauges(&of.caller, key.id).await?;
     let (now, page) = (site.now(), of.at(&format!("keys/{}", key.id)));
-    let bars = chart::bars(&days, Step::Day);
+    let bars = chart::bars(&days, Step::Day, 0);
     let mut frame = of
         .frame(&site, "keys", &key.label, "What this key may do, and what it did.")
         .with_notice(query.as_deref());

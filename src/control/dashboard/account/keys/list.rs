@@ -4,15 +4,15 @@ use axum::extract::{RawQuery, State};
 use axum::response::Response;
 use maud::{Markup, html};
 
-use crate::control::dashboard::html::parts::{badge, empty, next, select};
+use crate::control::dashboard::html::parts::{badge, empty, next_of, select};
 use crate::control::dashboard::html::{chart, format};
 use crate::control::dashboard::site::Site;
 use crate::control::dashboard::web::{Failure, Fields, InAccount};
-use crate::control::operations::{KeyView, Permission, ShownKey, Summary};
+use crate::control::operations::{DaySums, KeyView, Permission, ShownKey};
 use crate::types::{KeyNum, WallTime};
 
-/// Keys that are looked through at a time.
-const BLOCK: usize = 500;
+/// Keys that are looked through at a time, the newest first: they are searched and sorted together.
+const BLOCK: usize = 2_000;
 /// Keys on one page.
 const PAGE: usize = 25;
 /// A key that was not used for this long is told to be unused, in milliseconds.
@@ -66,9 +66,7 @@ fn last_used(key: &KeyView, now: WallTime) -> Markup {
     }
 }
 
-fn row(of: &InAccount, key: &KeyView, summary: &Summary) -> Markup {
-    let now = summary.at;
-    let days = summary.key_days.get(&key.id).map_or(&[][..], Vec::as_slice);
+fn row(of: &InAccount, key: &KeyView, days: &[DaySums], now: WallTime) -> Markup {
     let page = of.at(&format!("keys/{}", key.id));
     html! {
         tr {
@@ -117,16 +115,29 @@ fn filters(fields: &Fields) -> Markup {
     }
 }
 
-/// A query with another page.
-fn query(fields: &Fields, after: u64, page: usize) -> String {
-    let mut query = form_urlencoded::Serializer::new(String::new());
-    for name in ["q", "status", "sort"] {
-        if let Some(value) = fields.some(name) {
-            query.append_pair(name, value);
-        }
+/// Where a page of the list is: among the keys before a number, so many pages on.
+#[derive(Clone, Copy)]
+struct Place {
+    before: Option<KeyNum>,
+    page: usize,
+}
+
+impl Place {
+    fn of(fields: &Fields) -> Self {
+        let before = fields.get("before").parse().ok().map(KeyNum);
+        Self { before, page: fields.get("page").parse().unwrap_or(0) }
     }
-    query.append_pair("after", &after.to_string()).append_pair("page", &page.to_string());
-    format!("?{}", query.finish())
+
+    /// The address of this place, with the filters that are set.
+    fn query(self, fields: &Fields) -> String {
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        for name in ["q", "status", "sort"] {
+            fields.some(name).map(|value| query.append_pair(name, value));
+        }
+        self.before.map(|before| query.append_pair("before", &before.0.to_string()));
+        query.append_pair("page", &self.page.to_string());
+        format!("?{}", query.finish())
+    }
 }
 
 /// The keys of an account.
@@ -135,43 +146,49 @@ pub(in crate::control::dashboard) async fn keys(
     of: InAccount,
     RawQuery(raw): RawQuery,
 ) -> Result<Response, Failure> {
-    let fields = Fields::of(raw.as_deref());
-    let number = |name: &str| fields.get(name).parse::<u64>().unwrap_or(0);
-    let after = number("after").min(u64::from(u32::MAX));
-    let page = usize::try_from(number("page")).unwrap_or(0);
-    let from = KeyNum(u32::try_from(after).unwrap_or(u32::MAX));
-    let summary = site.control.summary(&of.caller, of.account.clone(), Some(from), BLOCK).await?;
-    let mut found: Vec<KeyView> = summary.keys.clone();
-    found.retain(|key| is_shown(key, summary.at, fields.get("q"), fields.get("status")));
+    let (fields, now) = (Fields::of(raw.as_deref()), site.now());
+    let place = Place::of(&fields);
+    let block = site.control.newest_keys(&of.caller, of.account.clone(), place.before, BLOCK).await?;
+    let older = block.next_cursor.as_ref().and_then(|cursor| cursor.parse().ok()).map(KeyNum);
+    let is_new = place.before.is_none() && block.data.is_empty();
+    let mut found = block.data;
+    found.retain(|key| is_shown(key, now, fields.get("q"), fields.get("status")));
     sorted(&mut found, fields.get("sort"));
-    let start = page.saturating_mul(PAGE);
+    let start = place.page.saturating_mul(PAGE);
     let shown: Vec<&KeyView> = found.iter().skip(start).take(PAGE).collect();
-    let next_page = match (found.len() > start.saturating_add(PAGE), summary.next_key) {
-        (true, _) => Some(query(&fields, after, page + 1)),
-        (false, Some(key)) => Some(query(&fields, u64::from(key.0), 0)),
+    let days =
+        site.control.key_days(&of.caller, of.account.clone(), shown.iter().map(|key| key.id).collect());
+    let days = days.await?;
+    let next_page = match (found.len() > start.saturating_add(PAGE), older) {
+        (true, _) => Some(Place { page: place.page + 1, ..place }.query(&fields)),
+        (false, Some(before)) => Some(Place { before: Some(before), page: 0 }.query(&fields)),
         (false, None) => None,
     };
     let create = html! { a.button.primary href=(of.at("keys/new")) data-create="" { "Create key" } };
     let action = of.may(Permission::Keys).then(|| create.clone());
     let mut frame = of.frame(&site, "keys", "Keys", "Your programs send a key with each request.");
     frame.action = action.clone();
+    let is_all = older.is_none() && place.before.is_none();
     let content = html! {
         (filters(&fields))
         section.card {
             div.scroll tabindex="0" role="region" aria-label="Keys" {
                 @if shown.is_empty() {
-                    @if summary.keys.is_empty() { (empty("There is no key yet. Create one to send your first request.", action)) }
+                    @if is_new { (empty("There is no key yet. Create one to send your first request.", action)) }
                     @else { (empty("No key here fits what you look for.", None)) }
                 } @else {
                     table {
                         thead { tr { th { "Name" } th { "Key" } th { "Status" } th.wide { "Usage, 30 days" } th { "Last used" } th.wide { "Limits" } th { "Expires" } th { span.sr { "Actions" } } } }
-                        tbody { @for key in &shown { (row(&of, key, &summary)) } }
+                        tbody { @for key in &shown { (row(&of, key, days.get(&key.id).map_or(&[][..], Vec::as_slice), now)) } }
                     }
                 }
             }
-            @if !shown.is_empty() || next_page.is_some() { (next(shown.len(), next_page)) }
+            (next_of(start, shown.len(), is_all.then_some(found.len()), next_page))
         }
-        p.quiet.small { "Last use is at most a minute old." }
+        p.quiet.small {
+            "Last use is at most a minute old."
+            @if !is_all { " There are many keys: each " (format::count(BLOCK as u64)) " of them, newest first, are searched and sorted together." }
+        }
     };
     Ok(frame.with_notice(raw.as_deref()).page(content))
 }
