@@ -182,10 +182,7 @@ impl App {
             };
             workers.push(spawn_worker(number, seed)?);
         }
-        let mut succession = None;
-        if let Some(predecessor) = predecessor {
-            succession = Some(tokio::spawn(predecessor.succeed(bookkeeper)));
-        }
+        let succession = predecessor.map(|predecessor| tokio::spawn(predecessor.succeed(bookkeeper)));
         let path = path.to_owned();
         Ok(Self {
             public,

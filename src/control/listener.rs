@@ -1,5 +1,6 @@
 //! Serves HTTP on a listener of the control plane: the admin API, and the dashboard.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,20 +12,58 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio_io_timeout::TimeoutStream;
 
 use super::Control;
 use crate::types::Repeats;
 
 /// Most simultaneous connections.
 const MAX_CONNECTIONS: usize = 256;
+/// Most of them from one address, so that others find a place.
+const MAX_OF_ADDRESS: usize = MAX_CONNECTIONS / 2;
+/// Longest time in which a client takes none of a response.
+const WRITE_TIME: Duration = Duration::from_secs(30);
 /// Longest time for a request head, and longest idle time of a connection.
 const HEADER_TIME: Duration = Duration::from_secs(10);
 
 /// Where a request came from.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::control) struct Peer(pub(in crate::control) IpAddr);
+
+/// The number of connections from each address.
+#[derive(Clone, Debug, Default)]
+struct Addresses(Arc<Mutex<HashMap<IpAddr, usize>>>);
+
+/// A connection that is counted until this is dropped.
+struct Counted(Addresses, IpAddr);
+
+impl Addresses {
+    /// Counts a connection; `None` if there are too many from its address.
+    fn enter(&self, address: IpAddr) -> Option<Counted> {
+        let mut counts = self.0.lock();
+        let count = counts.entry(address).or_default();
+        if *count >= MAX_OF_ADDRESS {
+            return None;
+        }
+        *count += 1;
+        Some(Counted(self.clone(), address))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut counts = self.0.0.lock();
+        if let Some(count) = counts.get_mut(&self.1) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.1);
+            }
+        }
+    }
+}
 
 /// A listener of the control plane.
 #[derive(Debug)]
@@ -50,6 +89,7 @@ impl Listener {
     pub(in crate::control) async fn serve(self, router: Router, control: Arc<Control>) {
         let router = TowerToHyperService::new(router);
         let (places, mut failures) = (Arc::new(Semaphore::new(MAX_CONNECTIONS)), Repeats::default());
+        let addresses = Addresses::default();
         loop {
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
             let (stream, peer) = match self.0.accept().await {
@@ -62,6 +102,9 @@ impl Listener {
                     continue;
                 }
             };
+            let Some(counted) = addresses.enter(peer.ip()) else { continue };
+            let mut stream = TimeoutStream::new(stream);
+            stream.set_write_timeout(Some(WRITE_TIME));
             let router = router.clone();
             tokio::spawn(async move {
                 let service = service_fn(move |mut request: Request<Incoming>| {
@@ -76,8 +119,9 @@ impl Listener {
                 });
                 let mut builder = http1::Builder::new();
                 builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIME);
-                let _ = builder.serve_connection(TokioIo::new(stream), service).await; // affects only this client
-                drop(place);
+                let io = TokioIo::new(Box::pin(stream));
+                let _ = builder.serve_connection(io, service).await; // affects only this client
+                drop((place, counted));
             });
         }
     }

@@ -8,7 +8,9 @@ use lettre::transport::smtp::AsyncSmtpTransport;
 use lettre::{AsyncTransport, Message, Tokio1Executor};
 use tokio::sync::Semaphore;
 
+use super::quota::Quota;
 use crate::snapshot::dashboard::{Dashboard, Smtp};
+use crate::types::Moment;
 
 /// Most letters that are being sent or wait to be.
 const MAX_WAITING: usize = 1_000;
@@ -59,21 +61,28 @@ impl Letter {
     }
 }
 
-/// Sends letters, each in a task of its own.
+/// Sends letters, each in a task of its own, and to one recipient only so many.
 #[derive(Debug)]
-pub(super) struct Mailer(Arc<Semaphore>);
+pub(super) struct Mailer {
+    places: Arc<Semaphore>,
+    letters: Quota<String>,
+}
 
 impl Default for Mailer {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(MAX_WAITING)))
+        Self { places: Arc::new(Semaphore::new(MAX_WAITING)), letters: Quota::of_letters() }
     }
 }
 
 impl Mailer {
     /// Sends a letter soon, if e-mail is configured. What cannot be sent is logged without its text.
-    pub(super) fn send(&self, dashboard: &Dashboard, letter: Letter) {
+    pub(super) fn send(&self, dashboard: &Dashboard, letter: Letter, now: Moment) {
         let Some(smtp) = dashboard.smtp.clone() else { return };
-        let Ok(place) = Arc::clone(&self.0).try_acquire_owned() else {
+        if self.letters.take(letter.to.to_lowercase(), now).is_err() {
+            tracing::warn!("an e-mail is not sent: its recipient got many within the last hour");
+            return;
+        }
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             tracing::error!(waiting = MAX_WAITING, "an e-mail is not sent: too many wait");
             return;
         };

@@ -74,8 +74,8 @@ pub struct Control {
     in_force: ArcSwap<InForce>,
     last_reload_error: parking_lot::Mutex<Option<String>>,
     tokens: Tokens,
-    /// When the ledger was last folded for a page of the dashboard.
-    page_folded: parking_lot::Mutex<Moment>,
+    /// From when on the ledger folds again for a page of the dashboard.
+    page_fold_at: parking_lot::Mutex<Moment>,
     page_places: Arc<tokio::sync::Semaphore>,
     people: People,
     doorbell: webhooks::Doorbell,
@@ -168,7 +168,7 @@ impl Control {
             in_force: ArcSwap::new(Arc::clone(&in_force)),
             last_reload_error: parking_lot::Mutex::default(),
             tokens: Tokens::default(),
-            page_folded: parking_lot::Mutex::new(Moment(0)),
+            page_fold_at: parking_lot::Mutex::new(Moment(0)),
             page_places: Arc::new(tokio::sync::Semaphore::new(operations::PAGES_AT_ONCE)),
             people: People::default(),
             doorbell: webhooks::Doorbell::default(),

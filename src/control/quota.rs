@@ -1,4 +1,4 @@
-//! Counts requests of tokens, failed authentications of addresses and attempts to sign in, within bounds.
+//! Counts requests of tokens and people, failed authentications of addresses, attempts to sign in and letters, within bounds.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -17,8 +17,14 @@ const REQUESTS: (u32, u32) = (200, 400);
 const FAILURES: (u32, u32) = (60, 30);
 /// Attempts to sign in or up a minute from one address, and at the same moment.
 const SIGN_INS: (u32, u32) = (20, 20);
-/// Attempts to sign in a minute as one user, and at the same moment.
+/// Attempts to sign in a minute as one user from one address, and at the same moment.
 const USER_SIGN_INS: (u32, u32) = (2, 10);
+/// Attempts to sign in a minute as one user from all addresses, and at the same moment.
+const ALL_USER_SIGN_INS: (u32, u32) = (30, 60);
+/// Letters an hour to one recipient, and at the same moment.
+const LETTERS: (u32, u32) = (10, 5);
+/// Requests a second of one person who is signed in, and at the same moment.
+const PAGES: (u32, u32) = (20, 200);
 /// Most addresses and tokens whose requests are counted. When there are more, further ones are refused until some have
 /// their whole quota again.
 const MAX_COUNTED: usize = 10_000;
@@ -65,9 +71,24 @@ impl<K: Eq + Hash> Quota<K> {
         Self::new("sign-ins", SIGN_INS, Duration::from_secs(60))
     }
 
-    /// Attempts to sign in as one user.
+    /// Attempts to sign in as one user from one address.
     pub(in crate::control) fn of_user_sign_ins() -> Self {
         Self::new("user sign-ins", USER_SIGN_INS, Duration::from_secs(60))
+    }
+
+    /// Attempts to sign in as one user from all addresses.
+    pub(in crate::control) fn of_all_user_sign_ins() -> Self {
+        Self::new("all user sign-ins", ALL_USER_SIGN_INS, Duration::from_secs(60))
+    }
+
+    /// Letters to one recipient.
+    pub(in crate::control) fn of_letters() -> Self {
+        Self::new("letters", LETTERS, Duration::from_secs(3600))
+    }
+
+    /// Requests of one person who is signed in.
+    pub(in crate::control) fn of_pages() -> Self {
+        Self::new("pages", PAGES, Duration::from_secs(1))
     }
 
     /// Counts a request.

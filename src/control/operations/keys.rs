@@ -27,6 +27,8 @@ const MAX_LABEL: usize = 100;
 const MAX_ENVIRONMENT: usize = generate::MAX_ENVIRONMENT;
 /// Most scopes, and most networks, of one key.
 const MAX_RULES: usize = 1_000;
+/// Most keys of an account that are not revoked, if a customer creates one. Operators may create more.
+const MAX_OF_CUSTOMER: u64 = 1_000;
 /// Random bytes drawn for a key: 32 are needed, and 3 % of the drawn bytes are discarded.
 const RANDOM: usize = 128;
 
@@ -51,6 +53,7 @@ impl Control {
         let known = self.directory.account(&owner);
         let Some(account) = known.filter(|account| self.serves(account)) else { return Err(owner.into()) };
         self.refuse_closed_account(&account.id).await?;
+        self.refuse_many_keys(caller, &account.id).await?;
         let (row, key) = self.key_row(account.num, input)?;
         let describe = self.describer();
         let (made, owner) = (row.clone(), account.id.clone());
@@ -69,6 +72,21 @@ impl Control {
         row.num = *numbers.first().ok_or_else(unstored)?;
         self.put_store_key(&row, &account, &[]);
         output.take()
+    }
+
+    /// Customers have only so many keys.
+    async fn refuse_many_keys(&self, caller: &Caller, account: &AccountId) -> Result<()> {
+        if !caller.is_customer() {
+            return Ok(());
+        }
+        let id = account.clone();
+        if self.read(move |reader| Ok(reader.count_keys(&id)?)).await? < MAX_OF_CUSTOMER {
+            return Ok(());
+        }
+        let message = format!(
+            "this account has {MAX_OF_CUSTOMER} keys that are not revoked: revoke some, or ask the operator"
+        );
+        Err(OperationError::Conflict(message))
     }
 
     /// The row of a new key, and the key itself if it was generated.
@@ -373,12 +391,12 @@ impl Control {
     }
 }
 
-/// Refuses terms that only an operator may set: limits in place of the plan's, and keys that were made elsewhere.
 /// True if limits replace those of the plan: only an operator sets such limits, since they may be higher.
 fn are_in_place(limits: &[LimitTerms]) -> bool {
     limits.is_empty() || limits.iter().any(|limit| !limit.adds)
 }
 
+/// Refuses terms that only an operator may set: limits in place of the plan's, and keys that were made elsewhere.
 fn refuse_of_member(caller: &Caller, has_such: bool) -> Result<()> {
     if caller.is_customer() && has_such {
         let message = "only an operator sets limits in place of the plan's, or imports a key";

@@ -62,8 +62,11 @@ use crate::types::{AccountId, WallTime};
 
 /// How long the answer to a request with an idempotency key is kept, in milliseconds.
 const KEEP_ANSWERS: i64 = 24 * 3600 * 1000;
-/// The greatest age of the numbers of a page.
+/// How often the ledger folds for pages at most, and at least.
 const PAGE_AGE: Duration = Duration::from_secs(1);
+const MAX_PAGE_AGE: Duration = Duration::from_secs(10);
+/// How many times as long as it took it folds for no page.
+const PAGE_PAUSE: u32 = 100;
 /// Pages that are read at the same time.
 pub(super) const PAGES_AT_ONCE: usize = 2;
 /// Longest time that a page waits for others.
@@ -89,8 +92,26 @@ impl Control {
         aside(reader, read).await
     }
 
-    /// Reads for a page of the dashboard, which sees one moment. Entries are at most [`PAGE_AGE`] old, so that many readers
-    /// make the ledger fold no more often than that. Few pages are read at a time: they share the cores with requests.
+    /// Opens a reader for a page. The ledger folds for it if that takes at most a small part of its time; otherwise the page
+    /// shows the state of the ledger's own last fold.
+    async fn page_reader(&self) -> Result<Box<dyn BooksReader>> {
+        let started = self.clock.now();
+        {
+            let mut fold_at = self.page_fold_at.lock();
+            if started < *fold_at {
+                return Ok(self.bookkeeper.view()?);
+            }
+            *fold_at = started.plus(PAGE_AGE);
+        }
+        let reader = self.bookkeeper.page_reader().await?;
+        let ended = self.clock.now();
+        let pause = (ended.since(started) * PAGE_PAUSE).clamp(PAGE_AGE, MAX_PAGE_AGE);
+        *self.page_fold_at.lock() = ended.plus(pause);
+        Ok(reader)
+    }
+
+    /// Reads for a page of the dashboard, which sees one moment. Few pages are read at a time: they share the cores with
+    /// requests.
     pub(super) async fn read_page<R: Send + 'static>(
         &self,
         read: impl FnOnce(&mut dyn BooksReader) -> Result<R> + Send + 'static,
@@ -98,17 +119,7 @@ impl Control {
         let busy = || OperationError::Unavailable("too many pages are read just now; try again".to_owned());
         let place = tokio::time::timeout(MAX_PAGE_WAIT, Arc::clone(&self.page_places).acquire_owned()).await;
         let place = place.ok().and_then(std::result::Result::ok).ok_or_else(busy)?;
-        let now = self.clock.now();
-        let is_old = {
-            let mut folded = self.page_folded.lock();
-            let is_old = now.since(*folded) >= PAGE_AGE;
-            *folded = if is_old { now } else { *folded };
-            is_old
-        };
-        let mut reader = match is_old {
-            true => self.bookkeeper.page_reader().await?,
-            false => self.bookkeeper.view()?,
-        };
+        let mut reader = self.page_reader().await?;
         reader.freeze()?;
         let read = aside(reader, read).await;
         drop(place);

@@ -41,6 +41,11 @@ impl BooksReader for MemoryStore {
         Ok(keys.filter(wanted).take(most).collect())
     }
 
+    fn count_keys(&mut self, account: &AccountId) -> Result<u64> {
+        let keys = self.keys(Some(account), KeyNum(0), usize::MAX)?;
+        Ok(keys.iter().filter(|(row, _)| row.state != KeyState::Revoked).count() as u64)
+    }
+
     fn newest_keys(
         &mut self,
         account: &AccountId,

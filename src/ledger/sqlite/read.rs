@@ -120,6 +120,12 @@ impl BooksReader for SqliteReader {
         keys(self.db()?, &filter, params![account.map(AccountId::as_str), after.0, most])
     }
 
+    fn count_keys(&mut self, account: &AccountId) -> Result<u64> {
+        let sql = "SELECT count(*) FROM keys
+                   WHERE account = (SELECT num FROM accounts WHERE id = ?1) AND state <> 'revoked'";
+        self.db()?.query_row(sql, [account.as_str()], |row| row.get(0)).map_err(failed)
+    }
+
     fn newest_keys(
         &mut self,
         account: &AccountId,

@@ -80,6 +80,8 @@ pub trait BooksReader: Send {
     fn key(&mut self, id: KeyId) -> Result<Option<OwnedKey>>;
     /// Reads the keys after a number, of one account or of all, in the order of their numbers, at most `most`.
     fn keys(&mut self, account: Option<&AccountId>, after: KeyNum, most: usize) -> Result<Vec<OwnedKey>>;
+    /// The number of keys of an account that are not revoked.
+    fn count_keys(&mut self, account: &AccountId) -> Result<u64>;
     /// Reads the keys of an account before a number, the newest first, at most `most`.
     fn newest_keys(
         &mut self,

@@ -148,7 +148,7 @@ impl Control {
         let noted = Noted { object, before: None, after: Some(after), output };
         let view = self.change_people(caller, action, noted, vec![UserEdit::PutLink(row)]).await?;
         if mailed {
-            self.people.mailer.send(&dashboard, letter(&url));
+            self.people.mailer.send(&dashboard, letter(&url), self.clock.now());
         }
         Ok(view)
     }

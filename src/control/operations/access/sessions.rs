@@ -177,6 +177,7 @@ impl Control {
             })
         });
         let Some((row, person, accounts)) = found.await? else { return Ok(None) };
+        self.people.request(row.hash, self.clock.now())?;
         if now.0.saturating_sub(row.seen.0) >= USE_NOTED_EVERY {
             let touch = UserEdit::TouchSession(row.hash, now);
             if let Err(error) = self.bookkeeper.note(vec![Note::User(touch)]).await {

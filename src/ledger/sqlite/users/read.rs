@@ -187,7 +187,7 @@ impl UserReader for SqliteReader {
     }
 
     fn awaiting(&mut self, most: usize) -> Result<Vec<AccountId>> {
-        let sql = "SELECT a.id FROM awaiting_approval w JOIN accounts a ON a.num = w.account ORDER BY a.num LIMIT ?1";
+        let sql = "SELECT a.id FROM awaiting_approval w CROSS JOIN accounts a ON a.num = w.account ORDER BY w.account LIMIT ?1";
         all(self.db()?, sql, [most], |row| account_id(row, 0))
     }
 }
