@@ -1,5 +1,6 @@
-//! Numbers of an account as they change: by server-sent events, or once for pages that ask.
+//! Numbers of a page as they change: by server-sent events, or once for pages that ask.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -10,11 +11,13 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use http::{HeaderMap, StatusCode};
 use serde::Serialize;
+use serde_json::Value;
 
 use super::html::format;
+use super::operator;
 use super::site::Site;
-use super::web::{Failure, Fields, InAccount, session};
-use crate::control::operations::{Caller, Result};
+use super::web::{AsOperator, Failure, Fields, InAccount, session};
+use crate::control::operations::{Caller, Result, Visitor};
 use crate::types::AccountId;
 
 /// How often the numbers are looked at.
@@ -22,24 +25,53 @@ const EVERY: Duration = Duration::from_secs(2);
 /// How long one stream lasts; browsers connect again.
 const LONGEST: Duration = Duration::from_secs(60);
 
+/// The numbers of a page by their names.
 #[derive(PartialEq, Eq, Serialize)]
-struct Numbers {
-    balance: String,
-    requests: String,
-    credits: String,
-    success: String,
-    used: bool,
+#[serde(transparent)]
+struct Numbers(BTreeMap<&'static str, Value>);
+
+/// Whose numbers are watched.
+#[derive(Clone)]
+enum Watched {
+    Account(AccountId),
+    All,
 }
 
-async fn numbers(site: &Site, caller: &Caller, account: &AccountId) -> Result<Numbers> {
-    let summary = site.control.summary(caller, account.clone(), 0).await?;
-    Ok(Numbers {
-        balance: format::credits(summary.account.available),
-        requests: format::count(summary.day.requests()),
-        credits: format::credits(summary.day.credits()),
-        success: format::percent(summary.day.success()),
-        used: summary.days.iter().any(|(_, day)| day.requests() > 0),
-    })
+impl Watched {
+    /// The caller who reads for a person. `None` if they may not see it any more.
+    fn caller(&self, visitor: &Visitor) -> Option<Caller> {
+        match self {
+            Self::Account(account) => visitor.caller_in(account).ok(),
+            Self::All => visitor.caller().ok(),
+        }
+    }
+
+    async fn numbers(&self, site: &Site, caller: &Caller) -> Result<Numbers> {
+        let numbers = match self {
+            Self::Account(account) => {
+                let summary = site.control.summary(caller, account.clone(), 0).await?;
+                let used = summary.days.iter().any(|(_, day)| day.requests() > 0);
+                BTreeMap::from([
+                    ("balance", format::credits(summary.account.available).into()),
+                    ("requests", format::count(summary.day.requests()).into()),
+                    ("credits", format::credits(summary.day.credits()).into()),
+                    ("success", format::percent(summary.day.success()).into()),
+                    ("used", used.into()),
+                ])
+            }
+            Self::All => {
+                let total = operator::total(site, caller).await?;
+                BTreeMap::from([
+                    ("requests", format::count(total.requests()).into()),
+                    ("success", format::percent(total.success()).into()),
+                    ("refused", format::count(total.limited + total.denied).into()),
+                    ("failed", format::count(total.failed).into()),
+                    ("credits", format::credits(total.credits()).into()),
+                ])
+            }
+        };
+        Ok(Numbers(numbers))
+    }
 }
 
 /// The numbers of an account, whenever they change.
@@ -49,17 +81,38 @@ pub(super) async fn live(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    if Fields::of(query.as_deref()).is_checked("once") {
-        return Ok(Json(numbers(&site, &caller, &account).await?).into_response());
+    watch(site, visitor, caller, Watched::Account(account), query.as_deref(), &headers).await
+}
+
+/// The numbers of all accounts, whenever they change.
+pub(super) async fn of_all(
+    State(site): State<Site>,
+    AsOperator { visitor, caller }: AsOperator,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
+    watch(site, visitor, caller, Watched::All, query.as_deref(), &headers).await
+}
+
+async fn watch(
+    site: Site,
+    visitor: Visitor,
+    caller: Caller,
+    watched: Watched,
+    query: Option<&str>,
+    headers: &HeaderMap,
+) -> Result<Response, Failure> {
+    if Fields::of(query).is_checked("once") {
+        return Ok(Json(watched.numbers(&site, &caller).await?).into_response());
     }
     let Ok(place) = std::sync::Arc::clone(&site.live).try_acquire_owned() else {
         return Ok((StatusCode::NO_CONTENT, ()).into_response()); // the browser asks now and then
     };
     let end = site.control.now().plus(LONGEST);
-    let secret = session(&headers, site.is_https()?).unwrap_or_default();
+    let secret = session(headers, site.is_https()?).unwrap_or_default();
     let reader = (secret, visitor.origin);
-    let first = (site, reader, account, None::<Numbers>, place);
-    let events = stream::unfold(first, move |(site, reader, account, mut last, place)| async move {
+    let first = (site, reader, watched, None::<Numbers>, place);
+    let events = stream::unfold(first, move |(site, reader, watched, mut last, place)| async move {
         loop {
             if last.is_some() {
                 tokio::time::sleep(EVERY).await;
@@ -69,11 +122,11 @@ pub(super) async fn live(
             }
             // Who was signed out, or lost access, sees no more.
             let visitor = site.control.visitor(&reader.0, reader.1.clone()).await.ok()??;
-            let now = numbers(&site, &visitor.caller_in(&account).ok()?, &account).await.ok()?;
+            let now = watched.numbers(&site, &watched.caller(&visitor)?).await.ok()?;
             if last.as_ref() != Some(&now) {
                 let event = Event::default().json_data(&now).ok()?;
                 last = Some(now);
-                return Some((Ok::<_, Infallible>(event), (site, reader, account, last, place)));
+                return Some((Ok::<_, Infallible>(event), (site, reader, watched, last, place)));
             }
         }
     });

@@ -103,14 +103,16 @@ fn account_pages() -> Router<Site> {
 fn operator_pages() -> Router<Site> {
     Router::new()
         .route("/operator", get(operator::overview))
+        .route("/operator/live", get(live::of_all))
         .route("/operator/accounts", get(operator::accounts).post(operator::create))
         .route("/operator/accounts/new", get(operator::create_page))
         .route("/operator/accounts/{id}", get(operator::account))
         .route("/operator/accounts/{id}/book", post(operator::book))
         .route("/operator/accounts/{id}/change", post(operator::change))
-        .route("/operator/accounts/{id}/suspend", post(operator::suspend))
+        .route("/operator/accounts/{id}/suspend", get(operator::suspend_page).post(operator::suspend))
         .route("/operator/accounts/{id}/resume", post(operator::resume))
         .route("/operator/accounts/{id}/approve", post(operator::approve))
+        .route("/operator/accounts/{id}/decline", get(operator::decline_page).post(operator::decline))
         .route("/operator/routes", get(operator::routes))
         .route("/operator/upstreams", get(operator::upstreams))
         .route("/operator/webhooks", get(operator::webhooks))
@@ -123,9 +125,12 @@ fn operator_pages() -> Router<Site> {
         .route("/operator/team", get(operator::team).post(operator::invite))
         .route("/operator/team/invitations/{id}/delete", post(operator::uninvite))
         .route("/operator/team/{id}/link", post(operator::sign_in_link))
-        .route("/operator/team/{id}/{what}", post(operator::change_user))
+        .route("/operator/team/{id}/{what}", get(operator::user_question).post(operator::change_user))
         .route("/operator/tokens", get(operator::tokens).post(operator::create_token))
-        .route("/operator/tokens/{name}/revoke", post(operator::revoke_token))
+        .route(
+            "/operator/tokens/{name}/revoke",
+            get(operator::revoke_token_page).post(operator::revoke_token),
+        )
         .route("/operator/audit", get(operator::audit))
 }
 

@@ -263,7 +263,12 @@ impl Control {
             Ok(reader.latest_entries(&account, before, most + 1)?)
         });
         let page = Page::of(rows.await?, most, |entry: &Entry| entry.number.to_string());
-        Ok(page.map(|entry| EntryView::of(&entry)))
+        let is_customer = caller.is_customer();
+        Ok(page.map(|entry| match EntryView::of(&entry) {
+            // Customers do not see who works for the operator.
+            view if is_customer && view.by != "requests" => EntryView { by: "operator".to_owned(), ..view },
+            view => view,
+        }))
     }
 
     /// Lists holds in doubt, or only those of one request.

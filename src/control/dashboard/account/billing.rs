@@ -17,16 +17,28 @@ const PERIODS: [(&str, &str); 4] =
 const FIELDS: [&str; 4] = ["credits_low", "below", "top_up", "renew"];
 
 /// The cards of both settings.
-pub(super) async fn cards(site: &Site, of: &InAccount, error: Option<&OperationError>) -> Result<Markup> {
+pub(super) async fn cards(
+    site: &Site,
+    of: &InAccount,
+    typed: Option<&Fields>,
+    error: Option<&OperationError>,
+) -> Result<Markup> {
+    let shown = |name: &str, known: String| match typed {
+        Some(typed) if typed.is_checked(name) => typed.get(name).to_owned(),
+        _ => known,
+    };
     let alerts = site.control.alerts(&of.caller, of.account.clone()).await?;
     let renewal = site.control.renewal(&of.caller, of.account.clone()).await?;
     let may = of.may(Permission::Alerts);
     let thresholds: Vec<String> = alerts.credits_low.iter().map(ToString::to_string).collect();
-    let thresholds = thresholds.join(", ");
-    let below = renewal.top_up.as_ref().map(|it| it.below.to_string()).unwrap_or_default();
-    let top_up = renewal.top_up.as_ref().map(|it| it.credits.to_string()).unwrap_or_default();
-    let renew = renewal.auto_renew.as_ref().map(|it| it.credits.to_string()).unwrap_or_default();
-    let every = renewal.auto_renew.as_ref().map_or("", |it| it.every.as_str());
+    let thresholds = shown("credits_low", thresholds.join(", "));
+    let below = shown("below", renewal.top_up.as_ref().map(|it| it.below.to_string()).unwrap_or_default());
+    let top_up =
+        shown("top_up", renewal.top_up.as_ref().map(|it| it.credits.to_string()).unwrap_or_default());
+    let renew =
+        shown("renew", renewal.auto_renew.as_ref().map(|it| it.credits.to_string()).unwrap_or_default());
+    let every = shown("every", renewal.auto_renew.as_ref().map_or_else(String::new, |it| it.every.clone()));
+    let every = every.as_str();
     let mut periods = PERIODS.to_vec();
     if !every.is_empty() && periods.iter().all(|(value, _)| *value != every) {
         periods.push((every, every)); // set by the API
@@ -69,8 +81,13 @@ pub(super) async fn cards(site: &Site, of: &InAccount, error: Option<&OperationE
     })
 }
 
-async fn failed(site: &Site, of: &InAccount, error: &OperationError) -> Result<Response, Failure> {
-    let content = cards(site, of, Some(error)).await?;
+async fn failed(
+    site: &Site,
+    of: &InAccount,
+    typed: &Fields,
+    error: &OperationError,
+) -> Result<Response, Failure> {
+    let content = cards(site, of, Some(typed), Some(error)).await?;
     let frame = of.frame(site, "credits", "Credits", "What was granted and what was charged.");
     let mut response = frame.page(content);
     *response.status_mut() = Failure::status(error);
@@ -96,7 +113,7 @@ pub(in crate::control::dashboard) async fn save_alerts(
     of.caller.may_in(Permission::Alerts, &of.account)?;
     match set_alerts(&site, &of, &fields).await {
         Ok(()) => Ok(See(of.at("credits?done=alerts-saved")).into_response()),
-        Err(error @ OperationError::Invalid { .. }) => failed(&site, &of, &error).await,
+        Err(error @ OperationError::Invalid { .. }) => failed(&site, &of, &fields, &error).await,
         Err(error) => Err(error.into()),
     }
 }
@@ -126,7 +143,7 @@ pub(in crate::control::dashboard) async fn save_renewal(
     of.caller.may_in(Permission::Alerts, &of.account)?;
     match set_renewal(&site, &of, &fields).await {
         Ok(()) => Ok(See(of.at("credits?done=renewal-saved")).into_response()),
-        Err(error @ OperationError::Invalid { .. }) => failed(&site, &of, &error).await,
+        Err(error @ OperationError::Invalid { .. }) => failed(&site, &of, &fields, &error).await,
         Err(error) => Err(error.into()),
     }
 }

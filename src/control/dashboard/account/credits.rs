@@ -84,7 +84,7 @@ pub(in crate::control::dashboard) async fn credits(
     let before = fields.get("before").parse().ok();
     let summary = site.control.summary(&of.caller, of.account.clone(), 0).await?;
     let page = site.control.entries(&of.caller, of.account.clone(), before, PAGE).await?;
-    let settings = billing::cards(&site, &of, None).await?;
+    let settings = billing::cards(&site, &of, None, None).await?;
     let more = page.next_cursor.as_ref().map(|cursor| format!("?before={cursor}"));
     let csv = html! { a href=(of.at("credits.csv")) { "Download as CSV" } };
     let left = match summary.days_left() {

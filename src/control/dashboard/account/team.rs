@@ -107,7 +107,7 @@ pub(in crate::control::dashboard) fn invite_form(
             }
             form.stack method="post" action=(action) {
                 (trouble(error, &["email"]))
-                div.row { (email.render(error)) (select("role", "Role", roles, "")) }
+                div.row { (email.render(error)) (select("role", "Role", roles, fields.map(|fields| fields.get("role")).unwrap_or_default())) }
                 div { button.primary type="submit" { "Invite" } }
             }
         },

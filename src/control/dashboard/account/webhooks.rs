@@ -65,6 +65,7 @@ fn events(chosen: Option<&[&str]>) -> Markup {
 
 fn form(of: &InAccount, fields: Option<&Fields>, error: Option<&OperationError>) -> Markup {
     let typed = fields.map(|fields| fields.get("url")).unwrap_or_default();
+    let chosen: Option<Vec<&str>> = fields.map(|fields| fields.all("event").collect());
     let url = Field {
         name: "url",
         label: "URL",
@@ -80,7 +81,7 @@ fn form(of: &InAccount, fields: Option<&Fields>, error: Option<&OperationError>)
             form.stack method="post" action=(of.at("webhooks")) {
                 (trouble(error, &["url"]))
                 (url.render(error))
-                (events(None))
+                (events(chosen.as_deref()))
                 div { button.primary type="submit" { "Add endpoint" } }
             }
         },

@@ -137,6 +137,11 @@
     } else poll();
   }
 
+  // The reader's own time zone is marked among the others.
+  all("select[data-zone] option").forEach((option) => {
+    if (Number(option.value) === -new Date().getTimezoneOffset()) option.textContent += " (yours)";
+  });
+
   // Forms that filter are sent when a choice changes.
   all("form[data-auto] select").forEach((select) => select.addEventListener("change", () => select.form.submit()));
 

@@ -7,7 +7,7 @@ use super::icons::icon;
 use crate::control::dashboard::assets::{SCRIPT, STYLE};
 use crate::control::dashboard::site::Site;
 use crate::control::dashboard::web::Notice;
-use crate::control::operations::{Person, Visitor};
+use crate::control::operations::{Permission, Person, Visitor};
 use crate::ledger::store::Role;
 use crate::types::AccountId;
 
@@ -60,6 +60,16 @@ const OPERATOR_PAGES: [(&str, &str); 10] = [
     ("tokens", "Tokens"),
     ("audit", "Audit"),
 ];
+
+/// The pages that an operator with a role may open.
+fn operator_pages(role: Option<Role>) -> Vec<(&'static str, &'static str)> {
+    let needs = |page: &str| match page {
+        "routes" | "upstreams" | "config" | "tokens" | "audit" | "team" => Permission::ReadAll,
+        _ => Permission::ReadAccounts,
+    };
+    let may = |page: &str| role.is_some_and(|role| needs(page).is_of(role));
+    OPERATOR_PAGES.into_iter().filter(|(page, _)| may(page)).collect()
+}
 
 fn head(title: &str, name: &str) -> Markup {
     html! {
@@ -116,7 +126,7 @@ impl Frame<'_> {
                     (links(&format!("/accounts/{account}"), &ACCOUNT_PAGES, *page))
                 }
                 @if shows_operator {
-                    (links("/operator", &OPERATOR_PAGES, match self.place { Place::Operator(page) => Some(page), _ => None }))
+                    (links("/operator", &operator_pages(operator), match self.place { Place::Operator(page) => Some(page), _ => None }))
                 }
             }
             (self.foot())

@@ -6,7 +6,7 @@ use maud::{Markup, html};
 
 use super::accounts::plans;
 use crate::control::dashboard::html::format;
-use crate::control::dashboard::html::parts::{Field, badge, button, card, select, tile, trouble};
+use crate::control::dashboard::html::parts::{Field, Question, badge, button, card, select, tile, trouble};
 use crate::control::dashboard::site::Site;
 use crate::control::dashboard::web::{AsOperator, Failure, Fields, Notice, See};
 use crate::control::operations::{
@@ -72,14 +72,14 @@ async fn page(
     frame.notice = Notice::of(query);
     let may = of.may(Permission::Manage);
     frame.action = Some(html! {
-        @if may && account.state == "active" { (button(&format!("{page}/suspend"), "Suspend", "danger")) }
+        @if may && account.state == "active" { a.button.danger href={ (page) "/suspend" } data-dialog="" { "Suspend" } }
         @if may && account.state == "suspended" { (button(&format!("{page}/resume"), "Resume", "")) }
         a.button.primary href={ "/accounts/" (id) } { "Open as the customer sees it" }
     });
     let name = Field { name: "name", label: "Name", value: &account.name, ..Field::default() };
     let response = frame.page(html! {
         @if waits {
-            div.banner.info role="status" { span { "This account signed up and waits for your approval." } @if may { (button(&format!("{page}/approve"), "Approve", "primary")) } }
+            div.banner.info role="status" { span { "This account signed up and waits for your approval." } @if may { (button(&format!("{page}/approve"), "Approve", "primary")) a.button.danger href={ (page) "/decline" } data-dialog="" { "Decline" } } }
         }
         (tiles(&account))
         div.columns {
@@ -163,6 +163,55 @@ pub(in crate::control::dashboard) async fn change(
     let plan = fields.some("plan").map_or(Patch::Null, |plan| Patch::Value(plan.to_owned()));
     let change = AccountPatch { name: Some(fields.get("name").to_owned()), plan, suspended: None };
     patch(site, of, &id, change, "account-changed").await
+}
+
+/// Asks whether to suspend an account.
+pub(in crate::control::dashboard) async fn suspend_page(
+    State(site): State<Site>,
+    of: AsOperator,
+    Path(id): Path<String>,
+) -> Result<Response, Failure> {
+    of.caller.may(Permission::Manage)?;
+    let back = format!("/operator/accounts/{}", parsed(&id)?);
+    let question = Question {
+        title: &format!("Suspend {id}"),
+        effect: "All its requests are refused, within a second, until you resume it. Its keys, credits and people stay.",
+        action: &format!("{back}/suspend"),
+        verb: "Suspend",
+        back: &back,
+        fields: html! {},
+    };
+    Ok(of.frame(&site, "accounts", "Suspend account", "").page(question.render(None)))
+}
+
+/// Asks whether to decline an account that signed up.
+pub(in crate::control::dashboard) async fn decline_page(
+    State(site): State<Site>,
+    of: AsOperator,
+    Path(id): Path<String>,
+) -> Result<Response, Failure> {
+    of.caller.may(Permission::Manage)?;
+    let back = format!("/operator/accounts/{}", parsed(&id)?);
+    let question = Question {
+        title: &format!("Decline {id}"),
+        effect: "The account is closed for good: its keys are refused, and nobody can open it again.",
+        action: &format!("{back}/decline"),
+        verb: "Decline",
+        back: &back,
+        fields: html! {},
+    };
+    Ok(of.frame(&site, "accounts", "Decline account", "").page(question.render(None)))
+}
+
+/// Declines an account that signed up.
+pub(in crate::control::dashboard) async fn decline(
+    State(site): State<Site>,
+    of: AsOperator,
+    Path(id): Path<String>,
+) -> Result<See, Failure> {
+    let id = parsed(&id)?;
+    site.control.decline_account(&of.caller, id.clone()).await?;
+    Ok(See(format!("/operator/accounts/{id}?done=account-declined")))
 }
 
 /// Suspends an account.

@@ -11,15 +11,17 @@ mod team;
 mod tokens;
 mod webhooks;
 
-pub(super) use account::{account, approve, book, change, resume, suspend};
+pub(super) use account::{
+    account, approve, book, change, decline, decline_page, resume, suspend, suspend_page,
+};
 pub(super) use accounts::{accounts, create, create_page};
 pub(super) use audit::{audit, audit_table};
 pub(super) use config::{config, reload};
 pub(super) use ledger::{give_back, ledger, verify};
-pub(super) use overview::{overview, upstreams};
+pub(super) use overview::{overview, total, upstreams};
 pub(super) use routes::routes;
-pub(super) use team::{change_user, invite, sign_in_link, team, uninvite};
-pub(super) use tokens::{create_token, revoke_token, tokens};
+pub(super) use team::{change_user, invite, sign_in_link, team, uninvite, user_question};
+pub(super) use tokens::{create_token, revoke_token, revoke_token_page, tokens};
 pub(super) use webhooks::{resend, webhooks};
 
 use axum::response::{IntoResponse, Response};

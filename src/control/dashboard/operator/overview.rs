@@ -10,7 +10,7 @@ use crate::control::dashboard::html::format;
 use crate::control::dashboard::html::parts::{badge, card, empty, table_card, tile};
 use crate::control::dashboard::site::Site;
 use crate::control::dashboard::web::{AsOperator, Failure, Notice};
-use crate::control::operations::{DaySums, Step, UsageQuery};
+use crate::control::operations::{Caller, DaySums, OperationError, Result, Step, UsageQuery, UsageReport};
 use crate::types::AccountId;
 
 /// Accounts that wait for approval and are named.
@@ -18,6 +18,11 @@ const NAMED: usize = 20;
 
 fn number(status: &Value, name: &str) -> String {
     format::count(status[name].as_u64().unwrap_or_default())
+}
+
+/// A number that changes while the page is open.
+fn number_of(name: &str, text: &str) -> Markup {
+    html! { span data-number=(name) { (text) } }
 }
 
 fn waiting(accounts: &[AccountId]) -> Markup {
@@ -44,6 +49,17 @@ fn doubts(number: u64) -> Markup {
     }
 }
 
+async fn usage(site: &Site, caller: &Caller) -> Result<UsageReport> {
+    let all = UsageQuery::last(24, Step::Hour, 0, site.now());
+    let mut reports = site.control.usage_reports(caller, vec![all]).await?;
+    reports.pop().ok_or_else(|| OperationError::Missing("no report".to_owned()))
+}
+
+/// The requests of the last 24 hours.
+pub(in crate::control::dashboard) async fn total(site: &Site, caller: &Caller) -> Result<DaySums> {
+    Ok(DaySums::total(&usage(site, caller).await?))
+}
+
 /// The operator's overview.
 pub(in crate::control::dashboard) async fn overview(
     State(site): State<Site>,
@@ -51,11 +67,8 @@ pub(in crate::control::dashboard) async fn overview(
     RawQuery(query): RawQuery,
 ) -> Result<Response, Failure> {
     let control = &site.control;
-    let all = UsageQuery::last(24, Step::Hour, 0, site.now());
-    let reports = control.usage_reports(&of.caller, vec![all]).await?;
-    let report = reports.first();
-    let bars = report.map(|report| chart::bars(report, Step::Hour, 0)).unwrap_or_default();
-    let total = report.map(DaySums::total).unwrap_or_default();
+    let report = usage(&site, &of.caller).await?;
+    let (bars, total) = (chart::bars(&report, Step::Hour, 0), DaySums::total(&report));
     let awaiting = control.awaiting_approval(&of.caller).await?;
     let open = control.open_doubts(&of.caller).await?;
     let status = control.status(&of.caller).unwrap_or_default(); // the role of billing does not see it
@@ -64,11 +77,11 @@ pub(in crate::control::dashboard) async fn overview(
     Ok(frame.page(html! {
         (waiting(&awaiting))
         (doubts(open))
-        div.tiles {
-            (tile("Requests, 24 hours", html! { (format::count(total.requests())) }, html! { (format::percent(total.success())) " answered without an error" }))
-            (tile("Refused, 24 hours", html! { (format::count(total.limited + total.denied)) }, html! { (format::count(total.limited)) " by limits" }))
-            (tile("Errors, 24 hours", html! { (format::count(total.failed)) }, html! { "status 400 and above, or no response" }))
-            (tile("Credits charged, 24 hours", html! { (format::credits(total.credits())) }, html! { "as in the ledger" }))
+        div.tiles data-live="/operator/live" {
+            (tile("Requests, 24 hours", number_of("requests", &format::count(total.requests())), html! { (number_of("success", &format::percent(total.success()))) " answered without an error" }))
+            (tile("Refused, 24 hours", number_of("refused", &format::count(total.limited + total.denied)), html! { (format::count(total.limited)) " by limits" }))
+            (tile("Errors, 24 hours", number_of("failed", &format::count(total.failed)), html! { "status 400 and above, or no response" }))
+            (tile("Credits charged, 24 hours", number_of("credits", &format::credits(total.credits())), html! { "as in the ledger" }))
         }
         (card("Requests by hour, 24 hours (UTC)", html! {
             @if total.requests() == 0 { p.quiet { "No requests yet." } } @else { (chart::outcomes("hours", "Requests by hour", &bars)) }

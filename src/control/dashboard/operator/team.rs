@@ -6,7 +6,9 @@ use maud::{Markup, html};
 
 use crate::control::dashboard::account::invite_form;
 use crate::control::dashboard::html::format;
-use crate::control::dashboard::html::parts::{badge, button, card, copyable, empty, next, table_card};
+use crate::control::dashboard::html::parts::{
+    Question, badge, button, card, copyable, empty, next, table_card,
+};
 use crate::control::dashboard::site::Site;
 use crate::control::dashboard::web::{AsOperator, Failure, Fields, Notice, See};
 use crate::control::operations::{
@@ -41,7 +43,9 @@ fn table(of: &AsOperator, users: &[UserView], now: WallTime) -> Markup {
                             @if may {
                                 (button(&format!("{page}/link"), "Sign-in link", "tight"))
                                 " "
-                                @if user.disabled { (button(&format!("{page}/enable"), "Enable", "tight")) } @else { (button(&format!("{page}/disable"), "Disable", "tight")) }
+                                @if user.disabled { (button(&format!("{page}/enable"), "Enable", "tight")) } @else { a.button.tight href={ (page) "/disable" } data-dialog="" { "Disable" } }
+                                " "
+                                a.button.tight.danger href={ (page) "/delete" } data-dialog="" { "Delete" }
                             }
                         }
                     }
@@ -176,13 +180,44 @@ pub(in crate::control::dashboard) async fn sign_in_link(
     page(&site, &of, None, above, invite_form("/operator/team", &ROLES, None, None, None), None).await
 }
 
-/// Disables or enables a user.
+/// Asks whether to disable or delete a user.
+pub(in crate::control::dashboard) async fn user_question(
+    State(site): State<Site>,
+    of: AsOperator,
+    Path((id, what)): Path<(String, String)>,
+) -> Result<Response, Failure> {
+    of.caller.may(Permission::Manage)?;
+    let (verb, effect) = match what.as_str() {
+        "disable" => ("Disable", "They are signed out everywhere and cannot sign in until you enable them."),
+        "delete" => (
+            "Delete",
+            "They are signed out everywhere and lose their access for good. Accounts and keys stay.",
+        ),
+        _ => return Err(OperationError::Missing("there is nothing here".to_owned()).into()),
+    };
+    let user = site.control.user(&of.caller, &id).await?;
+    let question = Question {
+        title: &format!("{verb} {}", user.email),
+        effect,
+        action: &format!("/operator/team/{id}/{what}"),
+        verb,
+        back: "/operator/team",
+        fields: html! {},
+    };
+    Ok(of.frame(&site, "team", "Users", "").page(question.render(None)))
+}
+
+/// Disables, enables or deletes a user.
 pub(in crate::control::dashboard) async fn change_user(
     State(site): State<Site>,
     of: AsOperator,
     Path((id, what)): Path<(String, String)>,
 ) -> Result<See, Failure> {
     let disabled = match what.as_str() {
+        "delete" => {
+            site.control.delete_user(&of.caller, &id).await?;
+            return Ok(See("/operator/team?done=user-deleted".to_owned()));
+        }
         "disable" => true,
         "enable" => false,
         _ => return Err(OperationError::Missing("there is nothing here".to_owned()).into()),

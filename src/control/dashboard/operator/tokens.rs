@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use maud::{Markup, html};
 
 use crate::control::dashboard::html::format;
-use crate::control::dashboard::html::parts::{Field, badge, button, card, select, table_card, trouble};
+use crate::control::dashboard::html::parts::{Field, Question, badge, card, select, table_card, trouble};
 use crate::control::dashboard::site::Site;
 use crate::control::dashboard::web::{AsOperator, Failure, Fields, Notice, See};
 use crate::control::operations::{OperationError, Permission, Result, ShownKey, TokenInput, TokenView};
@@ -32,7 +32,7 @@ fn table(of: &AsOperator, tokens: &[TokenView], now: WallTime) -> Markup {
                         td { (badge(token.state)) }
                         td { @match token.expires { Some(at) => (format::ago(at.0, now)), None => span.quiet { "never" } } }
                         td { @match token.last_used { Some(at) => (format::ago(at.0, now)), None => span.quiet { "never" } } }
-                        td.num { @if of.may(Permission::Manage) && token.state != "revoked" && token.created.is_some() { (button(&format!("/operator/tokens/{}/revoke", token.name), "Revoke", "tight danger")) } }
+                        td.num { @if of.may(Permission::Manage) && token.state != "revoked" && token.created.is_some() { a.button.tight.danger href={ "/operator/tokens/" (token.name) "/revoke" } data-dialog="" { "Revoke" } } }
                     }
                 }
             }
@@ -42,6 +42,7 @@ fn table(of: &AsOperator, tokens: &[TokenView], now: WallTime) -> Markup {
 
 fn form(fields: Option<&Fields>, error: Option<&OperationError>) -> Markup {
     let typed = fields.map(|fields| fields.get("name")).unwrap_or_default();
+    let role = fields.map(|fields| fields.get("role")).unwrap_or_default();
     let name = Field {
         name: "name",
         label: "Name",
@@ -54,6 +55,7 @@ fn form(fields: Option<&Fields>, error: Option<&OperationError>) -> Markup {
         name: "expires",
         label: "Expires after",
         hint: "Such as 90d. Left empty: never.",
+        value: fields.map(|fields| fields.get("expires")).unwrap_or_default(),
         ..Field::default()
     };
     card(
@@ -61,7 +63,7 @@ fn form(fields: Option<&Fields>, error: Option<&OperationError>) -> Markup {
         html! {
             form.stack method="post" action="/operator/tokens" {
                 (trouble(error, &["name", "expires"]))
-                div.row { (name.render(error)) (select("role", "Role", &ROLES, "")) }
+                div.row { (name.render(error)) (select("role", "Role", &ROLES, role)) }
                 (expires.render(error))
                 div { button.primary type="submit" { "Create token" } }
             }
@@ -139,6 +141,28 @@ pub(in crate::control::dashboard) async fn create_token(
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Asks whether to revoke a token.
+pub(in crate::control::dashboard) async fn revoke_token_page(
+    State(site): State<Site>,
+    of: AsOperator,
+    Path(name): Path<String>,
+) -> Result<Response, Failure> {
+    of.caller.may(Permission::Manage)?;
+    let known = site.control.tokens(&of.caller).await?.into_iter().any(|token| token.name == name);
+    if !known {
+        return Err(OperationError::Missing("there is no such token".to_owned()).into());
+    }
+    let question = Question {
+        title: &format!("Revoke {name}"),
+        effect: "Requests to the admin API with this token are refused from now on, for good.",
+        action: &format!("/operator/tokens/{name}/revoke"),
+        verb: "Revoke",
+        back: "/operator/tokens",
+        fields: html! {},
+    };
+    Ok(of.frame(&site, "tokens", "Revoke token", "").page(question.render(None)))
 }
 
 /// Revokes a token.

@@ -5,7 +5,7 @@
 #[derive(Clone, Copy, Debug)]
 pub(in crate::control::dashboard) struct Notice(pub(in crate::control::dashboard) &'static str);
 
-const NOTICES: [(&str, &str); 31] = [
+const NOTICES: [(&str, &str); 32] = [
     ("key-changed", "Key changed."),
     ("key-disabled", "Key disabled. Requests with it are refused from now on."),
     ("key-enabled", "Key enabled. Requests with it are served again."),
@@ -30,6 +30,7 @@ const NOTICES: [(&str, &str); 31] = [
     ("account-suspended", "Account suspended. All its requests are refused from now on."),
     ("account-resumed", "Account resumed. Its requests are served again."),
     ("account-approved", "Account approved: it has its plan and its opening credits."),
+    ("account-declined", "Account declined: it is closed."),
     ("granted", "Booked."),
     ("given-back", "Credits given back."),
     ("token-revoked", "Token revoked. It is refused from now on."),

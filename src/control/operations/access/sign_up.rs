@@ -186,4 +186,19 @@ impl Control {
         let noted = Noted { object: format!("account/{id}"), before: None, after: None, output: view };
         self.change_people(caller, "account.approve", noted, vec![UserEdit::Approve(id)]).await
     }
+
+    /// Declines an account that signed up: it is closed. After a crash in between it waits still.
+    ///
+    /// # Errors
+    /// If the account does not wait for approval.
+    pub async fn decline_account(&self, caller: &Caller, id: AccountId) -> Result<AccountView> {
+        caller.may(Permission::Manage)?;
+        if !self.awaits_approval(&id).await? {
+            return OperationError::missing(format!("account {id} does not wait for approval"));
+        }
+        let own = Caller { repeat: None, ..caller.clone() };
+        let view = self.delete_account(&own, id.clone(), None).await?;
+        let noted = Noted { object: format!("account/{id}"), before: None, after: None, output: view };
+        self.change_people(caller, "account.decline", noted, vec![UserEdit::Approve(id)]).await
+    }
 }

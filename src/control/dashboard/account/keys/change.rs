@@ -7,7 +7,9 @@ use maud::html;
 
 use super::key::{Ids, found};
 use super::secret::show_secret;
-use super::terms::{EXPIRIES, amount, chosen_scopes, expiry, networks, own_limit, own_limit_fields, scopes};
+use super::terms::{
+    Choice, EXPIRIES, amount, chosen_scopes, expiry, networks, own_limit, own_limit_fields, scopes,
+};
 use crate::control::dashboard::html::parts::{Field, Question, card, select, trouble};
 use crate::control::dashboard::site::Site;
 use crate::control::dashboard::web::{Failure, Fields, InAccount, See};
@@ -40,7 +42,15 @@ fn own(key: &KeyView) -> Own {
     }
 }
 
-fn edit_form(site: &Site, of: &InAccount, key: &KeyView, error: Option<&OperationError>) -> Response {
+/// The form with the terms of a key, or with what was typed.
+fn edit_form(
+    site: &Site,
+    of: &InAccount,
+    key: &KeyView,
+    typed: Option<&Fields>,
+    error: Option<&OperationError>,
+) -> Response {
+    let shown = |name: &str, known: &str| typed.map_or(known, |typed| typed.get(name)).to_owned();
     let page = of.at(&format!("keys/{}", key.id));
     let networks = key
         .allow_from
@@ -50,9 +60,11 @@ fn edit_form(site: &Site, of: &InAccount, key: &KeyView, error: Option<&Operatio
         .map(ToString::to_string)
         .collect::<Vec<_>>()
         .join(", ");
-    let cap = key.spend_limit.map(|limit| limit.to_string()).unwrap_or_default();
+    let networks = shown("allow_from", &networks);
+    let cap = shown("spend_limit", &key.spend_limit.map(|limit| limit.to_string()).unwrap_or_default());
+    let label = shown("label", &key.label);
     let fields = [
-        Field { name: "label", label: "Name", value: &key.label, is_needed: true, ..Field::default() },
+        Field { name: "label", label: "Name", value: &label, is_needed: true, ..Field::default() },
         Field {
             name: "allow_from",
             label: "Only from these addresses",
@@ -69,20 +81,24 @@ fn edit_form(site: &Site, of: &InAccount, key: &KeyView, error: Option<&Operatio
         },
     ];
     let own = own(key);
-    let routes = key.scopes.as_ref().map(|scopes| &*scopes.routes);
+    let routes = match typed {
+        Some(typed) => typed.choice(),
+        None => Choice::of(site, key.scopes.as_ref().map(|scopes| &*scopes.routes)),
+    };
     let mut presets = vec![("keep", "As it is")];
     presets.extend(EXPIRIES);
-    let date = Field { name: "date", label: "Date", kind: "date", ..Field::default() };
+    let (expires, date) = (shown("expires", "keep"), shown("date", ""));
+    let date = Field { name: "date", label: "Date", kind: "date", value: &date, ..Field::default() };
     let body = html! {
         form.stack method="post" action={ (page) "/edit" } {
             (trouble(error, &["label", "allow_from", "spend_limit", "limits"]))
             input type="hidden" name="version" value=(key.version);
             @for field in &fields { (field.render(error)) }
-            div.row { (select("expires", "Expires", &presets, "keep")) (date.render(error)) }
-            (scopes(site, routes))
+            div.row { (select("expires", "Expires", &presets, &expires)) (date.render(error)) }
+            (scopes(site, &routes))
             @match own {
                 Own::Operators => p.quiet { "The limits of this key were set by the operator." },
-                Own::Members(requests, window) => (own_limit_fields(&requests, &window, error)),
+                Own::Members(requests, window) => (own_limit_fields(&shown("limits", &requests), &shown("window", &window), error)),
             }
             div.actions { button.primary type="submit" { "Save" } a.button href=(page) { "Cancel" } }
         }
@@ -100,13 +116,13 @@ pub(in crate::control::dashboard) async fn edit_page(
 ) -> Result<Response, Failure> {
     of.caller.may_in(Permission::Keys, &of.account)?;
     let key = found(&site, &of, &ids).await?;
-    Ok(edit_form(&site, &of, &key, None))
+    Ok(edit_form(&site, &of, &key, None, None))
 }
 
 async fn changed(site: &Site, of: &InAccount, key: &KeyView, fields: &Fields) -> Result<KeyView> {
     let patch = KeyPatch {
         label: Some(fields.get("label").to_owned()),
-        scopes: Patch::Value(chosen_scopes(fields)?),
+        scopes: Patch::Value(chosen_scopes(site, fields)?),
         expires: match fields.get("expires") {
             "keep" => Patch::Absent,
             _ => expiry(fields).map_or(Patch::Null, Patch::Value),
@@ -134,7 +150,7 @@ pub(in crate::control::dashboard) async fn change(
         Ok(_) => Ok(See(of.at(&format!("keys/{}?done=key-changed", key.id))).into_response()),
         Err(
             error @ (OperationError::Invalid { .. } | OperationError::Conflict(_) | OperationError::Stale(_)),
-        ) => Ok(edit_form(&site, &of, &key, Some(&error))),
+        ) => Ok(edit_form(&site, &of, &key, Some(&fields), Some(&error))),
         Err(error) => Err(error.into()),
     }
 }

@@ -39,8 +39,6 @@ fn form(site: &Site, of: &InAccount, fields: &Fields, error: Option<&OperationEr
         value: fields.get("spend_limit"),
         ..Field::default()
     };
-    let chosen: Vec<String> = fields.all("route").map(str::to_owned).collect();
-    let chosen = (fields.get("scope") == "some").then_some(chosen.as_slice());
     let body = html! {
         form.stack method="post" action=(of.at("keys")) {
             (trouble(error, &FIELDS))
@@ -50,7 +48,7 @@ fn form(site: &Site, of: &InAccount, fields: &Fields, error: Option<&OperationEr
                 (select("expires", "Expires", &EXPIRIES, fields.get("expires")))
                 (date.render(error))
             }
-            (scopes(site, chosen))
+            (scopes(site, &fields.choice()))
             (networks.render(error))
             (own_limit_fields(fields.get("limits"), fields.get("window"), error))
             (cap.render(error))
@@ -78,7 +76,7 @@ async fn made(site: &Site, of: &InAccount, fields: &Fields) -> Result<KeyView> {
     let input = KeyInput {
         label: fields.get("label").to_owned(),
         environment: fields.some("environment").unwrap_or("live").to_owned(),
-        scopes: chosen_scopes(fields)?,
+        scopes: chosen_scopes(site, fields)?,
         expires: expiry(fields),
         allow_from: networks(fields)?,
         limits: own_limit(fields)?,

@@ -15,6 +15,7 @@ use crate::control::operations::{
     Grouping, KeyView, LimitGauge, OperationError, Permission, Result, ShownKey, Step, UsageQuery,
     UsageReport,
 };
+use crate::ledger::store::Source;
 use crate::types::{KeyId, WallTime};
 
 /// Requests of a key that are listed.
@@ -42,6 +43,7 @@ fn facts(key: &KeyView, now: WallTime) -> Markup {
                 dt { "Key" } dd { @if let ShownKey::Hint(hint) = &key.key { code { (hint) } } }
                 dt { "Id" } dd { (copyable_id("key-id", &key.id.to_string())) }
                 dt { "Status" } dd { (badge(state(key, now))) }
+                @if key.source == Source::File { dt { "Defined" } dd { "in the operator's configuration file, which alone changes it" } }
                 dt { "Environment" } dd { (key.environment) }
                 dt { "May call" } dd { @match &key.scopes { Some(scopes) => { @for route in &scopes.routes { code { (route) } " " } }, None => "all routes" } }
                 dt { "From" } dd { @match &key.allow_from { Some(networks) => { @for network in networks { code { (network) } " " } }, None => "anywhere" } }
@@ -130,6 +132,11 @@ async fn report(
     site.control.usage(&of.caller, query).await
 }
 
+/// True if the reader may change this key: those of the configuration file are changed there.
+pub(super) fn may_change(of: &InAccount, key: &KeyView) -> bool {
+    of.may(Permission::Keys) && key.state != "revoked" && key.source != Source::File
+}
+
 /// The page of a key.
 pub(in crate::control::dashboard) async fn key(
     State(site): State<Site>,
@@ -148,12 +155,12 @@ pub(in crate::control::dashboard) async fn key(
     let mut frame = of
         .frame(&site, "keys", &key.label, "What this key may do, and what it did.")
         .with_notice(query.as_deref());
-    if of.may(Permission::Keys) && key.state != "revoked" {
+    if may_change(&of, &key) {
         frame.action = Some(html! {
             a.button href={ (page) "/edit" } { "Edit" }
             @if key.state == "disabled" { (button(&format!("{page}/enable"), "Enable", "")) } @else { (button(&format!("{page}/disable"), "Disable", "")) }
             a.button.danger href={ (page) "/revoke" } data-dialog="" { "Revoke" }
-            a.button.primary href={ (page) "/rotate" } data-dialog="" { "Rotate" }
+            @if state(&key, now) != "expired" { a.button.primary href={ (page) "/rotate" } data-dialog="" { "Rotate" } }
         });
     }
     Ok(frame.page(html! {

@@ -4,6 +4,7 @@ use axum::extract::{RawQuery, State};
 use axum::response::Response;
 use maud::{Markup, html};
 
+use super::key::may_change;
 use crate::control::dashboard::html::parts::{badge, empty, next_of, select};
 use crate::control::dashboard::html::{chart, format};
 use crate::control::dashboard::site::Site;
@@ -82,9 +83,9 @@ fn row(of: &InAccount, key: &KeyView, days: &[DaySums], now: WallTime) -> Markup
                     summary aria-label={ "Actions for " (key.label) } { "⋯" }
                     div {
                         a href=(page) { "Open" }
-                        @if of.may(Permission::Keys) && key.state != "revoked" {
+                        @if may_change(of, key) {
                             a href={ (page) "/edit" } { "Edit" }
-                            a href={ (page) "/rotate" } data-dialog="" { "Rotate" }
+                            @if state(key, now) != "expired" { a href={ (page) "/rotate" } data-dialog="" { "Rotate" } }
                             a href={ (page) "/revoke" } data-dialog="" { "Revoke" }
                         }
                     }

@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use crate::control::dashboard::html::parts::{Field, select};
 use crate::control::dashboard::site::Site;
 use crate::control::dashboard::web::Fields;
-use crate::control::operations::{LimitTerms, OperationError, Result};
+use crate::control::operations::{LimitTerms, OperationError, PublicRoute, Result};
 use crate::policy::key::Scopes;
 use crate::types::Credits;
 
@@ -19,16 +19,62 @@ pub(in crate::control::dashboard::account) const EXPIRIES: [(&str, &str); 6] = [
     ("date", "On a date"),
 ];
 
-/// The boxes of routes. `chosen`: the patterns that are checked; `None` for all routes.
-pub(in crate::control::dashboard::account) fn scopes(site: &Site, chosen: Option<&[String]>) -> Markup {
+/// Which routes a key may call, as a form has it.
+pub(in crate::control::dashboard::account) enum Choice {
+    /// All of them.
+    All,
+    /// Those that only read.
+    Reading,
+    /// These patterns of names.
+    Some(Vec<String>),
+}
+
+/// The names of the routes that only read: those with no method but GET and HEAD.
+fn reading(routes: &[PublicRoute]) -> Vec<String> {
+    let reads =
+        |route: &&PublicRoute| route.methods.split(", ").all(|method| matches!(method, "GET" | "HEAD"));
+    routes.iter().filter(|route| !route.public).filter(reads).map(|route| route.name.clone()).collect()
+}
+
+impl Choice {
+    /// The choice that a key has.
+    pub(in crate::control::dashboard::account) fn of(site: &Site, patterns: Option<&[String]>) -> Self {
+        match patterns {
+            None => Self::All,
+            Some(patterns) if patterns == reading(&site.control.priced_routes(None)) => Self::Reading,
+            Some(patterns) => Self::Some(patterns.to_vec()),
+        }
+    }
+}
+
+impl Fields {
+    /// The choice that was typed.
+    pub(in crate::control::dashboard::account) fn choice(&self) -> Choice {
+        match self.get("scope") {
+            "some" => Choice::Some(self.all("route").map(str::to_owned).collect()),
+            "reading" => Choice::Reading,
+            _ => Choice::All,
+        }
+    }
+}
+
+/// The boxes of routes.
+pub(in crate::control::dashboard::account) fn scopes(site: &Site, chosen: &Choice) -> Markup {
     let routes = site.control.priced_routes(None);
-    let is_all = chosen.is_none();
+    let reads = reading(&routes);
+    let patterns = match chosen {
+        Choice::Some(patterns) => patterns.as_slice(),
+        Choice::All | Choice::Reading => &[],
+    };
     html! {
         fieldset {
             legend { "What the key may call" }
-            label.check { input type="radio" name="scope" value="all" checked[is_all]; "All routes" }
-            label.check { input type="radio" name="scope" value="some" checked[!is_all]; "Only these routes" }
-            @for pattern in chosen.unwrap_or_default().iter().filter(|name| routes.iter().all(|route| route.name != **name)) {
+            label.check { input type="radio" name="scope" value="all" checked[matches!(chosen, Choice::All)]; "All routes" }
+            @if !reads.is_empty() {
+                label.check { input type="radio" name="scope" value="reading" checked[matches!(chosen, Choice::Reading)]; "Read only: " (reads.join(", ")) }
+            }
+            label.check { input type="radio" name="scope" value="some" checked[matches!(chosen, Choice::Some(_))]; "Only these routes" }
+            @for pattern in patterns.iter().filter(|name| routes.iter().all(|route| route.name != **name)) {
                 label.check { input type="checkbox" name="route" value=(pattern) checked; code { (pattern) } }
             }
             div.scroll {
@@ -41,7 +87,7 @@ pub(in crate::control::dashboard::account) fn scopes(site: &Site, chosen: Option
                                 td { (route.methods) }
                                 td { code { (route.path) } }
                                 td { input type="checkbox" name="route" value=(route.name) aria-label={ "Allow " (route.name) }
-                                    checked[chosen.is_some_and(|chosen| chosen.contains(&route.name))]; }
+                                    checked[patterns.contains(&route.name)]; }
                             }
                         }
                     }
@@ -52,20 +98,17 @@ pub(in crate::control::dashboard::account) fn scopes(site: &Site, chosen: Option
 }
 
 /// Reads the boxes of routes.
-pub(in crate::control::dashboard::account) fn chosen_scopes(fields: &Fields) -> Result<Scopes> {
-    match fields.get("scope") {
-        "some" => {
-            let routes: Vec<String> = fields.all("route").map(str::to_owned).collect();
-            match routes.is_empty() {
-                true => Err(OperationError::Invalid {
-                    field: "scopes",
-                    message: "choose at least one route".to_owned(),
-                }),
-                false => Ok(Scopes::of(routes)),
-            }
-        }
-        _ => Ok(Scopes::default()),
+pub(in crate::control::dashboard::account) fn chosen_scopes(site: &Site, fields: &Fields) -> Result<Scopes> {
+    let routes = match fields.choice() {
+        Choice::All => return Ok(Scopes::default()),
+        Choice::Reading => reading(&site.control.priced_routes(None)),
+        Choice::Some(routes) => routes,
+    };
+    if routes.is_empty() {
+        let message = "choose at least one route".to_owned();
+        return Err(OperationError::Invalid { field: "scopes", message });
     }
+    Ok(Scopes::of(routes))
 }
 
 /// Reads networks, separated by commas or spaces.
