@@ -3,13 +3,14 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{HOST, HeaderValue, USER_AGENT};
 use http::response::Parts;
 use http::uri::PathAndQuery;
 use http::{Request, Uri};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
@@ -22,6 +23,19 @@ use crate::tls::client::{client, system_authorities};
 use crate::types::KeyHash;
 
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("tollgate/", env!("CARGO_PKG_VERSION")));
+
+/// Bytes of a response's body that are read.
+const MAX_START: usize = 1_024;
+/// Longest time for them to arrive after the head.
+const MAX_BODY_TIME: Duration = Duration::from_secs(2);
+
+/// A response.
+#[derive(Debug)]
+pub(super) struct Answered {
+    pub(super) head: Parts,
+    /// The start of its body.
+    pub(super) start: Vec<u8>,
+}
 
 /// Sends requests over connections of their own. Cheap to clone.
 #[derive(Clone)]
@@ -38,8 +52,8 @@ impl HttpClient {
         Self { tls: built.map(|tls| tls.config) }
     }
 
-    /// Sends a request with an absolute URL to an address, and waits for the head of the response. The caller bounds
-    /// the time.
+    /// Sends a request with an absolute URL to an address, and waits for the head of the response and the start of its
+    /// body. The caller bounds the time.
     ///
     /// # Errors
     /// Why there was no response.
@@ -47,7 +61,7 @@ impl HttpClient {
         &self,
         address: SocketAddr,
         request: Request<Full<Bytes>>,
-    ) -> Result<Parts, String> {
+    ) -> Result<Answered, String> {
         let stream = TcpStream::connect(address).await.map_err(|error| format!("no connection: {error}"))?;
         let (host, _, is_tls) = destination(request.uri());
         if !is_tls {
@@ -67,7 +81,7 @@ pub(super) fn destination(url: &Uri) -> (&str, u16, bool) {
     (host, url.port_u16().unwrap_or(if is_tls { 443 } else { 80 }), is_tls)
 }
 
-async fn exchange<S>(stream: S, mut request: Request<Full<Bytes>>) -> Result<Parts, String>
+async fn exchange<S>(stream: S, mut request: Request<Full<Bytes>>) -> Result<Answered, String>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -89,5 +103,23 @@ where
             Err(error) => Err(error),
         },
     };
-    Ok(response.map_err(failed)?.into_parts().0)
+    let (head, mut body) = response.map_err(failed)?.into_parts();
+    let mut start = Vec::new();
+    let read = async {
+        while let Some(Ok(frame)) = body.frame().await
+            && start.len() < MAX_START
+        {
+            start.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+        }
+    };
+    let both = async {
+        tokio::pin!(read);
+        tokio::select! {
+            () = &mut read => {}
+            _ = connection => read.await,
+        }
+    };
+    let _ = tokio::time::timeout(MAX_BODY_TIME, both).await; // what has arrived by then is shown
+    start.truncate(MAX_START);
+    Ok(Answered { head, start })
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use lettre::message::header::ContentType;
 use lettre::transport::smtp::AsyncSmtpTransport;
 use lettre::{AsyncTransport, Message, Tokio1Executor};
+use serde_json::Value;
 use tokio::sync::Semaphore;
 
 use super::quota::Quota;
@@ -61,16 +62,47 @@ impl Letter {
     }
 }
 
+/// What is told by e-mail when something happens.
+fn subject_of(kind: &str) -> &'static str {
+    match kind {
+        "credits.low" => "Credits run low",
+        "credits.exhausted" => "Credits are used up",
+        "limit.reached" => "A limit was reached",
+        "key.expiring" => "A key expires soon",
+        "key.leaked" => "A key was found in public",
+        "webhook.test" => "A test",
+        _ => "Something changed in your account",
+    }
+}
+
+impl Letter {
+    /// What happened in an account. `event`: the message of the webhook, as JSON; `url`: the dashboard's address.
+    fn event(to: String, event: &str, url: &str) -> Self {
+        let event: Value = serde_json::from_str(event).unwrap_or_default();
+        let subject = subject_of(event["type"].as_str().unwrap_or_default());
+        let fields = event["data"].as_object().into_iter().flatten();
+        let line = |(name, value): (&String, &Value)| {
+            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            format!("{}: {value}\n", name.replace('_', " "))
+        };
+        let lines: String = fields.map(line).collect();
+        let text = format!(
+            "{subject}.\n\n{lines}\nSee {url}\nThere you can also stop these messages, on the page Webhooks.\n"
+        );
+        Self { to, subject, text }
+    }
+}
+
 /// Sends letters, each in a task of its own, and to one recipient only so many.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Mailer {
     places: Arc<Semaphore>,
-    letters: Quota<String>,
+    letters: Arc<Quota<String>>,
 }
 
 impl Default for Mailer {
     fn default() -> Self {
-        Self { places: Arc::new(Semaphore::new(MAX_WAITING)), letters: Quota::of_letters() }
+        Self { places: Arc::new(Semaphore::new(MAX_WAITING)), letters: Arc::new(Quota::of_letters()) }
     }
 }
 
@@ -94,21 +126,51 @@ impl Mailer {
             drop(place);
         });
     }
+
+    /// Tells about an event, once: who calls it tries again later.
+    ///
+    /// # Errors
+    /// Why it was not sent.
+    pub(super) async fn tell(
+        &self,
+        dashboard: &Dashboard,
+        to: String,
+        event: &str,
+        url: &str,
+        now: Moment,
+    ) -> Result<(), String> {
+        let smtp = dashboard.smtp.as_ref().ok_or("e-mail is not configured")?;
+        let wait = |seconds| format!("this address got many letters; the next one in {seconds} s");
+        self.letters.take(to.clone(), now).map_err(wait)?;
+        let letter = Letter::event(to, event, url);
+        let subject = format!("{}: {}", dashboard.name, letter.subject);
+        let (transport, message) = prepared(smtp, subject, letter)?;
+        transport.send(message).await.map(drop).map_err(|error| error.to_string())
+    }
 }
 
-async fn deliver(smtp: &Smtp, subject: String, letter: Letter) -> Result<(), String> {
+/// An SMTP connection, and the letter as it is sent.
+fn prepared(
+    smtp: &Smtp,
+    subject: String,
+    letter: Letter,
+) -> Result<(AsyncSmtpTransport<Tokio1Executor>, Message), String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let from = smtp.from.parse().map_err(|error: lettre::address::AddressError| text(&error))?;
     let to = letter.to.parse().map_err(|error: lettre::address::AddressError| text(&error))?;
     let message = Message::builder().from(from).to(to).subject(subject).header(ContentType::TEXT_PLAIN);
     let message = message.body(letter.text).map_err(|error| text(&error))?;
     let transport = AsyncSmtpTransport::<Tokio1Executor>::from_url(smtp.url.reveal());
-    let transport = transport.map_err(|error| text(&error))?.timeout(Some(TIMEOUT)).build();
+    Ok((transport.map_err(|error| text(&error))?.timeout(Some(TIMEOUT)).build(), message))
+}
+
+async fn deliver(smtp: &Smtp, subject: String, letter: Letter) -> Result<(), String> {
+    let (transport, message) = prepared(smtp, subject, letter)?;
     let mut pause = PAUSE;
     for left in (0..TRIES).rev() {
         match transport.send(message.clone()).await {
             Ok(_) => return Ok(()),
-            Err(error) if left == 0 || error.is_permanent() => return Err(text(&error)),
+            Err(error) if left == 0 || error.is_permanent() => return Err(error.to_string()),
             Err(_) => tokio::time::sleep(pause).await,
         }
         pause *= 2;

@@ -12,6 +12,7 @@ pub mod listener;
 mod mail;
 pub mod metrics;
 pub mod operations;
+mod page_reads;
 mod publish;
 mod quota;
 mod reload;
@@ -36,6 +37,7 @@ use crate::snapshot::{Publisher, Snapshot, SnapshotReader};
 use crate::telemetry::Stats;
 use crate::types::{KeyHash, KeyId, Moment, NameId, WallTime};
 use operations::{OperationError, People, Tokens};
+use page_reads::PageReads;
 pub use reload::Refused;
 
 /// Most rows of a result that wait to be sent. When the queue is full, reading the ledger waits.
@@ -74,9 +76,7 @@ pub struct Control {
     in_force: ArcSwap<InForce>,
     last_reload_error: parking_lot::Mutex<Option<String>>,
     tokens: Tokens,
-    /// From when on the ledger folds again for a page of the dashboard.
-    page_fold_at: parking_lot::Mutex<Moment>,
-    page_places: Arc<tokio::sync::Semaphore>,
+    page_reads: PageReads,
     people: People,
     doorbell: webhooks::Doorbell,
     deliveries: webhooks::DeliveryCounts,
@@ -168,8 +168,7 @@ impl Control {
             in_force: ArcSwap::new(Arc::clone(&in_force)),
             last_reload_error: parking_lot::Mutex::default(),
             tokens: Tokens::default(),
-            page_fold_at: parking_lot::Mutex::new(Moment(0)),
-            page_places: Arc::new(tokio::sync::Semaphore::new(operations::PAGES_AT_ONCE)),
+            page_reads: PageReads::default(),
             people: People::default(),
             doorbell: webhooks::Doorbell::default(),
             deliveries: webhooks::DeliveryCounts::default(),

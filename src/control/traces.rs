@@ -136,5 +136,5 @@ async fn send(client: &HttpClient, settings: &TraceSettings, body: Bytes) -> Res
     let headers = request.headers_mut();
     headers.extend(settings.set_headers.iter().cloned());
     headers.insert(CONTENT_TYPE, PROTOBUF);
-    Ok(client.send(address, request).await?.status)
+    Ok(client.send(address, request).await?.head.status)
 }

@@ -14,7 +14,6 @@ mod migrate_journal;
 mod notes;
 mod posting;
 mod read;
-mod readers;
 mod renewals;
 mod rows;
 mod usage;
@@ -38,7 +37,7 @@ use crate::types::{AccountId, AccountNum, KeyId, KeyNum, RequestId, RouteNum, Wa
 use file::{Checkpointer, Lock};
 use journal_files::FileJournal;
 use posting::{NewEntry, Posting};
-use readers::{Connections, SqliteReader};
+use read::{Connections, SqliteReader};
 use rows::{credits, entry_row, failed, id_blob};
 
 /// Opens or creates a ledger's file, locks it, and migrates its tables and its journal to this version.

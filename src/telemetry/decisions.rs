@@ -35,6 +35,8 @@ pub struct RequestDecision {
     pub address: Option<IpAddr>,
     /// The account and the key; `None` if it was not authenticated.
     pub caller: Option<(AccountNum, KeyId)>,
+    /// Which of the key's secrets it had: the start of its SHA-256.
+    pub secret: u32,
     /// The route; number 0 if there was none.
     pub route: RouteNum,
     /// The outcome.
@@ -207,6 +209,7 @@ mod tests {
             method: MethodIndex::OTHER,
             address: None,
             caller: None,
+            secret: 0,
             route: RouteNum(0),
             outcome,
             status: 200,

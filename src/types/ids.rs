@@ -170,6 +170,13 @@ impl<'de> serde::Deserialize<'de> for KeyId {
 pub struct KeyHash(pub [u8; 32]);
 
 impl KeyHash {
+    /// The start of the hash, which tells the secrets of one key apart.
+    #[must_use]
+    pub const fn start(&self) -> u32 {
+        let [a, b, c, d, ..] = self.0;
+        u32::from_be_bytes([a, b, c, d])
+    }
+
     /// Hashes the bytes of a key as a client sent them.
     #[must_use]
     pub fn of(key: &[u8]) -> Self {

@@ -76,6 +76,7 @@ fn account_pages() -> Router<Site> {
         .route("/accounts/{account}/credits", get(account::credits))
         .route("/accounts/{account}/credits.csv", get(account::credits_csv))
         .route("/accounts/{account}/credits/alerts", post(account::save_alerts))
+        .route("/accounts/{account}/credits/mail", post(account::mail_me))
         .route("/accounts/{account}/credits/renewal", post(account::save_renewal))
         .route("/accounts/{account}/logs", get(account::logs))
         .route("/accounts/{account}/docs", get(account::docs))

@@ -91,7 +91,7 @@ impl Control {
     }
 
     /// Reads people on a blocking thread.
-    async fn read_users<R: Send + 'static>(
+    pub(super) async fn read_users<R: Send + 'static>(
         &self,
         read: impl FnOnce(&mut dyn UserReader) -> Result<R> + Send + 'static,
     ) -> Result<R> {

@@ -3,6 +3,7 @@
 mod events;
 mod import;
 mod leaked;
+mod list;
 mod types;
 
 use ipnet::IpNet;
@@ -13,8 +14,7 @@ pub use types::{KeyInput, KeyPatch, KeyView, ShownKey};
 
 use super::caller::{Caller, Noted, Permission};
 use super::error::{OperationError, Result};
-use super::terms::{LimitTerms, Page, Patch, moment, restored, stored};
-use crate::config::parse_duration;
+use super::terms::{LimitTerms, Patch, moment, restored, stored};
 use crate::control::{Control, random};
 use crate::ledger::store::{Changed, KeyChange, KeyEdit, KeyRow, KeyTerms, OwnedKey, SecretRow, Source};
 use crate::policy::key::{KeyState, Scopes, generate};
@@ -197,63 +197,6 @@ impl Control {
         let found = self.read(move |reader| Ok(reader.key(id)?)).await?;
         caller.may_touch(permission, found.as_ref().map(|(_, owner)| owner), missing)?;
         found.ok_or_else(missing)
-    }
-
-    /// Lists keys of one account or of all, in the order of their creation. `idle`: only those that are not revoked and
-    /// were not used for this time.
-    ///
-    /// # Errors
-    /// If there is no such account, or the ledger cannot be read.
-    pub async fn keys(
-        &self,
-        caller: &Caller,
-        account: Option<AccountId>,
-        idle: Option<&str>,
-        after: KeyNum,
-        most: usize,
-    ) -> Result<Page<KeyView>> {
-        caller.may_touch(Permission::ReadAccounts, account.as_ref(), || {
-            OperationError::Missing("there is no such account".to_owned())
-        })?;
-        if let Some(id) = account.clone().filter(|id| self.directory.account(id).is_none()) {
-            return Err(id.into());
-        }
-        let since = idle.map(|idle| self.ago("idle", idle)).transpose()?;
-        let rows = self.read(move |reader| match since {
-            Some(since) => Ok(reader.idle_keys(account.as_ref(), since, after, most + 1)?),
-            None => Ok(reader.keys(account.as_ref(), after, most + 1)?),
-        });
-        let rows = rows.await?;
-        let describe = self.describer();
-        let page = Page::of(rows, most, |(row, _): &OwnedKey| row.num.0.to_string());
-        Ok(page.map(|(row, owner)| describe.key(&row, &owner)))
-    }
-
-    /// Lists keys of an account, the newest first, from before a number on.
-    ///
-    /// # Errors
-    /// If there is no such account, or the ledger cannot be read.
-    pub async fn newest_keys(
-        &self,
-        caller: &Caller,
-        account: AccountId,
-        before: Option<KeyNum>,
-        most: usize,
-    ) -> Result<Page<KeyView>> {
-        caller.may_in(Permission::ReadAccounts, &account)?;
-        let rows = self.read(move |reader| Ok(reader.newest_keys(&account, before, most + 1)?)).await?;
-        let describe = self.describer();
-        let page = Page::of(rows, most, |(row, _): &OwnedKey| row.num.0.to_string());
-        Ok(page.map(|(row, owner)| describe.key(&row, &owner)))
-    }
-
-    /// The time that was a duration ago, such as `30d`.
-    fn ago(&self, field: &'static str, text: &str) -> Result<WallTime> {
-        let Ok(ago) = parse_duration(text) else {
-            return OperationError::invalid(field, "a duration looks like \"30d\" or \"12h\"");
-        };
-        let millis = i64::try_from(ago.as_millis()).unwrap_or(i64::MAX);
-        Ok(WallTime(self.clock.wall().0.saturating_sub(millis)))
     }
 
     /// Gives a key a new secret. The old one is refused at once, or after `overlap`: a duration or a time.

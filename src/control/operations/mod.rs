@@ -51,9 +51,7 @@ pub use webhooks::{DeliveryView, EndpointInput, EndpointPatch, EndpointView, Sen
 pub(super) use access::{People, Tokens};
 pub(super) use caller::Noted;
 pub(super) use terms::restored;
-
-use std::sync::Arc;
-use std::time::Duration;
+pub(super) use webhooks::MAILTO;
 
 use super::Control;
 use crate::config::{self, Defined};
@@ -62,15 +60,6 @@ use crate::types::{AccountId, WallTime};
 
 /// How long the answer to a request with an idempotency key is kept, in milliseconds.
 const KEEP_ANSWERS: i64 = 24 * 3600 * 1000;
-/// How often the ledger folds for pages at most, and at least.
-const PAGE_AGE: Duration = Duration::from_secs(1);
-const MAX_PAGE_AGE: Duration = Duration::from_secs(10);
-/// How many times as long as it took it folds for no page.
-const PAGE_PAUSE: u32 = 100;
-/// Pages that are read at the same time.
-pub(super) const PAGES_AT_ONCE: usize = 2;
-/// Longest time that a page waits for others.
-const MAX_PAGE_WAIT: Duration = Duration::from_secs(10);
 
 impl Control {
     /// Reads accounts, keys and other rows of the ledger on a blocking thread. Entries and balances are those of the
@@ -96,17 +85,11 @@ impl Control {
     /// shows the state of the ledger's own last fold.
     async fn page_reader(&self) -> Result<Box<dyn BooksReader>> {
         let started = self.clock.now();
-        {
-            let mut fold_at = self.page_fold_at.lock();
-            if started < *fold_at {
-                return Ok(self.bookkeeper.view()?);
-            }
-            *fold_at = started.plus(PAGE_AGE);
+        if !self.page_reads.folds(started) {
+            return Ok(self.bookkeeper.view()?);
         }
         let reader = self.bookkeeper.page_reader().await?;
-        let ended = self.clock.now();
-        let pause = (ended.since(started) * PAGE_PAUSE).clamp(PAGE_AGE, MAX_PAGE_AGE);
-        *self.page_fold_at.lock() = ended.plus(pause);
+        self.page_reads.folded(started, self.clock.now());
         Ok(reader)
     }
 
@@ -117,8 +100,7 @@ impl Control {
         read: impl FnOnce(&mut dyn BooksReader) -> Result<R> + Send + 'static,
     ) -> Result<R> {
         let busy = || OperationError::Unavailable("too many pages are read just now; try again".to_owned());
-        let place = tokio::time::timeout(MAX_PAGE_WAIT, Arc::clone(&self.page_places).acquire_owned()).await;
-        let place = place.ok().and_then(std::result::Result::ok).ok_or_else(busy)?;
+        let place = self.page_reads.place().await.ok_or_else(busy)?;
         let mut reader = self.page_reader().await?;
         reader.freeze()?;
         let read = aside(reader, read).await;

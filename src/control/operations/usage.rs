@@ -1,10 +1,12 @@
 //! Reports usage: requests by outcome, credits, bytes and durations, by time, account, key and route; and the refusals of
 //! an account.
 
+mod refusals;
 mod summary;
 
 use std::collections::BTreeMap;
 
+pub use refusals::RefusalView;
 pub use summary::{DaySums, KeyDays, Summary};
 
 use serde::{Deserialize, Serialize};
@@ -12,11 +14,11 @@ use utoipa::ToSchema;
 
 use super::caller::{Caller, Permission};
 use super::error::{OperationError, Result};
-use super::terms::{Page, Time, moment};
+use super::terms::{Time, moment};
 use crate::control::Control;
-use crate::ledger::store::{BooksReader, MINUTE, RefusalRow, UsageDetail, UsageFilter, UsageRow, UsageStep};
+use crate::ledger::store::{BooksReader, MINUTE, UsageDetail, UsageFilter, UsageRow, UsageStep};
 use crate::policy::outcome::usage::Durations;
-use crate::types::{AccountId, Credits, KeyId, RequestId, WallTime};
+use crate::types::{AccountId, Credits, KeyId, WallTime};
 
 /// Most rows of a report.
 pub const MAX_USAGE_ROWS: usize = 10_000;
@@ -139,27 +141,6 @@ pub struct UsageReport {
     pub to: Time,
     /// The rows, in the order of their time.
     pub data: Vec<UsageView>,
-}
-
-/// A refused request of an account.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-#[schema(as = Refusal)]
-pub struct RefusalView {
-    /// When it was refused.
-    #[schema(value_type = String, format = DateTime)]
-    pub at: Time,
-    /// The request's id.
-    #[schema(value_type = String)]
-    pub request_id: RequestId,
-    /// The key.
-    #[schema(value_type = Option<String>)]
-    pub key: Option<KeyId>,
-    /// The route; null if there was none.
-    pub route: Option<String>,
-    /// Why it was refused.
-    pub reason: String,
-    /// The name of the limit that refused it.
-    pub limit: Option<String>,
 }
 
 /// The sums of one interval.
@@ -379,29 +360,5 @@ impl Control {
             return OperationError::invalid("from", "the start must be before the end");
         }
         Ok((from, to))
-    }
-
-    /// Lists the refused requests of an account, newest first.
-    ///
-    /// # Errors
-    /// If there is no such account.
-    pub async fn refusals(
-        &self,
-        caller: &Caller,
-        account: AccountId,
-        before: Option<u64>,
-        most: usize,
-    ) -> Result<Page<RefusalView>> {
-        caller.may_in(Permission::ReadAccounts, &account)?;
-        if self.directory.account(&account).is_none() {
-            return Err(account.into());
-        }
-        let reader = self.bookkeeper.usage_reader().await?;
-        let rows = super::aside(reader, move |reader| Ok(reader.refusals(&account, before, most + 1)?));
-        let page = Page::of(rows.await?, most, |row: &RefusalRow| row.number.to_string());
-        Ok(page.map(|row| {
-            let RefusalRow { at, id, key, route, reason, limit, .. } = row;
-            RefusalView { at: Time(at), request_id: id, key, route, reason, limit }
-        }))
     }
 }

@@ -1,11 +1,13 @@
 //! Creates, lists, changes and tests endpoints of webhooks, and lists and repeats their deliveries.
 
 mod alerts;
+mod mail;
 mod renewal;
 mod types;
 
 use serde_json::json;
 
+pub(in crate::control) use mail::MAILTO;
 pub use renewal::{AutoRenew, Renewal, TopUp};
 pub use types::{Alerts, DeliveryView, EndpointInput, EndpointPatch, EndpointView, Sent};
 
@@ -88,7 +90,9 @@ impl Control {
     ) -> Result<EndpointView> {
         self.may_in_account(caller, Permission::Endpoints, account.as_ref())?;
         let allowed = self.snapshot().settings.webhooks_allow_private.clone();
-        if let Err(message) = check_url(&input.url, &allowed) {
+        if let Some(address) = input.url.strip_prefix(MAILTO) {
+            self.check_mail(account.as_ref(), address).await?;
+        } else if let Err(message) = check_url(&input.url, &allowed) {
             return OperationError::invalid("url", message);
         }
         let events = events_of(input.events)?;
@@ -244,6 +248,10 @@ impl Control {
         if let (Source::File, Some(account)) = (row.source, &row.account) {
             self.refuse_file_account(account).await?;
         }
+        self.drop_endpoint(caller, id.to_owned()).await
+    }
+
+    async fn drop_endpoint(&self, caller: &Caller, id: String) -> Result<EndpointView> {
         let now = self.clock.wall();
         let (notes, output) = caller.noted("webhook.delete", move |row: &EndpointRow| {
             let view = EndpointView::of(row, now);
@@ -254,7 +262,6 @@ impl Control {
                 output: view,
             }
         });
-        let id = id.to_owned();
         self.bookkeeper.webhooks(move |webhooks, at| webhooks.delete_endpoint(&id, &notes, at)).await?;
         output.take()
     }

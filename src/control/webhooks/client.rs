@@ -74,18 +74,28 @@ impl Client {
         Self(HttpClient::new())
     }
 
-    /// Sends a message, and waits for the head of the response.
+    /// Sends a message. Returns what the endpoint answered, and the start of what it said.
     ///
     /// # Errors
     /// Why there was no response.
-    pub(super) async fn send(&self, url: &str, allowed: &[IpNet], message: Sent) -> Result<Answer, String> {
+    pub(super) async fn send(
+        &self,
+        url: &str,
+        allowed: &[IpNet],
+        message: Sent,
+    ) -> Result<(Answer, String), String> {
         match tokio::time::timeout(MAX_TIME, self.exchange(url, allowed, message)).await {
             Ok(result) => result,
             Err(_) => Err(format!("no response within {} s", MAX_TIME.as_secs())),
         }
     }
 
-    async fn exchange(&self, url: &str, allowed: &[IpNet], message: Sent) -> Result<Answer, String> {
+    async fn exchange(
+        &self,
+        url: &str,
+        allowed: &[IpNet],
+        message: Sent,
+    ) -> Result<(Answer, String), String> {
         let (url, now) = (check_url(url, allowed)?, message.timestamp);
         let (host, port, is_tls) = destination(&url);
         let address = resolve(host, port, allowed, is_tls).await?;
@@ -97,8 +107,10 @@ impl Client {
             .body(Full::new(Bytes::from(message.body)))
             .map_err(|error| error.to_string())?;
         let response = self.0.send(address, request).await?;
-        let retry_after = retry_after(&response.headers, now);
-        Ok(Answer { status: Some(response.status.as_u16()), retry_after })
+        let retry_after = retry_after(&response.head.headers, now);
+        let start = String::from_utf8_lossy(&response.start);
+        let said = start.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
+        Ok((Answer { status: Some(response.head.status.as_u16()), retry_after }, said))
     }
 }
 

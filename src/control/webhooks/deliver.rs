@@ -9,14 +9,18 @@ use super::client::{Client, Sent};
 use super::schedule::{Answer, after};
 use super::signature::sign;
 use crate::control::Control;
-use crate::control::operations::{OperationError, Result};
-use crate::ledger::store::{Attempt, DueDelivery, EventKind, EventRow, ExpiringKey, Note, Once};
+use crate::control::operations::{MAILTO, OperationError, Result};
+use crate::ledger::store::{
+    AfterAttempt, Attempt, DueDelivery, EventKind, EventRow, ExpiringKey, Note, Once,
+};
 use crate::types::WallTime;
 
 /// Most messages that are sent at the same time.
 const MAX_AT_ONCE: usize = 64;
 /// Longest text of an error that is kept, in characters.
 const MAX_ERROR: usize = 200;
+/// The status of a letter that a mail server accepted (RFC 5321, section 4.2.3).
+const ACCEPTED: u16 = 250;
 /// How often is looked for keys that expire soon, and for old deliveries, in milliseconds.
 const CARE_EVERY: i64 = 60_000;
 /// How long before its expiry `key.expiring` is sent, in milliseconds: a week.
@@ -27,7 +31,7 @@ const MAX_EXPIRING: usize = 1_000;
 const KEEP_DELIVERIES: i64 = 30 * 24 * 3600 * 1000;
 
 /// What became of an attempt, with its delivery.
-type Tried = (DueDelivery, std::result::Result<Answer, String>);
+type Tried = (DueDelivery, std::result::Result<(Answer, String), String>);
 
 /// Messages on their way.
 #[derive(Default)]
@@ -78,11 +82,15 @@ impl Control {
     }
 
     /// Starts to send what is due.
-    async fn send_due(&self, sending: &mut Sending, now: WallTime) -> Result<()> {
+    async fn send_due(self: &Arc<Self>, sending: &mut Sending, now: WallTime) -> Result<()> {
         // Those in flight are due as well.
         let due = self.read_webhooks(move |webhooks| Ok(webhooks.due(now, 2 * MAX_AT_ONCE)?)).await?;
         for delivery in due {
             if sending.in_flight.len() < MAX_AT_ONCE && sending.in_flight.insert(delivery.num) {
+                if let Some(to) = delivery.endpoint.url.strip_prefix(MAILTO).map(str::to_owned) {
+                    sending.tasks.spawn(Arc::clone(self).mail(to, delivery));
+                    continue;
+                }
                 let client = sending.client.get_or_insert_with(Client::new);
                 sending.tasks.spawn(self.attempt(client, delivery));
             }
@@ -128,18 +136,40 @@ impl Control {
         }
     }
 
+    /// One attempt to tell somebody by e-mail.
+    async fn mail(self: Arc<Self>, to: String, delivery: DueDelivery) -> Tried {
+        let told = async {
+            let account = delivery.endpoint.account.as_ref();
+            let may = self.may_get_mail(account, &to).await.map_err(|error| error.to_string())?;
+            if !may {
+                return Err("nobody with this address has access any more".to_owned());
+            }
+            let dashboard = self.dashboard().map_err(|error| error.to_string())?;
+            let base = self.dashboard_url().map_err(|error| error.to_string())?;
+            let url = account
+                .map_or_else(|| format!("{base}/operator"), |account| format!("{base}/accounts/{account}"));
+            self.people.mailer.tell(&dashboard, to, &delivery.body, &url, self.clock.now()).await
+        };
+        let told = told.await.map(|()| (Answer { status: Some(ACCEPTED), retry_after: None }, String::new()));
+        (delivery, told)
+    }
+
     /// What became of an attempt.
     fn attempted(&self, (delivery, result): Tried) -> Attempt {
         let now = self.clock.wall();
         let no_answer = Answer { status: None, retry_after: None };
         let (answer, error) = match result {
-            Ok(answer) => (answer, None),
-            Err(error) => (no_answer, Some(error.chars().take(MAX_ERROR).collect())),
+            Ok((answer, said)) => (answer, Some(said)),
+            Err(error) => (no_answer, Some(error)),
         };
+        let error = error.map(|error| error.trim().chars().take(MAX_ERROR).collect::<String>());
         let then = after(answer, delivery.attempts, fastrand::f64(), now);
         let result = self.deliveries.count(&then);
+        let error = error.filter(|error| then != AfterAttempt::Delivered && !error.is_empty());
         let (endpoint, status) = (&delivery.endpoint.id, answer.status);
-        tracing::debug!(endpoint, result, status, error, id = delivery.message, "a webhook was tried");
+        // What an endpoint says may be private.
+        let why = error.as_deref().filter(|_| status.is_none());
+        tracing::debug!(endpoint, result, status, error = why, id = delivery.message, "a webhook was tried");
         Attempt { num: delivery.num, status, error, then }
     }
 

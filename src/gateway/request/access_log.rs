@@ -32,6 +32,8 @@ struct CallerIds {
     id: KeyId,
     key: KeyNum,
     account: AccountNum,
+    /// The start of the SHA-256 of the secret.
+    secret: u32,
 }
 
 /// The record of a request, for the access log and the counters. Writes its log line when it is dropped:
@@ -142,7 +144,12 @@ impl AccessRecord {
     }
 
     pub(super) fn set_caller(&self, key: &Key) {
-        self.caller.set(Some(CallerIds { id: key.id, key: key.num, account: key.account.num }));
+        self.caller.set(Some(CallerIds {
+            id: key.id,
+            key: key.num,
+            account: key.account.num,
+            secret: key.hash.start(),
+        }));
         if self.span_ids().is_some() {
             let _ = self.account.set(key.account.id.clone()); // a request has one key
         }

@@ -1,10 +1,13 @@
 //! Reads the SQLite ledger: its state at start, and long reads on separate connections.
 
+mod connections;
+
 use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 
-use super::readers::SqliteReader;
+pub(super) use connections::{Connections, SqliteReader};
+
 use super::rows::{
     account_id, account_row, audited_row, entry_row, failed, hold_row, key_id, key_row, positioned_entry_row,
     request_id, secret_row, to_key_id, token_row,

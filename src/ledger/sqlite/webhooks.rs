@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::SqliteBooks;
 use super::events::{add_delivery, add_message, number_of, thresholds};
-use super::readers::SqliteReader;
+use super::read::SqliteReader;
 use super::renewals;
 use super::rows::{account_id, failed, to_key_id};
 use crate::ledger::store::{

@@ -103,6 +103,11 @@ def create_key(page, place, label, has_script):
     return secret
 
 
+def shown_secret(page, has_script):
+    """The secret that a page shows once."""
+    return page.get_attribute("#secret", "data-secret") if has_script else page.inner_text("#secret")
+
+
 def press(page, place, link, has_script):
     """Opens a question: a dialog over the page, or a page of its own."""
     page.goto(BASE + place)

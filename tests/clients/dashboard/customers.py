@@ -7,8 +7,8 @@ import threading
 import time
 import urllib.request
 
-from browser import (BASE, HERE, PASSWORD, account, call, check, code_of, create_key, eventually, make_key, page_key, press, sign_in,
-                     sign_up, submit, use_link)
+from browser import (BASE, HERE, PASSWORD, account, call, check, code_of, create_key, eventually, make_key, page_key, press, shown_secret,
+                     sign_in, sign_up, submit, use_link)
 
 
 def keys(browser, has_script):
@@ -45,6 +45,8 @@ def keys(browser, has_script):
     check(second != secret and call("/one", second) == 200 and call("/one", secret) == 200, "both secrets work")
     submit(page, "[data-saved]")
     check("The old key works until" in page.content(), "the overlap is told")
+    used = lambda: page.reload() and re.search(r"[1-9]\d* requests? of the last hour used it", page.inner_text("main"))
+    eventually("requests with the old secret are counted", used)
     if has_script:
         eventually("it counts down", lambda: re.search(r"0:59:\d\d left", page.inner_text("[data-until]")))
     submit(page, "text=End now")
@@ -55,6 +57,20 @@ def keys(browser, has_script):
     check(call("/one", third) == 200, "the third secret works")
     eventually("the second is refused at once", lambda: call("/one", second) == 401, 1.5)
     submit(page, "[data-saved]")
+
+    page.goto(BASE + key + "/edit")
+    page.fill("#label", "second name")
+    page.fill("#allow_from", "nowhere")
+    page.check("input[name=scope][value=some]")
+    page.check("input[name=route][value=one]")
+    submit(page, "main button.primary")
+    check(page.query_selector("#allow_from-error"), "a wrong network is told at its field")
+    kept = [page.input_value("#label"), page.is_checked("input[name=route][value=one]")]
+    check(kept == ["second name", True], "what was typed is kept")
+    page.fill("#label", "first")
+    page.fill("#allow_from", "")
+    submit(page, "main button.primary")
+    check("Key changed" in page.content() and call("/one", third) == 200, "the key is changed")
 
     where = press(page, key, "/revoke", has_script)
     page.fill(f"{where} input[name=name]", "wrong")
@@ -238,5 +254,32 @@ def mail(browser, has_script):
         eventually("the first page leads on", lambda: "/accounts/" in page.url)
         check(account(page) == place, "a link signs in")
         check(not Box.letters, "nobody else gets a letter")
+        alerts(page, place, Box, email, has_script)
     finally:
         controller.stop()
+
+
+def alerts(page, place, box, email, has_script):
+    """Somebody asks for e-mail about credits, gets one, and stops it."""
+    page.goto(BASE + place + "/keys/new")
+    page.fill("#label", "alerts")
+    submit(page, "form button.primary")
+    secret = shown_secret(page, has_script)
+    submit(page, "[data-saved]")
+    page.goto(BASE + place + "/credits")
+    page.fill("#credits_low", "50")
+    submit(page, "main form[action$='/alerts'] button")
+    submit(page, "main form[action$='/mail'] button")
+    check("You get an e-mail" in page.content(), "it says so")
+    check(call("/one", secret) == 200, "a request that costs")
+    eventually("a letter about credits", lambda: [to for to, text in box.letters if "Credits run low" in text] == [email])
+    page.goto(BASE + place + "/webhooks")
+    check("mailto:" + email in page.inner_text("main table"), "the address is listed with the endpoints")
+    page.goto(BASE + place + "/credits")
+    submit(page, "main form[action$='/mail'] button")
+    check("no more e-mail" in page.content(), "it is stopped")
+    page.goto(BASE + place + "/webhooks")
+    check("mailto:" + email not in page.inner_text("main"), "and listed no more")
+    page.fill("#url", "mailto:somebody@else.example")
+    submit(page, "main button.primary")
+    check(page.query_selector("#url-error"), "nobody else can be written to")

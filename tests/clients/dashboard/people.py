@@ -5,8 +5,8 @@ import os
 import threading
 from pathlib import Path
 
-from browser import (BASE, HERE, PASSWORD, account, check, create_key, eventually, make_key, page_key, post, sign_up, submit,
-                     use_link)
+from browser import (BASE, HERE, PASSWORD, account, call, check, create_key, eventually, make_key, page_key, post, press,
+                     shown_secret, sign_up, submit, use_link)
 
 AXE = Path(__file__).resolve().parents[3] / "target/clients/node_modules/axe-core/axe.min.js"
 
@@ -164,7 +164,9 @@ def operators(browser, has_script):
     page.fill("#reference", "invoice-1")
     submit(page, "main form[action$='/book'] button")
     check("12.5" in page.inner_text("main .tiles"), "but not twice")
-    submit(page, "main form[action$='/suspend'] button")
+    where = press(page, "/operator/accounts/globex", "/suspend", has_script)
+    check("Suspend globex" in page.inner_text(where), "it asks before it suspends")
+    submit(page, f"{where} button[type=submit]")
     check("suspended" in page.inner_text("main .tiles"), "it is suspended")
     submit(page, "main form[action$='/resume'] button")
     page.goto(BASE + "/operator/ledger")
@@ -177,9 +179,40 @@ def operators(browser, has_script):
     check(token.startswith("tollgate_support_"), "a token is shown once")
     page.goto(BASE + "/operator/tokens")
     check(not page.query_selector("#secret"), "and no more")
+    where = press(page, "/operator/tokens", "/operator/tokens/ci/revoke", has_script)
+    submit(page, f"{where} button[type=submit]")
+    check("Token revoked" in page.content() and "revoked" in page.inner_text("main table"), "it is revoked")
+    use_account(browser, page, has_script)
     page.goto(BASE + "/operator/config")
     submit(page, "main form[action$='/reload'] button")
     check("read again" in page.content(), "the configuration is read again")
     page.goto(BASE + "/operator/audit")
     check("operator:operator@example.com" in page.inner_text("main"), "all of it is in the audit log")
     context.close()
+
+
+def use_account(browser, page, has_script):
+    """The numbers of the overview move; users are disabled and deleted."""
+    page.goto(BASE + "/operator")
+    before = page.inner_text("[data-number=requests]")
+    other = browser.new_context(java_script_enabled=has_script).new_page()
+    sign_up(other, "Somebody", "somebody@example.com")
+    other.goto(BASE + account(other) + "/keys/new")
+    other.fill("#label", "a key")
+    submit(other, "form button.primary")
+    secret = shown_secret(other, has_script)
+    check(call("/one", secret) == 200, "a customer's key works")
+    moved = lambda: page.inner_text("[data-number=requests]") != before
+    eventually("the operator sees the request", moved if has_script else lambda: page.reload() and moved())
+    for what, said in [("disable", "User changed"), ("delete", "User deleted")]:
+        page.goto(BASE + "/operator/team")
+        row = page.locator("tr", has_text="somebody@example.com")
+        link = row.locator(f"a[href$='/{what}']").get_attribute("href")
+        where = press(page, "/operator/team", link, has_script)
+        check("somebody@example.com" in page.inner_text(where), "it asks about the user")
+        submit(page, f"{where} button[type=submit]")
+        check(said in page.content(), said)
+        other.goto(BASE + "/settings")
+        check("/sign-in" in other.url, "they are signed out")
+    check("somebody@example.com" not in page.inner_text("main"), "the user is gone")
+    check(call("/one", secret) == 200, "the account and its key stay")

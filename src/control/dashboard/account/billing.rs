@@ -16,6 +16,25 @@ const PERIODS: [(&str, &str); 4] =
     [("", "Never"), ("7d", "Every week"), ("30d", "Every 30 days"), ("365d", "Every year")];
 const FIELDS: [&str; 4] = ["credits_low", "below", "top_up", "renew"];
 
+/// Whether the reader is told by e-mail; nothing if they cannot be.
+fn by_email(of: &InAccount, mails: Option<bool>) -> Markup {
+    html! {
+        @if let Some(on) = mails {
+            h3 { "By e-mail" }
+            form.stack method="post" action=(of.at("credits/mail")) {
+                @if on {
+                    p { "You get an e-mail when credits run low or are used up." }
+                    div { button type="submit" { "Stop e-mails to me" } }
+                } @else {
+                    input type="hidden" name="on" value="1";
+                    p.quiet { "Get an e-mail when credits run low or are used up." }
+                    div { button type="submit" { "E-mail me" } }
+                }
+            }
+        }
+    }
+}
+
 /// The cards of both settings.
 pub(super) async fn cards(
     site: &Site,
@@ -30,6 +49,10 @@ pub(super) async fn cards(
     let alerts = site.control.alerts(&of.caller, of.account.clone()).await?;
     let renewal = site.control.renewal(&of.caller, of.account.clone()).await?;
     let may = of.may(Permission::Alerts);
+    let mails = match of.visitor.user() {
+        Some(user) => site.control.mails_alerts(&of.caller, &of.account, &user.email).await?,
+        None => None,
+    };
     let thresholds: Vec<String> = alerts.credits_low.iter().map(ToString::to_string).collect();
     let thresholds = shown("credits_low", thresholds.join(", "));
     let below = shown("below", renewal.top_up.as_ref().map(|it| it.below.to_string()).unwrap_or_default());
@@ -66,6 +89,7 @@ pub(super) async fn cards(
                     (low.render(error))
                     @if may { div { button type="submit" { "Save" } } } @else { p.quiet { "Owners and billing can change this." } }
                 }
+                (by_email(of, mails))
             }))
             (card("Renewal", html! {
                 p.quiet { "Asks the operator's billing for credits. They arrive once it has booked them." }
@@ -146,4 +170,17 @@ pub(in crate::control::dashboard) async fn save_renewal(
         Err(error @ OperationError::Invalid { .. }) => failed(&site, &of, &fields, &error).await,
         Err(error) => Err(error.into()),
     }
+}
+
+/// Begins or stops to tell the reader by e-mail.
+pub(in crate::control::dashboard) async fn mail_me(
+    State(site): State<Site>,
+    of: InAccount,
+    fields: Fields,
+) -> Result<See, Failure> {
+    let nobody = || OperationError::Forbidden("only people who sign in get e-mail".to_owned());
+    let email = of.visitor.user().map(|user| user.email.clone()).ok_or_else(nobody)?;
+    let on = fields.is_checked("on");
+    site.control.mail_alerts(&of.caller, of.account.clone(), &email, on).await?;
+    Ok(See(of.at(if on { "credits?done=mail-on" } else { "credits?done=mail-off" })))
 }

@@ -104,10 +104,17 @@ fn limits(limits: &[LimitTerms]) -> Markup {
     }
 }
 
+fn title(routes: &[String]) -> String {
+    match routes {
+        [] => "Refusals before a route is found".to_owned(),
+        routes => format!("Refusals: {}", routes.join(", ")),
+    }
+}
+
 fn refusals(groups: &[Refusals]) -> Markup {
     html! {
         @for group in groups {
-            (table_card(&format!("Refusals: {}", group.routes.join(", ")), None, html! {
+            (table_card(&title(&group.routes), None, html! {
                 table {
                     thead { tr { th.num { "Status" } th { "Reason" } th { "Body" } th { "What to do" } } }
                     tbody {

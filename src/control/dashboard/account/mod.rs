@@ -13,7 +13,7 @@ mod usage;
 mod webhooks;
 
 pub(super) use audit::audit;
-pub(super) use billing::{save_alerts, save_renewal};
+pub(super) use billing::{mail_me, save_alerts, save_renewal};
 pub(super) use credits::{credits, credits_csv};
 pub(super) use docs::{docs, openapi};
 pub(super) use keys::{

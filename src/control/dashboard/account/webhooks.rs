@@ -68,9 +68,8 @@ fn form(of: &InAccount, fields: Option<&Fields>, error: Option<&OperationError>)
     let chosen: Option<Vec<&str>> = fields.map(|fields| fields.all("event").collect());
     let url = Field {
         name: "url",
-        label: "URL",
-        kind: "url",
-        hint: "https://… on a public address.",
+        label: "URL, or e-mail address",
+        hint: "https://… on a public address, or mailto: and the address of somebody of the team.",
         value: typed,
         is_needed: true,
         ..Field::default()
@@ -164,7 +163,7 @@ pub(in crate::control::dashboard) fn deliveries_table(
 ) -> Markup {
     html! {
         table {
-            thead { tr { th { "Time" } th { "Event" } th { "State" } th.num { "Attempts" } th { "Last response" } th { span.sr { "Actions" } } } }
+            thead { tr { th { "Time" } th { "Event" } th { "State" } th.num { "Attempts" } th { "Last response, if it failed" } th { span.sr { "Actions" } } } }
             tbody {
                 @for delivery in &page.data {
                     tr {
@@ -216,9 +215,11 @@ fn manage(of: &InAccount, endpoint: &EndpointView) -> Markup {
                 label.check { input type="checkbox" name="enabled" checked[endpoint.enabled]; "Send messages" }
                 div { button type="submit" { "Save" } }
             }
-            h3 { "New secret" }
-            form.stack method="post" action={ (page) "/rotate" } {
-                div.row { (select("overlap", "The former secret signs too for", &GRACES, "24h")) div { button type="submit" { "Rotate secret" } } }
+            @if !endpoint.url.starts_with("mailto:") {
+                h3 { "New secret" }
+                form.stack method="post" action={ (page) "/rotate" } {
+                    div.row { (select("overlap", "The former secret signs too for", &GRACES, "24h")) div { button type="submit" { "Rotate secret" } } }
+                }
             }
         },
     )
@@ -237,7 +238,8 @@ pub(in crate::control::dashboard) async fn endpoint(
     let all = DeliveriesOf::Endpoint(id.clone());
     let deliveries = site.control.deliveries(&of.caller, all, before, PAGE).await?;
     let may = of.may(Permission::Endpoints);
-    let secret = match may {
+    let is_signed = !endpoint.url.starts_with("mailto:");
+    let secret = match may && is_signed {
         true => site.control.endpoint_secret(&of.caller, &id).await?.secret,
         false => None,
     };

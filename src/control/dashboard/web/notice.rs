@@ -5,13 +5,15 @@
 #[derive(Clone, Copy, Debug)]
 pub(in crate::control::dashboard) struct Notice(pub(in crate::control::dashboard) &'static str);
 
-const NOTICES: [(&str, &str); 32] = [
+const NOTICES: [(&str, &str); 34] = [
     ("key-changed", "Key changed."),
     ("key-disabled", "Key disabled. Requests with it are refused from now on."),
     ("key-enabled", "Key enabled. Requests with it are served again."),
     ("key-revoked", "Key revoked. Requests with it are refused from now on."),
     ("key-ended", "The old secret is refused from now on."),
     ("alerts-saved", "Alerts saved."),
+    ("mail-on", "You get an e-mail when credits run low or are used up."),
+    ("mail-off", "You get no more e-mail about credits."),
     ("renewal-saved", "Renewal saved."),
     ("endpoint-changed", "Endpoint changed."),
     ("endpoint-deleted", "Endpoint deleted. Nothing is sent to it any more."),

@@ -10,6 +10,7 @@ use crate::control::operations::blocking;
 use crate::control::operations::caller::{Caller, Permission};
 use crate::control::operations::error::{OperationError, Result};
 use crate::control::operations::terms::Time;
+use crate::ledger::store::SecretRow;
 use crate::policy::outcome::{Outcome, ShadowRule};
 use crate::policy::reject::Reason;
 use crate::telemetry::decisions::RequestDecision;
@@ -122,6 +123,28 @@ impl Control {
                 route.filter(|route| route.num.0 != 0).map(|route| route.name.to_string())
             };
             Ok(found.iter().map(|decision| view(decision, Some(id.clone()), name(decision))).collect())
+        })
+        .await
+    }
+
+    /// The requests of the last hour with the secret of a key that was replaced and is accepted still: at least so many, since
+    /// only the newest are kept.
+    ///
+    /// # Errors
+    /// If there is no such key.
+    pub async fn requests_with_old_secret(&self, caller: &Caller, id: KeyId) -> Result<usize> {
+        let (row, owner) = self.key_of(caller, Permission::ReadAccounts, id).await?;
+        let now = self.clock.wall();
+        let is_old = |secret: &&SecretRow| secret.until.is_some_and(|until| until > now);
+        let Some(old) = row.secrets.iter().find(is_old).map(|secret| secret.hash.start()) else {
+            return Ok(0);
+        };
+        let Some(account) = self.directory.account(&owner).map(|account| account.num) else { return Ok(0) };
+        let stats = self.stats();
+        blocking(move || {
+            let is_wanted =
+                |decision: &RequestDecision| decision.caller == Some((account, id)) && decision.secret == old;
+            Ok(stats.decisions.newest(now, usize::MAX, is_wanted).len())
         })
         .await
     }

@@ -10,21 +10,9 @@ use crate::policy::route::Methods;
 use crate::snapshot::Route;
 use crate::types::NameId;
 
-/// The refusals that a client can meet and do something about.
-const DOCUMENTED: [Reason; 12] = [
-    Reason::BadRequest,
-    Reason::NoRoute,
-    Reason::MissingKey,
-    Reason::InvalidKey,
-    Reason::RouteForbidden,
-    Reason::BodyTooLarge,
-    Reason::RateLimited,
-    Reason::ConcurrencyLimited,
-    Reason::InsufficientCredits,
-    Reason::UpstreamUnreachable,
-    Reason::UpstreamTimeout,
-    Reason::Overloaded,
-];
+/// The refusals before a route is found.
+const EARLY: [Reason; 4] =
+    [Reason::BadRequest, Reason::HeaderTooLarge, Reason::NoRoute, Reason::MethodNotAllowed];
 
 /// A route, for clients.
 #[derive(Clone, Debug)]
@@ -46,7 +34,7 @@ pub struct PublicRoute {
 /// The refusals of routes with the same dialect.
 #[derive(Clone, Debug)]
 pub struct Refusals {
-    /// The names of the routes.
+    /// The names of the routes; empty for refusals before a route is found.
     pub routes: Vec<String>,
     /// Each reason with its response.
     pub responses: Vec<(Reason, RefusalResponse)>,
@@ -139,11 +127,17 @@ impl Control {
                 None => groups.push((Arc::clone(&route.dialect), vec![route.name.to_string()])),
             }
         }
-        let responses =
-            |dialect: &Dialect| DOCUMENTED.map(|reason| (reason, dialect.example(reason))).to_vec();
-        groups
-            .into_iter()
-            .map(|(dialect, routes)| Refusals { routes, responses: responses(&dialect) })
-            .collect()
+        // Before a route is found, the default dialect speaks, whatever the routes' dialects are.
+        let is_early = |reason: &Reason| EARLY.contains(reason);
+        let responses = |dialect: &Dialect, reasons: Vec<Reason>| {
+            reasons.into_iter().map(|reason| (reason, dialect.example(reason))).collect()
+        };
+        let late: Vec<Reason> = Reason::ALL.into_iter().filter(|reason| !is_early(reason)).collect();
+        let early = Refusals { routes: Vec::new(), responses: responses(&view.dialect, EARLY.to_vec()) };
+        let of_route = |(dialect, routes): (Arc<Dialect>, Vec<String>)| Refusals {
+            responses: responses(&dialect, late.clone()),
+            routes,
+        };
+        groups.into_iter().map(of_route).chain([early]).collect()
     }
 }

@@ -14,7 +14,7 @@ use crate::types::{AccountId, Credits, Secret, WallTime};
 #[serde(deny_unknown_fields)]
 #[schema(as = NewEndpoint)]
 pub struct EndpointInput {
-    /// Where events are sent, with `https://`.
+    /// Where events are sent: a URL with `https://`, or `mailto:` and the address of somebody with access.
     #[schema(max_length = 2048, example = "https://your-app.example/hooks")]
     pub url: String,
     /// The events that are sent; all of them if it is left out.
@@ -120,7 +120,7 @@ pub struct DeliveryView {
     pub delivered: Option<Time>,
     /// The status of the last response.
     pub status: Option<u16>,
-    /// Why there was no response.
+    /// Why there was no response, or the start of what the endpoint said when it did not accept the message.
     pub error: Option<String>,
 }
 

@@ -27,6 +27,7 @@ impl AccessRecord {
             method: self.method,
             address: self.address.get(),
             caller: self.caller.get().map(|caller| (caller.account, caller.id)),
+            secret: self.caller.get().map_or(0, |caller| caller.secret),
             route: self.route().map_or(RouteNum(0), |route| route.num),
             outcome: self.outcome.get(),
             status: self.status.get(),

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, Params, Row, params};
 
 use super::found;
-use crate::ledger::sqlite::readers::SqliteReader;
+use crate::ledger::sqlite::read::SqliteReader;
 use crate::ledger::sqlite::rows::{account_id, failed, parsed_text};
 use crate::ledger::store::{
     Invited, LinkPurpose, LinkRow, MemberRole, MemberRow, OneTimeCodes, Result, Role, SessionOf, SessionRow,

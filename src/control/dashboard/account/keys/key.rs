@@ -79,13 +79,14 @@ fn gauges(gauges: &[LimitGauge]) -> Markup {
     )
 }
 
-fn overlap(of: &InAccount, key: &KeyView, page: &str) -> Markup {
+fn overlap(of: &InAccount, key: &KeyView, requests: usize, page: &str) -> Markup {
     html! {
         @if let Some(until) = key.old_secret_until {
             div.banner.warn role="status" {
                 span {
                     "The old key works until " (format::at(until.0)) " ("
-                    span data-until=(until.0) { "then it is refused" } ")."
+                    span data-until=(until.0) { "then it is refused" } "). "
+                    @match requests { 0 => "No request of the last hour used it.", some => { (format::counted(some as u64, "request", "requests")) " of the last hour used it." } }
                 }
                 @if of.may(Permission::Keys) { (button(&format!("{page}/end-overlap"), "End now", "tight")) }
             }
@@ -150,6 +151,10 @@ pub(in crate::control::dashboard) async fn key(
     let requests =
         site.control.recent_requests(&of.caller, of.account.clone(), Some(key.id), REQUESTS).await?;
     let limits = site.control.limit_gauges(&of.caller, key.id).await?;
+    let old_requests = match key.old_secret_until {
+        Some(_) => site.control.requests_with_old_secret(&of.caller, key.id).await?,
+        None => 0,
+    };
     let (now, page) = (site.now(), of.at(&format!("keys/{}", key.id)));
     let bars = chart::bars(&days, Step::Day, 0);
     let mut frame = of
@@ -164,7 +169,7 @@ pub(in crate::control::dashboard) async fn key(
         });
     }
     Ok(frame.page(html! {
-        (overlap(&of, &key, &page))
+        (overlap(&of, &key, old_requests, &page))
         div.columns {
             (facts(&key, now))
             (gauges(&limits))

@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags};
 
-use super::rows::failed;
+use crate::ledger::sqlite::rows::failed;
 use crate::ledger::store::{LedgerError, Result};
 
 /// Most connections that are kept while they are not used.
@@ -16,13 +16,13 @@ const PREPARED: usize = 64;
 
 /// The idle connections of a ledger. They are closed with it.
 #[derive(Debug)]
-pub(super) struct Connections {
+pub(in crate::ledger::sqlite) struct Connections {
     path: PathBuf,
     idle: Mutex<Vec<Connection>>,
 }
 
 impl Connections {
-    pub(super) fn new(path: &Path) -> Arc<Self> {
+    pub(in crate::ledger::sqlite) fn new(path: &Path) -> Arc<Self> {
         Arc::new(Self { path: path.to_owned(), idle: Mutex::default() })
     }
 
@@ -35,20 +35,20 @@ impl Connections {
 }
 
 /// A read-only connection to the ledger.
-pub(super) struct SqliteReader {
+pub(in crate::ledger::sqlite) struct SqliteReader {
     connection: Option<Connection>,
     home: Weak<Connections>,
 }
 
 impl SqliteReader {
     /// Takes an idle connection, or opens one.
-    pub(super) fn take(home: &Arc<Connections>) -> Result<Self> {
+    pub(in crate::ledger::sqlite) fn take(home: &Arc<Connections>) -> Result<Self> {
         let idle = home.idle.lock().pop();
         let connection = Some(idle.map_or_else(|| home.open(), Ok)?);
         Ok(Self { connection, home: Arc::downgrade(home) })
     }
 
-    pub(super) fn db(&self) -> Result<&Connection> {
+    pub(in crate::ledger::sqlite) fn db(&self) -> Result<&Connection> {
         self.connection.as_ref().ok_or(LedgerError::Closed) // it has one until it is dropped
     }
 }
