@@ -115,15 +115,15 @@ impl App {
         if let Some(succession) = self.succession {
             let _ = tokio::time::timeout(longest, succession).await; // what is left is in doubt at the next start
         }
+        for task in self.background.into_iter().chain([self.control_socket]) {
+            task.abort();
+            let _ = task.await; // its sockets are closed before another process gets the ledger
+        }
         let ended = spawn_blocking(move || {
             limits.mark_all(&directory);
             ledger.close()
         });
         let closed = ended.await.map_err(|error| StartError::Other(error.to_string()))?;
-        self.control_socket.abort();
-        for task in self.background {
-            task.abort();
-        }
         self.plane.control.export_last_traces().await;
         tracing::info!(counters = %counters.to_json(), "served");
         Ok(closed?)

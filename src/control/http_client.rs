@@ -52,8 +52,8 @@ impl HttpClient {
         Self { tls: built.map(|tls| tls.config) }
     }
 
-    /// Sends a request with an absolute URL to an address, and waits for the head of the response and the start of its
-    /// body. The caller bounds the time.
+    /// Sends a request with an absolute URL to an address, and waits for the head of the response, and for the start of
+    /// its body if it is no success. The caller bounds the time.
     ///
     /// # Errors
     /// Why there was no response.
@@ -105,6 +105,9 @@ where
     };
     let (head, mut body) = response.map_err(failed)?.into_parts();
     let mut start = Vec::new();
+    if head.status.is_success() {
+        return Ok(Answered { head, start });
+    }
     let read = async {
         while let Some(Ok(frame)) = body.frame().await
             && start.len() < MAX_START

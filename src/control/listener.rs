@@ -18,6 +18,7 @@ use tokio::sync::Semaphore;
 use tokio_io_timeout::TimeoutStream;
 
 use super::Control;
+use crate::policy::client_address::client_network;
 use crate::types::Repeats;
 
 /// Most simultaneous connections.
@@ -102,7 +103,12 @@ impl Listener {
                     continue;
                 }
             };
-            let Some(counted) = addresses.enter(peer.ip()) else { continue };
+            let ip = peer.ip().to_canonical();
+            let is_proxy = control.snapshot().settings.trusted_proxies.iter().any(|net| net.contains(&ip));
+            let counted = if is_proxy { None } else { addresses.enter(client_network(ip)) };
+            if counted.is_none() && !is_proxy {
+                continue;
+            }
             let mut stream = TimeoutStream::new(stream);
             stream.set_write_timeout(Some(WRITE_TIME));
             let router = router.clone();

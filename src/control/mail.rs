@@ -87,7 +87,7 @@ impl Letter {
         };
         let lines: String = fields.map(line).collect();
         let text = format!(
-            "{subject}.\n\n{lines}\nSee {url}\nThere you can also stop these messages, on the page Webhooks.\n"
+            "{subject}.\n\n{lines}\nSee {url}\nThere, or on the page Webhooks, these messages can be stopped.\n"
         );
         Self { to, subject, text }
     }
@@ -97,12 +97,19 @@ impl Letter {
 #[derive(Clone, Debug)]
 pub(super) struct Mailer {
     places: Arc<Semaphore>,
+    /// Letters about signing in to each recipient.
     letters: Arc<Quota<String>>,
+    /// Letters about events.
+    alerts: Arc<Quota<String>>,
 }
 
 impl Default for Mailer {
     fn default() -> Self {
-        Self { places: Arc::new(Semaphore::new(MAX_WAITING)), letters: Arc::new(Quota::of_letters()) }
+        Self {
+            places: Arc::new(Semaphore::new(MAX_WAITING)),
+            letters: Arc::new(Quota::of_letters()),
+            alerts: Arc::new(Quota::of_letters()),
+        }
     }
 }
 
@@ -110,14 +117,14 @@ impl Mailer {
     /// Sends a letter soon, if e-mail is configured. What cannot be sent is logged without its text.
     pub(super) fn send(&self, dashboard: &Dashboard, letter: Letter, now: Moment) {
         let Some(smtp) = dashboard.smtp.clone() else { return };
-        if self.letters.take(letter.to.to_lowercase(), now).is_err() {
-            tracing::warn!("an e-mail is not sent: its recipient got many within the last hour");
-            return;
-        }
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             tracing::error!(waiting = MAX_WAITING, "an e-mail is not sent: too many wait");
             return;
         };
+        if self.letters.take(letter.to.to_lowercase(), now).is_err() {
+            tracing::warn!("an e-mail is not sent: its recipient got many within the last hour");
+            return;
+        }
         let subject = format!("{}: {}", dashboard.name, letter.subject);
         tokio::spawn(async move {
             if let Err(error) = deliver(&smtp, subject, letter).await {
@@ -141,11 +148,13 @@ impl Mailer {
     ) -> Result<(), String> {
         let smtp = dashboard.smtp.as_ref().ok_or("e-mail is not configured")?;
         let wait = |seconds| format!("this address got many letters; the next one in {seconds} s");
-        self.letters.take(to.clone(), now).map_err(wait)?;
+        self.alerts.take(to.to_lowercase(), now).map_err(wait)?;
         let letter = Letter::event(to, event, url);
         let subject = format!("{}: {}", dashboard.name, letter.subject);
         let (transport, message) = prepared(smtp, subject, letter)?;
-        transport.send(message).await.map(drop).map_err(|error| error.to_string())
+        let sent = tokio::time::timeout(TIMEOUT, transport.send(message)).await;
+        let late = |_| format!("no answer of the mail server within {} s", TIMEOUT.as_secs());
+        sent.map_err(late)?.map(drop).map_err(|error| error.to_string())
     }
 }
 

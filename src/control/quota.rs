@@ -21,7 +21,7 @@ const SIGN_INS: (u32, u32) = (20, 20);
 const USER_SIGN_INS: (u32, u32) = (2, 10);
 /// Attempts to sign in a minute as one user from all addresses, and at the same moment.
 const ALL_USER_SIGN_INS: (u32, u32) = (30, 60);
-/// Letters an hour to one recipient, and at the same moment.
+/// Letters an hour to one recipient, and at the same moment: those about signing in, and those about events.
 const LETTERS: (u32, u32) = (10, 5);
 /// Requests a second of one person who is signed in, and at the same moment.
 const PAGES: (u32, u32) = (20, 200);

@@ -226,19 +226,6 @@ impl Bookkeeper {
         .await
     }
 
-    /// Folds all records that were added before this call, and opens a reader for long reads. Counts them as usage unless
-    /// that would take more than a small part of the ledger's time, so that many readers cost no more than one.
-    ///
-    /// # Errors
-    /// If the store fails.
-    pub async fn page_reader(&self) -> Result<Box<dyn BooksReader>> {
-        self.run(|thread| {
-            thread.count_usage_if_due()?;
-            thread.books().reader()
-        })
-        .await
-    }
-
     /// Sets the source of what workers count. It is counted in the ledger after each fold, and when the ledger is closed.
     ///
     /// # Errors

@@ -40,7 +40,7 @@ impl Admin {
     }
 
     /// Accepts and serves connections. Never returns. `has_pages`: true if the dashboard has no listener of its own.
-    pub async fn serve(self, control: Arc<Control>, has_pages: bool) {
+    pub fn serve(self, control: Arc<Control>, has_pages: bool) -> impl Future<Output = ()> + Send + use<> {
         let state = ApiState {
             control: Arc::clone(&control),
             draining: Arc::clone(&self.draining),
@@ -52,6 +52,6 @@ impl Admin {
         if has_pages {
             router = router.merge(dashboard::router(Arc::clone(&control), false));
         }
-        self.listener.serve(router, control).await;
+        self.listener.serve(router, control)
     }
 }

@@ -22,7 +22,7 @@ use super::Control;
 use super::listener::Listener;
 
 /// Serves the pages alone on a listener. Never returns.
-pub async fn serve(listener: Listener, control: Arc<Control>) {
+pub fn serve(listener: Listener, control: Arc<Control>) -> impl Future<Output = ()> + Send + use<> {
     let router = router(Arc::clone(&control), true);
-    listener.serve(router, control).await;
+    listener.serve(router, control)
 }

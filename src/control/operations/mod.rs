@@ -88,7 +88,7 @@ impl Control {
         if !self.page_reads.folds(started) {
             return Ok(self.bookkeeper.view()?);
         }
-        let reader = self.bookkeeper.page_reader().await?;
+        let reader = self.bookkeeper.usage_reader().await?;
         self.page_reads.folded(started, self.clock.now());
         Ok(reader)
     }
@@ -101,11 +101,13 @@ impl Control {
     ) -> Result<R> {
         let busy = || OperationError::Unavailable("too many pages are read just now; try again".to_owned());
         let place = self.page_reads.place().await.ok_or_else(busy)?;
-        let mut reader = self.page_reader().await?;
-        reader.freeze()?;
-        let read = aside(reader, read).await;
-        drop(place);
-        read
+        let reader = self.page_reader().await?;
+        let read = move |reader: &mut dyn BooksReader| {
+            let _place = place; // until the read is done, also if nobody waits for it any more
+            reader.freeze()?;
+            read(reader)
+        };
+        aside(reader, read).await
     }
 
     /// The answer that was given to a request before. `None` if it was not made, or by another client.

@@ -22,6 +22,8 @@ use crate::types::{AccountId, Credits, KeyId, WallTime};
 
 /// Most rows of a report.
 pub const MAX_USAGE_ROWS: usize = 10_000;
+/// The time zone that is farthest from UTC, in minutes.
+const MAX_ZONE: i64 = 24 * 60;
 /// How far back a report goes if it does not say.
 const DEFAULT_SPAN: &str = "24h";
 
@@ -51,8 +53,13 @@ pub struct UsageQuery {
     #[serde(default)]
     pub by: Option<Grouping>,
     /// Where days begin, as minutes east of UTC, rounded to whole hours.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_utc")]
     pub zone: i64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_utc(zone: &i64) -> bool {
+    *zone == 0
 }
 
 impl UsageQuery {
@@ -316,7 +323,11 @@ impl Control {
     pub async fn usage(&self, caller: &Caller, query: UsageQuery) -> Result<UsageReport> {
         let asked = self.asked(caller, query)?;
         let reader = self.bookkeeper.usage_reader().await?;
-        super::aside(reader, move |reader| asked.report(reader)).await
+        let read = move |reader: &mut dyn BooksReader| {
+            reader.freeze()?; // the rows of all intervals are of one moment
+            asked.report(reader)
+        };
+        super::aside(reader, read).await
     }
 
     /// Reports usage in several ways at one moment, for a page.
@@ -331,6 +342,9 @@ impl Control {
     fn asked(&self, caller: &Caller, query: UsageQuery) -> Result<Asked> {
         may_read(caller, query.account.as_ref())?;
         let (from, to) = self.span(&query, self.clock.wall())?;
+        if query.zone.abs() > MAX_ZONE {
+            return OperationError::invalid("zone", "a time zone is at most a day from UTC");
+        }
         let is_until_now = query.to.is_none();
         let UsageQuery { account, key, route, step, by, zone, .. } = query;
         if let Some(id) = account.clone().filter(|id| self.directory.account(id).is_none()) {

@@ -146,8 +146,10 @@ impl Control {
             }
             let dashboard = self.dashboard().map_err(|error| error.to_string())?;
             let base = self.dashboard_url().map_err(|error| error.to_string())?;
-            let url = account
-                .map_or_else(|| format!("{base}/operator"), |account| format!("{base}/accounts/{account}"));
+            let url = account.map_or_else(
+                || format!("{base}/operator"),
+                |account| format!("{base}/accounts/{account}/credits"),
+            );
             self.people.mailer.tell(&dashboard, to, &delivery.body, &url, self.clock.now()).await
         };
         let told = told.await.map(|()| (Answer { status: Some(ACCEPTED), retry_after: None }, String::new()));

@@ -108,7 +108,8 @@ pub struct UsageRange {
 
 impl UsageFilter {
     /// The fewest intervals that together are the range of the filter, at most [`Self::longest`] where shorter ones are
-    /// kept. If its start or end is within an interval that is kept only as a whole, that interval belongs to it.
+    /// kept. An interval that is kept only as a whole belongs to it if its middle does, so that ranges that follow one
+    /// another share none.
     #[must_use]
     pub fn ranges(&self, kept: &UsageRetention) -> Vec<UsageRange> {
         let shortest = |at: i64| match at {
@@ -116,7 +117,8 @@ impl UsageFilter {
             at if at < kept.minutes => UsageStep::Hour,
             _ => UsageStep::Minute,
         };
-        let (from, to) = (shortest(self.from).floor(self.from), shortest(self.to).ceil(self.to));
+        let near = |at: i64| shortest(at).floor(at + shortest(at).minutes() / 2);
+        let (from, to) = (near(self.from), near(self.to));
         let mut ranges = Vec::new();
         let hours = kept.hours.max(from).min(to);
         let minutes = kept.minutes.max(hours).min(to);
@@ -211,9 +213,11 @@ mod tests {
             let to = from + length;
             let ranges = UsageFilter { from, to, longest, ..UsageFilter::default() }.ranges(&kept);
             prop_assert!(ranges.windows(2).all(|pair| pair[0].to == pair[1].from));
-            let (first, last) = (ranges[0], ranges[ranges.len() - 1]);
-            prop_assert!(first.from <= from && (first.from == from || first.from + first.step.minutes() > from));
-            prop_assert!(last.to >= to && (last.to == to || last.to - last.step.minutes() < to));
+            if let (Some(first), Some(last)) = (ranges.first(), ranges.last()) {
+                for (end, wanted, step) in [(first.from, from, first.step), (last.to, to, last.step)] {
+                    prop_assert!((end - wanted).abs() <= step.minutes() / 2);
+                }
+            }
             for range in &ranges {
                 let UsageRange { step, from, to } = *range;
                 prop_assert!(from < to && step.floor(from) == from && step.floor(to) == to);

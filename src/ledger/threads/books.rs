@@ -202,13 +202,6 @@ impl BooksThread {
         self.usage.count(&mut *self.books)
     }
 
-    /// Folds every record that was added before, and counts it as usage unless counting takes too much of the thread's time.
-    pub(in crate::ledger) fn count_usage_if_due(&mut self) -> Result<()> {
-        self.fold()?;
-        self.usage.count_if_due(&mut *self.books, &self.clock);
-        Ok(())
-    }
-
     pub(in crate::ledger) fn set_usage(&mut self, source: Box<dyn UsageSource>) {
         self.usage.set_source(source);
     }

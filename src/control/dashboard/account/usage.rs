@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::extract::{RawQuery, State};
 use axum::response::Response;
+use jiff::civil::Date;
 use maud::{Markup, html};
 
 use crate::control::dashboard::html::chart;
@@ -54,7 +55,10 @@ impl Asked {
             "90d" => (range, days(90)),
             "custom" => {
                 let from = fields.some("from").map(|day| at(day, "00:00:00"));
-                let to = fields.some("to").map(|day| at(day, "23:59:59"));
+                let after = |day: &str| day.parse::<Date>().ok()?.tomorrow().ok().map(|day| day.to_string());
+                let to = fields
+                    .some("to")
+                    .map(|day| at(&after(day).unwrap_or_else(|| day.to_owned()), "00:00:00"));
                 (range, UsageQuery { from: from.or(days(30).from), to, ..days(30) })
             }
             _ => ("7d", days(7)),

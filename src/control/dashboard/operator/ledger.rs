@@ -65,7 +65,8 @@ async fn page(
     query: Option<&str>,
     result: Option<&Verification>,
 ) -> Result<Response, Failure> {
-    let list = site.control.in_doubt(&of.caller, None).await?;
+    let mut list = site.control.in_doubt(&of.caller, None).await?;
+    list.sort_by_key(|doubt| (doubt.given_back.is_none(), doubt.at.0)); // shown from the end: open ones first
     let mut frame =
         of.frame(site, "ledger", "Ledger", "What a crash left in doubt, and whether every balance is right.");
     frame.notice = Notice::of(query);

@@ -187,7 +187,7 @@ impl Control {
         self.change_people(caller, "account.approve", noted, vec![UserEdit::Approve(id)]).await
     }
 
-    /// Declines an account that signed up: it is closed. After a crash in between it waits still.
+    /// Declines an account that signed up: it is closed, and waits no longer.
     ///
     /// # Errors
     /// If the account does not wait for approval.

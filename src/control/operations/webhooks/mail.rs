@@ -38,17 +38,20 @@ impl Control {
         if self.dashboard()?.smtp.is_none() {
             return OperationError::invalid("url", "e-mail is not configured: see [dashboard] smtp");
         }
-        if address.parse::<Email>().is_err() || !self.may_get_mail(account, address).await? {
+        let is_email = address.parse::<Email>().is_ok_and(|email| email.as_str() == address);
+        if !is_email || !self.may_get_mail(account, address).await? {
             let message = "e-mail goes only to people with access, by the address that they sign in with";
             return OperationError::invalid("url", message);
         }
         Ok(())
     }
 
+    /// The endpoint that somebody who asked for alerts has.
     async fn mail_endpoint(&self, account: &AccountId, email: &str) -> Result<Option<EndpointRow>> {
         let (account, url) = (account.clone(), format!("{MAILTO}{email}"));
         let rows = self.read_webhooks(move |webhooks| Ok(webhooks.endpoints(Some(Some(&account)))?)).await?;
-        Ok(rows.into_iter().find(|row| row.url == url))
+        let is_it = |row: &EndpointRow| row.url == url && row.events.as_deref() == Some(&ALERTS);
+        Ok(rows.into_iter().find(|row| is_it(row) && row.disabled.is_none()))
     }
 
     /// True if a person gets alerts of an account by e-mail. `None` if nobody can.

@@ -92,7 +92,7 @@ fn edit_form(
     let body = html! {
         form.stack method="post" action={ (page) "/edit" } {
             (trouble(error, &["label", "allow_from", "spend_limit", "limits"]))
-            input type="hidden" name="version" value=(key.version);
+            input type="hidden" name="version" value=(shown("version", &key.version.to_string()));
             @for field in &fields { (field.render(error)) }
             div.row { (select("expires", "Expires", &presets, &expires)) (date.render(error)) }
             (scopes(site, &routes))
@@ -148,9 +148,11 @@ pub(in crate::control::dashboard) async fn change(
     of.caller.may_in(Permission::Keys, &of.account)?;
     match changed(&site, &of, &key, &fields).await {
         Ok(_) => Ok(See(of.at(&format!("keys/{}?done=key-changed", key.id))).into_response()),
-        Err(
-            error @ (OperationError::Invalid { .. } | OperationError::Conflict(_) | OperationError::Stale(_)),
-        ) => Ok(edit_form(&site, &of, &key, Some(&fields), Some(&error))),
+        // What somebody else has changed is shown before it is changed again.
+        Err(error @ OperationError::Stale(_)) => Ok(edit_form(&site, &of, &key, None, Some(&error))),
+        Err(error @ (OperationError::Invalid { .. } | OperationError::Conflict(_))) => {
+            Ok(edit_form(&site, &of, &key, Some(&fields), Some(&error)))
+        }
         Err(error) => Err(error.into()),
     }
 }
