@@ -206,26 +206,31 @@ mod tests {
     }
 
     proptest! {
-        /// The ranges follow one another without a gap, are of kept intervals, and as long as they may be.
-        #[test]
-        fn ranges_are_whole(from in 0_i64..6_000, length in 1_i64..6_000, longest in step(), hours in 0_i64..4, minutes in 0_i64..80) {
-            let kept = UsageRetention { hours: hours * 1440, minutes: (minutes * 60).max(hours * 1440), days: 0 };
-            let to = from + length;
-            let ranges = UsageFilter { from, to, longest, ..UsageFilter::default() }.ranges(&kept);
-            prop_assert!(ranges.windows(2).all(|pair| pair[0].to == pair[1].from));
-            if let (Some(first), Some(last)) = (ranges.first(), ranges.last()) {
-                for (end, wanted, step) in [(first.from, from, first.step), (last.to, to, last.step)] {
-                    prop_assert!((end - wanted).abs() <= step.minutes() / 2);
+            /// The ranges follow one another without a gap, are of kept intervals, and as long as they may be.
+            #[test]
+            fn ranges_are_whole(from in 0_i64..6_000, length in 1_i64..6_000, longest in step(), hours in 0_i64..4, minutes in 0_i64..80) {
+                let kept = UsageRetention { hours: hours * 1440, minutes: (minutes * 60).max(hours * 1440), days: 0 };
+                let to = from + length;
+                let ranges = UsageFilter { from, to, longest, ..UsageFilter::default() }.ranges(&kept);
+                prop_assert!(ranges.windows(2).all(|pair| pair[0].to == pair[1].from));
+                let shortest = |at: i64| match at {
+                    at if at < kept.hours => UsageStep::Day,
+                    at if at < kept.minutes => UsageStep::Hour,
+                    _ => UsageStep::Minute,
+                };
+                if let (Some(first), Some(last)) = (ranges.first(), ranges.last()) {
+                    for (end, wanted) in [(first.from, from), (last.to, to)] {
+                        prop_assert!((end - wanted).abs() <= shortest(wanted).minutes() / 2);
+                    }
                 }
+                for range in &ranges {
+                    let UsageRange { step, from, to } = *range;
+                    prop_assert!(from < to && step.floor(from) == from && step.floor(to) == to);
+    let shortest = shortest(from);
+                    prop_assert!(step >= shortest && step <= longest.max(shortest));
+                }
+                let count = |step: UsageStep| ranges.iter().filter(|range| range.step == step).count();
+                prop_assert!(ranges.len() <= 9 && count(UsageStep::Day) <= 3);
             }
-            for range in &ranges {
-                let UsageRange { step, from, to } = *range;
-                prop_assert!(from < to && step.floor(from) == from && step.floor(to) == to);
-                let shortest = if from < kept.hours { UsageStep::Day } else if from < kept.minutes { UsageStep::Hour } else { UsageStep::Minute };
-                prop_assert!(step >= shortest && step <= longest.max(shortest));
-            }
-            let count = |step: UsageStep| ranges.iter().filter(|range| range.step == step).count();
-            prop_assert!(ranges.len() <= 9 && count(UsageStep::Day) <= 3);
         }
-    }
 }
