@@ -64,8 +64,9 @@ fn open_halves(path: &Path) -> Result<(SqliteBooks, FileJournal)> {
 /// The books of a ledger, in a SQLite file that this process has locked.
 #[derive(Debug)]
 struct SqliteBooks {
-    connection: Connection,
+    // Closed before those that write, since only these remove the write-ahead log.
     connections: Arc<Connections>,
+    connection: Connection,
     checkpointer: Checkpointer,
     _lock: Arc<Lock>,
 }
