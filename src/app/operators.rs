@@ -29,8 +29,8 @@ pub(super) struct ControlRuntime {
     _end: DropGuard,
 }
 
-/// Makes the current thread nicer, and those that it starts, so that it delays workers on the same core less. A failure is ignored: everything works
-/// without it.
+/// Makes the current thread nicer, and those that it starts, so that they delay workers on the same core less. A failure
+/// is ignored: everything works without it.
 fn give_way() {
     if let Ok(now) = getpriority_process(None) {
         let _ = setpriority_process(None, (now + NICER).min(NICEST));

@@ -165,23 +165,24 @@ pub(in crate::control::dashboard) async fn change(
     patch(site, of, &id, change, "account-changed").await
 }
 
+/// Asks whether to do something to an account. `what`: the last part of the address that does it.
+fn ask(site: &Site, of: &AsOperator, id: &str, (verb, what): (&str, &str), effect: &str) -> Result<Response> {
+    of.caller.may(Permission::Manage)?;
+    let back = format!("/operator/accounts/{}", parsed(id)?);
+    let title = format!("{verb} {id}");
+    let action = format!("{back}/{what}");
+    let question = Question { title: &title, effect, action: &action, verb, back: &back, fields: html! {} };
+    Ok(of.frame(site, "accounts", &title, "").page(question.render(None)))
+}
+
 /// Asks whether to suspend an account.
 pub(in crate::control::dashboard) async fn suspend_page(
     State(site): State<Site>,
     of: AsOperator,
     Path(id): Path<String>,
 ) -> Result<Response, Failure> {
-    of.caller.may(Permission::Manage)?;
-    let back = format!("/operator/accounts/{}", parsed(&id)?);
-    let question = Question {
-        title: &format!("Suspend {id}"),
-        effect: "All its requests are refused, within a second, until you resume it. Its keys, credits and people stay.",
-        action: &format!("{back}/suspend"),
-        verb: "Suspend",
-        back: &back,
-        fields: html! {},
-    };
-    Ok(of.frame(&site, "accounts", "Suspend account", "").page(question.render(None)))
+    let effect = "All its requests are refused, within a second, until you resume it. Its keys, credits and people stay.";
+    Ok(ask(&site, &of, &id, ("Suspend", "suspend"), effect)?)
 }
 
 /// Asks whether to decline an account that signed up.
@@ -190,17 +191,8 @@ pub(in crate::control::dashboard) async fn decline_page(
     of: AsOperator,
     Path(id): Path<String>,
 ) -> Result<Response, Failure> {
-    of.caller.may(Permission::Manage)?;
-    let back = format!("/operator/accounts/{}", parsed(&id)?);
-    let question = Question {
-        title: &format!("Decline {id}"),
-        effect: "The account is closed for good: its keys are refused, and nobody can open it again.",
-        action: &format!("{back}/decline"),
-        verb: "Decline",
-        back: &back,
-        fields: html! {},
-    };
-    Ok(of.frame(&site, "accounts", "Decline account", "").page(question.render(None)))
+    let effect = "The account is closed for good: its keys are refused, and nobody can open it again.";
+    Ok(ask(&site, &of, &id, ("Decline", "decline"), effect)?)
 }
 
 /// Declines an account that signed up.
