@@ -221,6 +221,52 @@ fn accounts_wait_for_approval() {
     api.ok("POST", &approve, None);
     assert_eq!((&show()["plan"], &show()["balance"]), (&json!("growth"), &json!(50)));
     assert_eq!(api.send("POST", &approve, "", None).status, 404, "once");
+    let made = post(pages, "/sign-up", headers, &form.replace("new", "other"));
+    let account = made.header("location").unwrap().rsplit('/').next().unwrap().to_owned();
+    let portal = Portal { gateway, _upstream: upstream, pages, api };
+    let operator = portal.signed_in(&json!({ "email": "op@example.com", "operator": "owner" }));
+    let page = format!("/operator/accounts/{account}/decline");
+    assert!(portal.page(&page, &operator).text().contains("closed for good"), "it asks first");
+    assert_eq!(portal.form(&page, &operator, "").status, 303);
+    assert_eq!(portal.api.get(&format!("/v1/accounts/{account}"))["state"], "closed");
+    assert_eq!(portal.form(&page, &operator, "").status, 404, "it waits no longer");
+}
+
+/// "Read only" allows the routes that have no method but GET and HEAD.
+#[test]
+fn a_key_that_only_reads_may_call_routes_that_only_read() {
+    let reads = "[[routes]]\nname = \"reads\"\npath = \"/reads\"\nupstream = \"api\"\nmethods = [\"GET\"]\n";
+    let portal = Portal::start(reads);
+    let cookie = portal.member("beta", "developer");
+    assert_eq!(portal.form("/accounts/beta/keys", &cookie, "label=r&scope=reading").status, 303);
+    let keys = portal.api.get("/v1/accounts/beta/keys");
+    assert_eq!(keys["data"][0]["scopes"], json!(["reads"]), "{keys}");
+}
+
+/// Days begin at midnight of the chosen time zone, and the sums are the same in all zones.
+#[test]
+fn usage_is_shown_in_a_time_zone() {
+    let portal = Portal::start("");
+    let cookie = portal.member("beta", "viewer");
+    let key = portal.api.ok("POST", "/v1/accounts/beta/keys", Some(&json!({ "label": "k" })));
+    let header = format!("x-api-key: {}\r\n", key["key"].as_str().unwrap());
+    (0..2).for_each(|_| assert_eq!(get(portal.gateway.public, "/one", &header).status, 200));
+    for (zone, midnight) in [(0, "T00:00:00"), (120, "T22:00:00"), (-660, "T11:00:00")] {
+        let path = format!("/accounts/beta/usage.csv?range=7d&group=status&zone={zone}");
+        let started = Instant::now();
+        let rows = loop {
+            let text = portal.page(&path, &cookie).text();
+            let rows: Vec<Vec<String>> =
+                text.lines().skip(1).map(|line| line.split(',').map(str::to_owned).collect()).collect();
+            let requests: u64 = rows.iter().map(|row| row[2].parse::<u64>().unwrap()).sum();
+            if requests == 2 {
+                break rows;
+            }
+            assert!(started.elapsed() < Duration::from_secs(20), "zone {zone}: {text}");
+            std::thread::sleep(Duration::from_millis(200));
+        };
+        assert!(rows.iter().all(|row| row[0].contains(midnight)), "zone {zone}: {rows:?}");
+    }
 }
 
 /// Many attempts to sign in are throttled, per address and per user, and say and take the same for every user.
