@@ -28,8 +28,10 @@ const SWEEP_EVERY: Duration = Duration::from_secs(10);
 
 /// How often a worker that stops looks for responses that have not ended.
 const STREAMS_CHECKED_EVERY: Duration = Duration::from_millis(100);
-/// How long idle connections stay open after the worker stopped accepting.
-const GRACE: Duration = Duration::from_millis(500);
+/// How long idle connections stay open after the worker stopped accepting: so many rounds of so long, in each of which
+/// the worker and its clients run, even if the machine stood still for a while.
+const GRACE_ROUNDS: u32 = 20;
+const GRACE_ROUND: Duration = Duration::from_millis(25);
 
 /// Everything that a worker needs; passed to the worker's own thread, which starts it.
 #[derive(Debug)]
@@ -114,9 +116,11 @@ async fn pass_usage(services: Rc<Services>) {
 /// that crosses the close of its connection would fail.
 async fn wind_down(connections: &Connections) {
     connections.wind_down();
-    let begun = connections.clock.now();
-    while connections.has_idle() && connections.clock.now().since(begun) < GRACE {
-        tokio::time::sleep(GRACE / 20).await;
+    for _ in 0..GRACE_ROUNDS {
+        if !connections.has_idle() {
+            break;
+        }
+        tokio::time::sleep(GRACE_ROUND).await;
     }
 }
 

@@ -51,12 +51,13 @@ pub(super) async fn serve_http1<H: RequestHandler>(
         }
         let mut is_shutting_down = false;
         let ended = poll_until_end(connections, number, connection, false, |context, shut_down| {
-            if shut_down {
+            let polled = connection.poll_readable(context);
+            if shut_down && polled.is_pending() {
                 is_shutting_down = true;
                 connection.close_idle(context);
                 return Poll::Ready(Ok::<_, std::io::Error>(()));
             }
-            connection.poll_readable(context)
+            polled
         });
         if ended.await == End::Closed || is_shutting_down {
             return;
@@ -95,10 +96,12 @@ async fn serve_requests<H: RequestHandler>(
     let io = TokioIo::new(ObservedIo(Arc::clone(connection)));
     let mut serving = Box::pin(builder.serve_connection(io, service).with_upgrades());
     poll_until_end(connections, number, connection, true, |context, shut_down| {
-        if shut_down {
+        let mut polled = serving.as_mut().poll(context);
+        if shut_down && polled.is_pending() {
+            // Only now: a request that has arrived is read, and served.
             serving.as_mut().graceful_shutdown();
+            polled = serving.as_mut().poll(context);
         }
-        let polled = serving.as_mut().poll(context);
         if let Poll::Ready(Err(error)) = &polled {
             match (error.is_parse_too_large(), error.is_parse()) {
                 (true, _) => handler.refused_by_hyper(Reason::HeaderTooLarge),
