@@ -193,10 +193,21 @@ pub struct Route {
     pub response_timeout: Duration,
     /// Largest request body in bytes.
     pub max_body_size: u64,
+    /// What happens to a response whose client is gone.
+    pub on_disconnect: OnDisconnect,
     /// True if paths with `%2F` are accepted.
     pub encoded_slashes: bool,
     /// CORS settings; `None` if Tollgate does not handle CORS.
     pub cors: Option<Cors>,
+}
+
+/// What happens to the response of a request with a price when its client disconnects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDisconnect {
+    /// It is read to its end, and charged as if the client had stayed.
+    Finish,
+    /// The upstream's request is cancelled, and what was seen of the response is charged; the hold if that does not tell.
+    Abandon,
 }
 
 /// A plan: limits and prices that an account can be on.

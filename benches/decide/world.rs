@@ -141,7 +141,7 @@ impl World {
     pub fn price(&self, route: &Route, response: &HeaderMap) -> Credits {
         match route.price.at_head(StatusCode::OK, response, false) {
             AtHead::Known(charged) => charged.amount,
-            AtHead::InBody(_) => panic!("a fixed price"),
+            AtHead::InBody => panic!("a fixed price"),
         }
     }
 

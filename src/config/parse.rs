@@ -2,6 +2,7 @@
 //! all mistakes are reported.
 
 mod accounts;
+mod charges;
 mod client_tls;
 mod context;
 mod dialects;

@@ -4,6 +4,7 @@
 //! JSON Schema for editors is generated from these types.
 
 mod operating;
+mod prices;
 mod scopes;
 mod tls;
 mod upstream;
@@ -16,6 +17,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub use operating::{Admin, Dashboard, Log, Traces, Usage, Webhooks};
+pub use prices::{AmountOr, Charge, Each, PerItem, Plain};
 pub use scopes::Scopes;
 pub use tls::{Pair, Tls};
 pub use upstream::{
@@ -181,18 +183,21 @@ pub struct Route {
     /// The dialect of its refusals; default: `[errors] dialect`.
     #[serde(default)]
     pub dialect: Maybe<String>,
-    /// Hold this amount, and charge it on 2xx only.
+    /// Hold this amount, and charge it on 2xx only. Per item: `{ each = 1, of = "/records", max_items = 5000 }`.
     #[serde(default)]
-    pub credits: Maybe<Amount>,
-    /// The most a request can cost.
+    pub credits: Maybe<AmountOr<PerItem>>,
+    /// The most a request can cost; also per item.
     #[serde(default)]
-    pub hold: Maybe<Amount>,
+    pub hold: Maybe<AmountOr<PerItem>>,
     /// The first matching charge counts; without a match the request costs nothing.
     #[serde(default)]
     pub charge: Maybe<Vec<At<Charge>>>,
     /// Hold and charge nothing, but count what the price would charge and refuse.
     #[serde(default)]
     pub shadow: Maybe<bool>,
+    /// What happens to the upstream's response when its client is gone: `finish` (the default) or `abandon`.
+    #[serde(default)]
+    pub on_disconnect: Maybe<String>,
     /// Limits of this route alone.
     #[serde(default)]
     pub limits: Vec<At<Limit>>,
@@ -214,20 +219,6 @@ pub struct Route {
     /// CORS: what pages of other origins may do.
     #[serde(default)]
     pub cors: Maybe<Cors>,
-}
-
-/// One charge of a price.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Charge {
-    /// The statuses that it applies to: `"2xx"` or `"404"`.
-    pub status: At<String>,
-    /// A fixed amount.
-    #[serde(default)]
-    pub credits: Maybe<Amount>,
-    /// Where the upstream's response names the amount: `"header:NAME"` or `"json:/pointer"`.
-    #[serde(default)]
-    pub from: Maybe<String>,
 }
 
 /// CORS: what pages of other origins may do.
@@ -309,10 +300,10 @@ pub struct Plan {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PlanPrice {
-    /// Hold this amount, and charge it on 2xx only.
-    pub credits: Maybe<Amount>,
-    /// The most a request can cost.
-    pub hold: Maybe<Amount>,
+    /// Hold this amount, and charge it on 2xx only; also per item.
+    pub credits: Maybe<AmountOr<PerItem>>,
+    /// The most a request can cost; also per item.
+    pub hold: Maybe<AmountOr<PerItem>>,
     /// The first matching charge counts; without a match the request costs nothing.
     pub charge: Maybe<Vec<At<Charge>>>,
     /// Hold and charge nothing, but count what the price would charge and refuse; default: as the route.

@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 
 use self::trace::UpstreamTrace;
 use super::key::KeySource;
+use super::price::is_readable;
 use crate::types::{AccountId, KeyId};
 
 /// Prefix of the fields that Tollgate sends to upstreams. Fields with this prefix from clients are dropped.
@@ -72,8 +73,8 @@ pub struct Facts<'a> {
     pub framing: Framing,
     /// The requested upgrade, if it may be forwarded.
     pub upgrade: Option<&'a HeaderValue>,
-    /// True if a price is read from the response body, which the upstream must not compress then.
-    pub identity_encoding: bool,
+    /// True if a price is read from the response body, which the upstream may compress only in ways that can be read.
+    pub readable_encodings: bool,
     /// The trace context in place of the client's; `None` if the client's is forwarded as it is.
     pub trace: Option<&'a UpstreamTrace>,
     /// Fields that the operator sets: the upstream's, then the route's. They replace all others of the same name.
@@ -178,7 +179,7 @@ impl Facts<'_> {
             "authorization" => !self.strip_authorization,
             "traceparent" => self.trace.is_none(),
             "tracestate" => self.trace.is_none_or(|trace| trace.keeps_state),
-            "accept-encoding" => !self.identity_encoding,
+            "accept-encoding" => !self.readable_encodings,
             "x-forwarded-proto" | "x-forwarded-host" | "forwarded" => self.trusted,
             text => !is_hop_by_hop(text) && !is_own(text, self.key_header),
         };
@@ -233,14 +234,23 @@ impl Facts<'_> {
                 own(&PLAN, &[plan.as_bytes()]);
             }
         }
-        if self.identity_encoding {
-            own(&header::ACCEPT_ENCODING, &[b"identity"]);
+        if self.readable_encodings {
+            own(&header::ACCEPT_ENCODING, &[readable_encodings(headers).as_bytes()]);
         }
         if let Some(upgrade) = self.upgrade {
             own(&header::CONNECTION, &[b"upgrade"]);
             own(&header::UPGRADE, &[upgrade.as_bytes()]);
         }
     }
+}
+
+/// Those encodings that the client accepts and a price can be read from.
+fn readable_encodings(headers: &HeaderMap) -> String {
+    let values = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    let codings = values.flat_map(|value| value.split(',')).map(str::trim);
+    let readable = |coding: &&str| is_readable(coding.split(';').next().unwrap_or_default().trim_end());
+    let readable: Vec<&str> = codings.filter(readable).collect();
+    if readable.is_empty() { "identity".to_owned() } else { readable.join(", ") }
 }
 
 fn joined_cookies(headers: &HeaderMap) -> Option<Vec<u8>> {

@@ -6,12 +6,11 @@
 //! bytes for any document, and its work is a few instructions per byte.
 
 mod number;
+mod pointer;
 mod text;
 
-use std::fmt;
-use std::sync::Arc;
-
 use number::Number;
+pub use pointer::Pointer;
 use text::{Text, TextEvent};
 
 /// Deepest nesting of objects and arrays that is accepted; the same as serde_json's bound.
@@ -19,53 +18,21 @@ pub const MAX_DEPTH: usize = 127;
 /// Longest number or string that is read at the pointer, in bytes; no valid amount is longer.
 pub const MAX_FOUND: usize = 128;
 
-/// A parsed JSON pointer (RFC 6901). Cheap to clone.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Pointer(Arc<[ReferenceToken]>);
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct ReferenceToken {
-    /// The name of an object's member.
-    name: String,
-    /// The index of an array's element; `None` if the name is not a valid index.
-    index: Option<usize>,
-}
-
-impl Pointer {
-    /// Parses `/a/0/b`; `~1` is decoded to `/`, and `~0` to `~`. `None` if the text does not begin with `/`.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        let segments = text.strip_prefix('/')?.split('/').map(|token| {
-            let name = token.replace("~1", "/").replace("~0", "~");
-            let plain = !name.starts_with('+') && (name == "0" || !name.starts_with('0'));
-            let index = name.parse().ok().filter(|_| plain);
-            ReferenceToken { name, index }
-        });
-        Some(Self(segments.collect()))
-    }
-}
-
-impl fmt::Display for Pointer {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let escaped = |segment: &ReferenceToken| segment.name.replace('~', "~0").replace('/', "~1");
-        self.0.iter().try_for_each(|segment| write!(out, "/{}", escaped(segment)))
-    }
-}
-
-impl fmt::Debug for Pointer {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{:?}", self.to_string())
-    }
-}
-
-/// The value at the pointer, if it is a number or a string.
+/// The value at the pointer, if it is a number, a string or a boolean.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scalar {
     /// The text of a number, as in the document.
     Number(String),
     /// The content of a string, with escapes decoded.
     Text(String),
+    /// `true` or `false`.
+    Bool(bool),
 }
+
+/// A text that is not a JSON document, or not a whole one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a JSON document")]
+pub struct NotJson;
 
 /// Reads a JSON document in pieces of any size, and keeps only the value at the pointer.
 #[derive(Clone, Debug)]
@@ -95,6 +62,7 @@ enum ScalarKind {
     Nothing,
     Number,
     Text,
+    Bool(bool),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,7 +82,7 @@ enum ParserState {
     InText(Role, Text),
     InNumber(Role, Number),
     /// Inside `true`, `false` or `null`, with the bytes that must follow.
-    InLiteral(&'static [u8]),
+    InLiteral(Role, &'static [u8]),
     /// The document is not valid JSON.
     Broken,
 }
@@ -145,6 +113,12 @@ impl PointerReader {
         }
     }
 
+    /// A reader of another document for the same pointer.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        Self::new(self.pointer.clone())
+    }
+
     /// Reads the next piece.
     pub fn read(&mut self, mut bytes: &[u8]) {
         while let Some(&first) = bytes.first() {
@@ -152,10 +126,10 @@ impl PointerReader {
                 ParserState::Broken => return,
                 ParserState::InText(role, text) => self.in_text(role, text, bytes),
                 ParserState::InNumber(role, number) => self.in_number(role, number, bytes),
-                ParserState::InLiteral(left) => {
+                ParserState::InLiteral(role, left) => {
                     self.state = match left.split_first() {
                         Some((expected, [])) if *expected == first => ParserState::After,
-                        Some((expected, left)) if *expected == first => ParserState::InLiteral(left),
+                        Some((expected, left)) if *expected == first => ParserState::InLiteral(role, left),
                         _ => ParserState::Broken,
                     };
                     &bytes[1..]
@@ -170,20 +144,33 @@ impl PointerReader {
     }
 
     /// Ends the document and returns the value at the pointer. `None` if the document is incomplete or not JSON,
-    /// or if the pointer does not lead to a number or string of at most [`MAX_FOUND`] bytes.
+    /// or if the pointer does not lead to a boolean, or a number or string of at most [`MAX_FOUND`] bytes.
     #[must_use]
-    pub fn finish(mut self) -> Option<Scalar> {
+    pub fn finish(self) -> Option<Scalar> {
+        self.end().ok().flatten()
+    }
+
+    /// As [`PointerReader::finish`], but tells documents without such a value from what is not a document.
+    ///
+    /// # Errors
+    /// If the document is incomplete or not JSON.
+    pub fn end(mut self) -> Result<Option<Scalar>, NotJson> {
         if let ParserState::InNumber(role, number) = self.state
             && number.is_whole()
         {
             self.end_number(role);
         }
-        if self.state != ParserState::After || self.depth > 0 || self.kept.len() > MAX_FOUND {
-            return None;
+        if self.state != ParserState::After || self.depth > 0 {
+            return Err(NotJson);
         }
+        Ok(if self.kept.len() > MAX_FOUND { None } else { self.value() })
+    }
+
+    fn value(self) -> Option<Scalar> {
         let text = String::from_utf8(self.kept).ok()?;
         match self.found {
             ScalarKind::Nothing => None,
+            ScalarKind::Bool(value) => Some(Scalar::Bool(value)),
             ScalarKind::Number => Some(Scalar::Number(text)),
             ScalarKind::Text => Some(Scalar::Text(text)),
         }
@@ -233,9 +220,9 @@ impl PointerReader {
                 return true;
             }
             b'"' => ParserState::InText(role, Text::default()),
-            b't' => ParserState::InLiteral(b"rue"),
-            b'f' => ParserState::InLiteral(b"alse"),
-            b'n' => ParserState::InLiteral(b"ull"),
+            b't' => self.literal(role, Some(true), b"rue"),
+            b'f' => self.literal(role, Some(false), b"alse"),
+            b'n' => self.literal(role, None, b"ull"),
             _ => match Number::begin(byte) {
                 Some(number) => {
                     self.keep(role, &[byte]);
@@ -245,6 +232,14 @@ impl PointerReader {
             },
         };
         true
+    }
+
+    /// Begins a literal, of which these bytes must follow.
+    fn literal(&mut self, role: Role, value: Option<bool>, rest: &'static [u8]) -> ParserState {
+        if let (Role::Wanted, Some(value)) = (role, value) {
+            self.found = ScalarKind::Bool(value);
+        }
+        ParserState::InLiteral(role, rest)
     }
 
     fn open(&mut self, object: bool) {

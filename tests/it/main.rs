@@ -12,6 +12,7 @@
 )]
 
 mod api;
+mod billing;
 mod check;
 mod clocks;
 mod commands;

@@ -17,7 +17,7 @@ use crate::policy::cors::Cors;
 use crate::policy::price::Price;
 use crate::policy::reject::Dialect;
 use crate::policy::route::{Methods, Pattern, RouteTable, strip_port};
-use crate::snapshot::Route;
+use crate::snapshot::{OnDisconnect, Route};
 use crate::types::{RouteName, RouteNum};
 
 /// Most routes of a configuration.
@@ -143,9 +143,21 @@ fn one(
         set_headers,
         response_timeout: timeout(context, upstream.response_timeout),
         max_body_size,
+        on_disconnect: on_disconnect(context, raw.on_disconnect.as_ref()),
         encoded_slashes: raw.encoded_slashes.as_ref().is_some_and(|allow| allow.value),
         cors,
     })
+}
+
+fn on_disconnect(context: &mut Context, raw: Option<&At<String>>) -> OnDisconnect {
+    match raw.map(|raw| (raw.value.as_str(), raw)) {
+        None | Some(("finish", _)) => OnDisconnect::Finish,
+        Some(("abandon", _)) => OnDisconnect::Abandon,
+        Some((_, raw)) => {
+            context.unknown("way", raw, ["finish", "abandon"].into_iter());
+            OnDisconnect::Finish
+        }
+    }
 }
 
 fn price(context: &mut Context, raw: &raw::Route, public: bool) -> Price {

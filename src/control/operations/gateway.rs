@@ -2,6 +2,7 @@
 
 mod docs;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 pub use docs::{PublicRoute, Refusals};
@@ -14,7 +15,7 @@ use super::caller::{Caller, Permission};
 use super::error::Result;
 use super::terms::LimitTerms;
 use crate::control::{Control, upstreams};
-use crate::policy::price::{Amount, Price};
+use crate::policy::price::{Amount, Condition, Price};
 use crate::snapshot::{Plan, Route};
 use crate::types::Credits;
 
@@ -61,8 +62,23 @@ pub struct PriceView {
     /// The credits that are held when a request is admitted: the most that it can cost.
     #[schema(value_type = f64)]
     pub hold: Credits,
-    /// What is charged; the first rule whose status matches.
+    /// If less is held for requests with fewer items.
+    pub per_item: Option<PerItemView>,
+    /// What is charged; the first rule that matches.
     pub charge: Vec<ChargeView>,
+}
+
+/// A hold for each item of the request.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = PerItem)]
+pub struct PerItemView {
+    /// The credits for each item.
+    #[schema(value_type = f64)]
+    pub each: Credits,
+    /// Where the JSON array of items is in the request.
+    pub of: String,
+    /// Most items.
+    pub max_items: u32,
 }
 
 /// What is charged for a response.
@@ -71,10 +87,12 @@ pub struct PriceView {
 pub struct ChargeView {
     /// The status that the rule is for, such as `2xx` or `404`.
     pub status: String,
+    /// What the response must contain too: each source with its value.
+    pub when: BTreeMap<String, String>,
     /// The credits, if they are fixed.
     #[schema(value_type = Option<f64>)]
     pub credits: Option<Credits>,
-    /// Where in the response the credits stand, otherwise.
+    /// Where in the response the credits stand, or from what they are computed, otherwise.
     pub from: Option<String>,
 }
 
@@ -104,12 +122,18 @@ impl PriceView {
         let charge = price.charges.iter().map(|charge| {
             let (credits, from) = match &charge.amount {
                 Amount::Fixed(credits) => (Some(*credits), None),
-                Amount::Header(name) => (None, Some(format!("header:{name}"))),
-                Amount::Json(pointer) => (None, Some(format!("json:{pointer}"))),
+                amount => (None, Some(amount.to_string())),
             };
-            ChargeView { status: charge.status.to_string(), credits, from }
+            let condition = |when: &Condition| (when.source.to_string(), when.equals.clone());
+            let when = charge.when.iter().map(condition).collect();
+            ChargeView { status: charge.status.to_string(), when, credits, from }
         });
-        Self { hold: price.hold, charge: charge.collect() }
+        let per_item = price.per_item.as_ref().map(|per_item| PerItemView {
+            each: per_item.each,
+            of: per_item.of.to_string(),
+            max_items: per_item.max_items,
+        });
+        Self { hold: price.hold, per_item, charge: charge.collect() }
     }
 }
 

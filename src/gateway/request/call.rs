@@ -15,6 +15,7 @@ use super::upstream_request::{UpstreamPool, UpstreamRequest};
 use super::websocket::ExpectedUpgrade;
 use crate::gateway::connection::DetachedRequest;
 use crate::policy::reject::{Reason, Refusal};
+use crate::snapshot::OnDisconnect;
 use crate::upstream::{Cause, LocalServer, SendError, UpstreamResponse};
 
 type Sending = Pin<Box<dyn Future<Output = Result<UpstreamResponse, SendError>>>>;
@@ -152,7 +153,9 @@ impl Drop for Call {
         let Some(pending) = self.0.take() else { return };
         let request = Rc::clone(pending.permit.request());
         request.services.stats.abandoned.fetch_add(1, Ordering::Relaxed);
-        if pending.permit.is_paid() {
+        if pending.permit.is_paid() && request.on_disconnect() == OnDisconnect::Abandon {
+            pending.permit.charge_hold(); // the upstream may have done its work, of which nothing was seen
+        } else if pending.permit.is_paid() {
             let detached = DetachedRequest::new(&request.stream);
             request.services.connections.spawn_detached(async move {
                 pending.finish_without_client().await;

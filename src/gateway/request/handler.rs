@@ -173,7 +173,7 @@ fn admit(
     let pass = services.limits.admit(&subject, &view.settings, wall, &mut context.headers)?; // rate_limited, concurrency_limited
     record.note_shadow_limit(pass.shadowed());
     let caller = context.caller.as_ref().map(|key| (key, plan));
-    let payment = PaymentProgress::start(services, record, caller, route, &parts.method)?; // insufficient_credits, ledger_unavailable
+    let payment = PaymentProgress::start(services, record, caller, route, &parts)?; // bad_request, insufficient_credits, ledger_unavailable
     let reads_body = payment.reads_body(); // a payment that is dropped by a refusal releases its hold
     connection.may_forward(&view.settings.trusted_proxies)?; // overloaded
     if context.is_grpc && route.upstream.may_use_http2() && !payment.needs_request_body() {
@@ -229,11 +229,12 @@ async fn forward_response(
     let ((mut status, mut headers), mut settlement) = Settlement::new(response, permit);
     let is_switch = status == StatusCode::SWITCHING_PROTOCOLS;
     let upstream = if is_switch { settlement.take_upstream() } else { None };
+    let tunnel_charge = if is_switch { settlement.take_tunnel_charge().await? } else { None }; // ledger_unavailable
     let request = Rc::clone(settlement.request());
     let (body, charged) = ResponseBody::open(settlement).await?; // ledger_unavailable
-    (context.charged, context.outcome) = (charged, Outcome::Proxied);
+    (context.charged, context.outcome) = (charged.filter(|_| tunnel_charge.is_none()), Outcome::Proxied);
     if let (Some(client), Some(upstream)) = (client, upstream) {
-        start_tunnel(request, client, upstream);
+        start_tunnel(request, client, upstream, tunnel_charge);
     }
     forward::to_client(&mut headers, is_switch);
     if context.protocol == Protocol::Http2 {

@@ -4,6 +4,7 @@ mod access_log;
 mod authentication;
 mod call;
 mod handler;
+mod items;
 pub mod limits;
 mod permit;
 mod request_body;

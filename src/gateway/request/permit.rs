@@ -3,8 +3,8 @@
 //! [`super::call`] needs a permit, and reads the route from it. So code that forwards a request that was not admitted,
 //! or not paid for on its route, does not compile.
 //!
-//! A payment is usually ready immediately. Otherwise it waits in its own future, so that it costs other requests
-//! nothing.
+//! A payment is usually ready immediately. One whose price depends on the request body waits in its own future
+//! ([`super::items`]), so that it costs other requests nothing.
 
 use std::pin::Pin;
 use std::rc::Rc;
@@ -13,8 +13,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
+use http::request::Parts;
 
 use super::access_log::AccessRecord;
+use super::items;
 use super::limits::Pass;
 use super::services::Services;
 use crate::directory::Key;
@@ -24,7 +26,8 @@ use crate::policy::limit::ReachedLimit;
 use crate::policy::outcome::{Outcome, ShadowRule};
 use crate::policy::price::Price;
 use crate::policy::reject::{Reason, Refusal};
-use crate::snapshot::{Plan, Route, View};
+use crate::snapshot::{OnDisconnect, Plan, Route, View};
+use crate::types::StatusClass;
 
 /// Longest time that a request waits to be paid for, once its body is read.
 const MAX_PAYMENT_WAIT: Duration = Duration::from_secs(1);
@@ -52,7 +55,6 @@ pub(super) enum PaymentProgress {
     /// It is made.
     Ready(Payment),
     /// It depends on the request body, or on another part of the system.
-    #[cfg_attr(not(test), expect(dead_code, reason = "nothing waits yet but tests"))]
     Waiting(WaitingPayment),
 }
 
@@ -78,13 +80,16 @@ impl PaymentProgress {
         record: &Rc<AccessRecord>,
         caller: Option<(&Arc<Key>, Option<&Plan>)>,
         route: &Route,
-        method: &Method,
+        parts: &Parts,
     ) -> Result<Self, Refusal> {
         let price = record.view().price(route, caller.and_then(|(_, plan)| plan));
-        let key = caller.map(|(key, _)| key);
+        let (key, method) = (caller.map(|(key, _)| key), &parts.method);
         #[cfg(test)]
         if let Some(waiting) = super::waiting::start(services, record, key, route, price) {
             return Ok(Self::Waiting(waiting));
+        }
+        if let (Some(per_item), Some(key), false) = (&price.per_item, key, price.shadow) {
+            return items::payment(services, record, key, route, parts, (price, per_item)).map(Self::Waiting);
         }
         Payment::hold(services, record, key, route, method, price).map(Self::Ready)
     }
@@ -104,7 +109,6 @@ impl PaymentProgress {
 }
 
 impl WaitingPayment {
-    #[cfg(test)]
     pub(super) fn new(
         reads_body: bool,
         needs_request_body: bool,
@@ -195,6 +199,11 @@ impl InFlight {
         Rc::new(Self { services, record, stream, _pass: pass })
     }
 
+    /// What happens when the client disconnects.
+    pub(super) fn on_disconnect(&self) -> OnDisconnect {
+        self.record.route().map_or(OnDisconnect::Finish, |route| route.on_disconnect)
+    }
+
     /// Longest silence within the response body; `None` for no limit.
     pub(super) fn body_timeout(&self) -> Option<Duration> {
         self.record.route().and_then(|route| route.upstream.body_timeout)
@@ -239,6 +248,14 @@ impl Permit {
     /// True if credits are held for the request.
     pub(super) fn is_paid(&self) -> bool {
         self.payment.held.as_ref().is_some_and(|held| held.hold.is_some())
+    }
+
+    /// Charges what is held: the upstream's response will not be seen.
+    pub(super) fn charge_hold(self) {
+        if let Some(Held { hold: Some(hold), price, .. }) = self.payment.held {
+            self.request.record.set_charge(price.hold);
+            drop(hold.settle(price.hold, StatusClass::None)); // no response waits for the commit
+        }
     }
 
     /// Uses the permit: the upstream has responded.

@@ -13,6 +13,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::permit::InFlight;
+use super::response::settlement::TunnelCharge;
 use crate::clock::Clock;
 use crate::gateway::connection::{MAX_SILENCE, RequestDeadlines, TunnelStream};
 use crate::policy::outcome::Outcome;
@@ -20,14 +21,19 @@ use crate::types::Moment;
 use crate::upstream::UpstreamBody;
 
 /// Starts a tunnel between a client that upgrades and an upstream that accepted the upgrade. The drain waits for
-/// the tunnel, and its request is in flight until the tunnel ends.
-pub(super) fn start_tunnel(request: Rc<InFlight>, client: OnUpgrade, upstream: UpstreamBody) {
+/// the tunnel, and its request is in flight until the tunnel ends. `charge`: if it depends on what passes through.
+pub(super) fn start_tunnel(
+    request: Rc<InFlight>,
+    client: OnUpgrade,
+    upstream: UpstreamBody,
+    charge: Option<TunnelCharge>,
+) {
     let connections = Rc::clone(&request.services.connections);
     let deadlines = request.deadlines().for_tunnel();
     let stream = TunnelStream::new(&request.stream, &connections.clock);
     connections.register_tunnel(&deadlines);
     connections.spawn_detached(async move {
-        copy(&request, client, upstream, &deadlines).await;
+        copy(&request, client, upstream, &deadlines, charge).await;
         if deadlines.is_key_revoked() {
             request.record.set_outcome(Outcome::KeyEnded);
         }
@@ -35,12 +41,18 @@ pub(super) fn start_tunnel(request: Rc<InFlight>, client: OnUpgrade, upstream: U
     });
 }
 
-async fn copy(request: &InFlight, client: OnUpgrade, upstream: UpstreamBody, deadlines: &RequestDeadlines) {
+async fn copy(
+    request: &InFlight,
+    client: OnUpgrade,
+    upstream: UpstreamBody,
+    deadlines: &RequestDeadlines,
+    charge: Option<TunnelCharge>,
+) {
     let idle_timeout = request.record.view().settings.idle_timeout;
     let (Ok(client), Some(upstream)) = (client.await, upstream.into_tunnel()) else { return };
     let activity = Arc::new(Activity::new(&request.services.connections.clock));
-    let mut client = TrackedIo { io: TokioIo::new(client), activity: Arc::clone(&activity) };
-    let mut upstream = TrackedIo { io: upstream, activity: Arc::clone(&activity) };
+    let mut client = TrackedIo { io: TokioIo::new(client), activity: Arc::clone(&activity), charge: None };
+    let mut upstream = TrackedIo { io: upstream, activity: Arc::clone(&activity), charge };
     let mut copying = std::pin::pin!(tokio::io::copy_bidirectional(&mut client, &mut upstream));
     while let Some(left) = activity.time_left(idle_timeout) {
         let ended = std::future::poll_fn(|context| {
@@ -90,6 +102,8 @@ impl Activity {
 struct TrackedIo<T> {
     io: T,
     activity: Arc<Activity>,
+    /// What is read from it is counted for this charge.
+    charge: Option<TunnelCharge>,
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for TrackedIo<T> {
@@ -101,7 +115,11 @@ impl<T: AsyncRead + Unpin> AsyncRead for TrackedIo<T> {
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.io).poll_read(context, buffer);
         if polled.is_ready() {
-            self.activity.note(buffer.filled().len() == before);
+            let read = buffer.filled().len() - before;
+            self.activity.note(read == 0);
+            if let Some(charge) = &mut self.charge {
+                charge.count(read as u64);
+            }
         }
         polled
     }

@@ -80,7 +80,7 @@ impl UpstreamRequest {
             // Over HTTP/2 END_STREAM ends the body.
             framing: if is_http2 && self.framing == Framing::Chunked { Framing::None } else { self.framing },
             upgrade: self.upgrade_to.as_ref().filter(|_| !is_http2),
-            identity_encoding: self.reads_body,
+            readable_encodings: self.reads_body,
             trace: self.request.record.tracing.as_ref().and_then(|tracing| tracing.upstream.as_ref()),
             set_headers: &route.set_headers,
         }

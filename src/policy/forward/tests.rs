@@ -27,7 +27,7 @@ fn forwarded_headers(pairs: &[(&'static str, &str)], trusted: bool) -> HeaderMap
         upstream_host: &HeaderValue::from_static("127.0.0.1:9000"),
         framing: Framing::Length(3),
         upgrade: None,
-        identity_encoding: false,
+        readable_encodings: false,
         trace: None,
         set_headers: &[
             (header::AUTHORIZATION, HeaderValue::from_static("Bearer the upstream's")),

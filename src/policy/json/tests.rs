@@ -10,6 +10,7 @@ fn reference(document: &[u8], pointer: &str) -> Option<Scalar> {
     match tree.pointer(pointer)? {
         serde_json::Value::Number(number) => Some(Scalar::Number(number.as_str().to_owned())),
         serde_json::Value::String(text) => Some(Scalar::Text(text.clone())),
+        serde_json::Value::Bool(value) => Some(Scalar::Bool(*value)),
         _ => None,
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::control::Control;
 use crate::control::operations::error::Result;
-use crate::policy::price::{Amount, Price};
+use crate::policy::price::{Amount, Charge, Condition, Price};
 use crate::policy::reject::{Dialect, Reason, RefusalResponse};
 use crate::policy::route::Methods;
 use crate::snapshot::Route;
@@ -44,9 +44,14 @@ fn words(price: &Price) -> (String, Option<String>) {
     if price.charges.is_empty() || price.shadow {
         return ("free".to_owned(), None);
     }
-    let part = |charge: &crate::policy::price::Charge| match &charge.amount {
-        Amount::Fixed(credits) => format!("{credits} for {}", charge.status),
-        Amount::Header(_) | Amount::Json(_) => format!("by the response for {}", charge.status),
+    let part = |charge: &Charge| {
+        let amount = match &charge.amount {
+            Amount::Read(_) => "by the response".to_owned(),
+            amount => amount.to_string(),
+        };
+        let when = |when: &Condition| format!(" where {} is {}", when.source, when.equals);
+        let when: String = charge.when.iter().map(when).collect();
+        format!("{amount} for {}{when}", charge.status)
     };
     let parts: Vec<String> = price.charges.iter().map(part).collect();
     let is_read = price.charges.iter().any(|charge| !matches!(charge.amount, Amount::Fixed(_)));

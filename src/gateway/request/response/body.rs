@@ -17,6 +17,7 @@ use crate::gateway::connection::Protocol;
 use crate::gateway::request::permit::InFlight;
 use crate::ledger::outbox::NotDurable;
 use crate::policy::outcome::Outcome;
+use crate::policy::price::End;
 use crate::policy::reject::{Reason, Refusal};
 use crate::types::Credits;
 use crate::upstream::{ResponseFault, UpstreamBody};
@@ -37,6 +38,13 @@ pub(in crate::gateway::request) enum NoResponse {
     Refused(Refusal),
     /// It was charged, and the charge could not be written in time: its connection is aborted.
     Aborted(NotDurable),
+}
+
+impl From<NotDurable> for NoResponse {
+    /// A hold that cannot be written: nothing is charged.
+    fn from(_: NotDurable) -> Self {
+        Self::Refused(Reason::LedgerUnavailable.into())
+    }
 }
 
 impl From<Refusal> for NoResponse {
@@ -84,17 +92,17 @@ impl ResponseBody {
         }
         let (request, charged) = (Rc::clone(settlement.request()), settlement.charge_at_head());
         let state = if last.is_some() {
-            BodyState::Closing { last, commit: settlement.settle(true) }
+            BodyState::Closing { last, commit: settlement.settle(End::Complete) }
         } else if settlement.is_body_read() {
             settlement.give_back_connection();
-            if let Some(commit) = settlement.settle(true) {
+            if let Some(commit) = settlement.settle(End::Complete) {
                 commit.await.map_err(NoResponse::Aborted)?; // a response without a body ends with its head
             }
             BodyState::Finished
         } else if charged.is_none() {
             BodyState::Metering(settlement)
         } else {
-            let commit = settlement.settle(true);
+            let commit = settlement.settle(End::Complete);
             let silence = SilenceTimer::new(request.body_timeout());
             let stream = |upstream| BodyState::Streaming { upstream, silence, commit };
             settlement.take_upstream().map_or(BodyState::Finished, stream)
@@ -200,7 +208,7 @@ impl ResponseBody {
             }
             BodyState::Metering(mut settlement) => {
                 settlement.give_back_connection();
-                settlement.settle(true)
+                settlement.settle(End::Complete)
             }
             BodyState::Closing { commit, .. } => commit,
             BodyState::Aborting(_) | BodyState::Finished => None,
@@ -216,7 +224,7 @@ impl ResponseBody {
         }
         let state = std::mem::replace(&mut self.state, BodyState::Aborting(fault.into()));
         if let BodyState::Metering(mut settlement) = state {
-            drop(settlement.settle(false)); // the response has no last byte that could wait for the commit
+            drop(settlement.settle(End::Aborted)); // the response has no last byte that could wait for the commit
         }
     }
 

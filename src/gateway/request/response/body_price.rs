@@ -1,4 +1,4 @@
-//! Reads the charge that a response names in its body: in JSON, or in the trailers of a gRPC call.
+//! Reads the charge that a response names in its body or in its trailers, or that its size and duration decide.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -9,9 +9,7 @@ use http::{HeaderMap, StatusCode};
 use http_body::Frame;
 
 use super::silence::SilenceTimer;
-use crate::policy::grpc;
-use crate::policy::json::PointerReader;
-use crate::policy::price::{AtHead, Charged, MAX_PRICED_JSON, Price};
+use crate::policy::price::{AnswerReader, Charged, End, Opened, Price};
 use crate::types::{Moment, StatusClass};
 use crate::upstream::{ResponseFault, UpstreamBody};
 
@@ -23,70 +21,55 @@ const MAX_PARSED_AT_ONCE: usize = 64 * 1024;
 pub(super) enum ChargeSource {
     /// The head names the charge.
     Head(Charged),
-    /// The body or the trailers name the charge.
+    /// The rest of the response names the charge.
     Body(Box<BodyPrice>),
 }
 
 /// Reads a response's body for its charge.
 pub(super) struct BodyPrice {
-    price: Arc<Price>,
-    source: PriceSource,
+    reader: AnswerReader,
     silence: SilenceTimer,
+    /// When the head arrived.
+    since: Moment,
     /// Bytes parsed since other requests were polled.
     parsed: usize,
-}
-
-enum PriceSource {
-    Json {
-        reader: PointerReader,
-        /// How many more bytes may be parsed; `None` if the body is too long.
-        left: Option<usize>,
-    },
-    /// A gRPC call: its status is in the trailers, a price header there or in the head.
-    Grpc { head: HeaderMap, trailers: Option<HeaderMap> },
 }
 
 impl ChargeSource {
     /// Finds the charge of a response by its head, and the outcome of its request. `is_head`: the request was a HEAD.
     /// `body_timeout`: longest silence of the body.
     pub(super) fn of_response(
-        price: Arc<Price>,
+        price: &Arc<Price>,
         is_head: bool,
-        status: StatusCode,
-        headers: &HeaderMap,
+        (status, headers): (StatusCode, &HeaderMap),
         body_timeout: Option<Duration>,
+        now: Moment,
     ) -> (Self, StatusClass) {
-        let is_call = status == StatusCode::OK && grpc::is_call(headers);
-        let counted_as = if is_call { grpc::counts_as(headers) } else { Some(status) };
-        let outcome = counted_as.map_or(StatusClass::None, |status| StatusClass::of_status(status.as_u16()));
-        let source = match counted_as.map(|status| price.at_head(status, headers, is_head)) {
-            None => PriceSource::Grpc { head: headers.clone(), trailers: None },
-            Some(AtHead::Known(charged)) => return (Self::Head(charged), outcome),
-            Some(AtHead::InBody(_)) if is_call => return (Self::Head(price.unreadable()), outcome),
-            Some(AtHead::InBody(pointer)) => {
-                let reader = PointerReader::new(pointer.clone());
-                PriceSource::Json { reader, left: Some(MAX_PRICED_JSON) }
+        let (opened, outcome) = AnswerReader::open(price, is_head, status, headers);
+        let source = match opened {
+            Opened::Known(charged) => Self::Head(charged),
+            Opened::Reading(reader) => {
+                let silence = SilenceTimer::new(body_timeout);
+                Self::Body(Box::new(BodyPrice { reader: *reader, silence, since: now, parsed: 0 }))
             }
         };
-        let silence = SilenceTimer::new(body_timeout);
-        (Self::Body(Box::new(BodyPrice { price, source, silence, parsed: 0 })), outcome)
+        (source, outcome)
     }
 }
 
 impl BodyPrice {
     /// Reads a frame of the body.
     pub(super) fn read(&mut self, frame: &Frame<Bytes>) {
-        match &mut self.source {
-            PriceSource::Json { reader, left } => {
-                let Some(data) = frame.data_ref() else { return };
-                *left = left.and_then(|left| left.checked_sub(data.len()));
-                if left.is_some() {
-                    reader.read(data);
-                    self.parsed += data.len();
-                }
-            }
-            PriceSource::Grpc { trailers, .. } => *trailers = frame.trailers_ref().cloned(),
+        if let Some(data) = frame.data_ref() {
+            self.parsed += self.reader.read(data);
+        } else if let Some(trailers) = frame.trailers_ref() {
+            self.reader.read_trailers(trailers);
         }
+    }
+
+    /// Counts bytes that passed through a tunnel.
+    pub(super) fn count(&mut self, bytes: u64) {
+        self.reader.count(bytes);
     }
 
     /// Polls the body for a frame and reads it. Also pending when other requests must be polled first.
@@ -113,36 +96,17 @@ impl BodyPrice {
 
     /// True if nothing that follows can change the charge.
     pub(super) fn is_decided(&self) -> bool {
-        matches!(self.source, PriceSource::Json { left: None, .. })
+        self.reader.is_decided()
     }
 
     /// The outcome of a gRPC call, once its trailers arrived.
     pub(super) fn outcome(&self) -> Option<StatusClass> {
-        let PriceSource::Grpc { trailers, .. } = &self.source else { return None };
-        grpc::counts_as(trailers.as_ref()?).map(|status| StatusClass::of_status(status.as_u16()))
+        self.reader.outcome()
     }
 
-    /// The charge at the end of the body; the hold if the body is incomplete or names none.
-    pub(super) fn charge(self, is_complete: bool) -> Charged {
-        let Self { price, source, .. } = self;
-        let unreadable = price.unreadable();
-        match source {
-            _ if !is_complete => unreadable,
-            PriceSource::Json { left: None, .. } => unreadable,
-            PriceSource::Json { reader, .. } => price.at_end(reader.finish()),
-            PriceSource::Grpc { head, trailers } => grpc_charge(&price, head, trailers).unwrap_or(unreadable),
-        }
-    }
-}
-
-fn grpc_charge(price: &Price, mut headers: HeaderMap, trailers: Option<HeaderMap>) -> Option<Charged> {
-    let trailers = trailers?;
-    let status = grpc::counts_as(&trailers)?;
-    for (name, value) in &trailers {
-        headers.append(name, value.clone());
-    }
-    match price.at_head(status, &headers, false) {
-        AtHead::Known(charged) => Some(charged),
-        AtHead::InBody(_) => None, // gRPC messages are not JSON
+    /// The charge at the end of the response.
+    pub(super) fn charge(self, end: End, now: Moment) -> Charged {
+        let millis = u64::try_from(now.since(self.since).as_millis()).unwrap_or(u64::MAX);
+        self.reader.finish(end, millis)
     }
 }

@@ -19,7 +19,8 @@ use crate::gateway::request::permit::{Held, InFlight, Permit};
 use crate::gateway::request::services::Services;
 use crate::ledger::outbox::NotDurable;
 use crate::ledger::{Hold, Settled};
-use crate::policy::price::Note;
+use crate::policy::price::{End, Note};
+use crate::snapshot::OnDisconnect;
 use crate::types::{Credits, StatusClass};
 use crate::upstream::{ResponseFault, UpstreamBody, UpstreamResponse};
 
@@ -61,8 +62,9 @@ impl Settlement {
         let (request, held) = permit.redeem();
         request.record.set_upstream_status(status);
         let due = held.map(|Held { hold, price, is_head }| {
-            let timeout = request.body_timeout();
-            let (charge, outcome) = ChargeSource::of_response(price, is_head, status, &headers, timeout);
+            let (timeout, now) = (request.body_timeout(), request.services.now());
+            let (charge, outcome) =
+                ChargeSource::of_response(&price, is_head, (status, &headers), timeout, now);
             Due { hold, charge, outcome }
         });
         let settlement = Self { request, due, upstream: Some(body), is_detached: false };
@@ -104,25 +106,27 @@ impl Settlement {
         self.due = None;
     }
 
-    /// Settles with the charge as far as it is known. `is_complete`: the whole body was read. Returns the commit
-    /// to wait for before the last byte is sent, if the charge is below the hold.
-    pub(super) fn settle(&mut self, is_complete: bool) -> Option<Commit> {
-        let Due { hold, charge, mut outcome } = self.due.take()?;
-        let charged = match charge {
-            ChargeSource::Head(charged) => charged,
-            ChargeSource::Body(price) => {
-                outcome = price.outcome().unwrap_or(outcome);
-                price.charge(is_complete)
-            }
-        };
-        let Some(hold) = hold else {
-            self.request.record.note_shadow_charge(charged.amount);
-            return None;
-        };
-        count_note(&self.request, charged.note);
-        self.request.record.set_charge(charged.amount);
-        let settled = hold.settle(charged.amount, outcome);
-        settled.must_wait().then(|| Box::pin(charge_committed(settled)) as Commit)
+    /// Settles with the charge as far as it is known when the response ends. Returns the commit to wait for before the
+    /// last byte is sent, if the charge is below the hold.
+    pub(super) fn settle(&mut self, end: End) -> Option<Commit> {
+        self.due.take()?.settle(&self.request, end)
+    }
+
+    /// Takes the charge of a tunnel, if it depends on what passes through it, once the hold is on disk.
+    ///
+    /// # Errors
+    /// [`NotDurable`] if the hold cannot be written: refuse the request, which costs nothing.
+    pub(in crate::gateway::request) async fn take_tunnel_charge(
+        &mut self,
+    ) -> Result<Option<TunnelCharge>, NotDurable> {
+        if self.charge_at_head().is_some() {
+            return Ok(None);
+        }
+        if let Err(error) = self.hold_committed().await {
+            self.release();
+            return Err(error);
+        }
+        Ok(self.due.take().map(|due| TunnelCharge { request: Rc::clone(&self.request), due: Some(due) }))
     }
 
     /// Takes the whole body, if its length is known and it arrived with the head. The upstream's connection then
@@ -183,26 +187,26 @@ impl Settlement {
         if self.hold_committed().await.is_err() {
             return self.release(); // with its client, the request would have been refused
         }
-        let is_complete = self.read_for_charge().await;
-        drop(self.settle(is_complete)); // no response waits for the commit
+        let end = self.read_for_charge().await;
+        drop(self.settle(end)); // no response waits for the commit
     }
 
-    /// Reads the body as far as the charge depends on it; false if the upstream aborted it.
-    async fn read_for_charge(&mut self) -> bool {
+    /// Reads the body as far as the charge depends on it.
+    async fn read_for_charge(&mut self) -> End {
         while let (Some(body), Some(Due { charge: ChargeSource::Body(price), .. })) =
             (&mut self.upstream, &mut self.due)
         {
             if price.is_decided() {
-                return true;
+                return End::Complete;
             }
             let clock = &self.request.services.connections.clock;
             match std::future::poll_fn(|context| price.poll_frame(body, clock.now(), context)).await {
-                None => return true,
+                None => return End::Complete,
                 Some(Ok(_)) => {}
-                Some(Err(_)) => return false,
+                Some(Err(_)) => return End::Aborted,
             }
         }
-        true
+        End::Complete
     }
 }
 
@@ -214,8 +218,12 @@ impl Drop for Settlement {
         }
         if self.is_detached {
             // The worker ended before the rest could be read: settle with the charge as far as it is known.
-            let is_complete = self.upstream.is_none();
-            drop(self.settle(is_complete));
+            let end = if self.upstream.is_none() { End::Complete } else { End::Aborted };
+            drop(self.settle(end));
+            return;
+        }
+        if self.request.on_disconnect() == OnDisconnect::Abandon {
+            drop(self.settle(End::Abandoned)); // the upstream's connection closes with its body
             return;
         }
         let (request, due, upstream) = (Rc::clone(&self.request), self.due.take(), self.upstream.take());
@@ -225,6 +233,50 @@ impl Drop for Settlement {
             settlement.finish_without_client().await;
             drop(detached);
         });
+    }
+}
+
+impl Due {
+    fn settle(self, request: &InFlight, end: End) -> Option<Commit> {
+        let Self { hold, charge, mut outcome } = self;
+        let charged = match charge {
+            ChargeSource::Head(charged) => charged,
+            ChargeSource::Body(price) => {
+                outcome = price.outcome().unwrap_or(outcome);
+                price.charge(end, request.services.connections.clock.now())
+            }
+        };
+        let Some(hold) = hold else {
+            request.record.note_shadow_charge(charged.amount);
+            return None;
+        };
+        count_note(request, charged.note);
+        request.record.set_charge(charged.amount);
+        let settled = hold.settle(charged.amount, outcome);
+        settled.must_wait().then(|| Box::pin(charge_committed(settled)) as Commit)
+    }
+}
+
+/// The charge of a tunnel, which depends on how much the upstream sends and how long it lasts. Settled when dropped.
+pub(in crate::gateway::request) struct TunnelCharge {
+    request: Rc<InFlight>,
+    due: Option<Due>,
+}
+
+impl TunnelCharge {
+    /// Counts bytes of the upstream.
+    pub(in crate::gateway::request) fn count(&mut self, bytes: u64) {
+        if let Some(Due { charge: ChargeSource::Body(price), .. }) = &mut self.due {
+            price.count(bytes);
+        }
+    }
+}
+
+impl Drop for TunnelCharge {
+    fn drop(&mut self) {
+        if let Some(due) = self.due.take() {
+            drop(due.settle(&self.request, End::Complete)); // no response waits for the commit
+        }
     }
 }
 

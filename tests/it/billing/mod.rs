@@ -1,0 +1,3 @@
+//! Tests how requests are billed: by outcome, by item, by what streams tell.
+
+mod prices;
