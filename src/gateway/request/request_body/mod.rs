@@ -25,7 +25,7 @@ use crate::gateway::connection::Stream;
 use crate::policy::reject::Refusal;
 
 /// Largest body that is read before its request is paid for, in bytes.
-pub(super) const MAX_BUFFERED: u64 = 1024 * 1024;
+pub(super) const MAX_BUFFERED: u64 = 8 * 1024 * 1024;
 
 /// A request's body. Small, since most requests have none and it is moved several times.
 #[derive(Debug)]
