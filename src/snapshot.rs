@@ -193,12 +193,32 @@ pub struct Route {
     pub response_timeout: Duration,
     /// Largest request body in bytes.
     pub max_body_size: u64,
+    /// How requests settle jobs that earlier ones opened.
+    pub settles: Option<Settles>,
     /// What happens to a response whose client is gone.
     pub on_disconnect: OnDisconnect,
     /// True if paths with `%2F` are accepted.
     pub encoded_slashes: bool,
     /// CORS settings; `None` if Tollgate does not handle CORS.
     pub cors: Option<Cors>,
+}
+
+/// How requests settle jobs.
+#[derive(Clone, Debug)]
+pub struct Settles {
+    /// Where a request has the id of a job.
+    pub id: JobId,
+    /// When a job is done, and what it costs then. Its hold is that of each job.
+    pub price: Price,
+}
+
+/// Where a request has the id of a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JobId {
+    /// This segment of the path, counted from 0.
+    Segment(usize),
+    /// This parameter of the query.
+    Query(String),
 }
 
 /// What happens to the response of a request with a price when its client disconnects.
@@ -219,6 +239,8 @@ pub struct Plan {
     pub header: Option<HeaderValue>,
     /// Most requests in flight per key; `None` for no limit.
     pub concurrency: Option<u32>,
+    /// Most open jobs of an account; `None` for no limit.
+    pub jobs: Option<u32>,
     /// Limits of the accounts on the plan, unless a key has its own.
     pub limits: Vec<Limit>,
     /// The plan's prices of single routes, by the index of the route.

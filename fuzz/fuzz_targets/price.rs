@@ -7,7 +7,7 @@ use libfuzzer_sys::fuzz_target;
 use std::sync::Arc;
 
 use tollgate::policy::json::Pointer;
-use tollgate::policy::price::{Amount, AnswerReader, AtHead, Charge, Decimal, End, Opened, Price, Source, StatusMatch, Term};
+use tollgate::policy::price::{Amount, AnswerReader, AtHead, Charge, Decimal, End, Opened, Price, Source, StatusMatch, Term, Verdict};
 use tollgate::types::Credits;
 
 fuzz_target!(|input: (String, String, u16, Vec<u8>, Vec<u8>, u8)| {
@@ -39,7 +39,8 @@ fuzz_target!(|input: (String, String, u16, Vec<u8>, Vec<u8>, u8)| {
         Opened::Known(charged) => charged,
         Opened::Reading(mut reader) => {
             body.chunks(7).for_each(|piece| _ = reader.read(piece));
-            reader.finish(End::Complete, 5)
+            let Verdict::Charge(charged) = reader.finish(End::Complete, 5) else { panic!("no job") };
+            charged
         }
     };
     let AtHead::Known(to_head) = price.at_head(status, &headers, true) else { panic!("a HEAD has no body") };

@@ -46,6 +46,7 @@ async fn prune(control: Arc<Control>) {
         tokio::time::sleep(PRUNE_EVERY).await;
         control.prune_meters();
         control.prune_answers().await;
+        control.prune_jobs().await;
         control.prune_people().await;
     }
 }

@@ -22,8 +22,9 @@ use tokio_util::sync::CancellationToken;
 use crate::control::command::Command;
 use crate::control::socket;
 use crate::gateway::{PassedSocket, Purpose};
-use crate::ledger::{Bookkeeper, PassedOn};
-use crate::types::{Credits, RequestId, StatusClass};
+use crate::ledger::record::{ExternalId, Kept};
+use crate::ledger::{Bookkeeper, PassedOn, Settlement};
+use crate::types::{Credits, RequestId, StatusClass, WallTime};
 
 /// Most processes that wait to take over.
 pub(super) const MAX_TAKEOVERS: usize = 1;
@@ -52,6 +53,8 @@ enum Message {
     Serving,
     /// Old: a request in flight is settled.
     Settle { id: String, charge: i64, outcome: u8 },
+    /// Old: the hold of a request in flight outlives it.
+    Keep { id: String, external_id: String, deadline: i64, charge_at_deadline: i64 },
     /// New: the settlement is on disk.
     Settled(bool),
 }
@@ -65,6 +68,40 @@ struct Label {
 }
 
 impl Message {
+    /// Says what happens to a hold.
+    fn of(passed: &PassedOn) -> Self {
+        let id = passed.id.0.to_string();
+        match &passed.settlement {
+            Settlement::Charge(charge, outcome) => {
+                Self::Settle { id, charge: charge.millionths(), outcome: outcome.code() }
+            }
+            Settlement::Keep(kept) => Self::Keep {
+                id,
+                external_id: kept.external_id.as_str().to_owned(),
+                deadline: kept.deadline.0,
+                charge_at_deadline: kept.charge_at_deadline.millionths(),
+            },
+        }
+    }
+
+    /// What happens to a hold; `None` for other messages.
+    fn settlement(self) -> Option<(RequestId, Settlement)> {
+        let (id, settlement) = match self {
+            Self::Settle { id, charge, outcome } => {
+                let outcome = StatusClass::of_code(outcome)?;
+                (id, Settlement::Charge(Credits::from_millionths(charge), outcome))
+            }
+            Self::Keep { id, external_id, deadline, charge_at_deadline } => {
+                let (deadline, charge_at_deadline) =
+                    (WallTime(deadline), Credits::from_millionths(charge_at_deadline));
+                let external_id = ExternalId::new(&external_id)?;
+                (id, Settlement::Keep(Kept { external_id, deadline, charge_at_deadline }))
+            }
+            _ => return None,
+        };
+        Some((RequestId(id.parse().ok()?), settlement))
+    }
+
     fn encode(&self) -> Vec<u8> {
         let mut line = serde_json::to_vec(self).unwrap_or_default(); // plain values always serialise
         line.push(b'\n');
@@ -152,9 +189,7 @@ impl Takeover {
                 () = ended.cancelled() => None,
             };
             let Some(passed) = passed else { return Ok(()) };
-            let PassedOn { id, charge, outcome, .. } = &passed;
-            let (id, charge, outcome) = (id.0.to_string(), charge.millionths(), outcome.code());
-            write.write_all(&Message::Settle { id, charge, outcome }.encode()).await?;
+            write.write_all(&Message::of(&passed).encode()).await?;
             let said = lines.next_line().await?.and_then(|line| serde_json::from_str(&line).ok());
             let Some(Message::Settled(is_durable)) = said else { return Err(unexpected("Settled")) };
             passed.finish(is_durable);
@@ -239,14 +274,11 @@ impl Predecessor {
         write.write_all(&Message::Serving.encode()).await?;
         let mut lines = tokio::io::BufReader::new(read).lines();
         while let Some(line) = lines.next_line().await? {
-            let Ok(Message::Settle { id, charge, outcome }) = serde_json::from_str(&line) else {
+            let message: Option<Message> = serde_json::from_str(&line).ok();
+            let Some((id, settlement)) = message.and_then(Message::settlement) else {
                 return Err(unexpected("Settle"));
             };
-            let (Ok(id), Some(outcome)) = (id.parse(), StatusClass::of_code(outcome)) else {
-                return Err(unexpected("Settle"));
-            };
-            let charge = Credits::from_millionths(charge);
-            let settled = bookkeeper.settle_adopted(RequestId(id), charge, outcome).await;
+            let settled = bookkeeper.settle_adopted(id, settlement).await;
             let is_durable = settled.inspect_err(|error| tracing::error!(%error, "a settlement failed"));
             write.write_all(&Message::Settled(is_durable.unwrap_or(false)).encode()).await?;
         }

@@ -6,6 +6,7 @@ mod charges;
 mod client_tls;
 mod context;
 mod dialects;
+mod jobs;
 pub(super) mod limits;
 mod operating;
 mod prices;

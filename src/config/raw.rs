@@ -17,7 +17,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub use operating::{Admin, Dashboard, Log, Traces, Usage, Webhooks};
-pub use prices::{AmountOr, Charge, Each, PerItem, Plain};
+pub use prices::{AmountOr, Charge, Each, Opens, PerItem, Plain, Settles};
 pub use scopes::Scopes;
 pub use tls::{Pair, Tls};
 pub use upstream::{
@@ -195,6 +195,12 @@ pub struct Route {
     /// Hold and charge nothing, but count what the price would charge and refuse.
     #[serde(default)]
     pub shadow: Maybe<bool>,
+    /// Its requests open jobs: what they hold is charged when a later request tells what the job cost.
+    #[serde(default)]
+    pub opens: Maybe<Opens>,
+    /// Its requests settle jobs. Another account's job is not found.
+    #[serde(default)]
+    pub settles: Maybe<Settles>,
     /// What happens to the upstream's response when its client is gone: `finish` (the default) or `abandon`.
     #[serde(default)]
     pub on_disconnect: Maybe<String>,
@@ -290,8 +296,8 @@ pub struct Plan {
     pub limits: Vec<At<Limit>>,
     /// Prices of single routes, in place of the route's own.
     pub prices: Named<PlanPrice>,
-    /// Not supported yet.
-    pub jobs: Maybe<Later>,
+    /// Most open jobs of an account.
+    pub jobs: Maybe<u32>,
     /// Not supported yet.
     pub refill: Maybe<Later>,
 }

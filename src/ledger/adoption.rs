@@ -6,6 +6,7 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 
 use super::outbox::NotDurable;
+use super::record::Kept;
 use crate::types::{Credits, RequestId, StatusClass};
 
 /// Most settlements that wait to be passed on. Further ones are lost: their holds become holds in doubt.
@@ -16,11 +17,18 @@ const MAX_PASSED_ON: usize = 65_536;
 pub struct PassedOn {
     /// The request's id.
     pub id: RequestId,
-    /// The credits that are charged.
-    pub charge: Credits,
-    /// The outcome of the request.
-    pub outcome: StatusClass,
+    /// What happens to its hold.
+    pub settlement: Settlement,
     done: watch::Sender<Option<bool>>,
+}
+
+/// What happens to a hold at the end of its request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Settlement {
+    /// It is charged, and the rest is returned.
+    Charge(Credits, StatusClass),
+    /// It outlives its request.
+    Keep(Kept),
 }
 
 impl PassedOn {
@@ -43,10 +51,10 @@ impl Successor {
     }
 
     /// Passes a settlement on.
-    pub(super) fn pass_on(&self, id: RequestId, charge: Credits, outcome: StatusClass) -> Awaited {
+    pub(super) fn pass_on(&self, id: RequestId, settlement: Settlement) -> Awaited {
         let (done, awaited) = watch::channel(None);
         if let Some(sender) = &*self.0.lock() {
-            let _ = sender.try_send(PassedOn { id, charge, outcome, done }); // dropping it reports the loss
+            let _ = sender.try_send(PassedOn { id, settlement, done }); // dropping it reports the loss
         }
         Awaited(awaited)
     }

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::adoption::Settlement;
 use super::purse::{Purse, SpendCap};
 use super::record::{ExternalId, Record};
 use super::store::{
@@ -13,7 +14,7 @@ use super::store::{
     Webhooks,
 };
 use super::threads::{BooksThread, Counters, Job, LimitSource, Shared, UsageSource};
-use crate::types::{AccountId, AccountNum, Credits, KeyId, KeyNum, RequestId, StatusClass, WallTime};
+use crate::types::{AccountId, AccountNum, Credits, KeyId, KeyNum, RequestId, WallTime};
 
 /// Most accounts or keys that are registered in one transaction, which takes the books thread about 10 ms.
 const REGISTERED_AT_ONCE: usize = 1_000;
@@ -250,27 +251,35 @@ impl Bookkeeper {
         .await
     }
 
-    /// Settles the kept hold of an account with this external id. The settlement is on disk when this returns. False if
-    /// there is no such hold.
+    /// Settles the open job of an account, at most at what is held for it; `None` charges that. The settlement is on disk
+    /// when this returns. `None` if there is no such job.
     ///
     /// # Errors
     /// If there is no such account, or the store fails.
-    pub async fn settle_external(
+    pub async fn settle_job(
         &self,
         account: AccountId,
         external_id: ExternalId,
-        charge: Credits,
-    ) -> Result<bool> {
-        self.run(move |thread| thread.settle_external(&account, external_id, charge)).await
+        charge: Option<Credits>,
+    ) -> Result<Option<Credits>> {
+        self.run(move |thread| thread.settle_external(&account, &external_id, charge)).await
     }
 
-    /// Settles a hold of the process that handed the ledger over. The settlement is on disk when this returns. False if
+    /// Deletes jobs that were settled before a time.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn prune_jobs(&self, before: WallTime) -> Result<()> {
+        self.run(move |thread| thread.write(|books, _| books.prune_jobs(before))).await
+    }
+
+    /// Settles or keeps a hold of the process that handed the ledger over. It is on disk when this returns. False if
     /// there is no such hold.
     ///
     /// # Errors
     /// If the store fails.
-    pub async fn settle_adopted(&self, id: RequestId, charge: Credits, outcome: StatusClass) -> Result<bool> {
-        self.run(move |thread| thread.settle_adopted(id, charge, outcome)).await
+    pub async fn settle_adopted(&self, id: RequestId, settlement: Settlement) -> Result<bool> {
+        self.run(move |thread| thread.settle_adopted(id, settlement)).await
     }
 
     /// Puts the rest of the holds of the process that handed the ledger over in doubt, since that process is gone.

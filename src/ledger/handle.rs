@@ -142,6 +142,7 @@ fn join(thread: JoinHandle<Result<()>>) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ledger::Settlement;
     use crate::ledger::memory::MemoryStore;
     use crate::ledger::store::{Journal, JournalRow, Registration};
     use crate::types::{Credits, KeyNum, RequestId, RouteNum, StatusClass, WallTime};
@@ -210,12 +211,13 @@ mod tests {
         drop(third); // released
         for _ in 0..2 {
             let passed = settlements.recv().await.unwrap();
-            let adopted = bookkeeper.settle_adopted(passed.id, passed.charge, passed.outcome).await.unwrap();
+            let adopted = bookkeeper.settle_adopted(passed.id, passed.settlement.clone()).await.unwrap();
             passed.finish(adopted);
         }
         settled.committed().await.unwrap();
         assert_eq!(available(), 96 - 7 - 10);
-        assert!(!bookkeeper.settle_adopted(RequestId(2), credits(1), StatusClass::Success).await.unwrap());
+        let again = Settlement::Charge(credits(1), StatusClass::Success);
+        assert!(!bookkeeper.settle_adopted(RequestId(2), again).await.unwrap());
         assert_eq!(bookkeeper.abandon_adopted().await.unwrap(), 1);
         drop(settlements);
         assert!(

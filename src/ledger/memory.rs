@@ -68,7 +68,9 @@ impl Books for MemoryStore {
     fn load(&mut self, _at: WallTime) -> Result<LoadedBooks> {
         let mut data = self.0.lock();
         data.epoch += 1;
-        Ok(LoadedBooks { open_holds: data.open_holds.clone(), folded: data.folded, epoch: data.epoch })
+        let (open_holds, folded, epoch) = (data.open_holds.clone(), data.folded, data.epoch);
+        let settled = data.jobs.iter().map(|job| (job.hold.account, job.external_id.clone()));
+        Ok(LoadedBooks { open_holds, folded, epoch, settled_jobs: settled.collect() })
     }
 
     fn confirm(&mut self) -> Result<()> {
@@ -96,6 +98,7 @@ impl Books for MemoryStore {
         let stored_anew = |hold: &OpenHold| fold.opened.iter().any(|opened| opened.id == hold.id);
         data.open_holds.retain(|hold| !fold.closed.contains(&hold.id) && !stored_anew(hold));
         data.open_holds.extend(fold.opened.iter().cloned());
+        data.jobs.extend(fold.jobs.iter().cloned());
         for hold in &fold.doubts {
             let key = data.key(hold.key);
             let account = data.accounts[data.account_at(hold.account)].id.clone();
@@ -239,6 +242,11 @@ impl Books for MemoryStore {
 
     fn note(&mut self, notes: &[Note], at: WallTime) -> Result<()> {
         self.change(&no_notes(), at, |data| data.note(notes.to_vec(), at))
+    }
+
+    fn prune_jobs(&mut self, before: WallTime) -> Result<()> {
+        self.0.lock().jobs.retain(|job| job.at >= before);
+        Ok(())
     }
 
     fn prune_answers(&mut self, before: WallTime) -> Result<()> {

@@ -13,6 +13,7 @@ mod adoption;
 mod bookkeeper;
 pub mod entry;
 mod handle;
+mod jobs;
 pub mod memory;
 pub mod outbox;
 mod purse;
@@ -28,10 +29,11 @@ pub mod verify;
 
 use std::time::Duration;
 
-pub use adoption::PassedOn;
+pub use adoption::{PassedOn, Settlement};
 pub use bookkeeper::Bookkeeper;
 pub use handle::{Ledger, Opened};
-pub use purse::{Purse, SpendCap};
+pub use jobs::{MAX_OPEN_JOBS, MAX_SETTLED_JOBS, OpenJob};
+pub use purse::{JobSlot, Purse, SpendCap};
 pub use spender::{Hold, HoldError, Settled, Spender, SpenderSeed};
 pub use threads::{Counters, LimitSource, UsageSource};
 

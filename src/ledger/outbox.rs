@@ -75,7 +75,7 @@ impl Outbox {
         self.is_awaited.load(Ordering::SeqCst)
     }
 
-    fn state(&self, ticket: Ticket) -> Option<Result<(), NotDurable>> {
+    pub(super) fn state(&self, ticket: Ticket) -> Option<Result<(), NotDurable>> {
         if self.durable.load(Ordering::SeqCst) >= ticket.0 {
             return Some(Ok(()));
         }

@@ -1,7 +1,7 @@
 //! Keeps in memory the credits that each account can spend.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 
 use parking_lot::RwLock;
 
@@ -14,18 +14,45 @@ use crate::types::{AccountNum, Credits, KeyNum, NumberMap};
 #[derive(Debug)]
 pub struct Purse {
     pub(super) num: AccountNum,
+    /// Open jobs, and requests that may open one.
+    jobs: AtomicU32,
     available: AtomicI64,
 }
 
 impl Purse {
     fn new(num: AccountNum, available: Credits) -> Self {
-        Self { num, available: AtomicI64::new(available.millionths()) }
+        Self { num, jobs: AtomicU32::new(0), available: AtomicI64::new(available.millionths()) }
     }
 
     /// The balance minus open holds.
     #[must_use]
     pub fn available(&self) -> Credits {
         Credits::from_millionths(self.available.load(Ordering::SeqCst))
+    }
+
+    /// Number of open jobs, and of requests that may open one.
+    #[must_use]
+    pub fn jobs(&self) -> u32 {
+        self.jobs.load(Ordering::SeqCst)
+    }
+
+    /// Reserves a place for a job, if there are fewer than `most`.
+    #[must_use]
+    pub fn reserve_job(self: &Arc<Self>, most: Option<u32>) -> Option<JobSlot> {
+        let most = most.unwrap_or(u32::MAX - 1);
+        let more = |now: u32| (now < most).then_some(now + 1);
+        self.jobs.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).ok()?;
+        Some(JobSlot(Some(Arc::clone(self))))
+    }
+
+    /// At start-up, counts an open job.
+    pub(super) fn add_job(&self) {
+        self.jobs.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// A job is settled.
+    pub(super) fn end_job(&self) {
+        self.jobs.fetch_sub(1, Ordering::SeqCst);
     }
 
     /// Subtracts `amount` if that much is available; otherwise returns false.
@@ -43,6 +70,25 @@ impl Purse {
     /// At start-up, subtracts the amount of a kept hold that an earlier process made.
     pub(super) fn take_kept(&self, amount: Credits) {
         self.available.fetch_sub(amount.millionths(), Ordering::SeqCst);
+    }
+}
+
+/// A place for a job of an account. It is free again when this is dropped, unless a job was opened.
+#[derive(Debug)]
+pub struct JobSlot(Option<Arc<Purse>>);
+
+impl JobSlot {
+    /// A job was opened: the place is free when it is settled.
+    pub(super) fn fill(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for JobSlot {
+    fn drop(&mut self) {
+        if let Some(purse) = self.0.take() {
+            purse.end_job();
+        }
     }
 }
 

@@ -3,14 +3,19 @@
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use super::adoption::Awaited;
+use super::adoption::{Awaited, Settlement};
+use super::jobs::OpenJob;
 use super::outbox::{NotDurable, Outbox, Ticket, Waiters};
-use super::purse::{Purse, SpendCap};
-use super::record::{Kept, Record};
+use super::purse::{JobSlot, Purse, SpendCap};
+use super::record::{ExternalId, Kept, Record};
 use super::threads::Shared;
 use crate::policy::credit::returned;
 use crate::types::{Credits, KeyNum, RequestId, RouteNum, StatusClass};
+
+/// How often a worker checks if the settlement of a job is on disk.
+const BOOKS_CHECKED_EVERY: Duration = Duration::from_millis(1);
 
 /// The data from which a worker's thread starts its [`Spender`]. Unlike a spender, it can be sent to another thread.
 #[derive(Clone, Debug)]
@@ -118,7 +123,44 @@ impl Spender {
         };
         self.0.shared.record_added();
         let (purse, cap) = (Arc::clone(purse), cap.map(Arc::clone));
-        Ok(Hold(Some(Open { purse, cap, spender: self.clone(), id, amount, ticket })))
+        Ok(Hold(Some(Open { purse, cap, spender: self.clone(), id, key, amount, ticket })))
+    }
+
+    /// The open job of an account with this external id.
+    #[must_use]
+    pub fn open_job(&self, purse: &Purse, external_id: &ExternalId) -> Option<OpenJob> {
+        self.0.shared.jobs.find(purse.num, external_id)
+    }
+
+    /// True if the account has or had a job with this external id.
+    #[must_use]
+    pub fn knows_job(&self, purse: &Purse, external_id: &ExternalId) -> bool {
+        self.0.shared.jobs.knows(purse.num, external_id)
+    }
+
+    /// True if no further job can be opened.
+    #[must_use]
+    pub fn is_full_of_jobs(&self) -> bool {
+        self.0.shared.jobs.is_full()
+    }
+
+    /// Settles a job: charges at most what is held for it. `None` if it was settled meanwhile.
+    pub fn settle_job(
+        &self,
+        job: &OpenJob,
+        charge: Credits,
+        outcome: StatusClass,
+    ) -> Option<(Credits, Settled)> {
+        let shared = &self.0.shared;
+        let job = shared.jobs.take(job.hold)?;
+        let commit = match shared.settle_job(&job, charge, outcome) {
+            (_, Some(ticket)) => Commit::Books(self.clone(), ticket),
+            (charge, None) => {
+                let settlement = Settlement::Charge(charge, outcome); // the ledger was handed over
+                Commit::Successor(shared.successor.pass_on(job.hold, settlement))
+            }
+        };
+        Some((charge.min(job.amount), Settled(Some(commit))))
     }
 
     /// Wakes this worker's waiting tasks, on the worker's thread. Never returns; is dropped with the worker.
@@ -139,6 +181,7 @@ struct Open {
     cap: Option<Arc<SpendCap>>,
     spender: Spender,
     id: RequestId,
+    key: KeyNum,
     amount: Credits,
     ticket: Ticket,
 }
@@ -155,6 +198,12 @@ impl Hold {
         }
     }
 
+    /// The credits held.
+    #[must_use]
+    pub fn amount(&self) -> Credits {
+        self.0.as_ref().map_or(Credits::ZERO, |open| open.amount)
+    }
+
     /// Settles the hold: charges at most its amount, and returns the rest to the purse immediately.
     pub fn settle(mut self, charge: Credits, outcome: StatusClass) -> Settled {
         match self.0.take() {
@@ -163,14 +212,48 @@ impl Hold {
         }
     }
 
-    /// Keeps the hold beyond its request. It is settled by its external id or at its deadline, and a crash does not put
-    /// it in doubt.
-    pub fn keep(mut self, kept: Kept) -> Settled {
+    /// Keeps the hold beyond its request, for a job. It is settled by its external id or at its deadline, and a crash does
+    /// not put it in doubt. If the account has an open job with this id, which is paid for already, the hold is released.
+    pub fn keep(mut self, kept: Kept, slot: Option<JobSlot>) -> Settled {
         let Some(open) = self.0.take() else { return Settled(None) };
-        let inner = &open.spender.0;
-        let ticket = inner.outbox.push(&Record::Keep { id: open.id, kept });
-        inner.shared.record_added();
-        Settled(ticket.map(|ticket| Commit::Own(open.spender.clone(), ticket)))
+        let shared = &open.spender.0.shared;
+        let job = OpenJob {
+            hold: open.id,
+            account: open.purse.num,
+            key: open.key,
+            amount: open.amount,
+            external_id: kept.external_id.clone(),
+        };
+        let record = Record::Keep { id: open.id, kept: kept.clone() };
+        let Some(recorded) = shared.jobs.open(job, || open.spender.0.outbox.push(&record)) else {
+            return open.settle(Credits::ZERO, StatusClass::Success);
+        };
+        match slot {
+            Some(slot) => slot.fill(),
+            None => open.purse.add_job(),
+        }
+        let Some(ticket) = recorded else {
+            let awaited = shared.successor.pass_on(open.id, Settlement::Keep(kept));
+            return Settled(Some(Commit::Successor(awaited)));
+        };
+        shared.record_added();
+        Settled(Some(Commit::Own(open.spender.clone(), ticket)))
+    }
+}
+
+impl Spender {
+    /// Waits until a record of the books thread's outbox is on disk. Only jobs have such records, so that looking for it
+    /// again and again costs little.
+    async fn books_durable(&self, ticket: Ticket) -> Result<(), NotDurable> {
+        let shared = &self.0.shared;
+        let Some(outbox) = shared.outboxes.last() else { return Err(NotDurable) };
+        loop {
+            if let Some(state) = outbox.state(ticket) {
+                return state;
+            }
+            shared.commit_wanted();
+            tokio::time::sleep(BOOKS_CHECKED_EVERY).await;
+        }
     }
 }
 
@@ -187,7 +270,8 @@ impl Open {
             cap.change(back);
         }
         let Some(ticket) = ticket else {
-            let awaited = inner.shared.successor.pass_on(self.id, charge, outcome); // the ledger was handed over
+            let settlement = Settlement::Charge(charge, outcome); // the ledger was handed over
+            let awaited = inner.shared.successor.pass_on(self.id, settlement);
             return Settled(Some(Commit::Successor(awaited)).filter(|_| !back.is_zero()));
         };
         inner.shared.record_added();
@@ -212,6 +296,8 @@ pub struct Settled(Option<Commit>);
 enum Commit {
     /// That of this process.
     Own(Spender, Ticket),
+    /// That of a record in the outbox of the books thread.
+    Books(Spender, Ticket),
     /// That of the process that the ledger was handed over to.
     Successor(Awaited),
 }
@@ -225,6 +311,7 @@ impl Settled {
     pub async fn committed(&self) -> Result<(), NotDurable> {
         match &self.0 {
             Some(Commit::Own(spender, ticket)) => spender.0.waiters.durable(*ticket).await,
+            Some(Commit::Books(spender, ticket)) => spender.books_durable(*ticket).await,
             Some(Commit::Successor(awaited)) => awaited.durable().await,
             None => Ok(()),
         }

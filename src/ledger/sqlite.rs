@@ -221,6 +221,10 @@ impl Books for SqliteBooks {
         self.write(|tx| notes::write(tx, notes, at))
     }
 
+    fn prune_jobs(&mut self, before: WallTime) -> Result<()> {
+        folding::jobs::prune(&self.connection, before)
+    }
+
     fn prune_answers(&mut self, before: WallTime) -> Result<()> {
         self.write(|tx| tx.execute("DELETE FROM answers WHERE at < ?1", [before.0]).map(drop).map_err(failed))
     }

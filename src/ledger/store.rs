@@ -5,6 +5,7 @@
 //! is the model that tests compare SQLite with.
 
 mod changes;
+mod jobs;
 mod notes;
 mod reader;
 mod usage;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 pub use changes::{
     AccountChange, Booked, Booking, Changed, KeyChange, KeyEdit, KeyTerms, NewAccount, OwnedKey,
 };
+pub use jobs::{JobFilter, JobRow, SettledJobRow};
 pub use notes::{AnswerRow, AuditRow, Audited, Note, Notes, TokenRow, no_notes};
 pub use reader::{
     AuditFilter, BooksReader, EachLimit, Position, StoredSecret, each_account, each_entry, each_key,
@@ -40,6 +42,7 @@ pub use usage::{
 };
 
 use super::entry::{Entry, Link};
+use super::record::ExternalId;
 use super::tally::{Fold, OpenHold};
 use crate::policy::key::{KeyState, Scopes};
 use crate::policy::outcome::usage::UsagePart;
@@ -242,6 +245,8 @@ pub struct LoadedBooks {
     pub folded: u64,
     /// The number of this start, which grows at each start of a ledger and never repeats.
     pub epoch: u32,
+    /// The accounts and external ids of settled jobs, at most [`crate::ledger::MAX_SETTLED_JOBS`], the oldest first.
+    pub settled_jobs: Vec<(AccountNum, ExternalId)>,
 }
 
 /// The storage of a ledger: two parts, each used by one thread.
@@ -368,6 +373,8 @@ pub trait Books: Send {
     fn note(&mut self, notes: &[Note], at: WallTime) -> Result<()>;
     /// Deletes the stored answers of requests before a time.
     fn prune_answers(&mut self, before: WallTime) -> Result<()>;
+    /// Deletes jobs that were settled before a time.
+    fn prune_jobs(&mut self, before: WallTime) -> Result<()>;
     /// Saves limit states, given as owner and state. An empty state deletes the saved one.
     fn save_limits(&mut self, states: &[(Vec<u8>, Vec<u8>)], at: WallTime) -> Result<()>;
     /// Counts the entries since the last call as usage, and adds what workers counted. Writes when keys were last used,

@@ -63,6 +63,21 @@ pub struct Fold {
     pub closed: Vec<RequestId>,
     /// Open holds to charge in full and to list as in doubt.
     pub doubts: Vec<OpenHold>,
+    /// Kept holds that are settled.
+    pub jobs: Vec<SettledJob>,
+}
+
+/// A kept hold that is settled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SettledJob {
+    /// The hold.
+    pub hold: OpenHold,
+    /// The id by which it was settled.
+    pub external_id: ExternalId,
+    /// The credits charged.
+    pub charge: Credits,
+    /// When the batch with the settlement was written.
+    pub at: WallTime,
 }
 
 /// A record that contradicts the records before it.
@@ -117,13 +132,12 @@ pub struct Tally {
     open: HashMap<RequestId, OpenHold, Build>,
     /// Kept holds by deadline.
     kept: BTreeSet<(WallTime, RequestId)>,
-    /// Kept holds by account and external id.
-    external: HashMap<(AccountNum, ExternalId), RequestId>,
     /// Open holds that a fold stored.
     stored: HashSet<RequestId, Build>,
     /// Stored holds that have been kept since they were stored.
     kept_since: Vec<RequestId>,
     closed: Vec<RequestId>,
+    jobs: Vec<SettledJob>,
     charges: HashMap<ChargeKey, ChargeSum, Build>,
     upto: u64,
     records: u64,
@@ -146,7 +160,6 @@ impl Tally {
 
     fn index(&mut self, hold: &OpenHold, kept: &Kept) {
         self.kept.insert((kept.deadline, hold.id));
-        self.external.insert((hold.account, kept.external_id.clone()), hold.id);
     }
 
     /// Applies one batch.
@@ -182,24 +195,28 @@ impl Tally {
                 }
                 Ok(())
             }
-            Record::Settle { id, charge, outcome } => self.settle(id, charge, outcome),
+            Record::Settle { id, charge, outcome } => self.settle(id, charge, outcome, at),
         }
     }
 
-    fn settle(&mut self, id: RequestId, charge: Credits, outcome: StatusClass) -> Result<(), Contradiction> {
+    fn settle(
+        &mut self,
+        id: RequestId,
+        charge: Credits,
+        outcome: StatusClass,
+        at: WallTime,
+    ) -> Result<(), Contradiction> {
         let hold = self.open.remove(&id).ok_or(Contradiction::NotHeld(id))?;
-        if let Some(kept) = hold.kept {
-            self.kept.remove(&(kept.deadline, id));
-            let external = (hold.account, kept.external_id);
-            if self.external.get(&external) == Some(&id) {
-                self.external.remove(&external);
-            }
-        }
         if self.stored.remove(&id) {
             self.closed.push(id);
         }
         let back = returned(hold.amount, charge);
         let charge = hold.amount.checked_sub(back).unwrap_or(hold.amount);
+        if let Some(kept) = &hold.kept {
+            self.kept.remove(&(kept.deadline, id));
+            let external_id = kept.external_id.clone();
+            self.jobs.push(SettledJob { hold: hold.clone(), external_id, charge, at });
+        }
         let key = ChargeKey { account: hold.account, key: hold.key, route: hold.route, outcome };
         let sum = self.charges.entry(key).or_default();
         if charge.is_zero() {
@@ -247,12 +264,6 @@ impl Tally {
         due.filter_map(|(_, id)| self.open.get(id).cloned()).collect()
     }
 
-    /// The kept hold of an account with an external id; the newest one if several have it.
-    #[must_use]
-    pub fn find_kept(&self, account: AccountNum, external_id: ExternalId) -> Option<&OpenHold> {
-        self.open.get(self.external.get(&(account, external_id))?)
-    }
-
     /// Takes the changes since the last fold. The caller must write them, since they are not stored anywhere else.
     #[must_use]
     pub fn fold(&mut self) -> Fold {
@@ -265,8 +276,8 @@ impl Tally {
         self.records = 0;
         let mut charges: Vec<_> = self.charges.drain().collect();
         charges.sort_unstable_by_key(|(key, _)| *key);
-        let closed = std::mem::take(&mut self.closed);
-        Fold { upto: self.upto, charges, opened, closed, doubts: Vec::new() }
+        let (closed, jobs) = (std::mem::take(&mut self.closed), std::mem::take(&mut self.jobs));
+        Fold { upto: self.upto, charges, opened, closed, doubts: Vec::new(), jobs }
     }
 
     /// The fold at start-up. Every hold that is open and not kept was left by a crash, and becomes a hold in doubt.

@@ -34,6 +34,7 @@ pub fn is_call(headers: &HeaderMap) -> bool {
 pub fn status_of(reason: Reason) -> u8 {
     const INVALID_ARGUMENT: u8 = 3;
     const DEADLINE_EXCEEDED: u8 = 4;
+    const NOT_FOUND: u8 = 5;
     const PERMISSION_DENIED: u8 = 7;
     const RESOURCE_EXHAUSTED: u8 = 8;
     const UNIMPLEMENTED: u8 = 12;
@@ -42,6 +43,7 @@ pub fn status_of(reason: Reason) -> u8 {
     match reason {
         Reason::BadRequest | Reason::HeaderTooLarge => INVALID_ARGUMENT,
         Reason::NoRoute | Reason::MethodNotAllowed => UNIMPLEMENTED,
+        Reason::NoJob => NOT_FOUND,
         Reason::MissingKey | Reason::KeyInQuery | Reason::InvalidKey => UNAUTHENTICATED,
         Reason::AccountSuspended | Reason::RouteForbidden | Reason::AddressForbidden => PERMISSION_DENIED,
         Reason::BodyTooLarge

@@ -8,13 +8,14 @@ mod reading;
 mod terms;
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
 
 pub use decimal::Decimal;
 pub use decode::is_readable;
 pub use items::{ItemsFault, count_items};
-pub use reading::{AnswerReader, End, MAX_PRICED_JSON, Opened};
+pub use reading::{AnswerReader, End, MAX_PRICED_JSON, Opened, Verdict};
 pub use terms::{Amount, Charge, Condition, Source, StatusMatch, Term};
 
 use super::json::Pointer;
@@ -31,8 +32,32 @@ pub struct Price {
     pub items: u32,
     /// The first charge that matches applies; if none matches, the request costs nothing.
     pub charges: Vec<Charge>,
+    /// If the hold outlives the request, for a job that the response names.
+    pub opens: Option<Opens>,
+    /// If the response tells about a job that an earlier request opened: the charges are those of the job.
+    pub done: Option<Done>,
     /// True if nothing is held or charged, but counted.
     pub shadow: bool,
+}
+
+/// How a request opens a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opens {
+    /// Where a 2xx response has the upstream's id of the job.
+    pub id: Source,
+    /// Longest time until the job is settled.
+    pub deadline: Duration,
+    /// True if the job is charged in full at its deadline; otherwise its hold is released.
+    pub charges_at_deadline: bool,
+}
+
+/// How a response tells that a job is done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Done {
+    /// The status of such a response.
+    pub status: StatusMatch,
+    /// What it must contain too.
+    pub when: Vec<Condition>,
 }
 
 /// A hold for each item of a JSON array in the request body.
@@ -146,7 +171,14 @@ impl Price {
     /// True if a charge reads the response body, so that the upstream may compress it only in ways that can be read.
     #[must_use]
     pub fn reads_body(&self) -> bool {
-        self.charges.iter().flat_map(Charge::sources).any(|source| source.pointer().is_some())
+        self.sources().any(|source| source.pointer().is_some())
+    }
+
+    /// All sources of the price.
+    fn sources(&self) -> impl Iterator<Item = &Source> {
+        let charges = self.charges.iter().flat_map(Charge::sources);
+        let done = self.done.iter().flat_map(|done| &done.when).map(|condition| &condition.source);
+        charges.chain(done).chain(self.opens.as_ref().map(|opens| &opens.id))
     }
 
     /// The price of a request with so many items.
@@ -167,6 +199,9 @@ impl Price {
     /// if its response has no price header, it costs nothing, since only the response to a GET must have one.
     #[must_use]
     pub fn at_head(&self, status: StatusCode, headers: &HeaderMap, to_head: bool) -> AtHead {
+        if self.done.is_some() || (self.opens.is_some() && status.is_success() && !to_head) {
+            return AtHead::InBody;
+        }
         let is_bodiless = to_head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         self.evaluate(status, &HeadFacts { headers, to_head, is_bodiless, items: self.items })
     }
@@ -222,12 +257,12 @@ enum Unknown {
 /// True if a response has what all conditions ask for.
 fn holds(conditions: &[Condition], facts: &impl Facts) -> Result<bool, Unknown> {
     for condition in conditions {
-        let wanted = condition.equals.as_str();
+        let any = |is_met: &dyn Fn(&str) -> bool| condition.any_of.iter().any(|wanted| is_met(wanted));
         let is_met = match facts.find(&condition.source) {
-            Found::Text(text) => text == wanted,
-            Found::Number(text) => text == wanted || is_same(Decimal::parse(text), wanted),
-            Found::Measured(number) => is_same(Some(number), wanted),
-            Found::Bool(value) => wanted == if value { "true" } else { "false" },
+            Found::Text(text) => any(&|wanted| text == wanted),
+            Found::Number(text) => any(&|wanted| text == wanted || is_same(Decimal::parse(text), wanted)),
+            Found::Measured(number) => any(&|wanted| is_same(Some(number), wanted)),
+            Found::Bool(value) => any(&|wanted| wanted == if value { "true" } else { "false" }),
             Found::Absent => false,
             Found::Unreadable => return Err(Unknown::Unreadable),
             Found::Later => return Err(Unknown::Later),

@@ -22,6 +22,7 @@ pub enum Reason {
     AccountSuspended,
     RouteForbidden,
     AddressForbidden,
+    NoJob,
     BodyTooLarge,
     RateLimited,
     ConcurrencyLimited,
@@ -34,7 +35,7 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons, in order.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::BadRequest,
         Self::HeaderTooLarge,
         Self::NoRoute,
@@ -45,6 +46,7 @@ impl Reason {
         Self::AccountSuspended,
         Self::RouteForbidden,
         Self::AddressForbidden,
+        Self::NoJob,
         Self::BodyTooLarge,
         Self::RateLimited,
         Self::ConcurrencyLimited,
@@ -69,6 +71,7 @@ impl Reason {
             Self::AccountSuspended => "account_suspended",
             Self::RouteForbidden => "route_forbidden",
             Self::AddressForbidden => "address_forbidden",
+            Self::NoJob => "no_job",
             Self::BodyTooLarge => "body_too_large",
             Self::RateLimited => "rate_limited",
             Self::ConcurrencyLimited => "concurrency_limited",
@@ -86,7 +89,7 @@ impl Reason {
         match self {
             Self::BadRequest => StatusCode::BAD_REQUEST,
             Self::HeaderTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::NoRoute | Self::NoJob => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::MissingKey | Self::KeyInQuery | Self::InvalidKey => StatusCode::UNAUTHORIZED,
             Self::AccountSuspended | Self::RouteForbidden | Self::AddressForbidden => StatusCode::FORBIDDEN,
@@ -113,6 +116,7 @@ impl Reason {
             Self::AccountSuspended => "The account is suspended.",
             Self::RouteForbidden => "The API key does not have access to this endpoint.",
             Self::AddressForbidden => "The API key is not allowed from this address.",
+            Self::NoJob => "This account has no such job.",
             Self::BodyTooLarge => "The request's body is too large.",
             Self::RateLimited => "Rate limit exceeded. Retry after {retry_after} seconds.",
             Self::ConcurrencyLimited => "Too many concurrent requests with this API key.",

@@ -100,6 +100,7 @@ pass_on! {
         put_token(token: &TokenRow, notes: &Notes<TokenRow>, at: WallTime) -> Result<()>;
         note(notes: &[Note], at: WallTime) -> Result<()>;
         prune_answers(before: WallTime) -> Result<()>;
+        prune_jobs(before: WallTime) -> Result<()>;
         count_usage(parts: &[UsagePart]) -> Result<()>;
         prune_usage(keep: &UsageRetention, most: usize) -> Result<bool>;
         save_limits(states: &[(Vec<u8>, Vec<u8>)], at: WallTime) -> Result<()>;

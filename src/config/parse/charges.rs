@@ -1,5 +1,7 @@
 //! Parses what a price charges: conditions, amounts and terms.
 
+use std::collections::BTreeMap;
+
 use super::context::Context;
 use crate::config::raw::{self, Amount, AmountOr, At, Place, Plain};
 use crate::policy::json::Pointer;
@@ -10,6 +12,8 @@ use crate::types::Credits;
 const MAX_CHARGES: usize = 32;
 /// Most terms of an amount.
 const MAX_TERMS: usize = 16;
+/// Most values of a condition.
+const MAX_VALUES: usize = 32;
 /// Most conditions of a charge.
 const MAX_CONDITIONS: usize = 8;
 
@@ -24,33 +28,56 @@ pub(super) fn charges(context: &mut Context, list: &At<Vec<At<raw::Charge>>>) ->
 }
 
 fn charge(context: &mut Context, raw: &At<raw::Charge>) -> Option<PlacedCharge> {
-    let status = match &raw.value.status {
-        None => Some(StatusMatch::Class(2)),
-        Some(text) => {
-            let status = StatusMatch::parse(&text.value);
-            if status.is_none() {
-                context.error(&text.span, "a status looks like \"2xx\" or \"404\"");
-            }
-            status
-        }
-    };
-    if raw.value.when.len() > MAX_CONDITIONS {
-        context.error(&raw.span, format!("a charge has at most {MAX_CONDITIONS} conditions"));
-    }
-    let conditions = raw.value.when.iter().filter_map(|(name, value)| condition(context, name, value));
-    let when: Vec<Condition> = conditions.collect();
+    let status = status(context, raw.value.status.as_ref());
+    let when = conditions(context, &raw.value.when, &raw.span);
     let (amount, place) = amount(context, raw)?;
     Some((Charge { status: status?, when, amount }, Some(place)))
 }
 
+/// The statuses of a rule; 2xx by default.
+pub(super) fn status(context: &mut Context, raw: Option<&At<String>>) -> Option<StatusMatch> {
+    let Some(text) = raw else { return Some(StatusMatch::Class(2)) };
+    let status = StatusMatch::parse(&text.value);
+    if status.is_none() {
+        context.error(&text.span, "a status looks like \"2xx\" or \"404\"");
+    }
+    status
+}
+
+/// What a response must contain.
+pub(super) fn conditions(
+    context: &mut Context,
+    raw: &BTreeMap<At<String>, At<Plain>>,
+    place: &Place,
+) -> Vec<Condition> {
+    if raw.len() > MAX_CONDITIONS {
+        context.error(place, format!("at most {MAX_CONDITIONS} conditions"));
+    }
+    raw.iter().filter_map(|(name, value)| condition(context, name, value)).collect()
+}
+
 fn condition(context: &mut Context, name: &At<String>, value: &At<Plain>) -> Option<Condition> {
     let source = source(context, &name.span, &name.value)?;
-    let equals = match &value.value {
+    let any_of = match &value.value {
+        Plain::List(list) => list.iter().map(|value| plain(context, value)).collect(),
+        _ => vec![plain(context, value)],
+    };
+    if any_of.is_empty() || any_of.len() > MAX_VALUES {
+        context.error(&value.span, format!("1 to {MAX_VALUES} values"));
+    }
+    Some(Condition { source, any_of })
+}
+
+fn plain(context: &mut Context, value: &At<Plain>) -> String {
+    match &value.value {
         Plain::Text(text) => text.clone(),
         Plain::Bool(value) => value.to_string(),
         Plain::Number => context.text(&value.span).replace('_', ""),
-    };
-    Some(Condition { source, equals })
+        Plain::List(_) => {
+            context.error(&value.span, "a list of lists is no condition");
+            String::new()
+        }
+    }
 }
 
 fn amount(context: &mut Context, raw: &At<raw::Charge>) -> Option<(price::Amount, Place)> {
@@ -82,7 +109,11 @@ pub(super) fn fixed(context: &mut Context, amount: &Amount, place: &Place) -> Op
     context.credits(&At { value: amount.clone(), span: place.clone() })
 }
 
-fn terms(context: &mut Context, list: &[At<AmountOr<raw::Each>>], place: &Place) -> Option<Vec<Term>> {
+pub(super) fn terms(
+    context: &mut Context,
+    list: &[At<AmountOr<raw::Each>>],
+    place: &Place,
+) -> Option<Vec<Term>> {
     if list.is_empty() || list.len() > MAX_TERMS {
         context.error(place, format!("an amount is a sum of 1 to {MAX_TERMS} terms"));
         return None;
@@ -118,7 +149,7 @@ fn factor(context: &mut Context, value: &At<Amount>) -> Option<Decimal> {
     factor
 }
 
-fn source(context: &mut Context, place: &Place, text: &str) -> Option<Source> {
+pub(super) fn source(context: &mut Context, place: &Place, text: &str) -> Option<Source> {
     let pointer = |text: &str| Pointer::parse(text).filter(|_| text.starts_with('/'));
     let source = match text.split_once(':') {
         Some(("header", name)) => return context.header_name(place, name).map(Source::Header),

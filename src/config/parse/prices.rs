@@ -17,7 +17,7 @@ use crate::types::{Credits, NameId, NumberMap};
 
 /// Largest `max_items`.
 const MAX_ITEMS: u32 = 1_000_000;
-/// Largest `concurrency` of a plan.
+/// Largest `concurrency` and `jobs` of a plan.
 const MAX_CONCURRENCY: u32 = 1_000_000;
 
 /// The price settings of a route or a plan.
@@ -63,7 +63,15 @@ pub(super) fn build(context: &mut Context, settings: &PriceSettings<'_>, before:
         };
         let charge = Charge { status: StatusMatch::Class(2), when: Vec::new(), amount };
         let charges = if hold.most.is_zero() { Vec::new() } else { vec![charge] };
-        return Price { hold: hold.most, per_item: hold.per_item, items: 0, charges, shadow };
+        let opens = before.opens.clone();
+        return Price {
+            hold: hold.most,
+            per_item: hold.per_item,
+            charges,
+            opens,
+            shadow,
+            ..Price::default()
+        };
     }
     let hold = match settings.hold {
         Some(hold) => hold_rule(context, hold),
@@ -90,7 +98,8 @@ pub(super) fn build(context: &mut Context, settings: &PriceSettings<'_>, before:
         context.error_with(&charge.span, "this price has no hold", help);
     }
     let charges = charges.into_iter().map(|(charge, _)| charge).collect();
-    Price { hold: hold.most, per_item: hold.per_item, items: 0, charges, shadow }
+    let opens = before.opens.clone();
+    Price { hold: hold.most, per_item: hold.per_item, charges, opens, shadow, ..Price::default() }
 }
 
 fn hold_rule(context: &mut Context, raw: &At<AmountOr<raw::PerItem>>) -> HoldRule {
@@ -188,13 +197,12 @@ pub(super) fn plans(context: &mut Context, files: &[raw::File], known: &Known) -
 }
 
 fn plan(context: &mut Context, name: &str, raw: &raw::Plan, known: &Known, heads: &HashSet<&str>) -> Plan {
-    context.not_yet("`jobs`", raw.jobs.as_ref());
-    context.not_yet("`refill`", raw.refill.as_ref());
-    if let Some(value) =
-        raw.concurrency.as_ref().filter(|value| !(1..=MAX_CONCURRENCY).contains(&value.value))
-    {
-        context.error(&value.span, format!("concurrency is from 1 to {MAX_CONCURRENCY}"));
+    for (name, value) in [("concurrency", &raw.concurrency), ("jobs", &raw.jobs)] {
+        if let Some(value) = value.as_ref().filter(|value| !(1..=MAX_CONCURRENCY).contains(&value.value)) {
+            context.error(&value.span, format!("{name} is from 1 to {MAX_CONCURRENCY}"));
+        }
     }
+    context.not_yet("`refill`", raw.refill.as_ref());
     let limits = limits::build(context, &raw.limits, LimitOwner::Plan, known.names());
     let mut prices = NumberMap::default();
     for (route, price) in &raw.prices {
@@ -215,12 +223,17 @@ fn plan(context: &mut Context, name: &str, raw: &raw::Plan, known: &Known, heads
             shadow: raw.shadow.as_ref(),
             takes_head: heads.contains(&*route.value),
         };
-        prices.insert(found.index, std::sync::Arc::new(build(context, &settings, &found.price)));
+        let built = build(context, &settings, &found.price);
+        if built.opens.is_some() && (built.is_free() || built.shadow) {
+            context.error(&route.span, format!("route `{}` opens jobs, which cannot be free", route.value));
+        }
+        prices.insert(found.index, std::sync::Arc::new(built));
     }
     Plan {
         name: name.to_owned(),
         header: HeaderValue::try_from(name).ok(),
         concurrency: raw.concurrency.as_ref().map(|value| value.value),
+        jobs: raw.jobs.as_ref().map(|value| value.value),
         limits,
         prices,
     }

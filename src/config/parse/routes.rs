@@ -8,6 +8,7 @@ use http::{HeaderName, HeaderValue, Method};
 
 use super::context::Context;
 use super::dialects;
+use super::jobs;
 use super::limits::{self, LimitOwner};
 use super::prices::{self, PriceSettings, header_list, takes_head};
 use super::server::{BODY_SIZE, ParsedServer};
@@ -102,7 +103,9 @@ fn one(
 ) -> Option<Route> {
     let name = context.check(&raw.name.span, raw.name.value.parse::<RouteName>());
     let public = raw.public.as_ref().is_some_and(|public| public.value);
-    let price = price(context, raw, public);
+    let mut price = price(context, raw, public);
+    price.opens = jobs::opens(context, raw, &price);
+    let settles = jobs::settles(context, raw, &price);
     let dialect = raw.dialect.as_ref().and_then(|dialect| dialects::find(context, around.dialects, dialect));
     let owner = LimitOwner::Route { name: &raw.name.value, public };
     let limits = limits::build(context, &raw.limits, owner, names.iter().copied());
@@ -143,6 +146,7 @@ fn one(
         set_headers,
         response_timeout: timeout(context, upstream.response_timeout),
         max_body_size,
+        settles,
         on_disconnect: on_disconnect(context, raw.on_disconnect.as_ref()),
         encoded_slashes: raw.encoded_slashes.as_ref().is_some_and(|allow| allow.value),
         cors,

@@ -8,7 +8,7 @@ use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Value, json};
 
-use super::values::{Amount, At};
+use super::values::{Amount, At, Duration};
 use super::{Maybe, Named};
 
 /// Credits, or something else that is a list or a table.
@@ -109,7 +109,7 @@ pub struct Each {
     pub optional: Maybe<bool>,
 }
 
-/// A text, a number or a boolean.
+/// A text, a number or a boolean, or a list of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Plain {
     /// `"found"`
@@ -118,15 +118,20 @@ pub enum Plain {
     Bool(bool),
     /// `12` or `0.5`: read from the file's text at its position.
     Number,
+    /// One of several.
+    List(Vec<At<Plain>>),
 }
 
 impl<'de> Deserialize<'de> for Plain {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct PlainVisitor;
-        impl Visitor<'_> for PlainVisitor {
+        impl<'de> Visitor<'de> for PlainVisitor {
             type Value = Plain;
             fn expecting(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                out.write_str("a string, a number or a boolean")
+                out.write_str("a string, a number, a boolean or a list of them")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Plain, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(list)).map(Plain::List)
             }
             fn visit_bool<E: Error>(self, value: bool) -> Result<Plain, E> {
                 Ok(Plain::Bool(value))
@@ -150,9 +155,45 @@ impl JsonSchema for Plain {
         "Plain".into()
     }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": ["string", "boolean", "integer", "number"] })
+        json_schema!({
+            "type": ["string", "boolean", "integer", "number", "array"],
+            "items": { "type": ["string", "boolean", "integer", "number"] }
+        })
     }
     fn inline_schema() -> bool {
         true
     }
+}
+
+/// How a request opens a job, whose price is known only later.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Opens {
+    /// Where a 2xx response has the id of the job: `"json:/id"` or `"header:NAME"`.
+    pub id: At<String>,
+    /// Longest time until the job is settled.
+    pub deadline: At<Duration>,
+    /// `release` (the default) or `charge`: what happens to the hold at the deadline.
+    #[serde(default)]
+    pub at_deadline: Maybe<String>,
+}
+
+/// How a request settles a job that an earlier one opened.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Settles {
+    /// Where the request has the id of the job: `"path:NAME"` or `"query:NAME"`.
+    pub id: At<String>,
+    /// The status of a response that tells of a job that is done; default: `"2xx"`.
+    #[serde(default)]
+    pub status: Maybe<String>,
+    /// What such a response contains too: `{ "json:/status" = ["completed", "failed"] }`.
+    #[serde(default)]
+    pub done: Named<Plain>,
+    /// What the job costs: an amount, a place in the response such as `"json:/credits"`, or a list of terms.
+    #[serde(default)]
+    pub credits: Maybe<AmountOr<Vec<At<AmountOr<Each>>>>>,
+    /// Or charges, of which the first that matches counts; without a match the job costs nothing.
+    #[serde(default)]
+    pub charge: Maybe<Vec<At<Charge>>>,
 }

@@ -1,5 +1,7 @@
 //! `/v1/accounts`: accounts, their credits and entries.
 
+mod jobs;
+
 use axum::Json;
 use axum::extract::State;
 use http::StatusCode;
@@ -24,6 +26,7 @@ pub(super) fn router() -> OpenApiRouter<ApiState> {
         .routes(routes!(grant))
         .routes(routes!(adjust))
         .routes(routes!(entries))
+        .merge(jobs::router())
 }
 
 /// Create an account.

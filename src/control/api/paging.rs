@@ -8,6 +8,7 @@ use utoipa::IntoParams;
 
 use super::problem::Problem;
 use crate::control::operations::{DEFAULT_LIMIT, MAX_LIMIT};
+use crate::types::AccountId;
 
 /// Which page of a list.
 #[derive(Clone, Debug, Default, Deserialize, IntoParams)]
@@ -40,6 +41,29 @@ pub(super) struct KeysQuery {
     #[serde(default)]
     #[param(value_type = String, required = false, pattern = "^[0-9]{1,9}(ms|s|m|h|d)$")]
     pub(super) idle: Option<String>,
+    /// `next_cursor` of the page before; the first page if it is left out.
+    #[serde(default)]
+    #[param(value_type = String, required = false)]
+    pub(super) cursor: Option<String>,
+    /// Rows of the page.
+    #[serde(default)]
+    #[param(value_type = usize, required = false, minimum = 1, maximum = 1000, default = 50)]
+    pub(super) limit: Option<usize>,
+}
+
+/// Which jobs.
+#[derive(Clone, Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct JobsQuery {
+    /// Only jobs of this account.
+    #[serde(default)]
+    #[param(value_type = String, required = false)]
+    pub(super) account: Option<AccountId>,
+    /// Only jobs with this id of the upstream.
+    #[serde(default)]
+    #[param(value_type = String, required = false)]
+    pub(super) id: Option<String>,
     /// `next_cursor` of the page before; the first page if it is left out.
     #[serde(default)]
     #[param(value_type = String, required = false)]

@@ -1,5 +1,8 @@
 //! Books credits: grants, adjustments, charges without a request, and returned holds; lists entries.
 
+mod jobs;
+
+pub use jobs::{JobView, SettledView, SettlementInput};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;

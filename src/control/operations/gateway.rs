@@ -87,8 +87,8 @@ pub struct PerItemView {
 pub struct ChargeView {
     /// The status that the rule is for, such as `2xx` or `404`.
     pub status: String,
-    /// What the response must contain too: each source with its value.
-    pub when: BTreeMap<String, String>,
+    /// What the response must contain too: each source with its value, or several of which it has one.
+    pub when: BTreeMap<String, Vec<String>>,
     /// The credits, if they are fixed.
     #[schema(value_type = Option<f64>)]
     pub credits: Option<Credits>,
@@ -124,7 +124,7 @@ impl PriceView {
                 Amount::Fixed(credits) => (Some(*credits), None),
                 amount => (None, Some(amount.to_string())),
             };
-            let condition = |when: &Condition| (when.source.to_string(), when.equals.clone());
+            let condition = |when: &Condition| (when.source.to_string(), when.any_of.clone());
             let when = charge.when.iter().map(condition).collect();
             ChargeView { status: charge.status.to_string(), when, credits, from }
         });

@@ -27,7 +27,10 @@ pub use accounts::{AccountInput, AccountLine, AccountPatch, AccountView, Exporte
 pub use audit::AuditView;
 pub use caller::{Authority, Caller, Permission};
 pub use check::{ChargeInput, CheckInput, Verdict};
-pub use credits::{BookingInput, BookingView, DoubtView, EntryView, GivenBack, MAX_REFERENCE};
+pub use credits::{
+    BookingInput, BookingView, DoubtView, EntryView, GivenBack, JobView, MAX_REFERENCE, SettledView,
+    SettlementInput,
+};
 pub use error::{OperationError, Result};
 pub use explain::LimitGauge;
 pub use explain::{Decision, ExplainInput, Explanation, Rehearsal, RehearsalInput, RequestView, RuleChange};
@@ -60,6 +63,8 @@ use crate::types::{AccountId, WallTime};
 
 /// How long the answer to a request with an idempotency key is kept, in milliseconds.
 const KEEP_ANSWERS: i64 = 24 * 3600 * 1000;
+/// How long settled jobs are kept, in milliseconds. Until then they are found by their account.
+const KEEP_JOBS: i64 = 90 * 24 * 3600 * 1000;
 
 impl Control {
     /// Reads accounts, keys and other rows of the ledger on a blocking thread. Entries and balances are those of the
@@ -125,6 +130,14 @@ impl Control {
         let oldest = WallTime(self.clock.wall().0.saturating_sub(KEEP_ANSWERS));
         if let Err(error) = self.bookkeeper.prune_answers(oldest).await {
             tracing::warn!(%error, "old answers could not be deleted");
+        }
+    }
+
+    /// Deletes the jobs that were settled longer ago than [`KEEP_JOBS`].
+    pub async fn prune_jobs(&self) {
+        let oldest = WallTime(self.clock.wall().0.saturating_sub(KEEP_JOBS));
+        if let Err(error) = self.bookkeeper.prune_jobs(oldest).await {
+            tracing::warn!(%error, "old jobs could not be deleted");
         }
     }
 

@@ -19,6 +19,7 @@ use hyper::upgrade::OnUpgrade;
 use super::access_log::AccessRecord;
 use super::authentication::{authenticate, authorize, authorize_account_info};
 use super::call::{CallStart, PreparedCall};
+use super::jobs::find_job;
 use super::limits::Subject;
 use super::permit::{InFlight, PaymentProgress};
 use super::request_body::RequestBody;
@@ -166,6 +167,10 @@ fn admit(
     if let Some(key) = key {
         record.note_shadow_scope(authorize(key, route, address)?); // account_suspended, route_forbidden, address_forbidden
     }
+    let job = match (key, &route.settles) {
+        (Some(key), Some(settles)) => find_job(services, key, settles, &target, &parts)?, // no_job
+        _ => None,
+    };
     websocket::check_upstream(context.is_extended_connect, route)?; // bad_request
     let body = RequestBody::new(body, route.max_body_size, stream, services, record)?; // body_too_large
     let subject = Subject { key, plan, route, method: &parts.method, address, now: record.started() };
@@ -173,7 +178,7 @@ fn admit(
     let pass = services.limits.admit(&subject, &view.settings, wall, &mut context.headers)?; // rate_limited, concurrency_limited
     record.note_shadow_limit(pass.shadowed());
     let caller = context.caller.as_ref().map(|key| (key, plan));
-    let payment = PaymentProgress::start(services, record, caller, route, &parts)?; // bad_request, insufficient_credits, ledger_unavailable
+    let payment = PaymentProgress::start(services, record, caller, job, (route, &parts))?; // bad_request, insufficient_credits, ledger_unavailable
     let reads_body = payment.reads_body(); // a payment that is dropped by a refusal releases its hold
     connection.may_forward(&view.settings.trusted_proxies)?; // overloaded
     if context.is_grpc && route.upstream.may_use_http2() && !payment.needs_request_body() {

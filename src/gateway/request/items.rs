@@ -45,6 +45,10 @@ pub(super) fn payment(
     let reads_body = price.reads_body();
     let pay = async move |body: Bytes| -> Result<Payment, Refusal> {
         let items = count(body, &per_item).await?;
+        if items == 0 && price.opens.is_some() {
+            let detail = format!("The array at {} has no items.", per_item.of);
+            return Err(Refusal::because(Reason::BadRequest, detail));
+        }
         let price = Arc::new(price.for_items(items));
         Payment::hold(&services, &record, Some(&key), &record.view().routes[index], &method, &price)
     };

@@ -5,6 +5,7 @@ mod authentication;
 mod call;
 mod handler;
 mod items;
+mod jobs;
 pub mod limits;
 mod permit;
 mod request_body;

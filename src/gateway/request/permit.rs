@@ -21,12 +21,12 @@ use super::limits::Pass;
 use super::services::Services;
 use crate::directory::Key;
 use crate::gateway::connection::{RequestDeadlines, Stream};
-use crate::ledger::{Hold, HoldError};
+use crate::ledger::{Hold, HoldError, JobSlot, OpenJob};
 use crate::policy::limit::ReachedLimit;
 use crate::policy::outcome::{Outcome, ShadowRule};
 use crate::policy::price::Price;
 use crate::policy::reject::{Reason, Refusal};
-use crate::snapshot::{OnDisconnect, Plan, Route, View};
+use crate::snapshot::{OnDisconnect, Plan, Route, Settles, View};
 use crate::types::StatusClass;
 
 /// Longest time that a request waits to be paid for, once its body is read.
@@ -43,11 +43,21 @@ pub(super) struct Payment {
 /// Credits that are held for a request, and the price that decides how many of them it costs.
 #[derive(Debug)]
 pub(super) struct Held {
-    /// `None` for a shadow price, which holds nothing.
-    pub(super) hold: Option<Hold>,
+    pub(super) funds: Funds,
     pub(super) price: Arc<Price>,
     /// The request is a HEAD: its response has no body that could name a charge.
     pub(super) is_head: bool,
+}
+
+/// What a request is paid from.
+#[derive(Debug)]
+pub(super) enum Funds {
+    /// Credits that are held for it.
+    Hold(Hold),
+    /// Nothing: the price is a shadow, which is only counted.
+    Shadow,
+    /// What an earlier request holds for a job, about which this one asks.
+    Job(OpenJob),
 }
 
 /// A payment that is made, or will be.
@@ -71,7 +81,7 @@ pub(super) struct WaitingPayment {
 pub(super) type PaymentFuture = Pin<Box<dyn Future<Output = Result<Payment, Refusal>>>>;
 
 impl PaymentProgress {
-    /// Holds the price of a route (step 7).
+    /// Holds the price of a route (step 7). `job`: the open job that the request asks about.
     ///
     /// # Errors
     /// As [`Payment::hold`].
@@ -79,9 +89,12 @@ impl PaymentProgress {
         services: &Rc<Services>,
         record: &Rc<AccessRecord>,
         caller: Option<(&Arc<Key>, Option<&Plan>)>,
-        route: &Route,
-        parts: &Parts,
+        job: Option<OpenJob>,
+        (route, parts): (&Route, &Parts),
     ) -> Result<Self, Refusal> {
+        if let Some(settles) = &route.settles {
+            return Ok(Self::Ready(Payment::of_job(job, settles, route, &parts.method)));
+        }
         let price = record.view().price(route, caller.and_then(|(_, plan)| plan));
         let (key, method) = (caller.map(|(key, _)| key), &parts.method);
         #[cfg(test)]
@@ -133,6 +146,16 @@ fn spend_limit() -> ReachedLimit {
 }
 
 impl Payment {
+    /// The payment of a request about a job, which costs nothing itself.
+    fn of_job(job: Option<OpenJob>, settles: &Settles, route: &Route, method: &Method) -> Self {
+        let held = job.map(|job| Held {
+            price: Arc::new(Price { hold: job.amount, ..settles.price.clone() }),
+            funds: Funds::Job(job),
+            is_head: method == Method::HEAD,
+        });
+        Self { route: route.index, held }
+    }
+
     /// Holds a price. A route that is free, or public, does not touch the ledger.
     ///
     /// # Errors
@@ -148,19 +171,19 @@ impl Payment {
         let Some(key) = key.filter(|_| !price.is_free()) else {
             return Ok(Self { route: route.index, held: None });
         };
-        let held = |hold| Held { hold, price: Arc::clone(price), is_head: method == Method::HEAD };
+        let held = |funds| Held { funds, price: Arc::clone(price), is_head: method == Method::HEAD };
         if price.shadow {
             let is_capped = key.cap().is_some_and(|cap| cap.left() < price.hold);
             if is_capped || key.account.purse.available() < price.hold {
                 record.note_shadow(ShadowRule::Credits);
             }
-            return Ok(Self { route: route.index, held: Some(held(None)) });
+            return Ok(Self { route: route.index, held: Some(held(Funds::Shadow)) });
         }
         let (purse, cap) = (&key.account.purse, key.cap());
         match services.spender.hold_within(purse, cap, key.num, route.num, price.hold, record.id) {
             Ok(hold) => {
                 record.set_held();
-                Ok(Self { route: route.index, held: Some(held(Some(hold))) })
+                Ok(Self { route: route.index, held: Some(held(Funds::Hold(hold))) })
             }
             Err(HoldError::Capped) => {
                 record.refuse_credits(price.hold);
@@ -184,7 +207,7 @@ pub(super) struct InFlight {
     pub(super) services: Rc<Services>,
     pub(super) record: Rc<AccessRecord>,
     pub(super) stream: Stream,
-    _pass: Pass,
+    pass: Pass,
 }
 
 impl InFlight {
@@ -196,7 +219,12 @@ impl InFlight {
         pass: Pass,
     ) -> Rc<Self> {
         let (services, record, stream) = (Rc::clone(services), Rc::clone(record), stream.clone());
-        Rc::new(Self { services, record, stream, _pass: pass })
+        Rc::new(Self { services, record, stream, pass })
+    }
+
+    /// Takes the place of the job that the request opens.
+    pub(super) fn take_job(&self) -> Option<JobSlot> {
+        self.pass.take_job()
     }
 
     /// What happens when the client disconnects.
@@ -247,12 +275,12 @@ impl Permit {
 
     /// True if credits are held for the request.
     pub(super) fn is_paid(&self) -> bool {
-        self.payment.held.as_ref().is_some_and(|held| held.hold.is_some())
+        self.payment.held.as_ref().is_some_and(|held| matches!(held.funds, Funds::Hold(_)))
     }
 
     /// Charges what is held: the upstream's response will not be seen.
     pub(super) fn charge_hold(self) {
-        if let Some(Held { hold: Some(hold), price, .. }) = self.payment.held {
+        if let Some(Held { funds: Funds::Hold(hold), price, .. }) = self.payment.held {
             self.request.record.set_charge(price.hold);
             drop(hold.settle(price.hold, StatusClass::None)); // no response waits for the commit
         }

@@ -7,7 +7,7 @@ use crate::ledger::store::{
     KeyChange, KeyEdit, KeyRow, KeyTerms, LedgerError, NewAccount, Note, OwnedKey, Result, SecretRow, Source,
     TokenRow,
 };
-use crate::ledger::tally::OpenHold;
+use crate::ledger::tally::{OpenHold, SettledJob};
 use crate::policy::key::KeyState;
 use crate::types::{
     AccountId, AccountNum, Credits, KeyId, KeyNum, RequestId, RouteName, RouteNum, StatusClass, WallTime,
@@ -24,6 +24,7 @@ pub(super) struct Data {
     pub(super) journal: Vec<JournalRow>,
     pub(super) open_holds: Vec<OpenHold>,
     pub(super) in_doubt: Vec<Doubt>,
+    pub(super) jobs: Vec<SettledJob>,
     pub(super) limits: Vec<(Vec<u8>, Vec<u8>, WallTime)>,
     pub(super) audit: Vec<Audited>,
     pub(super) answers: Vec<(AnswerRow, WallTime)>,

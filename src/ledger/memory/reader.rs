@@ -8,10 +8,13 @@ use parking_lot::Mutex;
 use super::MemoryStore;
 use super::data::refused;
 use crate::ledger::entry::{Entry, OperatorBalances};
+use crate::ledger::record::ExternalId;
 use crate::ledger::store::{
-    AccountRow, AnswerRow, AuditFilter, Audited, BooksReader, Doubt, EachLimit, KeyRow, OwnedKey, Position,
-    RefusalRow, Result, SecretRow, StoredSecret, TokenRow, UsageFilter, UsageRow,
+    AccountRow, AnswerRow, AuditFilter, Audited, BooksReader, Doubt, EachLimit, JobFilter, JobRow, KeyRow,
+    OwnedKey, Position, RefusalRow, Result, SecretRow, SettledJobRow, StoredSecret, TokenRow, UsageFilter,
+    UsageRow,
 };
+use crate::ledger::tally::OpenHold;
 use crate::policy::key::KeyState;
 use crate::types::{AccountId, Credits, KeyHash, KeyId, KeyNum, WallTime};
 
@@ -166,6 +169,38 @@ impl BooksReader for MemoryStore {
 
     fn refusals(&mut self, account: &AccountId, before: Option<u64>, most: usize) -> Result<Vec<RefusalRow>> {
         Ok(self.0.lock().refusals(account, before, most))
+    }
+
+    fn jobs(&mut self, filter: &JobFilter, most: usize) -> Result<Vec<JobRow>> {
+        let data = self.0.lock();
+        let row = |hold: &OpenHold, external_id: &ExternalId, settled: Option<SettledJobRow>| JobRow {
+            id: hold.id,
+            account: data.accounts[data.account_at(hold.account)].id.clone(),
+            key: data.key(hold.key),
+            route: data.route(hold.route),
+            external_id: external_id.as_str().to_owned(),
+            amount: hold.amount,
+            opened: hold.at,
+            deadline: hold.kept.as_ref().filter(|_| settled.is_none()).map(|kept| kept.deadline),
+            settled,
+        };
+        let mut open: Vec<&OpenHold> = data.open_holds.iter().collect();
+        open.sort_by_key(|hold| std::cmp::Reverse((hold.at, hold.id)));
+        let open = open.into_iter().filter(|_| filter.before.is_none());
+        let open = open.filter_map(|hold| Some(row(hold, &hold.kept.as_ref()?.external_id, None)));
+        let settled = (1..).zip(&data.jobs).map(|(number, job)| {
+            let settled = SettledJobRow { charge: job.charge, at: job.at, number };
+            row(&job.hold, &job.external_id, Some(settled))
+        });
+        let settled: Vec<JobRow> = settled.collect();
+        let is_wanted = |row: &JobRow| {
+            filter.account.as_ref().is_none_or(|account| row.account == *account)
+                && filter.external_id.as_ref().is_none_or(|id| row.external_id == *id)
+                && filter
+                    .before
+                    .is_none_or(|before| row.settled.is_none_or(|settled| settled.number < before))
+        };
+        Ok(open.chain(settled.into_iter().rev()).filter(is_wanted).take(most).collect())
     }
 
     fn answer(&mut self, id: &KeyHash) -> Result<Option<AnswerRow>> {

@@ -265,6 +265,10 @@ impl Books for Disk {
         self.call(false, move |books, _| books.note(&notes, at))
     }
 
+    fn prune_jobs(&mut self, before: WallTime) -> Result<()> {
+        self.call(false, move |books, _| books.prune_jobs(before))
+    }
+
     fn prune_answers(&mut self, before: WallTime) -> Result<()> {
         self.call(false, move |books, _| books.prune_answers(before))
     }

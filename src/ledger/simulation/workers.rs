@@ -191,7 +191,7 @@ impl Workers {
                 woken = None;
                 let deadline = WallTime(self.clock.wall().0 + self.random.i64(0..20_000));
                 let external_id = ExternalId::new(&id.to_string()).expect("an external id");
-                Stage::Kept(held.keep(Kept { external_id, deadline, charge_at_deadline: amount }))
+                Stage::Kept(held.keep(Kept { external_id, deadline, charge_at_deadline: amount }, None))
             }
             Stage::Begun(held) => {
                 self.available[account] += hold - charge;

@@ -248,7 +248,8 @@ impl World<'_> {
         let account = format!("a{}", account.0 - 1).parse().expect("an id");
         let charge = Credits::from_millionths(self.random.i64(0..40));
         let external_id = ExternalId::new(&id.to_string()).expect("an external id");
-        let job: Job = Box::new(move |books| drop(books.settle_external(&account, external_id, charge)));
+        let job: Job =
+            Box::new(move |books| drop(books.settle_external(&account, &external_id, Some(charge))));
         let _ = process.jobs.try_send(job); // a full queue drops the job
     }
 

@@ -18,7 +18,7 @@ use crate::ledger::store::{LedgerError, Result};
 /// `TGLD`: SQLite's `application_id` of a ledger's file.
 const APPLICATION_ID: i64 = 0x5447_4c44;
 /// One migration per version, in order. There are none to earlier versions.
-const MIGRATIONS: [&str; 11] = [
+const MIGRATIONS: [&str; 12] = [
     include_str!("../migrations/0001_books.sql"),
     include_str!("../migrations/0002_secrets_in_key_order.sql"),
     include_str!("../migrations/0003_journal_file.sql"),
@@ -30,6 +30,7 @@ const MIGRATIONS: [&str; 11] = [
     include_str!("../migrations/0009_operations.sql"),
     include_str!("../migrations/0010_users.sql"),
     include_str!("../migrations/0011_usage_of_each_step.sql"),
+    include_str!("../migrations/0012_jobs.sql"),
 ];
 /// The version from which on entries are chained.
 const CHAINED: usize = 4;

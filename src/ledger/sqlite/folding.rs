@@ -1,5 +1,7 @@
 //! Writes one fold: adds entries for the charges, changes balances, and stores which holds are open.
 
+pub(super) mod jobs;
+
 use rusqlite::{Transaction, params};
 
 use super::posting::{NewEntry, Posting};
@@ -20,6 +22,7 @@ pub(super) fn fold(tx: &Transaction<'_>, fold: &Fold, at: WallTime) -> Result<()
         write_charges(&mut posting, *key, *sum, at)?;
     }
     store_holds(tx, &fold.closed, &fold.opened)?;
+    jobs::write(tx, &fold.jobs)?;
     for hold in &fold.doubts {
         charge_in_doubt(tx, &mut posting, hold, at)?;
     }

@@ -8,6 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 
 pub(super) use connections::{Connections, SqliteReader};
 
+use super::folding::jobs;
 use super::rows::{
     account_id, account_row, audited_row, entry_row, failed, hold_row, key_id, key_row, positioned_entry_row,
     request_id, secret_row, to_key_id, token_row,
@@ -15,9 +16,9 @@ use super::rows::{
 use super::{file, posting, usage};
 use crate::ledger::entry::{Entry, OperatorBalances};
 use crate::ledger::store::{
-    AccountRow, AnswerRow, AuditFilter, Audited, BooksReader, Doubt, EachLimit, KeyRow, LedgerError,
-    LoadedBooks, OwnedKey, Position, RefusalRow, Result, SecretRow, StoredSecret, TokenRow, UsageFilter,
-    UsageRow, UserReader, WebhookReader,
+    AccountRow, AnswerRow, AuditFilter, Audited, BooksReader, Doubt, EachLimit, JobFilter, JobRow, KeyRow,
+    LedgerError, LoadedBooks, OwnedKey, Position, RefusalRow, Result, SecretRow, StoredSecret, TokenRow,
+    UsageFilter, UsageRow, UserReader, WebhookReader,
 };
 use crate::ledger::tally::OpenHold;
 use crate::types::{AccountId, Credits, KeyHash, KeyId, KeyNum, WallTime};
@@ -60,7 +61,8 @@ pub(super) fn loaded(connection: &Connection) -> Result<LoadedBooks> {
         Ok((row.get::<_, u64>(0)?, row.get::<_, u32>(1)?))
     });
     let (folded, epoch) = state.map_err(failed)?;
-    Ok(LoadedBooks { open_holds: open_holds(connection)?, folded, epoch })
+    let settled_jobs = jobs::settled(connection)?;
+    Ok(LoadedBooks { open_holds: open_holds(connection)?, folded, epoch, settled_jobs })
 }
 
 /// Reads a key's secrets, the current one first.
@@ -248,6 +250,10 @@ impl BooksReader for SqliteReader {
 
     fn refusals(&mut self, account: &AccountId, before: Option<u64>, most: usize) -> Result<Vec<RefusalRow>> {
         usage::refusals(self.db()?, account, before, most)
+    }
+
+    fn jobs(&mut self, filter: &JobFilter, most: usize) -> Result<Vec<JobRow>> {
+        jobs::read(self.db()?, filter, most)
     }
 
     fn answer(&mut self, id: &KeyHash) -> Result<Option<AnswerRow>> {

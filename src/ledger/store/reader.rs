@@ -6,8 +6,8 @@ use std::path::Path;
 use ipnet::IpNet;
 
 use super::{
-    AccountRow, AnswerRow, Audited, Doubt, KeyRow, OwnedKey, RefusalRow, Result, TokenRow, UsageFilter,
-    UsageRow, UserReader, WebhookReader,
+    AccountRow, AnswerRow, Audited, Doubt, JobFilter, JobRow, KeyRow, OwnedKey, RefusalRow, Result, TokenRow,
+    UsageFilter, UsageRow, UserReader, WebhookReader,
 };
 use crate::ledger::entry::{Entry, OperatorBalances};
 use crate::policy::key::{KeyState, Scopes};
@@ -125,6 +125,8 @@ pub trait BooksReader: Send {
     fn usage(&mut self, filter: &UsageFilter, each: &mut dyn FnMut(UsageRow)) -> Result<()>;
     /// Reads the refusals of an account before a number, newest first, at most `most`.
     fn refusals(&mut self, account: &AccountId, before: Option<u64>, most: usize) -> Result<Vec<RefusalRow>>;
+    /// Reads the open jobs that a filter selects, newest first, then the settled ones, last settled first, at most `most`.
+    fn jobs(&mut self, filter: &JobFilter, most: usize) -> Result<Vec<JobRow>>;
     /// Finds the stored answer with this id.
     fn answer(&mut self, id: &KeyHash) -> Result<Option<AnswerRow>>;
     /// Reads all tokens of the admin API, in the order of their names.

@@ -222,19 +222,17 @@ impl BooksThread {
         Ok(changed)
     }
 
-    /// Settles the kept hold of an account with this external id. The settlement is on disk when this returns. False if
-    /// there is no such hold.
+    /// Settles the open job of an account. The settlement is on disk when this returns. `None` if there is no such job.
     pub(in crate::ledger) fn settle_external(
         &mut self,
         account: &AccountId,
-        external_id: ExternalId,
-        charge: Credits,
-    ) -> Result<bool> {
+        external_id: &ExternalId,
+        charge: Option<Credits>,
+    ) -> Result<Option<Credits>> {
         let row = self.account(account)?;
-        self.fold()?; // so that a hold that was kept just now is found
-        let Some(hold) = self.find_kept(row.num, external_id) else { return Ok(false) };
-        self.settle_kept(&hold, charge, StatusClass::Success);
+        let Some(job) = self.shared.jobs.find(row.num, external_id) else { return Ok(None) };
+        let charged = self.settle_kept(job.hold, charge.unwrap_or(job.amount), StatusClass::Success);
         self.wait_until_written()?;
-        Ok(true)
+        Ok(charged)
     }
 }

@@ -14,12 +14,16 @@ use super::limit_saves::{LimitSaves, LimitSource};
 use super::shared::Shared;
 use super::usage_counts::{UsageCounts, UsageSource};
 use crate::clock::Clock;
+use crate::ledger::adoption::Settlement;
+use crate::ledger::jobs::OpenJob;
 use crate::ledger::purse::{Purse, SpendCap};
-use crate::ledger::record::{ExternalId, Record};
+use crate::ledger::record::{Kept, Record};
 use crate::ledger::store::{Books, Journal, LedgerError, Result, each_account};
 use crate::ledger::tally::{Fold, OpenHold, Tally};
 use crate::policy::credit::returned;
-use crate::types::{AccountNum, Credits, Moment, Repeats, RequestId, StatusClass, WallTime};
+#[cfg(test)]
+use crate::types::AccountNum;
+use crate::types::{Credits, Moment, Repeats, RequestId, StatusClass, WallTime};
 
 /// Longest time between folds. Each fold writes an entry for every key that was charged, so a longer time means fewer
 /// entries.
@@ -44,8 +48,6 @@ pub(in crate::ledger) struct BooksThread {
     failures: Repeats,
     limits: LimitSaves,
     usage: UsageCounts,
-    /// Kept holds whose settlement is in the outbox or in the journal, but not applied to the tally yet.
-    settling: HashSet<RequestId>,
     /// Open holds of the process that handed the ledger over.
     pub(super) adopted: HashSet<RequestId>,
     /// Credits that settlements of kept holds returned, for the simulation.
@@ -108,9 +110,15 @@ impl BooksThread {
         })?;
         reader.each_cap(&mut |key, left| shared.caps.add(key, left))?;
         drop(reader);
+        loaded.settled_jobs.iter().for_each(|(account, id)| shared.jobs.remember(*account, id));
         for hold in tally.open_holds() {
             if let Some(purse) = shared.purses.get(hold.account) {
                 purse.take_kept(hold.amount);
+                if let Some(job) = open_job(hold)
+                    && shared.jobs.open(job, || ()).is_some()
+                {
+                    purse.add_job();
+                }
             }
             if let Some(cap) = shared.caps.get(hold.key) {
                 cap.change(Credits::ZERO.checked_sub(hold.amount).unwrap_or_default());
@@ -129,7 +137,6 @@ impl BooksThread {
             failures: Repeats::default(),
             limits: LimitSaves::default(),
             usage: UsageCounts::default(),
-            settling: HashSet::new(),
             adopted,
             #[cfg(test)]
             kept_settled: Vec::new(),
@@ -234,13 +241,12 @@ impl BooksThread {
     /// Folds every committed batch.
     fn fold_committed(&mut self) -> Result<()> {
         self.shared.handoff.take(&mut self.batches);
-        let (tally, settling) = (&mut self.tally, &mut self.settling);
+        let tally = &mut self.tally;
         self.batches.drain(|seq, at, records| {
             if let Err(error) = tally.apply(seq, at, records) {
                 tracing::error!(%error, "the journal contradicts itself");
             }
         });
-        settling.retain(|id| tally.is_open(*id));
         loop {
             if self.unwritten.is_none() && self.tally.records() > 0 {
                 self.unwritten = Some(self.tally.fold());
@@ -274,25 +280,51 @@ impl BooksThread {
     fn settle_due_holds(&mut self) {
         for hold in self.tally.kept_until(self.clock.wall()) {
             let charge = hold.kept.as_ref().map_or(Credits::ZERO, |kept| kept.charge_at_deadline);
-            self.settle_kept(&hold, charge, StatusClass::None);
+            self.settle_kept(hold.id, charge, StatusClass::None);
         }
     }
 
-    /// Settles a hold of the process that handed the ledger over. The settlement is on disk when this returns. False if
-    /// there is no such hold.
+    /// Settles or keeps a hold of the process that handed the ledger over. It is on disk when this returns. False if there
+    /// is no such hold.
     pub(in crate::ledger) fn settle_adopted(
         &mut self,
         id: RequestId,
-        charge: Credits,
-        outcome: StatusClass,
+        settlement: Settlement,
     ) -> Result<bool> {
-        if !self.adopted.remove(&id) {
-            return Ok(false);
+        let is_settled = match settlement {
+            Settlement::Charge(charge, outcome) if self.adopted.remove(&id) => {
+                self.tally.open_hold(id).cloned().map(|hold| self.settle(&hold, charge, outcome)).is_some()
+            }
+            Settlement::Charge(charge, outcome) => self.settle_kept(id, charge, outcome).is_some(),
+            Settlement::Keep(kept) if self.adopted.remove(&id) => self.keep_adopted(id, kept),
+            Settlement::Keep(_) => false,
+        };
+        if is_settled {
+            self.wait_until_written()?;
         }
-        let Some(hold) = self.tally.open_hold(id).cloned() else { return Ok(false) };
-        self.settle_kept(&hold, charge, outcome);
-        self.wait_until_written()?;
-        Ok(true)
+        Ok(is_settled)
+    }
+
+    fn keep_adopted(&mut self, id: RequestId, kept: Kept) -> bool {
+        let Some(hold) = self.tally.open_hold(id).cloned() else { return false };
+        let job = OpenJob {
+            hold: id,
+            account: hold.account,
+            key: hold.key,
+            amount: hold.amount,
+            external_id: kept.external_id.clone(),
+        };
+        let record = Record::Keep { id, kept };
+        let own_outbox = self.shared.outboxes.last();
+        if self.shared.jobs.open(job, || own_outbox.and_then(|outbox| outbox.push(&record))).is_none() {
+            self.settle(&hold, Credits::ZERO, StatusClass::Success); // this job is paid for already
+            return true;
+        }
+        if let Some(purse) = self.shared.purses.get(hold.account) {
+            purse.add_job();
+        }
+        self.shared.record_added();
+        true
     }
 
     /// Puts the rest of the adopted holds in doubt, since nobody will settle them. Returns their number.
@@ -306,17 +338,23 @@ impl BooksThread {
         Ok(ids.len())
     }
 
-    /// Finds the kept hold of an account with an external id, unless it is being settled.
-    pub(super) fn find_kept(&self, account: AccountNum, external_id: ExternalId) -> Option<OpenHold> {
-        self.tally.find_kept(account, external_id).filter(|hold| !self.settling.contains(&hold.id)).cloned()
+    /// Settles a kept hold, once. Returns the charge; `None` if there is no such hold, or somebody else settles it.
+    pub(super) fn settle_kept(
+        &mut self,
+        id: RequestId,
+        charge: Credits,
+        outcome: StatusClass,
+    ) -> Option<Credits> {
+        let job = self.shared.jobs.take(id)?;
+        let (charge, _) = self.shared.settle_job(&job, charge, outcome);
+        #[cfg(test)]
+        self.kept_settled.push((job.account, returned(job.amount, charge)));
+        Some(charge)
     }
 
-    /// Settles a kept hold, once. Adds the record before it returns the credits.
-    pub(super) fn settle_kept(&mut self, hold: &OpenHold, charge: Credits, outcome: StatusClass) {
+    /// Settles an adopted hold. Adds the record before it returns the credits.
+    fn settle(&mut self, hold: &OpenHold, charge: Credits, outcome: StatusClass) {
         let Some(purse) = self.shared.purses.get(hold.account) else { return };
-        if !self.settling.insert(hold.id) {
-            return;
-        }
         let back = returned(hold.amount, charge);
         let charge = hold.amount.checked_sub(back).unwrap_or(hold.amount);
         if let Some(own_outbox) = self.shared.outboxes.last() {
@@ -326,8 +364,13 @@ impl BooksThread {
         if let Some(cap) = self.shared.caps.get(hold.key) {
             cap.change(back);
         }
-        #[cfg(test)]
-        self.kept_settled.push((hold.account, back));
         self.shared.record_added();
     }
+}
+
+/// The job of a kept hold.
+fn open_job(hold: &OpenHold) -> Option<OpenJob> {
+    let external_id = hold.kept.as_ref()?.external_id.clone();
+    let OpenHold { id, account, key, amount, .. } = *hold;
+    Some(OpenJob { hold: id, account, key, amount, external_id })
 }

@@ -8,9 +8,12 @@ use super::barrier::Barrier;
 use super::handoff::Handoff;
 use super::signal::Signal;
 use crate::ledger::adoption::Successor;
-use crate::ledger::outbox::Outbox;
+use crate::ledger::jobs::{Jobs, OpenJob};
+use crate::ledger::outbox::{Outbox, Ticket};
 use crate::ledger::purse::{Purses, SpendCaps};
-use crate::types::{Histogram, SHORT, SIZES};
+use crate::ledger::record::Record;
+use crate::policy::credit::returned;
+use crate::types::{Credits, Histogram, SHORT, SIZES, StatusClass};
 
 /// The state that all handles share with the ledger's threads.
 #[derive(Debug)]
@@ -27,6 +30,7 @@ pub(in crate::ledger) struct Shared {
     pub(in crate::ledger) is_healthy: AtomicBool,
     pub(in crate::ledger) purses: Purses,
     pub(in crate::ledger) caps: SpendCaps,
+    pub(in crate::ledger) jobs: Jobs,
     pub(in crate::ledger) counters: Counters,
     /// Where settlements go once the ledger was handed over to another process.
     pub(in crate::ledger) successor: Successor,
@@ -76,6 +80,7 @@ impl Shared {
             is_healthy: AtomicBool::new(true),
             purses: Purses::default(),
             caps: SpendCaps::default(),
+            jobs: Jobs::default(),
             counters: Counters::default(),
             successor: Successor::default(),
             books_must_end: AtomicBool::new(false),
@@ -91,6 +96,30 @@ impl Shared {
     /// Requests a commit immediately: a worker has nothing else to do until a record is committed.
     pub(in crate::ledger) fn commit_wanted(&self) {
         self.commit_signal.work_wanted();
+    }
+
+    /// Settles the hold of a job that was taken from the list: charges at most its amount, and returns the rest. The record
+    /// goes to the last outbox, behind those that made the hold and kept it, and before the credits are returned. Returns
+    /// the charge, and the record's ticket unless the ledger was handed over.
+    pub(in crate::ledger) fn settle_job(
+        &self,
+        job: &OpenJob,
+        charge: Credits,
+        outcome: StatusClass,
+    ) -> (Credits, Option<Ticket>) {
+        let back = returned(job.amount, charge);
+        let charge = job.amount.checked_sub(back).unwrap_or(job.amount);
+        let own_outbox = self.outboxes.last();
+        let ticket = own_outbox.and_then(|it| it.push(&Record::Settle { id: job.hold, charge, outcome }));
+        if let Some(purse) = self.purses.get(job.account) {
+            purse.give(back);
+            purse.end_job();
+        }
+        if let Some(cap) = self.caps.get(job.key) {
+            cap.change(back);
+        }
+        self.record_added();
+        (charge, ticket)
     }
 
     /// Wakes the books thread, which has a job.

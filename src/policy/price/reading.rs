@@ -9,8 +9,8 @@ use http::header::{CONTENT_TYPE, HeaderMap};
 use super::decimal::Decimal;
 use super::decode::Decoder;
 use super::events::{Part, Splitter};
-use super::terms::{Charge, Source};
-use super::{AtHead, Charged, Facts, Found, Price, header};
+use super::terms::Source;
+use super::{AtHead, Charged, Facts, Found, Price, header, holds};
 use crate::policy::grpc;
 use crate::policy::json::{PointerReader, Scalar};
 use crate::types::StatusClass;
@@ -72,10 +72,12 @@ impl AnswerReader {
         let outcome = counted_as.map_or(StatusClass::None, |status| StatusClass::of_status(status.as_u16()));
         match counted_as.map(|status| price.at_head(status, headers, is_head)) {
             Some(AtHead::Known(charged)) => return (Opened::Known(charged), outcome),
-            Some(AtHead::InBody) if is_call => return (Opened::Known(price.unreadable()), outcome),
+            Some(AtHead::InBody) if is_call && price.done.is_none() => {
+                return (Opened::Known(price.unreadable()), outcome);
+            }
             _ => {}
         }
-        let needs_head = is_call || price.charges.iter().flat_map(Charge::sources).any(|it| !it.is_in_body());
+        let needs_head = is_call || price.sources().any(|it| !it.is_in_body());
         let reader = Self {
             price: Arc::clone(price),
             status: counted_as,
@@ -127,9 +129,9 @@ impl AnswerReader {
         grpc::counts_as(self.trailers.as_ref()?).map(|status| StatusClass::of_status(status.as_u16()))
     }
 
-    /// The charge at the end of the response, `millis` milliseconds after its head.
+    /// What the response decides at its end, `millis` milliseconds after its head.
     #[must_use]
-    pub fn finish(mut self, end: End, millis: u64) -> Charged {
+    pub fn finish(mut self, end: End, millis: u64) -> Verdict {
         self.millis = millis;
         self.body = match std::mem::replace(&mut self.body, Body::Unreadable) {
             Body::Read(decoder) => Body::close(decoder, end),
@@ -138,12 +140,35 @@ impl AnswerReader {
         if self.is_call {
             self.status = self.trailers.as_ref().and_then(grpc::counts_as);
         }
-        let Some(status) = self.status else { return self.price.unreadable() };
-        match self.price.evaluate(status, &self) {
+        let Some(status) = self.status else { return Verdict::Charge(self.price.unreadable()) };
+        if let Some(done) = &self.price.done
+            && !(done.status.covers(status.as_u16()) && matches!(holds(&done.when, &self), Ok(true)))
+        {
+            return Verdict::NotDone;
+        }
+        if let Some(opens) = self.price.opens.as_ref().filter(|_| status.is_success()) {
+            return match self.find(&opens.id) {
+                Found::Text(id) if !id.is_empty() => Verdict::Open(id.into_owned()),
+                Found::Number(id) => Verdict::Open(id.to_owned()),
+                _ => Verdict::Charge(self.price.unreadable()),
+            };
+        }
+        Verdict::Charge(match self.price.evaluate(status, &self) {
             AtHead::Known(charged) => charged,
             AtHead::InBody => self.price.unreadable(),
-        }
+        })
     }
+}
+
+/// What a response decides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// This is charged.
+    Charge(Charged),
+    /// A job was opened, with this id of the upstream.
+    Open(String),
+    /// The job is not done.
+    NotDone,
 }
 
 /// How a response ended.
@@ -184,7 +209,7 @@ impl Facts for AnswerReader {
 impl Body {
     fn open(price: &Price, headers: &HeaderMap) -> Self {
         let mut reads: Vec<Read> = Vec::new();
-        for source in price.charges.iter().flat_map(Charge::sources) {
+        for source in price.sources() {
             if let Some(pointer) = source.pointer()
                 && reads.iter().all(|read| read.source != *source)
             {

@@ -24,8 +24,8 @@ pub struct Charge {
 pub struct Condition {
     /// Where.
     pub source: Source,
-    /// The text of the number, string or boolean there.
-    pub equals: String,
+    /// The text of the number, string or boolean there: one of these.
+    pub any_of: Vec<String>,
 }
 
 /// An amount of credits.

@@ -38,6 +38,11 @@ fn price() -> Price {
     }
 }
 
+fn charged(verdict: Verdict) -> Charged {
+    let Verdict::Charge(charged) = verdict else { panic!("no charge: {verdict:?}") };
+    charged
+}
+
 /// The charge for a whole response.
 fn charge_of(price: &Price, status: u16, headers: &HeaderMap, body: &[u8], piece: usize) -> Charged {
     let status = StatusCode::from_u16(status).unwrap();
@@ -46,7 +51,7 @@ fn charge_of(price: &Price, status: u16, headers: &HeaderMap, body: &[u8], piece
         Opened::Known(charged) => charged,
         Opened::Reading(mut reader) => {
             body.chunks(piece.max(1)).for_each(|piece| _ = reader.read(piece));
-            reader.finish(End::Complete, 0)
+            charged(reader.finish(End::Complete, 0))
         }
     }
 }
@@ -295,7 +300,7 @@ fn prices_are_read_from_compressed_responses() {
 #[test]
 fn a_charge_may_depend_on_a_field_of_the_response() {
     let when = |text: &str, equals: &str| {
-        let condition = Condition { source: json(text), equals: equals.to_owned() };
+        let condition = Condition { source: json(text), any_of: vec![equals.to_owned()] };
         move |amount: &str| Charge {
             when: vec![condition.clone()],
             ..charge("2xx", Amount::Fixed(amount.parse().unwrap()))
@@ -369,7 +374,7 @@ fn items_bytes_seconds_and_trailers_have_prices() {
         let trailers =
             trailers.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()));
         reader.read_trailers(&trailers.collect());
-        reader.finish(end, 2500)
+        charged(reader.finish(end, 2500))
     };
     let expected = Charged { amount: credits("2.017"), note: Note::Plain }; // 1 + 1.5 × 0.5 + 2.5 × 0.1 + 17 × 0.001
     assert_eq!(read(&[("x-rows", "17")], End::Complete), expected);

@@ -77,6 +77,8 @@ fn of_accounts_and_keys() -> Vec<Request> {
         request("POST", "/v1/ledger/verify", None, ""),
         request("GET", "/v1/ledger/in-doubt", None, ""),
         request("POST", "/v1/ledger/in-doubt/{request}/give-back", None, "credits.give_back"),
+        request("GET", "/v1/jobs", None, ""),
+        request("POST", "/v1/jobs/{job}/settle", Some(json!({ "credits": 1 })), "job.settle"),
         request("POST", "/v1/tokens", Some(json!({ "name": "ci", "role": "support" })), "token.create"),
         request("GET", "/v1/tokens", None, ""),
         request("DELETE", "/v1/tokens/{token}", None, "token.revoke"),
@@ -156,7 +158,8 @@ fn of_people() -> Vec<Request> {
 }
 
 /// Where the dashboard is on, and sign-ups wait for approval.
-const DASHBOARD: &str = "[plans.sandbox]\nlimits = []\n[dashboard]\nsign_up = \"approval\"\nplan = \"growth\"\nsandbox_plan = \"sandbox\"\ncredits = 5\n";
+const DASHBOARD: &str = "[plans.sandbox]\nlimits = []\n[dashboard]\nsign_up = \"approval\"\nplan = \"growth\"\nsandbox_plan = \"sandbox\"\ncredits = 5\n\
+    [[routes]]\nname = \"job\"\npath = \"/job\"\nupstream = \"api\"\nhold = 2\nopens = { id = \"json:/id\", deadline = \"1h\" }\n";
 
 /// Signs somebody up. Returns the account, which waits for approval.
 fn signed_up(gateway: &Gateway) -> String {
@@ -178,6 +181,8 @@ fn with_a_doubt() -> (Gateway, Upstream, String) {
     eventually("the request arrives", || !upstream.seen().is_empty());
     std::thread::sleep(std::time::Duration::from_millis(300)); // its hold is on disk
     let gateway = Gateway::start_in(gateway.crash());
+    let job = "x-api-key: good-key\r\nx-response-body: {\"id\":\"job_1\"}\r\n";
+    assert_eq!(get(gateway.public, "/job", job).status, 200);
     let id = gateway.rows(&["ledger", "in-doubt"])[0]["id"].as_str().unwrap().to_owned();
     (gateway, upstream, id)
 }
@@ -229,6 +234,7 @@ impl Request {
             .replace("{request}", request)
             .replace("{endpoint}", &objects.endpoint)
             .replace("{delivery}", &objects.delivery)
+            .replace("{job}", "job_1")
             .replace("{token}", "ci")
     }
 

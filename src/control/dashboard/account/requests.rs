@@ -46,6 +46,7 @@ pub(super) fn remedy(reason: Reason) -> &'static str {
         Reason::AddressForbidden => {
             "Send the request from an address that the key allows, or change the key."
         }
+        Reason::NoJob => "Check the job's id. It must be a job of this account.",
         Reason::BodyTooLarge => "Send a smaller body.",
         Reason::RateLimited => "Wait as long as Retry-After says, and send requests more evenly.",
         Reason::ConcurrencyLimited => "Wait for some responses before sending more requests.",

@@ -49,7 +49,7 @@ fn words(price: &Price) -> (String, Option<String>) {
             Amount::Read(_) => "by the response".to_owned(),
             amount => amount.to_string(),
         };
-        let when = |when: &Condition| format!(" where {} is {}", when.source, when.equals);
+        let when = |when: &Condition| format!(" where {} is {}", when.source, when.any_of.join(" or "));
         let when: String = charge.when.iter().map(when).collect();
         format!("{amount} for {}{when}", charge.status)
     };

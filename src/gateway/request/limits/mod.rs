@@ -3,6 +3,7 @@
 mod by_address;
 mod failed_keys;
 
+use std::cell::RefCell;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use parking_lot::MutexGuard;
 use smallvec::SmallVec;
 
 use crate::directory::{Directory, Dirty, Key, LimitSlot, Meter, Owner, Slots};
-use crate::ledger::LIMITS_SAVED_EVERY;
+use crate::ledger::{JobSlot, LIMITS_SAVED_EVERY};
 use crate::policy::client_address::client_network;
 use crate::policy::limit::{Limit, LimitState, LimitStatus, ReachedLimit, Scope, headers};
 use crate::policy::reject::{Reason, Refusal};
@@ -26,6 +27,8 @@ use failed_keys::FailedKeys;
 
 /// The name of the limit of requests in flight.
 const CONCURRENCY: &str = "concurrency";
+/// The name of the limit of open jobs.
+const JOBS: &str = "jobs";
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const X_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
@@ -67,12 +70,19 @@ pub struct Pass {
     entered: Option<Arc<Meter>>,
     /// A shadow limit that would have refused the request.
     shadowed: Option<Arc<str>>,
+    /// The place of the job that the request may open.
+    job: RefCell<Option<JobSlot>>,
 }
 
 impl Pass {
     /// The name of a shadow limit that would have refused the request.
     pub(super) fn shadowed(&self) -> Option<&Arc<str>> {
         self.shadowed.as_ref()
+    }
+
+    /// Takes the place of the job that the request opens.
+    pub(super) fn take_job(&self) -> Option<JobSlot> {
+        self.job.take()
     }
 }
 
@@ -231,15 +241,29 @@ impl Limits {
 impl Subject<'_> {
     /// Counts the request towards its key's concurrency, if the plan allows one more.
     fn enter(&self) -> Result<Pass, Refusal> {
-        let limit = self.plan.and_then(|plan| plan.concurrency);
-        let (Some(limit), Some(key)) = (limit, self.key) else {
-            return Ok(Pass { entered: None, shadowed: None });
-        };
-        if !key.meter().enter(limit) {
-            let limit = Some(ReachedLimit { name: Arc::from(CONCURRENCY), window: Duration::ZERO });
-            return Err(Refusal { limit, ..Reason::ConcurrencyLimited.into() });
+        let mut pass = Pass { entered: None, shadowed: None, job: RefCell::new(None) };
+        let Some(key) = self.key else { return Ok(pass) };
+        if let Some(limit) = self.plan.and_then(|plan| plan.concurrency) {
+            if !key.meter().enter(limit) {
+                let limit = Some(ReachedLimit { name: Arc::from(CONCURRENCY), window: Duration::ZERO });
+                return Err(Refusal { limit, ..Reason::ConcurrencyLimited.into() });
+            }
+            pass.entered = Some(Arc::clone(key.meter()));
         }
-        Ok(Pass { entered: Some(Arc::clone(key.meter())), shadowed: None })
+        if self.route.price.opens.is_some() {
+            *pass.job.get_mut() = Some(self.reserve_job(key)?);
+        }
+        Ok(pass)
+    }
+
+    /// Reserves a place for the job that the request may open.
+    fn reserve_job(&self, key: &Key) -> Result<JobSlot, Refusal> {
+        let most = self.plan.and_then(|plan| plan.jobs);
+        key.account.purse.reserve_job(most).ok_or_else(|| {
+            let limit = Some(ReachedLimit { name: Arc::from(JOBS), window: Duration::ZERO });
+            let detail = "The account has as many open jobs as its plan allows.";
+            Refusal { limit, ..Refusal::because(Reason::ConcurrencyLimited, detail) }
+        })
     }
 }
 

@@ -9,7 +9,7 @@ use http::{HeaderMap, StatusCode};
 use http_body::Frame;
 
 use super::silence::SilenceTimer;
-use crate::policy::price::{AnswerReader, Charged, End, Opened, Price};
+use crate::policy::price::{AnswerReader, Charged, End, Opened, Price, Verdict};
 use crate::types::{Moment, StatusClass};
 use crate::upstream::{ResponseFault, UpstreamBody};
 
@@ -104,8 +104,8 @@ impl BodyPrice {
         self.reader.outcome()
     }
 
-    /// The charge at the end of the response.
-    pub(super) fn charge(self, end: End, now: Moment) -> Charged {
+    /// What the response decides at its end.
+    pub(super) fn verdict(self, end: End, now: Moment) -> Verdict {
         let millis = u64::try_from(now.since(self.since).as_millis()).unwrap_or(u64::MAX);
         self.reader.finish(end, millis)
     }

@@ -15,13 +15,14 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::body_price::ChargeSource;
 use crate::gateway::connection::DetachedRequest;
-use crate::gateway::request::permit::{Held, InFlight, Permit};
+use crate::gateway::request::permit::{Funds, Held, InFlight, Permit};
 use crate::gateway::request::services::Services;
 use crate::ledger::outbox::NotDurable;
+use crate::ledger::record::{ExternalId, Kept};
 use crate::ledger::{Hold, Settled};
-use crate::policy::price::{End, Note};
+use crate::policy::price::{Charged, End, Note, Verdict};
 use crate::snapshot::OnDisconnect;
-use crate::types::{Credits, StatusClass};
+use crate::types::{Credits, StatusClass, WallTime};
 use crate::upstream::{ResponseFault, UpstreamBody, UpstreamResponse};
 
 /// Longest time that a response waits for its charge while the ledger cannot write. Then the response is aborted:
@@ -45,8 +46,7 @@ pub(in crate::gateway::request) struct Settlement {
 }
 
 struct Due {
-    /// `None` for a shadow price: its charge is only counted.
-    hold: Option<Hold>,
+    funds: Funds,
     charge: ChargeSource,
     /// The outcome of the request, as far as it is known from the response head.
     outcome: StatusClass,
@@ -61,11 +61,11 @@ impl Settlement {
         let UpstreamResponse { status, headers, body } = response;
         let (request, held) = permit.redeem();
         request.record.set_upstream_status(status);
-        let due = held.map(|Held { hold, price, is_head }| {
+        let due = held.map(|Held { funds, price, is_head }| {
             let (timeout, now) = (request.body_timeout(), request.services.now());
             let (charge, outcome) =
                 ChargeSource::of_response(&price, is_head, (status, &headers), timeout, now);
-            Due { hold, charge, outcome }
+            Due { funds, charge, outcome }
         });
         let settlement = Self { request, due, upstream: Some(body), is_detached: false };
         ((status, headers), settlement)
@@ -80,7 +80,7 @@ impl Settlement {
     pub(super) fn charge_at_head(&self) -> Option<Credits> {
         match &self.due {
             None => Some(Credits::ZERO),
-            Some(Due { hold: None, charge: ChargeSource::Head(_), .. }) => Some(Credits::ZERO),
+            Some(Due { funds: Funds::Shadow, charge: ChargeSource::Head(_), .. }) => Some(Credits::ZERO),
             Some(Due { charge: ChargeSource::Head(charged), .. }) => Some(charged.amount),
             Some(Due { charge: ChargeSource::Body(_), .. }) => None,
         }
@@ -92,7 +92,7 @@ impl Settlement {
     /// [`NotDurable`] if the hold cannot be written: release it, and refuse the request.
     pub(super) async fn hold_committed(&self) -> Result<(), NotDurable> {
         match &self.due {
-            Some(Due { hold: Some(hold), .. })
+            Some(Due { funds: Funds::Hold(hold), .. })
                 if self.charge_at_head().is_none_or(|charge| !charge.is_zero()) =>
             {
                 hold.committed().await
@@ -213,7 +213,7 @@ impl Settlement {
 /// Settles a request that ends early, whatever the reason is.
 impl Drop for Settlement {
     fn drop(&mut self) {
-        if self.due.as_ref().is_none_or(|due| due.hold.is_none()) {
+        if !matches!(&self.due, Some(Due { funds: Funds::Hold(_), .. })) {
             return;
         }
         if self.is_detached {
@@ -238,23 +238,48 @@ impl Drop for Settlement {
 
 impl Due {
     fn settle(self, request: &InFlight, end: End) -> Option<Commit> {
-        let Self { hold, charge, mut outcome } = self;
-        let charged = match charge {
-            ChargeSource::Head(charged) => charged,
+        let Self { funds, charge, mut outcome } = self;
+        let verdict = match charge {
+            ChargeSource::Head(charged) => Verdict::Charge(charged),
             ChargeSource::Body(price) => {
                 outcome = price.outcome().unwrap_or(outcome);
-                price.charge(end, request.services.connections.clock.now())
+                price.verdict(end, request.services.connections.clock.now())
             }
         };
-        let Some(hold) = hold else {
-            request.record.note_shadow_charge(charged.amount);
-            return None;
+        let settled = match (funds, verdict) {
+            (Funds::Hold(hold), Verdict::Charge(charged)) => {
+                note_charge(request, &charged);
+                hold.settle(charged.amount, outcome)
+            }
+            (Funds::Hold(hold), Verdict::Open(id)) => keep(request, hold, &id, outcome),
+            (Funds::Job(job), Verdict::Charge(charged)) => {
+                let (_, settled) = request.services.spender.settle_job(&job, charged.amount, outcome)?;
+                note_charge(request, &charged);
+                settled
+            }
+            (Funds::Shadow, Verdict::Charge(charged)) => {
+                request.record.note_shadow_charge(charged.amount);
+                return None;
+            }
+            (Funds::Hold(_) | Funds::Job(_) | Funds::Shadow, _) => return None,
         };
-        count_note(request, charged.note);
-        request.record.set_charge(charged.amount);
-        let settled = hold.settle(charged.amount, outcome);
         settled.must_wait().then(|| Box::pin(charge_committed(settled)) as Commit)
     }
+}
+
+/// Keeps a hold for the job that its request opened. If the id cannot be kept, the hold is charged: nothing could settle it.
+fn keep(request: &InFlight, hold: Hold, id: &str, outcome: StatusClass) -> Settled {
+    let price = request.record.route().map(|route| &route.price);
+    let opens = price.and_then(|price| price.opens.as_ref());
+    let (Some(opens), Some(external_id)) = (opens, ExternalId::new(id)) else {
+        let charged = Charged { amount: hold.amount(), note: Note::Unreadable };
+        note_charge(request, &charged);
+        return hold.settle(charged.amount, outcome);
+    };
+    let millis = i64::try_from(opens.deadline.as_millis()).unwrap_or(i64::MAX);
+    let deadline = WallTime(request.services.connections.clock.wall().0.saturating_add(millis));
+    let charge_at_deadline = if opens.charges_at_deadline { hold.amount() } else { Credits::ZERO };
+    hold.keep(Kept { external_id, deadline, charge_at_deadline }, request.take_job())
 }
 
 /// The charge of a tunnel, which depends on how much the upstream sends and how long it lasts. Settled when dropped.
@@ -296,10 +321,11 @@ async fn charge_committed(settled: Settled) -> Result<(), NotDurable> {
     committed
 }
 
-/// Counts charges that an operator should look at.
-fn count_note(request: &InFlight, note: Note) {
+/// Notes a charge, and counts those that an operator should look at.
+fn note_charge(request: &InFlight, charged: &Charged) {
+    request.record.set_charge(charged.amount);
     let stats = &request.services.stats;
-    let counter = match note {
+    let counter = match charged.note {
         Note::Plain => return,
         Note::Capped => &stats.capped,
         Note::Unreadable => &stats.unreadable,

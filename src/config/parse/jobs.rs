@@ -1,0 +1,96 @@
+//! Parses how requests open jobs, and how later ones settle them.
+
+use std::time::Duration;
+
+use super::charges;
+use super::context::Context;
+use crate::config::raw::{self, Amount, AmountOr, At};
+use crate::policy::price::{self, Charge, Done, Opens, Price, Source};
+use crate::snapshot::{JobId, Settles};
+
+/// Longest deadline of a job.
+const MAX_DEADLINE: Duration = Duration::from_secs(366 * 24 * 3600);
+
+/// How requests of a route open jobs.
+pub(super) fn opens(context: &mut Context, raw: &raw::Route, price: &Price) -> Option<Opens> {
+    let Some(At { value, span }) = &raw.opens else { return None };
+    if price.is_free() || price.shadow {
+        let help = "set `hold` to the most that a job can cost, without `shadow`";
+        context.error_with(span, "a route that opens jobs has a price", help);
+    }
+    let id = charges::source(context, &value.id.span, &value.id.value);
+    if id.as_ref().is_some_and(|id| !matches!(id, Source::Header(_) | Source::Json(_))) {
+        context.error(&value.id.span, "a job's id is in \"json:/pointer\" or \"header:NAME\"");
+    }
+    let deadline = context.duration(Some(&value.deadline), MAX_DEADLINE);
+    if deadline.is_zero() || deadline > MAX_DEADLINE {
+        context.error(&value.deadline.span, "a deadline is from 1ms to 366d");
+    }
+    let charges_at_deadline = match value.at_deadline.as_ref().map(|way| (way.value.as_str(), way)) {
+        None | Some(("release", _)) => false,
+        Some(("charge", _)) => true,
+        Some((_, way)) => {
+            context.unknown("way", way, ["release", "charge"].into_iter());
+            false
+        }
+    };
+    Some(Opens { id: id?, deadline, charges_at_deadline })
+}
+
+/// How requests of a route settle jobs.
+pub(super) fn settles(context: &mut Context, raw: &raw::Route, price: &Price) -> Option<Settles> {
+    let Some(At { value, span }) = &raw.settles else { return None };
+    if !price.is_free() || raw.opens.is_some() {
+        context.error(span, "a route that settles jobs has no price of its own, and opens none");
+    }
+    if raw.public.as_ref().is_some_and(|public| public.value) {
+        context.error(span, "a public route settles no jobs: it does not know the account");
+    }
+    let id = job_id(context, &value.id, &raw.path.value);
+    let status = charges::status(context, value.status.as_ref());
+    let done = Done { status: status?, when: charges::conditions(context, &value.done, span) };
+    let charges = match (&value.credits, &value.charge) {
+        (Some(credits), None) => {
+            let amount = amount(context, credits)?;
+            vec![Charge { status: done.status, when: Vec::new(), amount }]
+        }
+        (None, Some(list)) => charges::charges(context, list).into_iter().map(|(charge, _)| charge).collect(),
+        _ => {
+            context.error_with(span, "what does the job cost?", "give it either `credits` or `charge`");
+            return None;
+        }
+    };
+    if charges.iter().flat_map(Charge::sources).any(|source| *source == Source::Items) {
+        context.error(span, "the items of the request that opened the job are not known here");
+    }
+    Some(Settles { id: id?, price: Price { charges, done: Some(done), ..Price::default() } })
+}
+
+fn amount(context: &mut Context, raw: &At<AmountOr<Vec<At<AmountOr<raw::Each>>>>>) -> Option<price::Amount> {
+    match &raw.value {
+        AmountOr::Amount(Amount::Text(text)) if text.contains(':') => {
+            charges::source(context, &raw.span, text).map(price::Amount::Read)
+        }
+        AmountOr::Amount(amount) => charges::fixed(context, amount, &raw.span).map(price::Amount::Fixed),
+        AmountOr::Other(list) => charges::terms(context, list, &raw.span).map(price::Amount::Sum),
+    }
+}
+
+fn job_id(context: &mut Context, raw: &At<String>, path: &str) -> Option<JobId> {
+    match raw.value.split_once(':') {
+        Some(("query", name)) if !name.is_empty() => Some(JobId::Query(name.to_owned())),
+        Some(("path", name)) => {
+            let wanted = format!("{{{name}}}");
+            let place = path.split('/').skip(1).position(|segment| segment == wanted);
+            if place.is_none() {
+                let help = format!("the path `{path}` has no segment {wanted}");
+                context.error_with(&raw.span, "the job's id is not in the path", help);
+            }
+            place.map(JobId::Segment)
+        }
+        _ => {
+            context.error(&raw.span, "the id of a job is in \"path:NAME\" or \"query:NAME\"");
+            None
+        }
+    }
+}

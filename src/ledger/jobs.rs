@@ -1,0 +1,138 @@
+//! Knows which holds outlive their requests: the open jobs of the upstreams. Whoever takes a job out of the list settles its
+//! hold, so that it is settled once.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::{BuildHasher, RandomState};
+
+use parking_lot::Mutex;
+
+use super::record::ExternalId;
+use crate::types::{AccountNum, Credits, KeyNum, RequestId};
+
+/// Most open jobs. Further ones are refused.
+pub const MAX_OPEN_JOBS: usize = 1_000_000;
+/// Most settled jobs whose account is remembered, the newest ones.
+pub const MAX_SETTLED_JOBS: usize = 1_000_000;
+
+/// An open job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenJob {
+    /// The id of the request that opened it.
+    pub hold: RequestId,
+    /// The account that pays.
+    pub account: AccountNum,
+    /// The key of the request.
+    pub key: KeyNum,
+    /// The credits held.
+    pub amount: Credits,
+    /// The upstream's id of the job.
+    pub external_id: ExternalId,
+}
+
+/// The open jobs of all accounts, and whose jobs the settled ones were.
+#[derive(Debug, Default)]
+pub(super) struct Jobs(Mutex<Lists>);
+
+#[derive(Debug, Default)]
+struct Lists {
+    open: HashMap<RequestId, OpenJob>,
+    names: HashMap<(AccountNum, ExternalId), RequestId>,
+    /// Hashes of account and external id of settled jobs: 8 bytes each, of which two are equal by chance once in 10^13.
+    settled: HashSet<u64>,
+    order: VecDeque<u64>,
+    hasher: RandomState,
+}
+
+impl Jobs {
+    /// Adds a job once `record` has recorded it, so that no settlement is recorded before. `None` if the account has an
+    /// open job with this external id: then nothing is recorded or added.
+    pub(super) fn open<T>(&self, job: OpenJob, record: impl FnOnce() -> T) -> Option<T> {
+        let mut lists = self.0.lock();
+        let name = (job.account, job.external_id.clone());
+        if lists.names.contains_key(&name) {
+            return None;
+        }
+        let recorded = record();
+        lists.names.insert(name, job.hold);
+        lists.open.insert(job.hold, job);
+        Some(recorded)
+    }
+
+    /// True if no further job can be added.
+    pub(super) fn is_full(&self) -> bool {
+        self.0.lock().open.len() >= MAX_OPEN_JOBS
+    }
+
+    /// Takes a job by its hold. The caller settles it.
+    pub(super) fn take(&self, hold: RequestId) -> Option<OpenJob> {
+        let mut lists = self.0.lock();
+        let job = lists.open.remove(&hold)?;
+        lists.names.remove(&(job.account, job.external_id.clone()));
+        lists.settled(job.account, &job.external_id);
+        Some(job)
+    }
+
+    /// Remembers a settled job.
+    pub(super) fn remember(&self, account: AccountNum, external_id: &ExternalId) {
+        self.0.lock().settled(account, external_id);
+    }
+
+    /// Finds the open job of an account.
+    pub(super) fn find(&self, account: AccountNum, external_id: &ExternalId) -> Option<OpenJob> {
+        let lists = self.0.lock();
+        lists.open.get(lists.names.get(&(account, external_id.clone()))?).cloned()
+    }
+
+    /// True if the account has or had a job with this external id.
+    pub(super) fn knows(&self, account: AccountNum, external_id: &ExternalId) -> bool {
+        let lists = self.0.lock();
+        let hash = lists.hasher.hash_one((account, external_id));
+        lists.names.contains_key(&(account, external_id.clone())) || lists.settled.contains(&hash)
+    }
+}
+
+impl Lists {
+    fn settled(&mut self, account: AccountNum, external_id: &ExternalId) {
+        let hash = self.hasher.hash_one((account, external_id));
+        if !self.settled.insert(hash) {
+            return;
+        }
+        self.order.push_back(hash);
+        if self.order.len() > MAX_SETTLED_JOBS
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.settled.remove(&oldest);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_is_taken_once_and_remembered() {
+        let (jobs, id) = (Jobs::default(), ExternalId::new("job_1").unwrap());
+        let job = |hold: u128, account| OpenJob {
+            hold: RequestId(hold),
+            account: AccountNum(account),
+            key: KeyNum(1),
+            amount: Credits::from_millionths(5),
+            external_id: id.clone(),
+        };
+        let open = |job| jobs.open(job, || ()).is_some();
+        assert!(open(job(1, 1)) && !open(job(2, 1)) && open(job(3, 2)));
+        assert_eq!(jobs.find(AccountNum(1), &id), Some(job(1, 1)));
+        assert_eq!(
+            (jobs.take(RequestId(1)), jobs.take(RequestId(1)), jobs.take(RequestId(2))),
+            (Some(job(1, 1)), None, None)
+        );
+        assert!(
+            jobs.knows(AccountNum(1), &id)
+                && jobs.knows(AccountNum(2), &id)
+                && !jobs.knows(AccountNum(3), &id)
+        );
+        assert_eq!(jobs.find(AccountNum(1), &id), None);
+        assert!(open(job(4, 1)), "the upstream may use an id again");
+    }
+}

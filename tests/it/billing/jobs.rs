@@ -1,0 +1,273 @@
+//! Tests jobs: what a request holds is charged when a later one tells what the job cost, exactly once, through stops,
+//! crashes and upgrades; and nobody sees another account's job (promises 1, 2, 4 and 5).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::api::{Api, admin_config};
+use crate::support::{Client, Gateway, Response, Upstream, eventually, get, sha256};
+
+const KEY: &str = "x-api-key: good-key\r\n";
+
+const JOBS: &str = r#"
+[[routes]]
+name = "bulk"
+path = "/bulk"
+methods = ["POST"]
+upstream = "api"
+hold = { each = 1, of = "/records", max_items = 5000 }
+opens = { id = "json:/id", deadline = "1h" }
+[[routes]]
+name = "bulk.get"
+path = "/bulk/{id}"
+methods = ["GET"]
+upstream = "api"
+settles = { id = "path:id", done = { "json:/status" = ["completed", "failed"] }, credits = "json:/stats/credits_cost/final" }
+[[routes]]
+name = "find"
+path = "/find"
+methods = ["POST"]
+upstream = "api"
+hold = 4
+opens = { id = "header:x-job", deadline = "1500ms", at_deadline = "charge" }
+[[routes]]
+name = "find.get"
+path = "/find"
+methods = ["GET"]
+upstream = "api"
+settles = { id = "query:id", status = "200", charge = [
+  { when = { "json:/qualification" = "found" }, credits = 1 },
+] }
+[plans.small]
+jobs = 2
+limits = [{ name = "per-minute", requests = 3, window = "60s", except = ["*.get"] }]
+[accounts.other]
+plan = "small"
+credits = 100
+"#;
+
+fn config() -> String {
+    let key = format!("[[accounts.other.keys]]\nlabel = \"k\"\nsha256 = \"{}\"\n", sha256("other-key"));
+    admin_config(&format!("{JOBS}{key}"))
+}
+
+fn start() -> (Gateway, Upstream) {
+    let upstream = Upstream::start();
+    (Gateway::start(&config(), &upstream), upstream)
+}
+
+/// Asks for a bulk search of so many records; the upstream names the job.
+fn open(gateway: &Gateway, key: &str, job: &str, records: usize) -> Response {
+    let body = format!("{{\"records\":[{}]}}", vec!["1"; records].join(","));
+    let mut client = Client::connect(gateway.public);
+    let head = format!(
+        "POST /bulk HTTP/1.1\r\nhost: a\r\nx-api-key: {key}\r\nx-response-body: {{\"id\":\"{job}\"}}\r\n\
+         x-response-status: 201\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    client.ask(head).unwrap()
+}
+
+/// Asks for the results of a job, of which the upstream says this.
+fn poll(gateway: &Gateway, key: &str, job: &str, says: &Value) -> Response {
+    get(gateway.public, &format!("/bulk/{job}"), &format!("x-api-key: {key}\r\nx-response-body: {says}\r\n"))
+}
+
+fn done(cost: &str) -> Value {
+    let cost: Value = serde_json::from_str(cost).unwrap();
+    json!({ "status": "completed", "stats": { "credits_cost": { "final": cost } } })
+}
+
+#[test]
+fn a_job_is_charged_once_when_it_is_done() {
+    let (gateway, upstream) = start();
+    let opened = open(&gateway, "good-key", "job_1", 3);
+    assert_eq!((opened.status, opened.charged()), (201, None));
+    assert_eq!(gateway.available("acme"), "997", "held until the job is done");
+    let polled = poll(&gateway, "good-key", "job_1", &json!({ "status": "ongoing" }));
+    assert_eq!(polled.status, 200);
+    poll(&gateway, "good-key", "job_1", &json!({ "status": ["completed"] }));
+    assert_eq!(gateway.available("acme"), "997");
+    // The settlement is on disk before the last byte of the response leaves.
+    poll(&gateway, "good-key", "job_1", &done("2"));
+    assert_eq!(gateway.available("acme"), "998");
+    for _ in 0..3 {
+        assert_eq!(
+            poll(&gateway, "good-key", "job_1", &done("1")).status,
+            200,
+            "results can be fetched again"
+        );
+    }
+    assert_eq!(gateway.available("acme"), "998");
+    // More than was held is capped; what cannot be read costs the hold.
+    open(&gateway, "good-key", "job_2", 2);
+    poll(&gateway, "good-key", "job_2", &done("5"));
+    open(&gateway, "good-key", "job_3", 2);
+    poll(&gateway, "good-key", "job_3", &json!({ "status": "failed" }));
+    assert_eq!(gateway.available("acme"), "994");
+    // A response without an id cannot be settled later, so it costs the hold.
+    let unnamed = "{\"records\":[1]}";
+    let head = format!("POST /bulk HTTP/1.1\r\nhost: a\r\n{KEY}content-length: {}\r\n\r\n", unnamed.len());
+    Client::connect(gateway.public).ask(format!("{head}{unnamed}")).unwrap();
+    assert_eq!(gateway.available("acme"), "993");
+    // The upstream's errors cost nothing, and open nothing.
+    let failed = format!(
+        "POST /bulk HTTP/1.1\r\nhost: a\r\n{KEY}x-response-status: 500\r\ncontent-length: 15\r\n\r\n"
+    );
+    Client::connect(gateway.public).ask(format!("{failed}{unnamed}")).unwrap();
+    assert_eq!(gateway.available("acme"), "993");
+    assert_eq!(gateway.json(&["ledger", "verify"])["differences"], json!([]));
+    drop(upstream);
+}
+
+#[test]
+fn a_job_is_found_by_its_account_only() {
+    let (gateway, upstream) = start();
+    open(&gateway, "good-key", "job_1", 1);
+    upstream.clear();
+    for job in ["job_1", "job_2", "%6Aob_1"] {
+        let refused = poll(&gateway, "other-key", job, &done("0"));
+        assert_eq!(refused.status, 404, "{job}");
+        assert!(refused.text().contains("no_job"), "{}", refused.text());
+    }
+    assert!(upstream.seen().is_empty(), "the upstream's answer would be another account's");
+    assert_eq!(poll(&gateway, "good-key", "%6Aob_1", &done("1")).status, 200);
+    assert_eq!(gateway.available("acme"), "999");
+    assert_eq!(poll(&gateway, "other-key", "job_1", &done("0")).status, 404, "also once it is settled");
+    let gateway = Gateway::start_in(gateway.stop().1);
+    assert_eq!(poll(&gateway, "other-key", "job_1", &done("0")).status, 404, "also after a restart");
+    assert_eq!(poll(&gateway, "good-key", "job_1", &done("0")).status, 200);
+    let twice = get(gateway.public, "/find?id=a&id=b", KEY);
+    assert_eq!(twice.status, 400, "{}", twice.text());
+}
+
+#[test]
+fn open_jobs_count_against_the_plan() {
+    let (gateway, _upstream) = start();
+    assert_eq!(open(&gateway, "other-key", "a", 1).status, 201);
+    assert_eq!(open(&gateway, "other-key", "b", 1).status, 201);
+    let refused = open(&gateway, "other-key", "c", 1);
+    assert_eq!((refused.status, refused.header("retry-after")), (429, Some("1")));
+    assert!(refused.text().contains("concurrency_limited"), "{}", refused.text());
+    // The polls are outside the limit per minute, which has one request left: the refused one was not counted.
+    for _ in 0..5 {
+        assert_eq!(poll(&gateway, "other-key", "a", &json!({})).status, 200);
+    }
+    let gateway = Gateway::start_in(gateway.crash());
+    assert_eq!(open(&gateway, "other-key", "c", 1).status, 429, "restarts keep them");
+    poll(&gateway, "other-key", "a", &done("0.5"));
+    assert_eq!(open(&gateway, "other-key", "c", 1).status, 201);
+    assert_eq!(gateway.available("other"), "97.5");
+}
+
+/// What the deadline does, and an upstream that names the same job twice: it is paid for once.
+#[test]
+fn deadlines_settle_jobs() {
+    let (gateway, _upstream) = start();
+    let find = |job: &str| {
+        let headers = format!("{KEY}x-response-header: x-job: {job}\r\n");
+        let head = format!("POST /find HTTP/1.1\r\nhost: a\r\n{headers}content-length: 0\r\n\r\n");
+        assert_eq!(Client::connect(gateway.public).ask(head).unwrap().status, 200);
+    };
+    find("f1");
+    find("f1");
+    find("f2");
+    find("f3");
+    assert_eq!(gateway.available("acme"), "988");
+    let found = |job: &str, body: &str| {
+        get(gateway.public, &format!("/find?id={job}"), &format!("{KEY}x-response-body: {body}\r\n"))
+    };
+    found("f1", "{\"qualification\":\"not_found\"}");
+    assert_eq!(gateway.available("acme"), "992");
+    found("f2", "{\"qualification\":\"found\"}");
+    assert_eq!(gateway.available("acme"), "995");
+    get(gateway.public, "/find?id=f3", &format!("{KEY}x-response-status: 202\r\n"));
+    assert_eq!(gateway.available("acme"), "995", "202 is not done");
+    let jobs = || Api::of(&gateway).get("/v1/jobs?account=acme")["data"].clone();
+    eventually("the deadline", || jobs()[0]["state"] == "settled");
+    assert_eq!(gateway.available("acme"), "995", "charged at the deadline");
+    assert_eq!((&jobs()[0]["id"], &jobs()[0]["charged"]), (&json!("f3"), &json!(4)));
+    assert_eq!(jobs().as_array().unwrap().len(), 3);
+}
+
+#[test]
+fn an_operator_settles_a_job_once() {
+    let (gateway, _upstream) = start();
+    let api = Api::of(&gateway);
+    open(&gateway, "good-key", "job_1", 5);
+    open(&gateway, "other-key", "job_1", 5);
+    let row = api.get("/v1/jobs?account=acme")["data"][0].clone();
+    assert_eq!((&row["state"], &row["held"], &row["route"]), (&json!("open"), &json!(5), &json!("bulk")));
+    let settle = |body: &Value| api.send("POST", "/v1/jobs/job_1/settle", "", Some(body));
+    assert_eq!(settle(&json!({ "credits": 1 })).status, 409, "several accounts have one");
+    let settled = settle(&json!({ "credits": "1.25", "account": "acme" })).json();
+    assert_eq!((&settled["charged"], &settled["repeated"]), (&json!(1.25), &json!(false)));
+    let again = settle(&json!({ "credits": 3, "account": "acme" })).json();
+    assert_eq!((&again["charged"], &again["repeated"]), (&json!(1.25), &json!(true)));
+    assert_eq!(gateway.available("acme"), "998.75");
+    let other = settle(&json!({ "credits": 0 })).json(); // the open one
+    assert_eq!((&other["account"], &other["repeated"]), (&json!("other"), &json!(false)));
+    assert_eq!(gateway.available("other"), "100");
+    assert_eq!(api.send("POST", "/v1/jobs/nope/settle", "", Some(&json!({ "credits": 0 }))).status, 404);
+}
+
+/// Jobs that are opened, polled and settled while the gateway is killed, stopped and replaced: each is settled once.
+#[test]
+fn jobs_survive_kills_stops_and_upgrades() {
+    let upstream = Upstream::start();
+    let mut gateway = Gateway::start(&config(), &upstream);
+    let rounds = if std::env::var_os("TOLLGATE_LONG").is_some() { 100 } else { 6 };
+    let (mut opened, mut spent) = (0_u64, 0_u64);
+    for round in 0..rounds {
+        for _ in 0..20 {
+            opened += 1;
+            assert_eq!(open(&gateway, "good-key", &format!("job_{opened}"), 2).status, 201);
+        }
+        let slow = std::thread::scope(|scope| {
+            // A request whose response comes while the gateway is replaced.
+            let address = gateway.public;
+            let slow = (round % 3 == 2).then(|| {
+                scope.spawn(move || {
+                    let head = format!(
+                        "POST /bulk HTTP/1.1\r\nhost: a\r\n{KEY}x-response-delay: 700\r\ncontent-length: 15\r\n\
+                         x-response-body: {{\"id\":\"slow_{round}\"}}\r\n\r\n{{\"records\":[1]}}"
+                    );
+                    assert_eq!(Client::connect(address).ask(head).unwrap().status, 200);
+                })
+            });
+            // Half of the open jobs end, some of them twice.
+            for job in (opened - 19..=opened).filter(|job| job % 2 == 0) {
+                spent += 1;
+                poll(&gateway, "good-key", &format!("job_{job}"), &done("1"));
+                poll(&gateway, "good-key", &format!("job_{job}"), &done("2"));
+            }
+            if slow.is_some() {
+                std::thread::sleep(Duration::from_millis(200));
+                let mut next = Gateway::upgrade(&gateway);
+                std::mem::swap(&mut gateway, &mut next);
+                assert_eq!(next.wait(), Some(0));
+            }
+            slow.is_some()
+        });
+        if slow {
+            assert_eq!(poll(&gateway, "good-key", &format!("slow_{round}"), &done("1")).status, 200);
+            spent += 1;
+            continue;
+        }
+        let folder: Arc<tempfile::TempDir> = if round % 3 == 0 { gateway.crash() } else { gateway.stop().1 };
+        gateway = Gateway::start_in(folder);
+    }
+    assert_eq!(gateway.rows(&["ledger", "in-doubt"]).len(), 0);
+    for job in (1..=opened).filter(|job| job % 2 == 1) {
+        spent += 1;
+        poll(&gateway, "good-key", &format!("job_{job}"), &done("1"));
+    }
+    assert_eq!(gateway.available("acme"), (1000 - spent).to_string());
+    assert_eq!(gateway.json(&["ledger", "verify"])["differences"], json!([]));
+    let page = Api::of(&gateway).get("/v1/jobs?limit=1000");
+    assert!(
+        page["data"].as_array().unwrap().iter().all(|job| job["state"] == "settled" && job["charged"] == 1)
+    );
+}
