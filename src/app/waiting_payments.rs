@@ -191,7 +191,7 @@ fn a_price_by_the_request_body_waits_for_all_of_it() {
     let response = read(world.send("POST /counts", &format!("content-length: 30\r\n\r\n{six_lines}")));
     assert!(response.starts_with("HTTP/1.1 402"), "{response}");
 
-    let response = read(world.send("POST /counts", "content-length: 1048577\r\n\r\n"));
+    let response = read(world.send("POST /counts", "content-length: 8388609\r\n\r\n"));
     assert!(response.starts_with("HTTP/1.1 413"), "{response}");
     assert_eq!((world.available().as_str(), world.seen.load(Ordering::SeqCst)), ("8", 1));
     world.stop();

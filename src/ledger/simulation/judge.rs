@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::ledger::entry::{Entry, EntryKind};
 use crate::ledger::memory::MemoryStore;
 use crate::ledger::record::Record;
-use crate::ledger::store::{Books, BooksReader, Journal};
+use crate::ledger::store::{Books, BooksReader, JobFilter, Journal};
 use crate::ledger::verify::verify;
 use crate::types::{AccountNum, Credits, RequestId, WallTime};
 
@@ -138,6 +138,13 @@ impl Durable {
         let listed: BTreeSet<RequestId> =
             books.in_doubt().expect("doubts").into_iter().map(|doubt| doubt.id).collect();
         assert_eq!(listed, self.doubts, "the list of holds in doubt is exact");
+        let jobs = books.jobs(&JobFilter::default(), ALL).expect("jobs").into_iter();
+        let mut jobs: Vec<_> =
+            jobs.filter_map(|job| job.settled.map(|settled| (job.id, settled.charge.millionths()))).collect();
+        jobs.sort_unstable();
+        let kept = self.holds.iter().filter(|(_, held)| held.is_kept);
+        let kept: Vec<_> = kept.filter_map(|(id, held)| Some((*id, held.charge?))).collect();
+        assert_eq!(jobs, kept, "each job that is settled is listed once, with its charge");
         let mut view = books.clone();
         assert_eq!(verify(&mut view).expect("books").differences, []);
     }

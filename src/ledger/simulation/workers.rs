@@ -63,6 +63,10 @@ pub(super) struct Workers {
     /// The credits that each account's purse must have.
     pub(super) available: Vec<i64>,
     requests: Vec<Request>,
+    /// Jobs that this process opened, and perhaps settled.
+    kept: Vec<(AccountNum, RequestId)>,
+    /// Number of jobs that a worker settled.
+    pub(super) jobs_settled: u64,
     /// True if no request starts or continues any more.
     still: bool,
     ids: u128,
@@ -105,6 +109,8 @@ impl Workers {
             purses,
             available,
             requests,
+            kept: Vec::new(),
+            jobs_settled: 0,
             still: false,
             ids,
             acknowledged: 0,
@@ -121,7 +127,8 @@ impl Workers {
         if self.still {
             return;
         }
-        match self.random.u32(..10) {
+        match self.random.u32(..11) {
+            9 => self.poll_job(),
             0..4 => self.begin(),
             4..9 if !self.requests.is_empty() => self.go_on(),
             _ => self.pump(),
@@ -189,6 +196,7 @@ impl Workers {
             },
             Stage::Begun(held) if self.random.u32(..5) == 0 => {
                 woken = None;
+                self.kept.push((self.purses[account].num, id));
                 let deadline = WallTime(self.clock.wall().0 + self.random.i64(0..20_000));
                 let external_id = ExternalId::new(&id.to_string()).expect("an external id");
                 Stage::Kept(held.keep(Kept { external_id, deadline, charge_at_deadline: amount }, None))
@@ -224,6 +232,22 @@ impl Workers {
             },
         };
         self.requests.push(Request { id, account, hold, charge, stage, woken });
+    }
+
+    /// A request tells that a job is done: one that was kept just now, perhaps before that is on disk, or any other.
+    fn poll_job(&mut self) {
+        let mut jobs = self.disk.look(|_, durable| durable.kept());
+        jobs.extend(&self.kept);
+        let Some((account, id)) = self.random.choice(jobs) else { return };
+        let external_id = ExternalId::new(&id.to_string()).expect("an external id");
+        let at = account.0 as usize - 1;
+        let spender = &self.spenders[self.random.usize(..self.spenders.len())];
+        let Some(job) = spender.open_job(&self.purses[at], &external_id) else { return };
+        let charge = Credits::from_millionths(self.random.i64(0..40));
+        if let Some((charged, _)) = spender.settle_job(&job, charge, StatusClass::Success) {
+            self.available[at] += job.amount.millionths() - charged.millionths();
+            self.jobs_settled += 1;
+        }
     }
 
     /// Wakes the tasks whose batch is committed or failed.

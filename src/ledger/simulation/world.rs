@@ -38,11 +38,13 @@ pub(super) struct Seen {
     given_back: u64,
     bookings: u64,
     kept_settled: u64,
+    polled: u64,
 }
 
 impl Seen {
     pub(super) fn is_enough(&self) {
-        let Self { acknowledged, refused, failed, cuts, doubts, given_back, bookings, kept_settled } = self;
+        let Self { acknowledged, refused, failed, cuts, doubts, given_back, bookings, kept_settled, polled } =
+            self;
         for (what, count) in [
             ("answers", acknowledged),
             ("refusals", refused),
@@ -52,6 +54,7 @@ impl Seen {
             ("given back", given_back),
             ("bookings", bookings),
             ("settlements of kept holds", kept_settled),
+            ("jobs that workers settled", polled),
         ] {
             assert!(*count > 100, "too few {what}: {self:?}");
         }
@@ -287,6 +290,7 @@ impl World<'_> {
         threads::with_workers(|workers| {
             self.seen.acknowledged += workers.acknowledged;
             self.seen.refused += workers.refused;
+            self.seen.polled += workers.jobs_settled;
             self.ids = workers.ids();
         });
         threads::set(None);
