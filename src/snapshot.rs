@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 
 use crate::policy::cors::Cors;
 use crate::policy::forward::trace::SampleRate;
+use crate::policy::json::Pointer;
 use crate::policy::key::KeySource;
 use crate::policy::limit::Limit;
 use crate::policy::price::Price;
@@ -44,6 +45,8 @@ pub struct Snapshot {
     pub dialect: Arc<Dialect>,
     /// Finds a route's index by host, path and method.
     pub table: RouteTable<usize>,
+    /// Where upstreams tell about jobs.
+    pub callbacks: Callbacks,
     /// All upstreams.
     pub upstreams: Vec<Arc<Upstream>>,
     /// All routes.
@@ -53,6 +56,35 @@ pub struct Snapshot {
     /// Accounts of the configuration file and their plans, indexed by their numbers in the ledger, which are dense.
     /// They are part of the snapshot so that the plan and the prices of one request come from the same configuration.
     pub listed: Vec<Option<ListedAccount>>,
+}
+
+/// Where upstreams tell about jobs, in signed requests that Tollgate answers itself.
+#[derive(Clone, Debug, Default)]
+pub struct Callbacks {
+    /// Finds the index of a callback by its path.
+    pub table: RouteTable<usize>,
+    /// All callbacks.
+    pub list: Vec<Callback>,
+}
+
+/// A path at which an upstream tells about jobs.
+#[derive(Clone, Debug)]
+pub struct Callback {
+    /// The secret that signs its requests.
+    pub secret: Vec<u8>,
+    /// Where a request has the id of a job.
+    pub id: CallbackId,
+    /// When a job is done, and what it costs then, as in a response.
+    pub price: Price,
+}
+
+/// Where a callback has the id of a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CallbackId {
+    /// In its path or query.
+    Target(JobId),
+    /// In its JSON body.
+    Body(Pointer),
 }
 
 /// An account of the configuration file.

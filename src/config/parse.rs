@@ -50,6 +50,7 @@ pub(super) fn build(sources: Sources) -> Result<LoadedConfig, Report> {
             upstreams: &upstreams,
         },
     );
+    let callbacks = jobs::callbacks(&mut context, &files, &table);
     let names =
         files.iter().flat_map(|file| &file.routes).map(|route| route.value.name.value.clone()).collect();
     let known = Known { names, routes };
@@ -68,6 +69,7 @@ pub(super) fn build(sources: Sources) -> Result<LoadedConfig, Report> {
         keys: server.keys,
         dialect: default_dialect,
         table,
+        callbacks,
         upstreams: upstreams.into_values().flatten().map(|built| built.upstream).collect(),
         routes: known.routes,
         plans,

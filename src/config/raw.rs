@@ -17,7 +17,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub use operating::{Admin, Dashboard, Log, Traces, Usage, Webhooks};
-pub use prices::{AmountOr, Charge, Each, Opens, PerItem, Plain, Settles};
+pub use prices::{AmountOr, Callback, Charge, Each, Opens, PerItem, Plain, Settles};
 pub use scopes::Scopes;
 pub use tls::{Pair, Tls};
 pub use upstream::{
@@ -62,6 +62,8 @@ pub struct File {
     pub upstreams: Named<Upstream>,
     /// The endpoints of the API.
     pub routes: Vec<At<Route>>,
+    /// Paths at which upstreams tell about jobs.
+    pub callbacks: Named<Callback>,
     /// Plans: limits and prices of accounts.
     pub plans: Named<Plan>,
     /// Accounts: customers and their keys.

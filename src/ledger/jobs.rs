@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 
 use super::record::ExternalId;
 use crate::types::{AccountNum, Credits, KeyNum, RequestId};
@@ -37,6 +38,8 @@ pub(super) struct Jobs(Mutex<Lists>);
 struct Lists {
     open: HashMap<RequestId, OpenJob>,
     names: HashMap<(AccountNum, ExternalId), RequestId>,
+    /// The accounts that have an open job with an external id, usually one.
+    accounts: HashMap<ExternalId, SmallVec<[AccountNum; 2]>>,
     /// Hashes of account and external id of settled jobs: 8 bytes each, of which two are equal by chance once in 10^13.
     settled: HashSet<u64>,
     order: VecDeque<u64>,
@@ -53,6 +56,7 @@ impl Jobs {
             return None;
         }
         let recorded = record();
+        lists.accounts.entry(job.external_id.clone()).or_default().push(job.account);
         lists.names.insert(name, job.hold);
         lists.open.insert(job.hold, job);
         Some(recorded)
@@ -68,6 +72,12 @@ impl Jobs {
         let mut lists = self.0.lock();
         let job = lists.open.remove(&hold)?;
         lists.names.remove(&(job.account, job.external_id.clone()));
+        if let Some(accounts) = lists.accounts.get_mut(&job.external_id) {
+            accounts.retain(|account| *account != job.account);
+            if accounts.is_empty() {
+                lists.accounts.remove(&job.external_id);
+            }
+        }
         lists.settled(job.account, &job.external_id);
         Some(job)
     }
@@ -81,6 +91,15 @@ impl Jobs {
     pub(super) fn find(&self, account: AccountNum, external_id: &ExternalId) -> Option<OpenJob> {
         let lists = self.0.lock();
         lists.open.get(lists.names.get(&(account, external_id.clone()))?).cloned()
+    }
+
+    /// Finds the open job with this external id, whatever its account; `None` if there is none, or several accounts have one.
+    pub(super) fn find_alone(&self, external_id: &ExternalId) -> Option<OpenJob> {
+        let lists = self.0.lock();
+        match &**lists.accounts.get(external_id)? {
+            [one] => lists.open.get(lists.names.get(&(*one, external_id.clone()))?).cloned(),
+            _ => None,
+        }
     }
 
     /// True if the account has or had a job with this external id.
@@ -123,6 +142,7 @@ mod tests {
         let open = |job| jobs.open(job, || ()).is_some();
         assert!(open(job(1, 1)) && !open(job(2, 1)) && open(job(3, 2)));
         assert_eq!(jobs.find(AccountNum(1), &id), Some(job(1, 1)));
+        assert_eq!(jobs.find_alone(&id), None, "two accounts have one");
         assert_eq!(
             (jobs.take(RequestId(1)), jobs.take(RequestId(1)), jobs.take(RequestId(2))),
             (Some(job(1, 1)), None, None)
@@ -133,6 +153,7 @@ mod tests {
                 && !jobs.knows(AccountNum(3), &id)
         );
         assert_eq!(jobs.find(AccountNum(1), &id), None);
+        assert_eq!(jobs.find_alone(&id), Some(job(3, 2)));
         assert!(open(job(4, 1)), "the upstream may use an id again");
     }
 }

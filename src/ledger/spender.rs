@@ -132,6 +132,12 @@ impl Spender {
         self.0.shared.jobs.find(purse.num, external_id)
     }
 
+    /// The open job with this external id, whatever its account; `None` if several accounts have one.
+    #[must_use]
+    pub fn open_job_of_any(&self, external_id: &ExternalId) -> Option<OpenJob> {
+        self.0.shared.jobs.find_alone(external_id)
+    }
+
     /// True if the account has or had a job with this external id.
     #[must_use]
     pub fn knows_job(&self, purse: &Purse, external_id: &ExternalId) -> bool {

@@ -20,7 +20,7 @@ const fn same(status: u16) -> [(u16, &'static str); 3] {
     [(status, PROBLEM), (status, APIONE), (status, ENROW)]
 }
 
-const TABLE: [Row; 18] = [
+const TABLE: [Row; 19] = [
     (Reason::BadRequest, same(400)),
     (Reason::HeaderTooLarge, same(431)),
     (Reason::NoRoute, same(404)),
@@ -31,6 +31,7 @@ const TABLE: [Row; 18] = [
     (Reason::AccountSuspended, same(403)),
     (Reason::RouteForbidden, same(403)),
     (Reason::AddressForbidden, same(403)),
+    (Reason::NoJob, same(404)),
     (Reason::BodyTooLarge, same(413)),
     (
         Reason::RateLimited,

@@ -2,11 +2,17 @@
 
 use std::time::Duration;
 
+use http::Method;
+
 use super::charges;
-use super::context::Context;
-use crate::config::raw::{self, Amount, AmountOr, At};
-use crate::policy::price::{self, Charge, Done, Opens, Price, Source};
-use crate::snapshot::{JobId, Settles};
+use super::context::{Context, named};
+use crate::config::raw::{self, Amount, AmountOr, At, Place};
+use crate::config::report::Severity;
+use crate::policy::json::Pointer;
+use crate::policy::price::{self, Charge, Done, Opens, Price, Source, StatusMatch};
+use crate::policy::route::{Lookup, Methods, Pattern, RouteTable};
+use crate::policy::signature::bytes_of;
+use crate::snapshot::{Callback, CallbackId, Callbacks, JobId, Settles};
 
 /// Longest deadline of a job.
 const MAX_DEADLINE: Duration = Duration::from_secs(366 * 24 * 3600);
@@ -47,9 +53,20 @@ pub(super) fn settles(context: &mut Context, raw: &raw::Route, price: &Price) ->
         context.error(span, "a public route settles no jobs: it does not know the account");
     }
     let id = job_id(context, &value.id, &raw.path.value);
-    let status = charges::status(context, value.status.as_ref());
-    let done = Done { status: status?, when: charges::conditions(context, &value.done, span) };
-    let charges = match (&value.credits, &value.charge) {
+    let status = charges::status(context, value.status.as_ref())?;
+    let done = Done { status, when: charges::conditions(context, &value.done, span) };
+    let price = price_of(context, (value.credits.as_ref(), value.charge.as_ref()), done, span)?;
+    Some(Settles { id: id?, price })
+}
+
+/// What a job costs.
+fn price_of(
+    context: &mut Context,
+    (credits, charge): (Option<&At<Amounts>>, Option<&At<Charges>>),
+    done: Done,
+    span: &Place,
+) -> Option<Price> {
+    let charges = match (credits, charge) {
         (Some(credits), None) => {
             let amount = amount(context, credits)?;
             vec![Charge { status: done.status, when: Vec::new(), amount }]
@@ -63,10 +80,58 @@ pub(super) fn settles(context: &mut Context, raw: &raw::Route, price: &Price) ->
     if charges.iter().flat_map(Charge::sources).any(|source| *source == Source::Items) {
         context.error(span, "the items of the request that opened the job are not known here");
     }
-    Some(Settles { id: id?, price: Price { charges, done: Some(done), ..Price::default() } })
+    Some(Price { charges, done: Some(done), ..Price::default() })
 }
 
-fn amount(context: &mut Context, raw: &At<AmountOr<Vec<At<AmountOr<raw::Each>>>>>) -> Option<price::Amount> {
+/// The paths at which upstreams tell about jobs. None may be that of a route.
+pub(super) fn callbacks(context: &mut Context, files: &[raw::File], routes: &RouteTable<usize>) -> Callbacks {
+    let mut callbacks = Callbacks::default();
+    for (name, raw) in named(context, files, "callback", |file| &file.callbacks) {
+        context.file = raw.file;
+        let (raw, span) = (&raw.item.value, &name.span);
+        let Some(pattern) = context.check(&raw.path.span, Pattern::parse(&raw.path.value)) else { continue };
+        let methods = Methods::Only(vec![Method::POST]);
+        let at = callbacks.list.len();
+        if callbacks.table.insert(None, &pattern, methods, at).is_err() {
+            context.error(&raw.path.span, "another callback has the same path");
+        }
+        if let Lookup::Route(_) = routes.find(None, &raw.path.value, &Method::POST) {
+            let help = "its requests go to the callback, not to the route";
+            context.add(
+                Severity::Warning,
+                &raw.path.span,
+                "a route has this path too".to_owned(),
+                Some(help.to_owned()),
+            );
+        }
+        if let Some(callback) = callback(context, raw, span) {
+            callbacks.list.push(callback);
+        }
+    }
+    callbacks
+}
+
+fn callback(context: &mut Context, raw: &raw::Callback, span: &Place) -> Option<Callback> {
+    let secret = context.secret(&raw.secret.span, &raw.secret.value.0)?;
+    let secret = bytes_of(&secret);
+    if secret.is_none() {
+        let help = "whsec_ and the base64 of 24 to 64 random bytes, as Standard Webhooks says";
+        context.error_with(&raw.secret.span, "this is no secret of webhooks", help);
+    }
+    let id = match raw.id.value.strip_prefix("json:").and_then(Pointer::parse) {
+        Some(pointer) => Some(CallbackId::Body(pointer)),
+        None => job_id(context, &raw.id, &raw.path.value).map(CallbackId::Target),
+    };
+    let done = Done { status: StatusMatch::Class(2), when: charges::conditions(context, &raw.done, span) };
+    let price = price_of(context, (raw.credits.as_ref(), raw.charge.as_ref()), done, span)?;
+    Some(Callback { secret: secret?, id: id?, price })
+}
+
+type Charges = Vec<At<raw::Charge>>;
+/// An amount, a place in a response, or a list of terms.
+type Amounts = AmountOr<Vec<At<AmountOr<raw::Each>>>>;
+
+fn amount(context: &mut Context, raw: &At<Amounts>) -> Option<price::Amount> {
     match &raw.value {
         AmountOr::Amount(Amount::Text(text)) if text.contains(':') => {
             charges::source(context, &raw.span, text).map(price::Amount::Read)
@@ -89,7 +154,8 @@ fn job_id(context: &mut Context, raw: &At<String>, path: &str) -> Option<JobId> 
             place.map(JobId::Segment)
         }
         _ => {
-            context.error(&raw.span, "the id of a job is in \"path:NAME\" or \"query:NAME\"");
+            let message = "the id of a job is in \"path:NAME\" or \"query:NAME\", of a callback also in \"json:/pointer\"";
+            context.error(&raw.span, message);
             None
         }
     }

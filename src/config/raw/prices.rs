@@ -8,7 +8,7 @@ use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Value, json};
 
-use super::values::{Amount, At, Duration};
+use super::values::{Amount, At, Duration, Secret};
 use super::{Maybe, Named};
 
 /// Credits, or something else that is a list or a table.
@@ -194,6 +194,27 @@ pub struct Settles {
     #[serde(default)]
     pub credits: Maybe<AmountOr<Vec<At<AmountOr<Each>>>>>,
     /// Or charges, of which the first that matches counts; without a match the job costs nothing.
+    #[serde(default)]
+    pub charge: Maybe<Vec<At<Charge>>>,
+}
+
+/// A path at which an upstream tells about jobs, in requests that are signed as Standard Webhooks says.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Callback {
+    /// The path pattern, as of a route.
+    pub path: At<String>,
+    /// The secret that signs: `whsec_` and base64, or `env:` or `file:`.
+    pub secret: At<Secret>,
+    /// Where a request has the id of the job: `"path:NAME"`, `"query:NAME"` or `"json:/pointer"`.
+    pub id: At<String>,
+    /// What a request contains that tells of a job that is done.
+    #[serde(default)]
+    pub done: Named<Plain>,
+    /// What the job costs, as in a route's `settles`.
+    #[serde(default)]
+    pub credits: Maybe<AmountOr<Vec<At<AmountOr<Each>>>>>,
+    /// Or charges, of which the first that matches counts.
     #[serde(default)]
     pub charge: Maybe<Vec<At<Charge>>>,
 }

@@ -253,6 +253,11 @@ impl Control {
             let detail = json!({ "at_once": most, "in_flight": now });
             steps.add_check("concurrency", now < most, Reason::ConcurrencyLimited, detail);
         }
+        if let (Some(most), true) = (plan.and_then(|plan| plan.jobs), route.price.opens.is_some()) {
+            let now = key.account.purse.jobs();
+            let detail = json!({ "at_once": most, "open": now });
+            steps.add_check("jobs", now < most, Reason::ConcurrencyLimited, detail);
+        }
     }
 
     fn explain_limit(&self, steps: &mut Steps, limit: &Limit, slots: &[LimitSlot], route: &Route) {
@@ -318,18 +323,25 @@ fn explain_route(view: &Snapshot, steps: &mut Steps, method: &Method, uri: &Uri)
 
 fn explain_price(view: &Snapshot, steps: &mut Steps, key: &Key, plan: Option<&Plan>, route: &Route) {
     let price = view.price(route, plan);
+    if let Some(settles) = &route.settles {
+        let detail = json!({ "of_the_job": PriceView::of(&settles.price), "of_the_request": "free" });
+        steps.pass("price", detail);
+        return;
+    }
     if price.is_free() {
         steps.pass("price", "free");
         return;
     }
     steps.pass("price", json!(PriceView::of(price)));
+    // The least that a request can hold: it is not known how many items it has.
+    let hold = price.per_item.as_ref().map_or(price.hold, |per_item| per_item.each);
     if let Some(cap) = key.cap() {
-        let detail = json!({ "left": cap.left(), "hold": price.hold });
-        let passes = cap.left() >= price.hold;
+        let detail = json!({ "left": cap.left(), "hold": hold });
+        let passes = cap.left() >= hold;
         steps.add_rule("spend_limit", (passes, price.shadow), Reason::InsufficientCredits, detail);
     }
     let available = key.account.purse.available();
-    let detail = json!({ "available": available, "hold": price.hold });
-    let passes = available >= price.hold;
+    let detail = json!({ "available": available, "hold": hold });
+    let passes = available >= hold;
     steps.add_rule("balance", (passes, price.shadow), Reason::InsufficientCredits, detail);
 }

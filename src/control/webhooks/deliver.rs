@@ -7,12 +7,12 @@ use tokio::task::JoinSet;
 
 use super::client::{Client, Sent};
 use super::schedule::{Answer, after};
-use super::signature::sign;
 use crate::control::Control;
 use crate::control::operations::{MAILTO, OperationError, Result};
 use crate::ledger::store::{
     AfterAttempt, Attempt, DueDelivery, EventKind, EventRow, ExpiringKey, Note, Once,
 };
+use crate::policy::signature::sign;
 use crate::types::WallTime;
 
 /// Most messages that are sent at the same time.

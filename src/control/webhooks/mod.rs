@@ -7,9 +7,8 @@ mod counts;
 mod deliver;
 mod doorbell;
 mod schedule;
-mod signature;
 
+pub(in crate::control) use crate::policy::signature::{SECRET, secret};
 pub(in crate::control) use client::check_url;
 pub(in crate::control) use counts::DeliveryCounts;
 pub(in crate::control) use doorbell::Doorbell;
-pub(in crate::control) use signature::{SECRET, secret};

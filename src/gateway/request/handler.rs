@@ -19,10 +19,11 @@ use hyper::upgrade::OnUpgrade;
 use super::access_log::AccessRecord;
 use super::authentication::{authenticate, authorize, authorize_account_info};
 use super::call::{CallStart, PreparedCall};
+use super::jobs::callback::CallbackRequest;
 use super::jobs::find_job;
 use super::limits::Subject;
 use super::permit::{InFlight, PaymentProgress};
-use super::request_body::RequestBody;
+use super::request_body::{MAX_BUFFERED, RequestBody};
 use super::response::body::{NoResponse, OutboundBody, ResponseBody};
 use super::response::context::ResponseContext;
 use super::response::respond;
@@ -41,6 +42,7 @@ use crate::policy::outcome::Outcome;
 use crate::policy::reject::{Reason, Refusal};
 use crate::policy::route::Methods;
 use crate::policy::values;
+use crate::snapshot::{Plan, Route};
 use crate::telemetry::routes::MethodIndex;
 
 /// Serves the requests of a worker.
@@ -83,6 +85,7 @@ impl RequestHandler for Handler {
                 forward_response(call, upgrade, &record, &mut context).await
             }
             Ok(Admission::Respond(response)) => Ok(response),
+            Ok(Admission::Callback(callback)) => callback.answer().await.map_err(NoResponse::from),
             Err(refusal) => Err(refusal.into()),
         };
         let mut response = match responded {
@@ -120,6 +123,8 @@ enum Admission {
     Forward(CallStart, Option<OnUpgrade>),
     /// The gateway responds itself.
     Respond(Response<OutboundBody>),
+    /// An upstream tells about a job.
+    Callback(Box<CallbackRequest>),
 }
 
 /// Admits a request, synchronously. The first refusal is the response, and no step before the payment costs
@@ -144,6 +149,11 @@ fn admit(
     }
     let route = match match_route(view, &target, &parts)? {
         RouteMatch::Route(route) => route, // no_route, method_not_allowed
+        RouteMatch::Callback(place) => {
+            let body = RequestBody::new(body, MAX_BUFFERED, stream, services, record)?; // body_too_large
+            let callback = CallbackRequest::new(services, record, place, parts, body);
+            return Ok(Admission::Callback(Box::new(callback)));
+        }
         RouteMatch::Preflight(route, headers) => {
             record.set_route(route);
             return Ok(Admission::Respond(respond::empty(StatusCode::NO_CONTENT, headers)));
@@ -154,23 +164,12 @@ fn admit(
         context.headers.headers.extend(cors.answer_headers(parts.headers.get(ORIGIN)));
     }
     let address = read_address(connection, record, &parts)?; // bad_request
-    let mut plan = None;
-    if route.public {
-        view.keys.refuse(parts.uri.query())?; // key_in_query
-    } else {
-        let caller = authenticate(services, view, &parts, address, record.started())?; // missing_key … rate_limited
-        record.set_caller(&caller.key);
-        stream.deadlines.set_key(caller.key.hash);
-        (context.caller, plan) = (Some(caller.key), caller.plan);
-    }
+    let plan = identify(services, record, stream, context, (route, &parts), address)?; // key_in_query, missing_key … rate_limited
     let key = context.caller.as_deref();
     if let Some(key) = key {
         record.note_shadow_scope(authorize(key, route, address)?); // account_suspended, route_forbidden, address_forbidden
     }
-    let job = match (key, &route.settles) {
-        (Some(key), Some(settles)) => find_job(services, key, settles, &target, &parts)?, // no_job
-        _ => None,
-    };
+    let job = find_job(services, key, route, &target, &parts)?; // no_job
     websocket::check_upstream(context.is_extended_connect, route)?; // bad_request
     let body = RequestBody::new(body, route.max_body_size, stream, services, record)?; // body_too_large
     let subject = Subject { key, plan, route, method: &parts.method, address, now: record.started() };
@@ -206,6 +205,27 @@ fn admit(
     let upgrade = outgoing.upgrade_to.is_some().then_some(upgrade);
     let call = PreparedCall { pool: Rc::clone(pool), outgoing, expected }.start(payment); // see `forward_response`
     Ok(Admission::Forward(call, upgrade))
+}
+
+/// Finds the caller of a request (steps 3 and 4), and the plan of its account. A public route has no caller.
+fn identify<'a>(
+    services: &Rc<Services>,
+    record: &'a AccessRecord,
+    stream: &Stream,
+    context: &mut ResponseContext,
+    (route, parts): (&Route, &Parts),
+    address: IpAddr,
+) -> Result<Option<&'a Plan>, Refusal> {
+    let view = record.view();
+    if route.public {
+        view.keys.refuse(parts.uri.query())?;
+        return Ok(None);
+    }
+    let caller = authenticate(services, view, parts, address, record.started())?;
+    record.set_caller(&caller.key);
+    stream.deadlines.set_key(caller.key.hash);
+    context.caller = Some(caller.key);
+    Ok(caller.plan)
 }
 
 /// Reads the client's address, for the request and its record.

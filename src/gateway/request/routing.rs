@@ -4,6 +4,7 @@ use http::Method;
 use http::header::{HeaderName, HeaderValue};
 use http::request::Parts;
 
+use super::jobs::callback::{CallbackPlace, find_callback};
 use super::target::Target;
 use crate::policy::cors;
 use crate::policy::reject::{Reason, Refusal};
@@ -17,6 +18,8 @@ pub(super) enum RouteMatch<'a> {
     /// The request is a CORS preflight. The gateway responds with these headers, which are those of the
     /// route for the requested method.
     Preflight(&'a Route, Vec<(HeaderName, HeaderValue)>),
+    /// An upstream tells about a job.
+    Callback(CallbackPlace),
 }
 
 /// Finds the route of a request.
@@ -29,6 +32,11 @@ pub(super) fn match_route<'a>(
     target: &Target<'_>,
     parts: &Parts,
 ) -> Result<RouteMatch<'a>, Refusal> {
+    if !view.callbacks.list.is_empty()
+        && let Some(callback) = find_callback(view, target, parts)?
+    {
+        return Ok(RouteMatch::Callback(callback));
+    }
     let host = target.host.as_ref().and_then(|host| host.to_str().ok());
     let host = host.or(parts.uri.host());
     let find = |method: &Method| view.table.find(host, target.path.as_str(), method);

@@ -40,6 +40,12 @@ upstream = "api"
 settles = { id = "query:id", status = "200", charge = [
   { when = { "json:/qualification" = "found" }, credits = 1 },
 ] }
+[callbacks.people]
+path = "/callbacks/people"
+secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+id = "json:/id"
+done = { "json:/status" = "completed" }
+credits = [{ from = "json:/credits/cost" }]
 [plans.small]
 jobs = 2
 limits = [{ name = "per-minute", requests = 3, window = "60s", except = ["*.get"] }]
@@ -211,6 +217,40 @@ fn an_operator_settles_a_job_once() {
     assert_eq!((&other["account"], &other["repeated"]), (&json!("other"), &json!(false)));
     assert_eq!(gateway.available("other"), "100");
     assert_eq!(api.send("POST", "/v1/jobs/nope/settle", "", Some(&json!({ "credits": 0 }))).status, 404);
+}
+
+#[test]
+fn an_upstream_tells_about_a_job_in_a_signed_request() {
+    let (gateway, _upstream) = start();
+    for job in ["a", "b"] {
+        open(&gateway, "good-key", job, 3);
+    }
+    let now = || {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        i64::try_from(since.as_secs()).unwrap()
+    };
+    let call = |body: &str, at: i64, secret: &str| {
+        let signature = tollgate::policy::signature::sign([secret].into_iter(), "msg_1", at, body);
+        let headers =
+            format!("webhook-id: msg_1\r\nwebhook-timestamp: {at}\r\nwebhook-signature: {signature}\r\n");
+        crate::support::post(gateway.public, "/callbacks/people", &headers, body)
+    };
+    let (secret, other) =
+        ("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA");
+    let finished = r#"{"id":"a","status":"completed","credits":{"cost":2}}"#;
+    assert_eq!(call(finished, now(), other).status, 401);
+    assert_eq!(call(finished, now() - 400, secret).status, 401);
+    assert_eq!(call(r#"{"id":"a","status":"ongoing"}"#, now(), secret).text(), r#"{"settled":false}"#);
+    assert_eq!(gateway.available("acme"), "994");
+    assert_eq!(call(finished, now(), secret).text(), r#"{"settled":true}"#);
+    assert_eq!(call(finished, now(), secret).status, 404, "it is settled");
+    assert_eq!(gateway.available("acme"), "995");
+    assert_eq!(call(r#"{"status":"completed"}"#, now(), secret).status, 400);
+    let get = get(gateway.public, "/callbacks/people", "");
+    assert_eq!((get.status, get.header("allow")), (405, Some("POST")));
+    open(&gateway, "other-key", "b", 1);
+    assert_eq!(call(r#"{"id":"b","status":"completed","credits":{"cost":1}}"#, now(), secret).status, 404);
+    assert_eq!(gateway.available("acme"), "995", "two accounts have a job with this id");
 }
 
 /// Jobs that are opened, polled and settled while the gateway is killed, stopped and replaced: each is settled once.

@@ -88,6 +88,14 @@ pub(in crate::gateway::request) fn account_info(
     response
 }
 
+/// The response to an upstream that told about a job: whether it was settled now.
+pub(in crate::gateway::request) fn callback(settled: bool) -> Response<OutboundBody> {
+    let body: &[u8] = if settled { b"{\"settled\":true}" } else { b"{\"settled\":false}" };
+    let mut response = whole(StatusCode::OK, Bytes::from_static(body));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
 /// Removes the body of a response to HEAD over HTTP/2; over HTTP/1.1 hyper does that.
 pub(in crate::gateway::request) fn remove_body(response: &mut Response<OutboundBody>) {
     if let OutboundBody::Whole(body) = response.body_mut()
