@@ -11,8 +11,6 @@ use super::output::{self, Output};
 use crate::config;
 use crate::control::command::Command;
 use crate::control::operations::RehearsalInput;
-use crate::policy::price::Price;
-use crate::snapshot::Snapshot;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -108,37 +106,7 @@ fn check(asker: &Asker, arguments: &Arguments) -> Result {
                 loaded.accounts.len(),
                 loaded.keys.len()
             ))?;
-            output::text(&most_costs(&loaded.snapshot))
+            output::text(&loaded.most_costs())
         }
-    }
-}
-
-/// The most that a request to each route with a price can cost, also on plans with another price.
-fn most_costs(snapshot: &Snapshot) -> String {
-    let mut lines = String::new();
-    for route in snapshot.routes.iter().filter(|route| !route.public) {
-        let mut costs = Vec::new();
-        if !route.price.is_free() {
-            costs.push(most_cost(&route.price));
-        }
-        let own = snapshot.plans.values().filter_map(|plan| Some((plan, plan.prices.get(&route.index)?)));
-        let mut own: Vec<String> =
-            own.map(|(plan, price)| format!("{} on plan {}", most_cost(price), plan.name)).collect();
-        own.sort();
-        costs.extend(own);
-        if !costs.is_empty() {
-            lines += &format!("  {} costs at most {}\n", route.name, costs.join(", "));
-        }
-    }
-    lines
-}
-
-fn most_cost(price: &Price) -> String {
-    let shadow = if price.shadow { " (shadow: nothing is charged)" } else { "" };
-    match &price.per_item {
-        Some(per_item) => {
-            format!("{} ({} for each of {} items){shadow}", price.hold, per_item.each, per_item.max_items)
-        }
-        None => format!("{}{shadow}", price.hold),
     }
 }

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use super::report::Report;
 use crate::policy::key::Scopes;
 use crate::policy::limit::Limit;
+use crate::policy::price::Price;
 use crate::snapshot::Snapshot;
 use crate::types::{AccountId, Credits, KeyHash, WallTime};
 
@@ -28,6 +29,40 @@ pub struct LoadedConfig {
     pub text: Option<Arc<str>>,
     /// The problems that were found: only warnings.
     pub report: Report,
+}
+
+impl LoadedConfig {
+    /// Lines about the most that a request to each route with a price can cost, also on plans with another price.
+    #[must_use]
+    pub fn most_costs(&self) -> String {
+        let snapshot = &self.snapshot;
+        let mut lines = String::new();
+        for route in snapshot.routes.iter().filter(|route| !route.public) {
+            let mut costs = Vec::new();
+            if !route.price.is_free() {
+                costs.push(most_cost(&route.price));
+            }
+            let own = snapshot.plans.values().filter_map(|plan| Some((plan, plan.prices.get(&route.index)?)));
+            let mut own: Vec<String> =
+                own.map(|(plan, price)| format!("{} on plan {}", most_cost(price), plan.name)).collect();
+            own.sort();
+            costs.extend(own);
+            if !costs.is_empty() {
+                lines += &format!("  {} costs at most {}\n", route.name, costs.join(", "));
+            }
+        }
+        lines
+    }
+}
+
+fn most_cost(price: &Price) -> String {
+    let shadow = if price.shadow { " (shadow: nothing is charged)" } else { "" };
+    match &price.per_item {
+        Some(per_item) => {
+            format!("{} ({} for each of {} items){shadow}", price.hold, per_item.each, per_item.max_items)
+        }
+        None => format!("{}{shadow}", price.hold),
+    }
 }
 
 /// The files that a configuration was read from.

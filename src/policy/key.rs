@@ -2,6 +2,7 @@
 
 pub mod generate;
 mod scopes;
+pub mod signature;
 
 use std::net::IpAddr;
 

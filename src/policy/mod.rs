@@ -17,6 +17,5 @@ pub mod price;
 pub mod reject;
 pub mod request_head;
 pub mod route;
-pub mod signature;
 pub mod upstream;
 pub mod values;

@@ -9,9 +9,9 @@ use super::context::{Context, named};
 use crate::config::raw::{self, Amount, AmountOr, At, Place};
 use crate::config::report::Severity;
 use crate::policy::json::Pointer;
+use crate::policy::key::signature::bytes_of;
 use crate::policy::price::{self, Charge, Done, Opens, Price, Source, StatusMatch};
 use crate::policy::route::{Lookup, Methods, Pattern, RouteTable};
-use crate::policy::signature::bytes_of;
 use crate::snapshot::{Callback, CallbackId, Callbacks, JobId, Settles};
 
 /// Longest deadline of a job.

@@ -12,7 +12,7 @@ use crate::control::operations::{MAILTO, OperationError, Result};
 use crate::ledger::store::{
     AfterAttempt, Attempt, DueDelivery, EventKind, EventRow, ExpiringKey, Note, Once,
 };
-use crate::policy::signature::sign;
+use crate::policy::key::signature::sign;
 use crate::types::WallTime;
 
 /// Most messages that are sent at the same time.

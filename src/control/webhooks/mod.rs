@@ -8,7 +8,7 @@ mod deliver;
 mod doorbell;
 mod schedule;
 
-pub(in crate::control) use crate::policy::signature::{SECRET, secret};
+pub(in crate::control) use crate::policy::key::signature::{SECRET, secret};
 pub(in crate::control) use client::check_url;
 pub(in crate::control) use counts::DeliveryCounts;
 pub(in crate::control) use doorbell::Doorbell;

@@ -230,7 +230,7 @@ fn an_upstream_tells_about_a_job_in_a_signed_request() {
         i64::try_from(since.as_secs()).unwrap()
     };
     let call = |body: &str, at: i64, secret: &str| {
-        let signature = tollgate::policy::signature::sign([secret].into_iter(), "msg_1", at, body);
+        let signature = tollgate::policy::key::signature::sign([secret].into_iter(), "msg_1", at, body);
         let headers =
             format!("webhook-id: msg_1\r\nwebhook-timestamp: {at}\r\nwebhook-signature: {signature}\r\n");
         crate::support::post(gateway.public, "/callbacks/people", &headers, body)

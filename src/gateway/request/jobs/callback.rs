@@ -16,10 +16,10 @@ use crate::gateway::request::services::Services;
 use crate::gateway::request::target::Target;
 use crate::ledger::record::ExternalId;
 use crate::policy::json::{PointerReader, Scalar};
+use crate::policy::key::signature::is_signed;
 use crate::policy::price::{AnswerReader, End, Opened, Price, Verdict};
 use crate::policy::reject::{Reason, Refusal};
 use crate::policy::route::Lookup;
-use crate::policy::signature::is_signed;
 use crate::snapshot::{Callback, CallbackId, Snapshot};
 use crate::types::StatusClass;
 
