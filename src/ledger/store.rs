@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 pub use changes::{
     AccountChange, Booked, Booking, Changed, KeyChange, KeyEdit, KeyTerms, NewAccount, OwnedKey,
 };
-pub use jobs::{JobFilter, JobRow, SettledJobRow};
+pub use jobs::{JobFilter, JobPlace, JobRow, SettledJobRow};
 pub use notes::{AnswerRow, AuditRow, Audited, Note, Notes, TokenRow, no_notes};
 pub use reader::{
     AuditFilter, BooksReader, EachLimit, Position, StoredSecret, each_account, each_entry, each_key,

@@ -127,12 +127,12 @@ trait Facts {
 
 /// What the head of a response tells.
 struct HeadFacts<'a> {
+    price: &'a Price,
     headers: &'a HeaderMap,
     /// The response to a HEAD request.
     to_head: bool,
     /// The response has no body.
     is_bodiless: bool,
-    items: u32,
 }
 
 impl Facts for HeadFacts<'_> {
@@ -142,7 +142,8 @@ impl Facts for HeadFacts<'_> {
                 Found::Absent if self.to_head => Found::Nowhere, // only the response to a GET must have it
                 found => found,
             },
-            Source::Items => Found::Measured(Decimal::from_count(self.items)),
+            Source::Items => Found::Measured(Decimal::from_count(self.price.items)),
+            Source::Held => Found::Measured(self.price.hold.into()),
             _ if self.is_bodiless => Found::Nowhere,
             _ => Found::Later,
         }
@@ -203,7 +204,7 @@ impl Price {
             return AtHead::InBody;
         }
         let is_bodiless = to_head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        self.evaluate(status, &HeadFacts { headers, to_head, is_bodiless, items: self.items })
+        self.evaluate(status, &HeadFacts { price: self, headers, to_head, is_bodiless })
     }
 
     /// The full hold, charged if the upstream's price cannot be read.

@@ -28,8 +28,8 @@ use tollgate::ledger::entry::Entry;
 use tollgate::ledger::memory::MemoryStore;
 use tollgate::ledger::sqlite;
 use tollgate::ledger::store::{
-    AccountRow, AuditFilter, Audited, BooksReader, KeyRow, LoadedBooks, OwnedKey, RefusalRow, Storage,
-    UsageDetail, UsageFilter, UsageRow, UsageStep,
+    AccountRow, AuditFilter, Audited, BooksReader, JobFilter, JobRow, KeyRow, LoadedBooks, OwnedKey,
+    RefusalRow, Storage, UsageDetail, UsageFilter, UsageRow, UsageStep,
 };
 use tollgate::ledger::tally::OpenHold;
 use tollgate::ledger::verify::verify;
@@ -111,7 +111,7 @@ fn calls() -> impl Strategy<Value = Vec<Call>> {
 
 /// Everything that can be read back from a store.
 fn state(store: &mut Storage) -> (String, Vec<Entry>, String) {
-    let LoadedBooks { mut open_holds, folded, .. } = store.books.load(WallTime(0)).unwrap();
+    let LoadedBooks { mut open_holds, folded, settled_jobs, .. } = store.books.load(WallTime(0)).unwrap();
     open_holds.sort_by_key(|hold: &OpenHold| hold.id);
     let journal = store.journal.read(folded).unwrap();
     let mut reader = store.books.reader().unwrap();
@@ -134,6 +134,7 @@ fn state(store: &mut Storage) -> (String, Vec<Entry>, String) {
     assert_eq!(balances + operator.sum(), 0, "the books balance");
     let mut doubts = reader.in_doubt().unwrap();
     doubts.sort_by_key(|doubt| doubt.id);
+    let jobs = jobs_are_found(&mut *reader, settled_jobs.len());
     let audit = notes_are_found(&mut *reader);
     let usage = usage_is_found(&mut *reader, &accounts);
     let answers: Vec<_> = (0..31_u64).map(|id| reader.answer(&KeyHash::of(&id.to_le_bytes()))).collect();
@@ -143,8 +144,30 @@ fn state(store: &mut Storage) -> (String, Vec<Entry>, String) {
                 "{open_holds:?} {folded} {journal:?} {accounts:?} {operator:?} {keys:?} {secrets:?} {limits:?}"
             ),
         entries,
-        format!("{doubts:?}"),
+        format!("{doubts:?} {jobs:?} {settled_jobs:?}"),
     )
+}
+
+/// Jobs are listed page by page as at once, and those of an account and of an id are found.
+fn jobs_are_found(reader: &mut dyn BooksReader, settled: usize) -> Vec<JobRow> {
+    let all = reader.jobs(&JobFilter::default(), ALL).unwrap();
+    assert_eq!(all.iter().filter(|job| job.settled.is_some()).count(), settled);
+    let (mut pages, mut after) = (Vec::new(), None);
+    loop {
+        let page = reader.jobs(&JobFilter { after, ..JobFilter::default() }, 2).unwrap();
+        let Some(last) = page.last() else { break };
+        after = Some(last.place());
+        pages.extend(page);
+    }
+    assert_eq!(pages, all);
+    for job in all.iter().take(3) {
+        let (account, external_id) = (Some(job.account.clone()), Some(job.external_id.clone()));
+        let filter = JobFilter { account, external_id, after: None };
+        let of = |other: &&JobRow| other.account == job.account && other.external_id == job.external_id;
+        let wanted: Vec<JobRow> = all.iter().filter(of).cloned().collect();
+        assert_eq!(reader.jobs(&filter, ALL).unwrap(), wanted);
+    }
+    all
 }
 
 /// What keys have spent is the sum of their entries, and a cap is what their limit leaves. Idle keys are found.

@@ -157,13 +157,14 @@ pub(super) fn source(context: &mut Context, place: &Place, text: &str) -> Option
         Some(("json", text)) => pointer(text).map(Source::Json),
         Some(("last-event", text)) => pointer(text).map(Source::LastEvent),
         None if text == "items" => Some(Source::Items),
+        None if text == "held" => Some(Source::Held),
         None if text == "MiB" => Some(Source::Mebibytes),
         None if text == "seconds" => Some(Source::Seconds),
         _ => None,
     };
     if source.is_none() {
         let message = "a price comes from \"header:NAME\", \"trailer:NAME\", \"json:/pointer\", \
-            \"last-event:/pointer\", \"items\", \"MiB\" or \"seconds\"";
+            \"last-event:/pointer\", \"items\", \"held\", \"MiB\" or \"seconds\"";
         context.error(place, message);
     }
     source

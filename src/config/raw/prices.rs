@@ -99,7 +99,7 @@ pub struct Charge {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Each {
-    /// As in a charge; also `"items"`, `"MiB"` and `"seconds"`.
+    /// As in a charge; also `"items"`, `"held"`, `"MiB"` and `"seconds"`.
     pub from: At<String>,
     /// The credits for each; default: 1. May have more than six decimals, and be negative.
     #[serde(default)]

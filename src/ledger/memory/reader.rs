@@ -10,9 +10,9 @@ use super::data::refused;
 use crate::ledger::entry::{Entry, OperatorBalances};
 use crate::ledger::record::ExternalId;
 use crate::ledger::store::{
-    AccountRow, AnswerRow, AuditFilter, Audited, BooksReader, Doubt, EachLimit, JobFilter, JobRow, KeyRow,
-    OwnedKey, Position, RefusalRow, Result, SecretRow, SettledJobRow, StoredSecret, TokenRow, UsageFilter,
-    UsageRow,
+    AccountRow, AnswerRow, AuditFilter, Audited, BooksReader, Doubt, EachLimit, JobFilter, JobPlace, JobRow,
+    KeyRow, OwnedKey, Position, RefusalRow, Result, SecretRow, SettledJobRow, StoredSecret, TokenRow,
+    UsageFilter, UsageRow,
 };
 use crate::ledger::tally::OpenHold;
 use crate::policy::key::KeyState;
@@ -157,7 +157,12 @@ impl BooksReader for MemoryStore {
             filter.account.as_ref().is_none_or(|account| entry.row.account.as_ref() == Some(account))
                 && same(&filter.object, &entry.row.object)
                 && same(&filter.actor, &entry.row.actor)
-                && filter.before.is_none_or(|before| entry.number < before)
+                && match (filter.after, row.place()) {
+                    (None, _) | (Some(JobPlace::Open(_)), JobPlace::Settled(_)) => true,
+                    (Some(JobPlace::Open(after)), JobPlace::Open(id)) => id < after,
+                    (Some(JobPlace::Settled(after)), JobPlace::Settled(number)) => number < after,
+                    (Some(JobPlace::Settled(_)), JobPlace::Open(_)) => false,
+                }
         };
         Ok(data.audit.iter().rev().filter(wanted).take(most).cloned().collect())
     }
@@ -185,9 +190,9 @@ impl BooksReader for MemoryStore {
             settled,
         };
         let mut open: Vec<&OpenHold> = data.open_holds.iter().collect();
-        open.sort_by_key(|hold| std::cmp::Reverse((hold.at, hold.id)));
-        let open = open.into_iter().filter(|_| filter.before.is_none());
-        let open = open.filter_map(|hold| Some(row(hold, &hold.kept.as_ref()?.external_id, None)));
+        open.sort_by_key(|hold| std::cmp::Reverse(hold.id));
+        let open =
+            open.into_iter().filter_map(|hold| Some(row(hold, &hold.kept.as_ref()?.external_id, None)));
         let settled = (1..).zip(&data.jobs).map(|(number, job)| {
             let settled = SettledJobRow { charge: job.charge, at: job.at, number };
             row(&job.hold, &job.external_id, Some(settled))

@@ -1,5 +1,9 @@
 //! Defines the rows of jobs: holds that outlived their requests.
 
+use std::fmt;
+use std::num::ParseIntError;
+use std::str::FromStr;
+
 use crate::types::{AccountId, Credits, KeyId, RequestId, WallTime};
 
 /// A job of an upstream, which a request opened.
@@ -43,6 +47,43 @@ pub struct JobFilter {
     pub account: Option<AccountId>,
     /// Only those with this id of the upstream.
     pub external_id: Option<String>,
-    /// Only settled ones with a smaller number.
-    pub before: Option<i64>,
+    /// Only those after this one in the list.
+    pub after: Option<JobPlace>,
+}
+
+/// The place of a job in the list: open ones first, by descending id, then those that were settled, the last one first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobPlace {
+    /// An open job.
+    Open(RequestId),
+    /// A settled job, by its number.
+    Settled(i64),
+}
+
+impl JobRow {
+    /// The place of the job in the list.
+    #[must_use]
+    pub fn place(&self) -> JobPlace {
+        self.settled.map_or(JobPlace::Open(self.id), |settled| JobPlace::Settled(settled.number))
+    }
+}
+
+impl fmt::Display for JobPlace {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Open(id) => write!(out, "o{}", id.0),
+            Self::Settled(number) => write!(out, "s{number}"),
+        }
+    }
+}
+
+impl FromStr for JobPlace {
+    type Err = ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIntError> {
+        match text.strip_prefix('o') {
+            Some(id) => id.parse().map(|id| Self::Open(RequestId(id))),
+            None => text.strip_prefix('s').unwrap_or_default().parse().map(Self::Settled),
+        }
+    }
 }

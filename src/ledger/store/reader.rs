@@ -125,7 +125,7 @@ pub trait BooksReader: Send {
     fn usage(&mut self, filter: &UsageFilter, each: &mut dyn FnMut(UsageRow)) -> Result<()>;
     /// Reads the refusals of an account before a number, newest first, at most `most`.
     fn refusals(&mut self, account: &AccountId, before: Option<u64>, most: usize) -> Result<Vec<RefusalRow>>;
-    /// Reads the open jobs that a filter selects, newest first, then the settled ones, last settled first, at most `most`.
+    /// Reads the jobs that a filter selects, in the order of [`super::JobPlace`], at most `most`.
     fn jobs(&mut self, filter: &JobFilter, most: usize) -> Result<Vec<JobRow>>;
     /// Finds the stored answer with this id.
     fn answer(&mut self, id: &KeyHash) -> Result<Option<AnswerRow>>;

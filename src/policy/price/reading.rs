@@ -190,6 +190,7 @@ impl Facts for AnswerReader {
                 (found, _) => found,
             },
             Source::Trailer(name) => self.trailers.as_ref().map_or(Found::Absent, |it| header(it, name)),
+            Source::Held => Found::Measured(self.price.hold.into()),
             Source::Items => Found::Measured(Decimal::from_count(self.price.items)),
             Source::Mebibytes => Found::Measured(Decimal::mebibytes(self.bytes)),
             Source::Seconds => Found::Measured(Decimal::seconds(self.millis)),

@@ -68,6 +68,8 @@ pub enum Source {
     LastEvent(Pointer),
     /// The number of items in the request.
     Items,
+    /// What is held.
+    Held,
     /// The size of the response body in MiB.
     Mebibytes,
     /// The time from the response head to the end of the body in seconds.
@@ -77,7 +79,7 @@ pub enum Source {
 impl Source {
     /// True if it is known only after the response head.
     pub(super) fn is_in_body(&self) -> bool {
-        !matches!(self, Self::Header(_) | Self::Items)
+        !matches!(self, Self::Header(_) | Self::Items | Self::Held)
     }
 
     /// The pointer whose value is read from the body.
@@ -97,6 +99,7 @@ impl fmt::Display for Source {
             Self::Json(pointer) => write!(out, "json:{pointer}"),
             Self::LastEvent(pointer) => write!(out, "last-event:{pointer}"),
             Self::Items => out.write_str("items"),
+            Self::Held => out.write_str("held"),
             Self::Mebibytes => out.write_str("MiB"),
             Self::Seconds => out.write_str("seconds"),
         }

@@ -1,4 +1,5 @@
 //! Tests how requests are billed: by outcome, by item, by what streams tell.
 
+mod examples;
 mod jobs;
 mod prices;

@@ -10,7 +10,7 @@ use crate::control::api::paging::{JobsQuery, Repeatable, cursor, most};
 use crate::control::api::problem::{ChangeFailures, Failures, ListFailures, Problem};
 use crate::control::api::state::ApiState;
 use crate::control::operations::{JobView, Page, SettledView, SettlementInput};
-use crate::ledger::store::JobFilter;
+use crate::ledger::store::{JobFilter, JobPlace};
 
 type Answer<T> = Result<Json<T>, Problem>;
 
@@ -18,7 +18,7 @@ pub(super) fn router() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(settle))
 }
 
-/// List jobs: open ones first, newest first, then those that were settled, the last one first.
+/// List jobs: open ones first, then those that were settled, the last one first.
 #[utoipa::path(
     get, path = "/v1/jobs", tag = "accounts", params(JobsQuery),
     responses((status = 200, body = Page<JobView>), Failures, ListFailures),
@@ -29,8 +29,8 @@ async fn list(
     By(caller): By,
     Params(query): Params<JobsQuery>,
 ) -> Answer<Page<JobView>> {
-    let before = cursor::<i64>(query.cursor.as_deref())?;
-    let filter = JobFilter { account: query.account, external_id: query.id, before };
+    let after = cursor::<JobPlace>(query.cursor.as_deref())?;
+    let filter = JobFilter { account: query.account, external_id: query.id, after };
     Ok(Json(api.control.jobs(&caller, filter, most(query.limit)?).await?))
 }
 

@@ -102,7 +102,6 @@ pub struct SettledView {
 
 impl Control {
     /// Lists the jobs of an account, or of all: open ones first, then those that were settled, the last one first.
-    /// `before`: the number of a settled job.
     ///
     /// # Errors
     /// If the ledger cannot be read.
@@ -117,8 +116,7 @@ impl Control {
             }
             Ok(reader.jobs(&filter, most + 1)?)
         });
-        let number = |row: &JobRow| row.settled.map_or(i64::MAX, |settled| settled.number).to_string();
-        Ok(Page::of(rows.await?, most, number).map(|row| JobView::of(&row)))
+        Ok(Page::of(rows.await?, most, |row: &JobRow| row.place().to_string()).map(|row| JobView::of(&row)))
     }
 
     /// Settles a job, once. A job that was settled before is answered as it was.
@@ -176,7 +174,7 @@ impl Control {
     /// What the last settled job of an account with this id was charged.
     async fn last_settled(&self, account: &AccountId, id: &str) -> Result<Option<Credits>> {
         let (account, external_id) = (Some(account.clone()), Some(id.to_owned()));
-        let filter = JobFilter { account, external_id, before: None };
+        let filter = JobFilter { account, external_id, after: None };
         let rows = self.read_folded(move |reader| Ok(reader.jobs(&filter, MAX_OF_ONE_ID)?)).await?;
         Ok(rows.into_iter().find_map(|row| row.settled).map(|settled| settled.charge))
     }

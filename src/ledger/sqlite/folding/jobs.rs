@@ -5,7 +5,7 @@ use rusqlite::{Connection, Row, Transaction, params};
 use crate::ledger::jobs::MAX_SETTLED_JOBS;
 use crate::ledger::record::ExternalId;
 use crate::ledger::sqlite::rows::{account_id, credits, failed, id_blob, request_id, to_key_id};
-use crate::ledger::store::{JobFilter, JobRow, Result, SettledJobRow};
+use crate::ledger::store::{JobFilter, JobPlace, JobRow, Result, SettledJobRow};
 use crate::ledger::tally::SettledJob;
 use crate::types::{AccountNum, WallTime};
 
@@ -43,7 +43,7 @@ pub(in crate::ledger::sqlite) fn settled(connection: &Connection) -> Result<Vec<
     Ok(rows.into_iter().rev().filter_map(|(num, id)| Some((num, ExternalId::new(&id)?))).collect())
 }
 
-/// The open jobs, the newest first, then the settled ones, the last settled first.
+/// The open jobs, then the settled ones, in the order of [`JobPlace`].
 pub(in crate::ledger::sqlite) fn read(
     connection: &Connection,
     filter: &JobFilter,
@@ -55,8 +55,8 @@ pub(in crate::ledger::sqlite) fn read(
                 FROM open_holds o JOIN accounts a ON a.num = o.account JOIN routes r ON r.num = o.route
                     LEFT JOIN keys k ON k.num = o.key
                 WHERE o.external_id IS NOT NULL AND (?1 IS NULL OR a.id = ?1) AND (?2 IS NULL OR o.external_id = ?2)
-                    AND ?3 IS NULL
-                ORDER BY o.at DESC, o.id DESC LIMIT ?4";
+                    AND (?3 IS NULL OR o.id < ?3)
+                ORDER BY o.id DESC LIMIT ?4";
     let settled = "SELECT j.id, a.id, k.id, r.name, j.external_id, j.amount, j.opened, NULL, NULL,
                        j.charge, j.settled, j.number
                    FROM jobs j JOIN accounts a ON a.num = j.account JOIN routes r ON r.num = j.route
@@ -64,14 +64,24 @@ pub(in crate::ledger::sqlite) fn read(
                    WHERE (?1 IS NULL OR a.id = ?1) AND (?2 IS NULL OR j.external_id = ?2)
                        AND (?3 IS NULL OR j.number < ?3)
                    ORDER BY j.number DESC LIMIT ?4";
+    let account = filter.account.as_ref().map(|id| id.as_str());
     let mut found = Vec::new();
-    for sql in [open, settled] {
-        let mut select = connection.prepare_cached(sql).map_err(failed)?;
-        let account = filter.account.as_ref().map(|id| id.as_str());
-        let values = params![account, filter.external_id, filter.before, most - found.len()];
-        let rows = select.query_map(values, row).map_err(failed)?;
-        found.extend(rows.collect::<rusqlite::Result<Vec<_>>>().map_err(failed)?);
+    let (mut after_open, mut after_settled) = (None, None);
+    match filter.after {
+        Some(JobPlace::Open(id)) => after_open = Some(id_blob(id)),
+        Some(JobPlace::Settled(number)) => after_settled = Some(number),
+        None => {}
     }
+    if after_settled.is_none() {
+        let mut select = connection.prepare_cached(open).map_err(failed)?;
+        let rows =
+            select.query_map(params![account, filter.external_id, after_open, most], row).map_err(failed)?;
+        found = rows.collect::<rusqlite::Result<Vec<_>>>().map_err(failed)?;
+    }
+    let mut select = connection.prepare_cached(settled).map_err(failed)?;
+    let values = params![account, filter.external_id, after_settled, most - found.len()];
+    let rows = select.query_map(values, row).map_err(failed)?;
+    found.extend(rows.collect::<rusqlite::Result<Vec<_>>>().map_err(failed)?);
     Ok(found)
 }
 
