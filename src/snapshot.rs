@@ -70,6 +70,8 @@ pub struct Callbacks {
 /// A path at which an upstream tells about jobs.
 #[derive(Clone, Debug)]
 pub struct Callback {
+    /// The upstream whose jobs it tells about.
+    pub upstream: String,
     /// The secret that signs its requests.
     pub secret: Vec<u8>,
     /// Where a request has the id of a job.

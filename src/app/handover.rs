@@ -53,6 +53,8 @@ enum Message {
     Serving,
     /// Old: a request in flight is settled.
     Settle { id: String, charge: i64, outcome: u8 },
+    /// Old: a job is settled.
+    SettleJob { id: String, charge: i64, outcome: u8 },
     /// Old: the hold of a request in flight outlives it.
     Keep { id: String, external_id: String, deadline: i64, charge_at_deadline: i64 },
     /// New: the settlement is on disk.
@@ -75,6 +77,9 @@ impl Message {
             Settlement::Charge(charge, outcome) => {
                 Self::Settle { id, charge: charge.millionths(), outcome: outcome.code() }
             }
+            Settlement::Job(charge, outcome) => {
+                Self::SettleJob { id, charge: charge.millionths(), outcome: outcome.code() }
+            }
             Settlement::Keep(kept) => Self::Keep {
                 id,
                 external_id: kept.external_id.as_str().to_owned(),
@@ -90,6 +95,10 @@ impl Message {
             Self::Settle { id, charge, outcome } => {
                 let outcome = StatusClass::of_code(outcome)?;
                 (id, Settlement::Charge(Credits::from_millionths(charge), outcome))
+            }
+            Self::SettleJob { id, charge, outcome } => {
+                let outcome = StatusClass::of_code(outcome)?;
+                (id, Settlement::Job(Credits::from_millionths(charge), outcome))
             }
             Self::Keep { id, external_id, deadline, charge_at_deadline } => {
                 let (deadline, charge_at_deadline) =

@@ -50,7 +50,7 @@ pub(super) fn build(sources: Sources) -> Result<LoadedConfig, Report> {
             upstreams: &upstreams,
         },
     );
-    let callbacks = jobs::callbacks(&mut context, &files, &table);
+    let callbacks = jobs::callbacks(&mut context, &files, &table, &server.settings, &upstreams);
     let names =
         files.iter().flat_map(|file| &file.routes).map(|route| route.value.name.value.clone()).collect();
     let known = Known { names, routes };

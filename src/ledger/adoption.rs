@@ -29,6 +29,8 @@ pub enum Settlement {
     Charge(Credits, StatusClass),
     /// It outlives its request.
     Keep(Kept),
+    /// It was kept by an earlier request, and is charged now, unless it is settled already.
+    Job(Credits, StatusClass),
 }
 
 impl PassedOn {

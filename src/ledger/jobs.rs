@@ -40,7 +40,8 @@ struct Lists {
     names: HashMap<(AccountNum, ExternalId), RequestId>,
     /// The accounts that have an open job with an external id, usually one.
     accounts: HashMap<ExternalId, SmallVec<[AccountNum; 2]>>,
-    /// Hashes of account and external id of settled jobs: 8 bytes each, of which two are equal by chance once in 10^13.
+    /// Hashes of settled jobs, one of account and external id and one of the external id: 8 bytes each. That one of a
+    /// million is equal to another by chance has a probability of 10^-7.
     settled: HashSet<u64>,
     order: VecDeque<u64>,
     hasher: RandomState,
@@ -102,6 +103,12 @@ impl Jobs {
         }
     }
 
+    /// True if an account had a job with this external id, which is settled.
+    pub(super) fn is_settled(&self, external_id: &ExternalId) -> bool {
+        let lists = self.0.lock();
+        lists.settled.contains(&lists.hasher.hash_one(external_id))
+    }
+
     /// True if the account has or had a job with this external id.
     pub(super) fn knows(&self, account: AccountNum, external_id: &ExternalId) -> bool {
         let lists = self.0.lock();
@@ -112,15 +119,16 @@ impl Jobs {
 
 impl Lists {
     fn settled(&mut self, account: AccountNum, external_id: &ExternalId) {
-        let hash = self.hasher.hash_one((account, external_id));
-        if !self.settled.insert(hash) {
-            return;
-        }
-        self.order.push_back(hash);
-        if self.order.len() > MAX_SETTLED_JOBS
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.settled.remove(&oldest);
+        for hash in [self.hasher.hash_one((account, external_id)), self.hasher.hash_one(external_id)] {
+            if !self.settled.insert(hash) {
+                continue;
+            }
+            self.order.push_back(hash);
+            if self.order.len() > 2 * MAX_SETTLED_JOBS
+                && let Some(oldest) = self.order.pop_front()
+            {
+                self.settled.remove(&oldest);
+            }
         }
     }
 }

@@ -66,6 +66,13 @@ impl ExternalId {
         (1..=Self::MAX).contains(&text.len()).then(|| Self(text.into()))
     }
 
+    /// The id of a job of an upstream: `UPSTREAM:ID`, since other upstreams may use the same id. `None` if the upstream's id
+    /// is empty, or both are longer than [`ExternalId::MAX`].
+    #[must_use]
+    pub fn of(upstream: &str, id: &str) -> Option<Self> {
+        Self::new(&format!("{upstream}:{id}")).filter(|_| !id.is_empty())
+    }
+
     /// The id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {

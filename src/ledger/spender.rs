@@ -138,6 +138,12 @@ impl Spender {
         self.0.shared.jobs.find_alone(external_id)
     }
 
+    /// True if some account had a job with this external id, which is settled.
+    #[must_use]
+    pub fn is_settled(&self, external_id: &ExternalId) -> bool {
+        self.0.shared.jobs.is_settled(external_id)
+    }
+
     /// True if the account has or had a job with this external id.
     #[must_use]
     pub fn knows_job(&self, purse: &Purse, external_id: &ExternalId) -> bool {
@@ -162,7 +168,7 @@ impl Spender {
         let commit = match shared.settle_job(&job, charge, outcome) {
             (_, Some(ticket)) => Commit::Books(self.clone(), ticket),
             (charge, None) => {
-                let settlement = Settlement::Charge(charge, outcome); // the ledger was handed over
+                let settlement = Settlement::Job(charge, outcome); // the ledger was handed over
                 Commit::Successor(shared.successor.pass_on(job.hold, settlement))
             }
         };
@@ -234,6 +240,12 @@ impl Hold {
         let Some(recorded) = shared.jobs.open(job, || open.spender.0.outbox.push(&record)) else {
             return open.settle(Credits::ZERO, StatusClass::Success);
         };
+        // The key may have got a spending limit since: what the settlement returns to it must be taken from it.
+        if open.cap.is_none()
+            && let Some(cap) = shared.caps.get(open.key)
+        {
+            cap.change(Credits::ZERO.checked_sub(open.amount).unwrap_or_default());
+        }
         match slot {
             Some(slot) => slot.fill(),
             None => open.purse.add_job(),

@@ -257,10 +257,10 @@ impl Tally {
         self.open.contains_key(&id)
     }
 
-    /// The kept holds whose deadline is at or before `now`.
+    /// The kept holds whose deadline is at or before `now`, the first ones, at most `most`.
     #[must_use]
-    pub fn kept_until(&self, now: WallTime) -> Vec<OpenHold> {
-        let due = self.kept.iter().take_while(|(deadline, _)| *deadline <= now);
+    pub fn kept_until(&self, now: WallTime, most: usize) -> Vec<OpenHold> {
+        let due = self.kept.iter().take_while(|(deadline, _)| *deadline <= now).take(most);
         due.filter_map(|(_, id)| self.open.get(id).cloned()).collect()
     }
 

@@ -179,7 +179,8 @@ impl Facts<'_> {
             "authorization" => !self.strip_authorization,
             "traceparent" => self.trace.is_none(),
             "tracestate" => self.trace.is_none_or(|trace| trace.keeps_state),
-            "accept-encoding" => !self.readable_encodings,
+            // A part of a document cannot be read.
+            "accept-encoding" | "range" | "if-range" => !self.readable_encodings,
             "x-forwarded-proto" | "x-forwarded-host" | "forwarded" => self.trusted,
             text => !is_hop_by_hop(text) && !is_own(text, self.key_header),
         };

@@ -162,6 +162,9 @@ fn header<'a>(headers: &'a HeaderMap, name: &http::HeaderName) -> Found<'a> {
     }
 }
 
+/// Nothing is charged.
+const FREE: AtHead = AtHead::Known(Charged { amount: Credits::ZERO, note: Note::Plain });
+
 impl Price {
     /// True if nothing is held or charged, so that requests never enter the ledger.
     #[must_use]
@@ -173,6 +176,20 @@ impl Price {
     #[must_use]
     pub fn reads_body(&self) -> bool {
         self.sources().any(|source| source.pointer().is_some())
+    }
+
+    /// True if a charge depends on the size, the duration or the trailers of a response.
+    fn measures(&self) -> bool {
+        let measures = |it: &Source| matches!(it, Source::Mebibytes | Source::Seconds | Source::Trailer(_));
+        self.sources().any(measures)
+    }
+
+    /// True if a response to a request about a job can tell that the job is done. `to_head`: the response to a HEAD.
+    #[must_use]
+    pub fn may_be_done(&self, status: StatusCode, to_head: bool) -> bool {
+        let is_bodiless = to_head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let covers = |done: &Done| done.status.covers(status.as_u16());
+        self.done.as_ref().is_some_and(covers) && !to_head && !(is_bodiless && self.reads_body())
     }
 
     /// All sources of the price.
@@ -200,8 +217,12 @@ impl Price {
     /// if its response has no price header, it costs nothing, since only the response to a GET must have one.
     #[must_use]
     pub fn at_head(&self, status: StatusCode, headers: &HeaderMap, to_head: bool) -> AtHead {
-        if self.done.is_some() || (self.opens.is_some() && status.is_success() && !to_head) {
-            return AtHead::InBody;
+        match (&self.done, &self.opens) {
+            (Some(_), _) => return AtHead::InBody,
+            // A GET opens a job, which may cost nothing.
+            (None, Some(_)) if status.is_success() && to_head => return FREE,
+            (None, Some(_)) if status.is_success() => return AtHead::InBody,
+            (None, _) => {}
         }
         let is_bodiless = to_head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         self.evaluate(status, &HeadFacts { price: self, headers, to_head, is_bodiless })
@@ -214,7 +235,6 @@ impl Price {
     }
 
     fn evaluate(&self, status: StatusCode, facts: &impl Facts) -> AtHead {
-        const FREE: AtHead = AtHead::Known(Charged { amount: Credits::ZERO, note: Note::Plain });
         let status = match status {
             StatusCode::SWITCHING_PROTOCOLS => 200,
             other => other.as_u16(),

@@ -88,7 +88,6 @@ fn settings_whose_time_has_not_come_are_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let base = crate::support::config("").replace("{upstream}", "127.0.0.1:9000");
     let table = [
-        ("[plans.p]\njobs = 20\n", "`jobs` is not supported yet"),
         (
             "[plans.p]\nrefill = { credits = 1, every = \"month\", mode = \"reset\" }\n",
             "`refill` is not supported yet",

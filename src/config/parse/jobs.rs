@@ -1,18 +1,20 @@
 //! Parses how requests open jobs, and how later ones settle them.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use http::Method;
 
 use super::charges;
 use super::context::{Context, named};
+use super::upstreams::BuiltUpstreams;
 use crate::config::raw::{self, Amount, AmountOr, At, Place};
 use crate::config::report::Severity;
 use crate::policy::json::Pointer;
 use crate::policy::key::signature::bytes_of;
 use crate::policy::price::{self, Charge, Done, Opens, Price, Source, StatusMatch};
 use crate::policy::route::{Lookup, Methods, Pattern, RouteTable};
-use crate::snapshot::{Callback, CallbackId, Callbacks, JobId, Settles};
+use crate::snapshot::{Callback, CallbackId, Callbacks, JobId, Settings, Settles};
 
 /// Longest deadline of a job.
 const MAX_DEADLINE: Duration = Duration::from_secs(366 * 24 * 3600);
@@ -83,20 +85,33 @@ fn price_of(
     Some(Price { charges, done: Some(done), ..Price::default() })
 }
 
-/// The paths at which upstreams tell about jobs. None may be that of a route.
-pub(super) fn callbacks(context: &mut Context, files: &[raw::File], routes: &RouteTable<usize>) -> Callbacks {
+/// The paths at which upstreams tell about jobs; each has the name of its upstream. Their POST requests do not reach a route
+/// of the same path.
+pub(super) fn callbacks(
+    context: &mut Context,
+    files: &[raw::File],
+    routes: &RouteTable<usize>,
+    settings: &Settings,
+    upstreams: &HashMap<String, Option<BuiltUpstreams>>,
+) -> Callbacks {
     let mut callbacks = Callbacks::default();
     for (name, raw) in named(context, files, "callback", |file| &file.callbacks) {
         context.file = raw.file;
         let (raw, span) = (&raw.item.value, &name.span);
         let Some(pattern) = context.check(&raw.path.span, Pattern::parse(&raw.path.value)) else { continue };
+        if !upstreams.contains_key(&name.value) && !context.is_cut("upstreams") {
+            context.unknown("upstream", name, upstreams.keys().map(String::as_str));
+        }
+        if settings.account_info.as_ref() == Some(&raw.path.value) {
+            context.error(&raw.path.span, "[account_info] uses this path");
+        }
         let methods = Methods::Only(vec![Method::POST]);
         let at = callbacks.list.len();
         if callbacks.table.insert(None, &pattern, methods, at).is_err() {
             context.error(&raw.path.span, "another callback has the same path");
         }
         if let Lookup::Route(_) = routes.find(None, &raw.path.value, &Method::POST) {
-            let help = "its requests go to the callback, not to the route";
+            let help = "POST requests to it go to the callback, not to the route";
             context.add(
                 Severity::Warning,
                 &raw.path.span,
@@ -104,14 +119,14 @@ pub(super) fn callbacks(context: &mut Context, files: &[raw::File], routes: &Rou
                 Some(help.to_owned()),
             );
         }
-        if let Some(callback) = callback(context, raw, span) {
+        if let Some(callback) = callback(context, &name.value, raw, span) {
             callbacks.list.push(callback);
         }
     }
     callbacks
 }
 
-fn callback(context: &mut Context, raw: &raw::Callback, span: &Place) -> Option<Callback> {
+fn callback(context: &mut Context, upstream: &str, raw: &raw::Callback, span: &Place) -> Option<Callback> {
     let secret = context.secret(&raw.secret.span, &raw.secret.value.0)?;
     let secret = bytes_of(&secret);
     if secret.is_none() {
@@ -124,7 +139,11 @@ fn callback(context: &mut Context, raw: &raw::Callback, span: &Place) -> Option<
     };
     let done = Done { status: StatusMatch::Class(2), when: charges::conditions(context, &raw.done, span) };
     let price = price_of(context, (raw.credits.as_ref(), raw.charge.as_ref()), done, span)?;
-    Some(Callback { secret: secret?, id: id?, price })
+    if price.charges.iter().any(|charge| !charge.status.covers(200)) {
+        context.error(span, "a callback is no response: its charges have no `status`");
+    }
+    let upstream = upstream.to_owned();
+    Some(Callback { upstream, secret: secret?, id: id?, price })
 }
 
 type Charges = Vec<At<raw::Charge>>;

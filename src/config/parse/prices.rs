@@ -53,7 +53,7 @@ pub(super) fn build(context: &mut Context, settings: &PriceSettings<'_>, before:
         for place in others.into_iter().flatten() {
             context.error_with(place, "`credits` already sets hold and charge", "use one or the other");
         }
-        let hold = hold_rule(context, credits);
+        let hold = hold_rule(context, credits, shadow);
         let amount = match &hold.per_item {
             None => price::Amount::Fixed(hold.most),
             Some(ItemHold { each, .. }) => {
@@ -74,7 +74,7 @@ pub(super) fn build(context: &mut Context, settings: &PriceSettings<'_>, before:
         };
     }
     let hold = match settings.hold {
-        Some(hold) => hold_rule(context, hold),
+        Some(hold) => hold_rule(context, hold, shadow),
         None => HoldRule {
             most: before.hold,
             least: before.per_item.as_ref().map_or(before.hold, |per_item| per_item.each),
@@ -102,7 +102,7 @@ pub(super) fn build(context: &mut Context, settings: &PriceSettings<'_>, before:
     Price { hold: hold.most, per_item: hold.per_item, charges, opens, shadow, ..Price::default() }
 }
 
-fn hold_rule(context: &mut Context, raw: &At<AmountOr<raw::PerItem>>) -> HoldRule {
+fn hold_rule(context: &mut Context, raw: &At<AmountOr<raw::PerItem>>, shadow: bool) -> HoldRule {
     let per_item = match &raw.value {
         AmountOr::Amount(amount) => {
             let most = charges::fixed(context, amount, &raw.span).unwrap_or_default();
@@ -122,6 +122,10 @@ fn hold_rule(context: &mut Context, raw: &At<AmountOr<raw::PerItem>>) -> HoldRul
     let most = each.millionths().checked_mul(i64::from(max_items)).map(Credits::from_millionths);
     if most.is_none_or(|most| most > MAX_BALANCE) {
         context.error(&raw.span, "so many items would cost more than an account can have");
+    }
+    if shadow {
+        let help = "leave out `shadow`, or hold the same for every request";
+        context.error_with(&raw.span, "a shadow price does not count items", help);
     }
     let per_item = of.map(|of| ItemHold { each, of, max_items });
     HoldRule { most: most.unwrap_or_default(), least: each, per_item }
@@ -224,6 +228,16 @@ fn plan(context: &mut Context, name: &str, raw: &raw::Plan, known: &Known, heads
             takes_head: heads.contains(&*route.value),
         };
         let built = build(context, &settings, &found.price);
+        if found.settles.is_some() {
+            context.error(
+                &route.span,
+                format!("route `{}` settles jobs, and has no price of its own", route.value),
+            );
+        }
+        if built.shadow && built.per_item.is_some() {
+            context
+                .error(&route.span, format!("a shadow price does not count the items of `{}`", route.value));
+        }
         if built.opens.is_some() && (built.is_free() || built.shadow) {
             context.error(&route.span, format!("route `{}` opens jobs, which cannot be free", route.value));
         }

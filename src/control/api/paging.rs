@@ -58,7 +58,7 @@ pub(super) struct KeysQuery {
 pub(super) struct JobsQuery {
     /// Only jobs of this account.
     #[serde(default)]
-    #[param(value_type = String, required = false)]
+    #[param(value_type = String, required = false, pattern = "^[A-Za-z0-9._-]{1,64}$")]
     pub(super) account: Option<AccountId>,
     /// Only jobs with this id of the upstream.
     #[serde(default)]

@@ -301,6 +301,11 @@ impl AccessRecord {
         *self.server.borrow_mut() = Some(Rc::clone(server));
     }
 
+    /// True if a server was selected for the request.
+    pub(super) fn has_server(&self) -> bool {
+        self.server.borrow().is_some()
+    }
+
     /// True if the connection closes after a response with this status, because the gateway stops.
     pub(super) fn is_last_of_connection(&self, status: StatusCode) -> bool {
         self.services.connections.is_winding_down() && status != StatusCode::SWITCHING_PROTOCOLS

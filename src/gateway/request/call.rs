@@ -154,7 +154,9 @@ impl Drop for Call {
         let request = Rc::clone(pending.permit.request());
         request.services.stats.abandoned.fetch_add(1, Ordering::Relaxed);
         if pending.permit.is_paid() && request.on_disconnect() == OnDisconnect::Abandon {
-            pending.permit.charge_hold(); // the upstream may have done its work, of which nothing was seen
+            if request.record.has_server() {
+                pending.permit.charge_hold(); // the upstream may have done its work, of which nothing was seen
+            }
         } else if pending.permit.is_paid() {
             let detached = DetachedRequest::new(&request.stream);
             request.services.connections.spawn_detached(async move {

@@ -19,11 +19,11 @@ use hyper::upgrade::OnUpgrade;
 use super::access_log::AccessRecord;
 use super::authentication::{authenticate, authorize, authorize_account_info};
 use super::call::{CallStart, PreparedCall};
-use super::jobs::callback::CallbackRequest;
+use super::jobs::callback::{CallbackRequest, MAX_BODY};
 use super::jobs::find_job;
 use super::limits::Subject;
 use super::permit::{InFlight, PaymentProgress};
-use super::request_body::{MAX_BUFFERED, RequestBody};
+use super::request_body::RequestBody;
 use super::response::body::{NoResponse, OutboundBody, ResponseBody};
 use super::response::context::ResponseContext;
 use super::response::respond;
@@ -150,8 +150,8 @@ fn admit(
     let route = match match_route(view, &target, &parts)? {
         RouteMatch::Route(route) => route, // no_route, method_not_allowed
         RouteMatch::Callback(place) => {
-            let body = RequestBody::new(body, MAX_BUFFERED, stream, services, record)?; // body_too_large
-            let callback = CallbackRequest::new(services, record, place, parts, body);
+            let body = RequestBody::new(body, MAX_BODY, stream, services, record)?; // body_too_large
+            let callback = CallbackRequest::new(services, record, place, parts, body)?; // invalid_key, overloaded
             return Ok(Admission::Callback(Box::new(callback)));
         }
         RouteMatch::Preflight(route, headers) => {

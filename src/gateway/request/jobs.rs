@@ -26,7 +26,7 @@ pub(super) fn find_job(
 ) -> Result<Option<OpenJob>, Refusal> {
     let (Some(key), Some(settles)) = (key, &route.settles) else { return Ok(None) };
     let id = job_id(&settles.id, target, parts)?;
-    let id = id.and_then(|id| ExternalId::new(&id)).ok_or(Reason::NoJob)?;
+    let id = id.and_then(|id| ExternalId::of(&route.upstream.name, &id)).ok_or(Reason::NoJob)?;
     let (purse, spender) = (&key.account.purse, &services.spender);
     let job = spender.open_job(purse, &id);
     if job.is_none() && !spender.knows_job(purse, &id) {

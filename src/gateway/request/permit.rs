@@ -101,13 +101,16 @@ impl PaymentProgress {
         if let Some(waiting) = super::waiting::start(services, record, key, route, price) {
             return Ok(Self::Waiting(waiting));
         }
-        if let (Some(per_item), Some(key), false) = (&price.per_item, key, price.shadow) {
+        if price.opens.is_some() && services.spender.is_full_of_jobs() {
+            return Err(Reason::Overloaded.into());
+        }
+        if let (Some(per_item), Some(key)) = (&price.per_item, key) {
             return items::payment(services, record, key, route, parts, (price, per_item)).map(Self::Waiting);
         }
         Payment::hold(services, record, key, route, method, price).map(Self::Ready)
     }
 
-    /// True if the response's body names the charge, so that it must not be compressed.
+    /// True if the response's body names the charge, so that it must be one that can be read.
     pub(super) fn reads_body(&self) -> bool {
         match self {
             Self::Ready(payment) => payment.held.as_ref().is_some_and(|held| held.price.reads_body()),

@@ -40,6 +40,8 @@ pub(in crate::gateway) struct Services {
     log: Option<RefCell<Batch>>,
     /// Notified when a log line is added and none waited to be written before.
     pub(in crate::gateway) log_pending: Notify,
+    /// Counts the callbacks that are being answered.
+    pub(super) callbacks: Rc<()>,
     id_start: RequestIdStart,
     id_count: Cell<u64>,
 }
@@ -67,6 +69,7 @@ impl Services {
             random: RefCell::new(fastrand::Rng::new()),
             log: lines.map(|lines| RefCell::new(Batch::new(lines))),
             log_pending: Notify::new(),
+            callbacks: Rc::new(()),
             id_start,
             id_count: Cell::new(0),
         }

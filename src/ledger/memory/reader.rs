@@ -157,12 +157,7 @@ impl BooksReader for MemoryStore {
             filter.account.as_ref().is_none_or(|account| entry.row.account.as_ref() == Some(account))
                 && same(&filter.object, &entry.row.object)
                 && same(&filter.actor, &entry.row.actor)
-                && match (filter.after, row.place()) {
-                    (None, _) | (Some(JobPlace::Open(_)), JobPlace::Settled(_)) => true,
-                    (Some(JobPlace::Open(after)), JobPlace::Open(id)) => id < after,
-                    (Some(JobPlace::Settled(after)), JobPlace::Settled(number)) => number < after,
-                    (Some(JobPlace::Settled(_)), JobPlace::Open(_)) => false,
-                }
+                && filter.before.is_none_or(|before| entry.number < before)
         };
         Ok(data.audit.iter().rev().filter(wanted).take(most).cloned().collect())
     }
@@ -201,9 +196,12 @@ impl BooksReader for MemoryStore {
         let is_wanted = |row: &JobRow| {
             filter.account.as_ref().is_none_or(|account| row.account == *account)
                 && filter.external_id.as_ref().is_none_or(|id| row.external_id == *id)
-                && filter
-                    .before
-                    .is_none_or(|before| row.settled.is_none_or(|settled| settled.number < before))
+                && match (filter.after, row.place()) {
+                    (None, _) | (Some(JobPlace::Open(_)), JobPlace::Settled(_)) => true,
+                    (Some(JobPlace::Open(after)), JobPlace::Open(id)) => id < after,
+                    (Some(JobPlace::Settled(after)), JobPlace::Settled(number)) => number < after,
+                    (Some(JobPlace::Settled(_)), JobPlace::Open(_)) => false,
+                }
         };
         Ok(open.chain(settled.into_iter().rev()).filter(is_wanted).take(most).collect())
     }

@@ -30,6 +30,9 @@ use crate::types::{Credits, Moment, Repeats, RequestId, StatusClass, WallTime};
 /// Unit tests fold more often, because the runs of the simulation are short.
 const FOLD_EVERY: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 5 });
 
+/// Most holds that are settled at their deadline in one fold. The rest waits for the next one.
+const MAX_SETTLED_AT_ONCE: usize = 10_000;
+
 /// A job for the books thread.
 pub(in crate::ledger) type Job = Box<dyn FnOnce(&mut BooksThread) + Send>;
 
@@ -110,7 +113,10 @@ impl BooksThread {
         })?;
         reader.each_cap(&mut |key, left| shared.caps.add(key, left))?;
         drop(reader);
-        loaded.settled_jobs.iter().for_each(|(account, id)| shared.jobs.remember(*account, id));
+        let folded = fold.jobs.iter().map(|job| (job.hold.account, job.external_id.clone()));
+        for (account, external_id) in loaded.settled_jobs.into_iter().chain(folded) {
+            shared.jobs.remember(account, &external_id);
+        }
         for hold in tally.open_holds() {
             if let Some(purse) = shared.purses.get(hold.account) {
                 purse.take_kept(hold.amount);
@@ -278,7 +284,7 @@ impl BooksThread {
 
     /// Settles kept holds whose deadline has passed.
     fn settle_due_holds(&mut self) {
-        for hold in self.tally.kept_until(self.clock.wall()) {
+        for hold in self.tally.kept_until(self.clock.wall(), MAX_SETTLED_AT_ONCE) {
             let charge = hold.kept.as_ref().map_or(Credits::ZERO, |kept| kept.charge_at_deadline);
             self.settle_kept(hold.id, charge, StatusClass::None);
         }
@@ -295,7 +301,11 @@ impl BooksThread {
             Settlement::Charge(charge, outcome) if self.adopted.remove(&id) => {
                 self.tally.open_hold(id).cloned().map(|hold| self.settle(&hold, charge, outcome)).is_some()
             }
-            Settlement::Charge(charge, outcome) => self.settle_kept(id, charge, outcome).is_some(),
+            Settlement::Charge(..) => false,
+            Settlement::Job(charge, outcome) => {
+                self.settle_kept(id, charge, outcome); // or it is settled already
+                true
+            }
             Settlement::Keep(kept) if self.adopted.remove(&id) => self.keep_adopted(id, kept),
             Settlement::Keep(_) => false,
         };

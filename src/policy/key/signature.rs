@@ -1,5 +1,6 @@
 //! Signs messages, and checks signatures, as Standard Webhooks 1.0.0 says.
 
+use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -10,6 +11,9 @@ const PREFIX: &str = "whsec_";
 pub const SECRET: usize = 32;
 /// Lengths that Standard Webhooks allows for a secret, in bytes.
 const LENGTHS: std::ops::RangeInclusive<usize> = 24..=64;
+
+/// Most signatures of a message that are compared.
+const MAX_SIGNATURES: usize = 10;
 
 /// A secret from random bytes, as `whsec_` and base64.
 #[must_use]
@@ -34,14 +38,19 @@ pub fn sign<'a>(secrets: impl Iterator<Item = &'a str>, id: &str, timestamp: i64
     signatures.collect::<Vec<_>>().join(" ")
 }
 
-/// Checks a message: true if one of its signatures is by the secret. `signatures`: the value of `webhook-signature`.
+/// Checks a message: true if one of its first [`MAX_SIGNATURES`] signatures is by the secret. `signatures`: the value of
+/// `webhook-signature`.
 #[must_use]
 pub fn is_signed(secret: &[u8], (id, timestamp): (&str, &str), body: &[u8], signatures: &str) -> bool {
-    let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
-    let signed = [id.as_bytes(), b".", timestamp.as_bytes(), b".", body].concat();
-    let mut signatures = signatures.split(' ').filter_map(|signature| signature.strip_prefix("v1,"));
-    signatures.any(|signature| {
-        STANDARD.decode(signature).is_ok_and(|signature| hmac::verify(&key, &signed, &signature).is_ok())
+    let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, secret));
+    for part in [id.as_bytes(), b".", timestamp.as_bytes(), b".", body] {
+        context.update(part);
+    }
+    let expected = context.sign();
+    let signatures = signatures.split(' ').filter_map(|signature| signature.strip_prefix("v1,"));
+    signatures.take(MAX_SIGNATURES).any(|signature| {
+        let signature = STANDARD.decode(signature);
+        signature.is_ok_and(|it| verify_slices_are_equal(expected.as_ref(), &it).is_ok())
     })
 }
 

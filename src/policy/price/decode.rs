@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use brotli_decompressor::DecompressorWriter;
+use brotli_decompressor::{BrotliDecoderParameter, DecompressorWriter};
 use flate2::write::{MultiGzDecoder, ZlibDecoder};
 use http::HeaderMap;
 use http::header::CONTENT_ENCODING;
@@ -40,10 +40,17 @@ impl<W: Write> Decoder<W> {
             ("" | "identity", None) => Ok(Self::Plain(writer)),
             ("gzip" | "x-gzip", None) => Ok(Self::Gzip(Box::new(MultiGzDecoder::new(writer)))),
             ("deflate", None) => Ok(Self::Deflate(Box::new(ZlibDecoder::new(writer)))),
-            ("br", None) => Ok(Self::Brotli(Box::new(DecompressorWriter::new(writer, BROTLI_BUFFER)))),
+            ("br", None) => Ok(Self::brotli(writer)),
             ("zstd", None) => Self::zstd(writer),
             _ => Err(writer), // unknown, or several
         }
+    }
+
+    /// A decoder for windows of at most 16 MiB (RFC 7932, section 9.1).
+    fn brotli(writer: W) -> Self {
+        let mut decoder = DecompressorWriter::new(writer, BROTLI_BUFFER);
+        decoder.set_parameter(BrotliDecoderParameter::BROTLI_DECODER_PARAM_LARGE_WINDOW, 0);
+        Self::Brotli(Box::new(decoder))
     }
 
     fn zstd(writer: W) -> Result<Self, W> {
@@ -52,6 +59,17 @@ impl<W: Write> Decoder<W> {
             return Err(writer);
         }
         Ok(Self::Zstd(Box::new(zstd::stream::write::Decoder::with_decoder(writer, decoder))))
+    }
+
+    /// The writer.
+    pub(super) fn get_ref(&self) -> &W {
+        match self {
+            Self::Plain(writer) => writer,
+            Self::Gzip(decoder) => decoder.get_ref(),
+            Self::Deflate(decoder) => decoder.get_ref(),
+            Self::Brotli(decoder) => decoder.get_ref(),
+            Self::Zstd(decoder) => decoder.get_ref(),
+        }
     }
 
     /// The writer.

@@ -117,7 +117,16 @@ impl AnswerReader {
     /// True if nothing that follows can change the charge.
     #[must_use]
     pub fn is_decided(&self) -> bool {
-        matches!(self.body, Body::Unreadable) && !self.is_call
+        matches!(self.body, Body::Unreadable) && !self.is_call && !self.price.measures()
+    }
+
+    /// True if the response may go on for as long as the upstream likes: it is read as a stream, or not for a document.
+    #[must_use]
+    pub fn is_stream(&self) -> bool {
+        match &self.body {
+            Body::Read(decoder) => decoder.get_ref().splitter.is_some(),
+            Body::Unread | Body::Unreadable | Body::Values(_) => true,
+        }
     }
 
     /// The outcome of a gRPC call, once its trailers arrived.
@@ -141,10 +150,13 @@ impl AnswerReader {
             self.status = self.trailers.as_ref().and_then(grpc::counts_as);
         }
         let Some(status) = self.status else { return Verdict::Charge(self.price.unreadable()) };
-        if let Some(done) = &self.price.done
-            && !(done.status.covers(status.as_u16()) && matches!(holds(&done.when, &self), Ok(true)))
-        {
-            return Verdict::NotDone;
+        if let Some(done) = &self.price.done {
+            return match holds(&done.when, &self) {
+                _ if end != End::Complete || !done.status.covers(status.as_u16()) => Verdict::NotDone,
+                Ok(true) => Verdict::Charge(self.charge(status)),
+                Ok(false) => Verdict::NotDone,
+                Err(_) => Verdict::Unreadable,
+            };
         }
         if let Some(opens) = self.price.opens.as_ref().filter(|_| status.is_success()) {
             return match self.find(&opens.id) {
@@ -153,10 +165,14 @@ impl AnswerReader {
                 _ => Verdict::Charge(self.price.unreadable()),
             };
         }
-        Verdict::Charge(match self.price.evaluate(status, &self) {
+        Verdict::Charge(self.charge(status))
+    }
+
+    fn charge(&self, status: StatusCode) -> Charged {
+        match self.price.evaluate(status, self) {
             AtHead::Known(charged) => charged,
             AtHead::InBody => self.price.unreadable(),
-        })
+        }
     }
 }
 
@@ -169,6 +185,8 @@ pub enum Verdict {
     Open(String),
     /// The job is not done.
     NotDone,
+    /// The response tells of a job, but whether that is done cannot be read.
+    Unreadable,
 }
 
 /// How a response ended.
@@ -229,7 +247,9 @@ impl Body {
             "application/x-ndjson" | "application/jsonl" | "application/x-jsonlines" => Some(Splitter::Lines),
             _ => None,
         };
-        let values = Values { splitter, reads, left: MAX_PRICED_JSON, parsed: 0 };
+        // What a job costs is read however long its results are: nothing else would settle it.
+        let left = if price.done.is_some() { usize::MAX } else { MAX_PRICED_JSON };
+        let values = Values { splitter, reads, left, parsed: 0 };
         Decoder::new(headers, values).map_or(Self::Unreadable, Self::Read)
     }
 

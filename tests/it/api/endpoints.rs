@@ -234,7 +234,7 @@ impl Request {
             .replace("{request}", request)
             .replace("{endpoint}", &objects.endpoint)
             .replace("{delivery}", &objects.delivery)
-            .replace("{job}", "job_1")
+            .replace("{job}", "api:job_1")
             .replace("{token}", "ci")
     }
 

@@ -40,7 +40,7 @@ upstream = "api"
 settles = { id = "query:id", status = "200", charge = [
   { when = { "json:/qualification" = "found" }, credits = 1 },
 ] }
-[callbacks.people]
+[callbacks.api]
 path = "/callbacks/people"
 secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 id = "json:/id"
@@ -128,6 +128,60 @@ fn a_job_is_charged_once_when_it_is_done() {
     drop(upstream);
 }
 
+/// Whatever the client does, a job that is done is charged; a HEAD, an error and a response that is cut are not the end of it.
+#[test]
+fn a_job_that_is_done_is_charged_once_its_response_can_be_read() {
+    let (gateway, upstream) = start();
+    let ask = |method: &str, job: &str, headers: &str| {
+        let mut client = Client::connect(gateway.public);
+        client.send(format!("{method} /bulk/{job} HTTP/1.1\r\nhost: a\r\n{KEY}{headers}\r\n")).unwrap();
+        client
+    };
+    open(&gateway, "good-key", "a", 3);
+    // The client leaves within the results.
+    let says = done("2").to_string();
+    let (first, rest) = says.split_at(20);
+    let mut client =
+        ask("GET", "a", &format!("x-response-chunks: {first}|{rest}\r\nx-response-pause: 300\r\n"));
+    client.head().unwrap();
+    socket2::SockRef::from(&*client.socket()).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(client);
+    eventually("charged", || gateway.available("acme") == "998");
+    // Results may be long, and no part of them may be asked for alone.
+    open(&gateway, "good-key", "b", 3);
+    upstream.clear();
+    let pad = format!("{{\"x\":\"{}\",{}", "y".repeat(3 << 20), &done("1").to_string()[1..]);
+    let mut client = Client::connect(gateway.public);
+    let head = format!(
+        "GET /bulk/b HTTP/1.1\r\nhost: a\r\n{KEY}range: bytes=0-9\r\nx-response-echo: 1\r\ncontent-length: {}\r\n\r\n",
+        pad.len()
+    );
+    client.send(head).unwrap();
+    assert_eq!(client.ask(&pad).unwrap().body.len(), pad.len());
+    assert_eq!(upstream.last().header("range"), None);
+    assert_eq!(gateway.available("acme"), "997");
+    // Nothing is charged for what tells nothing.
+    let find = format!(
+        "POST /find HTTP/1.1\r\nhost: a\r\n{KEY}x-response-header: x-job: f\r\ncontent-length: 0\r\n\r\n"
+    );
+    Client::connect(gateway.public).ask(find).unwrap();
+    let answers = [
+        "x-response-status: 204\r\n",
+        "x-response-cut: 3\r\nx-response-body: {\"qualification\":\"found\"}\r\n",
+    ];
+    for (method, headers) in [("HEAD", ""), ("GET", answers[0]), ("GET", answers[1])] {
+        let mut client = Client::connect(gateway.public);
+        let _ = client.ask(format!("{method} /find?id=f HTTP/1.1\r\nhost: a\r\n{KEY}{headers}\r\n"));
+        assert_eq!(gateway.available("acme"), "993", "{method} {headers}");
+    }
+    let gateway = Gateway::start_in(gateway.crash());
+    assert_eq!(
+        get(gateway.public, "/bulk/b", KEY).status,
+        200,
+        "after a crash the account still finds its jobs"
+    );
+}
+
 #[test]
 fn a_job_is_found_by_its_account_only() {
     let (gateway, upstream) = start();
@@ -194,7 +248,7 @@ fn deadlines_settle_jobs() {
     let jobs = || Api::of(&gateway).get("/v1/jobs?account=acme")["data"].clone();
     eventually("the deadline", || jobs()[0]["state"] == "settled");
     assert_eq!(gateway.available("acme"), "995", "charged at the deadline");
-    assert_eq!((&jobs()[0]["id"], &jobs()[0]["charged"]), (&json!("f3"), &json!(4)));
+    assert_eq!((&jobs()[0]["id"], &jobs()[0]["charged"]), (&json!("api:f3"), &json!(4)));
     assert_eq!(jobs().as_array().unwrap().len(), 3);
 }
 
@@ -206,7 +260,7 @@ fn an_operator_settles_a_job_once() {
     open(&gateway, "other-key", "job_1", 5);
     let row = api.get("/v1/jobs?account=acme")["data"][0].clone();
     assert_eq!((&row["state"], &row["held"], &row["route"]), (&json!("open"), &json!(5), &json!("bulk")));
-    let settle = |body: &Value| api.send("POST", "/v1/jobs/job_1/settle", "", Some(body));
+    let settle = |body: &Value| api.send("POST", "/v1/jobs/api:job_1/settle", "", Some(body));
     assert_eq!(settle(&json!({ "credits": 1 })).status, 409, "several accounts have one");
     let settled = settle(&json!({ "credits": "1.25", "account": "acme" })).json();
     assert_eq!((&settled["charged"], &settled["repeated"]), (&json!(1.25), &json!(false)));
@@ -243,11 +297,16 @@ fn an_upstream_tells_about_a_job_in_a_signed_request() {
     assert_eq!(call(r#"{"id":"a","status":"ongoing"}"#, now(), secret).text(), r#"{"settled":false}"#);
     assert_eq!(gateway.available("acme"), "994");
     assert_eq!(call(finished, now(), secret).text(), r#"{"settled":true}"#);
-    assert_eq!(call(finished, now(), secret).status, 404, "it is settled");
+    assert_eq!(call(finished, now(), secret).text(), r#"{"settled":false}"#, "it is settled");
+    assert_eq!(call(&finished.replace("\"a\"", "\"x\""), now(), secret).status, 404);
     assert_eq!(gateway.available("acme"), "995");
     assert_eq!(call(r#"{"status":"completed"}"#, now(), secret).status, 400);
-    let get = get(gateway.public, "/callbacks/people", "");
-    assert_eq!((get.status, get.header("allow")), (405, Some("POST")));
+    assert_eq!(get(gateway.public, "/callbacks/people", "").status, 404);
+    let many = vec!["v1,"; 4000].join(" ");
+    let headers = format!("webhook-id: a\r\nwebhook-timestamp: {}\r\nwebhook-signature: {many}\r\n", now());
+    assert_eq!(crate::support::post(gateway.public, "/callbacks/people", &headers, finished).status, 401);
+    let long = format!("{{\"id\":\"b\",\"x\":\"{}\"}}", "y".repeat(300_000));
+    assert_eq!(call(&long, now(), secret).status, 413);
     open(&gateway, "other-key", "b", 1);
     assert_eq!(call(r#"{"id":"b","status":"completed","credits":{"cost":1}}"#, now(), secret).status, 404);
     assert_eq!(gateway.available("acme"), "995", "two accounts have a job with this id");
@@ -353,7 +412,7 @@ fn many_open_jobs_are_each_settled_once() {
                 2 => {
                     let body = json!({ "credits": 2, "account": "acme" });
                     assert_eq!(
-                        api.send("POST", &format!("/v1/jobs/{name}/settle"), "", Some(&body)).status,
+                        api.send("POST", &format!("/v1/jobs/api:{name}/settle"), "", Some(&body)).status,
                         200
                     );
                     poll(&gateway, "good-key", &name, &done("1"));

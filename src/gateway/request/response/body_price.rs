@@ -99,6 +99,11 @@ impl BodyPrice {
         self.reader.is_decided()
     }
 
+    /// True if the response may go on for as long as the upstream likes.
+    pub(super) fn is_stream(&self) -> bool {
+        self.reader.is_stream()
+    }
+
     /// The outcome of a gRPC call, once its trailers arrived.
     pub(super) fn outcome(&self) -> Option<StatusClass> {
         self.reader.outcome()

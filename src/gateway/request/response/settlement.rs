@@ -15,6 +15,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::body_price::ChargeSource;
 use crate::gateway::connection::DetachedRequest;
+use crate::gateway::request::access_log::AccessRecord;
 use crate::gateway::request::permit::{Funds, Held, InFlight, Permit};
 use crate::gateway::request::services::Services;
 use crate::ledger::outbox::NotDurable;
@@ -28,6 +29,8 @@ use crate::upstream::{ResponseFault, UpstreamBody, UpstreamResponse};
 /// Longest time that a response waits for its charge while the ledger cannot write. Then the response is aborted:
 /// a refusal would claim that the request cost nothing.
 const MAX_COMMIT_WAIT: Duration = Duration::from_secs(10);
+/// Longest time for which a stream is read whose client is gone. Then what was seen of it is charged.
+const MAX_READ_ALONE: Duration = Duration::from_secs(15 * 60);
 /// How often a failed commit is checked again, since the ledger retries it.
 const COMMIT_CHECK_EVERY: Duration = Duration::from_millis(50);
 
@@ -61,7 +64,11 @@ impl Settlement {
         let UpstreamResponse { status, headers, body } = response;
         let (request, held) = permit.redeem();
         request.record.set_upstream_status(status);
-        let due = held.map(|Held { funds, price, is_head }| {
+        let may_settle = |held: &Held| match held.funds {
+            Funds::Job(_) => held.price.may_be_done(status, held.is_head),
+            Funds::Hold(_) | Funds::Shadow => true,
+        };
+        let due = held.filter(may_settle).map(|Held { funds, price, is_head }| {
             let (timeout, now) = (request.body_timeout(), request.services.now());
             let (charge, outcome) =
                 ChargeSource::of_response(&price, is_head, (status, &headers), timeout, now);
@@ -187,7 +194,13 @@ impl Settlement {
         if self.hold_committed().await.is_err() {
             return self.release(); // with its client, the request would have been refused
         }
-        let end = self.read_for_charge().await;
+        let end = match &self.due {
+            Some(Due { charge: ChargeSource::Body(price), .. }) if price.is_stream() => {
+                let read = tokio::time::timeout(MAX_READ_ALONE, self.read_for_charge()).await;
+                read.unwrap_or(End::Abandoned)
+            }
+            _ => self.read_for_charge().await,
+        };
         drop(self.settle(end)); // no response waits for the commit
     }
 
@@ -213,17 +226,20 @@ impl Settlement {
 /// Settles a request that ends early, whatever the reason is.
 impl Drop for Settlement {
     fn drop(&mut self) {
-        if !matches!(&self.due, Some(Due { funds: Funds::Hold(_), .. })) {
-            return;
-        }
+        let abandons = match self.due.as_ref().map(|due| &due.funds) {
+            Some(Funds::Hold(_)) => self.request.on_disconnect() == OnDisconnect::Abandon,
+            Some(Funds::Job(_)) => false, // the client may have what it paid for
+            Some(Funds::Shadow) | None => return,
+        };
         if self.is_detached {
             // The worker ended before the rest could be read: settle with the charge as far as it is known.
             let end = if self.upstream.is_none() { End::Complete } else { End::Aborted };
             drop(self.settle(end));
             return;
         }
-        if self.request.on_disconnect() == OnDisconnect::Abandon {
-            drop(self.settle(End::Abandoned)); // the upstream's connection closes with its body
+        if abandons {
+            let end = if self.upstream.is_none() { End::Complete } else { End::Abandoned };
+            drop(self.settle(end)); // the upstream's connection closes with its body
             return;
         }
         let (request, due, upstream) = (Rc::clone(&self.request), self.due.take(), self.upstream.take());
@@ -261,6 +277,10 @@ impl Due {
                 request.record.note_shadow_charge(charged.amount);
                 return None;
             }
+            (Funds::Job(_), Verdict::Unreadable) => {
+                count_note(&request.services, &request.record, Note::Unreadable);
+                return None;
+            }
             (Funds::Hold(_) | Funds::Job(_) | Funds::Shadow, _) => return None,
         };
         settled.must_wait().then(|| Box::pin(charge_committed(settled)) as Commit)
@@ -269,9 +289,11 @@ impl Due {
 
 /// Keeps a hold for the job that its request opened. If the id cannot be kept, the hold is charged: nothing could settle it.
 fn keep(request: &InFlight, hold: Hold, id: &str, outcome: StatusClass) -> Settled {
-    let price = request.record.route().map(|route| &route.price);
-    let opens = price.and_then(|price| price.opens.as_ref());
-    let (Some(opens), Some(external_id)) = (opens, ExternalId::new(id)) else {
+    let opens = request.record.route().and_then(|route| {
+        let opens = route.price.opens.as_ref()?;
+        Some((opens, ExternalId::of(&route.upstream.name, id)?))
+    });
+    let Some((opens, external_id)) = opens else {
         let charged = Charged { amount: hold.amount(), note: Note::Unreadable };
         note_charge(request, &charged);
         return hold.settle(charged.amount, outcome);
@@ -324,12 +346,16 @@ async fn charge_committed(settled: Settled) -> Result<(), NotDurable> {
 /// Notes a charge, and counts those that an operator should look at.
 fn note_charge(request: &InFlight, charged: &Charged) {
     request.record.set_charge(charged.amount);
-    let stats = &request.services.stats;
-    let counter = match charged.note {
+    count_note(&request.services, &request.record, charged.note);
+}
+
+/// Counts a charge that an operator should look at.
+pub(in crate::gateway::request) fn count_note(services: &Services, record: &AccessRecord, note: Note) {
+    let counter = match note {
         Note::Plain => return,
-        Note::Capped => &stats.capped,
-        Note::Unreadable => &stats.unreadable,
+        Note::Capped => &services.stats.capped,
+        Note::Unreadable => &services.stats.unreadable,
     };
     counter.fetch_add(1, Ordering::Relaxed);
-    request.record.count_capped();
+    record.count_capped();
 }
