@@ -1,6 +1,7 @@
 //! Defines the snapshot: an immutable configuration that requests are handled with. A reload replaces it as a whole.
 
 pub mod dashboard;
+mod jobs;
 mod upstream;
 
 use std::cell::RefCell;
@@ -19,7 +20,6 @@ use parking_lot::Mutex;
 
 use crate::policy::cors::Cors;
 use crate::policy::forward::trace::SampleRate;
-use crate::policy::json::Pointer;
 use crate::policy::key::KeySource;
 use crate::policy::limit::Limit;
 use crate::policy::price::Price;
@@ -30,6 +30,7 @@ use crate::tls::server::Tls;
 use crate::types::{AccountNum, KeyHash, NameId, NumberMap, RouteName, RouteNum};
 
 use dashboard::Dashboard;
+pub use jobs::{Callback, CallbackId, Callbacks, JobId, OnDisconnect, Settles};
 pub use upstream::{QueueLimits, Upstream};
 
 /// Routes, plans, dialects and settings of one configuration.
@@ -56,37 +57,6 @@ pub struct Snapshot {
     /// Accounts of the configuration file and their plans, indexed by their numbers in the ledger, which are dense.
     /// They are part of the snapshot so that the plan and the prices of one request come from the same configuration.
     pub listed: Vec<Option<ListedAccount>>,
-}
-
-/// Where upstreams tell about jobs, in signed requests that Tollgate answers itself.
-#[derive(Clone, Debug, Default)]
-pub struct Callbacks {
-    /// Finds the index of a callback by its path.
-    pub table: RouteTable<usize>,
-    /// All callbacks.
-    pub list: Vec<Callback>,
-}
-
-/// A path at which an upstream tells about jobs.
-#[derive(Clone, Debug)]
-pub struct Callback {
-    /// The upstream whose jobs it tells about.
-    pub upstream: String,
-    /// The secret that signs its requests.
-    pub secret: Vec<u8>,
-    /// Where a request has the id of a job.
-    pub id: CallbackId,
-    /// When a job is done, and what it costs then, as in a response.
-    pub price: Price,
-}
-
-/// Where a callback has the id of a job.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CallbackId {
-    /// In its path or query.
-    Target(JobId),
-    /// In its JSON body.
-    Body(Pointer),
 }
 
 /// An account of the configuration file.
@@ -235,33 +205,6 @@ pub struct Route {
     pub encoded_slashes: bool,
     /// CORS settings; `None` if Tollgate does not handle CORS.
     pub cors: Option<Cors>,
-}
-
-/// How requests settle jobs.
-#[derive(Clone, Debug)]
-pub struct Settles {
-    /// Where a request has the id of a job.
-    pub id: JobId,
-    /// When a job is done, and what it costs then. Its hold is that of each job.
-    pub price: Price,
-}
-
-/// Where a request has the id of a job.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum JobId {
-    /// This segment of the path, counted from 0.
-    Segment(usize),
-    /// This parameter of the query.
-    Query(String),
-}
-
-/// What happens to the response of a request with a price when its client disconnects.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnDisconnect {
-    /// It is read to its end, and charged as if the client had stayed.
-    Finish,
-    /// The upstream's request is cancelled, and what was seen of the response is charged; the hold if that does not tell.
-    Abandon,
 }
 
 /// A plan: limits and prices that an account can be on.

@@ -37,7 +37,7 @@ fuzz_target!(|input: (Vec<(Vec<u8>, Vec<u8>)>, u64, u8)| {
         upstream_host: &host,
         framing,
         upgrade: None,
-        identity_encoding: flags & 64 != 0,
+        readable_encodings: flags & 64 != 0,
         trace: None,
         set_headers: &[],
     };

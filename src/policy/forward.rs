@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use self::trace::UpstreamTrace;
 use super::key::KeySource;
-use super::price::is_readable;
+use super::price::readable_encodings;
 use crate::types::{AccountId, KeyId};
 
 /// Prefix of the fields that Tollgate sends to upstreams. Fields with this prefix from clients are dropped.
@@ -243,15 +243,6 @@ impl Facts<'_> {
             own(&header::UPGRADE, &[upgrade.as_bytes()]);
         }
     }
-}
-
-/// Those encodings that the client accepts and a price can be read from.
-fn readable_encodings(headers: &HeaderMap) -> String {
-    let values = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
-    let codings = values.flat_map(|value| value.split(',')).map(str::trim);
-    let readable = |coding: &&str| is_readable(coding.split(';').next().unwrap_or_default().trim_end());
-    let readable: Vec<&str> = codings.filter(readable).collect();
-    if readable.is_empty() { "identity".to_owned() } else { readable.join(", ") }
 }
 
 fn joined_cookies(headers: &HeaderMap) -> Option<Vec<u8>> {

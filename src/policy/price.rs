@@ -13,7 +13,7 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode};
 
 pub use decimal::Decimal;
-pub use decode::is_readable;
+pub use decode::readable_encodings;
 pub use items::{ItemsFault, count_items};
 pub use reading::{AnswerReader, End, MAX_PRICED_JSON, Opened, Verdict};
 pub use terms::{Amount, Charge, Condition, Source, StatusMatch, Term};

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use brotli_decompressor::{BrotliDecoderParameter, DecompressorWriter};
 use flate2::write::{MultiGzDecoder, ZlibDecoder};
 use http::HeaderMap;
-use http::header::CONTENT_ENCODING;
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING};
 
 /// Largest window of a zstd frame, as a power of two in bytes: 8 MiB, which decoders should support (RFC 8878, section
 /// 3.1.1.1.2).
@@ -14,10 +14,19 @@ const MAX_ZSTD_WINDOW: u32 = 23;
 const BROTLI_BUFFER: usize = 4096;
 
 /// True if a content coding can be read.
-#[must_use]
-pub fn is_readable(coding: &str) -> bool {
+fn is_readable(coding: &str) -> bool {
     let known = ["gzip", "x-gzip", "deflate", "br", "zstd", "identity"];
     known.iter().any(|known| coding.eq_ignore_ascii_case(known))
+}
+
+/// Those encodings that the client accepts and a price can be read from.
+#[must_use]
+pub fn readable_encodings(headers: &HeaderMap) -> String {
+    let values = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    let codings = values.flat_map(|value| value.split(',')).map(str::trim);
+    let readable = |coding: &&str| is_readable(coding.split(';').next().unwrap_or_default().trim_end());
+    let readable: Vec<&str> = codings.filter(readable).collect();
+    if readable.is_empty() { "identity".to_owned() } else { readable.join(", ") }
 }
 
 /// Decodes a body, and writes it to `W`.

@@ -2,4 +2,5 @@
 
 mod examples;
 mod jobs;
+mod lasting;
 mod prices;

@@ -7,7 +7,7 @@ use utoipa_axum::routes;
 
 use crate::control::api::extract::{Body, By, Id, Params};
 use crate::control::api::paging::{JobsQuery, Repeatable, cursor, most};
-use crate::control::api::problem::{ChangeFailures, Failures, ListFailures, Problem};
+use crate::control::api::problem::{ChangeFailures, Failures, ListFailures, ObjectFailures, Problem};
 use crate::control::api::state::ApiState;
 use crate::control::operations::{JobView, Page, SettledView, SettlementInput};
 use crate::ledger::store::{JobFilter, JobPlace};
@@ -21,7 +21,7 @@ pub(super) fn router() -> OpenApiRouter<ApiState> {
 /// List jobs: open ones first, then those that were settled, the last one first.
 #[utoipa::path(
     get, path = "/v1/jobs", tag = "accounts", params(JobsQuery),
-    responses((status = 200, body = Page<JobView>), Failures, ListFailures),
+    responses((status = 200, body = Page<JobView>), Failures, ListFailures, ObjectFailures),
     extensions(("x-permission" = json!("read_accounts")))
 )]
 async fn list(
