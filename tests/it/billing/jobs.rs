@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::api::{Api, admin_config};
+use crate::dashboard::Portal;
 use crate::support::{Client, Gateway, Response, Upstream, eventually, get, sha256};
 
 pub(super) const KEY: &str = "x-api-key: good-key\r\n";
@@ -30,7 +31,7 @@ path = "/find"
 methods = ["POST"]
 upstream = "api"
 hold = 4
-opens = { id = "header:x-job", deadline = "1500ms", at_deadline = "charge" }
+opens = { id = "header:x-job", deadline = "5s", at_deadline = "charge" }
 [[routes]]
 name = "find.get"
 path = "/find"
@@ -270,6 +271,19 @@ fn an_operator_settles_a_job_once() {
     assert_eq!((&other["account"], &other["repeated"]), (&json!("other"), &json!(false)));
     assert_eq!(gateway.available("other"), "100");
     assert_eq!(api.send("POST", "/v1/jobs/nope/settle", "", Some(&json!({ "credits": 0 }))).status, 404);
+}
+
+#[test]
+fn customers_see_their_jobs_and_no_others() {
+    let portal = Portal::start(JOBS);
+    let cookie = portal.member("beta", "viewer");
+    let made = portal.api.ok("POST", "/v1/accounts/beta/keys", Some(&json!({ "label": "k" })));
+    assert_eq!(open(&portal.gateway, made["key"].as_str().unwrap(), "<b>one", 3).status, 201);
+    let page = portal.page("/accounts/beta/credits", &cookie).text();
+    assert!(page.contains("api:&lt;b&gt;one") && !page.contains("<b>one"), "{page}");
+    let other = portal.member("gamma", "viewer");
+    let page = portal.page("/accounts/gamma/credits", &other);
+    assert!(page.status == 200 && !page.text().contains("api:"), "{}", page.text());
 }
 
 #[test]

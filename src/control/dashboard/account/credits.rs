@@ -11,11 +11,14 @@ use crate::control::dashboard::html::parts::{card, empty, next, table_card, tile
 use crate::control::dashboard::operator::csv_response;
 use crate::control::dashboard::site::Site;
 use crate::control::dashboard::web::{Failure, Fields, InAccount};
-use crate::control::operations::{EntryView, Page, Summary};
+use crate::control::operations::{EntryView, JobView, Page, Summary};
+use crate::ledger::store::JobFilter;
 use crate::types::WallTime;
 
 /// Entries on one page.
 const PAGE: usize = 25;
+/// Jobs on the page.
+const JOBS: usize = 10;
 /// Most entries of one file.
 const MAX_EXPORTED: usize = 10_000;
 
@@ -46,6 +49,25 @@ fn entries(page: &Page<EntryView>, now: WallTime) -> Markup {
                         td.num { (format::signed(entry.amount)) }
                         td.num { (format::credits(entry.balance_after)) }
                         td.wide { (entry.by) }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn jobs(list: &[JobView], now: WallTime) -> Markup {
+    html! {
+        table {
+            thead { tr { th { "Job" } th.wide { "Route" } th { "Opened" } th.num { "Held" } th.num { "Charged" } } }
+            tbody {
+                @for job in list {
+                    tr {
+                        td { (job.id) }
+                        td.wide { (job.route) }
+                        td { (format::ago(job.opened.0, now)) }
+                        td.num { (format::credits(job.held)) }
+                        td.num { @match job.charged { Some(charged) => (format::credits(charged)), None => "open" } }
                     }
                 }
             }
@@ -84,6 +106,8 @@ pub(in crate::control::dashboard) async fn credits(
     let before = fields.get("before").parse().ok();
     let summary = site.control.summary(&of.caller, of.account.clone(), 0).await?;
     let page = site.control.entries(&of.caller, of.account.clone(), before, PAGE).await?;
+    let of_account = JobFilter { account: Some(of.account.clone()), ..JobFilter::default() };
+    let list = site.control.jobs(&of.caller, of_account, JOBS).await?.data;
     let settings = billing::cards(&site, &of, None, None).await?;
     let more = page.next_cursor.as_ref().map(|cursor| format!("?before={cursor}"));
     let csv = html! { a href=(of.at("credits.csv")) { "Download as CSV" } };
@@ -94,7 +118,7 @@ pub(in crate::control::dashboard) async fn credits(
     let content = html! {
         div data-live=(of.at("live")) .tiles {
             (tile("Available", html! { span data-number="balance" { (format::credits(summary.account.available)) } }, html! { "can be spent now" }))
-            (tile("Held", html! { (format::credits(summary.account.held)) }, html! { "for requests in flight" }))
+            (tile("Held", html! { (format::credits(summary.account.held)) }, html! { "for requests in flight and open jobs" }))
             (tile("Used, 24 hours", html! { span data-number="credits" { (format::credits(summary.day.credits())) } }, html! { (format::credits(summary.day_before.credits())) " the day before" }))
             (tile("Lasts", html! { (left) }, html! { "at the rate of the last week" }))
         }
@@ -103,6 +127,7 @@ pub(in crate::control::dashboard) async fn credits(
             @if page.data.is_empty() { (empty("No credits were booked yet.", None)) } @else { (entries(&page, site.now())) }
             (next(page.data.len(), more))
         }))
+        @if !list.is_empty() { (table_card("Jobs, the open ones first", None, jobs(&list, site.now()))) }
         (settings)
     };
     let frame = of.frame(

@@ -188,7 +188,7 @@ impl Settlement {
     }
 
     /// Settles without the client, exactly as if it were still connected: waits for the hold, then reads the body
-    /// as far as the charge depends on it. Bounded by the longest silence of the body.
+    /// as far as the charge depends on it. Bounded by the longest silence of the body, a stream by [`MAX_READ_ALONE`] too.
     pub(in crate::gateway::request) async fn finish_without_client(mut self) {
         self.is_detached = true;
         if self.hold_committed().await.is_err() {
