@@ -1,5 +1,5 @@
-//! Knows which holds outlive their requests: the open jobs of the upstreams. Whoever takes a job out of the list settles its
-//! hold, so that it is settled once.
+//! Knows which holds outlive their requests: the open jobs of the upstreams. The one that takes a job out of the list
+//! settles its hold, so that it is settled once.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};

@@ -150,7 +150,7 @@ impl Facts for HeadFacts<'_> {
     }
 }
 
-/// A field of a head or of trailers; one that stands there twice is unreadable.
+/// A field of a head or of trailers. A field that occurs twice is unreadable.
 fn header<'a>(headers: &'a HeaderMap, name: &http::HeaderName) -> Found<'a> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {

@@ -120,7 +120,7 @@ impl AnswerReader {
         matches!(self.body, Body::Unreadable) && !self.is_call && !self.price.measures()
     }
 
-    /// True if the response may go on for as long as the upstream likes: it is read as a stream, or not for a document.
+    /// True if nothing bounds the length of the response: it is read as a stream, or not at all.
     #[must_use]
     pub fn is_stream(&self) -> bool {
         match &self.body {

@@ -99,7 +99,7 @@ impl BodyPrice {
         self.reader.is_decided()
     }
 
-    /// True if the response may go on for as long as the upstream likes.
+    /// True if nothing bounds the length of the response.
     pub(super) fn is_stream(&self) -> bool {
         self.reader.is_stream()
     }
