@@ -19,10 +19,15 @@ use crate::snapshot::Route;
 /// Largest body whose items are counted on the worker itself, in bytes; larger ones would delay other requests.
 const MAX_COUNTED_HERE: usize = 64 * 1024;
 
+/// Most requests of a worker whose bodies are read before they are paid for. Each has at most
+/// [`super::request_body::MAX_BUFFERED`] bytes.
+const MAX_READING: usize = 128;
+
 /// The payment of a request that is priced per item.
 ///
 /// # Errors
-/// [`Reason::BadRequest`] if the request's body is compressed.
+/// [`Reason::BadRequest`] if the request's body is compressed; [`Reason::Overloaded`] if the bodies of [`MAX_READING`]
+/// requests are being read.
 pub(super) fn payment(
     services: &Rc<Services>,
     record: &Rc<AccessRecord>,
@@ -39,11 +44,16 @@ pub(super) fn payment(
         let detail = "This route counts the items in the request's body, which must not be compressed.";
         return Err(Refusal::because(Reason::BadRequest, detail));
     }
+    let reading = Rc::clone(&services.reading);
+    if Rc::strong_count(&reading) > MAX_READING + 1 {
+        return Err(Reason::Overloaded.into());
+    }
     let (services, record, key) = (Rc::clone(services), Rc::clone(record), Arc::clone(key));
     let (price, per_item) = (Arc::clone(price), per_item.clone());
     let (index, method) = (route.index, parts.method.clone());
     let reads_body = price.reads_body();
     let pay = async move |body: Bytes| -> Result<Payment, Refusal> {
+        let _reading = reading; // until the items are counted
         let items = count(body, &per_item).await?;
         if items == 0 && price.opens.is_some() {
             let detail = format!("The array at {} has no items.", per_item.of);

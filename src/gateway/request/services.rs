@@ -42,6 +42,8 @@ pub(in crate::gateway) struct Services {
     pub(in crate::gateway) log_pending: Notify,
     /// Counts the callbacks that are being answered.
     pub(super) callbacks: Rc<()>,
+    /// Counts the requests whose bodies are read before they are paid for.
+    pub(super) reading: Rc<()>,
     id_start: RequestIdStart,
     id_count: Cell<u64>,
 }
@@ -70,6 +72,7 @@ impl Services {
             log: lines.map(|lines| RefCell::new(Batch::new(lines))),
             log_pending: Notify::new(),
             callbacks: Rc::new(()),
+            reading: Rc::new(()),
             id_start,
             id_count: Cell::new(0),
         }

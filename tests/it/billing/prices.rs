@@ -160,6 +160,29 @@ fn a_bulk_request_costs_each_of_its_items() {
     assert_eq!(gateway.rows(&["ledger", "in-doubt"]).len(), 0);
 }
 
+/// Promise 8: of two workers, each reads at most 128 bodies for their items at a time. The rest is refused, and costs nothing.
+#[test]
+fn few_bodies_are_read_for_their_items_at_a_time() {
+    let (gateway, _upstream) = start();
+    let head = format!("POST /bulk HTTP/1.1\r\nhost: a\r\n{KEY}content-length: 15\r\n\r\n{{\"records\"");
+    let mut clients: Vec<Client> = (0..300).map(|_| Client::connect(gateway.public)).collect();
+    clients.iter_mut().for_each(|client| client.send(&head).unwrap());
+    std::thread::sleep(Duration::from_secs(1)); // until all have arrived
+    let statuses = clients.iter_mut().map(|client| {
+        let _ = client.send(":[1]}"); // a refused request may be closed
+        client.read(false).unwrap().status
+    });
+    let statuses: Vec<u16> = statuses.collect();
+    let served = statuses.iter().filter(|status| **status == 200).count();
+    assert!(
+        statuses.iter().all(|status| matches!(status, 200 | 503)) && (1..=256).contains(&served),
+        "{served}"
+    );
+    drop(clients);
+    assert_eq!(echo(&gateway, "/bulk", "", br#"{"records":[1]}"#).status, 200, "there is room again");
+    leaves(&gateway, &(1000.0 - 0.25 * (served as f64 + 1.0)).to_string());
+}
+
 /// The size and the time of a stream are charged, also of a WebSocket, when it ends.
 #[test]
 fn streams_cost_what_passes_through_them() {

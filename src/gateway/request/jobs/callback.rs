@@ -83,7 +83,7 @@ impl CallbackRequest {
     ) -> Result<Self, Refusal> {
         Signed::of(&parts, services.connections.time.wall().0 / 1000)?;
         let slot = Rc::clone(&services.callbacks);
-        if Rc::strong_count(&slot) > MAX_CALLBACKS {
+        if Rc::strong_count(&slot) > MAX_CALLBACKS + 1 {
             return Err(Reason::Overloaded.into());
         }
         let (services, record) = (Rc::clone(services), Rc::clone(record));
