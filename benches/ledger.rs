@@ -25,7 +25,7 @@ use tollgate::clock::Clock;
 use tollgate::ledger::memory::MemoryStore;
 use tollgate::ledger::record::Record;
 use tollgate::ledger::sqlite;
-use tollgate::ledger::store::{Registration, Storage};
+use tollgate::ledger::store::{NewFileAccount, Registration, Storage};
 use tollgate::ledger::tally::{ChargeKey, ChargeSum, Fold, Tally};
 use tollgate::ledger::{Ledger, Purse, Spender};
 use tollgate::types::{
@@ -59,11 +59,12 @@ fn registration() -> Registration {
     let account = |number: u32| format!("a{number}").parse::<AccountId>().expect("an id");
     let credits = Some(Credits::from_millionths(i64::MAX / 4));
     Registration {
-        accounts: (0..ACCOUNTS).map(|number| (account(number), credits)).collect(),
+        accounts: (0..ACCOUNTS).map(|number| NewFileAccount::new(account(number), credits)).collect(),
         keys: (0..ACCOUNTS)
             .map(|number| (KeyId(u64::from(number)), account(number), "bench".to_owned()))
             .collect(),
         routes: vec!["people.enrich".parse().expect("a name")],
+        ..Registration::default()
     }
 }
 
@@ -271,9 +272,10 @@ fn wide_folds(criterion: &mut Criterion) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let mut store = store("sqlite", &folder);
     store.books.load(NOW).expect("books");
-    let account = |number: u32| (format!("a{number}").parse().expect("an id"), Some(ONE));
+    let account = |number: u32| NewFileAccount::new(format!("a{number}").parse().expect("an id"), Some(ONE));
     let routes = vec!["people.enrich".parse().expect("a name")];
-    let wanted = Registration { accounts: (0..MANY).map(account).collect(), keys: Vec::new(), routes };
+    let wanted =
+        Registration { accounts: (0..MANY).map(account).collect(), routes, ..Registration::default() };
     store.books.register(&wanted, NOW).expect("registered accounts");
     store.books.checkpoint();
     let sum = ChargeSum { amount: Credits::from_millionths(1), requests: 1, released: 0 };
@@ -287,7 +289,7 @@ fn wide_folds(criterion: &mut Criterion) {
                 upto += 1;
                 let charge = |num| {
                     let (account, key, route) = (AccountNum(num), KeyNum(1), RouteNum(1));
-                    (ChargeKey { account, key, route, outcome: StatusClass::Success }, sum)
+                    (ChargeKey { account, key, route, outcome: StatusClass::Success, held: None }, sum)
                 };
                 let fold = Fold { upto, charges: (1..=MANY).map(charge).collect(), ..Fold::default() };
                 let start = Instant::now();

@@ -2,6 +2,7 @@
 
 pub mod dashboard;
 mod jobs;
+mod plan;
 mod upstream;
 
 use std::cell::RefCell;
@@ -27,10 +28,11 @@ use crate::policy::reject::Dialect;
 use crate::policy::route::Methods;
 use crate::policy::route::RouteTable;
 use crate::tls::server::Tls;
-use crate::types::{AccountNum, KeyHash, NameId, NumberMap, RouteName, RouteNum};
+use crate::types::{AccountNum, BucketName, KeyHash, NameId, NumberMap, RouteName, RouteNum};
 
 use dashboard::Dashboard;
 pub use jobs::{Callback, CallbackId, Callbacks, JobId, OnDisconnect, Settles};
+pub use plan::{Plan, limits_of};
 pub use upstream::{QueueLimits, Upstream};
 
 /// Routes, plans, dialects and settings of one configuration.
@@ -54,6 +56,8 @@ pub struct Snapshot {
     pub routes: Vec<Arc<Route>>,
     /// All plans.
     pub plans: NumberMap<NameId, Plan>,
+    /// All buckets of credits, with their priorities. Always with the default bucket.
+    pub buckets: Vec<(BucketName, u32)>,
     /// Accounts of the configuration file and their plans, indexed by their numbers in the ledger, which are dense.
     /// They are part of the snapshot so that the plan and the prices of one request come from the same configuration.
     pub listed: Vec<Option<ListedAccount>>,
@@ -205,33 +209,6 @@ pub struct Route {
     pub encoded_slashes: bool,
     /// CORS settings; `None` if Tollgate does not handle CORS.
     pub cors: Option<Cors>,
-}
-
-/// A plan: limits and prices that an account can be on.
-#[derive(Clone, Debug, Default)]
-pub struct Plan {
-    /// The plan's name.
-    pub name: String,
-    /// The plan's name as a header value.
-    pub header: Option<HeaderValue>,
-    /// Most requests in flight per key; `None` for no limit.
-    pub concurrency: Option<u32>,
-    /// Most open jobs of an account; `None` for no limit.
-    pub jobs: Option<u32>,
-    /// Limits of the accounts on the plan, unless a key has its own.
-    pub limits: Vec<Limit>,
-    /// The plan's prices of single routes, by the index of the route.
-    pub prices: NumberMap<usize, Arc<Price>>,
-}
-
-/// The limits of requests with a key: its own in place of the plan's, or together with them if they add to them.
-pub fn limits_of<'a>(
-    own: Option<&'a [Limit]>,
-    plan: Option<&'a Plan>,
-) -> impl Iterator<Item = &'a Limit> + Clone {
-    let in_place = own.is_some_and(|own| own.first().is_none_or(|limit| !limit.adds));
-    let of_plan = plan.filter(|_| !in_place).map(|plan| &*plan.limits);
-    own.unwrap_or_default().iter().chain(of_plan.unwrap_or_default())
 }
 
 impl Snapshot {

@@ -13,7 +13,9 @@ mod trace_context;
 
 pub use credits::{Credits, CreditsError, CreditsText};
 pub use histogram::{Histogram, HistogramCounts, LONG, SHORT, SIZES};
-pub use ids::{AccountId, AccountNum, IdError, KeyHash, KeyId, KeyNum, NameId, RouteName, RouteNum, Secret};
+pub use ids::{
+    AccountId, AccountNum, BucketName, IdError, KeyHash, KeyId, KeyNum, NameId, RouteName, RouteNum, Secret,
+};
 pub use number_map::{NumberHasher, NumberMap};
 pub use outcome::StatusClass;
 pub use request_id::{ProxyMark, RequestId, RequestIdStart, RequestIdText};

@@ -13,7 +13,7 @@ use tollgate::clock::{Clock, CoarseClock};
 use tollgate::directory::{AccountSpec, Directory, KeySpec};
 use tollgate::gateway::limits::{Limits, ResponseHeaders, Subject};
 use tollgate::ledger::memory::MemoryStore;
-use tollgate::ledger::store::{Registration, Source};
+use tollgate::ledger::store::{NewFileAccount, Registration, Source};
 use tollgate::ledger::{Ledger, Spender};
 use tollgate::policy::key::KeyRules;
 use tollgate::policy::path::normalise;
@@ -96,7 +96,7 @@ pub fn compare() {
 fn fill(directory: &Directory, ledger: &Ledger) {
     let id = |number: usize| format!("a{number}").parse::<AccountId>().expect("an id");
     let credits = Some(Credits::from_millionths(i64::MAX / 4));
-    let accounts = (0..ACCOUNTS).map(|number| (id(number), credits)).collect();
+    let accounts = (0..ACCOUNTS).map(|number| NewFileAccount::new(id(number), credits)).collect();
     let books = ledger.bookkeeper();
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let wanted = Registration { accounts, ..Registration::default() };

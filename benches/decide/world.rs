@@ -10,7 +10,7 @@ use tollgate::directory::{AccountSpec, Directory, Key, KeySpec};
 use tollgate::gateway::limits::{Limits, ResponseHeaders, Subject};
 use tollgate::ledger::Ledger;
 use tollgate::ledger::memory::MemoryStore;
-use tollgate::ledger::store::{Registration, Source};
+use tollgate::ledger::store::{NewFileAccount, Registration, Source};
 use tollgate::policy::key::{KeyRules, Scopes};
 use tollgate::policy::path::normalise;
 use tollgate::policy::price::AtHead;
@@ -170,7 +170,7 @@ pub fn fill(directory: &Directory, keys: usize, plan: &str, clock: &Clock) {
     let books = ledger.bookkeeper();
     let credits = Some(Credits::from_millionths(1 << 50));
     let wanted = Registration {
-        accounts: (0..ACCOUNTS).map(|n| (account(n), credits)).collect(),
+        accounts: (0..ACCOUNTS).map(|n| NewFileAccount::new(account(n), credits)).collect(),
         ..Registration::default()
     };
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");

@@ -123,7 +123,7 @@ pub fn write(folder: &Path, keys: usize, accounts: usize, entries: usize) {
             let charge = |number| {
                 let account = AccountNum(u32::try_from(number).expect("few") + 1);
                 let (key, route) = (KeyNum(1), RouteNum(1));
-                (ChargeKey { account, key, route, outcome: StatusClass::Success }, sum)
+                (ChargeKey { account, key, route, outcome: StatusClass::Success, held: None }, sum)
             };
             upto += 1;
             let fold = Fold { upto, charges: (0..part).map(charge).collect(), ..Fold::default() };

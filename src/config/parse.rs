@@ -9,7 +9,9 @@ mod dialects;
 mod jobs;
 pub(super) mod limits;
 mod operating;
+mod plans;
 mod prices;
+mod refills;
 mod routes;
 mod server;
 mod tls;
@@ -54,7 +56,8 @@ pub(super) fn build(sources: Sources) -> Result<LoadedConfig, Report> {
     let names =
         files.iter().flat_map(|file| &file.routes).map(|route| route.value.name.value.clone()).collect();
     let known = Known { names, routes };
-    let plans = prices::plans(&mut context, &files, &known);
+    let buckets = refills::buckets(&mut context, &files);
+    let plans = plans::build_all(&mut context, &files, &known, &buckets);
     server.settings.dashboard = operating::dashboard::build(&mut context, &files, &plans).map(Arc::new);
     let (accounts, keys) = accounts::build(&mut context, &files, &known, &plans);
     if context.report.errors() > 0 {
@@ -73,6 +76,7 @@ pub(super) fn build(sources: Sources) -> Result<LoadedConfig, Report> {
         upstreams: upstreams.into_values().flatten().map(|built| built.upstream).collect(),
         routes: known.routes,
         plans,
+        buckets,
         listed: Vec::new(),
     };
     let hash = context.report.hash();

@@ -4,6 +4,7 @@
 //! JSON Schema for editors is generated from these types.
 
 mod operating;
+mod plans;
 mod prices;
 mod scopes;
 mod tls;
@@ -17,6 +18,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub use operating::{Admin, Dashboard, Log, Traces, Usage, Webhooks};
+pub use plans::{Bucket, Plan, PlanPrice, Refill};
 pub use prices::{AmountOr, Callback, Charge, Each, Opens, PerItem, Plain, Settles};
 pub use scopes::Scopes;
 pub use tls::{Pair, Tls};
@@ -66,6 +68,8 @@ pub struct File {
     pub callbacks: Named<Callback>,
     /// Plans: limits and prices of accounts.
     pub plans: Named<Plan>,
+    /// Buckets of credits.
+    pub buckets: Named<Bucket>,
     /// Accounts: customers and their keys.
     pub accounts: Named<Account>,
     /// Dialects: templates of error responses, by reason.
@@ -286,36 +290,6 @@ pub struct Limit {
     /// Of a key's limit: it applies together with those of the plan, not in their place.
     #[serde(default)]
     pub adds: Maybe<bool>,
-}
-
-/// A plan: limits and prices.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Plan {
-    /// Most requests in flight per key.
-    pub concurrency: Maybe<u32>,
-    /// Limits of the accounts on this plan.
-    pub limits: Vec<At<Limit>>,
-    /// Prices of single routes, in place of the route's own.
-    pub prices: Named<PlanPrice>,
-    /// Most open jobs of an account.
-    pub jobs: Maybe<u32>,
-    /// Not supported yet.
-    pub refill: Maybe<Later>,
-}
-
-/// The price of a route on a plan. `hold` and `charge` default to the route's.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct PlanPrice {
-    /// Hold this amount, and charge it on 2xx only; also per item.
-    pub credits: Maybe<AmountOr<PerItem>>,
-    /// The most a request can cost; also per item.
-    pub hold: Maybe<AmountOr<PerItem>>,
-    /// The first matching charge counts; without a match the request costs nothing.
-    pub charge: Maybe<Vec<At<Charge>>>,
-    /// Hold and charge nothing, but count what the price would charge and refuse; default: as the route.
-    pub shadow: Maybe<bool>,
 }
 
 /// A customer.

@@ -62,7 +62,7 @@ impl Control {
                 value(self.change_account(caller, id, patch, None).await?)
             }
             Command::Book { account, adjustment, credits, reference } => {
-                let input = BookingInput { credits, reference };
+                let input = BookingInput { credits, reference, ..BookingInput::default() };
                 value(match adjustment {
                     true => self.adjust(caller, account, input).await?,
                     false => self.grant(caller, account, input).await?,

@@ -15,6 +15,7 @@ pub mod operations;
 mod page_reads;
 mod publish;
 mod quota;
+mod refills;
 mod reload;
 pub mod socket;
 mod traces;

@@ -10,11 +10,11 @@ use super::{Control, FileKeys, InForce, ListedKey};
 use crate::config::{FileAccount, FileKey, LoadedConfig};
 use crate::directory::{Account, AccountSpec, KeySpec, Meter, Owner, elapsed};
 use crate::ledger::store::{
-    AccountRow, AccountState, BooksReader, EndpointRow, KeyRow, LedgerError, Registered, Registration,
-    SecretRow, Source, StoredSecret, each_account,
+    AccountRow, AccountState, BooksReader, EndpointRow, KeyRow, LedgerError, NewFileAccount, Registered,
+    Registration, SecretRow, Source, StoredSecret, each_account,
 };
 use crate::policy::key::{KeyRules, KeyState};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Plan, Snapshot};
 use crate::tls::server::Tls;
 use crate::types::{AccountId, KeyHash, KeyId, KeyNum, NameId};
 
@@ -187,7 +187,9 @@ impl Control {
         new.sort_unstable_by_key(id);
         let key = |at: &usize| (id(at), loaded.keys[*at].account.clone(), loaded.keys[*at].label.clone());
         let wanted = Registration {
-            accounts: loaded.accounts.iter().map(|account| (account.id.clone(), account.credits)).collect(),
+            accounts: loaded.accounts.iter().map(new_account).collect(),
+            buckets: loaded.snapshot.buckets.clone(),
+            refills: Some(refills_of(&loaded.snapshot)),
             keys: new.iter().map(key).collect(),
             routes: loaded.snapshot.routes.iter().map(|route| route.name.clone()).collect(),
         };
@@ -297,6 +299,21 @@ impl Control {
         let changed = changed.into_iter().filter(|(_, changed)| *changed);
         changed.map(|(setting, _)| format!("{setting} changed; restart the gateway to apply it")).collect()
     }
+}
+
+fn new_account(account: &FileAccount) -> NewFileAccount {
+    let FileAccount { id, plan, credits, .. } = account.clone();
+    NewFileAccount { id, opening: credits, plan }
+}
+
+/// The plans with a refill, and when these are due, as text.
+fn refills_of(snapshot: &Snapshot) -> Vec<(String, String)> {
+    let text = |plan: &Plan| {
+        let calendar = &plan.refill.as_ref()?.calendar;
+        let zone = calendar.zone.iana_name().unwrap_or("UTC");
+        Some((plan.name.clone(), format!("{} {zone}", calendar.every.name())))
+    };
+    snapshot.plans.values().filter_map(text).collect()
 }
 
 /// Warnings about accounts whose opening grant in the file differs from the one that was booked.

@@ -81,6 +81,7 @@ impl Control {
     ) -> Result<Vec<String>> {
         let _alone = self.changes.lock().await;
         let warnings = self.publish(loaded, before).await?;
+        self.refill_now().await;
         let hash = |in_force: &InForce| Some(json!({ "hash": in_force.hash.to_hex() }));
         let (object, after) = ("configuration".to_owned(), hash(&self.in_force.load()));
         let noted = Noted { object, before: hash(before), after, output: () };

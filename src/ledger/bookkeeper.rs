@@ -13,7 +13,7 @@ use super::store::{
     LedgerError, NewAccount, Note, Notes, OwnedKey, Readers, Registered, Registration, Result, TokenRow,
     Webhooks,
 };
-use super::threads::{BooksThread, Counters, Job, LimitSource, Shared, UsageSource};
+use super::threads::{BooksThread, Counters, Job, LimitSource, RefillOrder, Shared, UsageSource};
 use crate::types::{AccountId, AccountNum, Credits, KeyId, KeyNum, RequestId, WallTime};
 
 /// Most accounts or keys that are registered in one transaction, which takes the books thread about 10 ms.
@@ -53,8 +53,8 @@ impl Bookkeeper {
     /// If the store fails. Parts that were written before stay, which does no harm: an unused number costs nothing, and
     /// an opening grant is booked only once.
     pub async fn register(&self, wanted: Registration) -> Result<Registered> {
-        let Registration { accounts, keys, routes } = wanted;
-        let first = Registration { routes, ..Registration::default() };
+        let Registration { accounts, buckets, refills, keys, routes } = wanted;
+        let first = Registration { routes, buckets, refills, ..Registration::default() };
         let mut registered = self.register_part(first).await?;
         for part in accounts.chunks(REGISTERED_AT_ONCE) {
             let part = Registration { accounts: part.to_vec(), ..Registration::default() };
@@ -103,6 +103,14 @@ impl Bookkeeper {
     /// store fails.
     pub async fn book(&self, booking: Booking, notes: Notes<Booked>) -> Result<Booked> {
         self.run(move |thread| thread.book(&booking, &notes)).await
+    }
+
+    /// Refills accounts, all or none. An account that was refilled for its period before is left as it is.
+    ///
+    /// # Errors
+    /// If the ledger does not balance, or the store fails.
+    pub async fn refill(&self, orders: Vec<RefillOrder>) -> Result<()> {
+        self.run(move |thread| thread.refill(&orders)).await
     }
 
     /// Creates keys by command: all of them or none.

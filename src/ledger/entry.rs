@@ -10,6 +10,7 @@ use std::fmt::{self, Write};
 use serde::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
+use crate::policy::credit::Split;
 use crate::types::{AccountId, Credits, KeyId, StatusClass, WallTime};
 
 /// The kind of an entry.
@@ -28,11 +29,20 @@ pub enum EntryKind {
     InDoubt,
     /// The credits of a hold in doubt, returned by command.
     GivenBack,
+    /// Credits that expired, or that a refill ended.
+    Expiry,
 }
 
 impl EntryKind {
-    const ALL: [Self; 6] =
-        [Self::Grant, Self::Adjustment, Self::Charge, Self::Release, Self::InDoubt, Self::GivenBack];
+    const ALL: [Self; 7] = [
+        Self::Grant,
+        Self::Adjustment,
+        Self::Charge,
+        Self::Release,
+        Self::InDoubt,
+        Self::GivenBack,
+        Self::Expiry,
+    ];
 
     /// The name in the store and in exports.
     #[must_use]
@@ -44,6 +54,7 @@ impl EntryKind {
             Self::Release => "release",
             Self::InDoubt => "in_doubt",
             Self::GivenBack => "given_back",
+            Self::Expiry => "expiry",
         }
     }
 
@@ -60,6 +71,7 @@ impl EntryKind {
             Self::Grant => OperatorAccount::Granted,
             Self::Adjustment => OperatorAccount::Adjusted,
             Self::Charge | Self::Release | Self::InDoubt | Self::GivenBack => OperatorAccount::Earned,
+            Self::Expiry => OperatorAccount::Expired,
         }
     }
 }
@@ -73,11 +85,13 @@ pub enum OperatorAccount {
     Adjusted,
     /// Revenue: the charges of requests.
     Earned,
+    /// Credits that expired unspent.
+    Expired,
 }
 
 impl OperatorAccount {
     /// Every account of the operator.
-    pub const ALL: [Self; 3] = [Self::Granted, Self::Adjusted, Self::Earned];
+    pub const ALL: [Self; 4] = [Self::Granted, Self::Adjusted, Self::Earned, Self::Expired];
 
     /// The name in the store and in exports.
     #[must_use]
@@ -86,6 +100,7 @@ impl OperatorAccount {
             Self::Granted => "granted",
             Self::Adjusted => "adjusted",
             Self::Earned => "earned",
+            Self::Expired => "expired",
         }
     }
 }
@@ -100,6 +115,8 @@ pub struct OperatorBalances {
     pub adjusted: i128,
     /// [`OperatorAccount::Earned`].
     pub earned: i128,
+    /// [`OperatorAccount::Expired`].
+    pub expired: i128,
 }
 
 impl OperatorBalances {
@@ -109,6 +126,7 @@ impl OperatorBalances {
             OperatorAccount::Granted => &mut self.granted,
             OperatorAccount::Adjusted => &mut self.adjusted,
             OperatorAccount::Earned => &mut self.earned,
+            OperatorAccount::Expired => &mut self.expired,
         }
     }
 
@@ -121,7 +139,7 @@ impl OperatorBalances {
     /// The sum of the balances.
     #[must_use]
     pub fn sum(&self) -> i128 {
-        self.granted + self.adjusted + self.earned
+        self.granted + self.adjusted + self.earned + self.expired
     }
 }
 
@@ -160,8 +178,8 @@ pub struct Entry {
     pub amount: Credits,
     /// The account's balance after the entry.
     pub balance_after: Credits,
-    /// The bucket of credits that the entry belongs to, for accounts with several.
-    pub bucket: Option<String>,
+    /// The buckets that the amount was added to or taken from.
+    pub split: Split,
     /// The key of the requests, for charges.
     pub key: Option<KeyId>,
     /// The route of the requests, for charges.
@@ -191,7 +209,7 @@ impl Entry {
     #[must_use]
     pub fn text_after(&self, before: &Link) -> String {
         let Self { number, at, account, kind, amount, balance_after, requests, actor, .. } = self;
-        let (kind, bucket) = (kind.name(), self.bucket.as_deref().unwrap_or_default());
+        let (kind, bucket) = (kind.name(), self.split.text().unwrap_or_default());
         let key = self.key.map(|key| key.to_string()).unwrap_or_default();
         let route = self.route.as_deref().unwrap_or_default();
         let outcome = self.outcome.map(StatusClass::name).unwrap_or_default();
@@ -218,7 +236,7 @@ mod tests {
             kind: EntryKind::Charge,
             amount: Credits::from_millionths(-250_000),
             balance_after: Credits::from_millionths(8_499_750_000),
-            bucket: None,
+            split: Split::default(),
             key: Some(KeyId(11)),
             route: Some("people.enrich".to_owned()),
             outcome: Some(StatusClass::Success),
@@ -258,7 +276,8 @@ mod tests {
         balances.book(EntryKind::Adjustment, Credits::from_millionths(-2));
         balances.book(EntryKind::Charge, Credits::from_millionths(-5));
         balances.book(EntryKind::GivenBack, Credits::from_millionths(1));
-        assert_eq!(balances, OperatorBalances { granted: -10, adjusted: 2, earned: 4 });
-        assert_eq!(balances.sum(), -(10 - 2 - 5 + 1));
+        balances.book(EntryKind::Expiry, Credits::from_millionths(-3));
+        assert_eq!(balances, OperatorBalances { granted: -10, adjusted: 2, earned: 4, expired: 3 });
+        assert_eq!(balances.sum(), -(10 - 2 - 5 + 1 - 3));
     }
 }

@@ -144,7 +144,7 @@ mod tests {
     use super::*;
     use crate::ledger::Settlement;
     use crate::ledger::memory::MemoryStore;
-    use crate::ledger::store::{Journal, JournalRow, Registration};
+    use crate::ledger::store::{Journal, JournalRow, NewFileAccount, Registration};
     use crate::types::{Credits, KeyNum, RequestId, RouteNum, StatusClass, WallTime};
 
     struct Panicking(MemoryStore);
@@ -169,7 +169,7 @@ mod tests {
         let delay = Duration::from_millis(5);
         let (ledger, _) = Ledger::open(storage, 1, delay, Clock::system()).unwrap();
         let bookkeeper = ledger.bookkeeper();
-        let accounts = vec![("acme".parse().unwrap(), Some(Credits::from_millionths(2)))];
+        let accounts = vec![NewFileAccount::new("acme".parse().unwrap(), Some(Credits::from_millionths(2)))];
         let wanted = Registration { accounts, ..Registration::default() };
         let num = bookkeeper.register(wanted).await.unwrap().accounts[0].num;
         let (spender, purse) = (ledger.spender(0).unwrap().start(), bookkeeper.purse(num).unwrap());
@@ -189,7 +189,7 @@ mod tests {
         let (old, _) = Ledger::open(store.storage(), 1, delay, Clock::system()).unwrap();
         let bookkeeper = old.bookkeeper();
         let credits = |millionths: i64| Credits::from_millionths(millionths);
-        let accounts = vec![("acme".parse().unwrap(), Some(credits(100)))];
+        let accounts = vec![NewFileAccount::new("acme".parse().unwrap(), Some(credits(100)))];
         let wanted = Registration { accounts, ..Registration::default() };
         let num = bookkeeper.register(wanted).await.unwrap().accounts[0].num;
         let (spender, purse) = (old.spender(0).unwrap().start(), bookkeeper.purse(num).unwrap());

@@ -4,6 +4,7 @@
 //! that tests can simulate a crash and reopen it.
 
 mod data;
+mod lots;
 mod reader;
 mod usage;
 
@@ -14,10 +15,11 @@ use parking_lot::Mutex;
 use super::entry::{Entry, EntryKind};
 use super::store::{
     AccountChange, AccountRow, Booked, Booking, Books, Changed, Doubt, Journal, JournalRow, KeyEdit, KeyRow,
-    LedgerError, LoadedBooks, NewAccount, Note, Notes, OwnedKey, Readers, Registered, Registration, Result,
-    Storage, TokenRow, UsageRetention, no_notes,
+    LedgerError, LoadedBooks, LotEnd, NewAccount, Note, Notes, OwnedKey, Place, Readers, RefillBooking,
+    Registered, Registration, Result, Storage, TokenRow, UsageRetention, no_notes,
 };
 use super::tally::{ChargeKey, Fold, OpenHold};
+use crate::policy::credit::{LotId, Wallet};
 use crate::policy::outcome::usage::UsagePart;
 use crate::types::{AccountId, AccountNum, Credits, KeyId, KeyNum, RequestId, RouteNum, WallTime};
 use data::{Data, NewEntry, number};
@@ -70,7 +72,8 @@ impl Books for MemoryStore {
         data.epoch += 1;
         let (open_holds, folded, epoch) = (data.open_holds.clone(), data.folded, data.epoch);
         let settled = data.jobs.iter().map(|job| (job.hold.account, job.external_id.clone()));
-        Ok(LoadedBooks { open_holds, folded, epoch, settled_jobs: settled.collect() })
+        let (settled_jobs, ended) = (settled.collect(), data.ended_lots());
+        Ok(LoadedBooks { open_holds, folded, epoch, settled_jobs, ended })
     }
 
     fn confirm(&mut self) -> Result<()> {
@@ -82,7 +85,7 @@ impl Books for MemoryStore {
         if !fold.charges.is_empty() && fold.upto <= data.folded {
             return Err(LedgerError::Failed("these batches stand in the entries already".to_owned()));
         }
-        for &(ChargeKey { account, key, route, outcome }, sum) in &fold.charges {
+        for &(ChargeKey { account, key, route, outcome, held }, sum) in &fold.charges {
             let amount = Credits::from_millionths(-sum.amount.millionths());
             let both = [
                 (EntryKind::Charge, amount, sum.requests),
@@ -91,7 +94,8 @@ impl Books for MemoryStore {
             for (kind, amount, requests) in both.into_iter().filter(|(.., requests)| *requests > 0) {
                 let (key, route) = (data.key(key), Some(data.route(route)));
                 let (outcome, actor) = (Some(outcome), "requests");
-                let new = NewEntry { kind, amount, key, route, outcome, requests, reference: None, actor };
+                let (reference, place) = (None, Place::Any(held));
+                let new = NewEntry { kind, amount, key, route, outcome, requests, reference, actor, place };
                 data.add_entry(account, at, new)?;
             }
         }
@@ -116,7 +120,8 @@ impl Books for MemoryStore {
             let amount = Credits::from_millionths(-amount.millionths());
             let (kind, reference) = (EntryKind::InDoubt, Some(id.to_string()));
             let (route, outcome, actor) = (Some(route), None, "recovery");
-            let new = NewEntry { kind, amount, key, route, outcome, requests: 1, reference, actor };
+            let place = Place::Any(Some(hold.at));
+            let new = NewEntry { kind, amount, key, route, outcome, requests: 1, reference, actor, place };
             data.add_entry(hold.account, at, new)?;
         }
         data.folded = fold.upto;
@@ -127,8 +132,9 @@ impl Books for MemoryStore {
         let mut data = self.0.lock();
         let mut next = data.clone();
         let mut registered = Registered::default();
-        for (id, opening) in &wanted.accounts {
-            registered.accounts.push(next.register_account(id, *opening, at)?);
+        next.register_credits(wanted);
+        for account in &wanted.accounts {
+            registered.accounts.push(next.register_account(account, at)?);
         }
         for (id, account, label) in &wanted.keys {
             registered.keys.push(next.register_key(*id, account, label, at)?);
@@ -165,7 +171,8 @@ impl Books for MemoryStore {
     }
 
     fn account(&mut self, id: &AccountId) -> Result<Option<AccountRow>> {
-        Ok(self.0.lock().find_account(id).cloned())
+        let data = self.0.lock();
+        Ok(data.find_account(id).map(|row| data.account_row(row.num)))
     }
 
     fn find_booking(&mut self, account: AccountNum, booking: &Booking) -> Result<Option<Entry>> {
@@ -185,20 +192,30 @@ impl Books for MemoryStore {
         notes: &Notes<Booked>,
         at: WallTime,
     ) -> Result<Entry> {
-        let new = NewEntry {
-            kind: booking.kind,
-            amount: booking.amount,
-            key: booking.key.and_then(|key| self.0.lock().key(key)),
-            route: None,
-            outcome: None,
-            requests: 0,
-            reference: Some(booking.reference.clone()),
-            actor: &booking.actor,
-        };
         let booked = self.change(notes, at, |data| {
-            data.add_entry(account.num, at, new).map(|entry| Booked { entry, repeated: false })
+            data.book(account.num, booking, at).map(|entry| Booked { entry, repeated: false })
         });
         booked.map(|booked| booked.entry)
+    }
+
+    fn wallet(&mut self, account: AccountNum) -> Result<Wallet> {
+        Ok(self.0.lock().wallet(account))
+    }
+
+    fn due_lots(&mut self, now: WallTime, most: usize) -> Result<Vec<(AccountNum, LotId)>> {
+        Ok(self.0.lock().due_lots(now, most))
+    }
+
+    fn ended_lots(&mut self) -> Result<Vec<(AccountNum, WallTime)>> {
+        Ok(self.0.lock().ended_lots())
+    }
+
+    fn end_lots(&mut self, ends: &[LotEnd], at: WallTime) -> Result<()> {
+        self.change(&no_notes(), at, |data| data.end_lots(ends, at))
+    }
+
+    fn refill(&mut self, refills: &[RefillBooking], at: WallTime) -> Result<()> {
+        self.change(&no_notes(), at, |data| refills.iter().try_for_each(|refill| data.refill(refill, at)))
     }
 
     fn create_keys(

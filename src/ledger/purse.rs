@@ -61,6 +61,14 @@ impl Purse {
         self.available.fetch_update(Ordering::SeqCst, Ordering::SeqCst, left).is_ok()
     }
 
+    /// Subtracts `most`, or what is available if that is less. Returns how much.
+    pub(super) fn take_at_most(&self, most: Credits) -> Credits {
+        let part = |now: i64| now.min(most.millionths()).max(0);
+        let before =
+            self.available.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |now| Some(now - part(now)));
+        Credits::from_millionths(before.map(part).unwrap_or_default())
+    }
+
     /// Adds credits that were returned or booked. Every booking keeps balances below
     /// [`crate::policy::credit::MAX_BALANCE`], so this never overflows.
     pub(super) fn give(&self, amount: Credits) {

@@ -28,15 +28,16 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 use super::entry::{Entry, EntryKind};
 use super::store::{
     AccountChange, AccountRow, Booked, Booking, Books, BooksReader, Changed, KeyEdit, KeyRow, LedgerError,
-    LoadedBooks, NewAccount, Note, Notes, OwnedKey, Readers, Registered, Registration, Result, Storage,
-    TokenRow, UsageRetention, Webhooks,
+    LoadedBooks, LotEnd, NewAccount, Note, Notes, OwnedKey, Place, Readers, RefillBooking, Registered,
+    Registration, Result, Storage, TokenRow, UsageRetention, Webhooks,
 };
 use super::tally::Fold;
+use crate::policy::credit::{LotId, Wallet};
 use crate::policy::outcome::usage::UsagePart;
-use crate::types::{AccountId, AccountNum, KeyId, KeyNum, RequestId, RouteNum, WallTime};
+use crate::types::{AccountId, AccountNum, Credits, KeyId, KeyNum, RequestId, RouteNum, WallTime};
 use file::{Checkpointer, Lock};
 use journal_files::FileJournal;
-use posting::{NewEntry, Posting};
+use posting::{NewEntry, Posting, refills};
 use read::{Connections, SqliteReader};
 use rows::{credits, entry_row, failed, id_blob};
 
@@ -120,8 +121,12 @@ impl Books for SqliteBooks {
         self.write(|tx| {
             let mut registered = Registered::default();
             let mut posting = Posting::start(tx)?;
-            for (id, opening) in &wanted.accounts {
-                registered.accounts.push(accounts::register(tx, &mut posting, id, *opening, at)?);
+            posting::register(tx, &wanted.buckets)?;
+            refills::register(tx, wanted.refills.as_deref())?;
+            for account in &wanted.accounts {
+                let row = accounts::register(tx, &mut posting, account, at)?;
+                refills::put_on(tx, row.num, account.plan.as_deref())?;
+                registered.accounts.push(row);
             }
             posting.finish()?;
             registered.keys = keys::register(tx, &wanted.keys, at)?;
@@ -172,9 +177,7 @@ impl Books for SqliteBooks {
         notes: &Notes<Booked>,
         at: WallTime,
     ) -> Result<Entry> {
-        let reference = Some(booking.reference.as_str());
-        let new = NewEntry::booking(booking.kind, booking.amount, reference, &booking.actor);
-        let new = NewEntry { key: booking.key, ..new };
+        let new = NewEntry::of(booking);
         let booked = self.change(notes, at, |tx| {
             let mut posting = Posting::start(tx)?;
             let entry = posting.add(account.num, at, &new)?;
@@ -182,6 +185,32 @@ impl Books for SqliteBooks {
             Ok(Booked { entry, repeated: false })
         });
         booked.map(|booked| booked.entry)
+    }
+
+    fn wallet(&mut self, account: AccountNum) -> Result<Wallet> {
+        let sql = "SELECT balance FROM accounts WHERE num = ?1";
+        let balance = self.connection.query_row(sql, [account.0], |row| credits(row, 0)).map_err(failed)?;
+        posting::load(&self.connection, account, balance)
+    }
+
+    fn due_lots(&mut self, now: WallTime, most: usize) -> Result<Vec<(AccountNum, LotId)>> {
+        posting::due(&self.connection, now, most)
+    }
+
+    fn ended_lots(&mut self) -> Result<Vec<(AccountNum, WallTime)>> {
+        posting::ended(&self.connection)
+    }
+
+    fn end_lots(&mut self, ends: &[LotEnd], at: WallTime) -> Result<()> {
+        self.write(|tx| {
+            let mut posting = Posting::start(tx)?;
+            refills::end_lots(tx, &mut posting, ends, at)?;
+            posting.finish()
+        })
+    }
+
+    fn refill(&mut self, refills: &[RefillBooking], at: WallTime) -> Result<()> {
+        self.write(|tx| refills::refill(tx, refills, at))
     }
 
     fn create_keys(
@@ -299,10 +328,11 @@ fn give_back(tx: &Transaction<'_>, id: RequestId, actor: &str, at: WallTime) -> 
     let (account, key, route, given_back) = found.ok_or_else(unknown)?;
     let reference = id.to_string();
     // The amount is that of the chained entry, not that of the list of holds in doubt.
-    let sql = "SELECT -amount FROM entries WHERE account = ?1 AND kind = 'in_doubt' AND reference = ?2";
-    let charged =
-        tx.query_row(sql, params![account.0, reference], |row| credits(row, 0)).optional().map_err(failed)?;
-    let amount = charged.ok_or_else(|| LedgerError::Damaged(format!("no entry charges {id}")))?;
+    let sql = format!("{} WHERE e.account = ?1 AND e.kind = 'in_doubt' AND e.reference = ?2", read::ENTRIES);
+    let charged = tx.query_row(&sql, params![account.0, reference], entry_row).optional().map_err(failed)?;
+    let charged = charged.ok_or_else(|| LedgerError::Damaged(format!("no entry charges {id}")))?;
+    let amount = Credits::ZERO.checked_sub(charged.amount).unwrap_or_default();
+    let back = charged.split.negated();
     if given_back.is_some() {
         let sql =
             format!("{} WHERE e.account = ?1 AND e.kind = 'given_back' AND e.reference = ?2", read::ENTRIES);
@@ -313,6 +343,7 @@ fn give_back(tx: &Transaction<'_>, id: RequestId, actor: &str, at: WallTime) -> 
         key: Some(key),
         route: Some(route),
         requests: 1,
+        place: Place::Back(&back),
         ..NewEntry::booking(EntryKind::GivenBack, amount, Some(&reference), actor)
     };
     let mut posting = Posting::start(tx)?;

@@ -6,8 +6,10 @@
 
 mod changes;
 mod jobs;
+mod lots;
 mod notes;
 mod reader;
+mod registration;
 mod usage;
 mod users;
 mod webhooks;
@@ -21,10 +23,13 @@ pub use changes::{
     AccountChange, Booked, Booking, Changed, KeyChange, KeyEdit, KeyTerms, NewAccount, OwnedKey,
 };
 pub use jobs::{JobFilter, JobPlace, JobRow, SettledJobRow};
+pub use lots::{DueRefill, LotEnd, MAX_LOTS, Place, RefillBooking};
 pub use notes::{AnswerRow, AuditRow, Audited, Note, Notes, TokenRow, no_notes};
 pub use reader::{
     AuditFilter, BooksReader, EachLimit, Position, StoredSecret, each_account, each_entry, each_key,
 };
+
+pub use registration::{NewFileAccount, Registered, Registration};
 
 pub use webhooks::{
     AfterAttempt, Attempt, DeliveriesOf, DeliveryRow, DueDelivery, EndpointRow, EventKind, EventRow,
@@ -44,11 +49,10 @@ pub use usage::{
 use super::entry::{Entry, Link};
 use super::record::ExternalId;
 use super::tally::{Fold, OpenHold};
+use crate::policy::credit::{LotId, Wallet};
 use crate::policy::key::{KeyState, Scopes};
 use crate::policy::outcome::usage::UsagePart;
-use crate::types::{
-    AccountId, AccountNum, Credits, KeyHash, KeyId, KeyNum, RequestId, RouteName, RouteNum, WallTime,
-};
+use crate::types::{AccountId, AccountNum, Credits, KeyHash, KeyId, KeyNum, RequestId, WallTime};
 
 /// An error of the ledger. Its message is for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -139,6 +143,9 @@ pub struct AccountRow {
     /// Grows with each change by the control plane.
     #[serde(skip)]
     pub version: u64,
+    /// The credits by lot, if the account has or had lots.
+    #[serde(skip)]
+    pub wallet: Option<Box<Wallet>>,
 }
 
 /// A key in the ledger. Of a key in the configuration file, the ledger uses only its number, account, label and state.
@@ -210,28 +217,6 @@ pub struct Doubt {
     pub given_back: Option<WallTime>,
 }
 
-/// The accounts, keys and routes of a configuration, which need ledger numbers before it can be published.
-#[derive(Clone, Debug, Default)]
-pub struct Registration {
-    /// Accounts of the file, with their opening grants.
-    pub accounts: Vec<(AccountId, Option<Credits>)>,
-    /// Keys of the file: id, account, label.
-    pub keys: Vec<(KeyId, AccountId, String)>,
-    /// Names of all routes.
-    pub routes: Vec<RouteName>,
-}
-
-/// The result of a [`Registration`]: the ledger numbers, each list in the order of the registration's list.
-#[derive(Clone, Debug, Default)]
-pub struct Registered {
-    /// The accounts, after registration.
-    pub accounts: Vec<AccountRow>,
-    /// Numbers of the keys, and their states, which commands may have changed.
-    pub keys: Vec<(KeyNum, KeyState)>,
-    /// Numbers of the routes.
-    pub routes: Vec<RouteNum>,
-}
-
 /// A batch of records: its number, the time at which it was written, and its records.
 pub type JournalRow = (u64, WallTime, Vec<u8>);
 
@@ -247,6 +232,8 @@ pub struct LoadedBooks {
     pub epoch: u32,
     /// The accounts and external ids of settled jobs, at most [`crate::ledger::MAX_SETTLED_JOBS`], the oldest first.
     pub settled_jobs: Vec<(AccountNum, ExternalId)>,
+    /// The accounts with ended lots, and when the last one ended.
+    pub ended: Vec<(AccountNum, WallTime)>,
 }
 
 /// The storage of a ledger: two parts, each used by one thread.
@@ -344,6 +331,17 @@ pub trait Books: Send {
         notes: &Notes<Booked>,
         at: WallTime,
     ) -> Result<Entry>;
+    /// The credits of an account by lot.
+    fn wallet(&mut self, account: AccountNum) -> Result<Wallet>;
+    /// Lots that are due to expire or have ended, at most `most`, except those whose account is due to be refilled: the
+    /// refill ends them.
+    fn due_lots(&mut self, now: WallTime, most: usize) -> Result<Vec<(AccountNum, LotId)>>;
+    /// The accounts with ended lots, and when the last one ended.
+    fn ended_lots(&mut self) -> Result<Vec<(AccountNum, WallTime)>>;
+    /// Ends lots, and adds an entry for what of them expires, all or none.
+    fn end_lots(&mut self, ends: &[LotEnd], at: WallTime) -> Result<()>;
+    /// Refills accounts, all or none.
+    fn refill(&mut self, refills: &[RefillBooking], at: WallTime) -> Result<()>;
     /// Creates keys, all or none, and returns the numbers assigned to them; `row.num` is ignored.
     fn create_keys(
         &mut self,

@@ -37,6 +37,8 @@ pub struct ChargeKey {
     pub route: RouteNum,
     /// The outcome of the requests.
     pub outcome: StatusClass,
+    /// When the hold was made, if a lot of the account has ended since: that lot pays for it.
+    pub held: Option<WallTime>,
 }
 
 /// The sum of the charges of one [`ChargeKey`].
@@ -139,11 +141,18 @@ pub struct Tally {
     closed: Vec<RequestId>,
     jobs: Vec<SettledJob>,
     charges: HashMap<ChargeKey, ChargeSum, Build>,
+    /// Accounts with ended lots that are not spent, and when the last one ended.
+    ended: HashMap<AccountNum, WallTime, Build>,
     upto: u64,
     records: u64,
 }
 
 impl Tally {
+    /// Sets the accounts with ended lots, and when the last one ended.
+    pub fn set_ended(&mut self, ended: Vec<(AccountNum, WallTime)>) {
+        self.ended = ended.into_iter().collect();
+    }
+
     /// Starts with the holds that were open at the last fold. `folded`: the last batch of that fold.
     #[must_use]
     pub fn new(open: Vec<OpenHold>, folded: u64) -> Self {
@@ -217,7 +226,11 @@ impl Tally {
             let external_id = kept.external_id.clone();
             self.jobs.push(SettledJob { hold: hold.clone(), external_id, charge, at });
         }
-        let key = ChargeKey { account: hold.account, key: hold.key, route: hold.route, outcome };
+        let OpenHold { account, key, route, .. } = hold;
+        let is_older = |ended: &WallTime| hold.at < *ended && !charge.is_zero();
+        let held =
+            (!self.ended.is_empty() && self.ended.get(&account).is_some_and(is_older)).then_some(hold.at);
+        let key = ChargeKey { account, key, route, outcome, held };
         let sum = self.charges.entry(key).or_default();
         if charge.is_zero() {
             sum.released += 1;

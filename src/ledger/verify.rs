@@ -1,13 +1,14 @@
 //! Verifies the ledger against its entries: balances, links, entry numbers, and the operator's accounts.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 
 use serde::Serialize;
 
 use super::entry::{Entry, EntryKind, Link, OperatorAccount, OperatorBalances};
 use super::store::{AccountRow, BooksReader, Doubt, Position, Result, each_account};
-use crate::types::{AccountId, Credits};
+use crate::policy::credit::Split;
+use crate::types::{AccountId, BucketName, Credits};
 
 /// Most differences that are listed. Further ones are only counted.
 pub const MAX_LISTED: usize = 10_000;
@@ -42,6 +43,10 @@ pub enum What {
     Adjusted,
     /// The same as [`What::Granted`], for the account `earned`.
     Earned,
+    /// The same as [`What::Granted`], for the account `expired`.
+    Expired,
+    /// What an account has in a bucket is not the sum of its entries for that bucket.
+    Bucket,
     /// The sum over all accounts, in millionths, is not zero.
     Sum,
 }
@@ -92,11 +97,13 @@ impl Verified {
 }
 
 /// The number, balance and link after the last entry of an account that was checked.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 struct Chain {
     number: u64,
     balance: Credits,
     link: Link,
+    /// The sums by bucket; without those of the default bucket of an account that has no other.
+    buckets: Split,
 }
 
 /// A hold in doubt, according to the entries.
@@ -143,9 +150,11 @@ pub fn verify(reader: &mut dyn BooksReader) -> Result<Verified> {
     each_account(reader, |row| {
         verified.accounts += 1;
         total += i128::from(row.balance.millionths());
-        check_account(&mut verified, &row, chains.remove(&row.id).unwrap_or_default());
+        let chain = chains.get(&row.id).cloned().unwrap_or_default();
+        check_account(&mut verified, &row, &chain);
         ControlFlow::Continue(())
     })?;
+    compare_buckets(&mut verified, chains, reader.buckets()?);
     compare_doubts(&mut verified, doubted, reader.in_doubt()?);
     let mut recorded = reader.operator_accounts()?;
     for account in OperatorAccount::ALL {
@@ -196,7 +205,35 @@ fn check(verified: &mut Verified, entry: &Entry, chain: &mut Chain) {
     if link != entry.link {
         verified.differ(What::Link, account, at, entry.link, link);
     }
-    *chain = Chain { number: entry.number, balance: entry.balance_after, link: entry.link };
+    for (bucket, part) in entry.split.parts().filter(|(bucket, _)| !bucket.is_default()) {
+        chain.buckets.add(bucket, part);
+    }
+    (chain.number, chain.balance, chain.link) = (entry.number, entry.balance_after, entry.link);
+}
+
+/// Compares what accounts have in buckets with the sums of their entries, except in the default bucket.
+fn compare_buckets(
+    verified: &mut Verified,
+    chains: HashMap<AccountId, Chain>,
+    recorded: Vec<(AccountId, BucketName, Credits)>,
+) {
+    let mut computed: BTreeMap<(AccountId, BucketName), Credits> = BTreeMap::new();
+    for (account, chain) in chains {
+        for (bucket, sum) in chain.buckets.parts().filter(|(_, sum)| !sum.is_zero()) {
+            computed.insert((account.clone(), bucket.clone()), sum);
+        }
+    }
+    for (account, bucket, recorded) in recorded.into_iter().filter(|(_, bucket, _)| !bucket.is_default()) {
+        let computed = computed.remove(&(account.clone(), bucket.clone())).unwrap_or_default();
+        if recorded != computed {
+            let name = |amount| format!("{bucket}: {amount}");
+            verified.differ(What::Bucket, Some(&account), None, name(recorded), name(computed));
+        }
+    }
+    for ((account, bucket), sum) in computed {
+        let name = |amount| format!("{bucket}: {amount}");
+        verified.differ(What::Bucket, Some(&account), None, name(Credits::ZERO), name(sum));
+    }
 }
 
 fn note_doubt(doubted: &mut HashMap<String, Doubted>, entry: &Entry) {
@@ -237,10 +274,11 @@ fn what(account: OperatorAccount) -> What {
         OperatorAccount::Granted => What::Granted,
         OperatorAccount::Adjusted => What::Adjusted,
         OperatorAccount::Earned => What::Earned,
+        OperatorAccount::Expired => What::Expired,
     }
 }
 
-fn check_account(verified: &mut Verified, row: &AccountRow, chain: Chain) {
+fn check_account(verified: &mut Verified, row: &AccountRow, chain: &Chain) {
     let account = Some(&row.id);
     if row.entries != chain.number {
         verified.differ(What::Number, account, None, row.entries, chain.number);

@@ -1,7 +1,14 @@
-//! Computes balances after holds and settlements.
+//! Computes balances after holds and settlements; which bucket pays, in `lots.rs`; what a refill adds, in `refill.rs`.
 //!
 //! The functions take and return plain amounts, so that the ledger can apply them to an atomic balance and the
 //! property tests to numbers.
+
+mod lots;
+pub mod refill;
+mod split;
+
+pub use lots::{DEFAULT_PRIORITY, Lot, LotId, LotTerms, Wallet};
+pub use split::Split;
 
 use crate::types::Credits;
 

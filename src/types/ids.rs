@@ -74,6 +74,26 @@ name_type!(
     RouteName,
     "a route name is 1 to 64 of A-Z a-z 0-9 . _ -"
 );
+name_type!(
+    /// The name of a bucket of credits: 1 to 64 of `A-Z a-z 0-9 . _ -`. [`BucketName::default`] is that of credits for
+    /// which none was named.
+    BucketName,
+    "a bucket's name is 1 to 64 of A-Z a-z 0-9 . _ -"
+);
+
+impl Default for BucketName {
+    fn default() -> Self {
+        Self(Arc::from("default"))
+    }
+}
+
+impl BucketName {
+    /// True for the bucket of credits for which none was named.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        &*self.0 == "default"
+    }
+}
 
 macro_rules! number_type {
     ($(#[$doc:meta])* $name:ident) => {

@@ -10,7 +10,7 @@ use tollgate::clock::Clock;
 use tollgate::ledger::entry::EntryKind;
 use tollgate::ledger::memory::MemoryStore;
 use tollgate::ledger::sqlite;
-use tollgate::ledger::store::{Booking, Registration, Storage, no_notes};
+use tollgate::ledger::store::{Booking, NewFileAccount, Registration, Storage, no_notes};
 use tollgate::ledger::verify::verify;
 use tollgate::ledger::{Bookkeeper, Hold, HoldError, Ledger, Spender};
 use tollgate::types::{AccountNum, Credits, KeyId, KeyNum, RequestId, RouteNum, StatusClass, WallTime};
@@ -123,9 +123,12 @@ fn open(disk: &Disk) -> (Ledger, Bookkeeper, Vec<Spender>, usize) {
 fn registration(credits: i64) -> Registration {
     let id = |at: usize| format!("a{at}").parse().unwrap();
     Registration {
-        accounts: (0..3).map(|at| (id(at), Some(Credits::from_millionths(credits)))).collect(),
+        accounts: (0..3)
+            .map(|at| NewFileAccount::new(id(at), Some(Credits::from_millionths(credits))))
+            .collect(),
         keys: vec![(KeyId(1), id(0), "k".to_owned())],
         routes: vec!["r".parse().unwrap()],
+        ..Registration::default()
     }
 }
 
@@ -192,6 +195,7 @@ impl World {
         let (id, credits) = (format!("a{account}").parse().unwrap(), Credits::from_millionths(amount));
         let booking = Booking {
             key: None,
+            lot: None,
             account: id,
             kind,
             amount: credits,

@@ -13,7 +13,7 @@ use tollgate::directory::{AccountSpec, Directory, Key, KeySpec};
 use tollgate::gateway::limits::{Limits, ResponseHeaders, Subject};
 use tollgate::ledger::Ledger;
 use tollgate::ledger::memory::MemoryStore;
-use tollgate::ledger::store::{Registration, Source};
+use tollgate::ledger::store::{NewFileAccount, Registration, Source};
 use tollgate::policy::key::KeyRules;
 use tollgate::policy::limit::{Algorithm, Limit, Scope};
 use tollgate::snapshot::Snapshot;
@@ -51,8 +51,10 @@ impl Bench {
         let directory = Directory::default();
         let books = ledger.bookkeeper();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let wanted =
-            Registration { accounts: vec![("acc".parse().unwrap(), None)], ..Registration::default() };
+        let wanted = Registration {
+            accounts: vec![NewFileAccount::new("acc".parse().unwrap(), None)],
+            ..Registration::default()
+        };
         let row = runtime.block_on(books.register(wanted)).unwrap().accounts.remove(0);
         let account = directory.put_account(AccountSpec {
             id: row.id.clone(),

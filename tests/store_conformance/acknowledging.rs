@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex};
 use tollgate::ledger::entry::Entry;
 use tollgate::ledger::store::{
     AccountChange, AccountRow, Booked, Booking, Books, Changed, Journal, JournalRow, KeyEdit, KeyRow,
-    LoadedBooks, NewAccount, Note, Notes, OwnedKey, Readers, Registered, Registration, Result, Storage,
-    TokenRow, UsageRetention,
+    LoadedBooks, LotEnd, NewAccount, Note, Notes, OwnedKey, Readers, RefillBooking, Registered, Registration,
+    Result, Storage, TokenRow, UsageRetention,
 };
 use tollgate::ledger::tally::Fold;
+use tollgate::policy::credit::{LotId, Wallet};
 use tollgate::policy::outcome::usage::UsagePart;
 use tollgate::types::{AccountId, AccountNum, KeyId, KeyNum, RequestId, WallTime};
 
@@ -86,6 +87,9 @@ pass_on! {
         confirm() -> Result<()>;
         account(id: &AccountId) -> Result<Option<AccountRow>>;
         find_booking(account: AccountNum, booking: &Booking) -> Result<Option<Entry>>;
+        wallet(account: AccountNum) -> Result<Wallet>;
+        due_lots(now: WallTime, most: usize) -> Result<Vec<(AccountNum, LotId)>>;
+        ended_lots() -> Result<Vec<(AccountNum, WallTime)>>;
         checkpoint() -> ();
     }
     reported {
@@ -94,6 +98,8 @@ pass_on! {
         create_accounts(new: &[NewAccount], notes: &Notes<Vec<AccountRow>>, at: WallTime) -> Result<Vec<AccountRow>>;
         change_account(id: &AccountId, change: &AccountChange, notes: &Notes<Changed<AccountRow>>, at: WallTime) -> Result<Changed<AccountRow>>;
         book(account: &AccountRow, booking: &Booking, notes: &Notes<Booked>, at: WallTime) -> Result<Entry>;
+        end_lots(ends: &[LotEnd], at: WallTime) -> Result<()>;
+        refill(refills: &[RefillBooking], at: WallTime) -> Result<()>;
         create_keys(rows: &[KeyRow], notes: &Notes<Vec<KeyNum>>, at: WallTime) -> Result<Vec<KeyNum>>;
         change_key(id: KeyId, edit: &KeyEdit, notes: &Notes<Changed<OwnedKey>>, at: WallTime) -> Result<Changed<OwnedKey>>;
         give_back(id: RequestId, actor: &str, notes: &Notes<Booked>, at: WallTime) -> Result<Booked>;

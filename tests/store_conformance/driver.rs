@@ -7,10 +7,11 @@ use tollgate::ledger::entry::EntryKind;
 use tollgate::ledger::record::{ExternalId, Kept, Record};
 use tollgate::ledger::store::{
     AccountChange, AccountState, AnswerRow, AuditRow, Booking, KeyChange, KeyEdit, KeyRow, KeyTerms,
-    LedgerError, MINUTE, NewAccount, Note, Notes, Registration, Role, SecretRow, Source, Storage, TokenRow,
-    UsageRetention,
+    LedgerError, MINUTE, NewAccount, NewFileAccount, Note, Notes, Registration, Role, SecretRow, Source,
+    Storage, TokenRow, UsageRetention,
 };
 use tollgate::ledger::tally::{Fold, Tally};
+use tollgate::policy::credit::LotTerms;
 use tollgate::policy::key::{KeyState, Scopes};
 use tollgate::policy::limit::ReachedLimit;
 use tollgate::policy::outcome::Outcome;
@@ -34,7 +35,7 @@ pub struct Driver<'a> {
 }
 
 /// The result of a call, comparable between stores: the texts of errors may differ.
-fn outcome<T: std::fmt::Debug>(result: Result<T, LedgerError>) -> String {
+pub fn outcome<T: std::fmt::Debug>(result: Result<T, LedgerError>) -> String {
     match result {
         Ok(value) => format!("{value:?}"),
         Err(LedgerError::Refused(_)) => "refused".to_owned(),
@@ -54,27 +55,7 @@ impl Driver<'_> {
         self.at += 1;
         let at = WallTime(self.at);
         match call {
-            Call::Register { accounts, keys, routes } => {
-                let id = |number: u8| name("a", number).parse().unwrap();
-                let credits = |amount: &Option<i64>| amount.map(Credits::from_millionths);
-                let wanted = Registration {
-                    accounts: accounts
-                        .iter()
-                        .map(|(number, amount)| (id(*number), credits(amount)))
-                        .collect(),
-                    keys: keys
-                        .iter()
-                        .map(|(key, account)| (KeyId(u64::from(*key)), id(*account), name("label", *account)))
-                        .collect(),
-                    routes: routes.iter().map(|number| name("r", *number).parse().unwrap()).collect(),
-                };
-                // A key of an account that does not exist is the caller's mistake.
-                let known = |account: u8| accounts.iter().any(|(number, _)| *number == account);
-                if !keys.iter().all(|(_, account)| known(*account)) {
-                    return String::new();
-                }
-                outcome(self.store.books.register(&wanted, at))
-            }
+            Call::Register { accounts, keys, routes } => self.register(accounts, keys, routes, at),
             Call::CreateAccount(number) => self.create_account(*number, at),
             Call::ChangeAccount(number, change) => self.change_account(*number, *change, at),
             Call::Note(number) => {
@@ -91,6 +72,8 @@ impl Driver<'_> {
             Call::Book { account, adjustment, amount, reference } => {
                 self.book(*account, *adjustment, *amount, *reference, at)
             }
+            Call::EndLots => self.end_lots(at),
+            Call::Refill => self.refill(at),
             Call::Holds(holds) => self.hold(holds, at),
             Call::Checkpoint => {
                 self.store.books.checkpoint();
@@ -119,11 +102,51 @@ impl Driver<'_> {
         }
     }
 
+    fn register(
+        &mut self,
+        accounts: &[(u8, Option<i64>)],
+        keys: &[(u8, u8)],
+        routes: &[u8],
+        at: WallTime,
+    ) -> String {
+        let id = |number: u8| name("a", number).parse().unwrap();
+        let credits = |amount: &Option<i64>| amount.map(Credits::from_millionths);
+        let wanted = Registration {
+            accounts: accounts
+                .iter()
+                .map(|(number, amount)| NewFileAccount {
+                    plan: (number % 2 == 1).then(|| "p".to_owned()),
+                    ..NewFileAccount::new(id(*number), credits(amount))
+                })
+                .collect(),
+            keys: keys
+                .iter()
+                .map(|(key, account)| (KeyId(u64::from(*key)), id(*account), name("label", *account)))
+                .collect(),
+            routes: routes.iter().map(|number| name("r", *number).parse().unwrap()).collect(),
+            buckets: vec![("sub".parse().unwrap(), 90 + 10 * u32::from(routes[0]))],
+            refills: Some(vec![("p".to_owned(), name("text", routes[0]))]).filter(|_| keys.len() < 2),
+        };
+        // A key of an account that does not exist is the caller's mistake.
+        let known = |account: u8| accounts.iter().any(|(number, _)| *number == account);
+        if !keys.iter().all(|(_, account)| known(*account)) {
+            return String::new();
+        }
+        outcome(self.store.books.register(&wanted, at))
+    }
+
     fn book(&mut self, account: u8, adjustment: bool, amount: i64, reference: u8, at: WallTime) -> String {
         let kind = if adjustment { EntryKind::Adjustment } else { EntryKind::Grant };
         let (amount, reference) = (Credits::from_millionths(amount), name("ref", reference));
+        let lot = LotTerms {
+            bucket: if matches!(&*reference, "ref1" | "ref2") { "sub" } else { "default" }.parse().unwrap(),
+            expires: (reference != "ref1").then_some(WallTime(at.0 + 5)),
+            of_refill: false,
+        };
+        let has_lot = kind == EntryKind::Grant && reference != "ref0" && amount > Credits::ZERO;
         let booking = Booking {
             key: None,
+            lot: has_lot.then_some(lot),
             account: name("a", account).parse().unwrap(),
             kind,
             amount,

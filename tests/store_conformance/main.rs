@@ -13,6 +13,7 @@
 
 mod acknowledging;
 mod audit;
+mod credits;
 mod driver;
 mod folds;
 mod migration;
@@ -64,6 +65,8 @@ enum Call {
         amount: i64,
         reference: u8,
     },
+    EndLots,
+    Refill,
     Holds(Vec<(u8, i64, Option<i64>)>),
     /// Keeps a hold beyond its request, then settles the one that was kept before it.
     Keep(u8),
@@ -95,6 +98,8 @@ fn calls() -> impl Strategy<Value = Vec<Call>> {
         3 => (small.clone(), any::<bool>(), -50_i64..500, small.clone())
             .prop_map(|(account, adjustment, amount, reference)| Call::Book { account, adjustment, amount, reference }),
         4 => prop::collection::vec((small.clone(), 0_i64..100, prop::option::of(0_i64..100)), 1..6).prop_map(Call::Holds),
+        1 => Just(Call::EndLots),
+        1 => Just(Call::Refill),
         2 => Just(Call::Fold),
         1 => Just(Call::Recover),
         1 => small.clone().prop_map(Call::GiveBack),
@@ -111,7 +116,8 @@ fn calls() -> impl Strategy<Value = Vec<Call>> {
 
 /// Everything that can be read back from a store.
 fn state(store: &mut Storage) -> (String, Vec<Entry>, String) {
-    let LoadedBooks { mut open_holds, folded, settled_jobs, .. } = store.books.load(WallTime(0)).unwrap();
+    let LoadedBooks { mut open_holds, folded, settled_jobs, ended, .. } =
+        store.books.load(WallTime(0)).unwrap();
     open_holds.sort_by_key(|hold: &OpenHold| hold.id);
     let journal = store.journal.read(folded).unwrap();
     let mut reader = store.books.reader().unwrap();
@@ -144,7 +150,8 @@ fn state(store: &mut Storage) -> (String, Vec<Entry>, String) {
                 "{open_holds:?} {folded} {journal:?} {accounts:?} {operator:?} {keys:?} {secrets:?} {limits:?}"
             ),
         entries,
-        format!("{doubts:?} {jobs:?} {settled_jobs:?}"),
+        format!("{doubts:?} {jobs:?} {settled_jobs:?} {ended:?}")
+            + &format!("{:?} {:?}", reader.buckets(), reader.due_refills(WallTime(i64::MAX), ALL)),
     )
 }
 

@@ -14,7 +14,7 @@ use tollgate::clock::Clock;
 use tollgate::ledger::Ledger;
 use tollgate::ledger::memory::MemoryStore;
 use tollgate::ledger::record::Record;
-use tollgate::ledger::store::Registration;
+use tollgate::ledger::store::{NewFileAccount, Registration};
 use tollgate::types::{AccountNum, Credits, KeyId, KeyNum, RequestId, RouteNum, StatusClass};
 
 use crate::acknowledging::acknowledging;
@@ -75,9 +75,10 @@ fn no_batch_spends_what_a_later_one_returns() {
     let books = ledger.bookkeeper();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let wanted = Registration {
-        accounts: vec![("a".parse().unwrap(), Some(Credits::from_millionths(ALL)))],
+        accounts: vec![NewFileAccount::new("a".parse().unwrap(), Some(Credits::from_millionths(ALL)))],
         keys: vec![(KeyId(1), "a".parse().unwrap(), "k".to_owned())],
         routes: vec!["r".parse().unwrap()],
+        ..Registration::default()
     };
     runtime.block_on(books.register(wanted)).unwrap();
     let (purse, stop) = (books.purse(AccountNum(1)).unwrap(), AtomicBool::new(false));

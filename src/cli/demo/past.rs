@@ -103,7 +103,11 @@ async fn pay(app: &App) -> Result {
     let left = control.account(&caller, DEMO.id.parse()?).await?.available;
     if let Some(credits) = opening.checked_sub(left).filter(|used| *used > Credits::ZERO) {
         control
-            .grant(&caller, account, BookingInput { credits, reference: "invoice-1001".to_owned() })
+            .grant(
+                &caller,
+                account,
+                BookingInput { credits, reference: "invoice-1001".to_owned(), ..BookingInput::default() },
+            )
             .await?;
     }
     Ok(())

@@ -2,6 +2,7 @@
 
 mod export;
 mod import;
+mod lots;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use utoipa::ToSchema;
 
 pub use export::{Exported, ExportedKey};
 pub use import::AccountLine;
+pub(in crate::control) use lots::{ExpiringView, RefillView};
 
 use super::caller::{Caller, Noted, Permission};
 use super::error::{OperationError, Result};
@@ -82,9 +84,13 @@ pub struct AccountView {
     /// The sum of the account's entries.
     #[schema(value_type = f64)]
     pub balance: Credits,
-    /// The balance by bucket. So far there is one.
+    /// The balance by bucket.
     #[schema(value_type = BTreeMap<String, f64>)]
-    pub buckets: BTreeMap<&'static str, Credits>,
+    pub buckets: BTreeMap<String, Credits>,
+    /// The part of the balance that expires, the soonest first.
+    pub expiring: Vec<ExpiringView>,
+    /// What the account's plan refills, and when it does so next; null if it does not.
+    pub refill: Option<RefillView>,
     /// The balance less the credits held for requests in flight.
     #[schema(value_type = f64)]
     pub available: Credits,
@@ -158,6 +164,7 @@ impl Control {
             let plan = row.plan.as_deref().map(NameId::of);
             self.put_account(row, plan, Vec::new());
         }
+        self.refill_now().await;
         Ok(())
     }
 
@@ -301,6 +308,7 @@ impl Control {
         if row.source == Source::Store {
             let plan = row.plan.as_deref().map(NameId::of);
             self.put_account(row, plan, Vec::new());
+            self.refill_now().await;
         } else if let Some(account) = self.directory.account(&row.id) {
             account.set_suspended(row.state != AccountState::Active);
         }

@@ -131,7 +131,7 @@ impl Control {
         let Some(credits) = Credits::ZERO.checked_sub(input.credits) else {
             return OperationError::invalid("credits", "the amount is too large");
         };
-        let input = BookingInput { credits, reference: input.reference };
+        let input = BookingInput { credits, reference: input.reference, ..BookingInput::default() };
         self.book(caller, "credits.charge", EntryKind::Charge, (key.account.id.clone(), Some(key.num)), input)
             .await
     }

@@ -3,23 +3,28 @@
 mod jobs;
 
 pub use jobs::{JobView, SettledView, SettlementInput};
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
 
 use super::caller::{Caller, Noted, Permission};
 use super::error::{OperationError, Result};
-use super::terms::{Page, Time};
+use super::terms::{Page, Time, moment};
 use crate::control::Control;
 use crate::ledger::entry::{Entry, EntryKind};
 use crate::ledger::store::{Booked, Booking, Doubt};
+use crate::policy::credit::LotTerms;
 use crate::types::{AccountId, Credits, KeyId, KeyNum, RequestId, StatusClass};
 
 /// Longest reference of a booking, in characters.
 pub const MAX_REFERENCE: usize = 200;
+/// Longest note of a booking, in characters.
+const MAX_NOTE: usize = 200;
 
 /// A grant or an adjustment.
-#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = NewBooking)]
 pub struct BookingInput {
@@ -30,6 +35,18 @@ pub struct BookingInput {
     /// first booking.
     #[schema(min_length = 1, max_length = 200, example = "invoice-2041")]
     pub reference: String,
+    /// Of a grant: the name of a `[buckets.NAME]` that gets the credits; null for the default bucket.
+    #[serde(default)]
+    #[schema(example = "promo")]
+    pub bucket: Option<String>,
+    /// Of a grant: when what is left expires, as a time or a duration from now such as `30d`; null for never.
+    #[serde(default)]
+    #[schema(example = "30d")]
+    pub expires: Option<String>,
+    /// A note for the audit log.
+    #[serde(default)]
+    #[schema(max_length = 200)]
+    pub note: Option<String>,
 }
 
 /// A booking, or the first one with the same reference.
@@ -65,7 +82,7 @@ pub struct EntryView {
     /// The account.
     #[schema(value_type = String)]
     pub account: AccountId,
-    /// `grant`, `adjustment`, `charge`, `release`, `in_doubt` or `given_back`.
+    /// `grant`, `adjustment`, `charge`, `release`, `in_doubt`, `given_back` or `expiry`.
     #[schema(value_type = String)]
     pub kind: EntryKind,
     /// The change of the balance.
@@ -74,8 +91,11 @@ pub struct EntryView {
     /// The balance after the entry.
     #[schema(value_type = f64)]
     pub balance_after: Credits,
-    /// The bucket that paid.
+    /// The bucket that the amount was added to or taken from; null for the default bucket, and where there are several.
     pub bucket: Option<String>,
+    /// The parts of the amount, if several buckets have one.
+    #[schema(value_type = Option<BTreeMap<String, f64>>)]
+    pub split: Option<BTreeMap<String, Credits>>,
     /// The key whose requests were charged.
     #[schema(value_type = Option<String>)]
     pub key: Option<KeyId>,
@@ -95,6 +115,9 @@ pub struct EntryView {
 
 impl EntryView {
     pub(super) fn of(entry: &Entry) -> Self {
+        let parts = entry.split.parts().map(|(name, part)| (name.to_string(), part));
+        let parts: BTreeMap<String, Credits> = parts.collect();
+        let is_split = parts.len() > 1;
         Self {
             number: entry.number,
             at: Time(entry.at),
@@ -102,7 +125,8 @@ impl EntryView {
             kind: entry.kind,
             amount: entry.amount,
             balance_after: entry.balance_after,
-            bucket: entry.bucket.clone(),
+            bucket: entry.split.text().filter(|_| !is_split),
+            split: is_split.then_some(parts),
             key: entry.key,
             route: entry.route.clone(),
             outcome: entry.outcome.map(StatusClass::name),
@@ -213,6 +237,10 @@ impl Control {
         if input.credits.is_zero() {
             return OperationError::invalid("credits", "an adjustment by 0 credits changes nothing");
         }
+        if input.bucket.is_some() || input.expires.is_some() {
+            let message = "an adjustment changes the default bucket, or takes from the buckets in their order; grant instead";
+            return OperationError::invalid("bucket", message);
+        }
         self.book(caller, "credits.adjust", EntryKind::Adjustment, (account, None), input).await
     }
 
@@ -226,8 +254,16 @@ impl Control {
     ) -> Result<BookingView> {
         caller.may(Permission::Credits)?;
         check_reference(&input.reference)?;
-        let BookingInput { credits: amount, reference } = input;
-        let booking = Booking { account, kind, amount, reference, actor: caller.actor.clone(), key };
+        let lot = self.lot_terms(&input)?;
+        let BookingInput { credits: amount, reference, note, .. } = input;
+        if note
+            .as_ref()
+            .is_some_and(|note| note.chars().count() > MAX_NOTE || note.chars().any(char::is_control))
+        {
+            let message = format!("a note is at most {MAX_NOTE} characters on one line");
+            return OperationError::invalid("note", message);
+        }
+        let booking = Booking { account, kind, amount, reference, actor: caller.actor.clone(), key, lot };
         let directory = self.directory();
         let (notes, output) = caller.noted(action, move |booked: &Booked| {
             let Booked { entry, repeated } = booked;
@@ -242,11 +278,36 @@ impl Control {
                 repeated: *repeated,
                 available: now.and_then(|now| now.checked_add(added)).unwrap_or(entry.balance_after),
             };
-            let after = json!({ "amount": entry.amount, "reference": entry.reference, "repeated": repeated });
+            let mut after =
+                json!({ "amount": entry.amount, "reference": entry.reference, "repeated": repeated });
+            if let (Some(note), Some(terms)) = (&note, after.as_object_mut()) {
+                terms.insert("note".to_owned(), note.as_str().into());
+            }
             Noted { object: format!("account/{}", entry.account), before: None, after: Some(after), output }
         });
         self.bookkeeper.book(booking, notes).await?;
         output.take()
+    }
+
+    /// The bucket and the expiry of a grant.
+    fn lot_terms(&self, input: &BookingInput) -> Result<Option<LotTerms>> {
+        let expires = input.expires.as_deref().map(|text| moment("expires", text, self.clock.wall()));
+        let expires = expires.transpose()?;
+        if expires.is_some_and(|expires| expires <= self.clock.wall()) {
+            return OperationError::invalid("expires", "this time is in the past");
+        }
+        let view = self.snapshot();
+        let named = |name: &String| {
+            let found = view.buckets.iter().map(|(bucket, _)| bucket).find(|bucket| bucket.as_str() == name);
+            let known =
+                || view.buckets.iter().map(|(bucket, _)| bucket.as_str()).collect::<Vec<_>>().join(", ");
+            found.cloned().ok_or_else(|| OperationError::Invalid {
+                field: "bucket",
+                message: format!("there is no bucket `{name}` in the configuration (known: {})", known()),
+            })
+        };
+        let bucket = input.bucket.as_ref().map(named).transpose()?.unwrap_or_default();
+        Ok(Some(LotTerms { bucket, expires, of_refill: false }).filter(|terms| !terms.is_rest()))
     }
 
     /// Lists the entries of an account, newest first. `before`: the number of an entry.

@@ -3,17 +3,18 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::accounts::AccountView;
+use super::accounts::{AccountView, ExpiringView, RefillView};
 use super::keys::{KeyView, ShownKey};
 use super::terms::{LimitTerms, Time, restored};
 use crate::control::{Control, InForce};
 use crate::directory::{Directory, Key};
 use crate::ledger::Bookkeeper;
 use crate::ledger::store::{AccountRow, AccountState, KeyRow, Source};
+use crate::policy::credit::Lot;
 use crate::policy::key::KeyState;
 use crate::policy::limit::Limit;
 use crate::snapshot::{AccountStatus, Snapshot};
-use crate::types::{AccountId, Credits, KeyHash, NameId};
+use crate::types::{AccountId, BucketName, Credits, KeyHash, NameId, WallTime};
 
 /// What is in force at one moment. It may be used on any thread.
 #[derive(Clone)]
@@ -22,6 +23,7 @@ pub(in crate::control) struct Describer {
     bookkeeper: Bookkeeper,
     view: Arc<Snapshot>,
     in_force: Arc<InForce>,
+    now: WallTime,
 }
 
 impl Control {
@@ -32,8 +34,33 @@ impl Control {
             bookkeeper: self.bookkeeper.clone(),
             view: self.snapshot(),
             in_force: self.in_force.load_full(),
+            now: self.clock.wall(),
         }
     }
+}
+
+/// The balance by bucket.
+fn buckets(row: &AccountRow) -> BTreeMap<String, Credits> {
+    let default = BucketName::default();
+    let Some(wallet) = &row.wallet else { return BTreeMap::from([(default.to_string(), row.balance)]) };
+    let mut buckets = BTreeMap::from([(default.to_string(), wallet.rest)]);
+    for lot in &wallet.lots {
+        let sum = buckets.entry(lot.bucket.to_string()).or_default();
+        *sum = sum.checked_add(lot.left).unwrap_or(*sum);
+    }
+    buckets
+}
+
+/// The credits that expire, the soonest first.
+fn expiring(row: &AccountRow) -> Vec<ExpiringView> {
+    let lots = row.wallet.iter().flat_map(|wallet| &wallet.lots);
+    let view = |lot: &Lot| {
+        let (bucket, credits) = (lot.bucket.to_string(), lot.left);
+        Some(ExpiringView { bucket, credits, expires: Time(lot.ended.or(lot.expires)?) })
+    };
+    let mut expiring: Vec<_> = lots.filter_map(view).collect();
+    expiring.sort_by_key(|view| view.expires.0);
+    expiring
 }
 
 fn terms(limits: &[Limit]) -> Vec<LimitTerms> {
@@ -67,7 +94,9 @@ impl Describer {
             plan: plan.map(|plan| plan.name.clone()),
             state,
             balance: row.balance,
-            buckets: BTreeMap::from([("default", row.balance)]),
+            buckets: buckets(row),
+            expiring: expiring(row),
+            refill: plan.and_then(|plan| RefillView::of(plan.refill.as_ref()?, row.created, self.now)),
             available,
             held,
             limits: plan.map_or_else(Vec::new, |plan| terms(&plan.limits)),

@@ -1,11 +1,12 @@
 //! Defines the data of the in-memory store and its changes.
 
+use super::lots::CreditData;
 use super::usage::UsageData;
 use crate::ledger::entry::{Entry, EntryKind, Link};
 use crate::ledger::store::{
     AccountChange, AccountRow, AccountState, AnswerRow, Audited, Booked, Changed, Doubt, JournalRow,
-    KeyChange, KeyEdit, KeyRow, KeyTerms, LedgerError, NewAccount, Note, OwnedKey, Result, SecretRow, Source,
-    TokenRow,
+    KeyChange, KeyEdit, KeyRow, KeyTerms, LedgerError, NewAccount, NewFileAccount, Note, OwnedKey, Place,
+    Result, SecretRow, Source, TokenRow,
 };
 use crate::ledger::tally::{OpenHold, SettledJob};
 use crate::policy::key::KeyState;
@@ -30,6 +31,7 @@ pub(super) struct Data {
     pub(super) answers: Vec<(AnswerRow, WallTime)>,
     pub(super) tokens: Vec<TokenRow>,
     pub(super) usage: UsageData,
+    pub(super) credits: CreditData,
 }
 
 pub(super) fn number(index: usize) -> u32 {
@@ -54,6 +56,7 @@ pub(super) struct NewEntry<'a> {
     pub(super) requests: u64,
     pub(super) reference: Option<String>,
     pub(super) actor: &'a str,
+    pub(super) place: Place<'a>,
 }
 
 impl Data {
@@ -76,6 +79,7 @@ impl Data {
         new: NewEntry<'_>,
     ) -> Result<Entry> {
         let index = self.account_at(account);
+        let split = self.place(account, new.amount, new.place);
         let row = &mut self.accounts[index];
         let overflow = || LedgerError::Failed("a balance overflows".to_owned());
         row.balance = row.balance.checked_add(new.amount).ok_or_else(overflow)?;
@@ -86,7 +90,7 @@ impl Data {
             kind: new.kind,
             amount: new.amount,
             balance_after: row.balance,
-            bucket: None,
+            split,
             key: new.key,
             route: new.route,
             outcome: new.outcome,
@@ -134,8 +138,15 @@ impl Data {
             name: String::new(),
             created: at,
             version: 1,
+            wallet: None,
         });
         num
+    }
+
+    /// An account, with its credits by lot.
+    pub(super) fn account_row(&self, num: AccountNum) -> AccountRow {
+        let row = self.accounts[self.account_at(num)].clone();
+        AccountRow { wallet: self.has_lots(num).then(|| Box::new(self.wallet(num))), ..row }
     }
 
     pub(super) fn create_account(&mut self, new: &NewAccount, at: WallTime) -> Result<AccountRow> {
@@ -145,11 +156,12 @@ impl Data {
         let amount = new.opening.as_ref().map(|(amount, _)| *amount);
         let num = self.new_account(&new.id, new.plan.as_deref(), Source::Store, amount, at);
         let index = self.account_at(num);
+        self.put_on(num, new.plan.as_deref());
         self.accounts[index].name.clone_from(&new.name);
         if let Some((amount, actor)) = &new.opening {
             self.open(num, *amount, actor, at)?;
         }
-        Ok(self.accounts[index].clone())
+        Ok(self.account_row(num))
     }
 
     /// Books an opening grant.
@@ -159,7 +171,8 @@ impl Data {
         }
         let (kind, reference) = (EntryKind::Grant, Some("opening".to_owned()));
         let (key, route, outcome) = (None, None, None);
-        let new = NewEntry { kind, amount, key, route, outcome, requests: 0, reference, actor };
+        let place = Place::Any(None);
+        let new = NewEntry { kind, amount, key, route, outcome, requests: 0, reference, actor, place };
         self.add_entry(account, at, new).map(drop)
     }
 
@@ -168,9 +181,11 @@ impl Data {
         id: &AccountId,
         change: &AccountChange,
     ) -> Result<Changed<AccountRow>> {
-        let Some(row) = self.accounts.iter_mut().find(|row| row.id == *id) else {
+        let Some(num) = self.find_account(id).map(|row| row.num) else {
             return Err(LedgerError::Unknown(format!("there is no account {id}")));
         };
+        let (index, before) = (self.account_at(num), self.account_row(num));
+        let row = &mut self.accounts[index];
         let AccountChange { version, name, plan, state } = change.clone();
         let is_closed = state == Some(AccountState::Closed);
         if version.is_some_and(|version| version != row.version) && row.state != AccountState::Closed {
@@ -180,12 +195,14 @@ impl Data {
         if row.state == AccountState::Closed || (row.source == Source::File && !for_file) {
             return refused("this account cannot be changed so".to_owned());
         }
-        let before = row.clone();
         row.name = name.unwrap_or_else(|| before.name.clone());
         row.plan = plan.unwrap_or_else(|| before.plan.clone());
         row.state = state.unwrap_or(before.state);
         row.version += 1;
-        let after = row.clone();
+        let after = self.account_row(num);
+        if is_closed || change.plan.is_some() {
+            self.put_on(before.num, after.plan.as_deref().filter(|_| !is_closed));
+        }
         if is_closed {
             for key in self.keys.iter_mut().filter(|key| key.account == before.num) {
                 key.state = KeyState::Revoked;
@@ -198,10 +215,10 @@ impl Data {
 
     pub(super) fn register_account(
         &mut self,
-        id: &AccountId,
-        opening: Option<Credits>,
+        NewFileAccount { id, opening, plan }: &NewFileAccount,
         at: WallTime,
     ) -> Result<AccountRow> {
+        let opening = *opening;
         let num = match self.accounts.iter_mut().find(|row| row.id == *id) {
             Some(row) if row.state == AccountState::Closed => {
                 return refused(format!("account {id} was deleted"));
@@ -216,7 +233,8 @@ impl Data {
                 num
             }
         };
-        Ok(self.accounts[self.account_at(num)].clone())
+        self.put_on(num, plan.as_deref());
+        Ok(self.account_row(num))
     }
 
     pub(super) fn register_key(
@@ -341,7 +359,12 @@ impl Data {
         let (kind, amount) = (EntryKind::GivenBack, doubt.amount);
         let key = self.keys.iter().map(|row| row.id).find(|id| *id == doubt.key);
         let (route, outcome) = (Some(doubt.route), None);
-        let new = NewEntry { kind, amount, key, route, outcome, requests: 1, reference, actor };
+        let charge = self.entries.iter().find(|entry| {
+            entry.kind == EntryKind::InDoubt && entry.reference == reference && entry.account == doubt.account
+        });
+        let back = charge.map(|entry| entry.split.negated()).unwrap_or_default();
+        let place = Place::Back(&back);
+        let new = NewEntry { kind, amount, key, route, outcome, requests: 1, reference, actor, place };
         let entry = self.add_entry(account, at, new)?;
         Ok(Booked { entry, repeated: false })
     }

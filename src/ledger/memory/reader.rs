@@ -10,21 +10,24 @@ use super::data::refused;
 use crate::ledger::entry::{Entry, OperatorBalances};
 use crate::ledger::record::ExternalId;
 use crate::ledger::store::{
-    AccountRow, AnswerRow, AuditFilter, Audited, BooksReader, Doubt, EachLimit, JobFilter, JobPlace, JobRow,
-    KeyRow, OwnedKey, Position, RefusalRow, Result, SecretRow, SettledJobRow, StoredSecret, TokenRow,
-    UsageFilter, UsageRow,
+    AccountRow, AnswerRow, AuditFilter, Audited, BooksReader, Doubt, DueRefill, EachLimit, JobFilter,
+    JobPlace, JobRow, KeyRow, OwnedKey, Position, RefusalRow, Result, SecretRow, SettledJobRow, StoredSecret,
+    TokenRow, UsageFilter, UsageRow,
 };
 use crate::ledger::tally::OpenHold;
+use crate::policy::credit::Wallet;
 use crate::policy::key::KeyState;
-use crate::types::{AccountId, Credits, KeyHash, KeyId, KeyNum, WallTime};
+use crate::types::{AccountId, BucketName, Credits, KeyHash, KeyId, KeyNum, WallTime};
 
 impl BooksReader for MemoryStore {
     fn account(&mut self, id: &AccountId) -> Result<Option<AccountRow>> {
-        Ok(self.0.lock().find_account(id).cloned())
+        let data = self.0.lock();
+        Ok(data.find_account(id).map(|row| data.account_row(row.num)))
     }
 
     fn accounts(&mut self, after: Option<&AccountId>, most: usize) -> Result<Vec<AccountRow>> {
-        let mut rows = self.0.lock().accounts.clone();
+        let data = self.0.lock();
+        let mut rows: Vec<_> = data.accounts.iter().map(|row| data.account_row(row.num)).collect();
         rows.retain(|row| after.is_none_or(|after| row.id > *after));
         rows.sort_by(|one, other| one.id.cmp(&other.id));
         rows.truncate(most);
@@ -204,6 +207,19 @@ impl BooksReader for MemoryStore {
                 }
         };
         Ok(open.chain(settled.into_iter().rev()).filter(is_wanted).take(most).collect())
+    }
+
+    fn wallet(&mut self, account: &AccountId) -> Result<Option<Wallet>> {
+        let data = self.0.lock();
+        Ok(data.find_account(account).map(|row| data.wallet(row.num)))
+    }
+
+    fn buckets(&mut self) -> Result<Vec<(AccountId, BucketName, Credits)>> {
+        Ok(self.0.lock().buckets())
+    }
+
+    fn due_refills(&mut self, now: WallTime, most: usize) -> Result<Vec<DueRefill>> {
+        Ok(self.0.lock().due_refills(now, most))
     }
 
     fn answer(&mut self, id: &KeyHash) -> Result<Option<AnswerRow>> {

@@ -47,7 +47,7 @@ fn outcome(entry: &Entry) -> Option<String> {
             Some(entry.outcome.map_or(entry.kind.name(), StatusClass::name).to_owned())
         }
         EntryKind::InDoubt | EntryKind::GivenBack => Some(entry.kind.name().to_owned()),
-        EntryKind::Grant | EntryKind::Adjustment => None,
+        EntryKind::Grant | EntryKind::Adjustment | EntryKind::Expiry => None,
     }
 }
 

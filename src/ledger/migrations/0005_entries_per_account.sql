@@ -33,6 +33,7 @@ CREATE UNIQUE INDEX entries_once ON entries (account, kind, reference) WHERE ref
 -- The operator's accounts: what customers' accounts received or paid, with the opposite sign, in millionths. Text,
 -- since a balance may exceed 64 bits.
 ALTER TABLE sides RENAME TO operator_accounts;
+INSERT INTO operator_accounts VALUES ('expired', '0');
 
 -- `mark` identifies the journal files of this ledger, `folded` is the last batch that is folded, and `epoch` is a
 -- number that grows at each start.

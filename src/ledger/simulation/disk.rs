@@ -11,10 +11,11 @@ use crate::ledger::entry::Entry;
 use crate::ledger::memory::MemoryStore;
 use crate::ledger::store::{
     AccountChange, AccountRow, Booked, Booking, Books, Changed, Journal, JournalRow, KeyEdit, KeyRow,
-    LedgerError, LoadedBooks, NewAccount, Note, Notes, OwnedKey, Readers, Registered, Registration, Result,
-    Storage, TokenRow, UsageRetention,
+    LedgerError, LoadedBooks, LotEnd, NewAccount, Note, Notes, OwnedKey, Readers, RefillBooking, Registered,
+    Registration, Result, Storage, TokenRow, UsageRetention,
 };
 use crate::ledger::tally::Fold;
+use crate::policy::credit::{LotId, Wallet};
 use crate::policy::outcome::usage::UsagePart;
 use crate::types::{AccountId, AccountNum, KeyId, KeyNum, RequestId, WallTime};
 
@@ -216,6 +217,36 @@ impl Books for Disk {
             let entry = books.book(&account, &booking, &notes, at)?;
             durable.bookings(books);
             Ok(entry)
+        })
+    }
+
+    fn wallet(&mut self, account: AccountNum) -> Result<Wallet> {
+        self.look_or_fail(|books| Books::wallet(books, account))
+    }
+
+    fn due_lots(&mut self, now: WallTime, most: usize) -> Result<Vec<(AccountNum, LotId)>> {
+        self.look_or_fail(|books| books.due_lots(now, most))
+    }
+
+    fn ended_lots(&mut self) -> Result<Vec<(AccountNum, WallTime)>> {
+        self.look_or_fail(|books| books.ended_lots())
+    }
+
+    fn end_lots(&mut self, ends: &[LotEnd], at: WallTime) -> Result<()> {
+        let ends = ends.to_vec();
+        self.call(false, move |books, durable| {
+            books.end_lots(&ends, at)?;
+            durable.bookings(books);
+            Ok(())
+        })
+    }
+
+    fn refill(&mut self, refills: &[RefillBooking], at: WallTime) -> Result<()> {
+        let refills = refills.to_vec();
+        self.call(false, move |books, durable| {
+            books.refill(&refills, at)?;
+            durable.bookings(books);
+            Ok(())
         })
     }
 

@@ -68,7 +68,10 @@ impl Durable {
     pub(super) fn bookings(&mut self, books: &mut MemoryStore) {
         let entries = entries_of(books);
         let booked = |entry: &&Entry| {
-            matches!(entry.kind, EntryKind::Grant | EntryKind::Adjustment | EntryKind::GivenBack)
+            matches!(
+                entry.kind,
+                EntryKind::Grant | EntryKind::Adjustment | EntryKind::GivenBack | EntryKind::Expiry
+            )
         };
         let entries: Vec<_> = entries.iter().filter(booked).collect();
         for entry in &entries[self.counted..] {
@@ -125,6 +128,13 @@ impl Durable {
         for row in &rows {
             let balance = self.left(row.num) + self.kept_credits(row.num);
             assert_eq!(row.balance.millionths(), balance, "the balance of {}", row.id);
+            if let Some(wallet) = &row.wallet {
+                assert!(
+                    !wallet.rest.is_negative(),
+                    "the buckets of {} have no more than its balance",
+                    row.id
+                );
+            }
         }
         let entries = entries_of(books);
         let count =

@@ -17,9 +17,11 @@ use crate::ledger::entry::EntryKind;
 use crate::ledger::handle::MAX_JOBS;
 use crate::ledger::record::ExternalId;
 use crate::ledger::store::{
-    Booked, Booking, BooksReader, LedgerError, Registration, Result, Storage, no_notes,
+    Booked, Booking, BooksReader, LedgerError, NewFileAccount, Registration, Result, Storage, no_notes,
 };
-use crate::ledger::threads::{BooksThread, CommitThread, Job, Shared};
+use crate::ledger::threads::{BooksThread, CommitThread, Job, RefillOrder, Shared};
+use crate::policy::credit::LotTerms;
+use crate::policy::credit::refill::{Calendar, Every, Mode, Refill};
 use crate::types::{AccountNum, Credits, KeyId, WallTime};
 
 const ACCOUNTS: usize = 4;
@@ -39,12 +41,14 @@ pub(super) struct Seen {
     bookings: u64,
     kept_settled: u64,
     polled: u64,
+    expired: u64,
+    refilled: u64,
 }
 
 impl Seen {
     pub(super) fn is_enough(&self) {
-        let Self { acknowledged, refused, failed, cuts, doubts, given_back, bookings, kept_settled, polled } =
-            self;
+        let Self { acknowledged, refused, failed, cuts, doubts, given_back, bookings, .. } = self;
+        let Self { kept_settled, polled, expired, refilled, .. } = self;
         for (what, count) in [
             ("answers", acknowledged),
             ("refusals", refused),
@@ -55,6 +59,8 @@ impl Seen {
             ("bookings", bookings),
             ("settlements of kept holds", kept_settled),
             ("jobs that workers settled", polled),
+            ("expiries", expired),
+            ("refills", refilled),
         ] {
             assert!(*count > 100, "too few {what}: {self:?}");
         }
@@ -109,9 +115,11 @@ impl World<'_> {
         let id = |at: usize| format!("a{at}").parse().expect("an id");
         let credits = Some(Credits::from_millionths(100));
         let wanted = Registration {
-            accounts: (0..ACCOUNTS).map(|at| (id(at), credits)).collect(),
+            accounts: (0..ACCOUNTS).map(|at| NewFileAccount::new(id(at), credits)).collect(),
             keys: vec![(KeyId(1), id(0), "k".to_owned())],
             routes: vec!["r1".parse().expect("a name"), "r2".parse().expect("a name")],
+            buckets: vec![("paygo".parse().expect("a name"), 200)],
+            ..Registration::default()
         };
         books.register(&wanted).expect("a sound disk");
         self.take_up(process, books, commit);
@@ -136,7 +144,7 @@ impl World<'_> {
     }
 
     fn step(&mut self) {
-        match self.random.u32(..26) {
+        match self.random.u32(..28) {
             0..12 => drop(threads::with_workers(Workers::step)),
             12..15 => self.run(threads::commit),
             15..18 => self.run(threads::work),
@@ -147,6 +155,7 @@ impl World<'_> {
             22 if self.random.u32(..6) == 0 => self.crash(),
             23 if self.random.u32(..6) == 0 => self.restart(),
             24 => self.ask_to_settle_kept(),
+            25 | 26 => self.ask_to_refill(),
             _ => {}
         }
     }
@@ -181,6 +190,15 @@ impl World<'_> {
         for (account, back) in threads::with_books(BooksThread::take_kept_settled).unwrap_or_default() {
             self.seen.kept_settled += 1;
             threads::with_workers(|workers| workers.available[account.0 as usize - 1] += back.millionths());
+        }
+        for (account, change) in threads::with_books(BooksThread::take_moved).unwrap_or_default() {
+            match change.is_negative() {
+                true => self.seen.expired += 1,
+                false => self.seen.refilled += 1,
+            }
+            threads::with_workers(|workers| {
+                workers.available[account.0 as usize - 1] += change.millionths();
+            });
         }
         let Some(process) = &self.process else { return };
         for (asked, answer) in process.answers.lock().drain(..) {
@@ -221,8 +239,14 @@ impl World<'_> {
             false => (EntryKind::Adjustment, self.random.i64(-60..60)),
         };
         let takes_all = kind == EntryKind::Adjustment && self.random.bool();
+        let lot = LotTerms {
+            bucket: ["sub", "paygo", "default"][self.random.usize(..3)].parse().expect("a name"),
+            expires: self.random.bool().then(|| WallTime(self.clock.wall().0 + self.random.i64(-HOUR..HOUR))),
+            of_refill: false,
+        };
         let mut booking = Booking {
             key: None,
+            lot: Some(lot).filter(|_| kind == EntryKind::Grant && self.random.bool()),
             account: format!("a{account}").parse().expect("an id"),
             kind,
             amount: Credits::from_millionths(amount),
@@ -236,6 +260,30 @@ impl World<'_> {
             }
             books.book(&booking, &no_notes())
         });
+    }
+
+    fn ask_to_refill(&mut self) {
+        let Some(process) = &self.process else { return };
+        let account = self.random.usize(..ACCOUNTS);
+        let calendar = Calendar { every: Every::Hour, zone: jiff::tz::TimeZone::UTC };
+        let now = self.clock.wall();
+        let mut period = calendar.period(WallTime(0), now).expect("a period");
+        period.start.0 += self.random.i64(0..1_000); // many refills
+        let (amount, bucket) = (Credits::from_millionths, "sub".parse().expect("a name"));
+        let mode = match self.random.bool() {
+            true => Mode::Reset { rollover: amount(self.random.i64(0..10)) },
+            false => Mode::Add { cap: Some(amount(self.random.i64(20..80))) },
+        };
+        let refill = Refill { credits: amount(self.random.i64(1..50)), calendar, mode, bucket };
+        let order = RefillOrder {
+            num: AccountNum(u32::try_from(account + 1).expect("few accounts")),
+            account: format!("a{account}").parse().expect("an id"),
+            plan: "p".to_owned(),
+            refill: Some((Arc::new(refill), period, self.random.u64(1..3))),
+            again: None,
+        };
+        let job: Job = Box::new(move |books| drop(books.refill(&[order])));
+        let _ = process.jobs.try_send(job); // a full queue drops the job
     }
 
     fn ask_to_give_back(&mut self) {

@@ -2,12 +2,12 @@
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::posting::{NewEntry, Posting};
+use super::posting::{NewEntry, Posting, refills};
 use super::read;
 use super::rows::{account_row, account_state_name, failed};
 use crate::ledger::entry::EntryKind;
 use crate::ledger::store::{
-    AccountChange, AccountRow, AccountState, Changed, LedgerError, NewAccount, Result, Source,
+    AccountChange, AccountRow, AccountState, Changed, LedgerError, NewAccount, NewFileAccount, Result, Source,
 };
 use crate::types::{AccountId, AccountNum, Credits, WallTime};
 
@@ -17,7 +17,8 @@ const OPENING: &str = "opening";
 pub(super) fn find(tx: &Connection, id: &AccountId) -> Result<Option<AccountRow>> {
     let sql = format!("{} WHERE id = ?1", read::ACCOUNTS);
     let mut statement = tx.prepare_cached(&sql).map_err(failed)?;
-    statement.query_row([id.as_str()], account_row).optional().map_err(failed)
+    let found = statement.query_row([id.as_str()], account_row).optional().map_err(failed)?;
+    found.map(|row| read::with_wallet(tx, row)).transpose()
 }
 
 fn require(tx: &Connection, id: &AccountId) -> Result<AccountRow> {
@@ -28,8 +29,7 @@ fn require(tx: &Connection, id: &AccountId) -> Result<AccountRow> {
 pub(super) fn register(
     tx: &Transaction<'_>,
     posting: &mut Posting<'_>,
-    id: &AccountId,
-    opening: Option<Credits>,
+    NewFileAccount { id, opening, .. }: &NewFileAccount,
     at: WallTime,
 ) -> Result<AccountRow> {
     if let Some(mut row) = find(tx, id)? {
@@ -69,6 +69,7 @@ pub(super) fn create(tx: &Transaction<'_>, new: &[NewAccount], at: WallTime) -> 
         let values = params![id.as_str(), name, plan, amount, at.0];
         let num = tx.prepare_cached(insert).and_then(|mut insert| insert.insert(values)).map_err(failed)?;
         let num = u32::try_from(num).map_err(|_| LedgerError::Failed("too many accounts".to_owned()))?;
+        refills::put_on(tx, AccountNum(num), plan.as_deref())?;
         if let Some((amount, actor)) = opening.as_ref().filter(|(amount, _)| !amount.is_zero()) {
             let grant = NewEntry::booking(EntryKind::Grant, *amount, Some(OPENING), actor);
             posting.add(AccountNum(num), at, &grant)?;
@@ -107,9 +108,12 @@ pub(super) fn change(
         tx.execute(sql, [before.num.0]).map_err(failed)?;
         let sql = "UPDATE keys SET state = 'revoked', version = version + 1 WHERE account = ?1";
         tx.execute(sql, [before.num.0]).map_err(failed)?;
-        for table in ["renewals", "awaiting_approval", "members", "sessions", "links"] {
+        for table in ["refills", "renewals", "awaiting_approval", "members", "sessions", "links"] {
             tx.execute(&format!("DELETE FROM {table} WHERE account = ?1"), [before.num.0]).map_err(failed)?;
         }
+    }
+    if change.plan.is_some() && !is_closed {
+        refills::put_on(tx, before.num, plan.as_deref())?;
     }
     Ok(Changed { after: require(tx, id)?, before })
 }

@@ -18,7 +18,7 @@ use crate::ledger::store::{LedgerError, Result};
 /// `TGLD`: SQLite's `application_id` of a ledger's file.
 const APPLICATION_ID: i64 = 0x5447_4c44;
 /// One migration per version, in order. There are none to earlier versions.
-const MIGRATIONS: [&str; 12] = [
+const MIGRATIONS: [&str; 13] = [
     include_str!("../migrations/0001_books.sql"),
     include_str!("../migrations/0002_secrets_in_key_order.sql"),
     include_str!("../migrations/0003_journal_file.sql"),
@@ -31,6 +31,7 @@ const MIGRATIONS: [&str; 12] = [
     include_str!("../migrations/0010_users.sql"),
     include_str!("../migrations/0011_usage_of_each_step.sql"),
     include_str!("../migrations/0012_jobs.sql"),
+    include_str!("../migrations/0013_buckets.sql"),
 ];
 /// The version from which on entries are chained.
 const CHAINED: usize = 4;
@@ -214,7 +215,7 @@ fn damaged(how: &str) -> String {
 /// Checks the tables that a start depends on for damage. Keys are not checked, since a start reads all of them;
 /// entries, of which there may be millions, are checked by `ledger verify`.
 fn check_tables(connection: &Connection) -> Result<(), Checked> {
-    for table in ["accounts", "routes", "operator_accounts", "journal", "open_holds", "in_doubt"] {
+    for table in ["accounts", "routes", "operator_accounts", "journal", "open_holds", "in_doubt", "lots"] {
         let sql = format!("PRAGMA quick_check('{table}')");
         let found: String = connection.query_row(&sql, [], |row| row.get(0))?;
         if found != "ok" {

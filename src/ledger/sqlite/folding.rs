@@ -7,7 +7,7 @@ use rusqlite::{Transaction, params};
 use super::posting::{NewEntry, Posting};
 use super::rows::{failed, id_blob};
 use crate::ledger::entry::EntryKind;
-use crate::ledger::store::{LedgerError, Result};
+use crate::ledger::store::{LedgerError, Place, Result};
 use crate::ledger::tally::{ChargeKey, ChargeSum, Fold, OpenHold};
 use crate::types::{Credits, RequestId, WallTime};
 
@@ -39,6 +39,7 @@ fn write_charges(posting: &mut Posting<'_>, of: ChargeKey, sum: ChargeSum, at: W
             route: Some(of.route),
             outcome: Some(of.outcome),
             requests,
+            place: Place::Any(of.held),
             ..NewEntry::booking(kind, amount, None, "requests")
         };
         posting.add(of.account, at, &new)?;
@@ -91,6 +92,7 @@ fn charge_in_doubt(
         key: Some(hold.key),
         route: Some(hold.route),
         requests: 1,
+        place: Place::Any(Some(hold.at)),
         ..NewEntry::booking(EntryKind::InDoubt, amount, Some(&reference), "recovery")
     };
     posting.add(hold.account, at, &new)?;

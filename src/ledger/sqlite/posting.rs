@@ -1,15 +1,25 @@
 //! Writes entries. Each entry changes the balance of its account and of one of the operator's accounts, and is chained
 //! to the account's previous entry.
 
+mod lots;
+pub(super) mod refills;
+
 use std::collections::{BTreeMap, HashMap};
 
 use rusqlite::{CachedStatement, OptionalExtension, Transaction, params};
 
 use super::events::{self, Moved};
-use super::rows::{account_id, failed, link, to_key_id};
+use super::rows::{account_id, credits, failed, link, to_key_id};
 use crate::ledger::entry::{Entry, EntryKind, Link, OperatorAccount, OperatorBalances};
-use crate::ledger::store::{LedgerError, Result};
-use crate::types::{AccountId, AccountNum, Credits, KeyId, KeyNum, RouteNum, StatusClass, WallTime};
+use crate::ledger::store::{Booking, LedgerError, Place, Result};
+use crate::policy::credit::Split;
+use crate::types::{
+    AccountId, AccountNum, BucketName, Credits, KeyId, KeyNum, RouteNum, StatusClass, WallTime,
+};
+
+pub(super) use lots::{due, ended, load, of_all, register};
+
+use lots::Wallets;
 
 /// An entry that is to be written.
 #[derive(Clone, Copy)]
@@ -22,9 +32,17 @@ pub(super) struct NewEntry<'a> {
     pub(super) requests: u64,
     pub(super) reference: Option<&'a str>,
     pub(super) actor: &'a str,
+    pub(super) place: Place<'a>,
 }
 
 impl<'a> NewEntry<'a> {
+    /// The entry of a booking.
+    pub(super) fn of(booking: &'a Booking) -> Self {
+        let Booking { kind, amount, reference, actor, key, .. } = booking;
+        let place = booking.place();
+        Self { key: *key, place, ..Self::booking(*kind, *amount, Some(reference), actor) }
+    }
+
     /// Creates an entry that belongs to no request.
     pub(super) fn booking(
         kind: EntryKind,
@@ -32,7 +50,8 @@ impl<'a> NewEntry<'a> {
         reference: Option<&'a str>,
         actor: &'a str,
     ) -> Self {
-        Self { kind, amount, key: None, route: None, outcome: None, requests: 0, reference, actor }
+        let place = Place::Any(None);
+        Self { kind, amount, key: None, route: None, outcome: None, requests: 0, reference, actor, place }
     }
 }
 
@@ -47,6 +66,8 @@ pub(super) struct Posting<'tx> {
     /// Names of routes and ids of keys that were looked up in this transaction.
     routes: HashMap<RouteNum, String>,
     keys: HashMap<KeyNum, Option<KeyId>>,
+    /// The lots of accounts that have some; `None` while an older ledger is migrated.
+    wallets: Option<Wallets>,
     /// Changes of the operator's accounts that [`Posting::finish`] writes.
     contra: OperatorBalances,
     /// What the entries did to accounts, if there are webhooks that want to know.
@@ -58,7 +79,9 @@ impl<'tx> Posting<'tx> {
     pub(super) fn start(tx: &'tx Transaction<'tx>) -> Result<Self> {
         let moved = events::are_wanted(tx)?.then(BTreeMap::new);
         let spend = tx.prepare_cached("UPDATE keys SET spent = spent - ?2 WHERE num = ?1").map_err(failed)?;
-        Ok(Self { moved, spend: Some(spend), ..Self::untold(tx)? })
+        let select = "SELECT id, balance, entries, link, lots FROM accounts WHERE num = ?1";
+        let select = tx.prepare_cached(select).map_err(failed)?;
+        Ok(Self { moved, spend: Some(spend), select, wallets: Some(Wallets::default()), ..Self::untold(tx)? })
     }
 
     /// Starts with entries of an older ledger, which are told to nobody.
@@ -67,13 +90,14 @@ impl<'tx> Posting<'tx> {
         Ok(Self {
             tx,
             // The statements use no RETURNING, which would build a temporary table for each row.
-            select: prepare("SELECT id, balance, entries, link FROM accounts WHERE num = ?1")?,
+            select: prepare("SELECT id, balance, entries, link, 0 FROM accounts WHERE num = ?1")?,
             update: prepare("UPDATE accounts SET balance = ?2, entries = ?3, link = ?4 WHERE num = ?1")?,
             insert: prepare(
-                "INSERT INTO entries (account, number, at, kind, amount, balance_after, key, route, outcome, requests, reference, actor, link)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+                "INSERT INTO entries (account, number, at, kind, amount, balance_after, key, route, outcome, requests, reference, actor, link, bucket)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
             )?,
             spend: None,
+            wallets: None,
             routes: HashMap::new(),
             keys: HashMap::new(),
             contra: OperatorBalances::default(),
@@ -83,10 +107,18 @@ impl<'tx> Posting<'tx> {
 
     /// Adds an entry and changes the account's balance by it.
     pub(super) fn add(&mut self, num: AccountNum, at: WallTime, new: &NewEntry<'_>) -> Result<Entry> {
-        let columns =
-            |row: &rusqlite::Row<'_>| Ok((account_id(row, 0)?, row.get(1)?, row.get(2)?, link(row, 3)?));
-        let (account, balance, last, before): (AccountId, i64, u64, Link) =
+        let columns = |row: &rusqlite::Row<'_>| {
+            Ok((account_id(row, 0)?, credits(row, 1)?, row.get(2)?, link(row, 3)?, row.get(4)?))
+        };
+        let (account, balance, last, before, has_lots): (AccountId, Credits, u64, Link, bool) =
             self.select.query_row([num.0], columns).map_err(failed)?;
+        let split = match &mut self.wallets {
+            Some(wallets) if has_lots || matches!(new.place, Place::NewLot(_)) => {
+                wallets.change(self.tx, (num, balance), new)?
+            }
+            _ => Split::whole(BucketName::default(), new.amount),
+        };
+        let balance = balance.millionths();
         let overflow = || LedgerError::Failed(format!("the balance of account {account} overflows"));
         let balance = balance.checked_add(new.amount.millionths()).ok_or_else(overflow)?;
         let mut entry = Entry {
@@ -95,7 +127,7 @@ impl<'tx> Posting<'tx> {
             kind: new.kind,
             amount: new.amount,
             balance_after: Credits::from_millionths(balance),
-            bucket: None,
+            split,
             key: new.key.map(|key| self.key(key)).transpose()?.flatten(),
             route: new.route.map(|route| self.route(route)).transpose()?,
             outcome: new.outcome,
@@ -110,12 +142,12 @@ impl<'tx> Posting<'tx> {
         let (kind, key, route) =
             (entry.kind.name(), new.key.map(|key| key.0), new.route.map(|route| route.0));
         let outcome = entry.outcome.map(StatusClass::name);
-        let amount = entry.amount.millionths();
+        let (amount, bucket) = (entry.amount.millionths(), entry.split.text());
         let Entry { number, requests, reference, actor, link, .. } = &entry;
         self.insert
             .execute(params![
                 num.0, number, at.0, kind, amount, balance, key, route, outcome, requests, reference, actor,
-                link.0
+                link.0, bucket
             ])
             .map_err(failed)?;
         if let (Some(spend), Some(key), false) = (&mut self.spend, new.key, new.amount.is_zero()) {

@@ -16,15 +16,17 @@ use super::rows::{
 use super::{file, posting, usage};
 use crate::ledger::entry::{Entry, OperatorBalances};
 use crate::ledger::store::{
-    AccountRow, AnswerRow, AuditFilter, Audited, BooksReader, Doubt, EachLimit, JobFilter, JobRow, KeyRow,
-    LedgerError, LoadedBooks, OwnedKey, Position, RefusalRow, Result, SecretRow, StoredSecret, TokenRow,
-    UsageFilter, UsageRow, UserReader, WebhookReader,
+    AccountRow, AnswerRow, AuditFilter, Audited, BooksReader, Doubt, DueRefill, EachLimit, JobFilter, JobRow,
+    KeyRow, LedgerError, LoadedBooks, OwnedKey, Position, RefusalRow, Result, SecretRow, StoredSecret,
+    TokenRow, UsageFilter, UsageRow, UserReader, WebhookReader,
 };
 use crate::ledger::tally::OpenHold;
-use crate::types::{AccountId, Credits, KeyHash, KeyId, KeyNum, WallTime};
+use crate::policy::credit::Wallet;
+use crate::types::{AccountId, BucketName, Credits, KeyHash, KeyId, KeyNum, WallTime};
 
 pub(super) const ACCOUNTS: &str =
-    "SELECT id, num, balance, plan, state, source, opening, entries, link, name, created, closed, version
+    "SELECT id, num, balance, plan, state, source, opening, entries, link, name, created, closed, version,
+         lots
      FROM accounts";
 pub(super) const ENTRIES: &str =
     "SELECT e.number, e.at, a.id, e.kind, e.amount, e.balance_after, r.name, e.requests, e.reference, e.actor,
@@ -62,7 +64,16 @@ pub(super) fn loaded(connection: &Connection) -> Result<LoadedBooks> {
     });
     let (folded, epoch) = state.map_err(failed)?;
     let settled_jobs = jobs::settled(connection)?;
-    Ok(LoadedBooks { open_holds: open_holds(connection)?, folded, epoch, settled_jobs })
+    let (open_holds, ended) = (open_holds(connection)?, posting::ended(connection)?);
+    Ok(LoadedBooks { open_holds, folded, epoch, settled_jobs, ended })
+}
+
+/// Adds the credits by lot, if there may be some.
+pub(super) fn with_wallet(connection: &Connection, mut row: AccountRow) -> Result<AccountRow> {
+    if let Some(wallet) = &mut row.wallet {
+        **wallet = posting::load(connection, row.num, row.balance)?;
+    }
+    Ok(row)
 }
 
 /// Reads a key's secrets, the current one first.
@@ -105,7 +116,8 @@ impl BooksReader for SqliteReader {
 
     fn account(&mut self, id: &AccountId) -> Result<Option<AccountRow>> {
         let sql = format!("{ACCOUNTS} WHERE id = ?1");
-        self.db()?.query_row(&sql, [id.as_str()], account_row).optional().map_err(failed)
+        let found = self.db()?.query_row(&sql, [id.as_str()], account_row).optional().map_err(failed)?;
+        found.map(|row| with_wallet(self.db()?, row)).transpose()
     }
 
     fn accounts(&mut self, after: Option<&AccountId>, most: usize) -> Result<Vec<AccountRow>> {
@@ -113,7 +125,8 @@ impl BooksReader for SqliteReader {
         let after = after.map_or("", AccountId::as_str); // no id is empty
         let mut statement = self.db()?.prepare_cached(&sql).map_err(failed)?;
         let rows = statement.query_map(params![after, most], account_row).map_err(failed)?;
-        rows.collect::<rusqlite::Result<_>>().map_err(failed)
+        let rows = rows.collect::<rusqlite::Result<Vec<_>>>().map_err(failed)?;
+        rows.into_iter().map(|row| with_wallet(self.db()?, row)).collect()
     }
 
     fn key(&mut self, id: KeyId) -> Result<Option<OwnedKey>> {
@@ -254,6 +267,19 @@ impl BooksReader for SqliteReader {
 
     fn jobs(&mut self, filter: &JobFilter, most: usize) -> Result<Vec<JobRow>> {
         jobs::read(self.db()?, filter, most)
+    }
+
+    fn wallet(&mut self, account: &AccountId) -> Result<Option<Wallet>> {
+        let Some(row) = self.account(account)? else { return Ok(None) };
+        posting::load(self.db()?, row.num, row.balance).map(Some)
+    }
+
+    fn buckets(&mut self) -> Result<Vec<(AccountId, BucketName, Credits)>> {
+        posting::of_all(self.db()?)
+    }
+
+    fn due_refills(&mut self, now: WallTime, most: usize) -> Result<Vec<DueRefill>> {
+        posting::refills::due(self.db()?, now, most)
     }
 
     fn answer(&mut self, id: &KeyHash) -> Result<Option<AnswerRow>> {

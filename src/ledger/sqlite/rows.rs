@@ -11,6 +11,7 @@ use crate::ledger::store::{
     TokenRow,
 };
 use crate::ledger::tally::OpenHold;
+use crate::policy::credit::Split;
 use crate::policy::key::KeyState;
 use crate::types::{
     AccountId, AccountNum, Credits, KeyHash, KeyId, KeyNum, RequestId, RouteNum, StatusClass, WallTime,
@@ -106,7 +107,8 @@ pub(super) fn link(row: &Row<'_>, at: usize) -> rusqlite::Result<Link> {
     row.get(at).map(Link)
 }
 
-/// Columns: id, num, balance, plan, state, source, opening, entries, link, name, created, closed, version.
+/// Columns: id, num, balance, plan, state, source, opening, entries, link, name, created, closed, version, lots. The
+/// credits by lot are read separately, if there may be some.
 pub(super) fn account_row(row: &Row<'_>) -> rusqlite::Result<AccountRow> {
     let state = |text: &str| {
         [AccountState::Active, AccountState::Suspended]
@@ -129,6 +131,7 @@ pub(super) fn account_row(row: &Row<'_>) -> rusqlite::Result<AccountRow> {
         name: row.get(9)?,
         created: WallTime(row.get(10)?),
         version: row.get(12)?,
+        wallet: row.get::<_, bool>(13)?.then(Box::default),
     })
 }
 
@@ -177,6 +180,14 @@ pub(super) fn entry_kind(row: &Row<'_>, at: usize) -> rusqlite::Result<EntryKind
     parsed_text(row, at, EntryKind::named)
 }
 
+fn split(row: &Row<'_>, at: usize, amount: Credits) -> rusqlite::Result<Split> {
+    let text = row.get_ref(at)?.as_str_or_null()?;
+    Split::parse(text, amount).ok_or_else(|| {
+        let message = format!("{text:?} is no split of {amount}");
+        rusqlite::Error::FromSqlConversionFailure(at, Type::Text, message.into())
+    })
+}
+
 /// Columns: number, at, the account's id, kind, amount, balance_after, the route's name, requests, reference, actor,
 /// link, bucket, the key's id, outcome.
 pub(super) fn entry_row(row: &Row<'_>) -> rusqlite::Result<Entry> {
@@ -193,7 +204,7 @@ pub(super) fn entry_row(row: &Row<'_>) -> rusqlite::Result<Entry> {
         reference: row.get(8)?,
         actor: row.get(9)?,
         link: link(row, 10)?,
-        bucket: row.get(11)?,
+        split: split(row, 11, credits(row, 4)?)?,
         key: row.get::<_, Option<i64>>(12)?.map(to_key_id),
         outcome: outcome.then(|| parsed_text(row, 13, StatusClass::named)).transpose()?,
     })

@@ -4,6 +4,7 @@ use ipnet::IpNet;
 
 use super::{AccountState, KeyRow};
 use crate::ledger::entry::{Entry, EntryKind};
+use crate::policy::credit::LotTerms;
 use crate::policy::key::{KeyState, Scopes};
 use crate::types::{AccountId, Credits, KeyHash, KeyNum, WallTime};
 
@@ -22,6 +23,9 @@ pub struct Booking {
     pub actor: String,
     /// The key that is charged, if it is one.
     pub key: Option<KeyNum>,
+    /// The bucket and the expiry of granted credits; `None` for the default bucket, without expiry. Credits that are taken
+    /// away come from the buckets as a charge does.
+    pub lot: Option<LotTerms>,
 }
 
 /// The result of a booking.

@@ -6,12 +6,13 @@ use std::path::Path;
 use ipnet::IpNet;
 
 use super::{
-    AccountRow, AnswerRow, Audited, Doubt, JobFilter, JobRow, KeyRow, OwnedKey, RefusalRow, Result, TokenRow,
-    UsageFilter, UsageRow, UserReader, WebhookReader,
+    AccountRow, AnswerRow, Audited, Doubt, DueRefill, JobFilter, JobRow, KeyRow, OwnedKey, RefusalRow,
+    Result, TokenRow, UsageFilter, UsageRow, UserReader, WebhookReader,
 };
 use crate::ledger::entry::{Entry, OperatorBalances};
+use crate::policy::credit::Wallet;
 use crate::policy::key::{KeyState, Scopes};
-use crate::types::{AccountId, AccountNum, Credits, KeyHash, KeyId, KeyNum, WallTime};
+use crate::types::{AccountId, AccountNum, BucketName, Credits, KeyHash, KeyId, KeyNum, WallTime};
 
 /// Number of rows that are read in one page.
 const PAGE: usize = 1_000;
@@ -127,6 +128,12 @@ pub trait BooksReader: Send {
     fn refusals(&mut self, account: &AccountId, before: Option<u64>, most: usize) -> Result<Vec<RefusalRow>>;
     /// Reads the jobs that a filter selects, in the order of [`super::JobPlace`], at most `most`.
     fn jobs(&mut self, filter: &JobFilter, most: usize) -> Result<Vec<JobRow>>;
+    /// The credits of an account by lot; `None` if there is no such account.
+    fn wallet(&mut self, account: &AccountId) -> Result<Option<Wallet>>;
+    /// What all accounts have in buckets, except what is no lot.
+    fn buckets(&mut self) -> Result<Vec<(AccountId, BucketName, Credits)>>;
+    /// Accounts whose refill is due, at most `most`.
+    fn due_refills(&mut self, now: WallTime, most: usize) -> Result<Vec<DueRefill>>;
     /// Finds the stored answer with this id.
     fn answer(&mut self, id: &KeyHash) -> Result<Option<AnswerRow>>;
     /// Reads all tokens of the admin API, in the order of their names.

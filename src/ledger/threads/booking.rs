@@ -6,8 +6,8 @@ use super::books::BooksThread;
 use crate::ledger::purse::{Purse, SpendCap};
 use crate::ledger::record::ExternalId;
 use crate::ledger::store::{
-    AccountRow, AccountState, Booked, Booking, Changed, KeyChange, KeyEdit, KeyRow, LedgerError, NewAccount,
-    Notes, OwnedKey, Registered, Registration, Result, unbalanced,
+    AccountRow, AccountState, Booked, Booking, Changed, KeyChange, KeyEdit, KeyRow, LedgerError, MAX_LOTS,
+    NewAccount, Notes, OwnedKey, Registered, Registration, Result, unbalanced,
 };
 use crate::ledger::tally::OpenHold;
 use crate::policy::credit::MAX_BALANCE;
@@ -15,7 +15,7 @@ use crate::types::{AccountId, Credits, KeyId, KeyNum, RequestId, StatusClass};
 
 impl BooksThread {
     /// Refuses bookings in a ledger that does not balance, because they would hide the error.
-    fn check_balance(&self) -> Result<()> {
+    pub(super) fn check_balance(&self) -> Result<()> {
         if self.off_by == 0 { Ok(()) } else { Err(LedgerError::Refused(unbalanced(self.off_by))) }
     }
 
@@ -88,6 +88,14 @@ impl BooksThread {
         if after.is_none_or(|after| after > MAX_BALANCE) {
             let message = format!("a balance is at most {MAX_BALANCE} credits");
             return Err(LedgerError::Refused(message));
+        }
+        if let Some(terms) = booking.lot.as_ref().filter(|terms| !terms.is_rest()) {
+            let wallet = self.books.wallet(account.num)?;
+            if wallet.lots.len() >= MAX_LOTS && wallet.lot_of(terms).is_none() {
+                let message =
+                    format!("account {} has {MAX_LOTS} grants that expire at different times", account.id);
+                return Err(LedgerError::Refused(message));
+            }
         }
         let entry = self.books.book(account, booking, notes, self.clock.wall())?;
         self.return_withheld();

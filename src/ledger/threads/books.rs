@@ -56,6 +56,9 @@ pub(in crate::ledger) struct BooksThread {
     /// Credits that settlements of kept holds returned, for the simulation.
     #[cfg(test)]
     kept_settled: Vec<(AccountNum, Credits)>,
+    /// Changes of balances by expiries and refills, for the simulation.
+    #[cfg(test)]
+    pub(super) moved: Vec<(AccountNum, Credits)>,
     /// Credits that a failed booking took. They are returned once a crash can no longer find the booking.
     pub(super) withheld: Vec<(Arc<Purse>, Option<Arc<SpendCap>>, Credits)>,
     /// The sum over all accounts when the ledger was opened: zero unless the ledger is damaged.
@@ -89,6 +92,7 @@ impl BooksThread {
         let now = clock.wall();
         let loaded = books.load(now)?;
         let mut tally = Tally::new(loaded.open_holds, loaded.folded);
+        tally.set_ended(loaded.ended);
         for (seq, at, records) in journal.read(loaded.folded)? {
             let contradicts =
                 |error| LedgerError::Unusable(format!("the ledger contradicts itself: {error}"));
@@ -146,6 +150,8 @@ impl BooksThread {
             adopted,
             #[cfg(test)]
             kept_settled: Vec::new(),
+            #[cfg(test)]
+            moved: Vec::new(),
             withheld: Vec::new(),
             off_by,
         };
@@ -161,6 +167,11 @@ impl BooksThread {
     #[cfg(test)]
     pub(in crate::ledger) fn take_kept_settled(&mut self) -> Vec<(AccountNum, Credits)> {
         std::mem::take(&mut self.kept_settled)
+    }
+
+    #[cfg(test)]
+    pub(in crate::ledger) fn take_moved(&mut self) -> Vec<(AccountNum, Credits)> {
+        std::mem::take(&mut self.moved)
     }
 
     #[cfg(test)]
@@ -199,7 +210,8 @@ impl BooksThread {
         if now >= self.fold_at || self.shared.handoff.must_fold() {
             self.fold_at = now.plus(FOLD_EVERY);
             self.settle_due_holds();
-            if let Err(error) = self.fold_committed().and_then(|()| self.confirm())
+            let folded = self.fold_committed().and_then(|()| self.confirm());
+            if let Err(error) = folded.and_then(|()| self.end_due_lots())
                 && let Some(more) = self.failures.should_log(now)
             {
                 tracing::error!(%error, more, "the journal could not be folded into the ledger; trying again");

@@ -114,7 +114,8 @@ async fn booked(site: &Site, of: &AsOperator, id: AccountId, fields: &Fields) ->
         message: "an amount looks like 1000 or -0.25".to_owned(),
     };
     let credits = fields.get("credits").replace(',', "").parse().map_err(invalid)?;
-    let input = BookingInput { credits, reference: fields.get("reference").to_owned() };
+    let input =
+        BookingInput { credits, reference: fields.get("reference").to_owned(), ..BookingInput::default() };
     match fields.get("kind") {
         "adjustment" => site.control.adjust(&of.caller, id, input).await.map(drop),
         _ => site.control.grant(&of.caller, id, input).await.map(drop),

@@ -179,7 +179,11 @@ impl Control {
         let patch = AccountPatch { plan, ..AccountPatch::default() };
         self.change_account(&own, id.clone(), patch, None).await?;
         if dashboard.credits > Credits::ZERO {
-            let input = BookingInput { credits: dashboard.credits, reference: GRANT.to_owned() };
+            let input = BookingInput {
+                credits: dashboard.credits,
+                reference: GRANT.to_owned(),
+                ..BookingInput::default()
+            };
             self.grant(&own, id.clone(), input).await?;
         }
         let view = self.account(caller, id.clone()).await?;

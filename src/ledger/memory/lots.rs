@@ -1,0 +1,218 @@
+//! Keeps lots and refills in memory.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::data::{Data, NewEntry};
+use crate::ledger::entry::EntryKind;
+use crate::ledger::store::{Booking, DueRefill, LotEnd, Place, RefillBooking, Registration, Result};
+use crate::policy::credit::{DEFAULT_PRIORITY, Lot, LotId, LotTerms, Split, Wallet};
+use crate::types::{AccountId, AccountNum, BucketName, Credits, WallTime};
+
+/// Lots, buckets and refills.
+#[derive(Clone, Debug, Default)]
+pub(super) struct CreditData {
+    lots: Vec<(AccountNum, Lot)>,
+    buckets: BTreeMap<BucketName, u32>,
+    refills: BTreeMap<AccountNum, PlanOf>,
+    plan_refills: Vec<(String, String)>,
+    /// Accounts that have or had lots.
+    known: BTreeSet<AccountNum>,
+}
+
+/// The plan of an account.
+#[derive(Clone, Debug)]
+struct PlanOf {
+    plan: String,
+    due: Option<WallTime>,
+    refilled: Option<WallTime>,
+}
+
+impl Data {
+    fn priority(&self, bucket: &BucketName) -> u32 {
+        self.credits.buckets.get(bucket).copied().unwrap_or(DEFAULT_PRIORITY)
+    }
+
+    pub(super) fn has_lots(&self, account: AccountNum) -> bool {
+        self.credits.known.contains(&account)
+    }
+
+    pub(super) fn wallet(&self, account: AccountNum) -> Wallet {
+        let own = self.credits.lots.iter().filter(|(owner, _)| *owner == account).map(|(_, lot)| lot.clone());
+        let mut lots: Vec<Lot> = own.collect();
+        for lot in &mut lots {
+            lot.priority = self.priority(&lot.bucket);
+        }
+        let balance = self.accounts[self.account_at(account)].balance;
+        let rest = lots.iter().fold(balance.millionths(), |rest, lot| rest - lot.left.millionths());
+        let rest_priority = self.priority(&BucketName::default());
+        Wallet { lots, rest: Credits::from_millionths(rest), rest_priority }
+    }
+
+    /// Changes the lots of an account as an entry says.
+    pub(super) fn place(&mut self, account: AccountNum, amount: Credits, place: Place<'_>) -> Split {
+        let mut wallet = self.wallet(account);
+        let split = match place {
+            Place::Any(held) if amount.is_negative() => {
+                wallet.draw(Credits::from_millionths(-amount.millionths()), held)
+            }
+            Place::Lot(id) => wallet.add_to(id, amount),
+            Place::NewLot(terms) if !terms.is_rest() => {
+                self.add(account, &wallet, terms, amount);
+                return Split::whole(terms.bucket.clone(), amount);
+            }
+            Place::Back(parts) => {
+                for (bucket, part) in parts.parts().filter(|(bucket, _)| !bucket.is_default()) {
+                    let terms = LotTerms { bucket: bucket.clone(), ..LotTerms::default() };
+                    self.add(account, &self.wallet(account), &terms, part);
+                }
+                return parts.clone();
+            }
+            Place::Any(_) | Place::NewLot(_) => return Split::whole(BucketName::default(), amount),
+        };
+        for (_, lot) in &mut self.credits.lots {
+            if let Some(changed) = wallet.lots.iter().find(|changed| changed.id == lot.id) {
+                lot.left = changed.left;
+            }
+        }
+        self.credits.lots.retain(|(_, lot)| !lot.left.is_zero());
+        split
+    }
+
+    /// Adds credits to the lot with these terms, or to a new one.
+    fn add(&mut self, account: AccountNum, wallet: &Wallet, terms: &LotTerms, amount: Credits) {
+        self.credits.known.insert(account);
+        if let Some(id) = wallet.lot_of(terms) {
+            let same = self.credits.lots.iter_mut().find(|(_, lot)| lot.id == id);
+            return same.into_iter().for_each(|(_, lot)| {
+                lot.left = lot.left.checked_add(amount).unwrap_or(lot.left);
+            });
+        }
+        let LotTerms { bucket, expires, of_refill } = terms.clone();
+        let id = LotId(self.credits.lots.iter().map(|(_, lot)| lot.id.0).max().unwrap_or_default() + 1);
+        let lot = Lot { id, bucket, priority: 0, left: amount, expires, ended: None, of_refill };
+        self.credits.lots.push((account, lot));
+    }
+
+    pub(super) fn due_lots(&self, now: WallTime, most: usize) -> Vec<(AccountNum, LotId)> {
+        let is_due = |(account, lot): &&(AccountNum, Lot)| {
+            let plan = self.credits.refills.get(account);
+            let waits = lot.of_refill && plan.is_some_and(|plan| plan.due.is_some_and(|due| due <= now));
+            lot.ended.is_some() || (lot.expires.is_some_and(|expires| expires <= now) && !waits)
+        };
+        let due = self.credits.lots.iter().filter(is_due).map(|(account, lot)| (*account, lot.id));
+        let mut due: Vec<_> = due.collect();
+        due.sort_unstable();
+        due.truncate(most);
+        due
+    }
+
+    pub(super) fn ended_lots(&self) -> Vec<(AccountNum, WallTime)> {
+        let mut last: BTreeMap<AccountNum, WallTime> = BTreeMap::new();
+        for (account, lot) in &self.credits.lots {
+            if let Some(ended) = lot.ended {
+                let at = last.entry(*account).or_insert(ended);
+                *at = ended.max(*at);
+            }
+        }
+        last.into_iter().collect()
+    }
+
+    pub(super) fn end_lots(&mut self, ends: &[LotEnd], at: WallTime) -> Result<()> {
+        for LotEnd { account, lot, amount } in ends {
+            for (_, ended) in self.credits.lots.iter_mut().filter(|(_, known)| known.id == *lot) {
+                ended.ended.get_or_insert(at);
+            }
+            if !amount.is_zero() {
+                let (kind, place, actor) = (EntryKind::Expiry, Place::Lot(*lot), "expiry");
+                let amount = Credits::from_millionths(-amount.millionths());
+                let (key, route, outcome, reference) = (None, None, None, None);
+                let new =
+                    NewEntry { kind, amount, key, route, outcome, requests: 0, reference, actor, place };
+                self.add_entry(*account, at, new)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn refill(&mut self, refill: &RefillBooking, at: WallTime) -> Result<()> {
+        let RefillBooking { num, plan, ends, grant, refilled, due } = refill;
+        self.end_lots(ends, at)?;
+        if let Some(grant) = grant {
+            self.book(*num, grant, at)?;
+        }
+        if let Some(row) = self.credits.refills.get_mut(num).filter(|row| row.plan == *plan) {
+            (row.due, row.refilled) = (*due, refilled.or(row.refilled));
+        }
+        Ok(())
+    }
+
+    pub(super) fn book(
+        &mut self,
+        account: AccountNum,
+        booking: &Booking,
+        at: WallTime,
+    ) -> Result<crate::ledger::entry::Entry> {
+        let new = NewEntry {
+            kind: booking.kind,
+            amount: booking.amount,
+            key: booking.key.and_then(|key| self.key(key)),
+            route: None,
+            outcome: None,
+            requests: 0,
+            reference: Some(booking.reference.clone()),
+            actor: &booking.actor,
+            place: booking.place(),
+        };
+        self.add_entry(account, at, new)
+    }
+
+    /// Puts an account on a plan.
+    pub(super) fn put_on(&mut self, account: AccountNum, plan: Option<&str>) {
+        let refills = &mut self.credits.refills;
+        match plan {
+            None => drop(refills.remove(&account)),
+            Some(plan) if refills.get(&account).is_some_and(|row| row.plan == plan) => {}
+            Some(plan) => {
+                let row = PlanOf { plan: plan.to_owned(), due: Some(WallTime(0)), refilled: None };
+                refills.insert(account, row);
+            }
+        }
+    }
+
+    /// Stores the buckets and the plans' refills of a configuration.
+    pub(super) fn register_credits(&mut self, wanted: &Registration) {
+        self.credits.buckets.extend(wanted.buckets.iter().cloned());
+        let Some(plans) = &wanted.refills else { return };
+        for changed in plans.iter().filter(|plan| !self.credits.plan_refills.contains(plan)) {
+            for row in self.credits.refills.values_mut().filter(|row| row.plan == changed.0) {
+                (row.due, row.refilled) = (Some(WallTime(0)), None);
+            }
+        }
+        self.credits.plan_refills.clone_from(plans);
+    }
+
+    pub(super) fn due_refills(&self, now: WallTime, most: usize) -> Vec<DueRefill> {
+        let due = self
+            .credits
+            .refills
+            .iter()
+            .filter_map(|(num, row)| Some((row.due.filter(|due| *due <= now)?, num, row)));
+        let mut due: Vec<_> = due.collect();
+        due.sort_by_key(|(due, num, _)| (*due, **num));
+        let row = |(_, num, row): (WallTime, &AccountNum, &PlanOf)| {
+            let account = &self.accounts[self.account_at(*num)];
+            let (account, created) = (account.id.clone(), account.created);
+            DueRefill { num: *num, account, created, plan: row.plan.clone(), refilled: row.refilled }
+        };
+        due.into_iter().take(most).map(row).collect()
+    }
+
+    pub(super) fn buckets(&self) -> Vec<(AccountId, BucketName, Credits)> {
+        let mut sums: BTreeMap<(AccountId, BucketName), i64> = BTreeMap::new();
+        for (account, lot) in &self.credits.lots {
+            let id = self.accounts[self.account_at(*account)].id.clone();
+            *sums.entry((id, lot.bucket.clone())).or_default() += lot.left.millionths();
+        }
+        sums.into_iter().map(|((id, bucket), sum)| (id, bucket, Credits::from_millionths(sum))).collect()
+    }
+}

@@ -1,0 +1,117 @@
+//! Ends lots, and refills accounts.
+
+use rusqlite::{Connection, Row, Transaction, params};
+
+use super::{NewEntry, Posting};
+use crate::ledger::entry::EntryKind;
+use crate::ledger::sqlite::rows::{account_id, failed};
+use crate::ledger::store::{DueRefill, LotEnd, Place, RefillBooking, Result};
+use crate::types::{AccountNum, Credits, WallTime};
+
+/// Who ends lots.
+const ACTOR: &str = "expiry";
+
+/// Ends lots, and adds an entry for what of them expires.
+pub(in crate::ledger::sqlite) fn end_lots(
+    tx: &Transaction<'_>,
+    posting: &mut Posting<'_>,
+    ends: &[LotEnd],
+    at: WallTime,
+) -> Result<()> {
+    for LotEnd { account, lot, amount } in ends {
+        // Before the entry, which deletes a lot that has nothing left.
+        let sql = "UPDATE lots SET ended = ?2 WHERE id = ?1 AND ended IS NULL";
+        tx.prepare_cached(sql).and_then(|mut end| end.execute(params![lot.0, at.0])).map_err(failed)?;
+        if !amount.is_zero() {
+            let taken = Credits::ZERO.checked_sub(*amount).unwrap_or_default();
+            let place = Place::Lot(*lot);
+            let new = NewEntry { place, ..NewEntry::booking(EntryKind::Expiry, taken, None, ACTOR) };
+            posting.add(*account, at, &new)?;
+        }
+    }
+    Ok(())
+}
+
+/// Refills accounts.
+pub(in crate::ledger::sqlite) fn refill(
+    tx: &Transaction<'_>,
+    refills: &[RefillBooking],
+    at: WallTime,
+) -> Result<()> {
+    let mut posting = Posting::start(tx)?;
+    for refill in refills {
+        end_lots(tx, &mut posting, &refill.ends, at)?;
+        if let Some(grant) = &refill.grant {
+            posting.add(refill.num, at, &NewEntry::of(grant))?;
+        }
+        let sql =
+            "UPDATE refills SET due = ?3, refilled = coalesce(?4, refilled) WHERE account = ?1 AND plan = ?2";
+        let values =
+            params![refill.num.0, refill.plan, refill.due.map(|due| due.0), refill.refilled.map(|at| at.0)];
+        tx.prepare_cached(sql).and_then(|mut update| update.execute(values)).map_err(failed)?;
+    }
+    posting.finish()
+}
+
+/// Puts an account on a plan, whose refill is due if it was not on it before.
+pub(in crate::ledger::sqlite) fn put_on(
+    tx: &Transaction<'_>,
+    account: AccountNum,
+    plan: Option<&str>,
+) -> Result<()> {
+    let sql = match plan {
+        None => "DELETE FROM refills WHERE account = ?1 AND ?2 IS NULL",
+        Some(_) => {
+            "INSERT INTO refills (account, plan, due) VALUES (?1, ?2, 0)
+             ON CONFLICT (account) DO UPDATE SET plan = excluded.plan, due = 0, refilled = NULL
+                 WHERE plan != excluded.plan"
+        }
+    };
+    let values = params![account.0, plan];
+    tx.prepare_cached(sql).and_then(|mut put| put.execute(values)).map(drop).map_err(failed)
+}
+
+/// Makes the refills due of plans whose refill is new or changed.
+pub(in crate::ledger::sqlite) fn register(
+    tx: &Transaction<'_>,
+    plans: Option<&[(String, String)]>,
+) -> Result<()> {
+    let Some(plans) = plans else { return Ok(()) };
+    let mut select = tx.prepare_cached("SELECT plan, text FROM plan_refills").map_err(failed)?;
+    let known = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).map_err(failed)?;
+    let known = known.collect::<rusqlite::Result<Vec<(String, String)>>>().map_err(failed)?;
+    let run = |sql: &str, values: &[&dyn rusqlite::ToSql]| {
+        tx.prepare_cached(sql).and_then(|mut statement| statement.execute(values)).map(drop).map_err(failed)
+    };
+    for (plan, _) in known.iter().filter(|(plan, _)| plans.iter().all(|(other, _)| other != plan)) {
+        run("DELETE FROM plan_refills WHERE plan = ?1", &[plan])?;
+    }
+    for changed in plans.iter().filter(|plan| !known.contains(plan)) {
+        let (plan, text) = changed;
+        run("INSERT OR REPLACE INTO plan_refills (plan, text) VALUES (?1, ?2)", &[plan, text])?;
+        run("UPDATE refills SET due = 0, refilled = NULL WHERE plan = ?1", &[plan])?;
+    }
+    Ok(())
+}
+
+/// Accounts whose refill is due.
+pub(in crate::ledger::sqlite) fn due(
+    connection: &Connection,
+    now: WallTime,
+    most: usize,
+) -> Result<Vec<DueRefill>> {
+    let sql = "SELECT a.num, a.id, a.created, r.plan, r.refilled FROM refills r JOIN accounts a ON a.num = r.account
+               WHERE r.due <= ?1 ORDER BY r.due, a.num LIMIT ?2";
+    let mut select = connection.prepare_cached(sql).map_err(failed)?;
+    let columns = |row: &Row<'_>| {
+        Ok(DueRefill {
+            num: AccountNum(row.get(0)?),
+            account: account_id(row, 1)?,
+            created: WallTime(row.get(2)?),
+            plan: row.get(3)?,
+            refilled: row.get::<_, Option<i64>>(4)?.map(WallTime),
+        })
+    };
+    let rows = select.query_map(params![now.0, most], columns).map_err(failed)?;
+    rows.collect::<rusqlite::Result<_>>().map_err(failed)
+}

@@ -1,0 +1,219 @@
+//! Ends lots that expire, and refills accounts.
+//!
+//! Credits expire when the books thread books it, shortly after their time. What was spent before is folded before, and
+//! what holds in flight may need stays for them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::books::BooksThread;
+use crate::ledger::entry::EntryKind;
+use crate::ledger::purse::Purse;
+use crate::ledger::store::{Booking, LotEnd, RefillBooking, Result};
+use crate::policy::credit::refill::{Mode, Period, Refill};
+use crate::policy::credit::{LotId, LotTerms, MAX_BALANCE};
+use crate::types::{AccountId, AccountNum, Credits, WallTime};
+
+/// Most lots that are ended in one transaction.
+const MAX_ENDED_AT_ONCE: usize = 10_000;
+
+/// The refill of an account that is due.
+#[derive(Clone, Debug)]
+pub struct RefillOrder {
+    /// The account's number.
+    pub num: AccountNum,
+    /// The account's id.
+    pub account: AccountId,
+    /// The plan.
+    pub plan: String,
+    /// The plan's refill, the period, and the number of periods that began since the last refill; `None` if the plan has no
+    /// refill.
+    pub refill: Option<(Arc<Refill>, Period, u64)>,
+    /// When to look again, if there is no refill.
+    pub again: Option<WallTime>,
+}
+
+/// Open holds by account: when they were made, and their amounts.
+type Holds = BTreeMap<AccountNum, Vec<(WallTime, Credits)>>;
+
+impl BooksThread {
+    /// Ends the lots that are due.
+    pub(super) fn end_due_lots(&mut self) -> Result<()> {
+        let now = self.clock.wall();
+        let due = self.books.due_lots(now, MAX_ENDED_AT_ONCE)?;
+        if due.is_empty() || self.off_by != 0 {
+            return Ok(());
+        }
+        self.fold()?;
+        let mut by_account: BTreeMap<AccountNum, BTreeSet<LotId>> = BTreeMap::new();
+        for (account, lot) in due {
+            by_account.entry(account).or_default().insert(lot);
+        }
+        let holds = self.holds_of(|account| by_account.contains_key(&account));
+        let mut unneeded = Vec::new();
+        for (account, lots) in &by_account {
+            let (wallet, Some(purse)) = (self.books.wallet(*account)?, self.shared.purses.get(*account))
+            else {
+                continue;
+            };
+            let of_account = holds.get(account).map(Vec::as_slice).unwrap_or_default();
+            let amounts = wallet.unneeded(of_account, |lot| lots.contains(&lot.id));
+            let ended = wallet.lots.iter().filter(|lot| lot.ended.is_some()).map(|lot| lot.id).collect();
+            unneeded.push((purse, amounts, ended));
+        }
+        // From here on nothing fails before the change is written: what is taken is either written or returned.
+        let (ends, taken) = take_unneeded(unneeded);
+        if ends.is_empty() {
+            return Ok(()); // all of it is for holds in flight
+        }
+        self.write_taken(&taken, |thread| thread.books.end_lots(&ends, now))?;
+        self.tally.set_ended(self.books.ended_lots()?);
+        Ok(())
+    }
+
+    /// The open holds of accounts.
+    fn holds_of(&self, is_wanted: impl Fn(AccountNum) -> bool) -> Holds {
+        let mut holds = Holds::new();
+        for hold in self.tally.open_holds().filter(|hold| is_wanted(hold.account)) {
+            holds.entry(hold.account).or_default().push((hold.at, hold.amount));
+        }
+        holds.values_mut().for_each(|holds| holds.sort_unstable());
+        holds
+    }
+
+    /// Writes a change that takes away credits, which are taken from their purses already. First waits until the
+    /// settlements that returned them are on disk: if a crash left the change without them, the accounts would be
+    /// overspent.
+    fn write_taken(
+        &mut self,
+        taken: &[(Arc<Purse>, Credits)],
+        write: impl FnOnce(&mut Self) -> Result<()>,
+    ) -> Result<()> {
+        self.wait_until_written()
+            .inspect_err(|_| taken.iter().for_each(|(purse, amount)| purse.give(*amount)))?;
+        match write(self) {
+            Ok(()) => {
+                self.return_withheld();
+                #[cfg(test)]
+                self.moved.extend(taken.iter().map(|(purse, amount)| {
+                    (purse.num, Credits::ZERO.checked_sub(*amount).unwrap_or_default())
+                }));
+                Ok(())
+            }
+            Err(error) => {
+                // The change may still be found after a crash, so these credits stay unavailable until a later commit
+                // succeeds.
+                let some = taken.iter().filter(|(_, amount)| !amount.is_zero());
+                self.withheld.extend(some.map(|(purse, amount)| (Arc::clone(purse), None, *amount)));
+                Err(error)
+            }
+        }
+    }
+
+    /// Refills accounts, all or none. An account that was refilled for its period before is left as it is.
+    pub(in crate::ledger) fn refill(&mut self, orders: &[RefillOrder]) -> Result<()> {
+        self.check_balance()?;
+        self.fold()?;
+        let wanted: BTreeSet<AccountNum> = orders.iter().map(|order| order.num).collect();
+        let holds = self.holds_of(|account| wanted.contains(&account));
+        let mut changes = Vec::new();
+        for order in orders {
+            let Some(purse) = self.shared.purses.get(order.num) else { continue };
+            let (refill, gain) = self.refill_of(order, &purse, &holds)?;
+            changes.push((purse, refill, gain));
+        }
+        let (mut refills, mut taken, mut given) = (Vec::new(), Vec::new(), Vec::new());
+        for (purse, mut refill, gain) in changes {
+            if gain.is_negative() {
+                // More expires than is granted, and requests may have taken some of it since the fold.
+                let less = Credits::ZERO.checked_sub(gain).unwrap_or_default();
+                let took = purse.take_at_most(less);
+                give_up(&mut refill.ends, less.checked_sub(took).unwrap_or_default());
+                taken.push((purse, took));
+            } else {
+                given.push((purse, gain));
+            }
+            refills.push(refill);
+        }
+        let now = self.clock.wall();
+        self.write_taken(&taken, |thread| thread.books.refill(&refills, now))?;
+        given.iter().for_each(|(purse, gain)| purse.give(*gain));
+        #[cfg(test)]
+        self.moved.extend(given.iter().map(|(purse, gain)| (purse.num, *gain)));
+        self.tally.set_ended(self.books.ended_lots()?);
+        Ok(())
+    }
+
+    /// What refills an account, and by how much its balance grows.
+    fn refill_of(
+        &mut self,
+        order: &RefillOrder,
+        purse: &Purse,
+        holds: &Holds,
+    ) -> Result<(RefillBooking, Credits)> {
+        let (num, plan) = (order.num, order.plan.clone());
+        let nothing =
+            RefillBooking { num, plan, ends: Vec::new(), grant: None, refilled: None, due: order.again };
+        let Some((refill, period, periods)) = &order.refill else { return Ok((nothing, Credits::ZERO)) };
+        let mut booking = Booking {
+            account: order.account.clone(),
+            kind: EntryKind::Grant,
+            amount: Credits::ZERO,
+            reference: refill.reference(&order.plan, period),
+            actor: "plan".to_owned(),
+            key: None,
+            lot: Some(LotTerms {
+                bucket: refill.bucket.clone(),
+                expires: matches!(refill.mode, Mode::Reset { .. }).then_some(period.end),
+                of_refill: true,
+            }),
+        };
+        let next = RefillBooking { refilled: Some(period.start), due: Some(period.end), ..nothing };
+        if *periods == 0 || self.books.find_booking(num, &booking)?.is_some() {
+            return Ok((next, Credits::ZERO));
+        }
+        let wallet = self.books.wallet(num)?;
+        let of_account = holds.get(&num).map(Vec::as_slice).unwrap_or_default();
+        let unneeded = wallet.unneeded(of_account, |lot| refill.ends(lot));
+        let left = sum(unneeded.iter().map(|(_, amount)| *amount));
+        let room = MAX_BALANCE.checked_sub(purse.available()).unwrap_or_default().max(Credits::ZERO);
+        booking.amount = refill.grant(*periods, left, &wallet).min(room);
+        let gain = booking.amount.checked_sub(left).unwrap_or_default();
+        let ends = unneeded.into_iter().map(|(lot, amount)| LotEnd { account: num, lot, amount }).collect();
+        let grant = Some(booking).filter(|booking| !booking.amount.is_zero());
+        Ok((RefillBooking { ends, grant, ..next }, gain))
+    }
+}
+
+/// What lots have that no hold needs, by purse, and which of its lots have ended before.
+type Unneeded = (Arc<Purse>, Vec<(LotId, Credits)>, BTreeSet<LotId>);
+
+/// Takes from purses what no hold needs, unless requests have taken it since the fold.
+fn take_unneeded(unneeded: Vec<Unneeded>) -> (Vec<LotEnd>, Vec<(Arc<Purse>, Credits)>) {
+    let (mut ends, mut taken) = (Vec::new(), Vec::new());
+    for (purse, amounts, ended) in unneeded {
+        let mut room = purse.take_at_most(sum(amounts.iter().map(|(_, amount)| *amount)));
+        taken.push((Arc::clone(&purse), room));
+        for (lot, amount) in amounts {
+            let amount = amount.min(room);
+            room = room.checked_sub(amount).unwrap_or_default();
+            if !amount.is_zero() || !ended.contains(&lot) {
+                ends.push(LotEnd { account: purse.num, lot, amount });
+            }
+        }
+    }
+    (ends, taken)
+}
+
+fn sum(amounts: impl Iterator<Item = Credits>) -> Credits {
+    amounts.fold(Credits::ZERO, |sum, amount| sum.checked_add(amount).unwrap_or(Credits::MAX))
+}
+
+/// Lets less expire, by this much.
+fn give_up(ends: &mut [LotEnd], mut less: Credits) {
+    for end in ends {
+        let part = end.amount.min(less);
+        end.amount = end.amount.checked_sub(part).unwrap_or_default();
+        less = less.checked_sub(part).unwrap_or_default();
+    }
+}
