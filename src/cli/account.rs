@@ -6,7 +6,7 @@ use super::ask::Asker;
 use super::failed::Result;
 use super::import;
 use crate::control::command::Command;
-use crate::control::operations::AccountInput;
+use crate::control::operations::{AccountInput, BookingInput};
 use crate::types::{AccountId, Credits};
 
 #[derive(Debug, Subcommand)]
@@ -44,6 +44,15 @@ pub(super) enum Arguments {
         /// A unique reference, such as an invoice number: repeating it changes nothing.
         #[arg(long)]
         reference: String,
+        /// The bucket that gets them, one of the configuration's.
+        #[arg(long)]
+        bucket: Option<String>,
+        /// When what is left of them expires: a duration from now, or a time.
+        #[arg(long)]
+        expires: Option<String>,
+        /// A note for the audit log.
+        #[arg(long)]
+        note: Option<String>,
     },
     /// Increase or decrease the available credits, but not below zero.
     Adjust {
@@ -84,17 +93,19 @@ pub(super) fn run(asker: &Asker, arguments: Arguments) -> Result {
             asker.table(&Command::AccountList, &["id", "plan", "available", "held", "state", "source"])
         }
         Arguments::Show { id } => record(Command::AccountShow { id }),
-        Arguments::Grant { id, credits, reference } => {
-            record(Command::Book { account: id, adjustment: false, credits, reference })
+        Arguments::Grant { id, credits, reference, bucket, expires, note } => {
+            let booking = BookingInput { credits, reference, bucket, expires, note };
+            record(Command::Book { account: id, adjustment: false, booking })
         }
         Arguments::Adjust { id, credits, reference } => {
-            record(Command::Book { account: id, adjustment: true, credits, reference })
+            let booking = BookingInput { credits, reference, ..BookingInput::default() };
+            record(Command::Book { account: id, adjustment: true, booking })
         }
         Arguments::Suspend { id } => record(Command::AccountSuspend { id, suspended: true }),
         Arguments::Resume { id } => record(Command::AccountSuspend { id, suspended: false }),
         Arguments::Statement { id } => asker.table(
             &Command::Statement { account: id },
-            &["at", "kind", "route", "requests", "amount", "balance_after", "reference"],
+            &["at", "kind", "route", "requests", "amount", "bucket", "balance_after", "reference"],
         ),
     }
 }

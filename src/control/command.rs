@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::operations::{
-    AccountInput, AccountLine, InvitationInput, KeyInput, KeyLine, RehearsalInput, TokenInput, UsageQuery,
-    UserInput, UserPatch,
+    AccountInput, AccountLine, BookingInput, InvitationInput, KeyInput, KeyLine, RehearsalInput, TokenInput,
+    UsageQuery, UserInput, UserPatch,
 };
 use crate::policy::key::KeyState;
-use crate::types::{AccountId, Credits, KeyId};
+use crate::types::{AccountId, KeyId};
 
 /// A command of an operator.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -47,7 +47,7 @@ pub enum Command {
     /// Suspend or resume an account.
     AccountSuspend { id: AccountId, suspended: bool },
     /// Grant credits or adjust a balance.
-    Book { account: AccountId, adjustment: bool, credits: Credits, reference: String },
+    Book { account: AccountId, adjustment: bool, booking: BookingInput },
     /// List all ledger entries of an account.
     Statement { account: AccountId },
     /// List all accounts and keys, with the hashes of keys.

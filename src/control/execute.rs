@@ -7,9 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::command::Command;
-use super::operations::{
-    AccountPatch, AuditView, BookingInput, Caller, ExplainInput, OperationError, Page, Result,
-};
+use super::operations::{AccountPatch, AuditView, Caller, ExplainInput, OperationError, Page, Result};
 use super::{Control, Rows};
 use crate::ledger::store::AuditFilter;
 use crate::types::{AccountId, KeyNum};
@@ -61,13 +59,10 @@ impl Control {
                 let patch = AccountPatch { suspended: Some(suspended), ..AccountPatch::default() };
                 value(self.change_account(caller, id, patch, None).await?)
             }
-            Command::Book { account, adjustment, credits, reference } => {
-                let input = BookingInput { credits, reference, ..BookingInput::default() };
-                value(match adjustment {
-                    true => self.adjust(caller, account, input).await?,
-                    false => self.grant(caller, account, input).await?,
-                })
-            }
+            Command::Book { account, adjustment, booking } => value(match adjustment {
+                true => self.adjust(caller, account, booking).await?,
+                false => self.grant(caller, account, booking).await?,
+            }),
             Command::Statement { account } => self.list_entries(caller, Some(account), rows).await,
             Command::Export => self.list_entries(caller, None, rows).await,
             Command::ExportAll => self.export_all(caller, rows).await,

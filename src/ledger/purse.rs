@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 
+use arc_swap::ArcSwapOption;
 use parking_lot::RwLock;
 
-use crate::policy::credit::after_hold;
+use crate::policy::credit::{Split, Wallet, after_hold};
 use crate::types::{AccountNum, Credits, KeyNum, NumberMap};
 
 /// The credits that an account can spend: its balance minus its open holds.
@@ -17,17 +18,41 @@ pub struct Purse {
     /// Open jobs, and requests that may open one.
     jobs: AtomicU32,
     available: AtomicI64,
+    /// The account's buckets when they changed last, apart from charges; `None` if it has only the default one.
+    buckets: ArcSwapOption<Wallet>,
 }
 
 impl Purse {
     fn new(num: AccountNum, available: Credits) -> Self {
-        Self { num, jobs: AtomicU32::new(0), available: AtomicI64::new(available.millionths()) }
+        Self {
+            num,
+            jobs: AtomicU32::new(0),
+            available: AtomicI64::new(available.millionths()),
+            buckets: ArcSwapOption::empty(),
+        }
     }
 
     /// The balance minus open holds.
     #[must_use]
     pub fn available(&self) -> Credits {
         Credits::from_millionths(self.available.load(Ordering::SeqCst))
+    }
+
+    /// The buckets that pay for a charge that was just taken from the purse, if the account has several: as it looks now,
+    /// with all holds in flight charged in full and before this one. Which bucket pays is decided when charges are folded.
+    #[must_use]
+    pub fn split(&self, charged: Credits) -> Option<Split> {
+        let buckets = self.buckets.load();
+        let mut wallet = Wallet::clone(buckets.as_deref()?);
+        let before = wallet.total().checked_sub(self.available())?.checked_sub(charged)?;
+        wallet.draw(before, None);
+        Some(wallet.draw(charged, None).negated())
+    }
+
+    /// Shows the account's buckets to [`Purse::split`].
+    pub(super) fn show(&self, wallet: Wallet) {
+        let has_several = wallet.lots.iter().any(|lot| !lot.bucket.is_default());
+        self.buckets.store(has_several.then(|| Arc::new(wallet)));
     }
 
     /// Number of open jobs, and of requests that may open one.

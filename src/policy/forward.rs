@@ -23,6 +23,8 @@ pub const PLAN: HeaderName = HeaderName::from_static("x-tollgate-plan");
 /// The request's id, sent in every upstream request and every response.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Sent to the client: the credits charged for the request.
+pub const CREDITS_SPLIT: HeaderName = HeaderName::from_static("x-credits-split");
+/// Credits that the request cost.
 pub const CREDITS_USED: HeaderName = HeaderName::from_static("x-credits-used");
 /// Sent to the client: the balance less open holds.
 pub const CREDITS_REMAINING: HeaderName = HeaderName::from_static("x-credits-remaining");
@@ -374,7 +376,7 @@ pub fn to_client(headers: &mut HeaderMap, upgrade: bool) {
     let named = named_by_connection(headers);
     let goes = |name: &HeaderName| {
         is_hop_by_hop(name.as_str())
-            || matches!(name.as_str(), "x-credits-used" | "x-credits-remaining")
+            || matches!(name.as_str(), "x-credits-used" | "x-credits-remaining" | "x-credits-split")
             || named.contains(name)
     };
     let gone: Vec<HeaderName> = headers.keys().filter(|name| goes(name)).cloned().collect();

@@ -16,33 +16,54 @@ pub fn library() -> Option<PathBuf> {
     found
 }
 
+/// A wall clock that tests set under the real program.
+pub struct FakeClock {
+    folder: tempfile::TempDir,
+    library: PathBuf,
+}
+
+impl FakeClock {
+    /// `None` if libfaketime is not installed.
+    pub fn new(at: &str) -> Option<Self> {
+        let clock = Self { library: library()?, folder: tempfile::tempdir().unwrap() };
+        clock.set(at);
+        Some(clock)
+    }
+
+    fn file(&self) -> PathBuf {
+        self.folder.path().join("clock")
+    }
+
+    /// Sets the clock: by seconds from now such as `+3600`, or `@` and a time in UTC from which it goes on.
+    pub fn set(&self, to: &str) {
+        std::fs::write(self.folder.path().join("next"), to).unwrap();
+        std::fs::rename(self.folder.path().join("next"), self.file()).unwrap();
+    }
+
+    /// The words before the program that is to see this clock.
+    pub fn prefix(&self) -> Vec<String> {
+        vec![
+            "env".to_owned(),
+            "TZ=UTC".to_owned(),
+            format!("LD_PRELOAD={}", self.library.display()),
+            format!("FAKETIME_TIMESTAMP_FILE={}", self.file().display()),
+            "FAKETIME_NO_CACHE=1".to_owned(),
+            "FAKETIME_DONT_FAKE_MONOTONIC=1".to_owned(),
+        ]
+    }
+}
+
 /// Promises 1, 2 and 6 do not depend on wall time: the clock jumps an hour forward and back, and stands still.
 #[test]
 fn a_clock_that_jumps_or_stands_still_changes_no_charge_and_refills_no_limit() {
-    let Some(library) = library() else { return };
+    let Some(clock) = FakeClock::new("+0") else { return };
     let hash = sha256("limited");
     let more = format!(
         "[plans.few]\nlimits = [{{ name = \"hour\", requests = 5, window = \"2h\", algorithm = \"sliding-window\" }}]\n\
          [accounts.limited]\nplan = \"few\"\ncredits = 100\n[[accounts.limited.keys]]\nlabel = \"k\"\nsha256 = \"{hash}\"\n"
     );
     let upstream = Upstream::start();
-    let folder = tempfile::tempdir().unwrap();
-    let clock = folder.path().join("clock");
-    let set = |to: &str| {
-        std::fs::write(folder.path().join("next"), to).unwrap();
-        std::fs::rename(folder.path().join("next"), &clock).unwrap();
-    };
-    let prefix = |library: &PathBuf| {
-        [
-            "env".to_owned(),
-            format!("LD_PRELOAD={}", library.display()),
-            format!("FAKETIME_TIMESTAMP_FILE={}", clock.display()),
-            "FAKETIME_NO_CACHE=1".to_owned(),
-            "FAKETIME_DONT_FAKE_MONOTONIC=1".to_owned(),
-        ]
-    };
-    set("+0");
-    let prefix = prefix(&library);
+    let prefix = clock.prefix();
     let prefix: Vec<&str> = prefix.iter().map(String::as_str).collect();
     let mut gateway = Gateway::start_by(&prefix, &config(&more), &upstream);
     let (mut paid, mut admitted) = (0, 0);
@@ -52,7 +73,7 @@ fn a_clock_that_jumps_or_stands_still_changes_no_charge_and_refills_no_limit() {
             assert_eq!(code, Some(0));
             gateway = Gateway::restart_by(&prefix, folder);
         } else {
-            set(to);
+            clock.set(to);
         }
         for _ in 0..20 {
             assert_eq!(get(gateway.public, "/one", KEY).charged(), Some("1"), "{to}");

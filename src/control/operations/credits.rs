@@ -91,7 +91,8 @@ pub struct EntryView {
     /// The balance after the entry.
     #[schema(value_type = f64)]
     pub balance_after: Credits,
-    /// The bucket that the amount was added to or taken from; null for the default bucket, and where there are several.
+    /// The bucket that the amount was added to or taken from, or `NAME:AMOUNT` for each of several; null for the default
+    /// bucket.
     pub bucket: Option<String>,
     /// The parts of the amount, if several buckets have one.
     #[schema(value_type = Option<BTreeMap<String, f64>>)]
@@ -125,7 +126,7 @@ impl EntryView {
             kind: entry.kind,
             amount: entry.amount,
             balance_after: entry.balance_after,
-            bucket: entry.split.text().filter(|_| !is_split),
+            bucket: entry.split.text(),
             split: is_split.then_some(parts),
             key: entry.key,
             route: entry.route.clone(),

@@ -137,6 +137,12 @@ impl Durable {
             }
         }
         let entries = entries_of(books);
+        let booked = entries
+            .iter()
+            .filter_map(|entry| Some((&entry.account, entry.kind.name(), entry.reference.as_ref()?)));
+        let booked: Vec<_> = booked.collect();
+        let unique: BTreeSet<_> = booked.iter().collect();
+        assert_eq!(unique.len(), booked.len(), "each reference is booked once");
         let count =
             |kind| entries.iter().filter(|entry| entry.kind == kind).map(|entry| entry.requests).sum::<u64>();
         let settled = |free: bool| {

@@ -10,7 +10,7 @@ use crate::ledger::store::{
     NewAccount, Notes, OwnedKey, Registered, Registration, Result, unbalanced,
 };
 use crate::ledger::tally::OpenHold;
-use crate::policy::credit::MAX_BALANCE;
+use crate::policy::credit::{MAX_BALANCE, Wallet};
 use crate::types::{AccountId, Credits, KeyId, KeyNum, RequestId, StatusClass};
 
 impl BooksThread {
@@ -31,7 +31,8 @@ impl BooksThread {
     pub(in crate::ledger) fn register(&mut self, wanted: &Registration) -> Result<Registered> {
         let registered = self.books.register(wanted, self.clock.wall())?;
         for row in &registered.accounts {
-            self.purse(row);
+            let purse = self.purse(row);
+            row.wallet.iter().for_each(|wallet| purse.show(Wallet::clone(wallet)));
         }
         Ok(registered)
     }
@@ -75,11 +76,14 @@ impl BooksThread {
         if account.state == AccountState::Closed {
             return Err(LedgerError::Refused(format!("account {} was deleted", account.id)));
         }
-        if booking.amount.is_negative() {
-            self.take(&account, booking, notes)
-        } else {
-            self.grant(&account, booking, notes)
+        let booked = match booking.amount.is_negative() {
+            true => self.take(&account, booking, notes),
+            false => self.grant(&account, booking, notes),
+        };
+        if account.wallet.is_some() || booking.lot.is_some() {
+            self.show_buckets([account.num]);
         }
+        booked
     }
 
     fn grant(&mut self, account: &AccountRow, booking: &Booking, notes: &Notes<Booked>) -> Result<Booked> {
@@ -168,6 +172,9 @@ impl BooksThread {
         if !booked.repeated {
             let account = self.account(&booked.entry.account)?;
             self.purse(&account).give(booked.entry.amount);
+            if account.wallet.is_some() {
+                self.show_buckets([account.num]);
+            }
             // The booking is made: if the key cannot be read now, its cap is lower until the next start.
             if let Ok(Some(cap)) = self.cap_of(booked.entry.key) {
                 cap.change(booked.entry.amount);

@@ -112,7 +112,8 @@ impl BooksThread {
         let mut off_by = reader.operator_accounts()?.sum();
         each_account(&mut *reader, |row| {
             off_by += i128::from(row.balance.millionths());
-            shared.purses.add(row.num, row.balance);
+            let purse = shared.purses.add(row.num, row.balance);
+            row.wallet.into_iter().for_each(|wallet| purse.show(*wallet));
             ControlFlow::Continue(())
         })?;
         reader.each_cap(&mut |key, left| shared.caps.add(key, left))?;

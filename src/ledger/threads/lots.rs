@@ -67,8 +67,18 @@ impl BooksThread {
             return Ok(()); // all of it is for holds in flight
         }
         self.write_taken(&taken, |thread| thread.books.end_lots(&ends, now))?;
+        self.show_buckets(by_account.into_keys());
         self.tally.set_ended(self.books.ended_lots()?);
         Ok(())
+    }
+
+    /// Shows requests which buckets accounts have. If they cannot be read, requests see those of before.
+    pub(super) fn show_buckets(&mut self, accounts: impl IntoIterator<Item = AccountNum>) {
+        for account in accounts {
+            if let (Some(purse), Ok(wallet)) = (self.shared.purses.get(account), self.books.wallet(account)) {
+                purse.show(wallet);
+            }
+        }
     }
 
     /// The open holds of accounts.
@@ -140,6 +150,7 @@ impl BooksThread {
         given.iter().for_each(|(purse, gain)| purse.give(*gain));
         #[cfg(test)]
         self.moved.extend(given.iter().map(|(purse, gain)| (purse.num, *gain)));
+        self.show_buckets(wanted);
         self.tally.set_ended(self.books.ended_lots()?);
         Ok(())
     }

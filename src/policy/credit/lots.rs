@@ -140,6 +140,12 @@ impl Wallet {
         after.lots.iter().filter(|lot| chosen(lot)).map(|lot| (lot.id, lot.left)).collect()
     }
 
+    /// The balance.
+    #[must_use]
+    pub fn total(&self) -> Credits {
+        self.lots.iter().fold(self.rest, |sum, lot| sum.checked_add(lot.left).unwrap_or(sum))
+    }
+
     /// What a bucket has, without ended lots.
     #[must_use]
     pub fn left_in(&self, bucket: &BucketName) -> Credits {

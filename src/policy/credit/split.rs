@@ -66,6 +66,16 @@ impl Split {
         }
     }
 
+    /// The split as responses show it: `{"amount":0.25,"source":"sub","split":{"sub":0.25}}`. The source is the bucket that
+    /// pays first.
+    #[must_use]
+    pub fn json(&self, amount: Credits) -> String {
+        let parts = self.0.iter().map(|(name, part)| format!("\"{name}\":{part}"));
+        let (parts, source) = (parts.collect::<Vec<_>>().join(","), self.0.first().map(|(name, _)| name));
+        let source = source.cloned().unwrap_or_default();
+        format!("{{\"amount\":{amount},\"source\":\"{source}\",\"split\":{{{parts}}}}}")
+    }
+
     /// Reads [`Split::text`]. `None` if it is not the text of a split of this amount.
     #[must_use]
     pub fn parse(text: Option<&str>, amount: Credits) -> Option<Self> {
@@ -117,6 +127,10 @@ mod tests {
         assert_eq!(split.text(), None);
         split.add(&sub, amount);
         assert_eq!(split.text().as_deref(), Some("default:-0.25 sub:-0.25"));
+        assert_eq!(
+            split.negated().json(Credits::from_millionths(500_000)),
+            r#"{"amount":0.5,"source":"default","split":{"default":0.25,"sub":0.25}}"#
+        );
         assert_eq!(Split::whole(sub, amount).text().as_deref(), Some("sub"));
         assert_eq!(Split::parse(Some("default:-0.25 sub:-0.25"), amount), None, "another amount");
     }

@@ -79,6 +79,29 @@ fn enrow_is_billed_as_its_documents_say() {
     play("enrow");
 }
 
+/// Enrow's two wallets: a charge that the subscription cannot pay alone is split, and the response says so.
+#[test]
+fn enrow_pays_from_two_wallets() {
+    let (gateway, _upstream) = start("enrow");
+    let verify = |emails: usize| {
+        let body = format!("{{\"verifications\":[{}]}}", vec!["\"a\""; emails].join(","));
+        let head = format!(
+            "POST /email/verify/bulk HTTP/1.1\r\nhost: a\r\nx-api-key: enrow-example-key\r\n\
+             content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let answer = Client::connect(gateway.public).ask(head).unwrap();
+        answer.header("x-credits-split").map(str::to_owned)
+    };
+    let sub = r#"{"amount":0.25,"source":"sub","split":{"sub":0.25}}"#;
+    assert_eq!(verify(1).as_deref(), Some(sub));
+    let both = r#"{"amount":125,"source":"sub","split":{"sub":119.75,"default":5.25}}"#;
+    assert_eq!(verify(500).as_deref(), Some(both));
+    let statement = gateway.rows(&["account", "statement", "acme"]);
+    let charges: Vec<_> = statement.iter().filter(|row| row["kind"] == "charge").collect();
+    assert_eq!(charges.last().unwrap()["split"].to_string(), r#"{"default":-5.25,"sub":-120}"#);
+}
+
 #[test]
 fn apione_is_billed_as_its_documents_say() {
     play("apione");

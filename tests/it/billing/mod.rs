@@ -1,6 +1,9 @@
 //! Tests how requests are billed: by outcome, by item, by what streams tell.
 
+mod buckets;
+mod calendar;
 mod examples;
 mod jobs;
 mod lasting;
 mod prices;
+mod refills;

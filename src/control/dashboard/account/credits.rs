@@ -11,7 +11,7 @@ use crate::control::dashboard::html::parts::{card, empty, next, table_card, tile
 use crate::control::dashboard::operator::csv_response;
 use crate::control::dashboard::site::Site;
 use crate::control::dashboard::web::{Failure, Fields, InAccount};
-use crate::control::operations::{EntryView, JobView, Page, Summary};
+use crate::control::operations::{AccountView, EntryView, JobView, Page, Summary};
 use crate::ledger::store::JobFilter;
 use crate::types::WallTime;
 
@@ -37,15 +37,17 @@ fn what(entry: &EntryView) -> Markup {
 }
 
 fn entries(page: &Page<EntryView>, now: WallTime) -> Markup {
+    let has_buckets = page.data.iter().any(|entry| entry.bucket.is_some() || entry.split.is_some());
     html! {
         table {
-            thead { tr { th { "Time" } th { "Type" } th { "For" } th.num { "Amount" } th.num { "Balance after" } th.wide { "By" } } }
+            thead { tr { th { "Time" } th { "Type" } th { "For" } @if has_buckets { th { "Bucket" } } th.num { "Amount" } th.num { "Balance after" } th.wide { "By" } } }
             tbody {
                 @for entry in &page.data {
                     tr {
                         td { (format::ago(entry.at.0, now)) }
                         td { (kind(entry)) }
                         td { (what(entry)) }
+                        @if has_buckets { td { (bucket(entry)) } }
                         td.num { (format::signed(entry.amount)) }
                         td.num { (format::credits(entry.balance_after)) }
                         td.wide { (entry.by) }
@@ -54,6 +56,54 @@ fn entries(page: &Page<EntryView>, now: WallTime) -> Markup {
             }
         }
     }
+}
+
+/// Which bucket an entry belongs to.
+fn bucket(entry: &EntryView) -> String {
+    let Some(parts) = &entry.split else { return entry.bucket.clone().unwrap_or_default() };
+    let parts = parts.iter().map(|(name, part)| format!("{name} {}", format::signed(*part)));
+    parts.collect::<Vec<_>>().join(", ")
+}
+
+/// What the account has in each bucket, what expires, and what is refilled.
+fn buckets(account: &AccountView) -> Option<Markup> {
+    let has_more = account.buckets.len() > 1 || !account.expiring.is_empty();
+    let table = html! {
+        table {
+            thead { tr { th { "Bucket" } th.num { "Credits" } th { "Expires" } } }
+            tbody {
+                @for (name, credits) in &account.buckets {
+                    tr { td { (name) } td.num { (format::credits(*credits)) } td { } }
+                    @for part in account.expiring.iter().filter(|part| part.bucket == *name) {
+                        tr {
+                            td { "– of these" }
+                            td.num { (format::credits(part.credits)) }
+                            td { (format::at(part.expires.0)) }
+                        }
+                    }
+                }
+            }
+        }
+    };
+    let refill = account.refill.as_ref().map(|refill| {
+        let what = match refill.mode {
+            "reset" => "what is left of the last ones then expires",
+            _ => "they are added to what is left",
+        };
+        html! {
+            p.note {
+                (format::credits(refill.credits)) " credits each " (refill.every) " by your plan, next "
+                (format::at(refill.next.0)) "; " (what) "."
+            }
+        }
+    });
+    (has_more || refill.is_some()).then(|| {
+        table_card(
+            "Buckets",
+            None,
+            html! { @if has_more { (table) } @if let Some(refill) = refill { (refill) } },
+        )
+    })
 }
 
 fn jobs(list: &[JobView], now: WallTime) -> Markup {
@@ -122,6 +172,7 @@ pub(in crate::control::dashboard) async fn credits(
             (tile("Used, 24 hours", html! { span data-number="credits" { (format::credits(summary.day.credits())) } }, html! { (format::credits(summary.day_before.credits())) " the day before" }))
             (tile("Lasts", html! { (left) }, html! { "at the rate of the last week" }))
         }
+        @if let Some(buckets) = buckets(&summary.account) { (buckets) }
         (by_day(&summary))
         (table_card("Entries", Some(csv), html! {
             @if page.data.is_empty() { (empty("No credits were booked yet.", None)) } @else { (entries(&page, site.now())) }
@@ -154,7 +205,18 @@ pub(in crate::control::dashboard) async fn credits_csv(
             None => break,
         }
     }
-    let head = ["number", "time", "type", "amount", "balance_after", "route", "requests", "reference", "by"];
+    let head = [
+        "number",
+        "time",
+        "type",
+        "amount",
+        "balance_after",
+        "route",
+        "requests",
+        "reference",
+        "by",
+        "bucket",
+    ];
     let lines = rows.iter().take(MAX_EXPORTED).map(|entry| {
         vec![
             entry.number.to_string(),
@@ -166,6 +228,7 @@ pub(in crate::control::dashboard) async fn credits_csv(
             entry.requests.to_string(),
             entry.reference.clone().unwrap_or_default(),
             entry.by.clone(),
+            bucket(entry),
         ]
     });
     csv_response("credits.csv", &head, lines)

@@ -29,7 +29,12 @@ fn tiles(account: &AccountView) -> Markup {
     }
 }
 
-fn booking(page: &str, fields: Option<&Fields>, error: Option<&OperationError>) -> Markup {
+fn booking(
+    page: &str,
+    buckets: &[String],
+    fields: Option<&Fields>,
+    error: Option<&OperationError>,
+) -> Markup {
     let typed = |name: &str| fields.map(|fields| fields.get(name).to_owned()).unwrap_or_default();
     let (credits, reference, kind) = (typed("credits"), typed("reference"), typed("kind"));
     let credits =
@@ -42,13 +47,23 @@ fn booking(page: &str, fields: Option<&Fields>, error: Option<&OperationError>) 
         is_needed: true,
         ..Field::default()
     };
+    let buckets: Vec<(&str, &str)> = buckets.iter().map(|name| (&**name, &**name)).collect();
+    let (bucket, expires) = (typed("bucket"), typed("expires"));
+    let expires = Field {
+        name: "expires",
+        label: "Expires",
+        hint: "Of a grant: such as 30d or 2027-01-01T00:00:00Z. Empty: never.",
+        value: &expires,
+        ..Field::default()
+    };
     card(
         "Book credits",
         html! {
             form.stack method="post" action={ (page) "/book" } {
-                (trouble(error, &["credits", "reference"]))
+                (trouble(error, &["credits", "reference", "expires"]))
                 div.row { (select("kind", "Type", &[("grant", "Grant"), ("adjustment", "Adjustment (may be negative)")], &kind)) (credits.render(error)) }
                 (reference.render(error))
+                div.row { @if buckets.len() > 1 { (select("bucket", "Bucket of a grant", &buckets, &bucket)) } (expires.render(error)) }
                 div { button.primary type="submit" { "Book" } }
             }
         },
@@ -83,7 +98,7 @@ async fn page(
         }
         (tiles(&account))
         div.columns {
-            @if of.may(Permission::Credits) { (booking(&page, fields, error)) }
+            @if of.may(Permission::Credits) { (booking(&page, &site.control.bucket_names(), fields, error)) }
             @if may {
                 (card("Change", html! {
                     form.stack method="post" action={ (page) "/change" } {
@@ -116,9 +131,14 @@ async fn booked(site: &Site, of: &AsOperator, id: AccountId, fields: &Fields) ->
     let credits = fields.get("credits").replace(',', "").parse().map_err(invalid)?;
     let input =
         BookingInput { credits, reference: fields.get("reference").to_owned(), ..BookingInput::default() };
+    let (bucket, expires) =
+        (fields.some("bucket").map(str::to_owned), fields.some("expires").map(str::to_owned));
     match fields.get("kind") {
         "adjustment" => site.control.adjust(&of.caller, id, input).await.map(drop),
-        _ => site.control.grant(&of.caller, id, input).await.map(drop),
+        _ => {
+            let input = BookingInput { bucket, expires, ..input };
+            site.control.grant(&of.caller, id, input).await.map(drop)
+        }
     }
 }
 

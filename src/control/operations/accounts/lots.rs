@@ -3,9 +3,20 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::control::Control;
 use crate::control::operations::terms::Time;
 use crate::policy::credit::refill::{Mode, Refill};
 use crate::types::{Credits, WallTime};
+
+impl Control {
+    /// The names of the configuration's buckets, the default one first.
+    pub(in crate::control) fn bucket_names(&self) -> Vec<String> {
+        let view = self.snapshot();
+        let mut names: Vec<_> = view.buckets.iter().map(|(name, _)| name).collect();
+        names.sort_by_key(|name| (!name.is_default(), name.as_str()));
+        names.into_iter().map(ToString::to_string).collect()
+    }
+}
 
 /// Credits that expire.
 #[derive(Clone, Debug, Serialize, ToSchema)]

@@ -121,6 +121,10 @@ impl ResponseContext {
             let mut value = |credits: Credits| self.headers.values.text(&[credits.text().as_bytes()]);
             if let Some(charged) = self.charged {
                 headers.insert(forward::CREDITS_USED, value(charged));
+                let split = (!charged.is_zero()).then(|| key.account.purse.split(charged)).flatten();
+                if let Some(split) = split.and_then(|split| HeaderValue::try_from(split.json(charged)).ok()) {
+                    headers.insert(forward::CREDITS_SPLIT, split);
+                }
             }
             headers.insert(forward::CREDITS_REMAINING, once(value(key.account.purse.available())));
         }
