@@ -216,6 +216,11 @@ impl Directory {
         }
     }
 
+    /// Calls `each` for every account, in no order.
+    pub fn each_account(&self, each: &mut dyn FnMut(&Account)) {
+        self.accounts.iter().for_each(|entry| each(&entry.key().0));
+    }
+
     /// Finds the first account that satisfies a predicate. Takes time linear in the number of accounts; used only for
     /// error messages.
     pub fn find_account(&self, wanted: impl Fn(&Account) -> bool) -> Option<Arc<Account>> {

@@ -71,8 +71,7 @@ fn key(number: usize, accounts: usize) -> KeyRow {
     let account = AccountNum(u32::try_from(number % accounts).expect("few accounts") + 1);
     let hash = hash(number);
     KeyRow {
-        spend_limit: None,
-        spent: Credits::ZERO,
+        spending: Default::default(),
         id: KeyId(KeyId::of_hash(&hash).0.rotate_left(32)), // no key of the file has this id
         num: KeyNum(0),
         account,

@@ -10,9 +10,9 @@ use super::failed::{Failed, Result};
 use super::import;
 use super::output::{self, Output};
 use crate::control::command::Command;
-use crate::control::operations::KeyInput;
+use crate::control::operations::{KeyInput, SpendTerms};
 use crate::policy::key::{KeyState, MAX_KEY, Scopes};
-use crate::types::{AccountId, Credits, KeyHash, KeyId};
+use crate::types::{AccountId, KeyHash, KeyId};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Arguments {
@@ -36,9 +36,9 @@ pub(super) enum Arguments {
         /// When the key expires: a duration such as 90d, or a time such as 2027-01-01T00:00:00Z.
         #[arg(long)]
         expires: Option<String>,
-        /// The most credits that the key may spend in all.
+        /// The most credits that the key may spend: 100, or 100/day (hour, day, week, month, year).
         #[arg(long)]
-        spend_limit: Option<Credits>,
+        spend_limit: Option<SpendTerms>,
     },
     /// Import keys by their hashes: lines with account, label, sha256, environment, scopes, expires, allow_from, limits.
     /// From standard input also raw keys, as `key`; they are hashed at once.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::report::Report;
+use crate::policy::credit::SpendLimit;
 use crate::policy::key::Scopes;
 use crate::policy::limit::Limit;
 use crate::policy::price::Price;
@@ -85,6 +86,8 @@ pub struct FileAccount {
     pub plan: Option<String>,
     /// The opening grant.
     pub credits: Option<Credits>,
+    /// The most that it may spend, in place of its plan's.
+    pub spend_limit: Option<SpendLimit>,
     /// The customer's webhooks.
     pub webhooks: Vec<String>,
 }

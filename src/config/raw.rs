@@ -18,7 +18,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub use operating::{Admin, Dashboard, Log, Traces, Usage, Webhooks};
-pub use plans::{Bucket, Plan, PlanPrice, Refill};
+pub use plans::{Bucket, Plan, PlanPrice, Refill, SpendLimit};
 pub use prices::{AmountOr, Callback, Charge, Each, Opens, PerItem, Plain, Settles};
 pub use scopes::Scopes;
 pub use tls::{Pair, Tls};
@@ -300,6 +300,8 @@ pub struct Account {
     pub plan: Maybe<String>,
     /// The opening grant, booked once.
     pub credits: Maybe<Amount>,
+    /// The most that the account may spend, in place of its plan's: credits, or `{ credits = 100, every = "day" }`.
+    pub spend_limit: Maybe<AmountOr<SpendLimit>>,
     /// The customer's webhooks.
     pub webhooks: Vec<At<String>>,
     /// The account's keys.

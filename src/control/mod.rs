@@ -18,6 +18,7 @@ mod quota;
 mod refills;
 mod reload;
 pub mod socket;
+mod spending;
 mod traces;
 mod upstreams;
 mod webhooks;

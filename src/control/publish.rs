@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::operations::{OperationError, Result, restored};
+use super::spending::own_limits;
 use super::{Control, FileKeys, InForce, ListedKey};
 use crate::config::{FileAccount, FileKey, LoadedConfig};
 use crate::directory::{Account, AccountSpec, KeySpec, Meter, Owner, elapsed};
@@ -149,7 +150,9 @@ impl Control {
         let snapshot = self.keeping_tls(loaded.snapshot.clone()).numbered(&registered.routes).listing(listed);
         let snapshot = snapshot.adopting_servers(&self.snapshot());
         self.publisher.publish(snapshot);
+        let own = own_limits(&loaded.accounts, &registered);
         self.put_file(&loaded, registered);
+        self.limit_accounts(&own).await?;
         let LoadedConfig { keys, watched, hash, text, .. } = loaded;
         let diff = before.text.as_deref().zip(text.as_deref()).and_then(|(old, new)| changed_lines(old, new));
         let listed = |key: &FileKey| (KeyId::of_hash(&key.hash), ListedKey::of(key));

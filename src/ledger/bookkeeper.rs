@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering;
 use tokio::sync::{mpsc, oneshot};
 
 use super::adoption::Settlement;
-use super::purse::{Purse, SpendCap};
+use super::caps::SpendCap;
+use super::purse::Purse;
 use super::record::{ExternalId, Record};
 use super::store::{
     AccountChange, AccountRow, Booked, Booking, BooksReader, Changed, EndpointRow, KeyEdit, KeyRow,
@@ -14,6 +15,7 @@ use super::store::{
     Webhooks,
 };
 use super::threads::{BooksThread, Counters, Job, LimitSource, RefillOrder, Shared, UsageSource};
+use crate::policy::credit::SpendLimit;
 use crate::types::{AccountId, AccountNum, Credits, KeyId, KeyNum, RequestId, WallTime};
 
 /// Most accounts or keys that are registered in one transaction, which takes the books thread about 10 ms.
@@ -111,6 +113,14 @@ impl Bookkeeper {
     /// If the ledger does not balance, or the store fails.
     pub async fn refill(&self, orders: Vec<RefillOrder>) -> Result<()> {
         self.run(move |thread| thread.refill(&orders)).await
+    }
+
+    /// Sets the spending limits of accounts.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn limit_accounts(&self, limits: Vec<(AccountNum, Option<SpendLimit>)>) -> Result<()> {
+        self.run(move |thread| thread.limit_accounts(&limits)).await
     }
 
     /// Creates keys by command: all of them or none.

@@ -14,12 +14,12 @@ use parking_lot::Mutex;
 
 use super::entry::{Entry, EntryKind};
 use super::store::{
-    AccountChange, AccountRow, Booked, Booking, Books, Changed, Doubt, Journal, JournalRow, KeyEdit, KeyRow,
-    LedgerError, LoadedBooks, LotEnd, NewAccount, Note, Notes, OwnedKey, Place, Readers, RefillBooking,
-    Registered, Registration, Result, Storage, TokenRow, UsageRetention, no_notes,
+    AccountChange, AccountRow, Begun, Booked, Booking, Books, Changed, Doubt, Journal, JournalRow, KeyEdit,
+    KeyRow, LedgerError, LoadedBooks, LotEnd, NewAccount, Note, Notes, OwnedKey, Place, Readers,
+    RefillBooking, Registered, Registration, Result, Storage, TokenRow, UsageRetention, no_notes,
 };
 use super::tally::{ChargeKey, Fold, OpenHold};
-use crate::policy::credit::{LotId, Wallet};
+use crate::policy::credit::{LotId, SpendLimit, Spending, Wallet};
 use crate::policy::outcome::usage::UsagePart;
 use crate::types::{AccountId, AccountNum, Credits, KeyId, KeyNum, RequestId, RouteNum, WallTime};
 use data::{Data, NewEntry, number};
@@ -210,6 +210,18 @@ impl Books for MemoryStore {
         Ok(self.0.lock().ended_lots())
     }
 
+    fn limit_accounts(
+        &mut self,
+        limits: &[(AccountNum, Option<SpendLimit>)],
+        at: WallTime,
+    ) -> Result<Vec<(AccountNum, Spending, Spending)>> {
+        Ok(self.0.lock().limit_accounts(limits, at))
+    }
+
+    fn begin_periods(&mut self, now: WallTime, most: usize) -> Result<Begun> {
+        Ok(self.0.lock().begin_periods(now, most))
+    }
+
     fn end_lots(&mut self, ends: &[LotEnd], at: WallTime) -> Result<()> {
         self.change(&no_notes(), at, |data| data.end_lots(ends, at))
     }
@@ -234,7 +246,7 @@ impl Books for MemoryStore {
         notes: &Notes<Changed<OwnedKey>>,
         at: WallTime,
     ) -> Result<Changed<OwnedKey>> {
-        self.change(notes, at, |data| data.change_key(id, edit))
+        self.change(notes, at, |data| data.change_key(id, edit, at))
     }
 
     fn give_back(

@@ -11,6 +11,7 @@
 
 mod adoption;
 mod bookkeeper;
+mod caps;
 pub mod entry;
 mod handle;
 mod jobs;
@@ -31,9 +32,10 @@ use std::time::Duration;
 
 pub use adoption::{PassedOn, Settlement};
 pub use bookkeeper::Bookkeeper;
+pub use caps::{Capped, SpendCap};
 pub use handle::{Ledger, Opened};
 pub use jobs::{MAX_OPEN_JOBS, MAX_SETTLED_JOBS, OpenJob};
-pub use purse::{JobSlot, Purse, SpendCap};
+pub use purse::{JobSlot, Purse};
 pub use spender::{Hold, HoldError, Settled, Spender, SpenderSeed};
 pub use threads::{Counters, LimitSource, RefillOrder, UsageSource};
 

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use arc_swap::ArcSwapOption;
 use parking_lot::RwLock;
 
-use crate::policy::credit::{Split, Wallet, after_hold};
-use crate::types::{AccountNum, Credits, KeyNum, NumberMap};
+use super::caps::SpendCap;
+use crate::policy::credit::{SpendLimit, Split, Wallet, after_hold};
+use crate::types::{AccountNum, Credits};
 
 /// The credits that an account can spend: its balance minus its open holds.
 ///
@@ -20,6 +21,8 @@ pub struct Purse {
     available: AtomicI64,
     /// The account's buckets when they changed last, apart from charges; `None` if it has only the default one.
     buckets: ArcSwapOption<Wallet>,
+    /// The cap of the account, if it has a spending limit.
+    cap: ArcSwapOption<SpendCap>,
 }
 
 impl Purse {
@@ -29,6 +32,7 @@ impl Purse {
             jobs: AtomicU32::new(0),
             available: AtomicI64::new(available.millionths()),
             buckets: ArcSwapOption::empty(),
+            cap: ArcSwapOption::empty(),
         }
     }
 
@@ -47,6 +51,23 @@ impl Purse {
         let before = wallet.total().checked_sub(self.available())?.checked_sub(charged)?;
         wallet.draw(before, None);
         Some(wallet.draw(charged, None).negated())
+    }
+
+    /// The cap of the account, if it has a spending limit.
+    #[must_use]
+    pub fn cap(&self) -> Option<Arc<SpendCap>> {
+        self.cap.load_full()
+    }
+
+    /// Sets the cap of the account, or removes it.
+    pub(super) fn set_cap(&self, cap: Option<SpendCap>) {
+        self.cap.store(cap.map(Arc::new));
+    }
+
+    /// The spending limit of the account.
+    #[must_use]
+    pub fn spend_limit(&self) -> Option<SpendLimit> {
+        self.cap.load().as_deref().map(SpendCap::limit)
     }
 
     /// Shows the account's buckets to [`Purse::split`].
@@ -122,56 +143,6 @@ impl Drop for JobSlot {
         if let Some(purse) = self.0.take() {
             purse.end_job();
         }
-    }
-}
-
-/// The credits that a key may still spend: its limit less what it has spent and its open holds.
-#[derive(Debug)]
-pub struct SpendCap(AtomicI64);
-
-impl SpendCap {
-    pub(super) fn new(left: Credits) -> Self {
-        Self(AtomicI64::new(left.millionths()))
-    }
-
-    /// The limit less what the key has spent and its open holds; negative if the limit was lowered below that.
-    #[must_use]
-    pub fn left(&self) -> Credits {
-        Credits::from_millionths(self.0.load(Ordering::SeqCst))
-    }
-
-    /// Subtracts `amount` if that much is left; otherwise returns false.
-    pub(super) fn try_take(&self, amount: Credits) -> bool {
-        let left = |now| after_hold(Credits::from_millionths(now), amount).map(Credits::millionths);
-        self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, left).is_ok()
-    }
-
-    /// Adds credits that were returned, or subtracts those of a hold that is open at the start.
-    pub(super) fn change(&self, amount: Credits) {
-        self.0.fetch_add(amount.millionths(), Ordering::SeqCst);
-    }
-}
-
-/// The caps of all keys with a spending limit, by the key's number.
-#[derive(Debug, Default)]
-pub(super) struct SpendCaps(RwLock<NumberMap<KeyNum, Arc<SpendCap>>>);
-
-impl SpendCaps {
-    pub(super) fn get(&self, key: KeyNum) -> Option<Arc<SpendCap>> {
-        self.0.read().get(&key).cloned()
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.read().is_empty()
-    }
-
-    /// Sets the cap of a key that had none.
-    pub(super) fn add(&self, key: KeyNum, left: Credits) {
-        self.0.write().insert(key, Arc::new(SpendCap::new(left)));
-    }
-
-    pub(super) fn remove(&self, key: KeyNum) {
-        self.0.write().remove(&key);
     }
 }
 

@@ -6,9 +6,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::adoption::{Awaited, Settlement};
+use super::caps::{Capped, Caps, SpendCap};
 use super::jobs::OpenJob;
 use super::outbox::{NotDurable, Outbox, Ticket, Waiters};
-use super::purse::{JobSlot, Purse, SpendCap};
+use super::purse::{JobSlot, Purse};
 use super::record::{ExternalId, Kept, Record};
 use super::threads::Shared;
 use crate::policy::credit::returned;
@@ -62,9 +63,9 @@ struct Inner {
 /// The reason why no credits were held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HoldError {
-    /// The key may spend less than the amount.
-    #[error("the key's spending limit is reached")]
-    Capped,
+    /// The key, or the account, may spend less than the amount.
+    #[error("a spending limit is reached")]
+    Capped(Capped),
     /// The account's balance minus its open holds is below the amount.
     #[error("not enough credits")]
     Insufficient,
@@ -107,23 +108,21 @@ impl Spender {
         if !self.0.shared.is_healthy.load(Ordering::Relaxed) {
             return Err(HoldError::Unavailable);
         }
-        if cap.is_some_and(|cap| !cap.try_take(amount)) {
-            return Err(HoldError::Capped);
-        }
-        let return_to_cap = || cap.into_iter().for_each(|cap| cap.change(amount));
+        let caps = Caps { key: cap.map(Arc::clone), account: purse.cap() };
+        caps.try_take(amount).map_err(HoldError::Capped)?;
         if !purse.try_take(amount) {
-            return_to_cap();
+            caps.change(amount);
             return Err(HoldError::Insufficient);
         }
         let record = Record::Hold { id, account: purse.num, key, route, amount };
         let Some(ticket) = self.0.outbox.push(&record) else {
             purse.give(amount);
-            return_to_cap();
+            caps.change(amount);
             return Err(HoldError::Unavailable);
         };
         self.0.shared.record_added();
-        let (purse, cap) = (Arc::clone(purse), cap.map(Arc::clone));
-        Ok(Hold(Some(Open { purse, cap, spender: self.clone(), id, key, amount, ticket })))
+        let purse = Arc::clone(purse);
+        Ok(Hold(Some(Open { purse, caps, spender: self.clone(), id, key, amount, ticket })))
     }
 
     /// The open job of an account with this external id.
@@ -189,8 +188,8 @@ pub struct Hold(Option<Open>);
 #[derive(Debug)]
 struct Open {
     purse: Arc<Purse>,
-    /// The cap of the key, if it has a spending limit.
-    cap: Option<Arc<SpendCap>>,
+    /// The caps of the key and the account, if they have spending limits.
+    caps: Caps,
     spender: Spender,
     id: RequestId,
     key: KeyNum,
@@ -240,12 +239,13 @@ impl Hold {
         let Some(recorded) = shared.jobs.open(job, || open.spender.0.outbox.push(&record)) else {
             return open.settle(Credits::ZERO, StatusClass::Success);
         };
-        // The key may have got a spending limit since: what the settlement returns to it must be taken from it.
-        if open.cap.is_none()
-            && let Some(cap) = shared.caps.get(open.key)
-        {
-            cap.change(Credits::ZERO.checked_sub(open.amount).unwrap_or_default());
-        }
+        // They may have got a spending limit since: what the settlement returns to it must be taken from it.
+        let Caps { key, account } = shared.caps_of(open.key, Some(&open.purse));
+        let new = Caps {
+            key: key.filter(|_| open.caps.key.is_none()),
+            account: account.filter(|_| open.caps.account.is_none()),
+        };
+        new.change(Credits::ZERO.checked_sub(open.amount).unwrap_or_default());
         match slot {
             Some(slot) => slot.fill(),
             None => open.purse.add_job(),
@@ -284,9 +284,7 @@ impl Open {
         // journal.
         let ticket = inner.outbox.push(&Record::Settle { id: self.id, charge, outcome });
         self.purse.give(back);
-        if let Some(cap) = &self.cap {
-            cap.change(back);
-        }
+        self.caps.change(back);
         let Some(ticket) = ticket else {
             let settlement = Settlement::Charge(charge, outcome); // the ledger was handed over
             let awaited = inner.shared.successor.pass_on(self.id, settlement);

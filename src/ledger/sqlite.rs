@@ -27,17 +27,17 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 
 use super::entry::{Entry, EntryKind};
 use super::store::{
-    AccountChange, AccountRow, Booked, Booking, Books, BooksReader, Changed, KeyEdit, KeyRow, LedgerError,
-    LoadedBooks, LotEnd, NewAccount, Note, Notes, OwnedKey, Place, Readers, RefillBooking, Registered,
-    Registration, Result, Storage, TokenRow, UsageRetention, Webhooks,
+    AccountChange, AccountRow, Begun, Booked, Booking, Books, BooksReader, Changed, KeyEdit, KeyRow,
+    LedgerError, LoadedBooks, LotEnd, NewAccount, Note, Notes, OwnedKey, Place, Readers, RefillBooking,
+    Registered, Registration, Result, Storage, TokenRow, UsageRetention, Webhooks,
 };
 use super::tally::Fold;
-use crate::policy::credit::{LotId, Wallet};
+use crate::policy::credit::{LotId, SpendLimit, Spending, Wallet};
 use crate::policy::outcome::usage::UsagePart;
 use crate::types::{AccountId, AccountNum, Credits, KeyId, KeyNum, RequestId, RouteNum, WallTime};
 use file::{Checkpointer, Lock};
 use journal_files::FileJournal;
-use posting::{NewEntry, Posting, refills};
+use posting::{NewEntry, Posting, limits, refills};
 use read::{Connections, SqliteReader};
 use rows::{credits, entry_row, failed, id_blob};
 
@@ -201,6 +201,21 @@ impl Books for SqliteBooks {
         posting::ended(&self.connection)
     }
 
+    fn limit_accounts(
+        &mut self,
+        limits: &[(AccountNum, Option<SpendLimit>)],
+        at: WallTime,
+    ) -> Result<Vec<(AccountNum, Spending, Spending)>> {
+        self.write(|tx| limits::limit_accounts(tx, limits, at))
+    }
+
+    fn begin_periods(&mut self, now: WallTime, most: usize) -> Result<Begun> {
+        if !limits::are_over(&self.connection, now)? {
+            return Ok(Begun::default()); // so that an idle gateway writes nothing
+        }
+        self.write(|tx| limits::begin(tx, now, most))
+    }
+
     fn end_lots(&mut self, ends: &[LotEnd], at: WallTime) -> Result<()> {
         self.write(|tx| {
             let mut posting = Posting::start(tx)?;
@@ -229,7 +244,7 @@ impl Books for SqliteBooks {
         notes: &Notes<Changed<OwnedKey>>,
         at: WallTime,
     ) -> Result<Changed<OwnedKey>> {
-        self.change(notes, at, |tx| keys::change(tx, id, edit))
+        self.change(notes, at, |tx| keys::change(tx, id, edit, at))
     }
 
     fn give_back(

@@ -23,7 +23,7 @@ pub use changes::{
     AccountChange, Booked, Booking, Changed, KeyChange, KeyEdit, KeyTerms, NewAccount, OwnedKey,
 };
 pub use jobs::{JobFilter, JobPlace, JobRow, SettledJobRow};
-pub use lots::{DueRefill, LotEnd, MAX_LOTS, Place, RefillBooking};
+pub use lots::{Begun, DueRefill, LotEnd, MAX_LOTS, Place, RefillBooking};
 pub use notes::{AnswerRow, AuditRow, Audited, Note, Notes, TokenRow, no_notes};
 pub use reader::{
     AuditFilter, BooksReader, EachLimit, Position, StoredSecret, each_account, each_entry, each_key,
@@ -49,7 +49,7 @@ pub use usage::{
 use super::entry::{Entry, Link};
 use super::record::ExternalId;
 use super::tally::{Fold, OpenHold};
-use crate::policy::credit::{LotId, Wallet};
+use crate::policy::credit::{LotId, SpendLimit, Spending, Wallet};
 use crate::policy::key::{KeyState, Scopes};
 use crate::policy::outcome::usage::UsagePart;
 use crate::types::{AccountId, AccountNum, Credits, KeyHash, KeyId, KeyNum, RequestId, WallTime};
@@ -146,6 +146,9 @@ pub struct AccountRow {
     /// The credits by lot, if the account has or had lots.
     #[serde(skip)]
     pub wallet: Option<Box<Wallet>>,
+    /// What the account's keys have spent, at the last fold, and its limit.
+    #[serde(skip)]
+    pub spending: Spending,
 }
 
 /// A key in the ledger. Of a key in the configuration file, the ledger uses only its number, account, label and state.
@@ -181,10 +184,8 @@ pub struct KeyRow {
     pub version: u64,
     /// When the key was last used, at most a minute ago; `None` if never.
     pub last_used: Option<WallTime>,
-    /// The most that the key may spend; `None` for no limit.
-    pub spend_limit: Option<Credits>,
-    /// What the key has spent, at the last fold.
-    pub spent: Credits,
+    /// What the key has spent, at the last fold, and its limit.
+    pub spending: Spending,
     /// The key's secrets: one, or two while a rotation overlaps.
     pub secrets: Vec<SecretRow>,
 }
@@ -338,6 +339,14 @@ pub trait Books: Send {
     fn due_lots(&mut self, now: WallTime, most: usize) -> Result<Vec<(AccountNum, LotId)>>;
     /// The accounts with ended lots, and when the last one ended.
     fn ended_lots(&mut self) -> Result<Vec<(AccountNum, WallTime)>>;
+    /// Sets the spending limits of accounts. Returns what was spent before and after the change.
+    fn limit_accounts(
+        &mut self,
+        limits: &[(AccountNum, Option<SpendLimit>)],
+        at: WallTime,
+    ) -> Result<Vec<(AccountNum, Spending, Spending)>>;
+    /// Begins the periods of spending limits that are over, of at most `most` keys and accounts.
+    fn begin_periods(&mut self, now: WallTime, most: usize) -> Result<Begun>;
     /// Ends lots, and adds an entry for what of them expires, all or none.
     fn end_lots(&mut self, ends: &[LotEnd], at: WallTime) -> Result<()>;
     /// Refills accounts, all or none.

@@ -5,9 +5,11 @@
 
 mod lots;
 pub mod refill;
+mod spending;
 mod split;
 
 pub use lots::{DEFAULT_PRIORITY, Lot, LotId, LotTerms, Wallet};
+pub use spending::{SpendLimit, Spending};
 pub use split::Split;
 
 use crate::types::Credits;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
+use crate::policy::credit::SpendLimit;
 use crate::policy::credit::refill::Refill;
 use crate::policy::limit::Limit;
 use crate::policy::price::Price;
@@ -24,6 +25,8 @@ pub struct Plan {
     pub limits: Vec<Limit>,
     /// Credits that the accounts on the plan get again and again.
     pub refill: Option<Arc<Refill>>,
+    /// The most that each account on the plan may spend.
+    pub spend_limit: Option<SpendLimit>,
     /// The plan's prices of single routes, by the index of the route.
     pub prices: NumberMap<usize, Arc<Price>>,
 }

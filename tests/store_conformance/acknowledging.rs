@@ -4,12 +4,12 @@ use std::sync::{Arc, Mutex};
 
 use tollgate::ledger::entry::Entry;
 use tollgate::ledger::store::{
-    AccountChange, AccountRow, Booked, Booking, Books, Changed, Journal, JournalRow, KeyEdit, KeyRow,
+    AccountChange, AccountRow, Begun, Booked, Booking, Books, Changed, Journal, JournalRow, KeyEdit, KeyRow,
     LoadedBooks, LotEnd, NewAccount, Note, Notes, OwnedKey, Readers, RefillBooking, Registered, Registration,
     Result, Storage, TokenRow, UsageRetention,
 };
 use tollgate::ledger::tally::Fold;
-use tollgate::policy::credit::{LotId, Wallet};
+use tollgate::policy::credit::{LotId, SpendLimit, Spending, Wallet};
 use tollgate::policy::outcome::usage::UsagePart;
 use tollgate::types::{AccountId, AccountNum, KeyId, KeyNum, RequestId, WallTime};
 
@@ -98,6 +98,8 @@ pass_on! {
         create_accounts(new: &[NewAccount], notes: &Notes<Vec<AccountRow>>, at: WallTime) -> Result<Vec<AccountRow>>;
         change_account(id: &AccountId, change: &AccountChange, notes: &Notes<Changed<AccountRow>>, at: WallTime) -> Result<Changed<AccountRow>>;
         book(account: &AccountRow, booking: &Booking, notes: &Notes<Booked>, at: WallTime) -> Result<Entry>;
+        limit_accounts(limits: &[(AccountNum, Option<SpendLimit>)], at: WallTime) -> Result<Vec<(AccountNum, Spending, Spending)>>;
+        begin_periods(now: WallTime, most: usize) -> Result<Begun>;
         end_lots(ends: &[LotEnd], at: WallTime) -> Result<()>;
         refill(refills: &[RefillBooking], at: WallTime) -> Result<()>;
         create_keys(rows: &[KeyRow], notes: &Notes<Vec<KeyNum>>, at: WallTime) -> Result<Vec<KeyNum>>;

@@ -11,7 +11,8 @@ use tollgate::ledger::store::{
     Storage, TokenRow, UsageRetention,
 };
 use tollgate::ledger::tally::{Fold, Tally};
-use tollgate::policy::credit::LotTerms;
+use tollgate::policy::credit::refill::Every;
+use tollgate::policy::credit::{LotTerms, SpendLimit, Spending};
 use tollgate::policy::key::{KeyState, Scopes};
 use tollgate::policy::limit::ReachedLimit;
 use tollgate::policy::outcome::Outcome;
@@ -46,6 +47,12 @@ pub fn outcome<T: std::fmt::Debug>(result: Result<T, LedgerError>) -> String {
     }
 }
 
+/// A limit with one of the periods, or none.
+fn limit(credits: i64, every: u8) -> SpendLimit {
+    let every = [None, Some(Every::Hour), Some(Every::Day)][usize::from(every % 3)];
+    SpendLimit { credits: Credits::from_millionths(credits), every }
+}
+
 fn name(prefix: &str, number: u8) -> String {
     format!("{prefix}{number}")
 }
@@ -73,6 +80,18 @@ impl Driver<'_> {
                 self.book(*account, *adjustment, *amount, *reference, at)
             }
             Call::EndLots => self.end_lots(at),
+            Call::Limit(account, every) => {
+                let wanted = (*every > 0).then(|| limit(i64::from(*account) * 20, *every));
+                outcome(self.store.books.limit_accounts(&[(AccountNum(u32::from(*account)), wanted)], at))
+            }
+            Call::BeginPeriods(hours) => {
+                let now = WallTime(self.at + i64::from(*hours) * 3_600_000);
+                outcome(self.store.books.begin_periods(now, ALL).map(|mut begun| {
+                    begun.keys.sort_unstable();
+                    begun.accounts.sort_unstable();
+                    begun
+                }))
+            }
             Call::Refill => self.refill(at),
             Call::Holds(holds) => self.hold(holds, at),
             Call::Checkpoint => {
@@ -231,8 +250,11 @@ impl Driver<'_> {
             created: at,
             version: 1,
             last_used: None,
-            spend_limit: (key > 0).then(|| Credits::from_millionths(i64::from(key) * 50)),
-            spent: Credits::ZERO,
+            spending: {
+                let mut spending = Spending::default();
+                spending.set_limit((key > 0).then(|| limit(i64::from(key) * 50, key)), at);
+                spending
+            },
             secrets: vec![SecretRow { hash: KeyHash::of(&[key]), until: None }],
         };
         let notes = self.notes("key.create");
@@ -338,7 +360,7 @@ impl Driver<'_> {
                 label: name("l", key),
                 scopes: (key > 1).then(|| Scopes { routes: ["r*".to_owned()].into(), shadow: key > 2 }),
                 limits: (key > 0).then(|| "[1]".to_owned()),
-                spend_limit: (key > 1).then(|| Credits::from_millionths(7)),
+                spend_limit: (key > 1).then(|| limit(7, key + 1)),
                 ..KeyTerms::default()
             }),
             other => {

@@ -67,6 +67,8 @@ enum Call {
     },
     EndLots,
     Refill,
+    Limit(u8, u8),
+    BeginPeriods(u8),
     Holds(Vec<(u8, i64, Option<i64>)>),
     /// Keeps a hold beyond its request, then settles the one that was kept before it.
     Keep(u8),
@@ -100,6 +102,8 @@ fn calls() -> impl Strategy<Value = Vec<Call>> {
         4 => prop::collection::vec((small.clone(), 0_i64..100, prop::option::of(0_i64..100)), 1..6).prop_map(Call::Holds),
         1 => Just(Call::EndLots),
         1 => Just(Call::Refill),
+        1 => (small.clone(), small.clone()).prop_map(|(account, every)| Call::Limit(account, every)),
+        1 => (0_u8..60).prop_map(Call::BeginPeriods),
         2 => Just(Call::Fold),
         1 => Just(Call::Recover),
         1 => small.clone().prop_map(Call::GiveBack),
@@ -183,12 +187,12 @@ fn spending_is_that_of_the_entries(reader: &mut dyn BooksReader, keys: &[OwnedKe
     for (row, _) in keys {
         let of_key = entries.iter().filter(|entry| entry.key == Some(row.id));
         let spent: i64 = of_key.map(|entry| -entry.amount.millionths()).sum();
-        assert_eq!(row.spent.millionths(), spent, "{row:?}");
-        caps.extend(row.spend_limit.map(|limit| (row.num, limit.millionths() - spent)));
+        assert_eq!(row.spending.spent.millionths(), spent, "{row:?}");
+        caps.extend(row.spending.limit.map(|_| (row.num, row.spending)));
     }
     let mut read = Vec::new();
-    reader.each_cap(&mut |key, left| read.push((key, left.millionths()))).unwrap();
-    read.sort();
+    reader.each_cap(&mut |key, spending| read.push((key, spending))).unwrap();
+    read.sort_by_key(|(key, _)| *key);
     assert_eq!(read, caps);
     for since in [0, 5, i64::MAX] {
         let is_idle = |(row, _): &&OwnedKey| {

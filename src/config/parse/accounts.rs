@@ -8,6 +8,7 @@ use toml::value::{Datetime, Offset};
 use super::context::{Context, Known, named};
 use super::limits::{self, LimitOwner};
 use super::operating::webhooks;
+use super::refills;
 use crate::config::loaded::{FileAccount, FileKey};
 use crate::config::raw::{self, At};
 use crate::policy::key::Scopes;
@@ -47,7 +48,8 @@ pub(super) fn build(
             keys.extend(one_key(context, &id, &key.value, known, &mut seen));
         }
         let plan = raw.plan.as_ref().map(|plan| plan.value.clone());
-        accounts.push(FileAccount { id, plan, credits, webhooks: urls });
+        let spend_limit = raw.spend_limit.as_ref().and_then(|limit| refills::spend_limit(context, limit));
+        accounts.push(FileAccount { id, plan, credits, spend_limit, webhooks: urls });
     }
     (accounts, keys)
 }

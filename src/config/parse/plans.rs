@@ -33,6 +33,8 @@ pub(super) fn build_all(
         let mut plan = plan(context, &name.value, &raw.item.value, known, &heads);
         let refill = raw.item.value.refill.as_ref();
         plan.refill = refill.and_then(|refill| refills::refill(context, refill, buckets));
+        let limit = raw.item.value.spend_limit.as_ref();
+        plan.spend_limit = limit.and_then(|limit| refills::spend_limit(context, limit));
         plans.insert(NameId::of(&name.value), plan);
     }
     plans
@@ -83,6 +85,7 @@ fn plan(context: &mut Context, name: &str, raw: &raw::Plan, known: &Known, heads
     Plan {
         name: name.to_owned(),
         refill: None,
+        spend_limit: None,
         header: HeaderValue::try_from(name).ok(),
         concurrency: raw.concurrency.as_ref().map(|value| value.value),
         jobs: raw.jobs.as_ref().map(|value| value.value),

@@ -1,11 +1,11 @@
-//! Parses `[buckets]`, and the refills of plans.
+//! Parses `[buckets]`, the refills of plans, and spending limits.
 
 use std::sync::Arc;
 
 use super::context::{Context, named};
-use crate::config::raw::{self, At};
+use crate::config::raw::{self, AmountOr, At};
 use crate::policy::credit::refill::{Calendar, Every, Mode, Refill};
-use crate::policy::credit::{DEFAULT_PRIORITY, MAX_BALANCE};
+use crate::policy::credit::{DEFAULT_PRIORITY, MAX_BALANCE, SpendLimit};
 use crate::types::{BucketName, Credits};
 
 /// The buckets of the files, with their priorities.
@@ -33,10 +33,7 @@ pub(super) fn refill(
     if credits.is_some_and(Credits::is_zero) {
         context.error(&raw.credits.span, "a refill is more than 0 credits");
     }
-    let every = Every::ALL.into_iter().find(|every| every.name() == raw.every.value);
-    if every.is_none() {
-        context.unknown("period", &raw.every, Every::ALL.into_iter().map(Every::name));
-    }
+    let every = period(context, &raw.every);
     let mode = mode(context, raw, credits.unwrap_or_default());
     let bucket = bucket(context, raw.bucket.as_ref(), buckets);
     let zone = match &raw.time_zone {
@@ -52,6 +49,29 @@ pub(super) fn refill(
     };
     let calendar = Calendar { every: every?, zone: zone? };
     Some(Arc::new(Refill { credits: credits?, calendar, mode: mode?, bucket: bucket? }))
+}
+
+/// The most that may be spent.
+pub(super) fn spend_limit(context: &mut Context, raw: &At<AmountOr<raw::SpendLimit>>) -> Option<SpendLimit> {
+    match &raw.value {
+        AmountOr::Amount(amount) => {
+            let amount = At { span: raw.span.clone(), value: amount.clone() };
+            Some(SpendLimit { credits: context.credits(&amount)?, every: None })
+        }
+        AmountOr::Other(limit) => {
+            let credits = context.credits(&limit.credits);
+            let every = limit.every.as_ref().map(|name| period(context, name));
+            Some(SpendLimit { credits: credits?, every: every.map_or(Some(None), |every| every.map(Some))? })
+        }
+    }
+}
+
+fn period(context: &mut Context, name: &At<String>) -> Option<Every> {
+    let every = Every::ALL.into_iter().find(|every| every.name() == name.value);
+    if every.is_none() {
+        context.unknown("period", name, Every::ALL.into_iter().map(Every::name));
+    }
+    every
 }
 
 /// An amount that an account can have.

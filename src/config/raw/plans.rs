@@ -19,6 +19,8 @@ pub struct Plan {
     pub jobs: Maybe<u32>,
     /// Credits that its accounts get again and again.
     pub refill: Maybe<Refill>,
+    /// The most that each of its accounts may spend: credits, or `{ credits = 100, every = "day" }`.
+    pub spend_limit: Maybe<AmountOr<SpendLimit>>,
 }
 
 /// The price of a route on a plan. `hold` and `charge` default to the route's.
@@ -57,6 +59,17 @@ pub struct Refill {
     /// The time zone in which days begin, such as `Europe/Paris`; default: `UTC`.
     #[serde(default)]
     pub time_zone: Maybe<String>,
+}
+
+/// The most that may be spent in each period.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SpendLimit {
+    /// The credits.
+    pub credits: At<Amount>,
+    /// `hour`, `day`, `week`, `month` or `year`, in UTC; default: in all.
+    #[serde(default)]
+    pub every: Maybe<String>,
 }
 
 /// A bucket of credits, such as those of a subscription.

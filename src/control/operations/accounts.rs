@@ -17,7 +17,7 @@ pub(in crate::control) use lots::{ExpiringView, RefillView};
 
 use super::caller::{Caller, Noted, Permission};
 use super::error::{OperationError, Result};
-use super::terms::{LimitTerms, Page, Patch, Time};
+use super::terms::{LimitTerms, Page, Patch, SpendTerms, Time, optional_spending_schema};
 use crate::control::Control;
 use crate::directory::Account;
 use crate::ledger::store::{
@@ -97,6 +97,12 @@ pub struct AccountView {
     /// The credits held for requests in flight.
     #[schema(value_type = f64)]
     pub held: Credits,
+    /// The most credits that the account may spend, in all or in each period; null for no limit.
+    #[schema(schema_with = optional_spending_schema)]
+    pub spend_limit: Option<SpendTerms>,
+    /// What the account has spent that counts against that limit, as of some seconds ago.
+    #[schema(value_type = f64)]
+    pub spent_in_period: Credits,
     /// The limits of the account's plan.
     pub limits: Vec<LimitTerms>,
     /// The URLs that events are sent to.
@@ -162,7 +168,9 @@ impl Control {
     async fn add_accounts(&self, new: Vec<NewAccount>, notes: Notes<Vec<AccountRow>>) -> Result<()> {
         for row in self.bookkeeper.create_accounts(new, notes).await? {
             let plan = row.plan.as_deref().map(NameId::of);
-            self.put_account(row, plan, Vec::new());
+            if let Some(account) = self.put_account(row, plan, Vec::new()) {
+                self.limit_account(&account).await?;
+            }
         }
         self.refill_now().await;
         Ok(())
@@ -307,7 +315,9 @@ impl Control {
         let row = changed.after;
         if row.source == Source::Store {
             let plan = row.plan.as_deref().map(NameId::of);
-            self.put_account(row, plan, Vec::new());
+            if let Some(account) = self.put_account(row, plan, Vec::new()) {
+                self.limit_account(&account).await?;
+            }
             self.refill_now().await;
         } else if let Some(account) = self.directory.account(&row.id) {
             account.set_suspended(row.state != AccountState::Active);

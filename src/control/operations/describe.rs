@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::accounts::{AccountView, ExpiringView, RefillView};
 use super::keys::{KeyView, ShownKey};
-use super::terms::{LimitTerms, Time, restored};
+use super::terms::{LimitTerms, SpendTerms, Time, restored};
 use crate::control::{Control, InForce};
 use crate::directory::{Directory, Key};
 use crate::ledger::Bookkeeper;
@@ -96,6 +96,8 @@ impl Describer {
             balance: row.balance,
             buckets: buckets(row),
             expiring: expiring(row),
+            spend_limit: row.spending.limit.map(SpendTerms),
+            spent_in_period: row.spending.counted(),
             refill: plan.and_then(|plan| RefillView::of(plan.refill.as_ref()?, row.created, self.now)),
             available,
             held,
@@ -143,8 +145,9 @@ impl Describer {
             scopes,
             allow_from,
             limits: limits.map(|limits| terms(&limits)),
-            spend_limit: row.spend_limit,
-            spent: row.spent,
+            spend_limit: row.spending.limit.map(SpendTerms),
+            spent: row.spending.spent,
+            spent_in_period: row.spending.counted(),
             expires: expires.map(Time),
             created: Time(row.created),
             old_secret_until: row.secrets.iter().find_map(|secret| secret.until).map(Time),

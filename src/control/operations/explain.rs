@@ -340,6 +340,11 @@ fn explain_price(view: &Snapshot, steps: &mut Steps, key: &Key, plan: Option<&Pl
         let passes = cap.left() >= hold;
         steps.add_rule("spend_limit", (passes, price.shadow), Reason::InsufficientCredits, detail);
     }
+    if let Some(cap) = key.account.purse.cap() {
+        let detail = json!({ "left": cap.left(), "hold": hold });
+        let passes = cap.left() >= hold;
+        steps.add_rule("account_spend_limit", (passes, price.shadow), Reason::InsufficientCredits, detail);
+    }
     let available = key.account.purse.available();
     let detail = json!({ "available": available, "hold": hold });
     let passes = available >= hold;

@@ -14,12 +14,13 @@ pub use types::{KeyInput, KeyPatch, KeyView, ShownKey};
 
 use super::caller::{Caller, Noted, Permission};
 use super::error::{OperationError, Result};
-use super::terms::{LimitTerms, Patch, moment, restored, stored};
+use super::terms::{LimitTerms, Patch, SpendTerms, moment, restored, stored};
 use crate::control::{Control, random};
 use crate::ledger::store::{Changed, KeyChange, KeyEdit, KeyRow, KeyTerms, OwnedKey, SecretRow, Source};
+use crate::policy::credit::Spending;
 use crate::policy::key::{KeyState, Scopes, generate};
 use crate::policy::route::glob_matches;
-use crate::types::{AccountId, Credits, KeyHash, KeyId, KeyNum, Secret, WallTime};
+use crate::types::{AccountId, KeyHash, KeyId, KeyNum, Secret, WallTime};
 
 /// Longest label, in characters.
 const MAX_LABEL: usize = 100;
@@ -107,7 +108,8 @@ impl Control {
                 (KeyHash::of(key.reveal().as_bytes()), generate::hint(key.reveal()), Some(key))
             }
         };
-        check_spend_limit(input.spend_limit)?;
+        let mut spending = Spending::default();
+        spending.set_limit(input.spend_limit.map(SpendTerms::checked).transpose()?, self.clock.wall());
         let KeyTerms { label, scopes, allow_from, expires, limits, .. } = terms;
         let row = KeyRow {
             id: KeyId(u64::from_be_bytes(random()?)),
@@ -125,8 +127,7 @@ impl Control {
             created: now,
             version: 1,
             last_used: None,
-            spend_limit: input.spend_limit,
-            spent: Credits::ZERO,
+            spending,
             secrets: vec![SecretRow { hash, until: None }],
         };
         Ok((row, key))
@@ -278,8 +279,10 @@ impl Control {
     /// The terms of a key after a partial change. Only what is changed is checked.
     fn patched_terms(&self, row: &KeyRow, patch: KeyPatch) -> Result<KeyTerms> {
         let KeyPatch { label, scopes, expires, allow_from, limits, spend_limit } = patch;
-        let spend_limit = spend_limit.into_option();
-        check_spend_limit(spend_limit.flatten())?;
+        let spend_limit = match spend_limit.into_option() {
+            Some(limit) => limit.map(SpendTerms::checked).transpose()?,
+            None => row.spending.limit,
+        };
         let now = self.clock.wall();
         let expires = match expires {
             Patch::Value(text) => Patch::Value(moment("expires", &text, now)?),
@@ -299,7 +302,7 @@ impl Control {
             allow_from: if allow_from.is_absent() { row.allow_from.clone() } else { new.allow_from },
             expires: if expires.is_absent() { row.expires } else { new.expires },
             limits: if limits.is_absent() { row.limits.clone() } else { new.limits },
-            spend_limit: spend_limit.unwrap_or(row.spend_limit),
+            spend_limit,
         })
     }
 
@@ -346,15 +349,6 @@ fn refuse_of_member(caller: &Caller, has_such: bool) -> Result<()> {
         return Err(OperationError::Forbidden(message.to_owned()));
     }
     Ok(())
-}
-
-fn check_spend_limit(limit: Option<Credits>) -> Result<()> {
-    match limit {
-        Some(limit) if limit.is_negative() => {
-            OperationError::invalid("spend_limit", "a spending limit is not negative")
-        }
-        _ => Ok(()),
-    }
 }
 
 fn check_environment(environment: &str) -> Result<()> {

@@ -41,7 +41,7 @@ pub use ledger::{Backup, Verification};
 pub use repeat::{MAX_IDEMPOTENCY_KEY, Repeat, Stored};
 pub use terms::{
     DEFAULT_LIMIT, Imported, LimitAlgorithm, LimitScope, LimitTerms, MAX_IMPORTED, MAX_LIMIT, Page, Patch,
-    RefusedLine, Time,
+    RefusedLine, SpendTerms, Time,
 };
 
 pub use crate::ledger::store::{MemberRole, Role};

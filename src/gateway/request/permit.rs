@@ -21,7 +21,7 @@ use super::limits::Pass;
 use super::services::Services;
 use crate::directory::Key;
 use crate::gateway::connection::{RequestDeadlines, Stream};
-use crate::ledger::{Hold, HoldError, JobSlot, OpenJob};
+use crate::ledger::{Capped, Hold, HoldError, JobSlot, OpenJob, SpendCap};
 use crate::policy::limit::ReachedLimit;
 use crate::policy::outcome::{Outcome, ShadowRule};
 use crate::policy::price::Price;
@@ -176,7 +176,9 @@ impl Payment {
         };
         let held = |funds| Held { funds, price: Arc::clone(price), is_head: method == Method::HEAD };
         if price.shadow {
-            let is_capped = key.cap().is_some_and(|cap| cap.left() < price.hold);
+            let is_above = |cap: &Arc<SpendCap>| cap.left() < price.hold;
+            let is_capped =
+                key.cap().is_some_and(is_above) || key.account.purse.cap().as_ref().is_some_and(is_above);
             if is_capped || key.account.purse.available() < price.hold {
                 record.note_shadow(ShadowRule::Credits);
             }
@@ -188,10 +190,13 @@ impl Payment {
                 record.set_held();
                 Ok(Self { route: route.index, held: Some(held(Funds::Hold(hold))) })
             }
-            Err(HoldError::Capped) => {
+            Err(HoldError::Capped(capped)) => {
                 record.refuse_credits(price.hold);
-                let refusal =
-                    Refusal::because(Reason::InsufficientCredits, "The API key's spending limit is reached.");
+                let message = match capped {
+                    Capped::Key => "The API key's spending limit is reached.",
+                    Capped::Account => "The account's spending limit is reached.",
+                };
+                let refusal = Refusal::because(Reason::InsufficientCredits, message);
                 Err(Refusal { limit: Some(spend_limit()), ..refusal })
             }
             Err(HoldError::Insufficient) => {

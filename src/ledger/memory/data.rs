@@ -9,6 +9,7 @@ use crate::ledger::store::{
     Result, SecretRow, Source, TokenRow,
 };
 use crate::ledger::tally::{OpenHold, SettledJob};
+use crate::policy::credit::Spending;
 use crate::policy::key::KeyState;
 use crate::types::{
     AccountId, AccountNum, Credits, KeyId, KeyNum, RequestId, RouteName, RouteNum, StatusClass, WallTime,
@@ -103,7 +104,9 @@ impl Data {
         (row.entries, row.link) = (entry.number, entry.link);
         self.entries.push(entry.clone());
         if let Some(key) = self.keys.iter_mut().find(|row| Some(row.id) == entry.key) {
-            key.spent = key.spent.checked_sub(entry.amount).unwrap_or_default();
+            key.spending.spent = key.spending.spent.checked_sub(entry.amount).unwrap_or_default();
+            let spending = &mut self.accounts[index].spending;
+            spending.spent = spending.spent.checked_sub(entry.amount).unwrap_or_default();
         }
         Ok(entry)
     }
@@ -139,6 +142,7 @@ impl Data {
             created: at,
             version: 1,
             wallet: None,
+            spending: Spending::default(),
         });
         num
     }
@@ -272,8 +276,7 @@ impl Data {
             created: at,
             version: 1,
             last_used: None,
-            spend_limit: None,
-            spent: Credits::ZERO,
+            spending: Spending::default(),
             secrets: Vec::new(),
         });
         Ok((num, KeyState::Active))
@@ -287,11 +290,16 @@ impl Data {
             return taken("a key with this hash exists already");
         }
         let num = KeyNum(number(self.keys.len()));
-        self.keys.push(KeyRow { num, version: 1, last_used: None, spent: Credits::ZERO, ..row.clone() });
+        self.keys.push(KeyRow { num, version: 1, last_used: None, ..row.clone() });
         Ok(num)
     }
 
-    pub(super) fn change_key(&mut self, id: KeyId, edit: &KeyEdit) -> Result<Changed<OwnedKey>> {
+    pub(super) fn change_key(
+        &mut self,
+        id: KeyId,
+        edit: &KeyEdit,
+        time: WallTime,
+    ) -> Result<Changed<OwnedKey>> {
         let Some(at) = self.keys.iter().position(|row| row.id == id) else {
             return Err(LedgerError::Unknown(format!("there is no key {id}")));
         };
@@ -324,7 +332,8 @@ impl Data {
             }
             KeyChange::Terms(KeyTerms { label, scopes, allow_from, expires, limits, spend_limit }) => {
                 (row.label, row.scopes, row.allow_from) = (label, scopes, allow_from);
-                (row.expires, row.limits, row.spend_limit) = (expires, limits, spend_limit);
+                (row.expires, row.limits) = (expires, limits);
+                row.spending.set_limit(spend_limit, time);
             }
             KeyChange::Rotate { hash, hint, overlap_until } => {
                 row.secrets.retain(|secret| overlap_until.is_some() && secret.until.is_none());

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::data::{Data, NewEntry};
 use crate::ledger::entry::EntryKind;
-use crate::ledger::store::{Booking, DueRefill, LotEnd, Place, RefillBooking, Registration, Result};
-use crate::policy::credit::{DEFAULT_PRIORITY, Lot, LotId, LotTerms, Split, Wallet};
+use crate::ledger::store::{Begun, Booking, DueRefill, LotEnd, Place, RefillBooking, Registration, Result};
+use crate::policy::credit::{DEFAULT_PRIORITY, Lot, LotId, LotTerms, SpendLimit, Spending, Split, Wallet};
 use crate::types::{AccountId, AccountNum, BucketName, Credits, WallTime};
 
 /// Lots, buckets and refills.
@@ -205,6 +205,28 @@ impl Data {
             DueRefill { num: *num, account, created, plan: row.plan.clone(), refilled: row.refilled }
         };
         due.into_iter().take(most).map(row).collect()
+    }
+
+    pub(super) fn limit_accounts(
+        &mut self,
+        limits: &[(AccountNum, Option<SpendLimit>)],
+        at: WallTime,
+    ) -> Vec<(AccountNum, Spending, Spending)> {
+        let mut changed = Vec::new();
+        for (num, limit) in limits {
+            let Some(row) = self.accounts.iter_mut().find(|row| row.num == *num) else { continue };
+            let before = row.spending;
+            row.spending.set_limit(*limit, at);
+            changed.push((*num, before, row.spending));
+        }
+        changed
+    }
+
+    pub(super) fn begin_periods(&mut self, now: WallTime, most: usize) -> Begun {
+        let keys = self.keys.iter_mut().filter(|row| row.spending.is_over(now)).take(most);
+        let keys = keys.map(|row| (row.num, row.spending.begin(now))).collect();
+        let accounts = self.accounts.iter_mut().filter(|row| row.spending.is_over(now)).take(most);
+        Begun { keys, accounts: accounts.map(|row| (row.num, row.spending.begin(now))).collect() }
     }
 
     pub(super) fn buckets(&self) -> Vec<(AccountId, BucketName, Credits)> {

@@ -15,7 +15,7 @@ use crate::ledger::store::{
     TokenRow, UsageFilter, UsageRow,
 };
 use crate::ledger::tally::OpenHold;
-use crate::policy::credit::Wallet;
+use crate::policy::credit::{Spending, Wallet};
 use crate::policy::key::KeyState;
 use crate::types::{AccountId, BucketName, Credits, KeyHash, KeyId, KeyNum, WallTime};
 
@@ -80,10 +80,10 @@ impl BooksReader for MemoryStore {
         Ok(keys)
     }
 
-    fn each_cap(&mut self, each: &mut dyn FnMut(KeyNum, Credits)) -> Result<()> {
+    fn each_cap(&mut self, each: &mut dyn FnMut(KeyNum, Spending)) -> Result<()> {
         for row in &self.0.lock().keys {
-            if let Some(limit) = row.spend_limit {
-                each(row.num, limit.checked_sub(row.spent).unwrap_or_default());
+            if row.spending.limit.is_some() {
+                each(row.num, row.spending);
             }
         }
         Ok(())

@@ -22,6 +22,19 @@ CREATE INDEX ended_lots ON lots (account, ended) WHERE ended IS NOT NULL;
 -- True if the account has or had lots.
 ALTER TABLE accounts ADD COLUMN lots INTEGER NOT NULL DEFAULT 0;
 
+-- Spending limits with periods: the period's name and start, and what was spent before it. Of accounts, also the limit that
+-- is in force, and what their keys have spent since this version.
+ALTER TABLE keys ADD COLUMN spend_every TEXT;
+ALTER TABLE keys ADD COLUMN spent_before INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE keys ADD COLUMN spend_period INTEGER;
+CREATE INDEX keys_by_spend_period ON keys (spend_every, spend_period) WHERE spend_every IS NOT NULL;
+ALTER TABLE accounts ADD COLUMN spend_limit INTEGER;
+ALTER TABLE accounts ADD COLUMN spent INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE accounts ADD COLUMN spend_every TEXT;
+ALTER TABLE accounts ADD COLUMN spent_before INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE accounts ADD COLUMN spend_period INTEGER;
+CREATE INDEX accounts_by_spend_period ON accounts (spend_every, spend_period) WHERE spend_every IS NOT NULL;
+
 INSERT OR IGNORE INTO operator_accounts VALUES ('expired', '0');
 
 -- The accounts that are on a plan: when the plan's refill is due, if it has one, and the start of the last period that

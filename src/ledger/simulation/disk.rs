@@ -10,12 +10,12 @@ use super::judge::Durable;
 use crate::ledger::entry::Entry;
 use crate::ledger::memory::MemoryStore;
 use crate::ledger::store::{
-    AccountChange, AccountRow, Booked, Booking, Books, Changed, Journal, JournalRow, KeyEdit, KeyRow,
+    AccountChange, AccountRow, Begun, Booked, Booking, Books, Changed, Journal, JournalRow, KeyEdit, KeyRow,
     LedgerError, LoadedBooks, LotEnd, NewAccount, Note, Notes, OwnedKey, Readers, RefillBooking, Registered,
     Registration, Result, Storage, TokenRow, UsageRetention,
 };
 use crate::ledger::tally::Fold;
-use crate::policy::credit::{LotId, Wallet};
+use crate::policy::credit::{LotId, SpendLimit, Spending, Wallet};
 use crate::policy::outcome::usage::UsagePart;
 use crate::types::{AccountId, AccountNum, KeyId, KeyNum, RequestId, WallTime};
 
@@ -230,6 +230,19 @@ impl Books for Disk {
 
     fn ended_lots(&mut self) -> Result<Vec<(AccountNum, WallTime)>> {
         self.look_or_fail(|books| books.ended_lots())
+    }
+
+    fn limit_accounts(
+        &mut self,
+        limits: &[(AccountNum, Option<SpendLimit>)],
+        at: WallTime,
+    ) -> Result<Vec<(AccountNum, Spending, Spending)>> {
+        let limits = limits.to_vec();
+        self.call(false, move |books, _| books.limit_accounts(&limits, at))
+    }
+
+    fn begin_periods(&mut self, now: WallTime, most: usize) -> Result<Begun> {
+        self.call(false, move |books, _| books.begin_periods(now, most))
     }
 
     fn end_lots(&mut self, ends: &[LotEnd], at: WallTime) -> Result<()> {

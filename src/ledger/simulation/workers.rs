@@ -164,7 +164,7 @@ impl Workers {
                     woken: None,
                 });
             }
-            Err(HoldError::Insufficient | HoldError::Capped) => self.refused += 1,
+            Err(HoldError::Insufficient | HoldError::Capped(_)) => self.refused += 1,
             Err(HoldError::Unavailable) => {
                 assert!(!self.shared.is_healthy.load(Ordering::SeqCst), "refused although the disk is well");
             }

@@ -3,11 +3,12 @@
 use rusqlite::{OptionalExtension, Transaction, params};
 use serde::Serialize;
 
+use super::posting::limits;
 use super::read;
 use super::rows::{failed, key_id, key_state, key_state_name};
 use crate::ledger::store::{Changed, KeyChange, KeyEdit, KeyRow, LedgerError, OwnedKey, Result, Source};
 use crate::policy::key::KeyState;
-use crate::types::{AccountId, Credits, KeyHash, KeyId, KeyNum, WallTime};
+use crate::types::{AccountId, KeyHash, KeyId, KeyNum, WallTime};
 
 fn state_of(tx: &Transaction<'_>, id: KeyId) -> Result<Option<(KeyNum, KeyState, Source)>> {
     let sql = "SELECT num, state, source FROM keys WHERE id = ?1";
@@ -67,8 +68,8 @@ fn json<T: Serialize>(list: Option<&T>) -> Result<Option<String>> {
 
 pub(super) fn create(tx: &Transaction<'_>, row: &KeyRow) -> Result<KeyNum> {
     let (scopes, networks) = (json(row.scopes.as_ref())?, json(row.allow_from.as_ref())?);
-    let sql = "INSERT INTO keys (id, account, source, state, label, environment, hint, scopes, allow_from, expires, created, limits, spend_limit)
-               VALUES (?1, ?2, 'store', ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) RETURNING num";
+    let sql = "INSERT INTO keys (id, account, source, state, label, environment, hint, scopes, allow_from, expires, created, limits)
+               VALUES (?1, ?2, 'store', ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) RETURNING num";
     let values = params![
         key_id(row.id),
         row.account.0,
@@ -80,11 +81,13 @@ pub(super) fn create(tx: &Transaction<'_>, row: &KeyRow) -> Result<KeyNum> {
         networks,
         row.expires.map(|expires| expires.0),
         row.created.0,
-        row.limits,
-        row.spend_limit.map(Credits::millionths)
+        row.limits
     ];
     let mut insert = tx.prepare_cached(sql).map_err(failed)?;
     let num = insert.query_row(values, |row| row.get(0)).map_err(failed)?;
+    if row.spending.limit.is_some() {
+        limits::store(tx, "keys", num, &row.spending)?;
+    }
     for secret in &row.secrets {
         add_secret(tx, KeyNum(num), &secret.hash, secret.until)?;
     }
@@ -108,7 +111,12 @@ fn require(tx: &Transaction<'_>, id: KeyId) -> Result<OwnedKey> {
     found.ok_or_else(|| LedgerError::Unknown(format!("there is no key {id}")))
 }
 
-pub(super) fn change(tx: &Transaction<'_>, id: KeyId, edit: &KeyEdit) -> Result<Changed<OwnedKey>> {
+pub(super) fn change(
+    tx: &Transaction<'_>,
+    id: KeyId,
+    edit: &KeyEdit,
+    at: WallTime,
+) -> Result<Changed<OwnedKey>> {
     let before = require(tx, id)?;
     let row = &before.0;
     if row.state == KeyState::Revoked {
@@ -142,11 +150,13 @@ pub(super) fn change(tx: &Transaction<'_>, id: KeyId, edit: &KeyEdit) -> Result<
         KeyChange::Terms(terms) => {
             let (scopes, networks) = (json(terms.scopes.as_ref())?, json(terms.allow_from.as_ref())?);
             let expires = terms.expires.map(|expires| expires.0);
-            let sql = "UPDATE keys SET label = ?2, scopes = ?3, allow_from = ?4, expires = ?5, limits = ?6,
-                       spend_limit = ?7 WHERE num = ?1";
-            let limit = terms.spend_limit.map(Credits::millionths);
-            let values = params![num.0, terms.label, scopes, networks, expires, terms.limits, limit];
+            let sql = "UPDATE keys SET label = ?2, scopes = ?3, allow_from = ?4, expires = ?5, limits = ?6
+                       WHERE num = ?1";
+            let values = params![num.0, terms.label, scopes, networks, expires, terms.limits];
             tx.execute(sql, values).map_err(failed)?;
+            let mut spending = row.spending;
+            spending.set_limit(terms.spend_limit, at);
+            limits::store(tx, "keys", num.0, &spending)?;
         }
         KeyChange::Rotate { hash, hint, overlap_until } => rotate(tx, num, hash, hint, *overlap_until)?,
         KeyChange::EndOverlap => {

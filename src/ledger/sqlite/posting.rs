@@ -1,6 +1,7 @@
 //! Writes entries. Each entry changes the balance of its account and of one of the operator's accounts, and is chained
 //! to the account's previous entry.
 
+pub(super) mod limits;
 mod lots;
 pub(super) mod refills;
 
@@ -152,6 +153,9 @@ impl<'tx> Posting<'tx> {
             .map_err(failed)?;
         if let (Some(spend), Some(key), false) = (&mut self.spend, new.key, new.amount.is_zero()) {
             spend.execute(params![key.0, amount]).map_err(failed)?;
+            let sql = "UPDATE accounts SET spent = spent - ?2 WHERE num = ?1";
+            let mut spend = self.tx.prepare_cached(sql).map_err(failed)?;
+            spend.execute(params![num.0, amount]).map_err(failed)?;
         }
         self.contra.book(new.kind, new.amount);
         if let Some(moved) = &mut self.moved {

@@ -11,7 +11,7 @@ pub(super) use connections::{Connections, SqliteReader};
 use super::folding::jobs;
 use super::rows::{
     account_id, account_row, audited_row, entry_row, failed, hold_row, key_id, key_row, positioned_entry_row,
-    request_id, secret_row, to_key_id, token_row,
+    request_id, secret_row, spending, to_key_id, token_row,
 };
 use super::{file, posting, usage};
 use crate::ledger::entry::{Entry, OperatorBalances};
@@ -21,19 +21,19 @@ use crate::ledger::store::{
     TokenRow, UsageFilter, UsageRow, UserReader, WebhookReader,
 };
 use crate::ledger::tally::OpenHold;
-use crate::policy::credit::Wallet;
+use crate::policy::credit::{Spending, Wallet};
 use crate::types::{AccountId, BucketName, Credits, KeyHash, KeyId, KeyNum, WallTime};
 
 pub(super) const ACCOUNTS: &str =
     "SELECT id, num, balance, plan, state, source, opening, entries, link, name, created, closed, version,
-         lots
+         lots, spend_limit, spent, spend_every, spent_before, spend_period
      FROM accounts";
 pub(super) const ENTRIES: &str =
     "SELECT e.number, e.at, a.id, e.kind, e.amount, e.balance_after, r.name, e.requests, e.reference, e.actor,
             e.link, e.bucket, k.id, e.outcome, e.position
      FROM entries e LEFT JOIN accounts a ON a.num = e.account LEFT JOIN routes r ON r.num = e.route
      LEFT JOIN keys k ON k.num = e.key";
-const KEYS: &str = "SELECT k.id, k.num, k.account, k.source, k.state, k.label, k.environment, k.hint, k.scopes, k.allow_from, k.expires, k.created, k.limits, k.version, k.last_used, k.spend_limit, k.spent, a.id
+const KEYS: &str = "SELECT k.id, k.num, k.account, k.source, k.state, k.label, k.environment, k.hint, k.scopes, k.allow_from, k.expires, k.created, k.limits, k.version, k.last_used, k.spend_limit, k.spent, k.spend_every, k.spent_before, k.spend_period, a.id
      FROM keys k JOIN accounts a ON a.num = k.account";
 /// Scans the index of secrets by key, which has the same order as the table of keys, so that no page is read twice.
 const SECRETS: &str =
@@ -89,7 +89,7 @@ fn secrets(connection: &Connection, key: KeyNum) -> Result<Vec<SecretRow>> {
 
 pub(super) fn keys(connection: &Connection, filter: &str, params: impl Params) -> Result<Vec<OwnedKey>> {
     let mut statement = connection.prepare_cached(&format!("{KEYS} {filter}")).map_err(failed)?;
-    let found = statement.query_map(params, |row| Ok((key_row(row)?, account_id(row, 17)?)));
+    let found = statement.query_map(params, |row| Ok((key_row(row)?, account_id(row, 20)?)));
     let found = found.map_err(failed)?.collect::<rusqlite::Result<Vec<_>>>().map_err(failed)?;
     found
         .into_iter()
@@ -170,13 +170,13 @@ impl BooksReader for SqliteReader {
         keys(self.db()?, &filter, params![account.map(AccountId::as_str), after.0, most, since.0])
     }
 
-    fn each_cap(&mut self, each: &mut dyn FnMut(KeyNum, Credits)) -> Result<()> {
-        let sql = "SELECT num, spend_limit - spent FROM keys WHERE spend_limit IS NOT NULL";
+    fn each_cap(&mut self, each: &mut dyn FnMut(KeyNum, Spending)) -> Result<()> {
+        let sql = "SELECT num, spend_limit, spent, spend_every, spent_before, spend_period FROM keys
+                   WHERE spend_limit IS NOT NULL";
         let mut select = self.db()?.prepare(sql).map_err(failed)?;
         let mut rows = select.query([]).map_err(failed)?;
         while let Some(row) = rows.next().map_err(failed)? {
-            let left = row.get(1).map(Credits::from_millionths).map_err(failed)?;
-            each(KeyNum(row.get(0).map_err(failed)?), left);
+            each(KeyNum(row.get(0).map_err(failed)?), spending(row, 1).map_err(failed)?);
         }
         Ok(())
     }

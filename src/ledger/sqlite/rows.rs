@@ -11,7 +11,8 @@ use crate::ledger::store::{
     TokenRow,
 };
 use crate::ledger::tally::OpenHold;
-use crate::policy::credit::Split;
+use crate::policy::credit::refill::Every;
+use crate::policy::credit::{SpendLimit, Spending, Split};
 use crate::policy::key::KeyState;
 use crate::types::{
     AccountId, AccountNum, Credits, KeyHash, KeyId, KeyNum, RequestId, RouteNum, StatusClass, WallTime,
@@ -107,8 +108,8 @@ pub(super) fn link(row: &Row<'_>, at: usize) -> rusqlite::Result<Link> {
     row.get(at).map(Link)
 }
 
-/// Columns: id, num, balance, plan, state, source, opening, entries, link, name, created, closed, version, lots. The
-/// credits by lot are read separately, if there may be some.
+/// Columns: id, num, balance, plan, state, source, opening, entries, link, name, created, closed, version, lots, and
+/// those of [`spending`]. The credits by lot are read separately, if there may be some.
 pub(super) fn account_row(row: &Row<'_>) -> rusqlite::Result<AccountRow> {
     let state = |text: &str| {
         [AccountState::Active, AccountState::Suspended]
@@ -132,11 +133,12 @@ pub(super) fn account_row(row: &Row<'_>) -> rusqlite::Result<AccountRow> {
         created: WallTime(row.get(10)?),
         version: row.get(12)?,
         wallet: row.get::<_, bool>(13)?.then(Box::default),
+        spending: spending(row, 14)?,
     })
 }
 
 /// Columns: id, num, account, source, state, label, environment, hint, scopes, allow_from, expires, created,
-/// limits, version, last_used, spend_limit, spent. The secrets are read separately.
+/// limits, version, last_used, and those of [`spending`]. The secrets are read separately.
 pub(super) fn key_row(row: &Row<'_>) -> rusqlite::Result<KeyRow> {
     Ok(KeyRow {
         id: to_key_id(row.get(0)?),
@@ -154,8 +156,7 @@ pub(super) fn key_row(row: &Row<'_>) -> rusqlite::Result<KeyRow> {
         limits: row.get(12)?,
         version: row.get(13)?,
         last_used: row.get::<_, Option<i64>>(14)?.map(WallTime),
-        spend_limit: row.get::<_, Option<i64>>(15)?.map(Credits::from_millionths),
-        spent: credits(row, 16)?,
+        spending: spending(row, 15)?,
         secrets: Vec::new(),
     })
 }
@@ -178,6 +179,20 @@ pub(super) fn secret_row(row: &Row<'_>) -> rusqlite::Result<StoredSecret> {
 
 pub(super) fn entry_kind(row: &Row<'_>, at: usize) -> rusqlite::Result<EntryKind> {
     parsed_text(row, at, EntryKind::named)
+}
+
+/// Columns from `at`: spend_limit, spent, spend_every, spent_before, spend_period.
+pub(super) fn spending(row: &Row<'_>, at: usize) -> rusqlite::Result<Spending> {
+    let has_period = row.get_ref(at + 2)?.as_str_or_null()?.is_some();
+    let every = |name: &str| Every::ALL.into_iter().find(|every| every.name() == name);
+    let every = has_period.then(|| parsed_text(row, at + 2, every)).transpose()?;
+    let limit = row.get::<_, Option<i64>>(at)?.map(Credits::from_millionths);
+    Ok(Spending {
+        limit: limit.map(|credits| SpendLimit { credits, every }),
+        spent: credits(row, at + 1)?,
+        before: credits(row, at + 3)?,
+        period: row.get::<_, Option<i64>>(at + 4)?.map(WallTime),
+    })
 }
 
 fn split(row: &Row<'_>, at: usize, amount: Credits) -> rusqlite::Result<Split> {

@@ -4,7 +4,7 @@ use ipnet::IpNet;
 
 use super::{AccountState, KeyRow};
 use crate::ledger::entry::{Entry, EntryKind};
-use crate::policy::credit::LotTerms;
+use crate::policy::credit::{LotTerms, SpendLimit};
 use crate::policy::key::{KeyState, Scopes};
 use crate::types::{AccountId, Credits, KeyHash, KeyNum, WallTime};
 
@@ -98,7 +98,7 @@ pub struct KeyTerms {
     /// The limits that replace those of the account's plan, as JSON; `None` if the plan's limits apply.
     pub limits: Option<String>,
     /// The most that the key may spend; `None` for no limit.
-    pub spend_limit: Option<Credits>,
+    pub spend_limit: Option<SpendLimit>,
 }
 
 /// A change of a key that was created by command, or of the state of a key in the configuration file.

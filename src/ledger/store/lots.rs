@@ -2,7 +2,7 @@
 
 use super::Booking;
 use crate::policy::credit::{LotId, LotTerms, Split};
-use crate::types::{AccountId, AccountNum, Credits, WallTime};
+use crate::types::{AccountId, AccountNum, Credits, KeyNum, WallTime};
 
 /// Most lots of an account. Grants with the same bucket and expiry share a lot.
 pub const MAX_LOTS: usize = 1_000;
@@ -52,6 +52,15 @@ impl Booking {
     pub fn place(&self) -> Place<'_> {
         self.lot.as_ref().map_or(Place::Any(None), Place::NewLot)
     }
+}
+
+/// The spending limits whose period has begun, and by how much each now leaves more.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Begun {
+    /// Those of keys.
+    pub keys: Vec<(KeyNum, Credits)>,
+    /// Those of accounts.
+    pub accounts: Vec<(AccountNum, Credits)>,
 }
 
 /// The refill of one account.

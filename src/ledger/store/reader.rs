@@ -10,7 +10,7 @@ use super::{
     Result, TokenRow, UsageFilter, UsageRow, UserReader, WebhookReader,
 };
 use crate::ledger::entry::{Entry, OperatorBalances};
-use crate::policy::credit::Wallet;
+use crate::policy::credit::{Spending, Wallet};
 use crate::policy::key::{KeyState, Scopes};
 use crate::types::{AccountId, AccountNum, BucketName, Credits, KeyHash, KeyId, KeyNum, WallTime};
 
@@ -103,8 +103,8 @@ pub trait BooksReader: Send {
     /// Calls `each` for every secret of keys that were created by command; the secrets of one key come in succession.
     /// Only for the start: the write-ahead log cannot be restarted during the read.
     fn each_secret(&mut self, each: &mut dyn FnMut(StoredSecret)) -> Result<()>;
-    /// Calls `each` for every key with a spending limit, with what it may still spend.
-    fn each_cap(&mut self, each: &mut dyn FnMut(KeyNum, Credits)) -> Result<()>;
+    /// Calls `each` for every key with a spending limit.
+    fn each_cap(&mut self, each: &mut dyn FnMut(KeyNum, Spending)) -> Result<()>;
     /// Calls `each` for every saved limit state. Only for the start, like [`BooksReader::each_secret`].
     fn each_limit(&mut self, each: &mut EachLimit<'_>) -> Result<()>;
     /// Makes all later reads see the ledger as it is now. Only for short series of reads: the write-ahead log cannot be

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::books::BooksThread;
-use crate::ledger::purse::{Purse, SpendCap};
+use crate::ledger::caps::{Capped, SpendCap};
+use crate::ledger::purse::Purse;
 use crate::ledger::record::ExternalId;
 use crate::ledger::store::{
     AccountRow, AccountState, Booked, Booking, Changed, KeyChange, KeyEdit, KeyRow, LedgerError, MAX_LOTS,
@@ -113,12 +114,13 @@ impl BooksThread {
         let purse = self.purse(account);
         // First subtract the credits in memory, so that no request spends them in the meantime.
         let amount = Credits::ZERO.checked_sub(booking.amount).unwrap_or(Credits::MAX);
-        let cap = booking.key.and_then(|key| self.shared.caps.get(key));
-        if cap.as_ref().is_some_and(|cap| !cap.try_take(amount)) {
-            return Err(LedgerError::Insufficient("the key's spending limit is reached".to_owned()));
-        }
+        let caps = booking.key.map(|key| self.shared.caps_of(key, Some(&purse))).unwrap_or_default();
+        caps.try_take(amount).map_err(|capped| {
+            let whose = if capped == Capped::Key { "key" } else { "account" };
+            LedgerError::Insufficient(format!("the {whose}'s spending limit is reached"))
+        })?;
         if !purse.try_take(amount) {
-            cap.into_iter().for_each(|cap| cap.change(amount));
+            caps.change(amount);
             let available = purse.available();
             let message = format!("account {} has only {available} credits available", account.id);
             return Err(LedgerError::Insufficient(message));
@@ -127,7 +129,7 @@ impl BooksThread {
         // them, the account would be overspent.
         self.wait_until_written().inspect_err(|_| {
             purse.give(amount);
-            cap.iter().for_each(|cap| cap.change(amount));
+            caps.change(amount);
         })?;
         match self.books.book(account, booking, notes, self.clock.wall()) {
             Ok(entry) => {
@@ -137,7 +139,7 @@ impl BooksThread {
             Err(error) => {
                 // The booking may still be found after a crash, so these credits stay unavailable until a later commit
                 // succeeds.
-                self.withheld.push((purse, cap, amount));
+                self.withheld.push((purse, caps, amount));
                 Err(error)
             }
         }
@@ -146,9 +148,9 @@ impl BooksThread {
     /// Returns the credits of failed bookings to their purses, after a commit has succeeded: a crash can no longer find
     /// those bookings.
     pub(super) fn return_withheld(&mut self) {
-        for (purse, cap, amount) in self.withheld.drain(..) {
+        for (purse, caps, amount) in self.withheld.drain(..) {
             purse.give(amount);
-            cap.into_iter().for_each(|cap| cap.change(amount));
+            caps.change(amount);
         }
     }
 
@@ -171,7 +173,9 @@ impl BooksThread {
         let booked = self.books.give_back(id, actor, notes, self.clock.wall())?;
         if !booked.repeated {
             let account = self.account(&booked.entry.account)?;
-            self.purse(&account).give(booked.entry.amount);
+            let purse = self.purse(&account);
+            purse.give(booked.entry.amount);
+            purse.cap().iter().for_each(|cap| cap.change(booked.entry.amount));
             if account.wallet.is_some() {
                 self.show_buckets([account.num]);
             }
@@ -197,8 +201,8 @@ impl BooksThread {
     ) -> Result<Vec<KeyNum>> {
         let numbers = self.books.create_keys(rows, notes, self.clock.wall())?;
         for (row, num) in rows.iter().zip(&numbers) {
-            if let Some(limit) = row.spend_limit {
-                self.shared.caps.add(*num, limit);
+            if let Some(limit) = row.spending.limit {
+                self.shared.caps.add(*num, SpendCap::new(limit, limit.credits));
             }
         }
         Ok(numbers)
@@ -215,26 +219,28 @@ impl BooksThread {
             self.fold()?; // so that the row says what the key has spent
         }
         let changed = self.books.change_key(id, edit, notes, self.clock.wall())?;
-        let (before, after) = (&changed.before.0, &changed.after.0);
-        let caps = &self.shared.caps;
-        match (before.spend_limit, after.spend_limit) {
-            (_, None) => caps.remove(after.num),
-            (None, Some(limit)) => {
-                // What returns to the cap when it is settled must be taken from it.
-                let returns = |hold: &&OpenHold| {
-                    hold.key == after.num && (hold.kept.is_some() || self.adopted.contains(&hold.id))
-                };
-                let held = self.tally.open_holds().filter(returns).map(|hold| hold.amount);
-                let left = held.chain([after.spent]).try_fold(limit, Credits::checked_sub);
-                caps.add(after.num, left.unwrap_or_default());
+        let (before, after) = (&changed.before.0.spending, &changed.after.0.spending);
+        let (num, caps) = (changed.after.0.num, &self.shared.caps);
+        match (before.left(), after.limit.zip(after.left())) {
+            (_, None) => caps.remove(num),
+            (None, Some((limit, left))) => {
+                let left = left.checked_sub(self.returning(|hold| hold.key == num)).unwrap_or_default();
+                caps.add(num, SpendCap::new(limit, left));
             }
-            (Some(old), Some(new)) => {
-                if let Some(cap) = caps.get(after.num) {
-                    cap.change(new.checked_sub(old).unwrap_or_default());
+            (Some(old), Some((limit, new))) => {
+                if let Some(cap) = caps.get(num) {
+                    cap.set_limit(limit, new.checked_sub(old).unwrap_or_default());
                 }
             }
         }
         Ok(changed)
+    }
+
+    /// The credits of open holds that return to a new cap when they are settled, and must be taken from it.
+    pub(super) fn returning(&self, is_wanted: impl Fn(&OpenHold) -> bool) -> Credits {
+        let returns = |hold: &&OpenHold| hold.kept.is_some() || self.adopted.contains(&hold.id);
+        let held = self.tally.open_holds().filter(returns).filter(|hold| is_wanted(hold));
+        held.fold(Credits::ZERO, |sum, hold| sum.checked_add(hold.amount).unwrap_or(sum))
     }
 
     /// Settles the open job of an account. The settlement is on disk when this returns. `None` if there is no such job.

@@ -15,8 +15,9 @@ use super::shared::Shared;
 use super::usage_counts::{UsageCounts, UsageSource};
 use crate::clock::Clock;
 use crate::ledger::adoption::Settlement;
+use crate::ledger::caps::{Caps, SpendCap};
 use crate::ledger::jobs::OpenJob;
-use crate::ledger::purse::{Purse, SpendCap};
+use crate::ledger::purse::Purse;
 use crate::ledger::record::{Kept, Record};
 use crate::ledger::store::{Books, Journal, LedgerError, Result, each_account};
 use crate::ledger::tally::{Fold, OpenHold, Tally};
@@ -60,7 +61,7 @@ pub(in crate::ledger) struct BooksThread {
     #[cfg(test)]
     pub(super) moved: Vec<(AccountNum, Credits)>,
     /// Credits that a failed booking took. They are returned once a crash can no longer find the booking.
-    pub(super) withheld: Vec<(Arc<Purse>, Option<Arc<SpendCap>>, Credits)>,
+    pub(super) withheld: Vec<(Arc<Purse>, Caps, Credits)>,
     /// The sum over all accounts when the ledger was opened: zero unless the ledger is damaged.
     pub(super) off_by: i128,
 }
@@ -114,25 +115,32 @@ impl BooksThread {
             off_by += i128::from(row.balance.millionths());
             let purse = shared.purses.add(row.num, row.balance);
             row.wallet.into_iter().for_each(|wallet| purse.show(*wallet));
+            purse.set_cap(
+                row.spending.limit.zip(row.spending.left()).map(|(limit, left)| SpendCap::new(limit, left)),
+            );
             ControlFlow::Continue(())
         })?;
-        reader.each_cap(&mut |key, left| shared.caps.add(key, left))?;
+        reader.each_cap(&mut |key, spending| {
+            if let Some((limit, left)) = spending.limit.zip(spending.left()) {
+                shared.caps.add(key, SpendCap::new(limit, left));
+            }
+        })?;
         drop(reader);
         let folded = fold.jobs.iter().map(|job| (job.hold.account, job.external_id.clone()));
         for (account, external_id) in loaded.settled_jobs.into_iter().chain(folded) {
             shared.jobs.remember(account, &external_id);
         }
         for hold in tally.open_holds() {
-            if let Some(purse) = shared.purses.get(hold.account) {
+            let purse = shared.purses.get(hold.account);
+            let caps = shared.caps_of(hold.key, purse.as_ref());
+            caps.change(Credits::ZERO.checked_sub(hold.amount).unwrap_or_default());
+            if let Some(purse) = purse {
                 purse.take_kept(hold.amount);
                 if let Some(job) = open_job(hold)
                     && shared.jobs.open(job, || ()).is_some()
                 {
                     purse.add_job();
                 }
-            }
-            if let Some(cap) = shared.caps.get(hold.key) {
-                cap.change(Credits::ZERO.checked_sub(hold.amount).unwrap_or_default());
             }
         }
         let thread = Self {
@@ -212,7 +220,7 @@ impl BooksThread {
             self.fold_at = now.plus(FOLD_EVERY);
             self.settle_due_holds();
             let folded = self.fold_committed().and_then(|()| self.confirm());
-            if let Err(error) = folded.and_then(|()| self.end_due_lots())
+            if let Err(error) = folded.and_then(|()| self.begin_periods()).and_then(|()| self.end_due_lots())
                 && let Some(more) = self.failures.should_log(now)
             {
                 tracing::error!(%error, more, "the journal could not be folded into the ledger; trying again");
@@ -384,9 +392,7 @@ impl BooksThread {
             own_outbox.push(&Record::Settle { id: hold.id, charge, outcome });
         }
         purse.give(back);
-        if let Some(cap) = self.shared.caps.get(hold.key) {
-            cap.change(back);
-        }
+        self.shared.caps_of(hold.key, Some(&purse)).change(back);
         self.shared.record_added();
     }
 }

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::books::BooksThread;
+use crate::ledger::caps::Caps;
 use crate::ledger::entry::EntryKind;
 use crate::ledger::purse::Purse;
 use crate::ledger::store::{Booking, LotEnd, RefillBooking, Result};
@@ -114,7 +115,8 @@ impl BooksThread {
                 // The change may still be found after a crash, so these credits stay unavailable until a later commit
                 // succeeds.
                 let some = taken.iter().filter(|(_, amount)| !amount.is_zero());
-                self.withheld.extend(some.map(|(purse, amount)| (Arc::clone(purse), None, *amount)));
+                self.withheld
+                    .extend(some.map(|(purse, amount)| (Arc::clone(purse), Caps::default(), *amount)));
                 Err(error)
             }
         }

@@ -9,6 +9,7 @@ mod books;
 mod commit;
 mod handoff;
 mod limit_saves;
+mod limits;
 mod lots;
 mod shared;
 mod signal;

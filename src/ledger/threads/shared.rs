@@ -8,12 +8,13 @@ use super::barrier::Barrier;
 use super::handoff::Handoff;
 use super::signal::Signal;
 use crate::ledger::adoption::Successor;
+use crate::ledger::caps::{Caps, SpendCaps};
 use crate::ledger::jobs::{Jobs, OpenJob};
 use crate::ledger::outbox::{Outbox, Ticket};
-use crate::ledger::purse::{Purses, SpendCaps};
+use crate::ledger::purse::{Purse, Purses};
 use crate::ledger::record::Record;
 use crate::policy::credit::returned;
-use crate::types::{Credits, Histogram, SHORT, SIZES, StatusClass};
+use crate::types::{Credits, Histogram, KeyNum, SHORT, SIZES, StatusClass};
 
 /// The state that all handles share with the ledger's threads.
 #[derive(Debug)]
@@ -98,6 +99,11 @@ impl Shared {
         self.commit_signal.work_wanted();
     }
 
+    /// The caps that holds of a key count against.
+    pub(in crate::ledger) fn caps_of(&self, key: KeyNum, purse: Option<&Arc<Purse>>) -> Caps {
+        Caps { key: self.caps.get(key), account: purse.and_then(|purse| purse.cap()) }
+    }
+
     /// Settles the hold of a job that was taken from the list: charges at most its amount, and returns the rest. The record
     /// goes to the last outbox, behind those that made the hold and kept it, and before the credits are returned. Returns
     /// the charge, and the record's ticket unless the ledger was handed over.
@@ -111,13 +117,12 @@ impl Shared {
         let charge = job.amount.checked_sub(back).unwrap_or(job.amount);
         let own_outbox = self.outboxes.last();
         let ticket = own_outbox.and_then(|it| it.push(&Record::Settle { id: job.hold, charge, outcome }));
-        if let Some(purse) = self.purses.get(job.account) {
+        let purse = self.purses.get(job.account);
+        if let Some(purse) = &purse {
             purse.give(back);
             purse.end_job();
         }
-        if let Some(cap) = self.caps.get(job.key) {
-            cap.change(back);
-        }
+        self.caps_of(job.key, purse.as_ref()).change(back);
         self.record_added();
         (charge, ticket)
     }

@@ -45,7 +45,7 @@ impl Every {
     }
 
     /// The usual length, in milliseconds.
-    const fn length(self) -> i64 {
+    pub(super) const fn length(self) -> i64 {
         match self {
             Self::Hour => HOUR,
             Self::Day => 24 * HOUR,

@@ -5,7 +5,9 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use crate::control::operations::terms::{LimitTerms, Patch, Time, optional_scopes_schema, scopes_schema};
+use crate::control::operations::terms::{
+    LimitTerms, Patch, SpendTerms, Time, optional_scopes_schema, optional_spending_schema, scopes_schema,
+};
 use crate::ledger::store::Source;
 use crate::policy::key::Scopes;
 use crate::types::{AccountId, Credits, KeyId, Secret};
@@ -42,11 +44,11 @@ pub struct KeyInput {
     #[serde(default)]
     #[schema(max_items = 16)]
     pub limits: Option<Vec<LimitTerms>>,
-    /// The most credits that the key may spend in all, with at most six decimals: a number or a string; no limit if it
-    /// is left out.
+    /// The most credits that the key may spend: in all, or in each period as `{"credits": 100, "every": "day"}`; no limit if
+    /// it is left out.
     #[serde(default)]
-    #[schema(value_type = Option<f64>, minimum = 0, example = 100)]
-    pub spend_limit: Option<Credits>,
+    #[schema(schema_with = optional_spending_schema)]
+    pub spend_limit: Option<SpendTerms>,
     /// SHA-256 of a key that exists already, as 64 hexadecimal digits. Without it, a key is generated.
     #[serde(default)]
     #[schema(pattern = "^[0-9a-fA-F]{64}$")]
@@ -94,10 +96,10 @@ pub struct KeyPatch {
     #[serde(default, skip_serializing_if = "Patch::is_absent")]
     #[schema(value_type = Option<Vec<LimitTerms>>, max_items = 16)]
     pub limits: Patch<Vec<LimitTerms>>,
-    /// A new spending limit; null for none. What the key has spent before counts too.
+    /// A new spending limit; null for none. What the key has spent before counts too, unless the period is another.
     #[serde(default, skip_serializing_if = "Patch::is_absent")]
-    #[schema(value_type = Option<f64>, minimum = 0)]
-    pub spend_limit: Patch<Credits>,
+    #[schema(schema_with = optional_spending_schema)]
+    pub spend_limit: Patch<SpendTerms>,
 }
 
 /// The key as it is shown: whole when it was generated just now, otherwise its first and last characters.
@@ -145,12 +147,15 @@ pub struct KeyView {
     pub allow_from: Option<Vec<IpNet>>,
     /// Limits that replace those of the account's plan; null if those apply.
     pub limits: Option<Vec<LimitTerms>>,
-    /// The most credits that the key may spend in all; null for no limit.
-    #[schema(value_type = Option<f64>)]
-    pub spend_limit: Option<Credits>,
-    /// The credits that the key has spent, as of some seconds ago.
+    /// The most credits that the key may spend, in all or in each period; null for no limit.
+    #[schema(schema_with = optional_spending_schema)]
+    pub spend_limit: Option<SpendTerms>,
+    /// The credits that the key has spent in all, as of some seconds ago.
     #[schema(value_type = f64)]
     pub spent: Credits,
+    /// The part of them that counts against its spending limit.
+    #[schema(value_type = f64)]
+    pub spent_in_period: Credits,
     /// When the key expires; null for never.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub expires: Option<Time>,

@@ -8,7 +8,7 @@ use maud::html;
 use super::key::{Ids, found};
 use super::secret::show_secret;
 use super::terms::{
-    Choice, EXPIRIES, amount, chosen_scopes, expiry, networks, own_limit, own_limit_fields, scopes,
+    Choice, EXPIRIES, chosen_scopes, expiry, networks, own_limit, own_limit_fields, scopes, spend_limit,
 };
 use crate::control::dashboard::html::parts::{Field, Question, card, select, trouble};
 use crate::control::dashboard::site::Site;
@@ -75,7 +75,7 @@ fn edit_form(
         Field {
             name: "spend_limit",
             label: "Most credits it may spend",
-            hint: "Left empty: as many as the account has.",
+            hint: "In all such as 100, or in a period such as 100/day. Left empty: as many as the account has.",
             value: &cap,
             ..Field::default()
         },
@@ -132,7 +132,7 @@ async fn changed(site: &Site, of: &InAccount, key: &KeyView, fields: &Fields) ->
             Own::Operators => Patch::Absent,
             Own::Members(..) => own_limit(fields)?.map_or(Patch::Null, Patch::Value),
         },
-        spend_limit: amount(fields, "spend_limit")?.map_or(Patch::Null, Patch::Value),
+        spend_limit: spend_limit(fields)?.map_or(Patch::Null, Patch::Value),
     };
     site.control.change_key(&of.caller, key.id, patch, fields.get("version").parse().ok()).await
 }

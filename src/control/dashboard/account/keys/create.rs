@@ -5,7 +5,9 @@ use axum::response::{IntoResponse, Response};
 use maud::html;
 
 use super::secret::show_secret;
-use super::terms::{EXPIRIES, amount, chosen_scopes, expiry, networks, own_limit, own_limit_fields, scopes};
+use super::terms::{
+    EXPIRIES, chosen_scopes, expiry, networks, own_limit, own_limit_fields, scopes, spend_limit,
+};
 use crate::control::dashboard::html::parts::{Field, card, select, trouble};
 use crate::control::dashboard::site::Site;
 use crate::control::dashboard::web::{Failure, Fields, InAccount, See};
@@ -35,7 +37,7 @@ fn form(site: &Site, of: &InAccount, fields: &Fields, error: Option<&OperationEr
     let cap = Field {
         name: "spend_limit",
         label: "Most credits it may spend",
-        hint: "Left empty: as many as the account has.",
+        hint: "In all such as 100, or in a period such as 100/day. Left empty: as many as the account has.",
         value: fields.get("spend_limit"),
         ..Field::default()
     };
@@ -80,7 +82,7 @@ async fn made(site: &Site, of: &InAccount, fields: &Fields) -> Result<KeyView> {
         expires: expiry(fields),
         allow_from: networks(fields)?,
         limits: own_limit(fields)?,
-        spend_limit: amount(fields, "spend_limit")?,
+        spend_limit: spend_limit(fields)?,
         sha256: None,
     };
     site.control.create_key(&of.caller, of.account.clone(), input).await

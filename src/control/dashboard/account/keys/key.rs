@@ -47,7 +47,7 @@ fn facts(key: &KeyView, now: WallTime) -> Markup {
                 dt { "Environment" } dd { (key.environment) }
                 dt { "May call" } dd { @match &key.scopes { Some(scopes) => { @for route in &scopes.routes { code { (route) } " " } }, None => "all routes" } }
                 dt { "From" } dd { @match &key.allow_from { Some(networks) => { @for network in networks { code { (network) } " " } }, None => "anywhere" } }
-                dt { "Spent" } dd { (format::credits(key.spent)) " credits" @if let Some(limit) = key.spend_limit { " of at most " (format::credits(limit)) } }
+                dt { "Spent" } dd { (format::credits(key.spent)) " credits" @if let Some(limit) = key.spend_limit { "; " (format::credits(key.spent_in_period)) " of at most " (format::credits(limit.0.credits)) @if let Some(every) = limit.0.every { " each " (every.name()) } } }
                 dt { "Created" } dd { (format::at(key.created.0)) }
                 dt { "Last used" } dd { @match key.last_used { Some(at) => (format::ago(at.0, now)), None => "never" } }
                 dt { "Expires" } dd { @match key.expires { Some(at) => (format::at(at.0)), None => "never" } }

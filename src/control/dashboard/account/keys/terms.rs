@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use crate::control::dashboard::html::parts::{Field, select};
 use crate::control::dashboard::site::Site;
 use crate::control::dashboard::web::Fields;
-use crate::control::operations::{LimitTerms, OperationError, PublicRoute, Result};
+use crate::control::operations::{LimitTerms, OperationError, PublicRoute, Result, SpendTerms};
 use crate::policy::key::Scopes;
 use crate::types::Credits;
 
@@ -130,6 +130,13 @@ pub(in crate::control::dashboard::account) fn amount(
     let invalid =
         |_| OperationError::Invalid { field, message: "an amount looks like 1000 or 0.25".to_owned() };
     fields.some(field).map(|text| text.replace(',', "").parse().map_err(invalid)).transpose()
+}
+
+/// Reads a spending limit; `None` if it is empty.
+pub(super) fn spend_limit(fields: &Fields) -> Result<Option<SpendTerms>> {
+    let field = "spend_limit";
+    let invalid = |message| OperationError::Invalid { field, message };
+    fields.some(field).map(|text| text.parse().map_err(invalid)).transpose()
 }
 
 /// Reads when a key expires.
