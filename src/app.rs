@@ -158,7 +158,7 @@ impl App {
         let pages = (settings.dashboard.is_some(), dashboard);
         let operators = Operators::serve(&runtime, &control, admin, pages, &public, &mut background)?;
         background.extend(background::start(&control));
-        control.refill_now().await;
+        control.refill_at_start().await;
         let watcher = start_watcher(&control, &clock).await?;
         let slots = Arc::new(ConnectionSlots::new(max_connections(settings.max_connections)));
         let (stop, wound_down) = (CancellationToken::new(), Arc::new(Semaphore::new(0)));

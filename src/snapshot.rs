@@ -132,7 +132,7 @@ pub struct Settings {
     pub ietf_headers: bool,
     /// True if responses have `X-RateLimit` headers.
     pub x_ratelimit_headers: bool,
-    /// True if responses have `x-credits-used` and `x-credits-remaining`.
+    /// True if responses have `x-credits-used`, `x-credits-remaining` and `x-credits-split`.
     pub credit_headers: bool,
     /// True if refusals because of an upstream have a `Proxy-Status` header.
     pub proxy_status: bool,

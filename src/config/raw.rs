@@ -161,7 +161,7 @@ pub struct Errors {
 pub struct ResponseHeaders {
     /// Any of `ietf` and `x-ratelimit`.
     pub rate_limit: Maybe<Vec<At<String>>>,
-    /// `x-credits-used` and `x-credits-remaining`.
+    /// `x-credits-used`, `x-credits-remaining` and `x-credits-split`.
     pub credits: Maybe<bool>,
     /// `Proxy-Status`, if the upstream is the reason of a refusal (RFC 9209).
     pub proxy_status: Maybe<bool>,

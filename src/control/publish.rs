@@ -153,6 +153,9 @@ impl Control {
         let own = own_limits(&loaded.accounts, &registered);
         self.put_file(&loaded, registered);
         self.limit_accounts(&own).await?;
+        // Only once it is in force: a configuration that is refused changes no refill.
+        let refills = Some(refills_of(&self.snapshot()));
+        self.bookkeeper.register(Registration { refills, ..Registration::default() }).await?;
         let LoadedConfig { keys, watched, hash, text, .. } = loaded;
         let diff = before.text.as_deref().zip(text.as_deref()).and_then(|(old, new)| changed_lines(old, new));
         let listed = |key: &FileKey| (KeyId::of_hash(&key.hash), ListedKey::of(key));
@@ -192,7 +195,7 @@ impl Control {
         let wanted = Registration {
             accounts: loaded.accounts.iter().map(new_account).collect(),
             buckets: loaded.snapshot.buckets.clone(),
-            refills: Some(refills_of(&loaded.snapshot)),
+            refills: None,
             keys: new.iter().map(key).collect(),
             routes: loaded.snapshot.routes.iter().map(|route| route.name.clone()).collect(),
         };

@@ -52,8 +52,8 @@ impl Bookkeeper {
     /// accounts. Works in parts, so that a long list does not delay other jobs of the books thread.
     ///
     /// # Errors
-    /// If the store fails. Parts that were written before stay, which does no harm: an unused number costs nothing, and
-    /// an opening grant is booked only once.
+    /// If the store fails. Parts that were written before stay, which does no harm: an unused number costs nothing, an
+    /// opening grant is booked only once, and an account that was put on a plan is put back by the next registration.
     pub async fn register(&self, wanted: Registration) -> Result<Registered> {
         let Registration { accounts, buckets, refills, keys, routes } = wanted;
         let first = Registration { routes, buckets, refills, ..Registration::default() };

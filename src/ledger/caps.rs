@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
-use crate::policy::credit::{SpendLimit, after_hold};
+use crate::policy::credit::{SpendLimit, Spending, after_hold};
 use crate::types::{Credits, KeyNum, NumberMap};
 
 /// The credits that a key or an account may still spend: its limit less what it has spent and its open holds.
@@ -19,6 +19,11 @@ pub struct SpendCap {
 impl SpendCap {
     pub(super) fn new(limit: SpendLimit, left: Credits) -> Self {
         Self { limit: Mutex::new(limit), left: AtomicI64::new(left.millionths()) }
+    }
+
+    /// The cap that follows from what was spent; `None` without a limit.
+    pub(super) fn of(spending: &Spending) -> Option<Self> {
+        Some(Self::new(spending.limit?, spending.left()?))
     }
 
     /// The limit.

@@ -132,7 +132,7 @@ impl Books for MemoryStore {
         let mut data = self.0.lock();
         let mut next = data.clone();
         let mut registered = Registered::default();
-        next.register_credits(wanted);
+        next.register_credits(wanted, at);
         for account in &wanted.accounts {
             registered.accounts.push(next.register_account(account, at)?);
         }

@@ -49,7 +49,7 @@ impl Purse {
         let buckets = self.buckets.load();
         let mut wallet = Wallet::clone(buckets.as_deref()?);
         let before = wallet.total().checked_sub(self.available())?.checked_sub(charged)?;
-        wallet.draw(before, None);
+        wallet.draw(before.max(Credits::ZERO), None);
         Some(wallet.draw(charged, None).negated())
     }
 
@@ -71,7 +71,8 @@ impl Purse {
     }
 
     /// Shows the account's buckets to [`Purse::split`].
-    pub(super) fn show(&self, wallet: Wallet) {
+    pub(super) fn show(&self, mut wallet: Wallet) {
+        wallet.lots.retain(|lot| lot.ended.is_none()); // ended ones pay only for older holds
         let has_several = wallet.lots.iter().any(|lot| !lot.bucket.is_default());
         self.buckets.store(has_several.then(|| Arc::new(wallet)));
     }

@@ -122,7 +122,7 @@ impl Books for SqliteBooks {
             let mut registered = Registered::default();
             let mut posting = Posting::start(tx)?;
             posting::register(tx, &wanted.buckets)?;
-            refills::register(tx, wanted.refills.as_deref())?;
+            refills::register(tx, wanted.refills.as_deref(), at)?;
             for account in &wanted.accounts {
                 let row = accounts::register(tx, &mut posting, account, at)?;
                 refills::put_on(tx, row.num, account.plan.as_deref())?;
@@ -189,7 +189,8 @@ impl Books for SqliteBooks {
 
     fn wallet(&mut self, account: AccountNum) -> Result<Wallet> {
         let sql = "SELECT balance FROM accounts WHERE num = ?1";
-        let balance = self.connection.query_row(sql, [account.0], |row| credits(row, 0)).map_err(failed)?;
+        let mut select = self.connection.prepare_cached(sql).map_err(failed)?;
+        let balance = select.query_row([account.0], |row| credits(row, 0)).map_err(failed)?;
         posting::load(&self.connection, account, balance)
     }
 
@@ -219,7 +220,7 @@ impl Books for SqliteBooks {
     fn end_lots(&mut self, ends: &[LotEnd], at: WallTime) -> Result<()> {
         self.write(|tx| {
             let mut posting = Posting::start(tx)?;
-            refills::end_lots(tx, &mut posting, ends, at)?;
+            refills::end_lots(&mut posting, ends, at)?;
             posting.finish()
         })
     }

@@ -10,11 +10,10 @@ mod lots;
 mod notes;
 mod reader;
 mod registration;
+mod storage;
 mod usage;
 mod users;
 mod webhooks;
-
-use std::sync::Arc;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -23,11 +22,13 @@ pub use changes::{
     AccountChange, Booked, Booking, Changed, KeyChange, KeyEdit, KeyTerms, NewAccount, OwnedKey,
 };
 pub use jobs::{JobFilter, JobPlace, JobRow, SettledJobRow};
-pub use lots::{Begun, DueRefill, LotEnd, MAX_LOTS, Place, RefillBooking};
+pub use lots::{Begun, DueRefill, LotEnd, MAX_LOTS, Place, RefillBooking, RefillState};
 pub use notes::{AnswerRow, AuditRow, Audited, Note, Notes, TokenRow, no_notes};
 pub use reader::{
     AuditFilter, BooksReader, EachLimit, Position, StoredSecret, each_account, each_entry, each_key,
 };
+
+pub use storage::{Readers, Storage};
 
 pub use registration::{NewFileAccount, Registered, Registration};
 
@@ -237,39 +238,6 @@ pub struct LoadedBooks {
     pub ended: Vec<(AccountNum, WallTime)>,
 }
 
-/// The storage of a ledger: two parts, each used by one thread.
-pub struct Storage {
-    /// Entries, accounts, keys and limit states.
-    pub books: Box<dyn Books>,
-    /// Records that are not folded yet.
-    pub journal: Box<dyn Journal>,
-}
-
-/// Opens readers, which see what was committed before.
-#[derive(Clone)]
-pub struct Readers(Arc<dyn Fn() -> Result<Box<dyn BooksReader>> + Send + Sync>);
-
-impl Readers {
-    /// Opens readers with a function.
-    pub fn new(open: impl Fn() -> Result<Box<dyn BooksReader>> + Send + Sync + 'static) -> Self {
-        Self(Arc::new(open))
-    }
-
-    /// Opens a reader.
-    ///
-    /// # Errors
-    /// If the store fails, or its books were dropped.
-    pub fn open(&self) -> Result<Box<dyn BooksReader>> {
-        (self.0)()
-    }
-}
-
-impl std::fmt::Debug for Readers {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Readers").finish_non_exhaustive()
-    }
-}
-
 /// The message for a ledger whose sum over all accounts is not zero.
 #[must_use]
 pub fn unbalanced(off_by: i128) -> String {
@@ -334,8 +302,8 @@ pub trait Books: Send {
     ) -> Result<Entry>;
     /// The credits of an account by lot.
     fn wallet(&mut self, account: AccountNum) -> Result<Wallet>;
-    /// Lots that are due to expire or have ended, at most `most`, except those whose account is due to be refilled: the
-    /// refill ends them.
+    /// Lots that are due to expire and have not ended, the first ones, at most `most`. Without those of refills whose account
+    /// is due to be refilled by its plan: that ends them.
     fn due_lots(&mut self, now: WallTime, most: usize) -> Result<Vec<(AccountNum, LotId)>>;
     /// The accounts with ended lots, and when the last one ended.
     fn ended_lots(&mut self) -> Result<Vec<(AccountNum, WallTime)>>;

@@ -143,6 +143,8 @@ pub struct Tally {
     charges: HashMap<ChargeKey, ChargeSum, Build>,
     /// Accounts with ended lots that are not spent, and when the last one ended.
     ended: HashMap<AccountNum, WallTime, Build>,
+    /// Those of them of which a hold was settled since the last look: less may be needed of their ended lots.
+    less_needed: BTreeSet<AccountNum>,
     upto: u64,
     records: u64,
 }
@@ -151,6 +153,21 @@ impl Tally {
     /// Sets the accounts with ended lots, and when the last one ended.
     pub fn set_ended(&mut self, ended: Vec<(AccountNum, WallTime)>) {
         self.ended = ended.into_iter().collect();
+    }
+
+    /// A lot of this account is about to end.
+    pub fn end(&mut self, account: AccountNum, at: WallTime) {
+        self.ended.insert(account, at);
+    }
+
+    /// The accounts of whose ended lots less may be needed than at the last call.
+    pub fn take_less_needed(&mut self) -> BTreeSet<AccountNum> {
+        std::mem::take(&mut self.less_needed)
+    }
+
+    /// Less may be needed of the ended lots of these accounts.
+    pub fn note_less_needed(&mut self, accounts: impl IntoIterator<Item = AccountNum>) {
+        self.less_needed.extend(accounts);
     }
 
     /// Starts with the holds that were open at the last fold. `folded`: the last batch of that fold.
@@ -227,6 +244,9 @@ impl Tally {
             self.jobs.push(SettledJob { hold: hold.clone(), external_id, charge, at });
         }
         let OpenHold { account, key, route, .. } = hold;
+        if !self.ended.is_empty() && self.ended.contains_key(&account) {
+            self.less_needed.insert(account);
+        }
         let is_older = |ended: &WallTime| hold.at < *ended && !charge.is_zero();
         let held =
             (!self.ended.is_empty() && self.ended.get(&account).is_some_and(is_older)).then_some(hold.at);
@@ -306,6 +326,8 @@ impl Tally {
     pub fn doubt(&mut self, ids: &[RequestId]) -> Fold {
         let mut doubts: Vec<OpenHold> = ids.iter().filter_map(|id| self.open.remove(id)).collect();
         doubts.sort_by_key(|hold| (hold.at, hold.id));
+        let accounts = doubts.iter().map(|hold| hold.account);
+        self.less_needed.extend(accounts.filter(|account| self.ended.contains_key(account)));
         let lost = self.stored.extract_if(|id| !self.open.contains_key(id)).collect::<Vec<_>>();
         let fold = self.fold();
         let closed = fold.closed.into_iter().chain(lost).collect();

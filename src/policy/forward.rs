@@ -22,9 +22,9 @@ pub const KEY: HeaderName = HeaderName::from_static("x-tollgate-key");
 pub const PLAN: HeaderName = HeaderName::from_static("x-tollgate-plan");
 /// The request's id, sent in every upstream request and every response.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// Sent to the client: the credits charged for the request.
+/// Sent to the client: the buckets that pay for the request.
 pub const CREDITS_SPLIT: HeaderName = HeaderName::from_static("x-credits-split");
-/// Credits that the request cost.
+/// Sent to the client: the credits charged for the request.
 pub const CREDITS_USED: HeaderName = HeaderName::from_static("x-credits-used");
 /// Sent to the client: the balance less open holds.
 pub const CREDITS_REMAINING: HeaderName = HeaderName::from_static("x-credits-remaining");

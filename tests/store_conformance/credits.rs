@@ -1,7 +1,7 @@
 //! Ends lots and refills accounts, as the books thread does.
 
 use tollgate::ledger::entry::EntryKind;
-use tollgate::ledger::store::{Booking, DueRefill, LotEnd, RefillBooking};
+use tollgate::ledger::store::{Booking, DueRefill, LotEnd, RefillBooking, RefillState};
 use tollgate::policy::credit::LotTerms;
 use tollgate::types::{Credits, WallTime};
 
@@ -41,7 +41,8 @@ impl Driver<'_> {
                 actor: "plan".to_owned(),
             };
             let due = (at.0 % 3 > 0).then_some(WallTime(at.0 + 4));
-            refills.push(RefillBooking { num, plan, ends, grant: Some(grant), refilled: Some(at), due });
+            let state = RefillState { due, refilled: Some(at), is_absent: at.0 % 5 == 0 };
+            refills.push(RefillBooking { num, plan, ends, grant: Some(grant), state });
         }
         let refilled = outcome(books.refill(&refills, at));
         self.tally.set_ended(books.ended_lots().unwrap());

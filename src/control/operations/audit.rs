@@ -60,7 +60,10 @@ impl AuditView {
 
 impl AuditView {
     /// The entry as members of an account see it: not which operator made a change, and from where.
-    fn for_members(self) -> Self {
+    fn for_members(mut self) -> Self {
+        if let Some(after) = self.after.as_mut().and_then(Value::as_object_mut) {
+            after.remove("note"); // is for the operator
+        }
         if self.by.starts_with("user:") || self.by.starts_with("portal:") {
             return self;
         }

@@ -1,10 +1,10 @@
 //! Books credits: grants, adjustments, charges without a request, and returned holds; lists entries.
 
+mod entries;
 mod jobs;
 
+pub use entries::EntryView;
 pub use jobs::{JobView, SettledView, SettlementInput};
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
@@ -16,7 +16,8 @@ use crate::control::Control;
 use crate::ledger::entry::{Entry, EntryKind};
 use crate::ledger::store::{Booked, Booking, Doubt};
 use crate::policy::credit::LotTerms;
-use crate::types::{AccountId, Credits, KeyId, KeyNum, RequestId, StatusClass};
+use crate::policy::credit::refill::REFERENCE;
+use crate::types::{AccountId, Credits, KeyId, KeyNum, RequestId};
 
 /// Longest reference of a booking, in characters.
 pub const MAX_REFERENCE: usize = 200;
@@ -43,7 +44,7 @@ pub struct BookingInput {
     #[serde(default)]
     #[schema(example = "30d")]
     pub expires: Option<String>,
-    /// A note for the audit log.
+    /// A note for the operator, in the audit log. The account's people do not see it.
     #[serde(default)]
     #[schema(max_length = 200)]
     pub note: Option<String>,
@@ -68,75 +69,6 @@ pub struct BookingView {
     /// The credits that the account can spend now.
     #[schema(value_type = f64)]
     pub available: Credits,
-}
-
-/// One line of the ledger.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-#[schema(as = Entry)]
-pub struct EntryView {
-    /// The number among the account's entries.
-    pub number: u64,
-    /// When it was written.
-    #[schema(value_type = String, format = DateTime)]
-    pub at: Time,
-    /// The account.
-    #[schema(value_type = String)]
-    pub account: AccountId,
-    /// `grant`, `adjustment`, `charge`, `release`, `in_doubt`, `given_back` or `expiry`.
-    #[schema(value_type = String)]
-    pub kind: EntryKind,
-    /// The change of the balance.
-    #[schema(value_type = f64)]
-    pub amount: Credits,
-    /// The balance after the entry.
-    #[schema(value_type = f64)]
-    pub balance_after: Credits,
-    /// The bucket that the amount was added to or taken from, or `NAME:AMOUNT` for each of several; null for the default
-    /// bucket.
-    pub bucket: Option<String>,
-    /// The parts of the amount, if several buckets have one.
-    #[schema(value_type = Option<BTreeMap<String, f64>>)]
-    pub split: Option<BTreeMap<String, Credits>>,
-    /// The key whose requests were charged.
-    #[schema(value_type = Option<String>)]
-    pub key: Option<KeyId>,
-    /// The route whose requests were charged.
-    pub route: Option<String>,
-    /// The class of the responses' status.
-    pub outcome: Option<&'static str>,
-    /// The number of requests in this entry.
-    pub requests: u64,
-    /// The reference of a booking.
-    pub reference: Option<String>,
-    /// Who booked.
-    pub by: String,
-    /// SHA-256 of the entry and the link before it.
-    pub link: String,
-}
-
-impl EntryView {
-    pub(super) fn of(entry: &Entry) -> Self {
-        let parts = entry.split.parts().map(|(name, part)| (name.to_string(), part));
-        let parts: BTreeMap<String, Credits> = parts.collect();
-        let is_split = parts.len() > 1;
-        Self {
-            number: entry.number,
-            at: Time(entry.at),
-            account: entry.account.clone(),
-            kind: entry.kind,
-            amount: entry.amount,
-            balance_after: entry.balance_after,
-            bucket: entry.split.text(),
-            split: is_split.then_some(parts),
-            key: entry.key,
-            route: entry.route.clone(),
-            outcome: entry.outcome.map(StatusClass::name),
-            requests: entry.requests,
-            reference: entry.reference.clone(),
-            by: entry.actor.clone(),
-            link: entry.link.to_string(),
-        }
-    }
 }
 
 /// A hold in doubt.
@@ -221,6 +153,10 @@ impl Control {
             let message = "the reference `opening` is that of the file's opening grant";
             return OperationError::invalid("reference", message);
         }
+        if input.reference.starts_with(REFERENCE) {
+            let message = "references that begin with `refill ` are those of plans' refills";
+            return OperationError::invalid("reference", message);
+        }
         self.book(caller, "credits.grant", EntryKind::Grant, (account, None), input).await
     }
 
@@ -239,8 +175,9 @@ impl Control {
             return OperationError::invalid("credits", "an adjustment by 0 credits changes nothing");
         }
         if input.bucket.is_some() || input.expires.is_some() {
-            let message = "an adjustment changes the default bucket, or takes from the buckets in their order; grant instead";
-            return OperationError::invalid("bucket", message);
+            let field = if input.bucket.is_some() { "bucket" } else { "expires" };
+            let message = "an adjustment adds to the default bucket, or takes from the buckets in their order; grant instead";
+            return OperationError::invalid(field, message);
         }
         self.book(caller, "credits.adjust", EntryKind::Adjustment, (account, None), input).await
     }

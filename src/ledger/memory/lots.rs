@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::data::{Data, NewEntry};
 use crate::ledger::entry::EntryKind;
-use crate::ledger::store::{Begun, Booking, DueRefill, LotEnd, Place, RefillBooking, Registration, Result};
+use crate::ledger::store::{
+    Begun, Booking, DueRefill, LotEnd, Place, RefillBooking, RefillState, Registration, Result,
+};
 use crate::policy::credit::{DEFAULT_PRIORITY, Lot, LotId, LotTerms, SpendLimit, Spending, Split, Wallet};
 use crate::types::{AccountId, AccountNum, BucketName, Credits, WallTime};
 
@@ -23,8 +25,7 @@ pub(super) struct CreditData {
 #[derive(Clone, Debug)]
 struct PlanOf {
     plan: String,
-    due: Option<WallTime>,
-    refilled: Option<WallTime>,
+    state: RefillState,
 }
 
 impl Data {
@@ -95,15 +96,16 @@ impl Data {
 
     pub(super) fn due_lots(&self, now: WallTime, most: usize) -> Vec<(AccountNum, LotId)> {
         let is_due = |(account, lot): &&(AccountNum, Lot)| {
-            let plan = self.credits.refills.get(account);
-            let waits = lot.of_refill && plan.is_some_and(|plan| plan.due.is_some_and(|due| due <= now));
-            lot.ended.is_some() || (lot.expires.is_some_and(|expires| expires <= now) && !waits)
+            let has_refill =
+                |plan: &&PlanOf| self.credits.plan_refills.iter().any(|(name, _)| *name == plan.plan);
+            let plan = self.credits.refills.get(account).filter(has_refill);
+            let waits =
+                lot.of_refill && plan.is_some_and(|plan| plan.state.due.is_some_and(|due| due <= now));
+            lot.ended.is_none() && lot.expires.is_some_and(|expires| expires <= now) && !waits
         };
-        let due = self.credits.lots.iter().filter(is_due).map(|(account, lot)| (*account, lot.id));
-        let mut due: Vec<_> = due.collect();
-        due.sort_unstable();
-        due.truncate(most);
-        due
+        let mut due: Vec<&(AccountNum, Lot)> = self.credits.lots.iter().filter(is_due).collect();
+        due.sort_unstable_by_key(|(_, lot)| (lot.expires, lot.id));
+        due.into_iter().take(most).map(|(account, lot)| (*account, lot.id)).collect()
     }
 
     pub(super) fn ended_lots(&self) -> Vec<(AccountNum, WallTime)> {
@@ -135,13 +137,13 @@ impl Data {
     }
 
     pub(super) fn refill(&mut self, refill: &RefillBooking, at: WallTime) -> Result<()> {
-        let RefillBooking { num, plan, ends, grant, refilled, due } = refill;
+        let RefillBooking { num, plan, ends, grant, state } = refill;
         self.end_lots(ends, at)?;
         if let Some(grant) = grant {
             self.book(*num, grant, at)?;
         }
         if let Some(row) = self.credits.refills.get_mut(num).filter(|row| row.plan == *plan) {
-            (row.due, row.refilled) = (*due, refilled.or(row.refilled));
+            row.state = *state;
         }
         Ok(())
     }
@@ -171,21 +173,33 @@ impl Data {
         let refills = &mut self.credits.refills;
         match plan {
             None => drop(refills.remove(&account)),
-            Some(plan) if refills.get(&account).is_some_and(|row| row.plan == plan) => {}
+            Some(plan)
+                if refills.get(&account).is_some_and(|row| row.plan == plan && !row.state.is_absent) => {}
             Some(plan) => {
-                let row = PlanOf { plan: plan.to_owned(), due: Some(WallTime(0)), refilled: None };
+                let state = RefillState { due: Some(WallTime(0)), ..RefillState::default() };
+                let row = PlanOf { plan: plan.to_owned(), state };
                 refills.insert(account, row);
             }
         }
     }
 
     /// Stores the buckets and the plans' refills of a configuration.
-    pub(super) fn register_credits(&mut self, wanted: &Registration) {
+    pub(super) fn register_credits(&mut self, wanted: &Registration, now: WallTime) {
         self.credits.buckets.extend(wanted.buckets.iter().cloned());
         let Some(plans) = &wanted.refills else { return };
         for changed in plans.iter().filter(|plan| !self.credits.plan_refills.contains(plan)) {
             for row in self.credits.refills.values_mut().filter(|row| row.plan == changed.0) {
-                (row.due, row.refilled) = (Some(WallTime(0)), None);
+                (row.state.due, row.state.refilled) = (Some(WallTime(0)), None);
+            }
+        }
+        for row in self.credits.refills.values_mut() {
+            let has_refill = |plans: &[(String, String)]| plans.iter().any(|(plan, _)| *plan == row.plan);
+            let state = &mut row.state;
+            if has_refill(&self.credits.plan_refills) && !has_refill(plans) {
+                (state.due, state.refilled) = (None, None);
+            }
+            if has_refill(plans) && (state.due.is_none() || state.refilled.is_some_and(|at| at > now)) {
+                state.due = Some(WallTime(0));
             }
         }
         self.credits.plan_refills.clone_from(plans);
@@ -196,13 +210,13 @@ impl Data {
             .credits
             .refills
             .iter()
-            .filter_map(|(num, row)| Some((row.due.filter(|due| *due <= now)?, num, row)));
+            .filter_map(|(num, row)| Some((row.state.due.filter(|due| *due <= now)?, num, row)));
         let mut due: Vec<_> = due.collect();
         due.sort_by_key(|(due, num, _)| (*due, **num));
         let row = |(_, num, row): (WallTime, &AccountNum, &PlanOf)| {
             let account = &self.accounts[self.account_at(*num)];
             let (account, created) = (account.id.clone(), account.created);
-            DueRefill { num: *num, account, created, plan: row.plan.clone(), refilled: row.refilled }
+            DueRefill { num: *num, account, created, plan: row.plan.clone(), refilled: row.state.refilled }
         };
         due.into_iter().take(most).map(row).collect()
     }

@@ -15,7 +15,7 @@ use crate::ledger::store::{
     TokenRow, UsageFilter, UsageRow,
 };
 use crate::ledger::tally::OpenHold;
-use crate::policy::credit::{Spending, Wallet};
+use crate::policy::credit::Spending;
 use crate::policy::key::KeyState;
 use crate::types::{AccountId, BucketName, Credits, KeyHash, KeyId, KeyNum, WallTime};
 
@@ -207,11 +207,6 @@ impl BooksReader for MemoryStore {
                 }
         };
         Ok(open.chain(settled.into_iter().rev()).filter(is_wanted).take(most).collect())
-    }
-
-    fn wallet(&mut self, account: &AccountId) -> Result<Option<Wallet>> {
-        let data = self.0.lock();
-        Ok(data.find_account(account).map(|row| data.wallet(row.num)))
     }
 
     fn buckets(&mut self) -> Result<Vec<(AccountId, BucketName, Credits)>> {

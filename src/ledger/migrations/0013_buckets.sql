@@ -16,7 +16,7 @@ CREATE TABLE lots (
     refill  INTEGER NOT NULL CHECK (refill IN (0, 1))
 ) STRICT;
 CREATE INDEX lots_by_account ON lots (account);
-CREATE INDEX lots_by_expiry ON lots (expires) WHERE expires IS NOT NULL;
+CREATE INDEX lots_by_expiry ON lots (expires, id) WHERE ended IS NULL;
 CREATE INDEX ended_lots ON lots (account, ended) WHERE ended IS NOT NULL;
 
 -- True if the account has or had lots.
@@ -43,9 +43,11 @@ CREATE TABLE refills (
     account  INTEGER PRIMARY KEY,
     plan     TEXT    NOT NULL,
     due      INTEGER,
-    refilled INTEGER
+    refilled INTEGER,
+    absent   INTEGER NOT NULL DEFAULT 0     -- true if the configuration did not have the account or its plan
 ) STRICT;
-CREATE INDEX refills_by_due ON refills (due) WHERE due IS NOT NULL;
+CREATE INDEX refills_by_due ON refills (due, account) WHERE due IS NOT NULL;
+CREATE INDEX refills_by_plan ON refills (plan);
 INSERT INTO refills (account, plan, due) SELECT num, plan, 0 FROM accounts WHERE plan IS NOT NULL AND closed IS NULL;
 
 -- The refills of the plans in the configuration, as text, by which a changed one is recognised.

@@ -19,7 +19,7 @@ use crate::ledger::record::ExternalId;
 use crate::ledger::store::{
     Booked, Booking, BooksReader, LedgerError, NewFileAccount, Registration, Result, Storage, no_notes,
 };
-use crate::ledger::threads::{BooksThread, CommitThread, Job, RefillOrder, Shared};
+use crate::ledger::threads::{BooksThread, CommitThread, Job, RefillOrder, RefillWhat, Shared};
 use crate::policy::credit::LotTerms;
 use crate::policy::credit::refill::{Calendar, Every, Mode, Refill};
 use crate::types::{AccountNum, Credits, KeyId, WallTime};
@@ -279,8 +279,7 @@ impl World<'_> {
             num: AccountNum(u32::try_from(account + 1).expect("few accounts")),
             account: format!("a{account}").parse().expect("an id"),
             plan: "p".to_owned(),
-            refill: Some((Arc::new(refill), period, self.random.u64(1..3))),
-            again: None,
+            what: RefillWhat::Refill(Arc::new(refill), period, self.random.u64(1..3)),
         };
         let job: Job = Box::new(move |books| drop(books.refill(&[order])));
         let _ = process.jobs.try_send(job); // a full queue drops the job

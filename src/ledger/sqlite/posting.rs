@@ -13,7 +13,7 @@ use super::events::{self, Moved};
 use super::rows::{account_id, credits, failed, link, to_key_id};
 use crate::ledger::entry::{Entry, EntryKind, Link, OperatorAccount, OperatorBalances};
 use crate::ledger::store::{Booking, LedgerError, Place, Result};
-use crate::policy::credit::Split;
+use crate::policy::credit::{LotId, Split};
 use crate::types::{
     AccountId, AccountNum, BucketName, Credits, KeyId, KeyNum, RouteNum, StatusClass, WallTime,
 };
@@ -162,6 +162,16 @@ impl<'tx> Posting<'tx> {
             moved.entry(num).or_insert_with(|| (Moved::from(&entry), at)).0.add(&entry);
         }
         Ok(entry)
+    }
+
+    /// Ends a lot, if it has not ended before.
+    fn end_lot(&mut self, account: AccountNum, lot: LotId, at: WallTime) -> Result<()> {
+        if let Some(wallets) = &mut self.wallets {
+            wallets.end(account, lot, at);
+        }
+        let sql = "UPDATE lots SET ended = ?2 WHERE id = ?1 AND ended IS NULL";
+        let mut end = self.tx.prepare_cached(sql).map_err(failed)?;
+        end.execute(params![lot.0, at.0]).map(drop).map_err(failed)
     }
 
     fn key(&mut self, num: KeyNum) -> Result<Option<KeyId>> {

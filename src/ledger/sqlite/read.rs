@@ -21,7 +21,7 @@ use crate::ledger::store::{
     TokenRow, UsageFilter, UsageRow, UserReader, WebhookReader,
 };
 use crate::ledger::tally::OpenHold;
-use crate::policy::credit::{Spending, Wallet};
+use crate::policy::credit::Spending;
 use crate::types::{AccountId, BucketName, Credits, KeyHash, KeyId, KeyNum, WallTime};
 
 pub(super) const ACCOUNTS: &str =
@@ -267,11 +267,6 @@ impl BooksReader for SqliteReader {
 
     fn jobs(&mut self, filter: &JobFilter, most: usize) -> Result<Vec<JobRow>> {
         jobs::read(self.db()?, filter, most)
-    }
-
-    fn wallet(&mut self, account: &AccountId) -> Result<Option<Wallet>> {
-        let Some(row) = self.account(account)? else { return Ok(None) };
-        posting::load(self.db()?, row.num, row.balance).map(Some)
     }
 
     fn buckets(&mut self) -> Result<Vec<(AccountId, BucketName, Credits)>> {

@@ -74,8 +74,17 @@ pub struct RefillBooking {
     pub ends: Vec<LotEnd>,
     /// The grant; `None` if there is nothing to grant.
     pub grant: Option<Booking>,
-    /// The start of the period that is refilled; `None` if the plan has no refill.
-    pub refilled: Option<WallTime>,
-    /// When the next refill is due; `None` if the plan has none.
+    /// The state after it.
+    pub state: RefillState,
+}
+
+/// When an account is refilled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RefillState {
+    /// When it is to be looked at next; `None` if its plan has no refill.
     pub due: Option<WallTime>,
+    /// The start of the last period that was refilled; `None` if that does not count.
+    pub refilled: Option<WallTime>,
+    /// True if the configuration does not have the account or its plan.
+    pub is_absent: bool,
 }

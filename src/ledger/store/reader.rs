@@ -10,7 +10,7 @@ use super::{
     Result, TokenRow, UsageFilter, UsageRow, UserReader, WebhookReader,
 };
 use crate::ledger::entry::{Entry, OperatorBalances};
-use crate::policy::credit::{Spending, Wallet};
+use crate::policy::credit::Spending;
 use crate::policy::key::{KeyState, Scopes};
 use crate::types::{AccountId, AccountNum, BucketName, Credits, KeyHash, KeyId, KeyNum, WallTime};
 
@@ -128,8 +128,6 @@ pub trait BooksReader: Send {
     fn refusals(&mut self, account: &AccountId, before: Option<u64>, most: usize) -> Result<Vec<RefusalRow>>;
     /// Reads the jobs that a filter selects, in the order of [`super::JobPlace`], at most `most`.
     fn jobs(&mut self, filter: &JobFilter, most: usize) -> Result<Vec<JobRow>>;
-    /// The credits of an account by lot; `None` if there is no such account.
-    fn wallet(&mut self, account: &AccountId) -> Result<Option<Wallet>>;
     /// What all accounts have in buckets, except what is no lot.
     fn buckets(&mut self) -> Result<Vec<(AccountId, BucketName, Credits)>>;
     /// Accounts whose refill is due, at most `most`.

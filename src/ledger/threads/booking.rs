@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::books::BooksThread;
 use crate::ledger::caps::{Capped, SpendCap};
+use crate::ledger::entry::EntryKind;
 use crate::ledger::purse::Purse;
 use crate::ledger::record::ExternalId;
 use crate::ledger::store::{
@@ -11,7 +12,7 @@ use crate::ledger::store::{
     NewAccount, Notes, OwnedKey, Registered, Registration, Result, unbalanced,
 };
 use crate::ledger::tally::OpenHold;
-use crate::policy::credit::{MAX_BALANCE, Wallet};
+use crate::policy::credit::{MAX_BALANCE, Split, Wallet};
 use crate::types::{AccountId, Credits, KeyId, KeyNum, RequestId, StatusClass};
 
 impl BooksThread {
@@ -66,6 +67,12 @@ impl BooksThread {
                     "reference {:?} is used already, for {} credits",
                     booking.reference, entry.amount
                 )));
+            }
+            let bucket = booking.lot.as_ref().map(|lot| lot.bucket.clone()).unwrap_or_default();
+            if booking.kind == EntryKind::Grant && entry.split != Split::whole(bucket, entry.amount) {
+                let message =
+                    format!("reference {:?} is used already, for another bucket", booking.reference);
+                return Err(LedgerError::Taken(message));
             }
             let booked = Booked { entry, repeated: true };
             let notes = notes(&booked);

@@ -1,7 +1,6 @@
 //! Runs the books thread: folds the journal into the ledger, and executes the control plane's bookings and reads.
 
 use std::collections::HashSet;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -11,15 +10,16 @@ use tokio::sync::mpsc;
 use super::barrier::{WaitForCommit, Written};
 use super::handoff::Batches;
 use super::limit_saves::{LimitSaves, LimitSource};
+use super::opening;
 use super::shared::Shared;
 use super::usage_counts::{UsageCounts, UsageSource};
 use crate::clock::Clock;
 use crate::ledger::adoption::Settlement;
-use crate::ledger::caps::{Caps, SpendCap};
+use crate::ledger::caps::Caps;
 use crate::ledger::jobs::OpenJob;
 use crate::ledger::purse::Purse;
 use crate::ledger::record::{Kept, Record};
-use crate::ledger::store::{Books, Journal, LedgerError, Result, each_account};
+use crate::ledger::store::{Books, Journal, LedgerError, Result};
 use crate::ledger::tally::{Fold, OpenHold, Tally};
 use crate::policy::credit::returned;
 #[cfg(test)]
@@ -93,6 +93,7 @@ impl BooksThread {
         let now = clock.wall();
         let loaded = books.load(now)?;
         let mut tally = Tally::new(loaded.open_holds, loaded.folded);
+        tally.note_less_needed(loaded.ended.iter().map(|(account, _)| *account));
         tally.set_ended(loaded.ended);
         for (seq, at, records) in journal.read(loaded.folded)? {
             let contradicts =
@@ -109,40 +110,12 @@ impl BooksThread {
             books.fold(&fold, now)?;
         }
         shared.handoff.set_folded(last_seq);
-        let mut reader = books.reader()?;
-        let mut off_by = reader.operator_accounts()?.sum();
-        each_account(&mut *reader, |row| {
-            off_by += i128::from(row.balance.millionths());
-            let purse = shared.purses.add(row.num, row.balance);
-            row.wallet.into_iter().for_each(|wallet| purse.show(*wallet));
-            purse.set_cap(
-                row.spending.limit.zip(row.spending.left()).map(|(limit, left)| SpendCap::new(limit, left)),
-            );
-            ControlFlow::Continue(())
-        })?;
-        reader.each_cap(&mut |key, spending| {
-            if let Some((limit, left)) = spending.limit.zip(spending.left()) {
-                shared.caps.add(key, SpendCap::new(limit, left));
-            }
-        })?;
-        drop(reader);
+        let off_by = opening::fill(&shared, &mut *books.reader()?)?;
         let folded = fold.jobs.iter().map(|job| (job.hold.account, job.external_id.clone()));
         for (account, external_id) in loaded.settled_jobs.into_iter().chain(folded) {
             shared.jobs.remember(account, &external_id);
         }
-        for hold in tally.open_holds() {
-            let purse = shared.purses.get(hold.account);
-            let caps = shared.caps_of(hold.key, purse.as_ref());
-            caps.change(Credits::ZERO.checked_sub(hold.amount).unwrap_or_default());
-            if let Some(purse) = purse {
-                purse.take_kept(hold.amount);
-                if let Some(job) = open_job(hold)
-                    && shared.jobs.open(job, || ()).is_some()
-                {
-                    purse.add_job();
-                }
-            }
-        }
+        tally.open_holds().for_each(|hold| opening::take_open(&shared, hold));
         let thread = Self {
             books,
             shared,
@@ -395,11 +368,4 @@ impl BooksThread {
         self.shared.caps_of(hold.key, Some(&purse)).change(back);
         self.shared.record_added();
     }
-}
-
-/// The job of a kept hold.
-fn open_job(hold: &OpenHold) -> Option<OpenJob> {
-    let external_id = hold.kept.as_ref()?.external_id.clone();
-    let OpenHold { id, account, key, amount, .. } = *hold;
-    Some(OpenJob { hold: id, account, key, amount, external_id })
 }

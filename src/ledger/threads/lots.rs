@@ -10,13 +10,15 @@ use super::books::BooksThread;
 use crate::ledger::caps::Caps;
 use crate::ledger::entry::EntryKind;
 use crate::ledger::purse::Purse;
-use crate::ledger::store::{Booking, LotEnd, RefillBooking, Result};
+use crate::ledger::store::{Booking, LotEnd, RefillBooking, RefillState, Result};
 use crate::policy::credit::refill::{Mode, Period, Refill};
 use crate::policy::credit::{LotId, LotTerms, MAX_BALANCE};
 use crate::types::{AccountId, AccountNum, Credits, WallTime};
 
 /// Most lots that are ended in one transaction.
-const MAX_ENDED_AT_ONCE: usize = 10_000;
+const MAX_ENDED_AT_ONCE: usize = 1_000;
+/// Most such transactions after a fold. The rest follows after the next one.
+const MAX_ROUNDS: usize = 10;
 
 /// The refill of an account that is due.
 #[derive(Clone, Debug)]
@@ -27,49 +29,77 @@ pub struct RefillOrder {
     pub account: AccountId,
     /// The plan.
     pub plan: String,
-    /// The plan's refill, the period, and the number of periods that began since the last refill; `None` if the plan has no
-    /// refill.
-    pub refill: Option<(Arc<Refill>, Period, u64)>,
-    /// When to look again, if there is no refill.
-    pub again: Option<WallTime>,
+    /// What to do.
+    pub what: RefillWhat,
+}
+
+/// What to do about an account that is listed as due.
+#[derive(Clone, Debug)]
+pub enum RefillWhat {
+    /// Refill it for this period; the number of periods that began since the last refill, never 0.
+    Refill(Arc<Refill>, Period, u64),
+    /// Do not refill it.
+    Wait(RefillState),
 }
 
 /// Open holds by account: when they were made, and their amounts.
 type Holds = BTreeMap<AccountNum, Vec<(WallTime, Credits)>>;
 
 impl BooksThread {
-    /// Ends the lots that are due.
+    /// Ends the lots that are due, and what of ended ones no hold needs any more.
     pub(super) fn end_due_lots(&mut self) -> Result<()> {
-        let now = self.clock.wall();
-        let due = self.books.due_lots(now, MAX_ENDED_AT_ONCE)?;
-        if due.is_empty() || self.off_by != 0 {
-            return Ok(());
+        for _ in 0..MAX_ROUNDS {
+            let now = self.clock.wall();
+            let due = self.books.due_lots(now, MAX_ENDED_AT_ONCE)?;
+            let is_last = due.len() < MAX_ENDED_AT_ONCE;
+            let mut by_account: BTreeMap<AccountNum, BTreeSet<LotId>> = BTreeMap::new();
+            for (account, lot) in due {
+                by_account.entry(account).or_default().insert(lot);
+            }
+            let less_needed = self.tally.take_less_needed();
+            for account in &less_needed {
+                by_account.entry(*account).or_default();
+            }
+            if by_account.is_empty() || self.off_by != 0 {
+                return Ok(());
+            }
+            // After an error, all of it is looked at again.
+            self.end_lots_of(&by_account, now).inspect_err(|_| self.tally.note_less_needed(less_needed))?;
+            if is_last {
+                break;
+            }
         }
+        Ok(())
+    }
+
+    /// Ends these lots, and what no hold needs of all ended lots of these accounts.
+    fn end_lots_of(
+        &mut self,
+        by_account: &BTreeMap<AccountNum, BTreeSet<LotId>>,
+        now: WallTime,
+    ) -> Result<()> {
         self.fold()?;
-        let mut by_account: BTreeMap<AccountNum, BTreeSet<LotId>> = BTreeMap::new();
-        for (account, lot) in due {
-            by_account.entry(account).or_default().insert(lot);
-        }
         let holds = self.holds_of(|account| by_account.contains_key(&account));
         let mut unneeded = Vec::new();
-        for (account, lots) in &by_account {
+        for (account, lots) in by_account {
             let (wallet, Some(purse)) = (self.books.wallet(*account)?, self.shared.purses.get(*account))
             else {
                 continue;
             };
             let of_account = holds.get(account).map(Vec::as_slice).unwrap_or_default();
-            let amounts = wallet.unneeded(of_account, |lot| lots.contains(&lot.id));
+            let amounts = wallet.unneeded(of_account, |lot| lots.contains(&lot.id) || lot.ended.is_some());
             let ended = wallet.lots.iter().filter(|lot| lot.ended.is_some()).map(|lot| lot.id).collect();
             unneeded.push((purse, amounts, ended));
+            self.tally.end(*account, now);
         }
         // From here on nothing fails before the change is written: what is taken is either written or returned.
-        let (ends, taken) = take_unneeded(unneeded);
-        if ends.is_empty() {
-            return Ok(()); // all of it is for holds in flight
+        let TakenUnneeded { ends, taken, again } = take_unneeded(unneeded);
+        if !ends.is_empty() {
+            self.write_taken(&taken, |thread| thread.books.end_lots(&ends, now))?;
+            self.show_buckets(by_account.keys().copied());
         }
-        self.write_taken(&taken, |thread| thread.books.end_lots(&ends, now))?;
-        self.show_buckets(by_account.into_keys());
         self.tally.set_ended(self.books.ended_lots()?);
+        self.tally.note_less_needed(again);
         Ok(())
     }
 
@@ -148,6 +178,9 @@ impl BooksThread {
             refills.push(refill);
         }
         let now = self.clock.wall();
+        for refill in refills.iter().filter(|refill| !refill.ends.is_empty()) {
+            self.tally.end(refill.num, now);
+        }
         self.write_taken(&taken, |thread| thread.books.refill(&refills, now))?;
         given.iter().for_each(|(purse, gain)| purse.give(*gain));
         #[cfg(test)]
@@ -165,9 +198,14 @@ impl BooksThread {
         holds: &Holds,
     ) -> Result<(RefillBooking, Credits)> {
         let (num, plan) = (order.num, order.plan.clone());
-        let nothing =
-            RefillBooking { num, plan, ends: Vec::new(), grant: None, refilled: None, due: order.again };
-        let Some((refill, period, periods)) = &order.refill else { return Ok((nothing, Credits::ZERO)) };
+        let (refill, period, periods) = match &order.what {
+            RefillWhat::Refill(refill, period, periods) => (refill, period, periods),
+            RefillWhat::Wait(state) => {
+                let refill = RefillBooking { num, plan, ends: Vec::new(), grant: None, state: *state };
+                return Ok((refill, Credits::ZERO));
+            }
+        };
+        let state = RefillState { due: Some(period.end), refilled: Some(period.start), is_absent: false };
         let mut booking = Booking {
             account: order.account.clone(),
             kind: EntryKind::Grant,
@@ -181,9 +219,8 @@ impl BooksThread {
                 of_refill: true,
             }),
         };
-        let next = RefillBooking { refilled: Some(period.start), due: Some(period.end), ..nothing };
-        if *periods == 0 || self.books.find_booking(num, &booking)?.is_some() {
-            return Ok((next, Credits::ZERO));
+        if self.books.find_booking(num, &booking)?.is_some() {
+            return Ok((RefillBooking { num, plan, ends: Vec::new(), grant: None, state }, Credits::ZERO));
         }
         let wallet = self.books.wallet(num)?;
         let of_account = holds.get(&num).map(Vec::as_slice).unwrap_or_default();
@@ -194,28 +231,41 @@ impl BooksThread {
         let gain = booking.amount.checked_sub(left).unwrap_or_default();
         let ends = unneeded.into_iter().map(|(lot, amount)| LotEnd { account: num, lot, amount }).collect();
         let grant = Some(booking).filter(|booking| !booking.amount.is_zero());
-        Ok((RefillBooking { ends, grant, ..next }, gain))
+        Ok((RefillBooking { num, plan, ends, grant, state }, gain))
     }
 }
 
 /// What lots have that no hold needs, by purse, and which of its lots have ended before.
 type Unneeded = (Arc<Purse>, Vec<(LotId, Credits)>, BTreeSet<LotId>);
 
+/// What was taken from purses.
+#[derive(Default)]
+struct TakenUnneeded {
+    ends: Vec<LotEnd>,
+    taken: Vec<(Arc<Purse>, Credits)>,
+    /// Accounts of which more could be taken later.
+    again: Vec<AccountNum>,
+}
+
 /// Takes from purses what no hold needs, unless requests have taken it since the fold.
-fn take_unneeded(unneeded: Vec<Unneeded>) -> (Vec<LotEnd>, Vec<(Arc<Purse>, Credits)>) {
-    let (mut ends, mut taken) = (Vec::new(), Vec::new());
+fn take_unneeded(unneeded: Vec<Unneeded>) -> TakenUnneeded {
+    let mut all = TakenUnneeded::default();
     for (purse, amounts, ended) in unneeded {
-        let mut room = purse.take_at_most(sum(amounts.iter().map(|(_, amount)| *amount)));
-        taken.push((Arc::clone(&purse), room));
+        let wanted = sum(amounts.iter().map(|(_, amount)| *amount));
+        let mut room = purse.take_at_most(wanted);
+        all.taken.push((Arc::clone(&purse), room));
+        if room < wanted {
+            all.again.push(purse.num);
+        }
         for (lot, amount) in amounts {
             let amount = amount.min(room);
             room = room.checked_sub(amount).unwrap_or_default();
             if !amount.is_zero() || !ended.contains(&lot) {
-                ends.push(LotEnd { account: purse.num, lot, amount });
+                all.ends.push(LotEnd { account: purse.num, lot, amount });
             }
         }
     }
-    (ends, taken)
+    all
 }
 
 fn sum(amounts: impl Iterator<Item = Credits>) -> Credits {

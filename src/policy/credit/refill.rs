@@ -13,6 +13,9 @@ use crate::types::{BucketName, Credits, WallTime};
 /// Milliseconds in an hour.
 const HOUR: i64 = 3_600_000;
 
+/// The beginning of the references of refills.
+pub const REFERENCE: &str = "refill ";
+
 /// How often an account is refilled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Every {
@@ -180,10 +183,17 @@ impl Refill {
         }
     }
 
-    /// The reference of the refill of a plan in a period, which makes it unique.
+    /// The reference of the refill of a plan in a period, which makes it unique: with the period's first day in the time zone,
+    /// which stays the same in another zone.
     #[must_use]
     pub fn reference(&self, plan: &str, period: &Period) -> String {
-        format!("refill {plan} {} {}", self.calendar.every.name(), period.start)
+        let name = self.calendar.every.name();
+        let start = Timestamp::from_millisecond(period.start.0).unwrap_or_default();
+        let day = start.to_zoned(self.calendar.zone.clone()).date();
+        match self.calendar.every {
+            Every::Hour => format!("{REFERENCE}{plan} {name} {}", period.start),
+            _ => format!("{REFERENCE}{plan} {name} {day}"),
+        }
     }
 }
 

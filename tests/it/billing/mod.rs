@@ -7,3 +7,4 @@ mod jobs;
 mod lasting;
 mod prices;
 mod refills;
+mod spending;

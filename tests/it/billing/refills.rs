@@ -67,7 +67,7 @@ fn a_month_begins_on_the_anchor_day_and_is_refilled_once() {
     assert_eq!(api.get("/v1/accounts/filed")["buckets"]["sub"], 40);
     clock.set("@2028-02-28 23:00:10");
     eventually("the refill of February 29", || gateway.available("filed") == "137");
-    let leap = ("2028-02-28T23:00:00Z", "2028-01-30T23:00:00Z");
+    let leap = ("2028-02-29", "2028-01-31");
     let before = [
         row("grant", "7", "opening"),
         row("grant", "100", &format!("refill monthly month {}", leap.1)),
@@ -84,7 +84,7 @@ fn a_month_begins_on_the_anchor_day_and_is_refilled_once() {
     eventually("caught up", || gateway.available("filed") == "137");
     let after = [
         &before[..],
-        &[row("expiry", "-125", "null"), row("grant", "130", "refill monthly month 2028-05-30T22:00:00Z")],
+        &[row("expiry", "-125", "null"), row("grant", "130", "refill monthly month 2028-05-31")],
     ];
     assert_eq!(bookings(&api, "filed"), after.concat());
     // The clock goes back, and forward again.
@@ -125,7 +125,7 @@ fn refills_add_up_to_their_cap_and_follow_the_plan() {
     clock.set("@2027-07-14 00:00:01");
     eventually("the others are refilled", || {
         let grants = bookings(&api, "filed");
-        grants.last().unwrap().2 == "refill monthly month 2027-07-09T22:00:00Z"
+        grants.last().unwrap().2 == "refill monthly month 2027-07-10"
     });
     assert_eq!(api.get("/v1/accounts/new")["balance"], 112);
     // What the file drops is not refilled, but once it is back.
@@ -142,7 +142,7 @@ fn refills_add_up_to_their_cap_and_follow_the_plan() {
     assert!(gateway.cli(&["reload"]).status.success());
     clock.set("@2027-09-14 02:00:01"); // absent accounts are looked at every hour
     eventually("refilled again", || {
-        bookings(&api, "filed").last().unwrap().2 == "refill monthly month 2027-09-09T22:00:00Z"
+        bookings(&api, "filed").last().unwrap().2 == "refill monthly month 2027-09-10"
     });
     assert_eq!(gateway.json(&["ledger", "verify"])["differences"], json!([]));
 }
@@ -166,6 +166,98 @@ fn a_reload_changes_refills() {
         with(credits, every);
         assert_eq!(gateway.available("filed"), left, "{credits} {every}");
     }
+}
+
+/// A reload that is refused changes no refill: the next one that is accepted does.
+#[test]
+fn a_refused_reload_loses_no_refill() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(
+        &admin_config(
+            "[plans.other]\nrefill = { credits = 1, every = \"day\", mode = \"add\" }\n[accounts.filed]\nplan = \"growth\"\n",
+        ),
+        &upstream,
+    );
+    let api = Api::of(&gateway);
+    api.post("/v1/accounts", json!({ "id": "gone" }));
+    api.send("DELETE", "/v1/accounts/gone", "", None);
+    let plain = gateway.config();
+    let refill = "[plans.growth]\nrefill = { credits = 5, every = \"month\", mode = \"add\" }\n";
+    let better = plain.replace("[plans.growth]\n", refill);
+    gateway.write_config(&format!("{better}[accounts.gone]\ncredits = 1\n"));
+    assert!(!gateway.cli(&["reload"]).status.success(), "a deleted account does not come back");
+    std::thread::sleep(std::time::Duration::from_secs(3)); // some looks for due refills
+    assert_eq!(gateway.available("filed"), "0");
+    gateway.write_config(&better);
+    assert!(gateway.cli(&["reload"]).status.success());
+    assert_eq!(gateway.available("filed"), "5");
+}
+
+/// What the last refill of a plan granted expires at the end of its period, also if no plan has a refill any more; another
+/// time zone does not refill a period again; and an absent account gets one refill when it is back, not those it missed.
+#[test]
+fn refills_end_move_and_are_not_saved_up() {
+    let Some(clock) = FakeClock::new("@2027-05-10 12:00:00") else { return };
+    let (prefix, upstream) = (clock.prefix(), Upstream::start());
+    let prefix: Vec<&str> = prefix.iter().map(String::as_str).collect();
+    let refill = "refill = { credits = 5, every = \"month\", mode = \"reset\" }";
+    let config = format!("[plans.only]\n{refill}\n[accounts.filed]\nplan = \"only\"\n");
+    let gateway = Gateway::start_by(&prefix, &admin_config(&config), &upstream);
+    let text = gateway.config();
+    let reload = |text: &str| {
+        gateway.write_config(text);
+        assert!(gateway.cli(&["reload"]).status.success());
+    };
+    assert_eq!(gateway.available("filed"), "5");
+    let in_zone =
+        |zone: &str| text.replace("mode = \"reset\"", &format!("mode = \"reset\", time_zone = \"{zone}\""));
+    for zone in ["Europe/Paris", "America/New_York", "UTC"] {
+        reload(&in_zone(zone));
+        assert_eq!(gateway.available("filed"), "5", "{zone}");
+    }
+    reload(&text.replace(refill, ""));
+    clock.set("@2027-06-10 00:00:01");
+    eventually("the last refill expires", || gateway.available("filed") == "0");
+    // With a refill that adds up, absent for some months.
+    let adding = text.replace("mode = \"reset\"", "mode = \"add\"");
+    reload(&adding);
+    assert_eq!(gateway.available("filed"), "5");
+    let without = adding.replace("[accounts.filed]\nplan = \"only\"\n", "");
+    reload(&without);
+    clock.set("@2027-07-10 01:00:01");
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    clock.set("@2027-11-10 01:00:01");
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    reload(&adding);
+    assert_eq!(gateway.available("filed"), "10");
+    assert_eq!(gateway.json(&["ledger", "verify"])["differences"], json!([]));
+}
+
+/// A clock that was years ahead, or decades behind, grants no years of refills and stops none.
+#[test]
+fn a_wrong_clock_grants_no_years_of_refills() {
+    let Some(clock) = FakeClock::new("@2027-05-10 12:00:00") else { return };
+    let (prefix, upstream) = (clock.prefix(), Upstream::start());
+    let prefix: Vec<&str> = prefix.iter().map(String::as_str).collect();
+    let config = "[plans.only]\nrefill = { credits = 5, every = \"month\", mode = \"add\" }\n[accounts.filed]\nplan = \"only\"\n";
+    let gateway = Gateway::start_by(&prefix, &admin_config(config), &upstream);
+    assert_eq!(gateway.available("filed"), "5");
+    let restart_at = |gateway: Gateway, time: &str| {
+        let (_, folder) = gateway.stop();
+        clock.set(time);
+        Gateway::restart_by(&prefix, folder)
+    };
+    let gateway = restart_at(gateway, "@1970-01-02 00:00:00");
+    let gateway = restart_at(gateway, "@2027-05-11 12:00:00");
+    assert_eq!(gateway.available("filed"), "5");
+    let gateway = restart_at(gateway, "@2027-08-11 12:00:00");
+    assert_eq!(gateway.available("filed"), "20", "June, July and August");
+    let gateway = restart_at(gateway, "@2031-01-01 00:00:00");
+    let ahead: u64 = gateway.available("filed").parse().unwrap();
+    let gateway = restart_at(gateway, "@2027-08-12 12:00:00");
+    assert_eq!(gateway.available("filed"), ahead.to_string());
+    clock.set("@2027-09-10 00:00:01");
+    eventually("September", || gateway.available("filed") == (ahead + 5).to_string());
 }
 
 #[test]

@@ -15,6 +15,14 @@ use crate::types::{AccountId, AccountNum, BucketName, Credits, WallTime};
 pub(super) struct Wallets(HashMap<AccountNum, Wallet>);
 
 impl Wallets {
+    /// A lot ends, if it has not ended before.
+    pub(super) fn end(&mut self, account: AccountNum, id: LotId, at: WallTime) {
+        let lots = self.0.get_mut(&account).into_iter().flat_map(|wallet| &mut wallet.lots);
+        lots.filter(|lot| lot.id == id).for_each(|lot| {
+            lot.ended.get_or_insert(at);
+        });
+    }
+
     /// Changes the lots of an account as an entry says. Returns the buckets that the entry's amount was added to or taken
     /// from.
     pub(super) fn change(
@@ -134,18 +142,16 @@ fn lot_row(row: &Row<'_>) -> rusqlite::Result<Lot> {
     })
 }
 
-/// Lots that are due to expire or have ended, except those whose account is due to be refilled.
+/// Lots that are due to expire, except those whose account is due to be refilled by its plan.
 pub(in crate::ledger::sqlite) fn due(
     connection: &Connection,
     now: WallTime,
     most: usize,
 ) -> Result<Vec<(AccountNum, LotId)>> {
-    let sql = "SELECT account, id FROM (
-                   SELECT account, id, refill FROM lots INDEXED BY lots_by_expiry WHERE expires <= ?1 AND ended IS NULL
-                   UNION ALL
-                   SELECT account, id, 0 FROM lots INDEXED BY ended_lots WHERE ended IS NOT NULL) AS lots
-               WHERE NOT (refill AND EXISTS (SELECT 1 FROM refills r WHERE r.account = lots.account AND r.due <= ?1))
-               ORDER BY account, id LIMIT ?2";
+    let sql = "SELECT account, id FROM lots
+               WHERE expires <= ?1 AND ended IS NULL AND NOT (refill AND EXISTS (
+                   SELECT 1 FROM refills r JOIN plan_refills USING (plan) WHERE r.account = lots.account AND r.due <= ?1))
+               ORDER BY expires, id LIMIT ?2";
     let mut select = connection.prepare_cached(sql).map_err(failed)?;
     let columns = |row: &Row<'_>| Ok((AccountNum(row.get(0)?), LotId(row.get(1)?)));
     let rows = select.query_map(params![now.0, most], columns).map_err(failed)?;

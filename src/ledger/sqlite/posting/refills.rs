@@ -5,7 +5,7 @@ use rusqlite::{Connection, Row, Transaction, params};
 use super::{NewEntry, Posting};
 use crate::ledger::entry::EntryKind;
 use crate::ledger::sqlite::rows::{account_id, failed};
-use crate::ledger::store::{DueRefill, LotEnd, Place, RefillBooking, Result};
+use crate::ledger::store::{DueRefill, LotEnd, Place, RefillBooking, RefillState, Result};
 use crate::types::{AccountNum, Credits, WallTime};
 
 /// Who ends lots.
@@ -13,15 +13,12 @@ const ACTOR: &str = "expiry";
 
 /// Ends lots, and adds an entry for what of them expires.
 pub(in crate::ledger::sqlite) fn end_lots(
-    tx: &Transaction<'_>,
     posting: &mut Posting<'_>,
     ends: &[LotEnd],
     at: WallTime,
 ) -> Result<()> {
     for LotEnd { account, lot, amount } in ends {
-        // Before the entry, which deletes a lot that has nothing left.
-        let sql = "UPDATE lots SET ended = ?2 WHERE id = ?1 AND ended IS NULL";
-        tx.prepare_cached(sql).and_then(|mut end| end.execute(params![lot.0, at.0])).map_err(failed)?;
+        posting.end_lot(*account, *lot, at)?; // before the entry, which deletes a lot that has nothing left
         if !amount.is_zero() {
             let taken = Credits::ZERO.checked_sub(*amount).unwrap_or_default();
             let place = Place::Lot(*lot);
@@ -40,20 +37,20 @@ pub(in crate::ledger::sqlite) fn refill(
 ) -> Result<()> {
     let mut posting = Posting::start(tx)?;
     for refill in refills {
-        end_lots(tx, &mut posting, &refill.ends, at)?;
+        end_lots(&mut posting, &refill.ends, at)?;
         if let Some(grant) = &refill.grant {
             posting.add(refill.num, at, &NewEntry::of(grant))?;
         }
-        let sql =
-            "UPDATE refills SET due = ?3, refilled = coalesce(?4, refilled) WHERE account = ?1 AND plan = ?2";
+        let sql = "UPDATE refills SET due = ?3, refilled = ?4, absent = ?5 WHERE account = ?1 AND plan = ?2";
+        let RefillState { due, refilled, is_absent } = refill.state;
         let values =
-            params![refill.num.0, refill.plan, refill.due.map(|due| due.0), refill.refilled.map(|at| at.0)];
+            params![refill.num.0, refill.plan, due.map(|due| due.0), refilled.map(|at| at.0), is_absent];
         tx.prepare_cached(sql).and_then(|mut update| update.execute(values)).map_err(failed)?;
     }
     posting.finish()
 }
 
-/// Puts an account on a plan, whose refill is due if it was not on it before.
+/// Puts an account on a plan, whose refill is due if it was not on it before, or absent.
 pub(in crate::ledger::sqlite) fn put_on(
     tx: &Transaction<'_>,
     account: AccountNum,
@@ -63,18 +60,20 @@ pub(in crate::ledger::sqlite) fn put_on(
         None => "DELETE FROM refills WHERE account = ?1 AND ?2 IS NULL",
         Some(_) => {
             "INSERT INTO refills (account, plan, due) VALUES (?1, ?2, 0)
-             ON CONFLICT (account) DO UPDATE SET plan = excluded.plan, due = 0, refilled = NULL
-                 WHERE plan != excluded.plan"
+             ON CONFLICT (account) DO UPDATE SET plan = excluded.plan, due = 0, refilled = NULL, absent = 0
+                 WHERE plan != excluded.plan OR absent"
         }
     };
     let values = params![account.0, plan];
     tx.prepare_cached(sql).and_then(|mut put| put.execute(values)).map(drop).map_err(failed)
 }
 
-/// Makes the refills due of plans whose refill is new or changed.
+/// Makes the refills due of plans whose refill is new or changed, and of accounts that were refilled by a clock that was
+/// ahead. Plans without a refill have none due.
 pub(in crate::ledger::sqlite) fn register(
     tx: &Transaction<'_>,
     plans: Option<&[(String, String)]>,
+    now: WallTime,
 ) -> Result<()> {
     let Some(plans) = plans else { return Ok(()) };
     let mut select = tx.prepare_cached("SELECT plan, text FROM plan_refills").map_err(failed)?;
@@ -85,11 +84,18 @@ pub(in crate::ledger::sqlite) fn register(
     };
     for (plan, _) in known.iter().filter(|(plan, _)| plans.iter().all(|(other, _)| other != plan)) {
         run("DELETE FROM plan_refills WHERE plan = ?1", &[plan])?;
+        run("UPDATE refills SET due = NULL, refilled = NULL WHERE plan = ?1", &[plan])?;
     }
     for changed in plans.iter().filter(|plan| !known.contains(plan)) {
         let (plan, text) = changed;
         run("INSERT OR REPLACE INTO plan_refills (plan, text) VALUES (?1, ?2)", &[plan, text])?;
         run("UPDATE refills SET due = 0, refilled = NULL WHERE plan = ?1", &[plan])?;
+    }
+    for (plan, _) in plans {
+        run(
+            "UPDATE refills SET due = 0 WHERE plan = ?1 AND (due IS NULL OR refilled > ?2)",
+            &[plan, &now.0],
+        )?;
     }
     Ok(())
 }
@@ -101,7 +107,7 @@ pub(in crate::ledger::sqlite) fn due(
     most: usize,
 ) -> Result<Vec<DueRefill>> {
     let sql = "SELECT a.num, a.id, a.created, r.plan, r.refilled FROM refills r JOIN accounts a ON a.num = r.account
-               WHERE r.due <= ?1 ORDER BY r.due, a.num LIMIT ?2";
+               WHERE r.due <= ?1 ORDER BY r.due, r.account LIMIT ?2";
     let mut select = connection.prepare_cached(sql).map_err(failed)?;
     let columns = |row: &Row<'_>| {
         Ok(DueRefill {
