@@ -11,7 +11,6 @@ pub(super) mod limits;
 mod operating;
 mod plans;
 mod prices;
-mod refills;
 mod routes;
 mod server;
 mod tls;
@@ -56,7 +55,7 @@ pub(super) fn build(sources: Sources) -> Result<LoadedConfig, Report> {
     let names =
         files.iter().flat_map(|file| &file.routes).map(|route| route.value.name.value.clone()).collect();
     let known = Known { names, routes };
-    let buckets = refills::buckets(&mut context, &files);
+    let buckets = plans::buckets(&mut context, &files);
     let plans = plans::build_all(&mut context, &files, &known, &buckets);
     server.settings.dashboard = operating::dashboard::build(&mut context, &files, &plans).map(Arc::new);
     let (accounts, keys) = accounts::build(&mut context, &files, &known, &plans);

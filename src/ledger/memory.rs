@@ -3,6 +3,7 @@
 //! Written for simplicity, not speed: vectors with linear search. Its data survives the handle, as a file would, so
 //! that tests can simulate a crash and reopen it.
 
+mod credits;
 mod data;
 mod lots;
 mod reader;

@@ -2,13 +2,36 @@
 
 use tollgate::ledger::entry::EntryKind;
 use tollgate::ledger::store::{Booking, DueRefill, LotEnd, RefillBooking, RefillState};
-use tollgate::policy::credit::LotTerms;
-use tollgate::types::{Credits, WallTime};
+use tollgate::policy::credit::refill::Every;
+use tollgate::policy::credit::{LotTerms, SpendLimit};
+use tollgate::types::{AccountNum, Credits, WallTime};
 
 use crate::ALL;
 use crate::driver::{Driver, outcome};
 
+/// A limit with one of the periods, or none.
+pub fn limit(credits: i64, every: u8) -> SpendLimit {
+    let every = [None, Some(Every::Hour), Some(Every::Day)][usize::from(every % 3)];
+    SpendLimit { credits: Credits::from_millionths(credits), every }
+}
+
 impl Driver<'_> {
+    /// Sets the spending limit of an account.
+    pub fn limit(&mut self, account: u8, every: u8, at: WallTime) -> String {
+        let wanted = (every > 0).then(|| limit(i64::from(account) * 20, every));
+        outcome(self.store.books.limit_accounts(&[(AccountNum(u32::from(account)), wanted)], at))
+    }
+
+    /// Begins the periods that are over some hours later.
+    pub fn begin_periods(&mut self, hours: u8) -> String {
+        let now = WallTime(self.at + i64::from(hours) * 3_600_000);
+        outcome(self.store.books.begin_periods(now, ALL).map(|mut begun| {
+            begun.keys.sort_unstable();
+            begun.accounts.sort_unstable();
+            begun
+        }))
+    }
+
     /// Ends the lots that are due, by half.
     pub fn end_lots(&mut self, at: WallTime) -> String {
         let books = &mut self.store.books;

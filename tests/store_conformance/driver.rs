@@ -11,8 +11,7 @@ use tollgate::ledger::store::{
     Storage, TokenRow, UsageRetention,
 };
 use tollgate::ledger::tally::{Fold, Tally};
-use tollgate::policy::credit::refill::Every;
-use tollgate::policy::credit::{LotTerms, SpendLimit, Spending};
+use tollgate::policy::credit::{LotTerms, Spending};
 use tollgate::policy::key::{KeyState, Scopes};
 use tollgate::policy::limit::ReachedLimit;
 use tollgate::policy::outcome::Outcome;
@@ -22,6 +21,7 @@ use tollgate::types::{
     AccountNum, Credits, KeyHash, KeyId, KeyNum, RequestId, RouteNum, StatusClass, WallTime,
 };
 
+use crate::credits::limit;
 use crate::{ALL, Call};
 
 /// A storage under test, used as the ledger's threads use it.
@@ -45,12 +45,6 @@ pub fn outcome<T: std::fmt::Debug>(result: Result<T, LedgerError>) -> String {
         Err(LedgerError::Stale(_)) => "stale".to_owned(),
         Err(other) => panic!("{other}"),
     }
-}
-
-/// A limit with one of the periods, or none.
-fn limit(credits: i64, every: u8) -> SpendLimit {
-    let every = [None, Some(Every::Hour), Some(Every::Day)][usize::from(every % 3)];
-    SpendLimit { credits: Credits::from_millionths(credits), every }
 }
 
 fn name(prefix: &str, number: u8) -> String {
@@ -80,19 +74,8 @@ impl Driver<'_> {
                 self.book(*account, *adjustment, *amount, *reference, at)
             }
             Call::EndLots => self.end_lots(at),
-            Call::Limit(account, every) => {
-                let wanted = (*every > 0).then(|| limit(i64::from(*account) * 20, *every));
-                outcome(self.store.books.limit_accounts(&[(AccountNum(u32::from(*account)), wanted)], at))
-            }
-            Call::BeginPeriods(hours) => {
-                let now = WallTime(self.at + i64::from(*hours) * 3_600_000);
-                outcome(self.store.books.begin_periods(now, ALL).map(|mut begun| {
-                    begun.keys.sort_unstable();
-                    begun.accounts.sort_unstable();
-                    begun
-                }))
-            }
-            Call::Refill => self.refill(at),
+            Call::Limit(account, every) => self.limit(*account, *every, at),
+            Call::BeginPeriods(hours) => self.begin_periods(*hours),
             Call::Holds(holds) => self.hold(holds, at),
             Call::Checkpoint => {
                 self.store.books.checkpoint();

@@ -8,7 +8,7 @@ use toml::value::{Datetime, Offset};
 use super::context::{Context, Known, named};
 use super::limits::{self, LimitOwner};
 use super::operating::webhooks;
-use super::refills;
+use super::plans;
 use crate::config::loaded::{FileAccount, FileKey};
 use crate::config::raw::{self, At};
 use crate::policy::key::Scopes;
@@ -22,7 +22,7 @@ pub(super) fn build(
     context: &mut Context,
     files: &[raw::File],
     known: &Known,
-    plans: &NumberMap<NameId, Plan>,
+    known_plans: &NumberMap<NameId, Plan>,
 ) -> (Vec<FileAccount>, Vec<FileKey>) {
     let mut accounts = Vec::new();
     let mut keys: Vec<FileKey> = Vec::new();
@@ -32,10 +32,10 @@ pub(super) fn build(
         let Some(id) = context.check(&name.span, name.value.parse::<AccountId>()) else { continue };
         let raw = &raw.item.value;
         if let Some(plan) = &raw.plan
-            && !plans.contains_key(&NameId::of(&plan.value))
+            && !known_plans.contains_key(&NameId::of(&plan.value))
             && !context.is_cut("plans")
         {
-            context.unknown("plan", plan, plans.values().map(|plan| plan.name.as_str()));
+            context.unknown("plan", plan, known_plans.values().map(|plan| plan.name.as_str()));
         }
         let credits = raw.credits.as_ref().and_then(|credits| context.credits(credits));
         let too_much = credits.is_some_and(|credits| credits > crate::policy::credit::MAX_BALANCE);
@@ -48,7 +48,7 @@ pub(super) fn build(
             keys.extend(one_key(context, &id, &key.value, known, &mut seen));
         }
         let plan = raw.plan.as_ref().map(|plan| plan.value.clone());
-        let spend_limit = raw.spend_limit.as_ref().and_then(|limit| refills::spend_limit(context, limit));
+        let spend_limit = raw.spend_limit.as_ref().and_then(|limit| plans::spend_limit(context, limit));
         accounts.push(FileAccount { id, plan, credits, spend_limit, webhooks: urls });
     }
     (accounts, keys)

@@ -1,5 +1,7 @@
 //! Parses `[plans]`.
 
+mod refills;
+
 use std::collections::HashSet;
 
 use http::HeaderValue;
@@ -7,10 +9,11 @@ use http::HeaderValue;
 use super::context::{Context, Known, named};
 use super::limits::{self, LimitOwner};
 use super::prices::{PriceSettings, build, find_route, takes_head};
-use super::refills;
 use crate::config::raw;
 use crate::snapshot::Plan;
 use crate::types::{BucketName, NameId, NumberMap};
+
+pub(super) use refills::{buckets, spend_limit};
 
 /// Largest `concurrency` and `jobs` of a plan.
 const MAX_CONCURRENCY: u32 = 1_000_000;
@@ -34,7 +37,7 @@ pub(super) fn build_all(
         let refill = raw.item.value.refill.as_ref();
         plan.refill = refill.and_then(|refill| refills::refill(context, refill, buckets));
         let limit = raw.item.value.spend_limit.as_ref();
-        plan.spend_limit = limit.and_then(|limit| refills::spend_limit(context, limit));
+        plan.spend_limit = limit.and_then(|limit| spend_limit(context, limit));
         plans.insert(NameId::of(&name.value), plan);
     }
     plans

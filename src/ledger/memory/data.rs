@@ -1,6 +1,6 @@
 //! Defines the data of the in-memory store and its changes.
 
-use super::lots::CreditData;
+use super::credits::CreditData;
 use super::usage::UsageData;
 use crate::ledger::entry::{Entry, EntryKind, Link};
 use crate::ledger::store::{

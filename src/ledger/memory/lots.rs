@@ -1,7 +1,8 @@
 //! Keeps lots and refills in memory.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
+use super::credits::PlanOf;
 use super::data::{Data, NewEntry};
 use crate::ledger::entry::EntryKind;
 use crate::ledger::store::{
@@ -9,24 +10,6 @@ use crate::ledger::store::{
 };
 use crate::policy::credit::{DEFAULT_PRIORITY, Lot, LotId, LotTerms, SpendLimit, Spending, Split, Wallet};
 use crate::types::{AccountId, AccountNum, BucketName, Credits, WallTime};
-
-/// Lots, buckets and refills.
-#[derive(Clone, Debug, Default)]
-pub(super) struct CreditData {
-    lots: Vec<(AccountNum, Lot)>,
-    buckets: BTreeMap<BucketName, u32>,
-    refills: BTreeMap<AccountNum, PlanOf>,
-    plan_refills: Vec<(String, String)>,
-    /// Accounts that have or had lots.
-    known: BTreeSet<AccountNum>,
-}
-
-/// The plan of an account.
-#[derive(Clone, Debug)]
-struct PlanOf {
-    plan: String,
-    state: RefillState,
-}
 
 impl Data {
     fn priority(&self, bucket: &BucketName) -> u32 {

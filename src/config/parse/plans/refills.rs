@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 
-use super::context::{Context, named};
+use crate::config::parse::context::{Context, named};
 use crate::config::raw::{self, AmountOr, At};
 use crate::policy::credit::refill::{Calendar, Every, Mode, Refill};
 use crate::policy::credit::{DEFAULT_PRIORITY, MAX_BALANCE, SpendLimit};
 use crate::types::{BucketName, Credits};
 
 /// The buckets of the files, with their priorities.
-pub(super) fn buckets(context: &mut Context, files: &[raw::File]) -> Vec<(BucketName, u32)> {
+pub(in crate::config::parse) fn buckets(
+    context: &mut Context,
+    files: &[raw::File],
+) -> Vec<(BucketName, u32)> {
     let mut buckets = Vec::new();
     for (name, raw) in named(context, files, "bucket", |file| &file.buckets) {
         context.file = raw.file;
@@ -23,7 +26,7 @@ pub(super) fn buckets(context: &mut Context, files: &[raw::File]) -> Vec<(Bucket
     buckets
 }
 
-pub(super) fn refill(
+pub(in crate::config::parse) fn refill(
     context: &mut Context,
     raw: &At<raw::Refill>,
     buckets: &[(BucketName, u32)],
@@ -52,7 +55,10 @@ pub(super) fn refill(
 }
 
 /// The most that may be spent.
-pub(super) fn spend_limit(context: &mut Context, raw: &At<AmountOr<raw::SpendLimit>>) -> Option<SpendLimit> {
+pub(in crate::config::parse) fn spend_limit(
+    context: &mut Context,
+    raw: &At<AmountOr<raw::SpendLimit>>,
+) -> Option<SpendLimit> {
     match &raw.value {
         AmountOr::Amount(amount) => {
             let amount = At { span: raw.span.clone(), value: amount.clone() };
