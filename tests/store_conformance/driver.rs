@@ -74,6 +74,7 @@ impl Driver<'_> {
                 self.book(*account, *adjustment, *amount, *reference, at)
             }
             Call::EndLots => self.end_lots(at),
+            Call::Refill => self.refill(at),
             Call::Limit(account, every) => self.limit(*account, *every, at),
             Call::BeginPeriods(hours) => self.begin_periods(*hours),
             Call::Holds(holds) => self.hold(holds, at),
