@@ -268,7 +268,9 @@ impl Control {
         let is_customer = caller.is_customer();
         Ok(page.map(|entry| match EntryView::of(&entry) {
             // Customers do not see who works for the operator.
-            view if is_customer && view.by != "requests" => EntryView { by: "operator".to_owned(), ..view },
+            view if is_customer && !matches!(&*view.by, "requests" | "plan" | "expiry") => {
+                EntryView { by: "operator".to_owned(), ..view }
+            }
             view => view,
         }))
     }

@@ -73,8 +73,14 @@ fn buckets(account: &AccountView) -> Option<Markup> {
             thead { tr { th { "Bucket" } th.num { "Credits" } th { "Expires" } } }
             tbody {
                 @for (name, credits) in &account.buckets {
-                    tr { td { (name) } td.num { (format::credits(*credits)) } td { } }
-                    @for part in account.expiring.iter().filter(|part| part.bucket == *name) {
+                    @let parts: Vec<_> = account.expiring.iter().filter(|part| part.bucket == *name).collect();
+                    @let whole = parts.iter().find(|part| part.credits == *credits);
+                    tr {
+                        td { (name) }
+                        td.num { (format::credits(*credits)) }
+                        td { @if let Some(whole) = whole { (format::at(whole.expires.0)) } }
+                    }
+                    @for part in parts.iter().filter(|_| whole.is_none()) {
                         tr {
                             td { "– of these" }
                             td.num { (format::credits(part.credits)) }
@@ -91,10 +97,10 @@ fn buckets(account: &AccountView) -> Option<Markup> {
             _ => "they are added to what is left",
         };
         html! {
-            p.note {
+            div.foot-row { span {
                 (format::credits(refill.credits)) " credits each " (refill.every) " by your plan, next "
                 (format::at(refill.next.0)) "; " (what) "."
-            }
+            } }
         }
     });
     (has_more || refill.is_some()).then(|| {

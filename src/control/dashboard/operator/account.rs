@@ -49,13 +49,8 @@ fn booking(
     };
     let buckets: Vec<(&str, &str)> = buckets.iter().map(|name| (&**name, &**name)).collect();
     let (bucket, expires) = (typed("bucket"), typed("expires"));
-    let expires = Field {
-        name: "expires",
-        label: "Expires",
-        hint: "Of a grant: such as 30d or 2027-01-01T00:00:00Z. Empty: never.",
-        value: &expires,
-        ..Field::default()
-    };
+    let expires =
+        Field { name: "expires", label: "Expires, such as 30d", value: &expires, ..Field::default() };
     card(
         "Book credits",
         html! {
