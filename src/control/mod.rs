@@ -179,7 +179,10 @@ impl Control {
         control.publish_store(&mut *reader)?;
         control.tokens.load(reader.tokens()?);
         drop(reader);
-        control.publish(loaded, &in_force).await?;
+        let published = control.publish(loaded, &in_force).await?;
+        if grants && let Some(warning) = control.apply_terms(&published.own).await {
+            tracing::error!("{warning}");
+        }
         Ok(control)
     }
 

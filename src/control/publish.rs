@@ -1,7 +1,7 @@
 //! Publishes a configuration: registers it in the ledger, and replaces the snapshot and the directory's keys and
 //! accounts.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -14,10 +14,18 @@ use crate::ledger::store::{
     AccountRow, AccountState, BooksReader, EndpointRow, KeyRow, LedgerError, NewFileAccount, Registered,
     Registration, SecretRow, Source, StoredSecret, each_account,
 };
+use crate::policy::credit::SpendLimit;
 use crate::policy::key::{KeyRules, KeyState};
 use crate::snapshot::{Plan, Snapshot};
 use crate::tls::server::Tls;
-use crate::types::{AccountId, KeyHash, KeyId, KeyNum, NameId};
+use crate::types::{AccountId, AccountNum, KeyHash, KeyId, KeyNum, NameId};
+
+/// A configuration that was published.
+pub(super) struct Published {
+    pub(super) warnings: Vec<String>,
+    /// The spending limits of its accounts in place of their plans'.
+    pub(super) own: HashMap<AccountNum, SpendLimit>,
+}
 
 impl Control {
     /// Restores saved limit states from the ledger, aged by the time since they were saved. Each is parked in the
@@ -138,7 +146,7 @@ impl Control {
     /// The snapshot is replaced first. It determines which accounts are served and on which plan, so that a request
     /// never combines the plan of one configuration with the routes of another. A key that is in both configurations is
     /// accepted without interruption; a new key is accepted a moment later.
-    pub(super) async fn publish(&self, loaded: LoadedConfig, before: &InForce) -> Result<Vec<String>> {
+    pub(super) async fn publish(&self, loaded: LoadedConfig, before: &InForce) -> Result<Published> {
         self.fits_the_store(&loaded)?;
         let mut warnings = self.needs_a_restart(&loaded.snapshot);
         warnings.extend(loaded.report.problems().map(|problem| problem.message.clone()));
@@ -152,10 +160,6 @@ impl Control {
         self.publisher.publish(snapshot);
         let own = own_limits(&loaded.accounts, &registered);
         self.put_file(&loaded, registered);
-        self.limit_accounts(&own).await?;
-        // Only once it is in force: a configuration that is refused changes no refill.
-        let refills = Some(refills_of(&self.snapshot()));
-        self.bookkeeper.register(Registration { refills, ..Registration::default() }).await?;
         let LoadedConfig { keys, watched, hash, text, .. } = loaded;
         let diff = before.text.as_deref().zip(text.as_deref()).and_then(|(old, new)| changed_lines(old, new));
         let listed = |key: &FileKey| (KeyId::of_hash(&key.hash), ListedKey::of(key));
@@ -175,7 +179,17 @@ impl Control {
             diff: diff.or_else(|| before.diff.clone()),
         }));
         self.directory.sweep(self.clock.now());
-        Ok(warnings)
+        Ok(Published { warnings, own })
+    }
+
+    /// Sets spending limits and refills as the published configuration says. Returns a warning if that failed: the
+    /// configuration is in force already.
+    pub(super) async fn apply_terms(&self, own: &HashMap<AccountNum, SpendLimit>) -> Option<String> {
+        let refills = Some(refills_of(&self.snapshot()));
+        let limited = self.limit_accounts(own).await;
+        let registered = self.bookkeeper.register(Registration { refills, ..Registration::default() }).await;
+        let failed = limited.and(registered.map(drop).map_err(Into::into)).err()?;
+        Some(format!("spending limits and refills could not be set ({failed}); reload again"))
     }
 
     /// Registers the file's accounts, keys and routes in the ledger, and gets their numbers. Unchanged keys keep their

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use serde_json::json;
 
 use super::operations::{Caller, Noted, OperationError, Permission, Reloaded, Result};
+use super::publish::Published;
 use super::{Control, InForce};
 use crate::config::{self, LoadedConfig, Report, Watched};
 use crate::types::KeyHash;
@@ -80,7 +81,8 @@ impl Control {
         before: &InForce,
     ) -> Result<Vec<String>> {
         let _alone = self.changes.lock().await;
-        let warnings = self.publish(loaded, before).await?;
+        let Published { mut warnings, own } = self.publish(loaded, before).await?;
+        warnings.extend(self.apply_terms(&own).await);
         self.refill_now().await;
         let hash = |in_force: &InForce| Some(json!({ "hash": in_force.hash.to_hex() }));
         let (object, after) = ("configuration".to_owned(), hash(&self.in_force.load()));

@@ -1,6 +1,7 @@
 //! Puts the spending limits of accounts in force: those of the configuration file, and of plans.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::Control;
 use super::operations::Result;
@@ -8,7 +9,7 @@ use crate::config::FileAccount;
 use crate::directory::Account;
 use crate::ledger::store::Registered;
 use crate::policy::credit::SpendLimit;
-use crate::snapshot::AccountStatus;
+use crate::snapshot::{AccountStatus, Snapshot};
 use crate::types::AccountNum;
 
 /// Most accounts whose limits are changed in one transaction.
@@ -28,30 +29,36 @@ impl Control {
     pub(super) async fn limit_accounts(&self, own: &HashMap<AccountNum, SpendLimit>) -> Result<()> {
         let view = self.snapshot();
         let mut changes = Vec::new();
-        let mut compare = |account: &Account| {
-            if let AccountStatus::Served(plan) = view.account_status(account.num, account.stored_plan()) {
-                let limit = own.get(&account.num).copied().or(plan.and_then(|plan| plan.spend_limit));
-                if account.purse.spend_limit() != limit {
-                    changes.push((account.num, limit));
-                }
-            }
-        };
-        self.directory.each_account(&mut compare);
+        self.directory.each_account(&mut |account| changes.extend(change(&view, account, own)));
         for some in changes.chunks(AT_ONCE) {
             self.bookkeeper.limit_accounts(some.to_vec()).await?;
         }
         Ok(())
     }
 
-    /// Sets the spending limit of an account that was created by command, or whose plan was changed.
-    pub(super) async fn limit_account(&self, account: &Account) -> Result<()> {
-        let view = self.snapshot();
-        if let AccountStatus::Served(plan) = view.account_status(account.num, account.stored_plan()) {
-            let limit = plan.and_then(|plan| plan.spend_limit);
-            if account.purse.spend_limit() != limit {
-                self.bookkeeper.limit_accounts(vec![(account.num, limit)]).await?;
-            }
+    /// Sets the spending limits of accounts that were created by command, or whose plan was changed. If that fails, it is
+    /// made up for by the next reload.
+    pub(super) async fn limit_now(&self, accounts: &[Arc<Account>]) {
+        let (view, own) = (self.snapshot(), HashMap::new());
+        let changes: Vec<_> = accounts.iter().filter_map(|account| change(&view, account, &own)).collect();
+        if changes.is_empty() {
+            return;
         }
-        Ok(())
+        if let Err(error) = self.bookkeeper.limit_accounts(changes).await {
+            tracing::error!(%error, "spending limits could not be set; the next reload sets them");
+        }
     }
+}
+
+/// The limit that an account is to have, if it has another one.
+fn change(
+    view: &Snapshot,
+    account: &Account,
+    own: &HashMap<AccountNum, SpendLimit>,
+) -> Option<(AccountNum, Option<SpendLimit>)> {
+    let AccountStatus::Served(plan) = view.account_status(account.num, account.stored_plan()) else {
+        return None;
+    };
+    let limit = own.get(&account.num).copied().or(plan.and_then(|plan| plan.spend_limit));
+    (account.purse.spend_limit() != limit).then_some((account.num, limit))
 }

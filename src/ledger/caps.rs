@@ -1,7 +1,7 @@
 //! Keeps in memory what keys and accounts with a spending limit may still spend.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -93,27 +93,44 @@ impl Caps {
     pub(super) fn change(&self, amount: Credits) {
         self.all().for_each(|cap| cap.change(amount));
     }
+
+    /// Those of these caps that are not among others.
+    pub(super) fn besides(self, others: &Self) -> Self {
+        let is_other = |one: &Arc<SpendCap>, other: &Option<Arc<SpendCap>>| {
+            other.as_ref().is_none_or(|other| !Arc::ptr_eq(one, other))
+        };
+        Self {
+            key: self.key.filter(|cap| is_other(cap, &others.key)),
+            account: self.account.filter(|cap| is_other(cap, &others.account)),
+        }
+    }
 }
 
 /// The caps of all keys with a spending limit, by the key's number.
 #[derive(Debug, Default)]
-pub(super) struct SpendCaps(RwLock<NumberMap<KeyNum, Arc<SpendCap>>>);
+pub(super) struct SpendCaps {
+    caps: RwLock<NumberMap<KeyNum, Arc<SpendCap>>>,
+    /// True if a key has or had a cap.
+    has_some: AtomicBool,
+}
 
 impl SpendCaps {
     pub(super) fn get(&self, key: KeyNum) -> Option<Arc<SpendCap>> {
-        self.0.read().get(&key).cloned()
+        if self.is_empty() { None } else { self.caps.read().get(&key).cloned() }
     }
 
+    /// True if no key ever had a cap; one atomic load.
     pub(super) fn is_empty(&self) -> bool {
-        self.0.read().is_empty()
+        !self.has_some.load(Ordering::Acquire)
     }
 
     /// Sets the cap of a key that had none.
     pub(super) fn add(&self, key: KeyNum, cap: SpendCap) {
-        self.0.write().insert(key, Arc::new(cap));
+        self.caps.write().insert(key, Arc::new(cap));
+        self.has_some.store(true, Ordering::Release);
     }
 
     pub(super) fn remove(&self, key: KeyNum) {
-        self.0.write().remove(&key);
+        self.caps.write().remove(&key);
     }
 }

@@ -144,8 +144,10 @@ mod tests {
     use super::*;
     use crate::ledger::Settlement;
     use crate::ledger::memory::MemoryStore;
+    use crate::ledger::record::{ExternalId, Kept};
     use crate::ledger::store::{Journal, JournalRow, NewFileAccount, Registration};
-    use crate::types::{Credits, KeyNum, RequestId, RouteNum, StatusClass, WallTime};
+    use crate::policy::credit::SpendLimit;
+    use crate::types::{Credits, KeyId, KeyNum, RequestId, RouteNum, StatusClass, WallTime};
 
     struct Panicking(MemoryStore);
 
@@ -179,6 +181,56 @@ mod tests {
         assert!(spender.hold(&purse, KeyNum(1), RouteNum(1), one, RequestId(2)).is_err());
         drop((held, bookkeeper));
         assert!(ledger.close().is_err());
+    }
+
+    /// What is in flight when a limit is set counts against it once it is charged, also if it is kept meanwhile, and a limit
+    /// that replaces another knows of all of it.
+    #[tokio::test]
+    async fn a_limit_knows_of_what_was_in_flight() {
+        let (store, delay) = (MemoryStore::default(), Duration::from_millis(5));
+        let (ledger, _) = Ledger::open(store.storage(), 1, delay, Clock::system()).unwrap();
+        let bookkeeper = ledger.bookkeeper();
+        let credits = |millionths: i64| Credits::from_millionths(millionths);
+        let accounts = vec![NewFileAccount::new("acme".parse().unwrap(), Some(credits(1_000)))];
+        let keys = vec![(KeyId(1), "acme".parse().unwrap(), "k".to_owned())];
+        let routes = vec!["r".parse().unwrap()];
+        let wanted = Registration { accounts, keys, routes, ..Registration::default() };
+        let num = bookkeeper.register(wanted).await.unwrap().accounts[0].num;
+        let (spender, purse) = (ledger.spender(0).unwrap().start(), bookkeeper.purse(num).unwrap());
+        let hold =
+            |id: u128| spender.hold(&purse, KeyNum(1), RouteNum(1), credits(10), RequestId(id)).unwrap();
+        let limit = async |amount: Option<i64>| {
+            let limit = amount.map(|amount| SpendLimit { credits: credits(amount), every: None });
+            bookkeeper.limit_accounts(vec![(num, limit)]).await.unwrap();
+        };
+        let left = || purse.cap().map(|cap| cap.left().millionths());
+        let (first, second, third) = (hold(1), hold(2), hold(3));
+        limit(Some(100)).await;
+        assert_eq!(left(), Some(100));
+        drop(first.settle(credits(4), StatusClass::Success));
+        assert_eq!(left(), Some(96));
+        let external_id = ExternalId::new("job").unwrap();
+        let kept = Kept {
+            external_id: external_id.clone(),
+            deadline: WallTime(i64::MAX),
+            charge_at_deadline: credits(0),
+        };
+        drop(second.keep(kept, None));
+        assert_eq!(left(), Some(86));
+        limit(None).await;
+        limit(Some(50)).await;
+        let (_, fourth) = (assert_eq!(left(), Some(36)), hold(4));
+        assert_eq!(left(), Some(26));
+        drop((
+            third.settle(credits(10), StatusClass::Success),
+            fourth.settle(credits(1), StatusClass::Success),
+        ));
+        assert_eq!(left(), Some(25));
+        let settled = bookkeeper.settle_job("acme".parse().unwrap(), external_id, Some(credits(3))).await;
+        assert_eq!(settled.unwrap(), Some(credits(3)));
+        assert_eq!(left(), Some(32));
+        drop((spender, purse, bookkeeper));
+        ledger.close().unwrap();
     }
 
     /// Holds that are open when a ledger is handed over are settled by the new process, each once; those that nobody

@@ -1,7 +1,7 @@
 //! Keeps in memory the credits that each account can spend.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 
 use arc_swap::ArcSwapOption;
 use parking_lot::RwLock;
@@ -19,6 +19,8 @@ pub struct Purse {
     /// Open jobs, and requests that may open one.
     jobs: AtomicU32,
     available: AtomicI64,
+    /// True if the account has or had buckets or a cap: one load tells that requests need not look for them.
+    has_more: AtomicBool,
     /// The account's buckets when they changed last, apart from charges; `None` if it has only the default one.
     buckets: ArcSwapOption<Wallet>,
     /// The cap of the account, if it has a spending limit.
@@ -31,6 +33,7 @@ impl Purse {
             num,
             jobs: AtomicU32::new(0),
             available: AtomicI64::new(available.millionths()),
+            has_more: AtomicBool::new(false),
             buckets: ArcSwapOption::empty(),
             cap: ArcSwapOption::empty(),
         }
@@ -46,6 +49,9 @@ impl Purse {
     /// with all holds in flight charged in full and before this one. Which bucket pays is decided when charges are folded.
     #[must_use]
     pub fn split(&self, charged: Credits) -> Option<Split> {
+        if !self.has_more.load(Ordering::Acquire) {
+            return None;
+        }
         let buckets = self.buckets.load();
         let mut wallet = Wallet::clone(buckets.as_deref()?);
         let before = wallet.total().checked_sub(self.available())?.checked_sub(charged)?;
@@ -56,12 +62,16 @@ impl Purse {
     /// The cap of the account, if it has a spending limit.
     #[must_use]
     pub fn cap(&self) -> Option<Arc<SpendCap>> {
-        self.cap.load_full()
+        if self.has_more.load(Ordering::Acquire) { self.cap.load_full() } else { None }
     }
 
     /// Sets the cap of the account, or removes it.
     pub(super) fn set_cap(&self, cap: Option<SpendCap>) {
+        let has_cap = cap.is_some();
         self.cap.store(cap.map(Arc::new));
+        if has_cap {
+            self.has_more.store(true, Ordering::Release);
+        }
     }
 
     /// The spending limit of the account.
@@ -75,6 +85,9 @@ impl Purse {
         wallet.lots.retain(|lot| lot.ended.is_none()); // ended ones pay only for older holds
         let has_several = wallet.lots.iter().any(|lot| !lot.bucket.is_default());
         self.buckets.store(has_several.then(|| Arc::new(wallet)));
+        if has_several {
+            self.has_more.store(true, Ordering::Release);
+        }
     }
 
     /// Number of open jobs, and of requests that may open one.

@@ -240,11 +240,7 @@ impl Hold {
             return open.settle(Credits::ZERO, StatusClass::Success);
         };
         // They may have got a spending limit since: what the settlement returns to it must be taken from it.
-        let Caps { key, account } = shared.caps_of(open.key, Some(&open.purse));
-        let new = Caps {
-            key: key.filter(|_| open.caps.key.is_none()),
-            account: account.filter(|_| open.caps.account.is_none()),
-        };
+        let new = shared.caps_of(open.key, Some(&open.purse)).besides(&open.caps);
         new.change(Credits::ZERO.checked_sub(open.amount).unwrap_or_default());
         match slot {
             Some(slot) => slot.fill(),
@@ -285,6 +281,9 @@ impl Open {
         let ticket = inner.outbox.push(&Record::Settle { id: self.id, charge, outcome });
         self.purse.give(back);
         self.caps.change(back);
+        // A limit that was set since must know of this charge.
+        let new = inner.shared.caps_of(self.key, Some(&self.purse)).besides(&self.caps);
+        new.change(Credits::ZERO.checked_sub(charge).unwrap_or_default());
         let Some(ticket) = ticket else {
             let settlement = Settlement::Charge(charge, outcome); // the ledger was handed over
             let awaited = inner.shared.successor.pass_on(self.id, settlement);

@@ -166,12 +166,12 @@ impl Control {
 
     /// Creates accounts in the ledger, all or none, then in the directory.
     async fn add_accounts(&self, new: Vec<NewAccount>, notes: Notes<Vec<AccountRow>>) -> Result<()> {
+        let mut added = Vec::new();
         for row in self.bookkeeper.create_accounts(new, notes).await? {
             let plan = row.plan.as_deref().map(NameId::of);
-            if let Some(account) = self.put_account(row, plan, Vec::new()) {
-                self.limit_account(&account).await?;
-            }
+            added.extend(self.put_account(row, plan, Vec::new()));
         }
+        self.limit_now(&added).await;
         self.refill_now().await;
         Ok(())
     }
@@ -315,9 +315,8 @@ impl Control {
         let row = changed.after;
         if row.source == Source::Store {
             let plan = row.plan.as_deref().map(NameId::of);
-            if let Some(account) = self.put_account(row, plan, Vec::new()) {
-                self.limit_account(&account).await?;
-            }
+            let account = self.put_account(row, plan, Vec::new());
+            self.limit_now(account.as_slice()).await;
             self.refill_now().await;
         } else if let Some(account) = self.directory.account(&row.id) {
             account.set_suspended(row.state != AccountState::Active);

@@ -82,7 +82,18 @@ impl<'tx> Posting<'tx> {
         let spend = tx.prepare_cached("UPDATE keys SET spent = spent - ?2 WHERE num = ?1").map_err(failed)?;
         let select = "SELECT id, balance, entries, link, lots FROM accounts WHERE num = ?1";
         let select = tx.prepare_cached(select).map_err(failed)?;
-        Ok(Self { moved, spend: Some(spend), select, wallets: Some(Wallets::default()), ..Self::untold(tx)? })
+        // Also counts what the account's keys spend.
+        let update =
+            "UPDATE accounts SET balance = ?2, entries = ?3, link = ?4, spent = spent - ?5 WHERE num = ?1";
+        let update = tx.prepare_cached(update).map_err(failed)?;
+        Ok(Self {
+            moved,
+            spend: Some(spend),
+            select,
+            update,
+            wallets: Some(Wallets::default()),
+            ..Self::untold(tx)?
+        })
     }
 
     /// Starts with entries of an older ledger, which are told to nobody.
@@ -92,7 +103,7 @@ impl<'tx> Posting<'tx> {
             tx,
             // The statements use no RETURNING, which would build a temporary table for each row.
             select: prepare("SELECT id, balance, entries, link, 0 FROM accounts WHERE num = ?1")?,
-            update: prepare("UPDATE accounts SET balance = ?2, entries = ?3, link = ?4 WHERE num = ?1")?,
+            update: prepare("UPDATE accounts SET balance = ?2, entries = ?3, link = ?4 WHERE num = ?1 AND ?5 IS NOT NULL")?,
             insert: prepare(
                 "INSERT INTO entries (account, number, at, kind, amount, balance_after, key, route, outcome, requests, reference, actor, link, bucket)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
@@ -139,7 +150,8 @@ impl<'tx> Posting<'tx> {
             account,
         };
         entry.link = entry.link_after(&before);
-        self.update.execute(params![num.0, balance, entry.number, entry.link.0]).map_err(failed)?;
+        let spent = if new.key.is_some() { entry.amount.millionths() } else { 0 };
+        self.update.execute(params![num.0, balance, entry.number, entry.link.0, spent]).map_err(failed)?;
         let (kind, key, route) =
             (entry.kind.name(), new.key.map(|key| key.0), new.route.map(|route| route.0));
         let outcome = entry.outcome.map(StatusClass::name);
@@ -153,9 +165,6 @@ impl<'tx> Posting<'tx> {
             .map_err(failed)?;
         if let (Some(spend), Some(key), false) = (&mut self.spend, new.key, new.amount.is_zero()) {
             spend.execute(params![key.0, amount]).map_err(failed)?;
-            let sql = "UPDATE accounts SET spent = spent - ?2 WHERE num = ?1";
-            let mut spend = self.tx.prepare_cached(sql).map_err(failed)?;
-            spend.execute(params![num.0, amount]).map_err(failed)?;
         }
         self.contra.book(new.kind, new.amount);
         if let Some(moved) = &mut self.moved {

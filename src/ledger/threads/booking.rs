@@ -215,7 +215,7 @@ impl BooksThread {
         Ok(numbers)
     }
 
-    /// Changes a key. What it has in flight when it gets its first spending limit is not counted until the next start.
+    /// Changes a key. What it has in flight when it gets its first spending limit counts once it is charged.
     pub(in crate::ledger) fn change_key(
         &mut self,
         id: KeyId,

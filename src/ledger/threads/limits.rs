@@ -6,12 +6,14 @@ use crate::ledger::store::Result;
 use crate::policy::credit::SpendLimit;
 use crate::types::AccountNum;
 
-/// Most keys, and most accounts, whose period begins in one transaction. The rest follows with the next fold.
+/// Most keys, and most accounts, whose period begins in one transaction.
 const MAX_BEGUN_AT_ONCE: usize = 10_000;
+/// Most such transactions after a fold. The rest follows after the next one.
+const MAX_ROUNDS: usize = 5;
 
 impl BooksThread {
-    /// Sets the spending limits of accounts. What an account has in flight when it gets its first limit is not counted until
-    /// the next start.
+    /// Sets the spending limits of accounts. What an account has in flight when it gets its first limit counts once it is
+    /// charged.
     pub(in crate::ledger) fn limit_accounts(
         &mut self,
         limits: &[(AccountNum, Option<SpendLimit>)],
@@ -36,7 +38,18 @@ impl BooksThread {
 
     /// Begins the periods of spending limits that are over. Charges that are not folded yet count in the new period.
     pub(super) fn begin_periods(&mut self) -> Result<()> {
+        for _ in 0..MAX_ROUNDS {
+            if self.begin_some_periods()? < MAX_BEGUN_AT_ONCE {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins at most [`MAX_BEGUN_AT_ONCE`] periods of keys and of accounts. Returns the larger number.
+    fn begin_some_periods(&mut self) -> Result<usize> {
         let begun = self.books.begin_periods(self.clock.wall(), MAX_BEGUN_AT_ONCE)?;
+        let count = begun.keys.len().max(begun.accounts.len());
         for (key, more) in begun.keys {
             self.shared.caps.get(key).iter().for_each(|cap| cap.change(more));
         }
@@ -44,6 +57,6 @@ impl BooksThread {
             let purse = self.shared.purses.get(account);
             purse.and_then(|purse| purse.cap()).iter().for_each(|cap| cap.change(more));
         }
-        Ok(())
+        Ok(count)
     }
 }

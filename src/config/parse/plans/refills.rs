@@ -62,10 +62,10 @@ pub(in crate::config::parse) fn spend_limit(
     match &raw.value {
         AmountOr::Amount(amount) => {
             let amount = At { span: raw.span.clone(), value: amount.clone() };
-            Some(SpendLimit { credits: context.credits(&amount)?, every: None })
+            Some(SpendLimit { credits: self::amount(context, &amount)?, every: None })
         }
         AmountOr::Other(limit) => {
-            let credits = context.credits(&limit.credits);
+            let credits = amount(context, &limit.credits);
             let every = limit.every.as_ref().map(|name| period(context, name));
             Some(SpendLimit { credits: credits?, every: every.map_or(Some(None), |every| every.map(Some))? })
         }

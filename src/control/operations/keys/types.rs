@@ -96,7 +96,8 @@ pub struct KeyPatch {
     #[serde(default, skip_serializing_if = "Patch::is_absent")]
     #[schema(value_type = Option<Vec<LimitTerms>>, max_items = 16)]
     pub limits: Patch<Vec<LimitTerms>>,
-    /// A new spending limit; null for none. What the key has spent before counts too, unless the period is another.
+    /// A new spending limit; null for none. What the key has spent counts, in the period or in all;
+    /// but a limit with another period, or the first one with a period, begins to count now.
     #[serde(default, skip_serializing_if = "Patch::is_absent")]
     #[schema(schema_with = optional_spending_schema)]
     pub spend_limit: Patch<SpendTerms>,

@@ -8,8 +8,8 @@ use serde_json::json;
 use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Schema, SchemaType, Type};
 
 use crate::control::operations::error::{OperationError, Result};
-use crate::policy::credit::SpendLimit;
 use crate::policy::credit::refill::Every;
+use crate::policy::credit::{MAX_BALANCE, SpendLimit};
 use crate::types::Credits;
 
 /// A spending limit: credits, or credits in each period as `{"credits": 100, "every": "day"}`.
@@ -86,10 +86,14 @@ impl FromStr for SpendTerms {
 impl SpendTerms {
     /// The limit, if it is not negative.
     pub(in crate::control::operations) fn checked(self) -> Result<SpendLimit> {
-        match self.0.credits.is_negative() {
-            true => OperationError::invalid("spend_limit", "a spending limit is not negative"),
-            false => Ok(self.0),
+        if self.0.credits.is_negative() {
+            return OperationError::invalid("spend_limit", "a spending limit is not negative");
         }
+        if self.0.credits > MAX_BALANCE {
+            let message = format!("a spending limit is at most {MAX_BALANCE} credits");
+            return OperationError::invalid("spend_limit", message);
+        }
+        Ok(self.0)
     }
 }
 

@@ -82,7 +82,8 @@ pub(in crate::ledger::sqlite) fn begin(tx: &Transaction<'_>, now: WallTime, most
 /// The limits whose period is over, at most `most`.
 fn over(connection: &Connection, table: &str, now: WallTime, most: usize) -> Result<Vec<(u32, Spending)>> {
     let sql = format!(
-        "SELECT num, {SPENDING} FROM {table} WHERE spend_every = ?1 AND (spend_period < ?2 OR spend_period > ?3) LIMIT ?4"
+        "SELECT num, {SPENDING} FROM {table} WHERE spend_every = ?1 AND spend_period < ?2
+         UNION ALL SELECT num, {SPENDING} FROM {table} WHERE spend_every = ?1 AND spend_period > ?3 LIMIT ?4"
     );
     let mut select = connection.prepare_cached(&sql).map_err(failed)?;
     let mut found = Vec::new();
