@@ -128,7 +128,7 @@ pub trait BooksReader: Send {
     fn refusals(&mut self, account: &AccountId, before: Option<u64>, most: usize) -> Result<Vec<RefusalRow>>;
     /// Reads the jobs that a filter selects, in the order of [`super::JobPlace`], at most `most`.
     fn jobs(&mut self, filter: &JobFilter, most: usize) -> Result<Vec<JobRow>>;
-    /// What all accounts have in buckets, except what is no lot.
+    /// The credits of all accounts by bucket, without those that are in no lot.
     fn buckets(&mut self) -> Result<Vec<(AccountId, BucketName, Credits)>>;
     /// Accounts whose refill is due, at most `most`.
     fn due_refills(&mut self, now: WallTime, most: usize) -> Result<Vec<DueRefill>>;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::jobs::{open, poll};
+use super::jobs::{BULK, open, poll};
 use crate::api::{Api, admin_config};
 use crate::clocks::FakeClock;
 use crate::support::{Gateway, Upstream, eventually, get, sha256};
@@ -14,19 +14,6 @@ const BUCKETS: &str = r#"
 priority = 1
 [buckets.paygo]
 priority = 2
-[[routes]]
-name = "bulk"
-path = "/bulk"
-methods = ["POST"]
-upstream = "api"
-hold = { each = 1, of = "/records", max_items = 5000 }
-opens = { id = "json:/id", deadline = "48h" }
-[[routes]]
-name = "bulk.get"
-path = "/bulk/{id}"
-methods = ["GET"]
-upstream = "api"
-settles = { id = "path:id", done = { "json:/status" = ["completed", "failed"] }, credits = "json:/stats/credits_cost/final" }
 [accounts.plain]
 credits = 10
 [accounts.empty]
@@ -39,7 +26,7 @@ fn config() -> String {
             sha256(&format!("{account}-key"))
         )
     };
-    admin_config(&format!("{BUCKETS}{}{}", key("plain"), key("empty")))
+    admin_config(&format!("{BULK}{BUCKETS}{}{}", key("plain"), key("empty")))
 }
 
 fn grant(api: &Api, account: &str, credits: Value, reference: &str, more: Value) -> Value {

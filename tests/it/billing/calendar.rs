@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::jobs::{open, poll};
+use super::jobs::{BULK, open, poll};
 use crate::api::{Api, admin_config};
 use crate::clocks::FakeClock;
 use crate::support::{Gateway, Upstream, eventually, get};
@@ -14,19 +14,6 @@ priority = 1
 priority = 2
 [plans.sold]
 refill = { credits = 10, every = "month", mode = "reset", rollover = 2, bucket = "sub", time_zone = "Europe/Paris" }
-[[routes]]
-name = "bulk"
-path = "/bulk"
-methods = ["POST"]
-upstream = "api"
-hold = { each = 1, of = "/records", max_items = 5000 }
-opens = { id = "json:/id", deadline = "48h" }
-[[routes]]
-name = "bulk.get"
-path = "/bulk/{id}"
-methods = ["GET"]
-upstream = "api"
-settles = { id = "path:id", done = { "json:/status" = "completed" }, credits = "json:/stats/credits_cost/final" }
 "#;
 
 struct Played {
@@ -76,7 +63,7 @@ fn credits_are_granted_spent_and_expire_as_the_table_says() {
     let Some(clock) = FakeClock::new("@2027-01-31 08:59:00") else { return };
     let (prefix, upstream) = (clock.prefix(), Upstream::start());
     let prefix: Vec<&str> = prefix.iter().map(String::as_str).collect();
-    let gateway = Gateway::start_by(&prefix, &admin_config(CONFIG), &upstream);
+    let gateway = Gateway::start_by(&prefix, &admin_config(&format!("{BULK}{CONFIG}")), &upstream);
     let mut played = Played { gateway, key: String::new() };
     let table = include_str!("../../scenarios/buckets.txt");
     let lines = table.lines().enumerate().filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));

@@ -11,7 +11,8 @@ use crate::support::{Client, Gateway, Response, Upstream, eventually, get, sha25
 
 pub(super) const KEY: &str = "x-api-key: good-key\r\n";
 
-const JOBS: &str = r#"
+/// Routes whose requests open jobs, with a hold for each item, and settle them at what they cost.
+pub(super) const BULK: &str = r#"
 [[routes]]
 name = "bulk"
 path = "/bulk"
@@ -25,6 +26,9 @@ path = "/bulk/{id}"
 methods = ["GET"]
 upstream = "api"
 settles = { id = "path:id", done = { "json:/status" = ["completed", "failed"] }, credits = "json:/stats/credits_cost/final" }
+"#;
+
+const JOBS: &str = r#"
 [[routes]]
 name = "find"
 path = "/find"
@@ -56,7 +60,7 @@ credits = 100
 
 pub(super) fn config() -> String {
     let key = format!("[[accounts.other.keys]]\nlabel = \"k\"\nsha256 = \"{}\"\n", sha256("other-key"));
-    admin_config(&format!("{JOBS}{key}"))
+    admin_config(&format!("{BULK}{JOBS}{key}"))
 }
 
 fn start() -> (Gateway, Upstream) {

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::jobs::{open, poll};
+use super::jobs::{BULK, open, poll};
 use crate::api::{Api, admin_config};
 use crate::clocks::FakeClock;
 use crate::support::{Gateway, Upstream, eventually, get, sha256};
@@ -10,19 +10,6 @@ use crate::support::{Gateway, Upstream, eventually, get, sha256};
 const PLANS: &str = r#"
 [plans.capped]
 spend_limit = { credits = 5, every = "day" }
-[[routes]]
-name = "bulk"
-path = "/bulk"
-methods = ["POST"]
-upstream = "api"
-hold = { each = 1, of = "/records", max_items = 5000 }
-opens = { id = "json:/id", deadline = "48h" }
-[[routes]]
-name = "bulk.get"
-path = "/bulk/{id}"
-methods = ["GET"]
-upstream = "api"
-settles = { id = "path:id", done = { "json:/status" = "completed" }, credits = "json:/stats/credits_cost/final" }
 [accounts.filed]
 plan = "capped"
 credits = 1000
@@ -31,7 +18,7 @@ spend_limit = { credits = 3, every = "month" }
 
 fn config() -> String {
     let key = format!("[[accounts.filed.keys]]\nlabel = \"k\"\nsha256 = \"{}\"\n", sha256("filed-key"));
-    admin_config(&format!("{PLANS}{key}"))
+    admin_config(&format!("{BULK}{PLANS}{key}"))
 }
 
 /// Sends requests of 1 credit until one is refused, at most 20. Returns how many were charged, and the refusal.
