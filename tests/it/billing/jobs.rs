@@ -19,7 +19,7 @@ path = "/bulk"
 methods = ["POST"]
 upstream = "api"
 hold = { each = 1, of = "/records", max_items = 5000 }
-opens = { id = "json:/id", deadline = "1h" }
+opens = { id = "json:/id", deadline = "48h" }
 [[routes]]
 name = "bulk.get"
 path = "/bulk/{id}"
@@ -279,7 +279,7 @@ fn an_operator_settles_a_job_once() {
 
 #[test]
 fn customers_see_their_jobs_and_no_others() {
-    let portal = Portal::start(JOBS);
+    let portal = Portal::start(&format!("{BULK}{JOBS}"));
     let cookie = portal.member("beta", "viewer");
     let made = portal.api.ok("POST", "/v1/accounts/beta/keys", Some(&json!({ "label": "k" })));
     assert_eq!(open(&portal.gateway, made["key"].as_str().unwrap(), "<b>one", 3).status, 201);
