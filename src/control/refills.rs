@@ -12,7 +12,7 @@ use crate::types::{NameId, Repeats, WallTime};
 
 /// How often due refills are looked for.
 const EVERY: Duration = Duration::from_secs(1);
-/// Most accounts that are refilled in one transaction, which takes the books thread some 20 ms.
+/// Most accounts that are refilled in one transaction, so that others need not wait long for the books thread.
 const AT_ONCE: usize = 256;
 /// Most transactions before a start or another operation goes on. The rest follows in the background.
 const MAX_ROUNDS: usize = 8;

@@ -1,4 +1,4 @@
-//! Defines the terms of granted credits, and how they end and are refilled.
+//! Defines where credits go and come from, how lots end, how accounts are refilled, and which spending limits began anew.
 
 use super::Booking;
 use crate::policy::credit::{LotId, LotTerms, Split};
@@ -12,7 +12,7 @@ pub const MAX_LOTS: usize = 1_000;
 pub enum Place<'a> {
     /// What is added goes to the rest. What is taken comes from the lots in their order; `Some`: when the hold was made.
     Any(Option<WallTime>),
-    /// A new lot.
+    /// The lot with these terms, or a new one.
     NewLot(&'a LotTerms),
     /// A lot.
     Lot(LotId),
