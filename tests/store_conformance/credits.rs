@@ -1,13 +1,16 @@
 //! Ends lots and refills accounts, as the books thread does.
 
 use tollgate::ledger::entry::EntryKind;
+use tollgate::ledger::memory::MemoryStore;
+use tollgate::ledger::sqlite;
 use tollgate::ledger::store::{Booking, DueRefill, LotEnd, RefillBooking, RefillState};
+use tollgate::ledger::verify::verify;
 use tollgate::policy::credit::refill::Every;
 use tollgate::policy::credit::{LotTerms, SpendLimit};
 use tollgate::types::{AccountNum, Credits, WallTime};
 
-use crate::ALL;
-use crate::driver::{Driver, outcome};
+use crate::driver::{Driver, driver, outcome};
+use crate::{ALL, Call};
 
 /// A limit with one of the periods, or none.
 pub fn limit(credits: i64, every: u8) -> SpendLimit {
@@ -70,5 +73,28 @@ impl Driver<'_> {
         let refilled = outcome(books.refill(&refills, at));
         self.tally.set_ended(books.ended_lots().unwrap());
         format!("{refills:?} {refilled}")
+    }
+}
+
+/// Promise 1: what was charged beyond an account's credits is paid by its next grant, before a bucket has any of it.
+#[test]
+fn a_grant_pays_a_debt_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut sqlite = sqlite::open(&folder.path().join("ledger.db")).unwrap();
+    let mut memory = MemoryStore::default().storage();
+    for store in [&mut sqlite, &mut memory] {
+        let mut driver = driver(store);
+        driver.run(&Call::Register { accounts: vec![(0, None)], keys: vec![(0, 0)], routes: vec![0] });
+        driver.run(&Call::Holds(vec![(0, 5, Some(5))]));
+        driver.run(&Call::Fold);
+        for (reference, amount) in [(3, 2), (1, 8)] {
+            driver.run(&Call::Book { account: 0, adjustment: false, amount, reference });
+        }
+        let mut reader = driver.store.books.reader().unwrap();
+        let entries = reader.entries(None, 0, ALL).unwrap();
+        let splits: Vec<_> = entries.iter().map(|(_, entry)| entry.split.text()).collect();
+        let expected = [None, None, Some("default:0.000003 sub:0.000005".to_owned())];
+        assert_eq!(splits, expected);
+        assert_eq!(verify(&mut *reader).unwrap().differences, []);
     }
 }

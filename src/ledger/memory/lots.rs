@@ -41,15 +41,16 @@ impl Data {
             }
             Place::Lot(id) => wallet.add_to(id, amount),
             Place::NewLot(terms) if !terms.is_rest() => {
-                self.add(account, &wallet, terms, amount);
-                return Split::whole(terms.bucket.clone(), amount);
+                return self.add(account, &mut wallet, terms, amount);
             }
             Place::Back(parts) => {
+                let mut split = wallet.add_to_rest(parts.part(&BucketName::default()));
                 for (bucket, part) in parts.parts().filter(|(bucket, _)| !bucket.is_default()) {
                     let terms = LotTerms { bucket: bucket.clone(), ..LotTerms::default() };
-                    self.add(account, &self.wallet(account), &terms, part);
+                    let added = self.add(account, &mut wallet, &terms, part);
+                    added.parts().for_each(|(bucket, part)| split.add(bucket, part));
                 }
-                return parts.clone();
+                return split;
             }
             Place::Any(_) | Place::NewLot(_) => return Split::whole(BucketName::default(), amount),
         };
@@ -62,19 +63,26 @@ impl Data {
         split
     }
 
-    /// Adds credits to the lot with these terms, or to a new one.
-    fn add(&mut self, account: AccountNum, wallet: &Wallet, terms: &LotTerms, amount: Credits) {
+    /// Adds credits to the lot with these terms, or to a new one, after the wallet's debt is paid. Returns the split.
+    fn add(&mut self, account: AccountNum, wallet: &mut Wallet, terms: &LotTerms, amount: Credits) -> Split {
+        let left = wallet.pay_debt(amount);
+        let mut split = Split::whole(BucketName::default(), amount.checked_sub(left).unwrap_or_default());
+        split.add(&terms.bucket, left);
+        if left.is_zero() {
+            return split;
+        }
         self.credits.known.insert(account);
         if let Some(id) = wallet.lot_of(terms) {
-            let same = self.credits.lots.iter_mut().find(|(_, lot)| lot.id == id);
-            return same.into_iter().for_each(|(_, lot)| {
-                lot.left = lot.left.checked_add(amount).unwrap_or(lot.left);
-            });
+            for (_, lot) in self.credits.lots.iter_mut().filter(|(_, lot)| lot.id == id) {
+                lot.left = lot.left.checked_add(left).unwrap_or(lot.left);
+            }
+            return split;
         }
         let LotTerms { bucket, expires, of_refill } = terms.clone();
         let id = LotId(self.credits.lots.iter().map(|(_, lot)| lot.id.0).max().unwrap_or_default() + 1);
-        let lot = Lot { id, bucket, priority: 0, left: amount, expires, ended: None, of_refill };
+        let lot = Lot { id, bucket, priority: 0, left, expires, ended: None, of_refill };
         self.credits.lots.push((account, lot));
+        split
     }
 
     pub(super) fn due_lots(&self, now: WallTime, most: usize) -> Vec<(AccountNum, LotId)> {

@@ -12,7 +12,7 @@ use crate::ledger::store::{
     NewAccount, Notes, OwnedKey, Registered, Registration, Result, unbalanced,
 };
 use crate::ledger::tally::OpenHold;
-use crate::policy::credit::{MAX_BALANCE, Split, Wallet};
+use crate::policy::credit::{MAX_BALANCE, Wallet};
 use crate::types::{AccountId, Credits, KeyId, KeyNum, RequestId, StatusClass};
 
 impl BooksThread {
@@ -69,7 +69,8 @@ impl BooksThread {
                 )));
             }
             let bucket = booking.lot.as_ref().map(|lot| lot.bucket.clone()).unwrap_or_default();
-            if booking.kind == EntryKind::Grant && entry.split != Split::whole(bucket, entry.amount) {
+            let expected = Wallet::granted(&bucket, entry.amount, entry.balance_after);
+            if booking.kind == EntryKind::Grant && entry.split != expected {
                 let message =
                     format!("reference {:?} is used already, for another bucket", booking.reference);
                 return Err(LedgerError::Taken(message));

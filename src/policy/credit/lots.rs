@@ -59,7 +59,8 @@ impl LotTerms {
     }
 }
 
-/// The credits of an account: its lots and its rest. Their sum is its balance.
+/// The credits of an account: its lots and its rest. Their sum is its balance. The rest is negative only where there are
+/// no lots: they pay before it becomes so, and what is granted later pays its debt first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wallet {
     /// The lots.
@@ -110,6 +111,15 @@ impl Wallet {
         self.lots.iter().find(same).map(|lot| lot.id)
     }
 
+    /// Pays what was taken beyond all credits, which is where the rest is negative, from credits that are to be added.
+    /// Returns what is left of these.
+    #[must_use]
+    pub fn pay_debt(&mut self, amount: Credits) -> Credits {
+        let paid = amount.min(less(Credits::ZERO, self.rest)).max(Credits::ZERO);
+        self.rest = self.rest.checked_add(paid).unwrap_or(self.rest);
+        less(amount, paid)
+    }
+
     /// Adds to the rest; returns the split.
     pub fn add_to_rest(&mut self, amount: Credits) -> Split {
         self.rest = self.rest.checked_add(amount).unwrap_or(self.rest);
@@ -138,6 +148,16 @@ impl Wallet {
             after.draw(*amount, Some(*at));
         }
         after.lots.iter().filter(|lot| chosen(lot)).map(|lot| (lot.id, lot.left)).collect()
+    }
+
+    /// The split of credits that were granted into a bucket and made the balance `after`: a debt is paid first.
+    #[must_use]
+    pub fn granted(bucket: &BucketName, amount: Credits, after: Credits) -> Split {
+        let rest = less(after, amount).min(Credits::ZERO);
+        let left = Self { rest, ..Self::default() }.pay_debt(amount);
+        let mut split = Split::whole(BucketName::default(), less(amount, left));
+        split.add(bucket, left);
+        split
     }
 
     /// The balance.
@@ -270,6 +290,20 @@ mod tests {
                 left.draw(amount, Some(at));
             }
             prop_assert!(!left.rest.is_negative(), "the holds can be paid");
+        }
+    }
+
+    #[test]
+    fn a_debt_is_paid_first() {
+        let millionths = Credits::from_millionths;
+        let mut wallet = Wallet { rest: millionths(-3), ..Wallet::default() };
+        assert_eq!((wallet.pay_debt(millionths(2)), wallet.rest), (millionths(0), millionths(-1)));
+        assert_eq!((wallet.pay_debt(millionths(5)), wallet.rest), (millionths(4), millionths(0)));
+        assert_eq!((wallet.pay_debt(millionths(5)), wallet.rest), (millionths(5), millionths(0)));
+        let sub = "sub".parse().unwrap();
+        for (before, text) in [(-7, None), (-3, Some("default:0.000003 sub:0.000002")), (0, Some("sub"))] {
+            let split = Wallet::granted(&sub, millionths(5), millionths(before + 5));
+            assert_eq!(split.text().as_deref(), text);
         }
     }
 

@@ -42,16 +42,16 @@ impl Wallets {
             }
             Place::Lot(id) => wallet.add_to(id, new.amount),
             Place::NewLot(terms) if !terms.is_rest() => {
-                add(tx, account, wallet, terms, new.amount)?;
-                Split::whole(terms.bucket.clone(), new.amount)
+                add(tx, account, wallet, terms, new.amount)?
             }
             Place::Back(parts) => {
+                let mut split = wallet.add_to_rest(parts.part(&BucketName::default()));
                 for (bucket, part) in parts.parts().filter(|(bucket, _)| !bucket.is_default()) {
                     let terms = LotTerms { bucket: bucket.clone(), ..LotTerms::default() };
-                    add(tx, account, wallet, &terms, part)?;
+                    let added = add(tx, account, wallet, &terms, part)?;
+                    added.parts().for_each(|(bucket, part)| split.add(bucket, part));
                 }
-                wallet.add_to_rest(parts.part(&BucketName::default()));
-                parts.clone()
+                split
             }
             Place::Any(_) | Place::NewLot(_) => wallet.add_to_rest(new.amount),
         };
@@ -66,19 +66,24 @@ impl Wallets {
     }
 }
 
-/// Adds credits to the lot with these terms, or to a new one.
+/// Adds credits to the lot with these terms, or to a new one, after a debt is paid. Returns the split.
 fn add(
     tx: &Transaction<'_>,
     account: AccountNum,
     wallet: &mut Wallet,
     terms: &LotTerms,
     amount: Credits,
-) -> Result<()> {
+) -> Result<Split> {
+    let left = wallet.pay_debt(amount);
+    let paid = amount.checked_sub(left).unwrap_or_default();
     match wallet.lot_of(terms) {
-        Some(lot) => drop(wallet.add_to(lot, amount)),
-        None => wallet.lots.push(insert(tx, account, terms, amount)?),
+        _ if left.is_zero() => {}
+        Some(lot) => drop(wallet.add_to(lot, left)),
+        None => wallet.lots.push(insert(tx, account, terms, left)?),
     }
-    Ok(())
+    let mut split = Split::whole(BucketName::default(), paid);
+    split.add(&terms.bucket, left);
+    Ok(split)
 }
 
 /// Writes what a lot has left.
