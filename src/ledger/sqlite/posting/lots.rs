@@ -41,9 +41,7 @@ impl Wallets {
                 wallet.draw(Credits::ZERO.checked_sub(new.amount).unwrap_or(Credits::MAX), held)
             }
             Place::Lot(id) => wallet.add_to(id, new.amount),
-            Place::NewLot(terms) if !terms.is_rest() => {
-                add(tx, account, wallet, terms, new.amount)?
-            }
+            Place::NewLot(terms) if !terms.is_rest() => add(tx, account, wallet, terms, new.amount)?,
             Place::Back(parts) => {
                 let mut split = wallet.add_to_rest(parts.part(&BucketName::default()));
                 for (bucket, part) in parts.parts().filter(|(bucket, _)| !bucket.is_default()) {
