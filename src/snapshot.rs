@@ -146,6 +146,17 @@ pub struct Settings {
     pub dashboard: Option<Arc<Dashboard>>,
     /// Which requests are traced, and where their spans are sent; `None` if no request is traced.
     pub traces: Option<TraceSettings>,
+    /// How charged requests may be repeated; `None` if an `Idempotency-Key` only matters to the upstream.
+    pub idempotency: Option<Idempotency>,
+}
+
+/// How charged requests may be repeated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Idempotency {
+    /// How long a repeated request gets the same response.
+    pub keep: Duration,
+    /// Largest body of a request with an `Idempotency-Key`, and of a response that is kept, in bytes.
+    pub max_body: u64,
 }
 
 /// Which requests are traced, and where their spans are sent.

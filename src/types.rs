@@ -9,6 +9,7 @@ mod number_map;
 mod outcome;
 mod repeats;
 mod request_id;
+pub mod seal;
 mod trace_context;
 
 pub use credits::{Credits, CreditsError, CreditsText};
@@ -57,6 +58,14 @@ pub fn nanos(duration: Duration) -> u64 {
 )]
 #[serde(transparent)]
 pub struct WallTime(pub i64);
+
+impl WallTime {
+    /// The time `later` after this one; saturates.
+    #[must_use]
+    pub fn plus(self, later: Duration) -> Self {
+        Self(self.0.saturating_add(i64::try_from(later.as_millis()).unwrap_or(i64::MAX)))
+    }
+}
 
 impl std::fmt::Display for WallTime {
     /// Writes RFC 3339 in UTC. A time outside the calendar's range is written as its milliseconds.

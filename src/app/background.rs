@@ -40,13 +40,14 @@ pub(super) fn start(control: &Arc<Control>) -> [JoinHandle<()>; 4] {
     ]
 }
 
-/// Prunes what would accumulate: meters of dropped keys, answers of the admin API that are too old to be repeated, and
-/// sessions that have ended.
+/// Prunes what would accumulate: meters of dropped keys, answers that are too old to be repeated, and sessions that have
+/// ended.
 async fn prune(control: Arc<Control>) {
     loop {
         tokio::time::sleep(PRUNE_EVERY).await;
         control.prune_meters();
         control.prune_answers().await;
+        control.prune_repeats().await;
         control.prune_jobs().await;
         control.prune_people().await;
     }

@@ -10,6 +10,8 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, recvmsg, sendmsg,
@@ -57,6 +59,8 @@ enum Message {
     SettleJob { id: String, charge: i64, outcome: u8 },
     /// Old: the hold of a request in flight outlives it.
     Keep { id: String, external_id: String, deadline: i64, charge_at_deadline: i64 },
+    /// Old: a request in flight with an idempotency key has this answer, in base64; none: it may be made again.
+    Claim { id: String, repeat: String, answer: Option<String> },
     /// New: the settlement is on disk.
     Settled(bool),
 }
@@ -86,6 +90,10 @@ impl Message {
                 deadline: kept.deadline.0,
                 charge_at_deadline: kept.charge_at_deadline.millionths(),
             },
+            Settlement::Claim(repeat, answer) => {
+                let answer = answer.as_ref().map(|answer| BASE64_STANDARD.encode(answer));
+                Self::Claim { id, repeat: repeat.to_hex(), answer }
+            }
         }
     }
 
@@ -105,6 +113,10 @@ impl Message {
                     (WallTime(deadline), Credits::from_millionths(charge_at_deadline));
                 let external_id = ExternalId::new(&external_id)?;
                 (id, Settlement::Keep(Kept { external_id, deadline, charge_at_deadline }))
+            }
+            Self::Claim { id, repeat, answer } => {
+                let answer = answer.map(|answer| BASE64_STANDARD.decode(answer)).transpose().ok()?;
+                (id, Settlement::Claim(repeat.parse().ok()?, answer))
             }
             _ => return None,
         };

@@ -17,7 +17,7 @@ use std::sync::LazyLock;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-pub use operating::{Admin, Dashboard, Log, Traces, Usage, Webhooks};
+pub use operating::{Admin, Dashboard, Idempotency, Log, Traces, Usage, Webhooks};
 pub use plans::{Bucket, Plan, PlanPrice, Refill, SpendLimit};
 pub use prices::{AmountOr, Callback, Charge, Each, Opens, PerItem, Plain, Settles};
 pub use scopes::Scopes;
@@ -25,7 +25,7 @@ pub use tls::{Pair, Tls};
 pub use upstream::{
     Ejection, Health, Http2, Queue, Retries, Server as UpstreamServer, Texts, Upstream, UpstreamTls,
 };
-pub use values::{Amount, At, Duration, Later, Percent, Place, Sample, Secret, Sha256, Size};
+pub use values::{Amount, At, Duration, Percent, Place, Sample, Secret, Sha256, Size};
 
 type Named<T> = BTreeMap<At<String>, At<T>>;
 type Maybe<T> = Option<At<T>>;
@@ -74,8 +74,8 @@ pub struct File {
     pub accounts: Named<Account>,
     /// Dialects: templates of error responses, by reason.
     pub dialects: Named<BTreeMap<At<String>, At<Template>>>,
-    /// Not supported yet.
-    pub idempotency: Maybe<Later>,
+    /// Requests that may be repeated without being charged again. Left out: `Idempotency-Key` only matters to upstreams.
+    pub idempotency: Maybe<Idempotency>,
 }
 
 /// Listening addresses, timeouts and bounds for clients.

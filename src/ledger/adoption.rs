@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::outbox::NotDurable;
 use super::record::Kept;
-use crate::types::{Credits, RequestId, StatusClass};
+use crate::types::{Credits, KeyHash, RequestId, StatusClass};
 
 /// Most settlements that wait to be passed on. Further ones are lost: their holds become holds in doubt.
 const MAX_PASSED_ON: usize = 65_536;
@@ -31,6 +31,8 @@ pub enum Settlement {
     Keep(Kept),
     /// It was kept by an earlier request, and is charged now, unless it is settled already.
     Job(Credits, StatusClass),
+    /// Its claim of an idempotency key has this encrypted answer; `None`: it is released.
+    Claim(KeyHash, Option<Vec<u8>>),
 }
 
 impl PassedOn {

@@ -21,6 +21,9 @@ use crate::types::{AccountId, AccountNum, Credits, KeyId, KeyNum, RequestId, Wal
 /// Most accounts or keys that are registered in one transaction, which takes the books thread about 10 ms.
 const REGISTERED_AT_ONCE: usize = 1_000;
 
+/// Most requests with an idempotency key that are deleted in one transaction.
+const PRUNED_AT_ONCE: usize = 1_000;
+
 /// The control plane's handle on the ledger. It can book and read, but cannot hold credits.
 #[derive(Clone, Debug)]
 pub struct Bookkeeper {
@@ -281,6 +284,14 @@ impl Bookkeeper {
         charge: Option<Credits>,
     ) -> Result<Option<Credits>> {
         self.run(move |thread| thread.settle_external(&account, &external_id, charge)).await
+    }
+
+    /// Deletes requests with an idempotency key whose time is over, some of them. True if there may be more.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn prune_repeats(&self) -> Result<bool> {
+        self.run(|thread| thread.write(|books, now| books.prune_repeats(now, PRUNED_AT_ONCE))).await
     }
 
     /// Deletes jobs that were settled before a time.

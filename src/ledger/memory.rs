@@ -7,6 +7,7 @@ mod credits;
 mod data;
 mod lots;
 mod reader;
+mod repeats;
 mod usage;
 
 use std::sync::Arc;
@@ -104,6 +105,7 @@ impl Books for MemoryStore {
         data.open_holds.retain(|hold| !fold.closed.contains(&hold.id) && !stored_anew(hold));
         data.open_holds.extend(fold.opened.iter().cloned());
         data.jobs.extend(fold.jobs.iter().cloned());
+        data.change_claims(&fold.claims);
         for hold in &fold.doubts {
             let key = data.key(hold.key);
             let account = data.accounts[data.account_at(hold.account)].id.clone();
@@ -277,6 +279,10 @@ impl Books for MemoryStore {
     fn prune_jobs(&mut self, before: WallTime) -> Result<()> {
         self.0.lock().jobs.retain(|job| job.at >= before);
         Ok(())
+    }
+
+    fn prune_repeats(&mut self, now: WallTime, most: usize) -> Result<bool> {
+        Ok(self.0.lock().prune_repeats(now, most))
     }
 
     fn prune_answers(&mut self, before: WallTime) -> Result<()> {

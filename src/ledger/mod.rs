@@ -12,6 +12,7 @@
 mod adoption;
 mod bookkeeper;
 mod caps;
+mod claims;
 pub mod entry;
 mod handle;
 mod jobs;
@@ -33,6 +34,7 @@ use std::time::Duration;
 pub use adoption::{PassedOn, Settlement};
 pub use bookkeeper::Bookkeeper;
 pub use caps::{Capped, SpendCap};
+pub use claims::{Claim, ClaimChange, Found, NotFound, Repeatable};
 pub use handle::{Ledger, Opened};
 pub use jobs::{MAX_OPEN_JOBS, MAX_SETTLED_JOBS, OpenJob};
 pub use purse::{JobSlot, Purse};

@@ -57,6 +57,22 @@ impl Outbox {
         Some(Ticket(queue.taken + 1))
     }
 
+    /// Adds records to the current batch, all to the same one; `None` if the outbox is closed. A full one accepts them, since
+    /// they follow a hold that was accepted.
+    pub(super) fn push_all(&self, records: &[Record]) -> Option<Ticket> {
+        let mut queue = self.queue.lock();
+        if queue.is_closed {
+            return None;
+        }
+        records.iter().for_each(|record| record.write(&mut queue.bytes));
+        Some(Ticket(queue.taken + 1))
+    }
+
+    /// True if so many bytes can be added without delaying holds.
+    pub(super) fn has_room(&self, bytes: usize) -> bool {
+        self.queue.lock().bytes.len() + bytes <= MAX_OUTBOX
+    }
+
     pub(super) fn lock(&self) -> parking_lot::MutexGuard<'_, Queue> {
         self.queue.lock()
     }

@@ -2,7 +2,7 @@
 //! that later versions can add types.
 
 use crate::policy::limit::take_array;
-use crate::types::{AccountNum, Credits, KeyNum, RequestId, RouteNum, StatusClass, WallTime};
+use crate::types::{AccountNum, Credits, KeyHash, KeyNum, RequestId, RouteNum, StatusClass, WallTime};
 
 /// Bytes before a record's content: its length and its type.
 const PREFIX: usize = 3;
@@ -38,6 +38,36 @@ pub enum Record {
         id: RequestId,
         /// The external id, deadline and charge of the kept hold.
         kept: Kept,
+    },
+    /// The request is the first one with its idempotency key.
+    Claim {
+        /// The request's id.
+        id: RequestId,
+        /// The account and the idempotency key, as a hash.
+        repeat: KeyHash,
+        /// The request, as a hash.
+        request: KeyHash,
+        /// Until when a repeated request gets the same answer.
+        until: WallTime,
+    },
+    /// A part of the answer to a claimed request: at most [`Record::MAX_PART`] bytes. All parts are in one batch. An answer
+    /// without a byte was not kept.
+    Answer {
+        /// The request's id.
+        id: RequestId,
+        /// As in the claim.
+        repeat: KeyHash,
+        /// True if no other part follows.
+        is_last: bool,
+        /// The bytes.
+        part: Vec<u8>,
+    },
+    /// The claim ends: nothing was charged, and the request may be made again.
+    Unclaim {
+        /// The request's id.
+        id: RequestId,
+        /// As in the claim.
+        repeat: KeyHash,
     },
 }
 
@@ -84,6 +114,12 @@ impl Record {
     const HOLD: u8 = b'H';
     const SETTLE: u8 = b'S';
     const KEEP: u8 = b'K';
+    const CLAIM: u8 = b'C';
+    const ANSWER: u8 = b'A';
+    const UNCLAIM: u8 = b'U';
+
+    /// Longest part of an answer, in bytes.
+    pub const MAX_PART: usize = 60_000;
 
     /// Appends the record's bytes.
     pub fn write(&self, out: &mut Vec<u8>) {
@@ -111,8 +147,27 @@ impl Record {
                 out.extend_from_slice(kept.external_id.as_str().as_bytes());
                 Self::KEEP
             }
+            Self::Claim { id, repeat, request, until } => {
+                out.extend_from_slice(&id.0.to_le_bytes());
+                out.extend_from_slice(&repeat.0);
+                out.extend_from_slice(&request.0);
+                out.extend_from_slice(&until.0.to_le_bytes());
+                Self::CLAIM
+            }
+            Self::Answer { id, repeat, is_last, part } => {
+                out.extend_from_slice(&id.0.to_le_bytes());
+                out.extend_from_slice(&repeat.0);
+                out.push((*is_last).into());
+                out.extend_from_slice(part);
+                Self::ANSWER
+            }
+            Self::Unclaim { id, repeat } => {
+                out.extend_from_slice(&id.0.to_le_bytes());
+                out.extend_from_slice(&repeat.0);
+                Self::UNCLAIM
+            }
         };
-        let length = u16::try_from(out.len() - start - PREFIX).unwrap_or(u16::MAX); // records are far shorter
+        let length = u16::try_from(out.len() - start - PREFIX).unwrap_or(u16::MAX); // records are shorter
         out[start..start + 2].copy_from_slice(&length.to_le_bytes());
         out[start + 2] = kind;
     }
@@ -156,6 +211,17 @@ impl Record {
                 let external_id = ExternalId::new(std::str::from_utf8(std::mem::take(content)).ok()?)?;
                 Self::Keep { id, kept: Kept { external_id, deadline, charge_at_deadline } }
             }
+            Self::CLAIM => Self::Claim {
+                id,
+                repeat: KeyHash(take_array(content)?),
+                request: KeyHash(take_array(content)?),
+                until: WallTime(i64::from_le_bytes(take_array(content)?)),
+            },
+            Self::ANSWER => {
+                let (repeat, [is_last]) = (KeyHash(take_array(content)?), take_array(content)?);
+                Self::Answer { id, repeat, is_last: is_last != 0, part: std::mem::take(content).to_vec() }
+            }
+            Self::UNCLAIM => Self::Unclaim { id, repeat: KeyHash(take_array(content)?) },
             _ => return None,
         };
         content.is_empty().then_some(record)
@@ -174,6 +240,7 @@ mod tests {
     fn records() -> impl Strategy<Value = Record> {
         let credits = || any::<i64>().prop_map(Credits::from_millionths);
         let id = || any::<u128>().prop_map(RequestId);
+        let hash = || any::<[u8; 32]>().prop_map(KeyHash);
         prop_oneof![
             (id(), any::<(u32, u32, u32)>(), credits()).prop_map(|(id, (account, key, route), amount)| {
                 let (account, key, route) = (AccountNum(account), KeyNum(key), RouteNum(route));
@@ -187,6 +254,12 @@ mod tests {
                 let deadline = WallTime(deadline);
                 Record::Keep { id, kept: Kept { external_id, deadline, charge_at_deadline: charge } }
             }),
+            (id(), hash(), hash(), any::<i64>()).prop_map(|(id, repeat, request, until)| {
+                Record::Claim { id, repeat, request, until: WallTime(until) }
+            }),
+            (id(), hash(), any::<bool>(), prop::collection::vec(any::<u8>(), 0..40))
+                .prop_map(|(id, repeat, is_last, part)| Record::Answer { id, repeat, is_last, part }),
+            (id(), hash()).prop_map(|(id, repeat)| Record::Unclaim { id, repeat }),
         ]
     }
 

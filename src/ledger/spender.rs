@@ -11,6 +11,7 @@ use super::jobs::OpenJob;
 use super::outbox::{NotDurable, Outbox, Ticket, Waiters};
 use super::purse::{JobSlot, Purse};
 use super::record::{ExternalId, Kept, Record};
+use super::store::Readers;
 use super::threads::Shared;
 use crate::policy::credit::returned;
 use crate::types::{Credits, KeyNum, RequestId, RouteNum, StatusClass};
@@ -23,11 +24,12 @@ const BOOKS_CHECKED_EVERY: Duration = Duration::from_millis(1);
 pub struct SpenderSeed {
     shared: Arc<Shared>,
     outbox: Arc<Outbox>,
+    readers: Readers,
 }
 
 impl SpenderSeed {
-    pub(super) fn new(shared: Arc<Shared>, outbox: Arc<Outbox>) -> Self {
-        Self { shared, outbox }
+    pub(super) fn new(shared: Arc<Shared>, outbox: Arc<Outbox>, readers: Readers) -> Self {
+        Self { shared, outbox, readers }
     }
 
     /// Returns a function for the worker to call when it has nothing to do: it starts a commit if a task waits for one.
@@ -45,19 +47,22 @@ impl SpenderSeed {
     #[must_use]
     pub fn start(self) -> Spender {
         let waiters = Waiters::new(Arc::clone(&self.outbox));
-        Spender(Rc::new(Inner { shared: self.shared, outbox: self.outbox, waiters }))
+        let Self { shared, outbox, readers } = self;
+        Spender(Rc::new(Inner { shared, outbox, waiters, readers }))
     }
 }
 
 /// The data plane's handle on the ledger. It can hold and settle credits, nothing else.
 #[derive(Clone, Debug)]
-pub struct Spender(Rc<Inner>);
+pub struct Spender(pub(super) Rc<Inner>);
 
 #[derive(Debug)]
-struct Inner {
-    shared: Arc<Shared>,
-    outbox: Arc<Outbox>,
-    waiters: Waiters,
+pub(super) struct Inner {
+    pub(super) shared: Arc<Shared>,
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) waiters: Waiters,
+    /// Reads what is stored of requests with an idempotency key.
+    pub(super) readers: Readers,
 }
 
 /// The reason why no credits were held.
@@ -215,6 +220,12 @@ impl Hold {
         self.0.as_ref().map_or(Credits::ZERO, |open| open.amount)
     }
 
+    /// The request's id, until the hold is settled.
+    #[must_use]
+    pub fn id(&self) -> Option<RequestId> {
+        self.0.as_ref().map(|open| open.id)
+    }
+
     /// Settles the hold: charges at most its amount, and returns the rest to the purse immediately.
     pub fn settle(mut self, charge: Credits, outcome: StatusClass) -> Settled {
         match self.0.take() {
@@ -304,11 +315,11 @@ impl Drop for Hold {
 
 /// A hold that was settled or kept.
 #[derive(Debug)]
-pub struct Settled(Option<Commit>);
+pub struct Settled(pub(super) Option<Commit>);
 
 /// The commit that a settlement waits for.
 #[derive(Debug)]
-enum Commit {
+pub(super) enum Commit {
     /// That of this process.
     Own(Spender, Ticket),
     /// That of a record in the outbox of the books thread.

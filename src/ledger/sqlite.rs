@@ -270,6 +270,10 @@ impl Books for SqliteBooks {
         folding::jobs::prune(&self.connection, before)
     }
 
+    fn prune_repeats(&mut self, now: WallTime, most: usize) -> Result<bool> {
+        Ok(self.write(|tx| folding::repeats::prune(tx, now, most))? == most)
+    }
+
     fn prune_answers(&mut self, before: WallTime) -> Result<()> {
         self.write(|tx| tx.execute("DELETE FROM answers WHERE at < ?1", [before.0]).map(drop).map_err(failed))
     }

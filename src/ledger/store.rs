@@ -10,6 +10,7 @@ mod lots;
 mod notes;
 mod reader;
 mod registration;
+mod repeats;
 mod storage;
 mod usage;
 mod users;
@@ -31,6 +32,8 @@ pub use reader::{
 pub use storage::{Readers, Storage};
 
 pub use registration::{NewFileAccount, Registered, Registration};
+
+pub use repeats::RepeatRow;
 
 pub use webhooks::{
     AfterAttempt, Attempt, DeliveriesOf, DeliveryRow, DueDelivery, EndpointRow, EventKind, EventRow,
@@ -348,6 +351,8 @@ pub trait Books: Send {
     fn note(&mut self, notes: &[Note], at: WallTime) -> Result<()>;
     /// Deletes the stored answers of requests before a time.
     fn prune_answers(&mut self, before: WallTime) -> Result<()>;
+    /// Deletes requests with an idempotency key whose time is over, at most `most`. True if there may be more.
+    fn prune_repeats(&mut self, now: WallTime, most: usize) -> Result<bool>;
     /// Deletes jobs that were settled before a time.
     fn prune_jobs(&mut self, before: WallTime) -> Result<()>;
     /// Saves limit states, given as owner and state. An empty state deletes the saved one.

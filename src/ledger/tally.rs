@@ -3,9 +3,10 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 
+use super::claims::{ClaimChange, ClaimChanges};
 use super::record::{ExternalId, Kept, Record};
 use crate::policy::credit::returned;
-use crate::types::{AccountNum, Credits, KeyNum, RequestId, RouteNum, StatusClass, WallTime};
+use crate::types::{AccountNum, Credits, KeyHash, KeyNum, RequestId, RouteNum, StatusClass, WallTime};
 
 /// A hold that is not settled.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +68,8 @@ pub struct Fold {
     pub doubts: Vec<OpenHold>,
     /// Kept holds that are settled.
     pub jobs: Vec<SettledJob>,
+    /// Claims of idempotency keys that were made or decided.
+    pub claims: Vec<(KeyHash, ClaimChange)>,
 }
 
 /// A kept hold that is settled.
@@ -140,6 +143,7 @@ pub struct Tally {
     kept_since: Vec<RequestId>,
     closed: Vec<RequestId>,
     jobs: Vec<SettledJob>,
+    claims: ClaimChanges,
     charges: HashMap<ChargeKey, ChargeSum, Build>,
     /// Accounts with ended lots that are not spent, and when the last one ended.
     ended: HashMap<AccountNum, WallTime, Build>,
@@ -222,6 +226,18 @@ impl Tally {
                 Ok(())
             }
             Record::Settle { id, charge, outcome } => self.settle(id, charge, outcome, at),
+            Record::Claim { id, repeat, request, until } => {
+                self.claims.claim(id, repeat, request, until);
+                Ok(())
+            }
+            Record::Answer { id, repeat, is_last, part } => {
+                self.claims.answer(id, repeat, part, is_last);
+                Ok(())
+            }
+            Record::Unclaim { id, repeat } => {
+                self.claims.unclaim(id, repeat);
+                Ok(())
+            }
         }
     }
 
@@ -310,7 +326,8 @@ impl Tally {
         let mut charges: Vec<_> = self.charges.drain().collect();
         charges.sort_unstable_by_key(|(key, _)| *key);
         let (closed, jobs) = (std::mem::take(&mut self.closed), std::mem::take(&mut self.jobs));
-        Fold { upto: self.upto, charges, opened, closed, doubts: Vec::new(), jobs }
+        let claims = self.claims.take();
+        Fold { upto: self.upto, charges, opened, closed, doubts: Vec::new(), jobs, claims }
     }
 
     /// The fold at start-up. Every hold that is open and not kept was left by a crash, and becomes a hold in doubt.

@@ -37,6 +37,8 @@ pub fn status_of(reason: Reason) -> u8 {
     const NOT_FOUND: u8 = 5;
     const PERMISSION_DENIED: u8 = 7;
     const RESOURCE_EXHAUSTED: u8 = 8;
+    const FAILED_PRECONDITION: u8 = 9;
+    const ABORTED: u8 = 10;
     const UNIMPLEMENTED: u8 = 12;
     const UNAVAILABLE: u8 = 14;
     const UNAUTHENTICATED: u8 = 16;
@@ -50,6 +52,8 @@ pub fn status_of(reason: Reason) -> u8 {
         | Reason::RateLimited
         | Reason::ConcurrencyLimited
         | Reason::InsufficientCredits => RESOURCE_EXHAUSTED,
+        Reason::IdempotencyInProgress => ABORTED,
+        Reason::IdempotencyKeyReused | Reason::ResponseNotKept => FAILED_PRECONDITION,
         Reason::LedgerUnavailable | Reason::UpstreamUnreachable | Reason::Overloaded => UNAVAILABLE,
         Reason::UpstreamTimeout => DEADLINE_EXCEEDED,
     }

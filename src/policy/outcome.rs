@@ -14,6 +14,8 @@ pub enum Outcome {
     Proxied,
     /// Tollgate sent its own response: account info, or the response to a CORS preflight.
     Answered,
+    /// Tollgate sent the response to an earlier request with the same idempotency key.
+    Replayed,
     /// The client disconnected before its response began.
     ClientGone,
     /// The charge could not be written to disk in time: the response was aborted.
@@ -26,11 +28,12 @@ pub enum Outcome {
 
 impl Outcome {
     /// Number of outcomes.
-    pub const COUNT: usize = 5 + Reason::ALL.len();
+    pub const COUNT: usize = 6 + Reason::ALL.len();
 
     /// All outcomes, in the order of [`Outcome::index`].
     pub fn all() -> impl Iterator<Item = Self> {
-        let plain = [Self::Proxied, Self::Answered, Self::ClientGone, Self::Cut, Self::KeyEnded];
+        let plain =
+            [Self::Proxied, Self::Answered, Self::Replayed, Self::ClientGone, Self::Cut, Self::KeyEnded];
         plain.into_iter().chain(Reason::ALL.into_iter().map(Self::Refused))
     }
 
@@ -40,10 +43,11 @@ impl Outcome {
         match self {
             Self::Proxied => 0,
             Self::Answered => 1,
-            Self::ClientGone => 2,
-            Self::Cut => 3,
-            Self::KeyEnded => 4,
-            Self::Refused(reason) => 5 + reason as usize,
+            Self::Replayed => 2,
+            Self::ClientGone => 3,
+            Self::Cut => 4,
+            Self::KeyEnded => 5,
+            Self::Refused(reason) => 6 + reason as usize,
         }
     }
 
@@ -53,6 +57,7 @@ impl Outcome {
         match self {
             Self::Proxied => "proxied",
             Self::Answered => "answered",
+            Self::Replayed => "replayed",
             Self::ClientGone => "client_gone",
             Self::Cut => "cut",
             Self::KeyEnded => "key_ended",

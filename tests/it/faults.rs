@@ -38,6 +38,7 @@ impl Failing {
         let (mut holds, mut settles) = (false, false);
         while let Some(record) = Record::read(&mut records) {
             match record {
+                Record::Claim { .. } | Record::Answer { .. } | Record::Unclaim { .. } => {}
                 Record::Hold { .. } => holds = true,
                 Record::Settle { .. } => settles = true,
                 Record::Keep { .. } => {}

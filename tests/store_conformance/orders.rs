@@ -43,6 +43,7 @@ impl Judge {
     fn batch(&mut self, mut bytes: &[u8]) {
         while let Some(record) = Record::read(&mut bytes) {
             match record {
+                Record::Claim { .. } | Record::Answer { .. } | Record::Unclaim { .. } => {}
                 Record::Hold { id, amount, .. } => {
                     self.open.insert(id, amount.millionths());
                     self.spent += amount.millionths();

@@ -77,12 +77,6 @@ impl Context {
         self.cut.iter().any(|cut| cut == section)
     }
 
-    pub(super) fn not_yet<T>(&mut self, setting: &str, value: Option<&At<T>>) {
-        if let Some(value) = value {
-            self.error(&value.span, format!("{setting} is not supported yet"));
-        }
-    }
-
     /// The text of the current file at a place.
     pub(super) fn text(&self, place: &Place) -> &str {
         self.report.files.get(self.file).and_then(|file| file.text.get(place.0.clone())).unwrap_or_default()

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::HeaderName;
 
 use super::context::{Context, single};
-use super::operating::{admin, traces, usage, webhooks};
+use super::operating::{admin, idempotency, traces, usage, webhooks};
 use super::tls;
 use crate::config::raw::{self, At, Place};
 use crate::policy::key::KeySource;
@@ -38,7 +38,6 @@ const COMMIT_DELAY: Duration = Duration::from_millis(5);
 const MAX_COMMIT_DELAY: Duration = Duration::from_secs(1);
 
 pub(super) fn build(context: &mut Context, files: &[raw::File]) -> ParsedServer {
-    refuse_unsupported(context, files);
     let ledger = single(context, files, "ledger", |file| file.ledger.as_ref());
     let commit_delay = commit_delay(context, ledger.commit_delay.as_ref());
     let ledger = ledger_path(context, ledger.url.as_ref());
@@ -105,17 +104,10 @@ pub(super) fn build(context: &mut Context, files: &[raw::File]) -> ParsedServer 
         webhooks_allow_private: webhooks::allow_private(context, files),
         dashboard: None, // built once the plans are known
         traces: traces::build(context, files),
+        idempotency: idempotency::build(context, files),
     };
     let max_body_size = context.size(server.max_body_size.as_ref(), 100 * KIB * KIB, BODY_SIZE);
     ParsedServer { settings, keys, max_body_size }
-}
-
-/// Refuses settings that are known, but not supported yet.
-fn refuse_unsupported(context: &mut Context, files: &[raw::File]) {
-    for (file, raw) in files.iter().enumerate() {
-        context.file = file;
-        context.not_yet("[idempotency]", raw.idempotency.as_ref());
-    }
 }
 
 /// How long a stop waits for requests, and for responses that have begun.

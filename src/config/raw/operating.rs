@@ -1,9 +1,9 @@
-//! `[admin]`, `[dashboard]`, `[log]`, `[usage]`, `[webhooks]`, `[traces]`: how the gateway is operated.
+//! `[admin]`, `[dashboard]`, `[log]`, `[usage]`, `[webhooks]`, `[traces]`, `[idempotency]`: how the gateway is operated.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Amount, At, Duration, Maybe, Named, Sample, Secret, Sha256};
+use super::{Amount, At, Duration, Maybe, Named, Sample, Secret, Sha256, Size};
 
 /// The operators' listener.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -92,4 +92,14 @@ pub struct Dashboard {
     pub smtp: Maybe<Secret>,
     /// The sender of e-mail.
     pub from: Maybe<String>,
+}
+
+/// Requests that may be repeated without being charged again.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Idempotency {
+    /// How long a repeated request gets the same response: `1m` to `30d`.
+    pub keep: Maybe<Duration>,
+    /// Largest body of a request with an `Idempotency-Key`, and of a response that is kept: at most `1MiB`.
+    pub max_body: Maybe<Size>,
 }

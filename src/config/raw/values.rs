@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
-use serde::de::{Deserializer, Error, IgnoredAny, Visitor};
+use serde::de::{Deserializer, Error, Visitor};
 use toml::Spanned;
 
 /// A value and its position in the file.
@@ -153,24 +153,5 @@ impl JsonSchema for Amount {
     }
     fn inline_schema() -> bool {
         true
-    }
-}
-
-/// A setting that is not supported yet: the parser accepts any value, and the check reports "not supported yet".
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Later;
-
-impl<'de> Deserialize<'de> for Later {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        IgnoredAny::deserialize(deserializer).map(|_| Self)
-    }
-}
-
-impl JsonSchema for Later {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "NotSupportedYet".into()
-    }
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "not": {}, "description": "not supported yet" })
     }
 }

@@ -133,6 +133,20 @@ impl Control {
         }
     }
 
+    /// Deletes the answers to requests with an idempotency key whose time is over.
+    pub async fn prune_repeats(&self) {
+        loop {
+            match self.bookkeeper.prune_repeats().await {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => {
+                    tracing::warn!(%error, "answers whose time is over could not be deleted");
+                    return;
+                }
+            }
+        }
+    }
+
     /// Deletes the jobs that were settled longer ago than [`KEEP_JOBS`].
     pub async fn prune_jobs(&self) {
         let oldest = WallTime(self.clock.wall().0.saturating_sub(KEEP_JOBS));

@@ -6,14 +6,13 @@
 
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
-use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
 use serde::Serialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::ledger::store::AnswerRow;
 use crate::types::KeyHash;
+use crate::types::seal::SealKey;
 
 /// Longest idempotency key, in bytes.
 pub const MAX_IDEMPOTENCY_KEY: usize = 255;
@@ -22,7 +21,7 @@ pub const MAX_IDEMPOTENCY_KEY: usize = 255;
 pub struct Repeat {
     id: KeyHash,
     request: KeyHash,
-    key: RandomizedNonceKey,
+    key: SealKey,
     /// The HTTP status of a success.
     status: AtomicU16,
 }
@@ -52,12 +51,8 @@ impl Repeat {
     /// the cryptographic library fails.
     #[must_use]
     pub fn new(token: &[u8], idempotency_key: &[u8], request: KeyHash) -> Option<Self> {
-        let mut key = [0; 32];
-        let secret = Salt::new(HKDF_SHA256, b"tollgate answers").extract(token);
-        let info = [b"answer ".as_slice(), idempotency_key];
-        secret.expand(&info, HKDF_SHA256).ok()?.fill(&mut key).ok()?;
+        let key = SealKey::derive(b"tollgate answers", token, &[b"answer ", idempotency_key])?;
         let id = Sha256::new().chain_update(KeyHash::of(token).0).chain_update(idempotency_key).finalize();
-        let key = RandomizedNonceKey::new(&AES_256_GCM, &key).ok()?;
         Some(Self { id: KeyHash(id.into()), request, key, status: AtomicU16::new(200) })
     }
 
@@ -74,10 +69,8 @@ impl Repeat {
 
     /// Encrypts an answer. `None` if the cryptographic library fails, so that the answer is not kept.
     pub(super) fn seal(&self, body: &impl Serialize) -> Option<AnswerRow> {
-        let mut text =
-            json!({ "status": self.status.load(Ordering::Relaxed), "body": body }).to_string().into_bytes();
-        let nonce = self.key.seal_in_place_append_tag(Aad::empty(), &mut text).ok()?;
-        let answer = [nonce.as_ref().as_slice(), &text].concat();
+        let text = json!({ "status": self.status.load(Ordering::Relaxed), "body": body }).to_string();
+        let answer = self.key.seal(text.into_bytes())?;
         Some(AnswerRow { id: self.id, request: self.request, answer })
     }
 
@@ -87,11 +80,7 @@ impl Repeat {
         if row.request != self.request {
             return Some(Stored::Other);
         }
-        let (nonce, sealed) = row.answer.split_first_chunk::<NONCE_LEN>()?;
-        let mut sealed = sealed.to_vec();
-        let nonce = Nonce::assume_unique_for_key(*nonce);
-        let text = self.key.open_in_place(nonce, Aad::empty(), &mut sealed).ok()?;
-        let mut answer: Value = serde_json::from_slice(text).ok()?;
+        let mut answer: Value = serde_json::from_slice(&self.key.open(&row.answer)?).ok()?;
         let status = u16::try_from(answer["status"].as_u64()?).ok()?;
         Some(Stored::Same { status, body: answer["body"].take() })
     }

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
-use super::permit::{Payment, PaymentProgress, Permit, WaitingPayment};
+use super::permit::{Payment, PaymentProgress, Permit, Unpaid, WaitingPayment};
 use super::request_body::{BodyProgress, RequestBody};
 use super::response::settlement::Settlement;
 use super::upstream_request::{UpstreamPool, UpstreamRequest};
@@ -45,7 +45,7 @@ pub(super) enum CallStart {
     /// Started.
     Ready(Call),
     /// It waits for its payment. If it is dropped, the request costs nothing.
-    Waiting(Pin<Box<dyn Future<Output = Result<Call, Refusal>>>>),
+    Waiting(Pin<Box<dyn Future<Output = Result<Call, Unpaid>>>>),
 }
 
 impl PreparedCall {
@@ -58,12 +58,12 @@ impl PreparedCall {
         }
     }
 
-    async fn start_when_paid(mut self, payment: WaitingPayment) -> Result<Call, Refusal> {
+    async fn start_when_paid(mut self, payment: WaitingPayment) -> Result<Call, Unpaid> {
         let mut bytes = Bytes::new();
-        if payment.needs_request_body
+        if let Some(needed) = payment.needed_body
             && let Some(body) = self.outgoing.body.take()
         {
-            let (body, read) = body.buffer().await?;
+            let (body, read) = body.buffer(needed.max).await.map_err(|fault| needed.refuse(fault))?;
             (self.outgoing.body, bytes) = (Some(body), read);
         }
         let payment = payment.finish(bytes).await?;
@@ -153,7 +153,8 @@ impl Drop for Call {
         let Some(pending) = self.0.take() else { return };
         let request = Rc::clone(pending.permit.request());
         request.services.stats.abandoned.fetch_add(1, Ordering::Relaxed);
-        if pending.permit.is_paid() && request.on_disconnect() == OnDisconnect::Abandon {
+        let abandons = !pending.permit.is_claimed() && request.on_disconnect() == OnDisconnect::Abandon;
+        if pending.permit.is_paid() && abandons {
             if request.record.has_server() {
                 pending.permit.charge_hold(); // the upstream may have done its work, of which nothing was seen
             }

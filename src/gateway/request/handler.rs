@@ -91,6 +91,7 @@ impl RequestHandler for Handler {
         let mut response = match responded {
             Ok(response) => response,
             Err(NoResponse::Refused(refusal)) => context.refuse(&refusal),
+            Err(NoResponse::Replayed(answer)) => context.replay(*answer),
             Err(NoResponse::Aborted(error)) => {
                 record.set_outcome(Outcome::Cut);
                 return Err(error);
@@ -246,7 +247,7 @@ async fn forward_response(
 ) -> Result<Response<OutboundBody>, NoResponse> {
     let call = match call {
         CallStart::Ready(call) => call,
-        CallStart::Waiting(call) => call.await?, // insufficient_credits, ledger_unavailable, body_too_large
+        CallStart::Waiting(call) => call.await?, // insufficient_credits, ledger_unavailable, body_too_large, idempotency_…
     };
     record.note_sent();
     let (response, permit) = call.await?; // upstream_unreachable, upstream_timeout, overloaded

@@ -9,7 +9,8 @@ use http::header::CONTENT_ENCODING;
 use http::request::Parts;
 
 use super::access_log::AccessRecord;
-use super::permit::{Payment, PaymentFuture, WaitingPayment};
+use super::permit::{Payment, PaymentFuture, Unpaid, WaitingPayment};
+use super::request_body::MAX_BUFFERED;
 use super::services::Services;
 use crate::directory::Key;
 use crate::policy::price::{ItemHold, ItemsFault, Price, count_items};
@@ -21,7 +22,7 @@ const MAX_COUNTED_HERE: usize = 64 * 1024;
 
 /// Most requests of a worker whose bodies are read before they are paid for. Each has at most
 /// [`super::request_body::MAX_BUFFERED`] bytes.
-const MAX_READING: usize = 128;
+pub(super) const MAX_READING: usize = 128;
 
 /// The payment of a request that is priced per item.
 ///
@@ -52,18 +53,19 @@ pub(super) fn payment(
     let (price, per_item) = (Arc::clone(price), per_item.clone());
     let (index, method) = (route.index, parts.method.clone());
     let reads_body = price.reads_body();
-    let pay = async move |body: Bytes| -> Result<Payment, Refusal> {
+    let pay = async move |body: Bytes| -> Result<Payment, Unpaid> {
         let _reading = reading; // until the items are counted
         let items = count(body, &per_item).await?;
         if items == 0 && price.opens.is_some() {
             let detail = format!("The array at {} has no items.", per_item.of);
-            return Err(Refusal::because(Reason::BadRequest, detail));
+            return Err(Refusal::because(Reason::BadRequest, detail).into());
         }
         let price = Arc::new(price.for_items(items));
-        Payment::hold(&services, &record, Some(&key), &record.view().routes[index], &method, &price)
+        let route = &record.view().routes[index];
+        Ok(Payment::hold(&services, &record, Some(&key), route, &method, &price)?)
     };
     let pay = move |body: Bytes| Box::pin(async move { pay(body).await }) as PaymentFuture;
-    Ok(WaitingPayment::new(reads_body, true, pay))
+    Ok(WaitingPayment::of_body(reads_body, (MAX_BUFFERED, "A request that is charged per item"), pay))
 }
 
 /// Counts the items of a body.

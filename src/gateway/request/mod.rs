@@ -8,6 +8,7 @@ mod items;
 mod jobs;
 pub mod limits;
 mod permit;
+mod repeats;
 mod request_body;
 mod response;
 mod revocation;

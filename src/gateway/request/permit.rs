@@ -6,18 +6,19 @@
 //! A payment is usually ready immediately. One whose price depends on the request body waits in its own future
 //! ([`super::items`]), so that it costs other requests nothing.
 
-use std::pin::Pin;
+mod progress;
+
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::Method;
-use http::request::Parts;
+
+pub(super) use progress::{PaymentFuture, PaymentProgress, Unpaid, WaitingPayment};
 
 use super::access_log::AccessRecord;
-use super::items;
 use super::limits::Pass;
+use super::repeats::Claimed;
 use super::services::Services;
 use crate::directory::Key;
 use crate::gateway::connection::{RequestDeadlines, Stream};
@@ -26,11 +27,8 @@ use crate::policy::limit::ReachedLimit;
 use crate::policy::outcome::{Outcome, ShadowRule};
 use crate::policy::price::Price;
 use crate::policy::reject::{Reason, Refusal};
-use crate::snapshot::{OnDisconnect, Plan, Route, Settles, View};
+use crate::snapshot::{OnDisconnect, Route, Settles, View};
 use crate::types::StatusClass;
-
-/// Longest time that a request waits to be paid for, once its body is read.
-const MAX_PAYMENT_WAIT: Duration = Duration::from_secs(1);
 
 /// Proof that the price of a route is held for a request, or that the route is free for it.
 #[derive(Debug)]
@@ -47,6 +45,8 @@ pub(super) struct Held {
     pub(super) price: Arc<Price>,
     /// The request is a HEAD: its response has no body that could name a charge.
     pub(super) is_head: bool,
+    /// The claim of the request's idempotency key.
+    pub(super) claimed: Option<Box<Claimed>>,
 }
 
 /// What a request is paid from.
@@ -58,89 +58,6 @@ pub(super) enum Funds {
     Shadow,
     /// What an earlier request holds for a job, about which this one asks.
     Job(OpenJob),
-}
-
-/// A payment that is made, or will be.
-pub(super) enum PaymentProgress {
-    /// It is made.
-    Ready(Payment),
-    /// It depends on the request body, or on another part of the system.
-    Waiting(WaitingPayment),
-}
-
-/// A payment that is not made yet.
-pub(super) struct WaitingPayment {
-    /// The response's body will name the charge.
-    reads_body: bool,
-    /// The payment depends on the request body, which is read completely first.
-    pub(super) needs_request_body: bool,
-    pay: Box<dyn FnOnce(Bytes) -> PaymentFuture>,
-}
-
-/// Resolves to the payment, or to a refusal if there is none. It can be dropped at any time: then nothing is held.
-pub(super) type PaymentFuture = Pin<Box<dyn Future<Output = Result<Payment, Refusal>>>>;
-
-impl PaymentProgress {
-    /// Holds the price of a route (step 7). `job`: the open job that the request asks about.
-    ///
-    /// # Errors
-    /// As [`Payment::hold`].
-    pub(super) fn start(
-        services: &Rc<Services>,
-        record: &Rc<AccessRecord>,
-        caller: Option<(&Arc<Key>, Option<&Plan>)>,
-        job: Option<OpenJob>,
-        (route, parts): (&Route, &Parts),
-    ) -> Result<Self, Refusal> {
-        if let Some(settles) = &route.settles {
-            return Ok(Self::Ready(Payment::of_job(job, settles, route, &parts.method)));
-        }
-        let price = record.view().price(route, caller.and_then(|(_, plan)| plan));
-        let (key, method) = (caller.map(|(key, _)| key), &parts.method);
-        #[cfg(test)]
-        if let Some(waiting) = super::waiting::start(services, record, key, route, price) {
-            return Ok(Self::Waiting(waiting));
-        }
-        if price.opens.is_some() && services.spender.is_full_of_jobs() {
-            return Err(Reason::Overloaded.into());
-        }
-        if let (Some(per_item), Some(key)) = (&price.per_item, key) {
-            return items::payment(services, record, key, route, parts, (price, per_item)).map(Self::Waiting);
-        }
-        Payment::hold(services, record, key, route, method, price).map(Self::Ready)
-    }
-
-    /// True if the response's body names the charge, so that it must be one that can be read.
-    pub(super) fn reads_body(&self) -> bool {
-        match self {
-            Self::Ready(payment) => payment.held.as_ref().is_some_and(|held| held.price.reads_body()),
-            Self::Waiting(waiting) => waiting.reads_body,
-        }
-    }
-
-    /// True if the payment depends on the request body.
-    pub(super) fn needs_request_body(&self) -> bool {
-        matches!(self, Self::Waiting(waiting) if waiting.needs_request_body)
-    }
-}
-
-impl WaitingPayment {
-    pub(super) fn new(
-        reads_body: bool,
-        needs_request_body: bool,
-        pay: impl FnOnce(Bytes) -> PaymentFuture + 'static,
-    ) -> Self {
-        Self { reads_body, needs_request_body, pay: Box::new(pay) }
-    }
-
-    /// Waits until the payment is made, at most [`MAX_PAYMENT_WAIT`]. `body`: the request body, if it was needed.
-    ///
-    /// # Errors
-    /// As [`Payment::hold`]; [`Reason::LedgerUnavailable`] too if it takes longer.
-    pub(super) async fn finish(self, body: Bytes) -> Result<Payment, Refusal> {
-        let paid = tokio::time::timeout(MAX_PAYMENT_WAIT, (self.pay)(body)).await;
-        paid.unwrap_or_else(|_| Err(Reason::LedgerUnavailable.into()))
-    }
 }
 
 /// What a key has reached that may spend no more. It is told once a day.
@@ -155,6 +72,7 @@ impl Payment {
             price: Arc::new(Price { hold: job.amount, ..settles.price.clone() }),
             funds: Funds::Job(job),
             is_head: method == Method::HEAD,
+            claimed: None,
         });
         Self { route: route.index, held }
     }
@@ -174,7 +92,8 @@ impl Payment {
         let Some(key) = key.filter(|_| !price.is_free()) else {
             return Ok(Self { route: route.index, held: None });
         };
-        let held = |funds| Held { funds, price: Arc::clone(price), is_head: method == Method::HEAD };
+        let is_head = method == Method::HEAD;
+        let held = |funds| Held { funds, price: Arc::clone(price), is_head, claimed: None };
         if price.shadow {
             let is_above = |cap: &Arc<SpendCap>| cap.left() < price.hold;
             let is_capped =
@@ -205,6 +124,22 @@ impl Payment {
             }
             Err(HoldError::Unavailable) => Err(Reason::LedgerUnavailable.into()),
         }
+    }
+}
+
+impl Payment {
+    /// Records the claim of an idempotency key for what is held. Both are on disk when this returns.
+    ///
+    /// # Errors
+    /// [`Reason::LedgerUnavailable`] if they cannot be written.
+    pub(super) async fn claim(mut self, mut claimed: Claimed, services: &Services) -> Result<Self, Refusal> {
+        if let Some(held) = &mut self.held
+            && let Funds::Hold(hold) = &held.funds
+        {
+            claimed.record(hold, services).await.map_err(|_| Reason::LedgerUnavailable)?;
+            held.claimed = Some(Box::new(claimed));
+        }
+        Ok(self)
     }
 }
 
@@ -284,6 +219,11 @@ impl Permit {
     /// True if credits are held for the request.
     pub(super) fn is_paid(&self) -> bool {
         self.payment.held.as_ref().is_some_and(|held| matches!(held.funds, Funds::Hold(_)))
+    }
+
+    /// True if the client may get the response by repeating the request, so that it must be read also without the client.
+    pub(super) fn is_claimed(&self) -> bool {
+        self.payment.held.as_ref().is_some_and(|held| held.claimed.is_some())
     }
 
     /// Charges what is held: the upstream's response will not be seen.

@@ -44,6 +44,8 @@ pub(in crate::gateway) struct Services {
     pub(super) callbacks: Rc<()>,
     /// Counts the requests whose bodies are read before they are paid for.
     pub(super) reading: Rc<()>,
+    /// Bytes of responses to requests with an idempotency key that are kept while they are not complete.
+    pub(super) kept_bytes: Cell<usize>,
     id_start: RequestIdStart,
     id_count: Cell<u64>,
 }
@@ -73,6 +75,7 @@ impl Services {
             log_pending: Notify::new(),
             callbacks: Rc::new(()),
             reading: Rc::new(()),
+            kept_bytes: Cell::new(0),
             id_start,
             id_count: Cell::new(0),
         }

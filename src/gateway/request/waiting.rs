@@ -10,11 +10,12 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use super::access_log::AccessRecord;
-use super::permit::{Payment, PaymentFuture, WaitingPayment};
+use super::permit::{Payment, PaymentFuture, Unpaid, WaitingPayment};
+use super::request_body::MAX_BUFFERED;
 use super::services::Services;
 use crate::directory::Key;
 use crate::policy::price::Price;
-use crate::policy::reject::{Reason, Refusal};
+use crate::policy::reject::Reason;
 use crate::snapshot::Route;
 use crate::types::Credits;
 
@@ -45,7 +46,7 @@ pub(super) fn start(
     let (services, record, key) = (Rc::clone(services), Rc::clone(record), key.map(Arc::clone));
     let (price, index) = (Arc::clone(price), route.index);
     let per_line = wait.per_line;
-    let pay = async move |body: &[u8]| -> Result<Payment, Refusal> {
+    let pay = async move |body: &[u8]| -> Result<Payment, Unpaid> {
         let permit = wait.permits.acquire().await.map_err(|_| Reason::LedgerUnavailable)?;
         permit.forget();
         let lines = body.iter().filter(|byte| **byte == b'\n').count();
@@ -55,8 +56,11 @@ pub(super) fn start(
             price.hold = Credits::from_millionths(millionths);
         }
         let route = &record.view().routes[index];
-        Payment::hold(&services, &record, key.as_ref(), route, &Method::POST, &Arc::new(price))
+        Ok(Payment::hold(&services, &record, key.as_ref(), route, &Method::POST, &Arc::new(price))?)
     };
     let pay = move |body: Bytes| Box::pin(async move { pay(&body).await }) as PaymentFuture;
-    Some(WaitingPayment::new(false, per_line, pay))
+    Some(match per_line {
+        true => WaitingPayment::of_body(false, (MAX_BUFFERED, "A request in a test"), pay),
+        false => WaitingPayment::new(false, pay),
+    })
 }

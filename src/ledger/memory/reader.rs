@@ -11,8 +11,8 @@ use crate::ledger::entry::{Entry, OperatorBalances};
 use crate::ledger::record::ExternalId;
 use crate::ledger::store::{
     AccountRow, AnswerRow, AuditFilter, Audited, BooksReader, Doubt, DueRefill, EachLimit, JobFilter,
-    JobPlace, JobRow, KeyRow, OwnedKey, Position, RefusalRow, Result, SecretRow, SettledJobRow, StoredSecret,
-    TokenRow, UsageFilter, UsageRow,
+    JobPlace, JobRow, KeyRow, OwnedKey, Position, RefusalRow, RepeatRow, Result, SecretRow, SettledJobRow,
+    StoredSecret, TokenRow, UsageFilter, UsageRow,
 };
 use crate::ledger::tally::OpenHold;
 use crate::policy::credit::Spending;
@@ -215,6 +215,18 @@ impl BooksReader for MemoryStore {
 
     fn due_refills(&mut self, now: WallTime, most: usize) -> Result<Vec<DueRefill>> {
         Ok(self.0.lock().due_refills(now, most))
+    }
+
+    fn repeat(&mut self, id: &KeyHash) -> Result<Option<RepeatRow>> {
+        Ok(self.0.lock().repeats.get(id).cloned())
+    }
+
+    fn unanswered(&mut self, most: usize) -> Result<Vec<RepeatRow>> {
+        let mut rows: Vec<RepeatRow> = self.0.lock().repeats.values().cloned().collect();
+        rows.retain(|row| row.answer.is_none());
+        rows.sort_by_key(|row| (std::cmp::Reverse(row.until), row.id));
+        rows.truncate(most);
+        Ok(rows)
     }
 
     fn answer(&mut self, id: &KeyHash) -> Result<Option<AnswerRow>> {

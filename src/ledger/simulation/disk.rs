@@ -313,6 +313,10 @@ impl Books for Disk {
         self.call(false, move |books, _| books.prune_jobs(before))
     }
 
+    fn prune_repeats(&mut self, now: WallTime, most: usize) -> Result<bool> {
+        self.call(false, move |books, _| books.prune_repeats(now, most))
+    }
+
     fn prune_answers(&mut self, before: WallTime) -> Result<()> {
         self.call(false, move |books, _| books.prune_answers(before))
     }

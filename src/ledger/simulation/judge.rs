@@ -40,6 +40,7 @@ impl Durable {
     pub(super) fn batch(&mut self, mut bytes: &[u8]) {
         while let Some(record) = Record::read(&mut bytes) {
             match record {
+                Record::Claim { .. } | Record::Answer { .. } | Record::Unclaim { .. } => {}
                 Record::Hold { id, account, amount, .. } => {
                     let amount = amount.millionths();
                     let before =

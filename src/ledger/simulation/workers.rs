@@ -13,6 +13,7 @@ use crate::clock::Clock;
 use crate::ledger::purse::Purse;
 use crate::ledger::record::{ExternalId, Kept};
 use crate::ledger::spender::{Hold, HoldError, Settled, Spender, SpenderSeed};
+use crate::ledger::store::Books;
 use crate::ledger::threads::Shared;
 use crate::types::{AccountNum, Credits, KeyNum, RequestId, RouteNum, StatusClass, WallTime};
 
@@ -87,7 +88,7 @@ impl Workers {
         let (_, outboxes) = shared.outboxes.split_last().expect("an outbox");
         let spenders: Vec<Spender> = outboxes
             .iter()
-            .map(|outbox| SpenderSeed::new(Arc::clone(&shared), Arc::clone(outbox)).start())
+            .map(|outbox| SpenderSeed::new(Arc::clone(&shared), Arc::clone(outbox), disk.readers()).start())
             .collect();
         let pump = |spender: &Spender| -> Pin<Box<dyn Future<Output = ()>>> {
             let spender = spender.clone();

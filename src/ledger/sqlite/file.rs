@@ -18,7 +18,7 @@ use crate::ledger::store::{LedgerError, Result};
 /// `TGLD`: SQLite's `application_id` of a ledger's file.
 const APPLICATION_ID: i64 = 0x5447_4c44;
 /// One migration per version, in order. There are none to earlier versions.
-const MIGRATIONS: [&str; 13] = [
+const MIGRATIONS: [&str; 14] = [
     include_str!("../migrations/0001_books.sql"),
     include_str!("../migrations/0002_secrets_in_key_order.sql"),
     include_str!("../migrations/0003_journal_file.sql"),
@@ -32,6 +32,7 @@ const MIGRATIONS: [&str; 13] = [
     include_str!("../migrations/0011_usage_of_each_step.sql"),
     include_str!("../migrations/0012_jobs.sql"),
     include_str!("../migrations/0013_buckets.sql"),
+    include_str!("../migrations/0014_repeats.sql"),
 ];
 /// The version from which on entries are chained.
 const CHAINED: usize = 4;

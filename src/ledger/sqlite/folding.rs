@@ -1,6 +1,7 @@
 //! Writes one fold: adds entries for the charges, changes balances, and stores which holds are open.
 
 pub(super) mod jobs;
+pub(super) mod repeats;
 
 use rusqlite::{Transaction, params};
 
@@ -23,6 +24,7 @@ pub(super) fn fold(tx: &Transaction<'_>, fold: &Fold, at: WallTime) -> Result<()
     }
     store_holds(tx, &fold.closed, &fold.opened)?;
     jobs::write(tx, &fold.jobs)?;
+    repeats::write(tx, &fold.claims)?;
     for hold in &fold.doubts {
         charge_in_doubt(tx, &mut posting, hold, at)?;
     }

@@ -13,12 +13,12 @@ use super::rows::{
     account_id, account_row, audited_row, entry_row, failed, hold_row, key_id, key_row, positioned_entry_row,
     request_id, secret_row, spending, to_key_id, token_row,
 };
-use super::{file, posting, usage};
+use super::{file, folding, posting, usage};
 use crate::ledger::entry::{Entry, OperatorBalances};
 use crate::ledger::store::{
     AccountRow, AnswerRow, AuditFilter, Audited, BooksReader, Doubt, DueRefill, EachLimit, JobFilter, JobRow,
-    KeyRow, LedgerError, LoadedBooks, OwnedKey, Position, RefusalRow, Result, SecretRow, StoredSecret,
-    TokenRow, UsageFilter, UsageRow, UserReader, WebhookReader,
+    KeyRow, LedgerError, LoadedBooks, OwnedKey, Position, RefusalRow, RepeatRow, Result, SecretRow,
+    StoredSecret, TokenRow, UsageFilter, UsageRow, UserReader, WebhookReader,
 };
 use crate::ledger::tally::OpenHold;
 use crate::policy::credit::Spending;
@@ -275,6 +275,14 @@ impl BooksReader for SqliteReader {
 
     fn due_refills(&mut self, now: WallTime, most: usize) -> Result<Vec<DueRefill>> {
         posting::refills::due(self.db()?, now, most)
+    }
+
+    fn repeat(&mut self, id: &KeyHash) -> Result<Option<RepeatRow>> {
+        folding::repeats::find(self.db()?, id)
+    }
+
+    fn unanswered(&mut self, most: usize) -> Result<Vec<RepeatRow>> {
+        folding::repeats::unanswered(self.db()?, most)
     }
 
     fn answer(&mut self, id: &KeyHash) -> Result<Option<AnswerRow>> {

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::{
     AccountRow, AnswerRow, Audited, Doubt, DueRefill, JobFilter, JobRow, KeyRow, OwnedKey, RefusalRow,
-    Result, TokenRow, UsageFilter, UsageRow, UserReader, WebhookReader,
+    RepeatRow, Result, TokenRow, UsageFilter, UsageRow, UserReader, WebhookReader,
 };
 use crate::ledger::entry::{Entry, OperatorBalances};
 use crate::policy::credit::Spending;
@@ -132,6 +132,10 @@ pub trait BooksReader: Send {
     fn buckets(&mut self) -> Result<Vec<(AccountId, BucketName, Credits)>>;
     /// Accounts whose refill is due, at most `most`.
     fn due_refills(&mut self, now: WallTime, most: usize) -> Result<Vec<DueRefill>>;
+    /// Finds the request with this hash of account and idempotency key.
+    fn repeat(&mut self, id: &KeyHash) -> Result<Option<RepeatRow>>;
+    /// The requests with an idempotency key that have no answer, at most `most`: in progress, or ended by a crash.
+    fn unanswered(&mut self, most: usize) -> Result<Vec<RepeatRow>>;
     /// Finds the stored answer with this id.
     fn answer(&mut self, id: &KeyHash) -> Result<Option<AnswerRow>>;
     /// Reads all tokens of the admin API, in the order of their names.

@@ -104,13 +104,14 @@ impl BooksThread {
         let is_behind = tally.records() > 0;
         let fold = if adopts { tally.fold() } else { tally.recover() };
         let open = tally.open_holds().filter(|hold| hold.kept.is_none());
-        let adopted = open.map(|hold| hold.id).collect();
+        let adopted: HashSet<RequestId> = open.map(|hold| hold.id).collect();
         let doubts = fold.doubts.len();
         if is_behind || doubts > 0 || !fold.closed.is_empty() {
             books.fold(&fold, now)?;
         }
         shared.handoff.set_folded(last_seq);
         let off_by = opening::fill(&shared, &mut *books.reader()?)?;
+        opening::adopt_claims(&shared, &mut *books.reader()?, &adopted)?;
         let folded = fold.jobs.iter().map(|job| (job.hold.account, job.external_id.clone()));
         for (account, external_id) in loaded.settled_jobs.into_iter().chain(folded) {
             shared.jobs.remember(account, &external_id);
@@ -254,6 +255,7 @@ impl BooksThread {
             let Some(fold) = &self.unwritten else { return Ok(()) };
             self.books.fold(fold, self.clock.wall())?;
             self.shared.handoff.set_folded(fold.upto);
+            self.shared.claims.folded(&fold.claims);
             self.unwritten = None;
             self.return_withheld();
             self.books.checkpoint();
@@ -302,6 +304,7 @@ impl BooksThread {
             }
             Settlement::Keep(kept) if self.adopted.remove(&id) => self.keep_adopted(id, kept),
             Settlement::Keep(_) => false,
+            Settlement::Claim(repeat, answer) => opening::decide_adopted(&self.shared, id, repeat, answer),
         };
         if is_settled {
             self.wait_until_written()?;
@@ -334,6 +337,7 @@ impl BooksThread {
     /// Puts the rest of the adopted holds in doubt, since nobody will settle them. Returns their number.
     pub(in crate::ledger) fn abandon_adopted(&mut self) -> Result<usize> {
         self.fold()?;
+        self.shared.claims.abandon_adopted();
         let ids: Vec<RequestId> = self.adopted.drain().filter(|id| self.tally.is_open(*id)).collect();
         if !ids.is_empty() {
             self.unwritten = Some(self.tally.doubt(&ids));

@@ -1,13 +1,16 @@
 //! Fills the shared state when a ledger is opened.
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use super::shared::Shared;
 use crate::ledger::caps::SpendCap;
+use crate::ledger::claims;
 use crate::ledger::jobs::OpenJob;
+use crate::ledger::record::Record;
 use crate::ledger::store::{BooksReader, Result, each_account};
 use crate::ledger::tally::OpenHold;
-use crate::types::Credits;
+use crate::types::{Credits, KeyHash, RequestId};
 
 /// Creates the purses and caps of all accounts and keys. Returns the sum over all accounts.
 pub(super) fn fill(shared: &Shared, reader: &mut dyn BooksReader) -> Result<i128> {
@@ -38,6 +41,33 @@ pub(super) fn take_open(shared: &Shared, hold: &OpenHold) {
             purse.add_job();
         }
     }
+}
+
+/// Most claims that are adopted. Repeats of the others are told that their answer was not kept.
+const MAX_ADOPTED: usize = 100_000;
+
+/// Lists the claims that are in progress in the process that handed the ledger over.
+pub(super) fn adopt_claims(
+    shared: &Shared,
+    reader: &mut dyn BooksReader,
+    adopted: &HashSet<RequestId>,
+) -> Result<()> {
+    if !adopted.is_empty() {
+        let unanswered = reader.unanswered(MAX_ADOPTED)?;
+        unanswered.iter().filter(|row| adopted.contains(&row.hold)).for_each(|row| shared.claims.adopt(row));
+    }
+    Ok(())
+}
+
+/// Records what became of an adopted claim. False if the ledger is closed.
+pub(super) fn decide_adopted(shared: &Shared, hold: RequestId, id: KeyHash, answer: Option<Vec<u8>>) -> bool {
+    let Some(outbox) = shared.outboxes.last() else { return false };
+    let unclaim = || vec![Record::Unclaim { id: hold, repeat: id }];
+    let records = answer.as_ref().map_or_else(unclaim, |sealed| claims::records(hold, id, sealed));
+    let Some(ticket) = outbox.push_all(&records) else { return false };
+    shared.claims.settle_adopted(&id, hold, answer.map(|sealed| (sealed, outbox, ticket)));
+    shared.record_added();
+    true
 }
 
 /// The job of a kept hold.

@@ -9,6 +9,7 @@ use super::handoff::Handoff;
 use super::signal::Signal;
 use crate::ledger::adoption::Successor;
 use crate::ledger::caps::{Caps, SpendCaps};
+use crate::ledger::claims::Claims;
 use crate::ledger::jobs::{Jobs, OpenJob};
 use crate::ledger::outbox::{Outbox, Ticket};
 use crate::ledger::purse::{Purse, Purses};
@@ -32,6 +33,7 @@ pub(in crate::ledger) struct Shared {
     pub(in crate::ledger) purses: Purses,
     pub(in crate::ledger) caps: SpendCaps,
     pub(in crate::ledger) jobs: Jobs,
+    pub(in crate::ledger) claims: Claims,
     pub(in crate::ledger) counters: Counters,
     /// Where settlements go once the ledger was handed over to another process.
     pub(in crate::ledger) successor: Successor,
@@ -82,6 +84,7 @@ impl Shared {
             purses: Purses::default(),
             caps: SpendCaps::default(),
             jobs: Jobs::default(),
+            claims: Claims::default(),
             counters: Counters::default(),
             successor: Successor::default(),
             books_must_end: AtomicBool::new(false),

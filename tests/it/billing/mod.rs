@@ -7,4 +7,5 @@ mod jobs;
 mod lasting;
 mod prices;
 mod refills;
+mod repeats;
 mod spending;

@@ -46,6 +46,11 @@ pub(super) fn remedy(reason: Reason) -> &'static str {
         Reason::AddressForbidden => {
             "Send the request from an address that the key allows, or change the key."
         }
+        Reason::IdempotencyInProgress => "Wait for the first request, then send the request again.",
+        Reason::IdempotencyKeyReused => "Use another Idempotency-Key for each request; a random one is best.",
+        Reason::ResponseNotKept => {
+            "Check what the first request did. To make it again, send another Idempotency-Key."
+        }
         Reason::NoJob => "Check the job's id. It must be a job of this account.",
         Reason::BodyTooLarge => "Send a smaller body.",
         Reason::RateLimited => "Wait as long as Retry-After says, and send requests more evenly.",

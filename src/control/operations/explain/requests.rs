@@ -41,7 +41,7 @@ pub struct RequestView {
     pub key: Option<KeyId>,
     /// The route, if there was one and the configuration still has it.
     pub route: Option<String>,
-    /// `proxied`, `answered`, `client_gone`, `cut`, `key_ended`, or the reason of the refusal.
+    /// `proxied`, `answered`, `replayed`, `client_gone`, `cut`, `key_ended`, or the reason of the refusal.
     pub outcome: &'static str,
     /// The status of the response; 499 if the client disconnected before it.
     pub status: u16,

@@ -101,7 +101,7 @@ impl DaySums {
     /// Adds requests with an outcome: the class of a status, or the reason of a refusal.
     fn add(&mut self, outcome: &str, requests: u64) {
         match outcome {
-            "1xx" | "2xx" | "3xx" | "answered" => self.ok += requests,
+            "1xx" | "2xx" | "3xx" | "answered" | "replayed" => self.ok += requests,
             "rate_limited" | "concurrency_limited" => self.limited += requests,
             "4xx"
             | "5xx"

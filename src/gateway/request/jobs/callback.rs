@@ -11,8 +11,8 @@ use super::job_id;
 use crate::gateway::request::access_log::AccessRecord;
 use crate::gateway::request::request_body::RequestBody;
 use crate::gateway::request::response::body::OutboundBody;
+use crate::gateway::request::response::due::count_note;
 use crate::gateway::request::response::respond;
-use crate::gateway::request::response::settlement::count_note;
 use crate::gateway::request::services::Services;
 use crate::gateway::request::target::Target;
 use crate::ledger::record::ExternalId;
@@ -98,7 +98,7 @@ impl CallbackRequest {
     pub(in crate::gateway::request) async fn answer(self) -> Result<Response<OutboundBody>, Refusal> {
         let Self { services, record, place: (at, id), parts, body, _slot } = self;
         let body = match body {
-            Some(body) => body.buffer().await?.1,
+            Some(body) => body.buffer(MAX_BODY).await?.1,
             None => Bytes::new(),
         };
         let callback = &record.view().callbacks.list[at];

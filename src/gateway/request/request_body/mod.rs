@@ -34,7 +34,7 @@ pub(super) enum RequestBody {
     Streaming(Box<StreamingBody>),
     /// Forwarded while it arrives, and kept, so that it can be sent again.
     Kept(KeptBody),
-    /// Read completely, since the request's price depends on it.
+    /// Read completely, since the payment depends on it.
     Buffered(Box<BufferedBody>),
 }
 
@@ -99,16 +99,18 @@ impl RequestBody {
         }
     }
 
-    /// Reads the body to its end, at most [`MAX_BUFFERED`] bytes, under the client's deadlines. Returns its bytes too.
+    /// Reads the body to its end, at most `max` bytes and [`MAX_BUFFERED`], under the client's deadlines. Returns its bytes
+    /// too.
     ///
     /// # Errors
     /// [`BodyFault`] if it is larger, or the client aborted it.
-    pub(super) async fn buffer(self) -> Result<(Self, Bytes), BodyFault> {
-        if self.size_hint().lower() > MAX_BUFFERED {
+    pub(super) async fn buffer(self, max: u64) -> Result<(Self, Bytes), BodyFault> {
+        let max = max.min(MAX_BUFFERED);
+        if self.size_hint().lower() > max {
             return Err(BodyFault::TooLarge);
         }
         let body = match self {
-            Self::Streaming(body) => Box::new(BufferedBody::read(*body, MAX_BUFFERED).await?),
+            Self::Streaming(body) => Box::new(BufferedBody::read(*body, max).await?),
             Self::Buffered(body) => body,
             Self::Kept(_) => return Err(BodyFault::Aborted), // bodies are kept only once they are paid for
         };

@@ -11,10 +11,12 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::data_chunks::DataChunks;
-use super::settlement::{Commit, Settlement, give_back};
+use super::due::Commit;
+use super::settlement::{Settlement, give_back};
 use super::silence::SilenceTimer;
 use crate::gateway::connection::Protocol;
-use crate::gateway::request::permit::InFlight;
+use crate::gateway::request::permit::{InFlight, Unpaid};
+use crate::gateway::request::repeats::Answer;
 use crate::ledger::outbox::NotDurable;
 use crate::policy::outcome::Outcome;
 use crate::policy::price::End;
@@ -36,6 +38,8 @@ pub(in crate::gateway) enum BodyError {
 pub(in crate::gateway::request) enum NoResponse {
     /// It was refused, and cost nothing.
     Refused(Refusal),
+    /// It was made before: the client gets the same response.
+    Replayed(Box<Answer>),
     /// It was charged, and the charge could not be written in time: its connection is aborted.
     Aborted(NotDurable),
 }
@@ -44,6 +48,15 @@ impl From<NotDurable> for NoResponse {
     /// A hold that cannot be written: nothing is charged.
     fn from(_: NotDurable) -> Self {
         Self::Refused(Reason::LedgerUnavailable.into())
+    }
+}
+
+impl From<Unpaid> for NoResponse {
+    fn from(unpaid: Unpaid) -> Self {
+        match unpaid {
+            Unpaid::Refused(refusal) => Self::Refused(refusal),
+            Unpaid::Replayed(answer) => Self::Replayed(answer),
+        }
     }
 }
 
@@ -66,7 +79,7 @@ pub(in crate::gateway) struct ResponseBody {
 enum BodyState {
     /// The body is passed on; its request is settled. `commit` is awaited before the last frame.
     Streaming { upstream: UpstreamBody, silence: SilenceTimer, commit: Option<Commit> },
-    /// The body is passed on and read for its charge.
+    /// The body is passed on, read for its charge, and kept for repeats of its request.
     Metering(Settlement),
     /// The upstream's body is complete: the last frame is sent when the charge is on disk.
     Closing { last: Option<Frame<Bytes>>, commit: Option<Commit> },
@@ -99,7 +112,7 @@ impl ResponseBody {
                 commit.await.map_err(NoResponse::Aborted)?; // a response without a body ends with its head
             }
             BodyState::Finished
-        } else if charged.is_none() {
+        } else if settlement.reads_body() {
             BodyState::Metering(settlement)
         } else {
             let commit = settlement.settle(End::Complete);

@@ -13,6 +13,7 @@ use crate::directory::Key;
 use crate::gateway::connection::{Connection, Protocol};
 use crate::gateway::request::access_log::AccessRecord;
 use crate::gateway::request::limits::ResponseHeaders;
+use crate::gateway::request::repeats::Answer;
 use crate::gateway::request::services::Services;
 use crate::policy::client_address::is_trusted;
 use crate::policy::forward::trace::Tracing;
@@ -97,6 +98,13 @@ impl ResponseContext {
         respond::refuse(self.record.dialect(), refusal, &self.request_id)
     }
 
+    /// The response to a request that was made before: that of the first one, with its charge.
+    pub(in crate::gateway::request) fn replay(&mut self, answer: Answer) -> Response<OutboundBody> {
+        let Answer { status, headers, body, charged } = answer;
+        (self.charged, self.outcome) = (charged, Outcome::Replayed);
+        respond::replay(status, headers, body)
+    }
+
     /// Says that the upstream is the reason of a refusal, and of what kind the error is (RFC 9209).
     fn proxy_status(&self, error: &str) -> Option<(HeaderName, HeaderValue)> {
         let upstream = &self.record.route()?.upstream.name;
@@ -121,7 +129,9 @@ impl ResponseContext {
             let mut value = |credits: Credits| self.headers.values.text(&[credits.text().as_bytes()]);
             if let Some(charged) = self.charged {
                 headers.insert(forward::CREDITS_USED, value(charged));
-                let split = (!charged.is_zero()).then(|| key.account.purse.split(charged)).flatten();
+                let is_new = self.outcome != Outcome::Replayed;
+                let split =
+                    (!charged.is_zero() && is_new).then(|| key.account.purse.split(charged)).flatten();
                 if let Some(split) = split.and_then(|split| HeaderValue::try_from(split.json(charged)).ok()) {
                     headers.insert(forward::CREDITS_SPLIT, split);
                 }

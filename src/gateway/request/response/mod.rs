@@ -4,6 +4,7 @@ pub(super) mod body;
 mod body_price;
 pub(super) mod context;
 mod data_chunks;
+pub(super) mod due;
 pub(super) mod respond;
 pub(super) mod settlement;
-mod silence;
+pub(super) mod silence;

@@ -15,6 +15,9 @@ use crate::types::Credits;
 
 const CHALLENGE: HeaderValue = HeaderValue::from_static("ApiKey realm=\"tollgate\"");
 
+/// Tells that a response was given before.
+const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+
 /// Capacity for header fields: enough for most of these responses.
 const USUAL_FIELDS: usize = 8;
 
@@ -93,6 +96,18 @@ pub(in crate::gateway::request) fn callback(settled: bool) -> Response<OutboundB
     let body: &[u8] = if settled { b"{\"settled\":true}" } else { b"{\"settled\":false}" };
     let mut response = whole(StatusCode::OK, Bytes::from_static(body));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// The response to a request that was made before.
+pub(in crate::gateway::request) fn replay(
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response<OutboundBody> {
+    let mut response = whole(status, body);
+    *response.headers_mut() = headers;
+    response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
     response
 }
 

@@ -5,7 +5,6 @@
 
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,28 +13,19 @@ use http::{HeaderMap, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 
 use super::body_price::ChargeSource;
+use super::due::{Commit, Due};
 use crate::gateway::connection::DetachedRequest;
-use crate::gateway::request::access_log::AccessRecord;
 use crate::gateway::request::permit::{Funds, Held, InFlight, Permit};
+use crate::gateway::request::repeats::Keeping;
 use crate::gateway::request::services::Services;
 use crate::ledger::outbox::NotDurable;
-use crate::ledger::record::{ExternalId, Kept};
-use crate::ledger::{Hold, Settled};
-use crate::policy::price::{Charged, End, Note, Verdict};
+use crate::policy::price::End;
 use crate::snapshot::OnDisconnect;
-use crate::types::{Credits, StatusClass, WallTime};
+use crate::types::Credits;
 use crate::upstream::{ResponseFault, UpstreamBody, UpstreamResponse};
 
-/// Longest time that a response waits for its charge while the ledger cannot write. Then the response is aborted:
-/// a refusal would claim that the request cost nothing.
-const MAX_COMMIT_WAIT: Duration = Duration::from_secs(10);
 /// Longest time for which a stream is read whose client is gone. Then what was seen of it is charged.
 const MAX_READ_ALONE: Duration = Duration::from_secs(15 * 60);
-/// How often a failed commit is checked again, since the ledger retries it.
-const COMMIT_CHECK_EVERY: Duration = Duration::from_millis(50);
-
-/// Waits until a charge is on disk, at most for [`MAX_COMMIT_WAIT`].
-pub(super) type Commit = Pin<Box<dyn Future<Output = Result<(), NotDurable>>>>;
 
 /// The charge of a forwarded request until it is settled, and the rest of the upstream's response.
 pub(in crate::gateway::request) struct Settlement {
@@ -46,13 +36,6 @@ pub(in crate::gateway::request) struct Settlement {
     upstream: Option<UpstreamBody>,
     /// The client disconnected.
     is_detached: bool,
-}
-
-struct Due {
-    funds: Funds,
-    charge: ChargeSource,
-    /// The outcome of the request, as far as it is known from the response head.
-    outcome: StatusClass,
 }
 
 impl Settlement {
@@ -68,11 +51,12 @@ impl Settlement {
             Funds::Job(_) => held.price.may_be_done(status, held.is_head),
             Funds::Hold(_) | Funds::Shadow => true,
         };
-        let due = held.filter(may_settle).map(|Held { funds, price, is_head }| {
+        let due = held.filter(may_settle).map(|Held { funds, price, is_head, claimed }| {
             let (timeout, now) = (request.body_timeout(), request.services.now());
-            let (charge, outcome) =
-                ChargeSource::of_response(&price, is_head, (status, &headers), timeout, now);
-            Due { funds, charge, outcome }
+            let head = (status, &headers);
+            let (charge, outcome) = ChargeSource::of_response(&price, is_head, head, timeout, now);
+            let keeping = claimed.map(|it| Box::new(Keeping::new(*it, &request.services, head, timeout)));
+            Due { funds, charge, outcome, keeping }
         });
         let settlement = Self { request, due, upstream: Some(body), is_detached: false };
         ((status, headers), settlement)
@@ -141,8 +125,8 @@ impl Settlement {
     pub(super) fn take_arrived_body(&mut self) -> Option<Frame<Bytes>> {
         let data = self.upstream.as_mut().and_then(UpstreamBody::take_whole)?;
         let frame = Frame::data(data);
-        if let Some(Due { charge: ChargeSource::Body(price), .. }) = &mut self.due {
-            price.read(&frame);
+        if let Some(due) = &mut self.due {
+            due.read(&frame);
         }
         self.give_back_connection();
         Some(frame)
@@ -163,11 +147,14 @@ impl Settlement {
     ) -> Poll<Option<Result<Frame<Bytes>, ResponseFault>>> {
         match (&mut self.upstream, &mut self.due) {
             (None, _) => Poll::Ready(None),
-            (Some(body), Some(Due { charge: ChargeSource::Body(price), .. })) => {
-                price.poll_frame(body, self.request.services.now(), context)
-            }
-            (Some(body), _) => Pin::new(body).poll_frame(context),
+            (Some(body), Some(due)) => due.poll_frame(body, self.request.services.now(), context),
+            (Some(body), None) => Pin::new(body).poll_frame(context),
         }
+    }
+
+    /// True if the body passes through this settlement, because of its charge or to be kept.
+    pub(super) fn reads_body(&self) -> bool {
+        self.charge_at_head().is_none() || self.due.as_ref().is_some_and(|due| due.keeping.is_some())
     }
 
     /// True if the body was read to its end.
@@ -195,7 +182,7 @@ impl Settlement {
             return self.release(); // with its client, the request would have been refused
         }
         let end = match &self.due {
-            Some(Due { charge: ChargeSource::Body(price), .. }) if price.is_stream() => {
+            Some(due) if due.may_be_endless() => {
                 let read = tokio::time::timeout(MAX_READ_ALONE, self.read_for_charge()).await;
                 read.unwrap_or(End::Abandoned)
             }
@@ -204,16 +191,14 @@ impl Settlement {
         drop(self.settle(end)); // no response waits for the commit
     }
 
-    /// Reads the body as far as the charge depends on it.
+    /// Reads the body as far as the charge depends on it, and as far as it is kept.
     async fn read_for_charge(&mut self) -> End {
-        while let (Some(body), Some(Due { charge: ChargeSource::Body(price), .. })) =
-            (&mut self.upstream, &mut self.due)
-        {
-            if price.is_decided() {
+        while let (Some(body), Some(due)) = (&mut self.upstream, &mut self.due) {
+            if due.is_decided() {
                 return End::Complete;
             }
             let clock = &self.request.services.connections.clock;
-            match std::future::poll_fn(|context| price.poll_frame(body, clock.now(), context)).await {
+            match std::future::poll_fn(|context| due.poll_frame(body, clock.now(), context)).await {
                 None => return End::Complete,
                 Some(Ok(_)) => {}
                 Some(Err(_)) => return End::Aborted,
@@ -226,10 +211,11 @@ impl Settlement {
 /// Settles a request that ends early, whatever the reason is.
 impl Drop for Settlement {
     fn drop(&mut self) {
-        let abandons = match self.due.as_ref().map(|due| &due.funds) {
-            Some(Funds::Hold(_)) => self.request.on_disconnect() == OnDisconnect::Abandon,
-            Some(Funds::Job(_)) => false, // the client may have what it paid for
-            Some(Funds::Shadow) | None => return,
+        let abandons = match &self.due {
+            Some(Due { keeping: Some(_), .. }) => false, // the client may repeat the request
+            Some(Due { funds: Funds::Hold(_), .. }) => self.request.on_disconnect() == OnDisconnect::Abandon,
+            Some(Due { funds: Funds::Job(_), .. }) => false, // the client may have what it paid for
+            Some(Due { funds: Funds::Shadow, .. }) | None => return,
         };
         if self.is_detached {
             // The worker ended before the rest could be read: settle with the charge as far as it is known.
@@ -250,58 +236,6 @@ impl Drop for Settlement {
             drop(detached);
         });
     }
-}
-
-impl Due {
-    fn settle(self, request: &InFlight, end: End) -> Option<Commit> {
-        let Self { funds, charge, mut outcome } = self;
-        let verdict = match charge {
-            ChargeSource::Head(charged) => Verdict::Charge(charged),
-            ChargeSource::Body(price) => {
-                outcome = price.outcome().unwrap_or(outcome);
-                price.verdict(end, request.services.connections.clock.now())
-            }
-        };
-        let settled = match (funds, verdict) {
-            (Funds::Hold(hold), Verdict::Charge(charged)) => {
-                note_charge(request, &charged);
-                hold.settle(charged.amount, outcome)
-            }
-            (Funds::Hold(hold), Verdict::Open(id)) => keep(request, hold, &id, outcome),
-            (Funds::Job(job), Verdict::Charge(charged)) => {
-                let (_, settled) = request.services.spender.settle_job(&job, charged.amount, outcome)?;
-                note_charge(request, &charged);
-                settled
-            }
-            (Funds::Shadow, Verdict::Charge(charged)) => {
-                request.record.note_shadow_charge(charged.amount);
-                return None;
-            }
-            (Funds::Job(_), Verdict::Unreadable) => {
-                count_note(&request.services, &request.record, Note::Unreadable);
-                return None;
-            }
-            (Funds::Hold(_) | Funds::Job(_) | Funds::Shadow, _) => return None,
-        };
-        settled.must_wait().then(|| Box::pin(charge_committed(settled)) as Commit)
-    }
-}
-
-/// Keeps a hold for the job that its request opened. If the id cannot be kept, the hold is charged: nothing could settle it.
-fn keep(request: &InFlight, hold: Hold, id: &str, outcome: StatusClass) -> Settled {
-    let opens = request.record.route().and_then(|route| {
-        let opens = route.price.opens.as_ref()?;
-        Some((opens, ExternalId::of(&route.upstream.name, id)?))
-    });
-    let Some((opens, external_id)) = opens else {
-        let charged = Charged { amount: hold.amount(), note: Note::Unreadable };
-        note_charge(request, &charged);
-        return hold.settle(charged.amount, outcome);
-    };
-    let millis = i64::try_from(opens.deadline.as_millis()).unwrap_or(i64::MAX);
-    let deadline = WallTime(request.services.connections.clock.wall().0.saturating_add(millis));
-    let charge_at_deadline = if opens.charges_at_deadline { hold.amount() } else { Credits::ZERO };
-    hold.keep(Kept { external_id, deadline, charge_at_deadline }, request.take_job())
 }
 
 /// The charge of a tunnel, which depends on how much the upstream sends and how long it lasts. Settled when dropped.
@@ -330,32 +264,4 @@ impl Drop for TunnelCharge {
 /// Gives an upstream's connection back to the pool.
 pub(super) fn give_back(services: &Services, body: UpstreamBody) {
     body.give_back(services.now());
-}
-
-/// Waits until a charge is on disk. If its commit fails, the charge remains valid, and the ledger tries again.
-async fn charge_committed(settled: Settled) -> Result<(), NotDurable> {
-    let (mut committed, mut waited) = (settled.committed().await, Duration::ZERO);
-    while committed.is_err() && waited < MAX_COMMIT_WAIT {
-        tokio::time::sleep(COMMIT_CHECK_EVERY).await;
-        waited += COMMIT_CHECK_EVERY;
-        committed = settled.committed().await;
-    }
-    committed
-}
-
-/// Notes a charge, and counts those that an operator should look at.
-fn note_charge(request: &InFlight, charged: &Charged) {
-    request.record.set_charge(charged.amount);
-    count_note(&request.services, &request.record, charged.note);
-}
-
-/// Counts a charge that an operator should look at.
-pub(in crate::gateway::request) fn count_note(services: &Services, record: &AccessRecord, note: Note) {
-    let counter = match note {
-        Note::Plain => return,
-        Note::Capped => &services.stats.capped,
-        Note::Unreadable => &services.stats.unreadable,
-    };
-    counter.fetch_add(1, Ordering::Relaxed);
-    record.count_capped();
 }

@@ -14,7 +14,7 @@ use crate::upstream::{ResponseFault, UpstreamBody};
 
 /// Limits the time between two frames of a body. Time in which nobody asks for a frame does not count.
 #[derive(Debug)]
-pub(super) struct SilenceTimer {
+pub(in crate::gateway::request) struct SilenceTimer {
     longest: Duration,
     /// Since when the upstream is waited for.
     since: Option<Moment>,
@@ -24,7 +24,7 @@ pub(super) struct SilenceTimer {
 
 impl SilenceTimer {
     /// `longest`: the longest silence; `None` for [`MAX_SILENCE`].
-    pub(super) fn new(longest: Option<Duration>) -> Self {
+    pub(in crate::gateway::request) fn new(longest: Option<Duration>) -> Self {
         Self { longest: longest.unwrap_or(MAX_SILENCE), since: None, timer: None }
     }
 
@@ -32,7 +32,7 @@ impl SilenceTimer {
     ///
     /// # Errors
     /// [`ResponseFault::Silent`] after the longest silence.
-    pub(super) fn poll_frame(
+    pub(in crate::gateway::request) fn poll_frame(
         &mut self,
         body: &mut UpstreamBody,
         now: Moment,

@@ -1,0 +1,275 @@
+//! Lets one of several requests with the same idempotency key through: the one that **claims** the key. The others get
+//! its answer.
+//!
+//! Claims and answers are records of the journal, so that they are as durable as the hold and the charge that they belong
+//! to. The list in memory has the claims that are in progress, and those that no fold has stored yet; all others are
+//! read from the store. A claim that is in the store without an answer, and not in the list, was ended by a crash.
+
+mod changes;
+mod claim;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+pub use changes::ClaimChange;
+pub(super) use changes::ClaimChanges;
+pub use claim::Claim;
+
+use super::outbox::{Outbox, Ticket};
+use super::record::Record;
+use super::store::{Readers, RepeatRow};
+use crate::types::{KeyHash, RequestId, WallTime};
+
+/// Most claims in the list. Further requests with an idempotency key are refused.
+const MAX_CLAIMS: usize = 100_000;
+
+/// A request with an idempotency key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Repeatable {
+    /// The account and the idempotency key, as a hash.
+    pub id: KeyHash,
+    /// The request, as a hash.
+    pub request: KeyHash,
+}
+
+/// What is known of a request with an idempotency key.
+#[derive(Debug)]
+pub enum Found<T> {
+    /// It is the first one.
+    First(T),
+    /// The first one is in progress.
+    InProgress,
+    /// The first one was another request.
+    Other,
+    /// The encrypted answer.
+    Answered(Arc<[u8]>),
+    /// The first one was charged, or a crash ended it, and its answer was not kept.
+    Lost,
+}
+
+/// Why nothing is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotFound {
+    /// [`MAX_CLAIMS`] are in the list.
+    Full,
+    /// The ledger cannot be read or written.
+    Unavailable,
+}
+
+/// The claims that are in progress, or not stored yet.
+#[derive(Debug, Default)]
+pub(super) struct Claims(Mutex<HashMap<KeyHash, Entry>>);
+
+#[derive(Debug)]
+struct Entry {
+    request: KeyHash,
+    /// The first request, once it has recorded its claim.
+    hold: Option<RequestId>,
+    until: WallTime,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// The store is being read. The receiver gets what it has.
+    Reading(watch::Receiver<Option<Arc<RepeatRow>>>),
+    InProgress,
+    /// In progress in the process that handed the ledger over.
+    Adopted,
+    /// Answered; a repeated request gets the answer once it is on disk.
+    Answered(Arc<[u8]>, Arc<Outbox>, Ticket),
+    Lost,
+    Released,
+}
+
+impl State {
+    /// The state of a claim whose answer is recorded; an answer without a byte was not kept.
+    fn of(sealed: Vec<u8>, outbox: &Arc<Outbox>, ticket: Ticket) -> Self {
+        match sealed.is_empty() {
+            true => Self::Lost,
+            false => Self::Answered(sealed.into(), Arc::clone(outbox), ticket),
+        }
+    }
+}
+
+/// The records of an answer.
+pub(super) fn records(id: RequestId, repeat: KeyHash, sealed: &[u8]) -> Vec<Record> {
+    let mut rest = sealed;
+    let mut records = Vec::new();
+    loop {
+        let (part, more) = rest.split_at(rest.len().min(Record::MAX_PART));
+        rest = more;
+        records.push(Record::Answer { id, repeat, is_last: rest.is_empty(), part: part.to_vec() });
+        if rest.is_empty() {
+            return records;
+        }
+    }
+}
+
+/// What to do about a request.
+enum Next {
+    Tell(Found<()>),
+    Wait(watch::Receiver<Option<Arc<RepeatRow>>>),
+    Read(watch::Sender<Option<Arc<RepeatRow>>>),
+}
+
+impl Claims {
+    /// Finds a request, in the list or in the store. If it is the first one, it is in the list then, in progress.
+    ///
+    /// # Errors
+    /// [`NotFound`].
+    pub(super) async fn find(
+        &self,
+        readers: &Readers,
+        repeatable: Repeatable,
+        now: WallTime,
+    ) -> Result<Found<()>, NotFound> {
+        loop {
+            let sender = match self.next(repeatable, now)? {
+                Next::Tell(found) => return Ok(found),
+                Next::Wait(mut read) => match read.wait_for(Option::is_some).await.as_deref() {
+                    Ok(Some(row)) => return Ok(stored(row, repeatable)),
+                    _ => continue, // nothing is stored, or it could not be read
+                },
+                Next::Read(sender) => sender,
+            };
+            let mut reading = Reading { claims: self, id: repeatable.id, is_first: false };
+            let (readers, id) = (readers.clone(), repeatable.id);
+            let read = tokio::task::spawn_blocking(move || readers.open()?.repeat(&id)).await;
+            let row = read.map_err(|_| NotFound::Unavailable)?.map_err(|error| {
+                tracing::error!(%error, "the answer to a repeated request cannot be read");
+                NotFound::Unavailable
+            })?;
+            let Some(row) = row.filter(|row| row.until > now) else {
+                reading.is_first = true;
+                return Ok(Found::First(()));
+            };
+            let row = Arc::new(row);
+            sender.send_replace(Some(Arc::clone(&row)));
+            return Ok(stored(&row, repeatable));
+        }
+    }
+
+    fn next(&self, Repeatable { id, request }: Repeatable, now: WallTime) -> Result<Next, NotFound> {
+        let mut list = self.0.lock();
+        let is_over = |entry: &Entry| match entry.state {
+            State::Released => true,
+            State::Answered(..) | State::Lost => entry.until <= now,
+            State::Reading(_) | State::InProgress | State::Adopted => false,
+        };
+        let is_full = list.len() >= MAX_CLAIMS;
+        match list.get_mut(&id) {
+            None if is_full => Err(NotFound::Full),
+            None => {
+                let (sender, receiver) = watch::channel(None);
+                let state = State::Reading(receiver);
+                list.insert(id, Entry { request, hold: None, until: now, state });
+                Ok(Next::Read(sender))
+            }
+            Some(entry) if is_over(entry) => {
+                *entry = Entry { request, hold: None, until: now, state: State::InProgress };
+                Ok(Next::Tell(Found::First(())))
+            }
+            Some(Entry { state: State::Reading(read), .. }) => Ok(Next::Wait(read.clone())),
+            Some(entry) if entry.request != request => Ok(Next::Tell(Found::Other)),
+            Some(entry) => Ok(Next::Tell(match &entry.state {
+                State::Answered(answer, outbox, ticket) if outbox.state(*ticket) == Some(Ok(())) => {
+                    Found::Answered(Arc::clone(answer))
+                }
+                State::Lost => Found::Lost,
+                _ => Found::InProgress,
+            })),
+        }
+    }
+
+    /// Notes that the claim of a request is recorded.
+    fn made(&self, id: &KeyHash, hold: RequestId, until: WallTime) {
+        if let Some(entry) = self.0.lock().get_mut(id) {
+            (entry.hold, entry.until) = (Some(hold), until);
+        }
+    }
+
+    /// Decides a claim that was recorded for a request.
+    fn decide(&self, id: &KeyHash, hold: RequestId, state: State) {
+        if let Some(entry) = self.0.lock().get_mut(id).filter(|entry| entry.hold == Some(hold)) {
+            entry.state = state;
+        }
+    }
+
+    /// Removes a claim that was not recorded.
+    fn forget(&self, id: &KeyHash) {
+        self.0.lock().remove(id);
+    }
+
+    /// Forgets the claims that a fold has stored and that are decided.
+    pub(super) fn folded(&self, changes: &[(KeyHash, ClaimChange)]) {
+        if changes.is_empty() {
+            return;
+        }
+        let mut list = self.0.lock();
+        for (id, change) in changes {
+            let decided = change.decided();
+            let is_same = |entry: &Entry| {
+                let is_decided = matches!(entry.state, State::Answered(..) | State::Lost | State::Released);
+                is_decided && entry.hold == decided
+            };
+            if decided.is_some() && list.get(id).is_some_and(is_same) {
+                list.remove(id);
+            }
+        }
+    }
+
+    /// Decides an adopted claim, whose records the books thread has added to its outbox. `None`: it is released.
+    pub(super) fn settle_adopted(
+        &self,
+        id: &KeyHash,
+        hold: RequestId,
+        answer: Option<(Vec<u8>, &Arc<Outbox>, Ticket)>,
+    ) {
+        let state =
+            answer.map_or(State::Released, |(sealed, outbox, ticket)| State::of(sealed, outbox, ticket));
+        self.decide(id, hold, state);
+    }
+
+    /// Adds a claim of the process that handed the ledger over.
+    pub(super) fn adopt(&self, row: &RepeatRow) {
+        let RepeatRow { id, request, hold, until, .. } = *row;
+        self.0.lock().insert(id, Entry { request, hold: Some(hold), until, state: State::Adopted });
+    }
+
+    /// Gives up the adopted claims that are in progress, since nobody will decide them.
+    pub(super) fn abandon_adopted(&self) {
+        self.0.lock().retain(|_, entry| !matches!(entry.state, State::Adopted));
+    }
+}
+
+/// What the store tells about a request.
+fn stored(row: &RepeatRow, repeatable: Repeatable) -> Found<()> {
+    match &row.answer {
+        _ if row.request != repeatable.request => Found::Other,
+        Some(answer) if !answer.is_empty() => Found::Answered(answer.as_slice().into()),
+        _ => Found::Lost,
+    }
+}
+
+/// The store is being read for a claim. Dropped when that is done, or given up.
+struct Reading<'a> {
+    claims: &'a Claims,
+    id: KeyHash,
+    /// True if nothing was found: the request is the first one.
+    is_first: bool,
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        let mut list = self.claims.0.lock();
+        if !self.is_first {
+            list.remove(&self.id);
+        } else if let Some(entry) = list.get_mut(&self.id) {
+            entry.state = State::InProgress;
+        }
+    }
+}

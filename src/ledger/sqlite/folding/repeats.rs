@@ -1,0 +1,63 @@
+//! Writes and reads requests with an idempotency key, and their answers.
+
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+
+use crate::ledger::ClaimChange;
+use crate::ledger::sqlite::rows::{failed, id_blob, request_id};
+use crate::ledger::store::{RepeatRow, Result};
+use crate::types::{KeyHash, WallTime};
+
+/// Writes what happened to claims.
+pub(super) fn write(tx: &Transaction<'_>, changes: &[(KeyHash, ClaimChange)]) -> Result<()> {
+    for (id, change) in changes {
+        let written = match change {
+            ClaimChange::Made(row) => tx
+                .prepare_cached(
+                    "INSERT OR REPLACE INTO repeats (id, request, hold, until, answer) VALUES (?1, ?2, ?3, ?4, ?5)",
+                )
+                .and_then(|mut insert| {
+                    insert.execute(params![id.0, row.request.0, id_blob(row.hold), row.until.0, row.answer])
+                }),
+            ClaimChange::Answered(hold, answer) => tx
+                .prepare_cached("UPDATE repeats SET answer = ?3 WHERE id = ?1 AND hold = ?2")
+                .and_then(|mut update| update.execute(params![id.0, id_blob(*hold), answer])),
+            ClaimChange::Released(hold) => tx
+                .prepare_cached("DELETE FROM repeats WHERE id = ?1 AND hold = ?2")
+                .and_then(|mut delete| delete.execute(params![id.0, id_blob(*hold)])),
+        };
+        written.map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Finds a request.
+pub(in crate::ledger::sqlite) fn find(connection: &Connection, id: &KeyHash) -> Result<Option<RepeatRow>> {
+    let sql = "SELECT id, request, hold, until, answer FROM repeats WHERE id = ?1";
+    let mut select = connection.prepare_cached(sql).map_err(failed)?;
+    select.query_row([id.0], row).optional().map_err(failed)
+}
+
+/// The requests without an answer.
+pub(in crate::ledger::sqlite) fn unanswered(connection: &Connection, most: usize) -> Result<Vec<RepeatRow>> {
+    let sql = "SELECT id, request, hold, until, answer FROM repeats WHERE answer IS NULL ORDER BY until DESC, id LIMIT ?1";
+    let mut select = connection.prepare_cached(sql).map_err(failed)?;
+    let rows = select.query_map([most], row).map_err(failed)?;
+    rows.collect::<rusqlite::Result<_>>().map_err(failed)
+}
+
+fn row(row: &Row<'_>) -> rusqlite::Result<RepeatRow> {
+    Ok(RepeatRow {
+        id: KeyHash(row.get(0)?),
+        request: KeyHash(row.get(1)?),
+        hold: request_id(row, 2)?,
+        until: WallTime(row.get(3)?),
+        answer: row.get(4)?,
+    })
+}
+
+/// Deletes requests whose time is over. Returns how many.
+pub(in crate::ledger::sqlite) fn prune(tx: &Transaction<'_>, now: WallTime, most: usize) -> Result<usize> {
+    let sql =
+        "DELETE FROM repeats WHERE id IN (SELECT id FROM repeats WHERE until <= ?1 ORDER BY until LIMIT ?2)";
+    tx.prepare_cached(sql).and_then(|mut delete| delete.execute(params![now.0, most])).map_err(failed)
+}
