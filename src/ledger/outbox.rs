@@ -68,9 +68,10 @@ impl Outbox {
         Some(Ticket(queue.taken + 1))
     }
 
-    /// True if so many bytes can be added without delaying holds.
+    /// True if an answer of so many bytes can be added without delaying holds.
     pub(super) fn has_room(&self, bytes: usize) -> bool {
-        self.queue.lock().bytes.len() + bytes <= MAX_OUTBOX
+        let waiting = self.queue.lock().bytes.len();
+        waiting == 0 || waiting + bytes <= MAX_OUTBOX / 2
     }
 
     pub(super) fn lock(&self) -> parking_lot::MutexGuard<'_, Queue> {

@@ -87,14 +87,32 @@ fn broken_toml_is_reported_with_its_line() {
 fn settings_whose_time_has_not_come_are_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let base = crate::support::config("").replace("{upstream}", "127.0.0.1:9000");
-    let more = "[idempotency]\nkeep = \"24h\"\n";
-    std::fs::write(folder.path().join("config.toml"), format!("{base}{more}")).unwrap();
-    let told = String::from_utf8(cli(folder.path(), &["check"]).stderr).unwrap();
-    assert!(told.contains("[idempotency] is not supported yet"), "{told}");
     let postgres = base.replace("sqlite:ledger.db", "postgres://localhost/tollgate");
     std::fs::write(folder.path().join("config.toml"), postgres).unwrap();
     let told = String::from_utf8(cli(folder.path(), &["check"]).stderr).unwrap();
     assert!(told.contains("a ledger on PostgreSQL is not supported yet"), "{told}");
+}
+
+#[test]
+fn how_requests_are_repeatable_is_checked() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = crate::support::config("").replace("{upstream}", "127.0.0.1:9000");
+    for (settings, problem) in [
+        ("", None),
+        ("keep = \"1m\"\nmax_body = \"1MiB\"", None),
+        ("keep = \"59s\"", Some("responses are kept for 1m to 30d")),
+        ("keep = \"31d\"", Some("responses are kept for 1m to 30d")),
+        ("max_body = \"2MiB\"", Some("this size must be from 1024 to 1048576 bytes")),
+        ("header = \"x\"", Some("header")),
+    ] {
+        std::fs::write(folder.path().join("config.toml"), format!("{base}[idempotency]\n{settings}\n"))
+            .unwrap();
+        let told = String::from_utf8(cli(folder.path(), &["check"]).stderr).unwrap();
+        assert!(
+            problem.map_or(!told.contains("error"), |problem| told.contains(problem)),
+            "{settings}: {told}"
+        );
+    }
 }
 
 #[test]

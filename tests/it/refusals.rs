@@ -20,7 +20,7 @@ const fn same(status: u16) -> [(u16, &'static str); 3] {
     [(status, PROBLEM), (status, APIONE), (status, ENROW)]
 }
 
-const TABLE: [Row; 19] = [
+const TABLE: [Row; 22] = [
     (Reason::BadRequest, same(400)),
     (Reason::HeaderTooLarge, same(431)),
     (Reason::NoRoute, same(404)),
@@ -33,6 +33,9 @@ const TABLE: [Row; 19] = [
     (Reason::AddressForbidden, same(403)),
     (Reason::NoJob, same(404)),
     (Reason::BodyTooLarge, same(413)),
+    (Reason::IdempotencyInProgress, same(409)),
+    (Reason::IdempotencyKeyReused, same(422)),
+    (Reason::ResponseNotKept, same(409)),
     (
         Reason::RateLimited,
         [
@@ -109,7 +112,7 @@ fn every_refusal_is_worded_in_every_dialect() {
             rows += 1;
         }
     }
-    assert_eq!(rows, 57);
+    assert_eq!(rows, 66);
 }
 
 /// Provokes every refusal that can be provoked from outside, in each dialect.

@@ -51,9 +51,9 @@ impl Claim {
         self.spender.0.waiters.durable(ticket.ok_or(NotDurable)?).await
     }
 
-    /// Keeps the encrypted answer. If too many records wait to be written, it is not kept.
+    /// Keeps the encrypted answer. It is not kept while the ledger cannot write, or too many records wait to be written.
     pub fn answer(self, sealed: Vec<u8>) -> Settled {
-        match self.spender.0.outbox.has_room(sealed.len()) {
+        match self.spender.0.shared.can_keep_answer(&self.spender.0.outbox, sealed.len()) {
             true => self.decide(sealed),
             false => self.lose(),
         }

@@ -20,7 +20,7 @@ pub use claim::Claim;
 
 use super::outbox::{Outbox, Ticket};
 use super::record::Record;
-use super::store::{Readers, RepeatRow};
+use super::store::{LedgerError, Readers, RepeatRow, Result};
 use crate::types::{KeyHash, RequestId, WallTime};
 
 /// Most claims in the list. Further requests with an idempotency key are refused.
@@ -138,8 +138,7 @@ impl Claims {
             };
             let mut reading = Reading { claims: self, id: repeatable.id, is_first: false };
             let (readers, id) = (readers.clone(), repeatable.id);
-            let read = tokio::task::spawn_blocking(move || readers.open()?.repeat(&id)).await;
-            let row = read.map_err(|_| NotFound::Unavailable)?.map_err(|error| {
+            let row = read(move || readers.open()?.repeat(&id)).await.map_err(|error| {
                 tracing::error!(%error, "the answer to a repeated request cannot be read");
                 NotFound::Unavailable
             })?;
@@ -244,6 +243,14 @@ impl Claims {
     pub(super) fn abandon_adopted(&self) {
         self.0.lock().retain(|_, entry| !matches!(entry.state, State::Adopted));
     }
+}
+
+/// Reads from the store, which must not delay a worker.
+async fn read<T: Send + 'static>(read: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    if cfg!(test) && tokio::runtime::Handle::try_current().is_err() {
+        return read(); // the simulation has one thread
+    }
+    tokio::task::spawn_blocking(read).await.map_err(|_| LedgerError::Closed)?
 }
 
 /// What the store tells about a request.

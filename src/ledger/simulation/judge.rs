@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::repeats::Known;
 use crate::ledger::entry::{Entry, EntryKind};
 use crate::ledger::memory::MemoryStore;
 use crate::ledger::record::Record;
@@ -33,6 +34,8 @@ pub(super) struct Durable {
     counted: usize,
     /// Holds that a start after a crash charged in full.
     doubts: BTreeSet<RequestId>,
+    /// Requests with an idempotency key.
+    pub(super) repeats: Known,
 }
 
 impl Durable {

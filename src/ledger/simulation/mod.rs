@@ -7,6 +7,7 @@
 
 mod disk;
 mod judge;
+mod repeats;
 mod threads;
 mod workers;
 mod world;

@@ -9,6 +9,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use fastrand::Rng;
 
 use super::disk::Disk;
+use super::repeats::Attempts;
 use crate::clock::Clock;
 use crate::ledger::purse::Purse;
 use crate::ledger::record::{ExternalId, Kept};
@@ -64,6 +65,7 @@ pub(super) struct Workers {
     /// The credits that each account's purse must have.
     pub(super) available: Vec<i64>,
     requests: Vec<Request>,
+    repeats: Attempts,
     /// Jobs that this process opened, and perhaps settled.
     kept: Vec<(AccountNum, RequestId)>,
     /// Number of jobs that a worker settled.
@@ -110,6 +112,7 @@ impl Workers {
             purses,
             available,
             requests,
+            repeats: Attempts::default(),
             kept: Vec::new(),
             jobs_settled: 0,
             still: false,
@@ -117,6 +120,14 @@ impl Workers {
             acknowledged: 0,
             refused: 0,
         }
+    }
+
+    /// Takes the numbers of repeated requests that were answered, and of answers that are lost.
+    pub(super) fn replays(&self) -> (u64, u64) {
+        self.disk.look(|_, durable| {
+            let known = &mut durable.repeats;
+            (std::mem::take(&mut known.replayed), std::mem::take(&mut known.lost))
+        })
     }
 
     pub(super) fn ids(&self) -> u128 {
@@ -128,8 +139,9 @@ impl Workers {
         if self.still {
             return;
         }
-        match self.random.u32(..11) {
+        match self.random.u32(..16) {
             9 => self.poll_job(),
+            11.. => self.repeat(),
             0..4 => self.begin(),
             4..9 if !self.requests.is_empty() => self.go_on(),
             _ => self.pump(),
@@ -235,6 +247,14 @@ impl Workers {
         self.requests.push(Request { id, account, hold, charge, stage, woken });
     }
 
+    /// A client repeats a request with an idempotency key.
+    fn repeat(&mut self) {
+        self.ids += 1;
+        let spender = &self.spenders[self.random.usize(..self.spenders.len())];
+        let (purse, id) = (&self.purses[0], RequestId(self.ids));
+        self.available[0] += self.repeats.step(&mut self.random, &self.disk, purse, spender, id);
+    }
+
     /// A request tells that a job is done: one that was kept just now, perhaps before that is on disk, or any other.
     fn poll_job(&mut self) {
         let mut jobs = self.disk.look(|_, durable| durable.kept());
@@ -285,6 +305,7 @@ impl Workers {
     /// holds.
     pub(super) fn stop(&mut self) {
         self.still = true;
+        self.available[0] += self.repeats.stop(&self.disk);
         for Request { account, hold, stage, .. } in self.requests.drain(..) {
             if !matches!(stage, Stage::Ended(_) | Stage::Kept(_)) {
                 self.available[account] += hold;

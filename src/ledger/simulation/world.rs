@@ -43,12 +43,14 @@ pub(super) struct Seen {
     polled: u64,
     expired: u64,
     refilled: u64,
+    replayed: u64,
+    lost: u64,
 }
 
 impl Seen {
     pub(super) fn is_enough(&self) {
         let Self { acknowledged, refused, failed, cuts, doubts, given_back, bookings, .. } = self;
-        let Self { kept_settled, polled, expired, refilled, .. } = self;
+        let Self { kept_settled, polled, expired, refilled, replayed, lost, .. } = self;
         for (what, count) in [
             ("answers", acknowledged),
             ("refusals", refused),
@@ -61,6 +63,8 @@ impl Seen {
             ("jobs that workers settled", polled),
             ("expiries", expired),
             ("refills", refilled),
+            ("repeated requests that were answered", replayed),
+            ("answers that are lost", lost),
         ] {
             assert!(*count > 100, "too few {what}: {self:?}");
         }
@@ -339,6 +343,9 @@ impl World<'_> {
             self.seen.refused += workers.refused;
             self.seen.polled += workers.jobs_settled;
             self.ids = workers.ids();
+            let (replayed, lost) = workers.replays();
+            self.seen.replayed += replayed;
+            self.seen.lost += lost;
         });
         threads::set(None);
         self.process = None;

@@ -1,11 +1,11 @@
 //! Defines the state that all handles share with the ledger's threads.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::barrier::Barrier;
-use super::handoff::Handoff;
+use super::handoff::{Handoff, MAX_WAITING};
 use super::signal::Signal;
 use crate::ledger::adoption::Successor;
 use crate::ledger::caps::{Caps, SpendCaps};
@@ -90,6 +90,13 @@ impl Shared {
             books_must_end: AtomicBool::new(false),
             commit_must_end: AtomicBool::new(false),
         }
+    }
+
+    /// True if an answer of so many bytes can be recorded without keeping charges from the disk.
+    pub(in crate::ledger) fn can_keep_answer(&self, outbox: &Outbox, bytes: usize) -> bool {
+        self.is_healthy.load(Ordering::Relaxed)
+            && self.handoff.waiting() + bytes <= MAX_WAITING / 4
+            && outbox.has_room(bytes)
     }
 
     /// Notifies the commit thread that a record was added which no task waits for yet.

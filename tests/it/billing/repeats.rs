@@ -73,9 +73,11 @@ fn a_repeated_request_gets_the_first_response_and_is_charged_once() {
     assert_eq!(gateway.available("acme").parse::<f64>().unwrap(), 1000.0 - spent);
     let kept = gateway.folder.path().join("ledger.db");
     let gateway = Gateway::start_in(gateway.crash());
-    for (at, request) in requests.into_iter().enumerate() {
-        let again = ask(&gateway, "good-key", &format!("id-{at}"), request);
-        assert_eq!(again.header("idempotency-replayed"), Some("true"));
+    let again = |at: usize| ask(&gateway, "good-key", &format!("id-{at}"), requests[at]);
+    let mut replayed = again(0);
+    for at in 0..requests.len() {
+        replayed = again(at);
+        assert_eq!(replayed.header("idempotency-replayed"), Some("true"));
     }
     assert_eq!(upstream.seen().len(), requests.len());
     // Nothing of it can be read in the ledger's files.
@@ -94,8 +96,17 @@ fn a_repeated_request_gets_the_first_response_and_is_charged_once() {
     // Another account's request with the same key is its own.
     assert_eq!(ask(&gateway, "other-key", "id-0", requests[0]).header("idempotency-replayed"), None);
     assert_eq!(gateway.json(&["ledger", "verify"])["differences"], json!([]));
-    let usage = Api::of(&gateway).get("/v1/accounts/acme/usage?group_by=outcome");
-    assert!(usage.to_string().contains("replayed"), "{usage}");
+    let api = Api::of(&gateway);
+    eventually("the repeats are counted", || {
+        let usage = api.get("/v1/usage?account=acme&step=all&from=2h")["data"][0].clone();
+        usage["outcomes"]["replayed"] == 7
+    });
+    let id = replayed.header("x-request-id").unwrap();
+    let request = api.get(&format!("/v1/requests/{id}"));
+    assert_eq!((&request["outcome"], &request["credits"]), (&json!("replayed"), &json!(0)));
+    let steps: Vec<_> =
+        request["steps"].as_array().unwrap().iter().map(|step| step["step"].clone()).collect();
+    assert_eq!(steps, ["head", "route", "key", "account", "scope", "address", "body", "limits", "repeat"]);
 }
 
 #[test]

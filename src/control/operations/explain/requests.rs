@@ -55,15 +55,17 @@ pub struct RequestView {
 }
 
 /// The steps of a request, each with the reasons for which it refuses.
-const STEPS: [(&str, &[Reason]); 10] = [
+const STEPS: [(&str, &[Reason]); 12] = [
     ("head", &[Reason::BadRequest, Reason::HeaderTooLarge]),
     ("route", &[Reason::NoRoute, Reason::MethodNotAllowed]),
     ("key", &[Reason::MissingKey, Reason::KeyInQuery, Reason::InvalidKey]),
     ("account", &[Reason::AccountSuspended]),
     ("scope", &[Reason::RouteForbidden]),
     ("address", &[Reason::AddressForbidden]),
+    ("job", &[Reason::NoJob]),
     ("body", &[Reason::BodyTooLarge]),
     ("limits", &[Reason::RateLimited, Reason::ConcurrencyLimited]),
+    ("repeat", &[Reason::IdempotencyInProgress, Reason::IdempotencyKeyReused, Reason::ResponseNotKept]),
     ("credits", &[Reason::InsufficientCredits, Reason::LedgerUnavailable]),
     ("upstream", &[Reason::UpstreamUnreachable, Reason::UpstreamTimeout, Reason::Overloaded]),
 ];
@@ -218,7 +220,10 @@ fn steps(decision: &RequestDecision, account: Option<&AccountId>, route: Option<
 /// True for steps that the gateway did not take: a public route asks for no key, and some requests are not forwarded.
 fn is_left_out(step: &str, decision: &RequestDecision) -> bool {
     match step {
-        "key" | "account" | "scope" | "address" | "credits" => decision.caller.is_none(),
+        "key" | "account" | "scope" | "address" => decision.caller.is_none(),
+        "credits" => decision.caller.is_none() || decision.outcome == Outcome::Replayed,
+        "job" => true,
+        "repeat" => decision.outcome != Outcome::Replayed,
         "limits" | "body" => decision.outcome == Outcome::Answered,
         "upstream" => decision.upstream_status == 0,
         _ => false,

@@ -1,0 +1,223 @@
+//! Simulates clients that repeat requests with an idempotency key, through crashes: each is forwarded once, and its answer
+//! is never another.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use fastrand::Rng;
+
+use super::disk::Disk;
+use crate::ledger::claims::{Claim, Found, NotFound, Repeatable};
+use crate::ledger::outbox::NotDurable;
+use crate::ledger::purse::Purse;
+use crate::ledger::spender::{Hold, Settled, Spender};
+use crate::types::{Credits, KeyHash, KeyNum, RequestId, RouteNum, StatusClass, WallTime};
+
+/// Most attempts in flight.
+const MANY: usize = 6;
+/// Number of idempotency keys at a time. Each is left after some attempts, for a new one.
+const KEYS: u64 = 2;
+/// Number of attempts with a key.
+const ATTEMPTS: u64 = 60;
+
+/// What the clients know of the requests with each key, whatever crashes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Known {
+    /// The requests that were forwarded and not released, and whether an answer was seen.
+    forwarded: BTreeMap<u64, (RequestId, bool)>,
+    /// Number of answers that were given again.
+    pub(super) replayed: u64,
+    /// Number of attempts that were told that the answer is lost.
+    pub(super) lost: u64,
+}
+
+impl Known {
+    fn forward(&mut self, key: u64, id: RequestId) {
+        let before = self.forwarded.insert(key, (id, false));
+        assert_eq!(before, None, "the request with key {key} is forwarded twice");
+    }
+
+    fn release(&mut self, key: u64) {
+        self.forwarded.remove(&key);
+    }
+
+    fn is_first(&self, key: u64) {
+        assert_eq!(self.forwarded.get(&key), None, "the request with key {key} was forwarded before");
+    }
+
+    fn see(&mut self, key: u64, answer: &[u8]) {
+        let (id, is_seen) = self.forwarded.get_mut(&key).expect("what is answered was forwarded");
+        assert_eq!(answer, &answer_of(*id), "the answer with key {key} is another request's");
+        *is_seen = true;
+    }
+
+    fn lose(&mut self, key: u64) {
+        assert!(
+            !self.forwarded.get(&key).is_some_and(|(_, is_seen)| *is_seen),
+            "the answer of {key} is lost"
+        );
+        self.lost += 1;
+    }
+}
+
+/// An answer, which has more than one part.
+fn answer_of(id: RequestId) -> Vec<u8> {
+    id.0.to_le_bytes().repeat(160)
+}
+
+type Waiting<T> = Pin<Box<dyn Future<Output = T>>>;
+
+enum Stage {
+    Finding(Waiting<Result<Found<Claim>, NotFound>>),
+    Recording(Waiting<(Hold, Claim, Result<(), NotDurable>)>),
+    Forwarded(Hold, Claim),
+    Ended(Settled),
+}
+
+struct Attempt {
+    key: u64,
+    id: RequestId,
+    spender: Spender,
+    stage: Stage,
+}
+
+/// The attempts in flight.
+#[derive(Default)]
+pub(super) struct Attempts {
+    list: Vec<Attempt>,
+    made: u64,
+}
+
+/// What an attempt pays.
+const PRICE: Credits = Credits::from_millionths(3);
+
+impl Attempts {
+    /// Runs a random step of one attempt, or makes one. Returns the change of what the account can spend.
+    pub(super) fn step(
+        &mut self,
+        random: &mut Rng,
+        disk: &Disk,
+        purse: &Arc<Purse>,
+        spender: &Spender,
+        id: RequestId,
+    ) -> i64 {
+        if self.list.len() < MANY && random.bool() {
+            self.made += 1;
+            let key = id.0 as u64 / ATTEMPTS * KEYS + random.u64(..KEYS);
+            let repeatable = Repeatable { id: KeyHash::of(&key.to_le_bytes()), request: KeyHash::of(b"r") };
+            let spender = spender.clone();
+            let finder = spender.clone();
+            let find = async move { Claim::find(&finder, repeatable, WallTime(0)).await };
+            self.list.push(Attempt { key, id, spender, stage: Stage::Finding(Box::pin(find)) });
+            return 0;
+        }
+        if self.list.is_empty() {
+            return 0;
+        }
+        let at = random.usize(..self.list.len());
+        let attempt = self.list.swap_remove(at);
+        let (stage, change) =
+            go_on(attempt.stage, (attempt.key, attempt.id), random, disk, purse, &attempt.spender);
+        self.list.extend(stage.map(|stage| Attempt { stage, ..attempt }));
+        change
+    }
+
+    /// Ends all attempts, as a clean stop does. Returns the credits that this releases.
+    pub(super) fn stop(&mut self, disk: &Disk) -> i64 {
+        let mut released = 0;
+        for attempt in self.list.drain(..) {
+            if matches!(attempt.stage, Stage::Forwarded(..)) {
+                disk.look(|_, durable| durable.repeats.release(attempt.key));
+            }
+            if matches!(attempt.stage, Stage::Recording(_) | Stage::Forwarded(..)) {
+                released += PRICE.millionths();
+            }
+        }
+        released
+    }
+}
+
+fn ready<T>(future: &mut Waiting<T>) -> Option<T> {
+    match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => Some(value),
+        Poll::Pending => None,
+    }
+}
+
+fn go_on(
+    stage: Stage,
+    (key, id): (u64, RequestId),
+    random: &mut Rng,
+    disk: &Disk,
+    purse: &Arc<Purse>,
+    spender: &Spender,
+) -> (Option<Stage>, i64) {
+    let known = |judge: &mut dyn FnMut(&mut Known)| disk.look(|_, durable| judge(&mut durable.repeats));
+    match stage {
+        Stage::Finding(mut find) => match ready(&mut find) {
+            None => (Some(Stage::Finding(find)), 0),
+            Some(Ok(Found::First(mut claim))) => {
+                known(&mut |known| known.is_first(key));
+                let Ok(hold) = spender.hold(purse, KeyNum(1), RouteNum(1), PRICE, id) else {
+                    return (None, 0);
+                };
+                let record = async move {
+                    let recorded = claim.record(id, WallTime(i64::MAX)).await;
+                    (hold, claim, recorded)
+                };
+                (Some(Stage::Recording(Box::pin(record))), -PRICE.millionths())
+            }
+            Some(Ok(Found::Answered(answer))) => {
+                known(&mut |known| {
+                    known.see(key, &answer);
+                    known.replayed += 1;
+                });
+                (None, 0)
+            }
+            Some(Ok(Found::Lost)) => {
+                known(&mut |known| known.lose(key));
+                (None, 0)
+            }
+            Some(Ok(Found::InProgress) | Err(_)) => (None, 0),
+            Some(Ok(Found::Other)) => panic!("all requests are the same"),
+        },
+        Stage::Recording(mut record) => match ready(&mut record) {
+            None => (Some(Stage::Recording(record)), 0),
+            // The client is gone, or nothing can be written: both are released.
+            Some((.., Err(_))) => (None, PRICE.millionths()),
+            Some(_) if random.u32(..6) == 0 => (None, PRICE.millionths()),
+            Some((hold, claim, Ok(()))) => {
+                known(&mut |known| known.forward(key, id));
+                (Some(Stage::Forwarded(hold, claim)), 0)
+            }
+        },
+        // The response costs nothing and is not kept: the request may be made again.
+        Stage::Forwarded(..) if random.u32(..6) == 0 => {
+            known(&mut |known| known.release(key));
+            (None, PRICE.millionths())
+        }
+        Stage::Forwarded(hold, claim) => {
+            drop(hold.settle(PRICE, StatusClass::Success));
+            let inner = &spender.0;
+            let can_keep = inner.shared.can_keep_answer(&inner.outbox, answer_of(id).len());
+            if random.u32(..6) == 0 || !can_keep {
+                drop(claim.lose());
+                return (None, 0);
+            }
+            (Some(Stage::Ended(claim.answer(answer_of(id)))), 0)
+        }
+        Stage::Ended(settled) => {
+            let committed = pin!(settled.committed()).poll(&mut Context::from_waker(Waker::noop()));
+            match committed {
+                // The client has the last byte.
+                Poll::Ready(Ok(())) => known(&mut |known| known.see(key, &answer_of(id))),
+                Poll::Ready(Err(_)) => {}
+                Poll::Pending => return (Some(Stage::Ended(settled)), 0),
+            }
+            (None, 0)
+        }
+    }
+}
