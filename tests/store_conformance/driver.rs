@@ -30,6 +30,8 @@ pub struct Driver<'a> {
     pub tally: Tally,
     /// The hold that was kept last.
     pub kept: Option<RequestId>,
+    /// The claim that was made last.
+    pub claimed: Option<(u8, RequestId)>,
     pub seq: u64,
     pub ids: u64,
     pub at: i64,
@@ -83,6 +85,8 @@ impl Driver<'_> {
                 String::new()
             }
             Call::Keep(account) => self.keep(*account, at),
+            Call::Claim(key, what) => self.claim(*key, *what, at),
+            Call::PruneRepeats => outcome(self.store.books.prune_repeats(at, 2)),
             Call::Fold => {
                 let fold = self.tally.fold();
                 self.fold(fold, at)
@@ -186,7 +190,7 @@ impl Driver<'_> {
         self.append(at, &records)
     }
 
-    fn append(&mut self, at: WallTime, records: &[u8]) -> String {
+    pub fn append(&mut self, at: WallTime, records: &[u8]) -> String {
         self.seq += 1;
         self.tally.apply(self.seq, at, records).unwrap();
         outcome(self.store.journal.append(self.seq, at, records))
@@ -379,11 +383,11 @@ pub fn start(store: &mut Storage, at: WallTime) -> Tally {
 /// A driver for a store that is used again after a crash.
 pub fn recovered(store: &mut Storage) -> Driver<'_> {
     let tally = start(store, WallTime(5_000));
-    Driver { store, seq: tally.upto(), tally, kept: None, ids: 1_000_000, at: 6_000 }
+    Driver { store, seq: tally.upto(), tally, kept: None, claimed: None, ids: 1_000_000, at: 6_000 }
 }
 
 pub fn driver(store: &mut Storage) -> Driver<'_> {
     let loaded = store.books.load(WallTime(0)).unwrap(); // as every user does before the first batch
     store.journal.read(loaded.folded).unwrap();
-    Driver { store, tally: Tally::default(), kept: None, seq: 0, ids: 0, at: 1_000 }
+    Driver { store, tally: Tally::default(), kept: None, claimed: None, seq: 0, ids: 0, at: 1_000 }
 }

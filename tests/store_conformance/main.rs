@@ -19,6 +19,7 @@ mod folds;
 mod migration;
 mod orders;
 mod power;
+mod repeats;
 #[path = "../skips.rs"]
 mod skips;
 
@@ -72,6 +73,9 @@ enum Call {
     Holds(Vec<(u8, i64, Option<i64>)>),
     /// Keeps a hold beyond its request, then settles the one that was kept before it.
     Keep(u8),
+    /// Claims an idempotency key, answers the last claim or releases it.
+    Claim(u8, repeats::What),
+    PruneRepeats,
     Fold,
     Recover,
     GiveBack(u8),
@@ -104,6 +108,8 @@ fn calls() -> impl Strategy<Value = Vec<Call>> {
         1 => Just(Call::Refill),
         1 => (small.clone(), small.clone()).prop_map(|(account, every)| Call::Limit(account, every)),
         1 => (0_u8..60).prop_map(Call::BeginPeriods),
+        2 => (small.clone(), repeats::what()).prop_map(|(key, what)| Call::Claim(key, what)),
+        1 => Just(Call::PruneRepeats),
         2 => Just(Call::Fold),
         1 => Just(Call::Recover),
         1 => small.clone().prop_map(Call::GiveBack),
@@ -155,7 +161,8 @@ fn state(store: &mut Storage) -> (String, Vec<Entry>, String) {
             ),
         entries,
         format!("{doubts:?} {jobs:?} {settled_jobs:?} {ended:?}")
-            + &format!("{:?} {:?}", reader.buckets(), reader.due_refills(WallTime(i64::MAX), ALL)),
+            + &format!("{:?} {:?}", reader.buckets(), reader.due_refills(WallTime(i64::MAX), ALL))
+            + &repeats::all(&mut *reader),
     )
 }
 
