@@ -122,6 +122,8 @@ pub struct Settings {
     /// Longest time that a record of the ledger waits for its commit while no task waits for it. Takes effect at a
     /// restart.
     pub commit_delay: Duration,
+    /// How long each request is listed with its charge; `None` if not at all.
+    pub requests_kept: Option<Duration>,
     /// Prefix of generated keys.
     pub key_prefix: String,
     /// Most rejected keys per client address and minute; 0 for no limit.

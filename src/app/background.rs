@@ -48,6 +48,7 @@ async fn prune(control: Arc<Control>) {
         control.prune_meters();
         control.prune_answers().await;
         control.prune_repeats().await;
+        control.prune_requests().await;
         control.prune_jobs().await;
         control.prune_people().await;
     }

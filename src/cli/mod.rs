@@ -12,6 +12,7 @@ mod import;
 mod key;
 mod ledger;
 mod output;
+mod reconcile;
 mod serve;
 mod status;
 mod token;
@@ -70,6 +71,8 @@ enum Commands {
     /// Invite, list and change people who sign in to the dashboard.
     #[command(subcommand)]
     User(user::Arguments),
+    /// Compare an upstream's bill with what its requests were charged, and list what differs.
+    Reconcile(reconcile::Arguments),
     /// List who changed what.
     Audit(audit::Arguments),
     /// Report requests, credits, bytes and durations by time.
@@ -107,6 +110,7 @@ pub fn main() -> ExitCode {
         Commands::Token(arguments) => token::run(&asker, arguments),
         Commands::User(arguments) => user::run(&asker, arguments),
         Commands::Usage(arguments) => usage::run(&asker, arguments),
+        Commands::Reconcile(arguments) => reconcile::run(&asker, arguments),
         Commands::Audit(arguments) => audit::run(&asker, arguments),
         Commands::Explain(arguments) => explain::run(&asker, arguments),
         Commands::Export(arguments) => export::run(&asker, &arguments),

@@ -121,6 +121,8 @@ pub struct Ledger {
     pub url: Maybe<String>,
     /// Longest time that a record waits for others before it is committed, unless a response waits for it; at most `1s`.
     pub commit_delay: Maybe<Duration>,
+    /// How long each request is listed with its charge, for `tollgate reconcile`: `1h` to `400d`. Left out: not at all.
+    pub requests: Maybe<Duration>,
 }
 
 /// Where keys are read from.

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::operations::{
-    AccountInput, AccountLine, BookingInput, InvitationInput, KeyInput, KeyLine, RehearsalInput, TokenInput,
-    UsageQuery, UserInput, UserPatch,
+    AccountInput, AccountLine, BookingInput, ChargesQuery, InvitationInput, KeyInput, KeyLine,
+    RehearsalInput, TokenInput, UsageQuery, UserInput, UserPatch,
 };
 use crate::policy::key::KeyState;
 use crate::types::{AccountId, KeyId};
@@ -56,6 +56,8 @@ pub enum Command {
     Export,
     /// Check every balance and link against the entries.
     Verify,
+    /// List what requests were charged.
+    Charges(ChargesQuery),
     /// List all holds in doubt, or only those of one request.
     InDoubt { request: Option<String> },
     /// Return a hold in doubt.
@@ -111,6 +113,7 @@ impl Command {
                 | Self::Export
                 | Self::ExportAll
                 | Self::Verify
+                | Self::Charges(_)
                 | Self::InDoubt { .. }
                 | Self::Backup { .. }
                 | Self::Explain { .. }

@@ -7,7 +7,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::command::Command;
-use super::operations::{AccountPatch, AuditView, Caller, ExplainInput, OperationError, Page, Result};
+use super::operations::{
+    AccountPatch, AuditView, Caller, ChargesQuery, ExplainInput, OperationError, Page, Result,
+};
 use super::{Control, Rows};
 use crate::ledger::store::AuditFilter;
 use crate::types::{AccountId, KeyNum};
@@ -66,6 +68,7 @@ impl Control {
             Command::Statement { account } => self.list_entries(caller, Some(account), rows).await,
             Command::Export => self.list_entries(caller, None, rows).await,
             Command::ExportAll => self.export_all(caller, rows).await,
+            Command::Charges(query) => self.list_charges(caller, query, rows).await,
             Command::Verify => value(self.verify_ledger(caller).await?),
             Command::InDoubt { request } => self.list_doubts(caller, request, &rows).await,
             Command::GiveBack { id } => value(self.give_back(caller, &id).await?),
@@ -155,6 +158,15 @@ impl Control {
             Ok(Err(_)) | Err(_) => ControlFlow::Break(()), // the client of the command has disconnected
         };
         Ok(json!({ "entries": self.each_entry(caller, account, send).await? }))
+    }
+
+    async fn list_charges(&self, caller: &Caller, query: ChargesQuery, rows: Rows) -> Result<Value> {
+        let send = move |charge| match serde_json::to_value(charge).map(|row| rows.blocking_send(row)) {
+            Ok(Ok(())) => ControlFlow::Continue(()),
+            Ok(Err(_)) | Err(_) => ControlFlow::Break(()), // the client of the command has disconnected
+        };
+        self.each_charge(caller, query, send).await?;
+        Ok(json!({}))
     }
 
     async fn export_all(&self, caller: &Caller, rows: Rows) -> Result<Value> {

@@ -210,6 +210,7 @@ impl Control {
             accounts: loaded.accounts.iter().map(new_account).collect(),
             buckets: loaded.snapshot.buckets.clone(),
             refills: None,
+            lists_requests: Some(loaded.snapshot.settings.requests_kept.is_some()),
             keys: new.iter().map(key).collect(),
             routes: loaded.snapshot.routes.iter().map(|route| route.name.clone()).collect(),
         };

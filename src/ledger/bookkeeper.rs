@@ -21,7 +21,7 @@ use crate::types::{AccountId, AccountNum, Credits, KeyId, KeyNum, RequestId, Wal
 /// Most accounts or keys that are registered in one transaction, which takes the books thread about 10 ms.
 const REGISTERED_AT_ONCE: usize = 1_000;
 
-/// Most requests with an idempotency key that are deleted in one transaction.
+/// Most requests that are deleted in one transaction.
 const PRUNED_AT_ONCE: usize = 1_000;
 
 /// The control plane's handle on the ledger. It can book and read, but cannot hold credits.
@@ -58,8 +58,8 @@ impl Bookkeeper {
     /// If the store fails. Parts that were written before stay, which does no harm: an unused number costs nothing, an
     /// opening grant is booked only once, and an account that was put on a plan is put back by the next registration.
     pub async fn register(&self, wanted: Registration) -> Result<Registered> {
-        let Registration { accounts, buckets, refills, keys, routes } = wanted;
-        let first = Registration { routes, buckets, refills, ..Registration::default() };
+        let Registration { accounts, buckets, refills, lists_requests, keys, routes } = wanted;
+        let first = Registration { routes, buckets, refills, lists_requests, ..Registration::default() };
         let mut registered = self.register_part(first).await?;
         for part in accounts.chunks(REGISTERED_AT_ONCE) {
             let part = Registration { accounts: part.to_vec(), ..Registration::default() };
@@ -292,6 +292,14 @@ impl Bookkeeper {
     /// If the store fails.
     pub async fn prune_repeats(&self) -> Result<bool> {
         self.run(|thread| thread.write(|books, now| books.prune_repeats(now, PRUNED_AT_ONCE))).await
+    }
+
+    /// Deletes what requests before a time were charged, some of it. True if there may be more.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn prune_requests(&self, before: WallTime) -> Result<bool> {
+        self.run(move |thread| thread.write(|books, _| books.prune_requests(before, PRUNED_AT_ONCE))).await
     }
 
     /// Deletes jobs that were settled before a time.

@@ -7,7 +7,7 @@ mod credits;
 mod data;
 mod lots;
 mod reader;
-mod repeats;
+mod requests;
 mod usage;
 
 use std::sync::Arc;
@@ -75,7 +75,8 @@ impl Books for MemoryStore {
         let (open_holds, folded, epoch) = (data.open_holds.clone(), data.folded, data.epoch);
         let settled = data.jobs.iter().map(|job| (job.hold.account, job.external_id.clone()));
         let (settled_jobs, ended) = (settled.collect(), data.ended_lots());
-        Ok(LoadedBooks { open_holds, folded, epoch, settled_jobs, ended })
+        let lists_requests = data.requests.lists_requests;
+        Ok(LoadedBooks { open_holds, folded, epoch, settled_jobs, ended, lists_requests })
     }
 
     fn confirm(&mut self) -> Result<()> {
@@ -106,6 +107,7 @@ impl Books for MemoryStore {
         data.open_holds.extend(fold.opened.iter().cloned());
         data.jobs.extend(fold.jobs.iter().cloned());
         data.change_claims(&fold.claims);
+        data.requests.add(&fold.requests);
         for hold in &fold.doubts {
             let key = data.key(hold.key);
             let account = data.accounts[data.account_at(hold.account)].id.clone();
@@ -136,6 +138,7 @@ impl Books for MemoryStore {
         let mut next = data.clone();
         let mut registered = Registered::default();
         next.register_credits(wanted, at);
+        next.requests.lists_requests = wanted.lists_requests.unwrap_or(next.requests.lists_requests);
         for account in &wanted.accounts {
             registered.accounts.push(next.register_account(account, at)?);
         }
@@ -283,6 +286,10 @@ impl Books for MemoryStore {
 
     fn prune_repeats(&mut self, now: WallTime, most: usize) -> Result<bool> {
         Ok(self.0.lock().prune_repeats(now, most))
+    }
+
+    fn prune_requests(&mut self, before: WallTime, most: usize) -> Result<bool> {
+        Ok(self.0.lock().requests.prune_requests(before, most))
     }
 
     fn prune_answers(&mut self, before: WallTime) -> Result<()> {

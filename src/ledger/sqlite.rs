@@ -123,6 +123,9 @@ impl Books for SqliteBooks {
             let mut posting = Posting::start(tx)?;
             posting::register(tx, &wanted.buckets)?;
             refills::register(tx, wanted.refills.as_deref(), at)?;
+            if let Some(lists) = wanted.lists_requests {
+                tx.execute("UPDATE journal SET lists_requests = ?1", [lists]).map_err(failed)?;
+            }
             for account in &wanted.accounts {
                 let row = accounts::register(tx, &mut posting, account, at)?;
                 refills::put_on(tx, row.num, account.plan.as_deref())?;
@@ -272,6 +275,10 @@ impl Books for SqliteBooks {
 
     fn prune_repeats(&mut self, now: WallTime, most: usize) -> Result<bool> {
         Ok(self.write(|tx| folding::repeats::prune(tx, now, most))? == most)
+    }
+
+    fn prune_requests(&mut self, before: WallTime, most: usize) -> Result<bool> {
+        Ok(self.write(|tx| folding::requests::prune(tx, before, most))? == most)
     }
 
     fn prune_answers(&mut self, before: WallTime) -> Result<()> {

@@ -11,6 +11,7 @@ mod notes;
 mod reader;
 mod registration;
 mod repeats;
+mod requests;
 mod storage;
 mod usage;
 mod users;
@@ -34,6 +35,7 @@ pub use storage::{Readers, Storage};
 pub use registration::{NewFileAccount, Registered, Registration};
 
 pub use repeats::RepeatRow;
+pub use requests::{ChargedRequest, RequestRow};
 
 pub use webhooks::{
     AfterAttempt, Attempt, DeliveriesOf, DeliveryRow, DueDelivery, EndpointRow, EventKind, EventRow,
@@ -239,6 +241,8 @@ pub struct LoadedBooks {
     pub settled_jobs: Vec<(AccountNum, ExternalId)>,
     /// The accounts with ended lots, and when the last one ended.
     pub ended: Vec<(AccountNum, WallTime)>,
+    /// True if each request is listed with its charge.
+    pub lists_requests: bool,
 }
 
 /// The message for a ledger whose sum over all accounts is not zero.
@@ -353,6 +357,8 @@ pub trait Books: Send {
     fn prune_answers(&mut self, before: WallTime) -> Result<()>;
     /// Deletes requests with an idempotency key whose time is over, at most `most`. True if there may be more.
     fn prune_repeats(&mut self, now: WallTime, most: usize) -> Result<bool>;
+    /// Deletes what requests before a time were charged, at most `most`. True if there may be more.
+    fn prune_requests(&mut self, before: WallTime, most: usize) -> Result<bool>;
     /// Deletes jobs that were settled before a time.
     fn prune_jobs(&mut self, before: WallTime) -> Result<()>;
     /// Saves limit states, given as owner and state. An empty state deletes the saved one.

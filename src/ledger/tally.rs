@@ -5,6 +5,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use super::claims::{ClaimChange, ClaimChanges};
 use super::record::{ExternalId, Kept, Record};
+use super::store::ChargedRequest;
 use crate::policy::credit::returned;
 use crate::types::{AccountNum, Credits, KeyHash, KeyNum, RequestId, RouteNum, StatusClass, WallTime};
 
@@ -70,6 +71,8 @@ pub struct Fold {
     pub jobs: Vec<SettledJob>,
     /// Claims of idempotency keys that were made or decided.
     pub claims: Vec<(KeyHash, ClaimChange)>,
+    /// What requests were charged, if they are listed.
+    pub requests: Vec<ChargedRequest>,
 }
 
 /// A kept hold that is settled.
@@ -144,6 +147,8 @@ pub struct Tally {
     closed: Vec<RequestId>,
     jobs: Vec<SettledJob>,
     claims: ClaimChanges,
+    /// What requests were charged; `None` if they are not listed.
+    requests: Option<Vec<ChargedRequest>>,
     charges: HashMap<ChargeKey, ChargeSum, Build>,
     /// Accounts with ended lots that are not spent, and when the last one ended.
     ended: HashMap<AccountNum, WallTime, Build>,
@@ -154,6 +159,17 @@ pub struct Tally {
 }
 
 impl Tally {
+    /// Lists each request with its charge from now on, or no longer.
+    pub fn list_requests(&mut self, lists: bool) {
+        self.requests = lists.then(|| self.requests.take().unwrap_or_default());
+    }
+
+    /// True if each request is listed with its charge.
+    #[must_use]
+    pub fn lists_requests(&self) -> bool {
+        self.requests.is_some()
+    }
+
     /// Sets the accounts with ended lots, and when the last one ended.
     pub fn set_ended(&mut self, ended: Vec<(AccountNum, WallTime)>) {
         self.ended = ended.into_iter().collect();
@@ -260,6 +276,9 @@ impl Tally {
             self.jobs.push(SettledJob { hold: hold.clone(), external_id, charge, at });
         }
         let OpenHold { account, key, route, .. } = hold;
+        if let Some(requests) = &mut self.requests {
+            requests.push(ChargedRequest { id, account, key, route, charge, at });
+        }
         if !self.ended.is_empty() && self.ended.contains_key(&account) {
             self.less_needed.insert(account);
         }
@@ -326,8 +345,9 @@ impl Tally {
         let mut charges: Vec<_> = self.charges.drain().collect();
         charges.sort_unstable_by_key(|(key, _)| *key);
         let (closed, jobs) = (std::mem::take(&mut self.closed), std::mem::take(&mut self.jobs));
-        let claims = self.claims.take();
-        Fold { upto: self.upto, charges, opened, closed, doubts: Vec::new(), jobs, claims }
+        let (claims, requests) = (self.claims.take(), self.requests.as_mut().map(std::mem::take));
+        let requests = requests.unwrap_or_default();
+        Fold { upto: self.upto, charges, opened, closed, doubts: Vec::new(), jobs, claims, requests }
     }
 
     /// The fold at start-up. Every hold that is open and not kept was left by a crash, and becomes a hold in doubt.
@@ -343,6 +363,12 @@ impl Tally {
     pub fn doubt(&mut self, ids: &[RequestId]) -> Fold {
         let mut doubts: Vec<OpenHold> = ids.iter().filter_map(|id| self.open.remove(id)).collect();
         doubts.sort_by_key(|hold| (hold.at, hold.id));
+        if let Some(requests) = &mut self.requests {
+            requests.extend(doubts.iter().map(|hold| {
+                let OpenHold { id, account, key, route, amount: charge, at, .. } = *hold;
+                ChargedRequest { id, account, key, route, charge, at }
+            }));
+        }
         let accounts = doubts.iter().map(|hold| hold.account);
         self.less_needed.extend(accounts.filter(|account| self.ended.contains_key(account)));
         let lost = self.stored.extract_if(|id| !self.open.contains_key(id)).collect::<Vec<_>>();

@@ -38,7 +38,7 @@ impl RequestIdStart {
 }
 
 /// 40 bits of the hash of a proxy's id of a request.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ProxyMark(u128);
 
 impl RequestId {
@@ -53,6 +53,13 @@ impl RequestId {
     #[must_use]
     pub fn proxy_mark(given: &[u8]) -> ProxyMark {
         ProxyMark(mark(given))
+    }
+
+    /// The mark of the proxy's id of this request; `None` if no proxy gave it one.
+    #[must_use]
+    pub fn mark(self) -> Option<ProxyMark> {
+        let mark = self.0 & ((1 << MARK_BITS) - 1);
+        (mark != 0).then_some(ProxyMark(mark))
     }
 
     /// True if a proxy's id of this request has the mark.

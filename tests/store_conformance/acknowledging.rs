@@ -108,6 +108,7 @@ pass_on! {
         put_token(token: &TokenRow, notes: &Notes<TokenRow>, at: WallTime) -> Result<()>;
         note(notes: &[Note], at: WallTime) -> Result<()>;
         prune_repeats(now: WallTime, most: usize) -> Result<bool>;
+        prune_requests(before: WallTime, most: usize) -> Result<bool>;
         prune_answers(before: WallTime) -> Result<()>;
         prune_jobs(before: WallTime) -> Result<()>;
         count_usage(parts: &[UsagePart]) -> Result<()>;

@@ -86,7 +86,11 @@ impl Driver<'_> {
             }
             Call::Keep(account) => self.keep(*account, at),
             Call::Claim(key, what) => self.claim(*key, *what, at),
-            Call::PruneRepeats => outcome(self.store.books.prune_repeats(at, 2)),
+            Call::PruneRepeats => {
+                let before = WallTime(at.0 - 10);
+                let requests = outcome(self.store.books.prune_requests(before, 2));
+                requests + &outcome(self.store.books.prune_repeats(at, 2))
+            }
             Call::Fold => {
                 let fold = self.tally.fold();
                 self.fold(fold, at)
@@ -132,6 +136,7 @@ impl Driver<'_> {
                 .collect(),
             routes: routes.iter().map(|number| name("r", *number).parse().unwrap()).collect(),
             buckets: vec![("sub".parse().unwrap(), 90 + 10 * u32::from(routes[0]))],
+            lists_requests: (keys.len() == 1).then_some(routes[0] > 1),
             refills: Some(vec![("p".to_owned(), name("text", routes[0]))]).filter(|_| keys.len() < 2),
         };
         // A key of an account that does not exist is the caller's mistake.

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use tollgate::ledger::record::Record;
-use tollgate::ledger::store::BooksReader;
+use tollgate::ledger::store::{BooksReader, RequestRow};
 use tollgate::types::{KeyHash, RequestId, WallTime};
 
 use crate::ALL;
@@ -29,7 +29,27 @@ pub fn all(reader: &mut dyn BooksReader) -> String {
     let rows: Vec<_> = (0..4).map(|key| reader.repeat(&hash(key)).unwrap()).collect();
     let unanswered = reader.unanswered(ALL).unwrap();
     assert_eq!(unanswered.len(), rows.iter().flatten().filter(|row| row.answer.is_none()).count());
-    format!("{rows:?} {unanswered:?}")
+    let requests = requests(reader);
+    format!("{rows:?} {unanswered:?} {requests:?}")
+}
+
+/// What requests were charged. Checks that pages and times select among them.
+fn requests(reader: &mut dyn BooksReader) -> Vec<RequestRow> {
+    let (first, end) = ((WallTime(i64::MIN), RequestId(0)), WallTime(i64::MAX));
+    let all = reader.requests(first, end, ALL).unwrap();
+    let mut pages = Vec::new();
+    while let Ok(page) =
+        reader.requests(pages.last().map_or(first, |row: &RequestRow| (row.at, row.id)), end, 2)
+        && !page.is_empty()
+    {
+        pages.extend(page);
+    }
+    assert_eq!(pages, all);
+    if let Some(last) = all.last() {
+        let before: Vec<RequestRow> = all.iter().filter(|row| row.at < last.at).cloned().collect();
+        assert_eq!(reader.requests(first, last.at, ALL).unwrap(), before);
+    }
+    all
 }
 
 impl Driver<'_> {

@@ -36,10 +36,14 @@ pub(super) struct ParsedServer {
 /// Default of `commit_delay`: longest time that a record waits for others to be committed together with it.
 const COMMIT_DELAY: Duration = Duration::from_millis(5);
 const MAX_COMMIT_DELAY: Duration = Duration::from_secs(1);
+/// Bounds of how long requests are listed.
+const MIN_REQUESTS_KEPT: Duration = Duration::from_secs(3600);
+const MAX_REQUESTS_KEPT: Duration = Duration::from_secs(400 * 24 * 3600);
 
 pub(super) fn build(context: &mut Context, files: &[raw::File]) -> ParsedServer {
     let ledger = single(context, files, "ledger", |file| file.ledger.as_ref());
     let commit_delay = commit_delay(context, ledger.commit_delay.as_ref());
+    let requests_kept = requests_kept(context, ledger.requests.as_ref());
     let ledger = ledger_path(context, ledger.url.as_ref());
     let log = single(context, files, "log", |file| file.log.as_ref());
     let log = log_settings(context, &log);
@@ -92,6 +96,7 @@ pub(super) fn build(context: &mut Context, files: &[raw::File]) -> ParsedServer 
         admin_open,
         ledger,
         commit_delay,
+        requests_kept,
         key_prefix,
         failed_keys_per_minute: auth.failed_keys_per_minute.map_or(FAILED_KEYS, |most| most.value),
         account_info,
@@ -108,6 +113,15 @@ pub(super) fn build(context: &mut Context, files: &[raw::File]) -> ParsedServer 
     };
     let max_body_size = context.size(server.max_body_size.as_ref(), 100 * KIB * KIB, BODY_SIZE);
     ParsedServer { settings, keys, max_body_size }
+}
+
+/// How long each request is listed with its charge.
+fn requests_kept(context: &mut Context, raw: Option<&At<raw::Duration>>) -> Option<Duration> {
+    let kept = context.duration(raw, MIN_REQUESTS_KEPT);
+    if let Some(place) = raw.filter(|_| !(MIN_REQUESTS_KEPT..=MAX_REQUESTS_KEPT).contains(&kept)) {
+        context.error(&place.span, "requests are listed for 1h to 400d");
+    }
+    raw.map(|_| kept)
 }
 
 /// How long a stop waits for requests, and for responses that have begun.

@@ -2,9 +2,11 @@
 
 mod entries;
 mod jobs;
+mod requests;
 
 pub use entries::EntryView;
 pub use jobs::{JobView, SettledView, SettlementInput};
+pub use requests::{ChargedView, ChargesQuery};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;

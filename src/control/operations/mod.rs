@@ -28,8 +28,8 @@ pub use audit::AuditView;
 pub use caller::{Authority, Caller, Permission};
 pub use check::{ChargeInput, CheckInput, Verdict};
 pub use credits::{
-    BookingInput, BookingView, DoubtView, EntryView, GivenBack, JobView, MAX_REFERENCE, SettledView,
-    SettlementInput,
+    BookingInput, BookingView, ChargedView, ChargesQuery, DoubtView, EntryView, GivenBack, JobView,
+    MAX_REFERENCE, SettledView, SettlementInput,
 };
 pub use error::{OperationError, Result};
 pub use explain::LimitGauge;
@@ -141,6 +141,24 @@ impl Control {
                 Ok(false) => return,
                 Err(error) => {
                     tracing::warn!(%error, "answers whose time is over could not be deleted");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Deletes what requests were charged, once the configuration says to list them no longer.
+    pub async fn prune_requests(&self) {
+        let kept = self.snapshot().settings.requests_kept;
+        let millis = |kept: std::time::Duration| i64::try_from(kept.as_millis()).unwrap_or(i64::MAX);
+        let before = kept
+            .map_or(WallTime(i64::MAX), |kept| WallTime(self.clock.wall().0.saturating_sub(millis(kept))));
+        loop {
+            match self.bookkeeper.prune_requests(before).await {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => {
+                    tracing::warn!(%error, "the charges of old requests could not be deleted");
                     return;
                 }
             }

@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 
 use super::caller::{Caller, Permission};
 use super::error::{OperationError, Result};
-use super::terms::{Time, moment};
+use super::terms::{Time, past};
 use crate::control::Control;
 use crate::ledger::store::{BooksReader, MINUTE, UsageDetail, UsageFilter, UsageRow, UsageStep};
 use crate::policy::outcome::usage::Durations;
@@ -359,15 +359,9 @@ impl Control {
 
     /// The start and the end of a report, in minutes.
     fn span(&self, query: &UsageQuery, now: WallTime) -> Result<(i64, i64)> {
-        let ago = |field, text: &str| {
-            let at = moment(field, text, now)?;
-            // A duration is how long ago.
-            let is_duration = crate::config::parse_duration(text).is_ok();
-            Ok::<_, OperationError>(if is_duration { now.0.saturating_mul(2) - at.0 } else { at.0 })
-        };
-        let from = ago("from", query.from.as_deref().unwrap_or(DEFAULT_SPAN))?.div_euclid(MINUTE);
+        let from = past("from", query.from.as_deref().unwrap_or(DEFAULT_SPAN), now)?.0.div_euclid(MINUTE);
         let to = match query.to.as_deref() {
-            Some(text) => ago("to", text)?.div_euclid(MINUTE),
+            Some(text) => past("to", text, now)?.0.div_euclid(MINUTE),
             None => now.0.div_euclid(MINUTE) + 1,
         };
         if from >= to {

@@ -33,7 +33,7 @@ pub(super) struct Data {
     pub(super) tokens: Vec<TokenRow>,
     pub(super) usage: UsageData,
     pub(super) credits: CreditData,
-    pub(super) repeats: super::repeats::Rows,
+    pub(super) requests: super::requests::RequestData,
 }
 
 pub(super) fn number(index: usize) -> u32 {

@@ -10,14 +10,14 @@ use super::data::refused;
 use crate::ledger::entry::{Entry, OperatorBalances};
 use crate::ledger::record::ExternalId;
 use crate::ledger::store::{
-    AccountRow, AnswerRow, AuditFilter, Audited, BooksReader, Doubt, DueRefill, EachLimit, JobFilter,
-    JobPlace, JobRow, KeyRow, OwnedKey, Position, RefusalRow, RepeatRow, Result, SecretRow, SettledJobRow,
-    StoredSecret, TokenRow, UsageFilter, UsageRow,
+    AccountRow, AnswerRow, AuditFilter, Audited, BooksReader, ChargedRequest, Doubt, DueRefill, EachLimit,
+    JobFilter, JobPlace, JobRow, KeyRow, OwnedKey, Position, RefusalRow, RepeatRow, RequestRow, Result,
+    SecretRow, SettledJobRow, StoredSecret, TokenRow, UsageFilter, UsageRow,
 };
 use crate::ledger::tally::OpenHold;
 use crate::policy::credit::Spending;
 use crate::policy::key::KeyState;
-use crate::types::{AccountId, BucketName, Credits, KeyHash, KeyId, KeyNum, WallTime};
+use crate::types::{AccountId, BucketName, Credits, KeyHash, KeyId, KeyNum, RequestId, WallTime};
 
 impl BooksReader for MemoryStore {
     fn account(&mut self, id: &AccountId) -> Result<Option<AccountRow>> {
@@ -218,15 +218,36 @@ impl BooksReader for MemoryStore {
     }
 
     fn repeat(&mut self, id: &KeyHash) -> Result<Option<RepeatRow>> {
-        Ok(self.0.lock().repeats.get(id).cloned())
+        Ok(self.0.lock().requests.repeats.get(id).cloned())
     }
 
     fn unanswered(&mut self, most: usize) -> Result<Vec<RepeatRow>> {
-        let mut rows: Vec<RepeatRow> = self.0.lock().repeats.values().cloned().collect();
+        let mut rows: Vec<RepeatRow> = self.0.lock().requests.repeats.values().cloned().collect();
         rows.retain(|row| row.answer.is_none());
         rows.sort_by_key(|row| (std::cmp::Reverse(row.until), row.id));
         rows.truncate(most);
         Ok(rows)
+    }
+
+    fn requests(
+        &mut self,
+        after: (WallTime, RequestId),
+        until: WallTime,
+        most: usize,
+    ) -> Result<Vec<RequestRow>> {
+        let data = self.0.lock();
+        let given_back = |id| data.in_doubt.iter().any(|doubt| doubt.id == id && doubt.given_back.is_some());
+        let row = |request: &ChargedRequest| RequestRow {
+            id: request.id,
+            account: data.accounts[data.account_at(request.account)].id.clone(),
+            key: data.key(request.key),
+            route: data.route(request.route),
+            charge: if given_back(request.id) { Credits::ZERO } else { request.charge },
+            at: request.at,
+        };
+        let charged = data.requests.charged.values();
+        let found = charged.filter(|request| (request.at, request.id) > after && request.at < until);
+        Ok(found.take(most).map(row).collect())
     }
 
     fn answer(&mut self, id: &KeyHash) -> Result<Option<AnswerRow>> {

@@ -317,6 +317,10 @@ impl Books for Disk {
         self.call(false, move |books, _| books.prune_repeats(now, most))
     }
 
+    fn prune_requests(&mut self, before: WallTime, most: usize) -> Result<bool> {
+        self.call(false, move |books, _| books.prune_requests(before, most))
+    }
+
     fn prune_answers(&mut self, before: WallTime) -> Result<()> {
         self.call(false, move |books, _| books.prune_answers(before))
     }

@@ -2,6 +2,7 @@
 
 pub(super) mod jobs;
 pub(super) mod repeats;
+pub(super) mod requests;
 
 use rusqlite::{Transaction, params};
 
@@ -25,6 +26,7 @@ pub(super) fn fold(tx: &Transaction<'_>, fold: &Fold, at: WallTime) -> Result<()
     store_holds(tx, &fold.closed, &fold.opened)?;
     jobs::write(tx, &fold.jobs)?;
     repeats::write(tx, &fold.claims)?;
+    requests::write(tx, &fold.requests)?;
     for hold in &fold.doubts {
         charge_in_doubt(tx, &mut posting, hold, at)?;
     }

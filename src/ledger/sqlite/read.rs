@@ -17,12 +17,12 @@ use super::{file, folding, posting, usage};
 use crate::ledger::entry::{Entry, OperatorBalances};
 use crate::ledger::store::{
     AccountRow, AnswerRow, AuditFilter, Audited, BooksReader, Doubt, DueRefill, EachLimit, JobFilter, JobRow,
-    KeyRow, LedgerError, LoadedBooks, OwnedKey, Position, RefusalRow, RepeatRow, Result, SecretRow,
-    StoredSecret, TokenRow, UsageFilter, UsageRow, UserReader, WebhookReader,
+    KeyRow, LedgerError, LoadedBooks, OwnedKey, Position, RefusalRow, RepeatRow, RequestRow, Result,
+    SecretRow, StoredSecret, TokenRow, UsageFilter, UsageRow, UserReader, WebhookReader,
 };
 use crate::ledger::tally::OpenHold;
 use crate::policy::credit::Spending;
-use crate::types::{AccountId, BucketName, Credits, KeyHash, KeyId, KeyNum, WallTime};
+use crate::types::{AccountId, BucketName, Credits, KeyHash, KeyId, KeyNum, RequestId, WallTime};
 
 pub(super) const ACCOUNTS: &str =
     "SELECT id, num, balance, plan, state, source, opening, entries, link, name, created, closed, version,
@@ -59,13 +59,13 @@ pub(super) fn open_holds(connection: &Connection) -> Result<Vec<OpenHold>> {
 }
 
 pub(super) fn loaded(connection: &Connection) -> Result<LoadedBooks> {
-    let state = connection.query_row("SELECT folded, epoch FROM journal", [], |row| {
-        Ok((row.get::<_, u64>(0)?, row.get::<_, u32>(1)?))
+    let state = connection.query_row("SELECT folded, epoch, lists_requests FROM journal", [], |row| {
+        Ok((row.get::<_, u64>(0)?, row.get::<_, u32>(1)?, row.get::<_, bool>(2)?))
     });
-    let (folded, epoch) = state.map_err(failed)?;
+    let (folded, epoch, lists_requests) = state.map_err(failed)?;
     let settled_jobs = jobs::settled(connection)?;
     let (open_holds, ended) = (open_holds(connection)?, posting::ended(connection)?);
-    Ok(LoadedBooks { open_holds, folded, epoch, settled_jobs, ended })
+    Ok(LoadedBooks { open_holds, folded, epoch, settled_jobs, ended, lists_requests })
 }
 
 /// Adds the credits by lot, if there may be some.
@@ -283,6 +283,15 @@ impl BooksReader for SqliteReader {
 
     fn unanswered(&mut self, most: usize) -> Result<Vec<RepeatRow>> {
         folding::repeats::unanswered(self.db()?, most)
+    }
+
+    fn requests(
+        &mut self,
+        after: (WallTime, RequestId),
+        until: WallTime,
+        most: usize,
+    ) -> Result<Vec<RequestRow>> {
+        folding::requests::read(self.db()?, (after, until), most)
     }
 
     fn answer(&mut self, id: &KeyHash) -> Result<Option<AnswerRow>> {

@@ -7,12 +7,12 @@ use ipnet::IpNet;
 
 use super::{
     AccountRow, AnswerRow, Audited, Doubt, DueRefill, JobFilter, JobRow, KeyRow, OwnedKey, RefusalRow,
-    RepeatRow, Result, TokenRow, UsageFilter, UsageRow, UserReader, WebhookReader,
+    RepeatRow, RequestRow, Result, TokenRow, UsageFilter, UsageRow, UserReader, WebhookReader,
 };
 use crate::ledger::entry::{Entry, OperatorBalances};
 use crate::policy::credit::Spending;
 use crate::policy::key::{KeyState, Scopes};
-use crate::types::{AccountId, AccountNum, BucketName, Credits, KeyHash, KeyId, KeyNum, WallTime};
+use crate::types::{AccountId, AccountNum, BucketName, Credits, KeyHash, KeyId, KeyNum, RequestId, WallTime};
 
 /// Number of rows that are read in one page.
 const PAGE: usize = 1_000;
@@ -136,6 +136,13 @@ pub trait BooksReader: Send {
     fn repeat(&mut self, id: &KeyHash) -> Result<Option<RepeatRow>>;
     /// The requests with an idempotency key that have no answer, at most `most`: in progress, or ended by a crash.
     fn unanswered(&mut self, most: usize) -> Result<Vec<RepeatRow>>;
+    /// Reads what requests were charged, in the order of time and id: those after a place and before a time, at most `most`.
+    fn requests(
+        &mut self,
+        after: (WallTime, RequestId),
+        until: WallTime,
+        most: usize,
+    ) -> Result<Vec<RequestRow>>;
     /// Finds the stored answer with this id.
     fn answer(&mut self, id: &KeyHash) -> Result<Option<AnswerRow>>;
     /// Reads all tokens of the admin API, in the order of their names.

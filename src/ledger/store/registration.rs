@@ -32,6 +32,8 @@ pub struct Registration {
     pub buckets: Vec<(BucketName, u32)>,
     /// The plans with a refill, and these refills as text; `None` if this registration is not about them.
     pub refills: Option<Vec<(String, String)>>,
+    /// True if each request is to be listed with its charge; `None` if this registration is not about that.
+    pub lists_requests: Option<bool>,
     /// Keys of the file: id, account, label.
     pub keys: Vec<(KeyId, AccountId, String)>,
     /// Names of all routes.

@@ -31,6 +31,10 @@ impl BooksThread {
     }
 
     pub(in crate::ledger) fn register(&mut self, wanted: &Registration) -> Result<Registered> {
+        if let Some(lists) = wanted.lists_requests.filter(|lists| *lists != self.tally.lists_requests()) {
+            self.fold()?;
+            self.tally.list_requests(lists);
+        }
         let registered = self.books.register(wanted, self.clock.wall())?;
         for row in &registered.accounts {
             let purse = self.purse(row);

@@ -95,6 +95,7 @@ impl BooksThread {
         let mut tally = Tally::new(loaded.open_holds, loaded.folded);
         tally.note_less_needed(loaded.ended.iter().map(|(account, _)| *account));
         tally.set_ended(loaded.ended);
+        tally.list_requests(loaded.lists_requests);
         for (seq, at, records) in journal.read(loaded.folded)? {
             let contradicts =
                 |error| LedgerError::Unusable(format!("the ledger contradicts itself: {error}"));

@@ -6,6 +6,7 @@ mod examples;
 mod jobs;
 mod lasting;
 mod prices;
+mod reconcile;
 mod refills;
 mod repeats;
 mod spending;

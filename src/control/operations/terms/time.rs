@@ -16,6 +16,13 @@ impl Serialize for Time {
     }
 }
 
+/// Parses how long ago, or a time in RFC 3339.
+pub(in crate::control) fn past(field: &'static str, text: &str, now: WallTime) -> Result<WallTime> {
+    let at = moment(field, text, now)?;
+    let is_duration = parse_duration(text).is_ok();
+    Ok(WallTime(if is_duration { now.0.saturating_mul(2) - at.0 } else { at.0 }))
+}
+
 /// Parses a duration from now, or a time in RFC 3339.
 pub(in crate::control) fn moment(field: &'static str, text: &str, now: WallTime) -> Result<WallTime> {
     if let Ok(duration) = parse_duration(text) {
