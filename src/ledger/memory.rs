@@ -106,7 +106,7 @@ impl Books for MemoryStore {
         data.open_holds.retain(|hold| !fold.closed.contains(&hold.id) && !stored_anew(hold));
         data.open_holds.extend(fold.opened.iter().cloned());
         data.jobs.extend(fold.jobs.iter().cloned());
-        data.change_claims(&fold.claims);
+        data.requests.change_claims(&fold.claims);
         data.requests.add(&fold.requests);
         for hold in &fold.doubts {
             let key = data.key(hold.key);
@@ -285,7 +285,7 @@ impl Books for MemoryStore {
     }
 
     fn prune_repeats(&mut self, now: WallTime, most: usize) -> Result<bool> {
-        Ok(self.0.lock().prune_repeats(now, most))
+        Ok(self.0.lock().requests.prune_repeats(now, most))
     }
 
     fn prune_requests(&mut self, before: WallTime, most: usize) -> Result<bool> {

@@ -42,8 +42,7 @@ const MAX_REQUESTS_KEPT: Duration = Duration::from_secs(400 * 24 * 3600);
 
 pub(super) fn build(context: &mut Context, files: &[raw::File]) -> ParsedServer {
     let ledger = single(context, files, "ledger", |file| file.ledger.as_ref());
-    let commit_delay = commit_delay(context, ledger.commit_delay.as_ref());
-    let requests_kept = requests_kept(context, ledger.requests.as_ref());
+    let (commit_delay, requests_kept) = ledger_times(context, &ledger);
     let ledger = ledger_path(context, ledger.url.as_ref());
     let log = single(context, files, "log", |file| file.log.as_ref());
     let log = log_settings(context, &log);
@@ -115,13 +114,16 @@ pub(super) fn build(context: &mut Context, files: &[raw::File]) -> ParsedServer 
     ParsedServer { settings, keys, max_body_size }
 }
 
-/// How long each request is listed with its charge.
-fn requests_kept(context: &mut Context, raw: Option<&At<raw::Duration>>) -> Option<Duration> {
-    let kept = context.duration(raw, MIN_REQUESTS_KEPT);
-    if let Some(place) = raw.filter(|_| !(MIN_REQUESTS_KEPT..=MAX_REQUESTS_KEPT).contains(&kept)) {
+/// How long a record waits for its commit, and how long each request is listed with its charge.
+fn ledger_times(context: &mut Context, raw: &raw::Ledger) -> (Duration, Option<Duration>) {
+    let delay = commit_delay(context, raw.commit_delay.as_ref());
+    let kept = context.duration(raw.requests.as_ref(), MIN_REQUESTS_KEPT);
+    if let Some(place) =
+        raw.requests.as_ref().filter(|_| !(MIN_REQUESTS_KEPT..=MAX_REQUESTS_KEPT).contains(&kept))
+    {
         context.error(&place.span, "requests are listed for 1h to 400d");
     }
-    raw.map(|_| kept)
+    (delay, raw.requests.as_ref().map(|_| kept))
 }
 
 /// How long a stop waits for requests, and for responses that have begun.

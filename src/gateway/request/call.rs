@@ -8,7 +8,9 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
-use super::permit::{Payment, PaymentProgress, Permit, Unpaid, WaitingPayment};
+use super::permit::progress::PaymentProgress;
+use super::permit::waiting_payment::{Unpaid, WaitingPayment};
+use super::permit::{Payment, Permit};
 use super::request_body::{BodyProgress, RequestBody};
 use super::response::settlement::Settlement;
 use super::upstream_request::{UpstreamPool, UpstreamRequest};

@@ -9,7 +9,8 @@ use http::header::CONTENT_ENCODING;
 use http::request::Parts;
 
 use super::access_log::AccessRecord;
-use super::permit::{Payment, PaymentFuture, Unpaid, WaitingPayment};
+use super::permit::Payment;
+use super::permit::waiting_payment::{PaymentFuture, Unpaid, WaitingPayment};
 use super::request_body::MAX_BUFFERED;
 use super::services::Services;
 use crate::directory::Key;

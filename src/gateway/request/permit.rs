@@ -6,7 +6,8 @@
 //! A payment is usually ready immediately. One whose price depends on the request body waits in its own future
 //! ([`super::items`]), so that it costs other requests nothing.
 
-mod progress;
+pub(super) mod progress;
+pub(super) mod waiting_payment;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,11 +15,9 @@ use std::time::Duration;
 
 use http::Method;
 
-pub(super) use progress::{PaymentFuture, PaymentProgress, Unpaid, WaitingPayment};
-
 use super::access_log::AccessRecord;
 use super::limits::Pass;
-use super::repeats::Claimed;
+use super::repeats::claimed::Claimed;
 use super::services::Services;
 use crate::directory::Key;
 use crate::gateway::connection::{RequestDeadlines, Stream};

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use super::data::Data;
 use crate::ledger::ClaimChange;
 use crate::ledger::store::{ChargedRequest, RepeatRow};
 use crate::types::{KeyHash, RequestId, WallTime};
@@ -25,24 +24,24 @@ impl RequestData {
     /// Deletes what requests before a time were charged, at most `most`. True if there may be more.
     pub(super) fn prune_requests(&mut self, before: WallTime, most: usize) -> bool {
         let old: Vec<_> = self.charged.keys().filter(|(at, _)| *at < before).take(most).copied().collect();
-        old.iter().for_each(|place| drop(self.charged.remove(place)));
+        self.charged.retain(|place, _| !old.contains(place));
         old.len() == most
     }
 }
 
-impl Data {
+impl RequestData {
     /// Writes what happened to claims.
     pub(super) fn change_claims(&mut self, changes: &[(KeyHash, ClaimChange)]) {
         for (id, change) in changes {
             match change {
-                ClaimChange::Made(row) => drop(self.requests.repeats.insert(*id, row.clone())),
+                ClaimChange::Made(row) => drop(self.repeats.insert(*id, row.clone())),
                 ClaimChange::Answered(hold, answer) => {
-                    if let Some(row) = self.requests.repeats.get_mut(id).filter(|row| row.hold == *hold) {
+                    if let Some(row) = self.repeats.get_mut(id).filter(|row| row.hold == *hold) {
                         row.answer = Some(answer.clone());
                     }
                 }
                 ClaimChange::Released(hold) => {
-                    self.requests.repeats.retain(|other, row| other != id || row.hold != *hold)
+                    self.repeats.retain(|other, row| other != id || row.hold != *hold);
                 }
             }
         }
@@ -50,11 +49,10 @@ impl Data {
 
     /// Deletes requests whose time is over, at most `most`. True if there may be more.
     pub(super) fn prune_repeats(&mut self, now: WallTime, most: usize) -> bool {
-        let mut over: Vec<&RepeatRow> =
-            self.requests.repeats.values().filter(|row| row.until <= now).collect();
+        let mut over: Vec<&RepeatRow> = self.repeats.values().filter(|row| row.until <= now).collect();
         over.sort_by_key(|row| row.until);
         let ids: Vec<KeyHash> = over.into_iter().take(most).map(|row| row.id).collect();
-        ids.iter().for_each(|id| drop(self.requests.repeats.remove(id)));
+        ids.iter().for_each(|id| drop(self.repeats.remove(id)));
         ids.len() == most
     }
 }

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::repeats::Known;
 use crate::ledger::entry::{Entry, EntryKind};
 use crate::ledger::memory::MemoryStore;
 use crate::ledger::record::Record;
@@ -192,4 +191,49 @@ impl Durable {
 fn entries_of(books: &mut MemoryStore) -> Vec<Entry> {
     let entries = books.entries(None, 0, ALL).expect("entries");
     entries.into_iter().map(|(_, entry)| entry).collect()
+}
+
+/// What the clients know of the requests with each key, whatever crashes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Known {
+    /// The requests that were forwarded and not released, and whether an answer was seen.
+    forwarded: BTreeMap<u64, (RequestId, bool)>,
+    /// Number of answers that were given again.
+    pub(super) replayed: u64,
+    /// Number of attempts that were told that the answer is lost.
+    pub(super) lost: u64,
+}
+
+impl Known {
+    pub(super) fn forward(&mut self, key: u64, id: RequestId) {
+        let before = self.forwarded.insert(key, (id, false));
+        assert_eq!(before, None, "the request with key {key} is forwarded twice");
+    }
+
+    pub(super) fn release(&mut self, key: u64) {
+        self.forwarded.remove(&key);
+    }
+
+    pub(super) fn is_first(&self, key: u64) {
+        assert_eq!(self.forwarded.get(&key), None, "the request with key {key} was forwarded before");
+    }
+
+    pub(super) fn see(&mut self, key: u64, answer: &[u8]) {
+        let (id, is_seen) = self.forwarded.get_mut(&key).expect("what is answered was forwarded");
+        assert_eq!(answer, &answer_of(*id), "the answer with key {key} is another request's");
+        *is_seen = true;
+    }
+
+    pub(super) fn lose(&mut self, key: u64) {
+        assert!(
+            !self.forwarded.get(&key).is_some_and(|(_, is_seen)| *is_seen),
+            "the answer of {key} is lost"
+        );
+        self.lost += 1;
+    }
+}
+
+/// An answer, which has more than one part.
+pub(super) fn answer_of(id: RequestId) -> Vec<u8> {
+    id.0.to_le_bytes().repeat(160)
 }

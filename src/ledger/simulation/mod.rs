@@ -8,6 +8,7 @@
 mod disk;
 mod judge;
 mod repeats;
+mod seen;
 mod threads;
 mod workers;
 mod world;
@@ -28,7 +29,7 @@ fn seeds() -> u64 {
     }
 }
 
-fn play(seed: u64, seen: &mut world::Seen) {
+fn play(seed: u64, seen: &mut seen::Seen) {
     if let Err(broken) = catch_unwind(AssertUnwindSafe(|| world::World::play(seed, seen))) {
         println!("seed {seed}: play it again with TOLLGATE_SEED={seed}");
         resume_unwind(broken);
@@ -38,7 +39,7 @@ fn play(seed: u64, seen: &mut world::Seen) {
 /// Promises 1 to 5 of the contract, as far as they concern the ledger, with all kinds of faults combined.
 #[test]
 fn no_seed_breaks_the_books() {
-    let mut seen = world::Seen::default();
+    let mut seen = seen::Seen::default();
     if let Ok(seed) = std::env::var("TOLLGATE_SEED") {
         play(seed.parse().unwrap(), &mut seen);
     } else {

@@ -1,7 +1,6 @@
 //! Simulates clients that repeat requests with an idempotency key, through crashes: each is forwarded once, and its answer
 //! is never another.
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -10,6 +9,7 @@ use std::task::{Context, Poll, Waker};
 use fastrand::Rng;
 
 use super::disk::Disk;
+use super::judge::{Known, answer_of};
 use crate::ledger::claims::{Claim, Found, NotFound, Repeatable};
 use crate::ledger::outbox::NotDurable;
 use crate::ledger::purse::Purse;
@@ -22,51 +22,6 @@ const MANY: usize = 6;
 const KEYS: u64 = 2;
 /// Number of attempts with a key.
 const ATTEMPTS: u64 = 60;
-
-/// What the clients know of the requests with each key, whatever crashes.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Known {
-    /// The requests that were forwarded and not released, and whether an answer was seen.
-    forwarded: BTreeMap<u64, (RequestId, bool)>,
-    /// Number of answers that were given again.
-    pub(super) replayed: u64,
-    /// Number of attempts that were told that the answer is lost.
-    pub(super) lost: u64,
-}
-
-impl Known {
-    fn forward(&mut self, key: u64, id: RequestId) {
-        let before = self.forwarded.insert(key, (id, false));
-        assert_eq!(before, None, "the request with key {key} is forwarded twice");
-    }
-
-    fn release(&mut self, key: u64) {
-        self.forwarded.remove(&key);
-    }
-
-    fn is_first(&self, key: u64) {
-        assert_eq!(self.forwarded.get(&key), None, "the request with key {key} was forwarded before");
-    }
-
-    fn see(&mut self, key: u64, answer: &[u8]) {
-        let (id, is_seen) = self.forwarded.get_mut(&key).expect("what is answered was forwarded");
-        assert_eq!(answer, &answer_of(*id), "the answer with key {key} is another request's");
-        *is_seen = true;
-    }
-
-    fn lose(&mut self, key: u64) {
-        assert!(
-            !self.forwarded.get(&key).is_some_and(|(_, is_seen)| *is_seen),
-            "the answer of {key} is lost"
-        );
-        self.lost += 1;
-    }
-}
-
-/// An answer, which has more than one part.
-fn answer_of(id: RequestId) -> Vec<u8> {
-    id.0.to_le_bytes().repeat(160)
-}
 
 type Waiting<T> = Pin<Box<dyn Future<Output = T>>>;
 
@@ -106,7 +61,7 @@ impl Attempts {
     ) -> i64 {
         if self.list.len() < MANY && random.bool() {
             self.made += 1;
-            let key = id.0 as u64 / ATTEMPTS * KEYS + random.u64(..KEYS);
+            let key = u64::try_from(id.0).expect("few requests") / ATTEMPTS * KEYS + random.u64(..KEYS);
             let repeatable = Repeatable { id: KeyHash::of(&key.to_le_bytes()), request: KeyHash::of(b"r") };
             let spender = spender.clone();
             let finder = spender.clone();

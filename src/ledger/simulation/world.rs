@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::disk::{Disk, PowerCut};
+use super::seen::Seen;
 use super::threads::{self, SimulatedBarrier};
 use super::workers::Workers;
 use crate::clock::Clock;
@@ -28,48 +29,6 @@ const ACCOUNTS: usize = 4;
 const WORKERS: usize = 2;
 const STEPS: u32 = 90;
 const HOUR: i64 = 3_600_000;
-
-/// Counts events over all runs, to check that the simulation covers them.
-#[derive(Debug, Default)]
-pub(super) struct Seen {
-    acknowledged: u64,
-    refused: u64,
-    failed: u64,
-    cuts: u64,
-    doubts: u64,
-    given_back: u64,
-    bookings: u64,
-    kept_settled: u64,
-    polled: u64,
-    expired: u64,
-    refilled: u64,
-    replayed: u64,
-    lost: u64,
-}
-
-impl Seen {
-    pub(super) fn is_enough(&self) {
-        let Self { acknowledged, refused, failed, cuts, doubts, given_back, bookings, .. } = self;
-        let Self { kept_settled, polled, expired, refilled, replayed, lost, .. } = self;
-        for (what, count) in [
-            ("answers", acknowledged),
-            ("refusals", refused),
-            ("failures", failed),
-            ("cuts", cuts),
-            ("holds in doubt", doubts),
-            ("given back", given_back),
-            ("bookings", bookings),
-            ("settlements of kept holds", kept_settled),
-            ("jobs that workers settled", polled),
-            ("expiries", expired),
-            ("refills", refilled),
-            ("repeated requests that were answered", replayed),
-            ("answers that are lost", lost),
-        ] {
-            assert!(*count > 100, "too few {what}: {self:?}");
-        }
-    }
-}
 
 /// A kind of job whose result the simulation checks.
 enum Asked {

@@ -108,7 +108,7 @@ impl Reason {
         }
     }
 
-    /// The default message, used if neither the dialect nor [`Refusal::detail`] has one.
+    /// The default message, used if neither the dialect nor [`super::Refusal::detail`] has one.
     #[must_use]
     pub const fn message(self) -> &'static str {
         match self {

@@ -9,7 +9,8 @@ use http::header::TRAILER;
 use http::{HeaderMap, StatusCode};
 use http_body::Frame;
 
-use super::{Answer, Claimed};
+use super::answer::Answer;
+use super::claimed::Claimed;
 use crate::gateway::request::response::silence::SilenceTimer;
 use crate::gateway::request::services::Services;
 use crate::ledger::{Claim, Settled};

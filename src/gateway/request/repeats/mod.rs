@@ -4,8 +4,9 @@
 //! The request body is read completely, since the request is compared with the first one by its hash. Then the key is
 //! claimed, the price is held, and both are on disk before a byte is forwarded.
 
-mod answer;
-mod keeping;
+pub(super) mod answer;
+pub(super) mod claimed;
+pub(super) mod keeping;
 
 use std::rc::Rc;
 
@@ -15,15 +16,14 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HOST};
 use http::request::Parts;
 use sha2::{Digest, Sha256};
 
-pub(super) use answer::Answer;
-pub(super) use keeping::Keeping;
+use answer::Answer;
+use claimed::Claimed;
 
 use super::items::MAX_READING;
-use super::permit::{PaymentFuture, Unpaid, WaitingPayment};
+use super::permit::waiting_payment::{PaymentFuture, Unpaid, WaitingPayment};
 use super::services::Services;
 use crate::directory::Key;
-use crate::ledger::outbox::NotDurable;
-use crate::ledger::{Claim, Found, Hold, NotFound, Repeatable};
+use crate::ledger::{Claim, Found, NotFound, Repeatable};
 use crate::policy::price::Price;
 use crate::policy::reject::{Reason, Refusal};
 use crate::policy::{forward, grpc};
@@ -35,26 +35,6 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// Longest idempotency key, in bytes.
 const MAX_KEY: usize = 255;
-
-/// A request's claim of its idempotency key, until the response has begun.
-#[derive(Debug)]
-pub(super) struct Claimed {
-    claim: Claim,
-    settings: Idempotency,
-    seal: SealKey,
-}
-
-impl Claimed {
-    /// Records the claim for a hold. Both are on disk when this returns.
-    ///
-    /// # Errors
-    /// [`NotDurable`] if they cannot be written: release both.
-    pub(super) async fn record(&mut self, hold: &Hold, services: &Services) -> Result<(), NotDurable> {
-        let Some(id) = hold.id() else { return Err(NotDurable) };
-        let until = services.connections.clock.wall().plus(self.settings.keep);
-        self.claim.record(id, until).await
-    }
-}
 
 /// True for a request that can be forwarded once for all its repeats: it is charged, and its response is one of HTTP, not
 /// of gRPC or a tunnel.

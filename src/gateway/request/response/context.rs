@@ -13,7 +13,7 @@ use crate::directory::Key;
 use crate::gateway::connection::{Connection, Protocol};
 use crate::gateway::request::access_log::AccessRecord;
 use crate::gateway::request::limits::ResponseHeaders;
-use crate::gateway::request::repeats::Answer;
+use crate::gateway::request::repeats::answer::Answer;
 use crate::gateway::request::services::Services;
 use crate::policy::client_address::is_trusted;
 use crate::policy::forward::trace::Tracing;

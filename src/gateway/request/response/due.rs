@@ -11,7 +11,7 @@ use http_body::{Body, Frame};
 use super::body_price::ChargeSource;
 use crate::gateway::request::access_log::AccessRecord;
 use crate::gateway::request::permit::{Funds, InFlight};
-use crate::gateway::request::repeats::Keeping;
+use crate::gateway::request::repeats::keeping::Keeping;
 use crate::gateway::request::services::Services;
 use crate::ledger::outbox::NotDurable;
 use crate::ledger::record::{ExternalId, Kept};

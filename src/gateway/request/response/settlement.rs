@@ -16,7 +16,7 @@ use super::body_price::ChargeSource;
 use super::due::{Commit, Due};
 use crate::gateway::connection::DetachedRequest;
 use crate::gateway::request::permit::{Funds, Held, InFlight, Permit};
-use crate::gateway::request::repeats::Keeping;
+use crate::gateway::request::repeats::keeping::Keeping;
 use crate::gateway::request::services::Services;
 use crate::ledger::outbox::NotDurable;
 use crate::policy::price::End;

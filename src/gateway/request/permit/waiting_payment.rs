@@ -1,0 +1,93 @@
+//! Defines a payment that waits for the request body, or for another part of the system.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::Payment;
+use crate::gateway::request::repeats::answer::Answer;
+use crate::policy::reject::{Reason, Refusal};
+
+/// Longest time that a request waits to be paid for, once its body is read.
+const MAX_PAYMENT_WAIT: Duration = Duration::from_secs(1);
+
+/// A payment that is not made yet.
+pub(in crate::gateway::request) struct WaitingPayment {
+    /// The response's body will name the charge.
+    pub(in crate::gateway::request) reads_body: bool,
+    /// The payment depends on the request body, which is read completely first.
+    pub(in crate::gateway::request) needed_body: Option<NeededBody>,
+    pay: Box<dyn FnOnce(Bytes) -> PaymentFuture>,
+}
+
+/// A request body that a payment depends on.
+#[derive(Clone, Copy)]
+pub(in crate::gateway::request) struct NeededBody {
+    /// Its most bytes.
+    pub(in crate::gateway::request) max: u64,
+    /// Which requests have that bound.
+    of: &'static str,
+}
+
+impl NeededBody {
+    /// Says which bound the body has, if it is too large.
+    pub(in crate::gateway::request) fn refuse(self, fault: impl Into<Refusal>) -> Refusal {
+        let refusal = fault.into();
+        if refusal.reason != Reason::BodyTooLarge {
+            return refusal;
+        }
+        let Self { of, max } = self;
+        Refusal::because(refusal.reason, format!("{of} may have a body of at most {max} bytes."))
+    }
+}
+
+/// Resolves to the payment, or to why there is none. It can be dropped at any time: then nothing is held.
+pub(in crate::gateway::request) type PaymentFuture = Pin<Box<dyn Future<Output = Result<Payment, Unpaid>>>>;
+
+/// Why a request is not paid for.
+#[derive(Debug)]
+pub(in crate::gateway::request) enum Unpaid {
+    /// It is refused.
+    Refused(Refusal),
+    /// It was made before: the client gets the same response.
+    Replayed(Box<Answer>),
+}
+
+impl<T: Into<Refusal>> From<T> for Unpaid {
+    fn from(refusal: T) -> Self {
+        Self::Refused(refusal.into())
+    }
+}
+
+impl WaitingPayment {
+    pub(in crate::gateway::request) fn new(
+        reads_body: bool,
+        pay: impl FnOnce(Bytes) -> PaymentFuture + 'static,
+    ) -> Self {
+        Self { reads_body, needed_body: None, pay: Box::new(pay) }
+    }
+
+    /// A payment that depends on the request body, of at most `max` bytes. `of`: which requests have that bound.
+    pub(in crate::gateway::request) fn of_body(
+        reads_body: bool,
+        (max, of): (u64, &'static str),
+        pay: impl FnOnce(Bytes) -> PaymentFuture + 'static,
+    ) -> Self {
+        Self { reads_body, needed_body: Some(NeededBody { max, of }), pay: Box::new(pay) }
+    }
+
+    /// Pays. `body`: the request body, if it was needed.
+    pub(in crate::gateway::request) fn pay(self, body: Bytes) -> PaymentFuture {
+        (self.pay)(body)
+    }
+
+    /// Waits until the payment is made, at most [`MAX_PAYMENT_WAIT`]. `body`: the request body, if it was needed.
+    ///
+    /// # Errors
+    /// As [`Payment::hold`]; [`Reason::LedgerUnavailable`] too if it takes longer; [`Unpaid::Replayed`].
+    pub(in crate::gateway::request) async fn finish(self, body: Bytes) -> Result<Payment, Unpaid> {
+        let paid = tokio::time::timeout(MAX_PAYMENT_WAIT, self.pay(body)).await;
+        paid.unwrap_or_else(|_| Err(Reason::LedgerUnavailable.into()))
+    }
+}
