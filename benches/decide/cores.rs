@@ -179,7 +179,15 @@ impl<'a> Core<'a> {
             panic!("an unknown account");
         };
         key.rules().permit(route.name.as_str(), CLIENT).expect("a permitted key");
-        let ask = Subject { key: Some(&key), plan, route, method: &Method::POST, address: CLIENT, now };
+        let ask = Subject {
+            key: Some(&key),
+            plan,
+            route,
+            method: &Method::POST,
+            address: CLIENT,
+            now,
+            is_repeatable: false,
+        };
         let mut said = ResponseHeaders::default();
         let pass = limits.admit(&ask, &view.settings, self.time.wall(), &mut said).expect("below the limit");
         let price = view.price(route, plan);

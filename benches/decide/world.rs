@@ -131,6 +131,7 @@ impl World {
             method: &Method::POST,
             address: CLIENT,
             now: self.clock.now(),
+            is_repeatable: false,
         };
         let mut said = ResponseHeaders::default();
         let pass = self.limits.admit(&ask, &self.view.settings, self.clock.wall(), &mut said);

@@ -12,6 +12,9 @@ use crate::types::{Credits, KeyHash, RequestId, StatusClass};
 /// Most settlements that wait to be passed on. Further ones are lost: their holds become holds in doubt.
 const MAX_PASSED_ON: usize = 65_536;
 
+/// Most settlements that wait, from which on answers are not passed on. An answer has at most some 1 MiB.
+const MAX_ANSWERS: usize = 256;
+
 /// A settlement of a hold that another process adopted.
 #[derive(Debug)]
 pub struct PassedOn {
@@ -58,6 +61,11 @@ impl Successor {
     pub(super) fn pass_on(&self, id: RequestId, settlement: Settlement) -> Awaited {
         let (done, awaited) = watch::channel(None);
         if let Some(sender) = &*self.0.lock() {
+            let is_busy = sender.max_capacity() - sender.capacity() > MAX_ANSWERS;
+            let settlement = match settlement {
+                Settlement::Claim(id, Some(_)) if is_busy => Settlement::Claim(id, Some(Vec::new())),
+                other => other,
+            };
             let _ = sender.try_send(PassedOn { id, settlement, done }); // dropping it reports the loss
         }
         Awaited(awaited)

@@ -21,6 +21,8 @@ use crate::types::{AccountId, AccountNum, Credits, KeyId, KeyNum, RequestId, Wal
 /// Most accounts or keys that are registered in one transaction, which takes the books thread about 10 ms.
 const REGISTERED_AT_ONCE: usize = 1_000;
 
+/// Most answers that are deleted in one transaction; each may have 1 MiB.
+const ANSWERS_PRUNED_AT_ONCE: usize = 50;
 /// Most requests that are deleted in one transaction.
 const PRUNED_AT_ONCE: usize = 1_000;
 
@@ -291,7 +293,7 @@ impl Bookkeeper {
     /// # Errors
     /// If the store fails.
     pub async fn prune_repeats(&self) -> Result<bool> {
-        self.run(|thread| thread.write(|books, now| books.prune_repeats(now, PRUNED_AT_ONCE))).await
+        self.run(|thread| thread.write(|books, now| books.prune_repeats(now, ANSWERS_PRUNED_AT_ONCE))).await
     }
 
     /// Deletes what requests before a time were charged, some of it. True if there may be more.

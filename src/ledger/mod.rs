@@ -38,7 +38,7 @@ pub use claims::{Claim, ClaimChange, Found, NotFound, Repeatable};
 pub use handle::{Ledger, Opened};
 pub use jobs::{MAX_OPEN_JOBS, MAX_SETTLED_JOBS, OpenJob};
 pub use purse::{JobSlot, Purse};
-pub use spender::{Hold, HoldError, Settled, Spender, SpenderSeed};
+pub use spender::{Hold, HoldError, HoldRequest, Settled, Spender, SpenderSeed};
 pub use threads::{Counters, LimitSource, RefillOrder, RefillWhat, UsageSource};
 
 /// Interval at which limit states are saved: a crash loses at most the last second of them. This holds for up to about

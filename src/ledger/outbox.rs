@@ -48,20 +48,14 @@ impl Outbox {
     /// Adds a record to the current batch; `None` if the outbox is full or closed. A settlement is accepted by a full one,
     /// since it follows a hold that was accepted.
     pub fn push(&self, record: &Record) -> Option<Ticket> {
-        let mut queue = self.queue.lock();
-        let is_full = queue.bytes.len() >= MAX_OUTBOX && matches!(record, Record::Hold { .. });
-        if is_full || queue.is_closed {
-            return None;
-        }
-        record.write(&mut queue.bytes);
-        Some(Ticket(queue.taken + 1))
+        self.push_all(std::slice::from_ref(record))
     }
 
-    /// Adds records to the current batch, all to the same one; `None` if the outbox is closed. A full one accepts them, since
-    /// they follow a hold that was accepted.
+    /// Adds records to the current batch, all or none, as [`Outbox::push`] does. The last one may be a hold.
     pub(super) fn push_all(&self, records: &[Record]) -> Option<Ticket> {
         let mut queue = self.queue.lock();
-        if queue.is_closed {
+        let is_full = queue.bytes.len() >= MAX_OUTBOX && matches!(records.last(), Some(Record::Hold { .. }));
+        if is_full || queue.is_closed {
             return None;
         }
         records.iter().for_each(|record| record.write(&mut queue.bytes));
@@ -72,6 +66,11 @@ impl Outbox {
     pub(super) fn has_room(&self, bytes: usize) -> bool {
         let waiting = self.queue.lock().bytes.len();
         waiting == 0 || waiting + bytes <= MAX_OUTBOX / 2
+    }
+
+    /// True if no further record is accepted.
+    pub(super) fn is_closed(&self) -> bool {
+        self.queue.lock().is_closed
     }
 
     pub(super) fn lock(&self) -> parking_lot::MutexGuard<'_, Queue> {

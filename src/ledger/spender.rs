@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::adoption::{Awaited, Settlement};
 use super::caps::{Capped, Caps, SpendCap};
+use super::claims::Claim;
 use super::jobs::OpenJob;
 use super::outbox::{NotDurable, Outbox, Ticket, Waiters};
 use super::purse::{JobSlot, Purse};
@@ -14,7 +15,7 @@ use super::record::{ExternalId, Kept, Record};
 use super::store::Readers;
 use super::threads::Shared;
 use crate::policy::credit::returned;
-use crate::types::{Credits, KeyNum, RequestId, RouteNum, StatusClass};
+use crate::types::{Credits, KeyNum, RequestId, RouteNum, StatusClass, WallTime};
 
 /// How often a worker checks if the settlement of a job is on disk.
 const BOOKS_CHECKED_EVERY: Duration = Duration::from_millis(1);
@@ -79,6 +80,25 @@ pub enum HoldError {
     Unavailable,
 }
 
+/// Which credits are held, and for what.
+#[derive(Debug)]
+pub struct HoldRequest<'a> {
+    /// The purse of the account that pays.
+    pub purse: &'a Arc<Purse>,
+    /// What the key may still spend, if it has a spending limit.
+    pub cap: Option<&'a Arc<SpendCap>>,
+    /// The key of the request.
+    pub key: KeyNum,
+    /// The route of the request.
+    pub route: RouteNum,
+    /// The credits.
+    pub amount: Credits,
+    /// The request's id.
+    pub id: RequestId,
+    /// The claim of the request's idempotency key, which is recorded with the hold, and until when it is for.
+    pub claim: Option<(&'a mut Claim, WallTime)>,
+}
+
 impl Spender {
     /// Holds credits for a request. The hold is in memory when this returns, and on disk when [`Hold::committed`]
     /// returns.
@@ -94,22 +114,16 @@ impl Spender {
         amount: Credits,
         id: RequestId,
     ) -> Result<Hold, HoldError> {
-        self.hold_within(purse, None, key, route, amount, id)
+        self.hold_as(HoldRequest { purse, cap: None, key, route, amount, id, claim: None })
     }
 
-    /// Holds credits for a request with a key that may have a spending limit.
+    /// Holds credits for a request whose key may have a spending limit, and that may claim its idempotency key.
     ///
     /// # Errors
     /// As [`Spender::hold`].
-    pub fn hold_within(
-        &self,
-        purse: &Arc<Purse>,
-        cap: Option<&Arc<SpendCap>>,
-        key: KeyNum,
-        route: RouteNum,
-        amount: Credits,
-        id: RequestId,
-    ) -> Result<Hold, HoldError> {
+    #[inline]
+    pub fn hold_as(&self, wanted: HoldRequest<'_>) -> Result<Hold, HoldError> {
+        let HoldRequest { purse, cap, key, route, amount, id, claim } = wanted;
         if !self.0.shared.is_healthy.load(Ordering::Relaxed) {
             return Err(HoldError::Unavailable);
         }
@@ -120,11 +134,18 @@ impl Spender {
             return Err(HoldError::Insufficient);
         }
         let record = Record::Hold { id, account: purse.num, key, route, amount };
-        let Some(ticket) = self.0.outbox.push(&record) else {
+        let pushed = match &claim {
+            None => self.0.outbox.push(&record),
+            Some((claim, until)) => self.0.outbox.push_all(&[claim.record(id, *until), record]),
+        };
+        let Some(ticket) = pushed else {
             purse.give(amount);
             caps.change(amount);
             return Err(HoldError::Unavailable);
         };
+        if let Some((claim, until)) = claim {
+            claim.recorded(id, until);
+        }
         self.0.shared.record_added();
         let purse = Arc::clone(purse);
         Ok(Hold(Some(Open { purse, caps, spender: self.clone(), id, key, amount, ticket })))
@@ -218,12 +239,6 @@ impl Hold {
     #[must_use]
     pub fn amount(&self) -> Credits {
         self.0.as_ref().map_or(Credits::ZERO, |open| open.amount)
-    }
-
-    /// The request's id, until the hold is settled.
-    #[must_use]
-    pub fn id(&self) -> Option<RequestId> {
-        self.0.as_ref().map(|open| open.id)
     }
 
     /// Settles the hold: charges at most its amount, and returns the rest to the purse immediately.

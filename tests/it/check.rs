@@ -99,9 +99,9 @@ fn how_requests_are_repeatable_is_checked() {
     let base = crate::support::config("").replace("{upstream}", "127.0.0.1:9000");
     for (settings, problem) in [
         ("", None),
-        ("keep = \"1m\"\nmax_body = \"1MiB\"", None),
-        ("keep = \"59s\"", Some("responses are kept for 1m to 30d")),
-        ("keep = \"31d\"", Some("responses are kept for 1m to 30d")),
+        ("keep = \"1h\"\nmax_body = \"1MiB\"", None),
+        ("keep = \"59m\"", Some("responses are kept for 1h to 30d")),
+        ("keep = \"31d\"", Some("responses are kept for 1h to 30d")),
         ("max_body = \"2MiB\"", Some("this size must be from 1024 to 1048576 bytes")),
         ("header = \"x\"", Some("header")),
     ] {

@@ -95,6 +95,7 @@ impl Bench {
             method: &Method::GET,
             address: IpAddr::from([127, 0, 0, address]),
             now: Moment(now),
+            is_repeatable: false,
         };
         let admitted =
             self.limits.admit(&ask, &self.snapshot.settings, WallTime(0), &mut ResponseHeaders::default());

@@ -98,7 +98,7 @@ pub struct Dashboard {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Idempotency {
-    /// How long a repeated request gets the same response: `1m` to `30d`.
+    /// How long a repeated request gets the same response: `1h` to `30d`.
     pub keep: Maybe<Duration>,
     /// Largest body of a request with an `Idempotency-Key`, and of a response that is kept: at most `1MiB`.
     pub max_body: Maybe<Size>,

@@ -24,6 +24,7 @@ use super::jobs::find_job;
 use super::limits::Subject;
 use super::permit::InFlight;
 use super::permit::progress::PaymentProgress;
+use super::repeats::repeat_key;
 use super::request_body::RequestBody;
 use super::response::body::{NoResponse, OutboundBody, ResponseBody};
 use super::response::context::ResponseContext;
@@ -174,12 +175,14 @@ fn admit(
     let job = find_job(services, key, route, &target, &parts)?; // no_job
     websocket::check_upstream(context.is_extended_connect, route)?; // bad_request
     let body = RequestBody::new(body, route.max_body_size, stream, services, record)?; // body_too_large
-    let subject = Subject { key, plan, route, method: &parts.method, address, now: record.started() };
+    let repeat = repeat_key(view, key, plan, route, &parts)?; // bad_request
+    let (method, now, is_repeatable) = (&parts.method, record.started(), repeat.is_some());
+    let subject = Subject { key, plan, route, method, address, now, is_repeatable };
     let wall = services.connections.time.wall();
     let pass = services.limits.admit(&subject, &view.settings, wall, &mut context.headers)?; // rate_limited, concurrency_limited
     record.note_shadow_limit(pass.shadowed());
     let caller = context.caller.as_ref().map(|key| (key, plan));
-    let payment = PaymentProgress::start(services, record, caller, job, (route, &parts))?; // bad_request, insufficient_credits, ledger_unavailable
+    let payment = PaymentProgress::start(services, record, caller, (job, repeat), (route, &parts))?; // bad_request, insufficient_credits, ledger_unavailable
     let reads_body = payment.reads_body(); // a payment that is dropped by a refusal releases its hold
     connection.may_forward(&view.settings.trusted_proxies)?; // overloaded
     if context.is_grpc && route.upstream.may_use_http2() && !payment.needs_request_body() {

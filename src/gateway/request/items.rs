@@ -54,7 +54,7 @@ pub(super) fn payment(
     let (price, per_item) = (Arc::clone(price), per_item.clone());
     let (index, method) = (route.index, parts.method.clone());
     let reads_body = price.reads_body();
-    let pay = async move |body: Bytes| -> Result<Payment, Unpaid> {
+    let pay = async move |body: Bytes, claimed| -> Result<Payment, Unpaid> {
         let _reading = reading; // until the items are counted
         let items = count(body, &per_item).await?;
         if items == 0 && price.opens.is_some() {
@@ -63,9 +63,9 @@ pub(super) fn payment(
         }
         let price = Arc::new(price.for_items(items));
         let route = &record.view().routes[index];
-        Ok(Payment::hold(&services, &record, Some(&key), route, &method, &price)?)
+        Ok(Payment::hold(&services, &record, Some(&key), route, &method, &price, claimed)?)
     };
-    let pay = move |body: Bytes| Box::pin(async move { pay(body).await }) as PaymentFuture;
+    let pay = move |body, claimed| Box::pin(async move { pay(body, claimed).await }) as PaymentFuture;
     Ok(WaitingPayment::of_body(reads_body, (MAX_BUFFERED, "A request that is charged per item"), pay))
 }
 

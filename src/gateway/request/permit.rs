@@ -21,7 +21,8 @@ use super::repeats::claimed::Claimed;
 use super::services::Services;
 use crate::directory::Key;
 use crate::gateway::connection::{RequestDeadlines, Stream};
-use crate::ledger::{Capped, Hold, HoldError, JobSlot, OpenJob, SpendCap};
+use crate::ledger::outbox::NotDurable;
+use crate::ledger::{Capped, Hold, HoldError, HoldRequest, JobSlot, OpenJob, Settled, SpendCap};
 use crate::policy::limit::ReachedLimit;
 use crate::policy::outcome::{Outcome, ShadowRule};
 use crate::policy::price::Price;
@@ -53,6 +54,8 @@ pub(super) struct Held {
 pub(super) enum Funds {
     /// Credits that are held for it.
     Hold(Hold),
+    /// Credits that were held for it, and are charged already.
+    Settled(Settled),
     /// Nothing: the price is a shadow, which is only counted.
     Shadow,
     /// What an earlier request holds for a job, about which this one asks.
@@ -76,7 +79,7 @@ impl Payment {
         Self { route: route.index, held }
     }
 
-    /// Holds a price. A route that is free, or public, does not touch the ledger.
+    /// Holds a price, with the claim of an idempotency key. A route that is free, or public, does not touch the ledger.
     ///
     /// # Errors
     /// [`Reason::InsufficientCredits`] or [`Reason::LedgerUnavailable`].
@@ -87,12 +90,16 @@ impl Payment {
         route: &Route,
         method: &Method,
         price: &Arc<Price>,
+        mut claimed: Option<Claimed>,
     ) -> Result<Self, Refusal> {
         let Some(key) = key.filter(|_| !price.is_free()) else {
             return Ok(Self { route: route.index, held: None });
         };
         let is_head = method == Method::HEAD;
-        let held = |funds| Held { funds, price: Arc::clone(price), is_head, claimed: None };
+        let held = |funds, claimed: Option<Claimed>| {
+            let claimed = claimed.map(Box::new);
+            Held { funds, price: Arc::clone(price), is_head, claimed }
+        };
         if price.shadow {
             let is_above = |cap: &Arc<SpendCap>| cap.left() < price.hold;
             let is_capped =
@@ -100,13 +107,24 @@ impl Payment {
             if is_capped || key.account.purse.available() < price.hold {
                 record.note_shadow(ShadowRule::Credits);
             }
-            return Ok(Self { route: route.index, held: Some(held(Funds::Shadow)) });
+            return Ok(Self { route: route.index, held: Some(held(Funds::Shadow, None)) });
         }
-        let (purse, cap) = (&key.account.purse, key.cap());
-        match services.spender.hold_within(purse, cap, key.num, route.num, price.hold, record.id) {
+        let wanted = HoldRequest {
+            purse: &key.account.purse,
+            cap: key.cap(),
+            key: key.num,
+            route: route.num,
+            amount: price.hold,
+            id: record.id,
+            claim: claimed.as_mut().map(|claimed| {
+                let until = claimed.until(services);
+                (&mut claimed.claim, until)
+            }),
+        };
+        match services.spender.hold_as(wanted) {
             Ok(hold) => {
                 record.set_held();
-                Ok(Self { route: route.index, held: Some(held(Funds::Hold(hold))) })
+                Ok(Self { route: route.index, held: Some(held(Funds::Hold(hold), claimed)) })
             }
             Err(HoldError::Capped(capped)) => {
                 record.refuse_credits(price.hold);
@@ -127,18 +145,15 @@ impl Payment {
 }
 
 impl Payment {
-    /// Records the claim of an idempotency key for what is held. Both are on disk when this returns.
+    /// Waits until the hold is on disk, and the claim that was recorded with it.
     ///
     /// # Errors
-    /// [`Reason::LedgerUnavailable`] if they cannot be written.
-    pub(super) async fn claim(mut self, mut claimed: Claimed, services: &Services) -> Result<Self, Refusal> {
-        if let Some(held) = &mut self.held
-            && let Funds::Hold(hold) = &held.funds
-        {
-            claimed.record(hold, services).await.map_err(|_| Reason::LedgerUnavailable)?;
-            held.claimed = Some(Box::new(claimed));
+    /// [`NotDurable`] if they cannot be written: drop the payment, which releases both.
+    pub(super) async fn committed(&self) -> Result<(), NotDurable> {
+        match &self.held {
+            Some(Held { funds: Funds::Hold(hold), .. }) => hold.committed().await,
+            _ => Ok(()),
         }
-        Ok(self)
     }
 }
 

@@ -57,9 +57,9 @@ pub(super) fn start(
             price.hold = Credits::from_millionths(millionths);
         }
         let route = &record.view().routes[index];
-        Ok(Payment::hold(&services, &record, key.as_ref(), route, &Method::POST, &Arc::new(price))?)
+        Ok(Payment::hold(&services, &record, key.as_ref(), route, &Method::POST, &Arc::new(price), None)?)
     };
-    let pay = move |body: Bytes| Box::pin(async move { pay(&body).await }) as PaymentFuture;
+    let pay = move |body: Bytes, _| Box::pin(async move { pay(&body).await }) as PaymentFuture;
     Some(match per_line {
         true => WaitingPayment::of_body(false, (MAX_BUFFERED, "A request in a test"), pay),
         false => WaitingPayment::new(false, pay),

@@ -1,8 +1,10 @@
 //! Implements a worker's handle on a claim.
 
-use super::{Claims, Found, NotFound, Repeatable, State, records};
+use std::sync::Arc;
+
+use super::{Claims, Found, NotFound, Released, Repeatable, State, records};
 use crate::ledger::adoption::Settlement;
-use crate::ledger::outbox::{NotDurable, Ticket};
+use crate::ledger::outbox::Ticket;
 use crate::ledger::record::Record;
 use crate::ledger::spender::{Commit, Settled, Spender};
 use crate::types::{RequestId, WallTime};
@@ -39,16 +41,16 @@ impl Claim {
         })
     }
 
-    /// Records the claim for a request whose hold was recorded before. Both are on disk when this returns.
-    ///
-    /// # Errors
-    /// [`NotDurable`] if they cannot be written. The caller must then release the hold and the claim.
-    pub async fn record(&mut self, hold: RequestId, until: WallTime) -> Result<(), NotDurable> {
+    /// The record of the claim for a request, which must be added together with that of its hold.
+    pub(in crate::ledger) fn record(&self, id: RequestId, until: WallTime) -> Record {
         let Repeatable { id: repeat, request } = self.repeatable;
-        self.claims().made(&repeat, hold, until);
-        self.hold = Some(hold);
-        let ticket = self.push(&[Record::Claim { id: hold, repeat, request, until }]);
-        self.spender.0.waiters.durable(ticket.ok_or(NotDurable)?).await
+        Record::Claim { id, repeat, request, until }
+    }
+
+    /// Notes that the record was added.
+    pub(in crate::ledger) fn recorded(&mut self, id: RequestId, until: WallTime) {
+        self.claims().made(&self.repeatable.id, id, until);
+        self.hold = Some(id);
     }
 
     /// Keeps the encrypted answer. It is not kept while the ledger cannot write, or too many records wait to be written.
@@ -98,15 +100,16 @@ impl Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         let id = self.repeatable.id;
-        match self.hold {
-            _ if self.is_decided => {}
-            None => self.claims().forget(&id),
-            Some(hold) => {
-                self.claims().decide(&id, hold, State::Released);
-                if self.push(&[Record::Unclaim { id: hold, repeat: id }]).is_none() {
-                    drop(self.pass_on(hold, None));
-                }
+        if self.is_decided {
+            return;
+        }
+        let Some(hold) = self.hold else { return self.claims().forget(&id) };
+        let outbox = Arc::clone(&self.spender.0.outbox);
+        match self.push(&[Record::Unclaim { id: hold, repeat: id }]) {
+            Some(ticket) => {
+                self.claims().decide(&id, hold, State::Released(Released { hold, outbox, ticket }));
             }
+            None => drop(self.pass_on(hold, None)),
         }
     }
 }

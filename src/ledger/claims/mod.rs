@@ -10,9 +10,10 @@ mod claim;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 pub use changes::ClaimChange;
 pub(super) use changes::ClaimChanges;
@@ -25,6 +26,11 @@ use crate::types::{KeyHash, RequestId, WallTime};
 
 /// Most claims in the list. Further requests with an idempotency key are refused.
 const MAX_CLAIMS: usize = 100_000;
+
+/// Most reads of the store at a time.
+const MAX_READS: usize = 16;
+/// Shortest time between two log lines about reads that failed, in milliseconds.
+const LOGGED_EVERY: i64 = 10_000;
 
 /// A request with an idempotency key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,8 +66,20 @@ pub enum NotFound {
 }
 
 /// The claims that are in progress, or not stored yet.
-#[derive(Debug, Default)]
-pub(super) struct Claims(Mutex<HashMap<KeyHash, Entry>>);
+#[derive(Debug)]
+pub(super) struct Claims {
+    list: Mutex<HashMap<KeyHash, Entry>>,
+    /// Permits to read the store.
+    reads: Semaphore,
+    /// When a failed read was last logged.
+    logged: AtomicI64,
+}
+
+impl Default for Claims {
+    fn default() -> Self {
+        Self { list: Mutex::default(), reads: Semaphore::new(MAX_READS), logged: AtomicI64::new(i64::MIN) }
+    }
+}
 
 #[derive(Debug)]
 struct Entry {
@@ -70,6 +88,23 @@ struct Entry {
     hold: Option<RequestId>,
     until: WallTime,
     state: State,
+    /// The request whose claim was released before, if no fold has stored that yet.
+    released: Option<Released>,
+}
+
+/// A claim that was released. The next one is made only once that is on disk: records of one batch have no order among
+/// workers.
+#[derive(Clone, Debug)]
+struct Released {
+    hold: RequestId,
+    outbox: Arc<Outbox>,
+    ticket: Ticket,
+}
+
+impl Released {
+    fn is_durable(&self) -> bool {
+        self.outbox.state(self.ticket) == Some(Ok(()))
+    }
 }
 
 #[derive(Debug)]
@@ -82,7 +117,7 @@ enum State {
     /// Answered; a repeated request gets the answer once it is on disk.
     Answered(Arc<[u8]>, Arc<Outbox>, Ticket),
     Lost,
-    Released,
+    Released(Released),
 }
 
 impl State {
@@ -138,10 +173,12 @@ impl Claims {
             };
             let mut reading = Reading { claims: self, id: repeatable.id, is_first: false };
             let (readers, id) = (readers.clone(), repeatable.id);
+            let permit = self.reads.acquire().await.map_err(|_| NotFound::Unavailable)?;
             let row = read(move || readers.open()?.repeat(&id)).await.map_err(|error| {
-                tracing::error!(%error, "the answer to a repeated request cannot be read");
+                self.log(&error, now);
                 NotFound::Unavailable
             })?;
+            drop(permit);
             let Some(row) = row.filter(|row| row.until > now) else {
                 reading.is_first = true;
                 return Ok(Found::First(()));
@@ -152,10 +189,19 @@ impl Claims {
         }
     }
 
+    /// Logs that the store cannot be read, at most every [`LOGGED_EVERY`].
+    fn log(&self, error: &LedgerError, now: WallTime) {
+        let is_due =
+            |logged: i64| (now.0.saturating_sub(logged) >= LOGGED_EVERY || logged > now.0).then_some(now.0);
+        if self.logged.fetch_update(Ordering::Relaxed, Ordering::Relaxed, is_due).is_ok() {
+            tracing::error!(%error, "requests with an idempotency key are refused: what is stored of them cannot be read");
+        }
+    }
+
     fn next(&self, Repeatable { id, request }: Repeatable, now: WallTime) -> Result<Next, NotFound> {
-        let mut list = self.0.lock();
-        let is_over = |entry: &Entry| match entry.state {
-            State::Released => true,
+        let mut list = self.list.lock();
+        let is_over = |entry: &Entry| match &entry.state {
+            State::Released(released) => released.is_durable(),
             State::Answered(..) | State::Lost => entry.until <= now,
             State::Reading(_) | State::InProgress | State::Adopted => false,
         };
@@ -165,14 +211,19 @@ impl Claims {
             None => {
                 let (sender, receiver) = watch::channel(None);
                 let state = State::Reading(receiver);
-                list.insert(id, Entry { request, hold: None, until: now, state });
+                list.insert(id, Entry { request, hold: None, until: now, state, released: None });
                 Ok(Next::Read(sender))
             }
             Some(entry) if is_over(entry) => {
-                *entry = Entry { request, hold: None, until: now, state: State::InProgress };
+                let released = match &entry.state {
+                    State::Released(released) => Some(released.clone()),
+                    _ => None,
+                };
+                *entry = Entry { request, hold: None, until: now, state: State::InProgress, released };
                 Ok(Next::Tell(Found::First(())))
             }
             Some(Entry { state: State::Reading(read), .. }) => Ok(Next::Wait(read.clone())),
+            Some(Entry { state: State::Released(_), .. }) => Ok(Next::Tell(Found::InProgress)),
             Some(entry) if entry.request != request => Ok(Next::Tell(Found::Other)),
             Some(entry) => Ok(Next::Tell(match &entry.state {
                 State::Answered(answer, outbox, ticket) if outbox.state(*ticket) == Some(Ok(())) => {
@@ -186,21 +237,26 @@ impl Claims {
 
     /// Notes that the claim of a request is recorded.
     fn made(&self, id: &KeyHash, hold: RequestId, until: WallTime) {
-        if let Some(entry) = self.0.lock().get_mut(id) {
+        if let Some(entry) = self.list.lock().get_mut(id) {
             (entry.hold, entry.until) = (Some(hold), until);
         }
     }
 
     /// Decides a claim that was recorded for a request.
     fn decide(&self, id: &KeyHash, hold: RequestId, state: State) {
-        if let Some(entry) = self.0.lock().get_mut(id).filter(|entry| entry.hold == Some(hold)) {
+        if let Some(entry) = self.list.lock().get_mut(id).filter(|entry| entry.hold == Some(hold)) {
             entry.state = state;
         }
     }
 
     /// Removes a claim that was not recorded.
     fn forget(&self, id: &KeyHash) {
-        self.0.lock().remove(id);
+        let mut list = self.list.lock();
+        let Some(entry) = list.get_mut(id).filter(|entry| entry.hold.is_none()) else { return };
+        match entry.released.take() {
+            Some(released) => (entry.hold, entry.state) = (Some(released.hold), State::Released(released)),
+            None => drop(list.remove(id)),
+        }
     }
 
     /// Forgets the claims that a fold has stored and that are decided.
@@ -208,40 +264,42 @@ impl Claims {
         if changes.is_empty() {
             return;
         }
-        let mut list = self.0.lock();
+        let mut list = self.list.lock();
         for (id, change) in changes {
-            let decided = change.decided();
-            let is_same = |entry: &Entry| {
-                let is_decided = matches!(entry.state, State::Answered(..) | State::Lost | State::Released);
-                is_decided && entry.hold == decided
-            };
-            if decided.is_some() && list.get(id).is_some_and(is_same) {
+            let (Some(decided), Some(entry)) = (change.decided(), list.get_mut(id)) else { continue };
+            if entry.hold == Some(decided) {
                 list.remove(id);
+            } else if entry.released.as_ref().is_some_and(|released| released.hold == decided) {
+                entry.released = None;
             }
         }
     }
 
-    /// Decides an adopted claim, whose records the books thread has added to its outbox. `None`: it is released.
+    /// Decides an adopted claim, whose records the books thread has added to its outbox. No answer: it is released.
     pub(super) fn settle_adopted(
         &self,
         id: &KeyHash,
         hold: RequestId,
-        answer: Option<(Vec<u8>, &Arc<Outbox>, Ticket)>,
+        answer: Option<Vec<u8>>,
+        (outbox, ticket): (&Arc<Outbox>, Ticket),
     ) {
-        let state =
-            answer.map_or(State::Released, |(sealed, outbox, ticket)| State::of(sealed, outbox, ticket));
+        let state = match answer {
+            Some(sealed) => State::of(sealed, outbox, ticket),
+            None => State::Released(Released { hold, outbox: Arc::clone(outbox), ticket }),
+        };
         self.decide(id, hold, state);
     }
 
     /// Adds a claim of the process that handed the ledger over.
     pub(super) fn adopt(&self, row: &RepeatRow) {
         let RepeatRow { id, request, hold, until, .. } = *row;
-        self.0.lock().insert(id, Entry { request, hold: Some(hold), until, state: State::Adopted });
+        let entry = Entry { request, hold: Some(hold), until, state: State::Adopted, released: None };
+        self.list.lock().insert(id, entry);
     }
 
     /// Gives up the adopted claims that are in progress, since nobody will decide them.
     pub(super) fn abandon_adopted(&self) {
-        self.0.lock().retain(|_, entry| !matches!(entry.state, State::Adopted));
+        self.list.lock().retain(|_, entry| !matches!(entry.state, State::Adopted));
     }
 }
 
@@ -272,7 +330,7 @@ struct Reading<'a> {
 
 impl Drop for Reading<'_> {
     fn drop(&mut self) {
-        let mut list = self.claims.0.lock();
+        let mut list = self.claims.list.lock();
         if !self.is_first {
             list.remove(&self.id);
         } else if let Some(entry) = list.get_mut(&self.id) {

@@ -13,7 +13,7 @@ use super::judge::{Known, answer_of};
 use crate::ledger::claims::{Claim, Found, NotFound, Repeatable};
 use crate::ledger::outbox::NotDurable;
 use crate::ledger::purse::Purse;
-use crate::ledger::spender::{Hold, Settled, Spender};
+use crate::ledger::spender::{Hold, HoldRequest, Settled, Spender};
 use crate::types::{Credits, KeyHash, KeyNum, RequestId, RouteNum, StatusClass, WallTime};
 
 /// Most attempts in flight.
@@ -116,11 +116,18 @@ fn go_on(
             None => (Some(Stage::Finding(find)), 0),
             Some(Ok(Found::First(mut claim))) => {
                 known(&mut |known| known.is_first(key));
-                let Ok(hold) = spender.hold(purse, KeyNum(1), RouteNum(1), PRICE, id) else {
-                    return (None, 0);
+                let wanted = HoldRequest {
+                    purse,
+                    cap: None,
+                    key: KeyNum(1),
+                    route: RouteNum(1),
+                    amount: PRICE,
+                    id,
+                    claim: Some((&mut claim, WallTime(i64::MAX))),
                 };
+                let Ok(hold) = spender.hold_as(wanted) else { return (None, 0) };
                 let record = async move {
-                    let recorded = claim.record(id, WallTime(i64::MAX)).await;
+                    let recorded = hold.committed().await;
                     (hold, claim, recorded)
                 };
                 (Some(Stage::Recording(Box::pin(record))), -PRICE.millionths())
@@ -139,11 +146,11 @@ fn go_on(
             Some(Ok(Found::InProgress) | Err(_)) => (None, 0),
             Some(Ok(Found::Other)) => panic!("all requests are the same"),
         },
+        // The client is gone, or has waited too long.
+        Stage::Recording(_) if random.u32(..6) == 0 => (None, PRICE.millionths()),
         Stage::Recording(mut record) => match ready(&mut record) {
             None => (Some(Stage::Recording(record)), 0),
-            // The client is gone, or nothing can be written: both are released.
-            Some((.., Err(_))) => (None, PRICE.millionths()),
-            Some(_) if random.u32(..6) == 0 => (None, PRICE.millionths()),
+            Some((.., Err(_))) => (None, PRICE.millionths()), // both are released
             Some((hold, claim, Ok(()))) => {
                 known(&mut |known| known.forward(key, id));
                 (Some(Stage::Forwarded(hold, claim)), 0)

@@ -12,7 +12,7 @@ use crate::ledger::store::{
     NewAccount, Notes, OwnedKey, Registered, Registration, Result, unbalanced,
 };
 use crate::ledger::tally::OpenHold;
-use crate::policy::credit::{MAX_BALANCE, Wallet};
+use crate::policy::credit::{MAX_BALANCE, Split, Wallet};
 use crate::types::{AccountId, Credits, KeyId, KeyNum, RequestId, StatusClass};
 
 impl BooksThread {
@@ -73,8 +73,9 @@ impl BooksThread {
                 )));
             }
             let bucket = booking.lot.as_ref().map(|lot| lot.bucket.clone()).unwrap_or_default();
-            let expected = Wallet::granted(&bucket, entry.amount, entry.balance_after);
-            if booking.kind == EntryKind::Grant && entry.split != expected {
+            let paying_debt = Wallet::granted(&bucket, entry.amount, entry.balance_after);
+            let expected = [Split::whole(bucket, entry.amount), paying_debt];
+            if booking.kind == EntryKind::Grant && !expected.contains(&entry.split) {
                 let message =
                     format!("reference {:?} is used already, for another bucket", booking.reference);
                 return Err(LedgerError::Taken(message));

@@ -254,7 +254,9 @@ impl BooksThread {
                 self.unwritten = Some(self.tally.fold());
             }
             let Some(fold) = &self.unwritten else { return Ok(()) };
-            self.books.fold(fold, self.clock.wall())?;
+            let folded = self.books.fold(fold, self.clock.wall());
+            self.shared.is_folding.store(folded.is_ok(), Ordering::Relaxed);
+            folded?;
             self.shared.handoff.set_folded(fold.upto);
             self.shared.claims.folded(&fold.claims);
             self.unwritten = None;
@@ -337,8 +339,8 @@ impl BooksThread {
 
     /// Puts the rest of the adopted holds in doubt, since nobody will settle them. Returns their number.
     pub(in crate::ledger) fn abandon_adopted(&mut self) -> Result<usize> {
-        self.fold()?;
         self.shared.claims.abandon_adopted();
+        self.fold()?;
         let ids: Vec<RequestId> = self.adopted.drain().filter(|id| self.tally.is_open(*id)).collect();
         if !ids.is_empty() {
             self.unwritten = Some(self.tally.doubt(&ids));

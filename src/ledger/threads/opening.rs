@@ -65,7 +65,7 @@ pub(super) fn decide_adopted(shared: &Shared, hold: RequestId, id: KeyHash, answ
     let unclaim = || vec![Record::Unclaim { id: hold, repeat: id }];
     let records = answer.as_ref().map_or_else(unclaim, |sealed| claims::records(hold, id, sealed));
     let Some(ticket) = outbox.push_all(&records) else { return false };
-    shared.claims.settle_adopted(&id, hold, answer.map(|sealed| (sealed, outbox, ticket)));
+    shared.claims.settle_adopted(&id, hold, answer, (outbox, ticket));
     shared.record_added();
     true
 }

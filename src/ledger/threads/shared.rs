@@ -30,6 +30,8 @@ pub(in crate::ledger) struct Shared {
     pub(super) commit_delay: Duration,
     /// True if the last commit succeeded. Otherwise no credits are held.
     pub(in crate::ledger) is_healthy: AtomicBool,
+    /// True if the last fold succeeded.
+    pub(super) is_folding: AtomicBool,
     pub(in crate::ledger) purses: Purses,
     pub(in crate::ledger) caps: SpendCaps,
     pub(in crate::ledger) jobs: Jobs,
@@ -81,6 +83,7 @@ impl Shared {
             barrier: Barrier::default(),
             commit_delay,
             is_healthy: AtomicBool::new(true),
+            is_folding: AtomicBool::new(true),
             purses: Purses::default(),
             caps: SpendCaps::default(),
             jobs: Jobs::default(),
@@ -94,7 +97,11 @@ impl Shared {
 
     /// True if an answer of so many bytes can be recorded without keeping charges from the disk.
     pub(in crate::ledger) fn can_keep_answer(&self, outbox: &Outbox, bytes: usize) -> bool {
+        if outbox.is_closed() {
+            return true; // the successor keeps it
+        }
         self.is_healthy.load(Ordering::Relaxed)
+            && self.is_folding.load(Ordering::Relaxed)
             && self.handoff.waiting() + bytes <= MAX_WAITING / 4
             && outbox.has_room(bytes)
     }

@@ -8,7 +8,7 @@ use crate::snapshot::Idempotency;
 
 /// How long responses are kept, unless the file says otherwise; and the bounds of that.
 const KEEP: Duration = Duration::from_secs(24 * 3600);
-const MIN_KEEP: Duration = Duration::from_secs(60);
+const MIN_KEEP: Duration = Duration::from_secs(3600);
 const MAX_KEEP: Duration = KEEP.saturating_mul(30);
 /// Largest body, unless the file says otherwise; and the bounds of that.
 const BODY: u64 = 256 * 1024;
@@ -18,7 +18,7 @@ pub(in crate::config::parse) fn build(context: &mut Context, files: &[raw::File]
     let raw = single(context, files, "idempotency", |file| file.idempotency.as_ref());
     let keep = context.duration(raw.keep.as_ref(), KEEP);
     if let Some(place) = raw.keep.as_ref().filter(|_| !(MIN_KEEP..=MAX_KEEP).contains(&keep)) {
-        context.error(&place.span, "responses are kept for 1m to 30d");
+        context.error(&place.span, "responses are kept for 1h to 30d");
     }
     let max_body = context.size(raw.max_body.as_ref(), BODY, BODY_SIZE);
     files.iter().any(|file| file.idempotency.is_some()).then_some(Idempotency { keep, max_body })

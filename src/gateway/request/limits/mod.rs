@@ -60,6 +60,8 @@ pub struct Subject<'a> {
     pub address: IpAddr,
     /// When the request started.
     pub now: Moment,
+    /// The request may repeat an earlier one, so that its job gets a place only later.
+    pub is_repeatable: bool,
 }
 
 /// Proof that a request was admitted by its limits. Until it is dropped, the request counts towards its key's
@@ -250,21 +252,23 @@ impl Subject<'_> {
             }
             pass.entered = Some(Arc::clone(key.meter()));
         }
-        if self.route.price.opens.is_some() {
-            *pass.job.get_mut() = Some(self.reserve_job(key)?);
+        if self.route.price.opens.is_some() && !self.is_repeatable {
+            *pass.job.get_mut() = Some(reserve_job(key, self.plan.and_then(|plan| plan.jobs))?);
         }
         Ok(pass)
     }
+}
 
-    /// Reserves a place for the job that the request may open.
-    fn reserve_job(&self, key: &Key) -> Result<JobSlot, Refusal> {
-        let most = self.plan.and_then(|plan| plan.jobs);
-        key.account.purse.reserve_job(most).ok_or_else(|| {
-            let limit = Some(ReachedLimit { name: Arc::from(JOBS), window: Duration::ZERO });
-            let detail = "The account has as many open jobs as its plan allows.";
-            Refusal { limit, ..Refusal::because(Reason::ConcurrencyLimited, detail) }
-        })
-    }
+/// Reserves a place for the job that a request may open. `most`: most open jobs of its account.
+///
+/// # Errors
+/// [`Reason::ConcurrencyLimited`] if so many are open.
+pub(super) fn reserve_job(key: &Key, most: Option<u32>) -> Result<JobSlot, Refusal> {
+    key.account.purse.reserve_job(most).ok_or_else(|| {
+        let limit = Some(ReachedLimit { name: Arc::from(JOBS), window: Duration::ZERO });
+        let detail = "The account has as many open jobs as its plan allows.";
+        Refusal { limit, ..Refusal::because(Reason::ConcurrencyLimited, detail) }
+    })
 }
 
 /// A limit that covers a request, and its verdict.

@@ -9,6 +9,7 @@ use super::Payment;
 use super::waiting_payment::{Unpaid, WaitingPayment};
 use crate::directory::Key;
 use crate::gateway::request::access_log::AccessRecord;
+use crate::gateway::request::repeats::RepeatKey;
 use crate::gateway::request::services::Services;
 use crate::gateway::request::{items, repeats};
 use crate::ledger::OpenJob;
@@ -25,7 +26,7 @@ pub(in crate::gateway::request) enum PaymentProgress {
 }
 
 impl PaymentProgress {
-    /// Holds the price of a route (step 7). `job`: the open job that the request asks about.
+    /// Holds the price of a route (step 7). `job`: the open job that the request asks about. `repeat`: its idempotency key.
     ///
     /// # Errors
     /// As [`Payment::hold`].
@@ -33,7 +34,7 @@ impl PaymentProgress {
         services: &Rc<Services>,
         record: &Rc<AccessRecord>,
         caller: Option<(&Arc<Key>, Option<&Plan>)>,
-        job: Option<OpenJob>,
+        (job, repeat): (Option<OpenJob>, Option<RepeatKey<'_>>),
         (route, parts): (&Route, &Parts),
     ) -> Result<Self, Refusal> {
         if let Some(settles) = &route.settles {
@@ -45,21 +46,17 @@ impl PaymentProgress {
         if let Some(waiting) = crate::gateway::request::waiting::start(services, record, key, route, price) {
             return Ok(Self::Waiting(waiting));
         }
+        if let (Some(repeat), Some(key)) = (repeat, key) {
+            let paid = hold_later(services, record, key, (route, parts), price)?;
+            return repeats::payment(services, key, parts, repeat, paid).map(Self::Waiting);
+        }
         if price.opens.is_some() && services.spender.is_full_of_jobs() {
             return Err(Reason::Overloaded.into());
-        }
-        if let (Some(settings), Some(key)) = (&record.view().settings.idempotency, key)
-            && repeats::is_repeatable(price, parts)
-            && let Some(idempotency_key) = repeats::idempotency_key(parts)?
-        {
-            let paid = hold_later(services, record, key, (route, parts), price)?;
-            let named = (idempotency_key, settings);
-            return repeats::payment(services, key, parts, named, paid).map(Self::Waiting);
         }
         if let (Some(_), Some(key)) = (&price.per_item, key) {
             return hold_later(services, record, key, (route, parts), price).map(Self::Waiting);
         }
-        Payment::hold(services, record, key, route, method, price).map(Self::Ready)
+        Payment::hold(services, record, key, route, method, price, None).map(Self::Ready)
     }
 
     /// True if the response's body names the charge, so that it must be one that can be read.
@@ -93,9 +90,9 @@ fn hold_later(
     let reads_body = price.reads_body();
     let (services, record, key) = (Rc::clone(services), Rc::clone(record), Arc::clone(key));
     let (price, index, method) = (Arc::clone(price), route.index, parts.method.clone());
-    let pay = async move || -> Result<Payment, Unpaid> {
+    Ok(WaitingPayment::new(reads_body, move |_, claimed| {
         let route = &record.view().routes[index];
-        Ok(Payment::hold(&services, &record, Some(&key), route, &method, &price)?)
-    };
-    Ok(WaitingPayment::new(reads_body, move |_| Box::pin(async move { pay().await })))
+        let paid = Payment::hold(&services, &record, Some(&key), route, &method, &price, claimed);
+        Box::pin(std::future::ready(paid.map_err(Unpaid::from)))
+    }))
 }

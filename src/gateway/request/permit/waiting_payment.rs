@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::Payment;
 use crate::gateway::request::repeats::answer::Answer;
+use crate::gateway::request::repeats::claimed::Claimed;
 use crate::policy::reject::{Reason, Refusal};
 
 /// Longest time that a request waits to be paid for, once its body is read.
@@ -18,7 +19,7 @@ pub(in crate::gateway::request) struct WaitingPayment {
     pub(in crate::gateway::request) reads_body: bool,
     /// The payment depends on the request body, which is read completely first.
     pub(in crate::gateway::request) needed_body: Option<NeededBody>,
-    pay: Box<dyn FnOnce(Bytes) -> PaymentFuture>,
+    pay: Box<dyn FnOnce(Bytes, Option<Claimed>) -> PaymentFuture>,
 }
 
 /// A request body that a payment depends on.
@@ -63,7 +64,7 @@ impl<T: Into<Refusal>> From<T> for Unpaid {
 impl WaitingPayment {
     pub(in crate::gateway::request) fn new(
         reads_body: bool,
-        pay: impl FnOnce(Bytes) -> PaymentFuture + 'static,
+        pay: impl FnOnce(Bytes, Option<Claimed>) -> PaymentFuture + 'static,
     ) -> Self {
         Self { reads_body, needed_body: None, pay: Box::new(pay) }
     }
@@ -72,14 +73,14 @@ impl WaitingPayment {
     pub(in crate::gateway::request) fn of_body(
         reads_body: bool,
         (max, of): (u64, &'static str),
-        pay: impl FnOnce(Bytes) -> PaymentFuture + 'static,
+        pay: impl FnOnce(Bytes, Option<Claimed>) -> PaymentFuture + 'static,
     ) -> Self {
         Self { reads_body, needed_body: Some(NeededBody { max, of }), pay: Box::new(pay) }
     }
 
-    /// Pays. `body`: the request body, if it was needed.
-    pub(in crate::gateway::request) fn pay(self, body: Bytes) -> PaymentFuture {
-        (self.pay)(body)
+    /// Pays. `body`: the request body, if it was needed. `claimed`: the claim that is recorded with the hold.
+    pub(in crate::gateway::request) fn pay(self, body: Bytes, claimed: Option<Claimed>) -> PaymentFuture {
+        (self.pay)(body, claimed)
     }
 
     /// Waits until the payment is made, at most [`MAX_PAYMENT_WAIT`]. `body`: the request body, if it was needed.
@@ -87,7 +88,7 @@ impl WaitingPayment {
     /// # Errors
     /// As [`Payment::hold`]; [`Reason::LedgerUnavailable`] too if it takes longer; [`Unpaid::Replayed`].
     pub(in crate::gateway::request) async fn finish(self, body: Bytes) -> Result<Payment, Unpaid> {
-        let paid = tokio::time::timeout(MAX_PAYMENT_WAIT, self.pay(body)).await;
+        let paid = tokio::time::timeout(MAX_PAYMENT_WAIT, self.pay(body, None)).await;
         paid.unwrap_or_else(|_| Err(Reason::LedgerUnavailable.into()))
     }
 }

@@ -1,31 +1,24 @@
 //! Holds a claim of an idempotency key until the response has begun.
 
 use crate::gateway::request::services::Services;
-use crate::ledger::outbox::NotDurable;
-use crate::ledger::{Claim, Hold};
+use crate::ledger::{Claim, JobSlot};
 use crate::snapshot::Idempotency;
+use crate::types::WallTime;
 use crate::types::seal::SealKey;
 
 /// A request's claim of its idempotency key, until the response has begun.
 #[derive(Debug)]
 pub(in crate::gateway::request) struct Claimed {
-    pub(super) claim: Claim,
+    pub(in crate::gateway::request) claim: Claim,
     pub(super) settings: Idempotency,
     pub(super) seal: SealKey,
+    /// The place of the job that the request opens.
+    pub(super) job: Option<JobSlot>,
 }
 
 impl Claimed {
-    /// Records the claim for a hold. Both are on disk when this returns.
-    ///
-    /// # Errors
-    /// [`NotDurable`] if they cannot be written: release both.
-    pub(in crate::gateway::request) async fn record(
-        &mut self,
-        hold: &Hold,
-        services: &Services,
-    ) -> Result<(), NotDurable> {
-        let Some(id) = hold.id() else { return Err(NotDurable) };
-        let until = services.connections.clock.wall().plus(self.settings.keep);
-        self.claim.record(id, until).await
+    /// Until when a repeated request gets the same response.
+    pub(in crate::gateway::request) fn until(&self, services: &Services) -> WallTime {
+        services.connections.clock.wall().plus(self.settings.keep)
     }
 }

@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::TRAILER;
+use http::header::{CONTENT_LENGTH, TRAILER};
 use http::{HeaderMap, StatusCode};
 use http_body::Frame;
 
@@ -13,7 +13,7 @@ use super::answer::Answer;
 use super::claimed::Claimed;
 use crate::gateway::request::response::silence::SilenceTimer;
 use crate::gateway::request::services::Services;
-use crate::ledger::{Claim, Settled};
+use crate::ledger::{Claim, JobSlot, Settled};
 use crate::policy::forward;
 use crate::policy::price::End;
 use crate::types::seal::SealKey;
@@ -23,15 +23,20 @@ use crate::upstream::{ResponseFault, UpstreamBody};
 /// Most bytes of responses that a worker keeps while they are not complete. Further responses are not kept.
 const MAX_KEPT: usize = 64 * 1024 * 1024;
 
+/// Longest response head that is kept, in bytes.
+const MAX_HEAD: usize = 32 * 1024;
+
 /// A response that is kept. If it is dropped, the claim is released: the request may be made again.
 #[derive(Debug)]
 pub(in crate::gateway::request) struct Keeping {
     claim: Claim,
+    /// The place of the job that the request opens.
+    job: Option<JobSlot>,
     seal: SealKey,
     max_body: usize,
     status: StatusCode,
     headers: HeaderMap,
-    /// `None` if the response is too large to be kept.
+    /// `None` if the response is too large to be kept, or others need the memory.
     body: Option<Kept>,
     silence: SilenceTimer,
 }
@@ -72,15 +77,25 @@ impl Keeping {
         claimed: Claimed,
         services: &Rc<Services>,
         (status, headers): (StatusCode, &HeaderMap),
+        is_head: bool,
         body_timeout: Option<Duration>,
     ) -> Self {
         let mut headers = headers.clone();
         forward::to_client(&mut headers, false);
         headers.remove(TRAILER);
-        let Claimed { claim, settings, seal } = claimed;
+        let Claimed { claim, settings, seal, job } = claimed;
         let max_body = usize::try_from(settings.max_body).unwrap_or(usize::MAX);
-        let body = Some(Kept(Rc::clone(services), Vec::new()));
-        Self { claim, seal, max_body, status, headers, body, silence: SilenceTimer::new(body_timeout) }
+        let length = headers.get(CONTENT_LENGTH).filter(|_| !is_head).and_then(|length| length.to_str().ok());
+        let is_long =
+            length.and_then(|length| length.parse().ok()).is_some_and(|length: usize| length > max_body);
+        let head: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+        let body = (!is_long && head <= MAX_HEAD).then(|| Kept(Rc::clone(services), Vec::new()));
+        Self { claim, job, seal, max_body, status, headers, body, silence: SilenceTimer::new(body_timeout) }
+    }
+
+    /// Takes the place of the job that the request opens.
+    pub(in crate::gateway::request) fn take_job(&mut self) -> Option<JobSlot> {
+        self.job.take()
     }
 
     /// Polls the body for a frame, which is not kept yet.
@@ -111,14 +126,12 @@ impl Keeping {
 
     /// Decides the claim at the end of the response. `charged`: `None` if the request opened a job.
     ///
-    /// A response that cost nothing and that says to try again is not kept, nor one that cost nothing and did not end: the
-    /// request may be made again.
+    /// A response that cost nothing is not kept: the request may be made again.
     pub(in crate::gateway::request) fn finish(self, end: End, charged: Option<Credits>) -> Option<Settled> {
-        let is_free = charged.is_some_and(Credits::is_zero);
-        let is_complete = matches!(end, End::Complete);
-        if is_free && (!is_complete || asks_to_try_again(self.status)) {
+        if charged.is_some_and(Credits::is_zero) {
             return None;
         }
+        let is_complete = matches!(end, End::Complete);
         let Some(body) = self.body.filter(|_| is_complete).map(Kept::into_bytes) else {
             return Some(self.claim.lose());
         };
@@ -128,10 +141,4 @@ impl Keeping {
             None => self.claim.lose(),
         })
     }
-}
-
-/// True for a status after which clients try again: they must not get the same response for a day.
-fn asks_to_try_again(status: StatusCode) -> bool {
-    let others = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_EARLY, StatusCode::TOO_MANY_REQUESTS];
-    status.is_server_error() || others.contains(&status)
 }

@@ -9,6 +9,7 @@ pub(super) mod claimed;
 pub(super) mod keeping;
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::HeaderName;
@@ -20,14 +21,14 @@ use answer::Answer;
 use claimed::Claimed;
 
 use super::items::MAX_READING;
+use super::limits;
 use super::permit::waiting_payment::{PaymentFuture, Unpaid, WaitingPayment};
 use super::services::Services;
 use crate::directory::Key;
-use crate::ledger::{Claim, Found, NotFound, Repeatable};
-use crate::policy::price::Price;
+use crate::ledger::{Claim, Found, JobSlot, NotFound, Repeatable};
 use crate::policy::reject::{Reason, Refusal};
 use crate::policy::{forward, grpc};
-use crate::snapshot::Idempotency;
+use crate::snapshot::{Idempotency, Plan, Route, Snapshot};
 use crate::types::seal::{SealKey, derive};
 use crate::types::{AccountNum, KeyHash};
 
@@ -36,31 +37,48 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// Longest idempotency key, in bytes.
 const MAX_KEY: usize = 255;
 
-/// True for a request that can be forwarded once for all its repeats: it is charged, and its response is one of HTTP, not
-/// of gRPC or a tunnel.
-pub(super) fn is_repeatable(price: &Price, parts: &Parts) -> bool {
-    (!price.is_free() || price.per_item.is_some())
-        && !price.shadow
-        && !grpc::is_call(&parts.headers)
-        && forward::upgrade(&parts.headers).is_none()
+/// The idempotency key of a request that can be forwarded once for all its repeats.
+#[derive(Clone, Copy)]
+pub(super) struct RepeatKey<'a> {
+    text: &'a [u8],
+    settings: &'a Idempotency,
+    /// Most open jobs of the account, if the request opens one.
+    jobs: Option<Option<u32>>,
 }
 
-/// The idempotency key of a request, if it has one.
+/// The idempotency key of a request, if it has one and is repeatable: it is charged, and its response is one of HTTP, not of
+/// gRPC or a tunnel.
 ///
 /// # Errors
 /// [`Reason::BadRequest`] if it has two, or the key is empty, too long, or has other characters than visible ASCII.
-pub(super) fn idempotency_key(parts: &Parts) -> Result<Option<&[u8]>, Refusal> {
+pub(super) fn repeat_key<'a>(
+    view: &'a Snapshot,
+    key: Option<&Key>,
+    plan: Option<&Plan>,
+    route: &Route,
+    parts: &'a Parts,
+) -> Result<Option<RepeatKey<'a>>, Refusal> {
+    let (Some(settings), Some(_)) = (&view.settings.idempotency, key) else { return Ok(None) };
     let mut values = parts.headers.get_all(IDEMPOTENCY_KEY).iter();
     let Some(value) = values.next() else { return Ok(None) };
-    let key = value.as_bytes();
-    if values.next().is_some() || !(1..=MAX_KEY).contains(&key.len()) || !key.iter().all(u8::is_ascii_graphic)
+    let price = view.price(route, plan);
+    let is_charged =
+        (!price.is_free() || price.per_item.is_some()) && !price.shadow && route.settles.is_none();
+    if !is_charged || grpc::is_call(&parts.headers) || forward::upgrade(&parts.headers).is_some() {
+        return Ok(None);
+    }
+    let text = value.as_bytes();
+    if values.next().is_some()
+        || !(1..=MAX_KEY).contains(&text.len())
+        || !text.iter().all(u8::is_ascii_graphic)
     {
         let detail = format!(
             "The request's Idempotency-Key must be one value of 1 to {MAX_KEY} visible ASCII characters."
         );
         return Err(Refusal::because(Reason::BadRequest, detail));
     }
-    Ok(Some(key))
+    let jobs = route.price.opens.is_some().then(|| plan.and_then(|plan| plan.jobs));
+    Ok(Some(RepeatKey { text, settings, jobs }))
 }
 
 /// The payment of a request with an idempotency key: `paid` pays for it if it is the first one.
@@ -70,45 +88,71 @@ pub(super) fn idempotency_key(parts: &Parts) -> Result<Option<&[u8]>, Refusal> {
 /// cryptographic library fails.
 pub(super) fn payment(
     services: &Rc<Services>,
-    key: &Key,
+    key: &Arc<Key>,
     parts: &Parts,
-    (idempotency_key, settings): (&[u8], &Idempotency),
+    repeat: RepeatKey<'_>,
     paid: WaitingPayment,
 ) -> Result<WaitingPayment, Refusal> {
     let reading = Rc::clone(&services.reading);
-    if Rc::strong_count(&reading) > MAX_READING + 1 {
+    // A request that is charged per item counts there.
+    if paid.needed_body.is_none() && Rc::strong_count(&reading) > MAX_READING + 1 {
         return Err(Reason::Overloaded.into());
     }
-    let secrets = Secrets::derive(key.account.num, idempotency_key).ok_or(Reason::LedgerUnavailable)?;
+    let secrets = Secrets::derive(key.account.num, repeat.text).ok_or(Reason::LedgerUnavailable)?;
     let started = secrets.start_request(parts);
-    let (services, settings) = (Rc::clone(services), settings.clone());
+    let RepeatKey { settings, jobs, .. } = repeat;
+    let (services, key, settings) = (Rc::clone(services), Arc::clone(key), settings.clone());
     let (reads_body, max_body) = (paid.reads_body, settings.max_body);
     let pay = async move |body: Bytes| {
+        let _reading = reading; // until the payment is made
         let request = KeyHash(started.chain_update(&body).finalize().into());
-        drop(reading);
-        let repeatable = Repeatable { id: secrets.id, request };
-        let now = services.connections.clock.wall();
-        let claim = match Claim::find(&services.spender, repeatable, now).await {
-            Ok(Found::First(claim)) => claim,
-            Ok(Found::Answered(sealed)) => {
-                let answer = secrets.seal.open(&sealed).and_then(|text| Answer::decode(&text));
-                return Err(
-                    answer.map_or(Reason::ResponseNotKept.into(), |it| Unpaid::Replayed(Box::new(it)))
-                );
-            }
-            Ok(Found::InProgress) => {
-                return Err(Refusal { retry_after: Some(1), ..Reason::IdempotencyInProgress.into() }.into());
-            }
-            Ok(Found::Other) => return Err(Reason::IdempotencyKeyReused.into()),
-            Ok(Found::Lost) => return Err(Reason::ResponseNotKept.into()),
-            Err(NotFound::Full) => return Err(Reason::Overloaded.into()),
-            Err(NotFound::Unavailable) => return Err(Reason::LedgerUnavailable.into()),
+        let claim = match find(&services, &secrets, request).await? {
+            First::Claim(claim) => claim,
+            First::Answer(answer) => return Err(Unpaid::Replayed(Box::new(answer))),
         };
-        let claimed = Claimed { claim, settings, seal: secrets.seal };
-        Ok(paid.pay(body).await?.claim(claimed, &services).await?)
+        let job = jobs.map(|most| reserve_job(&services, &key, most)).transpose()?;
+        let claimed = Claimed { claim, settings, seal: secrets.seal, job };
+        let payment = paid.pay(body, Some(claimed)).await?;
+        payment.committed().await.map_err(|_| Reason::LedgerUnavailable)?;
+        Ok(payment)
     };
-    let pay = move |body: Bytes| Box::pin(async move { pay(body).await }) as PaymentFuture;
+    let pay = move |body: Bytes, _| Box::pin(async move { pay(body).await }) as PaymentFuture;
     Ok(WaitingPayment::of_body(reads_body, (max_body, "A request with an Idempotency-Key"), pay))
+}
+
+/// What becomes of a request with an idempotency key.
+enum First {
+    /// It is the first one.
+    Claim(Claim),
+    /// The first one was answered so.
+    Answer(Answer),
+}
+
+/// Finds the first request with an idempotency key.
+async fn find(services: &Services, secrets: &Secrets, request: KeyHash) -> Result<First, Refusal> {
+    let (repeatable, now) = (Repeatable { id: secrets.id, request }, services.connections.clock.wall());
+    Err(match Claim::find(&services.spender, repeatable, now).await {
+        Ok(Found::First(claim)) => return Ok(First::Claim(claim)),
+        Ok(Found::Answered(sealed)) => {
+            match secrets.seal.open(&sealed).and_then(|text| Answer::decode(&text)) {
+                Some(answer) => return Ok(First::Answer(answer)),
+                None => Reason::ResponseNotKept.into(), // written by a later version
+            }
+        }
+        Ok(Found::InProgress) => Refusal { retry_after: Some(1), ..Reason::IdempotencyInProgress.into() },
+        Ok(Found::Other) => Reason::IdempotencyKeyReused.into(),
+        Ok(Found::Lost) => Reason::ResponseNotKept.into(),
+        Err(NotFound::Full) => Reason::Overloaded.into(),
+        Err(NotFound::Unavailable) => Reason::LedgerUnavailable.into(),
+    })
+}
+
+/// Reserves the place of the job that the request opens. A repeated request needs none.
+fn reserve_job(services: &Services, key: &Key, most: Option<u32>) -> Result<JobSlot, Refusal> {
+    if services.spender.is_full_of_jobs() {
+        return Err(Reason::Overloaded.into());
+    }
+    limits::reserve_job(key, most)
 }
 
 /// What follows from an account and an idempotency key. The stored hashes tell neither the key nor the request.

@@ -114,6 +114,7 @@ impl ResponseBody {
             }
             BodyState::Finished
         } else if settlement.reads_body() {
+            settlement.settle_head();
             BodyState::Metering(settlement)
         } else {
             let commit = settlement.settle(End::Complete);

@@ -15,7 +15,7 @@ use crate::gateway::request::repeats::keeping::Keeping;
 use crate::gateway::request::services::Services;
 use crate::ledger::outbox::NotDurable;
 use crate::ledger::record::{ExternalId, Kept};
-use crate::ledger::{Hold, Settled};
+use crate::ledger::{Hold, JobSlot, Settled};
 use crate::policy::price::{Charged, End, Note, Verdict};
 use crate::types::{Credits, Moment, StatusClass};
 use crate::upstream::{ResponseFault, UpstreamBody};
@@ -85,9 +85,21 @@ impl Due {
         self.keeping.is_some() || matches!(&self.charge, ChargeSource::Body(price) if price.is_stream())
     }
 
+    /// Settles a charge that the head names, although the rest of the response is kept.
+    pub(super) fn settle_head(&mut self, request: &InFlight) {
+        let ChargeSource::Head(charged) = &self.charge else { return };
+        self.funds = match std::mem::replace(&mut self.funds, Funds::Shadow) {
+            Funds::Hold(hold) => {
+                note_charge(request, charged);
+                Funds::Settled(hold.settle(charged.amount, self.outcome))
+            }
+            other => other,
+        };
+    }
+
     /// Settles with the charge as far as it is known. Returns the commit to wait for before the last byte is sent.
     pub(super) fn settle(self, request: &InFlight, end: End) -> Option<Commit> {
-        let Self { funds, charge, mut outcome, keeping } = self;
+        let Self { funds, charge, mut outcome, mut keeping } = self;
         let mut known = None;
         let verdict = match charge {
             ChargeSource::Head(charged) => Verdict::Charge(charged),
@@ -102,7 +114,15 @@ impl Due {
                 known = Some(charged.amount);
                 hold.settle(charged.amount, outcome)
             }
-            (Funds::Hold(hold), Verdict::Open(id)) => keep(request, hold, &id, outcome),
+            (Funds::Settled(settled), Verdict::Charge(charged)) => {
+                known = Some(charged.amount);
+                settled
+            }
+            (Funds::Hold(hold), Verdict::Open(id)) => {
+                let slot =
+                    keeping.as_mut().and_then(|keeping| keeping.take_job()).or_else(|| request.take_job());
+                keep(request, hold, &id, outcome, slot)
+            }
             (Funds::Job(job), Verdict::Charge(charged)) => {
                 let (_, settled) = request.services.spender.settle_job(&job, charged.amount, outcome)?;
                 note_charge(request, &charged);
@@ -116,7 +136,7 @@ impl Due {
                 count_note(&request.services, &request.record, Note::Unreadable);
                 return None;
             }
-            (Funds::Hold(_) | Funds::Job(_) | Funds::Shadow, _) => return None,
+            (Funds::Hold(_) | Funds::Settled(_) | Funds::Job(_) | Funds::Shadow, _) => return None,
         };
         match keeping.and_then(|keeping| keeping.finish(end, known)) {
             None => settled.must_wait().then(|| Box::pin(charge_committed(settled)) as Commit),
@@ -129,7 +149,7 @@ impl Due {
 }
 
 /// Keeps a hold for the job that its request opened. If the id cannot be kept, the hold is charged: nothing could settle it.
-fn keep(request: &InFlight, hold: Hold, id: &str, outcome: StatusClass) -> Settled {
+fn keep(request: &InFlight, hold: Hold, id: &str, outcome: StatusClass, slot: Option<JobSlot>) -> Settled {
     let opens = request.record.route().and_then(|route| {
         let opens = route.price.opens.as_ref()?;
         Some((opens, ExternalId::of(&route.upstream.name, id)?))
@@ -141,7 +161,7 @@ fn keep(request: &InFlight, hold: Hold, id: &str, outcome: StatusClass) -> Settl
     };
     let deadline = request.services.connections.clock.wall().plus(opens.deadline);
     let charge_at_deadline = if opens.charges_at_deadline { hold.amount() } else { Credits::ZERO };
-    hold.keep(Kept { external_id, deadline, charge_at_deadline }, request.take_job())
+    hold.keep(Kept { external_id, deadline, charge_at_deadline }, slot)
 }
 
 /// Waits until a charge is on disk. If its commit fails, the charge remains valid, and the ledger tries again.

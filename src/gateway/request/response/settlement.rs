@@ -49,13 +49,14 @@ impl Settlement {
         request.record.set_upstream_status(status);
         let may_settle = |held: &Held| match held.funds {
             Funds::Job(_) => held.price.may_be_done(status, held.is_head),
-            Funds::Hold(_) | Funds::Shadow => true,
+            Funds::Hold(_) | Funds::Settled(_) | Funds::Shadow => true,
         };
         let due = held.filter(may_settle).map(|Held { funds, price, is_head, claimed }| {
             let (timeout, now) = (request.body_timeout(), request.services.now());
             let head = (status, &headers);
             let (charge, outcome) = ChargeSource::of_response(&price, is_head, head, timeout, now);
-            let keeping = claimed.map(|it| Box::new(Keeping::new(*it, &request.services, head, timeout)));
+            let keeping =
+                claimed.map(|it| Box::new(Keeping::new(*it, &request.services, head, is_head, timeout)));
             Due { funds, charge, outcome, keeping }
         });
         let settlement = Self { request, due, upstream: Some(body), is_detached: false };
@@ -95,6 +96,13 @@ impl Settlement {
     /// Releases the hold: the request costs nothing.
     pub(super) fn release(&mut self) {
         self.due = None;
+    }
+
+    /// Settles a charge that the head names.
+    pub(super) fn settle_head(&mut self) {
+        if let Some(due) = &mut self.due {
+            due.settle_head(&self.request);
+        }
     }
 
     /// Settles with the charge as far as it is known when the response ends. Returns the commit to wait for before the
@@ -214,7 +222,7 @@ impl Drop for Settlement {
         let abandons = match &self.due {
             Some(Due { keeping: Some(_), .. }) => false, // the client may repeat the request
             Some(Due { funds: Funds::Hold(_), .. }) => self.request.on_disconnect() == OnDisconnect::Abandon,
-            Some(Due { funds: Funds::Job(_), .. }) => false, // the client may have what it paid for
+            Some(Due { funds: Funds::Job(_) | Funds::Settled(_), .. }) => false, // the client may have what it paid for
             Some(Due { funds: Funds::Shadow, .. }) | None => return,
         };
         if self.is_detached {
