@@ -72,7 +72,7 @@ impl Driver<'_> {
                 }
             }
             (What::Released, Some((key, id))) => {
-                Record::Unclaim { id, repeat: hash(key) }.write(&mut records)
+                Record::Unclaim { id, repeat: hash(key) }.write(&mut records);
             }
         }
         self.append(at, &records)

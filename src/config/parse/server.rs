@@ -52,8 +52,7 @@ pub(super) fn build(context: &mut Context, files: &[raw::File]) -> ParsedServer 
     let auth = single(context, files, "auth", |file| file.auth.as_ref());
     let keys = key_source(context, &auth);
     let key_prefix = key_prefix(context, auth.key_prefix.as_ref());
-    let info = single(context, files, "account_info", |file| file.account_info.as_ref());
-    let account_info = account_info(context, info.path.as_ref());
+    let account_info = account_info(context, files);
     let headers = single(context, files, "response_headers", |file| file.response_headers.as_ref());
     let (ietf_headers, x_ratelimit_headers) = rate_limit_headers(context, headers.rate_limit.as_ref());
     let loopback = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
@@ -259,7 +258,9 @@ fn key_prefix(context: &mut Context, value: Option<&At<String>>) -> String {
     value.value.clone()
 }
 
-fn account_info(context: &mut Context, path: Option<&At<String>>) -> Option<String> {
+fn account_info(context: &mut Context, files: &[raw::File]) -> Option<String> {
+    let info = single(context, files, "account_info", |file| file.account_info.as_ref());
+    let path = info.path.as_ref();
     let Some(path) = path else { return Some("/account/info".to_owned()) };
     if path.value.is_empty() {
         return None;

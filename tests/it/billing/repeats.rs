@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::jobs::BULK;
+use super::jobs::{BULK, done, poll};
 use crate::api::{Api, admin_config};
 use crate::support::{Client, Gateway, Response, Upstream, eventually, sha256};
 
@@ -73,6 +73,10 @@ fn a_repeated_request_gets_the_first_response_and_is_charged_once() {
     assert_eq!(gateway.available("acme").parse::<f64>().unwrap(), 1000.0 - spent);
     let kept = gateway.folder.path().join("ledger.db");
     let gateway = Gateway::start_in(gateway.crash());
+    let api = Api::of(&gateway);
+    let replays =
+        || api.get("/v1/usage?account=acme&step=all&from=2h")["data"][0]["outcomes"]["replayed"].as_u64();
+    let before = replays().unwrap_or_default();
     let again = |at: usize| ask(&gateway, "good-key", &format!("id-{at}"), requests[at]);
     let mut replayed = again(0);
     for at in 0..requests.len() {
@@ -85,7 +89,7 @@ fn a_repeated_request_gets_the_first_response_and_is_charged_once() {
         let name = file.file_name();
         if name.to_string_lossy().starts_with("ledger.db") {
             let bytes = std::fs::read(file.path()).unwrap();
-            for text in ["body one", "2.25}", "a=1", "id-0"] {
+            for text in ["body one", "{\"cost\": 2.25}", "set-cookie", "x-response-body"] {
                 assert!(
                     !bytes.windows(text.len()).any(|part| part == text.as_bytes()),
                     "{name:?} has {text:?}"
@@ -96,11 +100,7 @@ fn a_repeated_request_gets_the_first_response_and_is_charged_once() {
     // Another account's request with the same key is its own.
     assert_eq!(ask(&gateway, "other-key", "id-0", requests[0]).header("idempotency-replayed"), None);
     assert_eq!(gateway.json(&["ledger", "verify"])["differences"], json!([]));
-    let api = Api::of(&gateway);
-    eventually("the repeats are counted", || {
-        let usage = api.get("/v1/usage?account=acme&step=all&from=2h")["data"][0].clone();
-        usage["outcomes"]["replayed"] == 7
-    });
+    eventually("the repeats are counted", || replays() == Some(before + 7));
     let id = replayed.header("x-request-id").unwrap();
     let request = api.get(&format!("/v1/requests/{id}"));
     assert_eq!((&request["outcome"], &request["credits"]), (&json!("replayed"), &json!(0)));
@@ -236,11 +236,16 @@ fn responses_that_are_not_kept() {
     assert_eq!((upstream.seen().len(), gateway.available("acme")), (0, "997".to_owned()));
 }
 
-/// A request that opens a job, and one that is charged per item, may be repeated too.
+/// A request that opens a job, and one that is charged per item, may be repeated too, although no further job may be open.
 #[test]
 fn jobs_and_items_are_repeatable() {
     let upstream = Upstream::start();
-    let gateway = Gateway::start(&config(""), &upstream);
+    let text = config("").replacen(
+        "[accounts.acme]\n",
+        "[plans.one]\njobs = 1\n[accounts.acme]\nplan = \"one\"\n",
+        1,
+    );
+    let gateway = Gateway::start(&text, &upstream);
     let open = ("/bulk", "x-response-body: {\"id\":\"j\"}\r\n", "{\"records\":[1,2,3]}");
     for replayed in [None, Some("true"), Some("true")] {
         let response = ask(&gateway, "good-key", "id", open);
@@ -248,6 +253,9 @@ fn jobs_and_items_are_repeatable() {
         assert_eq!(response.header("idempotency-replayed"), replayed);
     }
     assert_eq!((upstream.seen().len(), gateway.available("acme")), (1, "997".to_owned()));
+    let refused = ask(&gateway, "good-key", "other", open);
+    assert!(refused.status == 429 && refused.text().contains("open jobs"), "{}", refused.text());
+    assert_eq!(poll(&gateway, "good-key", "j", &done("1")).status, 200);
     assert_eq!(ask(&gateway, "good-key", "none", ("/bulk", "", "{\"records\":[]}")).status, 400);
     assert_eq!(ask(&gateway, "good-key", "none", open).status, 200, "nothing was made");
 }
@@ -271,6 +279,25 @@ fn an_upgrade_keeps_responses_of_requests_in_flight() {
         assert_eq!(again.header("idempotency-replayed"), Some("true"), "{}", again.text());
         gateway = Gateway::start_in(gateway.crash());
     }
+    assert_eq!((upstream.seen().len(), gateway.available("acme")), (1, "999".to_owned()));
+    assert_eq!(gateway.rows(&["ledger", "in-doubt"]).len(), 0);
+}
+
+/// A charge that the head names is settled there, although the rest of the response is kept.
+#[test]
+fn charges_at_the_head_are_settled_there() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&config(""), &upstream);
+    let mut client = Client::connect(gateway.public);
+    let head = "POST /header HTTP/1.1\r\nhost: a\r\nx-api-key: good-key\r\nidempotency-key: id\r\n\
+                x-response-header: x-cost: 1\r\nx-response-chunks: aaa|bbb|ccc\r\nx-response-pause: 700\r\n\r\n";
+    client.send(head).unwrap();
+    let begun = client.head().unwrap();
+    assert_eq!((begun.charged(), begun.header("x-credits-remaining")), (Some("1"), Some("999")));
+    assert_eq!(gateway.available("acme"), "999", "the rest of the hold is free again");
+    let gateway = Gateway::start_in(gateway.crash());
+    let again = Client::connect(gateway.public).ask(head).unwrap();
+    assert!(again.text().contains("response_not_kept"), "{}", again.text());
     assert_eq!((upstream.seen().len(), gateway.available("acme")), (1, "999".to_owned()));
     assert_eq!(gateway.rows(&["ledger", "in-doubt"]).len(), 0);
 }
