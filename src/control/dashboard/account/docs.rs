@@ -142,6 +142,15 @@ pub(in crate::control::dashboard) async fn docs(
     let (base, header) = (site.control.api_url()?, site.control.key_header());
     let routes = site.control.priced_routes(account.plan.as_deref());
     let groups = site.control.refusal_responses();
+    let repeats = site.control.idempotency().map(|it| {
+        let keep = format::counted(it.keep.as_secs() / 3600, "hour", "hours");
+        let size = it.max_body / 1024;
+        format!(
+            "Send a random Idempotency-Key of up to 255 characters with each request, and the same one when you repeat it because \
+             you got no response. It is charged once; for {keep} you get the first response again, with idempotency-replayed: \
+             true. Bodies may have {size} KiB."
+        )
+    });
     let has_description = site.settings()?.openapi.is_some();
     let frame = of.frame(
         &site,
@@ -163,6 +172,7 @@ pub(in crate::control::dashboard) async fn docs(
             }
             (examples(&site)?)
         }))
+        @if let Some(repeats) = &repeats { (card("Repeat a request safely", html! { p { (repeats) } })) }
         (table_card("Routes", None, routes_table(&routes)))
         (table_card(&plan, None, limits(&account.limits)))
         (refusals(&groups))

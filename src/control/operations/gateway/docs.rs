@@ -7,7 +7,7 @@ use crate::control::operations::error::Result;
 use crate::policy::price::{Amount, Charge, Condition, Price};
 use crate::policy::reject::{Dialect, Reason, RefusalResponse};
 use crate::policy::route::Methods;
-use crate::snapshot::Route;
+use crate::snapshot::{Idempotency, Route};
 use crate::types::NameId;
 
 /// The refusals before a route is found.
@@ -121,6 +121,12 @@ impl Control {
         self.snapshot().settings.account_info.clone()
     }
 
+    /// How charged requests may be repeated; `None` if they may not.
+    #[must_use]
+    pub fn idempotency(&self) -> Option<Idempotency> {
+        self.snapshot().settings.idempotency.clone()
+    }
+
     /// What refusals look like, for each dialect of the routes.
     #[must_use]
     pub fn refusal_responses(&self) -> Vec<Refusals> {
@@ -134,10 +140,19 @@ impl Control {
         }
         // Before a route is found, the default dialect speaks, whatever the routes' dialects are.
         let is_early = |reason: &Reason| EARLY.contains(reason);
+        let opens_jobs = view.routes.iter().any(|route| route.settles.is_some());
+        let is_possible = |reason: &Reason| match reason {
+            Reason::IdempotencyInProgress | Reason::IdempotencyKeyReused | Reason::ResponseNotKept => {
+                view.settings.idempotency.is_some()
+            }
+            Reason::NoJob => opens_jobs,
+            _ => true,
+        };
         let responses = |dialect: &Dialect, reasons: Vec<Reason>| {
             reasons.into_iter().map(|reason| (reason, dialect.example(reason))).collect()
         };
-        let late: Vec<Reason> = Reason::ALL.into_iter().filter(|reason| !is_early(reason)).collect();
+        let late = Reason::ALL.into_iter().filter(|reason| !is_early(reason) && is_possible(reason));
+        let late: Vec<Reason> = late.collect();
         let early = Refusals { routes: Vec::new(), responses: responses(&view.dialect, EARLY.to_vec()) };
         let of_route = |(dialect, routes): (Arc<Dialect>, Vec<String>)| Refusals {
             responses: responses(&dialect, late.clone()),
