@@ -165,8 +165,7 @@ impl Control {
             Ok(Ok(())) => ControlFlow::Continue(()),
             Ok(Err(_)) | Err(_) => ControlFlow::Break(()), // the client of the command has disconnected
         };
-        self.each_charge(caller, query, send).await?;
-        Ok(json!({}))
+        Ok(json!({ "since": self.each_charge(caller, query, send).await? }))
     }
 
     async fn export_all(&self, caller: &Caller, rows: Rows) -> Result<Value> {

@@ -182,14 +182,18 @@ impl Control {
         Ok(Published { warnings, own })
     }
 
-    /// Sets spending limits and refills as the published configuration says. Returns a warning if that failed: the
+    /// Sets spending limits, refills and whether requests are listed as the published configuration says. Returns a warning if that failed: the
     /// configuration is in force already.
     pub(super) async fn apply_terms(&self, own: &HashMap<AccountNum, SpendLimit>) -> Option<String> {
         let refills = Some(refills_of(&self.snapshot()));
+        let lists_requests = Some(self.snapshot().settings.requests_kept.is_some());
         let limited = self.limit_accounts(own).await;
-        let registered = self.bookkeeper.register(Registration { refills, ..Registration::default() }).await;
+        let terms = Registration { refills, lists_requests, ..Registration::default() };
+        let registered = self.bookkeeper.register(terms).await;
         let failed = limited.and(registered.map(drop).map_err(Into::into)).err()?;
-        Some(format!("spending limits and refills could not be set ({failed}); reload again"))
+        Some(format!(
+            "spending limits, refills and the list of requests could not be set ({failed}); reload again"
+        ))
     }
 
     /// Registers the file's accounts, keys and routes in the ledger, and gets their numbers. Unchanged keys keep their
@@ -210,7 +214,7 @@ impl Control {
             accounts: loaded.accounts.iter().map(new_account).collect(),
             buckets: loaded.snapshot.buckets.clone(),
             refills: None,
-            lists_requests: Some(loaded.snapshot.settings.requests_kept.is_some()),
+            lists_requests: None,
             keys: new.iter().map(key).collect(),
             routes: loaded.snapshot.routes.iter().map(|route| route.name.clone()).collect(),
         };

@@ -75,7 +75,7 @@ impl Books for MemoryStore {
         let (open_holds, folded, epoch) = (data.open_holds.clone(), data.folded, data.epoch);
         let settled = data.jobs.iter().map(|job| (job.hold.account, job.external_id.clone()));
         let (settled_jobs, ended) = (settled.collect(), data.ended_lots());
-        let lists_requests = data.requests.lists_requests;
+        let lists_requests = data.requests.listed_since.is_some();
         Ok(LoadedBooks { open_holds, folded, epoch, settled_jobs, ended, lists_requests })
     }
 
@@ -138,7 +138,7 @@ impl Books for MemoryStore {
         let mut next = data.clone();
         let mut registered = Registered::default();
         next.register_credits(wanted, at);
-        next.requests.lists_requests = wanted.lists_requests.unwrap_or(next.requests.lists_requests);
+        wanted.lists_requests.into_iter().for_each(|lists| next.requests.list(lists, at));
         for account in &wanted.accounts {
             registered.accounts.push(next.register_account(account, at)?);
         }

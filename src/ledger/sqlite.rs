@@ -124,7 +124,8 @@ impl Books for SqliteBooks {
             posting::register(tx, &wanted.buckets)?;
             refills::register(tx, wanted.refills.as_deref(), at)?;
             if let Some(lists) = wanted.lists_requests {
-                tx.execute("UPDATE journal SET lists_requests = ?1", [lists]).map_err(failed)?;
+                let sql = "UPDATE journal SET listed_since = CASE WHEN ?1 THEN coalesce(listed_since, ?2) END";
+                tx.execute(sql, rusqlite::params![lists, at.0]).map_err(failed)?;
             }
             for account in &wanted.accounts {
                 let row = accounts::register(tx, &mut posting, account, at)?;

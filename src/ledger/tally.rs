@@ -277,7 +277,7 @@ impl Tally {
         }
         let OpenHold { account, key, route, .. } = hold;
         if let Some(requests) = &mut self.requests {
-            requests.push(ChargedRequest { id, account, key, route, charge, at });
+            requests.push(ChargedRequest { id, account, key, route, charge, at: hold.at });
         }
         if !self.ended.is_empty() && self.ended.contains_key(&account) {
             self.less_needed.insert(account);

@@ -136,7 +136,7 @@ impl Driver<'_> {
                 .collect(),
             routes: routes.iter().map(|number| name("r", *number).parse().unwrap()).collect(),
             buckets: vec![("sub".parse().unwrap(), 90 + 10 * u32::from(routes[0]))],
-            lists_requests: (keys.len() == 1).then_some(routes[0] > 1),
+            lists_requests: (keys.len() == 1).then_some(routes[0] > 0),
             refills: Some(vec![("p".to_owned(), name("text", routes[0]))]).filter(|_| keys.len() < 2),
         };
         // A key of an account that does not exist is the caller's mistake.
@@ -144,7 +144,14 @@ impl Driver<'_> {
         if !keys.iter().all(|(_, account)| known(*account)) {
             return String::new();
         }
-        outcome(self.store.books.register(&wanted, at))
+        let registered = outcome(self.store.books.register(&wanted, at));
+        if let Some(lists) = wanted.lists_requests.filter(|_| registered != "refused") {
+            let fold = self.tally.fold();
+            let folded = self.fold(fold, at);
+            self.tally.list_requests(lists);
+            return registered + &folded;
+        }
+        registered
     }
 
     fn book(&mut self, account: u8, adjustment: bool, amount: i64, reference: u8, at: WallTime) -> String {
@@ -376,6 +383,7 @@ impl Driver<'_> {
 pub fn start(store: &mut Storage, at: WallTime) -> Tally {
     let loaded = store.books.load(at).unwrap();
     let mut tally = Tally::new(loaded.open_holds, loaded.folded);
+    tally.list_requests(loaded.lists_requests);
     for (seq, at, records) in store.journal.read(loaded.folded).unwrap() {
         tally.apply(seq, at, &records).unwrap();
     }

@@ -30,7 +30,7 @@ pub fn all(reader: &mut dyn BooksReader) -> String {
     let unanswered = reader.unanswered(ALL).unwrap();
     assert_eq!(unanswered.len(), rows.iter().flatten().filter(|row| row.answer.is_none()).count());
     let requests = requests(reader);
-    format!("{rows:?} {unanswered:?} {requests:?}")
+    format!("{rows:?} {unanswered:?} {requests:?} {:?}", reader.listed_since().unwrap())
 }
 
 /// What requests were charged. Checks that pages and times select among them.

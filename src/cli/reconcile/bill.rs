@@ -20,26 +20,70 @@ const MAX_LINE: u64 = 64 * 1024;
 const ID_COLUMNS: [&str; 3] = ["request_id", "request", "id"];
 const COST_COLUMNS: [&str; 3] = ["cost", "credits", "amount"];
 
-/// How a bill names a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Name {
-    Own(RequestId),
-    /// By the id of a trusted proxy.
-    OfProxy(ProxyMark),
+/// A request of a bill.
+pub(super) struct Billed {
+    /// How the bill names it.
+    pub(super) name: String,
+    /// The cost, in credits: the sum of its lines.
+    cost: Decimal,
+    /// What the requests with this name were charged.
+    pub(super) charged: Option<Credits>,
+    /// The first of them.
+    pub(super) row: Option<Value>,
 }
 
-impl Name {
-    fn of(text: &str) -> Self {
-        text.parse().map_or_else(|_| Self::OfProxy(RequestId::proxy_mark(text.as_bytes())), Self::Own)
+impl Billed {
+    /// The cost, rounded up once.
+    pub(super) fn cost(&self) -> Credits {
+        self.cost.credits().unwrap_or_default() // `read` has tried it
     }
 }
 
-/// The requests of a bill: what they cost in credits, and how the bill names them.
-pub(super) type Bill = HashMap<Name, (Credits, String)>;
+/// The requests of a bill. A trusted proxy may have given several requests one id; and 40 bits of the hash of its id are
+/// compared, so that some of ten million such ids are taken for others.
+#[derive(Default)]
+pub(super) struct Bill {
+    billed: Vec<Billed>,
+    own: HashMap<RequestId, usize>,
+    /// By the id of a trusted proxy.
+    of_proxies: HashMap<ProxyMark, usize>,
+}
 
-/// Reads a bill. Several lines with the same id are added up.
+impl Bill {
+    /// The entry for a request that is listed.
+    pub(super) fn find(&mut self, id: RequestId) -> Option<&mut Billed> {
+        let of_proxy = || self.of_proxies.get(&id.mark()?);
+        let at = self.own.get(&id).or_else(of_proxy)?;
+        self.billed.get_mut(*at)
+    }
+
+    /// All entries, in the order of the bill.
+    pub(super) fn into_billed(self) -> Vec<Billed> {
+        self.billed
+    }
+
+    /// The sum of the costs, in millionths.
+    pub(super) fn sum(&self) -> i128 {
+        self.billed.iter().map(|billed| i128::from(billed.cost().millionths())).sum()
+    }
+
+    /// The entry with a name, which may be a request's own id, or that of a proxy.
+    fn entry(&mut self, name: String) -> &mut Billed {
+        let mark = RequestId::proxy_mark(name.as_bytes());
+        let at = *self.of_proxies.entry(mark).or_insert(self.billed.len());
+        if at == self.billed.len() {
+            if let Ok(id) = name.parse() {
+                self.own.insert(id, at);
+            }
+            self.billed.push(Billed { name, cost: Decimal::default(), charged: None, row: None });
+        }
+        &mut self.billed[at]
+    }
+}
+
+/// Reads a bill. The costs of several lines with the same id are added up.
 pub(super) fn read(arguments: &Arguments) -> Result<Bill> {
-    let mut bill = Bill::new();
+    let mut bill = Bill::default();
     each_line(&arguments.file, |line, record| {
         let wrong = |what: &str| Failed(format!("error: line {line}: {what}"));
         let field = |own: &Option<String>, usual: &[&str]| -> Result<String> {
@@ -59,11 +103,12 @@ pub(super) fn read(arguments: &Arguments) -> Result<Bill> {
         if id.is_empty() {
             return Err(wrong("the request has no id"));
         }
-        let credits = Decimal::parse(&cost).and_then(|cost| cost.times(arguments.unit)?.credits());
-        let credits = credits.ok_or_else(|| wrong(&format!("{cost:?} is no cost")))?;
-        let (sum, _) = bill.entry(Name::of(&id)).or_insert_with(|| (Credits::ZERO, id));
-        *sum = sum.checked_add(credits).ok_or_else(|| wrong("the cost is too large"))?;
-        match bill.len() {
+        let credits = Decimal::parse(&cost).ok_or_else(|| wrong(&format!("{cost:?} is no cost")))?;
+        let billed = bill.entry(id);
+        let sum = credits.times(arguments.unit).and_then(|credits| billed.cost.plus(credits));
+        let fits = sum.filter(|sum| sum.credits().is_some());
+        billed.cost = fits.ok_or_else(|| wrong(&format!("a cost of {cost} does not fit")))?;
+        match bill.billed.len() {
             ..=MAX_BILLED => Ok(()),
             _ => Err(wrong(&format!(
                 "a bill has at most {MAX_BILLED} requests; compare it in parts, with --from and --to"

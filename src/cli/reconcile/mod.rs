@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 
 use super::ask::Asker;
 use super::failed::{Failed, Result};
-use super::output::{self, Output};
+use super::output::{self, Output, Table};
 use crate::control::command::Command;
 use crate::control::operations::ChargesQuery;
 use crate::policy::price::Decimal;
 use crate::types::{Credits, RequestId};
-use bill::{Bill, Name};
+use bill::{Bill, Billed};
 
 const COLUMNS: &[&str] =
     &["what", "request", "at", "account", "key", "route", "charged", "billed", "difference"];
@@ -32,10 +32,10 @@ pub(super) struct Arguments {
     /// How many credits one unit of the bill is, such as 0.5.
     #[arg(long, value_name = "CREDITS", default_value = "1", value_parser = factor)]
     unit: Decimal,
-    /// List no difference up to so many credits.
+    /// Do not list requests that are billed and charged if they differ by so many credits or less.
     #[arg(long, value_name = "CREDITS", default_value = "0")]
     within: Credits,
-    /// The start of the time that the bill is for: a time, or how long ago. Default: all requests that are listed.
+    /// The start of the time that the bill is for: a time, or how long ago. Default: since when requests are listed.
     #[arg(long)]
     from: Option<String>,
     /// The end of that time. Default: now.
@@ -56,9 +56,12 @@ fn factor(text: &str) -> std::result::Result<Decimal, String> {
 
 /// What was compared.
 #[derive(Default)]
-struct Sums {
+struct Compared {
+    table: Option<Table>,
+    within: Credits,
     agree: u64,
     differ: u64,
+    elsewhere: u64,
     only_billed: u64,
     only_charged: u64,
     charged: i128,
@@ -68,81 +71,100 @@ struct Sums {
 pub(super) fn run(asker: &Asker, arguments: Arguments) -> Result {
     let mut bill = bill::read(&arguments)?;
     let Arguments { within, from, to, upstream, route, .. } = arguments;
-    let mut sums = Sums {
-        billed: bill.values().map(|(cost, _)| i128::from(cost.millionths())).sum(),
-        ..Sums::default()
-    };
-    let mut table = asker.output.rows(COLUMNS);
+    let mut compared = Compared { billed: bill.sum(), within, ..Compared::default() };
+    compared.table = Some(asker.output.rows(COLUMNS));
     let mut printed = Ok(());
     let query = ChargesQuery { from, to, upstream, route };
-    asker.each(&Command::Charges(query), |row| {
+    let done = asker.each(&Command::Charges(query), |row| {
         if printed.is_ok() {
-            printed = compare(row, &mut bill, within, &mut sums).map_or(Ok(()), |row| table.add(&row));
+            printed = compared.charged(row, &mut bill);
         }
     })?;
     printed?;
-    let (mut left, free): (Vec<_>, Vec<_>) = bill.into_values().partition(|(cost, _)| !cost.is_zero());
-    sums.agree += free.len() as u64; // on routes without a price
-    left.sort_by(|one, other| one.1.cmp(&other.1));
-    for (billed, request) in left {
-        sums.only_billed += 1;
-        let row =
-            json!({ "what": "not charged", "request": request, "billed": billed, "difference": billed });
-        table.add(&row)?;
+    for billed in bill.into_billed() {
+        compared.billed(billed)?;
     }
-    table.finish()?;
-    sums.report(asker.output)
+    compared.table.take().map_or(Ok(()), Table::finish)?;
+    compared.report(asker.output, &done["since"])
 }
 
-/// Compares what a request was charged with the bill. Returns the row of a difference.
-fn compare(mut row: Value, bill: &mut Bill, within: Credits, sums: &mut Sums) -> Option<Value> {
-    let id: RequestId = row["request"].as_str()?.parse().ok()?;
-    let charged: Credits = serde_json::from_value(row["charged"].clone()).ok()?;
-    let of_proxy = |bill: &mut Bill| id.mark().and_then(|mark| bill.remove(&Name::OfProxy(mark)));
-    let billed = bill.remove(&Name::Own(id)).or_else(|| of_proxy(bill)).map(|(cost, _)| cost);
-    let is_selected = row["is_selected"].as_bool().unwrap_or_default();
-    if billed.is_none() && (!is_selected || charged.is_zero()) {
-        return None; // the bill is not for it, or need not name it
+impl Compared {
+    /// Looks a request that was charged up in the bill. Prints it if the bill should have it.
+    fn charged(&mut self, mut row: Value, bill: &mut Bill) -> Result {
+        let id = row["request"].as_str().and_then(|id| id.parse::<RequestId>().ok());
+        let charged: Option<Credits> = serde_json::from_value(row["charged"].clone()).ok();
+        let (Some(id), Some(charged)) = (id, charged) else { return Ok(()) };
+        let is_selected = row["is_selected"].as_bool().unwrap_or_default();
+        if let Some(billed) = bill.find(id) {
+            self.charged += i128::from(charged.millionths());
+            billed.charged = billed.charged.unwrap_or_default().checked_add(charged);
+            billed.row.get_or_insert(row);
+            return Ok(());
+        }
+        if !is_selected || charged.is_zero() {
+            return Ok(()); // the bill is not for it, or need not name it
+        }
+        self.charged += i128::from(charged.millionths());
+        self.only_charged += 1;
+        let difference = Credits::ZERO.checked_sub(charged).unwrap_or_default();
+        self.print("not billed", &mut row, None, difference)
     }
-    sums.charged += i128::from(charged.millionths());
-    let difference = billed.unwrap_or_default().checked_sub(charged)?;
-    let what = match billed {
-        Some(_) if difference.millionths().abs() <= within.millionths() => {
-            sums.agree += 1;
-            return None;
-        }
-        Some(_) => {
-            sums.differ += 1;
-            "differs"
-        }
-        None => {
-            sums.only_charged += 1;
-            "not billed"
-        }
-    };
-    let fields = row.as_object_mut()?;
-    fields.remove("is_selected");
-    let added = [("what", json!(what)), ("billed", json!(billed)), ("difference", json!(difference))];
-    fields.extend(added.map(|(name, value)| (name.to_owned(), value)));
-    Some(row)
-}
 
-impl Sums {
-    /// Says how much agrees.
+    /// Compares an entry of the bill with what its requests were charged.
+    fn billed(&mut self, mut billed: Billed) -> Result {
+        let cost = billed.cost();
+        let (Some(charged), Some(mut row)) = (billed.charged, billed.row.take()) else {
+            if cost.is_zero() {
+                self.agree += 1; // on a route without a price
+                return Ok(());
+            }
+            self.only_billed += 1;
+            return self.print("not charged", &mut json!({ "request": billed.name }), Some(cost), cost);
+        };
+        let difference = cost.checked_sub(charged).unwrap_or(Credits::MAX);
+        let what = match row["is_named"].as_bool() {
+            Some(true) if difference.millionths().abs() <= self.within.millionths() => {
+                self.agree += 1;
+                return Ok(());
+            }
+            Some(true) => {
+                self.differ += 1;
+                "differs"
+            }
+            _ => {
+                self.elsewhere += 1;
+                "of another route"
+            }
+        };
+        row["charged"] = json!(charged);
+        self.print(what, &mut row, Some(cost), difference)
+    }
+
+    fn print(&mut self, what: &str, row: &mut Value, billed: Option<Credits>, difference: Credits) -> Result {
+        if let Some(fields) = row.as_object_mut() {
+            fields.retain(|name, _| !name.starts_with("is_"));
+            let added = [("what", json!(what)), ("billed", json!(billed)), ("difference", json!(difference))];
+            fields.extend(added.map(|(name, value)| (name.to_owned(), value)));
+        }
+        self.table.as_mut().map_or(Ok(()), |table| table.add(row))
+    }
+
+    /// Says how much agrees. `since`: since when requests are listed.
     ///
     /// # Errors
     /// If anything differs.
-    fn report(self, output: Output) -> Result {
-        let Self { agree, differ, only_billed, only_charged, charged, billed } = self;
+    fn report(self, output: Output, since: &Value) -> Result {
+        let Self { agree, differ, elsewhere, only_billed, only_charged, charged, billed, .. } = self;
         let credits = |sum: i128| Credits::from_millionths(i64::try_from(sum).unwrap_or(i64::MAX));
         let (charged, billed) = (credits(charged), credits(billed));
         let text = format!(
-            "{agree} requests agree, {differ} differ, {only_billed} were billed and not charged, {only_charged} were charged and not billed; {billed} credits billed, {charged} charged"
+            "{agree} requests agree, {differ} differ, {elsewhere} are of another upstream or route, {only_billed} were billed and not charged, {only_charged} were charged and not billed; {billed} credits billed, {charged} charged; requests are listed since {}",
+            since.as_str().unwrap_or("now")
         );
         if output == Output::Text {
             output::text(&format!("{text}\n"))?;
         }
-        match differ + only_billed + only_charged {
+        match differ + elsewhere + only_billed + only_charged {
             0 => Ok(()),
             _ if output == Output::Text => Err(Failed("error: the bill and the ledger differ".to_owned())),
             _ => Err(Failed(format!("error: the bill and the ledger differ: {text}"))),

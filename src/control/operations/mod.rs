@@ -63,6 +63,8 @@ use crate::types::{AccountId, WallTime};
 
 /// How long the answer to a request with an idempotency key is kept, in milliseconds.
 const KEEP_ANSWERS: i64 = 24 * 3600 * 1000;
+/// Most transactions in which charges of old requests are deleted, each minute.
+const MAX_PRUNED: usize = 600;
 /// How long settled jobs are kept, in milliseconds. Until then they are found by their account.
 const KEEP_JOBS: i64 = 90 * 24 * 3600 * 1000;
 
@@ -153,7 +155,7 @@ impl Control {
         let millis = |kept: std::time::Duration| i64::try_from(kept.as_millis()).unwrap_or(i64::MAX);
         let before = kept
             .map_or(WallTime(i64::MAX), |kept| WallTime(self.clock.wall().0.saturating_sub(millis(kept))));
-        loop {
+        for _ in 0..MAX_PRUNED {
             match self.bookkeeper.prune_requests(before).await {
                 Ok(true) => {}
                 Ok(false) => return,

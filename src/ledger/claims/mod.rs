@@ -11,6 +11,7 @@ mod claim;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
@@ -70,14 +71,18 @@ pub enum NotFound {
 pub(super) struct Claims {
     list: Mutex<HashMap<KeyHash, Entry>>,
     /// Permits to read the store.
-    reads: Semaphore,
+    reads: Arc<Semaphore>,
     /// When a failed read was last logged.
     logged: AtomicI64,
 }
 
 impl Default for Claims {
     fn default() -> Self {
-        Self { list: Mutex::default(), reads: Semaphore::new(MAX_READS), logged: AtomicI64::new(i64::MIN) }
+        Self {
+            list: Mutex::default(),
+            reads: Arc::new(Semaphore::new(MAX_READS)),
+            logged: AtomicI64::new(i64::MIN),
+        }
     }
 }
 
@@ -147,6 +152,8 @@ pub(super) fn records(id: RequestId, repeat: KeyHash, sealed: &[u8]) -> Vec<Reco
 /// What to do about a request.
 enum Next {
     Tell(Found<()>),
+    /// The last claim was released, and that is on disk soon.
+    Soon,
     Wait(watch::Receiver<Option<Arc<RepeatRow>>>),
     Read(watch::Sender<Option<Arc<RepeatRow>>>),
 }
@@ -165,6 +172,10 @@ impl Claims {
         loop {
             let sender = match self.next(repeatable, now)? {
                 Next::Tell(found) => return Ok(found),
+                Next::Soon => {
+                    soon().await;
+                    continue;
+                }
                 Next::Wait(mut read) => match read.wait_for(Option::is_some).await.as_deref() {
                     Ok(Some(row)) => return Ok(stored(row, repeatable)),
                     _ => continue, // nothing is stored, or it could not be read
@@ -173,12 +184,15 @@ impl Claims {
             };
             let mut reading = Reading { claims: self, id: repeatable.id, is_first: false };
             let (readers, id) = (readers.clone(), repeatable.id);
-            let permit = self.reads.acquire().await.map_err(|_| NotFound::Unavailable)?;
-            let row = read(move || readers.open()?.repeat(&id)).await.map_err(|error| {
+            let permit = Arc::clone(&self.reads).acquire_owned().await.map_err(|_| NotFound::Unavailable)?;
+            let find = move || {
+                let _permit = permit; // until it is read, although nobody may wait for it any more
+                readers.open()?.repeat(&id)
+            };
+            let row = read(find).await.map_err(|error| {
                 self.log(&error, now);
                 NotFound::Unavailable
             })?;
-            drop(permit);
             let Some(row) = row.filter(|row| row.until > now) else {
                 reading.is_first = true;
                 return Ok(Found::First(()));
@@ -223,7 +237,13 @@ impl Claims {
                 Ok(Next::Tell(Found::First(())))
             }
             Some(Entry { state: State::Reading(read), .. }) => Ok(Next::Wait(read.clone())),
-            Some(Entry { state: State::Released(_), .. }) => Ok(Next::Tell(Found::InProgress)),
+            Some(Entry { state: State::Released(released), .. }) => {
+                match released.outbox.state(released.ticket) {
+                    Some(Err(_)) => Err(NotFound::Unavailable),
+                    _ if is_simulated() => Ok(Next::Tell(Found::InProgress)),
+                    _ => Ok(Next::Soon),
+                }
+            }
             Some(entry) if entry.request != request => Ok(Next::Tell(Found::Other)),
             Some(entry) => Ok(Next::Tell(match &entry.state {
                 State::Answered(answer, outbox, ticket) if outbox.state(*ticket) == Some(Ok(())) => {
@@ -297,16 +317,28 @@ impl Claims {
         self.list.lock().insert(id, entry);
     }
 
-    /// Gives up the adopted claims that are in progress, since nobody will decide them.
-    pub(super) fn abandon_adopted(&self) {
-        self.list.lock().retain(|_, entry| !matches!(entry.state, State::Adopted));
+    /// The adopted claims that are in progress.
+    pub(super) fn adopted(&self) -> Vec<(KeyHash, RequestId)> {
+        let list = self.list.lock();
+        let adopted = list.iter().filter(|(_, entry)| matches!(entry.state, State::Adopted));
+        adopted.filter_map(|(id, entry)| Some((*id, entry.hold?))).collect()
     }
+}
+
+/// True in the simulation, which has one thread and no timers.
+fn is_simulated() -> bool {
+    cfg!(test) && tokio::runtime::Handle::try_current().is_err()
+}
+
+/// Waits until a record may be on disk. A request waits for its payment for a bounded time.
+async fn soon() {
+    tokio::time::sleep(Duration::from_millis(1)).await;
 }
 
 /// Reads from the store, which must not delay a worker.
 async fn read<T: Send + 'static>(read: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    if cfg!(test) && tokio::runtime::Handle::try_current().is_err() {
-        return read(); // the simulation has one thread
+    if is_simulated() {
+        return read();
     }
     tokio::task::spawn_blocking(read).await.map_err(|_| LedgerError::Closed)?
 }

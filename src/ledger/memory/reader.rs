@@ -229,6 +229,10 @@ impl BooksReader for MemoryStore {
         Ok(rows)
     }
 
+    fn listed_since(&mut self) -> Result<Option<WallTime>> {
+        Ok(self.0.lock().requests.listed_since)
+    }
+
     fn requests(
         &mut self,
         after: (WallTime, RequestId),

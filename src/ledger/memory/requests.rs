@@ -11,12 +11,17 @@ use crate::types::{KeyHash, RequestId, WallTime};
 pub(super) struct RequestData {
     /// Those with an idempotency key.
     pub(super) repeats: BTreeMap<KeyHash, RepeatRow>,
-    /// True if each request is listed with its charge.
-    pub(super) lists_requests: bool,
+    /// Since when each request is listed with its charge.
+    pub(super) listed_since: Option<WallTime>,
     pub(super) charged: BTreeMap<(WallTime, RequestId), ChargedRequest>,
 }
 
 impl RequestData {
+    /// Lists each request from now on, or no longer.
+    pub(super) fn list(&mut self, lists: bool, at: WallTime) {
+        self.listed_since = lists.then(|| self.listed_since.unwrap_or(at));
+    }
+
     pub(super) fn add(&mut self, requests: &[ChargedRequest]) {
         self.charged.extend(requests.iter().map(|request| ((request.at, request.id), request.clone())));
     }

@@ -8,4 +8,4 @@ CREATE TABLE requests (
     at      INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX requests_by_time ON requests (at, id);
-ALTER TABLE journal ADD COLUMN lists_requests INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE journal ADD COLUMN listed_since INTEGER; -- NULL: requests are not listed

@@ -164,8 +164,25 @@ impl Durable {
         let kept = self.holds.iter().filter(|(_, held)| held.is_kept);
         let kept: Vec<_> = kept.filter_map(|(id, held)| Some((*id, held.charge?))).collect();
         assert_eq!(jobs, kept, "each job that is settled is listed once, with its charge");
+        self.lists_each_request_once(books);
         let mut view = books.clone();
         assert_eq!(verify(&mut view).expect("books").differences, []);
+    }
+
+    /// Each request is listed once, with its charge.
+    fn lists_each_request_once(&self, books: &mut MemoryStore) {
+        let given_back = |books: &mut MemoryStore| -> BTreeSet<RequestId> {
+            let doubts = books.in_doubt().expect("doubts").into_iter();
+            doubts.filter(|doubt| doubt.given_back.is_some()).map(|doubt| doubt.id).collect()
+        };
+        let given_back = given_back(books);
+        let start = (WallTime(i64::MIN), RequestId(0));
+        let listed = books.requests(start, WallTime(i64::MAX), ALL).expect("requests");
+        let mut listed: Vec<_> = listed.iter().map(|row| (row.id, row.charge.millionths())).collect();
+        listed.sort_unstable();
+        let charge = |id: &RequestId, charge: i64| if given_back.contains(id) { 0 } else { charge };
+        let settled = self.holds.iter().filter_map(|(id, held)| Some((*id, charge(id, held.charge?))));
+        assert_eq!(listed, settled.collect::<Vec<_>>(), "each request is listed once, with its charge");
     }
 
     /// Promise 3: no byte of a charged response is sent before its hold is on disk.

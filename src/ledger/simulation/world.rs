@@ -18,7 +18,7 @@ use crate::ledger::entry::EntryKind;
 use crate::ledger::handle::MAX_JOBS;
 use crate::ledger::record::ExternalId;
 use crate::ledger::store::{
-    Booked, Booking, BooksReader, LedgerError, NewFileAccount, Registration, Result, Storage, no_notes,
+    Booked, Booking, Books, BooksReader, LedgerError, NewFileAccount, Registration, Result, Storage, no_notes,
 };
 use crate::ledger::threads::{BooksThread, CommitThread, Job, RefillOrder, RefillWhat, Shared};
 use crate::policy::credit::LotTerms;
@@ -74,6 +74,8 @@ impl World<'_> {
 
     /// The first start, on a disk without faults: registers the accounts, key and routes.
     fn begin(&mut self) {
+        let listing = Registration { lists_requests: Some(true), ..Registration::default() };
+        self.disk.look(|books, _| Books::register(books, &listing, WallTime(0))).expect("a sound disk");
         let (process, mut books, commit) = self.start().expect("a sound disk");
         let id = |at: usize| format!("a{at}").parse().expect("an id");
         let credits = Some(Credits::from_millionths(100));

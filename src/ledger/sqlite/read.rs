@@ -59,9 +59,10 @@ pub(super) fn open_holds(connection: &Connection) -> Result<Vec<OpenHold>> {
 }
 
 pub(super) fn loaded(connection: &Connection) -> Result<LoadedBooks> {
-    let state = connection.query_row("SELECT folded, epoch, lists_requests FROM journal", [], |row| {
-        Ok((row.get::<_, u64>(0)?, row.get::<_, u32>(1)?, row.get::<_, bool>(2)?))
-    });
+    let state =
+        connection.query_row("SELECT folded, epoch, listed_since IS NOT NULL FROM journal", [], |row| {
+            Ok((row.get::<_, u64>(0)?, row.get::<_, u32>(1)?, row.get::<_, bool>(2)?))
+        });
     let (folded, epoch, lists_requests) = state.map_err(failed)?;
     let settled_jobs = jobs::settled(connection)?;
     let (open_holds, ended) = (open_holds(connection)?, posting::ended(connection)?);
@@ -283,6 +284,11 @@ impl BooksReader for SqliteReader {
 
     fn unanswered(&mut self, most: usize) -> Result<Vec<RepeatRow>> {
         folding::repeats::unanswered(self.db()?, most)
+    }
+
+    fn listed_since(&mut self) -> Result<Option<WallTime>> {
+        let since = self.db()?.query_row("SELECT listed_since FROM journal", [], |row| row.get(0));
+        since.map(|since: Option<i64>| since.map(WallTime)).map_err(failed)
     }
 
     fn requests(

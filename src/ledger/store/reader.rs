@@ -136,6 +136,8 @@ pub trait BooksReader: Send {
     fn repeat(&mut self, id: &KeyHash) -> Result<Option<RepeatRow>>;
     /// The requests with an idempotency key that have no answer, at most `most`: in progress, or ended by a crash.
     fn unanswered(&mut self, most: usize) -> Result<Vec<RepeatRow>>;
+    /// Since when requests are listed; `None` if they are not.
+    fn listed_since(&mut self) -> Result<Option<WallTime>>;
     /// Reads what requests were charged, in the order of time and id: those after a place and before a time, at most `most`.
     fn requests(
         &mut self,

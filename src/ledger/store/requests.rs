@@ -15,7 +15,7 @@ pub struct ChargedRequest {
     pub route: RouteNum,
     /// The credits charged; 0 if its hold was released.
     pub charge: Credits,
-    /// When the batch with the settlement was written.
+    /// When the batch with its hold was written.
     pub at: WallTime,
 }
 
@@ -32,6 +32,6 @@ pub struct RequestRow {
     pub route: String,
     /// The credits charged, less those that were given back.
     pub charge: Credits,
-    /// When the charge was written.
+    /// When its hold was written.
     pub at: WallTime,
 }

@@ -31,11 +31,12 @@ impl BooksThread {
     }
 
     pub(in crate::ledger) fn register(&mut self, wanted: &Registration) -> Result<Registered> {
-        if let Some(lists) = wanted.lists_requests.filter(|lists| *lists != self.tally.lists_requests()) {
+        let lists = wanted.lists_requests.filter(|lists| *lists != self.tally.lists_requests());
+        if lists.is_some() {
             self.fold()?;
-            self.tally.list_requests(lists);
         }
         let registered = self.books.register(wanted, self.clock.wall())?;
+        lists.into_iter().for_each(|lists| self.tally.list_requests(lists));
         for row in &registered.accounts {
             let purse = self.purse(row);
             row.wallet.iter().for_each(|wallet| purse.show(Wallet::clone(wallet)));

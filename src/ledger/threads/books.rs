@@ -103,16 +103,21 @@ impl BooksThread {
         }
         let last_seq = tally.upto();
         let is_behind = tally.records() > 0;
-        let fold = if adopts { tally.fold() } else { tally.recover() };
+        let mut fold = if adopts { tally.fold() } else { tally.recover() };
+        if !adopts {
+            opening::lose_claims(&mut fold, &mut *books.reader()?)?;
+        }
         let open = tally.open_holds().filter(|hold| hold.kept.is_none());
-        let adopted: HashSet<RequestId> = open.map(|hold| hold.id).collect();
+        let adopted = open.map(|hold| hold.id).collect();
         let doubts = fold.doubts.len();
-        if is_behind || doubts > 0 || !fold.closed.is_empty() {
+        if is_behind || doubts > 0 || !fold.closed.is_empty() || !fold.claims.is_empty() {
             books.fold(&fold, now)?;
         }
         shared.handoff.set_folded(last_seq);
         let off_by = opening::fill(&shared, &mut *books.reader()?)?;
-        opening::adopt_claims(&shared, &mut *books.reader()?, &adopted)?;
+        if adopts {
+            opening::adopt_claims(&shared, &mut *books.reader()?)?;
+        }
         let folded = fold.jobs.iter().map(|job| (job.hold.account, job.external_id.clone()));
         for (account, external_id) in loaded.settled_jobs.into_iter().chain(folded) {
             shared.jobs.remember(account, &external_id);
@@ -339,7 +344,9 @@ impl BooksThread {
 
     /// Puts the rest of the adopted holds in doubt, since nobody will settle them. Returns their number.
     pub(in crate::ledger) fn abandon_adopted(&mut self) -> Result<usize> {
-        self.shared.claims.abandon_adopted();
+        for (id, hold) in self.shared.claims.adopted() {
+            opening::decide_adopted(&self.shared, hold, id, Some(Vec::new()));
+        }
         self.fold()?;
         let ids: Vec<RequestId> = self.adopted.drain().filter(|id| self.tally.is_open(*id)).collect();
         if !ids.is_empty() {

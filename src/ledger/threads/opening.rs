@@ -1,15 +1,14 @@
 //! Fills the shared state when a ledger is opened.
 
-use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use super::shared::Shared;
 use crate::ledger::caps::SpendCap;
-use crate::ledger::claims;
+use crate::ledger::claims::{self, ClaimChange};
 use crate::ledger::jobs::OpenJob;
 use crate::ledger::record::Record;
 use crate::ledger::store::{BooksReader, Result, each_account};
-use crate::ledger::tally::OpenHold;
+use crate::ledger::tally::{Fold, OpenHold};
 use crate::types::{Credits, KeyHash, RequestId};
 
 /// Creates the purses and caps of all accounts and keys. Returns the sum over all accounts.
@@ -47,15 +46,22 @@ pub(super) fn take_open(shared: &Shared, hold: &OpenHold) {
 const MAX_ADOPTED: usize = 100_000;
 
 /// Lists the claims that are in progress in the process that handed the ledger over.
-pub(super) fn adopt_claims(
-    shared: &Shared,
-    reader: &mut dyn BooksReader,
-    adopted: &HashSet<RequestId>,
-) -> Result<()> {
-    if !adopted.is_empty() {
-        let unanswered = reader.unanswered(MAX_ADOPTED)?;
-        unanswered.iter().filter(|row| adopted.contains(&row.hold)).for_each(|row| shared.claims.adopt(row));
+pub(super) fn adopt_claims(shared: &Shared, reader: &mut dyn BooksReader) -> Result<()> {
+    reader.unanswered(MAX_ADOPTED)?.iter().for_each(|row| shared.claims.adopt(row));
+    Ok(())
+}
+
+/// Ends the claims that a crash left in progress: their answers are lost.
+pub(super) fn lose_claims(fold: &mut Fold, reader: &mut dyn BooksReader) -> Result<()> {
+    let mut stored = reader.unanswered(MAX_ADOPTED)?;
+    stored.retain(|row| !fold.claims.iter().any(|(id, _)| *id == row.id));
+    for (_, change) in &mut fold.claims {
+        if let ClaimChange::Made(row) = change {
+            row.answer.get_or_insert_default();
+        }
     }
+    let lost = stored.into_iter().map(|row| (row.id, ClaimChange::Answered(row.hold, Vec::new())));
+    fold.claims.extend(lost);
     Ok(())
 }
 

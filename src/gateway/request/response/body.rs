@@ -113,8 +113,7 @@ impl ResponseBody {
                 commit.await.map_err(NoResponse::Aborted)?; // a response without a body ends with its head
             }
             BodyState::Finished
-        } else if settlement.reads_body() {
-            settlement.settle_head();
+        } else if settlement.settle_head().reads_body() {
             BodyState::Metering(settlement)
         } else {
             let commit = settlement.settle(End::Complete);

@@ -85,9 +85,9 @@ impl Due {
         self.keeping.is_some() || matches!(&self.charge, ChargeSource::Body(price) if price.is_stream())
     }
 
-    /// Settles a charge that the head names, although the rest of the response is kept.
+    /// Settles a charge that the head names, if the rest of the response is kept. What costs nothing is not kept.
     pub(super) fn settle_head(&mut self, request: &InFlight) {
-        let ChargeSource::Head(charged) = &self.charge else { return };
+        let (ChargeSource::Head(charged), Some(_)) = (&self.charge, &self.keeping) else { return };
         self.funds = match std::mem::replace(&mut self.funds, Funds::Shadow) {
             Funds::Hold(hold) => {
                 note_charge(request, charged);
@@ -95,6 +95,9 @@ impl Due {
             }
             other => other,
         };
+        if charged.amount.is_zero() {
+            self.keeping = None;
+        }
     }
 
     /// Settles with the charge as far as it is known. Returns the commit to wait for before the last byte is sent.

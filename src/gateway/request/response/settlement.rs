@@ -98,11 +98,12 @@ impl Settlement {
         self.due = None;
     }
 
-    /// Settles a charge that the head names.
-    pub(super) fn settle_head(&mut self) {
+    /// Settles a charge that the head names, if the rest of the response is kept.
+    pub(super) fn settle_head(&mut self) -> &Self {
         if let Some(due) = &mut self.due {
             due.settle_head(&self.request);
         }
+        self
     }
 
     /// Settles with the charge as far as it is known when the response ends. Returns the commit to wait for before the
@@ -189,6 +190,7 @@ impl Settlement {
         if self.hold_committed().await.is_err() {
             return self.release(); // with its client, the request would have been refused
         }
+        self.settle_head();
         let end = match &self.due {
             Some(due) if due.may_be_endless() => {
                 let read = tokio::time::timeout(MAX_READ_ALONE, self.read_for_charge()).await;
@@ -222,8 +224,8 @@ impl Drop for Settlement {
         let abandons = match &self.due {
             Some(Due { keeping: Some(_), .. }) => false, // the client may repeat the request
             Some(Due { funds: Funds::Hold(_), .. }) => self.request.on_disconnect() == OnDisconnect::Abandon,
-            Some(Due { funds: Funds::Job(_) | Funds::Settled(_), .. }) => false, // the client may have what it paid for
-            Some(Due { funds: Funds::Shadow, .. }) | None => return,
+            Some(Due { funds: Funds::Job(_), .. }) => false, // the client may have what it paid for
+            Some(Due { funds: Funds::Settled(_) | Funds::Shadow, .. }) | None => return,
         };
         if self.is_detached {
             // The worker ended before the rest could be read: settle with the charge as far as it is known.
