@@ -123,6 +123,10 @@ impl Compared {
         };
         let difference = cost.checked_sub(charged).unwrap_or(Credits::MAX);
         let what = match row["is_named"].as_bool() {
+            _ if cost.is_zero() && charged.is_zero() => {
+                self.agree += 1;
+                return Ok(());
+            }
             Some(true) if difference.millionths().abs() <= self.within.millionths() => {
                 self.agree += 1;
                 return Ok(());

@@ -57,55 +57,57 @@ fn a_bill_is_compared_request_by_request() {
         text
     };
     let folder = Arc::clone(&gateway.folder);
-    // The two requests with the proxy's id are one in the bill, and the last of them is compared.
+    // Two requests have the proxy's id: what both were charged is compared with the one line of the bill.
     let mut bill = costs.clone();
     bill.remove(4);
     let (rows, told) = reconcile(folder.path(), &csv(&bill), &["--upstream", "api"]);
     assert_eq!(rows.len(), 1, "{rows:?} {told}");
-    assert_eq!((&rows[0]["what"], &rows[0]["charged"]), (&json!("not billed"), &json!(1)));
+    let expected = json!(["differs", 2, 1, -1]);
+    assert_eq!(
+        json!([rows[0]["what"], rows[0]["charged"], rows[0]["billed"], rows[0]["difference"]]),
+        expected
+    );
     bill[1].1 = "2.500001";
     bill.remove(2);
     bill.push(("req_000000000000000000".to_owned(), "7"));
     bill.push(("unknown".to_owned(), "0.25"));
     for offline in [false, true] {
         let (rows, told) = reconcile(folder.path(), &csv(&bill), &[]);
-        let differences: Vec<(&str, String)> =
-            rows.iter().map(|row| (row["what"].as_str().unwrap(), row["difference"].to_string())).collect();
+        let of = |row: &Value| (row["what"].as_str().unwrap().to_owned(), row["difference"].to_string());
         let expected = [
-            ("differs", "0.000001"),
             ("not billed", "-0.000001"),
-            ("not billed", "-1"),
+            ("differs", "-1"),
+            ("differs", "0.000001"),
             ("not charged", "7"),
             ("not charged", "0.25"),
         ];
-        assert_eq!(differences, expected.map(|(what, difference)| (what, difference.to_owned())));
-        assert_eq!(
-            (&rows[0]["request"], &rows[0]["account"], &rows[0]["route"]),
-            (&json!(costs[1].0), &json!("acme"), &json!("header"))
-        );
-        assert!(told.contains("4 requests agree, 1 differ, 2 were billed and not charged, 2 were charged and not billed; 13.250001 credits billed, 7.000001 charged"), "{told}");
+        let expected = expected.map(|(what, difference)| (what.to_owned(), difference.to_owned()));
+        assert_eq!(rows.iter().map(of).collect::<Vec<_>>(), expected);
+        let named = json!([rows[2]["request"], rows[2]["account"], rows[2]["route"]]);
+        assert_eq!(named, json!([costs[1].0, "acme", "header"]));
+        let summary = "3 requests agree, 2 differ, 0 are of another upstream or route, 2 were billed and not charged, 1 were charged and not billed; 13.250001 credits billed, 7.000001 charged; requests are listed since 20";
+        assert!(told.contains(summary), "{told}");
         let (rows, _) = reconcile(folder.path(), &csv(&bill), &["--within", "0.01", "--route", "one"]);
-        assert_eq!(rows.iter().filter(|row| row["what"] != "not charged").count(), 1, "{rows:?}");
+        let kinds: Vec<&str> = rows.iter().map(|row| row["what"].as_str().unwrap()).collect();
+        assert_eq!(kinds, ["differs", "of another route", "of another route", "not charged", "not charged"]);
         if !offline {
             gateway.signal("KILL");
             eventually("it has ended", || std::net::TcpStream::connect(gateway.public).is_err());
         }
     }
-    // JSON lines, other columns, another unit; lines of one request are added up.
-    let lines: String = costs
-        .iter()
-        .enumerate()
-        .flat_map(|(at, (id, cost))| {
-            let half: f64 = cost.parse::<f64>().unwrap() / 2.0;
-            let cost = if at == 2 { "1e-8".to_owned() } else { (half / 100.0).to_string() };
-            [(id, cost.clone()), (id, if at == 2 { "0".to_owned() } else { cost })]
-                .map(|(id, cost)| format!("{{\"call\":\"{id}\",\"usd\":{cost}}}\n"))
-        })
-        .collect();
-    let arguments = ["--id", "call", "--cost", "usd", "--unit", "100"];
-    let (rows, told) = reconcile(folder.path(), &lines, &arguments);
-    // Both requests with the proxy's id are billed as one of 2 credits.
-    assert_eq!(rows.len(), 2, "{rows:?} {told}");
+    // JSON lines, other columns, another unit. The lines of one request are added up, and rounded once.
+    let mut lines = String::new();
+    for (at, (id, cost)) in costs.iter().enumerate() {
+        let half = cost.parse::<f64>().unwrap() / 200.0;
+        let parts = if at == 2 {
+            ["4e-9".to_owned(), "6e-9".to_owned()]
+        } else {
+            [half.to_string(), half.to_string()]
+        };
+        parts.iter().for_each(|cost| writeln!(lines, "{{\"call\":\"{id}\",\"usd\":{cost}}}").unwrap());
+    }
+    let (rows, told) = reconcile(folder.path(), &lines, &["--id", "call", "--cost", "usd", "--unit", "100"]);
+    assert_eq!((rows.len(), told), (0, String::new()));
 }
 
 /// Jobs, holds in doubt and credits given back are as they were charged in the end. Requests before the setting are not
@@ -124,12 +126,14 @@ fn what_is_listed_follows_the_ledger() {
     assert_eq!((rows.len(), told), (0, String::new()));
     assert_eq!(open(&gateway, "good-key", "job", 5).status, 201);
     assert_eq!(poll(&gateway, "good-key", "job", &done("2")).status, 200);
+    let before = upstream.seen().len();
     std::thread::scope(|scope| {
         scope.spawn(|| {
             crate::support::Client::connect(gateway.public)
                 .ask("GET /one HTTP/1.1\r\nhost: a\r\nx-api-key: good-key\r\nx-response-delay: 3000\r\n\r\n")
         });
-        std::thread::sleep(std::time::Duration::from_millis(700));
+        eventually("the upstream has it", || upstream.seen().len() == before + 1);
+        std::thread::sleep(std::time::Duration::from_millis(500)); // the hold is on disk
         gateway.signal("KILL");
     });
     let gateway = Gateway::start_in(gateway.crash());
@@ -156,12 +160,14 @@ fn wrong_bills_are_refused_with_their_line() {
         ("id,price\nreq_1,1\n", &[], "line 2: there is no column cost, credits, amount"),
         ("id,cost\n,1\n", &[], "line 2: the request has no id"),
         ("{\"id\":\"a\",\"cost\":1}\n{\"id\":\n", &[], "line 2: it is no JSON object"),
-        ("{\"id\":\"a\",\"cost\":99999999999999}\n", &[], "line 1: "),
+        ("{\"id\":\"a\",\"cost\":99999999999999}\n", &[], "line 1: a cost of 99999999999999 does not fit"),
         ("id,cost\n", &["--id", "call"], ""),
         ("id,cost\na,1\n", &["--id", "call"], "line 2: there is no column call"),
         ("id,cost\n", &["--upstream", "other"], "there is no upstream \"other\""),
         ("id,cost\n", &["--route", "other"], "there is no route \"other\""),
         ("id,cost\n", &["--from", "yesterday"], "from"),
+        ("id,cost\n", &["--from", "2h"], "from: requests are listed since 20"),
+        ("id,cost\n", &["--to", "2h"], "the start must be before the end"),
         ("id,cost\n", &["--unit=-1"], "at most 18 decimals"),
     ] {
         std::fs::write(gateway.folder.path().join("bill"), bill).unwrap();

@@ -8,7 +8,8 @@ use serde_json::json;
 
 use super::jobs::{BULK, done, poll};
 use crate::api::{Api, admin_config};
-use crate::support::{Client, Gateway, Response, Upstream, eventually, sha256};
+use crate::disk::can_trace;
+use crate::support::{Client, Gateway, Response, Upstream, eventually, get, sha256};
 
 fn config(more: &str) -> String {
     let second =
@@ -147,7 +148,7 @@ fn another_request_with_the_same_key_is_refused() {
 fn while_the_first_request_is_in_progress_others_are_refused() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(&config(""), &upstream);
-    let slow = ("/one", "x-response-delay: 1000\r\n", "a");
+    let slow = ("/one", "x-response-delay: 4000\r\n", "a");
     std::thread::scope(|scope| {
         let first = scope.spawn(|| ask(&gateway, "good-key", "id", slow));
         eventually("the upstream has it", || upstream.seen().len() == 1);
@@ -202,18 +203,14 @@ fn responses_that_are_not_kept() {
     for (at, status) in [500, 503, 429, 301].into_iter().enumerate() {
         let (id, headers) = (format!("free-{at}"), refused(status));
         assert_eq!(ask(&gateway, "good-key", &id, ("/header", &headers, "a")).status, status);
-        eventually("it is made again", || {
-            let again = ask(&gateway, "good-key", &id, ("/header", &headers, "a"));
-            assert_eq!(again.header("idempotency-replayed"), None);
-            again.status == status
-        });
+        let again = ask(&gateway, "good-key", &id, ("/header", &headers, "a"));
+        assert_eq!((again.status, again.header("idempotency-replayed")), (status, None));
     }
     assert_eq!((upstream.take().len(), gateway.available("acme")), (8, "1000".to_owned()));
     upstream.set_failing(true);
     assert_eq!(ask(&gateway, "good-key", "down", ("/one", "", "a")).status, 502);
     upstream.set_failing(false);
-    // A new try begins once the end of the last one is on disk.
-    eventually("it is made again", || ask(&gateway, "good-key", "down", ("/one", "", "a")).status == 200);
+    assert_eq!(ask(&gateway, "good-key", "down", ("/one", "", "a")).status, 200);
     let large = format!("x-response-body: {}\r\n", "r".repeat(1025));
     let cut = "x-response-body: cut off\r\nx-response-cut: 3\r\n";
     let own = |gateway: &Gateway, id, headers: &str| {
@@ -263,23 +260,34 @@ fn jobs_and_items_are_repeatable() {
 #[test]
 fn an_upgrade_keeps_responses_of_requests_in_flight() {
     let upstream = Upstream::start();
-    let gateway = Gateway::start(&config(""), &upstream);
-    let slow = ("/one", "x-response-delay: 1500\r\n", "a");
+    let text = config("").replacen("response_timeout = \"5s\"", "response_timeout = \"60s\"", 1);
+    let gateway = Gateway::start(&text, &upstream);
+    // One whose head comes later, and one whose body does.
+    let slow = ("/one", "x-response-delay: 8000\r\n", "a");
+    let streaming = ("/one", "x-response-chunks: aa|bb\r\nx-response-pause: 8000\r\n", "a");
     let mut gateway = std::thread::scope(|scope| {
         let old = &gateway;
-        let first = scope.spawn(move || ask(old, "good-key", "id", slow));
-        eventually("the upstream has it", || upstream.seen().len() == 1);
+        let first = scope.spawn(move || ask(old, "good-key", "slow", slow));
+        let second = scope.spawn(move || ask(old, "good-key", "streaming", streaming));
+        eventually("the upstream has them", || upstream.seen().len() == 2);
+        eventually("one is charged", || old.available("acme") == "998");
         let next = Gateway::upgrade(old);
-        assert_eq!(ask(&next, "good-key", "id", slow).status, 409);
+        for (id, request) in [("slow", slow), ("streaming", streaming)] {
+            let refused = ask(&next, "good-key", id, request);
+            assert!(refused.text().contains("idempotency_in_progress"), "{id}: {}", refused.text());
+        }
         assert_eq!(first.join().unwrap().status, 200);
+        assert_eq!(second.join().unwrap().text(), "aabb");
         next
     });
     for _ in 0..2 {
-        let again = ask(&gateway, "good-key", "id", slow);
-        assert_eq!(again.header("idempotency-replayed"), Some("true"), "{}", again.text());
+        for (id, request) in [("slow", slow), ("streaming", streaming)] {
+            let again = ask(&gateway, "good-key", id, request);
+            assert_eq!(again.header("idempotency-replayed"), Some("true"), "{id}: {}", again.text());
+        }
         gateway = Gateway::start_in(gateway.crash());
     }
-    assert_eq!((upstream.seen().len(), gateway.available("acme")), (1, "999".to_owned()));
+    assert_eq!((upstream.seen().len(), gateway.available("acme")), (2, "998".to_owned()));
     assert_eq!(gateway.rows(&["ledger", "in-doubt"]).len(), 0);
 }
 
@@ -290,7 +298,7 @@ fn charges_at_the_head_are_settled_there() {
     let gateway = Gateway::start(&config(""), &upstream);
     let mut client = Client::connect(gateway.public);
     let head = "POST /header HTTP/1.1\r\nhost: a\r\nx-api-key: good-key\r\nidempotency-key: id\r\n\
-                x-response-header: x-cost: 1\r\nx-response-chunks: aaa|bbb|ccc\r\nx-response-pause: 700\r\n\r\n";
+                x-response-header: x-cost: 1\r\nx-response-chunks: aaa|bbb|ccc\r\nx-response-pause: 5000\r\n\r\n";
     client.send(head).unwrap();
     let begun = client.head().unwrap();
     assert_eq!((begun.charged(), begun.header("x-credits-remaining")), (Some("1"), Some("999")));
@@ -300,6 +308,54 @@ fn charges_at_the_head_are_settled_there() {
     assert!(again.text().contains("response_not_kept"), "{}", again.text());
     assert_eq!((upstream.seen().len(), gateway.available("acme")), (1, "999".to_owned()));
     assert_eq!(gateway.rows(&["ledger", "in-doubt"]).len(), 0);
+}
+
+/// A charge of nothing at the head releases the key there: the request may be made again, also after a crash.
+#[test]
+fn what_costs_nothing_does_not_keep_the_key() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&config(""), &upstream);
+    let head = |pause: u32| {
+        format!(
+            "POST /header HTTP/1.1\r\nhost: a\r\nx-api-key: good-key\r\nidempotency-key: id\r\nx-response-pause: {pause}\r\n\
+             x-response-header: x-cost: 0\r\nx-response-chunks: aaa|bbb|ccc\r\n\r\n"
+        )
+    };
+    let mut client = Client::connect(gateway.public);
+    client.send(head(5000)).unwrap();
+    assert_eq!(client.head().unwrap().charged(), Some("0"));
+    let again = Client::connect(gateway.public).ask(head(0)).unwrap();
+    assert_eq!((again.status, again.header("idempotency-replayed")), (200, None));
+    let gateway = Gateway::start_in(gateway.crash());
+    let again = Client::connect(gateway.public).ask(head(0)).unwrap();
+    assert_eq!((again.status, again.header("idempotency-replayed")), (200, None));
+    assert_eq!((upstream.seen().len(), gateway.available("acme")), (3, "1000".to_owned()));
+}
+
+/// Promise 4 for claims: a request is not forwarded before its claim is on disk.
+#[test]
+fn nothing_is_forwarded_before_its_claim_is_on_disk() {
+    if !can_trace() {
+        return;
+    }
+    let upstream = Upstream::start();
+    let (_, folder) = Gateway::start(&config(""), &upstream).stop();
+    // From its hundredth sync on, each thread waits two seconds in each.
+    let inject = "inject=fdatasync:delay_enter=2000000:when=100+";
+    let traced =
+        ["strace", "-D", "-f", "--seccomp-bpf", "-o", "/dev/null", "-e", "trace=fdatasync", "-e", inject];
+    let gateway = Gateway::restart_by(&traced, folder);
+    let is_slow = (0..300).any(|_| {
+        let start = std::time::Instant::now();
+        let response = get(gateway.public, "/one", "x-api-key: good-key\r\n");
+        assert!(response.status == 200 || response.status == 503);
+        start.elapsed() > Duration::from_secs(1)
+    });
+    assert!(is_slow, "the disk is slow by now");
+    upstream.take();
+    let refused = ask(&gateway, "good-key", "id", ("/one", "", "a"));
+    assert!(refused.status == 503 && refused.text().contains("ledger_unavailable"), "{}", refused.text());
+    assert_eq!(upstream.seen().len(), 0, "it was not forwarded");
 }
 
 /// 100 clients repeat one request at once, again and again, while the gateway is killed: it is forwarded once at most and
