@@ -8,5 +8,6 @@ mod lasting;
 mod prices;
 mod reconcile;
 mod refills;
+mod repeat_faults;
 mod repeats;
 mod spending;
