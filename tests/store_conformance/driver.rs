@@ -86,11 +86,7 @@ impl Driver<'_> {
             }
             Call::Keep(account) => self.keep(*account, at),
             Call::Claim(key, what) => self.claim(*key, *what, at),
-            Call::PruneRepeats => {
-                let before = WallTime(at.0 - 10);
-                let requests = outcome(self.store.books.prune_requests(before, 2));
-                requests + &outcome(self.store.books.prune_repeats(at, 2))
-            }
+            Call::PruneRepeats => self.prune_requests(at),
             Call::Fold => {
                 let fold = self.tally.fold();
                 self.fold(fold, at)
@@ -144,14 +140,7 @@ impl Driver<'_> {
         if !keys.iter().all(|(_, account)| known(*account)) {
             return String::new();
         }
-        let registered = outcome(self.store.books.register(&wanted, at));
-        if let Some(lists) = wanted.lists_requests.filter(|_| registered != "refused") {
-            let fold = self.tally.fold();
-            let folded = self.fold(fold, at);
-            self.tally.list_requests(lists);
-            return registered + &folded;
-        }
-        registered
+        self.register_at(&wanted, at)
     }
 
     fn book(&mut self, account: u8, adjustment: bool, amount: i64, reference: u8, at: WallTime) -> String {

@@ -2,11 +2,11 @@
 
 use proptest::prelude::*;
 use tollgate::ledger::record::Record;
-use tollgate::ledger::store::{BooksReader, RequestRow};
+use tollgate::ledger::store::{BooksReader, Registration, RequestRow};
 use tollgate::types::{KeyHash, RequestId, WallTime};
 
 use crate::ALL;
-use crate::driver::Driver;
+use crate::driver::{Driver, outcome};
 
 /// What happens to a claim.
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +53,24 @@ fn requests(reader: &mut dyn BooksReader) -> Vec<RequestRow> {
 }
 
 impl Driver<'_> {
+    /// Registers, and lists requests from then on, or no longer.
+    pub fn register_at(&mut self, wanted: &Registration, at: WallTime) -> String {
+        let registered = outcome(self.store.books.register(wanted, at));
+        let Some(lists) = wanted.lists_requests.filter(|_| registered != "refused") else {
+            return registered;
+        };
+        let fold = self.tally.fold();
+        let folded = self.fold(fold, at);
+        self.tally.list_requests(lists);
+        registered + &folded
+    }
+
+    /// Prunes what is kept of requests.
+    pub fn prune_requests(&mut self, at: WallTime) -> String {
+        let requests = outcome(self.store.books.prune_requests(WallTime(at.0 - 10), 2));
+        requests + &outcome(self.store.books.prune_repeats(at, 2))
+    }
+
     /// Makes a claim, or decides the last one.
     pub fn claim(&mut self, key: u8, what: What, at: WallTime) -> String {
         let mut records = Vec::new();
