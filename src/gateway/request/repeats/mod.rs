@@ -51,6 +51,7 @@ pub(super) struct RepeatKey<'a> {
 ///
 /// # Errors
 /// [`Reason::BadRequest`] if it has two, or the key is empty, too long, or has other characters than visible ASCII.
+#[inline]
 pub(super) fn repeat_key<'a>(
     view: &'a Snapshot,
     key: Option<&Key>,
@@ -58,7 +59,19 @@ pub(super) fn repeat_key<'a>(
     route: &Route,
     parts: &'a Parts,
 ) -> Result<Option<RepeatKey<'a>>, Refusal> {
-    let (Some(settings), Some(_)) = (&view.settings.idempotency, key) else { return Ok(None) };
+    match (&view.settings.idempotency, key) {
+        (Some(settings), Some(_)) => read_key(view, settings, plan, route, parts),
+        _ => Ok(None),
+    }
+}
+
+fn read_key<'a>(
+    view: &Snapshot,
+    settings: &'a Idempotency,
+    plan: Option<&Plan>,
+    route: &Route,
+    parts: &'a Parts,
+) -> Result<Option<RepeatKey<'a>>, Refusal> {
     let mut values = parts.headers.get_all(IDEMPOTENCY_KEY).iter();
     let Some(value) = values.next() else { return Ok(None) };
     let price = view.price(route, plan);
