@@ -55,8 +55,9 @@ fn factor(text: &str) -> std::result::Result<Decimal, String> {
 }
 
 /// What was compared.
-#[derive(Default)]
 struct Compared {
+    output: Output,
+    /// The table of what differs, once there is something.
     table: Option<Table>,
     within: Credits,
     agree: u64,
@@ -71,8 +72,7 @@ struct Compared {
 pub(super) fn run(asker: &Asker, arguments: Arguments) -> Result {
     let mut bill = bill::read(&arguments)?;
     let Arguments { within, from, to, upstream, route, .. } = arguments;
-    let mut compared = Compared { billed: bill.sum(), within, ..Compared::default() };
-    compared.table = Some(asker.output.rows(COLUMNS));
+    let mut compared = Compared::new(asker.output, within, bill.sum());
     let mut printed = Ok(());
     let query = ChargesQuery { from, to, upstream, route };
     let done = asker.each(&Command::Charges(query), |row| {
@@ -85,10 +85,16 @@ pub(super) fn run(asker: &Asker, arguments: Arguments) -> Result {
         compared.billed(billed)?;
     }
     compared.table.take().map_or(Ok(()), Table::finish)?;
-    compared.report(asker.output, &done["since"])
+    compared.report(&done["since"])
 }
 
 impl Compared {
+    const fn new(output: Output, within: Credits, billed: i128) -> Self {
+        let (agree, differ, elsewhere, only_billed, only_charged, charged) = (0, 0, 0, 0, 0, 0);
+        let table = None;
+        Self { output, table, within, agree, differ, elsewhere, only_billed, only_charged, charged, billed }
+    }
+
     /// Looks a request that was charged up in the bill. Prints it if the bill should have it.
     fn charged(&mut self, mut row: Value, bill: &mut Bill) -> Result {
         let id = row["request"].as_str().and_then(|id| id.parse::<RequestId>().ok());
@@ -150,28 +156,35 @@ impl Compared {
             let added = [("what", json!(what)), ("billed", json!(billed)), ("difference", json!(difference))];
             fields.extend(added.map(|(name, value)| (name.to_owned(), value)));
         }
-        self.table.as_mut().map_or(Ok(()), |table| table.add(row))
+        self.table.get_or_insert_with(|| self.output.rows(COLUMNS)).add(row)
     }
 
     /// Says how much agrees. `since`: since when requests are listed.
     ///
     /// # Errors
     /// If anything differs.
-    fn report(self, output: Output, since: &Value) -> Result {
-        let Self { agree, differ, elsewhere, only_billed, only_charged, charged, billed, .. } = self;
+    fn report(self, since: &Value) -> Result {
+        let Self { output, agree, differ, elsewhere, only_billed, only_charged, charged, billed, .. } = self;
         let credits = |sum: i128| Credits::from_millionths(i64::try_from(sum).unwrap_or(i64::MAX));
-        let (charged, billed) = (credits(charged), credits(billed));
-        let text = format!(
-            "{agree} requests agree, {differ} differ, {elsewhere} are of another upstream or route, {only_billed} were billed and not charged, {only_charged} were charged and not billed; {billed} credits billed, {charged} charged; requests are listed since {}",
-            since.as_str().unwrap_or("now")
-        );
+        let mut counts = vec![format!("{agree} agree")];
+        for (count, what) in [
+            (differ, "differ"),
+            (elsewhere, "of another upstream or route"),
+            (only_billed, "billed and not charged"),
+            (only_charged, "charged and not billed"),
+        ] {
+            counts.extend((count > 0).then(|| format!("{count} {what}")));
+        }
+        let (counts, since) = (counts.join(", "), since.as_str().unwrap_or("now"));
+        let sums =
+            format!("{} credits billed, {} charged; listed since {since}", credits(billed), credits(charged));
         if output == Output::Text {
-            output::text(&format!("{text}\n"))?;
+            output::text(&format!("requests: {counts}\n{sums}\n"))?;
         }
         match differ + elsewhere + only_billed + only_charged {
             0 => Ok(()),
             _ if output == Output::Text => Err(Failed("error: the bill and the ledger differ".to_owned())),
-            _ => Err(Failed(format!("error: the bill and the ledger differ: {text}"))),
+            _ => Err(Failed(format!("error: the bill and the ledger differ: {counts}; {sums}"))),
         }
     }
 }

@@ -85,7 +85,7 @@ fn a_bill_is_compared_request_by_request() {
         assert_eq!(rows.iter().map(of).collect::<Vec<_>>(), expected);
         let named = json!([rows[2]["request"], rows[2]["account"], rows[2]["route"]]);
         assert_eq!(named, json!([costs[1].0, "acme", "header"]));
-        let summary = "3 requests agree, 2 differ, 0 are of another upstream or route, 2 were billed and not charged, 1 were charged and not billed; 13.250001 credits billed, 7.000001 charged; requests are listed since 20";
+        let summary = "3 agree, 2 differ, 2 billed and not charged, 1 charged and not billed; 13.250001 credits billed, 7.000001 charged; listed since 20";
         assert!(told.contains(summary), "{told}");
         let (rows, _) = reconcile(folder.path(), &csv(&bill), &["--within", "0.01", "--route", "one"]);
         let kinds: Vec<&str> = rows.iter().map(|row| row["what"].as_str().unwrap()).collect();
