@@ -3,7 +3,7 @@
 //!
 //! Claims and answers are records of the journal, so that they are as durable as the hold and the charge that they belong
 //! to. The list in memory has the claims that are in progress, and those that no fold has stored yet; all others are
-//! read from the store. A claim that is in the store without an answer, and not in the list, was ended by a crash.
+//! read from the store. What a crash left in progress gets an empty answer at the next start: its answer is lost.
 
 mod changes;
 mod claim;

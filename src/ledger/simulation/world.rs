@@ -27,7 +27,7 @@ use crate::types::{AccountNum, Credits, KeyId, WallTime};
 
 const ACCOUNTS: usize = 4;
 const WORKERS: usize = 2;
-const STEPS: u32 = 90;
+const STEPS: u32 = 130;
 const HOUR: i64 = 3_600_000;
 
 /// A kind of job whose result the simulation checks.
