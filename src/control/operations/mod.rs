@@ -58,15 +58,23 @@ pub(super) use webhooks::MAILTO;
 
 use super::Control;
 use crate::config::{self, Defined};
-use crate::ledger::store::{AccountState, BooksReader, KeyRow, Source};
+use crate::ledger::store::{AccountState, BooksReader, KeyRow, LedgerError, Source};
 use crate::types::{AccountId, WallTime};
 
 /// How long the answer to a request with an idempotency key is kept, in milliseconds.
 const KEEP_ANSWERS: i64 = 24 * 3600 * 1000;
-/// Most transactions in which charges of old requests are deleted, each minute.
-const MAX_PRUNED: usize = 600;
+/// Most transactions in which old answers are deleted each minute, and as many for old requests. The rest waits.
+const MAX_PRUNED: usize = 2_000;
 /// How long settled jobs are kept, in milliseconds. Until then they are found by their account.
 const KEEP_JOBS: i64 = 90 * 24 * 3600 * 1000;
+
+/// True if more is left to delete. A failure is logged; the next minute tries again.
+fn has_more(what: &str, pruned: std::result::Result<bool, LedgerError>) -> bool {
+    pruned.unwrap_or_else(|error| {
+        tracing::warn!(%error, "{what} could not be deleted");
+        false
+    })
+}
 
 impl Control {
     /// Reads accounts, keys and other rows of the ledger on a blocking thread. Entries and balances are those of the
@@ -137,32 +145,22 @@ impl Control {
 
     /// Deletes the answers to requests with an idempotency key whose time is over.
     pub async fn prune_repeats(&self) {
-        loop {
-            match self.bookkeeper.prune_repeats().await {
-                Ok(true) => {}
-                Ok(false) => return,
-                Err(error) => {
-                    tracing::warn!(%error, "answers whose time is over could not be deleted");
-                    return;
-                }
+        for _ in 0..MAX_PRUNED {
+            if !has_more("answers whose time is over", self.bookkeeper.prune_repeats().await) {
+                return;
             }
         }
     }
 
-    /// Deletes what requests were charged, once the configuration says to list them no longer.
+    /// Deletes what requests were charged that are no longer to be listed.
     pub async fn prune_requests(&self) {
         let kept = self.snapshot().settings.requests_kept;
         let millis = |kept: std::time::Duration| i64::try_from(kept.as_millis()).unwrap_or(i64::MAX);
         let before = kept
             .map_or(WallTime(i64::MAX), |kept| WallTime(self.clock.wall().0.saturating_sub(millis(kept))));
         for _ in 0..MAX_PRUNED {
-            match self.bookkeeper.prune_requests(before).await {
-                Ok(true) => {}
-                Ok(false) => return,
-                Err(error) => {
-                    tracing::warn!(%error, "the charges of old requests could not be deleted");
-                    return;
-                }
+            if !has_more("charges of old requests", self.bookkeeper.prune_requests(before).await) {
+                return;
             }
         }
     }
