@@ -15,7 +15,8 @@ mod trace_context;
 pub use credits::{Credits, CreditsError, CreditsText};
 pub use histogram::{Histogram, HistogramCounts, LONG, SHORT, SIZES};
 pub use ids::{
-    AccountId, AccountNum, BucketName, IdError, KeyHash, KeyId, KeyNum, NameId, RouteName, RouteNum, Secret,
+    AccountId, AccountNum, BucketName, GroupName, IdError, KeyHash, KeyId, KeyNum, NameId, RouteName,
+    RouteNum, Secret,
 };
 pub use number_map::{NumberHasher, NumberMap};
 pub use outcome::StatusClass;

@@ -12,6 +12,7 @@ use rustix::time::{ClockId, clock_gettime};
 use tollgate::clock::{Clock, CoarseClock};
 use tollgate::directory::{AccountSpec, Directory, KeySpec};
 use tollgate::gateway::limits::{Limits, ResponseHeaders, Subject};
+use tollgate::ledger::KeyCaps;
 use tollgate::ledger::memory::MemoryStore;
 use tollgate::ledger::store::{NewFileAccount, Registration, Source};
 use tollgate::ledger::{Ledger, Spender};
@@ -115,7 +116,7 @@ fn fill(directory: &Directory, ledger: &Ledger) {
     for number in 0..KEYS {
         let hash = KeyHash::of(key_text(number).as_bytes());
         directory.put_key(KeySpec {
-            cap: None,
+            caps: KeyCaps::NONE,
             hash,
             id: KeyId::of_hash(&hash),
             num: KeyNum(u32::try_from(number + 1).expect("few keys")),

@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use tollgate::clock::Clock;
 use tollgate::directory::{AccountSpec, Directory, Key, KeySpec};
 use tollgate::gateway::limits::{Limits, ResponseHeaders, Subject};
+use tollgate::ledger::KeyCaps;
 use tollgate::ledger::Ledger;
 use tollgate::ledger::memory::MemoryStore;
 use tollgate::ledger::store::{NewFileAccount, Registration, Source};
@@ -193,7 +194,7 @@ pub fn fill(directory: &Directory, keys: usize, plan: &str, clock: &Clock) {
     for number in 0..keys {
         let hash = KeyHash::of(key_text(number).as_bytes());
         directory.put_key(KeySpec {
-            cap: None,
+            caps: KeyCaps::NONE,
             hash,
             id: KeyId::of_hash(&hash),
             num: KeyNum(u32::try_from(number + 1).expect("few keys")),

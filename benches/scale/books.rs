@@ -72,6 +72,7 @@ fn key(number: usize, accounts: usize) -> KeyRow {
     let hash = hash(number);
     KeyRow {
         spending: Default::default(),
+        group: None,
         id: KeyId(KeyId::of_hash(&hash).0.rotate_left(32)), // no key of the file has this id
         num: KeyNum(0),
         account,

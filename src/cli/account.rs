@@ -6,8 +6,8 @@ use super::ask::Asker;
 use super::failed::Result;
 use super::import;
 use crate::control::command::Command;
-use crate::control::operations::{AccountInput, BookingInput};
-use crate::types::{AccountId, Credits};
+use crate::control::operations::{AccountInput, BookingInput, GroupInput, SpendTerms};
+use crate::types::{AccountId, Credits, GroupName};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Arguments {
@@ -75,6 +75,28 @@ pub(super) enum Arguments {
         /// The account's id.
         id: AccountId,
     },
+    /// List the groups of an account's keys, which have a spending limit together.
+    Groups {
+        /// The account's id.
+        id: AccountId,
+    },
+    /// Set what the keys of a group may spend together. Creates the group if it does not exist.
+    SetGroup {
+        /// The account's id.
+        id: AccountId,
+        /// The group's name, such as a team or an environment.
+        group: GroupName,
+        /// The most credits: 100, or 100/day (hour, day, week, month, year).
+        #[arg(long)]
+        spend_limit: SpendTerms,
+    },
+    /// Delete a group that no key is in.
+    DeleteGroup {
+        /// The account's id.
+        id: AccountId,
+        /// The group's name.
+        group: GroupName,
+    },
     /// List every ledger entry of an account.
     Statement {
         /// The account's id.
@@ -103,6 +125,14 @@ pub(super) fn run(asker: &Asker, arguments: Arguments) -> Result {
         }
         Arguments::Suspend { id } => record(Command::AccountSuspend { id, suspended: true }),
         Arguments::Resume { id } => record(Command::AccountSuspend { id, suspended: false }),
+        Arguments::Groups { id } => {
+            let columns = &["name", "spend_limit", "spent_in_period", "spent", "keys"];
+            asker.table(&Command::GroupList { account: id }, columns)
+        }
+        Arguments::SetGroup { id, group, spend_limit } => {
+            record(Command::GroupPut { account: id, name: group, group: GroupInput { spend_limit } })
+        }
+        Arguments::DeleteGroup { id, group } => record(Command::GroupDelete { account: id, name: group }),
         Arguments::Statement { id } => asker.table(
             &Command::Statement { account: id },
             &["at", "kind", "route", "requests", "amount", "bucket", "balance_after", "reference"],

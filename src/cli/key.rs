@@ -12,7 +12,7 @@ use super::output::{self, Output};
 use crate::control::command::Command;
 use crate::control::operations::{KeyInput, SpendTerms};
 use crate::policy::key::{KeyState, MAX_KEY, Scopes};
-use crate::types::{AccountId, KeyHash, KeyId};
+use crate::types::{AccountId, GroupName, KeyHash, KeyId};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Arguments {
@@ -39,6 +39,9 @@ pub(super) enum Arguments {
         /// The most credits that the key may spend: 100, or 100/day (hour, day, week, month, year).
         #[arg(long)]
         spend_limit: Option<SpendTerms>,
+        /// The group of the account's keys that the key is in; see `tollgate account set-group`.
+        #[arg(long)]
+        group: Option<GroupName>,
     },
     /// Import keys by their hashes: lines with account, label, sha256, environment, scopes, expires, allow_from, limits.
     /// From standard input also raw keys, as `key`; they are hashed at once.
@@ -89,10 +92,16 @@ pub(super) enum Arguments {
 pub(super) fn run(asker: &Asker, arguments: Arguments) -> Result {
     let set = |id, state| asker.output.record(&asker.one(&Command::KeyState { id, state })?);
     match arguments {
-        Arguments::Create { account, label, env, scope, shadow_scope, expires, spend_limit } => {
+        Arguments::Create { account, label, env, scope, shadow_scope, expires, spend_limit, group } => {
             let scopes = Scopes { routes: scope.into(), shadow: shadow_scope };
-            let key =
-                KeyInput { environment: env, scopes, expires, spend_limit, ..KeyInput::labelled(&label) };
+            let key = KeyInput {
+                environment: env,
+                scopes,
+                expires,
+                spend_limit,
+                group,
+                ..KeyInput::labelled(&label)
+            };
             secret(asker, &Command::KeyCreate { account, key })
         }
         Arguments::Rotate { id, overlap } => secret(asker, &Command::KeyRotate { id, overlap }),

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::operations::{
-    AccountInput, AccountLine, BookingInput, ChargesQuery, InvitationInput, KeyInput, KeyLine,
+    AccountInput, AccountLine, BookingInput, ChargesQuery, GroupInput, InvitationInput, KeyInput, KeyLine,
     RehearsalInput, TokenInput, UsageQuery, UserInput, UserPatch,
 };
 use crate::policy::key::KeyState;
-use crate::types::{AccountId, KeyId};
+use crate::types::{AccountId, GroupName, KeyId};
 
 /// A command of an operator.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -44,6 +44,12 @@ pub enum Command {
     AccountList,
     /// Show an account.
     AccountShow { id: AccountId },
+    /// List the groups of an account's keys.
+    GroupList { account: AccountId },
+    /// Set the spending limit of a group of keys.
+    GroupPut { account: AccountId, name: GroupName, group: GroupInput },
+    /// Delete a group of keys.
+    GroupDelete { account: AccountId, name: GroupName },
     /// Suspend or resume an account.
     AccountSuspend { id: AccountId, suspended: bool },
     /// Grant credits or adjust a balance.

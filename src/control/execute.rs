@@ -7,9 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::command::Command;
-use super::operations::{
-    AccountPatch, AuditView, Caller, ChargesQuery, ExplainInput, OperationError, Page, Result,
-};
+use super::operations::{AccountPatch, Caller, ChargesQuery, ExplainInput, OperationError, Page, Result};
 use super::{Control, Rows};
 use crate::ledger::store::AuditFilter;
 use crate::types::{AccountId, KeyNum};
@@ -19,6 +17,12 @@ const PAGE: usize = 200;
 
 fn value(output: impl Serialize) -> Result<Value> {
     serde_json::to_value(output).map_err(|error| OperationError::Unavailable(error.to_string()))
+}
+
+async fn send_all<T: Serialize>(data: Vec<T>, name: &str, rows: &Rows) -> Result<Value> {
+    let mut count = 0;
+    send(Page { data, next_cursor: None }, &mut count, rows).await?;
+    Ok(json!({ name: count }))
 }
 
 /// Sends the rows of a page. `None` after the last page, or if the client of the command has disconnected; otherwise
@@ -57,6 +61,13 @@ impl Control {
             Command::AccountImport { lines } => value(self.import_accounts(caller, lines).await?),
             Command::AccountList => self.list_accounts(caller, &rows).await,
             Command::AccountShow { id } => value(self.account(caller, id).await?),
+            Command::GroupList { account } => {
+                send_all(self.groups(caller, account).await?.data, "groups", &rows).await
+            }
+            Command::GroupPut { account, name, group } => {
+                value(self.put_group(caller, account, name, group).await?)
+            }
+            Command::GroupDelete { account, name } => value(self.delete_group(caller, account, name).await?),
             Command::AccountSuspend { id, suspended } => {
                 let patch = AccountPatch { suspended: Some(suspended), ..AccountPatch::default() };
                 value(self.change_account(caller, id, patch, None).await?)
@@ -79,10 +90,7 @@ impl Control {
             Command::Request { id } => value(self.request(caller, &id).await?),
             Command::Rehearse(input) => value(self.rehearse(caller, input).await?),
             Command::TokenCreate(token) => value(self.create_token(caller, token).await?),
-            Command::TokenList => {
-                let data = self.tokens(caller).await?;
-                self.send_all(Page { data, next_cursor: None }, "tokens", &rows).await
-            }
+            Command::TokenList => send_all(self.tokens(caller).await?, "tokens", &rows).await,
             Command::TokenRevoke { name } => value(self.revoke_token(caller, &name).await?),
             Command::UserCreate(input) => value(self.create_user(caller, input).await?),
             Command::UserInvite(input) => value(self.invite(caller, input).await?),
@@ -90,10 +98,7 @@ impl Control {
             Command::UserLink { user } => value(self.sign_in_link(caller, &user).await?),
             Command::UserChange { user, patch } => value(self.change_user(caller, &user, patch).await?),
             Command::UserDelete { user } => value(self.delete_user(caller, &user).await?),
-            Command::Usage(query) => {
-                let data = self.usage(caller, query).await?.data;
-                self.send_all(Page { data, next_cursor: None }, "rows", &rows).await
-            }
+            Command::Usage(query) => send_all(self.usage(caller, query).await?.data, "rows", &rows).await,
             Command::UsageCsv(query) => {
                 let csv = self.usage(caller, query).await?.to_csv();
                 let csv = csv.map_err(|error| OperationError::Unavailable(error.to_string()))?;
@@ -101,16 +106,9 @@ impl Control {
             }
             Command::Audit { object, most } => {
                 let filter = AuditFilter { object, ..AuditFilter::default() };
-                let page: Page<AuditView> = self.audit(caller, filter, most).await?;
-                self.send_all(page, "entries", &rows).await
+                send_all(self.audit(caller, filter, most).await?.data, "entries", &rows).await
             }
         }
-    }
-
-    async fn send_all<T: Serialize>(&self, page: Page<T>, name: &str, rows: &Rows) -> Result<Value> {
-        let mut count = 0;
-        send(page, &mut count, rows).await?;
-        Ok(json!({ name: count }))
     }
 
     async fn list_keys(

@@ -1,6 +1,7 @@
 //! Publishes a configuration: registers it in the ledger, and replaces the snapshot and the directory's keys and
 //! accounts.
 
+use crate::ledger::KeyCaps;
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -125,7 +126,7 @@ impl Control {
             account,
             rules,
             limits,
-            cap: self.bookkeeper.spend_cap(num),
+            caps: self.bookkeeper.key_caps(num),
             source: Source::Store,
         }
     }
@@ -138,7 +139,16 @@ impl Control {
         let rules = KeyRules { state, ..key.rules().clone() };
         let (account, limits) = (Arc::clone(&key.account), key.limits().cloned());
         let (hash, num, source) = (key.hash, key.num, key.source);
-        self.directory.put_key(KeySpec { hash, id, num, account, rules, limits, cap: None, source });
+        self.directory.put_key(KeySpec {
+            hash,
+            id,
+            num,
+            account,
+            rules,
+            limits,
+            caps: KeyCaps::NONE,
+            source,
+        });
     }
 
     /// Publishes a configuration, or changes nothing that requests can observe. Returns warnings.
@@ -266,7 +276,16 @@ impl Control {
             };
             let (hash, id, limits) = (key.hash, KeyId::of_hash(&key.hash), key.limits.clone());
             let source = Source::File;
-            self.directory.put_key(KeySpec { hash, id, num, account, rules, limits, cap: None, source });
+            self.directory.put_key(KeySpec {
+                hash,
+                id,
+                num,
+                account,
+                rules,
+                limits,
+                caps: KeyCaps::NONE,
+                source,
+            });
         }
     }
 

@@ -8,7 +8,7 @@ use once_cell::race::OnceBox;
 
 use super::account::Account;
 use super::meter::{Meter, Owner};
-use crate::ledger::SpendCap;
+use crate::ledger::KeyCaps;
 use crate::ledger::store::Source;
 use crate::policy::key::{KeyRules, KeyState};
 use crate::policy::limit::Limit;
@@ -37,7 +37,7 @@ struct Rest {
     /// The rules, if the key has more than a state. Equal rules share one allocation.
     rules: Option<Arc<KeyRules>>,
     limits: Option<Box<Arc<[Limit]>>>,
-    cap: Option<Arc<SpendCap>>,
+    caps: KeyCaps,
     meter: OnceLock<Arc<Meter>>,
 }
 
@@ -56,8 +56,8 @@ pub struct KeySpec {
     pub rules: KeyRules,
     /// The limits that replace those of the account's plan.
     pub limits: Option<Arc<[Limit]>>,
-    /// What the key may still spend, if it has a spending limit.
-    pub cap: Option<Arc<SpendCap>>,
+    /// What the key, and its group, may still spend.
+    pub caps: KeyCaps,
     /// Where the key is defined.
     pub source: Source,
 }
@@ -96,15 +96,15 @@ static REVOKED: KeyRules = plain(KeyState::Revoked);
 
 impl Key {
     pub(super) fn new(spec: KeySpec, meter: Option<Arc<Meter>>, shared: &SharedRules) -> Self {
-        let KeySpec { hash, id, num, account, rules, limits, cap, source } = spec;
+        let KeySpec { hash, id, num, account, rules, limits, caps, source } = spec;
         let state = rules.state;
         let rules = (rules != plain(state)).then(|| shared.share(rules));
-        let rest = match (rules, limits, cap, meter) {
-            (None, None, None, None) => OnceBox::new(),
-            (rules, limits, cap, meter) => {
+        let rest = match (rules, limits, meter) {
+            (None, None, None) if caps.is_empty() => OnceBox::new(),
+            (rules, limits, meter) => {
                 let (limits, meter) =
                     (limits.map(Box::new), meter.map_or_else(OnceLock::new, OnceLock::from));
-                OnceBox::with_value(Box::new(Rest { rules, limits, cap, meter }))
+                OnceBox::with_value(Box::new(Rest { rules, limits, caps, meter }))
             }
         };
         Self { hash, id, account, rest, num, state, source }
@@ -127,10 +127,10 @@ impl Key {
         self.rest.get().and_then(|rest| rest.limits.as_deref())
     }
 
-    /// What the key may still spend; `None` if it has no spending limit.
+    /// What the key, and its group, may still spend.
     #[must_use]
-    pub fn cap(&self) -> Option<&Arc<SpendCap>> {
-        self.rest.get().and_then(|rest| rest.cap.as_ref())
+    pub fn caps(&self) -> &KeyCaps {
+        self.rest.get().map_or(&KeyCaps::NONE, |rest| &rest.caps)
     }
 
     /// The meter, if it was created.
@@ -151,7 +151,7 @@ impl Key {
             && Arc::ptr_eq(&self.account, &spec.account)
             && *self.rules() == spec.rules
             && self.limits() == spec.limits.as_ref()
-            && self.cap().map(Arc::as_ptr) == spec.cap.as_ref().map(Arc::as_ptr)
+            && *self.caps() == spec.caps
             && self.source == spec.source
     }
 }

@@ -6,17 +6,17 @@ use std::sync::atomic::Ordering;
 use tokio::sync::{mpsc, oneshot};
 
 use super::adoption::Settlement;
-use super::caps::SpendCap;
+use super::caps::KeyCaps;
 use super::purse::Purse;
 use super::record::{ExternalId, Record};
 use super::store::{
-    AccountChange, AccountRow, Booked, Booking, BooksReader, Changed, EndpointRow, KeyEdit, KeyRow,
+    AccountChange, AccountRow, Booked, Booking, BooksReader, Changed, EndpointRow, GroupRow, KeyEdit, KeyRow,
     LedgerError, NewAccount, Note, Notes, OwnedKey, Readers, Registered, Registration, Result, TokenRow,
     Webhooks,
 };
 use super::threads::{BooksThread, Counters, Job, LimitSource, RefillOrder, Shared, UsageSource};
 use crate::policy::credit::SpendLimit;
-use crate::types::{AccountId, AccountNum, Credits, KeyId, KeyNum, RequestId, WallTime};
+use crate::types::{AccountId, AccountNum, Credits, GroupName, KeyId, KeyNum, RequestId, WallTime};
 
 /// Most accounts or keys that are registered in one transaction, which takes the books thread about 10 ms.
 const REGISTERED_AT_ONCE: usize = 1_000;
@@ -126,6 +126,21 @@ impl Bookkeeper {
     /// If the store fails.
     pub async fn limit_accounts(&self, limits: Vec<(AccountNum, Option<SpendLimit>)>) -> Result<()> {
         self.run(move |thread| thread.limit_accounts(&limits)).await
+    }
+
+    /// Sets the spending limit of a group of keys, creates it or deletes it.
+    ///
+    /// # Errors
+    /// If the account is unknown, there is no such group to delete or keys are in it, there are too many groups, or the
+    /// store fails.
+    pub async fn change_group(
+        &self,
+        account: AccountId,
+        name: GroupName,
+        limit: Option<SpendLimit>,
+        notes: Notes<Changed<Option<GroupRow>>>,
+    ) -> Result<Changed<Option<GroupRow>>> {
+        self.run(move |thread| thread.change_group(&account, &name, limit, &notes)).await
     }
 
     /// Creates keys by command: all of them or none.
@@ -330,9 +345,9 @@ impl Bookkeeper {
         self.run(BooksThread::abandon_adopted).await
     }
 
-    /// The cap of a key, if it has a spending limit.
+    /// What a key, and its group, may still spend.
     #[must_use]
-    pub fn spend_cap(&self, key: KeyNum) -> Option<Arc<SpendCap>> {
+    pub fn key_caps(&self, key: KeyNum) -> KeyCaps {
         self.shared.caps.get(key)
     }
 

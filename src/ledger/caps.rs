@@ -1,14 +1,16 @@
-//! Keeps in memory what keys and accounts with a spending limit may still spend.
+//! Keeps in memory what keys, groups of keys and accounts with a spending limit may still spend.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
+use super::store::GroupId;
 use crate::policy::credit::{SpendLimit, Spending, after_hold};
 use crate::types::{Credits, KeyNum, NumberMap};
 
-/// The credits that a key or an account may still spend: its limit less what it has spent and its open holds.
+/// The credits that a key, a group of keys or an account may still spend: its limit less what it has spent and its open holds.
 #[derive(Debug)]
 pub struct SpendCap {
     /// The limit, which changes rarely.
@@ -56,10 +58,47 @@ impl SpendCap {
     }
 }
 
+/// The caps of a key: its own, and that of its group.
+#[derive(Clone, Debug, Default)]
+pub struct KeyCaps {
+    /// That of the key; `None` without a spending limit.
+    pub own: Option<Arc<SpendCap>>,
+    /// That of the key's group; `None` if it is in none.
+    pub group: Option<Arc<SpendCap>>,
+}
+
+impl KeyCaps {
+    /// The caps of a key without a spending limit.
+    pub const NONE: Self = Self { own: None, group: None };
+
+    /// True if the key has no spending limit, and is in no group.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.own.is_none() && self.group.is_none()
+    }
+
+    /// Both caps, with the limits that a hold may exceed.
+    pub fn all(&self) -> impl Iterator<Item = (Capped, &Arc<SpendCap>)> {
+        let own = self.own.iter().map(|cap| (Capped::Key, cap));
+        own.chain(self.group.iter().map(|cap| (Capped::Group, cap)))
+    }
+}
+
+/// Two keys have the same caps if these are the same objects.
+impl PartialEq for KeyCaps {
+    fn eq(&self, other: &Self) -> bool {
+        is_same(&self.own, &other.own) && is_same(&self.group, &other.group)
+    }
+}
+
+fn is_same(one: &Option<Arc<SpendCap>>, other: &Option<Arc<SpendCap>>) -> bool {
+    one.as_ref().map(Arc::as_ptr) == other.as_ref().map(Arc::as_ptr)
+}
+
 /// The caps that a hold counts against.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Caps {
-    pub(super) key: Option<Arc<SpendCap>>,
+    pub(super) key: KeyCaps,
     pub(super) account: Option<Arc<SpendCap>>,
 }
 
@@ -68,55 +107,70 @@ pub(super) struct Caps {
 pub enum Capped {
     /// That of the key.
     Key,
+    /// That of the key's group.
+    Group,
     /// That of the account.
     Account,
 }
 
+impl Capped {
+    /// Whose limit it is.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Key => "key",
+            Self::Group => "group",
+            Self::Account => "account",
+        }
+    }
+}
+
 impl Caps {
-    fn all(&self) -> impl Iterator<Item = &Arc<SpendCap>> {
-        self.key.iter().chain(&self.account)
+    fn all(&self) -> impl Iterator<Item = (Capped, &Arc<SpendCap>)> {
+        self.key.all().chain(self.account.iter().map(|cap| (Capped::Account, cap)))
     }
 
     /// Subtracts `amount` from all caps or from none.
     pub(super) fn try_take(&self, amount: Credits) -> Result<(), Capped> {
-        if self.key.as_ref().is_some_and(|cap| !cap.try_take(amount)) {
-            return Err(Capped::Key);
-        }
-        if self.account.as_ref().is_some_and(|cap| !cap.try_take(amount)) {
-            self.key.iter().for_each(|cap| cap.change(amount));
-            return Err(Capped::Account);
+        for (count, (capped, cap)) in self.all().enumerate() {
+            if !cap.try_take(amount) {
+                self.all().take(count).for_each(|(_, taken)| taken.change(amount));
+                return Err(capped);
+            }
         }
         Ok(())
     }
 
     /// Adds credits that were returned.
     pub(super) fn change(&self, amount: Credits) {
-        self.all().for_each(|cap| cap.change(amount));
+        self.all().for_each(|(_, cap)| cap.change(amount));
     }
 
     /// Those of these caps that are not among others.
     pub(super) fn besides(self, others: &Self) -> Self {
-        let is_other = |one: &Arc<SpendCap>, other: &Option<Arc<SpendCap>>| {
-            other.as_ref().is_none_or(|other| !Arc::ptr_eq(one, other))
-        };
+        let other = |cap: Option<Arc<SpendCap>>, known: &_| if is_same(&cap, known) { None } else { cap };
         Self {
-            key: self.key.filter(|cap| is_other(cap, &others.key)),
-            account: self.account.filter(|cap| is_other(cap, &others.account)),
+            key: KeyCaps {
+                own: other(self.key.own, &others.key.own),
+                group: other(self.key.group, &others.key.group),
+            },
+            account: other(self.account, &others.account),
         }
     }
 }
 
-/// The caps of all keys with a spending limit, by the key's number.
+/// The caps of all keys with a spending limit, or in a group, by the key's number, and those of all groups.
 #[derive(Debug, Default)]
 pub(super) struct SpendCaps {
-    caps: RwLock<NumberMap<KeyNum, Arc<SpendCap>>>,
+    keys: RwLock<NumberMap<KeyNum, KeyCaps>>,
+    groups: RwLock<HashMap<GroupId, Arc<SpendCap>>>,
     /// True if a key has or had a cap.
     has_some: AtomicBool,
 }
 
 impl SpendCaps {
-    pub(super) fn get(&self, key: KeyNum) -> Option<Arc<SpendCap>> {
-        if self.is_empty() { None } else { self.caps.read().get(&key).cloned() }
+    pub(super) fn get(&self, key: KeyNum) -> KeyCaps {
+        if self.is_empty() { KeyCaps::NONE } else { self.keys.read().get(&key).cloned().unwrap_or_default() }
     }
 
     /// True if no key ever had a cap; one atomic load.
@@ -124,13 +178,26 @@ impl SpendCaps {
         !self.has_some.load(Ordering::Acquire)
     }
 
-    /// Sets the cap of a key that had none.
-    pub(super) fn add(&self, key: KeyNum, cap: SpendCap) {
-        self.caps.write().insert(key, Arc::new(cap));
-        self.has_some.store(true, Ordering::Release);
+    /// Sets the caps of a key.
+    pub(super) fn set(&self, key: KeyNum, caps: KeyCaps) {
+        if caps.is_empty() {
+            self.keys.write().remove(&key);
+        } else {
+            self.keys.write().insert(key, caps);
+            self.has_some.store(true, Ordering::Release);
+        }
     }
 
-    pub(super) fn remove(&self, key: KeyNum) {
-        self.caps.write().remove(&key);
+    pub(super) fn group(&self, id: &GroupId) -> Option<Arc<SpendCap>> {
+        self.groups.read().get(id).cloned()
+    }
+
+    /// Adds the cap of a group that had none.
+    pub(super) fn add_group(&self, id: GroupId, cap: SpendCap) {
+        self.groups.write().insert(id, Arc::new(cap));
+    }
+
+    pub(super) fn remove_group(&self, id: &GroupId) {
+        self.groups.write().remove(id);
     }
 }

@@ -5,6 +5,7 @@
 
 mod credits;
 mod data;
+mod keys;
 mod lots;
 mod reader;
 mod requests;
@@ -16,14 +17,14 @@ use parking_lot::Mutex;
 
 use super::entry::{Entry, EntryKind};
 use super::store::{
-    AccountChange, AccountRow, Begun, Booked, Booking, Books, Changed, Doubt, Journal, JournalRow, KeyEdit,
-    KeyRow, LedgerError, LoadedBooks, LotEnd, NewAccount, Note, Notes, OwnedKey, Place, Readers,
+    AccountChange, AccountRow, Begun, Booked, Booking, Books, Changed, Doubt, GroupRow, Journal, JournalRow,
+    KeyEdit, KeyRow, LedgerError, LoadedBooks, LotEnd, NewAccount, Note, Notes, OwnedKey, Place, Readers,
     RefillBooking, Registered, Registration, Result, Storage, TokenRow, UsageRetention, no_notes,
 };
 use super::tally::{ChargeKey, Fold, OpenHold};
 use crate::policy::credit::{LotId, SpendLimit, Spending, Wallet};
 use crate::policy::outcome::usage::UsagePart;
-use crate::types::{AccountId, AccountNum, Credits, KeyId, KeyNum, RequestId, RouteNum, WallTime};
+use crate::types::{AccountId, AccountNum, Credits, GroupName, KeyId, KeyNum, RequestId, RouteNum, WallTime};
 use data::{Data, NewEntry, number};
 
 /// A store in memory. Clones share the same data.
@@ -222,6 +223,17 @@ impl Books for MemoryStore {
         at: WallTime,
     ) -> Result<Vec<(AccountNum, Spending, Spending)>> {
         Ok(self.0.lock().limit_accounts(limits, at))
+    }
+
+    fn change_group(
+        &mut self,
+        account: &AccountId,
+        name: &GroupName,
+        limit: Option<SpendLimit>,
+        notes: &Notes<Changed<Option<GroupRow>>>,
+        at: WallTime,
+    ) -> Result<Changed<Option<GroupRow>>> {
+        self.change(notes, at, |data| data.change_group(account, name, limit, at))
     }
 
     fn begin_periods(&mut self, now: WallTime, most: usize) -> Result<Begun> {

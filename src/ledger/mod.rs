@@ -33,7 +33,7 @@ use std::time::Duration;
 
 pub use adoption::{PassedOn, Settlement};
 pub use bookkeeper::Bookkeeper;
-pub use caps::{Capped, SpendCap};
+pub use caps::{Capped, KeyCaps, SpendCap};
 pub use claims::{Claim, ClaimChange, Found, NotFound, Repeatable};
 pub use handle::{Ledger, Opened};
 pub use jobs::{MAX_OPEN_JOBS, MAX_SETTLED_JOBS, OpenJob};

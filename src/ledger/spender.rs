@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::adoption::{Awaited, Settlement};
-use super::caps::{Capped, Caps, SpendCap};
+use super::caps::{Capped, Caps, KeyCaps};
 use super::claims::Claim;
 use super::jobs::OpenJob;
 use super::outbox::{NotDurable, Outbox, Ticket, Waiters};
@@ -85,8 +85,8 @@ pub enum HoldError {
 pub struct HoldRequest<'a> {
     /// The purse of the account that pays.
     pub purse: &'a Arc<Purse>,
-    /// What the key may still spend, if it has a spending limit.
-    pub cap: Option<&'a Arc<SpendCap>>,
+    /// What the key, and its group, may still spend.
+    pub caps: &'a KeyCaps,
     /// The key of the request.
     pub key: KeyNum,
     /// The route of the request.
@@ -114,7 +114,7 @@ impl Spender {
         amount: Credits,
         id: RequestId,
     ) -> Result<Hold, HoldError> {
-        self.hold_as(HoldRequest { purse, cap: None, key, route, amount, id, claim: None })
+        self.hold_as(HoldRequest { purse, caps: &KeyCaps::NONE, key, route, amount, id, claim: None })
     }
 
     /// Holds credits for a request whose key may have a spending limit, and that may claim its idempotency key.
@@ -123,11 +123,11 @@ impl Spender {
     /// As [`Spender::hold`].
     #[inline]
     pub fn hold_as(&self, wanted: HoldRequest<'_>) -> Result<Hold, HoldError> {
-        let HoldRequest { purse, cap, key, route, amount, id, claim } = wanted;
+        let HoldRequest { purse, caps, key, route, amount, id, claim } = wanted;
         if !self.0.shared.is_healthy.load(Ordering::Relaxed) {
             return Err(HoldError::Unavailable);
         }
-        let caps = Caps { key: cap.map(Arc::clone), account: purse.cap() };
+        let caps = Caps { key: caps.clone(), account: purse.cap() };
         caps.try_take(amount).map_err(HoldError::Capped)?;
         if !purse.try_take(amount) {
             caps.change(amount);

@@ -27,17 +27,17 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 
 use super::entry::{Entry, EntryKind};
 use super::store::{
-    AccountChange, AccountRow, Begun, Booked, Booking, Books, BooksReader, Changed, KeyEdit, KeyRow,
-    LedgerError, LoadedBooks, LotEnd, NewAccount, Note, Notes, OwnedKey, Place, Readers, RefillBooking,
-    Registered, Registration, Result, Storage, TokenRow, UsageRetention, Webhooks,
+    AccountChange, AccountRow, Begun, Booked, Booking, Books, BooksReader, Changed, GroupRow, KeyEdit,
+    KeyRow, LedgerError, LoadedBooks, LotEnd, NewAccount, Note, Notes, OwnedKey, Place, Readers,
+    RefillBooking, Registered, Registration, Result, Storage, TokenRow, UsageRetention, Webhooks,
 };
 use super::tally::Fold;
 use crate::policy::credit::{LotId, SpendLimit, Spending, Wallet};
 use crate::policy::outcome::usage::UsagePart;
-use crate::types::{AccountId, AccountNum, Credits, KeyId, KeyNum, RequestId, RouteNum, WallTime};
+use crate::types::{AccountId, AccountNum, Credits, GroupName, KeyId, KeyNum, RequestId, RouteNum, WallTime};
 use file::{Checkpointer, Lock};
 use journal_files::FileJournal;
-use posting::{NewEntry, Posting, limits, refills};
+use posting::{NewEntry, Posting, groups, limits, refills};
 use read::{Connections, SqliteReader};
 use rows::{credits, entry_row, failed, id_blob};
 
@@ -212,6 +212,17 @@ impl Books for SqliteBooks {
         at: WallTime,
     ) -> Result<Vec<(AccountNum, Spending, Spending)>> {
         self.write(|tx| limits::limit_accounts(tx, limits, at))
+    }
+
+    fn change_group(
+        &mut self,
+        account: &AccountId,
+        name: &GroupName,
+        limit: Option<SpendLimit>,
+        notes: &Notes<Changed<Option<GroupRow>>>,
+        at: WallTime,
+    ) -> Result<Changed<Option<GroupRow>>> {
+        self.change(notes, at, |tx| groups::change(tx, account, name, limit, at))
     }
 
     fn begin_periods(&mut self, now: WallTime, most: usize) -> Result<Begun> {

@@ -5,6 +5,7 @@
 //! is the model that tests compare SQLite with.
 
 mod changes;
+mod groups;
 mod jobs;
 mod lots;
 mod notes;
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 pub use changes::{
     AccountChange, Booked, Booking, Changed, KeyChange, KeyEdit, KeyTerms, NewAccount, OwnedKey,
 };
+pub use groups::{GroupId, GroupRow, MAX_GROUPS};
 pub use jobs::{JobFilter, JobPlace, JobRow, SettledJobRow};
 pub use lots::{Begun, DueRefill, LotEnd, MAX_LOTS, Place, RefillBooking, RefillState};
 pub use notes::{AnswerRow, AuditRow, Audited, Note, Notes, TokenRow, no_notes};
@@ -58,7 +60,7 @@ use super::tally::{Fold, OpenHold};
 use crate::policy::credit::{LotId, SpendLimit, Spending, Wallet};
 use crate::policy::key::{KeyState, Scopes};
 use crate::policy::outcome::usage::UsagePart;
-use crate::types::{AccountId, AccountNum, Credits, KeyHash, KeyId, KeyNum, RequestId, WallTime};
+use crate::types::{AccountId, AccountNum, Credits, GroupName, KeyHash, KeyId, KeyNum, RequestId, WallTime};
 
 /// An error of the ledger. Its message is for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -192,6 +194,8 @@ pub struct KeyRow {
     pub last_used: Option<WallTime>,
     /// What the key has spent, at the last fold, and its limit.
     pub spending: Spending,
+    /// The group that the key is in.
+    pub group: Option<GroupName>,
     /// The key's secrets: one, or two while a rotation overlaps.
     pub secrets: Vec<SecretRow>,
 }
@@ -320,7 +324,17 @@ pub trait Books: Send {
         limits: &[(AccountNum, Option<SpendLimit>)],
         at: WallTime,
     ) -> Result<Vec<(AccountNum, Spending, Spending)>>;
-    /// Begins the periods of spending limits that are over, of at most `most` keys and accounts.
+    /// Sets the spending limit of a group of keys, which is created if it does not exist; `None` deletes the group. Refuses
+    /// to delete one that keys are in, and to create more than [`MAX_GROUPS`]. Returns the group before and after.
+    fn change_group(
+        &mut self,
+        account: &AccountId,
+        name: &GroupName,
+        limit: Option<SpendLimit>,
+        notes: &Notes<Changed<Option<GroupRow>>>,
+        at: WallTime,
+    ) -> Result<Changed<Option<GroupRow>>>;
+    /// Begins the periods of spending limits that are over, of at most `most` keys, groups and accounts.
     fn begin_periods(&mut self, now: WallTime, most: usize) -> Result<Begun>;
     /// Ends lots, and adds an entry for what of them expires, all or none.
     fn end_lots(&mut self, ends: &[LotEnd], at: WallTime) -> Result<()>;

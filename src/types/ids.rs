@@ -81,6 +81,12 @@ name_type!(
     "a bucket's name is 1 to 64 of A-Z a-z 0-9 . _ -"
 );
 
+name_type!(
+    /// The name of a group of an account's keys: 1 to 64 of `A-Z a-z 0-9 . _ -`.
+    GroupName,
+    "a group's name is 1 to 64 of A-Z a-z 0-9 . _ -"
+);
+
 impl Default for BucketName {
     fn default() -> Self {
         Self(Arc::from("default"))

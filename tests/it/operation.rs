@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{Client, Gateway, Upstream, cli, config, get, post, sha256};
+use crate::support::{Client, Gateway, Refusing, Upstream, cli, config, get, post, sha256};
 
 const KEY: &str = "x-api-key: good-key\r\n";
 
@@ -107,8 +107,8 @@ fn a_hold_in_doubt_is_found_by_a_proxys_id() {
 /// Requests to an upstream that cannot be reached do not each write a log line.
 #[test]
 fn an_upstream_that_is_away_is_told_of_once() {
-    let away = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let text = config("").replace("{upstream}", &away.to_string());
+    let away = Refusing::bind();
+    let text = config("").replace("{upstream}", &away.address.to_string());
     let gateway = Gateway::start(&text, &Upstream::start());
     for _ in 0..300 {
         assert_eq!(get(gateway.public, "/open/a", "").status, 502);

@@ -130,8 +130,8 @@ fn an_upstream_that_dies_at_any_stage_is_paid_by_what_it_answered() {
         assert_eq!(charged(&gateway, &before), expected, "{case}");
     }
     // No server listens at the upstream's address any more.
-    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    gateway.write_config(&gateway.config().replace(&upstream.address.to_string(), &gone.to_string()));
+    let gone = crate::support::Refusing::bind();
+    gateway.write_config(&gateway.config().replace(&upstream.address.to_string(), &gone.address.to_string()));
     gateway.json(&["reload"]);
     let before = Books::read(&gateway, "acme");
     let response = crate::support::get(gateway.public, "/one", KEY);

@@ -184,8 +184,8 @@ fn a_program_that_fails_takes_nothing_over() {
     gateway.write_config(&text);
     assert!(is_served());
     // An address that another process has: nothing was released yet.
-    let other = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let blocker = TcpListener::bind(other).unwrap();
+    let blocker = TcpListener::bind("127.0.0.1:0").unwrap();
+    let other = blocker.local_addr().unwrap();
     let admin = format!("[admin]\nlisten = \"{other}\"");
     gateway.write_config(&text.replace("[admin]\nlisten = \"127.0.0.1:0\"", &admin));
     gateway.signal("USR2");

@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use tollgate::config;
 use tollgate::directory::{AccountSpec, Directory, Key, KeySpec};
 use tollgate::gateway::limits::{Limits, ResponseHeaders, Subject};
+use tollgate::ledger::KeyCaps;
 use tollgate::ledger::Ledger;
 use tollgate::ledger::memory::MemoryStore;
 use tollgate::ledger::store::{NewFileAccount, Registration, Source};
@@ -68,7 +69,7 @@ impl Bench {
         let keys = [1_u8, 2].map(|number| {
             let hash = KeyHash::of(&[number]);
             directory.put_key(KeySpec {
-                cap: None,
+                caps: KeyCaps::NONE,
                 hash,
                 id: KeyId(u64::from(number)),
                 num: KeyNum(u32::from(number)),

@@ -4,14 +4,14 @@ use std::sync::{Arc, Mutex};
 
 use tollgate::ledger::entry::Entry;
 use tollgate::ledger::store::{
-    AccountChange, AccountRow, Begun, Booked, Booking, Books, Changed, Journal, JournalRow, KeyEdit, KeyRow,
-    LoadedBooks, LotEnd, NewAccount, Note, Notes, OwnedKey, Readers, RefillBooking, Registered, Registration,
-    Result, Storage, TokenRow, UsageRetention,
+    AccountChange, AccountRow, Begun, Booked, Booking, Books, Changed, GroupRow, Journal, JournalRow,
+    KeyEdit, KeyRow, LoadedBooks, LotEnd, NewAccount, Note, Notes, OwnedKey, Readers, RefillBooking,
+    Registered, Registration, Result, Storage, TokenRow, UsageRetention,
 };
 use tollgate::ledger::tally::Fold;
 use tollgate::policy::credit::{LotId, SpendLimit, Spending, Wallet};
 use tollgate::policy::outcome::usage::UsagePart;
-use tollgate::types::{AccountId, AccountNum, KeyId, KeyNum, RequestId, WallTime};
+use tollgate::types::{AccountId, AccountNum, GroupName, KeyId, KeyNum, RequestId, WallTime};
 
 /// The report of one successful call.
 pub struct Report<'a> {
@@ -99,6 +99,7 @@ pass_on! {
         change_account(id: &AccountId, change: &AccountChange, notes: &Notes<Changed<AccountRow>>, at: WallTime) -> Result<Changed<AccountRow>>;
         book(account: &AccountRow, booking: &Booking, notes: &Notes<Booked>, at: WallTime) -> Result<Entry>;
         limit_accounts(limits: &[(AccountNum, Option<SpendLimit>)], at: WallTime) -> Result<Vec<(AccountNum, Spending, Spending)>>;
+        change_group(account: &AccountId, name: &GroupName, limit: Option<SpendLimit>, notes: &Notes<Changed<Option<GroupRow>>>, at: WallTime) -> Result<Changed<Option<GroupRow>>>;
         begin_periods(now: WallTime, most: usize) -> Result<Begun>;
         end_lots(ends: &[LotEnd], at: WallTime) -> Result<()>;
         refill(refills: &[RefillBooking], at: WallTime) -> Result<()>;

@@ -7,7 +7,7 @@ use tollgate::ledger::store::{Booking, DueRefill, LotEnd, RefillBooking, RefillS
 use tollgate::ledger::verify::verify;
 use tollgate::policy::credit::refill::Every;
 use tollgate::policy::credit::{LotTerms, SpendLimit};
-use tollgate::types::{AccountNum, Credits, WallTime};
+use tollgate::types::{AccountNum, Credits, GroupName, WallTime};
 
 use crate::driver::{Driver, driver, outcome};
 use crate::{ALL, Call};
@@ -18,6 +18,11 @@ pub fn limit(credits: i64, every: u8) -> SpendLimit {
     SpendLimit { credits: Credits::from_millionths(credits), every }
 }
 
+/// One of two groups.
+pub fn group(number: u8) -> GroupName {
+    format!("g{}", number % 2).parse().unwrap()
+}
+
 impl Driver<'_> {
     /// Sets the spending limit of an account.
     pub fn limit(&mut self, account: u8, every: u8, at: WallTime) -> String {
@@ -25,11 +30,20 @@ impl Driver<'_> {
         outcome(self.store.books.limit_accounts(&[(AccountNum(u32::from(account)), wanted)], at))
     }
 
+    /// Sets the spending limit of a group of keys, or deletes the group.
+    pub fn group(&mut self, account: u8, number: u8, every: u8, at: WallTime) -> String {
+        let account = format!("a{account}").parse().unwrap();
+        let wanted = (every > 0).then(|| limit(i64::from(number) * 30, every));
+        let notes = self.notes("group.change");
+        outcome(self.store.books.change_group(&account, &group(number), wanted, &notes, at))
+    }
+
     /// Begins the periods that are over some hours later.
     pub fn begin_periods(&mut self, hours: u8) -> String {
         let now = WallTime(self.at + i64::from(hours) * 3_600_000);
         outcome(self.store.books.begin_periods(now, ALL).map(|mut begun| {
             begun.keys.sort_unstable();
+            begun.groups.sort_unstable();
             begun.accounts.sort_unstable();
             begun
         }))

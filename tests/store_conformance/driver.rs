@@ -21,7 +21,7 @@ use tollgate::types::{
     AccountNum, Credits, KeyHash, KeyId, KeyNum, RequestId, RouteNum, StatusClass, WallTime,
 };
 
-use crate::credits::limit;
+use crate::credits::{group, limit};
 use crate::{ALL, Call};
 
 /// A storage under test, used as the ledger's threads use it.
@@ -78,6 +78,7 @@ impl Driver<'_> {
             Call::EndLots => self.end_lots(at),
             Call::Refill => self.refill(at),
             Call::Limit(account, every) => self.limit(*account, *every, at),
+            Call::Group(account, number, every) => self.group(*account, *number, *every, at),
             Call::BeginPeriods(hours) => self.begin_periods(*hours),
             Call::Holds(holds) => self.hold(holds, at),
             Call::Checkpoint => {
@@ -244,6 +245,7 @@ impl Driver<'_> {
                 spending.set_limit((key > 0).then(|| limit(i64::from(key) * 50, key)), at);
                 spending
             },
+            group: (key > 1).then(|| group(key)),
             secrets: vec![SecretRow { hash: KeyHash::of(&[key]), until: None }],
         };
         let notes = self.notes("key.create");
@@ -255,7 +257,7 @@ impl Driver<'_> {
     }
 
     /// Notes of a change: an audit entry, and for every other change an answer, whose id may be used already.
-    fn notes<T>(&mut self, action: &str) -> Notes<T> {
+    pub fn notes<T>(&mut self, action: &str) -> Notes<T> {
         self.ids += 1;
         let (number, action) = (self.ids, action.to_owned());
         Arc::new(move |_| {
@@ -350,6 +352,7 @@ impl Driver<'_> {
                 scopes: (key > 1).then(|| Scopes { routes: ["r*".to_owned()].into(), shadow: key > 2 }),
                 limits: (key > 0).then(|| "[1]".to_owned()),
                 spend_limit: (key > 1).then(|| limit(7, key + 1)),
+                group: (key > 0).then(|| group(key + (self.at % 2) as u8)),
                 ..KeyTerms::default()
             }),
             other => {

@@ -69,6 +69,7 @@ enum Call {
     EndLots,
     Refill,
     Limit(u8, u8),
+    Group(u8, u8, u8),
     BeginPeriods(u8),
     Holds(Vec<(u8, i64, Option<i64>)>),
     /// Keeps a hold beyond its request, then settles the one that was kept before it.
@@ -107,6 +108,8 @@ fn calls() -> impl Strategy<Value = Vec<Call>> {
         1 => Just(Call::EndLots),
         1 => Just(Call::Refill),
         1 => (small.clone(), small.clone()).prop_map(|(account, every)| Call::Limit(account, every)),
+        3 => (small.clone(), small.clone(), small.clone())
+            .prop_map(|(account, number, every)| Call::Group(account, number, every)),
         1 => (0_u8..60).prop_map(Call::BeginPeriods),
         2 => (small.clone(), repeats::what()).prop_map(|(key, what)| Call::Claim(key, what)),
         1 => Just(Call::PruneRepeats),
@@ -162,8 +165,28 @@ fn state(store: &mut Storage) -> (String, Vec<Entry>, String) {
         entries,
         format!("{doubts:?} {jobs:?} {settled_jobs:?} {ended:?}")
             + &format!("{:?} {:?}", reader.buckets(), reader.due_refills(WallTime(i64::MAX), ALL))
+            + &groups_are_found(&mut *reader, &accounts, &keys)
             + &repeats::all(&mut *reader),
     )
+}
+
+/// Groups are listed by account as at once, with the number of their keys.
+fn groups_are_found(reader: &mut dyn BooksReader, accounts: &[AccountRow], keys: &[OwnedKey]) -> String {
+    let (mut all, mut by_account) = (Vec::new(), Vec::new());
+    reader.each_group(None, &mut |group| all.push(group)).unwrap();
+    for account in accounts {
+        reader.each_group(Some(account.num), &mut |group| by_account.push(group)).unwrap();
+    }
+    by_account.sort_by_key(|group| group.id.clone());
+    assert_eq!(by_account, all);
+    for group in &all {
+        let is_in = |(row, _): &&OwnedKey| {
+            row.state != KeyState::Revoked
+                && (row.account, row.group.as_ref()) == (group.id.0, Some(&group.id.1))
+        };
+        assert_eq!(group.keys, keys.iter().filter(is_in).count());
+    }
+    format!("{all:?}")
 }
 
 /// Jobs are listed page by page as at once, and those of an account and of an id are found.
@@ -195,11 +218,14 @@ fn spending_is_that_of_the_entries(reader: &mut dyn BooksReader, keys: &[OwnedKe
         let of_key = entries.iter().filter(|entry| entry.key == Some(row.id));
         let spent: i64 = of_key.map(|entry| -entry.amount.millionths()).sum();
         assert_eq!(row.spending.spent.millionths(), spent, "{row:?}");
-        caps.extend(row.spending.limit.map(|_| (row.num, row.spending)));
+        let group = row.group.clone().map(|name| (row.account, name));
+        if row.spending.limit.is_some() || group.is_some() {
+            caps.push((row.num, row.spending, group));
+        }
     }
     let mut read = Vec::new();
-    reader.each_cap(&mut |key, spending| read.push((key, spending))).unwrap();
-    read.sort_by_key(|(key, _)| *key);
+    reader.each_cap(&mut |key, spending, group| read.push((key, spending, group))).unwrap();
+    read.sort_by_key(|(key, ..)| *key);
     assert_eq!(read, caps);
     for since in [0, 5, i64::MAX] {
         let is_idle = |(row, _): &&OwnedKey| {

@@ -1,5 +1,6 @@
 //! `/v1/accounts`: accounts, their credits and entries.
 
+mod groups;
 mod jobs;
 
 use axum::Json;
@@ -26,6 +27,7 @@ pub(super) fn router() -> OpenApiRouter<ApiState> {
         .routes(routes!(grant))
         .routes(routes!(adjust))
         .routes(routes!(entries))
+        .merge(groups::router())
         .merge(jobs::router())
 }
 

@@ -56,6 +56,8 @@ fn people() -> Router<Site> {
 fn keys() -> Router<Site> {
     Router::new()
         .route("/accounts/{account}/keys", get(account::keys).post(account::create))
+        .route("/accounts/{account}/groups", get(account::groups).post(account::put_group))
+        .route("/accounts/{account}/groups/delete", post(account::delete_group))
         .route("/accounts/{account}/keys/new", get(account::create_page))
         .route("/accounts/{account}/keys/{key}", get(account::key))
         .route("/accounts/{account}/keys/{key}/secret", get(account::secret))

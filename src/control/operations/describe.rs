@@ -146,6 +146,7 @@ impl Describer {
             allow_from,
             limits: limits.map(|limits| terms(&limits)),
             spend_limit: row.spending.limit.map(SpendTerms),
+            group: row.group.clone(),
             spent: row.spending.spent,
             spent_in_period: row.spending.counted(),
             expires: expires.map(Time),

@@ -5,6 +5,7 @@ mod rehearse;
 mod requests;
 mod world;
 
+use crate::ledger::Capped;
 use std::sync::Arc;
 
 use http::{HeaderMap, Method, Uri};
@@ -335,15 +336,16 @@ fn explain_price(view: &Snapshot, steps: &mut Steps, key: &Key, plan: Option<&Pl
     steps.pass("price", json!(PriceView::of(price)));
     // The least that a request can hold: it is not known how many items it has.
     let hold = price.per_item.as_ref().map_or(price.hold, |per_item| per_item.each);
-    if let Some(cap) = key.cap() {
+    let account = key.account.purse.cap();
+    for (capped, cap) in key.caps().all().chain(account.iter().map(|cap| (Capped::Account, cap))) {
+        let name = match capped {
+            Capped::Key => "spend_limit",
+            Capped::Group => "group_spend_limit",
+            Capped::Account => "account_spend_limit",
+        };
         let detail = json!({ "left": cap.left(), "hold": hold });
         let passes = cap.left() >= hold;
-        steps.add_rule("spend_limit", (passes, price.shadow), Reason::InsufficientCredits, detail);
-    }
-    if let Some(cap) = key.account.purse.cap() {
-        let detail = json!({ "left": cap.left(), "hold": hold });
-        let passes = cap.left() >= hold;
-        steps.add_rule("account_spend_limit", (passes, price.shadow), Reason::InsufficientCredits, detail);
+        steps.add_rule(name, (passes, price.shadow), Reason::InsufficientCredits, detail);
     }
     let available = key.account.purse.available();
     let detail = json!({ "available": available, "hold": hold });

@@ -1,6 +1,7 @@
 //! Creates, reads, changes, rotates and revokes keys.
 
 mod events;
+mod groups;
 mod import;
 mod leaked;
 mod list;
@@ -8,6 +9,7 @@ mod types;
 
 use ipnet::IpNet;
 
+pub use groups::{GroupInput, GroupView, GroupsView};
 pub use import::KeyLine;
 pub use leaked::{KeyPattern, LeakInput};
 pub use types::{KeyInput, KeyPatch, KeyView, ShownKey};
@@ -128,6 +130,7 @@ impl Control {
             version: 1,
             last_used: None,
             spending,
+            group: input.group,
             secrets: vec![SecretRow { hash, until: None }],
         };
         Ok((row, key))
@@ -175,6 +178,7 @@ impl Control {
             expires,
             limits: limits.map(|limits| stored(limits, &routes)).transpose()?,
             spend_limit: None,
+            group: None,
         })
     }
 
@@ -278,7 +282,7 @@ impl Control {
 
     /// The terms of a key after a partial change. Only what is changed is checked.
     fn patched_terms(&self, row: &KeyRow, patch: KeyPatch) -> Result<KeyTerms> {
-        let KeyPatch { label, scopes, expires, allow_from, limits, spend_limit } = patch;
+        let KeyPatch { label, scopes, expires, allow_from, limits, spend_limit, group } = patch;
         let spend_limit = match spend_limit.into_option() {
             Some(limit) => limit.map(SpendTerms::checked).transpose()?,
             None => row.spending.limit,
@@ -303,6 +307,7 @@ impl Control {
             expires: if expires.is_absent() { row.expires } else { new.expires },
             limits: if limits.is_absent() { row.limits.clone() } else { new.limits },
             spend_limit,
+            group: group.into_option().unwrap_or_else(|| row.group.clone()),
         })
     }
 

@@ -36,7 +36,9 @@ pub use explain::LimitGauge;
 pub use explain::{Decision, ExplainInput, Explanation, Rehearsal, RehearsalInput, RequestView, RuleChange};
 pub use gateway::{ChargeView, ConfigView, PlanView, PriceView, Reloaded, RouteView};
 pub use gateway::{PublicRoute, Refusals};
-pub use keys::{KeyInput, KeyLine, KeyPatch, KeyPattern, KeyView, LeakInput, ShownKey};
+pub use keys::{
+    GroupInput, GroupView, GroupsView, KeyInput, KeyLine, KeyPatch, KeyPattern, KeyView, LeakInput, ShownKey,
+};
 pub use ledger::{Backup, Verification};
 pub use repeat::{MAX_IDEMPOTENCY_KEY, Repeat, Stored};
 pub use terms::{

@@ -102,8 +102,8 @@ impl Payment {
         };
         if price.shadow {
             let is_above = |cap: &Arc<SpendCap>| cap.left() < price.hold;
-            let is_capped =
-                key.cap().is_some_and(is_above) || key.account.purse.cap().as_ref().is_some_and(is_above);
+            let is_capped = key.caps().all().any(|(_, cap)| is_above(cap))
+                || key.account.purse.cap().as_ref().is_some_and(is_above);
             if is_capped || key.account.purse.available() < price.hold {
                 record.note_shadow(ShadowRule::Credits);
             }
@@ -111,7 +111,7 @@ impl Payment {
         }
         let wanted = HoldRequest {
             purse: &key.account.purse,
-            cap: key.cap(),
+            caps: key.caps(),
             key: key.num,
             route: route.num,
             amount: price.hold,
@@ -130,6 +130,7 @@ impl Payment {
                 record.refuse_credits(price.hold);
                 let message = match capped {
                     Capped::Key => "The API key's spending limit is reached.",
+                    Capped::Group => "The spending limit of the API key's group is reached.",
                     Capped::Account => "The account's spending limit is reached.",
                 };
                 let refusal = Refusal::because(Reason::InsufficientCredits, message);

@@ -1,12 +1,13 @@
 //! Defines the data of the in-memory store and its changes.
 
+use std::collections::BTreeMap;
+
 use super::credits::CreditData;
 use super::usage::UsageData;
 use crate::ledger::entry::{Entry, EntryKind, Link};
 use crate::ledger::store::{
-    AccountChange, AccountRow, AccountState, AnswerRow, Audited, Booked, Changed, Doubt, JournalRow,
-    KeyChange, KeyEdit, KeyRow, KeyTerms, LedgerError, NewAccount, NewFileAccount, Note, OwnedKey, Place,
-    Result, SecretRow, Source, TokenRow,
+    AccountChange, AccountRow, AccountState, AnswerRow, Audited, Booked, Changed, Doubt, GroupId, JournalRow,
+    KeyRow, LedgerError, NewAccount, NewFileAccount, Note, Place, Result, Source, TokenRow,
 };
 use crate::ledger::tally::{OpenHold, SettledJob};
 use crate::policy::credit::Spending;
@@ -19,6 +20,7 @@ use crate::types::{
 pub(super) struct Data {
     pub(super) accounts: Vec<AccountRow>,
     pub(super) keys: Vec<KeyRow>,
+    pub(super) groups: BTreeMap<GroupId, Spending>,
     pub(super) routes: Vec<RouteName>,
     pub(super) entries: Vec<Entry>,
     pub(super) folded: u64,
@@ -44,7 +46,7 @@ pub(super) fn refused<T>(message: String) -> Result<T> {
     Err(LedgerError::Refused(message))
 }
 
-fn taken<T>(message: &str) -> Result<T> {
+pub(super) fn taken<T>(message: &str) -> Result<T> {
     Err(LedgerError::Taken(message.to_owned()))
 }
 
@@ -106,8 +108,10 @@ impl Data {
         self.entries.push(entry.clone());
         if let Some(key) = self.keys.iter_mut().find(|row| Some(row.id) == entry.key) {
             key.spending.spent = key.spending.spent.checked_sub(entry.amount).unwrap_or_default();
-            let spending = &mut self.accounts[index].spending;
-            spending.spent = spending.spent.checked_sub(entry.amount).unwrap_or_default();
+            let group = key.group.clone().and_then(|name| self.groups.get_mut(&(key.account, name)));
+            for spending in std::iter::once(&mut self.accounts[index].spending).chain(group) {
+                spending.spent = spending.spent.checked_sub(entry.amount).unwrap_or_default();
+            }
         }
         Ok(entry)
     }
@@ -240,115 +244,6 @@ impl Data {
         };
         self.put_on(num, plan.as_deref());
         Ok(self.account_row(num))
-    }
-
-    pub(super) fn register_key(
-        &mut self,
-        id: KeyId,
-        account: &AccountId,
-        label: &str,
-        at: WallTime,
-    ) -> Result<(KeyNum, KeyState)> {
-        let Some(account) = self.find_account(account).map(|row| row.num) else {
-            return refused(format!("there is no account {account}"));
-        };
-        if let Some(row) = self.keys.iter_mut().find(|row| row.id == id) {
-            if row.source == Source::Store {
-                return refused(format!("{id} was made by command already"));
-            }
-            row.account = account;
-            label.clone_into(&mut row.label);
-            return Ok((row.num, row.state));
-        }
-        let num = KeyNum(number(self.keys.len()));
-        self.keys.push(KeyRow {
-            id,
-            num,
-            account,
-            source: Source::File,
-            state: KeyState::Active,
-            label: label.to_owned(),
-            environment: String::new(),
-            hint: String::new(),
-            scopes: None,
-            allow_from: None,
-            expires: None,
-            limits: None,
-            created: at,
-            version: 1,
-            last_used: None,
-            spending: Spending::default(),
-            secrets: Vec::new(),
-        });
-        Ok((num, KeyState::Active))
-    }
-
-    pub(super) fn create_key(&mut self, row: &KeyRow) -> Result<KeyNum> {
-        let known = |secret: &SecretRow| {
-            self.keys.iter().any(|row| row.secrets.iter().any(|other| other.hash == secret.hash))
-        };
-        if self.keys.iter().any(|other| other.id == row.id) || row.secrets.iter().any(known) {
-            return taken("a key with this hash exists already");
-        }
-        let num = KeyNum(number(self.keys.len()));
-        self.keys.push(KeyRow { num, version: 1, last_used: None, ..row.clone() });
-        Ok(num)
-    }
-
-    pub(super) fn change_key(
-        &mut self,
-        id: KeyId,
-        edit: &KeyEdit,
-        time: WallTime,
-    ) -> Result<Changed<OwnedKey>> {
-        let Some(at) = self.keys.iter().position(|row| row.id == id) else {
-            return Err(LedgerError::Unknown(format!("there is no key {id}")));
-        };
-        let before = self.with_owner(&self.keys[at]);
-        if before.0.state == KeyState::Revoked {
-            return refused(format!("{id} is revoked; make a new key"));
-        }
-        if edit.version.is_some_and(|version| version != before.0.version) {
-            return Err(LedgerError::Stale("the key was changed".to_owned()));
-        }
-        let for_file = matches!(edit.change, KeyChange::State(KeyState::Active | KeyState::Disabled));
-        if before.0.source == Source::File && !for_file {
-            return refused(format!("{id} is defined in the configuration file"));
-        }
-        let is_known =
-            |hash| self.keys.iter().any(|row| row.secrets.iter().any(|secret| secret.hash == hash));
-        match &edit.change {
-            KeyChange::Rotate { hash, .. } if is_known(*hash) => {
-                return taken("a key with this hash exists already");
-            }
-            _ => {}
-        }
-        let row = &mut self.keys[at];
-        match edit.change.clone() {
-            KeyChange::State(state) => {
-                row.state = state;
-                if state == KeyState::Revoked {
-                    row.secrets.clear();
-                }
-            }
-            KeyChange::Terms(KeyTerms { label, scopes, allow_from, expires, limits, spend_limit }) => {
-                (row.label, row.scopes, row.allow_from) = (label, scopes, allow_from);
-                (row.expires, row.limits) = (expires, limits);
-                row.spending.set_limit(spend_limit, time);
-            }
-            KeyChange::Rotate { hash, hint, overlap_until } => {
-                row.secrets.retain(|secret| overlap_until.is_some() && secret.until.is_none());
-                for secret in &mut row.secrets {
-                    secret.until = overlap_until;
-                }
-                row.secrets.insert(0, SecretRow { hash, until: None });
-                row.hint = hint;
-            }
-            KeyChange::EndOverlap => row.secrets.retain(|secret| secret.until.is_none()),
-        }
-        row.version += 1;
-        let after = self.with_owner(&self.keys[at]);
-        Ok(Changed { before, after })
     }
 
     pub(super) fn give_back(&mut self, id: RequestId, actor: &str, at: WallTime) -> Result<Booked> {

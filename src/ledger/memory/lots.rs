@@ -230,8 +230,10 @@ impl Data {
     pub(super) fn begin_periods(&mut self, now: WallTime, most: usize) -> Begun {
         let keys = self.keys.iter_mut().filter(|row| row.spending.is_over(now)).take(most);
         let keys = keys.map(|row| (row.num, row.spending.begin(now))).collect();
+        let groups = self.groups.iter_mut().filter(|(_, spending)| spending.is_over(now)).take(most);
+        let groups = groups.map(|(id, spending)| (id.clone(), spending.begin(now))).collect();
         let accounts = self.accounts.iter_mut().filter(|row| row.spending.is_over(now)).take(most);
-        Begun { keys, accounts: accounts.map(|row| (row.num, row.spending.begin(now))).collect() }
+        Begun { keys, groups, accounts: accounts.map(|row| (row.num, row.spending.begin(now))).collect() }
     }
 
     pub(super) fn buckets(&self) -> Vec<(AccountId, BucketName, Credits)> {

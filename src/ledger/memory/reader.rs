@@ -11,13 +11,13 @@ use crate::ledger::entry::{Entry, OperatorBalances};
 use crate::ledger::record::ExternalId;
 use crate::ledger::store::{
     AccountRow, AnswerRow, AuditFilter, Audited, BooksReader, ChargedRequest, Doubt, DueRefill, EachLimit,
-    JobFilter, JobPlace, JobRow, KeyRow, OwnedKey, Position, RefusalRow, RepeatRow, RequestRow, Result,
-    SecretRow, SettledJobRow, StoredSecret, TokenRow, UsageFilter, UsageRow,
+    GroupId, GroupRow, JobFilter, JobPlace, JobRow, KeyRow, OwnedKey, Position, RefusalRow, RepeatRow,
+    RequestRow, Result, SecretRow, SettledJobRow, StoredSecret, TokenRow, UsageFilter, UsageRow,
 };
 use crate::ledger::tally::OpenHold;
 use crate::policy::credit::Spending;
 use crate::policy::key::KeyState;
-use crate::types::{AccountId, BucketName, Credits, KeyHash, KeyId, KeyNum, RequestId, WallTime};
+use crate::types::{AccountId, AccountNum, BucketName, Credits, KeyHash, KeyId, KeyNum, RequestId, WallTime};
 
 impl BooksReader for MemoryStore {
     fn account(&mut self, id: &AccountId) -> Result<Option<AccountRow>> {
@@ -80,12 +80,20 @@ impl BooksReader for MemoryStore {
         Ok(keys)
     }
 
-    fn each_cap(&mut self, each: &mut dyn FnMut(KeyNum, Spending)) -> Result<()> {
-        for row in &self.0.lock().keys {
-            if row.spending.limit.is_some() {
-                each(row.num, row.spending);
+    fn each_cap(&mut self, each: &mut dyn FnMut(KeyNum, Spending, Option<GroupId>)) -> Result<()> {
+        let data = self.0.lock();
+        for row in &data.keys {
+            if row.spending.limit.is_some() || row.group.is_some() {
+                each(row.num, row.spending, data.group_of(row));
             }
         }
+        Ok(())
+    }
+
+    fn each_group(&mut self, account: Option<AccountNum>, each: &mut dyn FnMut(GroupRow)) -> Result<()> {
+        let data = self.0.lock();
+        let wanted = data.groups.keys().filter(|(owner, _)| account.is_none_or(|account| account == *owner));
+        wanted.filter_map(|id| data.group_row(id)).for_each(each);
         Ok(())
     }
 

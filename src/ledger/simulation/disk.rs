@@ -10,14 +10,14 @@ use super::judge::Durable;
 use crate::ledger::entry::Entry;
 use crate::ledger::memory::MemoryStore;
 use crate::ledger::store::{
-    AccountChange, AccountRow, Begun, Booked, Booking, Books, Changed, Journal, JournalRow, KeyEdit, KeyRow,
-    LedgerError, LoadedBooks, LotEnd, NewAccount, Note, Notes, OwnedKey, Readers, RefillBooking, Registered,
-    Registration, Result, Storage, TokenRow, UsageRetention,
+    AccountChange, AccountRow, Begun, Booked, Booking, Books, Changed, GroupRow, Journal, JournalRow,
+    KeyEdit, KeyRow, LedgerError, LoadedBooks, LotEnd, NewAccount, Note, Notes, OwnedKey, Readers,
+    RefillBooking, Registered, Registration, Result, Storage, TokenRow, UsageRetention, no_notes,
 };
 use crate::ledger::tally::Fold;
 use crate::policy::credit::{LotId, SpendLimit, Spending, Wallet};
 use crate::policy::outcome::usage::UsagePart;
-use crate::types::{AccountId, AccountNum, KeyId, KeyNum, RequestId, WallTime};
+use crate::types::{AccountId, AccountNum, GroupName, KeyId, KeyNum, RequestId, WallTime};
 
 /// The panic payload of a call that a power cut interrupts.
 pub(super) struct PowerCut;
@@ -239,6 +239,18 @@ impl Books for Disk {
     ) -> Result<Vec<(AccountNum, Spending, Spending)>> {
         let limits = limits.to_vec();
         self.call(false, move |books, _| books.limit_accounts(&limits, at))
+    }
+
+    fn change_group(
+        &mut self,
+        account: &AccountId,
+        name: &GroupName,
+        limit: Option<SpendLimit>,
+        _: &Notes<Changed<Option<GroupRow>>>,
+        at: WallTime,
+    ) -> Result<Changed<Option<GroupRow>>> {
+        let (account, name) = (account.clone(), name.clone());
+        self.call(false, move |books, _| books.change_group(&account, &name, limit, &no_notes(), at))
     }
 
     fn begin_periods(&mut self, now: WallTime, most: usize) -> Result<Begun> {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::limits::Spent;
 use crate::ledger::entry::{Entry, EntryKind};
 use crate::ledger::memory::MemoryStore;
 use crate::ledger::record::Record;
@@ -35,6 +36,8 @@ pub(super) struct Durable {
     doubts: BTreeSet<RequestId>,
     /// Requests with an idempotency key.
     pub(super) repeats: Known,
+    /// What counts against spending limits.
+    pub(super) spent: Spent,
 }
 
 impl Durable {
@@ -49,6 +52,7 @@ impl Durable {
                         self.holds.insert(id, Held { account, amount, charge: None, is_kept: false });
                     assert!(before.is_none(), "{id} is held twice");
                     *self.left.entry(account).or_default() -= amount;
+                    self.spent.add(account, amount);
                 }
                 Record::Keep { id, .. } => {
                     let held = self.holds.get_mut(&id).expect("what is kept was held");
@@ -61,6 +65,7 @@ impl Durable {
                     let charge = charge.millionths().clamp(0, held.amount);
                     held.charge = Some(charge);
                     *self.left.entry(held.account).or_default() += held.amount - charge;
+                    self.spent.add(held.account, charge - held.amount);
                 }
             }
         }
@@ -80,6 +85,9 @@ impl Durable {
         for entry in &entries[self.counted..] {
             let account = Books::account(books, &entry.account).expect("books").expect("its account");
             *self.left.entry(account.num).or_default() += entry.amount.millionths();
+            if entry.key.is_some() {
+                self.spent.add(account.num, -entry.amount.millionths());
+            }
         }
         self.counted = entries.len();
         self.promise_2();
@@ -89,6 +97,7 @@ impl Durable {
     /// since the power may be cut at any time.
     fn promise_2(&self) {
         assert!(self.left.values().all(|left| *left >= 0), "overspent: {:?}", self.left);
+        self.spent.is_within_limits();
     }
 
     /// Models a start after a crash: a hold that is open and not kept becomes a hold in doubt.

@@ -7,6 +7,7 @@
 
 mod disk;
 mod judge;
+mod limits;
 mod repeats;
 mod seen;
 mod threads;

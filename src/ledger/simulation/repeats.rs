@@ -1,6 +1,7 @@
 //! Simulates clients that repeat requests with an idempotency key, through crashes: each is forwarded once, and its answer
 //! is never another.
 
+use crate::ledger::caps::KeyCaps;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -118,7 +119,7 @@ fn go_on(
                 known(&mut |known| known.is_first(key));
                 let wanted = HoldRequest {
                     purse,
-                    cap: None,
+                    caps: &KeyCaps::NONE,
                     key: KeyNum(1),
                     route: RouteNum(1),
                     amount: PRICE,

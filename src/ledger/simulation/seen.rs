@@ -5,6 +5,7 @@
 pub(super) struct Seen {
     pub(super) acknowledged: u64,
     pub(super) refused: u64,
+    pub(super) capped: u64,
     pub(super) failed: u64,
     pub(super) cuts: u64,
     pub(super) doubts: u64,
@@ -21,10 +22,11 @@ pub(super) struct Seen {
 impl Seen {
     pub(super) fn is_enough(&self) {
         let Self { acknowledged, refused, failed, cuts, doubts, given_back, bookings, .. } = self;
-        let Self { kept_settled, polled, expired, refilled, replayed, lost, .. } = self;
+        let Self { kept_settled, polled, expired, refilled, replayed, lost, capped, .. } = self;
         for (what, count) in [
             ("answers", acknowledged),
             ("refusals", refused),
+            ("reached spending limits", capped),
             ("failures", failed),
             ("cuts", cuts),
             ("holds in doubt", doubts),

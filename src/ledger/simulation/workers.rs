@@ -9,14 +9,15 @@ use std::task::{Context, Poll, Wake, Waker};
 use fastrand::Rng;
 
 use super::disk::Disk;
+use super::limits::key_of;
 use super::repeats::Attempts;
 use crate::clock::Clock;
 use crate::ledger::purse::Purse;
 use crate::ledger::record::{ExternalId, Kept};
-use crate::ledger::spender::{Hold, HoldError, Settled, Spender, SpenderSeed};
+use crate::ledger::spender::{Hold, HoldError, HoldRequest, Settled, Spender, SpenderSeed};
 use crate::ledger::store::Books;
 use crate::ledger::threads::Shared;
-use crate::types::{AccountNum, Credits, KeyNum, RequestId, RouteNum, StatusClass, WallTime};
+use crate::types::{AccountNum, Credits, RequestId, RouteNum, StatusClass, WallTime};
 
 /// Most requests in flight.
 const MANY: usize = 12;
@@ -76,6 +77,8 @@ pub(super) struct Workers {
     /// Number of times that a response head, a complete response or a kept hold was acknowledged to a client.
     pub(super) acknowledged: u64,
     pub(super) refused: u64,
+    /// Number of holds that would have exceeded a spending limit.
+    pub(super) capped: u64,
 }
 
 impl Workers {
@@ -119,6 +122,7 @@ impl Workers {
             ids,
             acknowledged: 0,
             refused: 0,
+            capped: 0,
         }
     }
 
@@ -158,13 +162,10 @@ impl Workers {
         let hold = self.random.i64(0..40);
         let charge = if self.random.bool() { hold } else { self.random.i64(0..=hold) };
         let (id, route) = (RequestId(self.ids), RouteNum(self.random.u32(1..=2)));
-        let held = self.spenders[worker].hold(
-            &self.purses[account],
-            KeyNum(1),
-            route,
-            Credits::from_millionths(hold),
-            id,
-        );
+        let (key, amount) = (key_of(account), Credits::from_millionths(hold));
+        let (purse, caps) = (&self.purses[account], &self.shared.caps.get(key));
+        let wanted = HoldRequest { purse, caps, key, route, amount, id, claim: None };
+        let held = self.spenders[worker].hold_as(wanted);
         match held {
             Ok(held) => {
                 self.available[account] -= hold;
@@ -177,7 +178,8 @@ impl Workers {
                     woken: None,
                 });
             }
-            Err(HoldError::Insufficient | HoldError::Capped(_)) => self.refused += 1,
+            Err(HoldError::Insufficient) => self.refused += 1,
+            Err(HoldError::Capped(_)) => self.capped += 1,
             Err(HoldError::Unavailable) => {
                 assert!(!self.shared.is_healthy.load(Ordering::SeqCst), "refused although the disk is well");
             }

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::disk::{Disk, PowerCut};
+use super::limits;
 use super::seen::Seen;
 use super::threads::{self, SimulatedBarrier};
 use super::workers::Workers;
@@ -87,6 +88,9 @@ impl World<'_> {
             ..Registration::default()
         };
         books.register(&wanted).expect("a sound disk");
+        drop((process, books, commit));
+        self.disk.look(limits::set_up).expect("a sound disk");
+        let (process, books, commit) = self.start().expect("a sound disk");
         self.take_up(process, books, commit);
     }
 
@@ -121,6 +125,7 @@ impl World<'_> {
             23 if self.random.u32(..6) == 0 => self.restart(),
             24 => self.ask_to_settle_kept(),
             25 | 26 => self.ask_to_refill(),
+            27 if self.random.u32(..3) == 0 => self.ask_to_raise_a_limit(),
             _ => {}
         }
     }
@@ -250,6 +255,13 @@ impl World<'_> {
         let _ = process.jobs.try_send(job); // a full queue drops the job
     }
 
+    fn ask_to_raise_a_limit(&mut self) {
+        let Some(process) = &self.process else { return };
+        let (account, by) = (self.random.usize(1..ACCOUNTS), self.random.i64(1..60));
+        let raise = self.disk.look(|_, durable| limits::raise(account, by, durable));
+        let _ = process.jobs.try_send(raise); // a full queue drops the job
+    }
+
     fn ask_to_give_back(&mut self) {
         let doubts = self.disk.look(|_, durable| durable.doubts());
         if let Some(id) = self.random.choice(doubts) {
@@ -302,6 +314,7 @@ impl World<'_> {
         threads::with_workers(|workers| {
             self.seen.acknowledged += workers.acknowledged;
             self.seen.refused += workers.refused;
+            self.seen.capped += workers.capped;
             self.seen.polled += workers.jobs_settled;
             self.ids = workers.ids();
             let (replayed, lost) = workers.replays();
@@ -324,6 +337,7 @@ impl World<'_> {
                 let purse = process.shared.purses.get(row.num).expect("a purse");
                 assert_eq!(purse.available().millionths(), durable.left(row.num));
             }
+            durable.spent.agrees(&process.shared);
         });
     }
 

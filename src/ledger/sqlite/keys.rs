@@ -3,7 +3,7 @@
 use rusqlite::{OptionalExtension, Transaction, params};
 use serde::Serialize;
 
-use super::posting::limits;
+use super::posting::{groups, limits};
 use super::read;
 use super::rows::{failed, key_id, key_state, key_state_name};
 use crate::ledger::store::{Changed, KeyChange, KeyEdit, KeyRow, LedgerError, OwnedKey, Result, Source};
@@ -88,6 +88,9 @@ pub(super) fn create(tx: &Transaction<'_>, row: &KeyRow) -> Result<KeyNum> {
     if row.spending.limit.is_some() {
         limits::store(tx, "keys", num, &row.spending)?;
     }
+    if row.group.is_some() {
+        groups::put_key(tx, num, row.group.as_ref())?;
+    }
     for secret in &row.secrets {
         add_secret(tx, KeyNum(num), &secret.hash, secret.until)?;
     }
@@ -157,6 +160,9 @@ pub(super) fn change(
             let mut spending = row.spending;
             spending.set_limit(terms.spend_limit, at);
             limits::store(tx, "keys", num.0, &spending)?;
+            if terms.group != row.group {
+                groups::put_key(tx, num.0, terms.group.as_ref())?;
+            }
         }
         KeyChange::Rotate { hash, hint, overlap_until } => rotate(tx, num, hash, hint, *overlap_until)?,
         KeyChange::EndOverlap => {

@@ -1,6 +1,7 @@
 //! Writes entries. Each entry changes the balance of its account and of one of the operator's accounts, and is chained
 //! to the account's previous entry.
 
+pub(super) mod groups;
 pub(super) mod limits;
 mod lots;
 pub(super) mod refills;
@@ -64,6 +65,8 @@ pub(super) struct Posting<'tx> {
     insert: CachedStatement<'tx>,
     /// Counts what keys spend; `None` while an older ledger is migrated.
     spend: Option<CachedStatement<'tx>>,
+    /// Counts what groups of keys spend, if there are some.
+    group_spend: Option<CachedStatement<'tx>>,
     /// Names of routes and ids of keys that were looked up in this transaction.
     routes: HashMap<RouteNum, String>,
     keys: HashMap<KeyNum, Option<KeyId>>,
@@ -80,6 +83,12 @@ impl<'tx> Posting<'tx> {
     pub(super) fn start(tx: &'tx Transaction<'tx>) -> Result<Self> {
         let moved = events::are_wanted(tx)?.then(BTreeMap::new);
         let spend = tx.prepare_cached("UPDATE keys SET spent = spent - ?2 WHERE num = ?1").map_err(failed)?;
+        let group_spend = "UPDATE spend_groups SET spent = spent - ?2
+                           WHERE num = (SELECT spend_group FROM keys WHERE num = ?1)";
+        let group_spend = match groups::exist(tx)? {
+            true => Some(tx.prepare_cached(group_spend).map_err(failed)?),
+            false => None,
+        };
         let select = "SELECT id, balance, entries, link, lots FROM accounts WHERE num = ?1";
         let select = tx.prepare_cached(select).map_err(failed)?;
         // Also counts what the account's keys spend.
@@ -89,6 +98,7 @@ impl<'tx> Posting<'tx> {
         Ok(Self {
             moved,
             spend: Some(spend),
+            group_spend,
             select,
             update,
             wallets: Some(Wallets::default()),
@@ -109,6 +119,7 @@ impl<'tx> Posting<'tx> {
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
             )?,
             spend: None,
+            group_spend: None,
             wallets: None,
             routes: HashMap::new(),
             keys: HashMap::new(),
@@ -164,7 +175,9 @@ impl<'tx> Posting<'tx> {
             ])
             .map_err(failed)?;
         if let (Some(spend), Some(key), false) = (&mut self.spend, new.key, new.amount.is_zero()) {
-            spend.execute(params![key.0, amount]).map_err(failed)?;
+            for statement in std::iter::once(spend).chain(&mut self.group_spend) {
+                statement.execute(params![key.0, amount]).map_err(failed)?;
+            }
         }
         self.contra.book(new.kind, new.amount);
         if let Some(moved) = &mut self.moved {

@@ -2,6 +2,7 @@
 
 mod connections;
 
+use super::posting::groups;
 use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
@@ -11,18 +12,18 @@ pub(super) use connections::{Connections, SqliteReader};
 use super::folding::jobs;
 use super::rows::{
     account_id, account_row, audited_row, entry_row, failed, hold_row, key_id, key_row, positioned_entry_row,
-    request_id, secret_row, spending, to_key_id, token_row,
+    request_id, secret_row, to_key_id, token_row,
 };
 use super::{file, folding, posting, usage};
 use crate::ledger::entry::{Entry, OperatorBalances};
 use crate::ledger::store::{
-    AccountRow, AnswerRow, AuditFilter, Audited, BooksReader, Doubt, DueRefill, EachLimit, JobFilter, JobRow,
-    KeyRow, LedgerError, LoadedBooks, OwnedKey, Position, RefusalRow, RepeatRow, RequestRow, Result,
-    SecretRow, StoredSecret, TokenRow, UsageFilter, UsageRow, UserReader, WebhookReader,
+    AccountRow, AnswerRow, AuditFilter, Audited, BooksReader, Doubt, DueRefill, EachLimit, GroupId, GroupRow,
+    JobFilter, JobRow, KeyRow, LedgerError, LoadedBooks, OwnedKey, Position, RefusalRow, RepeatRow,
+    RequestRow, Result, SecretRow, StoredSecret, TokenRow, UsageFilter, UsageRow, UserReader, WebhookReader,
 };
 use crate::ledger::tally::OpenHold;
 use crate::policy::credit::Spending;
-use crate::types::{AccountId, BucketName, Credits, KeyHash, KeyId, KeyNum, RequestId, WallTime};
+use crate::types::{AccountId, AccountNum, BucketName, Credits, KeyHash, KeyId, KeyNum, RequestId, WallTime};
 
 pub(super) const ACCOUNTS: &str =
     "SELECT id, num, balance, plan, state, source, opening, entries, link, name, created, closed, version,
@@ -33,7 +34,8 @@ pub(super) const ENTRIES: &str =
             e.link, e.bucket, k.id, e.outcome, e.position
      FROM entries e LEFT JOIN accounts a ON a.num = e.account LEFT JOIN routes r ON r.num = e.route
      LEFT JOIN keys k ON k.num = e.key";
-const KEYS: &str = "SELECT k.id, k.num, k.account, k.source, k.state, k.label, k.environment, k.hint, k.scopes, k.allow_from, k.expires, k.created, k.limits, k.version, k.last_used, k.spend_limit, k.spent, k.spend_every, k.spent_before, k.spend_period, a.id
+const KEYS: &str = "SELECT k.id, k.num, k.account, k.source, k.state, k.label, k.environment, k.hint, k.scopes, k.allow_from, k.expires, k.created, k.limits, k.version, k.last_used, k.spend_limit, k.spent, k.spend_every, k.spent_before, k.spend_period, a.id,
+         (SELECT name FROM spend_groups WHERE num = k.spend_group)
      FROM keys k JOIN accounts a ON a.num = k.account";
 /// Scans the index of secrets by key, which has the same order as the table of keys, so that no page is read twice.
 const SECRETS: &str =
@@ -171,15 +173,12 @@ impl BooksReader for SqliteReader {
         keys(self.db()?, &filter, params![account.map(AccountId::as_str), after.0, most, since.0])
     }
 
-    fn each_cap(&mut self, each: &mut dyn FnMut(KeyNum, Spending)) -> Result<()> {
-        let sql = "SELECT num, spend_limit, spent, spend_every, spent_before, spend_period FROM keys
-                   WHERE spend_limit IS NOT NULL";
-        let mut select = self.db()?.prepare(sql).map_err(failed)?;
-        let mut rows = select.query([]).map_err(failed)?;
-        while let Some(row) = rows.next().map_err(failed)? {
-            each(KeyNum(row.get(0).map_err(failed)?), spending(row, 1).map_err(failed)?);
-        }
-        Ok(())
+    fn each_cap(&mut self, each: &mut dyn FnMut(KeyNum, Spending, Option<GroupId>)) -> Result<()> {
+        groups::each_cap(self.db()?, each)
+    }
+
+    fn each_group(&mut self, account: Option<AccountNum>, each: &mut dyn FnMut(GroupRow)) -> Result<()> {
+        groups::each(self.db()?, account, each)
     }
 
     fn counts(&mut self) -> Result<(usize, usize)> {

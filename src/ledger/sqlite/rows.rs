@@ -1,5 +1,6 @@
 //! Converts between SQL values and the ledger's types.
 
+use super::posting::groups::group_name;
 use ipnet::IpNet;
 use rusqlite::types::{Type, ValueRef};
 use rusqlite::{ErrorCode, Row};
@@ -138,7 +139,7 @@ pub(super) fn account_row(row: &Row<'_>) -> rusqlite::Result<AccountRow> {
 }
 
 /// Columns: id, num, account, source, state, label, environment, hint, scopes, allow_from, expires, created,
-/// limits, version, last_used, and those of [`spending`]. The secrets are read separately.
+/// limits, version, last_used, those of [`spending`], the account's id, and the group's name. The secrets are read separately.
 pub(super) fn key_row(row: &Row<'_>) -> rusqlite::Result<KeyRow> {
     Ok(KeyRow {
         id: to_key_id(row.get(0)?),
@@ -157,6 +158,7 @@ pub(super) fn key_row(row: &Row<'_>) -> rusqlite::Result<KeyRow> {
         version: row.get(13)?,
         last_used: row.get::<_, Option<i64>>(14)?.map(WallTime),
         spending: spending(row, 15)?,
+        group: row.get_ref(21)?.as_str_or_null()?.map(|_| group_name(row, 21)).transpose()?,
         secrets: Vec::new(),
     })
 }

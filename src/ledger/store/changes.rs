@@ -6,7 +6,7 @@ use super::{AccountState, KeyRow};
 use crate::ledger::entry::{Entry, EntryKind};
 use crate::policy::credit::{LotTerms, SpendLimit};
 use crate::policy::key::{KeyState, Scopes};
-use crate::types::{AccountId, Credits, KeyHash, KeyNum, WallTime};
+use crate::types::{AccountId, Credits, GroupName, KeyHash, KeyNum, WallTime};
 
 /// A grant or an adjustment.
 #[derive(Clone, Debug)]
@@ -99,6 +99,8 @@ pub struct KeyTerms {
     pub limits: Option<String>,
     /// The most that the key may spend; `None` for no limit.
     pub spend_limit: Option<SpendLimit>,
+    /// The group that the key is in.
+    pub group: Option<GroupName>,
 }
 
 /// A change of a key that was created by command, or of the state of a key in the configuration file.

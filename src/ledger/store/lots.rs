@@ -1,6 +1,6 @@
 //! Defines where credits go and come from, how lots end, how accounts are refilled, and which spending limits began anew.
 
-use super::Booking;
+use super::{Booking, GroupId};
 use crate::policy::credit::{LotId, LotTerms, Split};
 use crate::types::{AccountId, AccountNum, Credits, KeyNum, WallTime};
 
@@ -59,6 +59,8 @@ impl Booking {
 pub struct Begun {
     /// Those of keys.
     pub keys: Vec<(KeyNum, Credits)>,
+    /// Those of groups of keys.
+    pub groups: Vec<(GroupId, Credits)>,
     /// Those of accounts.
     pub accounts: Vec<(AccountNum, Credits)>,
 }

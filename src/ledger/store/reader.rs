@@ -6,8 +6,8 @@ use std::path::Path;
 use ipnet::IpNet;
 
 use super::{
-    AccountRow, AnswerRow, Audited, Doubt, DueRefill, JobFilter, JobRow, KeyRow, OwnedKey, RefusalRow,
-    RepeatRow, RequestRow, Result, TokenRow, UsageFilter, UsageRow, UserReader, WebhookReader,
+    AccountRow, AnswerRow, Audited, Doubt, DueRefill, GroupId, GroupRow, JobFilter, JobRow, KeyRow, OwnedKey,
+    RefusalRow, RepeatRow, RequestRow, Result, TokenRow, UsageFilter, UsageRow, UserReader, WebhookReader,
 };
 use crate::ledger::entry::{Entry, OperatorBalances};
 use crate::policy::credit::Spending;
@@ -103,8 +103,10 @@ pub trait BooksReader: Send {
     /// Calls `each` for every secret of keys that were created by command; the secrets of one key come in succession.
     /// Only for the start: the write-ahead log cannot be restarted during the read.
     fn each_secret(&mut self, each: &mut dyn FnMut(StoredSecret)) -> Result<()>;
-    /// Calls `each` for every key with a spending limit.
-    fn each_cap(&mut self, each: &mut dyn FnMut(KeyNum, Spending)) -> Result<()>;
+    /// Calls `each` for every key with a spending limit, or in a group.
+    fn each_cap(&mut self, each: &mut dyn FnMut(KeyNum, Spending, Option<GroupId>)) -> Result<()>;
+    /// Calls `each` for every group of keys, of one account or of all, in the order of their names.
+    fn each_group(&mut self, account: Option<AccountNum>, each: &mut dyn FnMut(GroupRow)) -> Result<()>;
     /// Calls `each` for every saved limit state. Only for the start, like [`BooksReader::each_secret`].
     fn each_limit(&mut self, each: &mut EachLimit<'_>) -> Result<()>;
     /// Makes all later reads see the ledger as it is now. Only for short series of reads: the write-ahead log cannot be

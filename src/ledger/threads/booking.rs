@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::books::BooksThread;
-use crate::ledger::caps::{Capped, SpendCap};
+use crate::ledger::caps::{KeyCaps, SpendCap};
 use crate::ledger::entry::EntryKind;
 use crate::ledger::purse::Purse;
 use crate::ledger::record::ExternalId;
@@ -130,8 +130,7 @@ impl BooksThread {
         let amount = Credits::ZERO.checked_sub(booking.amount).unwrap_or(Credits::MAX);
         let caps = booking.key.map(|key| self.shared.caps_of(key, Some(&purse))).unwrap_or_default();
         caps.try_take(amount).map_err(|capped| {
-            let whose = if capped == Capped::Key { "key" } else { "account" };
-            LedgerError::Insufficient(format!("the {whose}'s spending limit is reached"))
+            LedgerError::Insufficient(format!("the {}'s spending limit is reached", capped.name()))
         })?;
         if !purse.try_take(amount) {
             caps.change(amount);
@@ -193,19 +192,18 @@ impl BooksThread {
             if account.wallet.is_some() {
                 self.show_buckets([account.num]);
             }
-            // The booking is made: if the key cannot be read now, its cap is lower until the next start.
-            if let Ok(Some(cap)) = self.cap_of(booked.entry.key) {
-                cap.change(booked.entry.amount);
+            // The booking is made: if the key cannot be read now, its caps are lower until the next start.
+            if let Ok(caps) = self.caps_of(booked.entry.key) {
+                caps.all().for_each(|(_, cap)| cap.change(booked.entry.amount));
             }
         }
         Ok(booked)
     }
 
-    /// The cap of a key, if it has a spending limit.
-    fn cap_of(&self, key: Option<KeyId>) -> Result<Option<Arc<SpendCap>>> {
-        let Some(key) = key.filter(|_| !self.shared.caps.is_empty()) else { return Ok(None) };
+    fn caps_of(&self, key: Option<KeyId>) -> Result<KeyCaps> {
+        let Some(key) = key.filter(|_| !self.shared.caps.is_empty()) else { return Ok(KeyCaps::NONE) };
         let row = self.books.reader()?.key(key)?;
-        Ok(row.and_then(|(row, _)| self.shared.caps.get(row.num)))
+        Ok(row.map(|(row, _)| self.shared.caps.get(row.num)).unwrap_or_default())
     }
 
     pub(in crate::ledger) fn create_keys(
@@ -215,38 +213,50 @@ impl BooksThread {
     ) -> Result<Vec<KeyNum>> {
         let numbers = self.books.create_keys(rows, notes, self.clock.wall())?;
         for (row, num) in rows.iter().zip(&numbers) {
-            if let Some(limit) = row.spending.limit {
-                self.shared.caps.add(*num, SpendCap::new(limit, limit.credits));
-            }
+            let own = row.spending.limit.map(|limit| Arc::new(SpendCap::new(limit, limit.credits)));
+            self.shared.caps.set(*num, KeyCaps { own, group: self.group_cap(row) });
         }
         Ok(numbers)
     }
 
-    /// Changes a key. What it has in flight when it gets its first spending limit counts once it is charged.
+    fn group_cap(&self, row: &KeyRow) -> Option<Arc<SpendCap>> {
+        self.shared.caps.group(&(row.account, row.group.clone()?))
+    }
+
+    /// Changes a key. What it has in flight when it gets its first spending limit counts once it is charged; what it has in
+    /// flight when it is put in another group counts in both until the next start.
     pub(in crate::ledger) fn change_key(
         &mut self,
         id: KeyId,
         edit: &KeyEdit,
         notes: &Notes<Changed<OwnedKey>>,
     ) -> Result<Changed<OwnedKey>> {
-        if matches!(&edit.change, KeyChange::Terms(terms) if terms.spend_limit.is_some()) {
-            self.fold()?; // so that the row says what the key has spent
+        if matches!(edit.change, KeyChange::Terms(_)) {
+            self.fold()?; // so that the row says what the key has spent, and its group
         }
         let changed = self.books.change_key(id, edit, notes, self.clock.wall())?;
-        let (before, after) = (&changed.before.0.spending, &changed.after.0.spending);
-        let (num, caps) = (changed.after.0.num, &self.shared.caps);
-        match (before.left(), after.limit.zip(after.left())) {
-            (_, None) => caps.remove(num),
-            (None, Some((limit, left))) => {
-                let left = left.checked_sub(self.returning(|hold| hold.key == num)).unwrap_or_default();
-                caps.add(num, SpendCap::new(limit, left));
+        let (before, row) = (&changed.before.0.spending, &changed.after.0);
+        let known = self.shared.caps.get(row.num);
+        let (old_left, limit) = (before.left(), row.spending.limit.zip(row.spending.left()));
+        let own = match (limit, known.own.clone().zip(old_left)) {
+            (None, _) => None,
+            (Some((limit, left)), None) => {
+                let left = left.checked_sub(self.returning(|hold| hold.key == row.num)).unwrap_or_default();
+                Some(Arc::new(SpendCap::new(limit, left)))
             }
-            (Some(old), Some((limit, new))) => {
-                if let Some(cap) = caps.get(num) {
-                    cap.set_limit(limit, new.checked_sub(old).unwrap_or_default());
-                }
+            (Some((limit, new)), Some((cap, old))) => {
+                cap.set_limit(limit, new.checked_sub(old).unwrap_or_default());
+                Some(cap)
             }
+        };
+        let caps = KeyCaps { own, group: self.group_cap(row) };
+        if changed.before.0.group != row.group {
+            let returning = self.returning(|hold| hold.key == row.num);
+            known.group.iter().for_each(|cap| cap.change(returning));
+            let taken = Credits::ZERO.checked_sub(returning).unwrap_or_default();
+            caps.group.iter().for_each(|cap| cap.change(taken));
         }
+        self.shared.caps.set(row.num, caps);
         Ok(changed)
     }
 

@@ -1,9 +1,10 @@
 //! Fills the shared state when a ledger is opened.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use super::shared::Shared;
-use crate::ledger::caps::SpendCap;
+use crate::ledger::caps::{KeyCaps, SpendCap};
 use crate::ledger::claims::{self, ClaimChange};
 use crate::ledger::jobs::OpenJob;
 use crate::ledger::record::Record;
@@ -21,8 +22,12 @@ pub(super) fn fill(shared: &Shared, reader: &mut dyn BooksReader) -> Result<i128
         purse.set_cap(SpendCap::of(&row.spending));
         ControlFlow::Continue(())
     })?;
-    reader.each_cap(&mut |key, spending| {
-        SpendCap::of(&spending).into_iter().for_each(|cap| shared.caps.add(key, cap));
+    reader.each_group(None, &mut |row| {
+        SpendCap::of(&row.spending).into_iter().for_each(|cap| shared.caps.add_group(row.id.clone(), cap));
+    })?;
+    reader.each_cap(&mut |key, spending, group| {
+        let group = group.and_then(|id| shared.caps.group(&id));
+        shared.caps.set(key, KeyCaps { own: SpendCap::of(&spending).map(Arc::new), group });
     })?;
     Ok(sum)
 }

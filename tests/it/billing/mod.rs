@@ -3,6 +3,7 @@
 mod buckets;
 mod calendar;
 mod examples;
+mod groups;
 mod jobs;
 mod lasting;
 mod prices;

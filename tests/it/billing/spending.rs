@@ -22,7 +22,7 @@ fn config() -> String {
 }
 
 /// Sends requests of 1 credit until one is refused, at most 20. Returns how many were charged, and the refusal.
-fn spend(gateway: &Gateway, key: &str) -> (usize, String) {
+pub fn spend(gateway: &Gateway, key: &str) -> (usize, String) {
     for charged in 0..20 {
         let response = get(gateway.public, "/one", &format!("x-api-key: {key}\r\n"));
         if response.status == 402 {

@@ -9,6 +9,7 @@ mod gateway;
 mod skips;
 mod upstream;
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 pub use authority::{Authority, Pair};
@@ -23,6 +24,22 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     while !holds() {
         assert!(start.elapsed() < Duration::from_secs(10), "{what}");
         std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// An address where connections are refused as long as this exists: the port is taken, so that no other test gets it, but
+/// nothing listens.
+pub struct Refusing {
+    pub address: SocketAddr,
+    _socket: socket2::Socket,
+}
+
+impl Refusing {
+    pub fn bind() -> Self {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        let address = socket.local_addr().unwrap().as_socket().unwrap();
+        Self { address, _socket: socket }
     }
 }
 

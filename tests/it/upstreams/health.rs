@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{folder, start, with_servers};
-use crate::support::{Gateway, Upstream, eventually, get, post, send};
+use crate::support::{Gateway, Refusing, Upstream, eventually, get, post, send};
 
 const KEY: &str = "x-api-key: good-key\r\n";
 
@@ -146,8 +146,8 @@ fn only_harmless_requests_are_sent_again() {
 #[test]
 fn requests_that_were_not_sent_go_elsewhere() {
     let upstream = Upstream::start();
-    let away = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let servers = [format!("http://{away}"), format!("http://{}", upstream.address)];
+    let away = Refusing::bind();
+    let servers = [format!("http://{}", away.address), format!("http://{}", upstream.address)];
     let more = "ejection = { failures = 0 }\nbalance = \"round-robin\"";
     let gateway = start(&folder(&[]), &with_servers(&servers, more));
     let large = "x".repeat(300_000);

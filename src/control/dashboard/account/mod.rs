@@ -17,8 +17,8 @@ pub(super) use billing::{mail_me, save_alerts, save_renewal};
 pub(super) use credits::{credits, credits_csv};
 pub(super) use docs::{docs, openapi};
 pub(super) use keys::{
-    change, create, create_page, disable, edit_page, enable, end_overlap, key, keys, revoke, revoke_page,
-    rotate, rotate_page, secret,
+    change, create, create_page, delete_group, disable, edit_page, enable, end_overlap, groups, key, keys,
+    put_group, revoke, revoke_page, rotate, rotate_page, secret,
 };
 pub(super) use logs::logs;
 pub(super) use overview::overview;

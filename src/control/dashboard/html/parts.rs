@@ -158,7 +158,22 @@ pub(in crate::control::dashboard) fn id(element: &str, text: &str) -> Markup {
 
 /// A form of one button.
 pub(in crate::control::dashboard) fn button(action: &str, text: &str, class: &str) -> Markup {
-    html! { form method="post" action=(action) { button class=(class) type="submit" { (text) } } }
+    button_with(action, &[], text, class)
+}
+
+/// A button that sends a request with these fields.
+pub(in crate::control::dashboard) fn button_with(
+    action: &str,
+    fields: &[(&str, &str)],
+    text: &str,
+    class: &str,
+) -> Markup {
+    html! {
+        form method="post" action=(action) {
+            @for (name, value) in fields { input type="hidden" name=(name) value=(value); }
+            button class=(class) type="submit" { (text) }
+        }
+    }
 }
 
 /// What there is instead of an empty table.

@@ -5,8 +5,10 @@
 #[derive(Clone, Copy, Debug)]
 pub(in crate::control::dashboard) struct Notice(pub(in crate::control::dashboard) &'static str);
 
-const NOTICES: [(&str, &str); 34] = [
+const NOTICES: [(&str, &str); 36] = [
     ("key-changed", "Key changed."),
+    ("group-saved", "Group saved."),
+    ("group-deleted", "Group deleted."),
     ("key-disabled", "Key disabled. Requests with it are refused from now on."),
     ("key-enabled", "Key enabled. Requests with it are served again."),
     ("key-revoked", "Key revoked. Requests with it are refused from now on."),

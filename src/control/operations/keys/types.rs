@@ -10,7 +10,7 @@ use crate::control::operations::terms::{
 };
 use crate::ledger::store::Source;
 use crate::policy::key::Scopes;
-use crate::types::{AccountId, Credits, KeyId, Secret};
+use crate::types::{AccountId, Credits, GroupName, KeyId, Secret};
 
 fn live() -> String {
     "live".to_owned()
@@ -49,6 +49,10 @@ pub struct KeyInput {
     #[serde(default)]
     #[schema(schema_with = optional_spending_schema)]
     pub spend_limit: Option<SpendTerms>,
+    /// The group of the account's keys that the key is in, whose spending limit counts too; in none if it is left out.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, pattern = "^[A-Za-z0-9._-]{1,64}$")]
+    pub group: Option<GroupName>,
     /// SHA-256 of a key that exists already, as 64 hexadecimal digits. Without it, a key is generated.
     #[serde(default)]
     #[schema(pattern = "^[0-9a-fA-F]{64}$")]
@@ -67,6 +71,7 @@ impl KeyInput {
             allow_from: Vec::new(),
             limits: None,
             spend_limit: None,
+            group: None,
             sha256: None,
         }
     }
@@ -101,6 +106,10 @@ pub struct KeyPatch {
     #[serde(default, skip_serializing_if = "Patch::is_absent")]
     #[schema(schema_with = optional_spending_schema)]
     pub spend_limit: Patch<SpendTerms>,
+    /// Another group, in which the key's charges count from now on; null for none.
+    #[serde(default, skip_serializing_if = "Patch::is_absent")]
+    #[schema(value_type = Option<String>, pattern = "^[A-Za-z0-9._-]{1,64}$")]
+    pub group: Patch<GroupName>,
 }
 
 /// The key as it is shown: whole when it was generated just now, otherwise its first and last characters.
@@ -151,6 +160,9 @@ pub struct KeyView {
     /// The most credits that the key may spend, in all or in each period; null for no limit.
     #[schema(schema_with = optional_spending_schema)]
     pub spend_limit: Option<SpendTerms>,
+    /// The group that the key is in; null for none.
+    #[schema(value_type = Option<String>)]
+    pub group: Option<GroupName>,
     /// The credits that the key has spent in all, as of some seconds ago.
     #[schema(value_type = f64)]
     pub spent: Credits,
@@ -188,6 +200,7 @@ impl KeyView {
             "allow_from": self.allow_from,
             "limits": self.limits,
             "spend_limit": self.spend_limit,
+            "group": self.group,
             "expires": self.expires,
             "old_secret_until": self.old_secret_until,
         })

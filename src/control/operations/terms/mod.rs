@@ -17,5 +17,5 @@ pub use time::Time;
 
 pub(in crate::control) use limits::{restored, stored};
 pub(in crate::control) use scopes::{optional_scopes_schema, scopes_schema};
-pub(in crate::control) use spending::optional_spending_schema;
+pub(in crate::control) use spending::{optional_spending_schema, spending_schema};
 pub(in crate::control) use time::{moment, past};

@@ -113,6 +113,11 @@ fn forms() -> OneOfBuilder {
     OneOfBuilder::new().item(number()).item(table)
 }
 
+/// A spending limit.
+pub(in crate::control) fn spending_schema() -> Schema {
+    Schema::OneOf(forms().build())
+}
+
 /// A spending limit or null.
 pub(in crate::control) fn optional_spending_schema() -> Schema {
     Schema::OneOf(forms().item(ObjectBuilder::new().schema_type(SchemaType::Type(Type::Null))).build())

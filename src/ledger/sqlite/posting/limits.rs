@@ -2,6 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
+use super::groups;
 use crate::ledger::sqlite::rows::{failed, spending};
 use crate::ledger::store::{Begun, Result};
 use crate::policy::credit::refill::Every;
@@ -11,7 +12,7 @@ use crate::types::{AccountNum, Credits, KeyNum, WallTime};
 /// The columns of [`spending`].
 const SPENDING: &str = "spend_limit, spent, spend_every, spent_before, spend_period";
 
-/// Writes a limit, and since when it counts. `table`: `keys` or `accounts`.
+/// Writes a limit, and since when it counts. `table`: `keys`, `spend_groups` or `accounts`.
 pub(in crate::ledger::sqlite) fn store(
     tx: &Transaction<'_>,
     table: &str,
@@ -54,7 +55,7 @@ pub(in crate::ledger::sqlite) fn limit_accounts(
 
 /// True if a period of a limit is over.
 pub(in crate::ledger::sqlite) fn are_over(connection: &Connection, now: WallTime) -> Result<bool> {
-    for table in ["keys", "accounts"] {
+    for table in ["keys", "spend_groups", "accounts"] {
         if !over(connection, table, now, 1)?.is_empty() {
             return Ok(true);
         }
@@ -73,8 +74,10 @@ pub(in crate::ledger::sqlite) fn begin(tx: &Transaction<'_>, now: WallTime, most
         }
         Ok(begun)
     };
+    let groups = begin("spend_groups")?.into_iter().map(|(num, more)| Ok((groups::id(tx, num)?, more)));
     Ok(Begun {
         keys: begin("keys")?.into_iter().map(|(num, more)| (KeyNum(num), more)).collect(),
+        groups: groups.collect::<Result<_>>()?,
         accounts: begin("accounts")?.into_iter().map(|(num, more)| (AccountNum(num), more)).collect(),
     })
 }

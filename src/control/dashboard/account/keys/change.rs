@@ -1,5 +1,6 @@
 //! Changing, rotating, disabling and revoking a key.
 
+use crate::types::GroupName;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 
@@ -8,7 +9,8 @@ use maud::html;
 use super::key::{Ids, found};
 use super::secret::show_secret;
 use super::terms::{
-    Choice, EXPIRIES, chosen_scopes, expiry, networks, own_limit, own_limit_fields, scopes, spend_limit,
+    Choice, EXPIRIES, chosen_scopes, expiry, group_field, group_name, networks, own_limit, own_limit_fields,
+    scopes, spend_limit,
 };
 use crate::control::dashboard::html::parts::{Field, Question, card, select, trouble};
 use crate::control::dashboard::site::Site;
@@ -43,13 +45,14 @@ fn own(key: &KeyView) -> Own {
 }
 
 /// The form with the terms of a key, or with what was typed.
-fn edit_form(
+async fn edit_form(
     site: &Site,
     of: &InAccount,
     key: &KeyView,
     typed: Option<&Fields>,
     error: Option<&OperationError>,
-) -> Response {
+) -> Result<Response> {
+    let groups = site.control.groups(&of.caller, of.account.clone()).await?.data;
     let shown = |name: &str, known: &str| typed.map_or(known, |typed| typed.get(name)).to_owned();
     let page = of.at(&format!("keys/{}", key.id));
     let networks = key
@@ -94,6 +97,7 @@ fn edit_form(
             (trouble(error, &["label", "allow_from", "spend_limit", "limits"]))
             input type="hidden" name="version" value=(shown("version", &key.version.to_string()));
             @for field in &fields { (field.render(error)) }
+            (group_field(&groups, &shown("group", key.group.as_ref().map_or("", GroupName::as_str))))
             div.row { (select("expires", "Expires", &presets, &expires)) (date.render(error)) }
             (scopes(site, &routes))
             @match own {
@@ -105,7 +109,7 @@ fn edit_form(
     };
     let frame = of.frame(site, "keys", "Edit key", "Changes are in force at once.");
     let response = frame.page(card(&key.label, body));
-    Failure::told(response, error)
+    Ok(Failure::told(response, error))
 }
 
 /// The form to change a key.
@@ -116,7 +120,7 @@ pub(in crate::control::dashboard) async fn edit_page(
 ) -> Result<Response, Failure> {
     of.caller.may_in(Permission::Keys, &of.account)?;
     let key = found(&site, &of, &ids).await?;
-    Ok(edit_form(&site, &of, &key, None, None))
+    Ok(edit_form(&site, &of, &key, None, None).await?)
 }
 
 async fn changed(site: &Site, of: &InAccount, key: &KeyView, fields: &Fields) -> Result<KeyView> {
@@ -133,6 +137,10 @@ async fn changed(site: &Site, of: &InAccount, key: &KeyView, fields: &Fields) ->
             Own::Members(..) => own_limit(fields)?.map_or(Patch::Null, Patch::Value),
         },
         spend_limit: spend_limit(fields)?.map_or(Patch::Null, Patch::Value),
+        group: match fields.all("group").next() {
+            Some(_) => group_name(fields)?.map_or(Patch::Null, Patch::Value),
+            None => Patch::Absent,
+        },
     };
     site.control.change_key(&of.caller, key.id, patch, fields.get("version").parse().ok()).await
 }
@@ -149,9 +157,9 @@ pub(in crate::control::dashboard) async fn change(
     match changed(&site, &of, &key, &fields).await {
         Ok(_) => Ok(See(of.at(&format!("keys/{}?done=key-changed", key.id))).into_response()),
         // What somebody else has changed is shown before it is changed again.
-        Err(error @ OperationError::Stale(_)) => Ok(edit_form(&site, &of, &key, None, Some(&error))),
+        Err(error @ OperationError::Stale(_)) => Ok(edit_form(&site, &of, &key, None, Some(&error)).await?),
         Err(error @ (OperationError::Invalid { .. } | OperationError::Conflict(_))) => {
-            Ok(edit_form(&site, &of, &key, Some(&fields), Some(&error)))
+            Ok(edit_form(&site, &of, &key, Some(&fields), Some(&error)).await?)
         }
         Err(error) => Err(error.into()),
     }

@@ -6,7 +6,8 @@ use maud::html;
 
 use super::secret::show_secret;
 use super::terms::{
-    EXPIRIES, chosen_scopes, expiry, networks, own_limit, own_limit_fields, scopes, spend_limit,
+    EXPIRIES, chosen_scopes, expiry, group_field, group_name, networks, own_limit, own_limit_fields, scopes,
+    spend_limit,
 };
 use crate::control::dashboard::html::parts::{Field, card, select, trouble};
 use crate::control::dashboard::site::Site;
@@ -16,7 +17,13 @@ use crate::control::operations::{KeyInput, KeyView, OperationError, Permission, 
 /// The names of fields that errors are about.
 const FIELDS: [&str; 4] = ["label", "allow_from", "spend_limit", "limits"];
 
-fn form(site: &Site, of: &InAccount, fields: &Fields, error: Option<&OperationError>) -> Response {
+async fn form(
+    site: &Site,
+    of: &InAccount,
+    fields: &Fields,
+    error: Option<&OperationError>,
+) -> Result<Response> {
+    let groups = site.control.groups(&of.caller, of.account.clone()).await?.data;
     let label = Field {
         name: "label",
         label: "Name",
@@ -54,6 +61,7 @@ fn form(site: &Site, of: &InAccount, fields: &Fields, error: Option<&OperationEr
             (networks.render(error))
             (own_limit_fields(fields.get("limits"), fields.get("window"), error))
             (cap.render(error))
+            (group_field(&groups, fields.get("group")))
             div.actions {
                 button.primary type="submit" { "Create key" }
                 a.button href=(of.at("keys")) { "Cancel" }
@@ -62,7 +70,7 @@ fn form(site: &Site, of: &InAccount, fields: &Fields, error: Option<&OperationEr
     };
     let frame = of.frame(site, "keys", "Create key", "The key is shown once, right after this.");
     let response = frame.page(card("New key", body));
-    Failure::told(response, error)
+    Ok(Failure::told(response, error))
 }
 
 /// The form for a new key.
@@ -71,7 +79,7 @@ pub(in crate::control::dashboard) async fn create_page(
     of: InAccount,
 ) -> Result<Response, Failure> {
     of.caller.may_in(Permission::Keys, &of.account)?;
-    Ok(form(&site, &of, &Fields::parse(b""), None))
+    Ok(form(&site, &of, &Fields::parse(b""), None).await?)
 }
 
 async fn made(site: &Site, of: &InAccount, fields: &Fields) -> Result<KeyView> {
@@ -83,6 +91,7 @@ async fn made(site: &Site, of: &InAccount, fields: &Fields) -> Result<KeyView> {
         allow_from: networks(fields)?,
         limits: own_limit(fields)?,
         spend_limit: spend_limit(fields)?,
+        group: group_name(fields)?,
         sha256: None,
     };
     site.control.create_key(&of.caller, of.account.clone(), input).await
@@ -101,7 +110,7 @@ pub(in crate::control::dashboard) async fn create(
             Ok(See(of.at(&format!("keys/{}/secret", view.id))).into_response())
         }
         Err(error @ (OperationError::Invalid { .. } | OperationError::Conflict(_))) => {
-            Ok(form(&site, &of, &fields, Some(&error)))
+            Ok(form(&site, &of, &fields, Some(&error)).await?)
         }
         Err(error) => Err(error.into()),
     }

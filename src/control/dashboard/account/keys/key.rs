@@ -35,7 +35,7 @@ pub(super) async fn found(site: &Site, of: &InAccount, ids: &Ids) -> Result<KeyV
     }
 }
 
-fn facts(key: &KeyView, now: WallTime) -> Markup {
+fn facts(key: &KeyView, groups: &str, now: WallTime) -> Markup {
     card(
         "Facts",
         html! {
@@ -48,6 +48,7 @@ fn facts(key: &KeyView, now: WallTime) -> Markup {
                 dt { "May call" } dd { @match &key.scopes { Some(scopes) => { @for route in &scopes.routes { code { (route) } " " } }, None => "all routes" } }
                 dt { "From" } dd { @match &key.allow_from { Some(networks) => { @for network in networks { code { (network) } " " } }, None => "anywhere" } }
                 dt { "Spent" } dd { (format::credits(key.spent)) " credits" @if let Some(limit) = key.spend_limit { "; " (format::credits(key.spent_in_period)) " of at most " (format::credits(limit.0.credits)) @if let Some(every) = limit.0.every { " each " (every.name()) } } }
+                @if let Some(group) = &key.group { dt { "Group" } dd { a href=(groups) { (group) } } }
                 dt { "Created" } dd { (format::at(key.created.0)) }
                 dt { "Last used" } dd { @match key.last_used { Some(at) => (format::ago(at.0, now)), None => "never" } }
                 dt { "Expires" } dd { @match key.expires { Some(at) => (format::at(at.0)), None => "never" } }
@@ -171,7 +172,7 @@ pub(in crate::control::dashboard) async fn key(
     Ok(frame.page(html! {
         (overlap(&of, &key, old_requests, &page))
         div.columns {
-            (facts(&key, now))
+            (facts(&key, &of.at("groups"), now))
             (gauges(&limits))
             (card("Requests by day, 30 days", html! {
                 @if days.data.is_empty() { p.quiet { "No requests yet." } } @else { (chart::outcomes("days", "Requests by day", &bars)) }

@@ -187,7 +187,7 @@ pub(in crate::control::dashboard) async fn keys(
             (next_of(start, shown.len(), is_all.then_some(found.len()), next_page))
         }
         p.quiet.small {
-            "Last use is at most a minute old."
+            "Last use is at most a minute old. Keys that spend from one limit are in " a href=(of.at("groups")) { "groups" } "."
             @if !is_all { " There are many keys: each " (format::count(BLOCK as u64)) " of them, newest first, are searched and sorted together." }
         }
     };

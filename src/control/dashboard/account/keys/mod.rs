@@ -2,6 +2,7 @@
 
 mod change;
 mod create;
+mod groups;
 mod key;
 mod list;
 mod secret;
@@ -11,6 +12,7 @@ pub(in crate::control::dashboard) use change::{
     change, disable, edit_page, enable, end_overlap, revoke, revoke_page, rotate, rotate_page,
 };
 pub(in crate::control::dashboard) use create::{create, create_page};
+pub(in crate::control::dashboard) use groups::{delete_group, groups, put_group};
 pub(in crate::control::dashboard) use key::key;
 pub(in crate::control::dashboard) use list::keys;
 pub(in crate::control::dashboard) use secret::secret;

@@ -5,9 +5,9 @@ use maud::{Markup, html};
 use crate::control::dashboard::html::parts::{Field, select};
 use crate::control::dashboard::site::Site;
 use crate::control::dashboard::web::Fields;
-use crate::control::operations::{LimitTerms, OperationError, PublicRoute, Result, SpendTerms};
+use crate::control::operations::{GroupView, LimitTerms, OperationError, PublicRoute, Result, SpendTerms};
 use crate::policy::key::Scopes;
-use crate::types::Credits;
+use crate::types::{Credits, GroupName, IdError};
 
 /// How long a key works, as one chooses it.
 pub(in crate::control::dashboard::account) const EXPIRIES: [(&str, &str); 6] = [
@@ -137,6 +137,19 @@ pub(super) fn spend_limit(fields: &Fields) -> Result<Option<SpendTerms>> {
     let field = "spend_limit";
     let invalid = |message| OperationError::Invalid { field, message };
     fields.some(field).map(|text| text.parse().map_err(invalid)).transpose()
+}
+
+/// Reads the name of a group; `None` if it is empty.
+pub(super) fn group_name(fields: &Fields) -> Result<Option<GroupName>> {
+    let invalid = |error: IdError| OperationError::Invalid { field: "group", message: error.to_string() };
+    fields.some("group").map(|text| text.parse().map_err(invalid)).transpose()
+}
+
+/// The groups that a key can be put in; nothing if there is none.
+pub(super) fn group_field(groups: &[GroupView], chosen: &str) -> Markup {
+    let names = groups.iter().map(|group| (group.name.as_str(), group.name.as_str()));
+    let options: Vec<_> = std::iter::once(("", "None")).chain(names).collect();
+    html! { @if !groups.is_empty() { (select("group", "Group", &options, chosen)) } }
 }
 
 /// Reads when a key expires.
