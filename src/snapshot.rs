@@ -2,6 +2,7 @@
 
 pub mod dashboard;
 mod jobs;
+pub mod payments;
 mod plan;
 mod upstream;
 
@@ -150,6 +151,8 @@ pub struct Settings {
     pub traces: Option<TraceSettings>,
     /// How charged requests may be repeated; `None` if an `Idempotency-Key` only matters to the upstream.
     pub idempotency: Option<Idempotency>,
+    /// How customers pay by Stripe; `None` if they do not.
+    pub stripe: Option<Arc<payments::Stripe>>,
 }
 
 /// How charged requests may be repeated.

@@ -5,6 +5,7 @@
 mod credits;
 mod histogram;
 mod ids;
+mod money;
 mod number_map;
 mod outcome;
 mod repeats;
@@ -18,6 +19,7 @@ pub use ids::{
     AccountId, AccountNum, BucketName, GroupName, IdError, KeyHash, KeyId, KeyNum, NameId, RouteName,
     RouteNum, Secret,
 };
+pub use money::{Currency, Money};
 pub use number_map::{NumberHasher, NumberMap};
 pub use outcome::StatusClass;
 pub use request_id::{ProxyMark, RequestId, RequestIdStart, RequestIdText};

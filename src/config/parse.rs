@@ -58,6 +58,9 @@ pub(super) fn build(sources: Sources) -> Result<LoadedConfig, Report> {
     let buckets = plans::buckets(&mut context, &files);
     let plans = plans::build_all(&mut context, &files, &known, &buckets);
     server.settings.dashboard = operating::dashboard::build(&mut context, &files, &plans).map(Arc::new);
+    let dashboard = server.settings.dashboard.as_deref();
+    server.settings.stripe =
+        operating::payments::stripe(&mut context, &files, &buckets, dashboard).map(Arc::new);
     let (accounts, keys) = accounts::build(&mut context, &files, &known, &plans);
     if context.report.errors() > 0 {
         return Err(context.report);

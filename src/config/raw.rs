@@ -4,6 +4,7 @@
 //! JSON Schema for editors is generated from these types.
 
 mod operating;
+mod payments;
 mod plans;
 mod prices;
 mod scopes;
@@ -18,6 +19,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub use operating::{Admin, Dashboard, Idempotency, Log, Traces, Usage, Webhooks};
+pub use payments::{Package, Payments, Stripe};
 pub use plans::{Bucket, Plan, PlanPrice, Refill, SpendLimit};
 pub use prices::{AmountOr, Callback, Charge, Each, Opens, PerItem, Plain, Settles};
 pub use scopes::Scopes;
@@ -76,6 +78,8 @@ pub struct File {
     pub dialects: Named<BTreeMap<At<String>, At<Template>>>,
     /// Requests that may be repeated without being charged again. Left out: `Idempotency-Key` only matters to upstreams.
     pub idempotency: Maybe<Idempotency>,
+    /// How customers pay for credits.
+    pub payments: Maybe<Payments>,
 }
 
 /// Listening addresses, timeouts and bounds for clients.

@@ -1,4 +1,4 @@
-//! Sends single requests to servers of others: webhooks, and traces to a collector. Each has a connection of its own;
+//! Sends single requests to servers of others: webhooks, traces to a collector, orders to a payment service. Each has a connection of its own;
 //! redirects are not followed.
 
 use std::net::SocketAddr;
@@ -37,8 +37,17 @@ pub(super) struct Answered {
     pub(super) start: Vec<u8>,
 }
 
+/// Which bodies are read.
+#[derive(Clone, Copy)]
+enum Reads {
+    /// The start of a response that is no success.
+    Failures,
+    /// Of any response, all of it.
+    All { most: usize },
+}
+
 /// Sends requests over connections of their own. Cheap to clone.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(super) struct HttpClient {
     /// The TLS configuration, or why there is none.
     tls: Result<Arc<ClientConfig>, String>,
@@ -62,15 +71,37 @@ impl HttpClient {
         address: SocketAddr,
         request: Request<Full<Bytes>>,
     ) -> Result<Answered, String> {
+        self.exchange(address, request, Reads::Failures).await
+    }
+
+    /// Sends a request as [`HttpClient::send`], and reads the whole body of any response.
+    ///
+    /// # Errors
+    /// Why there was no response, or if its body is longer than `most` bytes.
+    pub(super) async fn send_whole(
+        &self,
+        address: SocketAddr,
+        request: Request<Full<Bytes>>,
+        most: usize,
+    ) -> Result<Answered, String> {
+        self.exchange(address, request, Reads::All { most }).await
+    }
+
+    async fn exchange(
+        &self,
+        address: SocketAddr,
+        request: Request<Full<Bytes>>,
+        reads: Reads,
+    ) -> Result<Answered, String> {
         let stream = TcpStream::connect(address).await.map_err(|error| format!("no connection: {error}"))?;
         let (host, _, is_tls) = destination(request.uri());
         if !is_tls {
-            return exchange(stream, request).await;
+            return exchange(stream, request, reads).await;
         }
         let config = self.tls.clone()?;
         let name = ServerName::try_from(host.to_owned()).map_err(|error| error.to_string())?;
         let stream = TlsConnector::from(config).connect(name, stream).await;
-        exchange(stream.map_err(|error| format!("no TLS: {error}"))?, request).await
+        exchange(stream.map_err(|error| format!("no TLS: {error}"))?, request, reads).await
     }
 }
 
@@ -81,7 +112,7 @@ pub(super) fn destination(url: &Uri) -> (&str, u16, bool) {
     (host, url.port_u16().unwrap_or(if is_tls { 443 } else { 80 }), is_tls)
 }
 
-async fn exchange<S>(stream: S, mut request: Request<Full<Bytes>>) -> Result<Answered, String>
+async fn exchange<S>(stream: S, mut request: Request<Full<Bytes>>, reads: Reads) -> Result<Answered, String>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -105,24 +136,37 @@ where
     };
     let (head, mut body) = response.map_err(failed)?.into_parts();
     let mut start = Vec::new();
-    if head.status.is_success() {
-        return Ok(Answered { head, start });
-    }
+    let most = match reads {
+        Reads::Failures if head.status.is_success() => return Ok(Answered { head, start }),
+        Reads::Failures => MAX_START,
+        Reads::All { most } => most,
+    };
     let read = async {
-        while let Some(Ok(frame)) = body.frame().await
-            && start.len() < MAX_START
-        {
-            start.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+        while start.len() <= most {
+            match body.frame().await {
+                Some(Ok(frame)) => start.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data)),
+                Some(Err(error)) => return Err(failed(error)),
+                None => break,
+            }
         }
+        Ok(())
     };
     let both = async {
         tokio::pin!(read);
         tokio::select! {
-            () = &mut read => {}
+            done = &mut read => done,
             _ = connection => read.await,
         }
     };
-    let _ = tokio::time::timeout(MAX_BODY_TIME, both).await; // what has arrived by then is shown
-    start.truncate(MAX_START);
+    match reads {
+        Reads::Failures => drop(tokio::time::timeout(MAX_BODY_TIME, both).await), // what has arrived by then is shown
+        Reads::All { .. } => {
+            both.await?;
+            if start.len() > most {
+                return Err(format!("the response is longer than {most} bytes"));
+            }
+        }
+    }
+    start.truncate(most);
     Ok(Answered { head, start })
 }

@@ -13,6 +13,7 @@ mod mail;
 pub mod metrics;
 pub mod operations;
 mod page_reads;
+mod payments;
 mod publish;
 mod quota;
 mod refills;
@@ -25,7 +26,7 @@ mod webhooks;
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use arc_swap::ArcSwap;
 use serde_json::Value;
@@ -38,6 +39,7 @@ use crate::ledger::Bookkeeper;
 use crate::snapshot::{Publisher, Snapshot, SnapshotReader};
 use crate::telemetry::Stats;
 use crate::types::{KeyHash, KeyId, Moment, NameId, WallTime};
+use http_client::HttpClient;
 use operations::{OperationError, People, Tokens};
 use page_reads::PageReads;
 pub use reload::Refused;
@@ -82,6 +84,8 @@ pub struct Control {
     people: People,
     doorbell: webhooks::Doorbell,
     deliveries: webhooks::DeliveryCounts,
+    /// Reads the system's certificate authorities when it is first used.
+    payment_client: LazyLock<HttpClient>,
 }
 
 /// What the control plane keeps of the current configuration, besides the snapshot.
@@ -174,6 +178,7 @@ impl Control {
             people: People::default(),
             doorbell: webhooks::Doorbell::default(),
             deliveries: webhooks::DeliveryCounts::default(),
+            payment_client: LazyLock::new(HttpClient::new),
         };
         control.restore_meters(&mut *reader)?;
         control.publish_store(&mut *reader)?;

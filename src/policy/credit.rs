@@ -4,6 +4,7 @@
 //! property tests to numbers.
 
 mod lots;
+pub mod payment;
 pub mod refill;
 mod spending;
 mod split;

@@ -32,6 +32,7 @@ mod memory;
 mod metrics;
 mod money;
 mod operation;
+mod payments;
 mod prices;
 mod privacy;
 mod proxies;

@@ -13,7 +13,7 @@ use crate::config::raw;
 use crate::snapshot::Plan;
 use crate::types::{BucketName, NameId, NumberMap};
 
-pub(super) use refills::{buckets, spend_limit};
+pub(super) use refills::{amount, bucket, buckets, spend_limit};
 
 /// Largest `concurrency` and `jobs` of a plan.
 const MAX_CONCURRENCY: u32 = 1_000_000;

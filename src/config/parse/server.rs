@@ -55,18 +55,9 @@ pub(super) fn build(context: &mut Context, files: &[raw::File]) -> ParsedServer 
     let account_info = account_info(context, files);
     let headers = single(context, files, "response_headers", |file| file.response_headers.as_ref());
     let (ietf_headers, x_ratelimit_headers) = rate_limit_headers(context, headers.rate_limit.as_ref());
-    let loopback = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
     let server = single(context, files, "server", |file| file.server.as_ref());
     let tls = tls::build(context, server.tls.as_ref());
-    let mut plain = listen(context, server.listen.as_ref()).unwrap_or_else(|| vec![loopback(8080)]);
-    let secure = match &tls {
-        None => Vec::new(),
-        Some(tls) => tls.listen.clone().unwrap_or_else(|| std::mem::take(&mut plain)),
-    };
-    if let Some(address) = plain.iter().find(|address| address.port() != 0 && secure.contains(address)) {
-        let place = server.tls.as_ref().map_or_else(Place::default, |tls| tls.span.clone());
-        context.error(&place, format!("{address} is listed both with TLS and without"));
-    }
+    let (plain, secure) = listeners(context, &server, tls.as_ref());
     let seconds = Duration::from_secs;
     let (drain_timeout, stream_drain_timeout) = drain_timeouts(context, &server);
     let settings = Settings {
@@ -106,11 +97,35 @@ pub(super) fn build(context: &mut Context, files: &[raw::File]) -> ParsedServer 
         usage_kept: usage::build(context, files),
         webhooks_allow_private: webhooks::allow_private(context, files),
         dashboard: None, // built once the plans are known
+        stripe: None,    // built once the buckets are known
         traces: traces::build(context, files),
         idempotency: idempotency::build(context, files),
     };
     let max_body_size = context.size(server.max_body_size.as_ref(), 100 * KIB * KIB, BODY_SIZE);
     ParsedServer { settings, keys, max_body_size }
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
+
+/// The addresses without TLS, and those with it.
+fn listeners(
+    context: &mut Context,
+    server: &raw::Server,
+    tls: Option<&tls::BuiltTls>,
+) -> (Vec<SocketAddr>, Vec<SocketAddr>) {
+    let default = || vec![loopback(8080)];
+    let mut plain = listen(context, server.listen.as_ref()).unwrap_or_else(default);
+    let secure = match tls {
+        None => Vec::new(),
+        Some(tls) => tls.listen.clone().unwrap_or_else(|| std::mem::take(&mut plain)),
+    };
+    if let Some(address) = plain.iter().find(|address| address.port() != 0 && secure.contains(address)) {
+        let place = server.tls.as_ref().map_or_else(Place::default, |tls| tls.span.clone());
+        context.error(&place, format!("{address} is listed both with TLS and without"));
+    }
+    (plain, secure)
 }
 
 /// How long a record waits for its commit, and how long each request is listed with its charge.

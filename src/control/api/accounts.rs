@@ -2,6 +2,7 @@
 
 mod groups;
 mod jobs;
+mod payments;
 
 use axum::Json;
 use axum::extract::State;
@@ -29,6 +30,7 @@ pub(super) fn router() -> OpenApiRouter<ApiState> {
         .routes(routes!(entries))
         .merge(groups::router())
         .merge(jobs::router())
+        .merge(payments::router())
 }
 
 /// Create an account.

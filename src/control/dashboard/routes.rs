@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -15,6 +16,9 @@ use super::web::{Failure, guard};
 use super::{account, brand, enter, live, operator, user};
 use crate::control::Control;
 use crate::control::operations::OperationError;
+
+/// Longest message of a payment service, in bytes.
+const MAX_MESSAGE: usize = 256 * 1024;
 
 /// A file in the binary. Its name changes with its content, so browsers may keep it.
 fn asset(asset: &'static Asset) -> Response {
@@ -77,6 +81,8 @@ fn account_pages() -> Router<Site> {
         .route("/accounts/{account}/usage.csv", get(account::usage_csv))
         .route("/accounts/{account}/credits", get(account::credits))
         .route("/accounts/{account}/credits.csv", get(account::credits_csv))
+        .route("/accounts/{account}/credits/buy", post(account::buy))
+        .route("/payments/stripe", post(account::stripe).layer(DefaultBodyLimit::max(MAX_MESSAGE)))
         .route("/accounts/{account}/credits/alerts", post(account::save_alerts))
         .route("/accounts/{account}/credits/mail", post(account::mail_me))
         .route("/accounts/{account}/credits/renewal", post(account::save_renewal))

@@ -49,7 +49,7 @@ pub enum Permission {
     Keys,
     /// Change webhooks of an account, and read their secrets.
     Endpoints,
-    /// Change when an account is told about its balance, and how it is renewed.
+    /// Change when an account is told about its balance, and how it is renewed; buy credits.
     Alerts,
     /// Change the members of an account.
     Team,
@@ -131,6 +131,11 @@ impl Caller {
     #[must_use]
     pub fn file() -> Self {
         Self { actor: "file".to_owned(), origin: "configuration file".to_owned(), ..Self::command() }
+    }
+
+    /// The payment service, whose messages are signed.
+    pub(super) fn payments() -> Self {
+        Self { actor: "stripe".to_owned(), origin: "signed message".to_owned(), ..Self::command() }
     }
 
     /// An operator who sent SIGHUP to the gateway.

@@ -2,10 +2,13 @@
 
 mod entries;
 mod jobs;
+mod payments;
 mod requests;
 
 pub use entries::EntryView;
 pub use jobs::{JobView, SettledView, SettlementInput};
+pub(in crate::control) use payments::Answer;
+pub use payments::{PaymentView, PaymentsView};
 pub use requests::{ChargedView, ChargesQuery};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -270,7 +273,7 @@ impl Control {
         let is_customer = caller.is_customer();
         Ok(page.map(|entry| match EntryView::of(&entry) {
             // Customers do not see who works for the operator.
-            view if is_customer && !matches!(&*view.by, "requests" | "plan" | "expiry") => {
+            view if is_customer && !matches!(&*view.by, "requests" | "plan" | "expiry" | "stripe") => {
                 EntryView { by: "operator".to_owned(), ..view }
             }
             view => view,

@@ -27,9 +27,10 @@ pub use accounts::{AccountInput, AccountLine, AccountPatch, AccountView, Exporte
 pub use audit::AuditView;
 pub use caller::{Authority, Caller, Permission};
 pub use check::{ChargeInput, CheckInput, Verdict};
+pub(in crate::control) use credits::Answer;
 pub use credits::{
     BookingInput, BookingView, ChargedView, ChargesQuery, DoubtView, EntryView, GivenBack, JobView,
-    MAX_REFERENCE, SettledView, SettlementInput,
+    MAX_REFERENCE, PaymentView, PaymentsView, SettledView, SettlementInput,
 };
 pub use error::{OperationError, Result};
 pub use explain::LimitGauge;

@@ -18,7 +18,7 @@ use crate::ledger::store::{LedgerError, Result};
 /// `TGLD`: SQLite's `application_id` of a ledger's file.
 const APPLICATION_ID: i64 = 0x5447_4c44;
 /// One migration per version, in order. There are none to earlier versions.
-const MIGRATIONS: [&str; 16] = [
+const MIGRATIONS: [&str; 17] = [
     include_str!("../migrations/0001_books.sql"),
     include_str!("../migrations/0002_secrets_in_key_order.sql"),
     include_str!("../migrations/0003_journal_file.sql"),
@@ -35,6 +35,7 @@ const MIGRATIONS: [&str; 16] = [
     include_str!("../migrations/0014_repeats.sql"),
     include_str!("../migrations/0015_requests.sql"),
     include_str!("../migrations/0016_spend_groups.sql"),
+    include_str!("../migrations/0017_payments.sql"),
 ];
 /// The version from which on entries are chained.
 const CHAINED: usize = 4;

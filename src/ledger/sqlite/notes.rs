@@ -1,5 +1,7 @@
 //! Writes the notes of changes, and tokens of the admin API.
 
+mod payments;
+
 use rusqlite::{Transaction, params};
 
 use super::rows::failed;
@@ -21,6 +23,7 @@ pub(super) fn write(tx: &Transaction<'_>, notes: &[Note], at: WallTime) -> Resul
                 tx.prepare_cached(sql).and_then(|mut insert| insert.execute(values)).map_err(failed)?;
             }
             Note::Event(event) => events::emit_for(tx, event, at)?,
+            Note::Payment(row) => payments::write(tx, row)?,
             Note::User(edit) => users::write(tx, edit)?,
             Note::Answer(row) => {
                 let sql = "INSERT INTO answers (id, request, answer, at) VALUES (?1, ?2, ?3, ?4)

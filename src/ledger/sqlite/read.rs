@@ -18,8 +18,9 @@ use super::{file, folding, posting, usage};
 use crate::ledger::entry::{Entry, OperatorBalances};
 use crate::ledger::store::{
     AccountRow, AnswerRow, AuditFilter, Audited, BooksReader, Doubt, DueRefill, EachLimit, GroupId, GroupRow,
-    JobFilter, JobRow, KeyRow, LedgerError, LoadedBooks, OwnedKey, Position, RefusalRow, RepeatRow,
-    RequestRow, Result, SecretRow, StoredSecret, TokenRow, UsageFilter, UsageRow, UserReader, WebhookReader,
+    JobFilter, JobRow, KeyRow, LedgerError, LoadedBooks, OwnedKey, PaymentReader, Position, RefusalRow,
+    RepeatRow, RequestRow, Result, SecretRow, StoredSecret, TokenRow, UsageFilter, UsageRow, UserReader,
+    WebhookReader,
 };
 use crate::ledger::tally::OpenHold;
 use crate::policy::credit::Spending;
@@ -114,6 +115,10 @@ impl BooksReader for SqliteReader {
     }
 
     fn users(&mut self) -> Option<&mut dyn UserReader> {
+        Some(self)
+    }
+
+    fn payments(&mut self) -> Option<&mut dyn PaymentReader> {
         Some(self)
     }
 

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::payments::PaymentRow;
 use super::users::{Role, UserEdit};
 use super::webhooks::EventRow;
 use crate::types::{AccountId, KeyHash, WallTime};
@@ -58,6 +59,8 @@ pub enum Note {
     Answer(AnswerRow),
     /// An event of an account, which is sent to its webhooks. A store without webhooks ignores it.
     Event(EventRow),
+    /// A payment. A store without payments ignores it.
+    Payment(PaymentRow),
     /// A change of the people who use the dashboard. A store without users ignores it.
     User(UserEdit),
 }

@@ -7,7 +7,8 @@ use ipnet::IpNet;
 
 use super::{
     AccountRow, AnswerRow, Audited, Doubt, DueRefill, GroupId, GroupRow, JobFilter, JobRow, KeyRow, OwnedKey,
-    RefusalRow, RepeatRow, RequestRow, Result, TokenRow, UsageFilter, UsageRow, UserReader, WebhookReader,
+    PaymentReader, RefusalRow, RepeatRow, RequestRow, Result, TokenRow, UsageFilter, UsageRow, UserReader,
+    WebhookReader,
 };
 use crate::ledger::entry::{Entry, OperatorBalances};
 use crate::policy::credit::Spending;
@@ -71,6 +72,10 @@ pub trait BooksReader: Send {
     }
     /// Reads users; `None` if the store has none.
     fn users(&mut self) -> Option<&mut dyn UserReader> {
+        None
+    }
+    /// Payments; `None` if the store has none.
+    fn payments(&mut self) -> Option<&mut dyn PaymentReader> {
         None
     }
     /// Finds an account.

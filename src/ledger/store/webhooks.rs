@@ -30,13 +30,15 @@ pub enum EventKind {
     AccountInDoubt,
     /// An account asks the operator's billing for credits.
     TopUpRequested,
+    /// Credits of a payment that was refunded or disputed were spent.
+    CreditsMissing,
     /// An operator tests an endpoint.
     Test,
 }
 
 impl EventKind {
     /// All kinds.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::CreditsLow,
         Self::CreditsExhausted,
         Self::CreditsGranted,
@@ -48,6 +50,7 @@ impl EventKind {
         Self::LimitReached,
         Self::AccountInDoubt,
         Self::TopUpRequested,
+        Self::CreditsMissing,
         Self::Test,
     ];
 
@@ -66,6 +69,7 @@ impl EventKind {
             Self::LimitReached => "limit.reached",
             Self::AccountInDoubt => "account.in_doubt",
             Self::TopUpRequested => "billing.top_up_requested",
+            Self::CreditsMissing => "billing.credits_missing",
             Self::Test => "webhook.test",
         }
     }

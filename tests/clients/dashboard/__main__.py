@@ -11,7 +11,7 @@ import people
 from browser import CHROMIUM, FLAGS, HERE
 
 SCENARIOS = {scenario.__name__: scenario for scenario in
-             [customers.keys, customers.codes, customers.webhooks, customers.inert, customers.mail, people.people,
+             [customers.keys, customers.codes, customers.webhooks, customers.inert, customers.mail, customers.buy, people.people,
               people.cross_site, people.sound, people.operators]}
 
 try:

@@ -283,3 +283,19 @@ def alerts(page, place, box, email, has_script):
     page.fill("#url", "mailto:somebody@else.example")
     submit(page, "main button.primary")
     check(page.query_selector("#url-error"), "nobody else can be written to")
+
+
+def buy(browser, has_script):
+    """A customer buys credits on the payment service's page, and comes back."""
+    page = browser.new_context(java_script_enabled=has_script).new_page()
+    sign_up(page, "A Buyer", f"buyer-{has_script}@example.com")
+    place = account(page)
+    page.goto(BASE + place + "/credits")
+    page.check("input[value=large]")
+    page.click("text=Go to payment")
+    page.wait_for_url("**/pay/*", timeout=20000)
+    page.click("text=Pay now")
+    page.wait_for_url("**/credits?done=paid", timeout=20000)
+    check("Thank you" in page.inner_text("main"), "the way back says what comes")
+    eventually("the payment is listed", lambda: page.reload() and "79.90 EUR" in page.inner_text("main"))
+    check("10,050.5" in page.inner_text("main .tiles"), "the credits are there")

@@ -90,7 +90,7 @@ def cross_site(browser, _):
 
 def pages(page, place, key):
     of_account = ["", "/keys", "/keys/new", f"/keys/{key}", f"/keys/{key}/edit", f"/keys/{key}/rotate",
-                  f"/keys/{key}/revoke", "/usage", "/usage?range=custom&group=status", "/credits", "/logs", "/webhooks",
+                  f"/keys/{key}/revoke", "/usage", "/usage?range=custom&group=status", "/credits", "/groups", "/logs", "/webhooks",
                   "/docs", "/team", "/audit"]
     operator = ["", "/accounts", "/accounts/new", place.replace("/accounts/", "/accounts/"), "/routes", "/upstreams",
                 "/webhooks", "/ledger", "/config", "/team", "/tokens", "/audit"]

@@ -46,6 +46,7 @@ fn of_accounts_and_keys() -> Vec<Request> {
         request("POST", "/v1/accounts/{account}/grants", booking("g"), "credits.grant"),
         request("POST", "/v1/accounts/{account}/adjustments", booking("a"), "credits.adjust"),
         request("GET", "/v1/accounts/{account}/entries", None, ""),
+        request("GET", "/v1/accounts/{account}/payments", None, ""),
         request("POST", "/v1/accounts/{account}/keys", Some(json!({ "label": "one" })), "key.create"),
         request("GET", "/v1/accounts/{account}/keys", None, ""),
         request(
@@ -242,6 +243,7 @@ impl Request {
             .replace("{request}", request)
             .replace("{endpoint}", &objects.endpoint)
             .replace("{delivery}", &objects.delivery)
+            .replace("{group}", "team")
             .replace("{job}", "api:job_1")
             .replace("{token}", "ci")
     }

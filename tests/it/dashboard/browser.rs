@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::Portal;
 use crate::api::TOKEN;
 use crate::foreign::{has, python, root};
+use crate::payments::{StandIn, bought};
 
 /// Runs a scenario, with JavaScript and without if it matters.
 fn run(scenario: &str, scripts: &[bool], portal: &Portal, more: &Value) {
@@ -59,6 +60,14 @@ fn names_of_customers_are_inert() {
 }
 
 #[test]
+fn credits_are_bought() {
+    let service = StandIn::start();
+    let portal = Portal::start(&service.config());
+    service.send_events_to(portal.pages);
+    run("buy", &[true, false], &portal, &Value::Null);
+}
+
+#[test]
 fn another_site_cannot_write() {
     run("cross_site", &[true], &Portal::start(""), &Value::Null);
 }
@@ -95,8 +104,14 @@ fn every_page_is_accessible_small_and_fits() {
         crate::support::missing("axe-core", "scripts/test installs it");
         return;
     }
-    let portal = Portal::start("");
+    let service = StandIn::start();
+    let portal = Portal::start(&service.config());
     portal.api.ok("POST", "/v1/accounts", Some(&json!({ "id": "acme-2", "plan": "growth", "credits": 9 })));
+    let limit = json!({ "spend_limit": { "credits": 10, "every": "day" } });
+    portal.api.ok("PUT", "/v1/accounts/acme-2/groups/team", Some(&limit));
+    let owner = portal.member("acme-2", "owner");
+    let paid = bought(&portal, &service, &owner, "acme-2", "small");
+    service.tell(&portal, &[&paid, &service.refunded(paid["data"]["object"]["id"].as_str().unwrap(), 100)]);
     let key = portal.api.ok("POST", "/v1/accounts/acme-2/keys", Some(&json!({ "label": "a key" })));
     let secret = key["key"].as_str().unwrap();
     for path in ["/one", "/one", "/nowhere"] {

@@ -81,7 +81,7 @@ fn period(context: &mut Context, name: &At<String>) -> Option<Every> {
 }
 
 /// An amount that an account can have.
-fn amount(context: &mut Context, raw: &At<raw::Amount>) -> Option<Credits> {
+pub(in crate::config::parse) fn amount(context: &mut Context, raw: &At<raw::Amount>) -> Option<Credits> {
     let amount = context.credits(raw)?;
     if amount > MAX_BALANCE {
         context.error(&raw.span, format!("a balance is at most {MAX_BALANCE}"));
@@ -125,7 +125,7 @@ fn mode(context: &mut Context, raw: &raw::Refill, credits: Credits) -> Option<Mo
     }
 }
 
-fn bucket(
+pub(in crate::config::parse) fn bucket(
     context: &mut Context,
     raw: Option<&At<String>>,
     buckets: &[(BucketName, u32)],

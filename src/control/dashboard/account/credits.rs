@@ -4,7 +4,7 @@ use axum::extract::{RawQuery, State};
 use axum::response::Response;
 use maud::{Markup, html};
 
-use super::billing;
+use super::{billing, buy};
 use crate::control::dashboard::html::chart;
 use crate::control::dashboard::html::format;
 use crate::control::dashboard::html::parts::{card, empty, next, table_card, tile};
@@ -165,6 +165,7 @@ pub(in crate::control::dashboard) async fn credits(
     let of_account = JobFilter { account: Some(of.account.clone()), ..JobFilter::default() };
     let list = site.control.jobs(&of.caller, of_account, JOBS).await?.data;
     let settings = billing::cards(&site, &of, None, None).await?;
+    let sale = buy::cards(&site, &of).await?;
     let more = page.next_cursor.as_ref().map(|cursor| format!("?before={cursor}"));
     let csv = html! { a href=(of.at("credits.csv")) { "Download as CSV" } };
     let left = match summary.days_left() {
@@ -179,6 +180,7 @@ pub(in crate::control::dashboard) async fn credits(
             (tile("Lasts", html! { (left) }, html! { "at the rate of the last week" }))
         }
         @if let Some(buckets) = buckets(&summary.account) { (buckets) }
+        (sale)
         (by_day(&summary))
         (table_card("Entries", Some(csv), html! {
             @if page.data.is_empty() { (empty("No credits were booked yet.", None)) } @else { (entries(&page, site.now())) }

@@ -2,6 +2,7 @@
 
 mod audit;
 mod billing;
+mod buy;
 mod credits;
 mod docs;
 mod keys;
@@ -14,6 +15,7 @@ mod webhooks;
 
 pub(super) use audit::audit;
 pub(super) use billing::{mail_me, save_alerts, save_renewal};
+pub(super) use buy::{buy, stripe};
 pub(super) use credits::{credits, credits_csv};
 pub(super) use docs::{docs, openapi};
 pub(super) use keys::{

@@ -5,8 +5,9 @@
 #[derive(Clone, Copy, Debug)]
 pub(in crate::control::dashboard) struct Notice(pub(in crate::control::dashboard) &'static str);
 
-const NOTICES: [(&str, &str); 36] = [
+const NOTICES: [(&str, &str); 37] = [
     ("key-changed", "Key changed."),
+    ("paid", "Thank you. The credits arrive once the payment is confirmed, usually within a minute."),
     ("group-saved", "Group saved."),
     ("group-deleted", "Group deleted."),
     ("key-disabled", "Key disabled. Requests with it are refused from now on."),

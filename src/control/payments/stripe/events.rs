@@ -1,0 +1,155 @@
+//! Reads what Stripe's events tell: payments, refunds and disputes of what was bought by Tollgate.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::super::{Paid, Told};
+use crate::ledger::store::Purchase;
+use crate::policy::credit::payment::{Dispute, DisputeState};
+use crate::types::{Currency, Money};
+
+/// The metadata that Tollgate gives a payment, and that its charge has too.
+pub(super) const ACCOUNT: &str = "tollgate_account";
+pub(super) const PACKAGE: &str = "tollgate_package";
+pub(super) const CREDITS: &str = "tollgate_credits";
+pub(super) const BUCKET: &str = "tollgate_bucket";
+pub(super) const EXPIRES: &str = "tollgate_expires_ms";
+
+/// Longest id of a payment or a dispute, in bytes.
+const MAX_ID: usize = 255;
+
+/// What an event tells. `None` if it does not matter, or is about a payment that another program of the seller made.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn told(event: &Value) -> Result<Option<Told>, String> {
+    let kind = text(event, "type")?;
+    let object = &event["data"]["object"];
+    let is_own = object["metadata"][ACCOUNT].is_string();
+    match kind {
+        "payment_intent.succeeded" if is_own => {
+            Ok(Some(Told::Paid(paid(object, id(object, "id")?, number(object, "amount")?)?)))
+        }
+        "charge.refunded" if is_own => {
+            let paid = paid(object, id(object, "payment_intent")?, number(object, "amount")?)?;
+            Ok(Some(Told::Refunded(paid, number(object, "amount_refunded")?)))
+        }
+        "charge.dispute.created"
+        | "charge.dispute.updated"
+        | "charge.dispute.closed"
+        | "charge.dispute.funds_withdrawn"
+        | "charge.dispute.funds_reinstated"
+            if object["payment_intent"].is_string() =>
+        {
+            Ok(disputed(object, kind)?)
+        }
+        _ => Ok(None),
+    }
+}
+
+fn text<'a>(object: &'a Value, name: &str) -> Result<&'a str, String> {
+    object[name].as_str().ok_or_else(|| format!("`{name}` is no text"))
+}
+
+fn number(object: &Value, name: &str) -> Result<u64, String> {
+    object[name].as_u64().ok_or_else(|| format!("`{name}` is no amount"))
+}
+
+fn id(object: &Value, name: &str) -> Result<String, String> {
+    let id = text(object, name)?;
+    let is_id = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    match !id.is_empty() && id.len() <= MAX_ID && id.bytes().all(is_id) {
+        true => Ok(id.to_owned()),
+        false => Err(format!("`{name}` is no id")),
+    }
+}
+
+fn paid(object: &Value, id: String, minor: u64) -> Result<Paid, String> {
+    let metadata = &object["metadata"];
+    let parsed = |name: &str| format!("`{name}` is not what Tollgate wrote");
+    let currency = Currency::parse(text(object, "currency")?).ok_or_else(|| parsed("currency"))?;
+    let expires = match &metadata[EXPIRES] {
+        Value::Null => None,
+        Value::String(millis) => {
+            Some(millis.parse().map(Duration::from_millis).map_err(|_| parsed(EXPIRES))?)
+        }
+        _ => return Err(parsed(EXPIRES)),
+    };
+    let purchase = Purchase {
+        account: text(metadata, ACCOUNT)?.parse().map_err(|_| parsed(ACCOUNT))?,
+        package: text(metadata, PACKAGE)?.to_owned(),
+        credits: text(metadata, CREDITS)?.parse().map_err(|_| parsed(CREDITS))?,
+        price: Money { minor, currency },
+    };
+    let bucket = text(metadata, BUCKET)?.parse().map_err(|_| parsed(BUCKET))?;
+    Ok(Paid { id, purchase, bucket, expires })
+}
+
+/// What is told of a dispute. An inquiry takes no money, so it does not matter.
+fn disputed(object: &Value, kind: &str) -> Result<Option<Told>, String> {
+    let state = match text(object, "status")? {
+        status if status.starts_with("warning_") => return Ok(None),
+        "won" | "prevented" => DisputeState::Won,
+        "lost" => DisputeState::Lost,
+        _ if kind == "charge.dispute.funds_reinstated" => DisputeState::Won,
+        _ => DisputeState::Open,
+    };
+    let dispute = Dispute { id: id(object, "id")?, amount: number(object, "amount")?, state };
+    Ok(Some(Told::Disputed { payment: id(object, "payment_intent")?, dispute }))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn events_of_others_and_malformed_ones_are_told_apart() {
+        let metadata = json!({
+            "tollgate_account": "acme", "tollgate_package": "small", "tollgate_credits": "12.5",
+            "tollgate_bucket": "paygo", "tollgate_expires_ms": "1000",
+        });
+        let event = |kind: &str, object: Value| json!({ "type": kind, "data": { "object": object } });
+        let intent = |metadata: Value| {
+            let object = json!({ "id": "pi_1", "amount": 1000, "currency": "eur", "metadata": metadata });
+            told(&event("payment_intent.succeeded", object))
+        };
+        let Ok(Some(Told::Paid(paid))) = intent(metadata.clone()) else { panic!("{:?}", intent(metadata)) };
+        assert_eq!((paid.id.as_str(), paid.purchase.price.to_string()), ("pi_1", "10.00 EUR".to_owned()));
+        assert_eq!((paid.bucket.as_str(), paid.expires), ("paygo", Some(Duration::from_secs(1))));
+        assert_eq!(intent(json!({})), Ok(None), "another program's payment");
+        assert_eq!(told(&event("customer.created", json!({ "id": "cus_1" }))), Ok(None));
+        for (name, value) in [
+            ("tollgate_account", json!("a/b")),
+            ("tollgate_credits", json!("many")),
+            ("tollgate_credits", json!(5)),
+            ("tollgate_bucket", Value::Null),
+            ("tollgate_expires_ms", json!("-1")),
+        ] {
+            let mut metadata = metadata.clone();
+            metadata[name] = value;
+            assert!(intent(metadata).is_err(), "{name}");
+        }
+        let dispute = |kind: &str, status: &str| {
+            let object = json!({ "id": "dp_1", "payment_intent": "pi_1", "amount": 7, "status": status });
+            match told(&event(&format!("charge.dispute.{kind}"), object)) {
+                Ok(Some(Told::Disputed { dispute, .. })) => Some(dispute.state),
+                Ok(None) => None,
+                other => panic!("{other:?}"),
+            }
+        };
+        for (kind, status, state) in [
+            ("created", "needs_response", Some(DisputeState::Open)),
+            ("created", "warning_needs_response", None),
+            ("updated", "under_review", Some(DisputeState::Open)),
+            ("closed", "lost", Some(DisputeState::Lost)),
+            ("closed", "won", Some(DisputeState::Won)),
+            ("closed", "warning_closed", None),
+            ("funds_reinstated", "under_review", Some(DisputeState::Won)),
+        ] {
+            assert_eq!(dispute(kind, status), state, "{kind} {status}");
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Writes and reads payments.
+
+use rusqlite::{Connection, OptionalExtension, Params, Row, Transaction, params};
+
+use crate::ledger::sqlite::read::SqliteReader;
+use crate::ledger::sqlite::rows::{account_id, credits, failed};
+use crate::ledger::store::{LedgerError, PaymentReader, PaymentRow, Purchase, Result};
+use crate::types::{AccountId, Credits, Currency, Money, WallTime};
+
+/// Writes a payment, or replaces it.
+pub(super) fn write(tx: &Transaction<'_>, row: &PaymentRow) -> Result<()> {
+    let sql = "INSERT OR REPLACE INTO payments
+                   (id, account, package, credits, price, currency, granted, reversals, taken, steps, told)
+               VALUES (?1, (SELECT num FROM accounts WHERE id = ?2), ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+    let purchase = row.purchase.as_ref();
+    let reversals =
+        serde_json::to_string(&row.reversals).map_err(|error| LedgerError::Failed(error.to_string()))?;
+    let values = params![
+        row.id,
+        purchase.map(|purchase| purchase.account.as_str()),
+        purchase.map(|purchase| &purchase.package),
+        purchase.map(|purchase| purchase.credits.millionths()),
+        purchase.map(|purchase| purchase.price.minor),
+        purchase.map(|purchase| purchase.price.currency.code()),
+        row.granted.map(|at| at.0),
+        reversals,
+        row.taken.millionths(),
+        row.steps,
+        row.told.0,
+    ];
+    tx.prepare_cached(sql).and_then(|mut insert| insert.execute(values)).map(drop).map_err(failed)
+}
+
+const PAYMENTS: &str =
+    "SELECT p.id, a.id, p.package, p.credits, p.price, p.currency, p.granted, p.reversals, p.taken, p.steps, p.told
+     FROM payments p LEFT JOIN accounts a ON a.num = p.account";
+
+fn wrong(at: usize, message: String) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(at, rusqlite::types::Type::Text, message.into())
+}
+
+fn payment_row(row: &Row<'_>) -> rusqlite::Result<PaymentRow> {
+    let has_purchase = row.get_ref(1)?.as_str_or_null()?.is_some();
+    let purchase = has_purchase.then(|| -> rusqlite::Result<Purchase> {
+        let code: String = row.get(5)?;
+        let currency = Currency::parse(&code).ok_or_else(|| wrong(5, format!("{code} is no currency")))?;
+        Ok(Purchase {
+            account: account_id(row, 1)?,
+            package: row.get(2)?,
+            credits: credits(row, 3)?,
+            price: Money { minor: row.get(4)?, currency },
+        })
+    });
+    let reversals: String = row.get(7)?;
+    Ok(PaymentRow {
+        id: row.get(0)?,
+        purchase: purchase.transpose()?,
+        granted: row.get::<_, Option<i64>>(6)?.map(WallTime),
+        reversals: serde_json::from_str(&reversals).map_err(|error| wrong(7, error.to_string()))?,
+        taken: Credits::from_millionths(row.get(8)?),
+        steps: row.get(9)?,
+        told: WallTime(row.get(10)?),
+    })
+}
+
+fn select(connection: &Connection, filter: &str, values: impl Params) -> Result<Vec<PaymentRow>> {
+    let mut select = connection.prepare_cached(&format!("{PAYMENTS} {filter}")).map_err(failed)?;
+    let rows = select.query_map(values, payment_row).map_err(failed)?;
+    rows.collect::<rusqlite::Result<_>>().map_err(failed)
+}
+
+impl PaymentReader for SqliteReader {
+    fn payment(&mut self, id: &str) -> Result<Option<PaymentRow>> {
+        Ok(select(self.db()?, "WHERE p.id = ?1", [id])?.pop())
+    }
+
+    fn payments(&mut self, account: &AccountId, most: usize) -> Result<Vec<PaymentRow>> {
+        let num: Option<u32> = self
+            .db()?
+            .query_row("SELECT num FROM accounts WHERE id = ?1", [account.as_str()], |row| row.get(0))
+            .optional()
+            .map_err(failed)?;
+        select(self.db()?, "WHERE p.account = ?1 ORDER BY p.told DESC, p.id LIMIT ?2", params![num, most])
+    }
+}

@@ -1,0 +1,281 @@
+//! A stand-in for Stripe: it takes the requests that the published API describes, opens payment pages, and signs events in
+//! the published forms.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use aws_lc_rs::hmac;
+use serde_json::{Value, json};
+
+use crate::dashboard::Portal;
+use crate::support::{Response, post};
+
+pub const SECRET_KEY: &str = "sk_test_51StandIn";
+pub const WEBHOOK_SECRET: &str = "whsec_StandInSecret";
+
+/// A Checkout session, and how often it was asked for.
+#[derive(Clone, Debug)]
+pub struct Session {
+    pub id: String,
+    pub form: BTreeMap<String, String>,
+    pub once: String,
+}
+
+#[derive(Default)]
+struct State {
+    sessions: Vec<Session>,
+    /// The payments by id: their payment intents.
+    intents: BTreeMap<String, Value>,
+    /// What the next requests meet, if something goes wrong.
+    fault: Option<&'static str>,
+    numbers: u64,
+    /// Where events are sent once a customer paid on a page.
+    hook: Option<SocketAddr>,
+}
+
+#[derive(Clone)]
+pub struct StandIn {
+    pub address: SocketAddr,
+    state: Arc<Mutex<State>>,
+}
+
+fn decoded(form: &str) -> BTreeMap<String, String> {
+    let pairs = form_urlencoded::parse(form.as_bytes());
+    pairs.map(|(name, value)| (name.into_owned(), value.into_owned())).collect()
+}
+
+impl StandIn {
+    pub fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = Self { address: listener.local_addr().unwrap(), state: Arc::default() };
+        let serving = server.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let server = serving.clone();
+                std::thread::spawn(move || server.serve(&stream));
+            }
+        });
+        server
+    }
+
+    /// A configuration that sells by this stand-in.
+    pub fn config(&self) -> String {
+        format!(
+            "[buckets.paygo]\n[payments.stripe]\nsecret_key = \"{SECRET_KEY}\"\nwebhook_secret = \"{WEBHOOK_SECRET}\"\n\
+             currency = \"eur\"\nurl = \"http://{}\"\n\
+             [payments.stripe.packages.small]\nprice = \"10.00\"\ncredits = 1000\n\
+             [payments.stripe.packages.large]\nprice = \"79.90\"\ncredits = \"10000.5\"\ntitle = \"Large & good\"\n\
+             bucket = \"paygo\"\nexpires = \"365d\"\n",
+            self.address
+        )
+    }
+
+    pub fn sessions(&self) -> Vec<Session> {
+        self.state.lock().unwrap().sessions.clone()
+    }
+
+    pub fn meet(&self, fault: Option<&'static str>) {
+        self.state.lock().unwrap().fault = fault;
+    }
+
+    pub fn send_events_to(&self, hook: SocketAddr) {
+        self.state.lock().unwrap().hook = Some(hook);
+    }
+
+    /// Sends events to a dashboard.
+    pub fn tell(&self, portal: &Portal, events: &[&Value]) {
+        for event in events {
+            assert_eq!(deliver(portal.pages, event).status, 200);
+        }
+    }
+
+    fn number(&self) -> u64 {
+        let mut state = self.state.lock().unwrap();
+        state.numbers += 1;
+        state.numbers
+    }
+
+    fn serve(&self, mut stream: &TcpStream) -> Option<()> {
+        let mut reader = BufReader::new(stream);
+        let (mut lines, mut length) = (Vec::new(), 0);
+        loop {
+            let mut line = String::new();
+            reader.read_line(&mut line).ok().filter(|length| *length > 0)?;
+            let line = line.trim_end().to_owned();
+            if line.is_empty() {
+                break;
+            }
+            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length: ") {
+                length = value.parse().ok()?;
+            }
+            lines.push(line);
+        }
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body).ok()?;
+        let (status, more, text) = self.answer(&lines, &String::from_utf8(body).ok()?)?;
+        let head = format!(
+            "HTTP/1.1 {status} X\r\n{more}content-length: {}\r\nconnection: close\r\n\r\n",
+            text.len()
+        );
+        stream.write_all(format!("{head}{text}").as_bytes()).ok()
+    }
+
+    /// The status, more header lines, and the body. `None` for no answer.
+    fn answer(&self, lines: &[String], body: &str) -> Option<(u16, String, String)> {
+        let header = |name: &str| {
+            let value = |line: &String| {
+                let (key, value) = line.split_once(": ")?;
+                key.eq_ignore_ascii_case(name).then(|| value.to_owned())
+            };
+            lines.iter().find_map(value)
+        };
+        let mut words = lines[0].split(' ');
+        let (method, path) = (words.next()?, words.next()?);
+        let html = || "content-type: text/html\r\n".to_owned();
+        match (method, path) {
+            ("POST", "/v1/checkout/sessions") => {
+                let fault = self.state.lock().unwrap().fault;
+                match fault {
+                    None => {}
+                    Some("silent") => {
+                        std::thread::sleep(Duration::from_secs(30));
+                        return None;
+                    }
+                    Some("cut") => return None,
+                    Some("garbage") => return Some((200, String::new(), "<html>".to_owned())),
+                    Some("no page") => return Some((200, String::new(), json!({ "url": null }).to_string())),
+                    Some("script") => {
+                        return Some((
+                            200,
+                            String::new(),
+                            json!({ "url": "javascript:alert(1)" }).to_string(),
+                        ));
+                    }
+                    Some(_) => {
+                        let error = json!({ "error": { "type": "api_error", "message": "secret text" } });
+                        return Some((500, String::new(), error.to_string()));
+                    }
+                }
+                if header("authorization") != Some(format!("Bearer {SECRET_KEY}")) {
+                    return Some((
+                        401,
+                        String::new(),
+                        json!({ "error": { "type": "invalid_request_error" } }).to_string(),
+                    ));
+                }
+                let object = self.checkout(decoded(body), header("idempotency-key")?);
+                Some((200, "content-type: application/json\r\n".to_owned(), object.to_string()))
+            }
+            ("GET", path) if path.starts_with("/pay/") => {
+                let page = format!(
+                    "<!doctype html><title>Pay</title><form method=post action=\"{path}\"><button>Pay now</button></form>"
+                );
+                Some((200, html(), page))
+            }
+            ("POST", path) if path.starts_with("/pay/") => {
+                let session = self.sessions().into_iter().find(|it| path.ends_with(&it.id))?;
+                let event = self.pay(&session);
+                let hook = self.state.lock().unwrap().hook?;
+                assert_eq!(deliver(hook, &event).status, 200);
+                Some((303, format!("location: {}\r\n", session.form["success_url"]), String::new()))
+            }
+            _ => Some((404, String::new(), "{}".to_owned())),
+        }
+    }
+
+    /// A session for a form, which is refused by a panic if it is not what the API wants. The same key makes no other one.
+    fn checkout(&self, form: BTreeMap<String, String>, once: String) -> Value {
+        let known = self.sessions().into_iter().find(|session| session.once == once);
+        let session = known.unwrap_or_else(|| {
+            assert_eq!(form["mode"], "payment");
+            assert_eq!(form["line_items[0][quantity]"], "1");
+            form["line_items[0][price_data][unit_amount]"].parse::<u64>().unwrap();
+            for name in ["[currency]", "[product_data][name]"] {
+                assert!(!form[&format!("line_items[0][price_data]{name}")].is_empty());
+            }
+            assert!(form["success_url"].starts_with("http") && form["cancel_url"].starts_with("http"));
+            let session = Session { id: format!("cs_test_{}", self.number()), form, once };
+            self.state.lock().unwrap().sessions.push(session.clone());
+            session
+        });
+        let url = format!("http://{}/pay/{}", self.address, session.id);
+        json!({ "id": session.id, "object": "checkout.session", "mode": "payment", "payment_status": "unpaid", "url": url })
+    }
+
+    /// The customer pays: the event of a new payment.
+    pub fn pay(&self, session: &Session) -> Value {
+        let id = format!("pi_{}", self.number());
+        let metadata: serde_json::Map<String, Value> = session
+            .form
+            .iter()
+            .filter_map(|(name, value)| {
+                let name = name.strip_prefix("payment_intent_data[metadata][")?.strip_suffix(']')?;
+                Some((name.to_owned(), json!(value)))
+            })
+            .collect();
+        let amount: u64 = session.form["line_items[0][price_data][unit_amount]"].parse().unwrap();
+        let intent = json!({
+            "id": id, "object": "payment_intent", "amount": amount, "amount_received": amount,
+            "currency": session.form["line_items[0][price_data][currency]"], "status": "succeeded",
+            "metadata": metadata, "latest_charge": format!("ch_{id}"), "livemode": false,
+        });
+        self.state.lock().unwrap().intents.insert(id, intent.clone());
+        self.event("payment_intent.succeeded", &intent)
+    }
+
+    fn event(&self, kind: &str, object: &Value) -> Value {
+        json!({
+            "id": format!("evt_{}", self.number()), "object": "event", "api_version": "2024-06-20", "type": kind,
+            "created": seconds(), "livemode": false, "pending_webhooks": 1, "data": { "object": object },
+        })
+    }
+
+    /// The event of a refund, after which so much is refunded in all.
+    pub fn refunded(&self, payment: &str, in_all: u64) -> Value {
+        let intent = self.state.lock().unwrap().intents[payment].clone();
+        let charge = json!({
+            "id": intent["latest_charge"], "object": "charge", "payment_intent": payment, "amount": intent["amount"],
+            "amount_refunded": in_all, "refunded": intent["amount"] == in_all, "currency": intent["currency"],
+            "metadata": intent["metadata"],
+        });
+        self.event("charge.refunded", &charge)
+    }
+
+    /// The event of a dispute.
+    pub fn disputed(&self, payment: &str, id: &str, amount: u64, (kind, status): (&str, &str)) -> Value {
+        let dispute = json!({
+            "id": id, "object": "dispute", "charge": format!("ch_{payment}"), "payment_intent": payment,
+            "amount": amount, "currency": "eur", "status": status, "reason": "fraudulent", "metadata": {},
+        });
+        self.event(&format!("charge.dispute.{kind}"), &dispute)
+    }
+}
+
+pub fn seconds() -> u64 {
+    SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs()
+}
+
+/// The header that signs a body.
+pub fn signature(secret: &str, at: u64, body: &str) -> String {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
+    let tag = hmac::sign(&key, format!("{at}.{body}").as_bytes());
+    let hex: String = tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("t={at},v1={hex},v0=0123")
+}
+
+/// Sends a text with a signature.
+pub fn send(to: SocketAddr, signature: &str, body: &str) -> Response {
+    let headers = format!(
+        "content-type: application/json\r\nstripe-signature: {signature}\r\nuser-agent: Stripe/1.0\r\n"
+    );
+    post(to, "/payments/stripe", &headers, body)
+}
+
+/// Sends an event as Stripe does.
+pub fn deliver(to: SocketAddr, event: &Value) -> Response {
+    let body = event.to_string();
+    send(to, &signature(WEBHOOK_SECRET, seconds(), &body), &body)
+}
