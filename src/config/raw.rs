@@ -19,7 +19,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub use operating::{Admin, Dashboard, Idempotency, Log, Traces, Usage, Webhooks};
-pub use payments::{Package, Payments, Stripe};
+pub use payments::{Package, Payments, Stripe, Subscription};
 pub use plans::{Bucket, Plan, PlanPrice, Refill, SpendLimit};
 pub use prices::{AmountOr, Callback, Charge, Each, Opens, PerItem, Plain, Settles};
 pub use scopes::Scopes;

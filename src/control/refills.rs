@@ -1,4 +1,4 @@
-//! Refills the accounts on plans with a refill, when it is due.
+//! Refills the accounts on plans with a refill, when it is due, and tops up accounts by saved cards.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +34,20 @@ impl Control {
                 && let Some(more) = failures.should_log(self.clock.now())
             {
                 tracing::error!(%error, more, "accounts could not be refilled; trying again");
+            }
+        }
+    }
+
+    /// Tops up accounts by saved cards when their balance is low, until it is cancelled.
+    pub async fn top_up_accounts(self: Arc<Self>) {
+        let mut failures = Repeats::default();
+        loop {
+            tokio::time::sleep(EVERY).await;
+            if self.snapshot().settings.stripe.is_some()
+                && let Err(error) = self.top_up_due().await
+                && let Some(more) = failures.should_log(self.clock.now())
+            {
+                tracing::error!(%error, more, "accounts could not be topped up; trying again");
             }
         }
     }

@@ -29,7 +29,7 @@ pub use groups::{GroupId, GroupRow, MAX_GROUPS};
 pub use jobs::{JobFilter, JobPlace, JobRow, SettledJobRow};
 pub use lots::{Begun, DueRefill, LotEnd, MAX_LOTS, Place, RefillBooking, RefillState};
 pub use notes::{AnswerRow, AuditRow, Audited, Note, Notes, TokenRow, no_notes};
-pub use payments::{PaymentReader, PaymentRow, Purchase};
+pub use payments::{AutoTopUp, BegunTopUp, Payer, PaymentReader, PaymentRow, Purchase};
 pub use reader::{
     AuditFilter, BooksReader, EachLimit, Position, StoredSecret, each_account, each_entry, each_key,
 };

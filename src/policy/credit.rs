@@ -8,6 +8,7 @@ pub mod payment;
 pub mod refill;
 mod spending;
 mod split;
+pub mod top_up;
 
 pub use lots::{DEFAULT_PRIORITY, Lot, LotId, LotTerms, Wallet};
 pub use spending::{SpendLimit, Spending};

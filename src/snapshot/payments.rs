@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::policy::credit::refill::Every;
 use crate::types::{BucketName, Credits, Money, Secret};
 
 /// Credits that customers can buy.
@@ -17,8 +18,10 @@ pub struct Package {
     pub credits: Credits,
     /// The bucket that gets the credits.
     pub bucket: BucketName,
-    /// How long after the payment what is left expires; `None` for never.
+    /// How long after the payment what is left expires; `None` for never. Of a subscription: after the period's end.
     pub expires: Option<Duration>,
+    /// How often it is bought again; `None` for once.
+    pub every: Option<Every>,
 }
 
 /// How customers pay by Stripe.
@@ -30,6 +33,6 @@ pub struct Stripe {
     pub webhook_secret: Secret<String>,
     /// The base URL of the API, without a slash at its end.
     pub url: String,
-    /// What customers can buy, the cheapest first.
+    /// What customers can buy and subscribe to, the cheapest first.
     pub packages: Vec<Package>,
 }

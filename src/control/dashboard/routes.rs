@@ -82,6 +82,8 @@ fn account_pages() -> Router<Site> {
         .route("/accounts/{account}/credits", get(account::credits))
         .route("/accounts/{account}/credits.csv", get(account::credits_csv))
         .route("/accounts/{account}/credits/buy", post(account::buy))
+        .route("/accounts/{account}/credits/payments", post(account::manage_payments))
+        .route("/accounts/{account}/credits/top-up", post(account::save_top_up))
         .route("/payments/stripe", post(account::stripe).layer(DefaultBodyLimit::max(MAX_MESSAGE)))
         .route("/accounts/{account}/credits/alerts", post(account::save_alerts))
         .route("/accounts/{account}/credits/mail", post(account::mail_me))

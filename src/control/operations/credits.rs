@@ -4,6 +4,7 @@ mod entries;
 mod jobs;
 mod payments;
 mod requests;
+mod top_up;
 
 pub use entries::EntryView;
 pub use jobs::{JobView, SettledView, SettlementInput};
@@ -12,6 +13,7 @@ pub use payments::{PaymentView, PaymentsView};
 pub use requests::{ChargedView, ChargesQuery};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+pub(in crate::control) use top_up::money;
 use utoipa::ToSchema;
 
 use super::caller::{Caller, Noted, Permission};

@@ -27,7 +27,7 @@ pub use accounts::{AccountInput, AccountLine, AccountPatch, AccountView, Exporte
 pub use audit::AuditView;
 pub use caller::{Authority, Caller, Permission};
 pub use check::{ChargeInput, CheckInput, Verdict};
-pub(in crate::control) use credits::Answer;
+pub(in crate::control) use credits::{Answer, money};
 pub use credits::{
     BookingInput, BookingView, ChargedView, ChargesQuery, DoubtView, EntryView, GivenBack, JobView,
     MAX_REFERENCE, PaymentView, PaymentsView, SettledView, SettlementInput,

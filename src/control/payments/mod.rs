@@ -16,8 +16,12 @@ use crate::types::{AccountId, BucketName, WallTime};
 pub(in crate::control) struct Order<'a> {
     pub(in crate::control) account: &'a AccountId,
     pub(in crate::control) package: &'a Package,
+    /// The service's id of the customer, if it is known.
+    pub(in crate::control) customer: Option<&'a str>,
     /// The customer's e-mail address, if it is known.
     pub(in crate::control) email: Option<&'a str>,
+    /// True if the card is saved, so that it can be charged without the customer.
+    pub(in crate::control) saves_card: bool,
     /// The page that the customer comes from and goes back to.
     pub(in crate::control) page: String,
     /// Identifies this order, so that one that is sent twice is one.
@@ -28,11 +32,15 @@ pub(in crate::control) struct Order<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::control) enum Told {
     /// A payment arrived.
-    Paid(Paid),
-    /// So much of a payment was refunded in all, in the smallest unit of money.
-    Refunded(Paid, u64),
+    Paid(Box<Paid>),
+    /// So much of a payment was refunded in all, in the smallest unit of money. Without what was bought if that is not told.
+    Refunded { payment: String, paid: Option<Box<Paid>>, in_all: u64 },
     /// The payer's bank asks for the money of a payment back, or decided that it stays. `payment`: its id.
     Disputed { payment: String, dispute: Dispute },
+    /// An automatic top-up failed. `number`: which of the account's.
+    Failed { account: AccountId, number: u64, why: String },
+    /// A subscription ended.
+    Unsubscribed(AccountId),
 }
 
 /// A payment, and what was bought.
@@ -43,8 +51,24 @@ pub(in crate::control) struct Paid {
     pub(in crate::control) purchase: Purchase,
     /// The bucket that gets the credits.
     pub(in crate::control) bucket: BucketName,
-    /// How long after the payment what is left expires.
+    /// How long what is left lasts after the payment, or after the end of the period that was paid.
     pub(in crate::control) expires: Option<Duration>,
+    /// The end of the period that was paid, of a subscription.
+    pub(in crate::control) until: Option<WallTime>,
+    /// The service's id of the customer.
+    pub(in crate::control) customer: Option<String>,
+    /// Its id of the card, if it was saved.
+    pub(in crate::control) method: Option<String>,
+    /// Which automatic top-up it is.
+    pub(in crate::control) top_up: Option<u64>,
+}
+
+impl Paid {
+    /// When what is left expires. `now`: when it is granted.
+    pub(in crate::control) fn expiry(&self, now: WallTime) -> Option<WallTime> {
+        let millis = i64::try_from(self.expires?.as_millis()).unwrap_or(i64::MAX);
+        Some(WallTime(self.until.unwrap_or(now).0.saturating_add(millis)))
+    }
 }
 
 /// Why a message is not taken.
@@ -54,6 +78,17 @@ pub(in crate::control) enum Unread {
     Unsigned,
     /// It is signed, but says something else than the service's description.
     Malformed(String),
+    /// The service did not tell the rest. It sends the message again.
+    Unanswered(String),
+}
+
+/// Why a card was not charged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::control) enum Uncharged {
+    /// The card, or the service, refused it.
+    Refused(String),
+    /// It is not known if it was charged. The same request tells.
+    Unknown(String),
 }
 
 /// A payment service.
@@ -64,9 +99,29 @@ pub(in crate::control) trait Provider {
     /// Why there is none, for the operator.
     fn checkout(&self, order: &Order<'_>) -> impl Future<Output = Result<String, String>> + Send;
 
+    /// Opens a page on which a customer changes cards and ends subscriptions. Returns its address.
+    ///
+    /// # Errors
+    /// Why there is none, for the operator.
+    fn portal(&self, customer: &str, page: &str) -> impl Future<Output = Result<String, String>> + Send;
+
+    /// The request that charges a saved card for an automatic top-up.
+    fn charge_form(&self, account: &AccountId, package: &Package, card: (&str, &str), number: u64) -> String;
+
+    /// Charges a saved card. The same request with the same `once` charges it once. `None` if the payment is under way.
+    ///
+    /// # Errors
+    /// [`Uncharged`].
+    fn charge(&self, form: &str, once: &str) -> impl Future<Output = Result<Option<Told>, Uncharged>> + Send;
+
     /// Reads a message. `signature`: the header that signs it. `None` for a message that does not matter.
     ///
     /// # Errors
     /// [`Unread`].
-    fn read(&self, signature: &str, body: &[u8], now: WallTime) -> Result<Option<Told>, Unread>;
+    fn read(
+        &self,
+        signature: &str,
+        body: &[u8],
+        now: WallTime,
+    ) -> impl Future<Output = Result<Option<Told>, Unread>> + Send;
 }

@@ -281,7 +281,7 @@ impl Data {
                     let number = u64::from(number(self.audit.len()));
                     self.audit.push(Audited { number, at, row });
                 }
-                Note::Event(_) | Note::User(_) | Note::Payment(_) => {}
+                Note::Event(_) | Note::User(_) | Note::Payment(_) | Note::Payer(..) => {}
                 Note::Answer(row) if self.answers.iter().any(|(other, _)| other.id == row.id) => {
                     return taken("this request was made at the same time");
                 }

@@ -14,3 +14,13 @@ CREATE TABLE payments (
     told      INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX payments_by_account ON payments (account, told) WHERE account IS NOT NULL;
+
+-- How accounts pay: as JSON, and what automatic top-ups are found by.
+CREATE TABLE payers (
+    account  INTEGER PRIMARY KEY,
+    payer    TEXT    NOT NULL,
+    below    INTEGER,
+    is_begun INTEGER NOT NULL,
+    wait     INTEGER NOT NULL
+) STRICT;
+CREATE INDEX payers_topped_up ON payers (wait) WHERE below IS NOT NULL OR is_begun;

@@ -24,6 +24,7 @@ pub(super) fn write(tx: &Transaction<'_>, notes: &[Note], at: WallTime) -> Resul
             }
             Note::Event(event) => events::emit_for(tx, event, at)?,
             Note::Payment(row) => payments::write(tx, row)?,
+            Note::Payer(account, payer) => payments::write_payer(tx, account, payer)?,
             Note::User(edit) => users::write(tx, edit)?,
             Note::Answer(row) => {
                 let sql = "INSERT INTO answers (id, request, answer, at) VALUES (?1, ?2, ?3, ?4)

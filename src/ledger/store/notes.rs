@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::payments::PaymentRow;
+use super::payments::{Payer, PaymentRow};
 use super::users::{Role, UserEdit};
 use super::webhooks::EventRow;
 use crate::types::{AccountId, KeyHash, WallTime};
@@ -61,6 +61,8 @@ pub enum Note {
     Event(EventRow),
     /// A payment. A store without payments ignores it.
     Payment(PaymentRow),
+    /// How an account pays. A store without payments ignores it.
+    Payer(AccountId, Box<Payer>),
     /// A change of the people who use the dashboard. A store without users ignores it.
     User(UserEdit),
 }

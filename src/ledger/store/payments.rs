@@ -1,7 +1,10 @@
 //! Defines payments that customers made by a payment service, and what of them is asked back.
 
+use serde::{Deserialize, Serialize};
+
 use super::Result;
 use crate::policy::credit::payment::Reversals;
+use crate::policy::credit::top_up::MonthSum;
 use crate::types::{AccountId, Credits, Money, WallTime};
 
 /// What was bought.
@@ -69,6 +72,56 @@ impl PaymentRow {
     }
 }
 
+/// An automatic top-up that was begun: it is asked for with the same words until its outcome is known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BegunTopUp {
+    /// The request, in the payment service's form.
+    pub form: String,
+    /// The price, in the smallest unit of money.
+    pub price: u64,
+    /// When it was begun.
+    pub since: WallTime,
+    /// How often it was asked for.
+    pub tries: u32,
+}
+
+/// When an account is topped up automatically.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AutoTopUp {
+    /// Below which balance.
+    pub below: Credits,
+    /// The package that is bought.
+    pub package: String,
+    /// The most money in a month, in the smallest unit.
+    pub most: u64,
+}
+
+/// How an account pays.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Payer {
+    /// The payment service's id of the customer.
+    pub customer: Option<String>,
+    /// Its id of the card that may be charged without the customer.
+    pub method: Option<String>,
+    /// The package that is subscribed to, and until when it is paid.
+    pub subscription: Option<(String, WallTime)>,
+    /// When the account is topped up automatically.
+    pub top_up: Option<AutoTopUp>,
+    /// What automatic top-ups cost in the month.
+    pub sum: MonthSum,
+    /// The number of automatic top-ups that were begun.
+    pub number: u64,
+    /// The one that is under way.
+    pub begun: Option<BegunTopUp>,
+    /// How often the card was refused in succession.
+    pub refusals: u32,
+    /// Why the last one failed.
+    pub problem: Option<String>,
+    /// No top-up is begun, and no answer is asked for, before this time.
+    pub wait_until: WallTime,
+}
+
 /// Reads payments.
 #[expect(clippy::missing_errors_doc, reason = "they fail where the store cannot be read")]
 pub trait PaymentReader {
@@ -76,4 +129,8 @@ pub trait PaymentReader {
     fn payment(&mut self, id: &str) -> Result<Option<PaymentRow>>;
     /// The payments of an account, the last ones first, at most `most`.
     fn payments(&mut self, account: &AccountId, most: usize) -> Result<Vec<PaymentRow>>;
+    /// How an account pays.
+    fn payer(&mut self, account: &AccountId) -> Result<Option<Payer>>;
+    /// The accounts with a top-up under way, or whose balance is below what they are topped up at, at most `most`.
+    fn due_top_ups(&mut self, now: WallTime, most: usize) -> Result<Vec<AccountId>>;
 }

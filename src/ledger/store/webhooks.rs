@@ -30,6 +30,8 @@ pub enum EventKind {
     AccountInDoubt,
     /// An account asks the operator's billing for credits.
     TopUpRequested,
+    /// A saved card could not be charged for an automatic top-up.
+    TopUpFailed,
     /// Credits of a payment that was refunded or disputed were spent.
     CreditsMissing,
     /// An operator tests an endpoint.
@@ -38,7 +40,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// All kinds.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::CreditsLow,
         Self::CreditsExhausted,
         Self::CreditsGranted,
@@ -50,6 +52,7 @@ impl EventKind {
         Self::LimitReached,
         Self::AccountInDoubt,
         Self::TopUpRequested,
+        Self::TopUpFailed,
         Self::CreditsMissing,
         Self::Test,
     ];
@@ -69,6 +72,7 @@ impl EventKind {
             Self::LimitReached => "limit.reached",
             Self::AccountInDoubt => "account.in_doubt",
             Self::TopUpRequested => "billing.top_up_requested",
+            Self::TopUpFailed => "billing.top_up_failed",
             Self::CreditsMissing => "billing.credits_missing",
             Self::Test => "webhook.test",
         }

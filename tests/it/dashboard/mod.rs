@@ -28,8 +28,13 @@ pub struct Portal {
 
 impl Portal {
     pub fn start(more: &str) -> Self {
+        Self::start_by(&[], more)
+    }
+
+    /// Starts the gateway with a program before it.
+    pub fn start_by(prefix: &[&str], more: &str) -> Self {
         let upstream = Upstream::start();
-        let gateway = Gateway::start(&open_config(more), &upstream);
+        let gateway = Gateway::start_by(prefix, &open_config(more), &upstream);
         let pages = gateway.dashboard();
         let api = Api::of(&gateway);
         Self { gateway, _upstream: upstream, pages, api }

@@ -1,5 +1,6 @@
 //! Tests that customers buy credits by Stripe, against a stand-in that speaks the forms of the published API.
 
+mod automatic;
 mod order;
 mod stand_in;
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use aws_lc_rs::hmac;
 use serde_json::{Value, json};
@@ -29,6 +29,10 @@ struct State {
     sessions: Vec<Session>,
     /// The payments by id: their payment intents.
     intents: BTreeMap<String, Value>,
+    /// The invoices by id.
+    invoices: BTreeMap<String, Value>,
+    /// The answers to charges of saved cards, by their idempotency keys, with the forms.
+    charges: BTreeMap<String, (String, u16, Value)>,
     /// What the next requests meet, if something goes wrong.
     fault: Option<&'static str>,
     numbers: u64,
@@ -68,7 +72,9 @@ impl StandIn {
              currency = \"eur\"\nurl = \"http://{}\"\n\
              [payments.stripe.packages.small]\nprice = \"10.00\"\ncredits = 1000\n\
              [payments.stripe.packages.large]\nprice = \"79.90\"\ncredits = \"10000.5\"\ntitle = \"Large & good\"\n\
-             bucket = \"paygo\"\nexpires = \"365d\"\n",
+             bucket = \"paygo\"\nexpires = \"365d\"\n\
+             [payments.stripe.subscriptions.pro]\nprice = \"49.00\"\nevery = \"month\"\ncredits = 5000\nbucket = \"sub\"\n\
+             [buckets.sub]\npriority = 1\n",
             self.address
         )
     }
@@ -125,57 +131,20 @@ impl StandIn {
 
     /// The status, more header lines, and the body. `None` for no answer.
     fn answer(&self, lines: &[String], body: &str) -> Option<(u16, String, String)> {
-        let header = |name: &str| {
-            let value = |line: &String| {
-                let (key, value) = line.split_once(": ")?;
-                key.eq_ignore_ascii_case(name).then(|| value.to_owned())
-            };
-            lines.iter().find_map(value)
-        };
         let mut words = lines[0].split(' ');
         let (method, path) = (words.next()?, words.next()?);
-        let html = || "content-type: text/html\r\n".to_owned();
-        match (method, path) {
-            ("POST", "/v1/checkout/sessions") => {
-                let fault = self.state.lock().unwrap().fault;
-                match fault {
-                    None => {}
-                    Some("silent") => {
-                        std::thread::sleep(Duration::from_secs(30));
-                        return None;
-                    }
-                    Some("cut") => return None,
-                    Some("garbage") => return Some((200, String::new(), "<html>".to_owned())),
-                    Some("no page") => return Some((200, String::new(), json!({ "url": null }).to_string())),
-                    Some("script") => {
-                        return Some((
-                            200,
-                            String::new(),
-                            json!({ "url": "javascript:alert(1)" }).to_string(),
-                        ));
-                    }
-                    Some(_) => {
-                        let error = json!({ "error": { "type": "api_error", "message": "secret text" } });
-                        return Some((500, String::new(), error.to_string()));
-                    }
-                }
-                if header("authorization") != Some(format!("Bearer {SECRET_KEY}")) {
-                    return Some((
-                        401,
-                        String::new(),
-                        json!({ "error": { "type": "invalid_request_error" } }).to_string(),
-                    ));
-                }
-                let object = self.checkout(decoded(body), header("idempotency-key")?);
-                Some((200, "content-type: application/json\r\n".to_owned(), object.to_string()))
+        match method {
+            _ if path.starts_with("/v1/") => {
+                let (status, object) = self.api(method, path, lines, body)?;
+                let text = object.as_str().map_or_else(|| object.to_string(), str::to_owned);
+                Some((status, "content-type: application/json\r\n".to_owned(), text))
             }
-            ("GET", path) if path.starts_with("/pay/") => {
-                let page = format!(
-                    "<!doctype html><title>Pay</title><form method=post action=\"{path}\"><button>Pay now</button></form>"
-                );
-                Some((200, html(), page))
+            "GET" if path.starts_with("/pay/") => {
+                let form = format!("<form method=post action=\"{path}\"><button>Pay now</button></form>");
+                let page = format!("<!doctype html><title>Pay</title>{form}");
+                Some((200, "content-type: text/html\r\n".to_owned(), page))
             }
-            ("POST", path) if path.starts_with("/pay/") => {
+            "POST" if path.starts_with("/pay/") => {
                 let session = self.sessions().into_iter().find(|it| path.ends_with(&it.id))?;
                 let event = self.pay(&session);
                 let hook = self.state.lock().unwrap().hook?;
@@ -186,11 +155,54 @@ impl StandIn {
         }
     }
 
+    /// The status and the object of a request to the API. A text is no JSON.
+    fn api(&self, method: &str, path: &str, lines: &[String], body: &str) -> Option<(u16, Value)> {
+        let header = |name: &str| {
+            let value = |line: &String| {
+                let (key, value) = line.split_once(": ")?;
+                key.eq_ignore_ascii_case(name).then(|| value.to_owned())
+            };
+            lines.iter().find_map(value)
+        };
+        if header("authorization") != Some(format!("Bearer {SECRET_KEY}")) {
+            return Some((401, json!({ "error": { "type": "invalid_request_error" } })));
+        }
+        assert_eq!(header("stripe-version").as_deref(), Some("2024-06-20"));
+        let fault = self.state.lock().unwrap().fault;
+        match (method, path) {
+            ("POST", "/v1/checkout/sessions") => match fault {
+                None => Some((200, self.checkout(decoded(body), header("idempotency-key")?))),
+                Some("cut") => None,
+                Some("garbage") => Some((200, json!("<html>"))),
+                Some("no page") => Some((200, json!({ "url": null }))),
+                Some("script") => Some((200, json!({ "url": "javascript:alert(1)" }))),
+                Some(_) => Some((500, json!({ "error": { "type": "api_error", "message": "secret text" } }))),
+            },
+            ("POST", "/v1/payment_intents") => {
+                let answer = self.charge(body, header("idempotency-key")?);
+                Some(answer).filter(|_| fault != Some("cut")) // it is charged, but nobody learns of it
+            }
+            ("POST", "/v1/billing_portal/sessions") => {
+                let form = decoded(body);
+                assert!(form["customer"].starts_with("cus_") && form["return_url"].starts_with("http"));
+                let url = format!("http://{}/portal/{}", self.address, form["customer"]);
+                Some((200, json!({ "object": "billing_portal.session", "url": url })))
+            }
+            ("GET", path) if path.starts_with("/v1/invoices/") && fault.is_none() => {
+                let invoice = self.state.lock().unwrap().invoices.get(path.rsplit('/').next()?).cloned();
+                Some((200, invoice?))
+            }
+            _ => None,
+        }
+    }
+
     /// A session for a form, which is refused by a panic if it is not what the API wants. The same key makes no other one.
     fn checkout(&self, form: BTreeMap<String, String>, once: String) -> Value {
         let known = self.sessions().into_iter().find(|session| session.once == once);
         let session = known.unwrap_or_else(|| {
-            assert_eq!(form["mode"], "payment");
+            let interval = form.get("line_items[0][price_data][recurring][interval]");
+            assert_eq!(form["mode"], if interval.is_some() { "subscription" } else { "payment" });
+            assert!(!(form.contains_key("customer") && form.contains_key("customer_email")), "one of both");
             assert_eq!(form["line_items[0][quantity]"], "1");
             form["line_items[0][price_data][unit_amount]"].parse::<u64>().unwrap();
             for name in ["[currency]", "[product_data][name]"] {
@@ -205,25 +217,126 @@ impl StandIn {
         json!({ "id": session.id, "object": "checkout.session", "mode": "payment", "payment_status": "unpaid", "url": url })
     }
 
+    fn metadata(form: &BTreeMap<String, String>, carrier: &str) -> Value {
+        let metadata = form.iter().filter_map(|(name, value)| {
+            let name = name.strip_prefix(carrier)?.strip_prefix('[')?.strip_suffix(']')?;
+            Some((name.to_owned(), json!(value)))
+        });
+        Value::Object(metadata.collect())
+    }
+
+    fn customer(&self, form: &BTreeMap<String, String>) -> String {
+        form.get("customer").cloned().unwrap_or_else(|| format!("cus_{}", self.number()))
+    }
+
     /// The customer pays: the event of a new payment.
     pub fn pay(&self, session: &Session) -> Value {
-        let id = format!("pi_{}", self.number());
-        let metadata: serde_json::Map<String, Value> = session
-            .form
-            .iter()
-            .filter_map(|(name, value)| {
-                let name = name.strip_prefix("payment_intent_data[metadata][")?.strip_suffix(']')?;
-                Some((name.to_owned(), json!(value)))
-            })
-            .collect();
-        let amount: u64 = session.form["line_items[0][price_data][unit_amount]"].parse().unwrap();
+        let (id, form) = (format!("pi_{}", self.number()), &session.form);
+        let amount: u64 = form["line_items[0][price_data][unit_amount]"].parse().unwrap();
+        let saves = form.get("payment_intent_data[setup_future_usage]");
+        let customer = saves.map(|_| self.customer(form)).or_else(|| form.get("customer").cloned());
         let intent = json!({
             "id": id, "object": "payment_intent", "amount": amount, "amount_received": amount,
-            "currency": session.form["line_items[0][price_data][currency]"], "status": "succeeded",
-            "metadata": metadata, "latest_charge": format!("ch_{id}"), "livemode": false,
+            "currency": form["line_items[0][price_data][currency]"], "status": "succeeded",
+            "metadata": Self::metadata(form, "payment_intent_data[metadata]"), "latest_charge": format!("ch_{id}"),
+            "customer": customer, "setup_future_usage": saves, "payment_method": format!("pm_{id}"), "livemode": false,
         });
         self.state.lock().unwrap().intents.insert(id, intent.clone());
         self.event("payment_intent.succeeded", &intent)
+    }
+
+    /// A period of a subscription is paid: its event, in the form of a later version than the one that Tollgate speaks, and the
+    /// id of the payment. `end`: the period's, in seconds.
+    pub fn invoice(&self, session: &Session, end: u64) -> (Value, String) {
+        let (id, payment, form) =
+            (format!("in_{}", self.number()), format!("pi_{}", self.number()), &session.form);
+        let amount: u64 = form["line_items[0][price_data][unit_amount]"].parse().unwrap();
+        let (currency, metadata) = (
+            &form["line_items[0][price_data][currency]"],
+            Self::metadata(form, "subscription_data[metadata]"),
+        );
+        let intent = json!({
+            "id": payment, "object": "payment_intent", "amount": amount, "currency": currency, "status": "succeeded",
+            "metadata": {}, "latest_charge": format!("ch_{payment}"),
+        });
+        let lines =
+            json!({ "data": [{ "period": { "start": end - 2_592_000, "end": end }, "metadata": metadata }] });
+        let invoice = json!({
+            "id": id, "object": "invoice", "status": "paid", "amount_paid": amount, "currency": currency, "lines": lines,
+            "customer": "cus_sub", "payment_intent": payment, "subscription_details": { "metadata": metadata },
+        });
+        let mut later = invoice.clone();
+        let fields = later.as_object_mut().unwrap();
+        fields.remove("payment_intent");
+        let details = fields.remove("subscription_details");
+        fields.insert("parent".to_owned(), json!({ "subscription_details": details }));
+        let mut state = self.state.lock().unwrap();
+        state.intents.insert(payment.clone(), intent);
+        state.invoices.insert(id, invoice);
+        drop(state);
+        (self.event("invoice.paid", &later), payment)
+    }
+
+    /// A subscription ended.
+    pub fn ended(&self, session: &Session) -> Value {
+        let metadata = Self::metadata(&session.form, "subscription_data[metadata]");
+        self.event(
+            "customer.subscription.deleted",
+            &json!({ "id": "sub_1", "status": "canceled", "metadata": metadata }),
+        )
+    }
+
+    /// Charges a saved card. The same key and form are answered alike.
+    fn charge(&self, body: &str, once: String) -> (u16, Value) {
+        let form = decoded(body);
+        let known = self.state.lock().unwrap().charges.get(&once).cloned();
+        if let Some((before, status, answer)) = known {
+            return match before == body {
+                true => (status, answer),
+                false => (400, json!({ "error": { "type": "idempotency_error" } })),
+            };
+        }
+        assert_eq!((form["confirm"].as_str(), form["off_session"].as_str()), ("true", "true"));
+        assert!(form["customer"].starts_with("cus_") && form["payment_method"].starts_with("pm_"));
+        let id = format!("pi_{}", self.number());
+        let fault = self.state.lock().unwrap().fault;
+        let status = if fault == Some("processing") { "processing" } else { "succeeded" };
+        let intent = json!({
+            "id": id, "object": "payment_intent", "amount": form["amount"].parse::<u64>().unwrap(), "status": status,
+            "currency": form["currency"], "metadata": Self::metadata(&form, "metadata"), "customer": form["customer"],
+            "payment_method": form["payment_method"], "latest_charge": format!("ch_{id}"),
+        });
+        let answer = match fault {
+            Some("declined") => {
+                let error = json!({ "type": "card_error", "code": "card_declined", "decline_code": "insufficient_funds", "message": "secret text" });
+                (402, json!({ "error": error }))
+            }
+            Some("busy") => return (429, json!({ "error": { "type": "rate_limit_error" } })), // nothing is kept of it
+            _ => (200, intent.clone()),
+        };
+        let mut state = self.state.lock().unwrap();
+        state.charges.insert(once, (body.to_owned(), answer.0, answer.1.clone()));
+        if answer.0 == 200 {
+            state.intents.insert(id, intent);
+        }
+        answer
+    }
+
+    /// The payments by saved cards, with the number of the top-up.
+    pub fn charged(&self) -> Vec<Value> {
+        let state = self.state.lock().unwrap();
+        state.intents.values().filter(|it| it["metadata"]["tollgate_top_up"].is_string()).cloned().collect()
+    }
+
+    /// The event that a payment arrived, or failed.
+    pub fn outcome(&self, intent: &Value, is_paid: bool) -> Value {
+        let mut intent = intent.clone();
+        if is_paid {
+            intent["status"] = json!("succeeded");
+            return self.event("payment_intent.succeeded", &intent);
+        }
+        intent["last_payment_error"] = json!({ "type": "card_error", "code": "expired_card" });
+        self.event("payment_intent.payment_failed", &intent)
     }
 
     fn event(&self, kind: &str, object: &Value) -> Value {

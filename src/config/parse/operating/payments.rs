@@ -7,6 +7,7 @@ use http::Uri;
 use crate::config::parse::context::{Context, single};
 use crate::config::parse::plans::{amount, bucket};
 use crate::config::raw::{self, At};
+use crate::policy::credit::refill::Every;
 use crate::snapshot::dashboard::Dashboard;
 use crate::snapshot::payments::{Package, Stripe};
 use crate::types::{BucketName, Credits, Currency, Money, Secret};
@@ -19,6 +20,9 @@ const MAX_PACKAGES: usize = 50;
 const MAX_TITLE: usize = 60;
 /// Longest time after which bought credits expire.
 const MAX_EXPIRES: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
+
+/// When what is left of a period expires after its end: the next one is paid some hours later.
+const AFTER_PERIOD: Duration = Duration::from_secs(24 * 3600);
 
 type Buckets = [(BucketName, u32)];
 
@@ -42,13 +46,21 @@ pub(in crate::config::parse) fn stripe(
         Currency::parse(&raw.currency.value).ok_or("a currency has three letters, such as \"eur\"");
     let currency = context.check(&raw.currency.span, currency);
     let url = raw.url.as_ref().map_or_else(|| Some(STRIPE.to_owned()), |url| base_url(context, url));
-    if raw.packages.is_empty() || raw.packages.len() > MAX_PACKAGES {
+    let count = raw.packages.len() + raw.subscriptions.len();
+    if count == 0 || count > MAX_PACKAGES {
         let help = "such as [payments.stripe.packages.small] with `price` and `credits`";
         context.error_with(span, format!("there are 1 to {MAX_PACKAGES} packages to buy"), help);
     }
     let mut packages = Vec::new();
     for (name, raw) in &raw.packages {
         packages.extend(currency.and_then(|currency| package(context, name, &raw.value, currency, buckets)));
+    }
+    for (name, raw) in &raw.subscriptions {
+        if packages.iter().any(|known| known.name == name.value) {
+            context.error(&name.span, format!("there is a package `{}` too", name.value));
+        }
+        packages
+            .extend(currency.and_then(|currency| subscription(context, name, &raw.value, currency, buckets)));
     }
     packages.sort_by(|one, other| (one.price.minor, &one.name).cmp(&(other.price.minor, &other.name)));
     Some(Stripe { secret_key: secret_key?, webhook_secret: webhook_secret?, url: url?, packages })
@@ -118,5 +130,25 @@ fn package(
         context.error(&place.span, "bought credits expire after 1ms to 3660d");
     }
     let (name, title) = (name.value.clone(), title.clone());
-    Some(Package { name, title, price: price?, credits: credits?, bucket: bucket?, expires })
+    Some(Package { name, title, price: price?, credits: credits?, bucket: bucket?, expires, every: None })
+}
+
+/// A package that is bought again and again.
+fn subscription(
+    context: &mut Context,
+    name: &At<String>,
+    raw: &raw::Subscription,
+    currency: Currency,
+    buckets: &Buckets,
+) -> Option<Package> {
+    let raw::Subscription { price, every, credits, title, bucket, rollover } = raw.clone();
+    let package = raw::Package { price, credits, title, bucket, expires: None };
+    let package = self::package(context, name, &package, currency, buckets);
+    let known = [Every::Day, Every::Week, Every::Month, Every::Year];
+    let found = known.into_iter().find(|known| known.name() == every.value);
+    if found.is_none() {
+        context.unknown("period", &every, known.into_iter().map(Every::name));
+    }
+    let expires = (!rollover.is_some_and(|rollover| rollover.value)).then_some(AFTER_PERIOD);
+    Some(Package { every: Some(found?), expires, ..package? })
 }

@@ -6,40 +6,134 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode};
 use maud::{Markup, html};
 
+use super::keys::amount;
 use crate::control::dashboard::html::format;
-use crate::control::dashboard::html::parts::{card, table_card};
+use crate::control::dashboard::html::parts::{Field, card, select, table_card, trouble};
 use crate::control::dashboard::site::Site;
-use crate::control::dashboard::web::{Failure, Fields, InAccount};
-use crate::control::operations::{Answer, OperationError, PaymentView, Permission, Result};
-use crate::types::WallTime;
+use crate::control::dashboard::web::{Failure, Fields, InAccount, See};
+use crate::control::operations::{Answer, OperationError, PaymentView, Permission, Result, money};
+use crate::ledger::store::{AutoTopUp, Payer};
+use crate::snapshot::payments::Package;
+use crate::types::{Money, WallTime};
 
-/// The packages that can be bought, and what was paid; nothing if nothing is for sale and nothing was paid.
-pub(super) async fn cards(site: &Site, of: &InAccount) -> Result<Markup> {
+/// The names of fields that errors are about.
+const FIELDS: [&str; 2] = ["below", "most"];
+
+/// What can be bought, when it is bought automatically, and what was paid; nothing if nothing is for sale and nothing was
+/// paid.
+pub(super) async fn cards(
+    site: &Site,
+    of: &InAccount,
+    typed: Option<&Fields>,
+    error: Option<&OperationError>,
+) -> Result<Markup> {
     let packages = site.control.packages();
     let payments = site.control.payments(&of.caller, of.account.clone()).await?.data;
-    let may = of.may(Permission::Alerts);
+    let payer = site.control.payer(&of.caller, of.account.clone()).await?;
     Ok(html! {
         @if !packages.is_empty() {
-            (card("Buy credits", html! {
-                form.stack method="post" action=(of.at("credits/buy")) {
-                    fieldset {
-                        legend.sr { "What to buy" }
-                        @for (at, package) in packages.iter().enumerate() {
-                            label.choice {
-                                input type="radio" name="package" value=(package.name) checked[at == 0] required;
-                                span {
-                                    (package.title) ": " (format::credits(package.credits)) " credits for " (package.price)
-                                    @if let Some(expires) = package.expires { ", good for " (format::counted((expires.as_secs() / 86_400).max(1), "day", "days")) }
-                                }
-                            }
-                        }
-                    }
-                    @if may { div { button.primary type="submit" { "Go to payment" } } } @else { p.quiet { "Owners and billing can buy credits." } }
-                }
-            }))
+            div.columns {
+                (sale(of, &packages, &payer))
+                (top_up(of, &packages, &payer, typed, error))
+            }
         }
         @if !payments.is_empty() { (table_card("Payments", None, table(&payments, site.now()))) }
     })
+}
+
+fn sale(of: &InAccount, packages: &[Package], payer: &Payer) -> Markup {
+    let may = of.may(Permission::Alerts);
+    let body = html! {
+        @if let Some((name, until)) = &payer.subscription { p { "Subscribed to " (name) ", paid until " (format::at(*until)) "." } }
+        form.stack method="post" action=(of.at("credits/buy")) {
+            fieldset {
+                legend.sr { "What to buy" }
+                @for (at, package) in packages.iter().enumerate() {
+                    label.check { input type="radio" name="package" value=(package.name) checked[at == 0] required; (what(package)) }
+                }
+            }
+            @if may {
+                @if packages.iter().any(|package| package.every.is_none()) {
+                    label.check { input type="checkbox" name="save" value="1"; "Save the card for automatic top-ups" }
+                }
+                div { button.primary type="submit" { "Go to payment" } }
+            } @else { p.quiet { "Owners and billing can buy credits." } }
+        }
+        @if may && payer.customer.is_some() {
+            form method="post" action=(of.at("credits/payments")) {
+                p.quiet.small { "Cards, receipts and subscriptions are managed on a page of the payment service." }
+                button.tight type="submit" { "Manage payments" }
+            }
+        }
+    };
+    card("Buy credits", body)
+}
+
+/// What a package is, in words.
+fn what(package: &Package) -> String {
+    let credits = format!("{}: {} credits", package.title, format::credits(package.credits));
+    match (package.every, package.expires) {
+        (Some(every), expires) => {
+            let left = if expires.is_some() { "" } else { ", what is left stays" };
+            format!("{credits} each {} for {}{left}", every.name(), package.price)
+        }
+        (None, Some(expires)) => {
+            let days = format::counted((expires.as_secs() / 86_400).max(1), "day", "days");
+            format!("{credits} for {}, good for {days}", package.price)
+        }
+        (None, None) => format!("{credits} for {}", package.price),
+    }
+}
+
+/// When credits are bought automatically.
+fn top_up(
+    of: &InAccount,
+    packages: &[Package],
+    payer: &Payer,
+    typed: Option<&Fields>,
+    error: Option<&OperationError>,
+) -> Markup {
+    let shown = |name: &str, known: String| typed.map_or(known, |typed| typed.get(name).to_owned());
+    let known = payer.top_up.as_ref();
+    let price = |minor: u64| money(packages, minor).map(|money| money.to_string()).unwrap_or_default();
+    let number = |minor: u64| price(minor).split(' ').next().unwrap_or_default().to_owned();
+    let below = shown("below", known.map(|it| it.below.to_string()).unwrap_or_default());
+    let most = shown("most", known.map(|it| number(it.most)).unwrap_or_default());
+    let package = shown("top_up", known.map(|it| it.package.clone()).unwrap_or_default());
+    let once: Vec<(String, String)> = packages
+        .iter()
+        .filter(|package| package.every.is_none())
+        .map(|package| (package.name.clone(), what(package)))
+        .collect();
+    let options: Vec<(&str, &str)> = once.iter().map(|(name, what)| (name.as_str(), what.as_str())).collect();
+    let below = Field {
+        name: "below",
+        label: "When the balance falls below",
+        hint: "Left empty: never.",
+        value: &below,
+        ..Field::default()
+    };
+    let most =
+        Field { name: "most", label: "At most this much money in a month", value: &most, ..Field::default() };
+    card(
+        "Automatic top-up",
+        html! {
+            @if let Some(problem) = &payer.problem { div.banner.warn role="status" { span { "The last top-up failed: " (problem) } } }
+            @if payer.begun.is_some() { p { "A top-up is under way." } }
+            @if payer.method.is_none() {
+                p.quiet { "Buy credits once and save the card: then they can be bought automatically when they run low." }
+            } @else if of.may(Permission::Alerts) {
+                form.stack method="post" action=(of.at("credits/top-up")) {
+                    (trouble(error, &FIELDS))
+                    (below.render(error))
+                    (select("top_up", "Buy", &options, &package))
+                    (most.render(error))
+                    @if known.is_some() { p.quiet.small { (price(payer.sum.paid)) " by top-ups in the last month that had some." } }
+                    div { button type="submit" { "Save" } }
+                }
+            } @else { p.quiet { "Owners and billing can change this." } }
+        },
+    )
 }
 
 /// The payments, with what was taken back of them.
@@ -68,8 +162,22 @@ pub(in crate::control::dashboard) fn table(payments: &[PaymentView], now: WallTi
     }
 }
 
-/// Opens the payment service's page, and leads there. A redirect would be refused by browsers, since forms are only sent to
-/// this site (CSP).
+/// Leads to a page of the payment service. A redirect would be refused by browsers, since forms are only sent to this site
+/// (CSP).
+fn leave(site: &Site, of: &InAccount, url: &str) -> Response {
+    let frame =
+        of.frame(site, "credits", "To the payment service", "The rest is on a page of our payment service.");
+    let content = html! {
+        meta http-equiv="refresh" content={ "0; url=" (url) };
+        (card("Payment service", html! {
+            p { "Its page opens. If it does not, follow this link." }
+            p { a.button.primary href=(url) rel="noreferrer" { "Go there" } }
+        }))
+    };
+    frame.page(content)
+}
+
+/// Opens a page on which the customer pays.
 pub(in crate::control::dashboard) async fn buy(
     State(site): State<Site>,
     of: InAccount,
@@ -77,17 +185,53 @@ pub(in crate::control::dashboard) async fn buy(
 ) -> Result<Response, Failure> {
     of.caller.may_in(Permission::Alerts, &of.account)?;
     let email = of.visitor.user().map(|user| user.email.clone());
-    let url =
-        site.control.buy(&of.caller, of.account.clone(), fields.get("package"), email.as_deref()).await?;
-    let frame = of.frame(&site, "credits", "To the payment", "You pay on the page of our payment service.");
-    let content = html! {
-        meta http-equiv="refresh" content={ "0; url=" (url) };
-        (card("Payment", html! {
-            p { "The payment page opens. If it does not, follow this link." }
-            p { a.button.primary href=(url) rel="noreferrer" { "Go to payment" } }
-        }))
+    let wanted = (fields.get("package"), fields.is_checked("save"));
+    let url = site.control.buy(&of.caller, of.account.clone(), wanted, email.as_deref()).await?;
+    Ok(leave(&site, &of, &url))
+}
+
+/// Opens a page on which the customer manages cards and subscriptions.
+pub(in crate::control::dashboard) async fn manage_payments(
+    State(site): State<Site>,
+    of: InAccount,
+) -> Result<Response, Failure> {
+    let url = site.control.manage_payments(&of.caller, of.account.clone()).await?;
+    Ok(leave(&site, &of, &url))
+}
+
+async fn set_top_up(site: &Site, of: &InAccount, fields: &Fields) -> Result<()> {
+    let invalid = |field, message: &str| OperationError::Invalid { field, message: message.to_owned() };
+    let top_up = match amount(fields, "below")? {
+        None => None,
+        Some(below) => {
+            let packages = site.control.packages();
+            let currency = packages.first().map(|package| package.price.currency);
+            let most = fields.get("most").trim().replace(',', "");
+            let most = currency.and_then(|currency| Money::parse(&most, currency));
+            let most =
+                most.ok_or_else(|| invalid("most", "an amount of money looks like 100 or 99.50"))?.minor;
+            Some(AutoTopUp { below, package: fields.get("top_up").to_owned(), most })
+        }
     };
-    Ok(frame.page(content))
+    site.control.set_top_up(&of.caller, of.account.clone(), top_up).await
+}
+
+/// Saves when credits are bought automatically.
+pub(in crate::control::dashboard) async fn save_top_up(
+    State(site): State<Site>,
+    of: InAccount,
+    fields: Fields,
+) -> Result<Response, Failure> {
+    of.caller.may_in(Permission::Alerts, &of.account)?;
+    match set_top_up(&site, &of, &fields).await {
+        Ok(()) => Ok(See(of.at("credits?done=top-up-saved")).into_response()),
+        Err(error @ OperationError::Invalid { .. }) => {
+            let content = cards(&site, &of, Some(&fields), Some(&error)).await?;
+            let frame = of.frame(&site, "credits", "Credits", "What was granted and what was charged.");
+            Ok(Failure::told(frame.page(content), Some(&error)))
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Takes a message of Stripe. Any status but 200 makes it send the message again.

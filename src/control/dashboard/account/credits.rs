@@ -165,7 +165,7 @@ pub(in crate::control::dashboard) async fn credits(
     let of_account = JobFilter { account: Some(of.account.clone()), ..JobFilter::default() };
     let list = site.control.jobs(&of.caller, of_account, JOBS).await?.data;
     let settings = billing::cards(&site, &of, None, None).await?;
-    let sale = buy::cards(&site, &of).await?;
+    let sale = buy::cards(&site, &of, None, None).await?;
     let more = page.next_cursor.as_ref().map(|cursor| format!("?before={cursor}"));
     let csv = html! { a href=(of.at("credits.csv")) { "Download as CSV" } };
     let left = match summary.days_left() {

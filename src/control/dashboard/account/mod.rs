@@ -15,7 +15,7 @@ mod webhooks;
 
 pub(super) use audit::audit;
 pub(super) use billing::{mail_me, save_alerts, save_renewal};
-pub(super) use buy::{buy, stripe};
+pub(super) use buy::{buy, manage_payments, save_top_up, stripe};
 pub(super) use credits::{credits, credits_csv};
 pub(super) use docs::{docs, openapi};
 pub(super) use keys::{

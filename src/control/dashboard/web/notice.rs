@@ -5,9 +5,10 @@
 #[derive(Clone, Copy, Debug)]
 pub(in crate::control::dashboard) struct Notice(pub(in crate::control::dashboard) &'static str);
 
-const NOTICES: [(&str, &str); 37] = [
+const NOTICES: [(&str, &str); 38] = [
     ("key-changed", "Key changed."),
     ("paid", "Thank you. The credits arrive once the payment is confirmed, usually within a minute."),
+    ("top-up-saved", "Automatic top-up saved."),
     ("group-saved", "Group saved."),
     ("group-deleted", "Group deleted."),
     ("key-disabled", "Key disabled. Requests with it are refused from now on."),

@@ -78,7 +78,7 @@ pub(in crate::control) enum Answer {
 }
 
 impl Control {
-    fn provider(&self) -> Result<impl Provider + use<>> {
+    pub(super) fn provider(&self) -> Result<impl Provider + use<>> {
         let none = || OperationError::Missing("payments are not configured".to_owned());
         let settings = self.snapshot().settings.stripe.clone().ok_or_else(none)?;
         Ok(Stripe { settings, client: self.payment_client.clone() })
@@ -97,7 +97,7 @@ impl Control {
         &self,
         caller: &Caller,
         account: AccountId,
-        package: &str,
+        (package, saves_card): (&str, bool),
         email: Option<&str>,
     ) -> Result<String> {
         caller.may_in(Permission::Alerts, &account)?;
@@ -111,11 +111,10 @@ impl Control {
         };
         let page = format!("{}/accounts/{account}/credits", self.dashboard_url()?);
         let id = format!("{:032x}", u128::from_be_bytes(random()?));
-        let order = Order { account: &account, package, email, page, id };
-        provider.checkout(&order).await.map_err(|error| {
-            tracing::error!(%error, account = %order.account, "the payment service opened no page");
-            OperationError::Unavailable("the payment service does not answer; try again later".to_owned())
-        })
+        let payer = self.read_payer(account.clone()).await?;
+        let customer = payer.customer.as_deref();
+        let order = Order { account: &account, package, customer, email, saves_card, page, id };
+        provider.checkout(&order).await.map_err(|error| unanswered(&account, &error))
     }
 
     /// Lists the payments of an account.
@@ -143,10 +142,11 @@ impl Control {
         signature: &str,
         body: &[u8],
     ) -> Result<Answer> {
-        match self.provider()?.read(signature, body, self.clock.wall()) {
+        match self.provider()?.read(signature, body, self.clock.wall()).await {
             Ok(Some(told)) => self.take_told(told).await.map(|()| Answer::Taken),
             Ok(None) => Ok(Answer::Taken),
             Err(Unread::Unsigned) => Ok(Answer::Unsigned),
+            Err(Unread::Unanswered(error)) => Err(OperationError::Unavailable(error)),
             Err(Unread::Malformed(error)) => {
                 tracing::error!(%error, "a message of the payment service cannot be read");
                 Ok(Answer::Malformed)
@@ -154,42 +154,50 @@ impl Control {
         }
     }
 
-    async fn take_told(&self, told: Told) -> Result<()> {
+    /// Takes what a payment service told. It is on disk when this returns.
+    pub(super) async fn take_told(&self, told: Told) -> Result<()> {
         let _alone = self.changes.lock().await;
         let now = self.clock.wall();
         let id = match &told {
-            Told::Paid(paid) | Told::Refunded(paid, _) => paid.id.clone(),
-            Told::Disputed { payment, .. } => payment.clone(),
+            Told::Failed { account, number, why } => {
+                return self.top_up_failed(account, *number, why, now).await;
+            }
+            Told::Unsubscribed(account) => return self.unsubscribed(account).await,
+            Told::Paid(paid) => &paid.id,
+            Told::Refunded { payment, .. } | Told::Disputed { payment, .. } => payment,
         };
         let known = self.read_payment(id.clone()).await?;
-        let mut row = PaymentRow { told: now, ..known.unwrap_or_else(|| PaymentRow::new(&id, now)) };
-        let before = row.missing();
+        let mut row = PaymentRow { told: now, ..known.unwrap_or_else(|| PaymentRow::new(id, now)) };
+        let (before, mut notes) = (row.missing(), Vec::new());
         match told {
             Told::Paid(paid) => {
                 if !self.is_own(&paid) {
                     return Ok(());
                 }
                 row.purchase.get_or_insert_with(|| paid.purchase.clone());
+                notes.extend(self.payer_after(&paid, now).await?);
                 if row.granted.is_none() && !self.grant_paid(&mut row, &paid, now).await? {
-                    return self.bookkeeper.note(vec![Note::Payment(row)]).await.map_err(Into::into);
+                    notes.push(Note::Payment(row));
+                    return self.bookkeeper.note(notes).await.map_err(Into::into);
                 }
             }
-            Told::Refunded(paid, in_all) => {
-                if !self.is_own(&paid) {
+            Told::Refunded { paid, in_all, .. } => {
+                if paid.as_ref().is_some_and(|paid| !self.is_own(paid)) {
                     return Ok(());
                 }
-                row.purchase.get_or_insert(paid.purchase);
+                row.purchase = row.purchase.or(paid.map(|paid| paid.purchase));
                 row.reversals.refund(in_all);
             }
             Told::Disputed { dispute, .. } => row.reversals.dispute(dispute),
+            Told::Failed { .. } | Told::Unsubscribed(_) => {}
         }
         self.balance_payment(&mut row).await?;
-        let mut notes = vec![Note::Payment(row.clone())];
         if row.missing() != before {
             notes.push(Note::Event(missing_event(&row)));
             let (payment, missing) = (&row.id, row.missing());
             tracing::warn!(payment, %missing, "credits of a payment that was asked back were spent");
         }
+        notes.push(Note::Payment(row));
         self.bookkeeper.note(notes).await.map_err(Into::into)
     }
 
@@ -211,10 +219,7 @@ impl Control {
 
     /// Grants what was paid for. False if the account cannot get it.
     async fn grant_paid(&self, row: &mut PaymentRow, paid: &Paid, now: WallTime) -> Result<bool> {
-        let expires = paid.expires.map(|expires| {
-            WallTime(now.0.saturating_add(i64::try_from(expires.as_millis()).unwrap_or(i64::MAX)))
-        });
-        let lot = LotTerms { bucket: paid.bucket.clone(), expires, of_refill: false };
+        let lot = LotTerms { bucket: paid.bucket.clone(), expires: paid.expiry(now), of_refill: false };
         let lot = Some(lot).filter(|lot| !lot.is_rest());
         let granted = PaymentRow { granted: Some(now), ..row.clone() };
         let reference = format!("payment {}", row.id);
@@ -287,6 +292,12 @@ impl Control {
         self.bookkeeper.book(booking, std::sync::Arc::new(notes)).await?;
         Ok(())
     }
+}
+
+/// Why a customer cannot pay now. The operator is told more.
+pub(super) fn unanswered(account: &AccountId, error: &str) -> OperationError {
+    tracing::error!(error, %account, "the payment service opened no page");
+    OperationError::Unavailable("the payment service does not answer; try again later".to_owned())
 }
 
 /// Tells the account and the operator that credits that are due back were spent, or are not due any more.

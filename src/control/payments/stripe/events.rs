@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::super::{Paid, Told};
 use crate::ledger::store::Purchase;
 use crate::policy::credit::payment::{Dispute, DisputeState};
-use crate::types::{Currency, Money};
+use crate::types::{AccountId, Currency, Money, WallTime};
 
 /// The metadata that Tollgate gives a payment, and that its charge has too.
 pub(super) const ACCOUNT: &str = "tollgate_account";
@@ -19,21 +19,26 @@ pub(super) const EXPIRES: &str = "tollgate_expires_ms";
 /// Longest id of a payment or a dispute, in bytes.
 const MAX_ID: usize = 255;
 
+/// Which automatic top-up of the account a payment is.
+pub(super) const TOP_UP: &str = "tollgate_top_up";
+
 /// What an event tells. `None` if it does not matter, or is about a payment that another program of the seller made.
 ///
 /// # Errors
 /// What is wrong with it.
 pub(super) fn told(event: &Value) -> Result<Option<Told>, String> {
-    let kind = text(event, "type")?;
-    let object = &event["data"]["object"];
-    let is_own = object["metadata"][ACCOUNT].is_string();
+    let (kind, object) = (text(event, "type")?, &event["data"]["object"]);
+    let is_own = is_own(&object["metadata"]);
     match kind {
-        "payment_intent.succeeded" if is_own => {
-            Ok(Some(Told::Paid(paid(object, id(object, "id")?, number(object, "amount")?)?)))
-        }
-        "charge.refunded" if is_own => {
-            let paid = paid(object, id(object, "payment_intent")?, number(object, "amount")?)?;
-            Ok(Some(Told::Refunded(paid, number(object, "amount_refunded")?)))
+        "payment_intent.succeeded" if is_own => Ok(Some(Told::Paid(Box::new(intent(object)?)))),
+        "payment_intent.payment_failed" if is_own => failed(object),
+        "charge.refunded" if object["payment_intent"].is_string() => {
+            let (payment, in_all) = (id(object, "payment_intent")?, number(object, "amount_refunded")?);
+            let paid = match is_own {
+                true => Some(Box::new(paid(object, payment.clone(), number(object, "amount")?)?)),
+                false => None,
+            };
+            Ok(Some(Told::Refunded { payment, paid, in_all }))
         }
         "charge.dispute.created"
         | "charge.dispute.updated"
@@ -44,8 +49,87 @@ pub(super) fn told(event: &Value) -> Result<Option<Told>, String> {
         {
             Ok(disputed(object, kind)?)
         }
+        "customer.subscription.deleted" if is_own => {
+            Ok(Some(Told::Unsubscribed(account(&object["metadata"])?)))
+        }
         _ => Ok(None),
     }
+}
+
+fn is_own(metadata: &Value) -> bool {
+    metadata[ACCOUNT].is_string()
+}
+
+/// The id of the invoice that an event says is paid, if it is of a subscription that Tollgate sold.
+pub(super) fn paid_invoice(event: &Value) -> Result<Option<String>, String> {
+    let invoice = &event["data"]["object"];
+    match event["type"].as_str() {
+        Some("invoice.paid") if invoice_metadata(invoice).is_some() => id(invoice, "id").map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// The metadata of an invoice's subscription, in the places where versions of the API have it.
+fn invoice_metadata(invoice: &Value) -> Option<&Value> {
+    let line = &invoice["lines"]["data"][0]["metadata"];
+    let places = [
+        &invoice["subscription_details"]["metadata"],
+        &invoice["parent"]["subscription_details"]["metadata"],
+        line,
+    ];
+    places.into_iter().find(|metadata| is_own(metadata))
+}
+
+/// What was paid with an invoice, in the version of the API that is spoken.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn invoice(invoice: &Value) -> Result<Told, String> {
+    let metadata = invoice_metadata(invoice).ok_or("the invoice is of no subscription")?;
+    let minor = number(invoice, "amount_paid")?;
+    // What costs nothing has no payment.
+    let payment = if invoice["payment_intent"].is_null() { "id" } else { "payment_intent" };
+    let mut object = invoice.clone();
+    object["metadata"] = metadata.clone();
+    let lines = invoice["lines"]["data"].as_array().ok_or("the invoice has no lines")?;
+    let ends = lines.iter().filter_map(|line| line["period"]["end"].as_i64());
+    let end = ends.max().ok_or("the invoice has no period")?;
+    let until = Some(WallTime(end.saturating_mul(1000)));
+    Ok(Told::Paid(Box::new(Paid { until, ..paid(&object, id(invoice, payment)?, minor)? })))
+}
+
+/// What was paid with a payment intent.
+pub(super) fn intent(object: &Value) -> Result<Paid, String> {
+    let is_saved = object["setup_future_usage"] == "off_session";
+    let top_up = object["metadata"][TOP_UP].as_str().map(str::parse).transpose();
+    Ok(Paid {
+        method: if is_saved { optional_id(object, "payment_method")? } else { None },
+        top_up: top_up.map_err(|_| format!("`{TOP_UP}` is not what Tollgate wrote"))?,
+        ..paid(object, id(object, "id")?, number(object, "amount")?)?
+    })
+}
+
+/// An automatic top-up that failed. What a customer tries on a page fails there.
+pub(super) fn failed(object: &Value) -> Result<Option<Told>, String> {
+    let Some(number) = object["metadata"][TOP_UP].as_str() else { return Ok(None) };
+    let number = number.parse().map_err(|_| format!("`{TOP_UP}` is not what Tollgate wrote"))?;
+    let why = code(&object["last_payment_error"]);
+    Ok(Some(Told::Failed { account: account(&object["metadata"])?, number, why }))
+}
+
+/// The code of an error of a card, such as `card_declined`.
+pub(super) fn code(error: &Value) -> String {
+    let known = ["decline_code", "code", "type"].into_iter().find_map(|name| error[name].as_str());
+    let letters = known.unwrap_or("unknown").chars();
+    letters.filter(|letter| letter.is_ascii_alphanumeric() || *letter == '_').take(64).collect()
+}
+
+fn account(metadata: &Value) -> Result<AccountId, String> {
+    text(metadata, ACCOUNT)?.parse().map_err(|_| format!("`{ACCOUNT}` is not what Tollgate wrote"))
+}
+
+fn optional_id(object: &Value, name: &str) -> Result<Option<String>, String> {
+    if object[name].is_null() { Ok(None) } else { id(object, name).map(Some) }
 }
 
 fn text<'a>(object: &'a Value, name: &str) -> Result<&'a str, String> {
@@ -77,13 +161,14 @@ fn paid(object: &Value, id: String, minor: u64) -> Result<Paid, String> {
         _ => return Err(parsed(EXPIRES)),
     };
     let purchase = Purchase {
-        account: text(metadata, ACCOUNT)?.parse().map_err(|_| parsed(ACCOUNT))?,
+        account: account(metadata)?,
         package: text(metadata, PACKAGE)?.to_owned(),
         credits: text(metadata, CREDITS)?.parse().map_err(|_| parsed(CREDITS))?,
         price: Money { minor, currency },
     };
     let bucket = text(metadata, BUCKET)?.parse().map_err(|_| parsed(BUCKET))?;
-    Ok(Paid { id, purchase, bucket, expires })
+    let customer = optional_id(object, "customer")?;
+    Ok(Paid { id, purchase, bucket, expires, until: None, customer, method: None, top_up: None })
 }
 
 /// What is told of a dispute. An inquiry takes no money, so it does not matter.

@@ -1,22 +1,23 @@
 //! Stripe: customers pay on a Checkout page, and messages tell what became of their payments.
 
 mod events;
+mod forms;
 mod signature;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use form_urlencoded::Serializer;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
-use http::{HeaderValue, Request, Uri};
+use http::{HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::Full;
 use serde_json::Value;
 
-use super::{Order, Provider, Told, Unread};
+use super::{Order, Provider, Told, Uncharged, Unread};
 use crate::control::http_client::{HttpClient, destination};
-use crate::snapshot::payments;
-use crate::types::WallTime;
+use crate::control::random;
+use crate::snapshot::payments::{self, Package};
+use crate::types::{AccountId, WallTime};
 
 /// The version of Stripe's API that is spoken.
 const VERSION: &str = "2024-06-20";
@@ -31,19 +32,26 @@ pub(in crate::control) struct Stripe {
     pub(in crate::control) client: HttpClient,
 }
 
+/// A response: its status, and its object.
+type Responded = (StatusCode, Value);
+
 impl Stripe {
-    /// Sends a form. Returns the response's object.
-    async fn post(&self, path: &str, form: String, once: &str) -> Result<Value, String> {
+    /// Sends a request. `once`: the key that makes a repeated POST one.
+    async fn send(&self, method: Method, path: &str, form: String, once: &str) -> Result<Responded, String> {
         let uri: Uri = format!("{}{path}", self.settings.url).parse().map_err(|_| "a wrong URL")?;
         let (host, port, _) = destination(&uri);
         let (host, key) = (host.to_owned(), format!("Bearer {}", self.settings.secret_key.reveal()));
         let mut key = HeaderValue::try_from(key).map_err(|_| "the secret key is no header value")?;
         key.set_sensitive(true);
-        let request = Request::post(uri)
+        let mut request = Request::builder().method(method).uri(uri);
+        if !once.is_empty() {
+            request = request
+                .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+                .header("idempotency-key", once);
+        }
+        let request = request
             .header(AUTHORIZATION, key)
-            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             .header("stripe-version", VERSION)
-            .header("idempotency-key", once)
             .body(Full::new(Bytes::from(form)))
             .map_err(|error| error.to_string())?;
         let exchange = async {
@@ -55,71 +63,91 @@ impl Stripe {
         let answered = tokio::time::timeout(MAX_TIME, exchange).await;
         let answered = answered.map_err(|_| format!("no response within {} s", MAX_TIME.as_secs()))??;
         let status = answered.head.status;
-        let object: Value = serde_json::from_slice(&answered.start)
+        let object = serde_json::from_slice(&answered.start)
             .map_err(|_| format!("the response with status {status} is no JSON of at most 256 KiB"))?;
-        match status.is_success() {
-            true => Ok(object),
-            false => Err(refusal(status.as_u16(), &object["error"])),
+        Ok((status, object))
+    }
+
+    /// Sends a request that must succeed. Returns its object.
+    async fn ask(&self, method: Method, path: &str, form: String, once: &str) -> Result<Value, String> {
+        match self.send(method, path, form, once).await? {
+            (status, object) if status.is_success() => Ok(object),
+            (status, object) => Err(refusal(status, &object["error"])),
         }
+    }
+
+    /// Opens a page. Returns its address.
+    async fn page(&self, path: &str, form: String, once: &str) -> Result<String, String> {
+        let object = self.ask(Method::POST, path, form, once).await?;
+        let is_page = |url: &&str| {
+            let url = url.parse::<Uri>().unwrap_or_default();
+            matches!(url.scheme_str(), Some("https" | "http")) && url.host().is_some()
+        };
+        let url = object["url"].as_str().filter(is_page);
+        url.map(str::to_owned).ok_or_else(|| "the response names no page".to_owned())
     }
 }
 
 /// What an error of Stripe says: its type and code. Its message may quote what was sent.
-fn refusal(status: u16, error: &Value) -> String {
+fn refusal(status: StatusCode, error: &Value) -> String {
     let plain = |name: &str| {
-        let text = error[name].as_str().unwrap_or("-");
-        text.chars()
-            .filter(|letter| letter.is_ascii_alphanumeric() || *letter == '_')
-            .take(64)
-            .collect::<String>()
+        let letters = error[name].as_str().unwrap_or("-").chars();
+        letters.filter(|letter| letter.is_ascii_alphanumeric() || *letter == '_').take(64).collect::<String>()
     };
     format!("status {status}, type {}, code {}, param {}", plain("type"), plain("code"), plain("param"))
 }
 
 impl Provider for Stripe {
     async fn checkout(&self, order: &Order<'_>) -> Result<String, String> {
-        let object = self.post("/v1/checkout/sessions", checkout_form(order), &order.id).await?;
-        let url = object["url"].as_str().filter(|url| url.parse::<Uri>().is_ok_and(|url| is_page(&url)));
-        url.map(str::to_owned).ok_or_else(|| "the response names no page".to_owned())
+        self.page("/v1/checkout/sessions", forms::checkout(order), &order.id).await
     }
 
-    fn read(&self, signature: &str, body: &[u8], now: WallTime) -> Result<Option<Told>, Unread> {
+    async fn portal(&self, customer: &str, page: &str) -> Result<String, String> {
+        let form = forms::portal(customer, page);
+        // A new page each time: the key only has to differ.
+        let once = random::<16>().map_err(|error| error.to_string())?;
+        let once = format!("{:032x}", u128::from_be_bytes(once));
+        self.page("/v1/billing_portal/sessions", form, &once).await
+    }
+
+    fn charge_form(&self, account: &AccountId, package: &Package, card: (&str, &str), number: u64) -> String {
+        forms::charge(account, package, card, number)
+    }
+
+    async fn charge(&self, form: &str, once: &str) -> Result<Option<Told>, Uncharged> {
+        let sent = self.send(Method::POST, "/v1/payment_intents", form.to_owned(), once).await;
+        let (status, object) = sent.map_err(Uncharged::Unknown)?;
+        // A conflict is another request with the same key, which is under way.
+        let is_unknown = status.is_server_error() || matches!(status.as_u16(), 401 | 403 | 409 | 429);
+        match (status.is_success(), object["status"].as_str()) {
+            (true, Some("succeeded")) => {
+                let paid = events::intent(&object).map_err(Uncharged::Unknown)?;
+                Ok(Some(Told::Paid(Box::new(paid))))
+            }
+            (true, Some("processing")) => Ok(None),
+            (true, Some("requires_action" | "requires_payment_method")) => {
+                Err(Uncharged::Refused("authentication_required".to_owned()))
+            }
+            (true, _) => Err(Uncharged::Unknown("the response is no payment".to_owned())),
+            (false, _) if is_unknown => Err(Uncharged::Unknown(refusal(status, &object["error"]))),
+            (false, _) => Err(Uncharged::Refused(events::code(&object["error"]))),
+        }
+    }
+
+    async fn read(&self, signature: &str, body: &[u8], now: WallTime) -> Result<Option<Told>, Unread> {
         if !signature::is_signed(self.settings.webhook_secret.reveal(), signature, body, now) {
             return Err(Unread::Unsigned);
         }
         let event = serde_json::from_slice(body).map_err(|error| Unread::Malformed(error.to_string()))?;
-        events::told(&event).map_err(Unread::Malformed)
+        let Some(invoice) = events::paid_invoice(&event).map_err(Unread::Malformed)? else {
+            return events::told(&event).map_err(Unread::Malformed);
+        };
+        // The event has the form of the version that the seller's endpoint has, which may not name the payment.
+        let path = format!("/v1/invoices/{invoice}");
+        let invoice = self.ask(Method::GET, &path, String::new(), "").await.map_err(Unread::Unanswered)?;
+        if invoice["status"] != "paid" {
+            return Ok(None);
+        }
+        events::invoice(&invoice).map(Some).map_err(Unread::Malformed)
     }
-}
-
-/// True for an address that a browser may be sent to.
-fn is_page(url: &Uri) -> bool {
-    matches!(url.scheme_str(), Some("https" | "http")) && url.host().is_some()
-}
-
-/// A Checkout session for one payment. Its metadata comes back with everything that is told of the payment.
-fn checkout_form(order: &Order<'_>) -> String {
-    let (package, mut form) = (order.package, Serializer::new(String::new()));
-    form.append_pair("mode", "payment")
-        .append_pair("line_items[0][quantity]", "1")
-        .append_pair("line_items[0][price_data][currency]", package.price.currency.code())
-        .append_pair("line_items[0][price_data][unit_amount]", &package.price.minor.to_string())
-        .append_pair("line_items[0][price_data][product_data][name]", &package.title)
-        .append_pair("client_reference_id", order.account.as_str())
-        .append_pair("success_url", &format!("{}?done=paid", order.page))
-        .append_pair("cancel_url", &order.page);
-    if let Some(email) = order.email {
-        form.append_pair("customer_email", email);
-    }
-    let mut metadata = vec![
-        (events::ACCOUNT, order.account.as_str().to_owned()),
-        (events::PACKAGE, package.name.clone()),
-        (events::CREDITS, package.credits.to_string()),
-        (events::BUCKET, package.bucket.as_str().to_owned()),
-    ];
-    metadata.extend(package.expires.map(|expires| (events::EXPIRES, expires.as_millis().to_string())));
-    for (name, value) in metadata {
-        form.append_pair(&format!("payment_intent_data[metadata][{name}]"), &value);
-    }
-    form.finish()
 }

@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, Params, Row, Transaction, params};
 
 use crate::ledger::sqlite::read::SqliteReader;
 use crate::ledger::sqlite::rows::{account_id, credits, failed};
-use crate::ledger::store::{LedgerError, PaymentReader, PaymentRow, Purchase, Result};
+use crate::ledger::store::{LedgerError, Payer, PaymentReader, PaymentRow, Purchase, Result};
 use crate::types::{AccountId, Credits, Currency, Money, WallTime};
 
 /// Writes a payment, or replaces it.
@@ -28,6 +28,16 @@ pub(super) fn write(tx: &Transaction<'_>, row: &PaymentRow) -> Result<()> {
         row.steps,
         row.told.0,
     ];
+    tx.prepare_cached(sql).and_then(|mut insert| insert.execute(values)).map(drop).map_err(failed)
+}
+
+/// Writes how an account pays.
+pub(super) fn write_payer(tx: &Transaction<'_>, account: &AccountId, payer: &Payer) -> Result<()> {
+    let sql = "INSERT OR REPLACE INTO payers (account, payer, below, is_begun, wait)
+               SELECT num, ?2, ?3, ?4, ?5 FROM accounts WHERE id = ?1";
+    let text = serde_json::to_string(payer).map_err(|error| LedgerError::Failed(error.to_string()))?;
+    let below = payer.top_up.as_ref().map(|top_up| top_up.below.millionths());
+    let values = params![account.as_str(), text, below, payer.begun.is_some(), payer.wait_until.0];
     tx.prepare_cached(sql).and_then(|mut insert| insert.execute(values)).map(drop).map_err(failed)
 }
 
@@ -81,5 +91,24 @@ impl PaymentReader for SqliteReader {
             .optional()
             .map_err(failed)?;
         select(self.db()?, "WHERE p.account = ?1 ORDER BY p.told DESC, p.id LIMIT ?2", params![num, most])
+    }
+
+    fn payer(&mut self, account: &AccountId) -> Result<Option<Payer>> {
+        let sql = "SELECT p.payer FROM payers p JOIN accounts a ON a.num = p.account WHERE a.id = ?1";
+        let mut select = self.db()?.prepare_cached(sql).map_err(failed)?;
+        let text: Option<String> =
+            select.query_row([account.as_str()], |row| row.get(0)).optional().map_err(failed)?;
+        let read = |text: String| serde_json::from_str(&text).map_err(|error| wrong(0, error.to_string()));
+        text.map(read).transpose().map_err(failed)
+    }
+
+    fn due_top_ups(&mut self, now: WallTime, most: usize) -> Result<Vec<AccountId>> {
+        let sql = "SELECT a.id FROM payers p JOIN accounts a ON a.num = p.account
+                   WHERE (p.below IS NOT NULL OR p.is_begun) AND p.wait <= ?1
+                       AND (p.is_begun OR a.balance < p.below AND a.state = 'active' AND a.closed IS NULL)
+                   ORDER BY p.wait LIMIT ?2";
+        let mut select = self.db()?.prepare_cached(sql).map_err(failed)?;
+        let rows = select.query_map(params![now.0, most], |row| account_id(row, 0)).map_err(failed)?;
+        rows.collect::<rusqlite::Result<_>>().map_err(failed)
     }
 }
