@@ -107,13 +107,16 @@ fn of_key(key: &Value, of_account: &str) -> String {
     if let Some(expires) = key["expires"].as_str() {
         text += &format!("expires = {expires}\n");
     }
-    match (of_account, state, &key["spend_limit"]) {
-        ("active", "active", Value::Null) => text,
-        ("active", "active", limit) => {
+    match (of_account, state, &key["spend_limit"], &key["group"]) {
+        ("active", "active", Value::Null, Value::Null) => text,
+        ("active", "active", Value::Null, group) => {
+            commented(&format!("in the group {group}, which has a spending limit"), &text)
+        }
+        ("active", "active", limit, _) => {
             let reason = format!("a spending limit of {limit}, of which {} are spent", key["spent"]);
             commented(&reason, &text)
         }
-        ("active", state, _) => commented(state, &text),
+        ("active", state, ..) => commented(state, &text),
         (of_account, ..) => commented(&format!("its account: {of_account}"), &text),
     }
 }

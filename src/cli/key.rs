@@ -43,7 +43,8 @@ pub(super) enum Arguments {
         #[arg(long)]
         group: Option<GroupName>,
     },
-    /// Import keys by their hashes: lines with account, label, sha256, environment, scopes, expires, allow_from, limits.
+    /// Import keys by their hashes: lines with account, label, sha256, environment, scopes, expires, allow_from, limits,
+    /// spend_limit, group.
     /// From standard input also raw keys, as `key`; they are hashed at once.
     Import(import::Arguments),
     /// List keys.

@@ -146,15 +146,14 @@ impl Caps {
         self.all().for_each(|(_, cap)| cap.change(amount));
     }
 
-    /// Those of these caps that are not among others.
-    pub(super) fn besides(self, others: &Self) -> Self {
-        let other = |cap: Option<Arc<SpendCap>>, known: &_| if is_same(&cap, known) { None } else { cap };
-        Self {
-            key: KeyCaps {
-                own: other(self.key.own, &others.key.own),
-                group: other(self.key.group, &others.key.group),
-            },
-            account: other(self.account, &others.account),
+    /// Passes what was taken from these caps on to those that the key and the account have now, where these are others.
+    pub(super) fn pass_on(&self, to: &Self, amount: Credits) {
+        let taken = Credits::ZERO.checked_sub(amount).unwrap_or_default();
+        let pairs =
+            [(&self.key.own, &to.key.own), (&self.key.group, &to.key.group), (&self.account, &to.account)];
+        for (from, to) in pairs.into_iter().filter(|(from, to)| !is_same(from, to)) {
+            from.iter().for_each(|cap| cap.change(amount));
+            to.iter().for_each(|cap| cap.change(taken));
         }
     }
 }

@@ -144,8 +144,12 @@ mod tests {
     use super::*;
     use crate::ledger::Settlement;
     use crate::ledger::memory::MemoryStore;
+    use crate::ledger::memory::keys::plain_key;
     use crate::ledger::record::{ExternalId, Kept};
-    use crate::ledger::store::{Journal, JournalRow, NewFileAccount, Registration};
+    use crate::ledger::spender::HoldRequest;
+    use crate::ledger::store::{
+        Journal, JournalRow, KeyChange, KeyEdit, KeyRow, KeyTerms, NewFileAccount, Registration, no_notes,
+    };
     use crate::policy::credit::SpendLimit;
     use crate::types::{Credits, KeyId, KeyNum, RequestId, RouteNum, StatusClass, WallTime};
 
@@ -230,6 +234,61 @@ mod tests {
         assert_eq!(settled.unwrap(), Some(credits(3)));
         assert_eq!(left(), Some(32));
         drop((spender, purse, bookkeeper));
+        ledger.close().unwrap();
+    }
+
+    /// What a key has in flight when it is put in another group counts there, also if it is kept meanwhile, and no more in the
+    /// group before: as the books say.
+    #[tokio::test]
+    async fn what_is_in_flight_moves_with_its_key() {
+        let (store, delay) = (MemoryStore::default(), Duration::from_millis(5));
+        let (ledger, _) = Ledger::open(store.storage(), 1, delay, Clock::system()).unwrap();
+        let bookkeeper = ledger.bookkeeper();
+        let credits = |millionths: i64| Credits::from_millionths(millionths);
+        let accounts = vec![NewFileAccount::new("acme".parse().unwrap(), Some(credits(1_000)))];
+        let wanted = Registration { accounts, routes: vec!["r".parse().unwrap()], ..Registration::default() };
+        let num = bookkeeper.register(wanted).await.unwrap().accounts[0].num;
+        for group in ["red", "blue"] {
+            let limit = Some(SpendLimit { credits: credits(100), every: None });
+            let (acme, name) = ("acme".parse().unwrap(), group.parse().unwrap());
+            bookkeeper.change_group(acme, name, limit, no_notes()).await.unwrap();
+        }
+        let row = KeyRow { group: Some("red".parse().unwrap()), ..plain_key(KeyId(1), num, WallTime(0)) };
+        let (id, key) = (row.id, bookkeeper.create_keys(vec![row], no_notes()).await.unwrap()[0]);
+        let (spender, purse) = (ledger.spender(0).unwrap().start(), bookkeeper.purse(num).unwrap());
+        let hold = |number: u128| {
+            let (caps, route, id) = (&bookkeeper.key_caps(key), RouteNum(1), RequestId(number));
+            let wanted =
+                HoldRequest { purse: &purse, caps, key, route, amount: credits(10), id, claim: None };
+            spender.hold_as(wanted).unwrap()
+        };
+        let left = async || {
+            let mut left = Vec::new();
+            let mut reader = bookkeeper.reader().await.unwrap();
+            reader.each_group(None, &mut |row| left.push(row.spending.left().unwrap().millionths())).unwrap();
+            let now = bookkeeper.key_caps(key).group.unwrap().left().millionths();
+            (left[0], left[1], now) // in the books of blue and of red; of the key's group in memory
+        };
+        let (first, second, third) = (hold(1), hold(2), hold(3));
+        let external_id = ExternalId::new("job").unwrap();
+        let kept =
+            |external_id| Kept { external_id, deadline: WallTime(i64::MAX), charge_at_deadline: credits(0) };
+        drop(first.keep(kept(external_id.clone()), None));
+        assert_eq!(left().await, (100, 100, 70));
+        let terms = KeyTerms { group: Some("blue".parse().unwrap()), ..KeyTerms::default() };
+        let edit = KeyEdit { version: None, change: KeyChange::Terms(terms) };
+        let red = bookkeeper.key_caps(key).group.unwrap();
+        bookkeeper.change_key(id, edit, no_notes()).await.unwrap();
+        assert_eq!((left().await, red.left()), ((100, 100, 90), credits(80)));
+        drop(second.settle(credits(4), StatusClass::Success));
+        assert_eq!((left().await, red.left()), ((96, 100, 86), credits(90)));
+        drop(third.keep(kept(ExternalId::new("other").unwrap()), None));
+        assert_eq!((left().await, red.left()), ((96, 100, 76), credits(100)));
+        for job in [external_id, ExternalId::new("other").unwrap()] {
+            bookkeeper.settle_job("acme".parse().unwrap(), job, Some(credits(3))).await.unwrap();
+        }
+        assert_eq!((left().await, red.left()), ((90, 100, 90), credits(100)));
+        drop((spender, purse, red, bookkeeper));
         ledger.close().unwrap();
     }
 

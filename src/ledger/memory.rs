@@ -5,7 +5,7 @@
 
 mod credits;
 mod data;
-mod keys;
+pub(in crate::ledger) mod keys;
 mod lots;
 mod reader;
 mod requests;

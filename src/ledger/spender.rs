@@ -265,9 +265,8 @@ impl Hold {
         let Some(recorded) = shared.jobs.open(job, || open.spender.0.outbox.push(&record)) else {
             return open.settle(Credits::ZERO, StatusClass::Success);
         };
-        // They may have got a spending limit since: what the settlement returns to it must be taken from it.
-        let new = shared.caps_of(open.key, Some(&open.purse)).besides(&open.caps);
-        new.change(Credits::ZERO.checked_sub(open.amount).unwrap_or_default());
+        // They may have another spending limit since: what the settlement returns to it must be taken from it.
+        open.caps.pass_on(&shared.caps_of(open.key, Some(&open.purse)), open.amount);
         match slot {
             Some(slot) => slot.fill(),
             None => open.purse.add_job(),
@@ -307,9 +306,8 @@ impl Open {
         let ticket = inner.outbox.push(&Record::Settle { id: self.id, charge, outcome });
         self.purse.give(back);
         self.caps.change(back);
-        // A limit that was set since must know of this charge.
-        let new = inner.shared.caps_of(self.key, Some(&self.purse)).besides(&self.caps);
-        new.change(Credits::ZERO.checked_sub(charge).unwrap_or_default());
+        // A limit that was set since, or of the group that the key is in now, must know of this charge.
+        self.caps.pass_on(&inner.shared.caps_of(self.key, Some(&self.purse)), charge);
         let Some(ticket) = ticket else {
             let settlement = Settlement::Charge(charge, outcome); // the ledger was handed over
             let awaited = inner.shared.successor.pass_on(self.id, settlement);

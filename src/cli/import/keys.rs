@@ -22,6 +22,8 @@ impl Kind for Keys {
         ("expires", Cell::Text),
         ("allow_from", Cell::List),
         ("limits", Cell::Json),
+        ("spend_limit", Cell::Json),
+        ("group", Cell::Text),
         ("sha256", Cell::Text),
         ("key", Cell::Text),
     ];

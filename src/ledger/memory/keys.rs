@@ -9,6 +9,30 @@ use crate::policy::credit::{SpendLimit, Spending};
 use crate::policy::key::KeyState;
 use crate::types::{AccountId, AccountNum, GroupName, KeyId, KeyNum, WallTime};
 
+/// An active key without rules and secrets.
+pub(in crate::ledger) fn plain_key(id: KeyId, account: AccountNum, created: WallTime) -> KeyRow {
+    KeyRow {
+        id,
+        num: KeyNum(0),
+        account,
+        source: Source::Store,
+        state: KeyState::Active,
+        label: String::new(),
+        environment: String::new(),
+        hint: String::new(),
+        scopes: None,
+        allow_from: None,
+        expires: None,
+        limits: None,
+        created,
+        version: 1,
+        last_used: None,
+        spending: Spending::default(),
+        group: None,
+        secrets: Vec::new(),
+    }
+}
+
 impl Data {
     pub(super) fn register_key(
         &mut self,
@@ -29,26 +53,8 @@ impl Data {
             return Ok((row.num, row.state));
         }
         let num = KeyNum(number(self.keys.len()));
-        self.keys.push(KeyRow {
-            id,
-            num,
-            account,
-            source: Source::File,
-            state: KeyState::Active,
-            label: label.to_owned(),
-            environment: String::new(),
-            hint: String::new(),
-            scopes: None,
-            allow_from: None,
-            expires: None,
-            limits: None,
-            created: at,
-            version: 1,
-            last_used: None,
-            spending: Spending::default(),
-            group: None,
-            secrets: Vec::new(),
-        });
+        let row = KeyRow { num, source: Source::File, label: label.to_owned(), ..plain_key(id, account, at) };
+        self.keys.push(row);
         Ok((num, KeyState::Active))
     }
 

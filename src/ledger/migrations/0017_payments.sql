@@ -13,7 +13,7 @@ CREATE TABLE payments (
     steps     INTEGER NOT NULL,
     told      INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX payments_by_account ON payments (account, told) WHERE account IS NOT NULL;
+CREATE INDEX payments_by_account ON payments (account, told);
 
 -- How accounts pay: as JSON, and what automatic top-ups are found by.
 CREATE TABLE payers (

@@ -5,12 +5,10 @@ use std::collections::BTreeMap;
 
 use super::judge::Durable;
 use crate::ledger::memory::MemoryStore;
-use crate::ledger::store::{
-    Books, KeyChange, KeyEdit, KeyRow, KeyTerms, Result, SecretRow, Source, no_notes,
-};
+use crate::ledger::memory::keys::plain_key;
+use crate::ledger::store::{Books, KeyChange, KeyEdit, KeyRow, KeyTerms, Result, SecretRow, no_notes};
 use crate::ledger::threads::{BooksThread, Job, Shared};
 use crate::policy::credit::{SpendLimit, Spending};
-use crate::policy::key::KeyState;
 use crate::types::{AccountId, AccountNum, Credits, GroupName, KeyHash, KeyId, KeyNum, WallTime};
 
 /// The limits at the start, in millionths.
@@ -83,24 +81,10 @@ pub(super) fn set_up(books: &mut MemoryStore, durable: &mut Durable) -> Result<(
         let mut spending = Spending::default();
         spending.set_limit((account == 1).then(|| limit(FIRST)), at);
         KeyRow {
-            id: KeyId(u64::from(key_of(account).0)),
-            num: KeyNum(0),
-            account: number(account),
-            source: Source::Store,
-            state: KeyState::Active,
-            label: "k".to_owned(),
-            environment: "live".to_owned(),
-            hint: String::new(),
-            scopes: None,
-            allow_from: None,
-            expires: None,
-            limits: None,
-            created: at,
-            version: 1,
-            last_used: None,
             spending,
             group: (account == 2).then(group),
             secrets: vec![SecretRow { hash: KeyHash::of(&account.to_le_bytes()), until: None }],
+            ..plain_key(KeyId(u64::from(key_of(account).0)), number(account), at)
         }
     };
     let numbers = books.create_keys(&LIMITED.map(key).collect::<Vec<_>>(), &no_notes(), at)?;

@@ -1,6 +1,5 @@
 //! Converts between SQL values and the ledger's types.
 
-use super::posting::groups::group_name;
 use ipnet::IpNet;
 use rusqlite::types::{Type, ValueRef};
 use rusqlite::{ErrorCode, Row};
@@ -16,7 +15,8 @@ use crate::policy::credit::refill::Every;
 use crate::policy::credit::{SpendLimit, Spending, Split};
 use crate::policy::key::KeyState;
 use crate::types::{
-    AccountId, AccountNum, Credits, KeyHash, KeyId, KeyNum, RequestId, RouteNum, StatusClass, WallTime,
+    AccountId, AccountNum, Credits, GroupName, KeyHash, KeyId, KeyNum, RequestId, RouteNum, StatusClass,
+    WallTime,
 };
 
 /// Converts an error of SQLite, with SQLite's message. Values that no ledger writes count as damage of the file.
@@ -181,6 +181,11 @@ pub(super) fn secret_row(row: &Row<'_>) -> rusqlite::Result<StoredSecret> {
 
 pub(super) fn entry_kind(row: &Row<'_>, at: usize) -> rusqlite::Result<EntryKind> {
     parsed_text(row, at, EntryKind::named)
+}
+
+/// The name of a group in a column.
+pub(super) fn group_name(row: &Row<'_>, at: usize) -> rusqlite::Result<GroupName> {
+    parsed_text(row, at, |text| text.parse().ok())
 }
 
 /// Columns from `at`: spend_limit, spent, spend_every, spent_before, spend_period.

@@ -223,8 +223,8 @@ impl BooksThread {
         self.shared.caps.group(&(row.account, row.group.clone()?))
     }
 
-    /// Changes a key. What it has in flight when it gets its first spending limit counts once it is charged; what it has in
-    /// flight when it is put in another group counts in both until the next start.
+    /// Changes a key. What it has in flight when it gets its first spending limit, or is put in another group, counts there
+    /// once it is charged.
     pub(in crate::ledger) fn change_key(
         &mut self,
         id: KeyId,

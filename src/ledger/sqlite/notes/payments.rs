@@ -7,8 +7,16 @@ use crate::ledger::sqlite::rows::{account_id, credits, failed};
 use crate::ledger::store::{LedgerError, Payer, PaymentReader, PaymentRow, Purchase, Result};
 use crate::types::{AccountId, Credits, Currency, Money, WallTime};
 
+/// How long a payment is kept of which nothing but a refund or a dispute is known, in milliseconds. It was most likely another
+/// program's.
+const KEEP_UNKNOWN: i64 = 90 * 24 * 3600 * 1000;
+
 /// Writes a payment, or replaces it.
 pub(super) fn write(tx: &Transaction<'_>, row: &PaymentRow) -> Result<()> {
+    if row.purchase.is_none() {
+        let sql = "DELETE FROM payments WHERE account IS NULL AND told < ?1";
+        tx.execute(sql, [row.told.0.saturating_sub(KEEP_UNKNOWN)]).map_err(failed)?;
+    }
     let sql = "INSERT OR REPLACE INTO payments
                    (id, account, package, credits, price, currency, granted, reversals, taken, steps, told)
                VALUES (?1, (SELECT num FROM accounts WHERE id = ?2), ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";

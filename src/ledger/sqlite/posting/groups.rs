@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::limits;
-use crate::ledger::sqlite::rows::{failed, parsed_text, spending};
+use crate::ledger::sqlite::rows::{failed, group_name, spending};
 use crate::ledger::store::{Changed, GroupId, GroupRow, LedgerError, MAX_GROUPS, Result};
 use crate::policy::credit::{SpendLimit, Spending};
 use crate::types::{AccountId, AccountNum, GroupName, KeyNum, WallTime};
@@ -16,11 +16,6 @@ const GROUPS: &str =
 fn group_row(row: &Row<'_>) -> rusqlite::Result<GroupRow> {
     let id = (AccountNum(row.get(0)?), group_name(row, 1)?);
     Ok(GroupRow { id, spending: spending(row, 2)?, keys: row.get(7)? })
-}
-
-/// The name of a group in a column.
-pub(in crate::ledger::sqlite) fn group_name(row: &Row<'_>, at: usize) -> rusqlite::Result<GroupName> {
-    parsed_text(row, at, |text| text.parse().ok())
 }
 
 /// Calls `each` for the groups of an account, or of all.
