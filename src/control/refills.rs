@@ -44,12 +44,17 @@ impl Control {
         loop {
             tokio::time::sleep(EVERY).await;
             if self.snapshot().settings.stripe.is_some()
-                && let Err(error) = self.top_up_due().await
+                && let Err(error) = self.pay_and_take_back().await
                 && let Some(more) = failures.should_log(self.clock.now())
             {
                 tracing::error!(%error, more, "accounts could not be topped up; trying again");
             }
         }
+    }
+
+    async fn pay_and_take_back(&self) -> Result<()> {
+        self.take_missing().await?;
+        self.top_up_due().await
     }
 
     /// Refills the accounts whose refill is due at a start. If that fails, it is tried again in the background.

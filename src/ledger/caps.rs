@@ -163,7 +163,7 @@ impl Caps {
 pub(super) struct SpendCaps {
     keys: RwLock<NumberMap<KeyNum, KeyCaps>>,
     groups: RwLock<HashMap<GroupId, Arc<SpendCap>>>,
-    /// True if a key has or had a cap.
+    /// True if a key, a group or an account has or had a cap.
     has_some: AtomicBool,
 }
 
@@ -172,7 +172,7 @@ impl SpendCaps {
         if self.is_empty() { KeyCaps::NONE } else { self.keys.read().get(&key).cloned().unwrap_or_default() }
     }
 
-    /// True if no key ever had a cap; one atomic load.
+    /// True if nobody ever had a cap; one atomic load.
     pub(super) fn is_empty(&self) -> bool {
         !self.has_some.load(Ordering::Acquire)
     }
@@ -183,8 +183,13 @@ impl SpendCaps {
             self.keys.write().remove(&key);
         } else {
             self.keys.write().insert(key, caps);
-            self.has_some.store(true, Ordering::Release);
+            self.note();
         }
+    }
+
+    /// Notes that there is a cap, before it is set.
+    pub(super) fn note(&self) {
+        self.has_some.store(true, Ordering::Release);
     }
 
     pub(super) fn group(&self, id: &GroupId) -> Option<Arc<SpendCap>> {

@@ -127,7 +127,10 @@ impl Spender {
         if !self.0.shared.is_healthy.load(Ordering::Relaxed) {
             return Err(HoldError::Unavailable);
         }
-        let caps = Caps { key: caps.clone(), account: purse.cap() };
+        let caps = match self.0.shared.caps.is_empty() {
+            true => Caps::default(),
+            false => Caps { key: caps.clone(), account: purse.cap() },
+        };
         caps.try_take(amount).map_err(HoldError::Capped)?;
         if !purse.try_take(amount) {
             caps.change(amount);

@@ -2,13 +2,14 @@
 
 use std::fmt;
 
-/// Currencies without a smaller unit, as payment services count them (ISO 4217, and what Stripe calls zero-decimal).
-const WHOLE: [&str; 16] = [
-    "bif", "clp", "djf", "gnf", "jpy", "kmf", "krw", "mga", "pyg", "rwf", "ugx", "vnd", "vuv", "xaf", "xof",
-    "xpf",
-];
+/// Currencies without a smaller unit, as payment services count them (what Stripe calls zero-decimal, without UGX, which it
+/// counts in hundredths).
+const WHOLE: [&str; 15] =
+    ["bif", "clp", "djf", "gnf", "jpy", "kmf", "krw", "mga", "pyg", "rwf", "vnd", "vuv", "xaf", "xof", "xpf"];
 /// Currencies with a unit of a thousandth.
 const THOUSANDTHS: [&str; 5] = ["bhd", "jod", "kwd", "omr", "tnd"];
+/// Currencies that are counted in hundredths, but have no smaller unit any more.
+const WHOLE_HUNDREDTHS: [&str; 2] = ["isk", "ugx"];
 /// Most digits of an amount, so that it is far from any bound of numbers.
 const MAX_DIGITS: usize = 12;
 
@@ -59,7 +60,8 @@ pub struct Money {
 }
 
 impl Money {
-    /// Reads an amount such as `10`, `10.5` or `10.50`, with at most as many decimals as the currency has.
+    /// Reads an amount such as `10`, `10.5` or `10.50`, with at most as many decimals as the currency has. Thousandths end in 0,
+    /// as Stripe wants them.
     #[must_use]
     pub fn parse(text: &str, currency: Currency) -> Option<Self> {
         let (whole, part) = text.split_once('.').unwrap_or((text, ""));
@@ -71,8 +73,13 @@ impl Money {
         if !is_number(whole) || !is_number(part) {
             return None;
         }
-        let minor = format!("{whole}{part:0<decimals$}").parse().ok()?;
-        Some(Self { minor, currency })
+        let minor: u64 = format!("{whole}{part:0<decimals$}").parse().ok()?;
+        let step = match decimals {
+            3 => 10,
+            _ if WHOLE_HUNDREDTHS.contains(&currency.code()) => 100,
+            _ => 1,
+        };
+        minor.is_multiple_of(step).then_some(Self { minor, currency })
     }
 }
 
@@ -102,6 +109,8 @@ mod tests {
             ("0.07", "usd", 7, "0.07 USD"),
             ("1200", "jpy", 1200, "1200 JPY"),
             ("1.5", "kwd", 1500, "1.500 KWD"),
+            ("1.550", "kwd", 1550, "1.550 KWD"),
+            ("5", "ugx", 500, "5.00 UGX"),
             ("007", "usd", 700, "7.00 USD"),
         ] {
             let money = Money::parse(text, Currency::parse(code).unwrap()).unwrap();
@@ -112,7 +121,9 @@ mod tests {
         {
             assert_eq!(Money::parse(wrong, usd), None, "{wrong}");
         }
-        assert_eq!(Money::parse("1.5", Currency::parse("jpy").unwrap()), None);
+        for (text, code) in [("1.5", "jpy"), ("1.555", "kwd"), ("1.5", "ugx"), ("0.01", "isk")] {
+            assert_eq!(Money::parse(text, Currency::parse(code).unwrap()), None, "{text} {code}");
+        }
         assert!(["", "us", "usdt", "u$d", "€"].iter().all(|code| Currency::parse(code).is_none()));
     }
 }

@@ -4,6 +4,7 @@ mod entries;
 mod jobs;
 mod payments;
 mod requests;
+mod told;
 mod top_up;
 
 pub use entries::EntryView;

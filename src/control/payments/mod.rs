@@ -53,8 +53,8 @@ pub(in crate::control) struct Paid {
     pub(in crate::control) bucket: BucketName,
     /// How long what is left lasts after the payment, or after the end of the period that was paid.
     pub(in crate::control) expires: Option<Duration>,
-    /// The end of the period that was paid, of a subscription.
-    pub(in crate::control) until: Option<WallTime>,
+    /// The period that was paid, of a subscription.
+    pub(in crate::control) period: Option<(WallTime, WallTime)>,
     /// The service's id of the customer.
     pub(in crate::control) customer: Option<String>,
     /// Its id of the card, if it was saved.
@@ -64,10 +64,15 @@ pub(in crate::control) struct Paid {
 }
 
 impl Paid {
-    /// When what is left expires. `now`: when it is granted.
+    /// When what is left expires. `now`: when it is granted. A period that is paid when it is over lasts from now on.
     pub(in crate::control) fn expiry(&self, now: WallTime) -> Option<WallTime> {
         let millis = i64::try_from(self.expires?.as_millis()).unwrap_or(i64::MAX);
-        Some(WallTime(self.until.unwrap_or(now).0.saturating_add(millis)))
+        let start = match self.period {
+            None => now,
+            Some((_, end)) if end > now => end,
+            Some((start, end)) => WallTime(now.0.saturating_add(end.0.saturating_sub(start.0).max(0))),
+        };
+        Some(WallTime(start.0.saturating_add(millis)))
     }
 }
 
@@ -80,6 +85,15 @@ pub(in crate::control) enum Unread {
     Malformed(String),
     /// The service did not tell the rest. It sends the message again.
     Unanswered(String),
+}
+
+/// Why there is no page on which a customer pays.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::control) enum NoPage {
+    /// The service does not know the customer any more.
+    UnknownCustomer,
+    /// Anything else, for the operator.
+    Failed(String),
 }
 
 /// Why a card was not charged.
@@ -96,14 +110,14 @@ pub(in crate::control) trait Provider {
     /// Opens a page on which a customer pays. Returns its address.
     ///
     /// # Errors
-    /// Why there is none, for the operator.
-    fn checkout(&self, order: &Order<'_>) -> impl Future<Output = Result<String, String>> + Send;
+    /// [`NoPage`].
+    fn checkout(&self, order: &Order<'_>) -> impl Future<Output = Result<String, NoPage>> + Send;
 
     /// Opens a page on which a customer changes cards and ends subscriptions. Returns its address.
     ///
     /// # Errors
-    /// Why there is none, for the operator.
-    fn portal(&self, customer: &str, page: &str) -> impl Future<Output = Result<String, String>> + Send;
+    /// [`NoPage`].
+    fn portal(&self, customer: &str, page: &str) -> impl Future<Output = Result<String, NoPage>> + Send;
 
     /// The request that charges a saved card for an automatic top-up.
     fn charge_form(&self, account: &AccountId, package: &Package, card: (&str, &str), number: u64) -> String;

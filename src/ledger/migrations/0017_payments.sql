@@ -8,12 +8,20 @@ CREATE TABLE payments (
     price     INTEGER,
     currency  TEXT,
     granted   INTEGER,
+    bucket    TEXT,
+    expires   INTEGER,
     reversals TEXT    NOT NULL,
     taken     INTEGER NOT NULL,
+    missing   INTEGER NOT NULL,
     steps     INTEGER NOT NULL,
     told      INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX payments_by_account ON payments (account, told);
+CREATE INDEX payments_missing ON payments (told) WHERE missing > 0;
+
+-- The id of this seller. Payments are told to all sellers that have the same account of a payment service.
+CREATE TABLE seller (id TEXT NOT NULL) STRICT;
+INSERT INTO seller VALUES (lower(hex(randomblob(8))));
 
 -- How accounts pay: as JSON, and what automatic top-ups are found by.
 CREATE TABLE payers (

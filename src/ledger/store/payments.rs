@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Result;
+use crate::policy::credit::LotTerms;
 use crate::policy::credit::payment::Reversals;
 use crate::policy::credit::top_up::MonthSum;
 use crate::types::{AccountId, Credits, Money, WallTime};
@@ -29,6 +30,8 @@ pub struct PaymentRow {
     pub purchase: Option<Purchase>,
     /// When the credits were granted; `None` if they were not.
     pub granted: Option<WallTime>,
+    /// The bucket and the expiry of the credits that were granted.
+    pub lot: Option<LotTerms>,
     /// What was asked back.
     pub reversals: Reversals,
     /// The credits that were taken back.
@@ -47,6 +50,7 @@ impl PaymentRow {
             id: id.to_owned(),
             purchase: None,
             granted: None,
+            lot: None,
             reversals: Reversals::default(),
             taken: Credits::ZERO,
             steps: 0,
@@ -77,8 +81,6 @@ impl PaymentRow {
 pub struct BegunTopUp {
     /// The request, in the payment service's form.
     pub form: String,
-    /// The price, in the smallest unit of money.
-    pub price: u64,
     /// When it was begun.
     pub since: WallTime,
     /// How often it was asked for.
@@ -94,16 +96,18 @@ pub struct AutoTopUp {
     pub package: String,
     /// The most money in a month, in the smallest unit.
     pub most: u64,
+    /// The code of the currency of that.
+    pub currency: String,
 }
 
 /// How an account pays.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Payer {
-    /// The payment service's id of the customer.
+    /// The payment service's id of the customer, for the pages on which one pays.
     pub customer: Option<String>,
-    /// Its id of the card that may be charged without the customer.
-    pub method: Option<String>,
+    /// The card that may be charged without the customer: the service's ids of its customer, and of the card.
+    pub card: Option<(String, String)>,
     /// The package that is subscribed to, and until when it is paid.
     pub subscription: Option<(String, WallTime)>,
     /// When the account is topped up automatically.
@@ -131,6 +135,10 @@ pub trait PaymentReader {
     fn payments(&mut self, account: &AccountId, most: usize) -> Result<Vec<PaymentRow>>;
     /// How an account pays.
     fn payer(&mut self, account: &AccountId) -> Result<Option<Payer>>;
+    /// The id of this seller: the payment service may work for others too.
+    fn seller(&mut self) -> Result<String>;
+    /// Payments of which credits are missing that were told of since a time, and whose account has credits, at most `most`.
+    fn missing(&mut self, since: WallTime, most: usize) -> Result<Vec<String>>;
     /// The accounts with a top-up under way, or whose balance is below what they are topped up at, at most `most`.
     fn due_top_ups(&mut self, now: WallTime, most: usize) -> Result<Vec<AccountId>>;
 }

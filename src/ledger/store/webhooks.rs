@@ -32,6 +32,8 @@ pub enum EventKind {
     TopUpRequested,
     /// A saved card could not be charged for an automatic top-up.
     TopUpFailed,
+    /// A payment arrived whose credits cannot be granted.
+    NotGranted,
     /// Credits of a payment that was refunded or disputed were spent.
     CreditsMissing,
     /// An operator tests an endpoint.
@@ -40,7 +42,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// All kinds.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::CreditsLow,
         Self::CreditsExhausted,
         Self::CreditsGranted,
@@ -53,6 +55,7 @@ impl EventKind {
         Self::AccountInDoubt,
         Self::TopUpRequested,
         Self::TopUpFailed,
+        Self::NotGranted,
         Self::CreditsMissing,
         Self::Test,
     ];
@@ -73,6 +76,7 @@ impl EventKind {
             Self::AccountInDoubt => "account.in_doubt",
             Self::TopUpRequested => "billing.top_up_requested",
             Self::TopUpFailed => "billing.top_up_failed",
+            Self::NotGranted => "billing.not_granted",
             Self::CreditsMissing => "billing.credits_missing",
             Self::Test => "webhook.test",
         }

@@ -29,6 +29,7 @@ impl BooksThread {
                 }
                 (None, Some((limit, left))) => {
                     let held = self.returning(|hold| hold.account == num);
+                    self.shared.caps.note();
                     purse.set_cap(Some(SpendCap::new(limit, left.checked_sub(held).unwrap_or_default())));
                 }
             }

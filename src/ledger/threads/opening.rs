@@ -19,7 +19,10 @@ pub(super) fn fill(shared: &Shared, reader: &mut dyn BooksReader) -> Result<i128
         sum += i128::from(row.balance.millionths());
         let purse = shared.purses.add(row.num, row.balance);
         row.wallet.into_iter().for_each(|wallet| purse.show(*wallet));
-        purse.set_cap(SpendCap::of(&row.spending));
+        if let Some(cap) = SpendCap::of(&row.spending) {
+            shared.caps.note();
+            purse.set_cap(Some(cap));
+        }
         ControlFlow::Continue(())
     })?;
     reader.each_group(None, &mut |row| {

@@ -117,7 +117,11 @@ impl Shared {
     }
 
     /// The caps that holds of a key count against.
+    #[inline]
     pub(in crate::ledger) fn caps_of(&self, key: KeyNum, purse: Option<&Arc<Purse>>) -> Caps {
+        if self.caps.is_empty() {
+            return Caps::default();
+        }
         Caps { key: self.caps.get(key), account: purse.and_then(|purse| purse.cap()) }
     }
 

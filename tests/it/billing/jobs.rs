@@ -12,7 +12,7 @@ use crate::support::{Client, Gateway, Response, Upstream, eventually, get, sha25
 pub(super) const KEY: &str = "x-api-key: good-key\r\n";
 
 /// Routes whose requests open jobs, with a hold for each item, and settle them at what they cost.
-pub(super) const BULK: &str = r#"
+pub const BULK: &str = r#"
 [[routes]]
 name = "bulk"
 path = "/bulk"
@@ -69,7 +69,7 @@ fn start() -> (Gateway, Upstream) {
 }
 
 /// Asks for a bulk search of so many records; the upstream names the job.
-pub(super) fn open(gateway: &Gateway, key: &str, job: &str, records: usize) -> Response {
+pub fn open(gateway: &Gateway, key: &str, job: &str, records: usize) -> Response {
     let body = format!("{{\"records\":[{}]}}", vec!["1"; records].join(","));
     let mut client = Client::connect(gateway.public);
     let head = format!(

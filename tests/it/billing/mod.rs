@@ -4,7 +4,7 @@ mod buckets;
 mod calendar;
 mod examples;
 mod groups;
-mod jobs;
+pub mod jobs;
 mod lasting;
 mod prices;
 mod reconcile;

@@ -63,10 +63,29 @@ fn subscriptions_fill_a_bucket_each_period() {
         assert_eq!(deliver(portal.pages, event).status, 200);
     }
     assert_eq!(portal.gateway.available("beta"), "7550");
+    // A change within a period is paid, but is no period; a period that costs nothing is one.
+    for (reason, amount, available) in
+        [("subscription_update", 137, "7550"), ("manual", 4_900, "7550"), ("subscription_cycle", 0, "12550")]
+    {
+        let (event, _) = service.invoice_of(&session, end + 90 * DAY, reason, Some(amount));
+        assert_eq!(deliver(portal.pages, &event).status, 200);
+        assert_eq!(portal.gateway.available("beta"), available, "{reason}");
+    }
+    // One that is paid when it is over lasts as long from then on.
+    let (late, _) = service.invoice(&session, seconds() - 3 * DAY);
+    assert_eq!(deliver(portal.pages, &late).status, 200);
+    assert_eq!(portal.gateway.available("beta"), "17550");
+    assert!(parts(&portal).iter().any(|part| expiry(part).abs_diff(seconds() + 31 * DAY) < 60));
     for event in [service.ended(&session), service.ended(&session)] {
         assert_eq!(deliver(portal.pages, &event).status, 200);
     }
+    assert_eq!(deliver(portal.pages, &second).status, 200, "told again");
     assert!(!credits_page(&portal, &owner).contains("Subscribed to"));
+    // A customer that was deleted there is forgotten: one can buy again.
+    service.delete_customer("cus_sub");
+    let again = self::session(&portal, &service, &owner, "package=small");
+    assert!(again.form.contains_key("customer_email"));
+    assert!(!credits_page(&portal, &owner).contains("Manage payments"));
     assert_eq!(portal.gateway.json(&["ledger", "verify"])["differences"], json!([]));
 }
 
@@ -87,7 +106,9 @@ impl Saved {
         let refused = portal.form("/accounts/beta/credits/top-up", &owner, "below=100&top_up=small&most=25");
         assert!(refused.status == 422 && refused.text().contains("save the card"), "{}", refused.text());
         let session = session(&portal, service, &owner, "package=small&save=1");
-        assert_eq!(session.form["customer_creation"], "always");
+        let (creation, methods) =
+            (&session.form["customer_creation"], &session.form["payment_method_types[0]"]);
+        assert_eq!((creation.as_str(), methods.as_str()), ("always", "card"));
         let saved = Self { portal, owner, clock };
         assert_eq!(saved.tell(&service.pay(&session), "2027-03-30T10:00:00Z"), 200);
         assert_eq!(saved.portal.gateway.available("beta"), "1050");
@@ -169,6 +190,12 @@ fn a_low_balance_is_topped_up_by_the_saved_card() {
     saved.has("1060");
     assert_eq!(service.charged().len(), 3);
     assert!(!saved.page().contains("the most of a month is reached"));
+    // A top-up of a suspended account waits for nobody.
+    let patch = json!({ "suspended": true });
+    saved.portal.api.ok("PATCH", "/v1/accounts/beta", Some(&patch));
+    saved.leave(5, "s");
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    assert_eq!(service.charged().len(), 3);
     // Never again.
     assert_eq!(saved.set("below=&top_up=small&most=25"), 303);
     saved.leave(1, "e");

@@ -130,6 +130,7 @@ fn forged_and_foreign_messages_change_nothing() {
     for (change, status) in [
         (&object("metadata", json!({})) as &dyn Fn(&mut Value), 200), // another program's payment
         (&metadata("tollgate_account", json!("nobody")), 200),
+        (&metadata("tollgate_seller", json!("another gateway")), 200),
         (&|event| event["type"] = json!("invoice.created"), 200),
         (&metadata("tollgate_credits", json!("-5x")), 400),
         (&metadata("tollgate_account", json!("../x")), 400),

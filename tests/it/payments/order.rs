@@ -4,8 +4,9 @@ use serde_json::{Value, json};
 
 use super::stand_in::{StandIn, deliver};
 use super::{bought, id_of};
+use crate::billing::jobs::{BULK, open};
 use crate::dashboard::Portal;
-use crate::support::{Gateway, get};
+use crate::support::{Gateway, eventually, get};
 
 /// Messages about one payment come in a random order, and more than once, also over crashes: in the end the account has what
 /// they say together.
@@ -71,6 +72,40 @@ fn messages_in_any_order_have_the_same_end() {
     assert_eq!(gateway.json(&["ledger", "verify"])["differences"], json!([]));
 }
 
+/// Credits that a job holds while a payment is refunded are taken back once the job returns them.
+#[test]
+fn what_is_held_is_taken_back_when_it_returns() {
+    let service = StandIn::start();
+    let portal = Portal::start(&format!("{}{}", BULK.replace("5000", "20000"), service.config()));
+    let owner = portal.member("beta", "owner");
+    let paid = bought(&portal, &service, &owner, "beta", "large");
+    let payment = id_of(&paid);
+    service.tell(&portal, &[&paid]);
+    assert_eq!(portal.api.get("/v1/accounts/beta")["buckets"]["paygo"], 10_000.5);
+    let key = portal.api.post("/v1/accounts/beta/keys", json!({ "label": "k" }));
+    let key = key["key"].as_str().unwrap();
+    let all: usize = 10_050;
+    assert_eq!(open(&portal.gateway, key, "job", all).status, 201);
+    service.tell(&portal, &[&service.refunded(&payment, 7_990)]);
+    let missing = || portal.api.get("/v1/accounts/beta/payments")["data"][0]["missing"].as_f64().unwrap();
+    assert!((missing() - 10_000.0).abs() < 1e-9, "{}", missing());
+    portal.api.post("/v1/jobs/api:job/settle", json!({ "account": "beta", "credits": 7 }));
+    eventually("it is taken back", || missing() == 0.0);
+    assert_eq!(portal.gateway.available("beta"), "43");
+    // A dispute that is won afterwards gives nothing: the money was refunded. Of another payment, it gives again what was
+    // taken, where it was.
+    let paid = bought(&portal, &service, &owner, "beta", "large");
+    let payment = id_of(&paid);
+    let told = |what| service.disputed(&payment, "dp_2", 7_990, what);
+    service.tell(&portal, &[&paid, &told(("created", "needs_response"))]);
+    assert_eq!(portal.gateway.available("beta"), "43");
+    service.tell(&portal, &[&told(("closed", "won"))]);
+    let account = portal.api.get("/v1/accounts/beta");
+    assert_eq!((&account["available"], &account["buckets"]["paygo"]), (&json!(10_043.5), &json!(10_000.5)));
+    assert_eq!(account["expiring"].as_array().unwrap().len(), 1);
+    assert_eq!(portal.gateway.json(&["ledger", "verify"])["differences"], json!([]));
+}
+
 /// What was spent cannot be taken back: it is reported, by the API, on the pages and to webhooks, and comes back when a
 /// dispute is won.
 #[test]
@@ -114,6 +149,7 @@ fn what_was_spent_is_reported_as_missing() {
     let won = service.disputed(&payment, "dp_9", 500, ("closed", "won"));
     assert_eq!(told(won), ("490".to_owned(), 500.0, 0.0));
     assert_eq!(count(), 2, "nothing is missing any more");
+    assert_eq!(portal.api.get("/v1/accounts/beta")["buckets"], json!({ "default": 490 }));
     spend(5);
     let audit = portal.api.get("/v1/audit?object=account/beta");
     let reversed = audit["data"].as_array().unwrap().iter().filter(|row| row["action"] == "payment.reverse");

@@ -33,6 +33,8 @@ struct State {
     invoices: BTreeMap<String, Value>,
     /// The answers to charges of saved cards, by their idempotency keys, with the forms.
     charges: BTreeMap<String, (String, u16, Value)>,
+    /// Customers that were deleted.
+    gone: Vec<String>,
     /// What the next requests meet, if something goes wrong.
     fault: Option<&'static str>,
     numbers: u64,
@@ -85,6 +87,11 @@ impl StandIn {
 
     pub fn meet(&self, fault: Option<&'static str>) {
         self.state.lock().unwrap().fault = fault;
+    }
+
+    /// The seller deletes a customer.
+    pub fn delete_customer(&self, id: &str) {
+        self.state.lock().unwrap().gone.push(id.to_owned());
     }
 
     pub fn send_events_to(&self, hook: SocketAddr) {
@@ -169,6 +176,12 @@ impl StandIn {
         }
         assert_eq!(header("stripe-version").as_deref(), Some("2024-06-20"));
         let fault = self.state.lock().unwrap().fault;
+        let customer = decoded(body).get("customer").cloned();
+        if customer.is_some_and(|customer| self.state.lock().unwrap().gone.contains(&customer)) {
+            let error =
+                json!({ "type": "invalid_request_error", "code": "resource_missing", "param": "customer" });
+            return Some((400, json!({ "error": error })));
+        }
         match (method, path) {
             ("POST", "/v1/checkout/sessions") => match fault {
                 None => Some((200, self.checkout(decoded(body), header("idempotency-key")?))),
@@ -248,9 +261,21 @@ impl StandIn {
     /// A period of a subscription is paid: its event, in the form of a later version than the one that Tollgate speaks, and the
     /// id of the payment. `end`: the period's, in seconds.
     pub fn invoice(&self, session: &Session, end: u64) -> (Value, String) {
+        self.invoice_of(session, end, "subscription_cycle", None)
+    }
+
+    /// An invoice for a reason. `amount`: what is paid, if it is not the price.
+    pub fn invoice_of(
+        &self,
+        session: &Session,
+        end: u64,
+        reason: &str,
+        amount: Option<u64>,
+    ) -> (Value, String) {
         let (id, payment, form) =
             (format!("in_{}", self.number()), format!("pi_{}", self.number()), &session.form);
-        let amount: u64 = form["line_items[0][price_data][unit_amount]"].parse().unwrap();
+        let price: u64 = form["line_items[0][price_data][unit_amount]"].parse().unwrap();
+        let amount = amount.unwrap_or(price);
         let (currency, metadata) = (
             &form["line_items[0][price_data][currency]"],
             Self::metadata(form, "subscription_data[metadata]"),
@@ -259,11 +284,14 @@ impl StandIn {
             "id": payment, "object": "payment_intent", "amount": amount, "currency": currency, "status": "succeeded",
             "metadata": {}, "latest_charge": format!("ch_{payment}"),
         });
-        let lines =
-            json!({ "data": [{ "period": { "start": end - 2_592_000, "end": end }, "metadata": metadata }] });
+        let line = |end: u64, proration: bool| {
+            let period = json!({ "start": end - 2_592_000, "end": end });
+            json!({ "type": "subscription", "period": period, "proration": proration, "metadata": metadata })
+        };
+        let lines = json!({ "data": [line(end + 999_999, true), line(end, false)] });
         let invoice = json!({
-            "id": id, "object": "invoice", "status": "paid", "amount_paid": amount, "currency": currency, "lines": lines,
-            "customer": "cus_sub", "payment_intent": payment, "subscription_details": { "metadata": metadata },
+            "id": id, "object": "invoice", "status": "paid", "billing_reason": reason, "amount_paid": amount, "currency": currency, "lines": lines,
+            "customer": "cus_sub", "payment_intent": (amount > 0).then_some(&payment), "subscription_details": { "metadata": metadata },
         });
         let mut later = invoice.clone();
         let fields = later.as_object_mut().unwrap();

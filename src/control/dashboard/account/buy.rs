@@ -61,7 +61,7 @@ fn sale(of: &InAccount, packages: &[Package], payer: &Payer) -> Markup {
         }
         @if may && payer.customer.is_some() {
             form method="post" action=(of.at("credits/payments")) {
-                p.quiet.small { "Cards, receipts and subscriptions are managed on a page of the payment service." }
+                p.quiet.small { "Receipts and subscriptions are managed on a page of the payment service. For top-ups by another card, buy once and save it." }
                 button.tight type="submit" { "Manage payments" }
             }
         }
@@ -120,7 +120,7 @@ fn top_up(
         html! {
             @if let Some(problem) = &payer.problem { div.banner.warn role="status" { span { "The last top-up failed: " (problem) } } }
             @if payer.begun.is_some() { p { "A top-up is under way." } }
-            @if payer.method.is_none() {
+            @if payer.card.is_none() {
                 p.quiet { "Buy credits once and save the card: then they can be bought automatically when they run low." }
             } @else if of.may(Permission::Alerts) {
                 form.stack method="post" action=(of.at("credits/top-up")) {
@@ -200,17 +200,19 @@ pub(in crate::control::dashboard) async fn manage_payments(
 }
 
 async fn set_top_up(site: &Site, of: &InAccount, fields: &Fields) -> Result<()> {
-    let invalid = |field, message: &str| OperationError::Invalid { field, message: message.to_owned() };
+    let wrong = || OperationError::Invalid {
+        field: "most",
+        message: "an amount of money looks like 100 or 99.50".to_owned(),
+    };
     let top_up = match amount(fields, "below")? {
         None => None,
         Some(below) => {
             let packages = site.control.packages();
             let currency = packages.first().map(|package| package.price.currency);
             let most = fields.get("most").trim().replace(',', "");
-            let most = currency.and_then(|currency| Money::parse(&most, currency));
-            let most =
-                most.ok_or_else(|| invalid("most", "an amount of money looks like 100 or 99.50"))?.minor;
-            Some(AutoTopUp { below, package: fields.get("top_up").to_owned(), most })
+            let most = currency.and_then(|currency| Money::parse(&most, currency)).ok_or_else(wrong)?;
+            let (package, currency) = (fields.get("top_up").to_owned(), most.currency.code().to_owned());
+            Some(AutoTopUp { below, package, most: most.minor, currency })
         }
     };
     site.control.set_top_up(&of.caller, of.account.clone(), top_up).await

@@ -5,8 +5,8 @@ use serde_json::json;
 use crate::control::Control;
 use crate::control::operations::caller::{Caller, Noted, Permission};
 use crate::control::operations::error::{OperationError, Result};
-use crate::control::payments::{Paid, Provider, Told, Uncharged};
-use crate::ledger::store::{AutoTopUp, BegunTopUp, EventKind, EventRow, Note, Payer};
+use crate::control::payments::{NoPage, Paid, Provider, Told, Uncharged};
+use crate::ledger::store::{AccountState, AutoTopUp, BegunTopUp, EventKind, EventRow, Note, Payer};
 use crate::policy::credit::top_up::{
     MAX_REFUSALS, after_full_month, after_refusal, ask_again, latest_message,
 };
@@ -20,6 +20,7 @@ const AT_ONCE: usize = 32;
 struct Charge {
     form: String,
     number: u64,
+    since: WallTime,
 }
 
 impl Control {
@@ -33,9 +34,23 @@ impl Control {
     }
 
     pub(super) async fn read_payer(&self, account: AccountId) -> Result<Payer> {
-        let payer =
-            self.read(move |reader| Ok(reader.payments().map(|it| it.payer(&account)).transpose()?));
-        Ok(payer.await?.flatten().unwrap_or_default())
+        let payer = self.read_payments(move |payments| Ok(payments.payer(&account)?));
+        Ok(payer.await?.unwrap_or_default())
+    }
+
+    async fn write_payer(&self, account: &AccountId, payer: Payer) -> Result<()> {
+        self.bookkeeper.note(vec![Note::Payer(account.clone(), Box::new(payer))]).await.map_err(Into::into)
+    }
+
+    /// Forgets a customer that the payment service does not know any more, and its card.
+    pub(super) async fn forget_customer(&self, account: &AccountId, customer: Option<&str>) -> Result<()> {
+        let _alone = self.changes.lock().await;
+        let mut payer = self.read_payer(account.clone()).await?;
+        if payer.customer.as_deref() == customer {
+            payer.customer = None;
+        }
+        payer.card.take_if(|(owner, _)| Some(owner.as_str()) == customer);
+        self.write_payer(account, payer).await
     }
 
     /// Opens a page on which the customer changes cards and ends subscriptions. Returns its address.
@@ -51,7 +66,10 @@ impl Control {
         let page = format!("{}/accounts/{account}/credits", self.dashboard_url()?);
         let nothing = || OperationError::Missing("nothing was bought yet".to_owned());
         let customer = self.read_payer(account.clone()).await?.customer.ok_or_else(nothing)?;
-        let opened = self.provider()?.portal(&customer, &page).await;
+        let opened = self.provider().await?.portal(&customer, &page).await;
+        if opened == Err(NoPage::UnknownCustomer) {
+            self.forget_customer(&account, Some(&customer)).await?;
+        }
         opened.map_err(|error| super::payments::unanswered(&account, &error))
     }
 
@@ -70,7 +88,7 @@ impl Control {
         let _alone = self.changes.lock().await;
         let mut payer = self.read_payer(account.clone()).await?;
         if let Some(top_up) = &top_up {
-            if payer.method.is_none() {
+            if payer.card.is_none() {
                 let message = "buy credits once, and save the card";
                 return OperationError::invalid("top_up", message);
             }
@@ -102,10 +120,8 @@ impl Control {
     /// If the ledger failed.
     pub(in crate::control) async fn top_up_due(&self) -> Result<()> {
         let now = self.clock.wall();
-        let due = self.read(move |reader| {
-            Ok(reader.payments().map(|payments| payments.due_top_ups(now, AT_ONCE)).transpose()?)
-        });
-        for account in due.await?.unwrap_or_default() {
+        let due = self.read_payments(move |payments| Ok(payments.due_top_ups(now, AT_ONCE)?));
+        for account in due.await? {
             if let Some(charge) = self.begin_top_up(&account).await? {
                 self.charge_card(&account, charge).await?;
             }
@@ -120,7 +136,13 @@ impl Control {
         if payer.wait_until > now {
             return Ok(None);
         }
-        let charge = match &mut payer.begun {
+        let is_active = self.is_active(account.clone()).await?;
+        let form = match &mut payer.begun {
+            // It may have been charged: then a message tells, and the credits are granted.
+            Some(_) if payer.top_up.is_none() || !is_active => {
+                payer.begun = None;
+                None
+            }
             Some(begun) => match ask_again(begun.since, begun.tries, now) {
                 Some(next) => {
                     begun.tries += 1;
@@ -132,30 +154,45 @@ impl Control {
                     return Ok(None);
                 }
             },
-            None => self.new_charge(account, &mut payer, now)?,
+            None if is_active => self.new_charge(account, &mut payer, now).await?,
+            None => return Ok(None),
         };
-        self.bookkeeper.note(vec![Note::Payer(account.clone(), Box::new(payer.clone()))]).await?;
-        Ok(charge.map(|form| Charge { form, number: payer.number }))
+        let charge = form.zip(payer.begun.as_ref());
+        let charge = charge.map(|(form, begun)| Charge { form, number: payer.number, since: begun.since });
+        self.write_payer(account, payer).await?;
+        Ok(charge)
+    }
+
+    async fn is_active(&self, account: AccountId) -> Result<bool> {
+        let row = self.read(move |reader| Ok(reader.account(&account)?)).await?;
+        Ok(row.is_some_and(|row| row.state == AccountState::Active))
     }
 
     /// The form of a new top-up, if the account can have one.
-    fn new_charge(&self, account: &AccountId, payer: &mut Payer, now: WallTime) -> Result<Option<String>> {
-        let (Some(top_up), Some(customer), Some(method)) = (&payer.top_up, &payer.customer, &payer.method)
-        else {
+    async fn new_charge(
+        &self,
+        account: &AccountId,
+        payer: &mut Payer,
+        now: WallTime,
+    ) -> Result<Option<String>> {
+        let (Some(top_up), Some((customer, method))) = (&payer.top_up, &payer.card) else {
             payer.top_up = None; // the card is gone
             return Ok(None);
         };
         let packages = self.packages();
         let package = packages.iter().find(|it| it.name == top_up.package && it.every.is_none());
         let problem = match package {
-            None => Some("the package is not on sale any more".to_owned()),
+            Some(package) if package.price.currency.code() != top_up.currency => {
+                Some("the currency has changed: set the most of a month again")
+            }
             Some(package) if !payer.sum.has_room(package.price.minor, top_up.most, now) => {
-                Some("the most of a month is reached".to_owned())
+                Some("the most of a month is reached")
             }
             Some(_) => None,
+            None => Some("the package is not on sale any more"),
         };
-        let (Some(package), None) = (package, &problem) else {
-            (payer.problem, payer.wait_until) = (problem, after_full_month(now));
+        let (Some(package), None) = (package, problem) else {
+            (payer.problem, payer.wait_until) = (problem.map(str::to_owned), after_full_month(now));
             return Ok(None);
         };
         let available = self.directory.account(account).map(|account| account.purse.available());
@@ -163,16 +200,17 @@ impl Control {
             return Ok(None); // it was granted something in the meantime
         }
         payer.number += 1;
-        let form = self.provider()?.charge_form(account, package, (customer, method), payer.number);
-        let price = package.price.minor;
-        payer.begun = Some(BegunTopUp { form: form.clone(), price, since: now, tries: 0 });
+        let card = (customer.as_str(), method.as_str());
+        let form = self.provider().await?.charge_form(account, package, card, payer.number);
+        payer.begun = Some(BegunTopUp { form: form.clone(), since: now, tries: 0 });
         payer.wait_until = ask_again(now, 0, now).unwrap_or(now);
         Ok(Some(form))
     }
 
     async fn charge_card(&self, account: &AccountId, charge: Charge) -> Result<()> {
-        let once = format!("tollgate-top-up-{account}-{}", charge.number);
-        match self.provider()?.charge(&charge.form, &once).await {
+        // Its time makes it another one also for a ledger that was restored from a copy.
+        let once = format!("tollgate-top-up-{account}-{}-{}", charge.number, charge.since.0);
+        match self.provider().await?.charge(&charge.form, &once).await {
             Ok(None) => self.await_message(account, charge.number).await,
             Ok(Some(told)) => self.take_told(told).await,
             Err(Uncharged::Refused(why)) => {
@@ -193,31 +231,37 @@ impl Control {
             return Ok(()); // the message was faster
         }
         payer.wait_until = latest_message(self.clock.wall());
-        self.bookkeeper.note(vec![Note::Payer(account.clone(), Box::new(payer))]).await.map_err(Into::into)
+        self.write_payer(account, payer).await
     }
 
-    /// Notes what a payment says of how the account pays.
-    pub(super) async fn payer_after(&self, paid: &Paid, now: WallTime) -> Result<Option<Note>> {
+    /// What a payment that is told for the first time says of how the account pays. `problem`: why it is not granted.
+    pub(super) async fn payer_after(
+        &self,
+        paid: &Paid,
+        now: WallTime,
+        problem: Option<&str>,
+    ) -> Result<Option<Note>> {
         let account = paid.purchase.account.clone();
         let before = self.read_payer(account.clone()).await?;
         let mut payer = before.clone();
-        if paid.customer.is_some() {
-            payer.customer.clone_from(&paid.customer);
+        if let Some(customer) = &paid.customer {
+            payer.customer = Some(customer.clone());
+            if let Some(method) = &paid.method {
+                (payer.card, payer.refusals) = (Some((customer.clone(), method.clone())), 0);
+            }
         }
-        if paid.method.is_some() {
-            payer.method.clone_from(&paid.method);
-            payer.refusals = 0;
+        if let Some((_, end)) = paid.period {
+            let known = payer.subscription.take().filter(|(_, known)| *known > end);
+            payer.subscription = known.or_else(|| Some((paid.purchase.package.clone(), end)));
         }
-        if let Some(until) = paid.until {
-            let is_newer = payer.subscription.as_ref().is_none_or(|(_, known)| *known < until);
-            payer.subscription =
-                Some((paid.purchase.package.clone(), until)).filter(|_| is_newer).or(payer.subscription);
+        if let Some(number) = paid.top_up {
+            payer.sum = payer.sum.plus(paid.purchase.price.minor, now);
+            if number == payer.number {
+                (payer.begun, payer.refusals, payer.problem, payer.wait_until) = (None, 0, None, now);
+            }
         }
-        if let (Some(number), Some(begun)) = (paid.top_up, &payer.begun)
-            && number == payer.number
-        {
-            payer.sum = payer.sum.plus(begun.price, now);
-            (payer.begun, payer.refusals, payer.problem, payer.wait_until) = (None, 0, None, now);
+        if let (Some(problem), Some(_)) = (problem, paid.top_up) {
+            (payer.top_up, payer.problem) = (None, Some(problem.to_owned())); // it would be charged again
         }
         Ok((payer != before).then(|| Note::Payer(account, Box::new(payer))))
     }
@@ -245,7 +289,7 @@ impl Control {
         why: &str,
         now: WallTime,
     ) -> Result<()> {
-        let price = payer.begun.take().map(|begun| begun.price);
+        payer.begun = None;
         payer.refusals += 1;
         (payer.problem, payer.wait_until) = (Some(why.to_owned()), after_refusal(now));
         let package = payer.top_up.as_ref().map(|top_up| top_up.package.clone());
@@ -254,8 +298,7 @@ impl Control {
             payer.top_up = None;
         }
         tracing::warn!(%account, why, ends, "a card could not be charged");
-        let data =
-            json!({ "account": account, "package": package, "price": price, "reason": why, "ends": ends });
+        let data = json!({ "account": account, "package": package, "reason": why, "ends": ends });
         let event =
             EventRow { account: Some(account.clone()), kind: EventKind::TopUpFailed, data, once: None };
         let notes = vec![Note::Payer(account.clone(), Box::new(payer.clone())), Note::Event(event)];
@@ -268,7 +311,7 @@ impl Control {
         if payer.subscription.take().is_none() {
             return Ok(());
         }
-        self.bookkeeper.note(vec![Note::Payer(account.clone(), Box::new(payer))]).await.map_err(Into::into)
+        self.write_payer(account, payer).await
     }
 }
 

@@ -10,6 +10,7 @@ use crate::policy::credit::payment::{Dispute, DisputeState};
 use crate::types::{AccountId, Currency, Money, WallTime};
 
 /// The metadata that Tollgate gives a payment, and that its charge has too.
+pub(super) const SELLER: &str = "tollgate_seller";
 pub(super) const ACCOUNT: &str = "tollgate_account";
 pub(super) const PACKAGE: &str = "tollgate_package";
 pub(super) const CREDITS: &str = "tollgate_credits";
@@ -22,80 +23,118 @@ const MAX_ID: usize = 255;
 /// Which automatic top-up of the account a payment is.
 pub(super) const TOP_UP: &str = "tollgate_top_up";
 
-/// What an event tells. `None` if it does not matter, or is about a payment that another program of the seller made.
-///
-/// # Errors
-/// What is wrong with it.
-pub(super) fn told(event: &Value) -> Result<Option<Told>, String> {
-    let (kind, object) = (text(event, "type")?, &event["data"]["object"]);
-    let is_own = is_own(&object["metadata"]);
-    match kind {
-        "payment_intent.succeeded" if is_own => Ok(Some(Told::Paid(Box::new(intent(object)?)))),
-        "payment_intent.payment_failed" if is_own => failed(object),
-        "charge.refunded" if object["payment_intent"].is_string() => {
-            let (payment, in_all) = (id(object, "payment_intent")?, number(object, "amount_refunded")?);
-            let paid = match is_own {
-                true => Some(Box::new(paid(object, payment.clone(), number(object, "amount")?)?)),
-                false => None,
-            };
-            Ok(Some(Told::Refunded { payment, paid, in_all }))
+/// Why an invoice of a subscription begins a period. Others are about changes within one.
+const REASONS: [&str; 2] = ["subscription_create", "subscription_cycle"];
+
+/// Whose events are read.
+pub(super) struct Context<'a> {
+    /// The id of this seller.
+    pub(super) seller: &'a str,
+    /// The currency of its prices.
+    pub(super) currency: Option<Currency>,
+}
+
+impl Context<'_> {
+    /// What an event tells. `None` if it does not matter, or is about a payment that another program made.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(super) fn told(&self, event: &Value) -> Result<Option<Told>, String> {
+        let (kind, object) = (text(event, "type")?, &event["data"]["object"]);
+        let is_own = self.is_own(&object["metadata"]);
+        match kind {
+            "payment_intent.succeeded" if is_own => Ok(Some(Told::Paid(Box::new(intent(object)?)))),
+            "payment_intent.payment_failed" | "payment_intent.canceled" if is_own => failed(object),
+            "charge.refunded" if object["payment_intent"].is_string() => {
+                let (payment, in_all) = (id(object, "payment_intent")?, number(object, "amount_refunded")?);
+                let paid = match is_own {
+                    true => Some(Box::new(paid(object, payment.clone(), number(object, "amount")?)?)),
+                    false => None,
+                };
+                Ok(Some(Told::Refunded { payment, paid, in_all }))
+            }
+            "charge.dispute.created"
+            | "charge.dispute.updated"
+            | "charge.dispute.closed"
+            | "charge.dispute.funds_withdrawn"
+            | "charge.dispute.funds_reinstated"
+                if object["payment_intent"].is_string() =>
+            {
+                self.disputed(object)
+            }
+            "customer.subscription.deleted" if is_own => {
+                Ok(Some(Told::Unsubscribed(account(&object["metadata"])?)))
+            }
+            _ => Ok(None),
         }
-        "charge.dispute.created"
-        | "charge.dispute.updated"
-        | "charge.dispute.closed"
-        | "charge.dispute.funds_withdrawn"
-        | "charge.dispute.funds_reinstated"
-            if object["payment_intent"].is_string() =>
-        {
-            Ok(disputed(object, kind)?)
-        }
-        "customer.subscription.deleted" if is_own => {
-            Ok(Some(Told::Unsubscribed(account(&object["metadata"])?)))
-        }
-        _ => Ok(None),
     }
-}
 
-fn is_own(metadata: &Value) -> bool {
-    metadata[ACCOUNT].is_string()
-}
-
-/// The id of the invoice that an event says is paid, if it is of a subscription that Tollgate sold.
-pub(super) fn paid_invoice(event: &Value) -> Result<Option<String>, String> {
-    let invoice = &event["data"]["object"];
-    match event["type"].as_str() {
-        Some("invoice.paid") if invoice_metadata(invoice).is_some() => id(invoice, "id").map(Some),
-        _ => Ok(None),
+    fn is_own(&self, metadata: &Value) -> bool {
+        metadata[SELLER] == self.seller && metadata[ACCOUNT].is_string()
     }
-}
 
-/// The metadata of an invoice's subscription, in the places where versions of the API have it.
-fn invoice_metadata(invoice: &Value) -> Option<&Value> {
-    let line = &invoice["lines"]["data"][0]["metadata"];
-    let places = [
-        &invoice["subscription_details"]["metadata"],
-        &invoice["parent"]["subscription_details"]["metadata"],
-        line,
-    ];
-    places.into_iter().find(|metadata| is_own(metadata))
-}
+    /// The id of the invoice that an event says is paid, if it is of a subscription that Tollgate sold.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(super) fn paid_invoice(&self, event: &Value) -> Result<Option<String>, String> {
+        let invoice = &event["data"]["object"];
+        match event["type"].as_str() {
+            Some("invoice.paid") if self.invoice_metadata(invoice).is_some() => id(invoice, "id").map(Some),
+            _ => Ok(None),
+        }
+    }
 
-/// What was paid with an invoice, in the version of the API that is spoken.
-///
-/// # Errors
-/// What is wrong with it.
-pub(super) fn invoice(invoice: &Value) -> Result<Told, String> {
-    let metadata = invoice_metadata(invoice).ok_or("the invoice is of no subscription")?;
-    let minor = number(invoice, "amount_paid")?;
-    // What costs nothing has no payment.
-    let payment = if invoice["payment_intent"].is_null() { "id" } else { "payment_intent" };
-    let mut object = invoice.clone();
-    object["metadata"] = metadata.clone();
-    let lines = invoice["lines"]["data"].as_array().ok_or("the invoice has no lines")?;
-    let ends = lines.iter().filter_map(|line| line["period"]["end"].as_i64());
-    let end = ends.max().ok_or("the invoice has no period")?;
-    let until = Some(WallTime(end.saturating_mul(1000)));
-    Ok(Told::Paid(Box::new(Paid { until, ..paid(&object, id(invoice, payment)?, minor)? })))
+    /// The metadata of an invoice's subscription, in the places where versions of the API have it.
+    fn invoice_metadata<'v>(&self, invoice: &'v Value) -> Option<&'v Value> {
+        let places = [
+            &invoice["subscription_details"]["metadata"],
+            &invoice["parent"]["subscription_details"]["metadata"],
+            &invoice["lines"]["data"][0]["metadata"],
+        ];
+        places.into_iter().find(|metadata| self.is_own(metadata))
+    }
+
+    /// What was paid with an invoice, in the version of the API that is spoken. `None` if it begins no period.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(super) fn invoice(&self, invoice: &Value) -> Result<Option<Told>, String> {
+        if !invoice["billing_reason"].as_str().is_some_and(|reason| REASONS.contains(&reason)) {
+            return Ok(None);
+        }
+        let metadata = self.invoice_metadata(invoice).ok_or("the invoice is of no subscription")?;
+        let minor = number(invoice, "amount_paid")?;
+        // What costs nothing has no payment.
+        let payment = if invoice["payment_intent"].is_null() { "id" } else { "payment_intent" };
+        let mut object = invoice.clone();
+        object["metadata"] = metadata.clone();
+        let lines = invoice["lines"]["data"].as_array().ok_or("the invoice has no lines")?;
+        let period = |line: &Value| {
+            let second = |name: &str| Some(WallTime(line["period"][name].as_i64()?.saturating_mul(1000)));
+            Some((second("start")?, second("end")?))
+        };
+        let of_period = |line: &&Value| line["proration"] != true && self.is_own(&line["metadata"]);
+        let mut periods = lines.iter().filter(of_period).filter_map(period);
+        let period = Some(periods.next().ok_or("the invoice has no period")?);
+        Ok(Some(Told::Paid(Box::new(Paid { period, ..paid(&object, id(invoice, payment)?, minor)? }))))
+    }
+
+    /// What is told of a dispute. An inquiry takes no money, so it does not matter.
+    fn disputed(&self, object: &Value) -> Result<Option<Told>, String> {
+        let state = match text(object, "status")? {
+            status if status.starts_with("warning_") => return Ok(None),
+            "won" | "prevented" => DisputeState::Won,
+            "lost" => DisputeState::Lost,
+            _ => DisputeState::Open,
+        };
+        let amount = match object["currency"].as_str().and_then(Currency::parse) {
+            currency if currency == self.currency => number(object, "amount")?,
+            _ => u64::MAX, // an amount that cannot be compared with the price: all of it
+        };
+        let dispute = Dispute { id: id(object, "id")?, amount, state };
+        Ok(Some(Told::Disputed { payment: id(object, "payment_intent")?, dispute }))
+    }
 }
 
 /// What was paid with a payment intent.
@@ -113,7 +152,10 @@ pub(super) fn intent(object: &Value) -> Result<Paid, String> {
 pub(super) fn failed(object: &Value) -> Result<Option<Told>, String> {
     let Some(number) = object["metadata"][TOP_UP].as_str() else { return Ok(None) };
     let number = number.parse().map_err(|_| format!("`{TOP_UP}` is not what Tollgate wrote"))?;
-    let why = code(&object["last_payment_error"]);
+    let why = match object["status"].as_str() {
+        Some("canceled") => "canceled".to_owned(),
+        _ => code(&object["last_payment_error"]),
+    };
     Ok(Some(Told::Failed { account: account(&object["metadata"])?, number, why }))
 }
 
@@ -168,20 +210,7 @@ fn paid(object: &Value, id: String, minor: u64) -> Result<Paid, String> {
     };
     let bucket = text(metadata, BUCKET)?.parse().map_err(|_| parsed(BUCKET))?;
     let customer = optional_id(object, "customer")?;
-    Ok(Paid { id, purchase, bucket, expires, until: None, customer, method: None, top_up: None })
-}
-
-/// What is told of a dispute. An inquiry takes no money, so it does not matter.
-fn disputed(object: &Value, kind: &str) -> Result<Option<Told>, String> {
-    let state = match text(object, "status")? {
-        status if status.starts_with("warning_") => return Ok(None),
-        "won" | "prevented" => DisputeState::Won,
-        "lost" => DisputeState::Lost,
-        _ if kind == "charge.dispute.funds_reinstated" => DisputeState::Won,
-        _ => DisputeState::Open,
-    };
-    let dispute = Dispute { id: id(object, "id")?, amount: number(object, "amount")?, state };
-    Ok(Some(Told::Disputed { payment: id(object, "payment_intent")?, dispute }))
+    Ok(Paid { id, purchase, bucket, expires, period: None, customer, method: None, top_up: None })
 }
 
 #[cfg(test)]
@@ -193,9 +222,11 @@ mod tests {
     #[test]
     fn events_of_others_and_malformed_ones_are_told_apart() {
         let metadata = json!({
-            "tollgate_account": "acme", "tollgate_package": "small", "tollgate_credits": "12.5",
+            "tollgate_seller": "me", "tollgate_account": "acme", "tollgate_package": "small", "tollgate_credits": "12.5",
             "tollgate_bucket": "paygo", "tollgate_expires_ms": "1000",
         });
+        let context = Context { seller: "me", currency: Currency::parse("eur") };
+        let told = |event: &Value| context.told(event);
         let event = |kind: &str, object: Value| json!({ "type": kind, "data": { "object": object } });
         let intent = |metadata: Value| {
             let object = json!({ "id": "pi_1", "amount": 1000, "currency": "eur", "metadata": metadata });
@@ -206,6 +237,9 @@ mod tests {
         assert_eq!((paid.bucket.as_str(), paid.expires), ("paygo", Some(Duration::from_secs(1))));
         assert_eq!(intent(json!({})), Ok(None), "another program's payment");
         assert_eq!(told(&event("customer.created", json!({ "id": "cus_1" }))), Ok(None));
+        let mut others = metadata.clone();
+        others["tollgate_seller"] = json!("you");
+        assert_eq!(intent(others), Ok(None), "another gateway's payment");
         for (name, value) in [
             ("tollgate_account", json!("a/b")),
             ("tollgate_credits", json!("many")),
@@ -218,7 +252,7 @@ mod tests {
             assert!(intent(metadata).is_err(), "{name}");
         }
         let dispute = |kind: &str, status: &str| {
-            let object = json!({ "id": "dp_1", "payment_intent": "pi_1", "amount": 7, "status": status });
+            let object = json!({ "id": "dp_1", "payment_intent": "pi_1", "amount": 7, "currency": "eur", "status": status });
             match told(&event(&format!("charge.dispute.{kind}"), object)) {
                 Ok(Some(Told::Disputed { dispute, .. })) => Some(dispute.state),
                 Ok(None) => None,
@@ -232,7 +266,8 @@ mod tests {
             ("closed", "lost", Some(DisputeState::Lost)),
             ("closed", "won", Some(DisputeState::Won)),
             ("closed", "warning_closed", None),
-            ("funds_reinstated", "under_review", Some(DisputeState::Won)),
+            ("funds_reinstated", "under_review", Some(DisputeState::Open)),
+            ("funds_reinstated", "won", Some(DisputeState::Won)),
         ] {
             assert_eq!(dispute(kind, status), state, "{kind} {status}");
         }

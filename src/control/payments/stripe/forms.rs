@@ -9,8 +9,9 @@ use crate::snapshot::payments::Package;
 use crate::types::AccountId;
 
 /// What comes back with everything that is told of a payment.
-fn metadata(account: &AccountId, package: &Package) -> Vec<(&'static str, String)> {
+fn metadata(account: &AccountId, package: &Package, seller: &str) -> Vec<(&'static str, String)> {
     let mut metadata = vec![
+        (events::SELLER, seller.to_owned()),
         (events::ACCOUNT, account.as_str().to_owned()),
         (events::PACKAGE, package.name.clone()),
         (events::CREDITS, package.credits.to_string()),
@@ -21,7 +22,7 @@ fn metadata(account: &AccountId, package: &Package) -> Vec<(&'static str, String
 }
 
 /// A Checkout session for one payment, or for a subscription.
-pub(super) fn checkout(order: &Order<'_>) -> String {
+pub(super) fn checkout(order: &Order<'_>, seller: &str) -> String {
     let (package, mut form) = (order.package, Serializer::new(String::new()));
     form.append_pair("mode", if package.every.is_some() { "subscription" } else { "payment" })
         .append_pair("line_items[0][quantity]", "1")
@@ -44,6 +45,8 @@ pub(super) fn checkout(order: &Order<'_>) -> String {
         None => {
             if order.saves_card {
                 form.append_pair("payment_intent_data[setup_future_usage]", "off_session");
+                // Other methods cannot all be used again.
+                form.append_pair("payment_method_types[0]", "card");
                 if order.customer.is_none() {
                     form.append_pair("customer_creation", "always");
                 }
@@ -51,14 +54,19 @@ pub(super) fn checkout(order: &Order<'_>) -> String {
             "payment_intent_data"
         }
     };
-    for (name, value) in metadata(order.account, package) {
+    for (name, value) in metadata(order.account, package, seller) {
         form.append_pair(&format!("{carrier}[metadata][{name}]"), &value);
     }
     form.finish()
 }
 
 /// A payment by a saved card, without the customer. `card`: the ids of the customer and of the card.
-pub(super) fn charge(account: &AccountId, package: &Package, card: (&str, &str), number: u64) -> String {
+pub(super) fn charge(
+    account: &AccountId,
+    package: &Package,
+    card: (&str, &str),
+    (number, seller): (u64, &str),
+) -> String {
     let mut form = Serializer::new(String::new());
     form.append_pair("amount", &package.price.minor.to_string())
         .append_pair("currency", package.price.currency.code())
@@ -67,7 +75,7 @@ pub(super) fn charge(account: &AccountId, package: &Package, card: (&str, &str),
         .append_pair("off_session", "true")
         .append_pair("confirm", "true")
         .append_pair("description", &package.title);
-    for (name, value) in metadata(account, package) {
+    for (name, value) in metadata(account, package, seller) {
         form.append_pair(&format!("metadata[{name}]"), &value);
     }
     form.append_pair(&format!("metadata[{}]", events::TOP_UP), &number.to_string());

@@ -13,7 +13,7 @@ use http::{HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::Full;
 use serde_json::Value;
 
-use super::{Order, Provider, Told, Uncharged, Unread};
+use super::{NoPage, Order, Provider, Told, Uncharged, Unread};
 use crate::control::http_client::{HttpClient, destination};
 use crate::control::random;
 use crate::snapshot::payments::{self, Package};
@@ -28,6 +28,8 @@ const MAX_RESPONSE: usize = 256 * 1024;
 
 /// Stripe, with an account there.
 pub(in crate::control) struct Stripe {
+    /// The id of this seller, in the metadata of everything that is sold.
+    pub(in crate::control) seller: String,
     pub(in crate::control) settings: Arc<payments::Stripe>,
     pub(in crate::control) client: HttpClient,
 }
@@ -77,14 +79,21 @@ impl Stripe {
     }
 
     /// Opens a page. Returns its address.
-    async fn page(&self, path: &str, form: String, once: &str) -> Result<String, String> {
-        let object = self.ask(Method::POST, path, form, once).await?;
+    async fn page(&self, path: &str, form: String, once: &str) -> Result<String, NoPage> {
+        let (status, object) = self.send(Method::POST, path, form, once).await.map_err(NoPage::Failed)?;
+        let error = &object["error"];
+        if error["code"] == "resource_missing" && error["param"] == "customer" {
+            return Err(NoPage::UnknownCustomer);
+        }
+        if !status.is_success() {
+            return Err(NoPage::Failed(refusal(status, error)));
+        }
         let is_page = |url: &&str| {
             let url = url.parse::<Uri>().unwrap_or_default();
             matches!(url.scheme_str(), Some("https" | "http")) && url.host().is_some()
         };
         let url = object["url"].as_str().filter(is_page);
-        url.map(str::to_owned).ok_or_else(|| "the response names no page".to_owned())
+        url.map(str::to_owned).ok_or_else(|| NoPage::Failed("the response names no page".to_owned()))
     }
 }
 
@@ -98,20 +107,20 @@ fn refusal(status: StatusCode, error: &Value) -> String {
 }
 
 impl Provider for Stripe {
-    async fn checkout(&self, order: &Order<'_>) -> Result<String, String> {
-        self.page("/v1/checkout/sessions", forms::checkout(order), &order.id).await
+    async fn checkout(&self, order: &Order<'_>) -> Result<String, NoPage> {
+        self.page("/v1/checkout/sessions", forms::checkout(order, &self.seller), &order.id).await
     }
 
-    async fn portal(&self, customer: &str, page: &str) -> Result<String, String> {
+    async fn portal(&self, customer: &str, page: &str) -> Result<String, NoPage> {
         let form = forms::portal(customer, page);
         // A new page each time: the key only has to differ.
-        let once = random::<16>().map_err(|error| error.to_string())?;
+        let once = random::<16>().map_err(|error| NoPage::Failed(error.to_string()))?;
         let once = format!("{:032x}", u128::from_be_bytes(once));
         self.page("/v1/billing_portal/sessions", form, &once).await
     }
 
     fn charge_form(&self, account: &AccountId, package: &Package, card: (&str, &str), number: u64) -> String {
-        forms::charge(account, package, card, number)
+        forms::charge(account, package, card, (number, &self.seller))
     }
 
     async fn charge(&self, form: &str, once: &str) -> Result<Option<Told>, Uncharged> {
@@ -139,8 +148,12 @@ impl Provider for Stripe {
             return Err(Unread::Unsigned);
         }
         let event = serde_json::from_slice(body).map_err(|error| Unread::Malformed(error.to_string()))?;
-        let Some(invoice) = events::paid_invoice(&event).map_err(Unread::Malformed)? else {
-            return events::told(&event).map_err(Unread::Malformed);
+        let context = events::Context {
+            seller: &self.seller,
+            currency: self.settings.packages.first().map(|package| package.price.currency),
+        };
+        let Some(invoice) = context.paid_invoice(&event).map_err(Unread::Malformed)? else {
+            return context.told(&event).map_err(Unread::Malformed);
         };
         // The event has the form of the version that the seller's endpoint has, which may not name the payment.
         let path = format!("/v1/invoices/{invoice}");
@@ -148,6 +161,6 @@ impl Provider for Stripe {
         if invoice["status"] != "paid" {
             return Ok(None);
         }
-        events::invoice(&invoice).map(Some).map_err(Unread::Malformed)
+        context.invoice(&invoice).map_err(Unread::Malformed)
     }
 }

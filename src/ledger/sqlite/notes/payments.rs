@@ -5,7 +5,8 @@ use rusqlite::{Connection, OptionalExtension, Params, Row, Transaction, params};
 use crate::ledger::sqlite::read::SqliteReader;
 use crate::ledger::sqlite::rows::{account_id, credits, failed};
 use crate::ledger::store::{LedgerError, Payer, PaymentReader, PaymentRow, Purchase, Result};
-use crate::types::{AccountId, Credits, Currency, Money, WallTime};
+use crate::policy::credit::LotTerms;
+use crate::types::{AccountId, BucketName, Credits, Currency, Money, WallTime};
 
 /// How long a payment is kept of which nothing but a refund or a dispute is known, in milliseconds. It was most likely another
 /// program's.
@@ -18,8 +19,8 @@ pub(super) fn write(tx: &Transaction<'_>, row: &PaymentRow) -> Result<()> {
         tx.execute(sql, [row.told.0.saturating_sub(KEEP_UNKNOWN)]).map_err(failed)?;
     }
     let sql = "INSERT OR REPLACE INTO payments
-                   (id, account, package, credits, price, currency, granted, reversals, taken, steps, told)
-               VALUES (?1, (SELECT num FROM accounts WHERE id = ?2), ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+                   (id, account, package, credits, price, currency, granted, bucket, expires, reversals, taken, missing, steps, told)
+               VALUES (?1, (SELECT num FROM accounts WHERE id = ?2), ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
     let purchase = row.purchase.as_ref();
     let reversals =
         serde_json::to_string(&row.reversals).map_err(|error| LedgerError::Failed(error.to_string()))?;
@@ -31,8 +32,11 @@ pub(super) fn write(tx: &Transaction<'_>, row: &PaymentRow) -> Result<()> {
         purchase.map(|purchase| purchase.price.minor),
         purchase.map(|purchase| purchase.price.currency.code()),
         row.granted.map(|at| at.0),
+        row.lot.as_ref().map(|lot| lot.bucket.as_str()),
+        row.lot.as_ref().and_then(|lot| lot.expires).map(|at| at.0),
         reversals,
         row.taken.millionths(),
+        row.missing().millionths(),
         row.steps,
         row.told.0,
     ];
@@ -50,7 +54,7 @@ pub(super) fn write_payer(tx: &Transaction<'_>, account: &AccountId, payer: &Pay
 }
 
 const PAYMENTS: &str =
-    "SELECT p.id, a.id, p.package, p.credits, p.price, p.currency, p.granted, p.reversals, p.taken, p.steps, p.told
+    "SELECT p.id, a.id, p.package, p.credits, p.price, p.currency, p.granted, p.reversals, p.taken, p.steps, p.told, p.bucket, p.expires
      FROM payments p LEFT JOIN accounts a ON a.num = p.account";
 
 fn wrong(at: usize, message: String) -> rusqlite::Error {
@@ -70,10 +74,17 @@ fn payment_row(row: &Row<'_>) -> rusqlite::Result<PaymentRow> {
         })
     });
     let reversals: String = row.get(7)?;
+    let bucket: Option<String> = row.get(11)?;
+    let lot = bucket.map(|name| -> rusqlite::Result<LotTerms> {
+        let bucket = name.parse::<BucketName>().map_err(|error| wrong(11, error.to_string()))?;
+        let expires = row.get::<_, Option<i64>>(12)?.map(WallTime);
+        Ok(LotTerms { bucket, expires, of_refill: false })
+    });
     Ok(PaymentRow {
         id: row.get(0)?,
         purchase: purchase.transpose()?,
         granted: row.get::<_, Option<i64>>(6)?.map(WallTime),
+        lot: lot.transpose()?,
         reversals: serde_json::from_str(&reversals).map_err(|error| wrong(7, error.to_string()))?,
         taken: Credits::from_millionths(row.get(8)?),
         steps: row.get(9)?,
@@ -108,6 +119,18 @@ impl PaymentReader for SqliteReader {
             select.query_row([account.as_str()], |row| row.get(0)).optional().map_err(failed)?;
         let read = |text: String| serde_json::from_str(&text).map_err(|error| wrong(0, error.to_string()));
         text.map(read).transpose().map_err(failed)
+    }
+
+    fn seller(&mut self) -> Result<String> {
+        self.db()?.query_row("SELECT id FROM seller", [], |row| row.get(0)).map_err(failed)
+    }
+
+    fn missing(&mut self, since: WallTime, most: usize) -> Result<Vec<String>> {
+        let sql = "SELECT p.id FROM payments p JOIN accounts a ON a.num = p.account
+                   WHERE p.missing > 0 AND p.told >= ?1 AND a.balance > 0 ORDER BY p.told LIMIT ?2";
+        let mut select = self.db()?.prepare_cached(sql).map_err(failed)?;
+        let rows = select.query_map(params![since.0, most], |row| row.get(0)).map_err(failed)?;
+        rows.collect::<rusqlite::Result<_>>().map_err(failed)
     }
 
     fn due_top_ups(&mut self, now: WallTime, most: usize) -> Result<Vec<AccountId>> {
