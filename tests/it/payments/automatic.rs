@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::stand_in::{Session, StandIn, WEBHOOK_SECRET, deliver, seconds, send, signature};
+use super::messages::{deliver, seconds, send, signature};
+use super::stand_in::{Session, StandIn, WEBHOOK_SECRET};
 use super::{bought, id_of};
 use crate::clocks::FakeClock;
 use crate::dashboard::Portal;

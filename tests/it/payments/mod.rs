@@ -1,6 +1,7 @@
 //! Tests that customers buy credits by Stripe, against a stand-in that speaks the forms of the published API.
 
 mod automatic;
+mod messages;
 mod order;
 mod stand_in;
 
@@ -10,7 +11,8 @@ pub use stand_in::StandIn;
 
 use crate::dashboard::Portal;
 use crate::support::Gateway;
-use stand_in::{SECRET_KEY, WEBHOOK_SECRET, deliver, seconds, send, signature};
+use messages::{deliver, seconds, send, signature};
+use stand_in::{SECRET_KEY, WEBHOOK_SECRET};
 
 /// Buys a package on the dashboard's page. Returns the event of the payment.
 pub fn bought(portal: &Portal, service: &StandIn, cookie: &str, account: &str, package: &str) -> Value {

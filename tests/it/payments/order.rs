@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::stand_in::{StandIn, deliver};
+use super::messages::deliver;
+use super::stand_in::StandIn;
 use super::{bought, id_of};
 use crate::billing::jobs::{BULK, open};
 use crate::dashboard::Portal;
