@@ -31,11 +31,12 @@ pub(super) async fn watch(control: Arc<Control>, path: PathBuf, clock: Clock) {
 }
 
 /// Starts to prune, to refill accounts, to top them up, to deliver webhooks and to export traces.
-pub(super) fn start(control: &Arc<Control>) -> [JoinHandle<()>; 5] {
+pub(super) fn start(control: &Arc<Control>) -> [JoinHandle<()>; 6] {
     [
         tokio::spawn(prune(Arc::clone(control))),
         tokio::spawn(Arc::clone(control).refill_accounts()),
         tokio::spawn(Arc::clone(control).top_up_accounts()),
+        tokio::spawn(Arc::clone(control).take_back_missing()),
         tokio::spawn(Arc::clone(control).deliver_webhooks()),
         tokio::spawn(Arc::clone(control).export_traces()),
     ]

@@ -44,7 +44,7 @@ impl Control {
         loop {
             tokio::time::sleep(EVERY).await;
             if self.snapshot().settings.stripe.is_some()
-                && let Err(error) = self.pay_and_take_back().await
+                && let Err(error) = self.top_up_due().await
                 && let Some(more) = failures.should_log(self.clock.now())
             {
                 tracing::error!(%error, more, "accounts could not be topped up; trying again");
@@ -52,9 +52,18 @@ impl Control {
         }
     }
 
-    async fn pay_and_take_back(&self) -> Result<()> {
-        self.take_missing().await?;
-        self.top_up_due().await
+    /// Takes back what payments that are asked back still miss, once an account has it, until it is cancelled.
+    pub async fn take_back_missing(self: Arc<Self>) {
+        let mut failures = Repeats::default();
+        loop {
+            tokio::time::sleep(EVERY).await;
+            if self.snapshot().settings.stripe.is_some()
+                && let Err(error) = self.take_missing().await
+                && let Some(more) = failures.should_log(self.clock.now())
+            {
+                tracing::error!(%error, more, "credits could not be taken back; trying again");
+            }
+        }
     }
 
     /// Refills the accounts whose refill is due at a start. If that fails, it is tried again in the background.

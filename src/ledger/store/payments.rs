@@ -137,8 +137,9 @@ pub trait PaymentReader {
     fn payer(&mut self, account: &AccountId) -> Result<Option<Payer>>;
     /// The id of this seller: the payment service may work for others too.
     fn seller(&mut self) -> Result<String>;
-    /// Payments of which credits are missing that were told of since a time, and whose account has credits, at most `most`.
-    fn missing(&mut self, since: WallTime, most: usize) -> Result<Vec<String>>;
+    /// Payments of which credits are missing that do not expire before now, that were told of since a time, and whose account
+    /// has credits, at most `most`.
+    fn missing(&mut self, since: WallTime, now: WallTime, most: usize) -> Result<Vec<String>>;
     /// The accounts with a top-up under way, or whose balance is below what they are topped up at, at most `most`.
     fn due_top_ups(&mut self, now: WallTime, most: usize) -> Result<Vec<AccountId>>;
 }

@@ -110,7 +110,7 @@ fn every_page_is_accessible_small_and_fits() {
     let limit = json!({ "spend_limit": { "credits": 10, "every": "day" } });
     portal.api.ok("PUT", "/v1/accounts/acme-2/groups/team", Some(&limit));
     let owner = portal.member("acme-2", "owner");
-    let paid = bought(&portal, &service, &owner, "acme-2", "small");
+    let paid = bought(&portal, &service, &owner, "acme-2", "small&save=1");
     service.tell(&portal, &[&paid, &service.refunded(paid["data"]["object"]["id"].as_str().unwrap(), 100)]);
     let key = portal.api.ok("POST", "/v1/accounts/acme-2/keys", Some(&json!({ "label": "a key" })));
     let secret = key["key"].as_str().unwrap();

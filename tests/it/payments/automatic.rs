@@ -90,6 +90,10 @@ fn subscriptions_fill_a_bucket_each_period() {
     assert_eq!(portal.gateway.json(&["ledger", "verify"])["differences"], json!([]));
 }
 
+fn id_of_intent(intent: &Value) -> String {
+    intent["id"].as_str().unwrap().to_owned()
+}
+
 /// A portal whose account `beta` has a saved card and 1050 credits. Its clock is the gateway's.
 struct Saved {
     portal: Portal,
@@ -161,7 +165,7 @@ fn a_low_balance_is_topped_up_by_the_saved_card() {
         ("below=100&top_up=small&most=9.99", "at least the price, 10.00 EUR"),
         ("below=100&top_up=pro&most=99", "not on sale"),
         ("below=0&top_up=small&most=99", "more than 0 credits"),
-        ("below=100&top_up=small&most=lots", "an amount of money looks like"),
+        ("below=100&top_up=small&most=99,50", "an amount of money looks like"),
     ] {
         let page = saved.portal.form("/accounts/beta/credits/top-up", &saved.owner, fields);
         assert!(page.status == 422 && page.text().contains(says), "{fields}: {}", page.text());
@@ -191,17 +195,28 @@ fn a_low_balance_is_topped_up_by_the_saved_card() {
     saved.has("1060");
     assert_eq!(service.charged().len(), 3);
     assert!(!saved.page().contains("the most of a month is reached"));
+    // A payment that is refunded is not made again.
+    let newest = service.charged().iter().map(id_of_intent).max().unwrap();
+    saved.leave(500, "r");
+    let at = "2027-04-01T00:00:20Z";
+    assert_eq!(saved.tell(&service.refunded(&newest, 1000), at), 200);
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    assert_eq!((service.charged().len(), saved.portal.gateway.available("beta")), (3, "0".to_owned()));
+    assert!(saved.page().contains("a payment was refunded or disputed"));
+    assert_eq!(saved.set("below=100&top_up=small&most=25.00"), 303);
+    saved.has("500"); // of the fourth one, 500 were still due back
+    assert_eq!(service.charged().len(), 4);
     // A top-up of a suspended account waits for nobody.
     let patch = json!({ "suspended": true });
     saved.portal.api.ok("PATCH", "/v1/accounts/beta", Some(&patch));
     saved.leave(5, "s");
     std::thread::sleep(std::time::Duration::from_secs(3));
-    assert_eq!(service.charged().len(), 3);
+    assert_eq!(service.charged().len(), 4);
     // Never again.
     assert_eq!(saved.set("below=&top_up=small&most=25"), 303);
     saved.leave(1, "e");
     std::thread::sleep(std::time::Duration::from_secs(3));
-    assert_eq!((service.charged().len(), saved.portal.gateway.available("beta")), (3, "1".to_owned()));
+    assert_eq!((service.charged().len(), saved.portal.gateway.available("beta")), (4, "1".to_owned()));
     let audit = saved.portal.api.get("/v1/audit?object=account/beta").to_string();
     assert!(audit.contains("account.top_up") && audit.contains("payment.grant"), "{audit}");
 }

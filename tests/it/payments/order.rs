@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::messages::deliver;
 use super::stand_in::StandIn;
 use super::{bought, id_of};
+use crate::api::Api;
 use crate::billing::jobs::{BULK, open};
 use crate::dashboard::Portal;
 use crate::support::{Gateway, eventually, get};
@@ -42,6 +43,8 @@ fn messages_in_any_order_have_the_same_end() {
         (vec![Box::new(dispute(400, "won")), Box::new(refund(1))], 999.0),
     ];
     let operator = portal.signed_in(&json!({ "email": "op@example.com", "operator": "owner" }));
+    let hook = portal.api.post("/v1/webhooks", json!({ "url": "http://127.0.0.1:9/hook" }));
+    let hook = hook["id"].as_str().unwrap();
     let (mut expected, mut events) = (Vec::new(), Vec::new());
     for round in 0..3 {
         for (at, (make, left)) in cases.iter().enumerate() {
@@ -66,6 +69,9 @@ fn messages_in_any_order_have_the_same_end() {
         let answer = deliver(gateway.dashboard(), event);
         assert_eq!(answer.status, 200, "{}", answer.text());
     }
+    // Nothing was spent, so nothing was ever missing.
+    let told = Api::of(&gateway).get(&format!("/v1/webhooks/{hook}/deliveries?limit=1000")).to_string();
+    assert!(told.contains("credits.granted") && !told.contains("billing.credits_missing"), "{told}");
     for (account, left) in &expected {
         let available: f64 = gateway.available(account).parse().unwrap();
         assert!((available - left).abs() < 1e-9, "{account}: {available}, not {left}");

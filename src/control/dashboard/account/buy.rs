@@ -209,8 +209,8 @@ async fn set_top_up(site: &Site, of: &InAccount, fields: &Fields) -> Result<()> 
         Some(below) => {
             let packages = site.control.packages();
             let currency = packages.first().map(|package| package.price.currency);
-            let most = fields.get("most").trim().replace(',', "");
-            let most = currency.and_then(|currency| Money::parse(&most, currency)).ok_or_else(wrong)?;
+            let most = fields.get("most").trim();
+            let most = currency.and_then(|currency| Money::parse(most, currency)).ok_or_else(wrong)?;
             let (package, currency) = (fields.get("top_up").to_owned(), most.currency.code().to_owned());
             Some(AutoTopUp { below, package, most: most.minor, currency })
         }

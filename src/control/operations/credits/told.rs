@@ -9,7 +9,7 @@ use crate::control::operations::caller::{Caller, Noted};
 use crate::control::operations::error::{OperationError, Result};
 use crate::control::payments::{Paid, Told};
 use crate::ledger::entry::EntryKind;
-use crate::ledger::store::{Booked, Booking, EventKind, EventRow, Note, PaymentRow};
+use crate::ledger::store::{AccountState, Booked, Booking, EventKind, EventRow, Note, Once, PaymentRow};
 use crate::policy::credit::LotTerms;
 use crate::types::{Credits, WallTime};
 
@@ -60,8 +60,9 @@ impl Control {
             Told::Refunded { payment, .. } | Told::Disputed { payment, .. } => payment.clone(),
         };
         let known = self.read_payment(id.clone()).await?;
-        let row = PaymentRow { told: now, ..known.unwrap_or_else(|| PaymentRow::new(&id, now)) };
-        let mut settling = Settling::of(row);
+        let before = known.clone();
+        let mut settling = Settling::of(known.unwrap_or_else(|| PaymentRow::new(&id, now)));
+        let is_reversal = !matches!(told, Told::Paid(_));
         let row = &mut settling.row;
         match told {
             Told::Paid(paid) => {
@@ -83,9 +84,25 @@ impl Control {
             Told::Disputed { dispute, .. } => row.reversals.dispute(dispute),
             Told::Failed { .. } | Told::Unsubscribed(_) => {}
         }
+        if before.as_ref() != Some(&settling.row) {
+            settling.row.told = now;
+        }
+        if is_reversal {
+            self.stop_top_ups(&settling.row).await?;
+        }
         self.balance_payment(&mut settling, now).await?;
         let (_, notes) = settling.after(settling.row.clone());
         self.bookkeeper.note(notes).await.map_err(Into::into)
+    }
+
+    /// Ends the automatic top-ups of an account whose payment is asked back: the card would be charged for it again.
+    async fn stop_top_ups(&self, row: &PaymentRow) -> Result<()> {
+        match &row.purchase {
+            Some(purchase) if !row.due_back().is_zero() => {
+                self.end_top_ups(&purchase.account, "a payment was refunded or disputed").await
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Looks again for what could not be taken back.
@@ -93,8 +110,9 @@ impl Control {
     /// # Errors
     /// If the ledger failed.
     pub(in crate::control) async fn take_missing(&self) -> Result<()> {
-        let since = WallTime(self.clock.wall().0.saturating_sub(LOOKED_FOR));
-        for id in self.read_payments(move |payments| Ok(payments.missing(since, AT_ONCE)?)).await? {
+        let now = self.clock.wall();
+        let since = WallTime(now.0.saturating_sub(LOOKED_FOR));
+        for id in self.read_payments(move |payments| Ok(payments.missing(since, now, AT_ONCE)?)).await? {
             let _alone = self.changes.lock().await;
             if let Some(row) = self.read_payment(id).await? {
                 self.balance_payment(&mut Settling::of(row), self.clock.wall()).await?;
@@ -120,34 +138,47 @@ impl Control {
     async fn grant_paid(&self, settling: &mut Settling, paid: &Paid, now: WallTime) -> Result<bool> {
         let lot = LotTerms { bucket: paid.bucket.clone(), expires: paid.expiry(now), of_refill: false };
         let after = PaymentRow { granted: Some(now), lot: Some(lot), ..settling.row.clone() };
-        let (after, mut notes) = settling.after(after);
+        // What is missing is told of once it is known.
+        let mut notes = vec![Note::Payment(after.clone())];
         notes.extend(self.payer_after(paid, now, None).await?);
         let reference = format!("payment {}", after.id);
         match self.book_payment(EntryKind::Grant, paid.purchase.credits, reference, (&after, notes)).await {
             Ok(()) => {
-                settling.set(after);
+                settling.row = after;
                 Ok(true)
             }
             Err(error @ (OperationError::Conflict(_) | OperationError::Missing(_))) => {
-                let (payment, account) = (&paid.id, &paid.purchase.account);
-                tracing::error!(payment, %account, %error, "a payment cannot be granted: refund it");
-                let credits = paid.purchase.credits;
-                let data = json!({
-                    "account": account, "payment": payment, "credits": credits, "reason": error.to_string(),
-                });
-                let event = EventRow {
-                    account: Some(account.clone()),
-                    kind: EventKind::NotGranted,
-                    data,
-                    once: None,
-                };
-                let mut notes = vec![Note::Payment(settling.row.clone()), Note::Event(event)];
-                notes.extend(self.payer_after(paid, now, Some("the credits could not be granted")).await?);
-                self.bookkeeper.note(notes).await?;
-                Ok(false)
+                self.not_granted(settling, paid, now, error).await.map(|()| false)
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Tells, once, that credits cannot be granted. Fails unless that is final: then the service tells of the payment again.
+    async fn not_granted(
+        &self,
+        settling: &Settling,
+        paid: &Paid,
+        now: WallTime,
+        why: OperationError,
+    ) -> Result<()> {
+        let (payment, account) = (&paid.id, &paid.purchase.account);
+        tracing::error!(payment, %account, %why, "a payment cannot be granted");
+        let credits = paid.purchase.credits;
+        let data =
+            json!({ "account": account, "payment": payment, "credits": credits, "reason": why.to_string() });
+        let once = Some(Once { object: format!("payment {payment}"), per: None });
+        let event = EventRow { account: Some(account.clone()), kind: EventKind::NotGranted, data, once };
+        let id = account.clone();
+        let row = self.read(move |reader| Ok(reader.account(&id)?)).await?;
+        let is_final = row.is_none_or(|row| row.state == AccountState::Closed);
+        let mut notes = vec![Note::Event(event)];
+        if is_final {
+            notes.push(Note::Payment(settling.row.clone()));
+            notes.extend(self.payer_after(paid, now, Some("the account was deleted")).await?);
+        }
+        self.bookkeeper.note(notes).await?;
+        if is_final { Ok(()) } else { Err(OperationError::Unavailable(why.to_string())) }
     }
 
     /// Takes back what is due and left, or gives again what was taken and is not due any more.
@@ -166,7 +197,9 @@ impl Control {
                 return Ok(());
             }
             let taken = row.taken.checked_sub(amount).unwrap_or_default();
-            let (after, notes) = settling.after(PaymentRow { taken, steps: row.steps + 1, ..row.clone() });
+            let lot = if amount.is_negative() { row.lot.clone() } else { lasting(row.lot.clone(), now) };
+            let (after, notes) =
+                settling.after(PaymentRow { taken, steps: row.steps + 1, lot, ..row.clone() });
             let reference = format!("payment {} reversal {}", row.id, after.steps);
             match self.book_payment(EntryKind::Adjustment, amount, reference, (&after, notes)).await {
                 Ok(()) => settling.set(after),
@@ -201,21 +234,17 @@ impl Control {
             let noted = Noted { object, before: None, after: Some(after), output: () };
             [vec![caller.audit(action, &noted)], notes.clone()].concat()
         };
-        let lot = if amount.is_negative() { None } else { lot_of(row, kind, self.clock.wall()) };
+        let lot = row.lot.clone().filter(|lot| !amount.is_negative() && !lot.is_rest());
         let booking = Booking { account, kind, amount, reference, actor, key: None, lot };
         self.bookkeeper.book(booking, Arc::new(notes)).await?;
         Ok(())
     }
 }
 
-/// Where credits of a payment go: those that are given again last a while.
-fn lot_of(row: &PaymentRow, kind: EntryKind, now: WallTime) -> Option<LotTerms> {
-    let mut lot = row.lot.clone()?;
-    if kind == EntryKind::Adjustment {
-        let least = WallTime(now.0.saturating_add(LASTS));
-        lot.expires = lot.expires.map(|expires| expires.max(least));
-    }
-    Some(lot).filter(|lot| !lot.is_rest())
+/// Where credits go that are given again: they last a while.
+fn lasting(lot: Option<LotTerms>, now: WallTime) -> Option<LotTerms> {
+    let least = WallTime(now.0.saturating_add(LASTS));
+    lot.map(|lot| LotTerms { expires: lot.expires.map(|expires| expires.max(least)), ..lot })
 }
 
 /// Tells the account and the operator that credits that are due back were spent, or are not due any more.

@@ -305,6 +305,16 @@ impl Control {
         self.bookkeeper.note(notes).await.map_err(Into::into)
     }
 
+    /// Ends the automatic top-ups of an account, if it has some.
+    pub(super) async fn end_top_ups(&self, account: &AccountId, why: &str) -> Result<()> {
+        let mut payer = self.read_payer(account.clone()).await?;
+        if payer.top_up.take().is_none() {
+            return Ok(());
+        }
+        payer.problem = Some(why.to_owned());
+        self.write_payer(account, payer).await
+    }
+
     /// Notes that a subscription ended.
     pub(super) async fn unsubscribed(&self, account: &AccountId) -> Result<()> {
         let mut payer = self.read_payer(account.clone()).await?;

@@ -125,11 +125,12 @@ impl PaymentReader for SqliteReader {
         self.db()?.query_row("SELECT id FROM seller", [], |row| row.get(0)).map_err(failed)
     }
 
-    fn missing(&mut self, since: WallTime, most: usize) -> Result<Vec<String>> {
+    fn missing(&mut self, since: WallTime, now: WallTime, most: usize) -> Result<Vec<String>> {
         let sql = "SELECT p.id FROM payments p JOIN accounts a ON a.num = p.account
-                   WHERE p.missing > 0 AND p.told >= ?1 AND a.balance > 0 ORDER BY p.told LIMIT ?2";
+                   WHERE p.missing > 0 AND p.told >= ?1 AND a.balance > 0 AND a.closed IS NULL
+                       AND (p.expires IS NULL OR p.expires > ?2) ORDER BY p.told LIMIT ?3";
         let mut select = self.db()?.prepare_cached(sql).map_err(failed)?;
-        let rows = select.query_map(params![since.0, most], |row| row.get(0)).map_err(failed)?;
+        let rows = select.query_map(params![since.0, now.0, most], |row| row.get(0)).map_err(failed)?;
         rows.collect::<rusqlite::Result<_>>().map_err(failed)
     }
 
