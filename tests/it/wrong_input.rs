@@ -291,7 +291,7 @@ fn a_full_disk_stops_charging_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
     let disk = folder.path().join("disk");
     std::fs::create_dir(&disk).unwrap();
-    let Some(_disk) = SmallDisk::mount(&disk, "1m") else {
+    let Some(_disk) = SmallDisk::mount(&disk, "2m") else {
         crate::support::skipped("no permission to mount a small file system");
         return;
     };
