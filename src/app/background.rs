@@ -30,7 +30,7 @@ pub(super) async fn watch(control: Arc<Control>, path: PathBuf, clock: Clock) {
     }
 }
 
-/// Starts to prune, to refill accounts, to top them up, to deliver webhooks and to export traces.
+/// Starts to prune, to refill accounts and to top them up, to take credits back, to deliver webhooks and to export traces.
 pub(super) fn start(control: &Arc<Control>) -> [JoinHandle<()>; 6] {
     [
         tokio::spawn(prune(Arc::clone(control))),

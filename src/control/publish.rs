@@ -1,7 +1,6 @@
 //! Publishes a configuration: registers it in the ledger, and replaces the snapshot and the directory's keys and
 //! accounts.
 
-use crate::ledger::KeyCaps;
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -11,6 +10,7 @@ use super::spending::own_limits;
 use super::{Control, FileKeys, InForce, ListedKey};
 use crate::config::{FileAccount, FileKey, LoadedConfig};
 use crate::directory::{Account, AccountSpec, KeySpec, Meter, Owner, elapsed};
+use crate::ledger::KeyCaps;
 use crate::ledger::store::{
     AccountRow, AccountState, BooksReader, EndpointRow, KeyRow, LedgerError, NewFileAccount, Registered,
     Registration, SecretRow, Source, StoredSecret, each_account,

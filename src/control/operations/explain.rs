@@ -5,7 +5,6 @@ mod rehearse;
 mod requests;
 mod world;
 
-use crate::ledger::Capped;
 use std::sync::Arc;
 
 use http::{HeaderMap, Method, Uri};
@@ -24,6 +23,7 @@ use super::gateway::PriceView;
 use super::terms::Time;
 use crate::control::Control;
 use crate::directory::{Key, LimitSlot};
+use crate::ledger::Capped;
 use crate::policy::limit::{Limit, LimitState, Scope};
 use crate::policy::path;
 use crate::policy::reject::{Dialect, Reason};

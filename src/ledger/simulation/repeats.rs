@@ -1,7 +1,6 @@
 //! Simulates clients that repeat requests with an idempotency key, through crashes: each is forwarded once, and its answer
 //! is never another.
 
-use crate::ledger::caps::KeyCaps;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -11,6 +10,7 @@ use fastrand::Rng;
 
 use super::disk::Disk;
 use super::judge::{Known, answer_of};
+use crate::ledger::caps::KeyCaps;
 use crate::ledger::claims::{Claim, Found, NotFound, Repeatable};
 use crate::ledger::outbox::NotDurable;
 use crate::ledger::purse::Purse;

@@ -2,7 +2,6 @@
 
 mod connections;
 
-use super::posting::groups;
 use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
@@ -10,6 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 pub(super) use connections::{Connections, SqliteReader};
 
 use super::folding::jobs;
+use super::posting::groups;
 use super::rows::{
     account_id, account_row, audited_row, entry_row, failed, hold_row, key_id, key_row, positioned_entry_row,
     request_id, secret_row, to_key_id, token_row,

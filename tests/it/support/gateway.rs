@@ -12,7 +12,7 @@ use super::Upstream;
 /// The environment variable with the admin token of a configuration without one.
 const ADMIN_TOKEN: &str = "TOLLGATE_ADMIN_TOKEN";
 const BINARY: &str = env!("CARGO_BIN_EXE_tollgate");
-/// How long an expected event may take before a test fails: a start under valgrind takes half a minute.
+/// How long an expected event may take before a test fails: a start under valgrind takes 20 s on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A process whose standard output is kept; killed when it is dropped.

@@ -118,7 +118,7 @@ fn top_up(
     card(
         "Automatic top-up",
         html! {
-            @if let Some(problem) = &payer.problem { div.banner.warn role="status" { span { "The last top-up failed: " (problem) } } }
+            @if let Some(problem) = &payer.problem { div.banner.warn role="status" { span { "No top-up: " (problem) } } }
             @if payer.begun.is_some() { p { "A top-up is under way." } }
             @if payer.card.is_none() {
                 p.quiet { "Buy credits once and save the card: then they can be bought automatically when they run low." }

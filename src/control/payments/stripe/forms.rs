@@ -8,7 +8,7 @@ use crate::policy::credit::refill::Every;
 use crate::snapshot::payments::Package;
 use crate::types::AccountId;
 
-/// What comes back with everything that is told of a payment.
+/// The metadata of a payment. Each message about the payment repeats it.
 fn metadata(account: &AccountId, package: &Package, seller: &str) -> Vec<(&'static str, String)> {
     let mut metadata = vec![
         (events::SELLER, seller.to_owned()),

@@ -1,6 +1,5 @@
 //! Changing, rotating, disabling and revoking a key.
 
-use crate::types::GroupName;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 
@@ -17,6 +16,7 @@ use crate::control::dashboard::site::Site;
 use crate::control::dashboard::web::{Failure, Fields, InAccount, See};
 use crate::control::operations::{KeyPatch, KeyView, OperationError, Patch, Permission, Result};
 use crate::policy::key::KeyState;
+use crate::types::GroupName;
 
 /// How long an old secret works after a rotation, as one chooses it.
 const GRACES: [(&str, &str); 6] = [
