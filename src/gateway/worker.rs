@@ -117,7 +117,7 @@ async fn pass_usage(services: Rc<Services>) {
 async fn wind_down(connections: &Connections) {
     connections.wind_down();
     for _ in 0..GRACE_ROUNDS {
-        if !connections.has_idle() {
+        if !connections.has_untold() {
             break;
         }
         tokio::time::sleep(GRACE_ROUND).await;

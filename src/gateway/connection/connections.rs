@@ -33,6 +33,10 @@ pub(in crate::gateway) struct Connections {
     is_winding_down: Cell<bool>,
     /// Connections finish the requests in flight and close.
     is_draining: Cell<bool>,
+    /// Cancelled when connections that have no protocol yet are closed.
+    draining: CancellationToken,
+    /// Accepted connections that have no protocol yet.
+    opening: Cell<usize>,
     /// The worker ends: no task is spawned any more.
     is_ended: Cell<bool>,
     /// Open connections, and the wakers of their tasks.
@@ -40,6 +44,16 @@ pub(in crate::gateway) struct Connections {
     /// Deadlines of tunnels: of all open ones, and of ones that ended since the last check of the keys.
     tunnels: RefCell<Vec<Weak<RequestDeadlines>>>,
     next_number: Cell<u64>,
+}
+
+/// A connection that was accepted, and has no protocol yet.
+#[derive(Debug)]
+pub(in crate::gateway) struct Opening(Rc<Connections>);
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        self.0.opening.set(self.0.opening.get() - 1);
+    }
 }
 
 impl Connections {
@@ -52,6 +66,8 @@ impl Connections {
             stop,
             is_winding_down: Cell::new(false),
             is_draining: Cell::new(false),
+            draining: CancellationToken::new(),
+            opening: Cell::new(0),
             is_ended: Cell::new(false),
             open: RefCell::default(),
             tunnels: RefCell::default(),
@@ -89,9 +105,23 @@ impl Connections {
         self.is_winding_down.get()
     }
 
-    /// True if a connection waits for a request.
-    pub(in crate::gateway) fn has_idle(&self) -> bool {
-        self.open.borrow().values().filter_map(|(_, connection)| connection.upgrade()).any(|it| it.is_idle())
+    /// Counts a connection that was accepted, until the returned value is dropped: when it has a protocol.
+    pub(in crate::gateway) fn start_opening(self: &Rc<Self>) -> Opening {
+        self.opening.set(self.opening.get() + 1);
+        Opening(Rc::clone(self))
+    }
+
+    /// Waits until connections that have no protocol yet must be closed.
+    pub(in crate::gateway) async fn drain_begun(&self) {
+        self.draining.cancelled().await;
+    }
+
+    /// True if the client of a connection may send a request to it, because no response said that it closes: one that
+    /// was just accepted, waits for a request, or is in a response that began before.
+    pub(in crate::gateway) fn has_untold(&self) -> bool {
+        let is_untold = |connection: Arc<Connection>| connection.is_idle() || connection.is_streaming();
+        self.opening.get() > 0
+            || self.open.borrow().values().filter_map(|(_, connection)| connection.upgrade()).any(is_untold)
     }
 
     /// True if a response has begun and has not ended, or a tunnel is open.
@@ -110,6 +140,7 @@ impl Connections {
     /// Makes every connection finish the requests in flight and close.
     pub(in crate::gateway) fn drain(&self) {
         self.is_draining.set(true);
+        self.draining.cancel();
         self.wake_all();
     }
 

@@ -16,7 +16,7 @@ mod serve;
 mod state;
 mod stream;
 
-pub(super) use connections::Connections;
+pub(super) use connections::{Connections, Opening};
 pub(super) use deadlines::request::{MAX_SILENCE, RequestDeadlines};
 pub(super) use handler::RequestHandler;
 pub(super) use io::socket::Socket;

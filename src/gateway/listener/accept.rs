@@ -10,7 +10,9 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::handshake::negotiate;
 use super::slots::{ConnectionSlot, ConnectionSlots};
-use crate::gateway::connection::{Connection, ConnectionSettings, Connections, RequestHandler, serve};
+use crate::gateway::connection::{
+    Connection, ConnectionSettings, Connections, Opening, RequestHandler, serve,
+};
 use crate::policy::client_address::is_trusted;
 use crate::telemetry::Lane;
 use crate::types::Repeats;
@@ -45,12 +47,14 @@ pub(in crate::gateway) async fn accept_connections(
             Ok((stream, peer)) => {
                 // Without a free slot this connection waits here, and further ones wait in the kernel's queue.
                 let slot = tokio::select! {
+                    biased; // a connection that was accepted is served, also if the gateway stops now
                     slot = slots.acquire(&stats) => slot,
                     () = stop.cancelled() => return,
                 };
                 let Some(slot) = slot else { return };
                 let accepted = Accepted { stream, peer, is_tls, slot };
-                let serving = serve_accepted(Rc::clone(&connections), accepted, handler.clone());
+                let opening = connections.start_opening();
+                let serving = serve_accepted(Rc::clone(&connections), opening, accepted, handler.clone());
                 connections.tasks.spawn_local(serving);
             }
             Err(error) if concerns_one_connection(&error) => {}
@@ -71,9 +75,15 @@ fn concerns_one_connection(error: &io::Error) -> bool {
 }
 
 /// Serves a connection from its handshake until it is closed.
-async fn serve_accepted(connections: Rc<Connections>, accepted: Accepted, handler: impl RequestHandler) {
+async fn serve_accepted(
+    connections: Rc<Connections>,
+    opening: Opening,
+    accepted: Accepted,
+    handler: impl RequestHandler,
+) {
     // Boxed, so that the memory of the handshake is free while the connection is served.
     let opened = Box::pin(open(&connections, accepted)).await;
+    drop(opening);
     if let Some((connection, settings)) = opened {
         serve(&connections, connection, settings, handler).await;
     }
@@ -93,8 +103,9 @@ async fn open(connections: &Connections, accepted: Accepted) -> Option<(Connecti
     let deadline = connections.clock.instant(accepted_at.plus(settings.header_timeout));
     let negotiating = negotiate(stream, peer, is_tls, settings);
     let negotiated = tokio::select! {
+        biased;
         negotiated = tokio::time::timeout_at(deadline.into(), negotiating) => negotiated.ok().flatten()?,
-        () = connections.stop.cancelled() => return None,
+        () = connections.drain_begun() => return None,
     };
     let client = negotiated.peer;
     if client != peer && is_client(client) && !slot.assign(client.ip()) {
