@@ -209,9 +209,7 @@ fn some_things_stand_in_one_place_only() {
             assert!(place(&file) || found.is_none(), "{file}: {what} ({found:?})");
         }
     };
-    only("SQL", &["SELECT ", "INSERT INTO", "UPDATE ", "PRAGMA"], |file| {
-        file.starts_with("src/ledger/sqlite")
-    });
+    only("SQL", &["SELECT ", "INSERT INTO", "UPDATE ", "PRAGMA"], |file| file.starts_with("src/ledger/sql"));
     only("the body of an error", &[".build_response("], |file| {
         file == "src/gateway/request/response/respond.rs" || file == "src/policy/reject.rs"
     });

@@ -23,6 +23,7 @@ pub mod record;
 #[cfg(test)]
 mod simulation;
 mod spender;
+mod sql;
 pub mod sqlite;
 pub mod store;
 pub mod tally;

@@ -10,9 +10,8 @@ use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rusqlite::Connection;
-
-use super::{migrate_entries, usage};
+use super::{migrate_entries, migrate_usage};
+use crate::ledger::sql::db::Connection;
 use crate::ledger::store::{LedgerError, Result};
 
 /// `TGLD`: SQLite's `application_id` of a ledger's file.
@@ -158,7 +157,7 @@ fn why(error: &std::io::Error, path: &Path) -> String {
 }
 
 /// Creates an empty file with mode 0600, unless it exists. SQLite gives its log the same mode.
-pub(super) fn create_private(path: &Path) -> Result<()> {
+pub(in crate::ledger) fn create_private(path: &Path) -> Result<()> {
     let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     match made {
         Ok(_) => Ok(()),
@@ -173,12 +172,13 @@ pub(super) fn open(path: &Path) -> Result<Connection> {
         return Err(unusable(path, format!("SQLite {} is too old", rusqlite::version())));
     }
     create_private(path)?;
-    let mut connection = Connection::open(path).map_err(|error| unusable(path, error))?;
+    let connection = rusqlite::Connection::open(path).map_err(|error| unusable(path, error))?;
     connection.busy_timeout(BUSY).map_err(|error| unusable(path, error))?;
-    let checked = check(&connection).and_then(|version| {
-        configure(&connection)?;
-        migrate(&mut connection, version)?;
-        check_tables(&connection)
+    let connection = Connection::sqlite(connection);
+    let checked = check(connection.raw()).and_then(|version| {
+        configure(connection.raw())?;
+        migrate(&connection, version)?;
+        check_tables(connection.raw())
     });
     match checked {
         Ok(()) => Ok(connection),
@@ -218,7 +218,7 @@ fn damaged(how: &str) -> String {
 
 /// Checks the tables that a start depends on for damage. Keys are not checked, since a start reads all of them;
 /// entries, of which there may be millions, are checked by `ledger verify`.
-fn check_tables(connection: &Connection) -> Result<(), Checked> {
+fn check_tables(connection: &rusqlite::Connection) -> Result<(), Checked> {
     for table in ["accounts", "routes", "operator_accounts", "journal", "open_holds", "in_doubt", "lots"] {
         let sql = format!("PRAGMA quick_check('{table}')");
         let found: String = connection.query_row(&sql, [], |row| row.get(0))?;
@@ -230,7 +230,7 @@ fn check_tables(connection: &Connection) -> Result<(), Checked> {
 }
 
 /// The file's version; an error if it is not a ledger or was written by a newer version.
-fn check(connection: &Connection) -> Result<usize, Checked> {
+fn check(connection: &rusqlite::Connection) -> Result<usize, Checked> {
     let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
     let tables = number("SELECT count(*) FROM sqlite_schema")?;
     if tables > 0 && number("PRAGMA application_id")? != APPLICATION_ID {
@@ -244,7 +244,7 @@ fn check(connection: &Connection) -> Result<usize, Checked> {
     Ok(version)
 }
 
-fn configure(connection: &Connection) -> Result<(), Checked> {
+fn configure(connection: &rusqlite::Connection) -> Result<(), Checked> {
     let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
     if !mode.eq_ignore_ascii_case("wal") {
         return Err(Checked::Other(format!("its file system allows no write-ahead log (mode {mode})")));
@@ -257,24 +257,25 @@ fn configure(connection: &Connection) -> Result<(), Checked> {
 
 /// Migrates the tables to this version. Writes in any case, so that a file that cannot be written is found now instead
 /// of at the first charge.
-fn migrate(connection: &mut Connection, version: usize) -> Result<(), Checked> {
+fn migrate(connection: &Connection, version: usize) -> Result<(), Checked> {
     migrate_upto(connection, version, MIGRATIONS.len())
 }
 
 /// Migrates the tables to version `upto`, in one transaction: a file that cannot be migrated is left unchanged.
-fn migrate_upto(connection: &mut Connection, version: usize, upto: usize) -> Result<(), Checked> {
-    let tx = connection.transaction()?;
+fn migrate_upto(connection: &Connection, version: usize, upto: usize) -> Result<(), Checked> {
+    let tx = connection.raw().unchecked_transaction()?;
+    let open = &connection.open_transaction();
+    let other = |error: LedgerError| Checked::Other(error.to_string());
     for (at, sql) in MIGRATIONS.iter().enumerate().take(upto).skip(version) {
         tx.execute_batch(sql)?;
         if at + 1 == CHAINED {
             tx.execute_batch(migrate_entries::UNCHAINED)?;
         }
         if at + 1 == NUMBERED_PER_ACCOUNT {
-            let moved = migrate_entries::move_entries(&tx, version >= CHAINED);
-            moved.map_err(|error| Checked::Other(error.to_string()))?;
+            migrate_entries::move_entries(open, version >= CHAINED).map_err(other)?;
         }
         if at + 1 == USAGE_OF_EACH_STEP {
-            usage::count_anew(&tx).map_err(|error| Checked::Other(error.to_string()))?;
+            migrate_usage::count_anew(open).map_err(other)?;
         }
     }
     tx.execute_batch(&format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {upto};"))?;
@@ -302,7 +303,7 @@ impl Drop for Checkpointer {
 
 impl Checkpointer {
     pub(super) fn start(path: &Path) -> Result<Self> {
-        let connection = Connection::open(path).map_err(|error| unusable(path, error))?;
+        let connection = rusqlite::Connection::open(path).map_err(|error| unusable(path, error))?;
         connection.busy_timeout(BUSY).map_err(|error| unusable(path, error))?;
         let (requests, queue) = sync_channel::<()>(1);
         let log_pages = Arc::new(AtomicU64::new(0));

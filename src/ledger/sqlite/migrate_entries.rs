@@ -3,12 +3,12 @@
 
 use std::collections::HashMap;
 
-use rusqlite::{Row, Transaction};
 use sha2::{Digest, Sha256};
 
-use super::posting::{NewEntry, Posting, operator_accounts};
-use super::rows::{account_id, credits, entry_kind, failed, link};
 use crate::ledger::entry::{EntryKind, Link};
+use crate::ledger::sql::db::{Row, Transaction, params};
+use crate::ledger::sql::posting::{NewEntry, Posting, operator_accounts};
+use crate::ledger::sql::rows::{account_id, credits, entry_kind, link};
 use crate::ledger::store::{LedgerError, Result};
 use crate::types::{AccountId, AccountNum, Credits, RequestId, RouteNum, WallTime};
 
@@ -47,7 +47,7 @@ struct OldEntry {
 }
 
 impl OldEntry {
-    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+    fn read(row: &Row<'_>) -> Result<Self> {
         Ok(Self {
             id: row.get(0)?,
             at: WallTime(row.get(1)?),
@@ -55,7 +55,7 @@ impl OldEntry {
             kind: entry_kind(row, 3)?,
             amount: credits(row, 4)?,
             balance_after: credits(row, 5)?,
-            route: row.get::<_, Option<u32>>(6)?.map(RouteNum),
+            route: row.get::<Option<u32>>(6)?.map(RouteNum),
             requests: row.get(7)?,
             reference: row.get(8)?,
             actor: row.get(9)?,
@@ -90,25 +90,24 @@ impl OldEntry {
 
 /// Moves `old_entries` into `entries`. Fails if a balance would change or, if `is_chained`, if a link is wrong.
 pub(super) fn move_entries(tx: &Transaction<'_>, is_chained: bool) -> Result<()> {
-    let count = |sql| tx.query_row(sql, [], |row| row.get::<_, u64>(0)).map_err(failed);
+    let count = |sql| tx.one(sql, params![], |row| row.get::<u64>(0));
     let entries = count("SELECT count(*) FROM old_entries")?;
     if entries > 0 {
         tracing::info!(entries, "migrating the ledger; with millions of entries this takes a while");
     }
     let operator_before = operator_accounts(tx)?;
-    tx.execute_batch(SET_ASIDE).map_err(failed)?;
+    tx.batch(SET_ASIDE)?;
     let mut last_links: HashMap<AccountNum, Link> = HashMap::new();
-    let mut posting = Posting::untold(tx)?;
-    let mut statement = tx.prepare(OLD).map_err(failed)?;
-    for old in statement.query_map([], OldEntry::read).map_err(failed)? {
-        let old = old.map_err(failed)?;
+    let mut posting = Posting::untold(tx);
+    tx.each(OLD, params![], |row| {
+        let old = OldEntry::read(row)?;
         let last = last_links.entry(old.account).or_default();
         if is_chained && old.expected_link(last) != old.link {
             return Err(refused(&format!("entry {} is not linked to the entry before it", old.id)));
         }
         *last = old.link;
-        move_entry(&mut posting, &old)?;
-    }
+        move_entry(&mut posting, &old)
+    })?;
     posting.finish()?;
     if is_chained {
         check_last_links(tx, &last_links)?;
@@ -117,7 +116,7 @@ pub(super) fn move_entries(tx: &Transaction<'_>, is_chained: bool) -> Result<()>
         }
     }
     let different = count(DIFFERENT)?;
-    tx.execute_batch("DROP TABLE old_balances; DROP TABLE old_entries").map_err(failed)?;
+    tx.batch("DROP TABLE old_balances; DROP TABLE old_entries")?;
     if different > 0 {
         return Err(refused(&format!(
             "the balances of {different} accounts are not what their entries add up to"
@@ -142,15 +141,13 @@ fn move_entry(posting: &mut Posting<'_>, old: &OldEntry) -> Result<()> {
 
 /// Checks that the last entry of each account is the one whose link the account recorded.
 fn check_last_links(tx: &Transaction<'_>, last_links: &HashMap<AccountNum, Link>) -> Result<()> {
-    let mut statement = tx.prepare(LAST_LINKS).map_err(failed)?;
-    let rows = statement.query_map([], |row| Ok((AccountNum(row.get(0)?), link(row, 1)?)));
-    for row in rows.map_err(failed)? {
-        let (account, recorded) = row.map_err(failed)?;
+    tx.each(LAST_LINKS, params![], |row| {
+        let (account, recorded) = (AccountNum(row.get(0)?), link(row, 1)?);
         if last_links.get(&account).copied().unwrap_or_default() != recorded {
             return Err(refused(&format!("the last entries of account {} are missing", account.0)));
         }
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 fn refused(why: &str) -> LedgerError {

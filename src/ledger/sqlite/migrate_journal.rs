@@ -6,12 +6,10 @@
 
 use std::path::Path;
 
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
-
 use super::journal_files::{FileJournal, OLD_MAGIC};
-use super::rows::failed;
-use super::{folding, read};
 use crate::ledger::record::Record;
+use crate::ledger::sql::db::{Connection, params};
+use crate::ledger::sql::{folding, read};
 use crate::ledger::store::{JournalRow, LedgerError, Result};
 use crate::ledger::tally::{Fold, OpenHold, Tally};
 use crate::policy::limit::take_array;
@@ -40,36 +38,34 @@ pub(super) fn fold_old_journal(connection: &mut Connection, ledger: &Path, mark:
         let rows: Vec<JournalRow> = rows.into_iter().filter(|(seq, ..)| *seq <= upto).collect();
         remove_written(&mut fold, &tally(&open, folded, &rows)?.fold(), through);
     }
-    let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-    folding::fold(&tx, &fold, at.unwrap_or_default())?;
-    tx.execute_batch("DROP TABLE old_state; DROP TABLE old_journal").map_err(failed)?;
-    tx.commit().map_err(failed)?;
+    connection.transaction(|tx| {
+        folding::fold(tx, &fold, at.unwrap_or_default())?;
+        tx.batch("DROP TABLE old_state; DROP TABLE old_journal")
+    })?;
     journal.remove_files();
     Ok(())
 }
 
 fn old_state(connection: &Connection) -> Result<Option<(u64, Option<Part>)>> {
     let exists = "SELECT 1 FROM sqlite_schema WHERE name = 'old_state'";
-    if connection.query_row(exists, [], |_| Ok(())).optional().map_err(failed)?.is_none() {
+    if !connection.exists(exists, params![])? {
         return Ok(None);
     }
     let sql = "SELECT folded, part_upto, part_account, part_route FROM old_state";
-    let state = connection.query_row(sql, [], |row| {
+    let state = connection.one(sql, params![], |row| {
         let part = match row.get(1)? {
             Some(upto) => Some((upto, (AccountNum(row.get(2)?), RouteNum(row.get(3)?)))),
             None => None,
         };
         Ok((row.get(0)?, part))
     });
-    state.map(Some).map_err(failed)
+    state.map(Some)
 }
 
 /// Reads the batches of a version that stored them in a table.
 fn old_rows(connection: &Connection) -> Result<Vec<JournalRow>> {
     let sql = "SELECT seq, at, records FROM old_journal ORDER BY seq";
-    let mut statement = connection.prepare(sql).map_err(failed)?;
-    let rows = statement.query_map([], |row| Ok((row.get(0)?, WallTime(row.get(1)?), row.get(2)?)));
-    rows.map_err(failed)?.collect::<rusqlite::Result<_>>().map_err(failed)
+    connection.all(sql, params![], |row| Ok((row.get(0)?, WallTime(row.get(1)?), row.get(2)?)))
 }
 
 fn tally(open: &[OpenHold], folded: u64, rows: &[JournalRow]) -> Result<Tally> {

@@ -7,9 +7,10 @@ use crate::types::WallTime;
 
 /// Creates a file as version 3 wrote it, with one account and three entries. `balance` is the last balance.
 fn old_file(path: &Path, balance: i64) {
-    let mut connection = Connection::open(path).unwrap();
-    migrate_upto(&mut connection, 0, 3).unwrap();
+    let connection = Connection::sqlite(rusqlite::Connection::open(path).unwrap());
+    migrate_upto(&connection, 0, 3).unwrap();
     connection
+        .raw()
         .execute_batch(&format!(
             "INSERT INTO accounts (num, id, balance, source, opening, created) VALUES (1, 'acme', {balance}, 'file', 100, 1);
              INSERT INTO routes (num, name) VALUES (1, 'people.enrich');
@@ -54,7 +55,7 @@ fn a_balance_that_no_entry_explains_is_left_as_it_was() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ledger.db");
     old_file(&path, 65);
-    let connection = Connection::open(&path).unwrap();
+    let connection = rusqlite::Connection::open(&path).unwrap();
     connection.execute("UPDATE accounts SET balance = 64", []).unwrap();
     let error = sqlite::open(&path).map(drop).unwrap_err().to_string();
     assert!(error.contains("the balances of 1 accounts"), "{error}");
@@ -71,7 +72,7 @@ fn books_that_contradict_themselves_are_left_as_they_were() {
         let error = sqlite::open(&path).map(drop).unwrap_err().to_string();
         assert!(error.contains("entry 3 does not match") && error.contains("restore a backup"), "{error}");
     }
-    let connection = Connection::open(&path).unwrap();
+    let connection = rusqlite::Connection::open(&path).unwrap();
     let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
     let entries: i64 = connection.query_row("SELECT count(*) FROM entries", [], |row| row.get(0)).unwrap();
     assert_eq!((version, entries), (3, 3));

@@ -1,0 +1,190 @@
+//! A connection to the database that stores the books, whichever engine it is. All statements are the same for every
+//! engine: parameters are `?1`, `?2` and so on, and a truth value is a number, 0 or 1.
+
+mod pool;
+mod sqlite;
+mod value;
+
+use std::ops::Deref;
+
+pub(in crate::ledger) use pool::Connections;
+pub(super) use pool::SqlReader;
+pub(in crate::ledger) use sqlite::failed;
+pub(in crate::ledger) use value::{Param, Params, Row, params, wrong};
+
+use crate::ledger::store::{LedgerError, Result};
+use sqlite::Sqlite;
+
+/// A connection to the database of the books.
+#[derive(Debug)]
+pub(in crate::ledger) struct Connection(Engine);
+
+#[derive(Debug)]
+enum Engine {
+    Sqlite(Sqlite),
+}
+
+#[expect(clippy::missing_errors_doc, reason = "they fail where the database cannot be read")]
+impl Connection {
+    /// A connection to a SQLite file.
+    pub(in crate::ledger) fn sqlite(connection: rusqlite::Connection) -> Self {
+        Self(Engine::Sqlite(Sqlite::new(connection)))
+    }
+
+    /// SQLite's connection, for what only SQLite has.
+    pub(in crate::ledger) fn raw(&self) -> &rusqlite::Connection {
+        match &self.0 {
+            Engine::Sqlite(sqlite) => &sqlite.0,
+        }
+    }
+
+    /// Calls `each` for the rows of a query, until it returns false.
+    fn rows(
+        &self,
+        sql: &str,
+        params: Params<'_>,
+        each: &mut dyn FnMut(Row<'_>) -> Result<bool>,
+    ) -> Result<()> {
+        match &self.0 {
+            Engine::Sqlite(sqlite) => sqlite.each(sql, params, each),
+        }
+    }
+
+    /// Calls `each` for the rows of a query.
+    pub(in crate::ledger) fn each(
+        &self,
+        sql: &str,
+        params: Params<'_>,
+        mut each: impl FnMut(&Row<'_>) -> Result<()>,
+    ) -> Result<()> {
+        self.rows(sql, params, &mut |row| each(&row).map(|()| true))
+    }
+
+    /// Reads the rows of a query.
+    pub(in crate::ledger) fn all<T>(
+        &self,
+        sql: &str,
+        params: Params<'_>,
+        mut map: impl FnMut(&Row<'_>) -> Result<T>,
+    ) -> Result<Vec<T>> {
+        let mut all = Vec::new();
+        self.each(sql, params, |row| {
+            all.push(map(row)?);
+            Ok(())
+        })?;
+        Ok(all)
+    }
+
+    /// Reads the first row of a query, if there is one.
+    pub(in crate::ledger) fn find<T>(
+        &self,
+        sql: &str,
+        params: Params<'_>,
+        mut map: impl FnMut(&Row<'_>) -> Result<T>,
+    ) -> Result<Option<T>> {
+        let mut found = None;
+        self.rows(sql, params, &mut |row| {
+            found = Some(map(&row)?);
+            Ok(false)
+        })?;
+        Ok(found)
+    }
+
+    /// Reads the row of a query that always has one.
+    pub(in crate::ledger) fn one<T>(
+        &self,
+        sql: &str,
+        params: Params<'_>,
+        map: impl FnMut(&Row<'_>) -> Result<T>,
+    ) -> Result<T> {
+        self.find(sql, params, map)?.ok_or_else(|| LedgerError::Failed("a row is not there".to_owned()))
+    }
+
+    /// True if a query has a row.
+    pub(in crate::ledger) fn exists(&self, sql: &str, params: Params<'_>) -> Result<bool> {
+        Ok(self.find(sql, params, |_| Ok(()))?.is_some())
+    }
+
+    /// Writes a copy of the database to a file, which must be empty or absent.
+    pub(super) fn copy_to(&self, file: &str) -> Result<()> {
+        match &self.0 {
+            Engine::Sqlite(sqlite) => sqlite.execute("VACUUM INTO ?1", params![file]).map(drop),
+        }
+    }
+
+    /// Makes all later reads see the database as it is now, until [`Connection::thaw`].
+    pub(super) fn freeze(&self) -> Result<()> {
+        match &self.0 {
+            Engine::Sqlite(sqlite) => sqlite.batch("BEGIN; SELECT count(*) FROM sqlite_schema"),
+        }
+    }
+
+    /// Ends what [`Connection::freeze`] began, if it did. False if that failed.
+    fn thaw(&self) -> bool {
+        match &self.0 {
+            Engine::Sqlite(sqlite) => sqlite.0.is_autocommit() || sqlite.batch("ROLLBACK").is_ok(),
+        }
+    }
+
+    /// The transaction that was begun with [`Connection::raw`], and is ended with it.
+    pub(in crate::ledger) fn open_transaction(&self) -> Transaction<'_> {
+        Transaction(self)
+    }
+
+    /// Runs a function in a transaction, which is rolled back if the function fails.
+    pub(in crate::ledger) fn transaction<T>(
+        &mut self,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let tx = Transaction(self);
+        match &self.0 {
+            Engine::Sqlite(sqlite) => sqlite.transaction(|| work(&tx)),
+        }
+    }
+}
+
+/// A connection with an open transaction, which alone may write.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::ledger) struct Transaction<'a>(&'a Connection);
+
+impl Deref for Transaction<'_> {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        self.0
+    }
+}
+
+#[expect(clippy::missing_errors_doc, reason = "they fail where the database cannot be written")]
+impl Transaction<'_> {
+    /// Runs a statement. Returns the number of rows that it changed.
+    pub(in crate::ledger) fn execute(&self, sql: &str, params: Params<'_>) -> Result<usize> {
+        match &self.0.0 {
+            Engine::Sqlite(sqlite) => sqlite.execute(sql, params),
+        }
+    }
+
+    /// Runs a statement.
+    pub(in crate::ledger) fn run(&self, sql: &str, params: Params<'_>) -> Result<()> {
+        self.execute(sql, params).map(drop)
+    }
+
+    /// Inserts a row. Returns its number, which the database chooses; `None` if a row was in conflict with it.
+    pub(in crate::ledger) fn insert(&self, sql: &str, params: Params<'_>) -> Result<Option<i64>> {
+        match &self.0.0 {
+            Engine::Sqlite(sqlite) => sqlite.insert(sql, params),
+        }
+    }
+
+    /// Inserts a row that is in conflict with no other. Returns its number, which the database chooses.
+    pub(in crate::ledger) fn add(&self, sql: &str, params: Params<'_>) -> Result<i64> {
+        self.insert(sql, params)?.ok_or_else(|| LedgerError::Failed("a row was not inserted".to_owned()))
+    }
+
+    /// Runs several statements.
+    pub(in crate::ledger) fn batch(&self, sql: &str) -> Result<()> {
+        match &self.0.0 {
+            Engine::Sqlite(sqlite) => sqlite.batch(sql),
+        }
+    }
+}

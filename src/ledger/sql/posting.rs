@@ -1,0 +1,251 @@
+//! Writes entries. Each entry changes the balance of its account and of one of the operator's accounts, and is chained
+//! to the account's previous entry.
+
+pub(super) mod groups;
+pub(super) mod limits;
+mod lots;
+pub(super) mod refills;
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::db::{Connection, Row, Transaction, params};
+
+use super::events::{self, Moved};
+use super::rows::{account_id, credits, link, to_key_id};
+use crate::ledger::entry::{Entry, EntryKind, Link, OperatorAccount, OperatorBalances};
+use crate::ledger::store::{Booking, LedgerError, Place, Result};
+use crate::policy::credit::{LotId, Split};
+use crate::types::{
+    AccountId, AccountNum, BucketName, Credits, KeyId, KeyNum, RouteNum, StatusClass, WallTime,
+};
+
+pub(super) use lots::{due, ended, load, of_all, register};
+
+use lots::Wallets;
+
+/// An entry that is to be written.
+#[derive(Clone, Copy)]
+pub(in crate::ledger) struct NewEntry<'a> {
+    pub(in crate::ledger) kind: EntryKind,
+    pub(in crate::ledger) amount: Credits,
+    pub(in crate::ledger) key: Option<KeyNum>,
+    pub(in crate::ledger) route: Option<RouteNum>,
+    pub(in crate::ledger) outcome: Option<StatusClass>,
+    pub(in crate::ledger) requests: u64,
+    pub(in crate::ledger) reference: Option<&'a str>,
+    pub(in crate::ledger) actor: &'a str,
+    pub(in crate::ledger) place: Place<'a>,
+}
+
+impl<'a> NewEntry<'a> {
+    /// The entry of a booking.
+    pub(super) fn of(booking: &'a Booking) -> Self {
+        let Booking { kind, amount, reference, actor, key, .. } = booking;
+        let place = booking.place();
+        Self { key: *key, place, ..Self::booking(*kind, *amount, Some(reference), actor) }
+    }
+
+    /// Creates an entry that belongs to no request.
+    pub(in crate::ledger) fn booking(
+        kind: EntryKind,
+        amount: Credits,
+        reference: Option<&'a str>,
+        actor: &'a str,
+    ) -> Self {
+        let place = Place::Any(None);
+        Self { kind, amount, key: None, route: None, outcome: None, requests: 0, reference, actor, place }
+    }
+}
+
+/// The statements use no RETURNING, which would build a temporary table for each row in SQLite.
+const INSERT: &str =
+    "INSERT INTO entries (account, number, at, kind, amount, balance_after, key, route, outcome, requests, reference, actor, link, bucket)
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
+const SELECT: &str = "SELECT id, balance, entries, link, lots FROM accounts WHERE num = ?1";
+/// Also counts what the account's keys spend.
+const UPDATE: &str =
+    "UPDATE accounts SET balance = ?2, entries = ?3, link = ?4, spent = spent - ?5 WHERE num = ?1";
+const SPEND: &str = "UPDATE keys SET spent = spent - ?2 WHERE num = ?1";
+const GROUP_SPEND: &str = "UPDATE spend_groups SET spent = spent - ?2
+                           WHERE num = (SELECT spend_group FROM keys WHERE num = ?1)";
+/// For tables of older ledgers.
+const OLD_SELECT: &str = "SELECT id, balance, entries, link, 0 FROM accounts WHERE num = ?1";
+const OLD_UPDATE: &str =
+    "UPDATE accounts SET balance = ?2, entries = ?3, link = ?4 WHERE num = ?1 AND ?5 IS NOT NULL";
+
+/// The entries of one transaction. [`Posting::finish`] books them against the operator's accounts.
+pub(in crate::ledger) struct Posting<'tx> {
+    tx: &'tx Transaction<'tx>,
+    select: &'static str,
+    update: &'static str,
+    /// Count what keys, and groups of keys, spend.
+    spend: &'static [&'static str],
+    /// Names of routes and ids of keys that were looked up in this transaction.
+    routes: HashMap<RouteNum, String>,
+    keys: HashMap<KeyNum, Option<KeyId>>,
+    /// The lots of accounts that have some; `None` while an older ledger is migrated.
+    wallets: Option<Wallets>,
+    /// Changes of the operator's accounts that [`Posting::finish`] writes.
+    contra: OperatorBalances,
+    /// What the entries did to accounts, if there are webhooks that want to know.
+    moved: Option<BTreeMap<AccountNum, (Moved, WallTime)>>,
+}
+
+impl<'tx> Posting<'tx> {
+    /// Starts with entries that webhooks are told about.
+    pub(super) fn start(tx: &'tx Transaction<'tx>) -> Result<Self> {
+        let moved = events::are_wanted(tx)?.then(BTreeMap::new);
+        let spend: &[&str] = if groups::exist(tx)? { &[SPEND, GROUP_SPEND] } else { &[SPEND] };
+        let (select, update, wallets) = (SELECT, UPDATE, Some(Wallets::default()));
+        Ok(Self { moved, spend, select, update, wallets, ..Self::untold(tx) })
+    }
+
+    /// Starts with entries of an older ledger, which are told to nobody.
+    pub(in crate::ledger) fn untold(tx: &'tx Transaction<'tx>) -> Self {
+        Self {
+            tx,
+            select: OLD_SELECT,
+            update: OLD_UPDATE,
+            spend: &[],
+            wallets: None,
+            routes: HashMap::new(),
+            keys: HashMap::new(),
+            contra: OperatorBalances::default(),
+            moved: None,
+        }
+    }
+
+    /// Adds an entry and changes the account's balance by it.
+    pub(in crate::ledger) fn add(
+        &mut self,
+        num: AccountNum,
+        at: WallTime,
+        new: &NewEntry<'_>,
+    ) -> Result<Entry> {
+        let columns = |row: &Row<'_>| {
+            Ok((account_id(row, 0)?, credits(row, 1)?, row.get(2)?, link(row, 3)?, row.get(4)?))
+        };
+        let (account, balance, last, before, has_lots): (AccountId, Credits, u64, Link, bool) =
+            self.tx.one(self.select, params![num.0], columns)?;
+        let split = match &mut self.wallets {
+            Some(wallets) if has_lots || matches!(new.place, Place::NewLot(_)) => {
+                wallets.change(self.tx, (num, balance), new)?
+            }
+            _ => Split::whole(BucketName::default(), new.amount),
+        };
+        let balance = balance.millionths();
+        let overflow = || LedgerError::Failed(format!("the balance of account {account} overflows"));
+        let balance = balance.checked_add(new.amount.millionths()).ok_or_else(overflow)?;
+        let mut entry = Entry {
+            number: last + 1,
+            at,
+            kind: new.kind,
+            amount: new.amount,
+            balance_after: Credits::from_millionths(balance),
+            split,
+            key: new.key.map(|key| self.key(key)).transpose()?.flatten(),
+            route: new.route.map(|route| self.route(route)).transpose()?,
+            outcome: new.outcome,
+            requests: new.requests,
+            reference: new.reference.map(str::to_owned),
+            actor: new.actor.to_owned(),
+            link: before,
+            account,
+        };
+        entry.link = entry.link_after(&before);
+        let spent = if new.key.is_some() { entry.amount.millionths() } else { 0 };
+        self.tx.execute(self.update, params![num.0, balance, entry.number, entry.link.0, spent])?;
+        let (kind, key, route) =
+            (entry.kind.name(), new.key.map(|key| key.0), new.route.map(|route| route.0));
+        let outcome = entry.outcome.map(StatusClass::name);
+        let (amount, bucket) = (entry.amount.millionths(), entry.split.text());
+        let Entry { number, requests, reference, actor, link, .. } = &entry;
+        let values = params![
+            num.0, number, at.0, kind, amount, balance, key, route, outcome, requests, reference, actor,
+            link.0, bucket
+        ];
+        self.tx.execute(INSERT, values)?;
+        if let Some(key) = key.filter(|_| !new.amount.is_zero()) {
+            for statement in self.spend {
+                self.tx.execute(statement, params![key, amount])?;
+            }
+        }
+        self.contra.book(new.kind, new.amount);
+        if let Some(moved) = &mut self.moved {
+            moved.entry(num).or_insert_with(|| (Moved::from(&entry), at)).0.add(&entry);
+        }
+        Ok(entry)
+    }
+
+    /// Ends a lot, if it has not ended before.
+    fn end_lot(&mut self, account: AccountNum, lot: LotId, at: WallTime) -> Result<()> {
+        if let Some(wallets) = &mut self.wallets {
+            wallets.end(account, lot, at);
+        }
+        let sql = "UPDATE lots SET ended = ?2 WHERE id = ?1 AND ended IS NULL";
+        self.tx.run(sql, params![lot.0, at.0])
+    }
+
+    fn key(&mut self, num: KeyNum) -> Result<Option<KeyId>> {
+        if let Some(id) = self.keys.get(&num) {
+            return Ok(*id);
+        }
+        let id = self
+            .tx
+            .find("SELECT id FROM keys WHERE num = ?1", params![num.0], |row| row.get(0).map(to_key_id))?;
+        self.keys.insert(num, id);
+        Ok(id)
+    }
+
+    fn route(&mut self, num: RouteNum) -> Result<String> {
+        if let Some(name) = self.routes.get(&num) {
+            return Ok(name.clone());
+        }
+        let name: Option<String> =
+            self.tx.find("SELECT name FROM routes WHERE num = ?1", params![num.0], |row| row.get(0))?;
+        let unknown = || LedgerError::Failed(format!("there is no route {}", num.0));
+        let name = name.ok_or_else(unknown)?;
+        self.routes.insert(num, name.clone());
+        Ok(name)
+    }
+
+    /// Books all entries that were added against the operator's accounts, and writes the events that follow from them.
+    pub(in crate::ledger) fn finish(mut self) -> Result<()> {
+        for account in OperatorAccount::ALL {
+            let change = *self.contra.of(account);
+            if change != 0 {
+                let before = balance_of(self.tx, account)?;
+                let overflow = || LedgerError::Failed(format!("the account {} overflows", account.name()));
+                let after = before.checked_add(change).ok_or_else(overflow)?;
+                self.tx.execute(
+                    "UPDATE operator_accounts SET balance = ?2 WHERE name = ?1",
+                    params![account.name(), after.to_string()],
+                )?;
+            }
+        }
+        for (account, (moved, at)) in self.moved.into_iter().flatten() {
+            events::moved(self.tx, account, moved, at)?;
+        }
+        Ok(())
+    }
+}
+
+/// The balance of one of the operator's accounts.
+fn balance_of(connection: &Connection, account: OperatorAccount) -> Result<i128> {
+    let text: Option<String> = connection.find(
+        "SELECT balance FROM operator_accounts WHERE name = ?1",
+        params![account.name()],
+        |row| row.get(0),
+    )?;
+    let number = text.and_then(|text| text.parse().ok());
+    number.ok_or_else(|| LedgerError::Damaged(format!("the account {} has no number", account.name())))
+}
+
+/// The balances of all of the operator's accounts.
+pub(in crate::ledger) fn operator_accounts(connection: &Connection) -> Result<OperatorBalances> {
+    let mut balances = OperatorBalances::default();
+    for account in OperatorAccount::ALL {
+        *balances.of(account) = balance_of(connection, account)?;
+    }
+    Ok(balances)
+}
