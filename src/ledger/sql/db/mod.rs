@@ -24,7 +24,6 @@ enum Engine {
     Sqlite(Sqlite),
 }
 
-#[expect(clippy::missing_errors_doc, reason = "they fail where the database cannot be read")]
 impl Connection {
     /// A connection to a SQLite file.
     pub(in crate::ledger) fn sqlite(connection: rusqlite::Connection) -> Self {
@@ -155,7 +154,6 @@ impl Deref for Transaction<'_> {
     }
 }
 
-#[expect(clippy::missing_errors_doc, reason = "they fail where the database cannot be written")]
 impl Transaction<'_> {
     /// Runs a statement. Returns the number of rows that it changed.
     pub(in crate::ledger) fn execute(&self, sql: &str, params: Params<'_>) -> Result<usize> {
