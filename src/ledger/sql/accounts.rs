@@ -1,7 +1,6 @@
 //! Writes accounts in the ledger.
 
-use crate::ledger::sql::db::{Connection, Transaction, params};
-
+use super::db::{Connection, Transaction, params};
 use super::posting::{NewEntry, Posting, refills};
 use super::read;
 use super::rows::{account_row, account_state_name};

@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 
-use crate::ledger::sql::db::{Connection, Row, Transaction, params};
 use serde_json::{Value, json};
 
+use super::db::{Connection, Row, Transaction, params};
 use super::renewals;
 use super::rows::{account_id, to_key_id};
 use crate::ledger::entry::{Entry, EntryKind};
@@ -29,8 +29,7 @@ pub(super) fn are_wanted(tx: &Connection) -> Result<bool> {
 pub(super) fn emit(tx: &Transaction<'_>, account: AccountNum, event: &EventRow, at: WallTime) -> Result<()> {
     let wanted = "SELECT num FROM endpoints WHERE account IN (0, ?1) AND disabled IS NULL
                       AND (events IS NULL OR events LIKE '%\"' || ?2 || '\"%')";
-    let rows = tx.all(wanted, params![account.0, event.kind.name()], |row| row.get::<i64>(0));
-    let endpoints = rows?;
+    let endpoints = tx.all(wanted, params![account.0, event.kind.name()], |row| row.get::<i64>(0))?;
     if !is_first(tx, event, at)? || endpoints.is_empty() {
         return Ok(());
     }

@@ -4,8 +4,7 @@ pub(super) mod jobs;
 pub(super) mod repeats;
 pub(super) mod requests;
 
-use crate::ledger::sql::db::{Transaction, params};
-
+use super::db::{Transaction, params};
 use super::posting::{NewEntry, Posting};
 use super::rows::id_blob;
 use crate::ledger::entry::EntryKind;

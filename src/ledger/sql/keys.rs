@@ -1,8 +1,8 @@
 //! Writes keys in the ledger.
 
-use crate::ledger::sql::db::{Transaction, params};
 use serde::Serialize;
 
+use super::db::{Transaction, params};
 use super::posting::{groups, limits};
 use super::read;
 use super::rows::{key_id, key_state, key_state_name};

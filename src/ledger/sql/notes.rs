@@ -2,8 +2,7 @@
 
 mod payments;
 
-use crate::ledger::sql::db::{Transaction, params};
-
+use super::db::{Transaction, params};
 use super::{events, users};
 use crate::ledger::store::{LedgerError, Note, Result, TokenRow};
 use crate::types::{AccountId, WallTime};

@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use super::db::{Connection, Params, SqlReader, params};
-
 use super::folding::jobs;
 use super::posting::groups;
 use super::rows::{

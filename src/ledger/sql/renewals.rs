@@ -1,8 +1,8 @@
 //! Asks the operator's billing for credits of accounts whose balance is low, or whose time has come.
 
-use crate::ledger::sql::db::{Connection, Row, Transaction, params};
 use serde_json::json;
 
+use super::db::{Connection, Row, Transaction, params};
 use super::events::emit;
 use super::rows::account_id;
 use crate::ledger::store::{EventKind, EventRow, RenewalRow, Result};

@@ -2,8 +2,7 @@
 
 mod read;
 
-use crate::ledger::sql::db::{Connection, Transaction, params};
-
+use super::db::{Connection, Transaction, params};
 use super::events::number_of;
 use crate::ledger::store::{
     Invited, LedgerError, LinkRow, MemberRow, Result, SessionOf, SessionRow, UserEdit, UserRow,

@@ -1,9 +1,9 @@
 //! Writes and reads webhooks in the ledger.
 
-use crate::ledger::sql::db::{Connection, Row, Transaction, params};
 use serde_json::json;
 
 use super::SqlBooks;
+use super::db::{Connection, Row, Transaction, params};
 use super::events::{add_delivery, add_message, number_of, thresholds};
 use super::renewals;
 use super::rows::{account_id, to_key_id};

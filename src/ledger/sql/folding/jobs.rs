@@ -1,9 +1,8 @@
 //! Writes and reads jobs: kept holds while they are open, and what became of them.
 
-use crate::ledger::sql::db::{Connection, Row, Transaction, params};
-
 use crate::ledger::jobs::MAX_SETTLED_JOBS;
 use crate::ledger::record::ExternalId;
+use crate::ledger::sql::db::{Connection, Row, Transaction, params};
 use crate::ledger::sql::rows::{account_id, credits, id_blob, request_id, to_key_id};
 use crate::ledger::store::{JobFilter, JobPlace, JobRow, Result, SettledJobRow};
 use crate::ledger::tally::SettledJob;

@@ -1,8 +1,7 @@
 //! Writes and reads requests with an idempotency key, and their answers.
 
-use crate::ledger::sql::db::{Connection, Row, Transaction, params};
-
 use crate::ledger::ClaimChange;
+use crate::ledger::sql::db::{Connection, Row, Transaction, params};
 use crate::ledger::sql::rows::{id_blob, request_id};
 use crate::ledger::store::{RepeatRow, Result};
 use crate::types::{KeyHash, WallTime};

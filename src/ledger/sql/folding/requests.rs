@@ -1,7 +1,6 @@
 //! Writes and reads what single requests were charged.
 
 use crate::ledger::sql::db::{Connection, Row, Transaction, params};
-
 use crate::ledger::sql::rows::{account_id, credits, id_blob, request_id, to_key_id};
 use crate::ledger::store::{ChargedRequest, RequestRow, Result};
 use crate::types::{RequestId, WallTime};

@@ -1,7 +1,6 @@
 //! Writes and reads payments.
 
 use crate::ledger::sql::db::{Connection, Params, Row, SqlReader, Transaction, params, wrong};
-
 use crate::ledger::sql::rows::{account_id, credits};
 use crate::ledger::store::{LedgerError, Payer, PaymentReader, PaymentRow, Purchase, Result};
 use crate::policy::credit::LotTerms;

@@ -1,8 +1,7 @@
 //! Writes and reads groups of keys that have a spending limit together.
 
-use crate::ledger::sql::db::{Connection, Row, Transaction, params};
-
 use super::limits;
+use crate::ledger::sql::db::{Connection, Row, Transaction, params};
 use crate::ledger::sql::rows::{group_name, spending};
 use crate::ledger::store::{Changed, GroupId, GroupRow, LedgerError, MAX_GROUPS, Result};
 use crate::policy::credit::{SpendLimit, Spending};

@@ -1,8 +1,7 @@
 //! Sets spending limits, and begins their periods.
 
-use crate::ledger::sql::db::{Connection, Row, Transaction, params};
-
 use super::groups;
+use crate::ledger::sql::db::{Connection, Row, Transaction, params};
 use crate::ledger::sql::rows::spending;
 use crate::ledger::store::{Begun, Result};
 use crate::policy::credit::refill::Every;

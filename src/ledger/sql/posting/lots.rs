@@ -2,9 +2,8 @@
 
 use std::collections::HashMap;
 
-use crate::ledger::sql::db::{Connection, Row, Transaction, params};
-
 use super::NewEntry;
+use crate::ledger::sql::db::{Connection, Row, Transaction, params};
 use crate::ledger::sql::rows::{account_id, credits, parsed_text};
 use crate::ledger::store::{Place, Result};
 use crate::policy::credit::{DEFAULT_PRIORITY, Lot, LotId, LotTerms, Split, Wallet};

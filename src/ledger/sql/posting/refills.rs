@@ -1,9 +1,8 @@
 //! Ends lots, and refills accounts.
 
-use crate::ledger::sql::db::{Connection, Row, Transaction, params};
-
 use super::{NewEntry, Posting};
 use crate::ledger::entry::EntryKind;
+use crate::ledger::sql::db::{Connection, Row, Transaction, params};
 use crate::ledger::sql::rows::account_id;
 use crate::ledger::store::{DueRefill, LotEnd, Place, RefillBooking, RefillState, Result};
 use crate::types::{AccountNum, Credits, WallTime};

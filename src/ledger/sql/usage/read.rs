@@ -1,8 +1,7 @@
 //! Reads usage from the SQLite ledger.
 
-use crate::ledger::sql::db::{Connection, Row, params};
-
 use super::{ALL_ACCOUNTS, durations_of, kept};
+use crate::ledger::sql::db::{Connection, Row, params};
 use crate::ledger::sql::rows::{account_id, credits, key_id, request_id, to_key_id};
 use crate::ledger::store::{RefusalRow, Result, UsageDetail, UsageFilter, UsageRange, UsageRow, UsageStep};
 use crate::types::{AccountId, WallTime};

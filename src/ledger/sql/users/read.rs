@@ -1,8 +1,7 @@
 //! Reads the people who use the dashboard.
 
-use crate::ledger::sql::db::{Row, params};
-
 use crate::ledger::sql::db::SqlReader;
+use crate::ledger::sql::db::{Row, params};
 use crate::ledger::sql::rows::{account_id, parsed_text};
 use crate::ledger::store::{
     Invited, LinkPurpose, LinkRow, MemberRole, MemberRow, OneTimeCodes, Result, Role, SessionOf, SessionRow,
