@@ -18,6 +18,7 @@ mod handle;
 mod jobs;
 pub mod memory;
 pub mod outbox;
+pub mod postgres;
 mod purse;
 pub mod record;
 #[cfg(test)]

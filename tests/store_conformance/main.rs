@@ -15,9 +15,12 @@ mod acknowledging;
 mod audit;
 mod credits;
 mod driver;
+#[path = "../engines/postgres.rs"]
+mod engine;
 mod folds;
 mod migration;
 mod orders;
+mod postgres;
 mod power;
 mod repeats;
 #[path = "../skips.rs"]

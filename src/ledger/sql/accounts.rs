@@ -43,7 +43,7 @@ pub(super) fn register(
     }
     let insert = "INSERT INTO accounts (id, source, opening, created) VALUES (?1, 'file', ?2, ?3)";
     let amount = opening.map(Credits::millionths);
-    let num = tx.add(insert, params![id.as_str(), amount, at.0])?;
+    let num = tx.add(insert, "num", params![id.as_str(), amount, at.0])?;
     let num =
         AccountNum(u32::try_from(num).map_err(|_| LedgerError::Failed("too many accounts".to_owned()))?);
     if let Some(amount) = opening.filter(|amount| !amount.is_zero()) {
@@ -62,7 +62,7 @@ pub(super) fn create(tx: &Transaction<'_>, new: &[NewAccount], at: WallTime) -> 
         }
         let amount = opening.as_ref().map(|(amount, _)| amount.millionths());
         let values = params![id.as_str(), name, plan, amount, at.0];
-        let num = tx.add(insert, values)?;
+        let num = tx.add(insert, "num", values)?;
         let num = u32::try_from(num).map_err(|_| LedgerError::Failed("too many accounts".to_owned()))?;
         refills::put_on(tx, AccountNum(num), plan.as_deref())?;
         if let Some((amount, actor)) = opening.as_ref().filter(|(amount, _)| !amount.is_zero()) {

@@ -46,14 +46,14 @@ pub(super) fn emit(tx: &Transaction<'_>, account: AccountNum, event: &EventRow, 
 fn is_first(tx: &Transaction<'_>, event: &EventRow, at: WallTime) -> Result<bool> {
     let Some(Once { object, per }) = &event.once else { return Ok(true) };
     let sql = "INSERT INTO notices (kind, object, at) VALUES (?1, ?2, ?3)
-               ON CONFLICT DO UPDATE SET at = excluded.at WHERE at <= excluded.at - ?4";
+               ON CONFLICT (kind, object) DO UPDATE SET at = excluded.at WHERE notices.at <= excluded.at - ?4";
     Ok(tx.execute(sql, params![event.kind.name(), object, at.0, per])? > 0)
 }
 
 /// Disables an endpoint at which too many messages wait. True if it is disabled.
 fn disable_if_full(tx: &Transaction<'_>, endpoint: i64) -> Result<bool> {
     let sql = "UPDATE endpoints SET disabled = ?3 WHERE num = ?1 AND ?2 <=
-                   (SELECT count(*) FROM (SELECT 1 FROM deliveries WHERE endpoint = ?1 AND next_at IS NOT NULL LIMIT ?2))";
+                   (SELECT count(*) FROM (SELECT 1 FROM deliveries WHERE endpoint = ?1 AND next_at IS NOT NULL LIMIT ?2) AS waiting)";
     let reason = format!("{MAX_WAITING} messages wait for it");
     Ok(tx.execute(sql, params![endpoint, MAX_WAITING, reason])? > 0)
 }
@@ -65,14 +65,16 @@ pub(super) fn add_message(
     at: WallTime,
 ) -> Result<i64> {
     let body = json!({ "type": event.kind.name(), "timestamp": at.to_string(), "data": event.data });
-    let sql = "INSERT INTO messages (account, kind, body, at, id)
-               VALUES (?1, ?2, ?3, ?4, 'msg_' || lower(hex(randomblob(12))))";
-    tx.add(sql, params![account.0, event.kind.name(), body.to_string(), at.0])
+    let sql = "INSERT INTO messages (account, kind, body, at, id) VALUES (?1, ?2, ?3, ?4, ?5)";
+    let mut bytes = [0; 12];
+    getrandom::fill(&mut bytes).map_err(|error| LedgerError::Failed(error.to_string()))?;
+    let id = format!("msg_{}", hex::encode(bytes));
+    tx.add(sql, "num", params![account.0, event.kind.name(), body.to_string(), at.0, id])
 }
 
 pub(super) fn add_delivery(tx: &Transaction<'_>, message: i64, endpoint: i64, at: WallTime) -> Result<u64> {
     let sql = "INSERT INTO deliveries (message, endpoint, next_at) VALUES (?1, ?2, ?3)";
-    let num = tx.add(sql, params![message, endpoint, at.0])?;
+    let num = tx.add(sql, "num", params![message, endpoint, at.0])?;
     Ok(num.unsigned_abs())
 }
 
@@ -136,7 +138,7 @@ impl Moved {
 pub(super) fn moved(tx: &Transaction<'_>, account: AccountNum, moved: Moved, at: WallTime) -> Result<()> {
     let Moved { id, before, after, gained, doubts, grants } = moved;
     if gained {
-        let reset = "UPDATE accounts SET exhausted = 0 WHERE num = ?1 AND exhausted";
+        let reset = "UPDATE accounts SET exhausted = 0 WHERE num = ?1 AND exhausted = 1";
         tx.execute(reset, params![account.0])?;
     }
     let send =
@@ -171,7 +173,7 @@ pub(super) fn thresholds(tx: &Connection, account: AccountNum) -> Result<Vec<Cre
 
 /// Writes `credits.exhausted`, once until credits are added.
 fn exhausted(tx: &Transaction<'_>, account: AccountNum, at: WallTime) -> Result<()> {
-    let sql = "UPDATE accounts SET exhausted = 1 WHERE num = ?1 AND NOT exhausted RETURNING id, balance";
+    let sql = "UPDATE accounts SET exhausted = 1 WHERE num = ?1 AND exhausted = 0 RETURNING id, balance";
     let columns = |row: &Row<'_>| Ok((account_id(row, 0)?, Credits::from_millionths(row.get(1)?)));
     let Some((id, balance)) = tx.find(sql, params![account.0], columns)? else {
         return Ok(());

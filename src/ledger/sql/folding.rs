@@ -55,9 +55,11 @@ fn store_holds(tx: &Transaction<'_>, closed: &[RequestId], opened: &[OpenHold]) 
     for id in closed {
         tx.execute("DELETE FROM open_holds WHERE id = ?1", params![id_blob(*id)])?;
     }
-    let insert = "INSERT OR REPLACE INTO open_holds
+    let insert = "INSERT INTO open_holds
                       (id, account, key, route, amount, at, external_id, deadline, charge_at_deadline)
-                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+                  ON CONFLICT (id) DO UPDATE SET external_id = excluded.external_id, deadline = excluded.deadline,
+                      charge_at_deadline = excluded.charge_at_deadline";
     for hold in opened {
         let kept = hold.kept.as_deref();
         let values = params![

@@ -32,7 +32,7 @@ pub(super) fn register(
     let mut numbers = Vec::with_capacity(keys.len());
     for (id, account, label) in keys {
         let values = params![key_id(*id), account.as_str(), label, at.0];
-        let Some(num) = tx.insert(sql, values)? else {
+        let Some(num) = tx.insert(sql, "num", values)? else {
             numbers.push(renew(tx, *id, account, label)?);
             continue;
         };
@@ -173,14 +173,13 @@ fn rotate(
     hint: &str,
     overlap_until: Option<WallTime>,
 ) -> Result<()> {
-    let sql = if overlap_until.is_some() {
+    if let Some(until) = overlap_until {
         // Only the current secret stays valid during the overlap; a secret that was replaced earlier is deleted.
         tx.execute("DELETE FROM secrets WHERE key = ?1 AND until IS NOT NULL", params![num.0])?;
-        "UPDATE secrets SET until = ?2 WHERE key = ?1"
+        tx.execute("UPDATE secrets SET until = ?2 WHERE key = ?1", params![num.0, until.0])?;
     } else {
-        "DELETE FROM secrets WHERE key = ?1 AND ?2 IS NULL"
-    };
-    tx.execute(sql, params![num.0, overlap_until.map(|until| until.0)])?;
+        tx.execute("DELETE FROM secrets WHERE key = ?1", params![num.0])?;
+    }
     add_secret(tx, num, hash, None)?;
     tx.run("UPDATE keys SET hint = ?2 WHERE num = ?1", params![num.0, hint])
 }

@@ -81,7 +81,12 @@ impl Books for SqlBooks {
         // The epoch is at least the seconds of the wall clock, so that a restored backup does not repeat an epoch
         // either.
         let seconds = at.0.div_euclid(1000).clamp(0, u32::MAX.into());
-        self.write(|tx| tx.execute("UPDATE journal SET epoch = max(epoch + 1, ?1)", params![seconds]))?;
+        self.write(|tx| {
+            tx.execute(
+                "UPDATE journal SET epoch = CASE WHEN epoch >= ?1 THEN epoch + 1 ELSE ?1 END",
+                params![seconds],
+            )
+        })?;
         read::loaded(&self.connection)
     }
 
@@ -112,7 +117,7 @@ impl Books for SqlBooks {
             posting.finish()?;
             registered.keys = keys::register(tx, &wanted.keys, at)?;
             for name in &wanted.routes {
-                let sql = "INSERT INTO routes (name) VALUES (?1) ON CONFLICT (name) DO UPDATE SET name = name RETURNING num";
+                let sql = "INSERT INTO routes (name) VALUES (?1) ON CONFLICT (name) DO UPDATE SET name = excluded.name RETURNING num";
                 let num = tx.one(sql, params![name.as_str()], |row| row.get(0))?;
                 registered.routes.push(RouteNum(num));
             }
@@ -274,12 +279,12 @@ impl Books for SqlBooks {
     fn save_limits(&mut self, states: &[(Vec<u8>, Vec<u8>)], at: WallTime) -> Result<()> {
         self.write(|tx| {
             for (owner, state) in states {
-                let sql = if state.is_empty() {
-                    "DELETE FROM limits WHERE owner = ?1 AND ?2 IS NOT NULL AND ?3 IS NOT NULL"
-                } else {
-                    "INSERT INTO limits (owner, state, saved) VALUES (?1, ?2, ?3)
-                     ON CONFLICT (owner) DO UPDATE SET state = excluded.state, saved = excluded.saved"
-                };
+                if state.is_empty() {
+                    tx.execute("DELETE FROM limits WHERE owner = ?1", params![owner])?;
+                    continue;
+                }
+                let sql = "INSERT INTO limits (owner, state, saved) VALUES (?1, ?2, ?3)
+                           ON CONFLICT (owner) DO UPDATE SET state = excluded.state, saved = excluded.saved";
                 tx.execute(sql, params![owner, state, at.0])?;
             }
             Ok(())

@@ -37,7 +37,7 @@ const KEYS: &str = "SELECT k.id, k.num, k.account, k.source, k.state, k.label, k
 /// Scans the index of secrets by key, which has the same order as the table of keys, so that no page is read twice.
 const SECRETS: &str =
     "SELECT s.hash, s.until, k.id, k.num, k.account, k.state, k.expires, k.scopes, k.allow_from, k.limits
-     FROM secrets s CROSS JOIN keys k ON k.num = s.key ORDER BY s.key";
+     FROM secrets s CROSS JOIN keys k WHERE k.num = s.key ORDER BY s.key";
 
 /// Reads the holds that were open at the last fold.
 pub(in crate::ledger) fn open_holds(connection: &Connection) -> Result<Vec<OpenHold>> {
@@ -88,7 +88,7 @@ pub(super) fn keys(connection: &Connection, filter: &str, params: Params<'_>) ->
 fn of_account(account: Option<&AccountId>) -> &'static str {
     match account {
         Some(_) => "WHERE k.account = (SELECT num FROM accounts WHERE id = ?1)",
-        None => "WHERE ?1 IS NULL",
+        None => "WHERE CAST(?1 AS TEXT) IS NULL",
     }
 }
 
@@ -198,7 +198,7 @@ impl BooksReader for SqlReader {
     ) -> Result<Vec<(Position, Entry)>> {
         let filter = match account {
             Some(_) => "e.account = (SELECT num FROM accounts WHERE id = ?1)",
-            None => "?1 IS NULL",
+            None => "CAST(?1 AS TEXT) IS NULL",
         };
         let sql = format!("{ENTRIES} WHERE {filter} AND e.position > ?2 ORDER BY e.position LIMIT ?3");
         let wanted = params![account.map(AccountId::as_str), after, most];
@@ -220,12 +220,12 @@ impl BooksReader for SqlReader {
     fn audit(&mut self, filter: &AuditFilter, most: usize) -> Result<Vec<Audited>> {
         let of = match filter.account {
             Some(_) => "u.account = (SELECT num FROM accounts WHERE id = ?5)",
-            None => "?5 IS NULL",
+            None => "CAST(?5 AS TEXT) IS NULL",
         };
         let sql = format!(
             "SELECT u.number, u.at, u.actor, u.origin, u.action, u.object, u.before, u.after, a.id
              FROM audit u LEFT JOIN accounts a ON a.num = u.account
-             WHERE {of} AND u.number < ?1 AND (?2 IS NULL OR u.object = ?2) AND (?3 IS NULL OR u.actor = ?3)
+             WHERE {of} AND u.number < ?1 AND (u.object = ?2 OR ?2 IS NULL) AND (u.actor = ?3 OR ?3 IS NULL)
              ORDER BY u.number DESC LIMIT ?4"
         );
         let before = filter.before.and_then(|before| i64::try_from(before).ok()).unwrap_or(i64::MAX);
@@ -310,7 +310,7 @@ impl BooksReader for SqlReader {
     }
 
     fn open_doubts(&mut self) -> Result<(u64, Credits)> {
-        let sql = "SELECT count(*), coalesce(sum(amount), 0) FROM in_doubt WHERE given_back IS NULL";
+        let sql = "SELECT count(*), CAST(coalesce(sum(amount), 0) AS BIGINT) FROM in_doubt WHERE given_back IS NULL";
         self.db()?.one(sql, params![], |row| Ok((row.get(0)?, Credits::from_millionths(row.get(1)?))))
     }
 

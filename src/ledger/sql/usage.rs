@@ -21,14 +21,15 @@ pub(in crate::ledger) const SUM_STEPS: [UsageStep; 2] = [UsageStep::Hour, UsageS
 /// Adds up the entries that are not counted yet. An entry without an outcome is counted by its kind.
 const ENTRIES: &str = "SELECT account, at / 60000, coalesce(key, 0), coalesce(route, 0),
             CASE WHEN kind IN ('charge', 'release') THEN coalesce(outcome, kind) ELSE kind END AS result,
-            sum(CASE kind WHEN 'given_back' THEN 0 ELSE requests END), -sum(amount)
+            CAST(sum(CASE kind WHEN 'given_back' THEN 0 ELSE requests END) AS BIGINT), CAST(-sum(amount) AS BIGINT)
      FROM entries WHERE position > (SELECT usage_upto FROM journal)
          AND kind IN ('charge', 'release', 'in_doubt', 'given_back')
      GROUP BY account, at / 60000, key, route, result";
 const COUNTED: &str = "UPDATE journal SET usage_upto = (SELECT coalesce(max(position), 0) FROM entries)";
 const ADD: &str = "INSERT INTO usage VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
-     ON CONFLICT DO UPDATE SET requests = requests + excluded.requests, credits = credits + excluded.credits,
-         bytes_in = bytes_in + excluded.bytes_in, bytes_out = bytes_out + excluded.bytes_out,
+     ON CONFLICT (account, step, at, key, route, outcome) DO UPDATE SET
+         requests = usage.requests + excluded.requests, credits = usage.credits + excluded.credits,
+         bytes_in = usage.bytes_in + excluded.bytes_in, bytes_out = usage.bytes_out + excluded.bytes_out,
          durations = excluded.durations";
 const DURATIONS: &str = "SELECT durations FROM usage
      WHERE account = ?1 AND step = ?2 AND at = ?3 AND key = ?4 AND route = ?5 AND outcome = ?6";
@@ -159,16 +160,20 @@ pub(super) fn has_old(connection: &Connection, keep: &UsageRetention) -> Result<
 
 /// From when on there are intervals of each length.
 fn kept(connection: &Connection) -> Result<UsageRetention> {
-    let sql = "SELECT max(usage_minutes_from, usage_hours_from), usage_hours_from FROM journal";
-    let read = |row: &Row<'_>| Ok(UsageRetention { minutes: row.get(0)?, hours: row.get(1)?, days: 0 });
+    let sql = "SELECT usage_minutes_from, usage_hours_from FROM journal";
+    let read = |row: &Row<'_>| {
+        let (minutes, hours): (i64, i64) = (row.get(0)?, row.get(1)?);
+        Ok(UsageRetention { minutes: minutes.max(hours), hours, days: 0 })
+    };
     connection.one(sql, params![], read)
 }
 
 /// Deletes rows that are older than their retention, at most `most`. True if there may be more.
 pub(super) fn prune(tx: &Transaction<'_>, keep: &UsageRetention, most: usize) -> Result<bool> {
     // Intervals of which some rows are deleted are not read any more.
-    let sql = "UPDATE journal SET usage_minutes_from = max(usage_minutes_from, ?1),
-                   usage_hours_from = max(usage_hours_from, ?2)";
+    let sql = "UPDATE journal SET
+                   usage_minutes_from = CASE WHEN usage_minutes_from > ?1 THEN usage_minutes_from ELSE ?1 END,
+                   usage_hours_from = CASE WHEN usage_hours_from > ?2 THEN usage_hours_from ELSE ?2 END";
     tx.execute(sql, params![keep.minutes, keep.hours])?;
     let sql = "DELETE FROM usage WHERE (account, step, at, key, route, outcome) IN (SELECT account, step, at, key, route,
                    outcome FROM usage WHERE step = ?1 AND at < ?2 LIMIT ?3)";
@@ -181,9 +186,9 @@ pub(super) fn prune(tx: &Transaction<'_>, keep: &UsageRetention, most: usize) ->
 }
 
 fn note_uses(tx: &Transaction<'_>, used: &HashMap<KeyNum, WallTime>) -> Result<()> {
-    let sql = "UPDATE keys SET last_used = ?2 WHERE num = ?1 AND coalesce(last_used, 0) <= ?2 - ?3";
+    let sql = "UPDATE keys SET last_used = ?2 WHERE num = ?1 AND coalesce(last_used, 0) <= ?3";
     for (key, at) in used.iter().filter(|(key, _)| key.0 != 0) {
-        tx.execute(sql, params![key.0, at.0, MINUTE])?;
+        tx.execute(sql, params![key.0, at.0, at.0 - MINUTE])?;
     }
     Ok(())
 }

@@ -14,10 +14,10 @@ pub(super) fn write(tx: &Transaction<'_>, edit: &UserEdit) -> Result<()> {
     match edit {
         UserEdit::Put(row) => put_user(tx, row),
         UserEdit::SignedIn { user, at, verified } => signed_in(tx, user, *at, *verified),
-        UserEdit::DropLinksOf(user) => tx.run("DELETE FROM links WHERE user = ?1", params![user]),
+        UserEdit::DropLinksOf(user) => tx.run("DELETE FROM links WHERE user_id = ?1", params![user]),
         UserEdit::DropInvitations { email, account } => {
             let account = number(tx, account.as_ref())?;
-            let sql = "DELETE FROM links WHERE email = ?1 AND account IS ?2 AND purpose = 'invitation'";
+            let sql = "DELETE FROM links WHERE email = ?1 AND account IS NOT DISTINCT FROM ?2 AND purpose = 'invitation'";
             tx.run(sql, params![email, account])
         }
         UserEdit::DropLinksTo(email) => tx.run("DELETE FROM links WHERE email = ?1", params![email]),
@@ -25,7 +25,7 @@ pub(super) fn write(tx: &Transaction<'_>, edit: &UserEdit) -> Result<()> {
         UserEdit::PutMember(row) => put_member(tx, row),
         UserEdit::RemoveMember { user, account } => {
             let account = number_of(tx, Some(account))?.0;
-            tx.run("DELETE FROM members WHERE user = ?1 AND account = ?2", params![user, account])
+            tx.run("DELETE FROM members WHERE user_id = ?1 AND account = ?2", params![user, account])
         }
         UserEdit::PutSession { row, most } => put_session(tx, row, *most),
         UserEdit::TouchSession(hash, at) => {
@@ -33,7 +33,7 @@ pub(super) fn write(tx: &Transaction<'_>, edit: &UserEdit) -> Result<()> {
         }
         UserEdit::EndSession(hash) => tx.run("DELETE FROM sessions WHERE hash = ?1", params![hash.0]),
         UserEdit::EndSessionsOf { user, except } => {
-            let sql = "DELETE FROM sessions WHERE user = ?1 AND hash IS NOT ?2";
+            let sql = "DELETE FROM sessions WHERE user_id = ?1 AND hash IS DISTINCT FROM ?2";
             tx.run(sql, params![user, except.map(|hash| hash.0)])
         }
         UserEdit::PutLink(row) => put_link(tx, row),
@@ -46,7 +46,10 @@ pub(super) fn write(tx: &Transaction<'_>, edit: &UserEdit) -> Result<()> {
         }
         UserEdit::Await(account) => {
             let account = number_of(tx, Some(account))?.0;
-            tx.run("INSERT OR IGNORE INTO awaiting_approval (account) VALUES (?1)", params![account])
+            tx.run(
+                "INSERT INTO awaiting_approval (account) VALUES (?1) ON CONFLICT (account) DO NOTHING",
+                params![account],
+            )
         }
         UserEdit::Approve(account) => {
             let account = number_of(tx, Some(account))?.0;
@@ -93,7 +96,7 @@ fn put_user(tx: &Transaction<'_>, row: &UserRow) -> Result<()> {
 }
 
 fn signed_in(tx: &Transaction<'_>, user: &str, at: WallTime, verified: bool) -> Result<()> {
-    let sql = "UPDATE users SET last_sign_in = ?2, verified = coalesce(verified, ?3) WHERE id = ?1 AND NOT disabled";
+    let sql = "UPDATE users SET last_sign_in = ?2, verified = coalesce(verified, ?3) WHERE id = ?1 AND disabled = 0";
     let verified = verified.then_some(at.0);
     match tx.execute(sql, params![user, at.0, verified])? {
         0 => Err(LedgerError::Unknown("this user may not sign in".to_owned())),
@@ -103,8 +106,8 @@ fn signed_in(tx: &Transaction<'_>, user: &str, at: WallTime, verified: bool) -> 
 
 fn put_member(tx: &Transaction<'_>, row: &MemberRow) -> Result<()> {
     let account = number_of(tx, Some(&row.account))?.0;
-    let sql = "INSERT INTO members (account, user, role, since) VALUES (?1, ?2, ?3, ?4)
-               ON CONFLICT (account, user) DO UPDATE SET role = excluded.role";
+    let sql = "INSERT INTO members (account, user_id, role, since) VALUES (?1, ?2, ?3, ?4)
+               ON CONFLICT (account, user_id) DO UPDATE SET role = excluded.role";
     tx.run(sql, params![account, row.user, row.role.name(), row.since.0])
 }
 
@@ -119,7 +122,7 @@ fn put_session(tx: &Transaction<'_>, row: &SessionRow, most: usize) -> Result<()
         SessionOf::Guest { account, role, person } => (None, Some(account), Some(role.name()), Some(person)),
     };
     let sql =
-        "INSERT INTO sessions (hash, user, account, role, person, created, seen, expires, origin, agent)
+        "INSERT INTO sessions (hash, user_id, account, role, person, created, seen, expires, origin, agent)
                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
     let times = (row.created.0, row.seen.0, row.expires.0);
     let account = number(tx, account)?;
@@ -127,7 +130,7 @@ fn put_session(tx: &Transaction<'_>, row: &SessionRow, most: usize) -> Result<()
         params![row.hash.0, user, account, role, person, times.0, times.1, times.2, row.origin, row.agent];
     tx.run(sql, values)?;
     let sql = "DELETE FROM sessions WHERE hash IN
-                   (SELECT hash FROM sessions WHERE user = ?1 ORDER BY seen DESC LIMIT -1 OFFSET ?2)";
+                   (SELECT hash FROM sessions WHERE user_id = ?1 ORDER BY seen DESC LIMIT 1000000 OFFSET ?2)";
     tx.run(sql, params![user, most])
 }
 
@@ -137,7 +140,7 @@ fn put_link(tx: &Transaction<'_>, row: &LinkRow) -> Result<()> {
         Some(Invited::Operator(role)) => (None, Some(role.name())),
         None => (None, None),
     };
-    let sql = "INSERT INTO links (hash, purpose, email, user, account, role, by, created, expires)
+    let sql = "INSERT INTO links (hash, purpose, email, user_id, account, role, by, created, expires)
                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
     let account = number(tx, account)?;
     let values = params![

@@ -52,7 +52,7 @@ fn put(tx: &Transaction<'_>, row: &EndpointRow) -> Result<()> {
     ];
     tx.execute(sql, values)?;
     // Nothing was written about accounts while no endpoint wanted to know.
-    let told = "UPDATE accounts SET exhausted = 0 WHERE exhausted AND ?1 IN (0, num)";
+    let told = "UPDATE accounts SET exhausted = 0 WHERE exhausted = 1 AND ?1 IN (0, num)";
     tx.run(told, params![account])
 }
 
@@ -225,7 +225,7 @@ impl WebhookReader for SqlReader {
     fn endpoints(&mut self, of: Option<Option<&AccountId>>) -> Result<Vec<EndpointRow>> {
         let connection = self.db()?;
         let account = of.map(|of| number_of(connection, of)).transpose()?.map(|account| account.0);
-        let sql = format!("{ENDPOINTS} WHERE ?1 IS NULL OR e.account = ?1 ORDER BY e.num");
+        let sql = format!("{ENDPOINTS} WHERE e.account = ?1 OR ?1 IS NULL ORDER BY e.num");
         connection.all(&sql, params![account], endpoint_row)
     }
 
@@ -315,13 +315,19 @@ impl WebhookReader for SqlReader {
         after: Option<(WallTime, KeyNum)>,
         most: usize,
     ) -> Result<Vec<ExpiringKey>> {
-        let sql = "SELECT k.num, k.id, a.id, k.expires FROM keys k JOIN accounts a ON a.num = k.account
-                   WHERE (k.expires, k.num) > (?1, ?3) AND k.expires <= ?2 AND k.state = 'active' AND NOT EXISTS
-                       (SELECT 1 FROM notices WHERE kind = ?4 AND object = printf('%016x/%d', k.id, k.expires))
-                   ORDER BY k.expires, k.num LIMIT ?5";
+        let object = self.db()?.dialect(
+            "printf('%016x/%d', k.id, k.expires)",
+            "lpad(to_hex(k.id), 16, '0') || '/' || k.expires",
+        );
+        let sql = format!(
+            "SELECT k.num, k.id, a.id, k.expires FROM keys k JOIN accounts a ON a.num = k.account
+             WHERE (k.expires, k.num) > (?1, ?3) AND k.expires <= ?2 AND k.state = 'active'
+                 AND NOT EXISTS (SELECT 1 FROM notices WHERE kind = ?4 AND object = {object})
+             ORDER BY k.expires, k.num LIMIT ?5"
+        );
         let (from, after) = after.unwrap_or((from, KeyNum(u32::MAX)));
         let values = params![from.0, to.0, after.0, EventKind::KeyExpiring.name(), most];
-        self.db()?.all(sql, values, |row| {
+        self.db()?.all(&sql, values, |row| {
             let (num, id) = (KeyNum(row.get(0)?), to_key_id(row.get(1)?));
             Ok(ExpiringKey { num, id, account: account_id(row, 2)?, expires: WallTime(row.get(3)?) })
         })

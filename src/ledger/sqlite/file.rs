@@ -17,7 +17,7 @@ use crate::ledger::store::{LedgerError, Result};
 /// `TGLD`: SQLite's `application_id` of a ledger's file.
 const APPLICATION_ID: i64 = 0x5447_4c44;
 /// One migration per version, in order. There are none to earlier versions.
-const MIGRATIONS: [&str; 17] = [
+const MIGRATIONS: [&str; 18] = [
     include_str!("../migrations/0001_books.sql"),
     include_str!("../migrations/0002_secrets_in_key_order.sql"),
     include_str!("../migrations/0003_journal_file.sql"),
@@ -35,6 +35,7 @@ const MIGRATIONS: [&str; 17] = [
     include_str!("../migrations/0015_requests.sql"),
     include_str!("../migrations/0016_spend_groups.sql"),
     include_str!("../migrations/0017_payments.sql"),
+    include_str!("../migrations/0018_names_for_every_engine.sql"),
 ];
 /// The version from which on entries are chained.
 const CHAINED: usize = 4;
@@ -69,7 +70,7 @@ pub(super) fn canonical(path: &Path) -> PathBuf {
 
 /// An operating-system lock that makes this process the only writer of a ledger. It is released when the process ends.
 #[derive(Debug)]
-pub(super) struct Lock {
+pub(in crate::ledger) struct Lock {
     file: File,
     path: PathBuf,
     /// True if this process created the lock file, so that the file is removed again if the ledger cannot be opened.
@@ -77,7 +78,7 @@ pub(super) struct Lock {
 }
 
 impl Lock {
-    pub(super) fn take(ledger: &Path) -> Result<Self> {
+    pub(in crate::ledger) fn take(ledger: &Path) -> Result<Self> {
         if let Some(folder) = ledger.parent().filter(|folder| !folder.as_os_str().is_empty())
             && !folder.is_dir()
         {
@@ -175,10 +176,11 @@ pub(super) fn open(path: &Path) -> Result<Connection> {
     let connection = rusqlite::Connection::open(path).map_err(|error| unusable(path, error))?;
     connection.busy_timeout(BUSY).map_err(|error| unusable(path, error))?;
     let connection = Connection::sqlite(connection);
-    let checked = check(connection.raw()).and_then(|version| {
-        configure(connection.raw())?;
+    let sqlite = connection.raw()?;
+    let checked = check(sqlite).and_then(|version| {
+        configure(sqlite)?;
         migrate(&connection, version)?;
-        check_tables(connection.raw())
+        check_tables(sqlite)
     });
     match checked {
         Ok(()) => Ok(connection),
@@ -263,9 +265,9 @@ fn migrate(connection: &Connection, version: usize) -> Result<(), Checked> {
 
 /// Migrates the tables to version `upto`, in one transaction: a file that cannot be migrated is left unchanged.
 fn migrate_upto(connection: &Connection, version: usize, upto: usize) -> Result<(), Checked> {
-    let tx = connection.raw().unchecked_transaction()?;
-    let open = &connection.open_transaction();
     let other = |error: LedgerError| Checked::Other(error.to_string());
+    let tx = connection.raw().map_err(other)?.unchecked_transaction()?;
+    let open = &connection.open_transaction();
     for (at, sql) in MIGRATIONS.iter().enumerate().take(upto).skip(version) {
         tx.execute_batch(sql)?;
         if at + 1 == CHAINED {

@@ -40,7 +40,7 @@ const MAX: u64 = if cfg!(test) { 1024 * 1024 } else { 256 * 1024 * 1024 };
 
 /// The two files of a ledger's journal. If every batch is folded, dropping the journal removes them.
 #[derive(Debug)]
-pub(super) struct FileJournal {
+pub(in crate::ledger) struct FileJournal {
     /// The number that identifies the ledger that the journal belongs to.
     mark: i64,
     segments: [Segment; 2],
@@ -70,7 +70,7 @@ impl FileJournal {
     ///
     /// # Errors
     /// If an existing file cannot be opened.
-    pub(super) fn open(ledger: &Path, mark: i64, lock: Option<Arc<Lock>>) -> Result<Self> {
+    pub(in crate::ledger) fn open(ledger: &Path, mark: i64, lock: Option<Arc<Lock>>) -> Result<Self> {
         let segments = [Segment::open(ledger, "0")?, Segment::open(ledger, "1")?];
         Ok(Self { mark, segments, current: 0, frame: Vec::new(), _lock: lock })
     }

@@ -17,9 +17,9 @@ use rusqlite::OpenFlags;
 use super::sql::db::{Connection, Connections, failed, params};
 use super::sql::{SqlBooks, Upkeep};
 use super::store::{Result, Storage};
-pub(super) use file::create_private;
-use file::{Checkpointer, Lock};
-use journal_files::FileJournal;
+use file::Checkpointer;
+pub(super) use file::{Lock, create_private};
+pub(super) use journal_files::FileJournal;
 
 /// Opens or creates a ledger's file, locks it, and migrates its tables and its journal to this version.
 ///
@@ -60,7 +60,7 @@ impl Upkeep for FileUpkeep {
         if self.checkpointer.request() {
             // The write-ahead log is longer than passive checkpoints can keep up with: restart it here, on the only
             // writer. This never waits: if a reader still uses the log, the next call tries again.
-            let sqlite = connection.raw();
+            let Ok(sqlite) = connection.raw() else { return };
             let _ = sqlite.busy_timeout(std::time::Duration::ZERO);
             let restart = sqlite.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()));
             let _ = sqlite.busy_timeout(file::BUSY);

@@ -2,17 +2,21 @@
 //! engine: parameters are `?1`, `?2` and so on, and a truth value is a number, 0 or 1.
 
 mod pool;
+mod postgres;
 mod sqlite;
 mod value;
 
 use std::ops::Deref;
+use std::sync::Arc;
 
 pub(in crate::ledger) use pool::Connections;
 pub(super) use pool::SqlReader;
+pub(in crate::ledger) use postgres::{Dial, failed as postgres_failed};
 pub(in crate::ledger) use sqlite::failed;
 pub(in crate::ledger) use value::{Param, Params, Row, params, wrong};
 
 use crate::ledger::store::{LedgerError, Result};
+use postgres::Postgres;
 use sqlite::Sqlite;
 
 /// A connection to the database of the books.
@@ -22,6 +26,7 @@ pub(in crate::ledger) struct Connection(Engine);
 #[derive(Debug)]
 enum Engine {
     Sqlite(Sqlite),
+    Postgres(Postgres),
 }
 
 impl Connection {
@@ -30,10 +35,24 @@ impl Connection {
         Self(Engine::Sqlite(Sqlite::new(connection)))
     }
 
+    /// A connection to a PostgreSQL server, which is opened when it is needed.
+    pub(in crate::ledger) fn postgres(dial: Arc<Dial>) -> Result<Self> {
+        Postgres::new(dial).map(|postgres| Self(Engine::Postgres(postgres)))
+    }
+
     /// SQLite's connection, for what only SQLite has.
-    pub(in crate::ledger) fn raw(&self) -> &rusqlite::Connection {
+    pub(in crate::ledger) fn raw(&self) -> Result<&rusqlite::Connection> {
         match &self.0 {
-            Engine::Sqlite(sqlite) => &sqlite.0,
+            Engine::Sqlite(sqlite) => Ok(&sqlite.0),
+            Engine::Postgres(_) => Err(LedgerError::Unusable("this ledger is in PostgreSQL".to_owned())),
+        }
+    }
+
+    /// The one of two texts that this connection's engine understands.
+    pub(super) fn dialect<'a>(&self, sqlite: &'a str, postgres: &'a str) -> &'a str {
+        match &self.0 {
+            Engine::Sqlite(_) => sqlite,
+            Engine::Postgres(_) => postgres,
         }
     }
 
@@ -46,6 +65,7 @@ impl Connection {
     ) -> Result<()> {
         match &self.0 {
             Engine::Sqlite(sqlite) => sqlite.each(sql, params, each),
+            Engine::Postgres(postgres) => postgres.each(sql, params, each),
         }
     }
 
@@ -108,6 +128,9 @@ impl Connection {
     pub(super) fn copy_to(&self, file: &str) -> Result<()> {
         match &self.0 {
             Engine::Sqlite(sqlite) => sqlite.execute("VACUUM INTO ?1", params![file]).map(drop),
+            Engine::Postgres(_) => Err(LedgerError::Refused(
+                "this ledger is in PostgreSQL: back it up with pg_dump or a base backup".to_owned(),
+            )),
         }
     }
 
@@ -115,6 +138,7 @@ impl Connection {
     pub(super) fn freeze(&self) -> Result<()> {
         match &self.0 {
             Engine::Sqlite(sqlite) => sqlite.batch("BEGIN; SELECT count(*) FROM sqlite_schema"),
+            Engine::Postgres(postgres) => postgres.freeze(),
         }
     }
 
@@ -122,6 +146,7 @@ impl Connection {
     fn thaw(&self) -> bool {
         match &self.0 {
             Engine::Sqlite(sqlite) => sqlite.0.is_autocommit() || sqlite.batch("ROLLBACK").is_ok(),
+            Engine::Postgres(postgres) => postgres.thaw(),
         }
     }
 
@@ -138,6 +163,7 @@ impl Connection {
         let tx = Transaction(self);
         match &self.0 {
             Engine::Sqlite(sqlite) => sqlite.transaction(|| work(&tx)),
+            Engine::Postgres(postgres) => postgres.transaction(|| work(&tx)),
         }
     }
 }
@@ -159,6 +185,7 @@ impl Transaction<'_> {
     pub(in crate::ledger) fn execute(&self, sql: &str, params: Params<'_>) -> Result<usize> {
         match &self.0.0 {
             Engine::Sqlite(sqlite) => sqlite.execute(sql, params),
+            Engine::Postgres(postgres) => postgres.execute(sql, params),
         }
     }
 
@@ -167,22 +194,31 @@ impl Transaction<'_> {
         self.execute(sql, params).map(drop)
     }
 
-    /// Inserts a row. Returns its number, which the database chooses; `None` if a row was in conflict with it.
-    pub(in crate::ledger) fn insert(&self, sql: &str, params: Params<'_>) -> Result<Option<i64>> {
+    /// Inserts a row. Returns its number, which the database chooses; `None` if a row was in conflict with it. `number`: the
+    /// column of the number.
+    pub(in crate::ledger) fn insert(
+        &self,
+        sql: &str,
+        number: &str,
+        params: Params<'_>,
+    ) -> Result<Option<i64>> {
         match &self.0.0 {
             Engine::Sqlite(sqlite) => sqlite.insert(sql, params),
+            Engine::Postgres(postgres) => postgres.insert(sql, number, params),
         }
     }
 
     /// Inserts a row that is in conflict with no other. Returns its number, which the database chooses.
-    pub(in crate::ledger) fn add(&self, sql: &str, params: Params<'_>) -> Result<i64> {
-        self.insert(sql, params)?.ok_or_else(|| LedgerError::Failed("a row was not inserted".to_owned()))
+    pub(in crate::ledger) fn add(&self, sql: &str, number: &str, params: Params<'_>) -> Result<i64> {
+        self.insert(sql, number, params)?
+            .ok_or_else(|| LedgerError::Failed("a row was not inserted".to_owned()))
     }
 
     /// Runs several statements.
     pub(in crate::ledger) fn batch(&self, sql: &str) -> Result<()> {
         match &self.0.0 {
             Engine::Sqlite(sqlite) => sqlite.batch(sql),
+            Engine::Postgres(postgres) => postgres.batch(sql),
         }
     }
 }

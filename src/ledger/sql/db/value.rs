@@ -19,6 +19,18 @@ pub(in crate::ledger) enum Value<'a> {
     Blob(&'a [u8]),
 }
 
+impl Value<'_> {
+    /// What it is, for messages.
+    pub(super) fn kind(self) -> &'static str {
+        match self {
+            Self::Null => "NULL",
+            Self::Number(_) | Self::TooLarge => "a number",
+            Self::Text(_) => "text",
+            Self::Blob(_) => "a blob",
+        }
+    }
+}
+
 /// What can be a parameter of a statement.
 pub(in crate::ledger) trait Param {
     /// The value that is stored.

@@ -51,15 +51,15 @@ pub(in crate::ledger::sql) fn read(
                     NULL, NULL, NULL
                 FROM open_holds o JOIN accounts a ON a.num = o.account JOIN routes r ON r.num = o.route
                     LEFT JOIN keys k ON k.num = o.key
-                WHERE o.external_id IS NOT NULL AND (?1 IS NULL OR a.id = ?1) AND (?2 IS NULL OR o.external_id = ?2)
-                    AND (?3 IS NULL OR o.id < ?3)
+                WHERE o.external_id IS NOT NULL AND (a.id = ?1 OR ?1 IS NULL) AND (o.external_id = ?2 OR ?2 IS NULL)
+                    AND (o.id < ?3 OR ?3 IS NULL)
                 ORDER BY o.id DESC LIMIT ?4";
     let settled = "SELECT j.id, a.id, k.id, r.name, j.external_id, j.amount, j.opened, NULL, NULL,
                        j.charge, j.settled, j.number
                    FROM jobs j JOIN accounts a ON a.num = j.account JOIN routes r ON r.num = j.route
                        LEFT JOIN keys k ON k.num = j.key
-                   WHERE (?1 IS NULL OR a.id = ?1) AND (?2 IS NULL OR j.external_id = ?2)
-                       AND (?3 IS NULL OR j.number < ?3)
+                   WHERE (a.id = ?1 OR ?1 IS NULL) AND (j.external_id = ?2 OR ?2 IS NULL)
+                       AND (j.number < ?3 OR ?3 IS NULL)
                    ORDER BY j.number DESC LIMIT ?4";
     let account = filter.account.as_ref().map(|id| id.as_str());
     let mut found = Vec::new();

@@ -10,9 +10,19 @@ use crate::types::{KeyHash, WallTime};
 pub(super) fn write(tx: &Transaction<'_>, changes: &[(KeyHash, ClaimChange)]) -> Result<()> {
     for (id, change) in changes {
         let written = match change {
-            ClaimChange::Made(row) => tx.execute("INSERT OR REPLACE INTO repeats (id, request, hold, until, answer) VALUES (?1, ?2, ?3, ?4, ?5)", params![id.0, row.request.0, id_blob(row.hold), row.until.0, row.answer]),
-            ClaimChange::Answered(hold, answer) => tx.execute("UPDATE repeats SET answer = ?3 WHERE id = ?1 AND hold = ?2", params![id.0, id_blob(*hold), answer]),
-            ClaimChange::Released(hold) => tx.execute("DELETE FROM repeats WHERE id = ?1 AND hold = ?2", params![id.0, id_blob(*hold)]),
+            ClaimChange::Made(row) => tx.execute(
+                "INSERT INTO repeats (id, request, hold, until, answer) VALUES (?1, ?2, ?3, ?4, ?5)
+                 ON CONFLICT (id) DO UPDATE SET request = excluded.request, hold = excluded.hold,
+                     until = excluded.until, answer = excluded.answer",
+                params![id.0, row.request.0, id_blob(row.hold), row.until.0, row.answer],
+            ),
+            ClaimChange::Answered(hold, answer) => tx.execute(
+                "UPDATE repeats SET answer = ?3 WHERE id = ?1 AND hold = ?2",
+                params![id.0, id_blob(*hold), answer],
+            ),
+            ClaimChange::Released(hold) => {
+                tx.execute("DELETE FROM repeats WHERE id = ?1 AND hold = ?2", params![id.0, id_blob(*hold)])
+            }
         };
         written?;
     }

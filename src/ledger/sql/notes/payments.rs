@@ -16,9 +16,14 @@ pub(super) fn write(tx: &Transaction<'_>, row: &PaymentRow) -> Result<()> {
         let sql = "DELETE FROM payments WHERE account IS NULL AND told < ?1";
         tx.execute(sql, params![row.told.0.saturating_sub(KEEP_UNKNOWN)])?;
     }
-    let sql = "INSERT OR REPLACE INTO payments
+    let sql = "INSERT INTO payments
                    (id, account, package, credits, price, currency, granted, bucket, expires, reversals, taken, missing, steps, told)
-               VALUES (?1, (SELECT num FROM accounts WHERE id = ?2), ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
+               VALUES (?1, (SELECT num FROM accounts WHERE id = ?2), ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
+               ON CONFLICT (id) DO UPDATE SET account = excluded.account, package = excluded.package,
+                   credits = excluded.credits, price = excluded.price, currency = excluded.currency,
+                   granted = excluded.granted, bucket = excluded.bucket, expires = excluded.expires,
+                   reversals = excluded.reversals, taken = excluded.taken, missing = excluded.missing,
+                   steps = excluded.steps, told = excluded.told";
     let purchase = row.purchase.as_ref();
     let reversals =
         serde_json::to_string(&row.reversals).map_err(|error| LedgerError::Failed(error.to_string()))?;
@@ -43,8 +48,10 @@ pub(super) fn write(tx: &Transaction<'_>, row: &PaymentRow) -> Result<()> {
 
 /// Writes how an account pays.
 pub(super) fn write_payer(tx: &Transaction<'_>, account: &AccountId, payer: &Payer) -> Result<()> {
-    let sql = "INSERT OR REPLACE INTO payers (account, payer, below, is_begun, wait)
-               SELECT num, ?2, ?3, ?4, ?5 FROM accounts WHERE id = ?1";
+    let sql = "INSERT INTO payers (account, payer, below, is_begun, wait)
+               VALUES ((SELECT num FROM accounts WHERE id = ?1), ?2, ?3, ?4, ?5)
+               ON CONFLICT (account) DO UPDATE SET payer = excluded.payer, below = excluded.below,
+                   is_begun = excluded.is_begun, wait = excluded.wait";
     let text = serde_json::to_string(payer).map_err(|error| LedgerError::Failed(error.to_string()))?;
     let below = payer.top_up.as_ref().map(|top_up| top_up.below.millionths());
     let values = params![account.as_str(), text, below, payer.begun.is_some(), payer.wait_until.0];
@@ -123,8 +130,8 @@ impl PaymentReader for SqlReader {
 
     fn due_top_ups(&mut self, now: WallTime, most: usize) -> Result<Vec<AccountId>> {
         let sql = "SELECT a.id FROM payers p JOIN accounts a ON a.num = p.account
-                   WHERE (p.below IS NOT NULL OR p.is_begun) AND p.wait <= ?1
-                       AND (p.is_begun OR a.balance < p.below AND a.state = 'active' AND a.closed IS NULL)
+                   WHERE (p.below IS NOT NULL OR p.is_begun = 1) AND p.wait <= ?1
+                       AND (p.is_begun = 1 OR a.balance < p.below AND a.state = 'active' AND a.closed IS NULL)
                    ORDER BY p.wait LIMIT ?2";
         self.db()?.all(sql, params![now.0, most], |row| account_id(row, 0))
     }

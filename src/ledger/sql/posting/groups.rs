@@ -25,7 +25,7 @@ pub(in crate::ledger::sql) fn each(
 ) -> Result<()> {
     let sql = match account {
         Some(_) => format!("{GROUPS} WHERE g.account = ?1 ORDER BY g.name"),
-        None => format!("{GROUPS} WHERE ?1 IS NULL ORDER BY g.account, g.name"),
+        None => format!("{GROUPS} WHERE CAST(?1 AS BIGINT) IS NULL ORDER BY g.account, g.name"),
     };
     connection.each(&sql, params![account.map(|account| account.0)], |row| {
         each(group_row(row)?);
@@ -137,6 +137,6 @@ fn create(tx: &Transaction<'_>, account: AccountNum, name: &GroupName) -> Result
         return Err(LedgerError::Refused(format!("an account has at most {MAX_GROUPS} groups")));
     }
     let sql = "INSERT INTO spend_groups (account, name) VALUES (?1, ?2)";
-    let num = u32::try_from(tx.add(sql, params![account.0, name.as_str()])?);
+    let num = u32::try_from(tx.add(sql, "num", params![account.0, name.as_str()])?);
     num.map_err(|_| LedgerError::Failed("too many groups".to_owned()))
 }

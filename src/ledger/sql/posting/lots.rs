@@ -86,8 +86,8 @@ fn add(
 /// Writes what a lot has left.
 fn store(tx: &Transaction<'_>, lot: &Lot) -> Result<()> {
     let sql = match lot.left.is_zero() {
-        true => "DELETE FROM lots WHERE id = ?1 AND ?2 = 0",
-        false => "UPDATE lots SET left = ?2 WHERE id = ?1",
+        true => "DELETE FROM lots WHERE id = ?1 AND rest >= ?2",
+        false => "UPDATE lots SET rest = ?2 WHERE id = ?1",
     };
     let values = params![lot.id.0, lot.left.millionths()];
     tx.run(sql, values)
@@ -95,10 +95,10 @@ fn store(tx: &Transaction<'_>, lot: &Lot) -> Result<()> {
 
 fn insert(tx: &Transaction<'_>, account: AccountNum, terms: &LotTerms, left: Credits) -> Result<Lot> {
     let LotTerms { bucket, expires, of_refill } = terms.clone();
-    let sql = "INSERT INTO lots (account, bucket, left, expires, refill) VALUES (?1, ?2, ?3, ?4, ?5)";
+    let sql = "INSERT INTO lots (account, bucket, rest, expires, refill) VALUES (?1, ?2, ?3, ?4, ?5)";
     let values =
         params![account.0, bucket.as_str(), left.millionths(), expires.map(|expires| expires.0), of_refill];
-    let id = tx.add(sql, values)?;
+    let id = tx.add(sql, "id", values)?;
     tx.execute("UPDATE accounts SET lots = 1 WHERE num = ?1 AND lots = 0", params![account.0])?;
     let priority = priority(tx, &bucket)?;
     Ok(Lot { id: LotId(id), bucket, priority, left, expires, ended: None, of_refill })
@@ -118,7 +118,7 @@ pub(in crate::ledger::sql) fn load(
     account: AccountNum,
     balance: Credits,
 ) -> Result<Wallet> {
-    let sql = "SELECT id, bucket, left, expires, ended, refill, priority
+    let sql = "SELECT id, bucket, rest, expires, ended, refill, priority
                FROM lots LEFT JOIN buckets ON name = bucket WHERE account = ?1 ORDER BY id";
     let lots = connection.all(sql, params![account.0], lot_row)?;
     let rest_priority = priority(connection, &BucketName::default())?;
@@ -148,7 +148,7 @@ pub(in crate::ledger::sql) fn due(
     most: usize,
 ) -> Result<Vec<(AccountNum, LotId)>> {
     let sql = "SELECT account, id FROM lots
-               WHERE expires <= ?1 AND ended IS NULL AND NOT (refill AND EXISTS (
+               WHERE expires <= ?1 AND ended IS NULL AND NOT (refill = 1 AND EXISTS (
                    SELECT 1 FROM refills r JOIN plan_refills USING (plan) WHERE r.account = lots.account AND r.due <= ?1))
                ORDER BY expires, id LIMIT ?2";
     let columns = |row: &Row<'_>| Ok((AccountNum(row.get(0)?), LotId(row.get(1)?)));
@@ -157,17 +157,19 @@ pub(in crate::ledger::sql) fn due(
 
 /// The accounts with ended lots, and when the last one ended.
 pub(in crate::ledger::sql) fn ended(connection: &Connection) -> Result<Vec<(AccountNum, WallTime)>> {
-    let sql =
-        "SELECT account, max(ended) FROM lots INDEXED BY ended_lots WHERE ended IS NOT NULL GROUP BY account";
+    let index = connection.dialect("INDEXED BY ended_lots", "");
+    let sql = format!(
+        "SELECT account, max(ended) FROM lots {index} WHERE ended IS NOT NULL GROUP BY account ORDER BY account"
+    );
     let columns = |row: &Row<'_>| Ok((AccountNum(row.get(0)?), WallTime(row.get(1)?)));
-    connection.all(sql, params![], columns)
+    connection.all(&sql, params![], columns)
 }
 
 /// What all accounts have in lots, by bucket.
 pub(in crate::ledger::sql) fn of_all(
     connection: &Connection,
 ) -> Result<Vec<(AccountId, BucketName, Credits)>> {
-    let sql = "SELECT a.id, l.bucket, sum(l.left) FROM lots l JOIN accounts a ON a.num = l.account GROUP BY 1, 2 ORDER BY 1, 2";
+    let sql = "SELECT a.id, l.bucket, CAST(sum(l.rest) AS BIGINT) FROM lots l JOIN accounts a ON a.num = l.account GROUP BY 1, 2 ORDER BY 1, 2";
     let columns = |row: &Row<'_>| {
         Ok((account_id(row, 0)?, parsed_text(row, 1, |text| text.parse().ok())?, credits(row, 2)?))
     };

@@ -56,11 +56,11 @@ pub(in crate::ledger::sql) fn put_on(
     plan: Option<&str>,
 ) -> Result<()> {
     let sql = match plan {
-        None => "DELETE FROM refills WHERE account = ?1 AND ?2 IS NULL",
+        None => return tx.run("DELETE FROM refills WHERE account = ?1", params![account.0]),
         Some(_) => {
             "INSERT INTO refills (account, plan, due) VALUES (?1, ?2, 0)
              ON CONFLICT (account) DO UPDATE SET plan = excluded.plan, due = 0, refilled = NULL, absent = 0
-                 WHERE plan != excluded.plan OR absent"
+                 WHERE refills.plan <> excluded.plan OR refills.absent <> 0"
         }
     };
     let values = params![account.0, plan];
@@ -83,7 +83,7 @@ pub(in crate::ledger::sql) fn register(
     }
     for changed in plans.iter().filter(|plan| !known.contains(plan)) {
         let (plan, text) = changed;
-        tx.run("INSERT OR REPLACE INTO plan_refills (plan, text) VALUES (?1, ?2)", params![plan, text])?;
+        tx.run("INSERT INTO plan_refills (plan, text) VALUES (?1, ?2) ON CONFLICT (plan) DO UPDATE SET text = excluded.text", params![plan, text])?;
         tx.run("UPDATE refills SET due = 0, refilled = NULL WHERE plan = ?1", params![plan])?;
     }
     for (plan, _) in plans {

@@ -52,23 +52,23 @@ fn read_range(
 ) -> Result<()> {
     let number = "(SELECT num FROM accounts WHERE id = ?1)";
     let of = match (Rows::of(filter, range.step), &filter.account) {
-        (Rows::OfAll, _) => format!("u.account = {ALL_ACCOUNTS} AND ?1 IS NULL"),
+        (Rows::OfAll, _) => format!("u.account = {ALL_ACCOUNTS} AND CAST(?1 AS TEXT) IS NULL"),
         (Rows::OfAccount, _) => format!("u.account = -{number}"),
         (Rows::Each, Some(_)) => format!("u.account = {number}"),
-        (Rows::Each, None) => "u.account >= 0 AND ?1 IS NULL".to_owned(),
+        (Rows::Each, None) => "u.account >= 0 AND CAST(?1 AS TEXT) IS NULL".to_owned(),
     };
     let intervals = (range.to - range.from) / range.step.minutes();
     let (times, within) = if filter.key.is_some() && filter.account.is_some() && intervals <= MAX_LOOKUPS {
         ("times CROSS JOIN", "u.at = times.at AND u.key = (SELECT num FROM keys WHERE id = ?5)")
     } else {
-        ("", "u.at >= ?3 AND u.at < ?4 AND (?5 IS NULL OR k.id = ?5)")
+        ("", "u.at >= ?3 AND u.at < ?4 AND (k.id = ?5 OR ?5 IS NULL)")
     };
     let sql = format!(
-        "WITH RECURSIVE times(at) AS (SELECT ?3 UNION ALL SELECT at + ?2 FROM times WHERE at + ?2 < ?4)
+        "WITH RECURSIVE times(at) AS (SELECT CAST(?3 AS BIGINT) UNION ALL SELECT at + ?2 FROM times WHERE at + ?2 < ?4)
          SELECT u.at, a.id, k.id, r.name, u.outcome, u.requests, u.credits, u.bytes_in, u.bytes_out, u.durations
          FROM {times} usage u LEFT JOIN accounts a ON a.num = u.account LEFT JOIN keys k ON k.num = u.key
              LEFT JOIN routes r ON r.num = u.route
-         WHERE {of} AND u.step = ?2 AND {within} AND (?6 IS NULL OR r.name = ?6)"
+         WHERE {of} AND u.step = ?2 AND {within} AND (r.name = ?6 OR ?6 IS NULL)"
     );
     let (account, key) = (filter.account.as_ref().map(AccountId::as_str), filter.key.map(key_id));
     let values = params![account, range.step.minutes(), range.from, range.to, key, filter.route];

@@ -14,11 +14,11 @@ const USERS: &str =
     u.recovery, u.disabled, u.created, u.last_sign_in";
 const USER_COLUMNS: usize = 12;
 const MEMBERS: &str =
-    "SELECT m.user, a.id, m.role, m.since FROM members m JOIN accounts a ON a.num = m.account";
+    "SELECT m.user_id, a.id, m.role, m.since FROM members m JOIN accounts a ON a.num = m.account";
 const SESSIONS: &str =
-    "SELECT s.hash, s.user, a.id, s.role, s.person, s.created, s.seen, s.expires, s.origin, s.agent
+    "SELECT s.hash, s.user_id, a.id, s.role, s.person, s.created, s.seen, s.expires, s.origin, s.agent
     FROM sessions s LEFT JOIN accounts a ON a.num = s.account";
-const LINKS: &str = "SELECT l.hash, l.purpose, l.email, l.user, a.id, l.role, l.by, l.created, l.expires
+const LINKS: &str = "SELECT l.hash, l.purpose, l.email, l.user_id, a.id, l.role, l.by, l.created, l.expires
     FROM links l LEFT JOIN accounts a ON a.num = l.account";
 
 fn time(row: &Row<'_>, at: usize) -> Result<Option<WallTime>> {
@@ -112,19 +112,19 @@ impl UserReader for SqlReader {
     }
 
     fn memberships(&mut self, user: &str, most: usize) -> Result<Vec<MemberRow>> {
-        let sql = format!("{MEMBERS} WHERE m.user = ?1 ORDER BY a.id LIMIT ?2");
+        let sql = format!("{MEMBERS} WHERE m.user_id = ?1 ORDER BY a.id LIMIT ?2");
         self.db()?.all(&sql, params![user, most], |row| member_row(row, 0))
     }
 
     fn membership(&mut self, user: &str, account: &AccountId) -> Result<Option<MemberRow>> {
-        let sql = format!("{MEMBERS} WHERE m.user = ?1 AND a.id = ?2");
+        let sql = format!("{MEMBERS} WHERE m.user_id = ?1 AND a.id = ?2");
         self.db()?.find(&sql, params![user, account.as_str()], |row| member_row(row, 0))
     }
 
     fn members(&mut self, account: &AccountId, most: usize) -> Result<Vec<(MemberRow, UserRow)>> {
         let sql = format!(
-            "{USERS}, m.user, a.id, m.role, m.since FROM members m JOIN accounts a ON a.num = m.account
-             JOIN users u ON u.id = m.user WHERE a.id = ?1 ORDER BY u.email LIMIT ?2"
+            "{USERS}, m.user_id, a.id, m.role, m.since FROM members m JOIN accounts a ON a.num = m.account
+             JOIN users u ON u.id = m.user_id WHERE a.id = ?1 ORDER BY u.email LIMIT ?2"
         );
         let both = |row: &Row<'_>| Ok((member_row(row, USER_COLUMNS)?, user_row(row)?));
         self.db()?.all(&sql, params![account.as_str(), most], both)
@@ -135,7 +135,7 @@ impl UserReader for SqlReader {
     }
 
     fn sessions(&mut self, user: &str, most: usize) -> Result<Vec<SessionRow>> {
-        let sql = format!("{SESSIONS} WHERE s.user = ?1 ORDER BY s.seen DESC LIMIT ?2");
+        let sql = format!("{SESSIONS} WHERE s.user_id = ?1 ORDER BY s.seen DESC LIMIT ?2");
         self.db()?.all(&sql, params![user, most], session_row)
     }
 
@@ -146,7 +146,7 @@ impl UserReader for SqlReader {
     fn invitations(&mut self, account: Option<&AccountId>, most: usize) -> Result<Vec<LinkRow>> {
         let which = match account {
             Some(_) => "a.id = ?1",
-            None => "l.account IS NULL AND ?1 IS NULL",
+            None => "l.account IS NULL AND CAST(?1 AS TEXT) IS NULL",
         };
         let sql = format!(
             "{LINKS} WHERE {which} AND l.purpose = 'invitation' ORDER BY l.created DESC, l.hash LIMIT ?2"
@@ -160,7 +160,7 @@ impl UserReader for SqlReader {
     }
 
     fn awaiting(&mut self, most: usize) -> Result<Vec<AccountId>> {
-        let sql = "SELECT a.id FROM awaiting_approval w CROSS JOIN accounts a ON a.num = w.account ORDER BY w.account LIMIT ?1";
+        let sql = "SELECT a.id FROM awaiting_approval w CROSS JOIN accounts a WHERE a.num = w.account ORDER BY w.account LIMIT ?1";
         self.db()?.all(sql, params![most], |row| account_id(row, 0))
     }
 }

@@ -11,6 +11,7 @@ fn old_file(path: &Path, balance: i64) {
     migrate_upto(&connection, 0, 3).unwrap();
     connection
         .raw()
+        .unwrap()
         .execute_batch(&format!(
             "INSERT INTO accounts (num, id, balance, source, opening, created) VALUES (1, 'acme', {balance}, 'file', 100, 1);
              INSERT INTO routes (num, name) VALUES (1, 'people.enrich');

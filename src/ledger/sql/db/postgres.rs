@@ -1,0 +1,262 @@
+//! Runs statements in PostgreSQL.
+
+use std::cell::{Cell as Flag, Ref, RefCell};
+use std::collections::HashMap;
+use std::pin::pin;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use futures_util::TryStreamExt;
+use tokio::runtime::Runtime;
+use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
+use tokio_postgres::{Client, Statement};
+
+use super::value::{Cell, Cells, Params, Row, Value, wrong};
+use crate::ledger::store::{LedgerError, Result};
+
+/// Longest time that a statement may take, with what the network adds.
+const MAX_STATEMENT: Duration = Duration::from_secs(30);
+/// Key of the lock that a transaction which writes takes, so that one writes at a time: `TGLD`.
+const WRITES: i64 = 0x5447_4c44;
+
+type Error = Box<dyn std::error::Error + Sync + Send>;
+
+/// Opens connections to a server.
+pub(in crate::ledger) type Dial = dyn Fn(&Runtime) -> Result<Client> + Send + Sync;
+
+/// Converts an error of PostgreSQL, without its detail, which has values of rows.
+pub(in crate::ledger) fn failed(error: &tokio_postgres::Error) -> LedgerError {
+    LedgerError::Failed(match error.as_db_error() {
+        Some(error) => format!("{} ({})", error.message(), error.code().code()),
+        None => error.to_string(),
+    })
+}
+
+/// A connection to a PostgreSQL server. It is opened when it is needed, and again when it was lost.
+pub(super) struct Postgres {
+    runtime: Option<Runtime>,
+    dial: std::sync::Arc<Dial>,
+    live: RefCell<Option<Live>>,
+    is_in_transaction: Flag<bool>,
+    /// Nothing is known of the connection, since it did not answer in time.
+    is_broken: Flag<bool>,
+}
+
+struct Live {
+    client: Client,
+    statements: RefCell<HashMap<String, Statement>>,
+}
+
+impl std::fmt::Debug for Postgres {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Postgres").finish_non_exhaustive()
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background(); // waits for nothing, also on a thread that may not block
+        }
+    }
+}
+
+impl Postgres {
+    pub(super) fn new(dial: std::sync::Arc<Dial>) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| LedgerError::Failed(error.to_string()))?;
+        Ok(Self {
+            runtime: Some(runtime),
+            dial,
+            live: RefCell::default(),
+            is_in_transaction: Flag::new(false),
+            is_broken: Flag::new(false),
+        })
+    }
+
+    fn runtime(&self) -> Result<&Runtime> {
+        self.runtime.as_ref().ok_or(LedgerError::Closed) // it has one until it is dropped
+    }
+
+    /// The open connection. A lost one is replaced, but not within a transaction, which was lost with it.
+    fn live(&self) -> Result<Ref<'_, Live>> {
+        let is_closed = self.live.borrow().as_ref().is_none_or(|live| live.client.is_closed());
+        if is_closed || self.is_broken.get() {
+            if self.is_in_transaction.get() {
+                return Err(LedgerError::Failed("the connection to PostgreSQL was lost".to_owned()));
+            }
+            let client = (self.dial)(self.runtime()?)?;
+            *self.live.borrow_mut() = Some(Live { client, statements: RefCell::default() });
+            self.is_broken.set(false);
+        }
+        Ref::filter_map(self.live.borrow(), Option::as_ref).map_err(|_| LedgerError::Closed)
+    }
+
+    /// Waits for what the server does.
+    fn wait<T>(&self, work: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T> {
+        let waiting = async { tokio::time::timeout(MAX_STATEMENT, work).await };
+        match self.runtime()?.block_on(waiting) {
+            Ok(done) => done.map_err(|error| failed(&error)),
+            Err(_) => {
+                self.is_broken.set(true);
+                Err(LedgerError::Failed("PostgreSQL does not answer".to_owned()))
+            }
+        }
+    }
+
+    fn prepare(&self, live: &Live, sql: &str) -> Result<Statement> {
+        if let Some(known) = live.statements.borrow().get(sql) {
+            return Ok(known.clone());
+        }
+        let statement = self.wait(live.client.prepare(&numbered(sql)))?;
+        live.statements.borrow_mut().insert(sql.to_owned(), statement.clone());
+        Ok(statement)
+    }
+
+    pub(super) fn execute(&self, sql: &str, params: Params<'_>) -> Result<usize> {
+        let live = self.live()?;
+        let (statement, values) = (self.prepare(&live, sql)?, bound(params));
+        let changed = self.wait(live.client.execute_raw(&statement, &values))?;
+        Ok(usize::try_from(changed).unwrap_or(usize::MAX))
+    }
+
+    pub(super) fn insert(&self, sql: &str, number: &str, params: Params<'_>) -> Result<Option<i64>> {
+        let mut inserted = None;
+        self.each(&format!("{sql} RETURNING {number}"), params, &mut |row| {
+            inserted = Some(row.get(0)?);
+            Ok(false)
+        })?;
+        Ok(inserted)
+    }
+
+    /// True if the connection was lost outside a transaction, which a statement notices, so that it can be run again on a
+    /// new one.
+    fn is_lost(&self) -> bool {
+        let is_closed = self.live.borrow().as_ref().is_some_and(|live| live.client.is_closed());
+        is_closed && !self.is_in_transaction.get()
+    }
+
+    /// Begins a transaction.
+    fn begin(&self, sql: &str) -> Result<()> {
+        let begun = self.batch(sql);
+        let begun = if begun.is_err() && self.is_lost() { self.batch(sql) } else { begun };
+        self.is_in_transaction.set(begun.is_ok());
+        begun
+    }
+
+    /// `each` must not use the connection.
+    pub(super) fn each(
+        &self,
+        sql: &str,
+        params: Params<'_>,
+        each: &mut dyn FnMut(Row<'_>) -> Result<bool>,
+    ) -> Result<()> {
+        let has_rows = Flag::new(false);
+        let mut read = || {
+            let live = self.live()?;
+            let (statement, values) = (self.prepare(&live, sql)?, bound(params));
+            let mut rows = pin!(self.wait(live.client.query_raw(&statement, &values))?);
+            while let Some(row) = self.wait(rows.try_next())? {
+                has_rows.set(true);
+                if !each(Row(&row))? {
+                    break;
+                }
+            }
+            Ok(())
+        };
+        match read() {
+            Err(error) if !has_rows.get() && self.is_lost() => {
+                tracing::debug!(%error, "reading again on a new connection");
+                read()
+            }
+            done => done,
+        }
+    }
+
+    pub(super) fn batch(&self, sql: &str) -> Result<()> {
+        self.wait(self.live()?.client.batch_execute(sql))
+    }
+
+    pub(super) fn transaction<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.begin(&format!("BEGIN; SELECT pg_advisory_xact_lock({WRITES})"))?;
+        let done = work().and_then(|done| self.batch("COMMIT").map(|()| done));
+        if done.is_err() && self.batch("ROLLBACK").is_err() {
+            self.is_broken.set(true);
+        }
+        self.is_in_transaction.set(false);
+        done
+    }
+
+    pub(super) fn freeze(&self) -> Result<()> {
+        self.begin("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+    }
+
+    /// Ends what `freeze` began. False if the connection cannot be used again.
+    pub(super) fn thaw(&self) -> bool {
+        if self.is_in_transaction.replace(false) && self.batch("ROLLBACK").is_err() {
+            self.is_broken.set(true);
+        }
+        !self.is_broken.get()
+    }
+}
+
+/// Writes parameters as PostgreSQL does: `$1` for `?1`.
+fn numbered(sql: &str) -> String {
+    sql.replace('?', "$")
+}
+
+fn bound<'a>(params: Params<'a>) -> Vec<Bound<'a>> {
+    params.iter().map(|param| Bound(param.value())).collect()
+}
+
+/// A value that is stored as what the server says that the parameter is.
+#[derive(Debug)]
+struct Bound<'a>(Value<'a>);
+
+impl ToSql for Bound<'_> {
+    fn to_sql(&self, of: &Type, out: &mut BytesMut) -> Result<IsNull, Error> {
+        match (self.0, of) {
+            (Value::Null, _) => Ok(IsNull::Yes),
+            (Value::Number(number), &Type::BOOL) => (number != 0).to_sql(of, out),
+            (Value::Number(number), &Type::INT4) => i32::try_from(number)?.to_sql(of, out),
+            (Value::Number(number), &Type::INT8) => number.to_sql(of, out),
+            (Value::Text(text), &Type::TEXT) => text.to_sql(of, out),
+            (Value::Blob(bytes), &Type::BYTEA) => bytes.to_sql(of, out),
+            (Value::TooLarge, _) => Err("a number is too large".into()),
+            (value, _) => Err(format!("{} cannot be stored as {of}", value.kind()).into()),
+        }
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+
+    to_sql_checked!();
+}
+
+impl<'a> FromSql<'a> for Cell<'a> {
+    fn from_sql(of: &Type, raw: &'a [u8]) -> Result<Self, Error> {
+        match *of {
+            Type::BOOL => Ok(Self::Number(bool::from_sql(of, raw)?.into())),
+            Type::INT4 => Ok(Self::Number(i32::from_sql(of, raw)?.into())),
+            Type::INT8 => i64::from_sql(of, raw).map(Self::Number),
+            Type::TEXT => <&str>::from_sql(of, raw).map(Self::Text),
+            Type::BYTEA => <&[u8]>::from_sql(of, raw).map(Self::Blob),
+            _ => Err(format!("no column of a ledger is {of}").into()),
+        }
+    }
+
+    fn from_sql_null(_: &Type) -> Result<Self, Error> {
+        Ok(Self::Null)
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+}
+
+impl Cells for tokio_postgres::Row {
+    fn cell(&self, at: usize) -> Result<Cell<'_>> {
+        self.try_get(at).map_err(|error| wrong(at, error))
+    }
+}

@@ -1,0 +1,116 @@
+//! A PostgreSQL server of Debian's packages, with a folder and a port of its own. It ends with its value.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Longest time in which a server must start.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Who runs the server if the tests are run by root, as which it refuses to run.
+const USER: &str = "nobody";
+
+/// A server that was started.
+#[derive(Debug)]
+pub struct Postgres {
+    folder: tempfile::TempDir,
+    programs: PathBuf,
+    port: u16,
+    server: Option<Child>,
+}
+
+/// Where the server's programs are; `None` if it is not installed.
+fn programs() -> Option<PathBuf> {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").ok()?;
+    let mut found: Vec<PathBuf> = versions.flatten().map(|version| version.path().join("bin")).collect();
+    found.retain(|programs| programs.join("postgres").exists() && programs.join("initdb").exists());
+    found.sort();
+    found.pop()
+}
+
+impl Postgres {
+    /// Starts a server with an empty database; `None` if it is not installed.
+    pub fn start() -> Option<Self> {
+        let programs = programs()?;
+        let folder = tempfile::tempdir().unwrap();
+        if rustix::process::getuid().is_root() {
+            let owned = Command::new("chown").arg(USER).arg(folder.path()).status().unwrap();
+            assert!(owned.success());
+        }
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut postgres = Self { folder, programs, port, server: None };
+        let data = postgres.data();
+        let mut initdb = postgres.command("initdb");
+        initdb.args(["--auth=trust", "--username=tollgate", "--no-sync", "--encoding=UTF8", "--pgdata"]);
+        let made = initdb.arg(&data).output().unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        postgres.run();
+        Some(postgres)
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// A program of the server, run by whom it may be run.
+    fn command(&self, program: &str) -> Command {
+        let program = self.programs.join(program);
+        let mut command = if rustix::process::getuid().is_root() {
+            let mut command = Command::new("setpriv");
+            command.args(["--reuid", USER, "--clear-groups", "--"]).arg(program);
+            command
+        } else {
+            Command::new(program)
+        };
+        command.current_dir(self.folder.path()).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs the server, and waits until it answers.
+    pub fn run(&mut self) {
+        let (data, port) = (self.data(), self.port.to_string());
+        let mut server = self.command("postgres");
+        server.args(["-p", &port, "-h", "127.0.0.1", "-k", "", "-D"]).arg(&data);
+        let log = std::fs::File::create(self.folder.path().join("log")).unwrap();
+        self.server = Some(server.stdout(Stdio::null()).stderr(log).spawn().unwrap());
+        let started = Instant::now();
+        let is_ready = |programs: &Path| {
+            let mut asked = Command::new(programs.join("pg_isready"));
+            asked.args(["-q", "-h", "127.0.0.1", "-p", &port]).status().unwrap().success()
+        };
+        while !is_ready(&self.programs) {
+            assert!(started.elapsed() < PATIENCE, "{}", self.log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Kills the server, as a crash does.
+    pub fn kill(&mut self) {
+        if let Some(mut server) = self.server.take() {
+            // Its children end once they notice; the next server waits for them.
+            server.kill().unwrap();
+            server.wait().unwrap();
+        }
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// Makes an empty database. Returns its URL.
+    pub fn database(&self, name: &str) -> String {
+        let url = |name: &str| format!("postgres://tollgate@127.0.0.1:{}/{name}", self.port);
+        let made = Command::new("psql")
+            .args(["-q", "-v", "ON_ERROR_STOP=1", "-c", &format!("CREATE DATABASE {name}"), &url("postgres")])
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        url(name)
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        self.kill(); // its folder is deleted
+    }
+}

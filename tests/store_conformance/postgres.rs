@@ -1,0 +1,117 @@
+//! Compares PostgreSQL with the model in memory, call by call.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+use tollgate::ledger::memory::MemoryStore;
+use tollgate::ledger::postgres::{self, Server};
+use tollgate::ledger::store::{LedgerError, NewAccount, Storage, no_notes};
+use tollgate::ledger::verify::verify;
+use tollgate::types::{Credits, WallTime};
+
+use crate::driver::driver;
+use crate::engine::Postgres;
+use crate::skips::missing;
+use crate::{calls, state};
+
+fn server() -> Option<Postgres> {
+    let started = Postgres::start();
+    if started.is_none() {
+        missing("PostgreSQL", "Debian's package postgresql");
+    }
+    started
+}
+
+fn open(url: &str, folder: &tempfile::TempDir) -> Storage {
+    let server = Server { config: url.parse().unwrap(), tls: None };
+    postgres::open(&server, &folder.path().join("ledger")).unwrap()
+}
+
+/// A fresh database for each case.
+fn fresh(server: &Postgres) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    server.database(&format!("ledger{}", NEXT.fetch_add(1, Ordering::Relaxed)))
+}
+
+#[test]
+fn postgres_does_what_the_model_does() {
+    let Some(server) = server() else { return };
+    let mut runner =
+        TestRunner::new(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(30) });
+    let checked = runner.run(&calls(), |calls| {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = open(&fresh(&server), &folder);
+        let mut memory = MemoryStore::default().storage();
+        let (mut real, mut model) = (driver(&mut store), driver(&mut memory));
+        for call in &calls {
+            prop_assert_eq!(real.run(call), model.run(call), "{:?}", call);
+        }
+        prop_assert_eq!(state(real.store), state(model.store));
+        let mut reader = store.books.reader().unwrap();
+        prop_assert_eq!(verify(&mut *reader).unwrap().differences, []);
+        Ok(())
+    });
+    checked.unwrap();
+}
+
+/// A call that a crash of the server interrupts fails, and the next one connects again. Nothing that succeeded is lost.
+#[test]
+fn a_server_that_crashes_loses_nothing() {
+    let Some(mut server) = server() else { return };
+    let (folder, url) = (tempfile::tempdir().unwrap(), fresh(&server));
+    let mut store = open(&url, &folder);
+    store.books.load(WallTime(0)).unwrap();
+    let new = |id: &str| NewAccount {
+        id: id.parse().unwrap(),
+        name: String::new(),
+        plan: None,
+        opening: Some((Credits::from_millionths(5), "test".to_owned())),
+    };
+    for round in 0..5 {
+        let id = format!("account{round}");
+        store.books.create_accounts(&[new(&id)], &no_notes(), WallTime(1)).unwrap();
+        server.kill();
+        let lost = store.books.create_accounts(&[new("lost")], &no_notes(), WallTime(2));
+        assert!(matches!(lost, Err(LedgerError::Failed(_))), "{lost:?}");
+        server.run();
+        let found = store.books.account(&id.parse().unwrap()).unwrap();
+        assert_eq!(found.map(|row| row.balance.millionths()), Some(5));
+    }
+    let mut reader = store.books.reader().unwrap();
+    assert_eq!(reader.accounts(None, 9).unwrap().len(), 5);
+    assert_eq!(verify(&mut *reader).unwrap().differences, []);
+}
+
+#[test]
+fn one_gateway_serves_a_database() {
+    let Some(server) = server() else { return };
+    let (first, second, url) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), fresh(&server));
+    let serving = open(&url, &first);
+    let settings = Server { config: url.parse().unwrap(), tls: None };
+    let refused = postgres::open(&settings, &second.path().join("ledger")).map(drop).unwrap_err().to_string();
+    assert!(refused.contains("another gateway serves it already"), "{refused}");
+    drop(serving);
+    drop(open(&url, &second));
+}
+
+#[test]
+fn everything_that_postgres_stored_is_there_after_a_reopening() {
+    let Some(server) = server() else { return };
+    let mut runner =
+        TestRunner::new(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(10) });
+    let checked = runner.run(&calls(), |calls| {
+        let (folder, url) = (tempfile::tempdir().unwrap(), fresh(&server));
+        let mut store = open(&url, &folder);
+        let before = {
+            let mut driver = driver(&mut store);
+            calls.iter().for_each(|call| drop(driver.run(call)));
+            state(driver.store)
+        };
+        drop(store);
+        let mut store = open(&url, &folder);
+        prop_assert_eq!(state(&mut store), before);
+        Ok(())
+    });
+    checked.unwrap();
+}
