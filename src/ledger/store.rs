@@ -1,8 +1,8 @@
 //! Defines the two traits that a ledger's store implements, and the rows that they exchange.
 //!
 //! [`Journal`] makes batches of records durable, for the commit thread. [`Books`] stores entries, accounts, keys and
-//! limit states, for the books thread. There are two implementations: SQLite with a journal in files, and memory, which
-//! is the model that tests compare SQLite with.
+//! limit states, for the books thread. They are implemented by books in SQL (SQLite, PostgreSQL) with a
+//! journal in files, and in memory, which is the model that tests compare the others with.
 
 mod changes;
 mod groups;

@@ -177,11 +177,13 @@ impl Driver<'_> {
     /// Records holds, each settled immediately or left open, in one journal row.
     pub fn hold(&mut self, holds: &[(u8, i64, Option<i64>)], at: WallTime) -> String {
         let accounts = self.accounts();
+        let keys = self.store.books.reader().unwrap().keys(None, KeyNum(0), ALL).unwrap().len() as u64;
         let mut records = Vec::new();
         for (account, amount, charge) in holds {
             let id = RequestId(u128::from(self.ids));
             self.ids += 1;
-            let (account, key) = (AccountNum(u32::from(*account) % accounts + 1), KeyNum(1));
+            let account = AccountNum(u32::from(*account) % accounts + 1);
+            let key = KeyNum((self.ids % keys.max(1)) as u32 + 1);
             let amount = Credits::from_millionths(*amount);
             Record::Hold { id, account, key, route: RouteNum(1), amount }.write(&mut records);
             if let Some(charge) = charge {

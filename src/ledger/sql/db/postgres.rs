@@ -44,6 +44,7 @@ pub(super) struct Postgres {
 
 struct Live {
     client: Client,
+    /// Prepared statements by their texts, which are those of this program: some hundreds.
     statements: RefCell<HashMap<String, Statement>>,
 }
 
@@ -85,6 +86,7 @@ impl Postgres {
             if self.is_in_transaction.get() {
                 return Err(LedgerError::Failed("the connection to PostgreSQL was lost".to_owned()));
             }
+            *self.live.borrow_mut() = None; // closes it, which frees its lock
             let client = (self.dial)(self.runtime()?)?;
             *self.live.borrow_mut() = Some(Live { client, statements: RefCell::default() });
             self.is_broken.set(false);

@@ -1,6 +1,7 @@
 //! Writes and reads payments.
 
 use crate::ledger::sql::db::{Connection, Params, Row, SqlReader, Transaction, params, wrong};
+use crate::ledger::sql::events::number_of;
 use crate::ledger::sql::rows::{account_id, credits};
 use crate::ledger::store::{LedgerError, Payer, PaymentReader, PaymentRow, Purchase, Result};
 use crate::policy::credit::LotTerms;
@@ -48,13 +49,13 @@ pub(super) fn write(tx: &Transaction<'_>, row: &PaymentRow) -> Result<()> {
 
 /// Writes how an account pays.
 pub(super) fn write_payer(tx: &Transaction<'_>, account: &AccountId, payer: &Payer) -> Result<()> {
-    let sql = "INSERT INTO payers (account, payer, below, is_begun, wait)
-               VALUES ((SELECT num FROM accounts WHERE id = ?1), ?2, ?3, ?4, ?5)
+    let account = number_of(tx, Some(account))?;
+    let sql = "INSERT INTO payers (account, payer, below, is_begun, wait) VALUES (?1, ?2, ?3, ?4, ?5)
                ON CONFLICT (account) DO UPDATE SET payer = excluded.payer, below = excluded.below,
                    is_begun = excluded.is_begun, wait = excluded.wait";
     let text = serde_json::to_string(payer).map_err(|error| LedgerError::Failed(error.to_string()))?;
     let below = payer.top_up.as_ref().map(|top_up| top_up.below.millionths());
-    let values = params![account.as_str(), text, below, payer.begun.is_some(), payer.wait_until.0];
+    let values = params![account.0, text, below, payer.begun.is_some(), payer.wait_until.0];
     tx.run(sql, values)
 }
 
