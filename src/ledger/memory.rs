@@ -1,4 +1,4 @@
-//! Implements a ledger store in memory: the model that the SQLite store is compared with in tests.
+//! Implements a ledger store in memory: the model that the stores in SQL are compared with in tests.
 //!
 //! Written for simplicity, not speed: vectors with linear search. Its data survives the handle, as a file would, so
 //! that tests can simulate a crash and reopen it.

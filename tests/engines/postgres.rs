@@ -68,12 +68,9 @@ impl Postgres {
 
     /// Runs the server, and waits until it answers.
     pub fn run(&mut self) {
-        let (data, port) = (self.data(), self.port.to_string());
-        let mut server = self.command("postgres");
-        server.args(["-p", &port, "-h", "127.0.0.1", "-k", "", "-D"]).arg(&data);
-        let log = std::fs::File::create(self.folder.path().join("log")).unwrap();
-        self.server = Some(server.stdout(Stdio::null()).stderr(log).spawn().unwrap());
+        let port = self.port.to_string();
         let started = Instant::now();
+        self.server = Some(self.spawn());
         let is_ready = |programs: &Path| {
             let mut asked = Command::new(programs.join("pg_isready"));
             asked.args(["-q", "-h", "127.0.0.1", "-p", &port]).status().unwrap().success()
@@ -81,13 +78,23 @@ impl Postgres {
         while !is_ready(&self.programs) {
             assert!(started.elapsed() < PATIENCE, "{}", self.log());
             std::thread::sleep(Duration::from_millis(50));
+            // It ends at once while children of a killed server live.
+            if self.server.as_mut().is_some_and(|server| server.try_wait().unwrap().is_some()) {
+                self.server = Some(self.spawn());
+            }
         }
+    }
+
+    fn spawn(&self) -> Child {
+        let mut server = self.command("postgres");
+        server.args(["-p", &self.port.to_string(), "-h", "127.0.0.1", "-k", "", "-D"]).arg(self.data());
+        let log = std::fs::File::create(self.folder.path().join("log")).unwrap();
+        server.stdout(Stdio::null()).stderr(log).spawn().unwrap()
     }
 
     /// Kills the server, as a crash does.
     pub fn kill(&mut self) {
         if let Some(mut server) = self.server.take() {
-            // Its children end once they notice; the next server waits for them.
             server.kill().unwrap();
             server.wait().unwrap();
         }

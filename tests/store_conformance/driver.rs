@@ -103,8 +103,7 @@ impl Driver<'_> {
             Call::CreateKey(account, key) => self.create_key(*account, *key, at),
             Call::ChangeKey(key, change) => self.change_key(*key, *change, at),
             Call::Limits(states) => {
-                let states: Vec<_> =
-                    states.iter().map(|(owner, state)| (vec![*owner], state.clone())).collect();
+                let states: Vec<_> = states.iter().map(|(of, state)| (vec![*of], state.clone())).collect();
                 outcome(self.store.books.save_limits(&states, at))
             }
         }

@@ -17,6 +17,7 @@ mod credits;
 mod driver;
 #[path = "../engines/postgres.rs"]
 mod engine;
+mod engines;
 mod folds;
 mod migration;
 mod orders;

@@ -1,6 +1,9 @@
 //! Compares PostgreSQL with the model in memory, call by call.
 
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
@@ -8,14 +11,14 @@ use tollgate::ledger::memory::MemoryStore;
 use tollgate::ledger::postgres::{self, Server};
 use tollgate::ledger::store::{LedgerError, NewAccount, Storage, no_notes};
 use tollgate::ledger::verify::verify;
-use tollgate::types::{Credits, WallTime};
+use tollgate::types::{AccountId, Credits, WallTime};
 
 use crate::driver::driver;
 use crate::engine::Postgres;
 use crate::skips::missing;
 use crate::{calls, state};
 
-fn server() -> Option<Postgres> {
+pub fn server() -> Option<Postgres> {
     let started = Postgres::start();
     if started.is_none() {
         missing("PostgreSQL", "Debian's package postgresql");
@@ -23,13 +26,13 @@ fn server() -> Option<Postgres> {
     started
 }
 
-fn open(url: &str, folder: &tempfile::TempDir) -> Storage {
+pub fn open(url: &str, folder: &tempfile::TempDir) -> Storage {
     let server = Server { config: url.parse().unwrap(), tls: None };
     postgres::open(&server, &folder.path().join("ledger")).unwrap()
 }
 
 /// A fresh database for each case.
-fn fresh(server: &Postgres) -> String {
+pub fn fresh(server: &Postgres) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     server.database(&format!("ledger{}", NEXT.fetch_add(1, Ordering::Relaxed)))
 }
@@ -81,6 +84,67 @@ fn a_server_that_crashes_loses_nothing() {
     let mut reader = store.books.reader().unwrap();
     assert_eq!(reader.accounts(None, 9).unwrap().len(), 5);
     assert_eq!(verify(&mut *reader).unwrap().differences, []);
+}
+
+/// What becomes of the next COMMIT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cut {
+    /// The server gets it, and its answer is lost.
+    Answer,
+    /// It is lost itself.
+    Commit,
+}
+
+/// Passes connections on, and ends the next one that commits as it is told.
+fn proxy(to: u16) -> (u16, Arc<Mutex<Option<Cut>>>) {
+    let (listener, cut) = (TcpListener::bind("127.0.0.1:0").unwrap(), Arc::new(Mutex::new(None)));
+    let (port, told) = (listener.local_addr().unwrap().port(), Arc::clone(&cut));
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let server = TcpStream::connect(("127.0.0.1", to)).unwrap();
+            let (mut from_server, mut to_client) = (server.try_clone().unwrap(), client.try_clone().unwrap());
+            std::thread::spawn(move || drop(std::io::copy(&mut from_server, &mut to_client)));
+            let cut = Arc::clone(&cut);
+            std::thread::spawn(move || pass(client, server, &cut));
+        }
+    });
+    (port, told)
+}
+
+fn pass(mut client: TcpStream, mut server: TcpStream, cut: &Mutex<Option<Cut>>) {
+    let mut buffer = [0; 64 * 1024];
+    while let Ok(count @ 1..) = client.read(&mut buffer) {
+        let commits = buffer[..count].windows(6).any(|word| word == b"COMMIT");
+        let cut = if commits { cut.lock().unwrap().take() } else { None };
+        if cut == Some(Cut::Answer) {
+            client.shutdown(Shutdown::Both).unwrap();
+        }
+        if cut != Some(Cut::Commit) && server.write_all(&buffer[..count]).is_err() || cut.is_some() {
+            break;
+        }
+    }
+    let _ = server.shutdown(Shutdown::Write);
+    let _ = client.shutdown(Shutdown::Both);
+}
+
+/// A commit whose answer is lost is known to be made, or not, once the server is asked again.
+#[test]
+fn a_lost_answer_to_a_commit_is_found_out() {
+    let Some(server) = server() else { return };
+    let (folder, url) = (tempfile::tempdir().unwrap(), fresh(&server));
+    let port = url.parse::<tokio_postgres::Config>().unwrap().get_ports()[0];
+    let (through, cut) = proxy(port);
+    let mut store = open(&url.replace(&port.to_string(), &through.to_string()), &folder);
+    store.books.load(WallTime(0)).unwrap();
+    for round in 0..6 {
+        let how = if round % 2 == 0 { Cut::Answer } else { Cut::Commit };
+        *cut.lock().unwrap() = Some(how);
+        let id: AccountId = format!("account{round}").parse().unwrap();
+        let new = NewAccount { id: id.clone(), name: String::new(), plan: None, opening: None };
+        let made = store.books.create_accounts(&[new], &no_notes(), WallTime(1));
+        assert_eq!(made.is_ok(), how == Cut::Answer, "{made:?}");
+        assert_eq!(store.books.account(&id).unwrap().is_some(), how == Cut::Answer);
+    }
 }
 
 #[test]

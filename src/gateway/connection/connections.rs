@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::deadlines::request::RequestDeadlines;
+use super::protocol::Protocol;
 use super::state::Connection;
 use crate::clock::{Clock, CoarseClock};
 use crate::snapshot::Views;
@@ -119,7 +120,10 @@ impl Connections {
     /// True if the client of a connection may send a request to it, because no response said that it closes: one that
     /// was just accepted, waits for a request, or is in a response that began before.
     pub(in crate::gateway) fn has_untold(&self) -> bool {
-        let is_untold = |connection: Arc<Connection>| connection.is_idle() || connection.is_streaming();
+        let is_untold = |connection: Arc<Connection>| {
+            let is_http1 = connection.protocol == Protocol::Http1; // GOAWAY tells clients of HTTP/2
+            connection.is_idle() || is_http1 && connection.is_streaming()
+        };
         self.opening.get() > 0
             || self.open.borrow().values().filter_map(|(_, connection)| connection.upgrade()).any(is_untold)
     }

@@ -20,6 +20,9 @@ use crate::types::Repeats;
 /// Pause after an accept failed because descriptors or memory ran out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Most connections that a stop still accepts on a socket, of those whose clients were connected by the kernel before.
+const MAX_LAST: u32 = 1024;
+
 /// An accepted connection.
 struct Accepted {
     stream: TcpStream,
@@ -38,16 +41,24 @@ pub(in crate::gateway) async fn accept_connections(
     handler: impl RequestHandler,
 ) {
     let (stop, mut failures) = (connections.stop.clone(), Repeats::default());
+    let mut left = None; // how many more are accepted, once the gateway stops
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = stop.cancelled() => return,
+            biased;
+            () = stop.cancelled(), if left.is_none() => {
+                left = Some(MAX_LAST);
+                continue;
+            }
+            accepted = listener.accept(), if left != Some(0) => accepted,
+            () = std::future::ready(()), if left.is_some() => return,
         };
+        left = left.map(|left| left - 1);
         match accepted {
             Ok((stream, peer)) => {
-                // Without a free slot this connection waits here, and further ones wait in the kernel's queue.
+                // Without a free slot this connection waits here, and further ones wait in the kernel's queue. A stop
+                // closes it, unless a slot is free.
                 let slot = tokio::select! {
-                    biased; // a connection that was accepted is served, also if the gateway stops now
+                    biased;
                     slot = slots.acquire(&stats) => slot,
                     () = stop.cancelled() => return,
                 };

@@ -399,7 +399,7 @@ CREATE TABLE payers (
     is_begun BIGINT NOT NULL,
     wait BIGINT NOT NULL
 );
-CREATE INDEX payers_topped_up ON payers (wait) WHERE below IS NOT NULL OR is_begun <> 0;
+CREATE INDEX payers_topped_up ON payers (wait) WHERE below IS NOT NULL OR is_begun = 1;
 
 CREATE FUNCTION audit_is_only_appended() RETURNS TRIGGER LANGUAGE plpgsql AS
     $$ BEGIN RAISE EXCEPTION 'audit entries are only appended'; END $$;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rustls::ClientConfig;
 use tokio::runtime::Runtime;
+use tokio_postgres::config::SslMode;
 use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{Client, Config, NoTls, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -20,10 +21,16 @@ use super::store::{LedgerError, Result, Storage};
 /// One migration per version, in order. There are none to earlier versions.
 const MIGRATIONS: [&str; 1] = [include_str!("0001_ledger.sql")];
 /// Longest time that connecting may take.
-const MAX_CONNECT: Duration = Duration::from_secs(2);
-/// What the server bounds: a statement that waits for another gateway's, and a gateway that stops within a transaction.
-const SETTINGS: &str = "SET statement_timeout = '20s'; SET idle_in_transaction_session_timeout = '20s';
-     SET client_min_messages = 'warning'; SET timezone = 'UTC'";
+const MAX_CONNECT: Duration = Duration::from_secs(3);
+/// Attempts to take the lock of the gateway that serves.
+const LOCK_ATTEMPTS: u32 = 20;
+/// Pause between two attempts to take the lock of the gateway that serves, which the server frees once it has noticed that
+/// a connection ended.
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
+/// What a connection that writes sets: commits are on disk, and the server ends what hangs.
+const WRITER: &str = "SET synchronous_commit = 'on'; SET statement_timeout = '20s';
+     SET idle_in_transaction_session_timeout = '20s'; SET client_connection_check_interval = '1s'";
+const READER: &str = "SET default_transaction_read_only = 'on'";
 /// Keys of the locks that a gateway takes while it migrates, and while it serves: `TGLM`, `TGLS`.
 const MIGRATES: i64 = 0x5447_4c4d;
 const SERVES: i64 = 0x5447_4c53;
@@ -93,13 +100,18 @@ fn migrate(connection: &mut Connection) -> Result<i64> {
 
 /// Connects to a server, and takes the lock of the gateway that serves if it `serves`.
 fn dial(server: Server, serves: bool) -> Arc<Dial> {
+    let mut server = server;
+    if server.tls.is_some() {
+        server.config.ssl_mode(SslMode::Require); // never without, whatever the server offers
+    }
     Arc::new(move |runtime: &Runtime| {
         let connecting = async {
             let client = match &server.tls {
                 Some(tls) => connect(&server.config, MakeRustlsConnect::new((**tls).clone())).await?,
                 None => connect(&server.config, NoTls).await?,
             };
-            client.batch_execute(SETTINGS).await.map_err(|error| postgres_failed(&error))?;
+            let settings = if serves { WRITER } else { READER };
+            client.batch_execute(settings).await.map_err(|error| postgres_failed(&error))?;
             if serves {
                 take_lock(&client).await?;
             }
@@ -125,9 +137,12 @@ where
 }
 
 async fn take_lock(client: &Client) -> Result<()> {
-    let row = client.query_one("SELECT pg_try_advisory_lock($1)", &[&SERVES]).await;
-    match row.and_then(|row| row.try_get(0)).map_err(|error| postgres_failed(&error))? {
-        true => Ok(()),
-        false => Err(LedgerError::Failed("another gateway serves it already; it has one writer".to_owned())),
+    for _ in 0..LOCK_ATTEMPTS {
+        let row = client.query_one("SELECT pg_try_advisory_lock($1)", &[&SERVES]).await;
+        if row.and_then(|row| row.try_get(0)).map_err(|error| postgres_failed(&error))? {
+            return Ok(());
+        }
+        tokio::time::sleep(LOCK_PAUSE).await;
     }
+    Err(LedgerError::Failed("another gateway serves it already; it has one writer".to_owned()))
 }

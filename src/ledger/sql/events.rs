@@ -27,8 +27,8 @@ pub(super) fn are_wanted(tx: &Connection) -> Result<bool> {
 
 /// Writes an event and its deliveries, if an endpoint of the account or of the operator wants it.
 pub(super) fn emit(tx: &Transaction<'_>, account: AccountNum, event: &EventRow, at: WallTime) -> Result<()> {
-    let wanted = "SELECT num FROM endpoints WHERE account IN (0, ?1) AND disabled IS NULL
-                      AND (events IS NULL OR events LIKE '%\"' || ?2 || '\"%')";
+    let wanted = "SELECT num FROM endpoints WHERE (account = ?1 OR account = 0) AND disabled IS NULL
+                      AND (events IS NULL OR events LIKE '%\"' || ?2 || '\"%') ORDER BY num";
     let endpoints = tx.all(wanted, params![account.0, event.kind.name()], |row| row.get::<i64>(0))?;
     if !is_first(tx, event, at)? || endpoints.is_empty() {
         return Ok(());

@@ -58,7 +58,9 @@ fn store_holds(tx: &Transaction<'_>, closed: &[RequestId], opened: &[OpenHold]) 
     let insert = "INSERT INTO open_holds
                       (id, account, key, route, amount, at, external_id, deadline, charge_at_deadline)
                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
-                  ON CONFLICT (id) DO UPDATE SET external_id = excluded.external_id, deadline = excluded.deadline,
+                  ON CONFLICT (id) DO UPDATE SET account = excluded.account, key = excluded.key,
+                      route = excluded.route, amount = excluded.amount, at = excluded.at,
+                      external_id = excluded.external_id, deadline = excluded.deadline,
                       charge_at_deadline = excluded.charge_at_deadline";
     for hold in opened {
         let kept = hold.kept.as_deref();

@@ -50,13 +50,13 @@ fn is_heard(tx: &Connection) -> Result<bool> {
 /// Asks for the credits of a top-up if the balance is low, once until the balance is no longer low.
 pub(super) fn top_up(tx: &Transaction<'_>, account: AccountNum, at: WallTime) -> Result<()> {
     let sql = "UPDATE renewals SET asked = 0 FROM accounts a
-               WHERE account = ?1 AND a.num = account AND asked AND a.balance >= below";
+               WHERE account = ?1 AND a.num = account AND asked = 1 AND a.balance >= below";
     tx.execute(sql, params![account.0])?;
     if !is_heard(tx)? {
         return Ok(());
     }
     let sql = "UPDATE renewals SET asked = 1, number = number + 1 FROM accounts a
-               WHERE account = ?1 AND a.num = account AND NOT asked AND a.balance < below AND a.state = 'active' AND a.closed IS NULL
+               WHERE account = ?1 AND a.num = account AND asked = 0 AND a.balance < below AND a.state = 'active' AND a.closed IS NULL
                RETURNING top_up, number, below";
     let columns = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get::<Option<i64>>(2)?));
     match tx.find(sql, params![account.0], columns)? {

@@ -52,7 +52,7 @@ fn put(tx: &Transaction<'_>, row: &EndpointRow) -> Result<()> {
     ];
     tx.execute(sql, values)?;
     // Nothing was written about accounts while no endpoint wanted to know.
-    let told = "UPDATE accounts SET exhausted = 0 WHERE exhausted = 1 AND ?1 IN (0, num)";
+    let told = "UPDATE accounts SET exhausted = 0 WHERE exhausted = 1 AND (num = ?1 OR ?1 = 0)";
     tx.run(told, params![account])
 }
 

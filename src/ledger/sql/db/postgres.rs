@@ -153,16 +153,15 @@ impl Postgres {
         params: Params<'_>,
         each: &mut dyn FnMut(Row<'_>) -> Result<bool>,
     ) -> Result<()> {
-        let has_rows = Flag::new(false);
+        let (has_rows, mut wants) = (Flag::new(false), true);
         let mut read = || {
             let live = self.live()?;
             let (statement, values) = (self.prepare(&live, sql)?, bound(params));
             let mut rows = pin!(self.wait(live.client.query_raw(&statement, &values))?);
             while let Some(row) = self.wait(rows.try_next())? {
                 has_rows.set(true);
-                if !each(Row(&row))? {
-                    break;
-                }
+                // Read to the end, where an error may be, although no more is wanted.
+                wants = wants && each(Row(&row))?;
             }
             Ok(())
         };
@@ -181,23 +180,61 @@ impl Postgres {
 
     pub(super) fn transaction<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         self.begin(&format!("BEGIN; SELECT pg_advisory_xact_lock({WRITES})"))?;
-        let done = work().and_then(|done| self.batch("COMMIT").map(|()| done));
-        if done.is_err() && self.batch("ROLLBACK").is_err() {
-            self.is_broken.set(true);
-        }
+        let mut number = String::new();
+        let read_number = |row: Row<'_>| {
+            row.text(0)?.clone_into(&mut number);
+            Ok(true)
+        };
+        let done =
+            self.each("SELECT pg_current_xact_id()::text", &[], &mut { read_number }).and_then(|()| work());
+        // COMMIT of a transaction that failed says that it was rolled back, and is no error; the SELECT is one.
+        let ended = match &done {
+            Ok(_) => self.batch("SELECT 1; COMMIT"),
+            Err(_) => self.batch("ROLLBACK"),
+        };
+        let has_lost = ended.is_err() && !self.is_open();
         self.is_in_transaction.set(false);
-        done
+        match (done, ended) {
+            (Ok(done), Err(_)) if has_lost && self.is_committed(&number)? => Ok(done),
+            (Ok(_), Err(error)) => {
+                self.is_broken.set(true);
+                Err(error)
+            }
+            (done, Err(_)) => {
+                self.is_broken.set(true);
+                done
+            }
+            (done, Ok(())) => done,
+        }
+    }
+
+    /// True if the connection is not known to be lost.
+    fn is_open(&self) -> bool {
+        !self.is_broken.get() && self.live.borrow().as_ref().is_some_and(|live| !live.client.is_closed())
+    }
+
+    /// Asks, on a new connection, if a transaction was committed whose end was not answered. If nobody answers that either,
+    /// it may be.
+    fn is_committed(&self, number: &str) -> Result<bool> {
+        let mut is_committed = false;
+        let sql = "SELECT pg_xact_status(CAST(CAST(?1 AS TEXT) AS xid8)) = 'committed'";
+        self.each(sql, &[&number], &mut |row| {
+            is_committed = row.get::<Option<bool>>(0)? == Some(true);
+            Ok(true)
+        })?;
+        Ok(is_committed)
     }
 
     pub(super) fn freeze(&self) -> Result<()> {
-        self.begin("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        self.begin("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT 1")
     }
 
     /// Ends what `freeze` began. False if the connection cannot be used again.
     pub(super) fn thaw(&self) -> bool {
-        if self.is_in_transaction.replace(false) && self.batch("ROLLBACK").is_err() {
+        if self.is_in_transaction.get() && self.batch("ROLLBACK").is_err() {
             self.is_broken.set(true);
         }
+        self.is_in_transaction.set(false);
         !self.is_broken.get()
     }
 }

@@ -8,7 +8,8 @@ use crate::types::{RequestId, WallTime};
 /// Writes what requests were charged.
 pub(super) fn write(tx: &Transaction<'_>, requests: &[ChargedRequest]) -> Result<()> {
     let sql = "INSERT INTO requests (id, account, key, route, charge, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-               ON CONFLICT (id) DO UPDATE SET charge = excluded.charge, at = excluded.at";
+               ON CONFLICT (id) DO UPDATE SET account = excluded.account, key = excluded.key,
+                   route = excluded.route, charge = excluded.charge, at = excluded.at";
     for ChargedRequest { id, account, key, route, charge, at } in requests {
         let values = params![id_blob(*id), account.0, key.0, route.0, charge.millionths(), at.0];
         tx.execute(sql, values)?;

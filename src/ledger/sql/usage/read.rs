@@ -1,4 +1,4 @@
-//! Reads usage from the SQLite ledger.
+//! Reads usage from the books.
 
 use super::{ALL_ACCOUNTS, durations_of, kept};
 use crate::ledger::sql::db::{Connection, Row, params};
