@@ -52,16 +52,14 @@ impl Postgres {
         self.folder.path().join("data")
     }
 
-    /// A program of the server, run by whom it may be run.
+    /// A program of the server, run by whom it may be run. It ends with the test that started it, also if that is killed.
     fn command(&self, program: &str) -> Command {
-        let program = self.programs.join(program);
-        let mut command = if rustix::process::getuid().is_root() {
-            let mut command = Command::new("setpriv");
-            command.args(["--reuid", USER, "--clear-groups", "--"]).arg(program);
-            command
-        } else {
-            Command::new(program)
-        };
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL"]);
+        if rustix::process::getuid().is_root() {
+            command.args(["--reuid", USER, "--clear-groups"]);
+        }
+        command.arg("--").arg(self.programs.join(program));
         command.current_dir(self.folder.path()).stdin(Stdio::null());
         command
     }

@@ -1,4 +1,4 @@
-//! Compares PostgreSQL with the model in memory, call by call.
+//! Compares PostgreSQL with the model in memory, call by call. `TOLLGATE_LONG` selects the long runs.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -37,11 +37,17 @@ pub fn fresh(server: &Postgres) -> String {
     server.database(&format!("ledger{}", NEXT.fetch_add(1, Ordering::Relaxed)))
 }
 
+/// Runs so many random cases, ten times as many in a long run.
+fn runner(cases: u32) -> TestRunner {
+    let times = if std::env::var_os("TOLLGATE_LONG").is_some() { 10 } else { 1 };
+    let failure_persistence = None; // a failing case is printed
+    TestRunner::new(ProptestConfig { failure_persistence, ..ProptestConfig::with_cases(cases * times) })
+}
+
 #[test]
 fn postgres_does_what_the_model_does() {
     let Some(server) = server() else { return };
-    let mut runner =
-        TestRunner::new(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(30) });
+    let mut runner = runner(30);
     let checked = runner.run(&calls(), |calls| {
         let folder = tempfile::tempdir().unwrap();
         let mut store = open(&fresh(&server), &folder);
@@ -162,8 +168,7 @@ fn one_gateway_serves_a_database() {
 #[test]
 fn everything_that_postgres_stored_is_there_after_a_reopening() {
     let Some(server) = server() else { return };
-    let mut runner =
-        TestRunner::new(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(10) });
+    let mut runner = runner(10);
     let checked = runner.run(&calls(), |calls| {
         let (folder, url) = (tempfile::tempdir().unwrap(), fresh(&server));
         let mut store = open(&url, &folder);

@@ -143,6 +143,7 @@ impl Postgres {
         let begun = self.batch(sql);
         let begun = if begun.is_err() && self.is_lost() { self.batch(sql) } else { begun };
         self.is_in_transaction.set(begun.is_ok());
+        self.is_broken.set(self.is_broken.get() || begun.is_err()); // it may be within a transaction that failed
         begun
     }
 
@@ -181,30 +182,21 @@ impl Postgres {
     pub(super) fn transaction<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         self.begin(&format!("BEGIN; SELECT pg_advisory_xact_lock({WRITES})"))?;
         let mut number = String::new();
-        let read_number = |row: Row<'_>| {
+        let numbered = self.each("SELECT pg_current_xact_id()::text", &[], &mut |row| {
             row.text(0)?.clone_into(&mut number);
             Ok(true)
-        };
-        let done =
-            self.each("SELECT pg_current_xact_id()::text", &[], &mut { read_number }).and_then(|()| work());
+        });
+        let done = numbered.and_then(|()| work());
         // COMMIT of a transaction that failed says that it was rolled back, and is no error; the SELECT is one.
-        let ended = match &done {
-            Ok(_) => self.batch("SELECT 1; COMMIT"),
-            Err(_) => self.batch("ROLLBACK"),
-        };
+        let ended = self.batch(if done.is_ok() { "SELECT 1; COMMIT" } else { "ROLLBACK" });
         let has_lost = ended.is_err() && !self.is_open();
         self.is_in_transaction.set(false);
-        match (done, ended) {
-            (Ok(done), Err(_)) if has_lost && self.is_committed(&number)? => Ok(done),
-            (Ok(_), Err(error)) => {
-                self.is_broken.set(true);
-                Err(error)
-            }
-            (done, Err(_)) => {
-                self.is_broken.set(true);
-                done
-            }
-            (done, Ok(())) => done,
+        let Err(error) = ended else { return done };
+        self.is_broken.set(true);
+        match done {
+            Ok(done) if has_lost && self.is_committed(&number)? => Ok(done),
+            Ok(_) => Err(error),
+            failed => failed,
         }
     }
 
