@@ -8,7 +8,7 @@ pub(super) mod refills;
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::db::{Connection, Row, Transaction, params};
+use super::db::{Connection, Prepared, Row, Transaction, params};
 
 use super::events::{self, Moved};
 use super::rows::{account_id, credits, link, to_key_id};
@@ -76,10 +76,11 @@ const OLD_UPDATE: &str =
 /// The entries of one transaction. [`Posting::finish`] books them against the operator's accounts.
 pub(in crate::ledger) struct Posting<'tx> {
     tx: &'tx Transaction<'tx>,
-    select: &'static str,
-    update: &'static str,
+    select: Prepared<'tx>,
+    update: Prepared<'tx>,
+    insert: Prepared<'tx>,
     /// Count what keys, and groups of keys, spend.
-    spend: &'static [&'static str],
+    spend: Vec<Prepared<'tx>>,
     /// Names of routes and ids of keys that were looked up in this transaction.
     routes: HashMap<RouteNum, String>,
     keys: HashMap<KeyNum, Option<KeyId>>,
@@ -95,24 +96,32 @@ impl<'tx> Posting<'tx> {
     /// Starts with entries that webhooks are told about.
     pub(super) fn start(tx: &'tx Transaction<'tx>) -> Result<Self> {
         let moved = events::are_wanted(tx)?.then(BTreeMap::new);
-        let spend: &[&str] = if groups::exist(tx)? { &[SPEND, GROUP_SPEND] } else { &[SPEND] };
-        let (select, update, wallets) = (SELECT, UPDATE, Some(Wallets::default()));
-        Ok(Self { moved, spend, select, update, wallets, ..Self::untold(tx) })
+        let mut spend = vec![tx.prepare(SPEND)?];
+        if groups::exist(tx)? {
+            spend.push(tx.prepare(GROUP_SPEND)?);
+        }
+        let wallets = Some(Wallets::default());
+        Ok(Self { moved, spend, wallets, ..Self::with(tx, SELECT, UPDATE)? })
     }
 
     /// Starts with entries of an older ledger, which are told to nobody.
-    pub(in crate::ledger) fn untold(tx: &'tx Transaction<'tx>) -> Self {
-        Self {
+    pub(in crate::ledger) fn untold(tx: &'tx Transaction<'tx>) -> Result<Self> {
+        Self::with(tx, OLD_SELECT, OLD_UPDATE)
+    }
+
+    fn with(tx: &'tx Transaction<'tx>, select: &'static str, update: &'static str) -> Result<Self> {
+        Ok(Self {
             tx,
-            select: OLD_SELECT,
-            update: OLD_UPDATE,
-            spend: &[],
+            select: tx.prepare(select)?,
+            update: tx.prepare(update)?,
+            insert: tx.prepare(INSERT)?,
+            spend: Vec::new(),
             wallets: None,
             routes: HashMap::new(),
             keys: HashMap::new(),
             contra: OperatorBalances::default(),
             moved: None,
-        }
+        })
     }
 
     /// Adds an entry and changes the account's balance by it.
@@ -126,7 +135,7 @@ impl<'tx> Posting<'tx> {
             Ok((account_id(row, 0)?, credits(row, 1)?, row.get(2)?, link(row, 3)?, row.get(4)?))
         };
         let (account, balance, last, before, has_lots): (AccountId, Credits, u64, Link, bool) =
-            self.tx.one(self.select, params![num.0], columns)?;
+            self.select.one(params![num.0], columns)?;
         let split = match &mut self.wallets {
             Some(wallets) if has_lots || matches!(new.place, Place::NewLot(_)) => {
                 wallets.change(self.tx, (num, balance), new)?
@@ -154,7 +163,7 @@ impl<'tx> Posting<'tx> {
         };
         entry.link = entry.link_after(&before);
         let spent = if new.key.is_some() { entry.amount.millionths() } else { 0 };
-        self.tx.execute(self.update, params![num.0, balance, entry.number, entry.link.0, spent])?;
+        self.update.execute(params![num.0, balance, entry.number, entry.link.0, spent])?;
         let (kind, key, route) =
             (entry.kind.name(), new.key.map(|key| key.0), new.route.map(|route| route.0));
         let outcome = entry.outcome.map(StatusClass::name);
@@ -164,10 +173,10 @@ impl<'tx> Posting<'tx> {
             num.0, number, at.0, kind, amount, balance, key, route, outcome, requests, reference, actor,
             link.0, bucket
         ];
-        self.tx.execute(INSERT, values)?;
+        self.insert.execute(values)?;
         if let Some(key) = key.filter(|_| !new.amount.is_zero()) {
-            for statement in self.spend {
-                self.tx.execute(statement, params![key, amount])?;
+            for statement in &mut self.spend {
+                statement.execute(params![key, amount])?;
             }
         }
         self.contra.book(new.kind, new.amount);

@@ -98,7 +98,7 @@ pub(super) fn move_entries(tx: &Transaction<'_>, is_chained: bool) -> Result<()>
     let operator_before = operator_accounts(tx)?;
     tx.batch(SET_ASIDE)?;
     let mut last_links: HashMap<AccountNum, Link> = HashMap::new();
-    let mut posting = Posting::untold(tx);
+    let mut posting = Posting::untold(tx)?;
     tx.each(OLD, params![], |row| {
         let old = OldEntry::read(row)?;
         let last = last_links.entry(old.account).or_default();

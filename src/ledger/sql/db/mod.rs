@@ -116,7 +116,7 @@ impl Connection {
         params: Params<'_>,
         map: impl FnMut(&Row<'_>) -> Result<T>,
     ) -> Result<T> {
-        self.find(sql, params, map)?.ok_or_else(|| LedgerError::Failed("a row is not there".to_owned()))
+        self.find(sql, params, map)?.ok_or_else(no_row)
     }
 
     /// True if a query has a row.
@@ -168,6 +168,47 @@ impl Connection {
     }
 }
 
+/// A statement that a transaction runs many times.
+pub(in crate::ledger) struct Prepared<'a>(PreparedIn<'a>);
+
+enum PreparedIn<'a> {
+    Sqlite(rusqlite::CachedStatement<'a>),
+    /// Its connection keeps all statements prepared.
+    Postgres(&'a Postgres, &'static str),
+}
+
+impl Prepared<'_> {
+    /// Runs the statement. Returns the number of rows that it changed.
+    pub(in crate::ledger) fn execute(&mut self, params: Params<'_>) -> Result<usize> {
+        match &mut self.0 {
+            PreparedIn::Sqlite(statement) => sqlite::execute(statement, params),
+            PreparedIn::Postgres(postgres, sql) => postgres.execute(sql, params),
+        }
+    }
+
+    /// Reads the row of a query that always has one.
+    pub(in crate::ledger) fn one<T>(
+        &mut self,
+        params: Params<'_>,
+        mut map: impl FnMut(&Row<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let mut found = None;
+        let mut each = |row: Row<'_>| {
+            found = Some(map(&row)?);
+            Ok(false)
+        };
+        match &mut self.0 {
+            PreparedIn::Sqlite(statement) => sqlite::each(statement, params, &mut each)?,
+            PreparedIn::Postgres(postgres, sql) => postgres.each(sql, params, &mut each)?,
+        }
+        found.ok_or_else(no_row)
+    }
+}
+
+fn no_row() -> LedgerError {
+    LedgerError::Failed("a row is not there".to_owned())
+}
+
 /// A connection with an open transaction, which alone may write.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::ledger) struct Transaction<'a>(&'a Connection);
@@ -180,7 +221,16 @@ impl Deref for Transaction<'_> {
     }
 }
 
-impl Transaction<'_> {
+impl<'a> Transaction<'a> {
+    /// Prepares a statement that is run many times.
+    pub(in crate::ledger) fn prepare(&self, sql: &'static str) -> Result<Prepared<'a>> {
+        let connection: &'a Connection = self.0;
+        Ok(Prepared(match &connection.0 {
+            Engine::Sqlite(sqlite) => PreparedIn::Sqlite(sqlite.prepare(sql)?),
+            Engine::Postgres(postgres) => PreparedIn::Postgres(postgres, sql),
+        }))
+    }
+
     /// Runs a statement. Returns the number of rows that it changed.
     pub(in crate::ledger) fn execute(&self, sql: &str, params: Params<'_>) -> Result<usize> {
         match &self.0.0 {

@@ -41,12 +41,12 @@ impl Sqlite {
         Self(connection)
     }
 
-    fn prepare(&self, sql: &str) -> Result<CachedStatement<'_>> {
+    pub(super) fn prepare(&self, sql: &str) -> Result<CachedStatement<'_>> {
         self.0.prepare_cached(sql).map_err(failed)
     }
 
     pub(super) fn execute(&self, sql: &str, params: Params<'_>) -> Result<usize> {
-        self.prepare(sql)?.execute(values(params)).map_err(failed)
+        execute(&mut self.prepare(sql)?, params)
     }
 
     pub(super) fn insert(&self, sql: &str, params: Params<'_>) -> Result<Option<i64>> {
@@ -60,14 +60,7 @@ impl Sqlite {
         params: Params<'_>,
         each: &mut dyn FnMut(Row<'_>) -> Result<bool>,
     ) -> Result<()> {
-        let mut statement = self.prepare(sql)?;
-        let mut rows = statement.query(values(params)).map_err(failed)?;
-        while let Some(row) = rows.next().map_err(failed)? {
-            if !each(Row(row))? {
-                break;
-            }
-        }
-        Ok(())
+        self::each(&mut self.prepare(sql)?, params, each)
     }
 
     pub(super) fn batch(&self, sql: &str) -> Result<()> {
@@ -80,6 +73,25 @@ impl Sqlite {
         begun.commit().map_err(failed)?;
         Ok(done)
     }
+}
+
+pub(super) fn execute(statement: &mut CachedStatement<'_>, params: Params<'_>) -> Result<usize> {
+    statement.execute(values(params)).map_err(failed)
+}
+
+/// Calls `each` for the rows of a query, until it returns false.
+pub(super) fn each(
+    statement: &mut CachedStatement<'_>,
+    params: Params<'_>,
+    each: &mut dyn FnMut(Row<'_>) -> Result<bool>,
+) -> Result<()> {
+    let mut rows = statement.query(values(params)).map_err(failed)?;
+    while let Some(row) = rows.next().map_err(failed)? {
+        if !each(Row(row))? {
+            break;
+        }
+    }
+    Ok(())
 }
 
 fn values<'a>(params: Params<'a>) -> rusqlite::ParamsFromIter<impl Iterator<Item = super::value::Value<'a>>> {
