@@ -31,8 +31,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(50);
 const WRITER: &str = "SET synchronous_commit = 'on'; SET statement_timeout = '20s';
      SET idle_in_transaction_session_timeout = '20s'; SET client_connection_check_interval = '1s'";
 const READER: &str = "SET default_transaction_read_only = 'on'";
-/// Keys of the locks that a gateway takes while it migrates, and while it serves: `TGLM`, `TGLS`.
-const MIGRATES: i64 = 0x5447_4c4d;
+/// Key of the lock that a gateway takes while it serves: `TGLS`.
 const SERVES: i64 = 0x5447_4c53;
 
 /// Where a database is, and how it is connected to.
@@ -75,10 +74,9 @@ impl Upkeep for NoUpkeep {
     fn checkpoint(&mut self, _: &Connection) {}
 }
 
-/// Migrates the tables to this version. Returns the number that identifies the ledger.
+/// Migrates the tables to this version, alone, as the one gateway that serves. Returns the number that identifies the ledger.
 fn migrate(connection: &mut Connection) -> Result<i64> {
     connection.transaction(|tx| {
-        tx.one("SELECT pg_advisory_xact_lock(?1)::text", params![MIGRATES], |_| Ok(()))?;
         tx.batch("CREATE TABLE IF NOT EXISTS ledger_version (version BIGINT NOT NULL)")?;
         let known = tx.find("SELECT version FROM ledger_version", params![], |row| row.get::<usize>(0))?;
         let version = known.unwrap_or(0);

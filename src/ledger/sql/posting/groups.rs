@@ -2,6 +2,7 @@
 
 use super::limits;
 use crate::ledger::sql::db::{Connection, Row, Transaction, params};
+use crate::ledger::sql::events::number_of;
 use crate::ledger::sql::rows::{group_name, spending};
 use crate::ledger::store::{Changed, GroupId, GroupRow, LedgerError, MAX_GROUPS, Result};
 use crate::policy::credit::{SpendLimit, Spending};
@@ -95,7 +96,7 @@ pub(in crate::ledger::sql) fn change(
     limit: Option<SpendLimit>,
     at: WallTime,
 ) -> Result<Changed<Option<GroupRow>>> {
-    let account = number_of(tx, account)?;
+    let account = number_of(tx, Some(account))?;
     let before = find(tx, account, name)?;
     let Some(limit) = limit else {
         let Some((num, row)) = before else {
@@ -117,11 +118,6 @@ pub(in crate::ledger::sql) fn change(
     limits::store(tx, "spend_groups", num, &spending)?;
     let after = find(tx, account, name)?.map(|(_, row)| row);
     Ok(Changed { before, after })
-}
-
-fn number_of(tx: &Transaction<'_>, id: &AccountId) -> Result<AccountNum> {
-    let num = tx.find("SELECT num FROM accounts WHERE id = ?1", params![id.as_str()], |row| row.get(0))?;
-    num.map(AccountNum).ok_or_else(|| LedgerError::Unknown(format!("there is no account {id}")))
 }
 
 fn find(tx: &Transaction<'_>, account: AccountNum, name: &GroupName) -> Result<Option<(u32, GroupRow)>> {
