@@ -14,6 +14,7 @@ mod run;
 mod service;
 mod signals;
 mod sockets;
+mod storage;
 mod usage;
 #[cfg(test)]
 mod waiting_payments;
@@ -37,6 +38,7 @@ pub use self::plane::ControlPlane;
 use self::plane::Opening;
 use self::signals::Signals;
 use self::sockets::Sockets;
+pub use self::storage::find as find_ledger;
 use crate::clock::Clock;
 use crate::config::LoadedConfig;
 use crate::control::Control;
@@ -45,7 +47,7 @@ use crate::directory::{Meter, Owner, elapsed};
 use crate::gateway::limits::Limits;
 use crate::gateway::{self, Bound, ConnectionSlots, PassedSocket, PublicAddress, WorkerSeed};
 use crate::ledger::Bookkeeper;
-use crate::ledger::sqlite;
+pub use crate::ledger::Place as LedgerPlace;
 use crate::ledger::store::{LedgerError, Storage};
 use crate::telemetry::lines::Lines;
 use crate::threads;
@@ -112,7 +114,7 @@ impl App {
         clock: Clock,
         lines: Option<Lines>,
     ) -> Result<Self, StartError> {
-        let storage = sqlite::open(&loaded.snapshot.settings.ledger)?;
+        let storage = storage::at(&loaded.snapshot.settings.ledger).open()?;
         Self::begin(storage, inherited, path, loaded, (clock, lines)).await
     }
 

@@ -2,6 +2,7 @@
 
 pub mod dashboard;
 mod jobs;
+mod ledger;
 pub mod payments;
 mod plan;
 mod upstream;
@@ -10,7 +11,6 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::ops::Deref;
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +33,7 @@ use crate::types::{AccountNum, BucketName, KeyHash, NameId, NumberMap, RouteName
 
 use dashboard::Dashboard;
 pub use jobs::{Callback, CallbackId, Callbacks, JobId, OnDisconnect, Settles};
+pub use ledger::{LedgerPlace, PostgresPlace};
 pub use plan::{Plan, limits_of};
 pub use upstream::{QueueLimits, Upstream};
 
@@ -118,8 +119,8 @@ pub struct Settings {
     pub admin_token: Option<KeyHash>,
     /// Paths of the operators' listener that are served without a token.
     pub admin_open: Vec<String>,
-    /// The ledger's file. Takes effect at a restart.
-    pub ledger: PathBuf,
+    /// Where the ledger is. Takes effect at a restart.
+    pub ledger: LedgerPlace,
     /// Longest time that a record of the ledger waits for its commit while no task waits for it. Takes effect at a
     /// restart.
     pub commit_delay: Duration,

@@ -3,11 +3,10 @@
 
 use std::path::Path;
 
-use tollgate::app::App;
+use tollgate::app::{App, find_ledger};
 use tollgate::clock::Clock;
 use tollgate::config;
 use tollgate::ledger::memory::MemoryStore;
-use tollgate::ledger::sqlite;
 
 use crate::Result;
 
@@ -20,7 +19,7 @@ pub fn run(ledger: &str, path: &Path) -> Result<()> {
     let loaded = config::load(path).map_err(|report| report.to_string())?;
     let storage = match ledger {
         MEMORY => MemoryStore::default().storage(),
-        _ => sqlite::open(&loaded.snapshot.settings.ledger)?,
+        _ => find_ledger(&path.to_string_lossy())?.open()?,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let ended = runtime.block_on(async {

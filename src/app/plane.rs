@@ -4,10 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::error::StartError;
+use super::storage;
 use crate::clock::Clock;
 use crate::config::LoadedConfig;
 use crate::control::Control;
-use crate::ledger::sqlite;
 use crate::ledger::store::{LedgerError, Storage, unbalanced};
 use crate::ledger::{Bookkeeper, Ledger, Opened};
 
@@ -42,7 +42,7 @@ impl ControlPlane {
         reads: bool,
         clock: &Clock,
     ) -> Result<Self, StartError> {
-        let storage = sqlite::open(&loaded.snapshot.settings.ledger)?;
+        let storage = storage::at(&loaded.snapshot.settings.ledger).open()?;
         let how = Opening { workers: 0, grants: !reads, adopts: false };
         let (plane, _, _) = Self::open_for(storage, path, loaded, how, clock).await?;
         Ok(plane)
@@ -62,7 +62,7 @@ impl ControlPlane {
         if off_by != 0 && workers > 0 {
             return Err(StartError::Other(format!(
                 "ledger {}: {}",
-                loaded.snapshot.settings.ledger.display(),
+                storage::at(&loaded.snapshot.settings.ledger),
                 unbalanced(off_by)
             )));
         }

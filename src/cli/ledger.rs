@@ -1,4 +1,6 @@
-//! Implements `ledger`: verifies, exports and backs up the ledger; lists and returns holds in doubt.
+//! Implements `ledger`: verifies, exports, backs up, migrates and copies the ledger; lists and returns holds in doubt.
+
+mod places;
 
 use std::path::PathBuf;
 
@@ -35,6 +37,20 @@ pub(super) enum Arguments {
     Backup {
         /// The new file.
         file: PathBuf,
+    },
+    /// Migrate the tables to this version, or create them, without starting a gateway.
+    Migrate {
+        /// Give up the journal of a machine that is lost, with the charges that were only there. Only for PostgreSQL with
+        /// `journal = "local"`.
+        #[arg(long)]
+        abandon_journal: bool,
+    },
+    /// Copy the whole ledger to a place that has none, while no gateway serves it, and verify both.
+    Copy {
+        /// The ledger: a configuration file, `sqlite:FILE`, `postgres://…`, or `env:NAME` for a variable with one of these.
+        from: String,
+        /// Where it is copied to, in the same forms.
+        to: String,
     },
 }
 
@@ -76,6 +92,8 @@ pub(super) fn run(asker: &Asker, arguments: Arguments) -> Result {
             let to = std::path::absolute(file)?;
             asker.output.record(&asker.one(&Command::Backup { to })?)
         }
+        Arguments::Migrate { abandon_journal } => places::migrate(asker, abandon_journal),
+        Arguments::Copy { from, to } => places::copy(asker, &from, &to),
     }
 }
 

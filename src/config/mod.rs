@@ -18,6 +18,7 @@ pub use limits::{parse_limits, parse_stored_limits};
 pub use loaded::{FileAccount, FileKey, LoadedConfig, Watched};
 pub use locate::{Defined, locate};
 pub use mask::mask;
+pub use parse::ledger_place;
 pub use parse::values::duration as parse_duration;
 pub use report::{Problem, ProblemJson, Report, Severity, SourceFile};
 

@@ -23,9 +23,10 @@ use std::sync::Arc;
 
 use super::loaded::{LoadedConfig, Watched};
 use super::mask::mask;
+use super::raw::{self, At, Place};
 use super::report::{Report, SourceFile};
 use super::source::Sources;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{LedgerPlace, Snapshot};
 use context::{Context, Known};
 
 /// Longest configuration whose text is kept, to show what a reload changes, in bytes.
@@ -84,6 +85,21 @@ pub(super) fn build(sources: Sources) -> Result<LoadedConfig, Report> {
     let hash = context.report.hash();
     let text = text_of(&context.report);
     Ok(LoadedConfig { snapshot, accounts, keys, watched, hash, text, report: context.report })
+}
+
+/// Where a ledger is whose URL was not read from a file.
+///
+/// # Errors
+/// All mistakes in the URL.
+pub fn ledger_place(url: &str) -> Result<LedgerPlace, Report> {
+    let file = SourceFile { path: PathBuf::from("./URL"), text: url.to_owned() };
+    let mut report = Report::default();
+    report.files.push(file);
+    let mut context = Context::new(report, Vec::new());
+    let url = At { value: url.to_owned(), span: Place(0..url.len()) };
+    let place =
+        operating::ledger::place(&mut context, &raw::Ledger { url: Some(url), ..raw::Ledger::default() });
+    if context.report.errors() > 0 { Err(context.report) } else { Ok(place) }
 }
 
 /// The text of all files without secrets, if it is not long.

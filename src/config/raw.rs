@@ -25,7 +25,8 @@ pub use prices::{AmountOr, Callback, Charge, Each, Opens, PerItem, Plain, Settle
 pub use scopes::Scopes;
 pub use tls::{Pair, Tls};
 pub use upstream::{
-    Ejection, Health, Http2, Queue, Retries, Server as UpstreamServer, Texts, Upstream, UpstreamTls,
+    Ejection, Health, Http2, LedgerTls, Queue, Retries, Server as UpstreamServer, Texts, Upstream,
+    UpstreamTls,
 };
 pub use values::{Amount, At, Duration, Percent, Place, Sample, Secret, Sha256, Size};
 
@@ -121,8 +122,15 @@ pub struct Server {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Ledger {
-    /// `sqlite:FILE`, relative to the configuration file.
+    /// `sqlite:FILE`, relative to the configuration file, or `postgres://USER:PASSWORD@HOST/DATABASE`; `env:NAME` or
+    /// `file:PATH` to read it from there.
     pub url: Maybe<String>,
+    /// Where the journal of a ledger in PostgreSQL is: `local`, in files, or `shared`, in the database.
+    pub journal: Maybe<String>,
+    /// The folder of those files, relative to the configuration file; default: its folder.
+    pub journal_folder: Maybe<String>,
+    /// TLS to PostgreSQL. Certificates are always verified; `sslmode=disable` in the URL goes without TLS.
+    pub tls: Maybe<LedgerTls>,
     /// Longest time that a record waits for others before it is committed, unless a response waits for it; at most `1s`.
     pub commit_delay: Maybe<Duration>,
     /// How long each request is listed with its charge, for `tollgate reconcile`: `1h` to `400d`. Left out: not at all.

@@ -84,13 +84,39 @@ fn broken_toml_is_reported_with_its_line() {
 }
 
 #[test]
-fn settings_whose_time_has_not_come_are_refused_by_name() {
+fn where_a_ledger_is_is_checked() {
     let folder = tempfile::tempdir().unwrap();
     let base = crate::support::config("").replace("{upstream}", "127.0.0.1:9000");
-    let postgres = base.replace("sqlite:ledger.db", "postgres://localhost/tollgate");
-    std::fs::write(folder.path().join("config.toml"), postgres).unwrap();
-    let told = String::from_utf8(cli(folder.path(), &["check"]).stderr).unwrap();
-    assert!(told.contains("a ledger on PostgreSQL is not supported yet"), "{told}");
+    let good = "url = \"postgres://me:hunter2@db.internal/tollgate?sslmode=disable\"";
+    for (settings, problem) in [
+        (good.to_owned(), None),
+        (format!("{good}\njournal = \"shared\""), None),
+        (format!("{good}\njournal = \"local\"\njournal_folder = \"/var/lib/tollgate\""), None),
+        (good.replace("?sslmode=disable", ""), None),
+        (good.replace("=disable", "=verify-full"), None),
+        (good.replace("=disable", "=prefer"), Some("may go without TLS unnoticed")),
+        (good.replace("sslmode", "sslmod"), Some("unknown option")),
+        (good.replace("me:hunter2@", ""), Some("has no user")),
+        (good.replace("/tollgate", "/"), Some("has no database")),
+        (good.replace("db.internal", ""), Some("has no host")),
+        (good.replace("postgres:", "mysql:"), Some("a ledger looks like")),
+        ("url = \"sqlite:\"".to_owned(), Some("a ledger looks like")),
+        ("url = \"sqlite:a.db\"\njournal = \"shared\"".to_owned(), Some("is for a ledger in PostgreSQL")),
+        (format!("{good}\njournal = \"share\""), Some("there is no kind of journal `share`")),
+        (format!("{good}\njournal = \"shared\"\njournal_folder = \"a\""), Some("has no folder")),
+        (format!("{good}\ntls = {{ ca = \"system\" }}"), Some("uses no TLS")),
+        (good.replace("=disable", "=require") + "\ntls = { ca = \"no.pem\" }", Some("no.pem")),
+        ("url = \"env:TOLLGATE_TEST_NO_LEDGER\"".to_owned(), Some("the environment has no variable")),
+    ] {
+        let text = base.replace("url = \"sqlite:ledger.db\"", &settings);
+        std::fs::write(folder.path().join("config.toml"), text).unwrap();
+        let told = String::from_utf8(cli(folder.path(), &["check"]).stderr).unwrap();
+        match problem {
+            None => assert!(!told.contains("error"), "{settings}: {told}"),
+            Some(problem) => assert!(told.contains(problem), "{settings}: {told}"),
+        }
+        assert!(!told.contains("hunter2"), "{told}");
+    }
 }
 
 #[test]

@@ -5,10 +5,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use tollgate::app::App;
+use tollgate::app::{App, find_ledger};
 use tollgate::clock::Clock;
 use tollgate::ledger::record::Record;
-use tollgate::ledger::sqlite;
 use tollgate::ledger::store::{Journal, JournalRow, LedgerError, Result};
 use tollgate::telemetry::logs::Logs;
 use tollgate::types::WallTime;
@@ -75,7 +74,7 @@ fn a_gateway_over_a_failing_ledger() {
     let path = folder.join("config.toml");
     let loaded = tollgate::config::load(&path).unwrap();
     let logs = Logs::start(true).unwrap();
-    let mut storage = sqlite::open(&loaded.snapshot.settings.ledger).unwrap();
+    let mut storage = find_ledger(path.to_str().unwrap()).unwrap().open().unwrap();
     let (inner, orders) = (storage.journal, folder.join("orders"));
     storage.journal = Box::new(Failing { inner, orders, done: Default::default() });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -22,7 +22,10 @@ mod dashboard;
 mod deadlines;
 mod decisions;
 mod disk;
+#[path = "../engines/postgres.rs"]
+mod engine;
 mod faults;
+mod fleet;
 mod floods;
 mod foreign;
 mod http;

@@ -7,8 +7,10 @@ use std::sync::{Arc, Mutex};
 
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
+use tollgate::clock::Clock;
+use tollgate::ledger::Place;
 use tollgate::ledger::memory::MemoryStore;
-use tollgate::ledger::postgres::{self, Server};
+use tollgate::ledger::postgres::{JournalAt, Server};
 use tollgate::ledger::store::{LedgerError, NewAccount, Storage, no_notes};
 use tollgate::ledger::verify::verify;
 use tollgate::types::{AccountId, Credits, WallTime};
@@ -26,9 +28,12 @@ pub fn server() -> Option<Postgres> {
     started
 }
 
+pub fn place(url: &str, at: JournalAt) -> Place {
+    Place::Postgres(Box::new(Server { config: url.parse().unwrap(), tls: None }), at)
+}
+
 pub fn open(url: &str, folder: &tempfile::TempDir) -> Storage {
-    let server = Server { config: url.parse().unwrap(), tls: None };
-    postgres::open(&server, &folder.path().join("ledger")).unwrap()
+    place(url, JournalAt::Local(folder.path().join("ledger"))).open().unwrap()
 }
 
 /// A fresh database for each case.
@@ -153,16 +158,139 @@ fn a_lost_answer_to_a_commit_is_found_out() {
     }
 }
 
+fn refused(opened: Result<Storage, LedgerError>) -> String {
+    opened.map(drop).unwrap_err().to_string()
+}
+
 #[test]
 fn one_gateway_serves_a_database() {
     let Some(server) = server() else { return };
-    let (first, second, url) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), fresh(&server));
-    let serving = open(&url, &first);
-    let settings = Server { config: url.parse().unwrap(), tls: None };
-    let refused = postgres::open(&settings, &second.path().join("ledger")).map(drop).unwrap_err().to_string();
-    assert!(refused.contains("another gateway serves it already"), "{refused}");
+    let shared = place(&fresh(&server), JournalAt::Shared);
+    let serving = shared.open().unwrap();
+    let message = refused(shared.open());
+    assert!(message.contains("another gateway serves it already"), "{message}");
     drop(serving);
-    drop(open(&url, &second));
+    drop(shared.open().unwrap());
+}
+
+/// A gateway on another machine takes over from one that was killed, with all that this one had written.
+#[test]
+fn a_journal_in_the_database_survives_its_machine() {
+    let Some(mut server) = server() else { return };
+    let shared = place(&fresh(&server), JournalAt::Shared);
+    let mut store = shared.open().unwrap();
+    assert_eq!(store.journal.read(0).unwrap(), []);
+    store.journal.append(1, WallTime(1), b"one").unwrap();
+    store.journal.append(2, WallTime(2), b"two").unwrap();
+    server.kill();
+    assert!(store.journal.append(3, WallTime(3), b"three").is_err());
+    server.run();
+    store.journal.append(3, WallTime(4), b"three and more").unwrap();
+    store.journal.append(3, WallTime(5), b"three and more").unwrap(); // its answer was lost
+    store.journal.reset(1);
+    drop(store);
+    let mut store = shared.open().unwrap();
+    let left = store.journal.read(1).unwrap();
+    assert_eq!(left, [(2, WallTime(2), b"two".to_vec()), (3, WallTime(5), b"three and more".to_vec())]);
+    let message = store.journal.read(0).unwrap_err().to_string();
+    assert!(message.contains("batch 1 is missing"), "{message}");
+}
+
+/// No gateway goes on without a journal that has batches which are not folded, wherever it is.
+#[test]
+fn a_journal_that_is_elsewhere_is_asked_for() {
+    let Some(server) = server() else { return };
+    let (here, there, url) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), fresh(&server));
+    let local = |folder: &tempfile::TempDir| place(&url, JournalAt::Local(folder.path().join("ledger")));
+    let shared = place(&url, JournalAt::Shared);
+    let mut store = local(&here).open().unwrap();
+    store.journal.read(0).unwrap();
+    store.journal.append(1, WallTime(1), b"one").unwrap();
+    drop(store);
+    for other in [local(&there), shared.clone()] {
+        let message = refused(other.open());
+        assert!(message.contains("--abandon-journal"), "{message}");
+    }
+    let mut store = local(&here).open().unwrap();
+    assert_eq!(store.journal.read(0).unwrap().len(), 1);
+    store.journal.reset(1);
+    drop(store); // all is folded
+    let mut store = local(&there).open().unwrap();
+    store.journal.read(0).unwrap();
+    drop(store);
+    assert_eq!(std::fs::read_dir(there.path()).unwrap().count(), 1, "the lock");
+    let mut store = shared.open().unwrap();
+    store.journal.append(1, WallTime(1), b"one").unwrap();
+    drop(store);
+    let message = refused(local(&there).open());
+    assert!(message.contains("its journal is in the database"), "{message}");
+    shared.migrate(true).unwrap(); // has no local journal to abandon
+    drop(shared.open().unwrap());
+}
+
+#[test]
+fn a_lost_machine_can_be_given_up() {
+    let Some(server) = server() else { return };
+    let (lost, url) = (tempfile::tempdir().unwrap(), fresh(&server));
+    let mut store = open(&url, &lost);
+    store.journal.read(0).unwrap();
+    store.journal.append(1, WallTime(1), b"one").unwrap();
+    let shared = place(&url, JournalAt::Shared);
+    let message = shared.migrate(true).unwrap_err().to_string();
+    assert!(message.contains("another gateway serves it already"), "{message}");
+    drop(store);
+    assert_eq!(shared.migrate(true).unwrap(), 1);
+    drop(shared.open().unwrap());
+    let message = refused(
+        place(&url, JournalAt::Local(lost.path().join("ledger")))
+            .open()
+            .map(|mut store| {
+                let read = store.journal.read(0).map(drop).unwrap_err().to_string();
+                assert!(read.contains("it belongs to another ledger"), "{read}");
+                store
+            })
+            .and_then(|_| Err(LedgerError::Closed)),
+    );
+    assert_eq!(message, LedgerError::Closed.to_string());
+}
+
+/// A ledger is copied from SQLite to PostgreSQL and back, and is the same there.
+#[test]
+fn a_ledger_is_copied_between_engines() {
+    let Some(server) = server() else { return };
+    let mut runner = runner(8);
+    let checked = runner.run(&calls(), |calls| {
+        let folder = tempfile::tempdir().unwrap();
+        let [first, second] = ["first.db", "second.db"].map(|name| Place::Sqlite(folder.path().join(name)));
+        let postgres = place(&fresh(&server), JournalAt::Shared);
+        let mut store = first.open().unwrap();
+        let mut driver = driver(&mut store);
+        calls.iter().for_each(|call| drop(driver.run(call)));
+        drop(store);
+        let copied = first.copy(&postgres, Clock::system()).unwrap();
+        let again = first.copy(&postgres, Clock::system()).unwrap_err().to_string();
+        prop_assert!(again.contains("there is a ledger already"), "{}", again);
+        let back = postgres.copy(&second, Clock::system()).unwrap();
+        prop_assert_eq!(&copied.tables, &back.tables);
+        prop_assert_eq!(copied.entries, back.entries);
+        let states = [&first, &postgres, &second].map(|place| state(&mut place.open().unwrap()));
+        prop_assert_eq!(&states[0], &states[1]);
+        prop_assert_eq!(&states[0], &states[2]);
+        // Numbers continue.
+        for place in [&postgres, &second] {
+            let mut store = place.open().unwrap();
+            let new = NewAccount {
+                id: "another".parse().unwrap(),
+                name: String::new(),
+                plan: None,
+                opening: Some((Credits::from_millionths(5), "test".to_owned())),
+            };
+            store.books.create_accounts(&[new], &no_notes(), WallTime(1)).unwrap();
+            prop_assert_eq!(verify(&mut *store.books.reader().unwrap()).unwrap().differences, []);
+        }
+        Ok(())
+    });
+    checked.unwrap();
 }
 
 #[test]

@@ -3,6 +3,7 @@
 pub(super) mod admin;
 pub(super) mod dashboard;
 pub(super) mod idempotency;
+pub(super) mod ledger;
 pub(super) mod payments;
 pub(super) mod traces;
 pub(super) mod usage;

@@ -1,14 +1,14 @@
 //! Parses `[server]`, `[admin]`, `[ledger]`, `[auth]`, `[account_info]`, `[response_headers]`, `[log]`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use http::HeaderName;
 
 use super::context::{Context, single};
-use super::operating::{admin, idempotency, traces, usage, webhooks};
+use super::operating::{admin, idempotency, ledger, traces, usage, webhooks};
 use super::tls;
+use super::values::{address, listen};
 use crate::config::raw::{self, At, Place};
 use crate::policy::key::KeySource;
 use crate::snapshot::{LogSettings, Settings};
@@ -33,17 +33,10 @@ pub(super) struct ParsedServer {
     pub(super) max_body_size: u64,
 }
 
-/// Default of `commit_delay`: longest time that a record waits for others to be committed together with it.
-const COMMIT_DELAY: Duration = Duration::from_millis(5);
-const MAX_COMMIT_DELAY: Duration = Duration::from_secs(1);
-/// Bounds of how long requests are listed.
-const MIN_REQUESTS_KEPT: Duration = Duration::from_secs(3600);
-const MAX_REQUESTS_KEPT: Duration = Duration::from_secs(400 * 24 * 3600);
-
 pub(super) fn build(context: &mut Context, files: &[raw::File]) -> ParsedServer {
     let ledger = single(context, files, "ledger", |file| file.ledger.as_ref());
-    let (commit_delay, requests_kept) = ledger_times(context, &ledger);
-    let ledger = ledger_path(context, ledger.url.as_ref());
+    let (commit_delay, requests_kept) = ledger::times(context, &ledger);
+    let ledger = ledger::place(context, &ledger);
     let log = single(context, files, "log", |file| file.log.as_ref());
     let log = log_settings(context, &log);
     let admin = single(context, files, "admin", |file| file.admin.as_ref());
@@ -128,18 +121,6 @@ fn listeners(
     (plain, secure)
 }
 
-/// How long a record waits for its commit, and how long each request is listed with its charge.
-fn ledger_times(context: &mut Context, raw: &raw::Ledger) -> (Duration, Option<Duration>) {
-    let delay = commit_delay(context, raw.commit_delay.as_ref());
-    let kept = context.duration(raw.requests.as_ref(), MIN_REQUESTS_KEPT);
-    if let Some(place) =
-        raw.requests.as_ref().filter(|_| !(MIN_REQUESTS_KEPT..=MAX_REQUESTS_KEPT).contains(&kept))
-    {
-        context.error(&place.span, "requests are listed for 1h to 400d");
-    }
-    (delay, raw.requests.as_ref().map(|_| kept))
-}
-
 /// How long a stop waits for requests, and for responses that have begun.
 fn drain_timeouts(context: &mut Context, server: &raw::Server) -> (Duration, Duration) {
     let requests = context.duration(server.drain_timeout.as_ref(), Duration::from_secs(30));
@@ -159,28 +140,6 @@ fn proxy_protocol(context: &mut Context, server: &raw::Server) -> bool {
     true
 }
 
-fn address(context: &mut Context, text: &At<String>) -> Option<SocketAddr> {
-    let parsed = text.value.parse().map_err(|_| "an address looks like \"127.0.0.1:8080\" or \"[::1]:8080\"");
-    context.check(&text.span, parsed)
-}
-
-pub(super) fn listen(context: &mut Context, list: Option<&At<Vec<At<String>>>>) -> Option<Vec<SocketAddr>> {
-    let list = list?;
-    if list.value.is_empty() {
-        context.error(&list.span, "at least one address is needed");
-    }
-    let mut addresses = Vec::new();
-    for item in &list.value {
-        if let Some(parsed) = address(context, item) {
-            if parsed.port() != 0 && addresses.contains(&parsed) {
-                context.error(&item.span, "this address is listed twice");
-            }
-            addresses.push(parsed);
-        }
-    }
-    Some(addresses)
-}
-
 fn threads(context: &mut Context, value: Option<&At<u32>>) -> usize {
     let asked = value.map_or(0, |value| value.value);
     if let Some(value) = value.filter(|value| value.value > MAX_THREADS) {
@@ -198,29 +157,6 @@ fn max_connections(context: &mut Context, value: Option<&At<u32>>) -> usize {
         context.error(&value.span, format!("from 1 to {MAX_CONNECTIONS} connections"));
     }
     value.value as usize
-}
-
-fn commit_delay(context: &mut Context, delay: Option<&At<raw::Duration>>) -> Duration {
-    let parsed = context.duration(delay, COMMIT_DELAY);
-    if let Some(delay) = delay.filter(|_| parsed > MAX_COMMIT_DELAY) {
-        context.error(&delay.span, "commit_delay is at most \"1s\"");
-    }
-    parsed
-}
-
-fn ledger_path(context: &mut Context, url: Option<&At<String>>) -> PathBuf {
-    let default = context.report.files[0].path.parent().map(std::path::Path::to_owned).unwrap_or_default();
-    let Some(url) = url else { return default.join("tollgate.db") };
-    let folder = context.folder();
-    let Some(text) = context.secret(&url.span, &url.value) else { return default };
-    match text.strip_prefix("sqlite:") {
-        Some(path) if !path.is_empty() && !path.starts_with(':') => return folder.join(path),
-        _ if text.starts_with("postgres") => {
-            context.error(&url.span, "a ledger on PostgreSQL is not supported yet");
-        }
-        _ => context.error(&url.span, "a ledger looks like \"sqlite:tollgate.db\""),
-    }
-    default
 }
 
 fn log_settings(context: &mut Context, log: &raw::Log) -> LogSettings {

@@ -6,7 +6,7 @@ use rustls::sign::CertifiedKey;
 use sha2::{Digest, Sha256};
 
 use super::context::Context;
-use super::server::listen;
+use super::values::listen;
 use crate::config::raw::{At, Tls as Raw};
 use crate::tls;
 use crate::tls::server::{Clients, Offer, Tls, ciphers as known_ciphers, is_of_1_3, server};

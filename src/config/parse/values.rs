@@ -1,6 +1,7 @@
 //! Parses values with their own syntax: durations, sizes, credits, secrets, headers, networks, methods.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method, header};
@@ -257,6 +258,30 @@ impl Context {
         }
         list.iter().map(|item| item.value.clone()).collect()
     }
+}
+
+/// An address with a port.
+pub(super) fn address(context: &mut Context, text: &At<String>) -> Option<SocketAddr> {
+    let parsed = text.value.parse().map_err(|_| "an address looks like \"127.0.0.1:8080\" or \"[::1]:8080\"");
+    context.check(&text.span, parsed)
+}
+
+/// Addresses, of which none is listed twice.
+pub(super) fn listen(context: &mut Context, list: Option<&At<Vec<At<String>>>>) -> Option<Vec<SocketAddr>> {
+    let list = list?;
+    if list.value.is_empty() {
+        context.error(&list.span, "at least one address is needed");
+    }
+    let mut addresses = Vec::new();
+    for item in &list.value {
+        if let Some(parsed) = address(context, item) {
+            if parsed.port() != 0 && addresses.contains(&parsed) {
+                context.error(&item.span, "this address is listed twice");
+            }
+            addresses.push(parsed);
+        }
+    }
+    Some(addresses)
 }
 
 #[cfg(test)]

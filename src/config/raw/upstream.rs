@@ -237,6 +237,18 @@ pub struct UpstreamTls {
     pub private_key: Maybe<String>,
 }
 
+/// TLS to the database of the ledger. Certificates are always verified.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LedgerTls {
+    /// The certificate authorities that are trusted: `system` (the default), a PEM file, or a list of both.
+    pub ca: Maybe<Texts>,
+    /// PEM file: Tollgate's own certificate, then its chain, for servers that ask for one.
+    pub certificate: Maybe<String>,
+    /// PEM file: the private key of the certificate.
+    pub private_key: Maybe<String>,
+}
+
 /// One text, or a list of texts.
 #[derive(Clone, Debug)]
 pub struct Texts(pub Vec<At<String>>);

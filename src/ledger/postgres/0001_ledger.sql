@@ -120,13 +120,18 @@ CREATE TABLE entries (
 CREATE UNIQUE INDEX entries_by_account ON entries (account, number);
 CREATE UNIQUE INDEX entries_once ON entries (account, kind, reference) WHERE reference IS NOT NULL;
 CREATE TABLE journal (
-    mark BIGINT NOT NULL,
+    mark BIGINT, -- of the files of a journal that is not in this database
     folded BIGINT NOT NULL,
     epoch BIGINT NOT NULL,
     usage_upto BIGINT NOT NULL DEFAULT 0,
     usage_minutes_from BIGINT NOT NULL DEFAULT 0,
     usage_hours_from BIGINT NOT NULL DEFAULT 0,
     listed_since BIGINT
+);
+CREATE TABLE batches (
+    seq BIGINT PRIMARY KEY,
+    at BIGINT NOT NULL,
+    records BYTEA NOT NULL
 );
 CREATE TABLE tokens (
     name TEXT COLLATE "C" PRIMARY KEY,
@@ -407,5 +412,5 @@ CREATE TRIGGER audit_is_never_deleted BEFORE DELETE OR UPDATE OR TRUNCATE ON aud
     FOR EACH STATEMENT EXECUTE FUNCTION audit_is_only_appended();
 
 INSERT INTO operator_accounts VALUES ('granted', '0'), ('adjusted', '0'), ('earned', '0'), ('expired', '0');
-INSERT INTO journal (mark, folded, epoch) VALUES (floor(random() * 9e18)::BIGINT, 0, 0);
+INSERT INTO journal (folded, epoch) VALUES (0, 0);
 INSERT INTO seller VALUES (substr(md5(random()::text), 1, 16));

@@ -1,22 +1,25 @@
-//! Stores a ledger in a PostgreSQL database, and its journal in two files of this machine.
+//! Stores a ledger in a PostgreSQL database, and its journal there, too, or in two files of this machine.
 //!
 //! One gateway at a time serves the database: it holds an advisory lock while it is connected.
 
-use std::path::Path;
+mod journal;
+
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use rustls::ClientConfig;
-use tokio::runtime::Runtime;
-use tokio_postgres::config::SslMode;
+use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{Client, Config, NoTls, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::sql::db::{Connection, Connections, Dial, params, postgres_failed};
+use super::sql::db::{Connection, Connections, Network, params, postgres_failed};
 use super::sql::{SqlBooks, Upkeep};
-use super::sqlite::{FileJournal, Lock};
-use super::store::{LedgerError, Result, Storage};
+use super::sqlite::{Lock, canonical};
+use super::store::{Journal, LedgerError, Result, Storage};
+use journal::{LocalJournal, SharedJournal};
 
 /// One migration per version, in order. There are none to earlier versions.
 const MIGRATIONS: [&str; 1] = [include_str!("0001_ledger.sql")];
@@ -27,12 +30,22 @@ const LOCK_ATTEMPTS: u32 = 20;
 /// Pause between two attempts to take the lock of the gateway that serves, which the server frees once it has noticed that
 /// a connection ended.
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
+/// What each connection sets: the server notices within some seconds that its client is gone, and frees its locks.
+const EACH: &str =
+    "SET tcp_keepalives_idle = 2; SET tcp_keepalives_interval = 1; SET tcp_keepalives_count = 3;
+     SET tcp_user_timeout = '5s'; SET client_connection_check_interval = '1s'";
 /// What a connection that writes sets: commits are on disk, and the server ends what hangs.
 const WRITER: &str = "SET synchronous_commit = 'on'; SET statement_timeout = '20s';
-     SET idle_in_transaction_session_timeout = '20s'; SET client_connection_check_interval = '1s'";
+     SET idle_in_transaction_session_timeout = '20s'";
 const READER: &str = "SET default_transaction_read_only = 'on'";
+/// Longest time that a batch may take to be written to a journal in the database.
+const MAX_APPEND: Duration = Duration::from_secs(3);
+/// Longest time that any other statement may take, with what the network adds.
+const MAX_STATEMENT: Duration = Duration::from_secs(30);
 /// Key of the lock that a gateway takes while it serves: `TGLS`.
 const SERVES: i64 = 0x5447_4c53;
+/// Key of the lock that it takes to write a journal in the database: `TGLJ`.
+const JOURNALS: i64 = 0x5447_4c4a;
 
 /// Where a database is, and how it is connected to.
 #[derive(Clone)]
@@ -49,21 +62,93 @@ impl std::fmt::Debug for Server {
     }
 }
 
-/// Opens or creates a ledger in a database, and migrates its tables to this version. `journal`: where its journal's files
-/// are, as `JOURNAL.journal-0` and `-1`.
+/// Where the journal of a ledger in a database is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JournalAt {
+    /// In two files of this machine: `PATH.journal-0` and `-1`.
+    Local(PathBuf),
+    /// In the database.
+    Shared,
+}
+
+/// Opens or creates a ledger in a database, and migrates its tables to this version.
 ///
 /// # Errors
 /// A message that names the problem and its remedy.
-pub fn open(server: &Server, journal: &Path) -> Result<Storage> {
-    let unusable = |error: LedgerError| LedgerError::Unusable(format!("ledger in PostgreSQL: {error}"));
-    let lock = Arc::new(Lock::take(journal)?);
-    let mut connection = Connection::postgres(dial(server.clone(), true)).map_err(unusable)?;
-    let mark = migrate(&mut connection).map_err(unusable)?;
-    let readers = dial(server.clone(), false);
-    let connections = Connections::new(move || Connection::postgres(Arc::clone(&readers)));
-    let journal = FileJournal::open(journal, mark, Some(lock))?;
-    let books = SqlBooks::new(connection, connections, Box::new(NoUpkeep));
-    Ok(Storage { books: Box::new(books), journal: Box::new(journal) })
+pub(super) fn open(server: &Server, at: &JournalAt) -> Result<Storage> {
+    // Before the server's, so that a second process on this machine learns who has it.
+    let local = match at {
+        JournalAt::Local(path) => {
+            let path = canonical(path);
+            let lock = Lock::take(&path)?;
+            Some((path, lock))
+        }
+        JournalAt::Shared => None,
+    };
+    open_on(server, local).map_err(unusable)
+}
+
+/// As [`open`], without a journal.
+pub(super) fn open_books(server: &Server) -> Result<SqlBooks> {
+    serve(server).and_then(|serving| books(server, serving)).map_err(unusable)
+}
+
+fn unusable(error: LedgerError) -> LedgerError {
+    let why = match error {
+        LedgerError::Failed(why) => why,
+        other => other.to_string(),
+    };
+    LedgerError::Unusable(format!("ledger in PostgreSQL: {why}"))
+}
+
+fn open_on(server: &Server, local: Option<(PathBuf, Lock)>) -> Result<Storage> {
+    let mut serving = serve(server)?;
+    let journal: Box<dyn Journal> = match local {
+        Some((path, lock)) => {
+            Box::new(LocalJournal::open(&path, lock, &mut serving, connect(server, Role::Writes)?)?)
+        }
+        None => Box::new(SharedJournal::open(&serving, connect(server, Role::Journals)?)?),
+    };
+    Ok(Storage { books: Box::new(books(server, serving)?), journal })
+}
+
+/// Takes the lock of the gateway that serves, and migrates the tables to this version.
+fn serve(server: &Server) -> Result<Connection> {
+    let mut serving = connect(server, Role::Serves)?;
+    migrate(&mut serving)?;
+    Ok(serving)
+}
+
+fn books(server: &Server, serving: Connection) -> Result<SqlBooks> {
+    let readers = network(server, Role::Reads)?;
+    let connections = Connections::new(move || Ok(Connection::postgres(Arc::clone(&readers), MAX_STATEMENT)));
+    Ok(SqlBooks::new(serving, connections, Box::new(NoUpkeep)))
+}
+
+/// The tables that have a ledger, such that each refers to earlier ones only. Without that of the version, and without the
+/// journal's batches, which are folded when a ledger is copied.
+pub(super) fn tables() -> Vec<&'static str> {
+    let made = MIGRATIONS.iter().flat_map(|sql| sql.lines());
+    let named = made.filter_map(|line| line.strip_prefix("CREATE TABLE ")?.split([' ', '(']).next());
+    named.filter(|table| *table != "batches").collect()
+}
+
+/// Migrates the tables of a ledger to this version. With `abandons_journal`, a journal on a machine that is lost is given
+/// up. Returns the version.
+///
+/// # Errors
+/// A message that names the problem and its remedy.
+pub(super) fn migrate_only(server: &Server, abandons_journal: bool) -> Result<usize> {
+    let migrated = || {
+        let role = if abandons_journal { Role::Serves } else { Role::Writes };
+        let mut connection = connect(server, role)?;
+        migrate(&mut connection)?;
+        if abandons_journal {
+            connection.transaction(|tx| tx.run("UPDATE journal SET mark = NULL", params![]))?;
+        }
+        Ok(MIGRATIONS.len())
+    };
+    migrated().map_err(unusable)
 }
 
 /// The server does its own upkeep.
@@ -74,14 +159,14 @@ impl Upkeep for NoUpkeep {
     fn checkpoint(&mut self, _: &Connection) {}
 }
 
-/// Migrates the tables to this version, alone, as the one gateway that serves. Returns the number that identifies the ledger.
-fn migrate(connection: &mut Connection) -> Result<i64> {
+/// Migrates the tables to this version, one process at a time.
+fn migrate(connection: &mut Connection) -> Result<()> {
     connection.transaction(|tx| {
         tx.batch("CREATE TABLE IF NOT EXISTS ledger_version (version BIGINT NOT NULL)")?;
         let known = tx.find("SELECT version FROM ledger_version", params![], |row| row.get::<usize>(0))?;
         let version = known.unwrap_or(0);
         if version > MIGRATIONS.len() {
-            return Err(LedgerError::Failed(
+            return Err(LedgerError::Refused(
                 "a newer Tollgate wrote this ledger; use that version".to_owned(),
             ));
         }
@@ -89,43 +174,97 @@ fn migrate(connection: &mut Connection) -> Result<i64> {
             tx.batch(sql)?;
         }
         match known {
-            Some(_) => tx.run("UPDATE ledger_version SET version = ?1", params![MIGRATIONS.len()])?,
-            None => tx.run("INSERT INTO ledger_version VALUES (?1)", params![MIGRATIONS.len()])?,
+            Some(_) if version == MIGRATIONS.len() => Ok(()),
+            Some(_) => tx.run("UPDATE ledger_version SET version = ?1", params![MIGRATIONS.len()]),
+            None => tx.run("INSERT INTO ledger_version VALUES (?1)", params![MIGRATIONS.len()]),
         }
-        tx.one("SELECT mark FROM journal", params![], |row| row.get(0))
     })
 }
 
-/// Connects to a server, and takes the lock of the gateway that serves if it `serves`.
-fn dial(server: Server, serves: bool) -> Arc<Dial> {
-    let mut server = server;
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    /// Writes the books. Has the lock of the gateway that serves.
+    Serves,
+    /// Writes the journal. Has the lock of that.
+    Journals,
+    /// Writes, now and then, without a lock.
+    Writes,
+    /// Only reads.
+    Reads,
+}
+
+impl Role {
+    fn lock(self) -> Option<i64> {
+        match self {
+            Self::Serves => Some(SERVES),
+            Self::Journals => Some(JOURNALS),
+            Self::Writes | Self::Reads => None,
+        }
+    }
+}
+
+fn connect(server: &Server, role: Role) -> Result<Connection> {
+    let longest = if role == Role::Journals { MAX_APPEND } else { MAX_STATEMENT };
+    Ok(Connection::postgres(network(server, role)?, longest))
+}
+
+/// What opens the connections of a role.
+fn network(server: &Server, role: Role) -> Result<Arc<Network>> {
+    let mut server = server.clone();
+    server.config.application_name(format!("tollgate {role:?}").to_lowercase());
     if server.tls.is_some() {
         server.config.ssl_mode(SslMode::Require); // never without, whatever the server offers
     }
-    Arc::new(move |runtime: &Runtime| {
-        let connecting = async {
-            let client = match &server.tls {
-                Some(tls) => connect(&server.config, MakeRustlsConnect::new((**tls).clone())).await?,
-                None => connect(&server.config, NoTls).await?,
-            };
-            let settings = if serves { WRITER } else { READER };
-            client.batch_execute(settings).await.map_err(|error| postgres_failed(&error))?;
-            if serves {
-                take_lock(&client).await?;
-            }
-            Ok(client)
-        };
-        let late = || LedgerError::Failed("PostgreSQL does not answer".to_owned());
-        runtime.block_on(async { tokio::time::timeout(MAX_CONNECT, connecting).await.map_err(|_| late())? })
+    Network::new(move || {
+        let server = server.clone();
+        async move {
+            let late = || LedgerError::Failed(format!("{} does not answer", place(&server.config)));
+            tokio::time::timeout(MAX_CONNECT, dial(&server, role)).await.unwrap_or_else(|_| Err(late()))
+        }
+        .boxed()
     })
 }
 
-async fn connect<T>(config: &Config, tls: T) -> Result<Client>
+async fn dial(server: &Server, role: Role) -> Result<Client> {
+    let client = match &server.tls {
+        Some(tls) => start(&server.config, MakeRustlsConnect::new((**tls).clone())).await?,
+        None => start(&server.config, NoTls).await?,
+    };
+    let settings = format!("{EACH}; {}", if role == Role::Reads { READER } else { WRITER });
+    client.batch_execute(&settings).await.map_err(|error| postgres_failed(&error))?;
+    if let Some(lock) = role.lock() {
+        take_lock(&client, lock).await?;
+    }
+    Ok(client)
+}
+
+/// The hosts and the database, for messages.
+pub(super) fn place(config: &Config) -> String {
+    let hosts = config.get_hosts().iter().map(|host| match host {
+        Host::Tcp(name) => name.clone(),
+        Host::Unix(path) => path.display().to_string(),
+    });
+    let ports =
+        config.get_ports().iter().map(|port| format!(":{port}")).chain(std::iter::repeat(String::new()));
+    let hosts: Vec<String> = hosts.zip(ports).map(|(host, port)| host + &port).collect();
+    format!("postgres://{}/{}", hosts.join(","), config.get_dbname().unwrap_or_default())
+}
+
+async fn start<T>(config: &Config, tls: T) -> Result<Client>
 where
     T: MakeTlsConnect<Socket>,
     T::Stream: Send + 'static,
 {
-    let (client, connection) = config.connect(tls).await.map_err(|error| postgres_failed(&error))?;
+    let refused = |error: tokio_postgres::Error| {
+        let cause = std::error::Error::source(&error).filter(|_| error.as_db_error().is_none());
+        let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
+        let LedgerError::Failed(message) = postgres_failed(&error) else { return LedgerError::Closed };
+        let has_none = cause.contains("does not support TLS");
+        let help = if has_none { "; the URL of such a server ends with `?sslmode=disable`" } else { "" };
+        LedgerError::Failed(format!("{}: {message}{cause}{help}", place(config)))
+    };
+    let (client, connection) = config.connect(tls).await.map_err(refused)?;
     tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "a connection to PostgreSQL ended");
@@ -134,13 +273,13 @@ where
     Ok(client)
 }
 
-async fn take_lock(client: &Client) -> Result<()> {
+async fn take_lock(client: &Client, lock: i64) -> Result<()> {
     for _ in 0..LOCK_ATTEMPTS {
-        let row = client.query_one("SELECT pg_try_advisory_lock($1)", &[&SERVES]).await;
+        let row = client.query_one("SELECT pg_try_advisory_lock($1)", &[&lock]).await;
         if row.and_then(|row| row.try_get(0)).map_err(|error| postgres_failed(&error))? {
             return Ok(());
         }
         tokio::time::sleep(LOCK_PAUSE).await;
     }
-    Err(LedgerError::Failed("another gateway serves it already; it has one writer".to_owned()))
+    Err(LedgerError::Refused("another gateway serves it already; it has one writer".to_owned()))
 }

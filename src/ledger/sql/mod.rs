@@ -2,6 +2,7 @@
 //! once, for all engines ([`db`]).
 
 mod accounts;
+pub(in crate::ledger) mod copy;
 pub(in crate::ledger) mod db;
 mod events;
 pub(in crate::ledger) mod folding;

@@ -16,6 +16,8 @@ use crate::ledger::store::{LedgerError, Result};
 
 /// `TGLD`: SQLite's `application_id` of a ledger's file.
 const APPLICATION_ID: i64 = 0x5447_4c44;
+/// The version of the tables.
+pub(in crate::ledger) const VERSION: usize = MIGRATIONS.len();
 /// One migration per version, in order. There are none to earlier versions.
 const MIGRATIONS: [&str; 18] = [
     include_str!("../migrations/0001_books.sql"),
@@ -57,7 +59,7 @@ pub(super) fn unusable(path: &Path, what: impl std::fmt::Display) -> LedgerError
 
 /// Resolves symbolic links in a path, so that each ledger has one path. If the file does not exist yet, the links of
 /// its folder are resolved.
-pub(super) fn canonical(path: &Path) -> PathBuf {
+pub(in crate::ledger) fn canonical(path: &Path) -> PathBuf {
     if let Ok(canonical) = std::fs::canonicalize(path) {
         return canonical;
     }

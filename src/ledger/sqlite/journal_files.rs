@@ -106,6 +106,11 @@ impl FileJournal {
         Ok(rows.into_values().collect())
     }
 
+    /// True if every batch is folded.
+    pub(in crate::ledger) fn is_folded(&self) -> bool {
+        self.segments.iter().all(|segment| segment.end == Some(0))
+    }
+
     /// Removes both files, whose batches are all folded.
     pub(super) fn remove_files(mut self) {
         for segment in &mut self.segments {
@@ -164,7 +169,7 @@ impl Journal for FileJournal {
 impl Drop for FileJournal {
     /// Removes the files if every batch is folded, so that a closed ledger is one file.
     fn drop(&mut self) {
-        if self.segments.iter().all(|segment| segment.end == Some(0)) {
+        if self.is_folded() {
             for segment in self.segments.iter().filter(|segment| segment.file.is_some()) {
                 let _ = std::fs::remove_file(&segment.path); // a file that remains contains only folded batches
             }

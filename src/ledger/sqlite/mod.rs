@@ -18,7 +18,7 @@ use super::sql::db::{Connection, Connections, failed, params};
 use super::sql::{SqlBooks, Upkeep};
 use super::store::{Result, Storage};
 use file::Checkpointer;
-pub(super) use file::{Lock, create_private};
+pub(super) use file::{Lock, VERSION, canonical, create_private};
 pub(super) use journal_files::FileJournal;
 
 /// Opens or creates a ledger's file, locks it, and migrates its tables and its journal to this version.
@@ -26,12 +26,12 @@ pub(super) use journal_files::FileJournal;
 /// # Errors
 /// A message that names the problem with the path or the file, and its remedy.
 pub fn open(path: &Path) -> Result<Storage> {
-    let (books, journal) = open_halves(path)?;
+    let (books, journal) = open_parts(path)?;
     Ok(Storage { books: Box::new(books), journal: Box::new(journal) })
 }
 
-fn open_halves(path: &Path) -> Result<(SqlBooks, FileJournal)> {
-    let path = &file::canonical(path); // so that different paths to one file take the same lock
+pub(super) fn open_parts(path: &Path) -> Result<(SqlBooks, FileJournal)> {
+    let path = &canonical(path); // so that different paths to one file take the same lock
     let lock = Arc::new(Lock::take(path)?);
     let mut connection = file::open(path).inspect_err(|_| lock.discard())?;
     let mark = connection.one("SELECT mark FROM journal", params![], |row| row.get(0))?;

@@ -8,12 +8,13 @@ mod value;
 
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub(in crate::ledger) use pool::Connections;
 pub(super) use pool::SqlReader;
-pub(in crate::ledger) use postgres::{Dial, failed as postgres_failed};
+pub(in crate::ledger) use postgres::{Network, failed as postgres_failed};
 pub(in crate::ledger) use sqlite::failed;
-pub(in crate::ledger) use value::{Param, Params, Row, params, wrong};
+pub(in crate::ledger) use value::{Cell, Column, Param, Params, Row, Value, params, wrong};
 
 use crate::ledger::store::{LedgerError, Result};
 use postgres::Postgres;
@@ -36,8 +37,9 @@ impl Connection {
     }
 
     /// A connection to a PostgreSQL server, which is opened when it is needed.
-    pub(in crate::ledger) fn postgres(dial: Arc<Dial>) -> Result<Self> {
-        Postgres::new(dial).map(|postgres| Self(Engine::Postgres(postgres)))
+    /// `longest`: the time that a statement may take.
+    pub(in crate::ledger) fn postgres(network: Arc<Network>, longest: Duration) -> Self {
+        Self(Engine::Postgres(Postgres::new(network, longest)))
     }
 
     /// SQLite's connection, for what only SQLite has.
@@ -143,10 +145,18 @@ impl Connection {
     }
 
     /// Ends what [`Connection::freeze`] began, if it did. False if that failed.
-    fn thaw(&self) -> bool {
+    pub(super) fn thaw(&self) -> bool {
         match &self.0 {
             Engine::Sqlite(sqlite) => sqlite.0.is_autocommit() || sqlite.batch("ROLLBACK").is_ok(),
             Engine::Postgres(postgres) => postgres.thaw(),
+        }
+    }
+
+    /// Runs one statement as a transaction of its own, which waits for no other. If its answer was lost, it may be in force.
+    pub(in crate::ledger) fn write_one(&self, sql: &str, params: Params<'_>) -> Result<()> {
+        match &self.0 {
+            Engine::Sqlite(sqlite) => sqlite.execute(sql, params).map(drop),
+            Engine::Postgres(postgres) => postgres.execute(sql, params).map(drop),
         }
     }
 

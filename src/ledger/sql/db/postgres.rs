@@ -3,26 +3,58 @@
 use std::cell::{Cell as Flag, Ref, RefCell};
 use std::collections::HashMap;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use futures_util::TryStreamExt;
-use tokio::runtime::Runtime;
+use futures_util::future::BoxFuture;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Client, Statement};
 
 use super::value::{Cell, Cells, Params, Row, Value, wrong};
 use crate::ledger::store::{LedgerError, Result};
 
-/// Longest time that a statement may take, with what the network adds.
-const MAX_STATEMENT: Duration = Duration::from_secs(30);
 /// Key of the lock that a transaction which writes takes, so that one writes at a time: `TGLD`.
 const WRITES: i64 = 0x5447_4c44;
 
 type Error = Box<dyn std::error::Error + Sync + Send>;
 
-/// Opens connections to a server.
-pub(in crate::ledger) type Dial = dyn Fn(&Runtime) -> Result<Client> + Send + Sync;
+/// Opens connections to a server, and has the thread that sends and receives on all of them. So whoever waits for an answer
+/// needs no runtime, and may be on a thread of another one.
+pub(in crate::ledger) struct Network {
+    thread: Handle,
+    /// Ends the thread when it is dropped.
+    _end: oneshot::Sender<()>,
+    dial: Box<dyn Fn() -> BoxFuture<'static, Result<Client>> + Send + Sync>,
+}
+
+impl Network {
+    /// `dial` opens a connection.
+    pub(in crate::ledger) fn new(
+        dial: impl Fn() -> BoxFuture<'static, Result<Client>> + Send + Sync + 'static,
+    ) -> Result<Arc<Self>> {
+        let unusable = |error| LedgerError::Unusable(format!("cannot start a thread: {error}"));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(unusable)?;
+        let (thread, (end, ended)) = (runtime.handle().clone(), oneshot::channel());
+        let run = move || drop(runtime.block_on(ended));
+        std::thread::Builder::new().name("tollgate-pg".to_owned()).spawn(run).map_err(unusable)?;
+        Ok(Arc::new(Self { thread, _end: end, dial: Box::new(dial) }))
+    }
+
+    fn connect(&self) -> Result<Client> {
+        let dialled = self.thread.spawn((self.dial)());
+        futures_executor::block_on(dialled).map_err(|_| LedgerError::Closed)?
+    }
+
+    /// Waits for what the server does; `None` if it takes longer.
+    fn wait<T>(&self, longest: Duration, work: impl Future<Output = T>) -> Option<T> {
+        let _timers = self.thread.enter();
+        futures_executor::block_on(tokio::time::timeout(longest, work)).ok()
+    }
+}
 
 /// Converts an error of PostgreSQL, without its detail, which has values of rows.
 pub(in crate::ledger) fn failed(error: &tokio_postgres::Error) -> LedgerError {
@@ -34,8 +66,9 @@ pub(in crate::ledger) fn failed(error: &tokio_postgres::Error) -> LedgerError {
 
 /// A connection to a PostgreSQL server. It is opened when it is needed, and again when it was lost.
 pub(super) struct Postgres {
-    runtime: Option<Runtime>,
-    dial: std::sync::Arc<Dial>,
+    network: Arc<Network>,
+    /// Longest time that a statement may take, with what the network adds.
+    longest: Duration,
     live: RefCell<Option<Live>>,
     is_in_transaction: Flag<bool>,
     /// Nothing is known of the connection, since it did not answer in time.
@@ -54,29 +87,15 @@ impl std::fmt::Debug for Postgres {
     }
 }
 
-impl Drop for Postgres {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background(); // waits for nothing, also on a thread that may not block
-        }
-    }
-}
-
 impl Postgres {
-    pub(super) fn new(dial: std::sync::Arc<Dial>) -> Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| LedgerError::Failed(error.to_string()))?;
-        Ok(Self {
-            runtime: Some(runtime),
-            dial,
+    pub(super) fn new(network: Arc<Network>, longest: Duration) -> Self {
+        Self {
+            network,
+            longest,
             live: RefCell::default(),
             is_in_transaction: Flag::new(false),
             is_broken: Flag::new(false),
-        })
-    }
-
-    fn runtime(&self) -> Result<&Runtime> {
-        self.runtime.as_ref().ok_or(LedgerError::Closed) // it has one until it is dropped
+        }
     }
 
     /// The open connection. A lost one is replaced, but not within a transaction, which was lost with it.
@@ -87,7 +106,7 @@ impl Postgres {
                 return Err(LedgerError::Failed("the connection to PostgreSQL was lost".to_owned()));
             }
             *self.live.borrow_mut() = None; // closes it, which frees its lock
-            let client = (self.dial)(self.runtime()?)?;
+            let client = self.network.connect()?;
             *self.live.borrow_mut() = Some(Live { client, statements: RefCell::default() });
             self.is_broken.set(false);
         }
@@ -96,10 +115,9 @@ impl Postgres {
 
     /// Waits for what the server does.
     fn wait<T>(&self, work: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T> {
-        let waiting = async { tokio::time::timeout(MAX_STATEMENT, work).await };
-        match self.runtime()?.block_on(waiting) {
-            Ok(done) => done.map_err(|error| failed(&error)),
-            Err(_) => {
+        match self.network.wait(self.longest, work) {
+            Some(done) => done.map_err(|error| failed(&error)),
+            None => {
                 self.is_broken.set(true);
                 Err(LedgerError::Failed("PostgreSQL does not answer".to_owned()))
             }
