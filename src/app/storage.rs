@@ -13,8 +13,12 @@ pub(super) fn at(place: &LedgerPlace) -> Place {
     match place {
         LedgerPlace::Sqlite(path) => Place::Sqlite(path.clone()),
         LedgerPlace::Postgres(place) => {
-            let PostgresPlace { config, tls, journal } = &**place;
-            let server = Server { config: config.clone(), tls: tls.as_ref().map(|tls| tls.config.clone()) };
+            let PostgresPlace { config, tls, journal, node } = &**place;
+            let server = Server {
+                config: config.clone(),
+                tls: tls.as_ref().map(|tls| tls.config.clone()),
+                node: node.clone(),
+            };
             Place::Postgres(Box::new(server), journal.clone().map_or(JournalAt::Shared, JournalAt::Local))
         }
     }

@@ -20,6 +20,8 @@ pub struct PostgresPlace {
     pub config: tokio_postgres::Config,
     /// `None` for connections without TLS.
     pub tls: Option<ClientTls>,
+    /// The name of this gateway among those of the database.
+    pub node: String,
     /// The path of the journal's files, without their endings; `None` if the journal is in the database.
     pub journal: Option<PathBuf>,
 }
@@ -27,6 +29,9 @@ pub struct PostgresPlace {
 impl PartialEq for PostgresPlace {
     fn eq(&self, other: &Self) -> bool {
         let tls = |place: &Self| place.tls.as_ref().map(|tls| tls.made_from);
-        self.config == other.config && tls(self) == tls(other) && self.journal == other.journal
+        self.config == other.config
+            && tls(self) == tls(other)
+            && self.journal == other.journal
+            && self.node == other.node
     }
 }

@@ -29,7 +29,8 @@ pub fn server() -> Option<Postgres> {
 }
 
 pub fn place(url: &str, at: JournalAt) -> Place {
-    Place::Postgres(Box::new(Server { config: url.parse().unwrap(), tls: None }), at)
+    let node = "a".to_owned();
+    Place::Postgres(Box::new(Server { config: url.parse().unwrap(), tls: None, node }), at)
 }
 
 pub fn open(url: &str, folder: &tempfile::TempDir) -> Storage {
@@ -168,7 +169,7 @@ fn one_gateway_serves_a_database() {
     let shared = place(&fresh(&server), JournalAt::Shared);
     let serving = shared.open().unwrap();
     let message = refused(shared.open());
-    assert!(message.contains("another gateway serves it already"), "{message}");
+    assert!(message.contains("another gateway with the name of this one serves it already"), "{message}");
     drop(serving);
     drop(shared.open().unwrap());
 }
@@ -237,7 +238,7 @@ fn a_lost_machine_can_be_given_up() {
     store.journal.append(1, WallTime(1), b"one").unwrap();
     let shared = place(&url, JournalAt::Shared);
     let message = shared.migrate(true).unwrap_err().to_string();
-    assert!(message.contains("another gateway serves it already"), "{message}");
+    assert!(message.contains("another gateway with the name of this one serves it already"), "{message}");
     drop(store);
     assert_eq!(shared.migrate(true).unwrap(), 1);
     drop(shared.open().unwrap());

@@ -79,7 +79,8 @@ CREATE TABLE open_holds (
     at BIGINT NOT NULL,
     external_id TEXT COLLATE "C",
     deadline BIGINT,
-    charge_at_deadline BIGINT
+    charge_at_deadline BIGINT,
+    node BIGINT NOT NULL
 );
 CREATE TABLE in_doubt (
     id BYTEA PRIMARY KEY,
@@ -91,9 +92,11 @@ CREATE TABLE in_doubt (
     given_back BIGINT
 );
 CREATE TABLE limits (
-    owner BYTEA PRIMARY KEY,
+    node BIGINT NOT NULL,
+    owner BYTEA NOT NULL,
     state BYTEA NOT NULL,
-    saved BIGINT NOT NULL
+    saved BIGINT NOT NULL,
+    PRIMARY KEY (node, owner)
 );
 CREATE INDEX secrets_by_key ON secrets (key, until);
 CREATE TABLE operator_accounts (
@@ -115,23 +118,30 @@ CREATE TABLE entries (
     requests BIGINT NOT NULL,
     reference TEXT COLLATE "C",
     actor TEXT COLLATE "C" NOT NULL,
-    link BYTEA NOT NULL
+    link BYTEA NOT NULL,
+    node BIGINT NOT NULL
 );
 CREATE UNIQUE INDEX entries_by_account ON entries (account, number);
 CREATE UNIQUE INDEX entries_once ON entries (account, kind, reference) WHERE reference IS NOT NULL;
 CREATE TABLE journal (
-    mark BIGINT, -- of the files of a journal that is not in this database
-    folded BIGINT NOT NULL,
     epoch BIGINT NOT NULL,
-    usage_upto BIGINT NOT NULL DEFAULT 0,
     usage_minutes_from BIGINT NOT NULL DEFAULT 0,
     usage_hours_from BIGINT NOT NULL DEFAULT 0,
     listed_since BIGINT
 );
+CREATE TABLE nodes (
+    num BIGINT PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
+    name TEXT COLLATE "C" NOT NULL UNIQUE,
+    mark BIGINT, -- of the files of a journal that is not in this database
+    folded BIGINT NOT NULL DEFAULT 0,
+    usage_upto BIGINT NOT NULL DEFAULT 0
+);
 CREATE TABLE batches (
-    seq BIGINT PRIMARY KEY,
+    node BIGINT NOT NULL,
+    seq BIGINT NOT NULL,
     at BIGINT NOT NULL,
-    records BYTEA NOT NULL
+    records BYTEA NOT NULL,
+    PRIMARY KEY (node, seq)
 );
 CREATE TABLE tokens (
     name TEXT COLLATE "C" PRIMARY KEY,
@@ -412,5 +422,5 @@ CREATE TRIGGER audit_is_never_deleted BEFORE DELETE OR UPDATE OR TRUNCATE ON aud
     FOR EACH STATEMENT EXECUTE FUNCTION audit_is_only_appended();
 
 INSERT INTO operator_accounts VALUES ('granted', '0'), ('adjusted', '0'), ('earned', '0'), ('expired', '0');
-INSERT INTO journal (folded, epoch) VALUES (0, 0);
+INSERT INTO journal (epoch) VALUES (0);
 INSERT INTO seller VALUES (substr(md5(random()::text), 1, 16));

@@ -10,6 +10,8 @@ use crate::ledger::sqlite::{FileJournal, Lock, create_private};
 use crate::ledger::store::{Journal, JournalRow, LedgerError, Result};
 use crate::types::WallTime;
 
+/// Reads the number of a gateway's journal in files.
+const MARK: &str = "SELECT mark FROM nodes WHERE num = ?1";
 /// Most bytes of the file with the number of a journal.
 const MAX_MARK: u64 = 32;
 
@@ -36,13 +38,14 @@ impl LocalJournal {
         let mut mark_file = path.as_os_str().to_owned();
         mark_file.push(".journal-mark");
         let mark_file = PathBuf::from(mark_file);
-        let known: Option<i64> = serving.one("SELECT mark FROM journal", params![], |row| row.get(0))?;
+        let known: Option<i64> = serving.one(MARK, params![serving.node()], |row| row.get(0))?;
         let mark = match (known, read_mark(&mark_file)?) {
             (Some(known), Some(own)) if known == own => known,
             (Some(_), _) => return Err(elsewhere(path)),
             (None, _) => {
-                let unfolded = "SELECT 1 FROM batches WHERE seq > (SELECT folded FROM journal)";
-                if serving.exists(unfolded, params![])? {
+                let unfolded = "SELECT 1 FROM batches
+                    WHERE node = ?1 AND seq > (SELECT folded FROM nodes WHERE num = ?1)";
+                if serving.exists(unfolded, params![serving.node()])? {
                     return Err(LedgerError::Refused(
                         "its journal is in the database: start and stop a gateway with `journal = \"shared\"` first"
                             .to_owned(),
@@ -51,7 +54,8 @@ impl LocalJournal {
                 let random = "SELECT CAST(floor(random() * 9e18) AS BIGINT)";
                 let mark = serving.one(random, params![], |row| row.get(0))?;
                 write_mark(&mark_file, mark).map_err(|error| failed(&mark_file, &error))?;
-                serving.transaction(|tx| tx.run("UPDATE journal SET mark = ?1", params![mark]))?;
+                let set = "UPDATE nodes SET mark = ?2 WHERE num = ?1";
+                serving.transaction(|tx| tx.run(set, params![tx.node(), mark]))?;
                 mark
             }
         };
@@ -84,8 +88,8 @@ impl Drop for LocalJournal {
         if !self.files.take().is_some_and(|files| files.is_folded()) {
             return;
         }
-        let forget = "UPDATE journal SET mark = NULL WHERE mark = ?1";
-        match self.connection.transaction(|tx| tx.run(forget, params![self.mark])) {
+        let forget = "UPDATE nodes SET mark = NULL WHERE num = ?1 AND mark = ?2";
+        match self.connection.transaction(|tx| tx.run(forget, params![tx.node(), self.mark])) {
             Ok(()) => drop(std::fs::remove_file(&self.mark_file)), // one that remains does no harm
             Err(error) => tracing::warn!(%error, "the ledger stays bound to the journal of this machine"),
         }
@@ -132,7 +136,7 @@ pub(super) struct SharedJournal {
 impl SharedJournal {
     /// `serving` is a connection that has the lock of the gateway that serves; `connection` has that of its journal.
     pub(super) fn open(serving: &Connection, connection: Connection) -> Result<Self> {
-        if serving.one("SELECT mark IS NOT NULL FROM journal", params![], |row| row.get(0))? {
+        if serving.one(MARK, params![serving.node()], |row| row.get::<Option<i64>>(0))?.is_some() {
             return Err(LedgerError::Refused(
                 "its journal is on the machine that served it last: start and stop the gateway there, with `journal = \
                  \"local\"`, first. If that machine is lost, `tollgate ledger migrate --abandon-journal` goes on \
@@ -161,14 +165,14 @@ impl Journal for SharedJournal {
 
     fn append(&mut self, seq: u64, at: WallTime, records: &[u8]) -> Result<()> {
         // The batch may be there already, if the answer to an earlier attempt was lost.
-        let sql = "INSERT INTO batches (seq, at, records) VALUES (?1, ?2, ?3)
-                   ON CONFLICT (seq) DO UPDATE SET at = excluded.at, records = excluded.records";
-        self.connection.write_one(sql, params![seq, at.0, records])
+        let sql = "INSERT INTO batches (node, seq, at, records) VALUES (?1, ?2, ?3, ?4)
+                   ON CONFLICT (node, seq) DO UPDATE SET at = excluded.at, records = excluded.records";
+        self.connection.write_one(sql, params![self.connection.node(), seq, at.0, records])
     }
 
     fn reset(&mut self, upto: u64) {
-        let deleted = self.connection.write_one("DELETE FROM batches WHERE seq <= ?1", params![upto]);
-        if let Err(error) = deleted {
+        let (sql, node) = ("DELETE FROM batches WHERE node = ?1 AND seq <= ?2", self.connection.node());
+        if let Err(error) = self.connection.write_one(sql, params![node, upto]) {
             tracing::debug!(%error, "folded batches stay in the journal until the next fold");
         }
     }

@@ -43,9 +43,9 @@ const MAX_APPEND: Duration = Duration::from_secs(3);
 /// Longest time that any other statement may take, with what the network adds.
 const MAX_STATEMENT: Duration = Duration::from_secs(30);
 /// Key of the lock that a gateway takes while it serves: `TGLS`.
-const SERVES: i64 = 0x5447_4c53;
+const SERVES: i32 = 0x5447_4c53;
 /// Key of the lock that it takes to write a journal in the database: `TGLJ`.
-const JOURNALS: i64 = 0x5447_4c4a;
+const JOURNALS: i32 = 0x5447_4c4a;
 
 /// Where a database is, and how it is connected to.
 #[derive(Clone)]
@@ -54,6 +54,8 @@ pub struct Server {
     pub config: Config,
     /// The TLS configuration; `None` for connections without TLS.
     pub tls: Option<Arc<ClientConfig>>,
+    /// The name of the gateway among those of the database.
+    pub node: String,
 }
 
 impl std::fmt::Debug for Server {
@@ -90,7 +92,8 @@ pub(super) fn open(server: &Server, at: &JournalAt) -> Result<Storage> {
 
 /// As [`open`], without a journal.
 pub(super) fn open_books(server: &Server) -> Result<SqlBooks> {
-    serve(server).and_then(|serving| books(server, serving)).map_err(unusable)
+    let serving = register(server).and_then(|node| connect(server, node, Role::Serves));
+    serving.and_then(|serving| books(server, serving)).map_err(unusable)
 }
 
 fn unusable(error: LedgerError) -> LedgerError {
@@ -102,27 +105,32 @@ fn unusable(error: LedgerError) -> LedgerError {
 }
 
 fn open_on(server: &Server, local: Option<(PathBuf, Lock)>) -> Result<Storage> {
-    let mut serving = serve(server)?;
+    let node = register(server)?;
+    let mut serving = connect(server, node, Role::Serves)?;
     let journal: Box<dyn Journal> = match local {
         Some((path, lock)) => {
-            Box::new(LocalJournal::open(&path, lock, &mut serving, connect(server, Role::Writes)?)?)
+            Box::new(LocalJournal::open(&path, lock, &mut serving, connect(server, node, Role::Writes)?)?)
         }
-        None => Box::new(SharedJournal::open(&serving, connect(server, Role::Journals)?)?),
+        None => Box::new(SharedJournal::open(&serving, connect(server, node, Role::Journals)?)?),
     };
     Ok(Storage { books: Box::new(books(server, serving)?), journal })
 }
 
-/// Takes the lock of the gateway that serves, and migrates the tables to this version.
-fn serve(server: &Server) -> Result<Connection> {
-    let mut serving = connect(server, Role::Serves)?;
-    migrate(&mut serving)?;
-    Ok(serving)
+/// Migrates the tables to this version, and finds the number of the gateway, or gives it one.
+fn register(server: &Server) -> Result<i64> {
+    let mut connection = connect(server, 0, Role::Writes)?;
+    migrate(&mut connection)?;
+    connection.transaction(|tx| {
+        let new = "INSERT INTO nodes (name) VALUES (?1) ON CONFLICT (name) DO NOTHING";
+        tx.run(new, params![server.node])?;
+        tx.one("SELECT num FROM nodes WHERE name = ?1", params![server.node], |row| row.get(0))
+    })
 }
 
 fn books(server: &Server, serving: Connection) -> Result<SqlBooks> {
-    let readers = network(server, Role::Reads)?;
-    let connections = Connections::new(move || Ok(Connection::postgres(Arc::clone(&readers), MAX_STATEMENT)));
-    Ok(SqlBooks::new(serving, connections, Box::new(NoUpkeep)))
+    let (readers, node) = (network(server, serving.node(), Role::Reads)?, serving.node());
+    let open = move || Ok(Connection::postgres(Arc::clone(&readers), node, MAX_STATEMENT));
+    Ok(SqlBooks::new(serving, Connections::new(open), Box::new(NoUpkeep)))
 }
 
 /// The tables that have a ledger, such that each refers to earlier ones only. Without that of the version, and without the
@@ -130,7 +138,7 @@ fn books(server: &Server, serving: Connection) -> Result<SqlBooks> {
 pub(super) fn tables() -> Vec<&'static str> {
     let made = MIGRATIONS.iter().flat_map(|sql| sql.lines());
     let named = made.filter_map(|line| line.strip_prefix("CREATE TABLE ")?.split([' ', '(']).next());
-    named.filter(|table| *table != "batches").collect()
+    named.filter(|table| !["nodes", "batches"].contains(table)).collect()
 }
 
 /// Migrates the tables of a ledger to this version. With `abandons_journal`, a journal on a machine that is lost is given
@@ -140,11 +148,10 @@ pub(super) fn tables() -> Vec<&'static str> {
 /// A message that names the problem and its remedy.
 pub(super) fn migrate_only(server: &Server, abandons_journal: bool) -> Result<usize> {
     let migrated = || {
-        let role = if abandons_journal { Role::Serves } else { Role::Writes };
-        let mut connection = connect(server, role)?;
-        migrate(&mut connection)?;
+        let node = register(server)?;
         if abandons_journal {
-            connection.transaction(|tx| tx.run("UPDATE journal SET mark = NULL", params![]))?;
+            let forget = "UPDATE nodes SET mark = NULL WHERE num = ?1";
+            connect(server, node, Role::Serves)?.transaction(|tx| tx.run(forget, params![node]))?;
         }
         Ok(MIGRATIONS.len())
     };
@@ -195,7 +202,7 @@ enum Role {
 }
 
 impl Role {
-    fn lock(self) -> Option<i64> {
+    fn lock(self) -> Option<i32> {
         match self {
             Self::Serves => Some(SERVES),
             Self::Journals => Some(JOURNALS),
@@ -204,13 +211,13 @@ impl Role {
     }
 }
 
-fn connect(server: &Server, role: Role) -> Result<Connection> {
+fn connect(server: &Server, node: i64, role: Role) -> Result<Connection> {
     let longest = if role == Role::Journals { MAX_APPEND } else { MAX_STATEMENT };
-    Ok(Connection::postgres(network(server, role)?, longest))
+    Ok(Connection::postgres(network(server, node, role)?, node, longest))
 }
 
 /// What opens the connections of a role.
-fn network(server: &Server, role: Role) -> Result<Arc<Network>> {
+fn network(server: &Server, node: i64, role: Role) -> Result<Arc<Network>> {
     let mut server = server.clone();
     server.config.application_name(format!("tollgate {role:?}").to_lowercase());
     if server.tls.is_some() {
@@ -220,13 +227,13 @@ fn network(server: &Server, role: Role) -> Result<Arc<Network>> {
         let server = server.clone();
         async move {
             let late = || LedgerError::Failed(format!("{} does not answer", place(&server.config)));
-            tokio::time::timeout(MAX_CONNECT, dial(&server, role)).await.unwrap_or_else(|_| Err(late()))
+            tokio::time::timeout(MAX_CONNECT, dial(&server, node, role)).await.unwrap_or_else(|_| Err(late()))
         }
         .boxed()
     })
 }
 
-async fn dial(server: &Server, role: Role) -> Result<Client> {
+async fn dial(server: &Server, node: i64, role: Role) -> Result<Client> {
     let client = match &server.tls {
         Some(tls) => start(&server.config, MakeRustlsConnect::new((**tls).clone())).await?,
         None => start(&server.config, NoTls).await?,
@@ -234,7 +241,7 @@ async fn dial(server: &Server, role: Role) -> Result<Client> {
     let settings = format!("{EACH}; {}", if role == Role::Reads { READER } else { WRITER });
     client.batch_execute(&settings).await.map_err(|error| postgres_failed(&error))?;
     if let Some(lock) = role.lock() {
-        take_lock(&client, lock).await?;
+        take_lock(&client, lock, node).await?;
     }
     Ok(client)
 }
@@ -273,13 +280,14 @@ where
     Ok(client)
 }
 
-async fn take_lock(client: &Client, lock: i64) -> Result<()> {
+async fn take_lock(client: &Client, lock: i32, node: i64) -> Result<()> {
+    let node = i32::try_from(node).map_err(|_| LedgerError::Failed("there are too many nodes".to_owned()))?;
     for _ in 0..LOCK_ATTEMPTS {
-        let row = client.query_one("SELECT pg_try_advisory_lock($1)", &[&lock]).await;
+        let row = client.query_one("SELECT pg_try_advisory_lock($1, $2)", &[&lock, &node]).await;
         if row.and_then(|row| row.try_get(0)).map_err(|error| postgres_failed(&error))? {
             return Ok(());
         }
         tokio::time::sleep(LOCK_PAUSE).await;
     }
-    Err(LedgerError::Refused("another gateway serves it already; it has one writer".to_owned()))
+    Err(LedgerError::Refused("another gateway with the name of this one serves it already".to_owned()))
 }

@@ -8,8 +8,11 @@ use crate::ledger::store::{LedgerError, Result};
 
 /// Most values of one statement. SQLite has at most 32,766 parameters, PostgreSQL twice as many.
 const MAX_VALUES: usize = 4_000;
-/// The table that exists once in each ledger, with what belongs to its place.
+/// The table that has one row.
 const JOURNAL: &str = "journal";
+/// The column with the number of a gateway, which is another one at another place.
+const NODE: &str = "node";
+const LIMITS: &str = "limits";
 /// Tables that a new ledger has rows in. All others of a new ledger are empty.
 const SEEDED: [&str; 3] = [JOURNAL, "operator_accounts", "seller"];
 
@@ -40,58 +43,127 @@ fn copy_tables(
         }
     }
     let mut counts = Vec::new();
-    for table in tables {
-        let columns = columns(tx, table)?;
-        match *table {
-            JOURNAL => copy_journal(from, tx, &columns)?,
-            table => copy_table(from, tx, table, &columns)?,
+    for name in tables {
+        let table = Table::of(tx, name)?;
+        if *name == JOURNAL {
+            table.copy_row(from, tx)?;
+        } else {
+            table.copy(from, tx)?;
         }
-        let (before, after) = (digest(from, table, &columns)?, digest(tx, table, &columns)?);
+        let (before, after) = (table.digest(from)?, table.digest(tx)?);
         if before != after {
-            return Err(LedgerError::Failed(format!("the copy of table {table} differs")));
+            return Err(LedgerError::Failed(format!("the copy of table {name} differs")));
         }
-        counts.push((*table, after.0));
+        counts.push((*name, after.0));
     }
+    let state = |row: &Row<'_>| Ok((row.get::<u64>(0)?, row.get::<u64>(1)?));
+    let (folded, counted) =
+        from.one("SELECT folded, usage_upto FROM nodes WHERE num = ?1", params![from.node()], state)?;
+    let set = "UPDATE nodes SET folded = ?2, usage_upto = ?3 WHERE num = ?1";
+    tx.run(set, params![tx.node(), folded, counted])?;
     Ok(counts)
 }
 
-/// The columns of a table that are copied.
-fn columns(tx: &Transaction<'_>, table: &str) -> Result<Vec<String>> {
-    let sql = tx.dialect(
-        "SELECT name FROM pragma_table_info(?1)",
-        "SELECT column_name::text FROM information_schema.columns
-         WHERE table_schema = current_schema() AND table_name::text = ?1 ORDER BY ordinal_position",
-    );
-    let mut columns: Vec<String> = tx.all(sql, params![table], |row| row.get(0))?;
-    columns.retain(|column| table != JOURNAL || column != "mark"); // it names the files at this place
-    Ok(columns)
+/// A table that is copied.
+struct Table {
+    name: &'static str,
+    /// The columns that are copied.
+    columns: Vec<String>,
+    /// True if it has the number of a gateway, too.
+    has_node: bool,
 }
 
-fn copy_journal(from: &Connection, tx: &Transaction<'_>, columns: &[String]) -> Result<()> {
-    let values = |row: &Row<'_>| (0..columns.len()).map(|at| row.get(at)).collect::<Result<Vec<Owned>>>();
-    let row = from.one(&select(JOURNAL, columns), params![], values)?;
-    let set: Vec<String> = columns.iter().zip(1..).map(|(column, at)| format!("{column} = ?{at}")).collect();
-    tx.run(&format!("UPDATE {JOURNAL} SET {}", set.join(", ")), &references(&row))
-}
-
-fn copy_table(from: &Connection, tx: &Transaction<'_>, table: &str, columns: &[String]) -> Result<()> {
-    if SEEDED.contains(&table) {
-        tx.run(&format!("DELETE FROM {table}"), params![])?;
+impl Table {
+    fn of(tx: &Transaction<'_>, name: &'static str) -> Result<Self> {
+        let sql = tx.dialect(
+            "SELECT name FROM pragma_table_info(?1)",
+            "SELECT column_name::text FROM information_schema.columns
+             WHERE table_schema = current_schema() AND table_name::text = ?1 ORDER BY ordinal_position",
+        );
+        let mut columns: Vec<String> = tx.all(sql, params![name], |row| row.get(0))?;
+        let all = columns.len();
+        columns.retain(|column| column != NODE);
+        let has_node = columns.len() < all;
+        Ok(Self { name, columns, has_node })
     }
-    let mut values: Vec<Owned> = Vec::new();
-    let most = MAX_VALUES / columns.len() * columns.len();
-    from.each(&select(table, columns), params![], |row| {
-        for at in 0..columns.len() {
-            values.push(row.get(at)?);
+
+    /// Selects the rows of a place. Of limits, which each gateway has of its own, those of one.
+    fn select(&self, connection: &Connection) -> String {
+        let (columns, name) = (self.columns.join(", "), self.name);
+        let own = format!("WHERE {NODE} = {}", connection.node());
+        let own = if name == LIMITS { own.as_str() } else { "" };
+        format!("SELECT {columns} FROM {name} {own} ORDER BY {}", self.columns[0])
+    }
+
+    fn values(&self, row: &Row<'_>) -> Result<Vec<Owned>> {
+        (0..self.columns.len()).map(|at| row.get(at)).collect()
+    }
+
+    fn copy_row(&self, from: &Connection, tx: &Transaction<'_>) -> Result<()> {
+        let row = from.one(&self.select(from), params![], |row| self.values(row))?;
+        let set = self.columns.iter().zip(1..).map(|(column, at)| format!("{column} = ?{at}"));
+        let set: Vec<String> = set.collect();
+        tx.run(&format!("UPDATE {} SET {}", self.name, set.join(", ")), &references(&row))
+    }
+
+    fn copy(&self, from: &Connection, tx: &Transaction<'_>) -> Result<()> {
+        if SEEDED.contains(&self.name) {
+            tx.run(&format!("DELETE FROM {}", self.name), params![])?;
         }
-        if values.len() >= most {
-            insert(tx, table, columns, &values)?;
-            values.clear();
-        }
-        Ok(())
-    })?;
-    insert(tx, table, columns, &values)?;
-    continue_numbers(tx, table)
+        let mut rows: Vec<Vec<Owned>> = Vec::new();
+        let most = MAX_VALUES / (self.columns.len() + 1);
+        from.each(&self.select(from), params![], |row| {
+            let mut values = self.values(row)?;
+            values.extend(self.has_node.then(|| Owned::Number(tx.node())));
+            rows.push(values);
+            if rows.len() == most {
+                self.insert(tx, &rows)?;
+                rows.clear();
+            }
+            Ok(())
+        })?;
+        self.insert(tx, &rows)?;
+        continue_numbers(tx, self.name)
+    }
+
+    fn insert(&self, tx: &Transaction<'_>, rows: &[Vec<Owned>]) -> Result<()> {
+        let Some(first) = rows.first() else { return Ok(()) };
+        let columns: Vec<&str> =
+            self.columns.iter().map(String::as_str).chain(self.has_node.then_some(NODE)).collect();
+        let marks = |row: usize| {
+            let marks = (1..=first.len()).map(|at| format!("?{}", row * first.len() + at));
+            format!("({})", marks.collect::<Vec<_>>().join(", "))
+        };
+        let marks: Vec<String> = (0..rows.len()).map(marks).collect();
+        let overriding = tx.dialect("", "OVERRIDING SYSTEM VALUE");
+        let (columns, marks) = (columns.join(", "), marks.join(", "));
+        let sql = format!("INSERT INTO {} ({columns}) {overriding} VALUES {marks}", self.name);
+        tx.run(&sql, &rows.iter().flat_map(|row| references(row)).collect::<Vec<_>>())
+    }
+
+    /// The number of rows, and the sum of the hashes of all of them, whatever their order.
+    fn digest(&self, connection: &Connection) -> Result<(u64, [u64; 4])> {
+        let (mut count, mut sum) = (0, [0u64; 4]);
+        connection.each(&self.select(connection), params![], |row| {
+            let mut hasher = Sha256::new();
+            for value in self.values(row)? {
+                match value {
+                    Owned::Null => hasher.update([0]),
+                    Owned::Number(number) => hash(&mut hasher, 1, &number.to_le_bytes()),
+                    Owned::Text(text) => hash(&mut hasher, 2, text.as_bytes()),
+                    Owned::Blob(bytes) => hash(&mut hasher, 3, &bytes),
+                }
+            }
+            let hashed = hasher.finalize();
+            let (parts, _) = hashed.as_slice().as_chunks::<8>();
+            for (sum, part) in sum.iter_mut().zip(parts) {
+                *sum = sum.wrapping_add(u64::from_le_bytes(*part));
+            }
+            count += 1;
+            Ok(())
+        })?;
+        Ok((count, sum))
+    }
 }
 
 /// Lets the numbers that PostgreSQL chooses continue after those that were copied. SQLite does so itself.
@@ -106,50 +178,6 @@ fn continue_numbers(tx: &Transaction<'_>, table: &str) -> Result<()> {
     let sql =
         format!("SELECT setval(pg_get_serial_sequence('{table}', '{column}'), max({column})) FROM {table}");
     tx.one(&sql, params![], |row| row.get::<Option<i64>>(0)).map(drop)
-}
-
-fn select(table: &str, columns: &[String]) -> String {
-    format!("SELECT {} FROM {table} ORDER BY {}", columns.join(", "), columns[0])
-}
-
-/// Inserts rows, whose values follow each other.
-fn insert(tx: &Transaction<'_>, table: &str, columns: &[String], values: &[Owned]) -> Result<()> {
-    if values.is_empty() {
-        return Ok(());
-    }
-    let row = |first: usize| {
-        let marks: Vec<String> = (first..first + columns.len()).map(|at| format!("?{at}")).collect();
-        format!("({})", marks.join(", "))
-    };
-    let rows: Vec<String> = (0..values.len() / columns.len()).map(|at| row(at * columns.len() + 1)).collect();
-    let overriding = tx.dialect("", "OVERRIDING SYSTEM VALUE");
-    let sql = format!("INSERT INTO {table} ({}) {overriding} VALUES {}", columns.join(", "), rows.join(", "));
-    tx.run(&sql, &references(values))
-}
-
-/// The number of rows, and the sum of the hashes of all of them, whatever their order.
-fn digest(connection: &Connection, table: &str, columns: &[String]) -> Result<(u64, [u64; 4])> {
-    let (mut count, mut sum) = (0, [0u64; 4]);
-    let sql = format!("SELECT {} FROM {table}", columns.join(", "));
-    connection.each(&sql, params![], |row| {
-        let mut hasher = Sha256::new();
-        for at in 0..columns.len() {
-            match row.get(at)? {
-                Owned::Null => hasher.update([0]),
-                Owned::Number(number) => hash(&mut hasher, 1, &number.to_le_bytes()),
-                Owned::Text(text) => hash(&mut hasher, 2, text.as_bytes()),
-                Owned::Blob(bytes) => hash(&mut hasher, 3, &bytes),
-            }
-        }
-        let hashed = hasher.finalize();
-        let (parts, _) = hashed.as_slice().as_chunks::<8>();
-        for (sum, part) in sum.iter_mut().zip(parts) {
-            *sum = sum.wrapping_add(u64::from_le_bytes(*part));
-        }
-        count += 1;
-        Ok(())
-    })?;
-    Ok((count, sum))
 }
 
 fn hash(hasher: &mut Sha256, kind: u8, bytes: &[u8]) {

@@ -13,11 +13,12 @@ use crate::ledger::tally::{ChargeKey, ChargeSum, Fold, OpenHold};
 use crate::types::{Credits, RequestId, WallTime};
 
 pub(in crate::ledger) fn fold(tx: &Transaction<'_>, fold: &Fold, at: WallTime) -> Result<()> {
-    let folded: u64 = tx.one("SELECT folded FROM journal", params![], |row| row.get(0))?;
+    let folded: u64 =
+        tx.one("SELECT folded FROM nodes WHERE num = ?1", params![tx.node()], |row| row.get(0))?;
     if !fold.charges.is_empty() && fold.upto <= folded {
         return Err(LedgerError::Failed("these batches stand in the entries already".to_owned()));
     }
-    tx.execute("UPDATE journal SET folded = ?1", params![fold.upto])?;
+    tx.execute("UPDATE nodes SET folded = ?2 WHERE num = ?1", params![tx.node(), fold.upto])?;
     let mut posting = Posting::start(tx)?;
     for (key, sum) in &fold.charges {
         write_charges(&mut posting, *key, *sum, at)?;
@@ -56,8 +57,8 @@ fn store_holds(tx: &Transaction<'_>, closed: &[RequestId], opened: &[OpenHold]) 
         tx.execute("DELETE FROM open_holds WHERE id = ?1", params![id_blob(*id)])?;
     }
     let insert = "INSERT INTO open_holds
-                      (id, account, key, route, amount, at, external_id, deadline, charge_at_deadline)
-                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+                      (id, account, key, route, amount, at, external_id, deadline, charge_at_deadline, node)
+                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
                   ON CONFLICT (id) DO UPDATE SET account = excluded.account, key = excluded.key,
                       route = excluded.route, amount = excluded.amount, at = excluded.at,
                       external_id = excluded.external_id, deadline = excluded.deadline,
@@ -74,6 +75,7 @@ fn store_holds(tx: &Transaction<'_>, closed: &[RequestId], opened: &[OpenHold]) 
             kept.map(|kept| kept.external_id.as_str()),
             kept.map(|kept| kept.deadline.0),
             kept.map(|kept| kept.charge_at_deadline.millionths()),
+            tx.node(),
         ];
         tx.execute(insert, values)?;
     }

@@ -97,7 +97,7 @@ impl Books for SqlBooks {
 
     fn confirm(&mut self) -> Result<()> {
         // This commit overwrites the part of the write-ahead log that a failed commit may have written.
-        self.write(|tx| tx.run("UPDATE journal SET folded = folded", params![]))
+        self.write(|tx| tx.run("UPDATE nodes SET folded = folded WHERE num = ?1", params![tx.node()]))
     }
 
     fn register(&mut self, wanted: &Registration, at: WallTime) -> Result<Registered> {
@@ -281,12 +281,12 @@ impl Books for SqlBooks {
         self.write(|tx| {
             for (owner, state) in states {
                 if state.is_empty() {
-                    tx.execute("DELETE FROM limits WHERE owner = ?1", params![owner])?;
+                    tx.execute("DELETE FROM limits WHERE node = ?1 AND owner = ?2", params![tx.node(), owner])?;
                     continue;
                 }
-                let sql = "INSERT INTO limits (owner, state, saved) VALUES (?1, ?2, ?3)
-                           ON CONFLICT (owner) DO UPDATE SET state = excluded.state, saved = excluded.saved";
-                tx.execute(sql, params![owner, state, at.0])?;
+                let sql = "INSERT INTO limits (node, owner, state, saved) VALUES (?1, ?2, ?3, ?4)
+                           ON CONFLICT (node, owner) DO UPDATE SET state = excluded.state, saved = excluded.saved";
+                tx.execute(sql, params![tx.node(), owner, state, at.0])?;
             }
             Ok(())
         })

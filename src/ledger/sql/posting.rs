@@ -59,8 +59,8 @@ impl<'a> NewEntry<'a> {
 
 /// The statements use no RETURNING, which would build a temporary table for each row in SQLite.
 const INSERT: &str =
-    "INSERT INTO entries (account, number, at, kind, amount, balance_after, key, route, outcome, requests, reference, actor, link, bucket)
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
+    "INSERT INTO entries (account, number, at, kind, amount, balance_after, key, route, outcome, requests, reference, actor, link, bucket, node)
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
 const SELECT: &str = "SELECT id, balance, entries, link, lots FROM accounts WHERE num = ?1";
 /// Also counts what the account's keys spend.
 const UPDATE: &str =
@@ -70,6 +70,9 @@ const GROUP_SPEND: &str = "UPDATE spend_groups SET spent = spent - ?2
                            WHERE num = (SELECT spend_group FROM keys WHERE num = ?1)";
 /// For tables of older ledgers.
 const OLD_SELECT: &str = "SELECT id, balance, entries, link, 0 FROM accounts WHERE num = ?1";
+const OLD_INSERT: &str =
+    "INSERT INTO entries (account, number, at, kind, amount, balance_after, key, route, outcome, requests, reference, actor, link, bucket)
+     SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14 WHERE ?15 IS NOT NULL";
 const OLD_UPDATE: &str =
     "UPDATE accounts SET balance = ?2, entries = ?3, link = ?4 WHERE num = ?1 AND ?5 IS NOT NULL";
 
@@ -101,20 +104,20 @@ impl<'tx> Posting<'tx> {
             spend.push(tx.prepare(GROUP_SPEND)?);
         }
         let wallets = Some(Wallets::default());
-        Ok(Self { moved, spend, wallets, ..Self::with(tx, SELECT, UPDATE)? })
+        Ok(Self { moved, spend, wallets, ..Self::with(tx, [SELECT, UPDATE, INSERT])? })
     }
 
     /// Starts with entries of an older ledger, which are told to nobody.
     pub(in crate::ledger) fn untold(tx: &'tx Transaction<'tx>) -> Result<Self> {
-        Self::with(tx, OLD_SELECT, OLD_UPDATE)
+        Self::with(tx, [OLD_SELECT, OLD_UPDATE, OLD_INSERT])
     }
 
-    fn with(tx: &'tx Transaction<'tx>, select: &'static str, update: &'static str) -> Result<Self> {
+    fn with(tx: &'tx Transaction<'tx>, [select, update, insert]: [&'static str; 3]) -> Result<Self> {
         Ok(Self {
             tx,
             select: tx.prepare(select)?,
             update: tx.prepare(update)?,
-            insert: tx.prepare(INSERT)?,
+            insert: tx.prepare(insert)?,
             spend: Vec::new(),
             wallets: None,
             routes: HashMap::new(),
@@ -170,8 +173,21 @@ impl<'tx> Posting<'tx> {
         let (amount, bucket) = (entry.amount.millionths(), entry.split.text());
         let Entry { number, requests, reference, actor, link, .. } = &entry;
         let values = params![
-            num.0, number, at.0, kind, amount, balance, key, route, outcome, requests, reference, actor,
-            link.0, bucket
+            num.0,
+            number,
+            at.0,
+            kind,
+            amount,
+            balance,
+            key,
+            route,
+            outcome,
+            requests,
+            reference,
+            actor,
+            link.0,
+            bucket,
+            self.tx.node()
         ];
         self.insert.execute(values)?;
         if let Some(key) = key.filter(|_| !new.amount.is_zero()) {

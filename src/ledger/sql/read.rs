@@ -39,19 +39,20 @@ const SECRETS: &str =
     "SELECT s.hash, s.until, k.id, k.num, k.account, k.state, k.expires, k.scopes, k.allow_from, k.limits
      FROM secrets s CROSS JOIN keys k WHERE k.num = s.key ORDER BY s.key";
 
-/// Reads the holds that were open at the last fold.
+/// Reads the holds of this node that were open at the last fold.
 pub(in crate::ledger) fn open_holds(connection: &Connection) -> Result<Vec<OpenHold>> {
     let holds = "SELECT id, account, key, route, amount, at, external_id, deadline, charge_at_deadline
-                 FROM open_holds";
-    connection.all(holds, params![], hold_row)
+                 FROM open_holds WHERE node = ?1";
+    connection.all(holds, params![connection.node()], hold_row)
 }
 
 pub(super) fn loaded(connection: &Connection) -> Result<LoadedBooks> {
-    let state =
-        connection.one("SELECT folded, epoch, listed_since IS NOT NULL FROM journal", params![], |row| {
-            Ok((row.get::<u64>(0)?, row.get::<u32>(1)?, row.get::<bool>(2)?))
-        });
-    let (folded, epoch, lists_requests) = state?;
+    let state = connection.one("SELECT epoch, listed_since IS NOT NULL FROM journal", params![], |row| {
+        Ok((row.get::<u32>(0)?, row.get::<bool>(1)?))
+    });
+    let (epoch, lists_requests) = state?;
+    let folded = "SELECT folded FROM nodes WHERE num = ?1";
+    let folded = connection.one(folded, params![connection.node()], |row| row.get(0))?;
     let settled_jobs = jobs::settled(connection)?;
     let (open_holds, ended) = (open_holds(connection)?, posting::ended(connection)?);
     Ok(LoadedBooks { open_holds, folded, epoch, settled_jobs, ended, lists_requests })
@@ -180,7 +181,8 @@ impl BooksReader for SqlReader {
     }
 
     fn each_limit(&mut self, each: &mut EachLimit<'_>) -> Result<()> {
-        self.db()?.each("SELECT owner, state, saved FROM limits", params![], |row| {
+        let (db, sql) = (self.db()?, "SELECT owner, state, saved FROM limits WHERE node = ?1");
+        db.each(sql, params![db.node()], |row| {
             each(row.blob(0)?, row.blob(1)?, WallTime(row.get(2)?));
             Ok(())
         })

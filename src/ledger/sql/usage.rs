@@ -22,10 +22,10 @@ pub(in crate::ledger) const SUM_STEPS: [UsageStep; 2] = [UsageStep::Hour, UsageS
 const ENTRIES: &str = "SELECT account, at / 60000, coalesce(key, 0), coalesce(route, 0),
             CASE WHEN kind IN ('charge', 'release') THEN coalesce(outcome, kind) ELSE kind END AS result,
             CAST(sum(CASE kind WHEN 'given_back' THEN 0 ELSE requests END) AS BIGINT), CAST(-sum(amount) AS BIGINT)
-     FROM entries WHERE position > (SELECT usage_upto FROM journal)
+     FROM entries WHERE node = ?1 AND position > (SELECT usage_upto FROM nodes WHERE num = ?1)
          AND kind IN ('charge', 'release', 'in_doubt', 'given_back')
      GROUP BY account, at / 60000, key, route, result";
-const COUNTED: &str = "UPDATE journal SET usage_upto = (SELECT coalesce(max(position), 0) FROM entries)";
+const COUNTED: &str = "UPDATE nodes SET usage_upto = (SELECT coalesce(max(position), 0) FROM entries WHERE node = ?1) WHERE num = ?1";
 const ADD: &str = "INSERT INTO usage VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
      ON CONFLICT (account, step, at, key, route, outcome) DO UPDATE SET
          requests = usage.requests + excluded.requests, credits = usage.credits + excluded.credits,
@@ -113,8 +113,9 @@ fn write(tx: &Transaction<'_>, id: &Id, count: UsageCount, charged: i64) -> Resu
 
 /// True if there are entries that are not counted yet.
 pub(super) fn has_uncounted(connection: &Connection) -> Result<bool> {
-    let sql = "SELECT EXISTS (SELECT 1 FROM entries WHERE position > (SELECT usage_upto FROM journal))";
-    connection.one(sql, params![], |row| row.get(0))
+    let sql = "SELECT EXISTS (SELECT 1 FROM entries
+                   WHERE node = ?1 AND position > (SELECT usage_upto FROM nodes WHERE num = ?1))";
+    connection.one(sql, params![connection.node()], |row| row.get(0))
 }
 
 /// Counts the entries since the last call, and what workers counted.
@@ -139,7 +140,7 @@ pub(super) fn count(tx: &Transaction<'_>, parts: &[UsagePart]) -> Result<()> {
 }
 
 fn count_entries(tx: &Transaction<'_>, sums: &mut Sums) -> Result<()> {
-    tx.each(ENTRIES, params![], |row| {
+    tx.each(ENTRIES, params![tx.node()], |row| {
         let (step, at) = (UsageStep::Minute, row.get(1)?);
         let (account, key, route, outcome) = (row.get(0)?, row.get(2)?, row.get(3)?, row.get(4)?);
         let id = Id { account, step, at, key, route, outcome };
@@ -147,7 +148,7 @@ fn count_entries(tx: &Transaction<'_>, sums: &mut Sums) -> Result<()> {
         sums.add_minute(&id, &count, row.get(6)?);
         Ok(())
     })?;
-    tx.run(COUNTED, params![])
+    tx.run(COUNTED, params![tx.node()])
 }
 
 /// True if there are rows that are older than their retention.

@@ -19,7 +19,7 @@ const APPLICATION_ID: i64 = 0x5447_4c44;
 /// The version of the tables.
 pub(in crate::ledger) const VERSION: usize = MIGRATIONS.len();
 /// One migration per version, in order. There are none to earlier versions.
-const MIGRATIONS: [&str; 18] = [
+const MIGRATIONS: [&str; 19] = [
     include_str!("../migrations/0001_books.sql"),
     include_str!("../migrations/0002_secrets_in_key_order.sql"),
     include_str!("../migrations/0003_journal_file.sql"),
@@ -38,6 +38,7 @@ const MIGRATIONS: [&str; 18] = [
     include_str!("../migrations/0016_spend_groups.sql"),
     include_str!("../migrations/0017_payments.sql"),
     include_str!("../migrations/0018_names_for_every_engine.sql"),
+    include_str!("../migrations/0019_nodes.sql"),
 ];
 /// The version from which on entries are chained.
 const CHAINED: usize = 4;

@@ -34,7 +34,7 @@ pub(super) fn open_parts(path: &Path) -> Result<(SqlBooks, FileJournal)> {
     let path = &canonical(path); // so that different paths to one file take the same lock
     let lock = Arc::new(Lock::take(path)?);
     let mut connection = file::open(path).inspect_err(|_| lock.discard())?;
-    let mark = connection.one("SELECT mark FROM journal", params![], |row| row.get(0))?;
+    let mark = connection.one("SELECT mark FROM nodes", params![], |row| row.get(0))?;
     migrate_journal::fold_old_journal(&mut connection, path, mark)?;
     let checkpointer = Checkpointer::start(path)?;
     let journal = FileJournal::open(path, mark, Some(Arc::clone(&lock)))?;

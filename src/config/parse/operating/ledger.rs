@@ -19,6 +19,10 @@ const MIN_REQUESTS_KEPT: Duration = Duration::from_secs(3600);
 const MAX_REQUESTS_KEPT: Duration = Duration::from_secs(400 * 24 * 3600);
 /// The name of the journal's files, without their endings.
 const JOURNAL: &str = "tollgate";
+/// The name of a gateway that has no other.
+const NODE: &str = "main";
+/// Longest name of a gateway, in bytes.
+const MAX_NODE: usize = 64;
 const EXAMPLE: &str = "a ledger looks like \"sqlite:tollgate.db\" or \"postgres://host/database\"";
 
 /// How long a record waits for its commit, and how long each request is listed with its charge.
@@ -64,6 +68,7 @@ pub(in crate::config::parse) fn place(context: &mut Context, raw: &raw::Ledger) 
 
 fn only_for_postgres(context: &mut Context, raw: &raw::Ledger) {
     let spans = [
+        raw.node.as_ref().map(|value| value.span.clone()),
         raw.journal.as_ref().map(|value| value.span.clone()),
         raw.journal_folder.as_ref().map(|value| value.span.clone()),
         raw.tls.as_ref().map(|value| value.span.clone()),
@@ -107,7 +112,20 @@ fn postgres(context: &mut Context, raw: &raw::Ledger, url: &Place, text: &str) -
             None
         }
     };
-    Some(PostgresPlace { config, tls, journal: journal(context, raw) })
+    Some(PostgresPlace { config, tls, node: node(context, raw)?, journal: journal(context, raw) })
+}
+
+/// The name of the gateway, which may come from its environment, so that all gateways can have the same file.
+fn node(context: &mut Context, raw: &raw::Ledger) -> Option<String> {
+    let Some(name) = &raw.node else { return Some(NODE.to_owned()) };
+    let text = context.secret(&name.span, &name.value)?;
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if text.is_empty() || text.len() > MAX_NODE || !text.chars().all(is_plain) {
+        context
+            .error(&name.span, format!("a node's name is 1 to {MAX_NODE} letters, digits, `-`, `_` or `.`"));
+        return None;
+    }
+    Some(text)
 }
 
 fn client_tls(context: &mut Context, raw: Option<&At<raw::LedgerTls>>, url: &Place) -> Option<ClientTls> {

@@ -22,7 +22,13 @@ use sqlite::Sqlite;
 
 /// A connection to the database of the books.
 #[derive(Debug)]
-pub(in crate::ledger) struct Connection(Engine);
+pub(in crate::ledger) struct Connection {
+    engine: Engine,
+    node: i64,
+}
+
+/// The number of the one node of a ledger in a file.
+pub(in crate::ledger) const ONLY_NODE: i64 = 1;
 
 #[derive(Debug)]
 enum Engine {
@@ -33,18 +39,23 @@ enum Engine {
 impl Connection {
     /// A connection to a SQLite file.
     pub(in crate::ledger) fn sqlite(connection: rusqlite::Connection) -> Self {
-        Self(Engine::Sqlite(Sqlite::new(connection)))
+        Self { engine: Engine::Sqlite(Sqlite::new(connection)), node: ONLY_NODE }
     }
 
     /// A connection to a PostgreSQL server, which is opened when it is needed.
-    /// `longest`: the time that a statement may take.
-    pub(in crate::ledger) fn postgres(network: Arc<Network>, longest: Duration) -> Self {
-        Self(Engine::Postgres(Postgres::new(network, longest)))
+    /// `node`: the number of the gateway. `longest`: the time that a statement may take.
+    pub(in crate::ledger) fn postgres(network: Arc<Network>, node: i64, longest: Duration) -> Self {
+        Self { engine: Engine::Postgres(Postgres::new(network, longest)), node }
+    }
+
+    /// The number of the gateway whose connection it is.
+    pub(in crate::ledger) fn node(&self) -> i64 {
+        self.node
     }
 
     /// SQLite's connection, for what only SQLite has.
     pub(in crate::ledger) fn raw(&self) -> Result<&rusqlite::Connection> {
-        match &self.0 {
+        match &self.engine {
             Engine::Sqlite(sqlite) => Ok(&sqlite.0),
             Engine::Postgres(_) => Err(LedgerError::Unusable("this ledger is in PostgreSQL".to_owned())),
         }
@@ -52,7 +63,7 @@ impl Connection {
 
     /// The one of two texts that this connection's engine understands.
     pub(super) fn dialect<'a>(&self, sqlite: &'a str, postgres: &'a str) -> &'a str {
-        match &self.0 {
+        match &self.engine {
             Engine::Sqlite(_) => sqlite,
             Engine::Postgres(_) => postgres,
         }
@@ -65,7 +76,7 @@ impl Connection {
         params: Params<'_>,
         each: &mut dyn FnMut(Row<'_>) -> Result<bool>,
     ) -> Result<()> {
-        match &self.0 {
+        match &self.engine {
             Engine::Sqlite(sqlite) => sqlite.each(sql, params, each),
             Engine::Postgres(postgres) => postgres.each(sql, params, each),
         }
@@ -128,7 +139,7 @@ impl Connection {
 
     /// Writes a copy of the database to a file, which must be empty or absent.
     pub(super) fn copy_to(&self, file: &str) -> Result<()> {
-        match &self.0 {
+        match &self.engine {
             Engine::Sqlite(sqlite) => sqlite.execute("VACUUM INTO ?1", params![file]).map(drop),
             Engine::Postgres(_) => Err(LedgerError::Refused(
                 "this ledger is in PostgreSQL: back it up with pg_dump or a base backup".to_owned(),
@@ -138,7 +149,7 @@ impl Connection {
 
     /// Makes all later reads see the database as it is now, until [`Connection::thaw`].
     pub(super) fn freeze(&self) -> Result<()> {
-        match &self.0 {
+        match &self.engine {
             Engine::Sqlite(sqlite) => sqlite.batch("BEGIN; SELECT count(*) FROM sqlite_schema"),
             Engine::Postgres(postgres) => postgres.freeze(),
         }
@@ -146,7 +157,7 @@ impl Connection {
 
     /// Ends what [`Connection::freeze`] began, if it did. False if that failed.
     pub(super) fn thaw(&self) -> bool {
-        match &self.0 {
+        match &self.engine {
             Engine::Sqlite(sqlite) => sqlite.0.is_autocommit() || sqlite.batch("ROLLBACK").is_ok(),
             Engine::Postgres(postgres) => postgres.thaw(),
         }
@@ -154,7 +165,7 @@ impl Connection {
 
     /// Runs one statement as a transaction of its own, which waits for no other. If its answer was lost, it may be in force.
     pub(in crate::ledger) fn write_one(&self, sql: &str, params: Params<'_>) -> Result<()> {
-        match &self.0 {
+        match &self.engine {
             Engine::Sqlite(sqlite) => sqlite.execute(sql, params).map(drop),
             Engine::Postgres(postgres) => postgres.execute(sql, params).map(drop),
         }
@@ -171,7 +182,7 @@ impl Connection {
         work: impl FnOnce(&Transaction<'_>) -> Result<T>,
     ) -> Result<T> {
         let tx = Transaction(self);
-        match &self.0 {
+        match &self.engine {
             Engine::Sqlite(sqlite) => sqlite.transaction(|| work(&tx)),
             Engine::Postgres(postgres) => postgres.transaction(|| work(&tx)),
         }
@@ -235,7 +246,7 @@ impl<'a> Transaction<'a> {
     /// Prepares a statement that is run many times.
     pub(in crate::ledger) fn prepare(&self, sql: &'static str) -> Result<Prepared<'a>> {
         let connection: &'a Connection = self.0;
-        Ok(Prepared(match &connection.0 {
+        Ok(Prepared(match &connection.engine {
             Engine::Sqlite(sqlite) => PreparedIn::Sqlite(sqlite.prepare(sql)?),
             Engine::Postgres(postgres) => PreparedIn::Postgres(postgres, sql),
         }))
@@ -243,7 +254,7 @@ impl<'a> Transaction<'a> {
 
     /// Runs a statement. Returns the number of rows that it changed.
     pub(in crate::ledger) fn execute(&self, sql: &str, params: Params<'_>) -> Result<usize> {
-        match &self.0.0 {
+        match &self.0.engine {
             Engine::Sqlite(sqlite) => sqlite.execute(sql, params),
             Engine::Postgres(postgres) => postgres.execute(sql, params),
         }
@@ -262,7 +273,7 @@ impl<'a> Transaction<'a> {
         number: &str,
         params: Params<'_>,
     ) -> Result<Option<i64>> {
-        match &self.0.0 {
+        match &self.0.engine {
             Engine::Sqlite(sqlite) => sqlite.insert(sql, params),
             Engine::Postgres(postgres) => postgres.insert(sql, number, params),
         }
@@ -276,7 +287,7 @@ impl<'a> Transaction<'a> {
 
     /// Runs several statements.
     pub(in crate::ledger) fn batch(&self, sql: &str) -> Result<()> {
-        match &self.0.0 {
+        match &self.0.engine {
             Engine::Sqlite(sqlite) => sqlite.batch(sql),
             Engine::Postgres(postgres) => postgres.batch(sql),
         }
