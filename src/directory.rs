@@ -12,7 +12,7 @@ mod key;
 mod meter;
 
 use std::borrow::Borrow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +25,7 @@ use key::SharedRules;
 pub use key::{Key, KeySpec};
 pub use meter::{Dirty, LimitSlot, Meter, Owner, Slots};
 
+use crate::ledger::store::Source;
 use crate::types::{AccountId, KeyHash, Moment, NameId, WallTime};
 
 /// Uses the first 8 bytes of a SHA-256 as its hash. They are uniformly distributed, and clients cannot insert keys.
@@ -214,6 +215,13 @@ impl Directory {
         if let Some((ByHash(key), ())) = self.keys.remove(hash) {
             self.parked.insert(Owner::Key(key.id), Arc::clone(key.meter()));
         }
+    }
+
+    /// Removes the secrets of stored keys that are not in a list.
+    pub fn keep_stored(&self, hashes: &HashSet<KeyHash>) {
+        let is_gone = |key: &Key| key.source == Source::Store && !hashes.contains(&key.hash);
+        let gone = self.keys.iter().filter(|entry| is_gone(&entry.key().0)).map(|entry| entry.key().0.hash);
+        gone.collect::<Vec<_>>().iter().for_each(|hash| self.remove(hash));
     }
 
     /// Calls `each` for every account, in no order.

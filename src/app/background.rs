@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::clock::Clock;
 use crate::config::reload::{EVERY, Look};
@@ -30,24 +30,51 @@ pub(super) async fn watch(control: Arc<Control>, path: PathBuf, clock: Clock) {
     }
 }
 
-/// Starts to prune, to refill accounts and to top them up, to take credits back, to deliver webhooks and to export traces.
-pub(super) fn start(control: &Arc<Control>) -> [JoinHandle<()>; 6] {
+/// How often a gateway looks if it does what one of a fleet does at a time.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Starts what a gateway does besides serving: it exports its traces, follows what others of its fleet change, and does what
+/// one at a time does while it leads.
+pub(super) fn start(control: &Arc<Control>) -> [JoinHandle<()>; 4] {
     [
-        tokio::spawn(prune(Arc::clone(control))),
-        tokio::spawn(Arc::clone(control).refill_accounts()),
-        tokio::spawn(Arc::clone(control).top_up_accounts()),
-        tokio::spawn(Arc::clone(control).take_back_missing()),
-        tokio::spawn(Arc::clone(control).deliver_webhooks()),
+        tokio::spawn(prune_meters(Arc::clone(control))),
+        tokio::spawn(Arc::clone(control).follow_fleet()),
+        tokio::spawn(lead(Arc::clone(control))),
         tokio::spawn(Arc::clone(control).export_traces()),
     ]
 }
 
-/// Prunes what would accumulate: meters of dropped keys, answers that are too old to be repeated, and sessions that have
-/// ended.
-async fn prune(control: Arc<Control>) {
+/// Prunes, refills accounts and tops them up, takes credits back, and delivers webhooks, while this gateway leads.
+async fn lead(control: Arc<Control>) {
+    loop {
+        if !control.leads() {
+            tokio::time::sleep(LOOK_EVERY).await;
+            continue;
+        }
+        let mut tasks = JoinSet::new(); // aborts its tasks when it is dropped
+        tasks.spawn(prune(Arc::clone(&control)));
+        tasks.spawn(Arc::clone(&control).refill_accounts());
+        tasks.spawn(Arc::clone(&control).top_up_accounts());
+        tasks.spawn(Arc::clone(&control).take_back_missing());
+        tasks.spawn(Arc::clone(&control).deliver_webhooks());
+        while control.leads() {
+            tokio::time::sleep(LOOK_EVERY).await;
+            control.look_for_webhooks();
+        }
+    }
+}
+
+async fn prune_meters(control: Arc<Control>) {
     loop {
         tokio::time::sleep(PRUNE_EVERY).await;
         control.prune_meters();
+    }
+}
+
+/// Prunes what would accumulate in the ledger: answers that are too old to be repeated, and sessions that have ended.
+async fn prune(control: Arc<Control>) {
+    loop {
+        tokio::time::sleep(PRUNE_EVERY).await;
         control.prune_answers().await;
         control.prune_repeats().await;
         control.prune_requests().await;

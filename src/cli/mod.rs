@@ -85,6 +85,8 @@ enum Commands {
     Reload,
     /// Show counters, health and upstreams of the running gateway.
     Status,
+    /// List the gateways of the fleet: their state, and what they have leased.
+    Nodes,
     /// Print shell completions.
     Completions {
         /// bash, zsh, fish, elvish or powershell.
@@ -116,6 +118,7 @@ pub fn main() -> ExitCode {
         Commands::Export(arguments) => export::run(&asker, &arguments),
         Commands::Reload => ask::reload(&asker),
         Commands::Status => status::run(&asker),
+        Commands::Nodes => status::nodes(&asker),
         Commands::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "tollgate", &mut text);

@@ -1,4 +1,4 @@
-//! `tollgate status`: counters, health and upstreams of the running gateway.
+//! `tollgate status`: counters, health and upstreams of the running gateway. `tollgate nodes`: the gateways of its fleet.
 
 use serde_json::Value;
 
@@ -43,4 +43,8 @@ fn rows(upstreams: &Value, list: &str) -> Vec<Value> {
         }
     }
     rows
+}
+
+pub(super) fn nodes(asker: &Asker) -> Result {
+    asker.table(&Command::Nodes, &["name", "state", "seen_ms", "journal", "accounts", "leased"])
 }

@@ -125,7 +125,8 @@ pub struct Ledger {
     /// `sqlite:FILE`, relative to the configuration file, or `postgres://USER:PASSWORD@HOST/DATABASE`; `env:NAME` or
     /// `file:PATH` to read it from there.
     pub url: Maybe<String>,
-    /// The name of this gateway among those whose ledger is in the same PostgreSQL database; `env:NAME` to read it from there.
+    /// The name of this gateway in a fleet, whose gateways have their ledger in one PostgreSQL database; `env:NAME` to read it from
+    /// there. Left out: the gateway is the only one.
     pub node: Maybe<String>,
     /// Where the journal of a ledger in PostgreSQL is: `local`, in files, or `shared`, in the database.
     pub journal: Maybe<String>,

@@ -20,6 +20,8 @@ pub enum Command {
     Reload,
     /// Report counters and health.
     Status,
+    /// List the gateways of the fleet.
+    Nodes,
     /// Pass the gateway to the process that asks. The rest of the conversation is not a command's.
     TakeOver,
     /// Create a key.
@@ -110,6 +112,7 @@ impl Command {
         matches!(
             self,
             Self::Status
+                | Self::Nodes
                 | Self::KeyList { .. }
                 | Self::KeyShow { .. }
                 | Self::KeyPattern

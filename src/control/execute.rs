@@ -46,6 +46,7 @@ impl Control {
         match command {
             Command::Reload => value(self.reload(caller).await?),
             Command::Status => self.status(caller),
+            Command::Nodes => send_all(self.nodes(caller).await?, "nodes", &rows).await,
             Command::TakeOver => {
                 let message = "no gateway runs that could be taken over".to_owned();
                 Err(OperationError::Conflict(message))

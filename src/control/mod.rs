@@ -7,6 +7,7 @@ pub mod api;
 pub mod command;
 pub mod dashboard;
 mod execute;
+mod fleet;
 mod http_client;
 pub mod listener;
 mod mail;

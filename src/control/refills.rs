@@ -82,7 +82,7 @@ impl Control {
 
     /// Refills the accounts whose refill is due, or the first of them if there are many.
     async fn refill_due(&self) -> Result<()> {
-        if self.snapshot().plans.values().all(|plan| plan.refill.is_none()) {
+        if !self.bookkeeper.leads() || self.snapshot().plans.values().all(|plan| plan.refill.is_none()) {
             return Ok(()); // accounts stay listed as due, for a plan that gets a refill
         }
         for _ in 0..MAX_ROUNDS {

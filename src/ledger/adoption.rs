@@ -57,6 +57,11 @@ impl Successor {
         receiver
     }
 
+    /// True if the ledger was handed over.
+    pub(super) fn is_open(&self) -> bool {
+        self.0.lock().is_some()
+    }
+
     /// Passes a settlement on.
     pub(super) fn pass_on(&self, id: RequestId, settlement: Settlement) -> Awaited {
         let (done, awaited) = watch::channel(None);

@@ -29,7 +29,7 @@ const PRUNED_AT_ONCE: usize = 1_000;
 /// The control plane's handle on the ledger. It can book and read, but cannot hold credits.
 #[derive(Clone, Debug)]
 pub struct Bookkeeper {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     jobs: mpsc::Sender<Job>,
     readers: Readers,
 }

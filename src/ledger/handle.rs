@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 
 use super::adoption::PassedOn;
 use super::bookkeeper::Bookkeeper;
+use super::fleet::LeaseThread;
 use super::spender::SpenderSeed;
 use super::store::{LedgerError, Readers, Result, Storage};
 use super::threads::{BooksThread, CommitThread, Job, Shared};
@@ -25,6 +26,7 @@ pub struct Ledger {
     readers: Readers,
     books: JoinHandle<Result<()>>,
     commit: JoinHandle<Result<()>>,
+    leases: Option<JoinHandle<Result<()>>>,
 }
 
 /// The state of a ledger that was found when it was opened.
@@ -74,17 +76,26 @@ impl Ledger {
         clock: Clock,
         adopts: bool,
     ) -> Result<(Self, Opened)> {
-        let Storage { books, mut journal } = storage;
-        let shared = Arc::new(Shared::new(workers, commit_delay));
+        let Storage { books, mut journal, mut leases } = storage;
+        let shared = Arc::new(Shared::new(workers, commit_delay, leases.is_some()));
         let (jobs, queue) = mpsc::channel(MAX_JOBS);
         let readers = books.readers();
+        // Before anything is read, so that no later change is missed.
+        let version = leases.as_mut().map_or(Ok(0), |leases| leases.version())?;
         let (books, found) =
             BooksThread::open(books, &mut *journal, Arc::clone(&shared), queue, clock.clone(), adopts)?;
+        for (account, leased) in leases.as_mut().map_or(Ok(Vec::new()), |leases| leases.own())? {
+            shared.purses.get(account).iter().for_each(|purse| purse.adopt(leased));
+        }
+        let lessee = leases.zip(shared.desk.clone()).map(|(leases, desk)| {
+            LeaseThread::new(leases, desk, Arc::clone(&shared), clock.clone(), version, settle_lost)
+        });
         let commit = CommitThread::new(journal, Arc::clone(&shared), found.last_seq, clock);
         let commit = spawn("tollgate-commit", move || commit.run())?;
         let books = spawn("tollgate-books", move || books.run())?;
+        let leases = lessee.map(|lessee| spawn("tollgate-leases", move || lessee.run())).transpose()?;
         let opened = Opened { doubts: found.doubts, off_by: found.off_by, epoch: found.epoch };
-        Ok((Self { shared, jobs, readers, books, commit }, opened))
+        Ok((Self { shared, jobs, readers, books, commit, leases }, opened))
     }
 
     /// The handle of one worker, to be started on the worker's thread. Workers are numbered from 0. `None` if there are
@@ -114,20 +125,30 @@ impl Ledger {
     }
 
     /// Commits and folds all records, saves limit states and ends the threads. The books thread ends first, since it
-    /// needs the commit thread for that.
+    /// needs the commit thread for that; what is leased is returned last.
     ///
     /// # Errors
     /// If the last commit or the last fold failed.
     pub fn close(self) -> Result<()> {
-        let Self { shared, jobs, books, commit, .. } = self;
+        let Self { shared, jobs, books, commit, leases, .. } = self;
         drop(jobs);
         shared.books_must_end.store(true, Ordering::SeqCst);
         shared.job_added();
         let books = join(books);
         shared.commit_must_end.store(true, Ordering::SeqCst);
         shared.commit_wanted();
-        books.and(join(commit))
+        let commit = join(commit);
+        shared.desk.iter().for_each(|desk| desk.close());
+        let leases = leases.map_or(Ok(()), join);
+        books.and(commit).and(leases)
     }
+}
+
+/// Opens the ledger of a gateway that was lost, which charges what it held, and closes it, which returns its leases. Returns
+/// the number of holds.
+fn settle_lost(storage: Storage, clock: Clock) -> Result<usize> {
+    let (ledger, opened) = Ledger::open(storage, 0, Duration::ZERO, clock)?;
+    ledger.close().map(|()| opened.doubts)
 }
 
 fn spawn(name: &str, run: impl FnOnce() -> Result<()> + Send + 'static) -> Result<JoinHandle<Result<()>>> {

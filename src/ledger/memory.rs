@@ -35,7 +35,7 @@ impl MemoryStore {
     /// Books and journal, which share the data with this store.
     #[must_use]
     pub fn storage(&self) -> Storage {
-        Storage { books: Box::new(self.clone()), journal: Box::new(self.clone()) }
+        Storage { books: Box::new(self.clone()), journal: Box::new(self.clone()), leases: None }
     }
 
     /// Makes a change and adds its notes: all of it, or nothing.

@@ -18,7 +18,16 @@ pub struct Purse {
     pub(super) num: AccountNum,
     /// Open jobs, and requests that may open one.
     jobs: AtomicU32,
-    available: AtomicI64,
+    /// What this gateway may spend: all that the account has, or what was leased of it.
+    local: AtomicI64,
+    /// What the account has besides, as far as is known: always zero if all of it is this gateway's.
+    elsewhere: AtomicI64,
+    /// More is to be leased once less than this is left.
+    low: AtomicI64,
+    /// True if some were ever leased: then what is elsewhere is read every second.
+    was_leased: AtomicBool,
+    /// True if credits that come in are not this gateway's until it leases them.
+    is_leased: bool,
     /// True if the account has or had buckets or a cap: one load tells that requests need not look for them.
     has_more: AtomicBool,
     /// The account's buckets when they changed last, apart from charges; `None` if it has only the default one.
@@ -28,21 +37,33 @@ pub struct Purse {
 }
 
 impl Purse {
-    fn new(num: AccountNum, available: Credits) -> Self {
+    fn new(num: AccountNum, balance: Credits, is_leased: bool) -> Self {
+        let (local, elsewhere) =
+            if is_leased { (0, balance.millionths()) } else { (balance.millionths(), 0) };
         Self {
             num,
             jobs: AtomicU32::new(0),
-            available: AtomicI64::new(available.millionths()),
+            local: AtomicI64::new(local),
+            elsewhere: AtomicI64::new(elsewhere),
+            low: AtomicI64::new(0),
+            was_leased: AtomicBool::new(false),
+            is_leased,
             has_more: AtomicBool::new(false),
             buckets: ArcSwapOption::empty(),
             cap: ArcSwapOption::empty(),
         }
     }
 
-    /// The balance minus open holds.
+    /// The balance minus open holds, of which a fleet knows those of this gateway.
     #[must_use]
     pub fn available(&self) -> Credits {
-        Credits::from_millionths(self.available.load(Ordering::SeqCst))
+        let elsewhere = self.elsewhere.load(Ordering::SeqCst);
+        Credits::from_millionths(self.local.load(Ordering::SeqCst).saturating_add(elsewhere))
+    }
+
+    /// What this gateway may spend at once.
+    pub(super) fn local(&self) -> Credits {
+        Credits::from_millionths(self.local.load(Ordering::SeqCst))
     }
 
     /// The buckets that pay for a charge that was just taken from the purse, if the account has several: as it looks now,
@@ -118,26 +139,79 @@ impl Purse {
     /// Subtracts `amount` if that much is available; otherwise returns false.
     pub(super) fn try_take(&self, amount: Credits) -> bool {
         let left = |now| after_hold(Credits::from_millionths(now), amount).map(Credits::millionths);
-        self.available.fetch_update(Ordering::SeqCst, Ordering::SeqCst, left).is_ok()
+        self.local.fetch_update(Ordering::SeqCst, Ordering::SeqCst, left).is_ok()
     }
 
     /// Subtracts `most`, or what is available if that is less. Returns how much.
     pub(super) fn take_at_most(&self, most: Credits) -> Credits {
         let part = |now: i64| now.min(most.millionths()).max(0);
-        let before =
-            self.available.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |now| Some(now - part(now)));
+        let before = self.local.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |now| Some(now - part(now)));
         Credits::from_millionths(before.map(part).unwrap_or_default())
     }
 
-    /// Adds credits that were returned or booked. Every booking keeps balances below
-    /// [`crate::policy::credit::MAX_BALANCE`], so this never overflows.
+    /// Adds credits that were returned. Every booking keeps balances below [`crate::policy::credit::MAX_BALANCE`], so this
+    /// never overflows.
     pub(super) fn give(&self, amount: Credits) {
-        self.available.fetch_add(amount.millionths(), Ordering::SeqCst);
+        self.local.fetch_add(amount.millionths(), Ordering::SeqCst);
+    }
+
+    /// Adds credits that were booked.
+    pub(super) fn receive(&self, amount: Credits) {
+        let purse = if self.is_leased { &self.elsewhere } else { &self.local };
+        purse.fetch_add(amount.millionths(), Ordering::SeqCst);
+    }
+
+    /// Adds credits that were leased.
+    pub(super) fn lease(&self, granted: Credits, elsewhere: Credits) {
+        self.was_leased.store(true, Ordering::SeqCst);
+        self.elsewhere.store(elsewhere.millionths(), Ordering::SeqCst);
+        self.give(granted);
+        let low = if granted.is_zero() { 0 } else { self.local().millionths() / 2 };
+        self.low.store(low, Ordering::SeqCst);
+    }
+
+    /// At start-up, adds what an earlier process leased.
+    pub(super) fn adopt(&self, leased: Credits) {
+        self.was_leased.store(true, Ordering::SeqCst);
+        self.elsewhere.fetch_sub(leased.millionths(), Ordering::SeqCst);
+        self.give(leased);
+    }
+
+    /// The balance was read. Of an account that this gateway never leased credits of, nothing else tells what it has.
+    pub fn saw_balance(&self, balance: Credits) {
+        if self.is_leased && !self.was_leased.load(Ordering::SeqCst) {
+            self.set_elsewhere(balance);
+        }
+    }
+
+    /// What the account has besides, as far as is known.
+    pub(super) fn set_elsewhere(&self, credits: Credits) {
+        self.elsewhere.store(credits.millionths(), Ordering::SeqCst);
+    }
+
+    /// True, once, if more is to be leased.
+    pub(super) fn runs_low(&self) -> bool {
+        let low = self.low.load(Ordering::Relaxed);
+        low > 0 && self.local.load(Ordering::Relaxed) < low && self.low.swap(0, Ordering::SeqCst) > 0
+    }
+
+    /// Takes all that this gateway may spend, to return it.
+    pub(super) fn take_local(&self) -> Credits {
+        let taken = self.take_at_most(Credits::MAX);
+        self.elsewhere.fetch_add(taken.millionths(), Ordering::SeqCst);
+        self.low.store(0, Ordering::SeqCst);
+        taken
+    }
+
+    /// Takes back what was to be returned.
+    pub(super) fn put_local(&self, amount: Credits) {
+        self.elsewhere.fetch_sub(amount.millionths(), Ordering::SeqCst);
+        self.give(amount);
     }
 
     /// At start-up, subtracts the amount of a kept hold that an earlier process made.
     pub(super) fn take_kept(&self, amount: Credits) {
-        self.available.fetch_sub(amount.millionths(), Ordering::SeqCst);
+        self.local.fetch_sub(amount.millionths(), Ordering::SeqCst);
     }
 }
 
@@ -163,19 +237,32 @@ impl Drop for JobSlot {
 /// The purses of all accounts, by account number. The ledger numbers accounts from 1 without gaps, so the list takes 8
 /// bytes per account.
 #[derive(Debug, Default)]
-pub(super) struct Purses(RwLock<Vec<Option<Arc<Purse>>>>);
+pub(super) struct Purses {
+    all: RwLock<Vec<Option<Arc<Purse>>>>,
+    /// True if the gateways of a fleet share the credits.
+    are_leased: bool,
+}
 
 impl Purses {
+    pub(super) fn new(are_leased: bool) -> Self {
+        Self { are_leased, ..Self::default() }
+    }
+
+    /// All purses.
+    pub(super) fn all(&self) -> Vec<Arc<Purse>> {
+        self.all.read().iter().flatten().cloned().collect()
+    }
+
     pub(super) fn get(&self, num: AccountNum) -> Option<Arc<Purse>> {
-        self.0.read().get(num.0 as usize).cloned().flatten()
+        self.all.read().get(num.0 as usize).cloned().flatten()
     }
 
     /// Returns the purse of an account. If there is none, creates it with this balance.
     pub(super) fn add(&self, num: AccountNum, balance: Credits) -> Arc<Purse> {
-        let (mut purses, at) = (self.0.write(), num.0 as usize);
+        let (mut purses, at) = (self.all.write(), num.0 as usize);
         if purses.len() <= at {
             purses.resize(at + 1, None);
         }
-        Arc::clone(purses[at].get_or_insert_with(|| Arc::new(Purse::new(num, balance))))
+        Arc::clone(purses[at].get_or_insert_with(|| Arc::new(Purse::new(num, balance, self.are_leased))))
     }
 }

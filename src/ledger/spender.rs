@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::adoption::{Awaited, Settlement};
 use super::caps::{Capped, Caps, KeyCaps};
 use super::claims::Claim;
+use super::fleet::NoLease;
 use super::jobs::OpenJob;
 use super::outbox::{NotDurable, Outbox, Ticket, Waiters};
 use super::purse::{JobSlot, Purse};
@@ -146,12 +147,35 @@ impl Spender {
             caps.change(amount);
             return Err(HoldError::Unavailable);
         };
+        if let Some(desk) = &self.0.shared.desk
+            && purse.runs_low()
+        {
+            desk.renew(purse);
+        }
         if let Some((claim, until)) = claim {
             claim.recorded(id, until);
         }
         self.0.shared.record_added();
         let purse = Arc::clone(purse);
         Ok(Hold(Some(Open { purse, caps, spender: self.clone(), id, key, amount, ticket })))
+    }
+
+    /// True if credits must be leased before an amount can be held.
+    #[must_use]
+    #[inline]
+    pub fn must_lease(&self, purse: &Purse, amount: Credits) -> bool {
+        self.0.shared.desk.is_some() && purse.local() < amount
+    }
+
+    /// Leases credits for an amount, if the account has them, and waits for it for a bounded time.
+    ///
+    /// # Errors
+    /// [`NoLease`]: nothing can be leased now, whatever the account has.
+    pub async fn lease(&self, purse: &Arc<Purse>, amount: Credits) -> Result<(), NoLease> {
+        match &self.0.shared.desk {
+            Some(desk) if purse.local() < amount => desk.lease(purse, amount).await,
+            _ => Ok(()),
+        }
     }
 
     /// The open job of an account with this external id.

@@ -5,6 +5,8 @@
 //! journal in files, and in memory, which is the model that tests compare the others with.
 
 mod changes;
+mod error;
+mod fleet;
 mod groups;
 mod jobs;
 mod lots;
@@ -25,6 +27,8 @@ use serde::{Deserialize, Serialize};
 pub use changes::{
     AccountChange, Booked, Booking, Changed, KeyChange, KeyEdit, KeyTerms, NewAccount, OwnedKey,
 };
+pub use error::{LedgerError, Result};
+pub use fleet::{Beat, Change, ChangedWhat, Changes, LeaseWanted, Leased, Leases, NodeRow};
 pub use groups::{GroupId, GroupRow, MAX_GROUPS};
 pub use jobs::{JobFilter, JobPlace, JobRow, SettledJobRow};
 pub use lots::{Begun, DueRefill, LotEnd, MAX_LOTS, Place, RefillBooking, RefillState};
@@ -63,41 +67,6 @@ use crate::policy::credit::{LotId, SpendLimit, Spending, Wallet};
 use crate::policy::key::{KeyState, Scopes};
 use crate::policy::outcome::usage::UsagePart;
 use crate::types::{AccountId, AccountNum, Credits, GroupName, KeyHash, KeyId, KeyNum, RequestId, WallTime};
-
-/// An error of the ledger. Its message is for the operator.
-#[derive(Debug, thiserror::Error)]
-pub enum LedgerError {
-    /// The file cannot be opened, locked or interpreted. The gateway does not start.
-    #[error("{0}")]
-    Unusable(String),
-    /// The store failed. The same call may succeed later.
-    #[error("the ledger failed: {0}")]
-    Failed(String),
-    /// The file contains data that no ledger writes. Trying again does not help.
-    #[error("the ledger is damaged ({0}); restore a backup: see the README")]
-    Damaged(String),
-    /// The change contradicts the ledger, for example because the credits are not available.
-    #[error("{0}")]
-    Refused(String),
-    /// The account has fewer credits available.
-    #[error("{0}")]
-    Insufficient(String),
-    /// The account, key, token or hold does not exist.
-    #[error("{0}")]
-    Unknown(String),
-    /// The id, hash, reference or name is used already.
-    #[error("{0}")]
-    Taken(String),
-    /// The account or key was changed since the version that the change is based on.
-    #[error("{0}")]
-    Stale(String),
-    /// The ledger's thread has ended, because the process is stopping.
-    #[error("the ledger is closed")]
-    Closed,
-}
-
-/// The result of a ledger call.
-pub type Result<T, E = LedgerError> = std::result::Result<T, E>;
 
 /// Where an account or a key is defined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -318,6 +287,10 @@ pub trait Books: Send {
     /// Lots that are due to expire and have not ended, the first ones, at most `most`. Without those of refills whose account
     /// is due to be refilled by its plan: that ends them.
     fn due_lots(&mut self, now: WallTime, most: usize) -> Result<Vec<(AccountNum, LotId)>>;
+    /// What other gateways of a fleet have leased of an account.
+    fn leased_elsewhere(&mut self, _: AccountNum) -> Result<Credits> {
+        Ok(Credits::ZERO)
+    }
     /// The accounts with ended lots, and when the last one ended.
     fn ended_lots(&mut self) -> Result<Vec<(AccountNum, WallTime)>>;
     /// Sets the spending limits of accounts. Returns what was spent before and after the change.

@@ -3,6 +3,7 @@
 //! The functions take and return plain amounts, so that the ledger can apply them to an atomic balance and the
 //! property tests to numbers.
 
+pub mod lease;
 mod lots;
 pub mod payment;
 pub mod refill;

@@ -20,8 +20,8 @@ pub struct PostgresPlace {
     pub config: tokio_postgres::Config,
     /// `None` for connections without TLS.
     pub tls: Option<ClientTls>,
-    /// The name of this gateway among those of the database.
-    pub node: String,
+    /// The name of this gateway among those of a fleet; `None` if it is the only one.
+    pub node: Option<String>,
     /// The path of the journal's files, without their endings; `None` if the journal is in the database.
     pub journal: Option<PathBuf>,
 }

@@ -70,7 +70,7 @@ fn wish(number: u64) -> Wish {
 }
 
 /// Sends requests until the gateway has ended, and records the responses.
-fn client(address: SocketAddr, next: &AtomicU64, journal: &Mutex<Vec<Line>>, stop: &AtomicBool) {
+pub fn client(address: SocketAddr, next: &AtomicU64, journal: &Mutex<Vec<Line>>, stop: &AtomicBool) {
     let connect = || std::net::TcpStream::connect(address).map(|_| Client::connect(address));
     let Ok(mut client) = connect() else { return };
     let mut left = 0;

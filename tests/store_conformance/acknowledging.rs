@@ -47,7 +47,11 @@ struct Reporting<H: ?Sized, F> {
 pub fn acknowledging<F: FnMut(Report<'_>) + Send + 'static>(storage: Storage, report: F) -> Storage {
     let reporter = Arc::new(Mutex::new(Reporter { count: 0, report }));
     let journal = Reporting { half: storage.journal, reporter: Arc::clone(&reporter) };
-    Storage { books: Box::new(Reporting { half: storage.books, reporter }), journal: Box::new(journal) }
+    Storage {
+        books: Box::new(Reporting { half: storage.books, reporter }),
+        journal: Box::new(journal),
+        leases: None,
+    }
 }
 
 impl<F: FnMut(Report<'_>) + Send> Journal for Reporting<dyn Journal, F> {

@@ -29,8 +29,7 @@ pub fn server() -> Option<Postgres> {
 }
 
 pub fn place(url: &str, at: JournalAt) -> Place {
-    let node = "a".to_owned();
-    Place::Postgres(Box::new(Server { config: url.parse().unwrap(), tls: None, node }), at)
+    Place::Postgres(Box::new(Server { config: url.parse().unwrap(), tls: None, node: None }), at)
 }
 
 pub fn open(url: &str, folder: &tempfile::TempDir) -> Storage {

@@ -86,7 +86,10 @@ impl Describer {
             (AccountState::Active, _) => "active",
             (AccountState::Suspended, _) => "suspended",
         };
-        let available = self.bookkeeper.purse(row.num).map_or(row.balance, |purse| purse.available());
+        let available = self.bookkeeper.purse(row.num).map_or(row.balance, |purse| {
+            purse.saw_balance(row.balance);
+            purse.available()
+        });
         let held = row.balance.checked_sub(available).unwrap_or(Credits::ZERO).max(Credits::ZERO);
         AccountView {
             id: row.id.clone(),

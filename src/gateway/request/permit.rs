@@ -6,6 +6,7 @@
 //! A payment is usually ready immediately. One whose price depends on the request body waits in its own future
 //! ([`super::items`]), so that it costs other requests nothing.
 
+pub(super) mod lease;
 pub(super) mod progress;
 pub(super) mod waiting_payment;
 

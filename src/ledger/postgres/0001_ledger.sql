@@ -134,7 +134,36 @@ CREATE TABLE nodes (
     name TEXT COLLATE "C" NOT NULL UNIQUE,
     mark BIGINT, -- of the files of a journal that is not in this database
     folded BIGINT NOT NULL DEFAULT 0,
-    usage_upto BIGINT NOT NULL DEFAULT 0
+    usage_upto BIGINT NOT NULL DEFAULT 0,
+    seen BIGINT -- by the clock of the server; NULL once it ended cleanly
+);
+-- What gateways have leased of the credits of accounts, and what they have spent of that.
+CREATE TABLE leases (
+    account BIGINT NOT NULL,
+    node BIGINT NOT NULL,
+    granted BIGINT NOT NULL,
+    PRIMARY KEY (account, node)
+);
+CREATE INDEX leases_of_nodes ON leases (node);
+CREATE TABLE spends (
+    account BIGINT NOT NULL,
+    node BIGINT NOT NULL,
+    spent BIGINT NOT NULL,
+    PRIMARY KEY (account, node)
+);
+-- Accounts of which a gateway needs more than is free.
+CREATE TABLE calls (
+    account BIGINT NOT NULL,
+    node BIGINT NOT NULL,
+    at BIGINT NOT NULL,
+    PRIMARY KEY (account, node)
+);
+-- Changes of accounts, keys and tokens, which all gateways read.
+CREATE TABLE changes (
+    version BIGINT PRIMARY KEY,
+    account TEXT COLLATE "C",
+    key BIGINT,
+    gone BYTEA NOT NULL
 );
 CREATE TABLE batches (
     node BIGINT NOT NULL,

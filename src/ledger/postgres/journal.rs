@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::ledger::sql::db::{Connection, params};
+use crate::ledger::sql::db::{Connection, Row, params};
 use crate::ledger::sqlite::{FileJournal, Lock, create_private};
 use crate::ledger::store::{Journal, JournalRow, LedgerError, Result};
 use crate::types::WallTime;
@@ -150,10 +150,10 @@ impl SharedJournal {
 
 impl Journal for SharedJournal {
     fn read(&mut self, folded: u64) -> Result<Vec<JournalRow>> {
-        let sql = "SELECT seq, at, records FROM batches WHERE seq > ?1 ORDER BY seq";
-        let rows: Vec<JournalRow> = self
-            .connection
-            .all(sql, params![folded], |row| Ok((row.get(0)?, WallTime(row.get(1)?), row.get(2)?)))?;
+        let (db, node) = (&self.connection, self.connection.node());
+        let sql = "SELECT seq, at, records FROM batches WHERE node = ?1 AND seq > ?2 ORDER BY seq";
+        let row = |row: &Row<'_>| Ok((row.get(0)?, WallTime(row.get(1)?), row.get(2)?));
+        let rows: Vec<JournalRow> = db.all(sql, params![node, folded], row)?;
         match (folded + 1..).zip(&rows).find(|(expected, row)| row.0 != *expected) {
             Some((expected, row)) => Err(LedgerError::Damaged(format!(
                 "batch {expected} is missing in the journal before batch {}",

@@ -1,8 +1,11 @@
 //! Stores a ledger in a PostgreSQL database, and its journal there, too, or in two files of this machine.
 //!
-//! One gateway at a time serves the database: it holds an advisory lock while it is connected.
+//! One gateway serves the database, or those of a fleet, each with a name. A gateway holds advisory locks of its name while it is
+//! connected, so that no two have the same.
 
 mod journal;
+mod leases;
+mod nodes;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,11 +18,12 @@ use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{Client, Config, NoTls, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::sql::db::{Connection, Connections, Network, params, postgres_failed};
+use super::sql::db::{Connection, Connections, Network, Seat, params, postgres_failed};
 use super::sql::{SqlBooks, Upkeep};
 use super::sqlite::{Lock, canonical};
-use super::store::{Journal, LedgerError, Result, Storage};
+use super::store::{Journal, Leases, LedgerError, Result, Storage};
 use journal::{LocalJournal, SharedJournal};
+use leases::SqlLeases;
 
 /// One migration per version, in order. There are none to earlier versions.
 const MIGRATIONS: [&str; 1] = [include_str!("0001_ledger.sql")];
@@ -38,14 +42,20 @@ const EACH: &str =
 const WRITER: &str = "SET synchronous_commit = 'on'; SET statement_timeout = '20s';
      SET idle_in_transaction_session_timeout = '20s'";
 const READER: &str = "SET default_transaction_read_only = 'on'";
-/// Longest time that a batch may take to be written to a journal in the database.
-const MAX_APPEND: Duration = Duration::from_secs(3);
+/// Longest time that a statement may take which requests wait for.
+const MAX_SHORT: Duration = Duration::from_secs(3);
 /// Longest time that any other statement may take, with what the network adds.
 const MAX_STATEMENT: Duration = Duration::from_secs(30);
+/// Tables of gateways.
+const OF_NODES: [&str; 6] = ["nodes", "batches", "leases", "spends", "calls", "changes"];
 /// Key of the lock that a gateway takes while it serves: `TGLS`.
 const SERVES: i32 = 0x5447_4c53;
 /// Key of the lock that it takes to write a journal in the database: `TGLJ`.
 const JOURNALS: i32 = 0x5447_4c4a;
+/// Key of the lock that a gateway holds that is alone, or all gateways of a fleet: `TGLF`.
+const FLEET: i32 = 0x5447_4c46;
+/// Key of the lock that it takes to lease credits: `TGLL`.
+const LEASES: i32 = 0x5447_4c4c;
 
 /// Where a database is, and how it is connected to.
 #[derive(Clone)]
@@ -54,8 +64,8 @@ pub struct Server {
     pub config: Config,
     /// The TLS configuration; `None` for connections without TLS.
     pub tls: Option<Arc<ClientConfig>>,
-    /// The name of the gateway among those of the database.
-    pub node: String,
+    /// The name of the gateway among those of a fleet; `None` if it is the only one.
+    pub node: Option<String>,
 }
 
 impl std::fmt::Debug for Server {
@@ -92,8 +102,12 @@ pub(super) fn open(server: &Server, at: &JournalAt) -> Result<Storage> {
 
 /// As [`open`], without a journal.
 pub(super) fn open_books(server: &Server) -> Result<SqlBooks> {
-    let serving = register(server).and_then(|node| connect(server, node, Role::Serves));
-    serving.and_then(|serving| books(server, serving)).map_err(unusable)
+    let open = || {
+        let serving = connect(server, register(server)?, Role::Serves)?;
+        nodes::check(&serving)?;
+        books(server, serving)
+    };
+    open().map_err(unusable)
 }
 
 fn unusable(error: LedgerError) -> LedgerError {
@@ -105,40 +119,43 @@ fn unusable(error: LedgerError) -> LedgerError {
 }
 
 fn open_on(server: &Server, local: Option<(PathBuf, Lock)>) -> Result<Storage> {
-    let node = register(server)?;
-    let mut serving = connect(server, node, Role::Serves)?;
+    let seat = register(server)?;
+    let mut serving = connect(server, seat, Role::Serves)?;
+    nodes::check(&serving)?;
     let journal: Box<dyn Journal> = match local {
         Some((path, lock)) => {
-            Box::new(LocalJournal::open(&path, lock, &mut serving, connect(server, node, Role::Writes)?)?)
+            Box::new(LocalJournal::open(&path, lock, &mut serving, connect(server, seat, Role::Writes)?)?)
         }
-        None => Box::new(SharedJournal::open(&serving, connect(server, node, Role::Journals)?)?),
+        None => Box::new(SharedJournal::open(&serving, connect(server, seat, Role::Journals)?)?),
     };
-    Ok(Storage { books: Box::new(books(server, serving)?), journal })
+    let leases = match seat.is_of_fleet {
+        true => Some(Box::new(SqlLeases::open(server, seat)?) as Box<dyn Leases>),
+        false => None,
+    };
+    Ok(Storage { books: Box::new(books(server, serving)?), journal, leases })
 }
 
 /// Migrates the tables to this version, and finds the number of the gateway, or gives it one.
-fn register(server: &Server) -> Result<i64> {
-    let mut connection = connect(server, 0, Role::Writes)?;
+fn register(server: &Server) -> Result<Seat> {
+    let mut connection = connect(server, Seat { node: 0, is_of_fleet: false }, Role::Writes)?;
     migrate(&mut connection)?;
-    connection.transaction(|tx| {
-        let new = "INSERT INTO nodes (name) VALUES (?1) ON CONFLICT (name) DO NOTHING";
-        tx.run(new, params![server.node])?;
-        tx.one("SELECT num FROM nodes WHERE name = ?1", params![server.node], |row| row.get(0))
-    })
+    let node =
+        connection.transaction(|tx| nodes::number(tx, server.node.as_deref().unwrap_or(nodes::ALONE)))?;
+    Ok(Seat { node, is_of_fleet: server.node.is_some() })
 }
 
 fn books(server: &Server, serving: Connection) -> Result<SqlBooks> {
-    let (readers, node) = (network(server, serving.node(), Role::Reads)?, serving.node());
-    let open = move || Ok(Connection::postgres(Arc::clone(&readers), node, MAX_STATEMENT));
+    let (readers, seat) = (network(server, serving.seat(), Role::Reads)?, serving.seat());
+    let open = move || Ok(Connection::postgres(Arc::clone(&readers), seat, MAX_STATEMENT));
     Ok(SqlBooks::new(serving, Connections::new(open), Box::new(NoUpkeep)))
 }
 
-/// The tables that have a ledger, such that each refers to earlier ones only. Without that of the version, and without the
-/// journal's batches, which are folded when a ledger is copied.
+/// The tables that have a ledger, such that each refers to earlier ones only. Without those of gateways, which have folded
+/// their journals and returned their leases when a ledger is copied.
 pub(super) fn tables() -> Vec<&'static str> {
     let made = MIGRATIONS.iter().flat_map(|sql| sql.lines());
     let named = made.filter_map(|line| line.strip_prefix("CREATE TABLE ")?.split([' ', '(']).next());
-    named.filter(|table| !["nodes", "batches"].contains(table)).collect()
+    named.filter(|table| !OF_NODES.contains(table)).collect()
 }
 
 /// Migrates the tables of a ledger to this version. With `abandons_journal`, a journal on a machine that is lost is given
@@ -148,10 +165,10 @@ pub(super) fn tables() -> Vec<&'static str> {
 /// A message that names the problem and its remedy.
 pub(super) fn migrate_only(server: &Server, abandons_journal: bool) -> Result<usize> {
     let migrated = || {
-        let node = register(server)?;
+        let seat = register(server)?;
         if abandons_journal {
             let forget = "UPDATE nodes SET mark = NULL WHERE num = ?1";
-            connect(server, node, Role::Serves)?.transaction(|tx| tx.run(forget, params![node]))?;
+            connect(server, seat, Role::Serves)?.transaction(|tx| tx.run(forget, params![seat.node]))?;
         }
         Ok(MIGRATIONS.len())
     };
@@ -195,6 +212,8 @@ enum Role {
     Serves,
     /// Writes the journal. Has the lock of that.
     Journals,
+    /// Leases credits. Has the lock of that.
+    Leases,
     /// Writes, now and then, without a lock.
     Writes,
     /// Only reads.
@@ -206,18 +225,22 @@ impl Role {
         match self {
             Self::Serves => Some(SERVES),
             Self::Journals => Some(JOURNALS),
+            Self::Leases => Some(LEASES),
             Self::Writes | Self::Reads => None,
         }
     }
 }
 
-fn connect(server: &Server, node: i64, role: Role) -> Result<Connection> {
-    let longest = if role == Role::Journals { MAX_APPEND } else { MAX_STATEMENT };
-    Ok(Connection::postgres(network(server, node, role)?, node, longest))
+fn connect(server: &Server, seat: Seat, role: Role) -> Result<Connection> {
+    let longest = match role {
+        Role::Journals | Role::Leases => MAX_SHORT,
+        Role::Serves | Role::Writes | Role::Reads => MAX_STATEMENT,
+    };
+    Ok(Connection::postgres(network(server, seat, role)?, seat, longest))
 }
 
 /// What opens the connections of a role.
-fn network(server: &Server, node: i64, role: Role) -> Result<Arc<Network>> {
+fn network(server: &Server, seat: Seat, role: Role) -> Result<Arc<Network>> {
     let mut server = server.clone();
     server.config.application_name(format!("tollgate {role:?}").to_lowercase());
     if server.tls.is_some() {
@@ -227,13 +250,13 @@ fn network(server: &Server, node: i64, role: Role) -> Result<Arc<Network>> {
         let server = server.clone();
         async move {
             let late = || LedgerError::Failed(format!("{} does not answer", place(&server.config)));
-            tokio::time::timeout(MAX_CONNECT, dial(&server, node, role)).await.unwrap_or_else(|_| Err(late()))
+            tokio::time::timeout(MAX_CONNECT, dial(&server, seat, role)).await.unwrap_or_else(|_| Err(late()))
         }
         .boxed()
     })
 }
 
-async fn dial(server: &Server, node: i64, role: Role) -> Result<Client> {
+async fn dial(server: &Server, seat: Seat, role: Role) -> Result<Client> {
     let client = match &server.tls {
         Some(tls) => start(&server.config, MakeRustlsConnect::new((**tls).clone())).await?,
         None => start(&server.config, NoTls).await?,
@@ -241,7 +264,17 @@ async fn dial(server: &Server, node: i64, role: Role) -> Result<Client> {
     let settings = format!("{EACH}; {}", if role == Role::Reads { READER } else { WRITER });
     client.batch_execute(&settings).await.map_err(|error| postgres_failed(&error))?;
     if let Some(lock) = role.lock() {
-        take_lock(&client, lock, node).await?;
+        let node = i32::try_from(seat.node).map_err(|_| LedgerError::Failed("too many nodes".to_owned()))?;
+        if !take_lock(&client, "pg_try_advisory_lock", (lock, node)).await? {
+            let message = "another gateway with the name of this one serves it already";
+            return Err(LedgerError::Refused(message.to_owned()));
+        }
+    }
+    if role == Role::Serves {
+        let kind = if seat.is_of_fleet { "pg_try_advisory_lock_shared" } else { "pg_try_advisory_lock" };
+        if !take_lock(&client, kind, (FLEET, 0)).await? {
+            return Err(nodes::in_the_way(seat, "they are running"));
+        }
     }
     Ok(client)
 }
@@ -280,14 +313,14 @@ where
     Ok(client)
 }
 
-async fn take_lock(client: &Client, lock: i32, node: i64) -> Result<()> {
-    let node = i32::try_from(node).map_err(|_| LedgerError::Failed("there are too many nodes".to_owned()))?;
+/// Takes a lock, which the server frees once it has noticed that a former connection ended. False if another has it.
+async fn take_lock(client: &Client, function: &str, (lock, node): (i32, i32)) -> Result<bool> {
     for _ in 0..LOCK_ATTEMPTS {
-        let row = client.query_one("SELECT pg_try_advisory_lock($1, $2)", &[&lock, &node]).await;
+        let row = client.query_one(&format!("SELECT {function}($1, $2)"), &[&lock, &node]).await;
         if row.and_then(|row| row.try_get(0)).map_err(|error| postgres_failed(&error))? {
-            return Ok(());
+            return Ok(true);
         }
         tokio::time::sleep(LOCK_PAUSE).await;
     }
-    Err(LedgerError::Refused("another gateway with the name of this one serves it already".to_owned()))
+    Ok(false)
 }

@@ -61,7 +61,7 @@ impl Disk {
 
     /// Books and journal on this disk.
     pub(super) fn storage(&self) -> Storage {
-        Storage { books: Box::new(self.clone()), journal: Box::new(self.clone()) }
+        Storage { books: Box::new(self.clone()), journal: Box::new(self.clone()), leases: None }
     }
 
     pub(super) fn troubles(&self, failing: u32, cutting: u32) {

@@ -95,9 +95,9 @@ impl World<'_> {
     }
 
     fn start(&self) -> Result<(Process, BooksThread, CommitThread)> {
-        let shared = Arc::new(Shared::new(WORKERS, Duration::ZERO));
+        let shared = Arc::new(Shared::new(WORKERS, Duration::ZERO, false));
         let (jobs, queue) = mpsc::channel(MAX_JOBS);
-        let Storage { books, mut journal } = self.disk.storage();
+        let Storage { books, mut journal, .. } = self.disk.storage();
         let (books, found) =
             BooksThread::open(books, &mut *journal, Arc::clone(&shared), queue, self.clock.clone(), false)?;
         let commit = CommitThread::new(journal, Arc::clone(&shared), found.last_seq, self.clock.clone());

@@ -2,8 +2,8 @@
 
 use super::db::{Connection, Transaction, params};
 use super::posting::{NewEntry, Posting, refills};
-use super::read;
 use super::rows::{account_row, account_state_name};
+use super::{leases, read};
 use crate::ledger::entry::EntryKind;
 use crate::ledger::store::{
     AccountChange, AccountRow, AccountState, Changed, LedgerError, NewAccount, NewFileAccount, Result, Source,
@@ -38,6 +38,7 @@ pub(super) fn register(
             let sql = "UPDATE accounts SET source = 'file' WHERE num = ?1";
             tx.execute(sql, params![row.num.0])?;
             row.source = Source::File;
+            leases::account_changed(tx, id, &[])?;
         }
         return Ok(row);
     }
@@ -49,6 +50,7 @@ pub(super) fn register(
     if let Some(amount) = opening.filter(|amount| !amount.is_zero()) {
         posting.add(num, at, &NewEntry::booking(EntryKind::Grant, amount, Some(OPENING), "file"))?;
     }
+    leases::account_changed(tx, id, &[])?;
     find(tx, id)?.ok_or_else(|| LedgerError::Failed("the new account is not there".to_owned()))
 }
 
@@ -69,6 +71,7 @@ pub(super) fn create(tx: &Transaction<'_>, new: &[NewAccount], at: WallTime) -> 
             let grant = NewEntry::booking(EntryKind::Grant, *amount, Some(OPENING), actor);
             posting.add(AccountNum(num), at, &grant)?;
         }
+        leases::account_changed(tx, id, &[])?;
     }
     posting.finish()?;
     new.iter().map(|new| require(tx, &new.id)).collect()
@@ -98,6 +101,8 @@ pub(super) fn change(
     let sql = "UPDATE accounts SET name = ?2, plan = ?3, state = ?4, closed = ?5, version = version + 1 WHERE num = ?1";
     let values = params![before.num.0, name, plan, state, is_closed.then_some(at.0)];
     tx.execute(sql, values)?;
+    let gone = if is_closed { leases::secrets_of(tx, before.num)? } else { Vec::new() };
+    leases::account_changed(tx, id, &gone)?;
     if is_closed {
         let sql = "DELETE FROM secrets WHERE key IN (SELECT num FROM keys WHERE account = ?1)";
         tx.execute(sql, params![before.num.0])?;

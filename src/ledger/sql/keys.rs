@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use super::db::{Transaction, params};
 use super::posting::{groups, limits};
-use super::read;
 use super::rows::{key_id, key_state, key_state_name};
+use super::{leases, read};
 use crate::ledger::store::{Changed, KeyChange, KeyEdit, KeyRow, LedgerError, OwnedKey, Result, Source};
 use crate::policy::key::KeyState;
 use crate::types::{AccountId, KeyHash, KeyId, KeyNum, WallTime};
@@ -88,6 +88,7 @@ pub(super) fn create(tx: &Transaction<'_>, row: &KeyRow) -> Result<KeyNum> {
     for secret in &row.secrets {
         add_secret(tx, KeyNum(num), &secret.hash, secret.until)?;
     }
+    leases::key_changed(tx, &[], row)?;
     Ok(KeyNum(num))
 }
 
@@ -163,7 +164,9 @@ pub(super) fn change(
         }
     }
     tx.execute("UPDATE keys SET version = version + 1 WHERE num = ?1", params![num.0])?;
-    Ok(Changed { after: require(tx, id)?, before })
+    let after = require(tx, id)?;
+    leases::key_changed(tx, &before.0.secrets, &after.0)?;
+    Ok(Changed { after, before })
 }
 
 fn rotate(

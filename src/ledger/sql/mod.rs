@@ -7,6 +7,7 @@ pub(in crate::ledger) mod db;
 mod events;
 pub(in crate::ledger) mod folding;
 mod keys;
+pub(in crate::ledger) mod leases;
 mod notes;
 pub(in crate::ledger) mod posting;
 pub(in crate::ledger) mod read;
@@ -92,7 +93,7 @@ impl Books for SqlBooks {
     }
 
     fn fold(&mut self, fold: &Fold, at: WallTime) -> Result<()> {
-        self.write(|tx| folding::fold(tx, fold, at))
+        self.connection.shared_transaction(|tx| folding::fold(tx, fold, at))
     }
 
     fn confirm(&mut self) -> Result<()> {
@@ -180,6 +181,10 @@ impl Books for SqlBooks {
 
     fn due_lots(&mut self, now: WallTime, most: usize) -> Result<Vec<(AccountNum, LotId)>> {
         posting::due(&self.connection, now, most)
+    }
+
+    fn leased_elsewhere(&mut self, account: AccountNum) -> Result<Credits> {
+        leases::elsewhere(&self.connection, account)
     }
 
     fn ended_lots(&mut self) -> Result<Vec<(AccountNum, WallTime)>> {

@@ -3,7 +3,7 @@
 mod payments;
 
 use super::db::{Transaction, params};
-use super::{events, users};
+use super::{events, leases, users};
 use crate::ledger::store::{LedgerError, Note, Result, TokenRow};
 use crate::types::{AccountId, WallTime};
 
@@ -39,15 +39,18 @@ pub(super) fn write(tx: &Transaction<'_>, notes: &[Note], at: WallTime) -> Resul
     Ok(())
 }
 
-/// Creates a token, or replaces the one with the same name.
+/// Creates a token, or replaces the one with the same name. A gateway that does not know yet that a token was revoked does
+/// not make it valid again.
 pub(super) fn put_token(tx: &Transaction<'_>, token: &TokenRow) -> Result<()> {
     let sql = "INSERT INTO tokens (name, hash, role, created, expires, last_used, revoked)
                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
                ON CONFLICT (name) DO UPDATE SET hash = excluded.hash, role = excluded.role,
                    created = excluded.created, expires = excluded.expires, last_used = excluded.last_used,
-                   revoked = excluded.revoked";
+                   revoked = CASE WHEN tokens.hash = excluded.hash THEN coalesce(tokens.revoked, excluded.revoked)
+                       ELSE excluded.revoked END";
     let (expires, last_used) = (token.expires.map(|at| at.0), token.last_used.map(|at| at.0));
     let (role, revoked) = (token.role.name(), token.revoked.map(|at| at.0));
     let values = params![token.name, token.hash.0, role, token.created.0, expires, last_used, revoked];
-    tx.run(sql, values)
+    tx.run(sql, values)?;
+    leases::tokens_changed(tx)
 }

@@ -62,6 +62,11 @@ const INSERT: &str =
     "INSERT INTO entries (account, number, at, kind, amount, balance_after, key, route, outcome, requests, reference, actor, link, bucket, node)
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
 const SELECT: &str = "SELECT id, balance, entries, link, lots FROM accounts WHERE num = ?1";
+/// The gateways of a fleet fold at the same time.
+const LOCK: &str = "SELECT id, balance, entries, link, lots FROM accounts WHERE num = ?1 FOR UPDATE";
+/// Pays from this gateway's lease.
+const PAY: &str = "INSERT INTO spends (account, node, spent) VALUES (?1, ?2, ?3)
+                   ON CONFLICT (account, node) DO UPDATE SET spent = spends.spent + excluded.spent";
 /// Also counts what the account's keys spend.
 const UPDATE: &str =
     "UPDATE accounts SET balance = ?2, entries = ?3, link = ?4, spent = spent - ?5 WHERE num = ?1";
@@ -104,7 +109,7 @@ impl<'tx> Posting<'tx> {
             spend.push(tx.prepare(GROUP_SPEND)?);
         }
         let wallets = Some(Wallets::default());
-        Ok(Self { moved, spend, wallets, ..Self::with(tx, [SELECT, UPDATE, INSERT])? })
+        Ok(Self { moved, spend, wallets, ..Self::with(tx, [tx.dialect(SELECT, LOCK), UPDATE, INSERT])? })
     }
 
     /// Starts with entries of an older ledger, which are told to nobody.
@@ -195,6 +200,9 @@ impl<'tx> Posting<'tx> {
                 statement.execute(params![key, amount])?;
             }
         }
+        if self.tx.is_shared() && new.amount.is_negative() {
+            self.tx.run(PAY, params![num.0, self.tx.node(), -amount])?;
+        }
         self.contra.book(new.kind, new.amount);
         if let Some(moved) = &mut self.moved {
             moved.entry(num).or_insert_with(|| (Moved::from(&entry), at)).0.add(&entry);
@@ -239,7 +247,7 @@ impl<'tx> Posting<'tx> {
         for account in OperatorAccount::ALL {
             let change = *self.contra.of(account);
             if change != 0 {
-                let before = balance_of(self.tx, account)?;
+                let before = balance_of(self.tx, account, self.tx.dialect("", "FOR UPDATE"))?;
                 let overflow = || LedgerError::Failed(format!("the account {} overflows", account.name()));
                 let after = before.checked_add(change).ok_or_else(overflow)?;
                 self.tx.execute(
@@ -256,12 +264,9 @@ impl<'tx> Posting<'tx> {
 }
 
 /// The balance of one of the operator's accounts.
-fn balance_of(connection: &Connection, account: OperatorAccount) -> Result<i128> {
-    let text: Option<String> = connection.find(
-        "SELECT balance FROM operator_accounts WHERE name = ?1",
-        params![account.name()],
-        |row| row.get(0),
-    )?;
+fn balance_of(connection: &Connection, account: OperatorAccount, lock: &str) -> Result<i128> {
+    let sql = format!("SELECT balance FROM operator_accounts WHERE name = ?1 {lock}");
+    let text: Option<String> = connection.find(&sql, params![account.name()], |row| row.get(0))?;
     let number = text.and_then(|text| text.parse().ok());
     number.ok_or_else(|| LedgerError::Damaged(format!("the account {} has no number", account.name())))
 }
@@ -270,7 +275,7 @@ fn balance_of(connection: &Connection, account: OperatorAccount) -> Result<i128>
 pub(in crate::ledger) fn operator_accounts(connection: &Connection) -> Result<OperatorBalances> {
     let mut balances = OperatorBalances::default();
     for account in OperatorAccount::ALL {
-        *balances.of(account) = balance_of(connection, account)?;
+        *balances.of(account) = balance_of(connection, account, "")?;
     }
     Ok(balances)
 }

@@ -9,14 +9,14 @@ use super::rows::{
     account_id, account_row, audited_row, entry_row, hold_row, key_id, key_row, positioned_entry_row,
     request_id, secret_row, to_key_id, token_row,
 };
-use super::{folding, posting, usage};
+use super::{folding, leases, posting, usage};
 use crate::ledger::entry::{Entry, OperatorBalances};
 use crate::ledger::sqlite::create_private;
 use crate::ledger::store::{
     AccountRow, AnswerRow, AuditFilter, Audited, BooksReader, Doubt, DueRefill, EachLimit, GroupId, GroupRow,
-    JobFilter, JobRow, KeyRow, LedgerError, LoadedBooks, OwnedKey, PaymentReader, Position, RefusalRow,
-    RepeatRow, RequestRow, Result, SecretRow, StoredSecret, TokenRow, UsageFilter, UsageRow, UserReader,
-    WebhookReader,
+    JobFilter, JobRow, KeyRow, LedgerError, LoadedBooks, NodeRow, OwnedKey, PaymentReader, Position,
+    RefusalRow, RepeatRow, RequestRow, Result, SecretRow, StoredSecret, TokenRow, UsageFilter, UsageRow,
+    UserReader, WebhookReader,
 };
 use crate::ledger::tally::OpenHold;
 use crate::policy::credit::Spending;
@@ -166,6 +166,10 @@ impl BooksReader for SqlReader {
 
     fn each_group(&mut self, account: Option<AccountNum>, each: &mut dyn FnMut(GroupRow)) -> Result<()> {
         groups::each(self.db()?, account, each)
+    }
+
+    fn nodes(&mut self) -> Result<Vec<NodeRow>> {
+        leases::nodes(self.db()?)
     }
 
     fn counts(&mut self) -> Result<(usize, usize)> {

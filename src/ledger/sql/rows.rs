@@ -27,7 +27,7 @@ pub(super) fn key_id(id: KeyId) -> i64 {
     i64::from_be_bytes(id.0.to_be_bytes())
 }
 
-pub(super) fn to_key_id(id: i64) -> KeyId {
+pub(in crate::ledger) fn to_key_id(id: i64) -> KeyId {
     KeyId(u64::from_be_bytes(id.to_be_bytes()))
 }
 

@@ -27,7 +27,7 @@ pub(super) use journal_files::FileJournal;
 /// A message that names the problem with the path or the file, and its remedy.
 pub fn open(path: &Path) -> Result<Storage> {
     let (books, journal) = open_parts(path)?;
-    Ok(Storage { books: Box::new(books), journal: Box::new(journal) })
+    Ok(Storage { books: Box::new(books), journal: Box::new(journal), leases: None })
 }
 
 pub(super) fn open_parts(path: &Path) -> Result<(SqlBooks, FileJournal)> {

@@ -6,9 +6,9 @@ use std::path::Path;
 use ipnet::IpNet;
 
 use super::{
-    AccountRow, AnswerRow, Audited, Doubt, DueRefill, GroupId, GroupRow, JobFilter, JobRow, KeyRow, OwnedKey,
-    PaymentReader, RefusalRow, RepeatRow, RequestRow, Result, TokenRow, UsageFilter, UsageRow, UserReader,
-    WebhookReader,
+    AccountRow, AnswerRow, Audited, Doubt, DueRefill, GroupId, GroupRow, JobFilter, JobRow, KeyRow, NodeRow,
+    OwnedKey, PaymentReader, RefusalRow, RepeatRow, RequestRow, Result, TokenRow, UsageFilter, UsageRow,
+    UserReader, WebhookReader,
 };
 use crate::ledger::entry::{Entry, OperatorBalances};
 use crate::policy::credit::Spending;
@@ -77,6 +77,10 @@ pub trait BooksReader: Send {
     /// Payments; `None` if the store has none.
     fn payments(&mut self) -> Option<&mut dyn PaymentReader> {
         None
+    }
+    /// The gateways of a fleet.
+    fn nodes(&mut self) -> Result<Vec<NodeRow>> {
+        Ok(Vec::new())
     }
     /// Finds an account.
     fn account(&mut self, id: &AccountId) -> Result<Option<AccountRow>>;

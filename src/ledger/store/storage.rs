@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
-use super::{Books, BooksReader, Journal, Result};
+use super::{Books, BooksReader, Journal, Leases, Result};
 
-/// The storage of a ledger: two parts, each used by one thread.
+/// The storage of a ledger: two or three parts, each used by one thread.
 pub struct Storage {
     /// Entries, accounts, keys and limit states.
     pub books: Box<dyn Books>,
     /// Records that are not folded yet.
     pub journal: Box<dyn Journal>,
+    /// Leases of credits; `None` if all credits are this gateway's.
+    pub leases: Option<Box<dyn Leases>>,
 }
 
 /// Opens readers, which see what was committed before.

@@ -118,7 +118,7 @@ impl BooksThread {
         }
         let entry = self.books.book(account, booking, notes, self.clock.wall())?;
         self.return_withheld();
-        purse.give(entry.amount);
+        purse.receive(entry.amount);
         Ok(Booked { entry, repeated: false })
     }
 
@@ -128,6 +128,7 @@ impl BooksThread {
         let purse = self.purse(account);
         // First subtract the credits in memory, so that no request spends them in the meantime.
         let amount = Credits::ZERO.checked_sub(booking.amount).unwrap_or(Credits::MAX);
+        self.gather(&purse, amount)?;
         let caps = booking.key.map(|key| self.shared.caps_of(key, Some(&purse))).unwrap_or_default();
         caps.try_take(amount).map_err(|capped| {
             LedgerError::Insufficient(format!("the {}'s spending limit is reached", capped.name()))
@@ -156,6 +157,12 @@ impl BooksThread {
                 Err(error)
             }
         }
+    }
+
+    /// Leases credits that are to be taken from a purse. Other gateways of a fleet return what they do not need.
+    pub(super) fn gather(&self, purse: &Arc<Purse>, amount: Credits) -> Result<()> {
+        let leased = self.shared.desk.as_ref().map_or(Ok(()), |desk| desk.lease_now(purse, amount));
+        leased.map_err(|error| LedgerError::Failed(error.to_string()))
     }
 
     /// Returns the credits of failed bookings to their purses, after a commit has succeeded: a crash can no longer find
@@ -187,7 +194,7 @@ impl BooksThread {
         if !booked.repeated {
             let account = self.account(&booked.entry.account)?;
             let purse = self.purse(&account);
-            purse.give(booked.entry.amount);
+            purse.receive(booked.entry.amount);
             purse.cap().iter().for_each(|cap| cap.change(booked.entry.amount));
             if account.wallet.is_some() {
                 self.show_buckets([account.num]);

@@ -200,7 +200,7 @@ impl BooksThread {
             self.fold_at = now.plus(FOLD_EVERY);
             self.settle_due_holds();
             let folded = self.fold_committed().and_then(|()| self.confirm());
-            if let Err(error) = folded.and_then(|()| self.begin_periods()).and_then(|()| self.end_due_lots())
+            if let Err(error) = folded.and_then(|()| self.do_what_is_due())
                 && let Some(more) = self.failures.should_log(now)
             {
                 tracing::error!(%error, more, "the journal could not be folded into the ledger; trying again");
@@ -208,6 +208,15 @@ impl BooksThread {
             self.usage.count_if_due(&mut *self.books, &self.clock);
         }
         self.limits.save_if_due(&mut *self.books, &self.clock);
+    }
+
+    /// Begins periods of spending limits, and ends lots: of the gateways of a fleet, one does.
+    fn do_what_is_due(&mut self) -> Result<()> {
+        if !self.shared.leads.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        self.begin_periods()?;
+        self.end_due_lots()
     }
 
     /// Folds every record that was added before, and counts it as usage.
@@ -248,6 +257,9 @@ impl BooksThread {
     /// Folds every committed batch.
     fn fold_committed(&mut self) -> Result<()> {
         self.shared.handoff.take(&mut self.batches);
+        if self.shared.desk.is_some() {
+            self.tally.set_ended(self.books.ended_lots()?); // another gateway may have ended some
+        }
         let tally = &mut self.tally;
         self.batches.drain(|seq, at, records| {
             if let Err(error) = tally.apply(seq, at, records) {

@@ -56,7 +56,11 @@ impl BooksThread {
             for (account, lot) in due {
                 by_account.entry(account).or_default().insert(lot);
             }
-            let less_needed = self.tally.take_less_needed();
+            let mut less_needed = self.tally.take_less_needed();
+            if self.shared.desk.is_some() {
+                // Other gateways may have settled holds.
+                less_needed.extend(self.books.ended_lots()?.into_iter().map(|(account, _)| account));
+            }
             for account in &less_needed {
                 by_account.entry(*account).or_default();
             }
@@ -79,7 +83,7 @@ impl BooksThread {
         now: WallTime,
     ) -> Result<()> {
         self.fold()?;
-        let holds = self.holds_of(|account| by_account.contains_key(&account));
+        let holds = self.holds_of_all(by_account.keys().copied())?;
         let mut unneeded = Vec::new();
         for (account, lots) in by_account {
             let (wallet, Some(purse)) = (self.books.wallet(*account)?, self.shared.purses.get(*account))
@@ -112,14 +116,26 @@ impl BooksThread {
         }
     }
 
-    /// The open holds of accounts.
-    fn holds_of(&self, is_wanted: impl Fn(AccountNum) -> bool) -> Holds {
+    /// The open holds of accounts. What other gateways of a fleet have leased may all be held; what they do not need is
+    /// gathered before.
+    fn holds_of_all(&mut self, accounts: impl Iterator<Item = AccountNum> + Clone) -> Result<Holds> {
         let mut holds = Holds::new();
-        for hold in self.tally.open_holds().filter(|hold| is_wanted(hold.account)) {
+        if self.shared.desk.is_some() {
+            for account in accounts.clone() {
+                let Some(purse) = self.shared.purses.get(account) else { continue };
+                self.gather(&purse, purse.available())?;
+                let leased = self.books.leased_elsewhere(account)?;
+                if leased > Credits::ZERO {
+                    holds.entry(account).or_default().push((WallTime(0), leased));
+                }
+            }
+        }
+        let wanted: BTreeSet<AccountNum> = accounts.collect();
+        for hold in self.tally.open_holds().filter(|hold| wanted.contains(&hold.account)) {
             holds.entry(hold.account).or_default().push((hold.at, hold.amount));
         }
         holds.values_mut().for_each(|holds| holds.sort_unstable());
-        holds
+        Ok(holds)
     }
 
     /// Writes a change that takes away credits, which are taken from their purses already. First waits until the
@@ -157,7 +173,7 @@ impl BooksThread {
         self.check_balance()?;
         self.fold()?;
         let wanted: BTreeSet<AccountNum> = orders.iter().map(|order| order.num).collect();
-        let holds = self.holds_of(|account| wanted.contains(&account));
+        let holds = self.holds_of_all(wanted.iter().copied())?;
         let mut changes = Vec::new();
         for order in orders {
             let Some(purse) = self.shared.purses.get(order.num) else { continue };
@@ -182,7 +198,7 @@ impl BooksThread {
             self.tally.end(refill.num, now);
         }
         self.write_taken(&taken, |thread| thread.books.refill(&refills, now))?;
-        given.iter().for_each(|(purse, gain)| purse.give(*gain));
+        given.iter().for_each(|(purse, gain)| purse.receive(*gain));
         #[cfg(test)]
         self.moved.extend(given.iter().map(|(purse, gain)| (purse.num, *gain)));
         self.show_buckets(wanted);

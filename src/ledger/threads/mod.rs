@@ -19,6 +19,7 @@ mod usage_counts;
 
 #[cfg(test)]
 pub(super) use barrier::Written;
+pub(super) use barrier::wait_until_written;
 pub(super) use books::{BooksThread, Job};
 pub(super) use commit::CommitThread;
 pub use limit_saves::LimitSource;

@@ -4,16 +4,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+
 use super::barrier::Barrier;
 use super::handoff::{Handoff, MAX_WAITING};
 use super::signal::Signal;
 use crate::ledger::adoption::Successor;
 use crate::ledger::caps::{Caps, SpendCaps};
 use crate::ledger::claims::Claims;
+use crate::ledger::fleet::Desk;
 use crate::ledger::jobs::{Jobs, OpenJob};
 use crate::ledger::outbox::{Outbox, Ticket};
 use crate::ledger::purse::{Purse, Purses};
 use crate::ledger::record::Record;
+use crate::ledger::store::Changes;
 use crate::policy::credit::returned;
 use crate::types::{Credits, Histogram, KeyNum, SHORT, SIZES, StatusClass};
 
@@ -36,6 +41,12 @@ pub(in crate::ledger) struct Shared {
     pub(in crate::ledger) caps: SpendCaps,
     pub(in crate::ledger) jobs: Jobs,
     pub(in crate::ledger) claims: Claims,
+    /// Where requests wait for credits to be leased; `None` if all credits are this gateway's.
+    pub(in crate::ledger) desk: Option<Arc<Desk>>,
+    /// True if this gateway does what one of a fleet does at a time.
+    pub(in crate::ledger) leads: AtomicBool,
+    /// Where changes of other gateways are passed on.
+    pub(in crate::ledger) feed: Mutex<Option<mpsc::Sender<Changes>>>,
     pub(in crate::ledger) counters: Counters,
     /// Where settlements go once the ledger was handed over to another process.
     pub(in crate::ledger) successor: Successor,
@@ -73,8 +84,8 @@ impl Default for Counters {
 }
 
 impl Shared {
-    /// Creates the state for this many workers.
-    pub(in crate::ledger) fn new(workers: usize, commit_delay: Duration) -> Self {
+    /// Creates the state for this many workers. `is_fleet`: credits are leased.
+    pub(in crate::ledger) fn new(workers: usize, commit_delay: Duration, is_fleet: bool) -> Self {
         Self {
             outboxes: (0..=workers).map(|_| Arc::default()).collect(),
             commit_signal: Signal::new(),
@@ -84,10 +95,13 @@ impl Shared {
             commit_delay,
             is_healthy: AtomicBool::new(true),
             is_folding: AtomicBool::new(true),
-            purses: Purses::default(),
+            purses: Purses::new(is_fleet),
             caps: SpendCaps::default(),
             jobs: Jobs::default(),
             claims: Claims::default(),
+            desk: is_fleet.then(Arc::default),
+            leads: AtomicBool::new(!is_fleet),
+            feed: Mutex::default(),
             counters: Counters::default(),
             successor: Successor::default(),
             books_must_end: AtomicBool::new(false),

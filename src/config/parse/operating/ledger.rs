@@ -19,8 +19,8 @@ const MIN_REQUESTS_KEPT: Duration = Duration::from_secs(3600);
 const MAX_REQUESTS_KEPT: Duration = Duration::from_secs(400 * 24 * 3600);
 /// The name of the journal's files, without their endings.
 const JOURNAL: &str = "tollgate";
-/// The name of a gateway that has no other.
-const NODE: &str = "main";
+/// The name that a gateway without one has in the database.
+const ALONE: &str = "main";
 /// Longest name of a gateway, in bytes.
 const MAX_NODE: usize = 64;
 const EXAMPLE: &str = "a ledger looks like \"sqlite:tollgate.db\" or \"postgres://host/database\"";
@@ -112,20 +112,46 @@ fn postgres(context: &mut Context, raw: &raw::Ledger, url: &Place, text: &str) -
             None
         }
     };
-    Some(PostgresPlace { config, tls, node: node(context, raw)?, journal: journal(context, raw) })
+    Some(PostgresPlace { config, tls, node: node(context, raw), journal: journal(context, raw) })
 }
 
-/// The name of the gateway, which may come from its environment, so that all gateways can have the same file.
+/// The name of a gateway of a fleet, which may come from its environment, so that all can have the same file.
 fn node(context: &mut Context, raw: &raw::Ledger) -> Option<String> {
-    let Some(name) = &raw.node else { return Some(NODE.to_owned()) };
+    let name = raw.node.as_ref()?;
     let text = context.secret(&name.span, &name.value)?;
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    if text.is_empty() || text.len() > MAX_NODE || !text.chars().all(is_plain) {
-        context
-            .error(&name.span, format!("a node's name is 1 to {MAX_NODE} letters, digits, `-`, `_` or `.`"));
+    if text.is_empty() || text.len() > MAX_NODE || !text.chars().all(is_plain) || text == ALONE {
+        context.error(
+            &name.span,
+            format!(
+                "the name of a node is 1 to {MAX_NODE} letters, digits, `-`, `_` or `.`, and not `{ALONE}`"
+            ),
+        );
         return None;
     }
     Some(text)
+}
+
+/// Reports settings that the gateways of a fleet cannot share yet.
+pub(in crate::config::parse) fn check_fleet(context: &mut Context, place: &LedgerPlace, files: &[raw::File]) {
+    if !matches!(place, LedgerPlace::Postgres(place) if place.node.is_some()) {
+        return;
+    }
+    for (number, file) in files.iter().enumerate() {
+        context.file = number;
+        let idempotency = file.idempotency.iter().map(|setting| &setting.span);
+        let opens = file.routes.iter().filter_map(|route| route.value.opens.as_ref().map(|it| &it.span));
+        let settles = file.routes.iter().filter_map(|route| route.value.settles.as_ref().map(|it| &it.span));
+        let callbacks = file.callbacks.values().map(|callback| &callback.span);
+        let plans = file.plans.values().filter_map(|plan| plan.value.spend_limit.as_ref().map(|it| &it.span));
+        let accounts = file.accounts.values();
+        let accounts = accounts.filter_map(|account| account.value.spend_limit.as_ref().map(|it| &it.span));
+        let all = idempotency.chain(opens).chain(settles).chain(callbacks).chain(plans).chain(accounts);
+        for place in all {
+            let help = "leave `[ledger] node` out: one gateway alone can do this";
+            context.error_with(place, "the gateways of a fleet do not share this yet", help);
+        }
+    }
 }
 
 fn client_tls(context: &mut Context, raw: Option<&At<raw::LedgerTls>>, url: &Place) -> Option<ClientTls> {

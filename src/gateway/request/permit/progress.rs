@@ -6,7 +6,8 @@ use std::sync::Arc;
 use http::request::Parts;
 
 use super::Payment;
-use super::waiting_payment::{Unpaid, WaitingPayment};
+use super::lease::{is_short, lease};
+use super::waiting_payment::{PaymentFuture, Unpaid, WaitingPayment};
 use crate::directory::Key;
 use crate::gateway::request::access_log::AccessRecord;
 use crate::gateway::request::repeats::RepeatKey;
@@ -56,6 +57,9 @@ impl PaymentProgress {
         if let (Some(_), Some(key)) = (&price.per_item, key) {
             return hold_later(services, record, key, (route, parts), price).map(Self::Waiting);
         }
+        if let Some(key) = key.filter(|key| is_short(services, key, price)) {
+            return hold_later(services, record, key, (route, parts), price).map(Self::Waiting);
+        }
         Payment::hold(services, record, key, route, method, price, None).map(Self::Ready)
     }
 
@@ -73,7 +77,7 @@ impl PaymentProgress {
     }
 }
 
-/// Holds a price, which may be per item of the request body.
+/// Holds a price, which may be per item of the request body, once credits for it are leased.
 ///
 /// # Errors
 /// As [`items::payment`].
@@ -90,9 +94,11 @@ fn hold_later(
     let reads_body = price.reads_body();
     let (services, record, key) = (Rc::clone(services), Rc::clone(record), Arc::clone(key));
     let (price, index, method) = (Arc::clone(price), route.index, parts.method.clone());
-    Ok(WaitingPayment::new(reads_body, move |_, claimed| {
+    let pay = async move |claimed| -> Result<Payment, Unpaid> {
+        lease(&services, &key, &price).await?;
         let route = &record.view().routes[index];
-        let paid = Payment::hold(&services, &record, Some(&key), route, &method, &price, claimed);
-        Box::pin(std::future::ready(paid.map_err(Unpaid::from)))
-    }))
+        Ok(Payment::hold(&services, &record, Some(&key), route, &method, &price, claimed)?)
+    };
+    let pay = move |_, claimed| Box::pin(async move { pay(claimed).await }) as PaymentFuture;
+    Ok(WaitingPayment::new(reads_body, pay))
 }

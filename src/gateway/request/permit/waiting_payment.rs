@@ -11,7 +11,7 @@ use crate::gateway::request::repeats::claimed::Claimed;
 use crate::policy::reject::{Reason, Refusal};
 
 /// Longest time that a request waits to be paid for, once its body is read.
-const MAX_PAYMENT_WAIT: Duration = Duration::from_secs(1);
+const MAX_PAYMENT_WAIT: Duration = Duration::from_secs(2);
 
 /// A payment that is not made yet.
 pub(in crate::gateway::request) struct WaitingPayment {

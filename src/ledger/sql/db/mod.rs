@@ -17,14 +17,23 @@ pub(in crate::ledger) use sqlite::failed;
 pub(in crate::ledger) use value::{Cell, Column, Param, Params, Row, Value, params, wrong};
 
 use crate::ledger::store::{LedgerError, Result};
-use postgres::Postgres;
+use postgres::{Alone, Postgres};
 use sqlite::Sqlite;
 
 /// A connection to the database of the books.
 #[derive(Debug)]
 pub(in crate::ledger) struct Connection {
     engine: Engine,
-    node: i64,
+    seat: Seat,
+}
+
+/// Which gateway a connection is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::ledger) struct Seat {
+    /// The number of the gateway.
+    pub(in crate::ledger) node: i64,
+    /// True if it is one of a fleet, whose gateways share the database.
+    pub(in crate::ledger) is_of_fleet: bool,
 }
 
 /// The number of the one node of a ledger in a file.
@@ -39,18 +48,24 @@ enum Engine {
 impl Connection {
     /// A connection to a SQLite file.
     pub(in crate::ledger) fn sqlite(connection: rusqlite::Connection) -> Self {
-        Self { engine: Engine::Sqlite(Sqlite::new(connection)), node: ONLY_NODE }
+        let seat = Seat { node: ONLY_NODE, is_of_fleet: false };
+        Self { engine: Engine::Sqlite(Sqlite::new(connection)), seat }
     }
 
     /// A connection to a PostgreSQL server, which is opened when it is needed.
-    /// `node`: the number of the gateway. `longest`: the time that a statement may take.
-    pub(in crate::ledger) fn postgres(network: Arc<Network>, node: i64, longest: Duration) -> Self {
-        Self { engine: Engine::Postgres(Postgres::new(network, longest)), node }
+    /// `longest`: the time that a statement may take.
+    pub(in crate::ledger) fn postgres(network: Arc<Network>, seat: Seat, longest: Duration) -> Self {
+        Self { engine: Engine::Postgres(Postgres::new(network, longest)), seat }
+    }
+
+    /// Which gateway it is of.
+    pub(in crate::ledger) fn seat(&self) -> Seat {
+        self.seat
     }
 
     /// The number of the gateway whose connection it is.
     pub(in crate::ledger) fn node(&self) -> i64 {
-        self.node
+        self.seat.node
     }
 
     /// SQLite's connection, for what only SQLite has.
@@ -184,8 +199,25 @@ impl Connection {
         let tx = Transaction(self);
         match &self.engine {
             Engine::Sqlite(sqlite) => sqlite.transaction(|| work(&tx)),
-            Engine::Postgres(postgres) => postgres.transaction(|| work(&tx)),
+            Engine::Postgres(postgres) => postgres.transaction(Alone::Yes, || work(&tx)),
         }
+    }
+
+    /// As [`Connection::transaction`], beside those of other gateways: it must lock the rows that it reads to change them.
+    pub(in crate::ledger) fn shared_transaction<T>(
+        &mut self,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let tx = Transaction(self);
+        match &self.engine {
+            Engine::Sqlite(sqlite) => sqlite.transaction(|| work(&tx)),
+            Engine::Postgres(postgres) => postgres.transaction(Alone::No, || work(&tx)),
+        }
+    }
+
+    /// True if the gateways of a fleet share the database.
+    pub(in crate::ledger) fn is_shared(&self) -> bool {
+        self.seat.is_of_fleet
     }
 }
 

@@ -64,6 +64,15 @@ pub(in crate::ledger) fn failed(error: &tokio_postgres::Error) -> LedgerError {
     })
 }
 
+/// Whether a transaction excludes all others that do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Alone {
+    /// Its changes are numbered one after the other.
+    Yes,
+    /// It locks the rows that it changes.
+    No,
+}
+
 /// A connection to a PostgreSQL server. It is opened when it is needed, and again when it was lost.
 pub(super) struct Postgres {
     network: Arc<Network>,
@@ -197,8 +206,11 @@ impl Postgres {
         self.wait(self.live()?.client.batch_execute(sql))
     }
 
-    pub(super) fn transaction<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        self.begin(&format!("BEGIN; SELECT pg_advisory_xact_lock({WRITES})"))?;
+    pub(super) fn transaction<T>(&self, alone: Alone, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        match alone {
+            Alone::Yes => self.begin(&format!("BEGIN; SELECT pg_advisory_xact_lock({WRITES})"))?,
+            Alone::No => self.begin("BEGIN; SELECT 1")?,
+        }
         let mut number = String::new();
         let numbered = self.each("SELECT pg_current_xact_id()::text", &[], &mut |row| {
             row.text(0)?.clone_into(&mut number);

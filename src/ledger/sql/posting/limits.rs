@@ -3,7 +3,7 @@
 use super::groups;
 use crate::ledger::sql::db::{Connection, Row, Transaction, params};
 use crate::ledger::sql::rows::spending;
-use crate::ledger::store::{Begun, Result};
+use crate::ledger::store::{Begun, LedgerError, Result};
 use crate::policy::credit::refill::Every;
 use crate::policy::credit::{SpendLimit, Spending};
 use crate::types::{AccountNum, Credits, KeyNum, WallTime};
@@ -22,6 +22,11 @@ pub(in crate::ledger::sql) fn store(
         "UPDATE {table} SET spend_limit = ?2, spend_every = ?3, spent_before = ?4, spend_period = ?5 WHERE num = ?1"
     );
     let limit = spending.limit;
+    if limit.is_some() && tx.is_shared() {
+        let message =
+            "the gateways of a fleet do not share spending limits yet, so there are none in a fleet";
+        return Err(LedgerError::Refused(message.to_owned()));
+    }
     let values = params![
         num,
         limit.map(|limit| limit.credits.millionths()),

@@ -1,0 +1,27 @@
+//! Leases credits before they are held, where the gateways of a fleet share them.
+
+use crate::directory::Key;
+use crate::gateway::request::services::Services;
+use crate::policy::price::Price;
+use crate::policy::reject::{Reason, Refusal};
+
+/// True if credits must be leased before a price can be held.
+pub(super) fn is_short(services: &Services, key: &Key, price: &Price) -> bool {
+    !price.is_free() && !price.shadow && services.spender.must_lease(&key.account.purse, price.hold)
+}
+
+/// Leases the credits of a price, if the account has them.
+///
+/// # Errors
+/// [`Reason::LedgerUnavailable`].
+pub(in crate::gateway::request) async fn lease(
+    services: &Services,
+    key: &Key,
+    price: &Price,
+) -> Result<(), Refusal> {
+    if price.is_free() || price.shadow {
+        return Ok(());
+    }
+    let leased = services.spender.lease(&key.account.purse, price.hold).await;
+    leased.map_err(|_| Reason::LedgerUnavailable.into())
+}

@@ -1,0 +1,9 @@
+//! Lets the gateways of a fleet share the credits of accounts: each leases some of them ahead of need.
+
+mod bookkeeper;
+mod desk;
+mod thread;
+
+pub(super) use desk::Desk;
+pub use desk::NoLease;
+pub(super) use thread::LeaseThread;

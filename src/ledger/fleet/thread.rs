@@ -1,0 +1,270 @@
+//! Runs the thread that leases credits, returns those that other gateways need, and says that this gateway lives.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::desk::{Desk, Want};
+use crate::clock::Clock;
+use crate::ledger::purse::Purse;
+use crate::ledger::store::{Beat, Changes, LeaseWanted, Leases, LedgerError, Result, Storage};
+use crate::ledger::threads::{Shared, wait_until_written};
+use crate::policy::credit::lease;
+use crate::types::{AccountNum, Credits, Moment, Repeats};
+
+/// How often what could not be leased is tried again, and other gateways' calls are read.
+const TICK: Duration = Duration::from_millis(100);
+/// How often the gateway says that it lives.
+const BEAT: Duration = Duration::from_secs(1);
+/// How long credits stay leased that are not spent.
+const IDLE: Duration = Duration::from_secs(30);
+/// Most accounts that are leased in one transaction.
+const MAX_AT_ONCE: usize = 256;
+
+/// What is known of an account of which credits are leased.
+struct Lessee {
+    purse: Arc<Purse>,
+    /// What was in the purse when credits were last leased, and when that was.
+    then: (Credits, Moment),
+    /// What was last seen in the purse, and since when.
+    seen: (Credits, Moment),
+}
+
+pub(in crate::ledger) struct LeaseThread {
+    leases: Box<dyn Leases>,
+    desk: Arc<Desk>,
+    shared: Arc<Shared>,
+    clock: Clock,
+    lessees: HashMap<AccountNum, Lessee>,
+    nodes: usize,
+    /// The version of the last change that was passed on.
+    version: u64,
+    looked: Moment,
+    beaten: Option<Moment>,
+    /// Opens the ledger of a lost gateway, and closes it. Returns the number of holds that were charged.
+    settle: fn(Storage, Clock) -> Result<usize>,
+    recovery: Option<JoinHandle<()>>,
+    failures: Repeats,
+}
+
+impl LeaseThread {
+    /// `version`: that of the last change that this gateway knows of.
+    pub(in crate::ledger) fn new(
+        leases: Box<dyn Leases>,
+        desk: Arc<Desk>,
+        shared: Arc<Shared>,
+        clock: Clock,
+        version: u64,
+        settle: fn(Storage, Clock) -> Result<usize>,
+    ) -> Self {
+        let looked = clock.now();
+        let (lessees, failures) = (HashMap::new(), Repeats::default());
+        Self {
+            leases,
+            desk,
+            shared,
+            clock,
+            lessees,
+            nodes: 1,
+            version,
+            looked,
+            beaten: None,
+            settle,
+            recovery: None,
+            failures,
+        }
+    }
+
+    /// Runs until the ledger is closed. The credits that this gateway does not need are returned then, unless another process
+    /// takes over.
+    pub(in crate::ledger) fn run(mut self) -> Result<()> {
+        loop {
+            self.beat_if_due();
+            let (wants, must_end) = self.desk.take(TICK);
+            if must_end {
+                wants.into_iter().for_each(Want::refuse);
+                return self.end();
+            }
+            self.lease(wants);
+            let now = self.clock.now();
+            if now.since(self.looked) >= TICK {
+                self.looked = now;
+                let done = self.return_called().and(self.pass_changes_on());
+                self.note(&done);
+            }
+        }
+    }
+
+    fn end(mut self) -> Result<()> {
+        self.shared.leads.store(false, Ordering::SeqCst);
+        self.recovery.take().into_iter().for_each(|recovery| drop(recovery.join()));
+        if self.shared.successor.is_open() {
+            return Ok(()); // it has the same leases
+        }
+        let all: Vec<Arc<Purse>> = self.shared.purses.all();
+        let idle: Vec<(AccountNum, Credits)> =
+            all.iter().map(|purse| (purse.num, purse.take_local())).collect();
+        self.leases.give_back(&idle)?;
+        self.leases.leave()
+    }
+
+    /// Says that this gateway lives, and learns what others did.
+    fn beat_if_due(&mut self) {
+        let now = self.clock.now();
+        if self.beaten.is_some_and(|beaten| now.since(beaten) < BEAT) {
+            return;
+        }
+        self.beaten = Some(now);
+        let beat = self.leases.beat();
+        self.note(&beat);
+        match beat {
+            Ok(Beat { leads, nodes, elsewhere }) => {
+                self.shared.leads.store(leads, Ordering::SeqCst);
+                self.nodes = nodes;
+                for (account, credits) in elsewhere {
+                    self.shared.purses.get(account).iter().for_each(|purse| purse.set_elsewhere(credits));
+                }
+            }
+            Err(_) => self.shared.leads.store(false, Ordering::SeqCst),
+        }
+        let done = self.return_idle(now).and(self.recover_lost());
+        self.note(&done);
+    }
+
+    /// Settles what a lost gateway left, if this one leads: folds its journal, charges what it held, as after a crash, and
+    /// returns its leases. It does so as that gateway, which cannot serve meanwhile.
+    fn recover_lost(&mut self) -> Result<()> {
+        let is_busy = self.recovery.as_ref().is_some_and(|recovery| !recovery.is_finished());
+        if is_busy || !self.shared.leads.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        let Some(name) = self.leases.lost()?.pop() else { return Ok(()) };
+        let (storage, clock) = (self.leases.open_as(&name)?, self.clock.clone());
+        let settle = self.settle;
+        let recover = move || match settle(storage, clock) {
+            Ok(holds) => tracing::warn!(node = name, holds, "a gateway was lost: what it held was charged"),
+            Err(error) => tracing::error!(node = name, %error, "what a lost gateway left is not settled yet"),
+        };
+        let thread = std::thread::Builder::new().name("tollgate-recover".to_owned()).spawn(recover);
+        self.recovery =
+            Some(thread.map_err(|error| LedgerError::Failed(format!("cannot start a thread: {error}")))?);
+        Ok(())
+    }
+
+    fn note<T>(&mut self, done: &Result<T>) {
+        if let Err(error) = done
+            && let Some(more) = self.failures.should_log(self.clock.now())
+        {
+            tracing::error!(%error, more, "credits cannot be leased; going on with those that are");
+        }
+    }
+
+    /// Leases what is wanted.
+    fn lease(&mut self, mut wants: Vec<Want>) {
+        let mut unsatisfied = Vec::new();
+        while !wants.is_empty() {
+            let rest = wants.split_off(wants.len().min(MAX_AT_ONCE));
+            let some = std::mem::replace(&mut wants, rest);
+            unsatisfied.extend(self.lease_some(some));
+        }
+        if !unsatisfied.is_empty() {
+            std::thread::sleep(TICK / 4); // before others could have returned something
+            self.desk.put_back(unsatisfied);
+        }
+    }
+
+    /// Leases what is wanted of some accounts. Returns what others may still return.
+    fn lease_some(&mut self, wants: Vec<Want>) -> Vec<Want> {
+        let now = self.clock.now();
+        let wanted: Vec<LeaseWanted> = wants.iter().map(|want| self.wanted(want, now)).collect();
+        let leased = self.leases.lease(&wanted, self.nodes);
+        self.note(&leased);
+        let Ok(leased) = leased else {
+            wants.into_iter().for_each(Want::refuse);
+            return Vec::new();
+        };
+        let mut unsatisfied = Vec::new();
+        for (mut want, leased) in wants.into_iter().zip(leased) {
+            want.purse.lease(leased.granted, leased.elsewhere);
+            let local = want.purse.local();
+            let purse = Arc::clone(&want.purse);
+            self.lessees.insert(purse.num, Lessee { purse, then: (local, now), seen: (local, now) });
+            if want.settle(leased.others, now) {
+                unsatisfied.push(want);
+            }
+        }
+        unsatisfied
+    }
+
+    fn wanted(&self, want: &Want, now: Moment) -> LeaseWanted {
+        let (account, local) = (want.purse.num, want.purse.local());
+        let need = want.need().checked_sub(local).unwrap_or_default().max(Credits::ZERO);
+        let (spent, within) = match self.lessees.get(&account) {
+            Some(lessee) => (lessee.then.0.checked_sub(local).unwrap_or_default(), now.since(lessee.then.1)),
+            None => (Credits::ZERO, Duration::from_secs(1)),
+        };
+        LeaseWanted { account, need, target: lease::target(need, spent, within) }
+    }
+
+    /// Returns what other gateways need.
+    fn return_called(&mut self) -> Result<()> {
+        let called = self.leases.called_in()?;
+        let purses: Vec<Arc<Purse>> =
+            called.into_iter().filter_map(|account| self.shared.purses.get(account)).collect();
+        self.give_back(&purses)
+    }
+
+    /// Passes changes of other gateways on, if somebody listens and has room.
+    fn pass_changes_on(&mut self) -> Result<()> {
+        let Some(feed) = self.shared.feed.lock().clone() else { return Ok(()) };
+        let Ok(place) = feed.try_reserve() else { return Ok(()) };
+        let changes = self.leases.changes(self.version)?;
+        let last = match &changes {
+            Changes::Some(some) => some.last().map(|change| change.version),
+            Changes::Lost(version) => Some(*version),
+        };
+        if let Some(last) = last {
+            self.version = last;
+            place.send(changes);
+        }
+        Ok(())
+    }
+
+    /// Returns what was not spent for a while.
+    fn return_idle(&mut self, now: Moment) -> Result<()> {
+        let mut idle = Vec::new();
+        self.lessees.retain(|_, lessee| {
+            let local = lessee.purse.local();
+            if local != lessee.seen.0 {
+                lessee.seen = (local, now);
+            }
+            let is_idle = now.since(lessee.seen.1) >= IDLE;
+            idle.extend(is_idle.then(|| Arc::clone(&lessee.purse)));
+            !is_idle
+        });
+        self.give_back(&idle)
+    }
+
+    /// Returns what is in purses. First waits until what returned it to them is on disk: after a crash, the lease must be
+    /// enough for what was spent.
+    fn give_back(&mut self, purses: &[Arc<Purse>]) -> Result<()> {
+        let idle: Vec<(AccountNum, Credits)> = purses
+            .iter()
+            .map(|purse| (purse.num, purse.take_local()))
+            .filter(|(_, amount)| !amount.is_zero())
+            .collect();
+        if idle.is_empty() {
+            return Ok(());
+        }
+        if let Err(error) = wait_until_written(&self.shared) {
+            for (account, amount) in idle {
+                self.shared.purses.get(account).iter().for_each(|purse| purse.put_local(amount));
+            }
+            return Err(error);
+        }
+        // If this fails, it may be returned or not. So it stays out of the purses until the next start.
+        self.leases.give_back(&idle)
+    }
+}

@@ -1,0 +1,192 @@
+//! Leases of credits, in the tables of a database.
+//!
+//! What is leased is `granted` in one table, what of it was spent is in another: the thread of the leases writes the first
+//! and never waits for a fold, which writes the second. A fold changes a balance and what was spent in one transaction, so
+//! the free credits of an account, its balance less all that is granted and not spent, are not changed by it. They become fewer only
+//! by being granted, under a lock of the account.
+
+use std::collections::HashSet;
+
+use super::{JournalAt, Role, Server, connect};
+use crate::ledger::sql::db::{Connection, Row, Seat, Transaction, params, wrong};
+use crate::ledger::sql::leases::NOW;
+use crate::ledger::sql::rows::{credits, to_key_id};
+use crate::ledger::store::{
+    Beat, Change, ChangedWhat, Changes, LeaseWanted, Leased, Leases, Result, Storage,
+};
+use crate::policy::credit::lease;
+use crate::types::{AccountNum, Credits, KeyHash};
+
+/// Key of the locks under which credits of an account are granted: `TGLA`.
+const GRANTS: i64 = 0x5447_4c41;
+/// Key of the lock of the gateway that does what one at a time does: `TGLE`.
+const LEADS: i64 = 0x5447_4c45;
+/// How long a gateway that was seen counts as living, in milliseconds.
+const LIVES: i64 = 5_000;
+/// How long a gateway was not seen that counts as lost, in milliseconds.
+const LOST: i64 = 10_000;
+/// How long a call for credits lasts, in milliseconds.
+const CALL: i64 = 2_000;
+/// Most changes that are read at once.
+const MAX_CHANGES: usize = 1_000;
+/// Most changes that are stored. A gateway that knows none of them reads everything again.
+const MAX_STORED: usize = 100_000;
+
+/// The leases of a gateway.
+pub(super) struct SqlLeases {
+    connection: Connection,
+    server: Server,
+    /// Accounts of which this gateway needs more than is free.
+    calls: HashSet<AccountNum>,
+}
+
+impl SqlLeases {
+    pub(super) fn open(server: &Server, seat: Seat) -> Result<Self> {
+        let connection = connect(server, seat, Role::Leases)?;
+        Ok(Self { connection, server: server.clone(), calls: HashSet::new() })
+    }
+}
+
+impl Leases for SqlLeases {
+    fn own(&mut self) -> Result<Vec<(AccountNum, Credits)>> {
+        let sql = "SELECT l.account, l.granted - coalesce(s.spent, 0) FROM leases l
+                   LEFT JOIN spends s ON s.account = l.account AND s.node = l.node WHERE l.node = ?1";
+        self.connection.all(sql, params![self.connection.node()], amount_row)
+    }
+
+    fn lease(&mut self, wanted: &[LeaseWanted], nodes: usize) -> Result<Vec<Leased>> {
+        let mut order: Vec<usize> = (0..wanted.len()).collect();
+        order.sort_by_key(|at| wanted[*at].account); // all gateways lock accounts in the same order
+        let calls = &mut self.calls;
+        let mut leased = self.connection.shared_transaction(|tx| {
+            order
+                .iter()
+                .map(|at| Ok((*at, lease_one(tx, &wanted[*at], nodes, calls)?)))
+                .collect::<Result<Vec<_>>>()
+        })?;
+        leased.sort_by_key(|(at, _)| *at);
+        Ok(leased.into_iter().map(|(_, leased)| leased).collect())
+    }
+
+    fn give_back(&mut self, idle: &[(AccountNum, Credits)]) -> Result<()> {
+        let sql = "UPDATE leases SET granted = granted - ?3 WHERE account = ?1 AND node = ?2";
+        self.connection.shared_transaction(|tx| {
+            let mut some = idle.iter().filter(|(_, amount)| !amount.is_zero());
+            some.try_for_each(|(account, amount)| {
+                tx.run(sql, params![account.0, tx.node(), amount.millionths()])
+            })
+        })
+    }
+
+    fn called_in(&mut self) -> Result<Vec<AccountNum>> {
+        let sql = format!(
+            "SELECT DISTINCT c.account FROM calls c JOIN leases l ON l.account = c.account AND l.node = ?1
+             WHERE c.node <> ?1 AND c.at > {NOW} - ?2"
+        );
+        self.connection.all(&sql, params![self.connection.node(), CALL], |row| Ok(AccountNum(row.get(0)?)))
+    }
+
+    fn beat(&mut self) -> Result<Beat> {
+        let (db, node) = (&self.connection, self.connection.node());
+        db.write_one(&format!("UPDATE nodes SET seen = {NOW} WHERE num = ?1"), params![node])?;
+        let leads = "SELECT pg_try_advisory_lock(CAST(?1 AS INTEGER), 0)";
+        let leads = db.one(leads, params![LEADS], |row| row.get(0))?;
+        if leads {
+            let old = "DELETE FROM changes WHERE version <= (SELECT max(version) FROM changes) - ?1";
+            db.write_one(old, params![MAX_STORED])?;
+        }
+        let nodes = format!("SELECT count(*) FROM nodes WHERE seen > {NOW} - ?1");
+        let nodes = db.one(&nodes, params![LIVES], |row| row.get(0))?;
+        let elsewhere = "SELECT l.account, a.balance - l.granted + coalesce(s.spent, 0) FROM leases l
+            JOIN accounts a ON a.num = l.account
+            LEFT JOIN spends s ON s.account = l.account AND s.node = l.node WHERE l.node = ?1";
+        let elsewhere = db.all(elsewhere, params![node], amount_row)?;
+        Ok(Beat { leads, nodes, elsewhere })
+    }
+
+    fn leave(&mut self) -> Result<()> {
+        let node = self.connection.node();
+        self.connection.write_one("DELETE FROM calls WHERE node = ?1", params![node])?;
+        self.connection.write_one("UPDATE nodes SET seen = NULL WHERE num = ?1", params![node])
+    }
+
+    fn version(&mut self) -> Result<u64> {
+        self.connection.one("SELECT coalesce(max(version), 0) FROM changes", params![], |row| row.get(0))
+    }
+
+    fn changes(&mut self, after: u64) -> Result<Changes> {
+        let sql =
+            "SELECT version, account, key, gone FROM changes WHERE version > ?1 ORDER BY version LIMIT ?2";
+        let some = self.connection.all(sql, params![after, MAX_CHANGES], change_row)?;
+        match some.first() {
+            Some(first) if first.version > after + 1 => self.version().map(Changes::Lost),
+            _ => Ok(Changes::Some(some)),
+        }
+    }
+
+    fn lost(&mut self) -> Result<Vec<String>> {
+        let sql = format!("SELECT name FROM nodes WHERE num <> ?1 AND seen < {NOW} - ?2 AND mark IS NULL");
+        self.connection.all(&sql, params![self.connection.node(), LOST], |row| row.get(0))
+    }
+
+    fn open_as(&self, node: &str) -> Result<Storage> {
+        super::open(&Server { node: Some(node.to_owned()), ..self.server.clone() }, &JournalAt::Shared)
+    }
+}
+
+fn amount_row(row: &Row<'_>) -> Result<(AccountNum, Credits)> {
+    Ok((AccountNum(row.get(0)?), credits(row, 1)?))
+}
+
+fn change_row(row: &Row<'_>) -> Result<Change> {
+    let (hashes, _) = row.blob(3)?.as_chunks::<32>();
+    let what = match (row.get::<Option<String>>(1)?, row.get::<Option<i64>>(2)?) {
+        (Some(account), _) => ChangedWhat::Account(account.parse().map_err(|error| wrong(1, error))?),
+        (None, Some(key)) => ChangedWhat::Key(to_key_id(key)),
+        (None, None) => ChangedWhat::Tokens,
+    };
+    Ok(Change { version: row.get(0)?, what, gone: hashes.iter().map(|hash| KeyHash(*hash)).collect() })
+}
+
+fn lease_one(
+    tx: &Transaction<'_>,
+    wanted: &LeaseWanted,
+    nodes: usize,
+    calls: &mut HashSet<AccountNum>,
+) -> Result<Leased> {
+    let LeaseWanted { account, need, target } = *wanted;
+    let lock = "SELECT pg_advisory_xact_lock(CAST(?1 AS INTEGER), CAST(?2 AS INTEGER))";
+    let number = i64::from(account.0.cast_signed());
+    tx.exists(lock, params![GRANTS, number])?;
+    // One statement, which sees one moment.
+    let state = "SELECT a.balance,
+            CAST((SELECT coalesce(sum(granted), 0) FROM leases WHERE account = ?1)
+                - (SELECT coalesce(sum(spent), 0) FROM spends WHERE account = ?1) AS BIGINT),
+            CAST((SELECT coalesce(sum(granted), 0) FROM leases WHERE account = ?1 AND node = ?2)
+                - (SELECT coalesce(sum(spent), 0) FROM spends WHERE account = ?1 AND node = ?2) AS BIGINT)
+        FROM accounts a WHERE a.num = ?1";
+    let state = tx.find(state, params![account.0, tx.node()], |row| {
+        Ok((credits(row, 0)?, credits(row, 1)?, credits(row, 2)?))
+    })?;
+    let (balance, all, own) = state.unwrap_or_default(); // an account that is not there has nothing
+    let others = all.checked_sub(own).unwrap_or_default();
+    let free = balance.checked_sub(all).unwrap_or_default();
+    let granted = lease::grant(need, target, free, nodes);
+    if !granted.is_zero() {
+        let grant = "INSERT INTO leases (account, node, granted) VALUES (?1, ?2, ?3)
+            ON CONFLICT (account, node) DO UPDATE SET granted = leases.granted + excluded.granted";
+        tx.run(grant, params![account.0, tx.node(), granted.millionths()])?;
+    }
+    if granted < need && others > Credits::ZERO {
+        let call = format!(
+            "INSERT INTO calls (account, node, at) VALUES (?1, ?2, {NOW})
+             ON CONFLICT (account, node) DO UPDATE SET at = excluded.at"
+        );
+        tx.run(&call, params![account.0, tx.node()])?;
+        calls.insert(account);
+    } else if calls.remove(&account) {
+        tx.run("DELETE FROM calls WHERE account = ?1 AND node = ?2", params![account.0, tx.node()])?;
+    }
+    let own = own.checked_add(granted).unwrap_or(own);
+    Ok(Leased { account, granted, elsewhere: balance.checked_sub(own).unwrap_or_default(), others })
+}

@@ -1,0 +1,52 @@
+//! The gateways of a database: those of a fleet, which have names, or one alone.
+
+use crate::ledger::sql::db::{Connection, Seat, Transaction, params};
+use crate::ledger::store::{LedgerError, Result};
+
+/// The name of a gateway that is alone.
+pub(super) const ALONE: &str = "main";
+
+/// Finds the number of a gateway, or gives it one.
+pub(super) fn number(tx: &Transaction<'_>, name: &str) -> Result<i64> {
+    tx.run("INSERT INTO nodes (name) VALUES (?1) ON CONFLICT (name) DO NOTHING", params![name])?;
+    tx.one("SELECT num FROM nodes WHERE name = ?1", params![name], |row| row.get(0))
+}
+
+/// Refuses a gateway of a fleet beside one that is alone, and the reverse; and in a fleet, a ledger with what its gateways
+/// cannot share. A gateway that ended cleanly, with nothing that is not folded or returned, is not in the way.
+pub(super) fn check(serving: &Connection) -> Result<()> {
+    let seat = serving.seat();
+    let others =
+        "SELECT n.name FROM nodes n WHERE n.num <> ?1 AND (n.name = ?2) = (?3 = 1) AND (n.seen IS NOT NULL
+            OR n.mark IS NOT NULL OR EXISTS (SELECT 1 FROM open_holds o WHERE o.node = n.num)
+            OR EXISTS (SELECT 1 FROM batches b WHERE b.node = n.num AND b.seq > n.folded))
+        ORDER BY n.name";
+    let others: Vec<String> =
+        serving.all(others, params![seat.node, ALONE, seat.is_of_fleet], |row| row.get(0))?;
+    if !others.is_empty() {
+        return Err(in_the_way(seat, &others.join(", ")));
+    }
+    let limits = "SELECT 1 WHERE EXISTS (SELECT 1 FROM keys WHERE spend_limit IS NOT NULL)
+        OR EXISTS (SELECT 1 FROM spend_groups) OR EXISTS (SELECT 1 FROM accounts WHERE spend_limit IS NOT NULL)";
+    if seat.is_of_fleet && serving.exists(limits, params![])? {
+        return Err(LedgerError::Refused(
+            "it has spending limits of accounts, keys or groups, which the gateways of a fleet do not share yet: \
+             remove them first"
+                .to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+/// Why a gateway of a fleet, or one alone, cannot serve a database.
+pub(super) fn in_the_way(seat: Seat, others: &str) -> LedgerError {
+    LedgerError::Refused(match seat.is_of_fleet {
+        true => "a gateway without a name serves it alone, or ended without a clean stop: start and stop it, and give \
+                 it a name by `[ledger] node`"
+            .to_owned(),
+        false => format!(
+            "the gateways of a fleet serve it, or some ended without a clean stop ({others}): give this one a name by \
+             `[ledger] node`, or start and stop all of them"
+        ),
+    })
+}

@@ -1,0 +1,100 @@
+//! Leases: what the gateways of a fleet may spend of the credits that they share.
+//!
+//! Of each account, a gateway has leased some credits, which are its purse. What is not leased by any is free. A charge is
+//! paid from the lease of the gateway that made it, in the transaction that books it. So the free credits of an account
+//! become fewer only by being leased.
+
+use crate::ledger::store::{Result, Storage};
+use crate::types::{AccountId, AccountNum, Credits, KeyHash, KeyId};
+
+/// Credits that a gateway wants to lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseWanted {
+    /// The account.
+    pub account: AccountNum,
+    /// What requests wait for. If less is free, other gateways are asked to return what they do not need.
+    pub need: Credits,
+    /// What is to be leased if there is enough; at least `need`.
+    pub target: Credits,
+}
+
+/// What was leased.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leased {
+    /// The account.
+    pub account: AccountNum,
+    /// The credits that were leased now, perhaps none.
+    pub granted: Credits,
+    /// The account's balance less all that this gateway has leased.
+    pub elsewhere: Credits,
+    /// What other gateways have leased.
+    pub others: Credits,
+}
+
+/// What a gateway learns when it says that it lives.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Beat {
+    /// True if this gateway does what one at a time does.
+    pub leads: bool,
+    /// Number of gateways that live.
+    pub nodes: usize,
+    /// Of each account of which this gateway leased credits: the balance less that.
+    pub elsewhere: Vec<(AccountNum, Credits)>,
+}
+
+/// A change that all gateways must know of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Its number. Later changes have higher ones.
+    pub version: u64,
+    /// What was changed.
+    pub what: ChangedWhat,
+    /// Secrets that no longer belong to a key.
+    pub gone: Vec<KeyHash>,
+}
+
+/// What was changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChangedWhat {
+    /// An account.
+    Account(AccountId),
+    /// A key.
+    Key(KeyId),
+    /// A token of the admin API.
+    Tokens,
+}
+
+/// The changes after a version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Changes {
+    /// All of them, the first ones first.
+    Some(Vec<Change>),
+    /// Some are not stored any more: read everything again. Has the version of the last one.
+    Lost(u64),
+}
+
+/// The part of a store that the gateways of a fleet share credits through. All calls are made by one thread.
+#[expect(clippy::missing_errors_doc, reason = "LedgerError says what each call can meet")]
+pub trait Leases: Send {
+    /// What this gateway has leased, and not spent, of each account.
+    fn own(&mut self) -> Result<Vec<(AccountNum, Credits)>>;
+    /// Leases credits. `nodes`: number of gateways that live.
+    fn lease(&mut self, wanted: &[LeaseWanted], nodes: usize) -> Result<Vec<Leased>>;
+    /// Returns leased credits. Whoever returns them has taken them from their purse before, and what returned them to that
+    /// is on disk.
+    fn give_back(&mut self, idle: &[(AccountNum, Credits)]) -> Result<()>;
+    /// The accounts of which other gateways need credits that this one has leased.
+    fn called_in(&mut self) -> Result<Vec<AccountNum>>;
+    /// Says that this gateway lives.
+    fn beat(&mut self) -> Result<Beat>;
+    /// Says that this gateway ends.
+    fn leave(&mut self) -> Result<()>;
+    /// The version of the last change.
+    fn version(&mut self) -> Result<u64>;
+    /// The changes after a version.
+    fn changes(&mut self, after: u64) -> Result<Changes>;
+    /// The names of gateways that were lost, and whose journals can be read from here.
+    fn lost(&mut self) -> Result<Vec<String>>;
+    /// Opens the ledger as a gateway that was lost.
+    fn open_as(&self, node: &str) -> Result<Storage>;
+}

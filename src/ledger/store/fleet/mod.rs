@@ -1,0 +1,7 @@
+//! What a store has besides for the gateways of a fleet.
+
+mod leases;
+mod nodes;
+
+pub use leases::{Beat, Change, ChangedWhat, Changes, LeaseWanted, Leased, Leases};
+pub use nodes::NodeRow;

@@ -1,0 +1,73 @@
+//! Decides how many credits a gateway of a fleet leases of an account.
+
+use std::time::Duration;
+
+use crate::types::Credits;
+
+/// For how long a lease lasts at the rate at which credits were spent.
+const AHEAD: Duration = Duration::from_secs(10);
+/// How many times what a request needs is leased while no rate is known.
+const FIRST: i64 = 16;
+
+/// What a gateway would lease if there is enough: what it spends in the next [`AHEAD`], or some times what it needs now.
+/// `spent`: what it spent in the time `within`.
+#[must_use]
+pub fn target(need: Credits, spent: Credits, within: Duration) -> Credits {
+    let millis = i128::try_from(within.as_millis()).unwrap_or(i128::MAX).max(1);
+    let ahead = i128::try_from(AHEAD.as_millis()).unwrap_or(i128::MAX);
+    let at_rate = i128::from(spent.millionths().max(0)) * ahead / millis;
+    let first = i128::from(need.millionths()) * i128::from(FIRST);
+    let target = at_rate.max(first).min(i128::from(i64::MAX / 4));
+    Credits::from_millionths(i64::try_from(target).unwrap_or(i64::MAX / 4)).max(need)
+}
+
+/// What a gateway leases of the `free` credits: all of them if it is alone, otherwise at most half of its share, so that as the
+/// balance runs dry, leases become as small as what is needed.
+#[must_use]
+pub fn grant(need: Credits, target: Credits, free: Credits, nodes: usize) -> Credits {
+    let free = free.max(Credits::ZERO);
+    if nodes <= 1 {
+        return free;
+    }
+    let share = free.millionths() / i64::try_from(2 * nodes).unwrap_or(i64::MAX);
+    need.max(target.min(Credits::from_millionths(share))).min(free)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use proptest::prelude::*;
+
+    fn credits(millionths: i64) -> Credits {
+        Credits::from_millionths(millionths)
+    }
+
+    #[test]
+    fn leases_are_sized_by_rate_and_by_what_is_left() {
+        let (none, second) = (Credits::ZERO, Duration::from_secs(1));
+        assert_eq!(target(credits(5), none, second), credits(80));
+        assert_eq!(target(credits(5), credits(1_000), second), credits(10_000));
+        // need, target, free, nodes
+        assert_eq!(grant(credits(5), credits(100), credits(1_000_000), 1), credits(1_000_000));
+        assert_eq!(grant(credits(5), credits(100), credits(1_000_000), 3), credits(100));
+        assert_eq!(grant(credits(5), credits(100), credits(60), 3), credits(10));
+        assert_eq!(grant(credits(5), credits(100), credits(12), 3), credits(5));
+        assert_eq!(grant(credits(5), credits(100), credits(4), 3), credits(4));
+        assert_eq!(grant(credits(5), credits(100), credits(-4), 3), none);
+    }
+
+    proptest! {
+        /// No more is leased than is free, and what is needed if it is free.
+        #[test]
+        fn a_lease_is_at_most_what_is_free(
+            need in 0..i64::MAX / 4, spent in 0..i64::MAX, millis in 0..1_000_000_u64, free in any::<i64>(), nodes in 0..2_000_usize,
+        ) {
+            let target = target(credits(need), credits(spent), Duration::from_millis(millis));
+            prop_assert!(target >= credits(need));
+            let granted = grant(credits(need), target, credits(free), nodes);
+            prop_assert!(granted >= Credits::ZERO && granted <= credits(free.max(0)));
+            prop_assert!(granted >= credits(need.min(free)));
+        }
+    }
+}
