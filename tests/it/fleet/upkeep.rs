@@ -1,0 +1,103 @@
+//! Refills, expiries and upgrades in a fleet: each happens once, whichever gateway does it.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::support::{Gateway, get};
+
+use super::Fleet;
+
+const KEY: &str = "x-api-key: good-key\r\n";
+/// Longest time that a change may take that a fold does: folds are 5 s apart.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until something holds.
+fn wait_until(what: &str, mut holds: impl FnMut() -> Result<(), String>) {
+    let start = Instant::now();
+    while let Err(seen) = holds() {
+        assert!(start.elapsed() < PATIENCE, "{what}: {seen}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+fn equal(seen: &str, wanted: &str) -> Result<(), String> {
+    if seen == wanted { Ok(()) } else { Err(format!("{seen} instead of {wanted}")) }
+}
+
+/// The sum of an account's entries of a kind, as text.
+fn sum(gateway: &Gateway, account: &str, kind: &str) -> String {
+    let rows = gateway.rows(&["account", "statement", account]);
+    let amounts = rows.iter().filter(|row| row["kind"] == kind).map(|row| row["amount"].to_string());
+    let parsed = amounts.map(|amount| amount.parse::<tollgate::types::Credits>().unwrap().millionths());
+    tollgate::types::Credits::from_millionths(parsed.sum()).to_string()
+}
+
+const DAILY: &str = r#"
+[plans.daily]
+refill = { credits = 5, every = "day", mode = "add", cap = 12 }
+[accounts.filed]
+plan = "daily"
+"#;
+
+/// Credits that are leased and held at several gateways expire, except what a request in flight holds of them.
+#[test]
+fn credits_expire_wherever_they_are_leased() {
+    let ten = |text: String| text.replace("credits = 1000\n", "credits = 10\n") + DAILY;
+    let Some(mut fleet) = Fleet::start("local", ten) else { return };
+    let grant = ["account", "grant", "acme", "20", "--reference", "gift", "--expires", "4s"];
+    assert!(fleet.gateways[0].cli(&grant).status.success());
+    for gateway in fleet.gateways.iter().cycle().take(6) {
+        assert_eq!(get(gateway.public, "/one", KEY).status, 200);
+    }
+    let slow = "x-response-chunks: {|\"c|ost|\":|3|}\r\nx-response-pause: 3000\r\n"; // until after the next fold
+    std::thread::scope(|scope| {
+        let held = scope.spawn(|| get(fleet.gateways[1].public, "/json", &format!("{KEY}{slow}")));
+        // 20 - 6 spent - 10 held.
+        wait_until("what is not held expires", || equal(&sum(&fleet.gateways[2], "acme", "expiry"), "-4"));
+        assert_eq!(held.join().unwrap().status, 200);
+    });
+    wait_until("the rest of what was held expires", || {
+        equal(&sum(&fleet.gateways[0], "acme", "expiry"), "-11")
+    });
+    for gateway in &fleet.gateways {
+        wait_until("every gateway knows", || equal(&gateway.available("acme"), "10"));
+        wait_until("the account is refilled", || equal(&gateway.available("filed"), "5"));
+    }
+    fleet.restart();
+    assert_eq!(sum(&fleet.gateways[1], "filed", "grant"), "5", "once");
+    assert_eq!(fleet.gateways[0].json(&["ledger", "verify"])["found"], 0);
+}
+
+/// A gateway of a fleet passes its leases and its journal to a new process, and no request fails.
+#[test]
+fn a_gateway_is_upgraded_under_load() {
+    let plenty = |text: String| text.replace("credits = 1000\n", "credits = 100000\n");
+    for journal in ["local", "shared"] {
+        let Some(mut fleet) = Fleet::start(journal, plenty) else { return };
+        let (stop, spent) = (AtomicBool::new(false), AtomicUsize::new(0));
+        let addresses: Vec<_> = fleet.gateways.iter().map(|gateway| gateway.public).collect();
+        std::thread::scope(|scope| {
+            for address in &addresses {
+                let (stop, spent) = (&stop, &spent);
+                scope.spawn(move || {
+                    while !stop.load(Ordering::Relaxed) {
+                        assert_eq!(get(*address, "/one", KEY).status, 200);
+                        spent.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            }
+            std::thread::sleep(Duration::from_millis(500));
+            let next = Gateway::upgrade(&fleet.gateways[1]);
+            let mut old = std::mem::replace(&mut fleet.gateways[1], next);
+            assert_eq!(old.wait(), Some(0));
+            std::thread::sleep(Duration::from_millis(500));
+            stop.store(true, Ordering::Relaxed);
+        });
+        fleet.restart();
+        let left = 100_000 - spent.load(Ordering::Relaxed);
+        for gateway in &fleet.gateways {
+            assert_eq!(gateway.available("acme"), left.to_string());
+        }
+        assert_eq!(fleet.gateways[0].rows(&["ledger", "in-doubt"]).len(), 0);
+    }
+}
