@@ -2,6 +2,7 @@
 //! key, an account or a path.
 
 mod families;
+mod fleet;
 mod process;
 
 use std::collections::BTreeMap;
@@ -82,6 +83,7 @@ impl Collector for Scrape {
         self.shadows(&mut families)?;
         self.upstreams(&mut families)?;
         self.ledger(&mut families)?;
+        self.fleet(&mut families)?;
         self.configuration(&mut families)?;
         self.sent(&mut families)?;
         self.workers(&mut families)?;

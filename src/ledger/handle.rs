@@ -84,11 +84,14 @@ impl Ledger {
         let version = leases.as_mut().map_or(Ok(0), |leases| leases.version())?;
         let (books, found) =
             BooksThread::open(books, &mut *journal, Arc::clone(&shared), queue, clock.clone(), adopts)?;
+        let mut own = Vec::new();
         for (account, leased) in leases.as_mut().map_or(Ok(Vec::new()), |leases| leases.own())? {
-            shared.purses.get(account).iter().for_each(|purse| purse.adopt(leased));
+            let purse = shared.purses.get(account);
+            purse.iter().for_each(|purse| purse.adopt(leased));
+            own.extend(purse);
         }
         let lessee = leases.zip(shared.desk.clone()).map(|(leases, desk)| {
-            LeaseThread::new(leases, desk, Arc::clone(&shared), clock.clone(), version, settle_lost)
+            LeaseThread::new(leases, desk, Arc::clone(&shared), clock.clone(), (version, own), settle_lost)
         });
         let commit = CommitThread::new(journal, Arc::clone(&shared), found.last_seq, clock);
         let commit = spawn("tollgate-commit", move || commit.run())?;
@@ -138,7 +141,8 @@ impl Ledger {
         shared.commit_must_end.store(true, Ordering::SeqCst);
         shared.commit_wanted();
         let commit = join(commit);
-        shared.desk.iter().for_each(|desk| desk.close());
+        let is_settled = books.is_ok() && commit.is_ok() && shared.is_folded();
+        shared.desk.iter().for_each(|desk| desk.close(is_settled));
         let leases = leases.map_or(Ok(()), join);
         books.and(commit).and(leases)
     }

@@ -39,7 +39,7 @@ pub use adoption::{PassedOn, Settlement};
 pub use bookkeeper::Bookkeeper;
 pub use caps::{Capped, KeyCaps, SpendCap};
 pub use claims::{Claim, ClaimChange, Found, NotFound, Repeatable};
-pub use fleet::NoLease;
+pub use fleet::{Lease, NoLease};
 pub use handle::{Ledger, Opened};
 pub use jobs::{MAX_OPEN_JOBS, MAX_SETTLED_JOBS, OpenJob};
 pub use place::{Copied, Place};

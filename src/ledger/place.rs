@@ -54,6 +54,16 @@ impl Place {
         }
     }
 
+    /// The place as a gateway alone opens it, which no gateway of a fleet may serve then.
+    fn alone(&self) -> Self {
+        match self {
+            Self::Postgres(server, _) if server.node.is_some() => {
+                Self::Postgres(Box::new(Server { node: None, ..(**server).clone() }), JournalAt::Shared)
+            }
+            other => other.clone(),
+        }
+    }
+
     /// Opens the books alone. No gateway serves them until they are dropped.
     fn open_books(&self) -> Result<SqlBooks> {
         match self {
@@ -83,12 +93,13 @@ impl Place {
     /// # Errors
     /// If a gateway serves one of them, the other place has a ledger already, or they differ afterwards.
     pub fn copy(&self, to: &Self, clock: Clock) -> Result<Copied> {
-        let (ledger, opened) = Ledger::open(self.open()?, 0, Duration::ZERO, clock)?; // folds its journal
+        let (from, to) = (self.alone(), to.alone());
+        let (ledger, opened) = Ledger::open(from.open()?, 0, Duration::ZERO, clock)?; // folds its journal
         ledger.close()?;
         if opened.off_by != 0 {
             return Err(LedgerError::Refused(unbalanced(opened.off_by)));
         }
-        let (from, mut to) = (self.open_books()?, to.open_books()?);
+        let (from, mut to) = (from.open_books()?, to.open_books()?);
         let tables = copy::copy(&from, &mut to, &postgres::tables())?;
         let mut entries = 0;
         for (books, name) in [(&from, "first"), (&to, "second")] {

@@ -24,8 +24,8 @@ pub struct Purse {
     elsewhere: AtomicI64,
     /// More is to be leased once less than this is left.
     low: AtomicI64,
-    /// True if some were ever leased: then what is elsewhere is read every second.
-    was_leased: AtomicBool,
+    /// True if some are leased: then what is elsewhere is read every second.
+    has_lease: AtomicBool,
     /// True if credits that come in are not this gateway's until it leases them.
     is_leased: bool,
     /// True if the account has or had buckets or a cap: one load tells that requests need not look for them.
@@ -46,7 +46,7 @@ impl Purse {
             local: AtomicI64::new(local),
             elsewhere: AtomicI64::new(elsewhere),
             low: AtomicI64::new(0),
-            was_leased: AtomicBool::new(false),
+            has_lease: AtomicBool::new(false),
             is_leased,
             has_more: AtomicBool::new(false),
             buckets: ArcSwapOption::empty(),
@@ -163,7 +163,7 @@ impl Purse {
 
     /// Adds credits that were leased.
     pub(super) fn lease(&self, granted: Credits, elsewhere: Credits) {
-        self.was_leased.store(true, Ordering::SeqCst);
+        self.has_lease.store(true, Ordering::SeqCst);
         self.elsewhere.store(elsewhere.millionths(), Ordering::SeqCst);
         self.give(granted);
         let low = if granted.is_zero() { 0 } else { self.local().millionths() / 2 };
@@ -172,14 +172,14 @@ impl Purse {
 
     /// At start-up, adds what an earlier process leased.
     pub(super) fn adopt(&self, leased: Credits) {
-        self.was_leased.store(true, Ordering::SeqCst);
+        self.has_lease.store(true, Ordering::SeqCst);
         self.elsewhere.fetch_sub(leased.millionths(), Ordering::SeqCst);
         self.give(leased);
     }
 
-    /// The balance was read. Of an account that this gateway never leased credits of, nothing else tells what it has.
+    /// The balance was read. Of an account that this gateway has leased no credits of, nothing else tells what it has.
     pub fn saw_balance(&self, balance: Credits) {
-        if self.is_leased && !self.was_leased.load(Ordering::SeqCst) {
+        if self.is_leased && !self.has_lease.load(Ordering::SeqCst) {
             self.set_elsewhere(balance);
         }
     }
@@ -200,6 +200,7 @@ impl Purse {
         let taken = self.take_at_most(Credits::MAX);
         self.elsewhere.fetch_add(taken.millionths(), Ordering::SeqCst);
         self.low.store(0, Ordering::SeqCst);
+        self.has_lease.store(false, Ordering::SeqCst);
         taken
     }
 
@@ -246,11 +247,6 @@ pub(super) struct Purses {
 impl Purses {
     pub(super) fn new(are_leased: bool) -> Self {
         Self { are_leased, ..Self::default() }
-    }
-
-    /// All purses.
-    pub(super) fn all(&self) -> Vec<Arc<Purse>> {
-        self.all.read().iter().flatten().cloned().collect()
     }
 
     pub(super) fn get(&self, num: AccountNum) -> Option<Arc<Purse>> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::adoption::{Awaited, Settlement};
 use super::caps::{Capped, Caps, KeyCaps};
 use super::claims::Claim;
-use super::fleet::NoLease;
+use super::fleet::{Lease, NoLease};
 use super::jobs::OpenJob;
 use super::outbox::{NotDurable, Outbox, Ticket, Waiters};
 use super::purse::{JobSlot, Purse};
@@ -128,6 +128,9 @@ impl Spender {
         if !self.0.shared.is_healthy.load(Ordering::Relaxed) {
             return Err(HoldError::Unavailable);
         }
+        if self.0.shared.desk.as_ref().is_some_and(|desk| desk.is_cut_off()) {
+            return Err(HoldError::Unavailable);
+        }
         let caps = match self.0.shared.caps.is_empty() {
             true => Caps::default(),
             false => Caps { key: caps.clone(), account: purse.cap() },
@@ -171,10 +174,10 @@ impl Spender {
     ///
     /// # Errors
     /// [`NoLease`]: nothing can be leased now, whatever the account has.
-    pub async fn lease(&self, purse: &Arc<Purse>, amount: Credits) -> Result<(), NoLease> {
+    pub async fn lease(&self, purse: &Arc<Purse>, amount: Credits) -> Result<Lease, NoLease> {
         match &self.0.shared.desk {
             Some(desk) if purse.local() < amount => desk.lease(purse, amount).await,
-            _ => Ok(()),
+            _ => Ok(Lease::Enough),
         }
     }
 

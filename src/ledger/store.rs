@@ -28,7 +28,7 @@ pub use changes::{
     AccountChange, Booked, Booking, Changed, KeyChange, KeyEdit, KeyTerms, NewAccount, OwnedKey,
 };
 pub use error::{LedgerError, Result};
-pub use fleet::{Beat, Change, ChangedWhat, Changes, LeaseWanted, Leased, Leases, NodeRow};
+pub use fleet::{Beat, Change, ChangedWhat, Changes, LeaseWanted, Leased, Leases, NodeRow, OpenAs};
 pub use groups::{GroupId, GroupRow, MAX_GROUPS};
 pub use jobs::{JobFilter, JobPlace, JobRow, SettledJobRow};
 pub use lots::{Begun, DueRefill, LotEnd, MAX_LOTS, Place, RefillBooking, RefillState};

@@ -104,13 +104,19 @@ impl Postgres {
 
     /// Makes an empty database. Returns its URL.
     pub fn database(&self, name: &str) -> String {
-        let url = |name: &str| format!("postgres://tollgate@127.0.0.1:{}/{name}", self.port);
-        let made = Command::new("psql")
-            .args(["-q", "-v", "ON_ERROR_STOP=1", "-c", &format!("CREATE DATABASE {name}"), &url("postgres")])
-            .output()
-            .unwrap();
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        url(name)
+        self.run_sql(&format!("CREATE DATABASE {name}"));
+        self.url(name)
+    }
+
+    fn url(&self, database: &str) -> String {
+        format!("postgres://tollgate@127.0.0.1:{}/{database}", self.port)
+    }
+
+    /// Runs a statement of the server's superuser.
+    pub fn run_sql(&self, sql: &str) {
+        let arguments = ["-q", "-v", "ON_ERROR_STOP=1", "-c", sql];
+        let done = Command::new("psql").args(arguments).arg(self.url("postgres")).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     }
 }
 

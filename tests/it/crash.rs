@@ -27,10 +27,10 @@ const HOLD: i64 = 10_000_000;
 const LEAVES: u64 = 24;
 const LEAVES_OFTEN: usize = 4;
 
-/// True if a response is Tollgate's own while the ledger cannot be written: the request costs nothing.
+/// True if a response is Tollgate's own, for example while the ledger cannot be written: the request costs nothing.
 fn is_unavailable(received: &[u8]) -> bool {
     let text = String::from_utf8_lossy(received);
-    text.starts_with("HTTP/1.1 503") && text.contains("application/problem+json")
+    text.starts_with("HTTP/1.1 50") && text.contains("application/problem+json")
 }
 
 /// A request with its hold and price, in millionths.

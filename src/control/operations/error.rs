@@ -106,6 +106,7 @@ impl From<LedgerError> for OperationError {
             LedgerError::Insufficient(message) => Self::InsufficientCredits(message),
             error @ (LedgerError::Unusable(_)
             | LedgerError::Failed(_)
+            | LedgerError::Uncertain(_)
             | LedgerError::Damaged(_)
             | LedgerError::Closed) => Self::Unavailable(error.to_string()),
         }

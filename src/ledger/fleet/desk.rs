@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -14,6 +15,17 @@ use crate::types::{AccountNum, Credits, Moment};
 const MAX_ASKING: usize = 10_000;
 /// Longest time that a request waits for credits that other gateways have leased.
 pub(in crate::ledger) const MAX_LEASE_WAIT: Duration = Duration::from_millis(1_500);
+/// Longest time until the thread of the leases has said so. If it does not, the database does not answer.
+const MAX_ANSWER: Duration = Duration::from_millis(1_900);
+
+/// What became of a lease that was waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lease {
+    /// There is enough, unless others take it first.
+    Enough,
+    /// There is less, and no more came in time.
+    TooLittle,
+}
 
 /// No credits can be leased now, whatever the account has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,7 +39,7 @@ struct Waiter {
     /// When the thread of the leases first saw it.
     since: Option<Moment>,
     /// Gets the end of the wait: the request may look if there is enough now.
-    ended: oneshot::Sender<Result<(), NoLease>>,
+    ended: oneshot::Sender<Result<Lease, NoLease>>,
 }
 
 /// What is wanted of an account.
@@ -62,7 +74,8 @@ impl Want {
                 }
                 None => {}
             }
-            let _ = waiter.ended.send(Ok(())); // or its client is gone
+            let lease = if rest.is_some() { Lease::Enough } else { Lease::TooLittle };
+            let _ = waiter.ended.send(Ok(lease)); // or its client is gone
         }
         !self.waiters.is_empty()
     }
@@ -80,6 +93,7 @@ struct State {
     wants: HashMap<AccountNum, Want>,
     asking: usize,
     must_end: bool,
+    is_settled: bool,
 }
 
 /// Where requests wait for credits to be leased.
@@ -87,11 +101,12 @@ struct State {
 pub(in crate::ledger) struct Desk {
     state: Mutex<State>,
     changed: Condvar,
+    is_cut_off: AtomicBool,
 }
 
 impl Desk {
     /// Asks for credits of an account, which a request waits for; `None` if too many wait, or the ledger is closed.
-    fn ask(&self, purse: &Arc<Purse>, amount: Credits) -> Option<oneshot::Receiver<Result<(), NoLease>>> {
+    fn ask(&self, purse: &Arc<Purse>, amount: Credits) -> Option<oneshot::Receiver<Result<Lease, NoLease>>> {
         let (ended, wait) = oneshot::channel();
         let mut state = self.state.lock();
         if state.asking >= MAX_ASKING || state.must_end {
@@ -108,22 +123,25 @@ impl Desk {
     ///
     /// # Errors
     /// [`NoLease`].
-    pub(in crate::ledger) async fn lease(&self, purse: &Arc<Purse>, amount: Credits) -> Result<(), NoLease> {
+    pub(in crate::ledger) async fn lease(
+        &self,
+        purse: &Arc<Purse>,
+        amount: Credits,
+    ) -> Result<Lease, NoLease> {
         let wait = async {
             let ended = self.ask(purse, amount).ok_or(NoLease)?;
             ended.await.unwrap_or(Err(NoLease))
         };
-        tokio::time::timeout(MAX_LEASE_WAIT, wait).await.unwrap_or(Ok(()))
+        tokio::time::timeout(MAX_ANSWER, wait).await.unwrap_or(Err(NoLease))
     }
 
-    /// As [`Desk::lease`], for a thread that may block.
-    pub(in crate::ledger) fn lease_now(&self, purse: &Arc<Purse>, amount: Credits) -> Result<(), NoLease> {
-        if purse.local() >= amount {
-            return Ok(());
-        }
-        let ended = self.ask(purse, amount).ok_or(NoLease)?;
+    /// As [`Desk::lease`], for several purses at once, on a thread that may block.
+    pub(in crate::ledger) fn lease_now(&self, wanted: &[(&Arc<Purse>, Credits)]) -> Result<(), NoLease> {
+        let short = wanted.iter().filter(|(purse, amount)| purse.local() < *amount);
+        let asked: Option<Vec<_>> = short.map(|(purse, amount)| self.ask(purse, *amount)).collect();
         // The thread of the leases ends each wait in time, or drops it with the ledger.
-        ended.blocking_recv().unwrap_or(Err(NoLease))
+        let mut ended = asked.ok_or(NoLease)?.into_iter();
+        ended.try_for_each(|ended| ended.blocking_recv().unwrap_or(Err(NoLease)).map(drop))
     }
 
     /// Asks for more credits of an account, ahead of need.
@@ -159,9 +177,32 @@ impl Desk {
         }
     }
 
-    /// Lets the thread of the leases end.
-    pub(in crate::ledger) fn close(&self) {
-        self.state.lock().must_end = true;
+    /// Lets the thread of the leases end. `is_settled`: all is written and folded, so that it returns what is leased.
+    pub(in crate::ledger) fn close(&self, is_settled: bool) {
+        let mut state = self.state.lock();
+        (state.must_end, state.is_settled) = (true, is_settled);
         self.changed.notify_one();
+    }
+
+    /// True if everything was written and folded when the ledger was closed.
+    pub(in crate::ledger) fn is_settled(&self) -> bool {
+        self.state.lock().is_settled
+    }
+
+    /// Ends all waits, also later ones: the thread of the leases ends, or has panicked.
+    pub(in crate::ledger) fn shut(&self) {
+        let mut state = self.state.lock();
+        state.must_end = true;
+        state.wants.drain().for_each(|(_, want)| want.refuse());
+    }
+
+    /// Says if the database was not reached for so long that nothing may be held.
+    pub(in crate::ledger) fn set_cut_off(&self, is_cut_off: bool) {
+        self.is_cut_off.store(is_cut_off, Ordering::Relaxed);
+    }
+
+    /// True if nothing may be held.
+    pub(in crate::ledger) fn is_cut_off(&self) -> bool {
+        self.is_cut_off.load(Ordering::Relaxed)
     }
 }

@@ -5,5 +5,5 @@ mod desk;
 mod thread;
 
 pub(super) use desk::Desk;
-pub use desk::NoLease;
+pub use desk::{Lease, NoLease};
 pub(super) use thread::LeaseThread;

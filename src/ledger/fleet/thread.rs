@@ -20,6 +20,12 @@ const TICK: Duration = Duration::from_millis(100);
 const BEAT: Duration = Duration::from_secs(1);
 /// How long credits stay leased that are not spent.
 const IDLE: Duration = Duration::from_secs(30);
+/// How long what was leased is not returned, although another gateway needs it.
+const KEPT: Duration = Duration::from_millis(150);
+/// How long a gateway goes on with what it has leased while it cannot reach the database.
+const MAX_CUT_OFF: Duration = Duration::from_secs(60);
+/// Pause until what a lost gateway left is tried to be settled again.
+const RECOVER_AGAIN: Duration = Duration::from_secs(15);
 /// Most accounts that are leased in one transaction.
 const MAX_AT_ONCE: usize = 256;
 
@@ -30,6 +36,15 @@ struct Lessee {
     then: (Credits, Moment),
     /// What was last seen in the purse, and since when.
     seen: (Credits, Moment),
+}
+
+/// Ends all waits when the thread ends, also by a panic.
+struct EndGuard(Arc<Desk>);
+
+impl Drop for EndGuard {
+    fn drop(&mut self) {
+        self.0.shut();
+    }
 }
 
 pub(in crate::ledger) struct LeaseThread {
@@ -43,24 +58,32 @@ pub(in crate::ledger) struct LeaseThread {
     version: u64,
     looked: Moment,
     beaten: Option<Moment>,
+    /// When the database was last reached.
+    reached: Moment,
     /// Opens the ledger of a lost gateway, and closes it. Returns the number of holds that were charged.
     settle: fn(Storage, Clock) -> Result<usize>,
+    /// When it was last tried for each.
+    tried: HashMap<String, Moment>,
     recovery: Option<JoinHandle<()>>,
     failures: Repeats,
 }
 
 impl LeaseThread {
-    /// `version`: that of the last change that this gateway knows of.
+    /// `version`: that of the last change that this gateway knows of. `own`: purses with what an earlier process leased.
     pub(in crate::ledger) fn new(
         leases: Box<dyn Leases>,
         desk: Arc<Desk>,
         shared: Arc<Shared>,
         clock: Clock,
-        version: u64,
+        (version, own): (u64, Vec<Arc<Purse>>),
         settle: fn(Storage, Clock) -> Result<usize>,
     ) -> Self {
-        let looked = clock.now();
-        let (lessees, failures) = (HashMap::new(), Repeats::default());
+        let (looked, failures) = (clock.now(), Repeats::default());
+        let lessee = |purse: Arc<Purse>| {
+            let now = (purse.local(), looked);
+            (purse.num, Lessee { purse, then: now, seen: now })
+        };
+        let lessees = own.into_iter().map(lessee).collect();
         Self {
             leases,
             desk,
@@ -71,6 +94,8 @@ impl LeaseThread {
             version,
             looked,
             beaten: None,
+            reached: looked,
+            tried: HashMap::new(),
             settle,
             recovery: None,
             failures,
@@ -80,6 +105,7 @@ impl LeaseThread {
     /// Runs until the ledger is closed. The credits that this gateway does not need are returned then, unless another process
     /// takes over.
     pub(in crate::ledger) fn run(mut self) -> Result<()> {
+        let _end = EndGuard(Arc::clone(&self.desk));
         loop {
             self.beat_if_due();
             let (wants, must_end) = self.desk.take(TICK);
@@ -100,13 +126,10 @@ impl LeaseThread {
     fn end(mut self) -> Result<()> {
         self.shared.leads.store(false, Ordering::SeqCst);
         self.recovery.take().into_iter().for_each(|recovery| drop(recovery.join()));
-        if self.shared.successor.is_open() {
-            return Ok(()); // it has the same leases
+        // A successor has the same leases. What is not written or folded needs them at the next start.
+        if self.shared.successor.is_open() || !self.desk.is_settled() {
+            return Ok(());
         }
-        let all: Vec<Arc<Purse>> = self.shared.purses.all();
-        let idle: Vec<(AccountNum, Credits)> =
-            all.iter().map(|purse| (purse.num, purse.take_local())).collect();
-        self.leases.give_back(&idle)?;
         self.leases.leave()
     }
 
@@ -123,12 +146,23 @@ impl LeaseThread {
             Ok(Beat { leads, nodes, elsewhere }) => {
                 self.shared.leads.store(leads, Ordering::SeqCst);
                 self.nodes = nodes;
+                self.reached = self.clock.now();
+                self.shared.counters.nodes.store(nodes as u64, Ordering::Relaxed);
+                self.shared.counters.beaten.store(self.clock.wall().0, Ordering::Relaxed);
                 for (account, credits) in elsewhere {
                     self.shared.purses.get(account).iter().for_each(|purse| purse.set_elsewhere(credits));
                 }
             }
             Err(_) => self.shared.leads.store(false, Ordering::SeqCst),
         }
+        let unreached = self.clock.now().since(self.reached);
+        if unreached >= MAX_CUT_OFF && !self.desk.is_cut_off() {
+            tracing::error!(
+                seconds = unreached.as_secs(),
+                "nothing is charged until the database is reached again"
+            );
+        }
+        self.desk.set_cut_off(unreached >= MAX_CUT_OFF);
         let done = self.return_idle(now).and(self.recover_lost());
         self.note(&done);
     }
@@ -140,10 +174,14 @@ impl LeaseThread {
         if is_busy || !self.shared.leads.load(Ordering::SeqCst) {
             return Ok(());
         }
-        let Some(name) = self.leases.lost()?.pop() else { return Ok(()) };
-        let (storage, clock) = (self.leases.open_as(&name)?, self.clock.clone());
+        let now = self.clock.now();
+        let is_due =
+            |name: &String| self.tried.get(name).is_none_or(|tried| now.since(*tried) >= RECOVER_AGAIN);
+        let Some(name) = self.leases.lost()?.into_iter().find(is_due) else { return Ok(()) };
+        self.tried.insert(name.clone(), now);
+        let (open, clock) = (self.leases.opener(), self.clock.clone());
         let settle = self.settle;
-        let recover = move || match settle(storage, clock) {
+        let recover = move || match open(&name).and_then(|storage| settle(storage, clock)) {
             Ok(holds) => tracing::warn!(node = name, holds, "a gateway was lost: what it held was charged"),
             Err(error) => tracing::error!(node = name, %error, "what a lost gateway left is not settled yet"),
         };
@@ -154,9 +192,9 @@ impl LeaseThread {
     }
 
     fn note<T>(&mut self, done: &Result<T>) {
-        if let Err(error) = done
-            && let Some(more) = self.failures.should_log(self.clock.now())
-        {
+        let Err(error) = done else { return };
+        self.shared.counters.lease_failures.fetch_add(1, Ordering::Relaxed);
+        if let Some(more) = self.failures.should_log(self.clock.now()) {
             tracing::error!(%error, more, "credits cannot be leased; going on with those that are");
         }
     }
@@ -180,6 +218,7 @@ impl LeaseThread {
         let now = self.clock.now();
         let wanted: Vec<LeaseWanted> = wants.iter().map(|want| self.wanted(want, now)).collect();
         let leased = self.leases.lease(&wanted, self.nodes);
+        self.shared.counters.lease_times.add_duration(self.clock.now().since(now));
         self.note(&leased);
         let Ok(leased) = leased else {
             wants.into_iter().for_each(Want::refuse);
@@ -210,9 +249,13 @@ impl LeaseThread {
 
     /// Returns what other gateways need.
     fn return_called(&mut self) -> Result<()> {
-        let called = self.leases.called_in()?;
-        let purses: Vec<Arc<Purse>> =
-            called.into_iter().filter_map(|account| self.shared.purses.get(account)).collect();
+        let (called, now) = (self.leases.called_in()?, self.clock.now());
+        // What was just leased is for requests that are about to take it.
+        let is_new = |account: &AccountNum| {
+            self.lessees.get(account).is_some_and(|lessee| now.since(lessee.then.1) < KEPT)
+        };
+        let called = called.into_iter().filter(|account| !is_new(account));
+        let purses: Vec<Arc<Purse>> = called.filter_map(|account| self.shared.purses.get(account)).collect();
         self.give_back(&purses)
     }
 
@@ -264,7 +307,7 @@ impl LeaseThread {
             }
             return Err(error);
         }
-        // If this fails, it may be returned or not. So it stays out of the purses until the next start.
+        // If this fails, it may be returned or not. So it stays out of the purses until this gateway ends.
         self.leases.give_back(&idle)
     }
 }

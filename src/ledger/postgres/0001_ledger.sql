@@ -121,6 +121,7 @@ CREATE TABLE entries (
     link BYTEA NOT NULL,
     node BIGINT NOT NULL
 );
+CREATE INDEX entries_by_node ON entries (node, position);
 CREATE UNIQUE INDEX entries_by_account ON entries (account, number);
 CREATE UNIQUE INDEX entries_once ON entries (account, kind, reference) WHERE reference IS NOT NULL;
 CREATE TABLE journal (
@@ -135,7 +136,12 @@ CREATE TABLE nodes (
     mark BIGINT, -- of the files of a journal that is not in this database
     folded BIGINT NOT NULL DEFAULT 0,
     usage_upto BIGINT NOT NULL DEFAULT 0,
-    seen BIGINT -- by the clock of the server; NULL once it ended cleanly
+    generation BIGINT NOT NULL DEFAULT 0 -- grows each time that a process starts to serve as it
+);
+-- When gateways were last seen, by the clock of the server. One that ended cleanly has none.
+CREATE TABLE beats (
+    node BIGINT PRIMARY KEY,
+    seen BIGINT NOT NULL
 );
 -- What gateways have leased of the credits of accounts, and what they have spent of that.
 CREATE TABLE leases (

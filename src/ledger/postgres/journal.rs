@@ -5,6 +5,7 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::fence::Fence;
 use crate::ledger::sql::db::{Connection, Row, params};
 use crate::ledger::sqlite::{FileJournal, Lock, create_private};
 use crate::ledger::store::{Journal, JournalRow, LedgerError, Result};
@@ -24,6 +25,7 @@ pub(super) struct LocalJournal {
     connection: Connection,
     mark: i64,
     mark_file: PathBuf,
+    fence: Arc<Fence>,
 }
 
 impl LocalJournal {
@@ -34,6 +36,7 @@ impl LocalJournal {
         lock: Lock,
         serving: &mut Connection,
         connection: Connection,
+        fence: Arc<Fence>,
     ) -> Result<Self> {
         let mut mark_file = path.as_os_str().to_owned();
         mark_file.push(".journal-mark");
@@ -60,7 +63,7 @@ impl LocalJournal {
             }
         };
         let files = FileJournal::open(path, mark, Some(Arc::new(lock)))?;
-        Ok(Self { files: Some(files), connection, mark, mark_file })
+        Ok(Self { files: Some(files), connection, mark, mark_file, fence })
     }
 
     fn files(&mut self) -> Result<&mut FileJournal> {
@@ -74,6 +77,11 @@ impl Journal for LocalJournal {
     }
 
     fn append(&mut self, seq: u64, at: WallTime, records: &[u8]) -> Result<()> {
+        if self.fence.has_fallen() {
+            return Err(LedgerError::Failed(
+                "another process has served as this gateway: restart it".to_owned(),
+            ));
+        }
         self.files()?.append(seq, at, records)
     }
 
@@ -128,7 +136,8 @@ fn write_mark(path: &Path, mark: i64) -> std::io::Result<()> {
     path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
 
-/// A journal in the database. Its connection has a lock of its own, so that a gateway that lost it appends nothing.
+/// A journal in the database. Its connection has a lock of its own, and a gateway that lost it appends nothing once another
+/// process has served in its place.
 pub(super) struct SharedJournal {
     connection: Connection,
 }
@@ -144,6 +153,7 @@ impl SharedJournal {
                     .to_owned(),
             ));
         }
+        connection.exists("SELECT 1", params![])?; // connects, and takes its lock
         Ok(Self { connection })
     }
 }

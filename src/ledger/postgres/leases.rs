@@ -6,14 +6,14 @@
 //! by being granted, under a lock of the account.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
+use super::fence::Fence;
 use super::{JournalAt, Role, Server, connect};
 use crate::ledger::sql::db::{Connection, Row, Seat, Transaction, params, wrong};
 use crate::ledger::sql::leases::NOW;
 use crate::ledger::sql::rows::{credits, to_key_id};
-use crate::ledger::store::{
-    Beat, Change, ChangedWhat, Changes, LeaseWanted, Leased, Leases, Result, Storage,
-};
+use crate::ledger::store::{Beat, Change, ChangedWhat, Changes, LeaseWanted, Leased, Leases, OpenAs, Result};
 use crate::policy::credit::lease;
 use crate::types::{AccountNum, Credits, KeyHash};
 
@@ -41,8 +41,9 @@ pub(super) struct SqlLeases {
 }
 
 impl SqlLeases {
-    pub(super) fn open(server: &Server, seat: Seat) -> Result<Self> {
-        let connection = connect(server, seat, Role::Leases)?;
+    pub(super) fn open(server: &Server, seat: Seat, fence: &Arc<Fence>) -> Result<Self> {
+        let connection = connect(server, seat, Role::Leases, fence)?;
+        connection.exists("SELECT 1", params![])?; // connects, and takes its lock
         Ok(Self { connection, server: server.clone(), calls: HashSet::new() })
     }
 }
@@ -88,26 +89,36 @@ impl Leases for SqlLeases {
 
     fn beat(&mut self) -> Result<Beat> {
         let (db, node) = (&self.connection, self.connection.node());
-        db.write_one(&format!("UPDATE nodes SET seen = {NOW} WHERE num = ?1"), params![node])?;
+        let beat = format!(
+            "INSERT INTO beats (node, seen) VALUES (?1, {NOW}) ON CONFLICT (node) DO UPDATE SET seen = excluded.seen"
+        );
+        db.write_one(&beat, params![node])?;
         let leads = "SELECT pg_try_advisory_lock(CAST(?1 AS INTEGER), 0)";
         let leads = db.one(leads, params![LEADS], |row| row.get(0))?;
         if leads {
             let old = "DELETE FROM changes WHERE version <= (SELECT max(version) FROM changes) - ?1";
             db.write_one(old, params![MAX_STORED])?;
         }
-        let nodes = format!("SELECT count(*) FROM nodes WHERE seen > {NOW} - ?1");
+        let nodes = format!("SELECT count(*) FROM beats WHERE seen > {NOW} - ?1");
         let nodes = db.one(&nodes, params![LIVES], |row| row.get(0))?;
         let elsewhere = "SELECT l.account, a.balance - l.granted + coalesce(s.spent, 0) FROM leases l
             JOIN accounts a ON a.num = l.account
-            LEFT JOIN spends s ON s.account = l.account AND s.node = l.node WHERE l.node = ?1";
+            LEFT JOIN spends s ON s.account = l.account AND s.node = l.node
+            WHERE l.node = ?1 AND l.granted <> coalesce(s.spent, 0)";
         let elsewhere = db.all(elsewhere, params![node], amount_row)?;
         Ok(Beat { leads, nodes, elsewhere })
     }
 
     fn leave(&mut self) -> Result<()> {
-        let node = self.connection.node();
-        self.connection.write_one("DELETE FROM calls WHERE node = ?1", params![node])?;
-        self.connection.write_one("UPDATE nodes SET seen = NULL WHERE num = ?1", params![node])
+        self.connection.shared_transaction(|tx| {
+            let node = tx.node();
+            for table in ["calls", "leases", "spends", "beats"] {
+                tx.run(&format!("DELETE FROM {table} WHERE node = ?1"), params![node])?;
+            }
+            let kept = "INSERT INTO leases (account, node, granted)
+                SELECT account, node, CAST(sum(amount) AS BIGINT) FROM open_holds WHERE node = ?1 GROUP BY account, node";
+            tx.run(kept, params![node])
+        })
     }
 
     fn version(&mut self) -> Result<u64> {
@@ -125,12 +136,18 @@ impl Leases for SqlLeases {
     }
 
     fn lost(&mut self) -> Result<Vec<String>> {
-        let sql = format!("SELECT name FROM nodes WHERE num <> ?1 AND seen < {NOW} - ?2 AND mark IS NULL");
+        let sql = format!(
+            "SELECT n.name FROM nodes n JOIN beats b ON b.node = n.num
+             WHERE n.num <> ?1 AND b.seen < {NOW} - ?2 AND n.mark IS NULL ORDER BY n.name"
+        );
         self.connection.all(&sql, params![self.connection.node(), LOST], |row| row.get(0))
     }
 
-    fn open_as(&self, node: &str) -> Result<Storage> {
-        super::open(&Server { node: Some(node.to_owned()), ..self.server.clone() }, &JournalAt::Shared)
+    fn opener(&self) -> OpenAs {
+        let server = self.server.clone();
+        Box::new(move |node| {
+            super::open(&Server { node: Some(node.to_owned()), ..server.clone() }, &JournalAt::Shared)
+        })
     }
 }
 

@@ -3,6 +3,7 @@
 //! One gateway serves the database, or those of a fleet, each with a name. A gateway holds advisory locks of its name while it is
 //! connected, so that no two have the same.
 
+mod fence;
 mod journal;
 mod leases;
 mod nodes;
@@ -22,6 +23,7 @@ use super::sql::db::{Connection, Connections, Network, Seat, params, postgres_fa
 use super::sql::{SqlBooks, Upkeep};
 use super::sqlite::{Lock, canonical};
 use super::store::{Journal, Leases, LedgerError, Result, Storage};
+use fence::Fence;
 use journal::{LocalJournal, SharedJournal};
 use leases::SqlLeases;
 
@@ -47,7 +49,7 @@ const MAX_SHORT: Duration = Duration::from_secs(3);
 /// Longest time that any other statement may take, with what the network adds.
 const MAX_STATEMENT: Duration = Duration::from_secs(30);
 /// Tables of gateways.
-const OF_NODES: [&str; 6] = ["nodes", "batches", "leases", "spends", "calls", "changes"];
+const OF_NODES: [&str; 7] = ["nodes", "beats", "batches", "leases", "spends", "calls", "changes"];
 /// Key of the lock that a gateway takes while it serves: `TGLS`.
 const SERVES: i32 = 0x5447_4c53;
 /// Key of the lock that it takes to write a journal in the database: `TGLJ`.
@@ -103,7 +105,8 @@ pub(super) fn open(server: &Server, at: &JournalAt) -> Result<Storage> {
 /// As [`open`], without a journal.
 pub(super) fn open_books(server: &Server) -> Result<SqlBooks> {
     let open = || {
-        let serving = connect(server, register(server)?, Role::Serves)?;
+        let mut serving = connect(server, register(server)?, Role::Serves, &Arc::default())?;
+        serving.transaction(nodes::begin)?;
         nodes::check(&serving)?;
         books(server, serving)
     };
@@ -120,24 +123,29 @@ fn unusable(error: LedgerError) -> LedgerError {
 
 fn open_on(server: &Server, local: Option<(PathBuf, Lock)>) -> Result<Storage> {
     let seat = register(server)?;
-    let mut serving = connect(server, seat, Role::Serves)?;
+    let fence = Arc::new(Fence::default());
+    let mut serving = connect(server, seat, Role::Serves, &fence)?;
     nodes::check(&serving)?;
+    // Those that need a lock connect now, so that all are held when the generation begins.
     let journal: Box<dyn Journal> = match local {
         Some((path, lock)) => {
-            Box::new(LocalJournal::open(&path, lock, &mut serving, connect(server, seat, Role::Writes)?)?)
+            let connection = connect(server, seat, Role::Writes, &fence)?;
+            Box::new(LocalJournal::open(&path, lock, &mut serving, connection, Arc::clone(&fence))?)
         }
-        None => Box::new(SharedJournal::open(&serving, connect(server, seat, Role::Journals)?)?),
+        None => Box::new(SharedJournal::open(&serving, connect(server, seat, Role::Journals, &fence)?)?),
     };
     let leases = match seat.is_of_fleet {
-        true => Some(Box::new(SqlLeases::open(server, seat)?) as Box<dyn Leases>),
+        true => Some(Box::new(SqlLeases::open(server, seat, &fence)?) as Box<dyn Leases>),
         false => None,
     };
+    fence.begin(serving.transaction(nodes::begin)?);
     Ok(Storage { books: Box::new(books(server, serving)?), journal, leases })
 }
 
 /// Migrates the tables to this version, and finds the number of the gateway, or gives it one.
 fn register(server: &Server) -> Result<Seat> {
-    let mut connection = connect(server, Seat { node: 0, is_of_fleet: false }, Role::Writes)?;
+    let seat = Seat { node: 0, is_of_fleet: false };
+    let mut connection = connect(server, seat, Role::Writes, &Arc::default())?;
     migrate(&mut connection)?;
     let node =
         connection.transaction(|tx| nodes::number(tx, server.node.as_deref().unwrap_or(nodes::ALONE)))?;
@@ -145,7 +153,7 @@ fn register(server: &Server) -> Result<Seat> {
 }
 
 fn books(server: &Server, serving: Connection) -> Result<SqlBooks> {
-    let (readers, seat) = (network(server, serving.seat(), Role::Reads)?, serving.seat());
+    let (readers, seat) = (network(server, serving.seat(), Role::Reads, &Arc::default())?, serving.seat());
     let open = move || Ok(Connection::postgres(Arc::clone(&readers), seat, MAX_STATEMENT));
     Ok(SqlBooks::new(serving, Connections::new(open), Box::new(NoUpkeep)))
 }
@@ -168,7 +176,11 @@ pub(super) fn migrate_only(server: &Server, abandons_journal: bool) -> Result<us
         let seat = register(server)?;
         if abandons_journal {
             let forget = "UPDATE nodes SET mark = NULL WHERE num = ?1";
-            connect(server, seat, Role::Serves)?.transaction(|tx| tx.run(forget, params![seat.node]))?;
+            let mut serving = connect(server, seat, Role::Serves, &Arc::default())?;
+            serving.transaction(|tx| {
+                nodes::begin(tx)?; // what the machine writes if it comes back is refused
+                tx.run(forget, params![seat.node])
+            })?;
         }
         Ok(MIGRATIONS.len())
     };
@@ -221,6 +233,17 @@ enum Role {
 }
 
 impl Role {
+    /// A word that operators see in `pg_stat_activity`.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Serves => "books",
+            Self::Journals => "journal",
+            Self::Leases => "leases",
+            Self::Writes => "upkeep",
+            Self::Reads => "reads",
+        }
+    }
+
     fn lock(self) -> Option<i32> {
         match self {
             Self::Serves => Some(SERVES),
@@ -231,32 +254,35 @@ impl Role {
     }
 }
 
-fn connect(server: &Server, seat: Seat, role: Role) -> Result<Connection> {
+fn connect(server: &Server, seat: Seat, role: Role, fence: &Arc<Fence>) -> Result<Connection> {
     let longest = match role {
         Role::Journals | Role::Leases => MAX_SHORT,
         Role::Serves | Role::Writes | Role::Reads => MAX_STATEMENT,
     };
-    Ok(Connection::postgres(network(server, seat, role)?, seat, longest))
+    Ok(Connection::postgres(network(server, seat, role, fence)?, seat, longest))
 }
 
 /// What opens the connections of a role.
-fn network(server: &Server, seat: Seat, role: Role) -> Result<Arc<Network>> {
-    let mut server = server.clone();
-    server.config.application_name(format!("tollgate {role:?}").to_lowercase());
+fn network(server: &Server, seat: Seat, role: Role, fence: &Arc<Fence>) -> Result<Arc<Network>> {
+    let (mut server, fence) = (server.clone(), Arc::clone(fence));
+    let name = server.node.as_deref().unwrap_or(nodes::ALONE).to_owned();
+    server.config.application_name(format!("tollgate {name} {}", role.name()));
     if server.tls.is_some() {
         server.config.ssl_mode(SslMode::Require); // never without, whatever the server offers
     }
     Network::new(move || {
-        let server = server.clone();
+        let (server, fence) = (server.clone(), Arc::clone(&fence));
         async move {
             let late = || LedgerError::Failed(format!("{} does not answer", place(&server.config)));
-            tokio::time::timeout(MAX_CONNECT, dial(&server, seat, role)).await.unwrap_or_else(|_| Err(late()))
+            tokio::time::timeout(MAX_CONNECT, dial(&server, seat, role, &fence))
+                .await
+                .unwrap_or_else(|_| Err(late()))
         }
         .boxed()
     })
 }
 
-async fn dial(server: &Server, seat: Seat, role: Role) -> Result<Client> {
+async fn dial(server: &Server, seat: Seat, role: Role, fence: &Fence) -> Result<Client> {
     let client = match &server.tls {
         Some(tls) => start(&server.config, MakeRustlsConnect::new((**tls).clone())).await?,
         None => start(&server.config, NoTls).await?,
@@ -267,6 +293,18 @@ async fn dial(server: &Server, seat: Seat, role: Role) -> Result<Client> {
         let node = i32::try_from(seat.node).map_err(|_| LedgerError::Failed("too many nodes".to_owned()))?;
         if !take_lock(&client, "pg_try_advisory_lock", (lock, node)).await? {
             let message = "another gateway with the name of this one serves it already";
+            return Err(LedgerError::Refused(message.to_owned()));
+        }
+    }
+    if role.lock().is_some()
+        && let Some(begun) = fence.generation()
+    {
+        let sql = "SELECT generation FROM nodes WHERE num = $1";
+        let row = client.query_one(sql, &[&seat.node]).await;
+        let generation: i64 = row.and_then(|row| row.try_get(0)).map_err(|error| postgres_failed(&error))?;
+        if generation != begun {
+            fence.fall();
+            let message = "another process has served as this gateway meanwhile: restart it";
             return Err(LedgerError::Refused(message.to_owned()));
         }
     }

@@ -12,12 +12,18 @@ pub(super) fn number(tx: &Transaction<'_>, name: &str) -> Result<i64> {
     tx.one("SELECT num FROM nodes WHERE name = ?1", params![name], |row| row.get(0))
 }
 
+/// Begins a generation: a process serves as the gateway. Returns its number.
+pub(super) fn begin(tx: &Transaction<'_>) -> Result<i64> {
+    let next = "UPDATE nodes SET generation = generation + 1 WHERE num = ?1 RETURNING generation";
+    tx.one(next, params![tx.node()], |row| row.get(0))
+}
+
 /// Refuses a gateway of a fleet beside one that is alone, and the reverse; and in a fleet, a ledger with what its gateways
 /// cannot share. A gateway that ended cleanly, with nothing that is not folded or returned, is not in the way.
 pub(super) fn check(serving: &Connection) -> Result<()> {
     let seat = serving.seat();
     let others =
-        "SELECT n.name FROM nodes n WHERE n.num <> ?1 AND (n.name = ?2) = (?3 = 1) AND (n.seen IS NOT NULL
+        "SELECT n.name FROM nodes n WHERE n.num <> ?1 AND (n.name = ?2) = (?3 = 1) AND (EXISTS (SELECT 1 FROM beats b WHERE b.node = n.num)
             OR n.mark IS NOT NULL OR EXISTS (SELECT 1 FROM open_holds o WHERE o.node = n.num)
             OR EXISTS (SELECT 1 FROM batches b WHERE b.node = n.num AND b.seq > n.folded))
         ORDER BY n.name";

@@ -56,11 +56,12 @@ fn copy_tables(
         }
         counts.push((*name, after.0));
     }
-    let state = |row: &Row<'_>| Ok((row.get::<u64>(0)?, row.get::<u64>(1)?));
-    let (folded, counted) =
-        from.one("SELECT folded, usage_upto FROM nodes WHERE num = ?1", params![from.node()], state)?;
-    let set = "UPDATE nodes SET folded = ?2, usage_upto = ?3 WHERE num = ?1";
-    tx.run(set, params![tx.node(), folded, counted])?;
+    // All gateways have counted their entries when they ended.
+    let folded = "SELECT folded FROM nodes WHERE num = ?1";
+    let folded: u64 = from.one(folded, params![from.node()], |row| row.get(0))?;
+    let set = "UPDATE nodes SET folded = ?2,
+                   usage_upto = (SELECT coalesce(max(position), 0) FROM entries) WHERE num = ?1";
+    tx.run(set, params![tx.node(), folded])?;
     Ok(counts)
 }
 

@@ -4,13 +4,19 @@ pub(super) mod jobs;
 pub(super) mod repeats;
 pub(super) mod requests;
 
-use super::db::{Transaction, params};
+use super::db::{Connection, Transaction, params};
 use super::posting::{NewEntry, Posting};
 use super::rows::id_blob;
 use crate::ledger::entry::EntryKind;
 use crate::ledger::store::{LedgerError, Place, Result};
 use crate::ledger::tally::{ChargeKey, ChargeSum, Fold, OpenHold};
 use crate::types::{Credits, RequestId, WallTime};
+
+/// True if a fold was written.
+pub(super) fn is_folded(connection: &Connection, fold: &Fold) -> Result<bool> {
+    let sql = "SELECT folded FROM nodes WHERE num = ?1";
+    Ok(connection.one(sql, params![connection.node()], |row| row.get::<u64>(0))? >= fold.upto)
+}
 
 pub(in crate::ledger) fn fold(tx: &Transaction<'_>, fold: &Fold, at: WallTime) -> Result<()> {
     let folded: u64 =

@@ -14,7 +14,7 @@ pub(super) fn nodes(connection: &Connection) -> Result<Vec<NodeRow>> {
         return Ok(Vec::new());
     }
     let sql = format!(
-        "SELECT n.num, n.name, {NOW} - n.seen, n.mark IS NOT NULL,
+        "SELECT n.num, n.name, {NOW} - (SELECT b.seen FROM beats b WHERE b.node = n.num), n.mark IS NOT NULL,
              (SELECT count(*) FROM leases l WHERE l.node = n.num AND l.granted <> 0),
              CAST(coalesce((SELECT sum(l.granted) FROM leases l WHERE l.node = n.num), 0)
                  - coalesce((SELECT sum(s.spent) FROM spends s WHERE s.node = n.num), 0) AS BIGINT)

@@ -46,6 +46,8 @@ pub(super) struct SqlBooks {
     connections: Arc<Connections>,
     connection: Connection,
     upkeep: Box<dyn Upkeep>,
+    /// True if it is not known if the last fold was written.
+    is_uncertain: bool,
 }
 
 impl SqlBooks {
@@ -55,7 +57,7 @@ impl SqlBooks {
         connections: Arc<Connections>,
         upkeep: Box<dyn Upkeep>,
     ) -> Self {
-        Self { connections, connection, upkeep }
+        Self { connections, connection, upkeep, is_uncertain: false }
     }
 
     /// Runs a function in a transaction, which is rolled back if the function fails.
@@ -83,17 +85,20 @@ impl Books for SqlBooks {
         // The epoch is at least the seconds of the wall clock, so that a restored backup does not repeat an epoch
         // either.
         let seconds = at.0.div_euclid(1000).clamp(0, u32::MAX.into());
-        self.write(|tx| {
-            tx.execute(
-                "UPDATE journal SET epoch = CASE WHEN epoch >= ?1 THEN epoch + 1 ELSE ?1 END",
-                params![seconds],
-            )
-        })?;
-        read::loaded(&self.connection)
+        let next =
+            "UPDATE journal SET epoch = CASE WHEN epoch >= ?1 THEN epoch + 1 ELSE ?1 END RETURNING epoch";
+        let epoch = self.write(|tx| tx.one(next, params![seconds], |row| row.get(0)))?;
+        read::loaded(&self.connection, epoch)
     }
 
     fn fold(&mut self, fold: &Fold, at: WallTime) -> Result<()> {
-        self.connection.shared_transaction(|tx| folding::fold(tx, fold, at))
+        let was_uncertain = std::mem::take(&mut self.is_uncertain);
+        if was_uncertain && folding::is_folded(&self.connection, fold)? {
+            return Ok(()); // the commit whose answer was lost
+        }
+        let folded = self.connection.shared_transaction(|tx| folding::fold(tx, fold, at));
+        self.is_uncertain = matches!(folded, Err(LedgerError::Uncertain(_)));
+        folded
     }
 
     fn confirm(&mut self) -> Result<()> {

@@ -39,15 +39,16 @@ pub(super) fn write(tx: &Transaction<'_>, notes: &[Note], at: WallTime) -> Resul
     Ok(())
 }
 
-/// Creates a token, or replaces the one with the same name. A gateway that does not know yet that a token was revoked does
-/// not make it valid again.
+/// Creates a token, or replaces the one with the same name. That a token was used, or revoked, is written only to itself: a
+/// gateway that knows an older state does not make a revoked one valid again, and changes none that replaced it.
 pub(super) fn put_token(tx: &Transaction<'_>, token: &TokenRow) -> Result<()> {
     let sql = "INSERT INTO tokens (name, hash, role, created, expires, last_used, revoked)
                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
                ON CONFLICT (name) DO UPDATE SET hash = excluded.hash, role = excluded.role,
                    created = excluded.created, expires = excluded.expires, last_used = excluded.last_used,
                    revoked = CASE WHEN tokens.hash = excluded.hash THEN coalesce(tokens.revoked, excluded.revoked)
-                       ELSE excluded.revoked END";
+                       ELSE excluded.revoked END
+               WHERE tokens.hash = excluded.hash OR (excluded.last_used IS NULL AND excluded.revoked IS NULL)";
     let (expires, last_used) = (token.expires.map(|at| at.0), token.last_used.map(|at| at.0));
     let (role, revoked) = (token.role.name(), token.revoked.map(|at| at.0));
     let values = params![token.name, token.hash.0, role, token.created.0, expires, last_used, revoked];

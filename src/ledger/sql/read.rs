@@ -46,11 +46,9 @@ pub(in crate::ledger) fn open_holds(connection: &Connection) -> Result<Vec<OpenH
     connection.all(holds, params![connection.node()], hold_row)
 }
 
-pub(super) fn loaded(connection: &Connection) -> Result<LoadedBooks> {
-    let state = connection.one("SELECT epoch, listed_since IS NOT NULL FROM journal", params![], |row| {
-        Ok((row.get::<u32>(0)?, row.get::<bool>(1)?))
-    });
-    let (epoch, lists_requests) = state?;
+pub(super) fn loaded(connection: &Connection, epoch: u32) -> Result<LoadedBooks> {
+    let lists_requests =
+        connection.one("SELECT listed_since IS NOT NULL FROM journal", params![], |row| row.get(0))?;
     let folded = "SELECT folded FROM nodes WHERE num = ?1";
     let folded = connection.one(folded, params![connection.node()], |row| row.get(0))?;
     let settled_jobs = jobs::settled(connection)?;

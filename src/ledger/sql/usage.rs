@@ -25,7 +25,9 @@ const ENTRIES: &str = "SELECT account, at / 60000, coalesce(key, 0), coalesce(ro
      FROM entries WHERE node = ?1 AND position > (SELECT usage_upto FROM nodes WHERE num = ?1)
          AND kind IN ('charge', 'release', 'in_doubt', 'given_back')
      GROUP BY account, at / 60000, key, route, result";
-const COUNTED: &str = "UPDATE nodes SET usage_upto = (SELECT coalesce(max(position), 0) FROM entries WHERE node = ?1) WHERE num = ?1";
+/// Entries that this node writes later have higher positions.
+const COUNTED: &str =
+    "UPDATE nodes SET usage_upto = (SELECT coalesce(max(position), 0) FROM entries) WHERE num = ?1";
 const ADD: &str = "INSERT INTO usage VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
      ON CONFLICT (account, step, at, key, route, outcome) DO UPDATE SET
          requests = usage.requests + excluded.requests, credits = usage.credits + excluded.credits,

@@ -9,6 +9,9 @@ pub enum LedgerError {
     /// The store failed. The same call may succeed later.
     #[error("the ledger failed: {0}")]
     Failed(String),
+    /// The store was lost while a change was committed, and nobody can tell if it was made.
+    #[error("it is not known if the change was made: {0}")]
+    Uncertain(String),
     /// The file contains data that no ledger writes. Trying again does not help.
     #[error("the ledger is damaged ({0}); restore a backup: see the README")]
     Damaged(String),

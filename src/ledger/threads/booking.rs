@@ -128,7 +128,7 @@ impl BooksThread {
         let purse = self.purse(account);
         // First subtract the credits in memory, so that no request spends them in the meantime.
         let amount = Credits::ZERO.checked_sub(booking.amount).unwrap_or(Credits::MAX);
-        self.gather(&purse, amount)?;
+        self.gather(&[(&purse, amount)])?;
         let caps = booking.key.map(|key| self.shared.caps_of(key, Some(&purse))).unwrap_or_default();
         caps.try_take(amount).map_err(|capped| {
             LedgerError::Insufficient(format!("the {}'s spending limit is reached", capped.name()))
@@ -150,6 +150,8 @@ impl BooksThread {
                 self.return_withheld();
                 Ok(Booked { entry, repeated: false })
             }
+            // It may be booked: the credits stay unavailable until the next start.
+            Err(error @ LedgerError::Uncertain(_)) => Err(error),
             Err(error) => {
                 // The booking may still be found after a crash, so these credits stay unavailable until a later commit
                 // succeeds.
@@ -159,9 +161,9 @@ impl BooksThread {
         }
     }
 
-    /// Leases credits that are to be taken from a purse. Other gateways of a fleet return what they do not need.
-    pub(super) fn gather(&self, purse: &Arc<Purse>, amount: Credits) -> Result<()> {
-        let leased = self.shared.desk.as_ref().map_or(Ok(()), |desk| desk.lease_now(purse, amount));
+    /// Leases credits that are to be taken from purses. Other gateways of a fleet return what they do not need.
+    pub(super) fn gather(&self, wanted: &[(&Arc<Purse>, Credits)]) -> Result<()> {
+        let leased = self.shared.desk.as_ref().map_or(Ok(()), |desk| desk.lease_now(wanted));
         leased.map_err(|error| LedgerError::Failed(error.to_string()))
     }
 

@@ -256,10 +256,11 @@ impl BooksThread {
 
     /// Folds every committed batch.
     fn fold_committed(&mut self) -> Result<()> {
-        self.shared.handoff.take(&mut self.batches);
         if self.shared.desk.is_some() {
-            self.tally.set_ended(self.books.ended_lots()?); // another gateway may have ended some
+            // Another gateway may have ended some. If this fails, no batch is taken.
+            self.tally.set_ended(self.books.ended_lots()?);
         }
+        self.shared.handoff.take(&mut self.batches);
         let tally = &mut self.tally;
         self.batches.drain(|seq, at, records| {
             if let Err(error) = tally.apply(seq, at, records) {

@@ -10,7 +10,7 @@ use super::books::BooksThread;
 use crate::ledger::caps::Caps;
 use crate::ledger::entry::EntryKind;
 use crate::ledger::purse::Purse;
-use crate::ledger::store::{Booking, LotEnd, RefillBooking, RefillState, Result};
+use crate::ledger::store::{Booking, LedgerError, LotEnd, RefillBooking, RefillState, Result};
 use crate::policy::credit::refill::{Mode, Period, Refill};
 use crate::policy::credit::{LotId, LotTerms, MAX_BALANCE};
 use crate::types::{AccountId, AccountNum, Credits, WallTime};
@@ -48,7 +48,7 @@ type Holds = BTreeMap<AccountNum, Vec<(WallTime, Credits)>>;
 impl BooksThread {
     /// Ends the lots that are due, and what of ended ones no hold needs any more.
     pub(super) fn end_due_lots(&mut self) -> Result<()> {
-        for _ in 0..MAX_ROUNDS {
+        for round in 0..MAX_ROUNDS {
             let now = self.clock.wall();
             let due = self.books.due_lots(now, MAX_ENDED_AT_ONCE)?;
             let is_last = due.len() < MAX_ENDED_AT_ONCE;
@@ -57,7 +57,7 @@ impl BooksThread {
                 by_account.entry(account).or_default().insert(lot);
             }
             let mut less_needed = self.tally.take_less_needed();
-            if self.shared.desk.is_some() {
+            if round == 0 && self.shared.desk.is_some() {
                 // Other gateways may have settled holds.
                 less_needed.extend(self.books.ended_lots()?.into_iter().map(|(account, _)| account));
             }
@@ -121,9 +121,12 @@ impl BooksThread {
     fn holds_of_all(&mut self, accounts: impl Iterator<Item = AccountNum> + Clone) -> Result<Holds> {
         let mut holds = Holds::new();
         if self.shared.desk.is_some() {
+            let purses: Vec<Arc<Purse>> =
+                accounts.clone().filter_map(|account| self.shared.purses.get(account)).collect();
+            let all: Vec<(&Arc<Purse>, Credits)> =
+                purses.iter().map(|purse| (purse, purse.available())).collect();
+            self.gather(&all)?;
             for account in accounts.clone() {
-                let Some(purse) = self.shared.purses.get(account) else { continue };
-                self.gather(&purse, purse.available())?;
                 let leased = self.books.leased_elsewhere(account)?;
                 if leased > Credits::ZERO {
                     holds.entry(account).or_default().push((WallTime(0), leased));
@@ -157,6 +160,8 @@ impl BooksThread {
                 }));
                 Ok(())
             }
+            // It may be written: the credits stay unavailable until the next start.
+            Err(error @ LedgerError::Uncertain(_)) => Err(error),
             Err(error) => {
                 // The change may still be found after a crash, so these credits stay unavailable until a later commit
                 // succeeds.
@@ -175,22 +180,25 @@ impl BooksThread {
         let wanted: BTreeSet<AccountNum> = orders.iter().map(|order| order.num).collect();
         let holds = self.holds_of_all(wanted.iter().copied())?;
         let mut changes = Vec::new();
+        let mut orders: Vec<&RefillOrder> = orders.iter().collect();
+        orders.sort_by_key(|order| order.num); // folds of other gateways lock accounts in this order
         for order in orders {
             let Some(purse) = self.shared.purses.get(order.num) else { continue };
             let (refill, gain) = self.refill_of(order, &purse, &holds)?;
             changes.push((purse, refill, gain));
         }
         let (mut refills, mut taken, mut given) = (Vec::new(), Vec::new(), Vec::new());
-        for (purse, mut refill, gain) in changes {
-            if gain.is_negative() {
-                // More expires than is granted, and requests may have taken some of it since the fold.
-                let less = Credits::ZERO.checked_sub(gain).unwrap_or_default();
+        for (purse, mut refill, Gain { expires, granted }) in changes {
+            // In a fleet, what is granted is free for all gateways, and what expires was leased.
+            let at_once = if self.shared.desk.is_some() { Credits::ZERO } else { expires.min(granted) };
+            let less = expires.checked_sub(at_once).unwrap_or_default();
+            if !less.is_zero() {
+                // Requests may have taken some of it since the fold.
                 let took = purse.take_at_most(less);
                 give_up(&mut refill.ends, less.checked_sub(took).unwrap_or_default());
-                taken.push((purse, took));
-            } else {
-                given.push((purse, gain));
+                taken.push((Arc::clone(&purse), took));
             }
+            given.push((purse, granted.checked_sub(at_once).unwrap_or_default()));
             refills.push(refill);
         }
         let now = self.clock.wall();
@@ -206,19 +214,19 @@ impl BooksThread {
         Ok(())
     }
 
-    /// What refills an account, and by how much its balance grows.
+    /// What refills an account, and how its balance changes.
     fn refill_of(
         &mut self,
         order: &RefillOrder,
         purse: &Purse,
         holds: &Holds,
-    ) -> Result<(RefillBooking, Credits)> {
+    ) -> Result<(RefillBooking, Gain)> {
         let (num, plan) = (order.num, order.plan.clone());
         let (refill, period, periods) = match &order.what {
             RefillWhat::Refill(refill, period, periods) => (refill, period, periods),
             RefillWhat::Wait(state) => {
                 let refill = RefillBooking { num, plan, ends: Vec::new(), grant: None, state: *state };
-                return Ok((refill, Credits::ZERO));
+                return Ok((refill, Gain::default()));
             }
         };
         let state = RefillState { due: Some(period.end), refilled: Some(period.start), is_absent: false };
@@ -236,7 +244,7 @@ impl BooksThread {
             }),
         };
         if self.books.find_booking(num, &booking)?.is_some() {
-            return Ok((RefillBooking { num, plan, ends: Vec::new(), grant: None, state }, Credits::ZERO));
+            return Ok((RefillBooking { num, plan, ends: Vec::new(), grant: None, state }, Gain::default()));
         }
         let wallet = self.books.wallet(num)?;
         let of_account = holds.get(&num).map(Vec::as_slice).unwrap_or_default();
@@ -244,11 +252,19 @@ impl BooksThread {
         let left = sum(unneeded.iter().map(|(_, amount)| *amount));
         let room = MAX_BALANCE.checked_sub(purse.available()).unwrap_or_default().max(Credits::ZERO);
         booking.amount = refill.grant(*periods, left, &wallet).min(room);
-        let gain = booking.amount.checked_sub(left).unwrap_or_default();
+        let gain = Gain { expires: left, granted: booking.amount };
         let ends = unneeded.into_iter().map(|(lot, amount)| LotEnd { account: num, lot, amount }).collect();
         let grant = Some(booking).filter(|booking| !booking.amount.is_zero());
         Ok((RefillBooking { num, plan, ends, grant, state }, gain))
     }
+}
+
+/// How a refill changes a balance.
+#[derive(Clone, Copy, Debug, Default)]
+struct Gain {
+    /// What is left of the last one, and expires.
+    expires: Credits,
+    granted: Credits,
 }
 
 /// What lots have that no hold needs, by purse, and which of its lots have ended before.

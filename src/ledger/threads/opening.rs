@@ -14,6 +14,7 @@ use crate::types::{Credits, KeyHash, RequestId};
 
 /// Creates the purses and caps of all accounts and keys. Returns the sum over all accounts.
 pub(super) fn fill(shared: &Shared, reader: &mut dyn BooksReader) -> Result<i128> {
+    reader.freeze()?; // other gateways of a fleet fold meanwhile
     let mut sum = reader.operator_accounts()?.sum();
     each_account(reader, |row| {
         sum += i128::from(row.balance.millionths());

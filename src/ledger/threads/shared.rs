@@ -1,7 +1,7 @@
 //! Defines the state that all handles share with the ledger's threads.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -69,6 +69,14 @@ pub struct Counters {
     pub commit_times: Histogram,
     /// Number of records in the committed batches.
     pub batch_sizes: Histogram,
+    /// How long it took to lease credits.
+    pub lease_times: Histogram,
+    /// Number of times that credits could not be leased or returned, or the gateway could not say that it lives.
+    pub lease_failures: AtomicU64,
+    /// Number of gateways of the fleet that live.
+    pub nodes: AtomicU64,
+    /// When this gateway last said that it lives, in milliseconds since 1970; 0 before.
+    pub beaten: AtomicI64,
 }
 
 impl Default for Counters {
@@ -79,6 +87,10 @@ impl Default for Counters {
             failures: AtomicU64::default(),
             commit_times: Histogram::new(SHORT),
             batch_sizes: Histogram::new(SIZES),
+            lease_times: Histogram::new(SHORT),
+            lease_failures: AtomicU64::default(),
+            nodes: AtomicU64::default(),
+            beaten: AtomicI64::default(),
         }
     }
 }
@@ -118,6 +130,11 @@ impl Shared {
             && self.is_folding.load(Ordering::Relaxed)
             && self.handoff.waiting() + bytes <= MAX_WAITING / 4
             && outbox.has_room(bytes)
+    }
+
+    /// True if no committed batch waits to be folded.
+    pub(in crate::ledger) fn is_folded(&self) -> bool {
+        self.handoff.waiting() == 0
     }
 
     /// Notifies the commit thread that a record was added which no task waits for yet.

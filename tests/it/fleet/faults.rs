@@ -130,3 +130,74 @@ fn the_leases_of_a_lost_gateway_return() {
     eventually("all is free again", || left.available("acme") == "997");
     assert_eq!(state("c").0, "serving");
 }
+
+/// A gateway that was cut off for so long that another one settled what it left writes nothing when it is back.
+#[test]
+fn a_gateway_that_was_given_up_is_fenced() {
+    let Some(fleet) = Fleet::start("shared", |text| text.replace("credits = 1000\n", "credits = 30\n"))
+    else {
+        return;
+    };
+    let one =
+        |gateway: &Gateway| crate::support::get(gateway.public, "/one", "x-api-key: good-key\r\n").status;
+    assert_eq!(one(&fleet.gateways[1]), 200);
+    fleet.gateways[1].signal("STOP");
+    fleet.server.run_sql(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'tollgate b %'",
+    );
+    let start = std::time::Instant::now();
+    loop {
+        let nodes = fleet.gateways[0].rows(&["nodes"]);
+        if nodes.iter().any(|node| node["name"] == "b" && node["state"] == "stopped") {
+            break;
+        }
+        assert!(start.elapsed() < Duration::from_secs(60), "{nodes:?}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    fleet.gateways[1].signal("CONT");
+    // Its lease is another's now.
+    for _ in 0..29 {
+        assert_eq!(one(&fleet.gateways[0]), 200);
+    }
+    assert_eq!(one(&fleet.gateways[1]), 503);
+    assert_eq!(one(&fleet.gateways[2]), 402);
+    assert_eq!(fleet.gateways[2].json(&["ledger", "verify"])["found"], 0);
+    let told = fleet.gateways[1].lines().iter().any(|line| line.contains("served as this gateway"));
+    assert!(told, "{:?}", fleet.gateways[1].lines());
+}
+
+/// Folds that fail for a while are made up for, in their order.
+#[test]
+fn a_database_that_is_gone_for_longer_than_between_folds() {
+    let plenty = |text: String| text.replace("credits = 1000\n", "credits = 1000000\n");
+    let Some(mut fleet) = Fleet::start("local", plenty) else { return };
+    let spent = std::sync::atomic::AtomicUsize::new(0);
+    let stop = AtomicBool::new(false);
+    let addresses: Vec<_> = fleet.gateways.iter().map(|gateway| gateway.public).collect();
+    std::thread::scope(|scope| {
+        for address in &addresses {
+            let (spent, stop) = (&spent, &stop);
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    match crate::support::get(*address, "/one", "x-api-key: good-key\r\n").status {
+                        200 => spent.fetch_add(1, Ordering::Relaxed),
+                        503 => 0, // what it has leased is spent
+                        status => panic!("{status}"),
+                    };
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+            });
+        }
+        let _stop = StopAtEnd(&stop);
+        std::thread::sleep(Duration::from_secs(1)); // all have leased credits
+        fleet.server.kill();
+        std::thread::sleep(Duration::from_secs(12));
+        fleet.server.run();
+        std::thread::sleep(Duration::from_secs(6));
+    });
+    fleet.restart();
+    let left = 1_000_000 - spent.load(Ordering::Relaxed);
+    assert_eq!(fleet.gateways[0].available("acme"), left.to_string());
+    assert!(fleet.gateways[0].rows(&["ledger", "in-doubt"]).is_empty());
+    assert_eq!(fleet.gateways[1].json(&["ledger", "verify"])["found"], 0);
+}

@@ -45,10 +45,22 @@ struct Fleet {
 impl Fleet {
     /// Starts a fleet. `change` changes its configuration; `journal`: `local` or `shared`.
     fn start(journal: &str, change: impl Fn(String) -> String) -> Option<Self> {
+        Self::start_by(&[], journal, change)
+    }
+
+    /// As [`Fleet::start`], through a program.
+    fn start_by(prefix: &[&str], journal: &str, change: impl Fn(String) -> String) -> Option<Self> {
         let (server, text) = ledger(&format!("node = \"NAME\"\njournal = \"{journal}\"\n"))?;
         let (text, upstream) = (change(text), Upstream::start());
-        let gateways = NAMES.map(|name| Gateway::start(&text.replace("NAME", name), &upstream));
+        let gateways = NAMES.map(|name| Gateway::start_by(prefix, &text.replace("NAME", name), &upstream));
         Some(Self { gateways: gateways.into(), upstream, server })
+    }
+
+    /// Stops all gateways, which then have charged everything and returned all leases.
+    fn stop(&mut self) {
+        for gateway in self.gateways.drain(..) {
+            assert_eq!(gateway.stop().0, Some(0));
+        }
     }
 
     /// Stops all gateways, which then have charged everything, and starts them again.

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use crate::support::{Gateway, get};
 
+use crate::clocks::FakeClock;
+
 use super::Fleet;
 
 const KEY: &str = "x-api-key: good-key\r\n";
@@ -66,6 +68,33 @@ fn credits_expire_wherever_they_are_leased() {
     fleet.restart();
     assert_eq!(sum(&fleet.gateways[1], "filed", "grant"), "5", "once");
     assert_eq!(fleet.gateways[0].json(&["ledger", "verify"])["found"], 0);
+}
+
+/// A refill that resets an allowance gives each credit once, also those that it ends.
+#[test]
+fn a_reset_gives_no_credit_twice() {
+    let Some(clock) = FakeClock::new("@2027-03-01 10:00:00") else { return };
+    let prefix = clock.prefix();
+    let prefix: Vec<&str> = prefix.iter().map(String::as_str).collect();
+    let monthly = |text: String| {
+        let plan = "[plans.monthly]\nrefill = { credits = 20, every = \"month\", mode = \"reset\" }\n";
+        let text = text.replacen("[accounts.acme]\n", "[accounts.acme]\nplan = \"monthly\"\n", 1);
+        text.replace("credits = 1000\n", "credits = 0\n") + plan
+    };
+    let Some(mut fleet) = Fleet::start_by(&prefix, "local", monthly) else { return };
+    let spend = |fleet: &Fleet, at: usize| get(fleet.gateways[at].public, "/one", KEY).status;
+    wait_until("the first refill", || equal(&fleet.gateways[0].available("acme"), "20"));
+    for at in [0, 1, 2, 1] {
+        assert_eq!(spend(&fleet, at), 200);
+    }
+    clock.set("@2027-04-02 10:00:00");
+    wait_until("the next refill", || {
+        let granted = sum(&fleet.gateways[0], "acme", "grant");
+        equal(&granted, "40")
+    });
+    let statuses: Vec<u16> = (0..60).map(|number| spend(&fleet, number % 3)).collect();
+    assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 20, "{statuses:?}");
+    fleet.stop();
 }
 
 /// A gateway of a fleet passes its leases and its journal to a new process, and no request fails.

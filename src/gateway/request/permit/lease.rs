@@ -2,8 +2,12 @@
 
 use crate::directory::Key;
 use crate::gateway::request::services::Services;
+use crate::ledger::Lease;
 use crate::policy::price::Price;
 use crate::policy::reject::{Reason, Refusal};
+
+/// Most times that a request waits for a lease, of which others may be faster to hold credits.
+const MAX_TRIES: u32 = 3;
 
 /// True if credits must be leased before a price can be held.
 pub(super) fn is_short(services: &Services, key: &Key, price: &Price) -> bool {
@@ -22,6 +26,15 @@ pub(in crate::gateway::request) async fn lease(
     if price.is_free() || price.shadow {
         return Ok(());
     }
-    let leased = services.spender.lease(&key.account.purse, price.hold).await;
-    leased.map_err(|_| Reason::LedgerUnavailable.into())
+    let purse = &key.account.purse;
+    for _ in 0..MAX_TRIES {
+        if !services.spender.must_lease(purse, price.hold) {
+            break;
+        }
+        let leased = services.spender.lease(purse, price.hold).await;
+        if leased.map_err(|_| Refusal::from(Reason::LedgerUnavailable))? == Lease::TooLittle {
+            break;
+        }
+    }
+    Ok(())
 }

@@ -17,6 +17,10 @@ use tokio_postgres::{Client, Statement};
 use super::value::{Cell, Cells, Params, Row, Value, wrong};
 use crate::ledger::store::{LedgerError, Result};
 
+/// How often the server is asked again if a transaction was committed, and the pause before: a server that crashed is back
+/// before, or the answer is unknown.
+const MAX_ASKED: u32 = 80;
+const ASK_AGAIN: Duration = Duration::from_millis(250);
 /// Key of the lock that a transaction which writes takes, so that one writes at a time: `TGLD`.
 const WRITES: i64 = 0x5447_4c44;
 
@@ -224,9 +228,28 @@ impl Postgres {
         let Err(error) = ended else { return done };
         self.is_broken.set(true);
         match done {
-            Ok(done) if has_lost && self.is_committed(&number)? => Ok(done),
+            Ok(done) if has_lost => {
+                if self.learn(&number)? {
+                    Ok(done)
+                } else {
+                    Err(error)
+                }
+            }
             Ok(_) => Err(error),
             failed => failed,
+        }
+    }
+
+    /// Asks if a transaction was committed whose end was not answered, until the server is back.
+    fn learn(&self, number: &str) -> Result<bool> {
+        let mut tries = 0;
+        loop {
+            match self.is_committed(number) {
+                Ok(is_committed) => return Ok(is_committed),
+                Err(error) if tries >= MAX_ASKED => return Err(LedgerError::Uncertain(error.to_string())),
+                Err(_) => std::thread::sleep(ASK_AGAIN),
+            }
+            tries += 1;
         }
     }
 
@@ -235,8 +258,7 @@ impl Postgres {
         !self.is_broken.get() && self.live.borrow().as_ref().is_some_and(|live| !live.client.is_closed())
     }
 
-    /// Asks, on a new connection, if a transaction was committed whose end was not answered. If nobody answers that either,
-    /// it may be.
+    /// Asks, on a new connection, if a transaction was committed whose end was not answered.
     fn is_committed(&self, number: &str) -> Result<bool> {
         let mut is_committed = false;
         let sql = "SELECT pg_xact_status(CAST(CAST(?1 AS TEXT) AS xid8)) = 'committed'";

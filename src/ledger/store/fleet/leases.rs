@@ -73,6 +73,9 @@ pub enum Changes {
     Lost(u64),
 }
 
+/// Opens the ledger as another gateway.
+pub type OpenAs = Box<dyn Fn(&str) -> Result<Storage> + Send>;
+
 /// The part of a store that the gateways of a fleet share credits through. All calls are made by one thread.
 #[expect(clippy::missing_errors_doc, reason = "LedgerError says what each call can meet")]
 pub trait Leases: Send {
@@ -87,7 +90,7 @@ pub trait Leases: Send {
     fn called_in(&mut self) -> Result<Vec<AccountNum>>;
     /// Says that this gateway lives.
     fn beat(&mut self) -> Result<Beat>;
-    /// Says that this gateway ends.
+    /// Says that this gateway ends, with everything folded, and returns all that it has leased and does not hold.
     fn leave(&mut self) -> Result<()>;
     /// The version of the last change.
     fn version(&mut self) -> Result<u64>;
@@ -96,5 +99,5 @@ pub trait Leases: Send {
     /// The names of gateways that were lost, and whose journals can be read from here.
     fn lost(&mut self) -> Result<Vec<String>>;
     /// Opens the ledger as a gateway that was lost.
-    fn open_as(&self, node: &str) -> Result<Storage>;
+    fn opener(&self) -> OpenAs;
 }
