@@ -279,8 +279,16 @@ impl Books for MemoryStore {
 
     fn put_token(&mut self, token: &TokenRow, notes: &Notes<TokenRow>, at: WallTime) -> Result<()> {
         let put = |data: &mut Data| {
+            let mut next = token.clone();
+            if let Some(known) = data.tokens.iter().find(|other| other.name == token.name) {
+                let is_new = token.last_used.is_none() && token.revoked.is_none();
+                if known.hash != token.hash && !is_new {
+                    return Ok(next); // it is about one that was replaced
+                }
+                next.revoked = known.revoked.filter(|_| known.hash == token.hash).or(token.revoked);
+            }
             data.tokens.retain(|other| other.name != token.name);
-            data.tokens.push(token.clone());
+            data.tokens.push(next);
             data.tokens.sort_by(|one, other| one.name.cmp(&other.name));
             Ok(token.clone())
         };
