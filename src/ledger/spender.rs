@@ -163,6 +163,12 @@ impl Spender {
         Ok(Hold(Some(Open { purse, caps, spender: self.clone(), id, key, amount, ticket })))
     }
 
+    /// True if the gateways of a fleet share the credits.
+    #[must_use]
+    pub fn may_lease(&self) -> bool {
+        self.0.shared.desk.is_some()
+    }
+
     /// True if credits must be leased before an amount can be held.
     #[must_use]
     #[inline]

@@ -374,7 +374,9 @@ fn a_keys_own_limit_adds_to_the_plans() {
     let low = made_key(&portal, &owner, "label=low&scope=all&limits=2&window=86400s");
     assert_eq!(served(&low, 5), 2);
     let high = made_key(&portal, &owner, "label=high&scope=all&limits=5000&window=60s");
-    assert_eq!(served(&high, 110), 100, "the plan's limit is 100");
+    let (start, count) = (Instant::now(), served(&high, 110));
+    let free_again = (start.elapsed().as_millis() / 600) as usize + 1; // the plan's limit is 100 in 60 s
+    assert!((100..=100 + free_again).contains(&count), "{count}");
 }
 
 /// A later invitation takes the place of an earlier one, and one that was used gives nothing again.

@@ -88,8 +88,10 @@ fn hold_later(
     (route, parts): (&Route, &Parts),
     price: &Arc<Price>,
 ) -> Result<WaitingPayment, Refusal> {
+    let may_lease = services.spender.may_lease();
     if let Some(per_item) = &price.per_item {
-        return items::payment(services, record, key, route, parts, (price, per_item));
+        let paid = items::payment(services, record, key, route, parts, (price, per_item));
+        return paid.map(|paid| paid.leasing(may_lease));
     }
     let reads_body = price.reads_body();
     let (services, record, key) = (Rc::clone(services), Rc::clone(record), Arc::clone(key));
@@ -100,5 +102,5 @@ fn hold_later(
         Ok(Payment::hold(&services, &record, Some(&key), route, &method, &price, claimed)?)
     };
     let pay = move |_, claimed| Box::pin(async move { pay(claimed).await }) as PaymentFuture;
-    Ok(WaitingPayment::new(reads_body, pay))
+    Ok(WaitingPayment::new(reads_body, pay).leasing(may_lease))
 }

@@ -11,7 +11,9 @@ use crate::gateway::request::repeats::claimed::Claimed;
 use crate::policy::reject::{Reason, Refusal};
 
 /// Longest time that a request waits to be paid for, once its body is read.
-const MAX_PAYMENT_WAIT: Duration = Duration::from_secs(2);
+const MAX_PAYMENT_WAIT: Duration = Duration::from_secs(1);
+/// The same, where credits may have to be leased first.
+const MAX_LEASED_WAIT: Duration = Duration::from_secs(3);
 
 /// A payment that is not made yet.
 pub(in crate::gateway::request) struct WaitingPayment {
@@ -19,6 +21,8 @@ pub(in crate::gateway::request) struct WaitingPayment {
     pub(in crate::gateway::request) reads_body: bool,
     /// The payment depends on the request body, which is read completely first.
     pub(in crate::gateway::request) needed_body: Option<NeededBody>,
+    /// Longest time that it may take.
+    longest: Duration,
     pay: Box<dyn FnOnce(Bytes, Option<Claimed>) -> PaymentFuture>,
 }
 
@@ -66,7 +70,13 @@ impl WaitingPayment {
         reads_body: bool,
         pay: impl FnOnce(Bytes, Option<Claimed>) -> PaymentFuture + 'static,
     ) -> Self {
-        Self { reads_body, needed_body: None, pay: Box::new(pay) }
+        Self { reads_body, needed_body: None, longest: MAX_PAYMENT_WAIT, pay: Box::new(pay) }
+    }
+
+    /// Lets it take longer where credits may have to be leased first.
+    pub(in crate::gateway::request) fn leasing(self, may_lease: bool) -> Self {
+        let longest = if may_lease { MAX_LEASED_WAIT } else { self.longest };
+        Self { longest, ..self }
     }
 
     /// A payment that depends on the request body, of at most `max` bytes. `of`: which requests have that bound.
@@ -75,7 +85,8 @@ impl WaitingPayment {
         (max, of): (u64, &'static str),
         pay: impl FnOnce(Bytes, Option<Claimed>) -> PaymentFuture + 'static,
     ) -> Self {
-        Self { reads_body, needed_body: Some(NeededBody { max, of }), pay: Box::new(pay) }
+        let needed_body = Some(NeededBody { max, of });
+        Self { needed_body, ..Self::new(reads_body, pay) }
     }
 
     /// Pays. `body`: the request body, if it was needed. `claimed`: the claim that is recorded with the hold.
@@ -83,12 +94,13 @@ impl WaitingPayment {
         (self.pay)(body, claimed)
     }
 
-    /// Waits until the payment is made, at most [`MAX_PAYMENT_WAIT`]. `body`: the request body, if it was needed.
+    /// Waits until the payment is made, for a bounded time. `body`: the request body, if it was needed.
     ///
     /// # Errors
     /// As [`Payment::hold`]; [`Reason::LedgerUnavailable`] too if it takes longer; [`Unpaid::Replayed`].
     pub(in crate::gateway::request) async fn finish(self, body: Bytes) -> Result<Payment, Unpaid> {
-        let paid = tokio::time::timeout(MAX_PAYMENT_WAIT, self.pay(body, None)).await;
+        let longest = self.longest;
+        let paid = tokio::time::timeout(longest, self.pay(body, None)).await;
         paid.unwrap_or_else(|_| Err(Reason::LedgerUnavailable.into()))
     }
 }
