@@ -26,7 +26,7 @@ const WRITES: i64 = 0x5447_4c44;
 
 type Error = Box<dyn std::error::Error + Sync + Send>;
 
-/// Opens connections to a server, and has the thread that sends and receives on all of them. So whoever waits for an answer
+/// Opens connections to a server, and has the thread that sends and receives on all of them. So a thread that waits for an answer
 /// needs no runtime, and may be on a thread of another one.
 pub(in crate::ledger) struct Network {
     thread: Handle,

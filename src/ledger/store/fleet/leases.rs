@@ -83,8 +83,7 @@ pub trait Leases: Send {
     fn own(&mut self) -> Result<Vec<(AccountNum, Credits)>>;
     /// Leases credits. `nodes`: number of gateways that live.
     fn lease(&mut self, wanted: &[LeaseWanted], nodes: usize) -> Result<Vec<Leased>>;
-    /// Returns leased credits. Whoever returns them has taken them from their purse before, and what returned them to that
-    /// is on disk.
+    /// Returns leased credits. They were taken from their purse before, and the settlements that returned them to it are on disk.
     fn give_back(&mut self, idle: &[(AccountNum, Credits)]) -> Result<()>;
     /// The accounts of which other gateways need credits that this one has leased.
     fn called_in(&mut self) -> Result<Vec<AccountNum>>;
