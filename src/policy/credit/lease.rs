@@ -21,15 +21,12 @@ pub fn target(need: Credits, spent: Credits, within: Duration) -> Credits {
     Credits::from_millionths(i64::try_from(target).unwrap_or(i64::MAX / 4)).max(need)
 }
 
-/// What a gateway leases of the `free` credits: all of them if it is alone, otherwise at most half of its share, so that as the
-/// balance runs dry, leases become as small as what is needed.
+/// What a gateway leases of the `free` credits: at most half of its share, so that as the balance runs dry, leases become as
+/// small as what is needed. Also the only one that lives leases no more than its target, which cannot be spent while it is lost.
 #[must_use]
 pub fn grant(need: Credits, target: Credits, free: Credits, nodes: usize) -> Credits {
     let free = free.max(Credits::ZERO);
-    if nodes <= 1 {
-        return free;
-    }
-    let share = free.millionths() / i64::try_from(2 * nodes).unwrap_or(i64::MAX);
+    let share = free.millionths() / i64::try_from(2 * nodes.max(1)).unwrap_or(i64::MAX);
     need.max(target.min(Credits::from_millionths(share))).min(free)
 }
 
@@ -49,7 +46,8 @@ mod tests {
         assert_eq!(target(credits(5), none, second), credits(80));
         assert_eq!(target(credits(5), credits(1_000), second), credits(10_000));
         // need, target, free, nodes
-        assert_eq!(grant(credits(5), credits(100), credits(1_000_000), 1), credits(1_000_000));
+        assert_eq!(grant(credits(5), credits(100), credits(1_000_000), 1), credits(100));
+        assert_eq!(grant(credits(5), credits(100), credits(60), 1), credits(30));
         assert_eq!(grant(credits(5), credits(100), credits(1_000_000), 3), credits(100));
         assert_eq!(grant(credits(5), credits(100), credits(60), 3), credits(10));
         assert_eq!(grant(credits(5), credits(100), credits(12), 3), credits(5));
