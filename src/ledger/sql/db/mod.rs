@@ -196,11 +196,7 @@ impl Connection {
         &mut self,
         work: impl FnOnce(&Transaction<'_>) -> Result<T>,
     ) -> Result<T> {
-        let tx = Transaction(self);
-        match &self.engine {
-            Engine::Sqlite(sqlite) => sqlite.transaction(|| work(&tx)),
-            Engine::Postgres(postgres) => postgres.transaction(Alone::Yes, || work(&tx)),
-        }
+        self.transact(Alone::Yes, work)
     }
 
     /// As [`Connection::transaction`], beside those of other gateways: it must lock the rows that it reads to change them.
@@ -208,10 +204,14 @@ impl Connection {
         &mut self,
         work: impl FnOnce(&Transaction<'_>) -> Result<T>,
     ) -> Result<T> {
+        self.transact(Alone::No, work)
+    }
+
+    fn transact<T>(&self, alone: Alone, work: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
         let tx = Transaction(self);
         match &self.engine {
-            Engine::Sqlite(sqlite) => sqlite.transaction(|| work(&tx)),
-            Engine::Postgres(postgres) => postgres.transaction(Alone::No, || work(&tx)),
+            Engine::Sqlite(sqlite) => sqlite.transaction(|| work(&tx)), // a file has one writer
+            Engine::Postgres(postgres) => postgres.transaction(alone, || work(&tx)),
         }
     }
 
