@@ -23,7 +23,7 @@ use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -49,6 +49,8 @@ use crate::gateway::{self, Bound, ConnectionSlots, PassedSocket, PublicAddress, 
 use crate::ledger::Bookkeeper;
 pub use crate::ledger::Place as LedgerPlace;
 use crate::ledger::store::{LedgerError, Storage};
+use crate::limit_store::{self, Keeper, LimitStore};
+use crate::snapshot::{self, Settings};
 use crate::telemetry::lines::Lines;
 use crate::threads;
 use crate::types::RequestIdStart;
@@ -78,6 +80,8 @@ pub struct App {
     wound_down: Arc<Semaphore>,
     clock: Clock,
     limits: Arc<Limits>,
+    /// Ends the conversation with the store of limits.
+    keeper: Option<Keeper>,
     workers: Vec<JoinHandle<()>>,
     stop: CancellationToken,
     draining: Arc<AtomicBool>,
@@ -143,7 +147,9 @@ impl App {
         let settings = loaded.snapshot.settings.clone();
         let how = Opening { workers: settings.threads, grants: true, adopts: taken.is_some() };
         let (plane, bookkeeper, epoch) = ControlPlane::open_for(storage, path, loaded, how, &clock).await?;
-        let limits = restored_limits(&bookkeeper, &clock).await?;
+        let (store, keeper) = limit_store(&settings, &bookkeeper, &clock)?;
+        store.iter().for_each(|store| plane.control.show_limit_store(store));
+        let limits = restored_limits(store, &bookkeeper, &clock).await?;
         let usage = usage::count(&bookkeeper, plane.control.view()).await?;
         let control = Arc::clone(&plane.control);
         let mut background = Vec::new();
@@ -200,6 +206,7 @@ impl App {
             succession,
             clock,
             limits,
+            keeper,
             workers,
             stop,
             draining: operators.draining,
@@ -237,10 +244,32 @@ fn spawn_worker(number: usize, seed: WorkerSeed) -> Result<JoinHandle<()>, Start
     thread.map_err(|error| StartError::Other(format!("a worker cannot start: {error}")))
 }
 
+/// Starts to count limits together with the other gateways of a fleet, if they have a store for it.
+fn limit_store(
+    settings: &Settings,
+    bookkeeper: &Bookkeeper,
+    clock: &Clock,
+) -> Result<(Option<Arc<LimitStore>>, Option<Keeper>), StartError> {
+    let Some(place) = &settings.limit_store else { return Ok((None, None)) };
+    let snapshot::LedgerPlace::Postgres(ledger) = &settings.ledger else { return Ok((None, None)) };
+    let Some(node) = &ledger.node else { return Ok((None, None)) };
+    let counted = bookkeeper.clone();
+    let gateways =
+        move || u32::try_from(counted.counters().nodes.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
+    let started = limit_store::start(place, node, Box::new(gateways), clock.clone());
+    let (store, keeper) =
+        started.map_err(|error| StartError::Other(format!("the limit store cannot be used: {error}")))?;
+    Ok((Some(store), Some(keeper)))
+}
+
 /// Restores the limit states of client addresses, and saves all limit states from now on. The control plane restores
 /// those of keys and accounts.
-async fn restored_limits(bookkeeper: &Bookkeeper, clock: &Clock) -> Result<Arc<Limits>, LedgerError> {
-    let limits = Arc::new(Limits::default());
+async fn restored_limits(
+    store: Option<Arc<LimitStore>>,
+    bookkeeper: &Bookkeeper,
+    clock: &Clock,
+) -> Result<Arc<Limits>, LedgerError> {
+    let limits = Arc::new(Limits::shared(store));
     let mut reader = bookkeeper.view()?;
     let (now, wall) = (clock.now(), clock.wall());
     reader.each_limit(&mut |owner, states, saved| {

@@ -11,6 +11,7 @@ pub mod control;
 pub mod directory;
 pub mod gateway;
 pub mod ledger;
+pub mod limit_store;
 pub mod policy;
 pub mod servers;
 pub mod snapshot;

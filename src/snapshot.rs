@@ -3,6 +3,7 @@
 pub mod dashboard;
 mod jobs;
 mod ledger;
+mod limit_store;
 pub mod payments;
 mod plan;
 mod upstream;
@@ -34,6 +35,7 @@ use crate::types::{AccountNum, BucketName, KeyHash, NameId, NumberMap, RouteName
 use dashboard::Dashboard;
 pub use jobs::{Callback, CallbackId, Callbacks, JobId, OnDisconnect, Settles};
 pub use ledger::{LedgerPlace, PostgresPlace};
+pub use limit_store::{LimitServers, LimitStorePlace};
 pub use plan::{Plan, limits_of};
 pub use upstream::{QueueLimits, Upstream};
 
@@ -121,6 +123,8 @@ pub struct Settings {
     pub admin_open: Vec<String>,
     /// Where the ledger is. Takes effect at a restart.
     pub ledger: LedgerPlace,
+    /// Where the gateways of a fleet count limits together; `None` if each counts on its own. Takes effect at a restart.
+    pub limit_store: Option<Box<LimitStorePlace>>,
     /// Longest time that a record of the ledger waits for its commit while no task waits for it. Takes effect at a
     /// restart.
     pub commit_delay: Duration,

@@ -14,7 +14,7 @@ use imports::Imports;
 const MAX_LINES: usize = 400;
 
 /// The modules that each module may import. A module that is not listed here is an error.
-const MAY_KNOW: [(&str, &[&str]); 15] = [
+const MAY_KNOW: [(&str, &[&str]); 16] = [
     ("types", &[]),
     ("threads", &[]),
     ("clock", &["types"]),
@@ -27,7 +27,21 @@ const MAY_KNOW: [(&str, &[&str]); 15] = [
     ("telemetry", &["policy", "types"]),
     ("directory", &["ledger", "policy", "types"]),
     ("upstream", &["snapshot", "servers", "policy", "tls", "threads", "clock", "types"]),
-    ("gateway", &["snapshot", "directory", "ledger", "upstream", "policy", "clock", "types", "telemetry"]),
+    ("limit_store", &["snapshot", "directory", "policy", "threads", "clock", "types"]),
+    (
+        "gateway",
+        &[
+            "snapshot",
+            "directory",
+            "ledger",
+            "limit_store",
+            "upstream",
+            "policy",
+            "clock",
+            "types",
+            "telemetry",
+        ],
+    ),
     (
         "control",
         &[
@@ -35,6 +49,7 @@ const MAY_KNOW: [(&str, &[&str]); 15] = [
             "servers",
             "directory",
             "ledger",
+            "limit_store",
             "config",
             "policy",
             "tls",

@@ -22,6 +22,7 @@ use crate::control::operations::Caller;
 use crate::control::socket::ControlSocket;
 use crate::gateway::PassedSocket;
 use crate::ledger::PassedOn;
+use crate::limit_store::Keeper;
 
 /// Longest time in which a process that is to take over connects.
 const MAX_CONNECT: Duration = Duration::from_secs(60);
@@ -111,7 +112,12 @@ impl App {
         let (limits, directory) = (self.limits, self.plane.control.directory());
         let counters = self.plane.control.stats();
         let longest = self.plane.control.view().load().settings.stream_drain_timeout;
-        spawn_blocking(move || join(workers)).await.map_err(other)?;
+        let keeper = self.keeper;
+        let ended = spawn_blocking(move || {
+            join(workers);
+            keeper.into_iter().for_each(Keeper::end);
+        });
+        ended.await.map_err(other)?;
         if let Some(succession) = self.succession {
             let _ = tokio::time::timeout(longest, succession).await; // what is left is in doubt at the next start
         }
@@ -167,8 +173,12 @@ impl App {
         };
         let ended = CancellationToken::new();
         let relay = tokio::spawn(takeover.relay(settlements, ended.clone()));
-        let all = self.workers;
-        spawn_blocking(move || join(all)).await.map_err(other)?;
+        let (all, keeper) = (self.workers, self.keeper);
+        let all_ended = spawn_blocking(move || {
+            join(all);
+            keeper.into_iter().for_each(Keeper::end);
+        });
+        all_ended.await.map_err(other)?;
         ended.cancel();
         if let Err(error) = relay.await.map_err(other)? {
             tracing::error!(%error, "charges could not be passed on; `tollgate ledger in-doubt` lists them");

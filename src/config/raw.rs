@@ -3,6 +3,7 @@
 //! Only types are checked here. Every value keeps its position in the file, so that [`super::parse`] can report it. The
 //! JSON Schema for editors is generated from these types.
 
+mod limit_store;
 mod operating;
 mod payments;
 mod plans;
@@ -18,6 +19,7 @@ use std::sync::LazyLock;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+pub use limit_store::{LimitStore, StoreTls};
 pub use operating::{Admin, Dashboard, Idempotency, Log, Traces, Usage, Webhooks};
 pub use payments::{Package, Payments, Stripe, Subscription};
 pub use plans::{Bucket, Plan, PlanPrice, Refill, SpendLimit};
@@ -47,6 +49,8 @@ pub struct File {
     pub dashboard: Maybe<Dashboard>,
     /// The ledger.
     pub ledger: Maybe<Ledger>,
+    /// Where the gateways of a fleet count limits together.
+    pub limits: Maybe<LimitStore>,
     /// Where keys are read from.
     pub auth: Maybe<Auth>,
     /// The endpoint that shows customers their balance.
@@ -304,6 +308,10 @@ pub struct Limit {
     /// Refuse nothing, but count what it would refuse.
     #[serde(default)]
     pub shadow: Maybe<bool>,
+    /// What happens to a request while the store of `[limits]` does not answer: `local-share`, `open` or `closed`; default: as
+    /// there.
+    #[serde(default)]
+    pub outage: Maybe<String>,
     /// Of a key's limit: it applies together with those of the plan, not in their place.
     #[serde(default)]
     pub adds: Maybe<bool>,

@@ -27,7 +27,7 @@ mod webhooks;
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use arc_swap::ArcSwap;
 use serde_json::Value;
@@ -37,6 +37,7 @@ use crate::clock::Clock;
 use crate::config::{self, LoadedConfig, Watched};
 use crate::directory::Directory;
 use crate::ledger::Bookkeeper;
+use crate::limit_store::LimitStore;
 use crate::snapshot::{Publisher, Snapshot, SnapshotReader};
 use crate::telemetry::Stats;
 use crate::types::{KeyHash, KeyId, Moment, NameId, WallTime};
@@ -85,6 +86,8 @@ pub struct Control {
     people: People,
     doorbell: webhooks::Doorbell,
     deliveries: webhooks::DeliveryCounts,
+    /// Set once, if this gateway counts limits together with others.
+    limit_store: OnceLock<Arc<LimitStore>>,
     /// Reads the system's certificate authorities when it is first used.
     payment_client: LazyLock<HttpClient>,
 }
@@ -179,6 +182,7 @@ impl Control {
             people: People::default(),
             doorbell: webhooks::Doorbell::default(),
             deliveries: webhooks::DeliveryCounts::default(),
+            limit_store: OnceLock::new(),
             payment_client: LazyLock::new(HttpClient::new),
         };
         control.restore_meters(&mut *reader)?;
@@ -214,6 +218,11 @@ impl Control {
     #[must_use]
     pub fn stats(&self) -> Arc<Stats> {
         Arc::clone(&self.stats)
+    }
+
+    /// Shows how limits are counted together with other gateways, in metrics.
+    pub fn show_limit_store(&self, store: &Arc<LimitStore>) {
+        let _ = self.limit_store.set(Arc::clone(store)); // a gateway has one
     }
 
     /// Removes parked meters whose limits are fully available again and key rules that no key uses, and frees former

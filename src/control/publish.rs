@@ -337,6 +337,7 @@ impl Control {
             ("[server] max_connections", old.max_connections != new.max_connections),
             ("[admin] listen", old.admin_listen != new.admin_listen),
             ("[ledger] url", old.ledger != new.ledger),
+            ("[limits]", old.limit_store != new.limit_store),
             ("[ledger] commit_delay", old.commit_delay != new.commit_delay),
             ("[log] format", old.log.json != new.log.json),
         ];

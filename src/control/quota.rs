@@ -51,6 +51,7 @@ impl<K: Eq + Hash> Quota<K> {
             methods: Methods::All,
             shadow: false,
             adds: false,
+            outage: None,
             numbers: Numbers::of(name, requests, window),
         };
         Self { limit, used: Mutex::default() }
@@ -103,9 +104,9 @@ impl<K: Eq + Hash> Quota<K> {
                 return Err(1);
             }
         }
-        let state = used.entry(of).or_insert_with(|| LimitState::fresh(&self.limit));
-        state.adapt(&self.limit, now);
-        let status: LimitStatus = state.peek(&self.limit, now);
+        let state = used.entry(of).or_insert_with(|| LimitState::fresh(&self.limit.rate()));
+        state.adapt(&self.limit.rate(), now);
+        let status: LimitStatus = state.peek(&self.limit.rate(), now);
         if !status.admitted {
             return Err(status.seconds());
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 
-use crate::policy::limit::{LimitState, take_array};
+use crate::policy::limit::{Counter, LimitState, take_array};
 use crate::types::{AccountNum, KeyId, Moment, NameId, RouteNum};
 
 /// The key, account or client address whose requests a meter counts.
@@ -55,8 +55,8 @@ pub struct LimitSlot {
     pub limit: NameId,
     /// The route, for limits of scope `key+route`; otherwise 0.
     pub route: RouteNum,
-    /// The state.
-    pub state: LimitState,
+    /// What it has counted.
+    pub counter: Counter,
 }
 
 /// The limit states of one owner. Most owners have one, which is stored without an allocation.
@@ -87,6 +87,12 @@ impl Meter {
     pub fn with(owner: Owner, slots: Slots) -> Self {
         let (in_flight, dirty, saved) = (AtomicU32::new(0), AtomicBool::new(false), AtomicBool::new(true));
         Self { owner, in_flight, dirty, saved, slots: Mutex::new(slots) }
+    }
+
+    /// Whose requests it counts.
+    #[must_use]
+    pub fn owner(&self) -> Owner {
+        self.owner
     }
 
     /// Locks the states while the limits of one request are checked.
@@ -124,24 +130,24 @@ impl Meter {
     /// states of limits that a reload dropped.
     #[must_use]
     pub fn must_be_saved(&self, slots: &[LimitSlot], saved_at: Moment) -> bool {
-        self.is_saved() || slots.len() > 1 || !slots.iter().all(|slot| slot.state.is_fresh(saved_at))
+        self.is_saved() || slots.len() > 1 || !slots.iter().all(|slot| slot.counter.is_fresh(saved_at))
     }
 
     /// True if the meter can be removed without effect: no request is in flight, and every limit is fully available.
     #[must_use]
     pub fn is_fresh(&self, now: Moment) -> bool {
-        self.in_flight() == 0 && self.lock().iter().all(|slot| slot.state.is_fresh(now))
+        self.in_flight() == 0 && self.lock().iter().all(|slot| slot.counter.is_fresh(now))
     }
 
     /// Removes states that are fresh, and returns the others as bytes; empty if none is left.
     fn save(&self, now: Moment) -> Vec<u8> {
         let mut bytes = Vec::new();
         let mut slots = self.lock();
-        slots.retain(|slot| !slot.state.is_fresh(now));
+        slots.retain(|slot| !slot.counter.is_fresh(now));
         for slot in &*slots {
             bytes.extend_from_slice(&slot.limit.0.to_le_bytes());
             bytes.extend_from_slice(&slot.route.0.to_le_bytes());
-            slot.state.save(now, &mut bytes);
+            slot.counter.own.save(now, &mut bytes);
         }
         bytes
     }
@@ -154,11 +160,11 @@ impl Meter {
         let mut next = || {
             let limit = NameId(u64::from_le_bytes(take_array(&mut bytes)?));
             let route = RouteNum(u32::from_le_bytes(take_array(&mut bytes)?));
-            let state = LimitState::restore(&mut bytes, elapsed, now)?;
-            Some(LimitSlot { limit, route, state })
+            let counter = LimitState::restore(&mut bytes, elapsed, now)?.into();
+            Some(LimitSlot { limit, route, counter })
         };
         while let Some(slot) = next() {
-            if !slot.state.is_fresh(now) {
+            if !slot.counter.is_fresh(now) {
                 slots.push(slot);
             }
         }
@@ -221,7 +227,7 @@ mod tests {
         let meter = Arc::new(Meter::new(owner));
         assert_eq!(saved(&meter, 5), None, "it never said anything");
         let state = LimitState::Gcra { arrival: 100, interval: 10 };
-        meter.lock().push(LimitSlot { limit: NameId(1), route: RouteNum(0), state });
+        meter.lock().push(LimitSlot { limit: NameId(1), route: RouteNum(0), counter: state.into() });
         assert_eq!(
             [saved(&meter, 5), saved(&meter, 200), saved(&meter, 200)],
             [Some(false), Some(true), None]
@@ -239,7 +245,7 @@ mod tests {
         let slot = |name| LimitSlot {
             limit: NameId(name),
             route: RouteNum(0),
-            state: LimitState::Gcra { arrival: 100, interval: 10 },
+            counter: LimitState::Gcra { arrival: 100, interval: 10 }.into(),
         };
         assert!(!meter.must_be_saved(&[slot(1)], Moment(100)));
         assert!(meter.must_be_saved(&[slot(1)], Moment(99)));

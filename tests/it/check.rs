@@ -196,3 +196,43 @@ fn a_json_price_where_there_is_no_body_is_warned_of() {
         .collect();
     assert_eq!(found, [(8, "warning"), (22, "warning"), (24, "warning")], "{problems:?}");
 }
+
+/// Mistakes in what a fleet shares, each with a part of its message.
+#[test]
+fn mistakes_in_the_settings_of_a_fleet_are_explained() {
+    let ledger =
+        |more: &str| format!("[ledger]\nurl = \"postgres://a:b@127.0.0.1/c?sslmode=disable\"\n{more}\n");
+    let fleet = |limits: &str| ledger("node = \"a\"") + &format!("[limits]\n{limits}\n");
+    let cases = [
+        ("[ledger]\nnode = \"a\"\n".to_owned(), "for a ledger in PostgreSQL"),
+        (ledger("node = \"main\""), "the name of a node is"),
+        (ledger("journal = \"both\""), "unknown kind of journal"),
+        ("[ledger]\nurl = \"postgres://a@h/c?sslmode=prefer\"\n".to_owned(), "without TLS unnoticed"),
+        ("[ledger]\nurl = \"postgres://h/c\"\n".to_owned(), "has no user"),
+        ("[limits]\nstore = \"redis://h\"\n".to_owned(), "only the gateways of a fleet"),
+        ("[limits]\noutage = \"open\"\n".to_owned(), "`store` is missing"),
+        (fleet("store = \"http://secret@h\""), "a store looks like"),
+        (fleet("store = \"rediss://h#insecure\""), "has no fragment"),
+        (fleet("store = [\"redis://h\", \"rediss://i\"]"), "use TLS, or none does"),
+        (fleet("store = []"), "1 to 64 servers"),
+        (fleet("store = \"redis://h\"\noutage = \"opne\""), "unknown outage policy"),
+        (fleet("store = \"redis://h\"\nprefix = \"a b\""), "a prefix is"),
+        (fleet("store = \"redis://h\"\ntls = { ca = \"a.pem\" }"), "uses no TLS"),
+        (fleet("store = \"rediss://h\"\ntls = { ca = \"a.pem\" }"), "cannot be read"),
+        (fleet("store = \"rediss://h\"\ntls = { certificate = \"a.pem\" }"), "`private_key` is missing"),
+        (
+            fleet(
+                "store = \"redis://h\"\n[plans.p]\nlimits = [{ name = \"a\", requests = 1, window = \"1s\", outage = \"x\" }]",
+            ),
+            "unknown outage policy",
+        ),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    for (text, expected) in cases {
+        std::fs::write(folder.path().join("config.toml"), &text).unwrap();
+        let output = cli(folder.path(), &["check", "--format", "json"]);
+        let problems = String::from_utf8(output.stdout).unwrap();
+        assert!(problems.contains(expected), "{text}: {problems}");
+        assert!(!problems.contains("secret@"), "{problems}");
+    }
+}

@@ -40,6 +40,8 @@ mod prices;
 mod privacy;
 mod proxies;
 mod readers;
+#[path = "../engines/redis.rs"]
+mod redis_server;
 mod refusals;
 mod reload;
 mod responses;

@@ -98,8 +98,13 @@ impl Bench {
             now: Moment(now),
             is_repeatable: false,
         };
-        let admitted =
-            self.limits.admit(&ask, &self.snapshot.settings, WallTime(0), &mut ResponseHeaders::default());
+        let admitted = self.limits.admit(
+            &ask,
+            &self.snapshot.settings,
+            WallTime(0),
+            false,
+            &mut ResponseHeaders::default(),
+        );
         admitted.map(drop).map_err(|refusal| refusal.retry_after.unwrap())
     }
 }

@@ -11,5 +11,11 @@
     reason = "a test that meets the unexpected ends, and looks at the real clock"
 )]
 
+#[path = "../engines/redis.rs"]
+mod engine;
 mod ledger_model;
 mod limits_oracle;
+mod shared_limits;
+#[path = "../skips.rs"]
+#[allow(dead_code, reason = "nothing is skipped here for lack of rights")]
+mod skips;

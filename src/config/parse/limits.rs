@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::context::Context;
+use super::operating::limit_store;
 use super::values;
 use crate::config::raw::{self, At};
 use crate::config::report::Report;
@@ -121,6 +122,7 @@ fn one<'a>(
         methods: context.methods(raw.methods.as_ref()),
         shadow: raw.shadow.as_ref().is_some_and(|shadow| shadow.value),
         adds,
+        outage: raw.outage.as_ref().map(|text| limit_store::outage(context, text)),
         numbers: Numbers::of(name, requests, window),
     })
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::HeaderName;
 
 use super::context::{Context, single};
-use super::operating::{admin, idempotency, ledger, traces, usage, webhooks};
+use super::operating::{admin, idempotency, ledger, limit_store, traces, usage, webhooks};
 use super::tls;
 use super::values::{address, listen};
 use crate::config::raw::{self, At, Place};
@@ -37,6 +37,8 @@ pub(super) fn build(context: &mut Context, files: &[raw::File]) -> ParsedServer 
     let ledger = single(context, files, "ledger", |file| file.ledger.as_ref());
     let (commit_delay, requests_kept) = ledger::times(context, &ledger);
     let ledger = ledger::place(context, &ledger);
+    let limits = single(context, files, "limits", |file| file.limits.as_ref());
+    let limit_store = limit_store::build(context, &limits, &ledger).map(Box::new);
     let log = single(context, files, "log", |file| file.log.as_ref());
     let log = log_settings(context, &log);
     let admin = single(context, files, "admin", |file| file.admin.as_ref());
@@ -77,6 +79,7 @@ pub(super) fn build(context: &mut Context, files: &[raw::File]) -> ParsedServer 
         admin_token,
         admin_open,
         ledger,
+        limit_store,
         commit_delay,
         requests_kept,
         key_prefix,

@@ -27,6 +27,24 @@ impl Scrape {
         families.histograms("tollgate_lease_seconds", "Time to lease credits", times, families::NANOS)?;
         let failures = counters.lease_failures.load(Ordering::Relaxed);
         let help = "Times that the database did not answer about leases";
-        families.counters("tollgate_lease_failures", help, [(NO_LABELS, failures)])
+        families.counters("tollgate_lease_failures", help, [(NO_LABELS, failures)])?;
+        self.limit_store(families)
+    }
+
+    /// How limits are counted together with other gateways.
+    fn limit_store(&self, families: &mut Families<'_>) -> fmt::Result {
+        let Some(store) = self.control.limit_store.get() else { return Ok(()) };
+        let answers = i64::from(store.answers());
+        let help = "1 if the store of limits answers";
+        families.gauges("tollgate_limit_store_answers", help, [(NO_LABELS, answers)])?;
+        let times = [(NO_LABELS, store.counters.times.counts())];
+        let help = "Time that the store of limits took to answer";
+        families.histograms("tollgate_limit_store_seconds", help, times, families::NANOS)?;
+        let failures = store.counters.failures.load(Ordering::Relaxed);
+        let help = "Messages that the store of limits did not answer";
+        families.counters("tollgate_limit_store_failures", help, [(NO_LABELS, failures)])?;
+        let shares = i64::try_from(store.counters.shares.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
+        let help = "Limits, of one key, account or address each, of which this gateway has a share";
+        families.gauges("tollgate_limit_shares", help, [(NO_LABELS, shares)])
     }
 }

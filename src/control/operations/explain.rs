@@ -24,7 +24,7 @@ use super::terms::Time;
 use crate::control::Control;
 use crate::directory::{Key, LimitSlot};
 use crate::ledger::Capped;
-use crate::policy::limit::{Limit, LimitState, Scope};
+use crate::policy::limit::{Counter, Limit, Scope};
 use crate::policy::path;
 use crate::policy::reject::{Dialect, Reason};
 use crate::policy::route::Lookup;
@@ -265,9 +265,8 @@ impl Control {
         let now = self.clock.now();
         let num = if limit.scope == Scope::KeyRoute { route.num } else { RouteNum(0) };
         let known = slots.iter().find(|slot| slot.limit == limit.id && slot.route == num);
-        let mut state = known.map_or_else(|| LimitState::fresh(limit), |slot| slot.state.clone());
-        state.adapt(limit, now);
-        let status = state.peek(limit, now);
+        let counter = known.map_or_else(|| Counter::fresh(limit), |slot| slot.counter.clone());
+        let status = counter.peek(limit, now);
         let detail = json!({
             "requests": limit.requests,
             "window_seconds": limit.window.as_secs_f64(),

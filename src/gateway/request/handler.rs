@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use http::header::ORIGIN;
 use http::request::Parts;
-use http::{Method, Request, Response, StatusCode, Version};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
@@ -21,7 +21,7 @@ use super::authentication::{authenticate, authorize, authorize_account_info};
 use super::call::{CallStart, PreparedCall};
 use super::jobs::callback::{CallbackRequest, MAX_BODY};
 use super::jobs::find_job;
-use super::limits::Subject;
+use super::limits::{Pass, Subject};
 use super::permit::InFlight;
 use super::permit::progress::PaymentProgress;
 use super::repeats::repeat_key;
@@ -36,7 +36,9 @@ use super::target::Target;
 use super::tunnel::start_tunnel;
 use super::upstream_request::{UpstreamPool, UpstreamRequest, framing};
 use super::websocket::{self, ExpectedUpgrade};
+use crate::directory::Key;
 use crate::gateway::connection::{Connection, HeadVerdict, Protocol, RequestHandler, Stream};
+use crate::ledger::OpenJob;
 use crate::ledger::outbox::NotDurable;
 use crate::policy::client_address::client_address;
 use crate::policy::forward;
@@ -46,6 +48,7 @@ use crate::policy::route::Methods;
 use crate::policy::values;
 use crate::snapshot::{Plan, Route};
 use crate::telemetry::routes::MethodIndex;
+use crate::types::Moment;
 
 /// Serves the requests of a worker.
 #[derive(Clone, Debug)]
@@ -86,6 +89,12 @@ impl RequestHandler for Handler {
             Ok(Admission::Forward(call, upgrade)) => {
                 forward_response(call, upgrade, &record, &mut context).await
             }
+            Ok(Admission::Waiting(request)) => {
+                match Box::pin(request.admit((&services, &pool), &stream, &record, &mut context)).await {
+                    Ok((call, upgrade)) => forward_response(call, upgrade, &record, &mut context).await,
+                    Err(refusal) => Err(refusal.into()),
+                }
+            }
             Ok(Admission::Respond(response)) => Ok(response),
             Ok(Admission::Callback(callback)) => callback.answer().await.map_err(NoResponse::from),
             Err(refusal) => Err(refusal.into()),
@@ -121,25 +130,41 @@ impl RequestHandler for Handler {
 }
 
 /// How a request that was not refused continues.
-enum Admission {
+enum Admission<'a> {
     /// It is forwarded. With the client's side of the upgrade, if it requests one.
     Forward(CallStart, Option<OnUpgrade>),
+    /// It waits for its gateway's share of a limit.
+    Waiting(Box<Countable<'a>>),
     /// The gateway responds itself.
     Respond(Response<OutboundBody>),
     /// An upstream tells about a job.
     Callback(Box<CallbackRequest>),
 }
 
+/// A request that its limits may count.
+struct Countable<'a> {
+    route: &'a Route,
+    plan: Option<&'a Plan>,
+    parts: Parts,
+    path: Option<String>,
+    host: Option<HeaderValue>,
+    body: Option<RequestBody>,
+    address: IpAddr,
+    job: Option<OpenJob>,
+    is_repeatable: bool,
+    upgrade: OnUpgrade,
+}
+
 /// Admits a request, synchronously. The first refusal is the response, and no step before the payment costs
-/// anything. Only the payment may still be waiting when this returns.
-fn admit(
+/// anything. Only the limits or the payment may still be waiting when this returns.
+fn admit<'a>(
     (services, pool): (&Rc<Services>, &Rc<UpstreamPool>),
     stream: &Stream,
     head: Option<HeadVerdict>,
-    record: &Rc<AccessRecord>,
+    record: &'a Rc<AccessRecord>,
     context: &mut ResponseContext,
     mut request: Request<Incoming>,
-) -> Result<Admission, Refusal> {
+) -> Result<Admission<'a>, Refusal> {
     let (connection, view) = (&*stream.connection, record.view());
     head.ok_or(Reason::BadRequest)??; // bad_request, header_too_large
     let upgrade = hyper::upgrade::on(&mut request);
@@ -175,41 +200,89 @@ fn admit(
     let job = find_job(services, key, route, &target, &parts)?; // no_job
     websocket::check_upstream(context.is_extended_connect, route)?; // bad_request
     let body = RequestBody::new(body, route.max_body_size, stream, services, record)?; // body_too_large
-    let repeat = repeat_key(view, key, plan, route, &parts)?; // bad_request
-    let (method, now, is_repeatable) = (&parts.method, record.started(), repeat.is_some());
-    let subject = Subject { key, plan, route, method, address, now, is_repeatable };
+    let is_repeatable = repeat_key(view, key, plan, route, &parts)?.is_some(); // bad_request
+    let (path, host) = (target.path.into_changed(), target.host.map(Cow::into_owned));
+    let request = Countable { route, plan, parts, path, host, body, address, job, is_repeatable, upgrade };
+    let subject = request.subject(context.caller.as_deref(), record.started());
     let wall = services.connections.time.wall();
-    let pass = services.limits.admit(&subject, &view.settings, wall, &mut context.headers)?; // rate_limited, concurrency_limited
-    record.note_shadow_limit(pass.shadowed());
-    let caller = context.caller.as_ref().map(|key| (key, plan));
-    let payment = PaymentProgress::start(services, record, caller, (job, repeat), (route, &parts))?; // bad_request, insufficient_credits, ledger_unavailable
-    let reads_body = payment.reads_body(); // a payment that is dropped by a refusal releases its hold
-    connection.may_forward(&view.settings.trusted_proxies)?; // overloaded
-    if context.is_grpc && route.upstream.may_use_http2() && !payment.needs_request_body() {
-        stream.deadlines.allow_silent_body();
+    match services.limits.admit(&subject, &view.settings, wall, true, &mut context.headers)? {
+        // rate_limited, concurrency_limited
+        Some(pass) => {
+            let (call, upgrade) = request.pay((services, pool), stream, record, context, pass)?;
+            Ok(Admission::Forward(call, upgrade))
+        }
+        None => Ok(Admission::Waiting(Box::new(request))),
     }
-    let upgrade_to = forward::upgrade(&parts.headers).filter(|_| body.is_none());
-    let upgrade_to = upgrade_to.as_ref();
-    let expected = ExpectedUpgrade::of(&parts.headers, upgrade_to, context.is_extended_connect);
-    let outgoing = Box::new(UpstreamRequest {
-        request: InFlight::new(services, record, stream, pass),
-        route: route.index,
-        path: target.path.into_changed(),
-        host: target.host.map(Cow::into_owned),
-        key: context.caller.clone(),
-        plan: plan.and_then(|plan| plan.header.clone()),
-        id: context.request_id.clone(),
-        upgrade_to: upgrade_to.cloned(),
-        reads_body,
-        framing: framing(&parts.headers, body.as_ref()),
-        parts,
-        body,
-        progress: None,
-        replay: None,
-    });
-    let upgrade = outgoing.upgrade_to.is_some().then_some(upgrade);
-    let call = PreparedCall { pool: Rc::clone(pool), outgoing, expected }.start(payment); // see `forward_response`
-    Ok(Admission::Forward(call, upgrade))
+}
+
+impl<'a> Countable<'a> {
+    fn subject<'s>(&'s self, key: Option<&'s Key>, now: Moment) -> Subject<'s> {
+        let Self { route, plan, parts, address, is_repeatable, .. } = self;
+        let (address, is_repeatable) = (*address, *is_repeatable);
+        Subject { key, plan: *plan, route, method: &parts.method, address, now, is_repeatable }
+    }
+
+    /// Admits a request once its gateway has its share of the limits.
+    async fn admit(
+        self,
+        (services, pool): (&Rc<Services>, &Rc<UpstreamPool>),
+        stream: &Stream,
+        record: &Rc<AccessRecord>,
+        context: &mut ResponseContext,
+    ) -> Result<(CallStart, Option<OnUpgrade>), Refusal> {
+        let settings = &record.view().settings;
+        let mut subject = self.subject(context.caller.as_deref(), record.started());
+        let admitted = services.limits.admit_later(services, &mut subject, settings, &mut context.headers);
+        let pass = admitted.await?; // rate_limited, concurrency_limited, overloaded
+        self.pay((services, pool), stream, record, context, pass)
+    }
+
+    /// Pays for a request that passed its limits, and prepares its call.
+    fn pay(
+        self,
+        (services, pool): (&Rc<Services>, &Rc<UpstreamPool>),
+        stream: &Stream,
+        record: &Rc<AccessRecord>,
+        context: &ResponseContext,
+        pass: Pass,
+    ) -> Result<(CallStart, Option<OnUpgrade>), Refusal> {
+        let Self { route, plan, parts, path, host, body, job, is_repeatable, upgrade, .. } = self;
+        let (view, connection) = (record.view(), &*stream.connection);
+        record.note_shadow_limit(pass.shadowed());
+        let repeat = match is_repeatable {
+            true => repeat_key(view, context.caller.as_deref(), plan, route, &parts)?,
+            false => None,
+        };
+        let caller = context.caller.as_ref().map(|key| (key, plan));
+        let payment = PaymentProgress::start(services, record, caller, (job, repeat), (route, &parts))?; // bad_request, insufficient_credits, ledger_unavailable
+        let reads_body = payment.reads_body(); // a payment that is dropped by a refusal releases its hold
+        connection.may_forward(&view.settings.trusted_proxies)?; // overloaded
+        if context.is_grpc && route.upstream.may_use_http2() && !payment.needs_request_body() {
+            stream.deadlines.allow_silent_body();
+        }
+        let upgrade_to = forward::upgrade(&parts.headers).filter(|_| body.is_none());
+        let upgrade_to = upgrade_to.as_ref();
+        let expected = ExpectedUpgrade::of(&parts.headers, upgrade_to, context.is_extended_connect);
+        let outgoing = Box::new(UpstreamRequest {
+            request: InFlight::new(services, record, stream, pass),
+            route: route.index,
+            path,
+            host,
+            key: context.caller.clone(),
+            plan: plan.and_then(|plan| plan.header.clone()),
+            id: context.request_id.clone(),
+            upgrade_to: upgrade_to.cloned(),
+            reads_body,
+            framing: framing(&parts.headers, body.as_ref()),
+            parts,
+            body,
+            progress: None,
+            replay: None,
+        });
+        let upgrade = outgoing.upgrade_to.is_some().then_some(upgrade);
+        let call = PreparedCall { pool: Rc::clone(pool), outgoing, expected }.start(payment); // see `forward_response`
+        Ok((call, upgrade))
+    }
 }
 
 /// Finds the caller of a request (steps 3 and 4), and the plan of its account. A public route has no caller.

@@ -38,6 +38,18 @@ pub enum Scope {
     Address,
 }
 
+/// What happens to a request while the store does not answer in which a fleet counts a limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Outage {
+    /// Each gateway admits its part of the limit.
+    #[default]
+    LocalShare,
+    /// It is admitted.
+    Open,
+    /// It is refused.
+    Closed,
+}
+
 /// A configured limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limit {
@@ -66,6 +78,8 @@ pub struct Limit {
     pub shadow: bool,
     /// True for a limit of a key that applies together with those of the plan, not in their place.
     pub adds: bool,
+    /// What happens while the fleet's store does not answer; `None` for what is set for all limits.
+    pub outage: Option<Outage>,
     /// Values derived from the other fields.
     pub numbers: Numbers,
 }
@@ -102,7 +116,52 @@ impl Numbers {
     }
 }
 
+/// How many requests a limit admits: what its states are counted with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// The algorithm.
+    pub algorithm: Algorithm,
+    /// Requests per window; at least 1.
+    pub requests: u32,
+    /// For GCRA: number of requests that are admitted at the same moment; at least 1.
+    pub burst: u32,
+    /// Nanoseconds of the window per request.
+    pub interval: u64,
+    /// Length of each of the sixty parts of the window in nanoseconds.
+    pub bucket: u64,
+}
+
+impl Rate {
+    /// One of so many equal parts, but at least one request.
+    #[must_use]
+    pub fn part(self, parts: u32) -> Self {
+        let parts = parts.max(1);
+        Self {
+            requests: (self.requests / parts).max(1),
+            burst: (self.burst / parts).max(1),
+            interval: self.interval.saturating_mul(parts.into()),
+            ..self
+        }
+    }
+
+    /// Most requests that count at the same time.
+    #[must_use]
+    pub fn most(&self) -> u32 {
+        match self.algorithm {
+            Algorithm::Gcra => self.burst,
+            Algorithm::SlidingWindow => self.requests,
+        }
+    }
+}
+
 impl Limit {
+    /// How many requests it admits.
+    #[must_use]
+    pub fn rate(&self) -> Rate {
+        let Self { algorithm, requests, burst, ref numbers, .. } = *self;
+        Rate { algorithm, requests, burst, interval: numbers.interval, bucket: numbers.bucket }
+    }
+
     /// What a request that this limit refuses has reached.
     #[must_use]
     pub fn reached(&self) -> ReachedLimit {
@@ -134,6 +193,11 @@ pub struct LimitStatus {
 }
 
 impl LimitStatus {
+    /// A request is admitted although nobody knows how many are left.
+    pub const OPEN: Self = Self { admitted: true, remaining: 0, after: Duration::ZERO, next: 0 };
+    /// A request is refused because others were faster.
+    pub const BUSY: Self = Self { admitted: false, remaining: 0, after: Duration::from_secs(1), next: 0 };
+
     /// The result for a request that this limit did not count because another limit refused it: one more is left.
     #[must_use]
     pub fn not_taken(self) -> Self {

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::definition::{Algorithm, Limit, LimitStatus};
+use super::definition::{Algorithm, LimitStatus, Rate};
 use super::gcra;
 use super::window::{Window, take_array};
 use crate::types::{Moment, nanos};
@@ -27,18 +27,18 @@ pub enum LimitState {
 impl LimitState {
     /// The state of a limit that has counted no request.
     #[must_use]
-    pub fn fresh(limit: &Limit) -> Self {
-        match limit.algorithm {
-            Algorithm::Gcra => Self::Gcra { arrival: 0, interval: limit.numbers.interval },
-            Algorithm::SlidingWindow => Self::Window(Box::new(Window::new(limit.numbers.bucket))),
+    pub fn fresh(rate: &Rate) -> Self {
+        match rate.algorithm {
+            Algorithm::Gcra => Self::Gcra { arrival: 0, interval: rate.interval },
+            Algorithm::SlidingWindow => Self::Window(Box::new(Window::new(rate.bucket))),
         }
     }
 
     /// Advances the state to `now`, and converts it to the current definition of the limit. Requests that were
     /// already counted stay counted.
-    pub fn adapt(&mut self, limit: &Limit, now: Moment) {
-        let (interval, bucket) = (limit.numbers.interval, limit.numbers.bucket);
-        match (&mut *self, limit.algorithm) {
+    pub fn adapt(&mut self, rate: &Rate, now: Moment) {
+        let Rate { interval, bucket, .. } = *rate;
+        match (&mut *self, rate.algorithm) {
             (Self::Gcra { arrival, interval: old }, Algorithm::Gcra) => {
                 if *old != interval {
                     *arrival = gcra::rescale(*arrival, now.0, *old, interval);
@@ -67,10 +67,10 @@ impl LimitState {
 
     /// Checks the next request without counting it. [`LimitState::adapt`] must have been called for `now`.
     #[must_use]
-    pub fn peek(&self, limit: &Limit, now: Moment) -> LimitStatus {
+    pub fn peek(&self, rate: &Rate, now: Moment) -> LimitStatus {
         match self {
-            Self::Gcra { arrival, interval } => gcra::peek(*arrival, *interval, limit.burst, now.0),
-            Self::Window(window) => window.peek(limit.requests, now.0),
+            Self::Gcra { arrival, interval } => gcra::peek(*arrival, *interval, rate.burst, now.0),
+            Self::Window(window) => window.peek(rate.requests, now.0),
         }
     }
 
@@ -79,6 +79,28 @@ impl LimitState {
         match self {
             Self::Gcra { arrival, .. } => *arrival = status.next,
             Self::Window(window) => window.add(now.0, 1),
+        }
+    }
+
+    /// Counts a request, whether or not the limit admits it.
+    pub fn count(&mut self, now: Moment) {
+        match self {
+            Self::Gcra { arrival, interval } => *arrival = (*arrival).max(now.0).saturating_add(*interval),
+            Self::Window(window) => window.add(now.0, 1),
+        }
+    }
+
+    /// The requests that count at `now`, with their age, latest first. Each is at least as young as it is said to be; so is
+    /// what a GCRA limit has counted, of which only the sum is known.
+    #[must_use]
+    pub fn history(&self, now: Moment) -> Vec<(Duration, u32)> {
+        match self {
+            Self::Gcra { arrival, interval } => {
+                let used = arrival.saturating_sub(now.0).div_ceil((*interval).max(1));
+                let used = u32::try_from(used).unwrap_or(u32::MAX);
+                Vec::from_iter((used > 0).then_some((Duration::ZERO, used)))
+            }
+            Self::Window(window) => window.history(now.0),
         }
     }
 

@@ -13,6 +13,7 @@ fn limit(algorithm: Algorithm, requests: u32, window: Duration, burst: u32) -> L
     Limit {
         shadow: false,
         adds: false,
+        outage: None,
         name: Arc::from("test"),
         id: NameId(1),
         requests,
@@ -28,8 +29,8 @@ fn limit(algorithm: Algorithm, requests: u32, window: Duration, burst: u32) -> L
 }
 
 fn attempt(state: &mut LimitState, limit: &Limit, now: Moment) -> LimitStatus {
-    state.adapt(limit, now);
-    let status = state.peek(limit, now);
+    state.adapt(&limit.rate(), now);
+    let status = state.peek(&limit.rate(), now);
     if status.admitted {
         state.take(&status, now);
     }
@@ -59,7 +60,7 @@ proptest! {
     ) {
         let limit = limit(Algorithm::SlidingWindow, requests, Duration::from_millis(window_ms), 1);
         let window = nanos(limit.window);
-        let mut state = LimitState::fresh(&limit);
+        let mut state = LimitState::fresh(&limit.rate());
         let mut admitted: Vec<u64> = Vec::new();
         let mut now = START;
         for gap in gaps {
@@ -88,7 +89,7 @@ proptest! {
     ) {
         let limit = limit(Algorithm::Gcra, requests, Duration::from_millis(window_ms), burst);
         let interval = nanos(limit.window).div_ceil(u64::from(requests));
-        let mut state = LimitState::fresh(&limit);
+        let mut state = LimitState::fresh(&limit.rate());
         let mut arrival = 0_u64; // the theoretical arrival time by its definition
         let mut admitted: Vec<u64> = Vec::new();
         let mut now = START;
@@ -128,7 +129,7 @@ proptest! {
     ) {
         let algorithm = if sliding { Algorithm::SlidingWindow } else { Algorithm::Gcra };
         let limit = limit(algorithm, requests, Duration::from_millis(window_ms), requests);
-        let mut state = LimitState::fresh(&limit);
+        let mut state = LimitState::fresh(&limit.rate());
         let mut admitted = Vec::new();
         for at in 0..used {
             let now = START + at as u64 * 100_000;
@@ -174,7 +175,7 @@ proptest! {
         let pick = |sliding| if sliding { Algorithm::SlidingWindow } else { Algorithm::Gcra };
         let old = limit(pick(from_sliding), before, Duration::from_millis(windows.0), before);
         let new = limit(pick(to_sliding), after, Duration::from_millis(windows.1), after);
-        let mut state = LimitState::fresh(&old);
+        let mut state = LimitState::fresh(&old.rate());
         while attempt(&mut state, &old, Moment(START)).admitted {}
         let mut more = 0;
         while attempt(&mut state, &new, Moment(START)).admitted {
@@ -186,15 +187,15 @@ proptest! {
 
 fn peek_at(state: &LimitState, limit: &Limit, now: u64) -> LimitStatus {
     let mut state = state.clone();
-    state.adapt(limit, Moment(now));
-    state.peek(limit, Moment(now))
+    state.adapt(&limit.rate(), Moment(now));
+    state.peek(&limit.rate(), Moment(now))
 }
 
 #[test]
 fn a_used_up_state_becomes_fresh_again() {
     for algorithm in [Algorithm::Gcra, Algorithm::SlidingWindow] {
         let limit = limit(algorithm, 3, Duration::from_secs(60), 3);
-        let mut state = LimitState::fresh(&limit);
+        let mut state = LimitState::fresh(&limit.rate());
         assert!(state.is_fresh(Moment(START)));
         attempt(&mut state, &limit, Moment(START));
         assert!(!state.is_fresh(Moment(START + 1_000_000_000)));

@@ -109,6 +109,18 @@ impl Window {
         other
     }
 
+    /// The requests that count at `now`, with the least age that they may have, latest first.
+    pub(super) fn history(&self, now: u64) -> Vec<(Duration, u32)> {
+        let counts = |(index, _): &(u64, u32)| now / self.bucket <= index + BUCKETS;
+        let age = |(index, count): (u64, u32)| {
+            let last = (index + 1).saturating_mul(self.bucket) - 1;
+            (Duration::from_nanos(now.saturating_sub(last)), count)
+        };
+        let mut history: Vec<_> = self.parts().filter(counts).map(age).collect();
+        history.reverse();
+        history
+    }
+
     pub(super) fn save(&self, now: u64, out: &mut Vec<u8>) {
         let parts: Vec<(u64, u32)> = self.parts().collect();
         out.extend_from_slice(&self.bucket.to_le_bytes());

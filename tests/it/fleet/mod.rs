@@ -4,6 +4,7 @@ mod changes;
 mod database;
 mod faults;
 mod leases;
+mod limits;
 mod upkeep;
 
 use std::sync::Arc;

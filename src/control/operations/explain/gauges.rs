@@ -5,7 +5,7 @@ use crate::control::operations::caller::{Caller, Permission};
 use crate::control::operations::error::{OperationError, Result};
 use crate::control::operations::terms::LimitTerms;
 use crate::directory::Slots;
-use crate::policy::limit::{Limit, LimitState, Scope};
+use crate::policy::limit::{Counter, Limit, Scope};
 use crate::snapshot::{AccountStatus, limits_of};
 use crate::types::{KeyId, RouteNum};
 
@@ -49,9 +49,8 @@ impl Control {
         let now = self.clock.now();
         let slots = slots.unwrap_or_default();
         let known = slots.iter().find(|slot| slot.limit == limit.id && slot.route == RouteNum(0));
-        let mut state = known.map_or_else(|| LimitState::fresh(limit), |slot| slot.state.clone());
-        state.adapt(limit, now);
-        let status = state.peek(limit, now);
+        let counter = known.map_or_else(|| Counter::fresh(limit), |slot| slot.counter.clone());
+        let status = counter.peek(limit, now);
         if status.admitted { status.remaining.saturating_add(1) } else { 0 }
     }
 }

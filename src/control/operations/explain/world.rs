@@ -124,8 +124,8 @@ impl World {
             let Some(counted) = counted(limit, request) else { continue };
             let num = if limit.scope == Scope::KeyRoute { request.route } else { RouteNum(0) };
             let place = (counted, limit.id, num);
-            let state = self.counted.entry(place).or_insert_with(|| LimitState::fresh(limit));
-            let status = state.peek(limit, now);
+            let state = self.counted.entry(place).or_insert_with(|| LimitState::fresh(&limit.rate()));
+            let status = state.peek(&limit.rate(), now);
             if !status.admitted {
                 return Err((format!("limit {}", limit.name), Reason::RateLimited));
             }

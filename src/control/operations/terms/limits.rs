@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use crate::config;
 use crate::control::operations::error::{OperationError, Result};
-use crate::policy::limit::{Algorithm, Limit, Scope};
+use crate::policy::limit::{Algorithm, Limit, Outage, Scope};
 use crate::policy::route::Methods;
 
 /// A limit, as in the configuration file.
@@ -54,6 +54,22 @@ pub struct LimitTerms {
     /// to the plan's, or none does.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub adds: bool,
+    /// What happens to a request while the store does not answer in which a fleet counts its limits; as configured for all limits
+    /// if it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outage: Option<LimitOutage>,
+}
+
+/// What happens to a request while the store does not answer in which a fleet counts its limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum LimitOutage {
+    /// Each gateway admits its part of the limit.
+    LocalShare,
+    /// It is admitted.
+    Open,
+    /// It is refused.
+    Closed,
 }
 
 /// The algorithm of a limit.
@@ -99,6 +115,7 @@ impl LimitTerms {
             methods: None,
             shadow: false,
             adds: true,
+            outage: None,
         }
     }
 
@@ -125,6 +142,11 @@ impl LimitTerms {
             },
             shadow: limit.shadow,
             adds: limit.adds,
+            outage: limit.outage.map(|outage| match outage {
+                Outage::LocalShare => LimitOutage::LocalShare,
+                Outage::Open => LimitOutage::Open,
+                Outage::Closed => LimitOutage::Closed,
+            }),
         }
     }
 }

@@ -2,6 +2,9 @@
 
 mod by_address;
 mod failed_keys;
+mod locked;
+mod shared;
+mod waiting;
 
 use std::cell::RefCell;
 use std::net::IpAddr;
@@ -9,21 +12,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method};
-use parking_lot::MutexGuard;
 use smallvec::SmallVec;
 
 use crate::directory::{Directory, Dirty, Key, LimitSlot, Meter, Owner, Slots};
 use crate::ledger::{JobSlot, LIMITS_SAVED_EVERY};
+use crate::limit_store::LimitStore;
 use crate::policy::client_address::client_network;
-use crate::policy::limit::{Limit, LimitState, LimitStatus, ReachedLimit, Scope, headers};
+use crate::policy::limit::{Limit, LimitStatus, ReachedLimit, Scope, headers};
 use crate::policy::reject::{Reason, Refusal};
 use crate::policy::values::{Values, once};
 use crate::snapshot::{Plan, Route, Settings, limits_of};
-use crate::types::{Moment, RouteNum, WallTime};
+use crate::types::{Moment, WallTime};
 
 use by_address::ByAddress;
 pub use by_address::MAX_ADDRESSES;
 use failed_keys::FailedKeys;
+use locked::{LockedMeter, LockedMeters, Meters};
+use shared::Looked;
 
 /// The name of the limit of requests in flight.
 const CONCURRENCY: &str = "concurrency";
@@ -42,6 +47,8 @@ pub struct Limits {
     /// The shared meter of all addresses beyond [`MAX_ADDRESSES`].
     other_addresses: Arc<Meter>,
     dirty: Dirty,
+    /// Where the gateways of a fleet count together.
+    store: Option<Arc<LimitStore>>,
     pub(super) failed_keys: FailedKeys,
 }
 
@@ -112,51 +119,74 @@ impl Default for Limits {
             addresses: ByAddress::default(),
             other_addresses: Arc::new(Meter::with(nobody, Slots::new())),
             dirty: Dirty::default(),
+            store: None,
             failed_keys: FailedKeys::default(),
         }
     }
 }
 
 impl Limits {
+    /// Limits that count together with other gateways.
+    #[must_use]
+    pub fn shared(store: Option<Arc<LimitStore>>) -> Self {
+        Self { store, ..Self::default() }
+    }
+
     /// Admits a request (step 6): every limit that covers it, together, then the concurrency of its key. Adds the
-    /// rate limit headers to `response` whether the request is admitted or not.
+    /// rate limit headers to `response` whether the request is admitted or not. `None` if it must wait for its gateway's share of
+    /// a limit, and `may_wait`: then [`Limits::admit_later`] admits it, and nothing was counted.
     ///
     /// # Errors
     /// [`Reason::RateLimited`] with the longest of the waits, so that `Retry-After` is never too
-    /// early; [`Reason::ConcurrencyLimited`]. Nothing is counted then.
+    /// early; [`Reason::ConcurrencyLimited`]; [`Reason::Overloaded`] if a limit cannot be checked. Nothing is counted then.
     pub fn admit(
         &self,
         subject: &Subject<'_>,
         settings: &Settings,
         wall: WallTime,
+        may_wait: bool,
         response: &mut ResponseHeaders,
-    ) -> Result<Pass, Refusal> {
+    ) -> Result<Option<Pass>, Refusal> {
         let own = subject.key.and_then(Key::limits).map(|limits| &**limits);
         let name = subject.route.name.as_str();
         let limits = limits_of(own, subject.plan).chain(&subject.route.limits);
         let limits = limits.filter(|limit| limit.covers(name, subject.method));
         let mut checked: CheckedLimits<'_> =
-            limits.map(|limit| CheckedLimit { limit, at: 0, status: None }).collect();
-        let outcome = if checked.is_empty() { subject.enter() } else { self.check(subject, &mut checked) };
-        describe(&checked, outcome.is_ok(), settings, wall, response);
+            limits.map(|limit| CheckedLimit { limit, at: 0, gateways: 1, status: None }).collect();
+        if checked.is_empty() {
+            return subject.enter().map(Some);
+        }
+        let outcome = self.check(subject, &mut checked, may_wait);
+        if !matches!(outcome, Ok(None)) {
+            describe(&checked, outcome.is_ok(), settings, wall, response);
+        }
         outcome
     }
 
-    /// Counts a request with all limits, or with none. Meters are locked in one order: key, account, address.
-    fn check(&self, subject: &Subject<'_>, checked: &mut CheckedLimits<'_>) -> Result<Pass, Refusal> {
+    /// Counts a request with all limits, or with none. `None` if it must wait for a share of a limit, and may.
+    fn check(
+        &self,
+        subject: &Subject<'_>,
+        checked: &mut CheckedLimits<'_>,
+        may_wait: bool,
+    ) -> Result<Option<Pass>, Refusal> {
         let meters = self.meters(subject, checked);
-        let mut locked = Locked {
-            key: meters.key.map(|meter| meter.lock()),
-            account: meters.account.map(|meter| meter.lock()),
-            address: meters.address.as_ref().map(|meter| meter.lock()),
-        };
-        let (mut refused, mut shadowed): (Option<(u64, &Limit)>, _) = (None, None);
-        for CheckedLimit { limit, at, status } in &mut *checked {
-            let Some(slots) = locked.slots(limit.scope) else { continue };
-            *at = slot_index(slots, limit, subject);
-            let state = &mut slots[*at].state;
-            state.adapt(limit, subject.now);
-            let looked = state.peek(limit, subject.now);
+        let mut locked = meters.lock();
+        let (mut refused, mut shadowed, mut waits): (Option<(u64, &Limit)>, _, _) = (None, None, false);
+        for CheckedLimit { limit, at, gateways, status } in &mut *checked {
+            let Some(of) = locked.of(limit.scope) else { continue };
+            *at = of.slot_index(limit, subject.route.num);
+            let looked = match self.look((of.meter, &mut of.slots[*at]), limit, subject.now, may_wait) {
+                Looked::Decided(looked, of) => {
+                    *gateways = of;
+                    looked
+                }
+                Looked::Waits => {
+                    waits = true;
+                    continue;
+                }
+                Looked::Unavailable => return Err(shared::unavailable()),
+            };
             match looked.admitted {
                 true => {}
                 false if limit.shadow => shadowed = Some(Arc::clone(&limit.name)),
@@ -173,25 +203,65 @@ impl Limits {
             let (retry_after, limit) = (Some(seconds), Some(limit.reached()));
             return Err(Refusal { retry_after, limit, ..Reason::RateLimited.into() });
         }
+        if waits {
+            self.wait(&mut locked, checked, subject.now);
+            return Ok(None);
+        }
         let mut pass = subject.enter()?;
         pass.shadowed = shadowed;
-        for CheckedLimit { limit, at, status } in &*checked {
-            if let (Some(slots), Some(status)) = (locked.slots(limit.scope), status)
-                && status.admitted
+        self.take(&mut locked, checked, subject.now);
+        Ok(Some(pass))
+    }
+
+    #[inline]
+    fn look(
+        &self,
+        (meter, slot): (&Arc<Meter>, &mut LimitSlot),
+        limit: &Limit,
+        now: Moment,
+        may_wait: bool,
+    ) -> Looked {
+        if let Some(store) = &self.store {
+            return shared::look(store, (meter, slot), limit, now, may_wait);
+        }
+        let (rate, own) = (limit.rate(), &mut slot.counter.own);
+        own.adapt(&rate, now);
+        Looked::Decided(own.peek(&rate, now), 1)
+    }
+
+    /// Asks for shares of the limits that did not decide.
+    fn wait(&self, locked: &mut LockedMeters<'_>, checked: &CheckedLimits<'_>, now: Moment) {
+        for CheckedLimit { limit, at, .. } in checked.iter().filter(|checked| checked.status.is_none()) {
+            if let (Some(store), Some(LockedMeter { meter, slots })) = (&self.store, locked.of(limit.scope))
+                && slots[*at].counter.wait()
             {
-                slots[*at].state.take(status, subject.now);
+                shared::ask(store, (meter, &mut slots[*at]), &limit.rate(), now);
             }
         }
-        let saved_at = subject.now.plus(LIMITS_SAVED_EVERY);
-        let owners = [meters.key, meters.account, meters.address.as_ref()];
-        for (meter, slots) in owners.into_iter().zip([&locked.key, &locked.account, &locked.address]) {
-            if let Some((meter, slots)) = meter.zip(slots.as_deref())
-                && meter.must_be_saved(slots, saved_at)
-            {
+    }
+
+    /// Counts a request with all limits that admit it: a shadow limit may be among those that do not.
+    fn take(&self, locked: &mut LockedMeters<'_>, checked: &CheckedLimits<'_>, now: Moment) {
+        for CheckedLimit { limit, at, gateways, status } in checked {
+            let admitted = status.as_ref().filter(|status| status.admitted);
+            if let (Some(LockedMeter { meter, slots }), Some(status)) = (locked.of(limit.scope), admitted) {
+                let slot = &mut slots[*at];
+                match &self.store {
+                    None => slot.counter.own.take(status, now),
+                    Some(store) => {
+                        if slot.counter.take_shared(&limit.rate(), *gateways, now) {
+                            shared::ask(store, (meter, slot), &limit.rate(), now);
+                        }
+                    }
+                }
+            }
+        }
+        let saved_at = now.plus(LIMITS_SAVED_EVERY);
+        for LockedMeter { meter, slots } in locked.all() {
+            if meter.must_be_saved(slots, saved_at) {
                 self.dirty.mark(meter);
             }
         }
-        Ok(pass)
     }
 
     fn meters<'a>(&self, subject: &'a Subject<'_>, checked: &CheckedLimits<'_>) -> Meters<'a> {
@@ -274,47 +344,15 @@ pub(super) fn reserve_job(key: &Key, most: Option<u32>) -> Result<JobSlot, Refus
 /// A limit that covers a request, and its verdict.
 struct CheckedLimit<'a> {
     limit: &'a Limit,
-    /// The index of its state in the meter.
+    /// The index of its slot in the meter.
     at: usize,
+    /// The number of gateways that decide alone, each about its part of the limit.
+    gateways: u32,
     status: Option<LimitStatus>,
 }
 
 /// All limits that cover a request; up to four without an allocation.
 type CheckedLimits<'a> = SmallVec<[CheckedLimit<'a>; 4]>;
-
-struct Meters<'a> {
-    key: Option<&'a Arc<Meter>>,
-    account: Option<&'a Arc<Meter>>,
-    address: Option<Arc<Meter>>,
-}
-
-struct Locked<'a> {
-    key: Option<MutexGuard<'a, Slots>>,
-    account: Option<MutexGuard<'a, Slots>>,
-    address: Option<MutexGuard<'a, Slots>>,
-}
-
-impl Locked<'_> {
-    fn slots(&mut self, scope: Scope) -> Option<&mut Slots> {
-        let slots = match scope {
-            Scope::Key | Scope::KeyRoute => &mut self.key,
-            Scope::Account => &mut self.account,
-            Scope::Address => &mut self.address,
-        };
-        slots.as_deref_mut()
-    }
-}
-
-/// The index of a limit's state, which is created on first use. No state is removed while a request is checked, so
-/// the index stays valid.
-fn slot_index(slots: &mut Slots, limit: &Limit, subject: &Subject<'_>) -> usize {
-    let route = if limit.scope == Scope::KeyRoute { subject.route.num } else { RouteNum(0) };
-    let known = slots.iter().position(|slot| slot.limit == limit.id && slot.route == route);
-    known.unwrap_or_else(|| {
-        slots.push(LimitSlot { limit: limit.id, route, state: LimitState::fresh(limit) });
-        slots.len() - 1
-    })
-}
 
 fn describe(
     checked: &CheckedLimits<'_>,
@@ -342,14 +380,15 @@ fn describe(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{AccountNum, NameId};
+    use crate::policy::limit::LimitState;
+    use crate::types::{AccountNum, NameId, RouteNum};
 
     /// Promise 6 across a clean stop: states are saved even if they would be fresh before the next regular save.
     #[test]
     fn the_last_states_are_all_saved() {
         let (directory, limits, now) = (Directory::default(), Limits::default(), Moment(1_000));
         let state = LimitState::Gcra { arrival: now.0 + 10, interval: 10 };
-        let slot = LimitSlot { limit: NameId(1), route: RouteNum(0), state };
+        let slot = LimitSlot { limit: NameId(1), route: RouteNum(0), counter: state.into() };
         directory.park(Owner::Account(AccountNum(1)), Slots::from_iter([slot]));
         assert_eq!(limits.drain(now), [], "not marked yet");
         limits.mark_all(&directory);
