@@ -1,6 +1,6 @@
 //! Benchmarks the ledger: a hold and its settlement in memory, a commit, and a fold.
 //!
-//! Each runs with SQLite in a temporary folder, as in production, and with the model in memory.
+//! Each runs with SQLite in a temporary folder, as in production, and with the model in memory; wide folds also with PostgreSQL.
 
 #![allow(
     clippy::unwrap_used,
@@ -14,13 +14,18 @@
     reason = "a bench that meets the unexpected ends, and reads the real clock"
 )]
 
+#[path = "../tests/engines/postgres.rs"]
+mod postgres;
+
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use postgres::Postgres;
 use tempfile::TempDir;
 use tokio::task::LocalSet;
+use tollgate::app::find_ledger;
 use tollgate::clock::Clock;
 use tollgate::ledger::memory::MemoryStore;
 use tollgate::ledger::record::Record;
@@ -266,32 +271,40 @@ fn folds(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Benchmarks a fold over very many accounts, per entry, which limits how many accounts can be charged in a second.
+/// Benchmarks folds over many accounts, per entry, which limits how many accounts can be charged in a second.
 fn wide_folds(criterion: &mut Criterion) {
-    const MANY: u32 = 100_000;
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let mut store = store("sqlite", &folder);
+    wide_fold(criterion, "sqlite", store("sqlite", &folder), 100_000);
+    let Some(server) = Postgres::start() else { return };
+    let url = format!("{}?sslmode=disable", server.database("ledger"));
+    let place = find_ledger(&url).expect("the URL of a ledger");
+    wide_fold(criterion, "postgres", place.open().expect("a ledger"), 10_000);
+}
+
+fn wide_fold(criterion: &mut Criterion, kind: &str, mut store: Storage, accounts: u32) {
     store.books.load(NOW).expect("books");
-    let account = |number: u32| NewFileAccount::new(format!("a{number}").parse().expect("an id"), Some(ONE));
+    let account = |number: u32| format!("a{number}").parse::<AccountId>().expect("an id");
+    let new_account = |number: u32| NewFileAccount::new(account(number), Some(ONE));
+    let key = |number: u32| (KeyId(u64::from(number)), account(number), "bench".to_owned());
     let routes = vec!["people.enrich".parse().expect("a name")];
-    let wanted =
-        Registration { accounts: (0..MANY).map(account).collect(), routes, ..Registration::default() };
+    let (all, keys) = ((0..accounts).map(new_account).collect(), (0..accounts).map(key).collect());
+    let wanted = Registration { accounts: all, keys, routes, ..Registration::default() };
     store.books.register(&wanted, NOW).expect("registered accounts");
     store.books.checkpoint();
     let sum = ChargeSum { amount: Credits::from_millionths(1), requests: 1, released: 0 };
     let mut upto = 0;
     let mut group = criterion.benchmark_group("ledger");
-    group.sample_size(10).throughput(Throughput::Elements(u64::from(MANY)));
-    group.bench_function("fold_100000_accounts", |bencher| {
+    group.sample_size(10).throughput(Throughput::Elements(u64::from(accounts)));
+    group.bench_function(BenchmarkId::new(format!("fold_{accounts}_accounts"), kind), |bencher| {
         bencher.iter_custom(|folds| {
             let mut took = Duration::ZERO;
             for _ in 0..folds {
                 upto += 1;
                 let charge = |num| {
-                    let (account, key, route) = (AccountNum(num), KeyNum(1), RouteNum(1));
+                    let (account, key, route) = (AccountNum(num), KeyNum(num), RouteNum(1));
                     (ChargeKey { account, key, route, outcome: StatusClass::Success, held: None }, sum)
                 };
-                let fold = Fold { upto, charges: (1..=MANY).map(charge).collect(), ..Fold::default() };
+                let fold = Fold { upto, charges: (1..=accounts).map(charge).collect(), ..Fold::default() };
                 let start = Instant::now();
                 store.books.fold(&fold, NOW).expect("a fold");
                 took += start.elapsed();

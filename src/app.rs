@@ -49,7 +49,7 @@ use crate::gateway::{self, Bound, ConnectionSlots, PassedSocket, PublicAddress, 
 use crate::ledger::Bookkeeper;
 pub use crate::ledger::Place as LedgerPlace;
 use crate::ledger::store::{LedgerError, Storage};
-use crate::limit_store::{self, Keeper, LimitStore};
+use crate::limit_store::{self, LimitStore, StoreThread};
 use crate::snapshot::{self, Settings};
 use crate::telemetry::lines::Lines;
 use crate::threads;
@@ -80,8 +80,8 @@ pub struct App {
     wound_down: Arc<Semaphore>,
     clock: Clock,
     limits: Arc<Limits>,
-    /// Ends the conversation with the store of limits.
-    keeper: Option<Keeper>,
+    /// The thread that talks to the store of limits.
+    store_thread: Option<StoreThread>,
     workers: Vec<JoinHandle<()>>,
     stop: CancellationToken,
     draining: Arc<AtomicBool>,
@@ -147,9 +147,7 @@ impl App {
         let settings = loaded.snapshot.settings.clone();
         let how = Opening { workers: settings.threads, grants: true, adopts: taken.is_some() };
         let (plane, bookkeeper, epoch) = ControlPlane::open_for(storage, path, loaded, how, &clock).await?;
-        let (store, keeper) = limit_store(&settings, &bookkeeper, &clock)?;
-        store.iter().for_each(|store| plane.control.show_limit_store(store));
-        let limits = restored_limits(store, &bookkeeper, &clock).await?;
+        let (limits, store_thread) = limits(&settings, (&plane.control, &bookkeeper), &clock).await?;
         let usage = usage::count(&bookkeeper, plane.control.view()).await?;
         let control = Arc::clone(&plane.control);
         let mut background = Vec::new();
@@ -171,8 +169,7 @@ impl App {
         let slots = Arc::new(ConnectionSlots::new(max_connections(settings.max_connections)));
         let (stop, wound_down) = (CancellationToken::new(), Arc::new(Semaphore::new(0)));
         // Before the first request: a gateway that serves may get a signal, and its program may be replaced.
-        let no_signals = |error| StartError::Other(format!("no signal handling: {error}"));
-        let signals = Signals::listen().map_err(no_signals)?;
+        let signals = listen_for_signals()?;
         let mut workers = Vec::new();
         for (number, sockets) in sockets.into_iter().enumerate() {
             let no_spender = || StartError::Other("the ledger was opened for fewer workers".to_owned());
@@ -206,7 +203,7 @@ impl App {
             succession,
             clock,
             limits,
-            keeper,
+            store_thread,
             workers,
             stop,
             draining: operators.draining,
@@ -222,6 +219,10 @@ impl App {
     pub fn control(&self) -> &Arc<Control> {
         &self.plane.control
     }
+}
+
+fn listen_for_signals() -> Result<Signals, StartError> {
+    Signals::listen().map_err(|error| StartError::Other(format!("no signal handling: {error}")))
 }
 
 /// Starts to watch the servers of upstreams, and waits for the first addresses.
@@ -244,22 +245,27 @@ fn spawn_worker(number: usize, seed: WorkerSeed) -> Result<JoinHandle<()>, Start
     thread.map_err(|error| StartError::Other(format!("a worker cannot start: {error}")))
 }
 
-/// Starts to count limits together with the other gateways of a fleet, if they have a store for it.
-fn limit_store(
+/// The limits of all workers. Starts to count them together with the other gateways of a fleet, if they have a store for it.
+async fn limits(
     settings: &Settings,
-    bookkeeper: &Bookkeeper,
+    (control, bookkeeper): (&Control, &Bookkeeper),
     clock: &Clock,
-) -> Result<(Option<Arc<LimitStore>>, Option<Keeper>), StartError> {
-    let Some(place) = &settings.limit_store else { return Ok((None, None)) };
-    let snapshot::LedgerPlace::Postgres(ledger) = &settings.ledger else { return Ok((None, None)) };
-    let Some(node) = &ledger.node else { return Ok((None, None)) };
+) -> Result<(Arc<Limits>, Option<StoreThread>), StartError> {
+    let node = match &settings.ledger {
+        snapshot::LedgerPlace::Postgres(place) => place.node.as_deref(),
+        snapshot::LedgerPlace::Sqlite(_) => None,
+    };
+    let Some((place, node)) = settings.limit_store.as_deref().zip(node) else {
+        return Ok((restored_limits(None, bookkeeper, clock).await?, None));
+    };
     let counted = bookkeeper.clone();
     let gateways =
         move || u32::try_from(counted.counters().nodes.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
     let started = limit_store::start(place, node, Box::new(gateways), clock.clone());
-    let (store, keeper) =
+    let (store, thread) =
         started.map_err(|error| StartError::Other(format!("the limit store cannot be used: {error}")))?;
-    Ok((Some(store), Some(keeper)))
+    control.show_limit_store(&store);
+    Ok((restored_limits(Some(store), bookkeeper, clock).await?, Some(thread)))
 }
 
 /// Restores the limit states of client addresses, and saves all limit states from now on. The control plane restores

@@ -25,7 +25,7 @@ pub fn left_out(options: &Options) {
     let entrants = options.cases.iter().flat_map(|case| case.entrants);
     let mut told = Vec::new();
     for entrant in entrants.filter(|entrant| options.wants(entrant.name)) {
-        if let Err(error) = entrant.kind.program()
+        if let Err(error) = entrant.program()
             && !told.contains(&entrant.kind)
         {
             println!("{} is left out: {error}", entrant.name);
@@ -44,7 +44,7 @@ pub fn run(case: &'static Case, options: &Options, places: &Places) -> Result<se
     let load = Load::new(case, places.disk(), connections, options.rate, places.load, options.is_smoke())?;
     let mut peers = Vec::new();
     for entrant in case.entrants {
-        let missing = entrant.kind.program().is_err() || entrant.setup.tmpfs && !places.has_tmpfs();
+        let missing = entrant.program().is_err() || entrant.setup.tmpfs && !places.has_tmpfs();
         if missing || !options.wants(entrant.name) {
             continue;
         }
@@ -64,6 +64,10 @@ pub fn run(case: &'static Case, options: &Options, places: &Places) -> Result<se
         report::table(case, &entries, places);
     }
     for (peer, entry) in peers.iter().zip(&entries) {
+        if let Some(engines) = &peer.engines {
+            let requests: u64 = entry.samples.iter().map(|sample| sample.hits.requests).sum();
+            println!("{}: {} for {requests} requests", peer.name, engines.load());
+        }
         charged(peer, entry)?;
     }
     let failed: u64 = entries.iter().map(|entry| entry.failed(case)).sum();

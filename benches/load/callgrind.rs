@@ -51,7 +51,7 @@ pub fn run(options: &Options, places: &Places) -> Result<Value> {
         false => options.wants(entrant.name),
     };
     let entrants: Vec<&Entrant> =
-        case.entrants.iter().filter(wanted).filter(|entrant| entrant.kind.program().is_ok()).collect();
+        case.entrants.iter().filter(wanted).filter(|entrant| entrant.program().is_ok()).collect();
     let bench = Bench { options, places, valgrind: &valgrind, case, connections };
     let mut found: Vec<Vec<Pair>> = entrants.iter().map(|_| Vec::new()).collect();
     for pair in 0..PAIRS {

@@ -1,7 +1,10 @@
 //! Defines the cases: the request, the expected response, and the entrants.
 
-use crate::own;
+use std::path::PathBuf;
+
+use crate::peers::Engines;
 use crate::upstream::{ENRICH, EVENTS, EXPORT, SLOW};
+use crate::{Result, own};
 
 /// The unit that CPU time is divided by.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -83,6 +86,8 @@ pub struct Setup {
     pub limited: bool,
     /// Keys are in the store, not in the file: `true` for many keys, `false` for few.
     pub stored: Option<bool>,
+    /// The gateway is one of a fleet, with its ledger in PostgreSQL and its limits in Redis.
+    pub fleet: bool,
     /// The way to the upstream.
     pub back: Back,
     /// The gateway runs inside the bench's own program, with this kind of ledger.
@@ -116,6 +121,16 @@ pub struct Case {
     pub pairs: &'static [(&'static str, &'static str)],
 }
 
+impl Entrant {
+    /// The path of its installed program, or an error with the reason why something is missing.
+    pub fn program(&self) -> Result<PathBuf> {
+        if self.setup.fleet && !Engines::are_installed() {
+            return Err("PostgreSQL or Redis is not installed".into());
+        }
+        self.kind.program()
+    }
+}
+
 const fn entrant(name: &'static str, kind: Kind, setup: Setup) -> Entrant {
     Entrant { name, kind, setup }
 }
@@ -127,6 +142,7 @@ const PRICED: Setup = Setup {
     traced: false,
     limited: false,
     stored: None,
+    fleet: false,
     back: Back::One,
     own: None,
 };
@@ -137,6 +153,8 @@ const TRACED: Setup = Setup { traced: true, ..PRICED };
 const LIMITED: Setup = Setup { limited: true, ..PRICED };
 const FEW: Setup = Setup { stored: Some(false), ..PRICED };
 const MANY: Setup = Setup { stored: Some(true), ..PRICED };
+
+const OF_FLEET: Setup = Setup { fleet: true, ..PRICED };
 
 const OWN_MEMORY: Setup = Setup { own: Some(own::MEMORY), ..PRICED };
 const OWN_FILE: Setup = Setup { own: Some(own::FILE), ..PRICED };
@@ -212,6 +230,8 @@ const DISK_OR_NOT: &[Entrant] = &[
     entrant("haproxy", Kind::HaProxy, PRICED),
 ];
 
+const FLEET_OR_NOT: &[Entrant] =
+    &[entrant("tollgate", Kind::Tollgate, PRICED), entrant("tollgate-fleet", Kind::Tollgate, OF_FLEET)];
 const FILE_OR_MEMORY: &[Entrant] = &[
     entrant("own-file", Kind::Tollgate, OWN_FILE),
     entrant("own-memory", Kind::Tollgate, OWN_MEMORY),
@@ -234,7 +254,7 @@ const KEYS: Case = Case {
 };
 
 /// All cases. The first one is the default.
-pub const ALL: [Case; 20] = [
+pub const ALL: [Case; 21] = [
     KEYS,
     Case {
         name: "refused",
@@ -356,6 +376,13 @@ pub const ALL: [Case; 20] = [
         connections: 256,
         entrants: FILE_OR_MEMORY,
         pairs: &[("own-file", "own-memory")],
+        ..KEYS
+    },
+    Case {
+        name: "fleet",
+        about: "a gateway with SQLite, and one of a fleet with PostgreSQL and Redis",
+        entrants: FLEET_OR_NOT,
+        pairs: &[("tollgate-fleet", "tollgate")],
         ..KEYS
     },
 ];

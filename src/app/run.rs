@@ -22,7 +22,7 @@ use crate::control::operations::Caller;
 use crate::control::socket::ControlSocket;
 use crate::gateway::PassedSocket;
 use crate::ledger::PassedOn;
-use crate::limit_store::Keeper;
+use crate::limit_store::StoreThread;
 
 /// Longest time in which a process that is to take over connects.
 const MAX_CONNECT: Duration = Duration::from_secs(60);
@@ -112,10 +112,10 @@ impl App {
         let (limits, directory) = (self.limits, self.plane.control.directory());
         let counters = self.plane.control.stats();
         let longest = self.plane.control.view().load().settings.stream_drain_timeout;
-        let keeper = self.keeper;
+        let store_thread = self.store_thread;
         let ended = spawn_blocking(move || {
             join(workers);
-            keeper.into_iter().for_each(Keeper::end);
+            store_thread.into_iter().for_each(StoreThread::end);
         });
         ended.await.map_err(other)?;
         if let Some(succession) = self.succession {
@@ -173,10 +173,10 @@ impl App {
         };
         let ended = CancellationToken::new();
         let relay = tokio::spawn(takeover.relay(settlements, ended.clone()));
-        let (all, keeper) = (self.workers, self.keeper);
+        let (all, store_thread) = (self.workers, self.store_thread);
         let all_ended = spawn_blocking(move || {
             join(all);
-            keeper.into_iter().for_each(Keeper::end);
+            store_thread.into_iter().for_each(StoreThread::end);
         });
         all_ended.await.map_err(other)?;
         ended.cancel();

@@ -1,13 +1,13 @@
 //! Where the gateways of a fleet count limits together: Redis or Valkey.
 //!
 //! A request asks nobody: it uses its gateway's share of each limit ([`crate::policy::limit::share`]). One thread talks to the
-//! store. It sends what was asked for while the last round was under way, one call of a script for each limit
-//! (`sliding_window.lua` or `gcra.lua`, each with `share.lua`), and then wakes the requests that wait for a share.
+//! store: it calls a script for each limit that is asked about (`sliding_window.lua` or `gcra.lua`, each with `share.lua`), and wakes the
+//! requests that wait for a share.
 
 mod script;
 mod thread;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,11 +18,12 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
 use crate::directory::{LimitSlot, Meter, Slots};
+use crate::policy::limit::share::{Answer, Ask};
 use crate::policy::limit::{Limit, Outage, Rate};
-use crate::types::{Histogram, NameId, RouteNum, SHORT};
+use crate::types::{Histogram, Moment, NameId, RouteNum, SHORT};
 
 pub use script::{Script, Servers};
-pub use thread::{Keeper, start};
+pub use thread::{StoreThread, start};
 
 /// Longest time that a request waits for a share of its limits.
 pub const MAX_WAIT: Duration = Duration::from_millis(250);
@@ -31,12 +32,12 @@ const MAX_ASKED: usize = 65_536;
 
 /// The gateway's end of the store.
 pub struct LimitStore {
-    asked: Mutex<Vec<Place>>,
+    asked: Mutex<VecDeque<SharedCounter>>,
     /// Notified when something is asked.
     wanted: Notify,
     /// Notified when the store has answered, or has not in time.
     answered: Notify,
-    /// No message of the last round was answered.
+    /// The last message was not answered.
     is_silent: AtomicBool,
     /// What happens to requests while the store does not answer, unless a limit says otherwise.
     outage: Outage,
@@ -57,9 +58,9 @@ pub struct Counters {
     pub shares: AtomicU64,
 }
 
-/// The counter of a limit of a key, an account or an address.
+/// The counter of a limit of a key, an account or an address, which the store counts together with those of other gateways.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub struct SharedCounter {
     /// Whose requests it counts.
     pub meter: Arc<Meter>,
     /// The limit.
@@ -70,8 +71,8 @@ pub struct Place {
     pub rate: Rate,
 }
 
-/// Places of which the gateway has shares.
-type Places = HashMap<(Vec<u8>, NameId, RouteNum), Place>;
+/// Counters by what identifies them.
+type SharedCounters = HashMap<(Vec<u8>, NameId, RouteNum), SharedCounter>;
 
 impl fmt::Debug for LimitStore {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -79,7 +80,7 @@ impl fmt::Debug for LimitStore {
     }
 }
 
-impl Place {
+impl SharedCounter {
     /// The slot of the counter, if there still is one.
     fn slot<'a>(&self, slots: &'a mut Slots) -> Option<&'a mut LimitSlot> {
         slots.iter_mut().find(|slot| slot.limit == self.limit && slot.route == self.route)
@@ -88,6 +89,26 @@ impl Place {
     /// Names the limit in the store.
     fn name(&self) -> String {
         format!("{:x}:{}", self.limit.0, self.route.0)
+    }
+
+    /// The message to the store, as [`crate::policy::limit::Counter::ask`].
+    fn ask(&self, gives_up: bool, now: Moment) -> Option<(Ask, Vec<(Duration, u32)>)> {
+        self.slot(&mut self.meter.lock())?.counter.ask(&self.rate, gives_up, now)
+    }
+
+    /// Takes in an answer; `None` if there is none.
+    fn receive(&self, ask: &Ask, answer: Option<Answer>, now: Moment) {
+        if let Some(slot) = self.slot(&mut self.meter.lock()) {
+            match answer {
+                Some(answer) => slot.counter.answered(ask, answer, now),
+                None => slot.counter.unanswered(now),
+            }
+        }
+    }
+
+    /// As [`crate::policy::limit::Counter::must_ask`].
+    fn must_ask(&self, now: Moment) -> Option<bool> {
+        self.slot(&mut self.meter.lock())?.counter.must_ask(now)
     }
 
     fn id(&self) -> (Vec<u8>, NameId, RouteNum) {
@@ -112,16 +133,32 @@ impl LimitStore {
 
     /// Asks the store about a limit. False if too much is asked about already.
     #[must_use]
-    pub fn ask(&self, place: Place) -> bool {
+    pub fn ask(&self, counter: SharedCounter) -> bool {
         let mut asked = self.asked.lock();
         if asked.len() >= MAX_ASKED {
             return false;
         }
-        asked.push(place);
+        asked.push_back(counter);
         if asked.len() == 1 {
             self.wanted.notify_one();
         }
         true
+    }
+
+    /// Asks the store about a limit, or later.
+    fn ask_again(&self, counter: SharedCounter, now: Moment) {
+        if !self.ask(counter.clone())
+            && let Some(slot) = counter.slot(&mut counter.meter.lock())
+        {
+            slot.counter.unanswered(now);
+        }
+    }
+
+    /// What is sent next, first asked first.
+    fn take_asked(&self, most: usize) -> Vec<SharedCounter> {
+        let mut asked = self.asked.lock();
+        let some = most.min(asked.len());
+        asked.drain(..some).collect()
     }
 
     /// Resolves when the store has answered, or has not in time. It may be about other limits.
@@ -129,7 +166,7 @@ impl LimitStore {
         self.answered.notified()
     }
 
-    /// False if the store answered nothing when it was last asked.
+    /// False if the store did not answer when it was last asked. Of a cluster nothing is known as a whole.
     #[must_use]
     pub fn answers(&self) -> bool {
         !self.is_silent.load(Ordering::Relaxed)

@@ -51,6 +51,17 @@ impl Servers {
     }
 }
 
+impl Servers {
+    /// Asks the store nothing, which connects to it.
+    pub(super) async fn ping(&mut self) -> RedisResult<()> {
+        let ping = redis::cmd("PING");
+        match self {
+            Self::One(connection) => ping.query_async(connection).await,
+            Self::Cluster(connection) => ping.query_async(connection).await,
+        }
+    }
+}
+
 /// The scripts, and which gateway calls them.
 #[derive(Clone, Debug)]
 pub struct Script {

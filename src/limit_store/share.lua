@@ -1,7 +1,8 @@
 -- Counts what a gateway used of its share of a limit, and lets it use more. Every number from the gateway is a total since the
 -- share was opened, so a call that is repeated, or comes late, does no harm.
 --
--- KEYS[1]  the limit's state: `at`, `s` with the shares by id, `n` with the gateways whose counts are in it, and what the
+-- KEYS[1]  the limit's state: `at`, `s` with the shares by id, `n` with the gateways whose counts are in it and when each was last
+--          heard, and what the
 --          functions of `rate` keep
 -- ARGV     1 time in microseconds, or '' for the server's; 2 name of the gateway; 3 id of the share; 4 '1' to open it;
 --          5 most requests that it knows it may make; 6 requests that it has made; 7 requests that it gives back;
@@ -37,12 +38,16 @@ if not share then
   if ARGV[4] ~= '1' then return { 0, 0, 0, 0, 0 } end -- it has ended, or the store has lost it
   share = { 0, 0, 0, 0 }
   if not state.n[ARGV[2]] then
-    state.n[ARGV[2]] = 1
     for place = first, #ARGV, 2 do
       local at, n = pair(place)
       rate.count(state, now, at, n)
     end
   end
+end
+
+state.n[ARGV[2]] = now
+for name, at in pairs(state.n) do
+  if at + 1000 * tonumber(ARGV[10]) < now then state.n[name] = nil end -- nothing that it has counted counts any more
 end
 
 -- The latest of its requests are those that were not counted yet.
@@ -56,6 +61,7 @@ for place = 14, first - 1, 2 do
     new = new - n
   end
 end
+if new > 0 then rate.count(state, now, now, new) end -- the store knew of them before, and has lost it
 share[2], share[3] = math.max(share[2], used), math.max(share[3], returned)
 share[1] = math.max(share[1], share[2] + share[3]) -- it may have made more, where it does not wait for the store
 share[4] = now + tonumber(ARGV[9])
@@ -70,7 +76,9 @@ if want >= 1 then
   share[1], free, leased = share[1] + grant, free - grant, leased + grant
 end
 if tonumber(ARGV[8]) == 0 and left(share) == 0 then state.s[id] = nil end
-redis.call('SET', KEYS[1], cmsgpack.pack(state), 'PX', ARGV[10])
+-- It lasts as long as what another definition has counted.
+local lifetime = math.max(tonumber(ARGV[10]), redis.call('PTTL', KEYS[1]))
+redis.call('SET', KEYS[1], cmsgpack.pack(state), 'PX', string.format('%.0f', lifetime))
 local wait, fresh = 0, 0
 local busy = rate.used(state) + leased
 if free < 1 then wait = rate.wait(state, now, 1 - free) end

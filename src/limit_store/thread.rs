@@ -6,33 +6,38 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::LocalBoxFuture;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
+use redis::{RedisError, RedisResult};
 use tokio_util::sync::CancellationToken;
 
 use super::script::{MAX_RESPONSE, Script, Servers};
-use super::{LimitStore, Place, Places};
+use super::{LimitStore, SharedCounter, SharedCounters};
 use crate::clock::Clock;
-use crate::policy::limit::share::Ask;
-use crate::snapshot::LimitStorePlace;
+use crate::policy::limit::share::{Answer, Ask};
+use crate::snapshot::{LimitServers, LimitStorePlace};
 use crate::threads;
-use crate::types::Repeats;
+use crate::types::{Moment, Repeats};
 
-/// Most messages that are sent before the first of them is answered.
+/// Most messages that are sent and not answered.
 const MAX_SENT: usize = 1024;
-/// How often it is looked what must be told, or given back.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// Most places that are looked at at a time.
-const MAX_LOOKED_AT: usize = 65_536;
+/// How often shares are reviewed: what must be reported, or given back.
+const REVIEWED_EVERY: Duration = Duration::from_millis(250);
+/// Most shares that are reviewed at a time.
+const MAX_REVIEWED: usize = 65_536;
+/// How long the store may answer nothing until it is connected to again.
+const MAX_SILENCE: Duration = Duration::from_secs(1);
 
-/// Ends the thread when it is told to.
+/// The running thread of a store.
 #[derive(Debug)]
-pub struct Keeper {
+pub struct StoreThread {
     end: CancellationToken,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Keeper {
-    /// Gives all shares back, as far as the store answers, and ends.
+impl StoreThread {
+    /// Gives all shares back, as far as the store answers, and ends the thread.
     pub fn end(mut self) {
         self.end.cancel();
         if let Some(thread) = self.thread.take()
@@ -52,146 +57,171 @@ pub fn start(
     gateway: &str,
     gateways: Box<dyn Fn() -> u32 + Send + Sync>,
     clock: Clock,
-) -> io::Result<(Arc<LimitStore>, Keeper)> {
+) -> io::Result<(Arc<LimitStore>, StoreThread)> {
     let store = Arc::new(LimitStore::new(place.outage, gateways));
-    let (script, servers) = (Script::new(&place.prefix, gateway), place.servers.clone());
+    let (script, servers) = (Arc::new(Script::new(&place.prefix, gateway)), place.servers.clone());
     let end = CancellationToken::new();
     let (kept, ended) = (Arc::clone(&store), end.clone());
     let run = move |runtime: tokio::runtime::LocalRuntime| {
+        let _silent = SilentAtEnd(Arc::clone(&kept));
         runtime.block_on(async move {
             match Servers::connect(&servers) {
-                Ok(servers) => {
-                    let talk = Talk { store: kept, script, servers, clock, places: Places::new(), next: 0 };
-                    talk.run(ended).await;
-                }
+                Ok(connected) => Session::new(kept, script, servers, connected, clock).run(ended).await,
                 Err(error) => tracing::error!(%error, "the limit store cannot be used"),
             }
         });
     };
     let thread = threads::start("tollgate-limits".to_owned(), |_| (), run)?;
-    Ok((store, Keeper { end, thread: Some(thread) }))
+    Ok((store, StoreThread { end, thread: Some(thread) }))
 }
+
+/// Lets outage policies decide once the thread has ended, also if it panicked.
+struct SilentAtEnd(Arc<LimitStore>);
+
+impl Drop for SilentAtEnd {
+    fn drop(&mut self) {
+        self.0.is_silent.store(true, Ordering::Relaxed);
+        self.0.answered.notify_waiters();
+    }
+}
+
+/// A message that was sent, and its answer; `None` if there was nothing to say.
+type Exchange = (SharedCounter, Option<(Ask, RedisResult<Answer>)>);
 
 /// The conversation with the store.
-struct Talk {
+struct Session {
     store: Arc<LimitStore>,
-    script: Script,
-    servers: Servers,
+    script: Arc<Script>,
+    servers: LimitServers,
+    connected: Servers,
     clock: Clock,
-    /// Of which the gateway has a share, or the store does not know everything.
-    places: Places,
-    /// Where among them the next look begins.
+    /// Counters of which the gateway has a share, or has counted requests that the store does not know.
+    counters: SharedCounters,
+    /// Where among them the next review begins.
     next: usize,
+    /// When the store last answered, or was connected to again.
+    heard: Moment,
+    failures: Repeats,
 }
 
-impl Talk {
+impl Session {
+    fn new(
+        store: Arc<LimitStore>,
+        script: Arc<Script>,
+        servers: LimitServers,
+        connected: Servers,
+        clock: Clock,
+    ) -> Self {
+        let (counters, heard, failures) = (SharedCounters::new(), clock.now(), Repeats::default());
+        Self { store, script, servers, connected, clock, counters, next: 0, heard, failures }
+    }
+
     async fn run(mut self, end: CancellationToken) {
-        let mut failures = Repeats::default();
-        let mut look = tokio::time::interval(LOOK_EVERY);
+        let _ = tokio::time::timeout(MAX_SILENCE, self.connected.ping()).await; // connects before the first request
+        let (store, mut sent) = (Arc::clone(&self.store), FuturesUnordered::new());
+        let mut review = tokio::time::interval(REVIEWED_EVERY);
         loop {
-            let store = Arc::clone(&self.store);
+            for counter in store.take_asked(MAX_SENT - sent.len()) {
+                sent.push(self.exchange(counter, false));
+            }
             tokio::select! {
                 () = end.cancelled() => break,
-                () = store.wanted.notified() => {}
-                _ = look.tick() => self.look(),
-            }
-            loop {
-                let asked = self.asked();
-                if asked.is_empty() {
-                    break;
+                _ = review.tick() => self.review(),
+                Some(one) = sent.next() => {
+                    self.receive(one);
+                    while let Some(Some(another)) = sent.next().now_or_never() {
+                        self.receive(another);
+                    }
+                    store.answered.notify_waiters();
                 }
-                if let Some(error) = self.send(asked, false).await
-                    && let Some(more) = failures.should_log(self.clock.now())
-                {
-                    tracing::error!(%error, more, "the limit store does not answer");
-                }
+                () = store.wanted.notified(), if sent.len() < MAX_SENT => {}
             }
+        }
+        while let Some(one) = sent.next().await {
+            self.receive(one);
         }
         self.give_up().await;
     }
 
-    /// What is sent next.
-    fn asked(&self) -> Vec<Place> {
-        let mut asked = self.store.asked.lock();
-        let rest = asked.len().saturating_sub(MAX_SENT);
-        asked.split_off(rest)
+    /// Sends what is to be said about a counter, and waits for the answer.
+    fn exchange(&self, counter: SharedCounter, gives_up: bool) -> LocalBoxFuture<'static, Exchange> {
+        let (script, mut servers, clock) =
+            (Arc::clone(&self.script), self.connected.clone(), self.clock.clone());
+        Box::pin(async move {
+            let Some((ask, history)) = counter.ask(gives_up, clock.now()) else { return (counter, None) };
+            let (owner, limit) = (hex::encode(counter.meter.owner().to_bytes()), counter.name());
+            let call = script.call(&mut servers, (&owner, &limit), &counter.rate, (&ask, &history), None);
+            let late = || io::Error::from(io::ErrorKind::TimedOut).into();
+            let answer = tokio::time::timeout(MAX_RESPONSE, call).await.unwrap_or_else(|_| Err(late()));
+            (counter, Some((ask, answer)))
+        })
     }
 
-    /// Sends messages, and takes in the answers. Returns an error of those that were not answered.
-    async fn send(&mut self, asked: Vec<Place>, gives_up: bool) -> Option<redis::RedisError> {
-        let calls = asked.into_iter().map(|place| {
-            let (script, mut servers, clock) = (&self.script, self.servers.clone(), &self.clock);
-            let store = &self.store;
-            async move {
-                let Some((ask, history)) = ask(&place, gives_up, clock) else { return (place, None) };
-                let (owner, limit) = (hex::encode(place.meter.owner().to_bytes()), place.name());
-                let call = script.call(&mut servers, (&owner, &limit), &place.rate, (&ask, &history), None);
-                let late = || io::Error::from(io::ErrorKind::TimedOut).into();
-                let answer = tokio::time::timeout(MAX_RESPONSE, call).await.unwrap_or_else(|_| Err(late()));
-                let now = clock.now();
-                match &answer {
-                    Ok(_) => store.counters.times.add_duration(now.since(ask.sent)),
-                    Err(_) => drop(store.counters.failures.fetch_add(1, Ordering::Relaxed)),
-                }
-                if let Some(slot) = place.slot(&mut place.meter.lock()) {
-                    match &answer {
-                        Ok(answer) => slot.counter.answered(&ask, *answer, now),
-                        Err(_) => slot.counter.unanswered(now),
-                    }
-                }
-                (place, Some(answer.map(|_| ())))
-            }
-        });
-        let answers = join_all(calls).await;
-        let (mut first_error, mut any) = (None, false);
-        for (place, answer) in answers {
-            self.places.insert(place.id(), place);
+    /// Takes in an answer, or that there is none.
+    fn receive(&mut self, (counter, exchanged): Exchange) {
+        let now = self.clock.now();
+        if let Some((ask, answer)) = exchanged {
+            counter.receive(&ask, answer.as_ref().ok().copied(), now);
             match answer {
-                Some(Ok(())) => any = true,
-                Some(Err(error)) => first_error = first_error.or(Some(error)),
-                None => {}
+                Ok(_) => {
+                    self.store.counters.times.add_duration(now.since(ask.sent));
+                    self.store.is_silent.store(false, Ordering::Relaxed);
+                    self.heard = now;
+                }
+                Err(error) => self.miss(&error, ask.sent, now),
+            }
+            self.counters.insert(counter.id(), counter);
+        }
+    }
+
+    /// A message was not answered.
+    fn miss(&mut self, error: &RedisError, sent: Moment, now: Moment) {
+        self.store.counters.failures.fetch_add(1, Ordering::Relaxed);
+        if let Some(more) = self.failures.should_log(now) {
+            tracing::error!(%error, more, "the limit store does not answer");
+        }
+        // One server of a cluster says nothing about the others.
+        if sent >= self.heard && matches!(self.servers, LimitServers::One(_)) {
+            self.store.is_silent.store(true, Ordering::Relaxed);
+        }
+        // A connection may be dead without anybody knowing, or be refused in a way that is not tried again.
+        if now.since(self.heard) >= MAX_SILENCE {
+            self.heard = now;
+            match Servers::connect(&self.servers) {
+                Ok(servers) => self.connected = servers,
+                Err(error) => tracing::error!(%error, "the limit store cannot be connected to"),
             }
         }
-        self.store.is_silent.store(first_error.is_some() && !any, Ordering::Relaxed);
-        self.store.counters.shares.store(self.places.len() as u64, Ordering::Relaxed);
-        self.store.answered.notify_waiters();
-        first_error
     }
 
-    /// Looks at some places: what was not used for a while is given back, and what was used is told.
-    fn look(&mut self) {
+    /// Reviews some shares: what was not used for a while is given back, and what was used is reported.
+    fn review(&mut self) {
         let now = self.clock.now();
-        let ids: Vec<_> = self.places.keys().skip(self.next).take(MAX_LOOKED_AT).cloned().collect();
-        self.next = if ids.len() < MAX_LOOKED_AT { 0 } else { self.next + ids.len() };
+        let ids: Vec<_> = self.counters.keys().skip(self.next).take(MAX_REVIEWED).cloned().collect();
+        self.next = if ids.len() < MAX_REVIEWED { 0 } else { self.next + ids.len() };
         for id in ids {
-            let Some(place) = self.places.get(&id) else { continue };
-            let must = place.slot(&mut place.meter.lock()).and_then(|slot| slot.counter.must_ask(now));
-            match must {
-                None => drop(self.places.remove(&id)),
-                Some(true) if self.store.ask(place.clone()) => {}
-                Some(true) => {
-                    if let Some(slot) = place.slot(&mut place.meter.lock()) {
-                        slot.counter.unanswered(now);
-                    }
-                }
+            let Some(counter) = self.counters.get(&id) else { continue };
+            match counter.must_ask(now) {
+                None => drop(self.counters.remove(&id)),
+                Some(true) => self.store.ask_again(counter.clone(), now),
                 Some(false) => {}
             }
         }
+        self.store.counters.shares.store(self.counters.len() as u64, Ordering::Relaxed);
     }
 
     /// Gives everything back. A store that does not answer is not asked again: it counts what was leased when the shares end.
-    async fn give_up(mut self) {
-        let mut all: Vec<Place> = self.places.values().cloned().collect();
+    async fn give_up(&mut self) {
+        let mut all: Vec<SharedCounter> = self.counters.values().cloned().collect();
         while !all.is_empty() {
             let some = all.split_off(all.len().saturating_sub(MAX_SENT));
-            if self.send(some, true).await.is_some() {
+            let sent: FuturesUnordered<_> = some.into_iter().map(|one| self.exchange(one, true)).collect();
+            let answers: Vec<Exchange> = sent.collect().await;
+            let is_silent = answers.iter().any(|(_, exchanged)| matches!(exchanged, Some((_, Err(_)))));
+            answers.into_iter().for_each(|one| self.receive(one));
+            if is_silent {
                 break;
             }
         }
     }
-}
-
-fn ask(place: &Place, gives_up: bool, clock: &Clock) -> Option<(Ask, Vec<(Duration, u32)>)> {
-    let now = clock.now();
-    place.slot(&mut place.meter.lock())?.counter.ask(&place.rate, gives_up, now)
 }

@@ -20,9 +20,9 @@ pub struct LimitStorePlace {
 #[derive(Clone, Debug)]
 pub enum LimitServers {
     /// One server, or the primary one of several.
-    One(redis::Client),
+    One(Box<redis::Client>),
     /// A cluster.
-    Cluster(redis::cluster::ClusterClient),
+    Cluster(Box<redis::cluster::ClusterClient>),
 }
 
 impl PartialEq for LimitStorePlace {

@@ -1,5 +1,7 @@
 //! A PostgreSQL server of Debian's packages, with a folder and a port of its own. It ends with its value.
 
+#![allow(dead_code, reason = "each test program uses some of it")]
+
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -29,6 +31,11 @@ fn programs() -> Option<PathBuf> {
 }
 
 impl Postgres {
+    /// True if its programs are installed.
+    pub fn is_installed() -> bool {
+        programs().is_some()
+    }
+
     /// Starts a server with an empty database; `None` if it is not installed.
     pub fn start() -> Option<Self> {
         let programs = programs()?;
@@ -112,10 +119,25 @@ impl Postgres {
         format!("postgres://tollgate@127.0.0.1:{}/{database}", self.port)
     }
 
+    /// Runs a query of the server's superuser. Returns the value that it finds.
+    pub fn ask(&self, sql: &str) -> String {
+        let found = Command::new("psql")
+            .args(["-q", "-t", "-A", "-c", sql])
+            .arg(self.url("postgres"))
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&found.stdout).trim().to_owned()
+    }
+
     /// Runs a statement of the server's superuser.
     pub fn run_sql(&self, sql: &str) {
+        self.run_sql_in("postgres", sql);
+    }
+
+    /// Runs statements of the superuser in a database.
+    pub fn run_sql_in(&self, database: &str, sql: &str) {
         let arguments = ["-q", "-v", "ON_ERROR_STOP=1", "-c", sql];
-        let done = Command::new("psql").args(arguments).arg(self.url("postgres")).output().unwrap();
+        let done = Command::new("psql").args(arguments).arg(self.url(database)).output().unwrap();
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     }
 }

@@ -19,10 +19,6 @@ pub struct Redis {
     server: Option<Child>,
 }
 
-fn is_installed() -> bool {
-    Command::new("redis-server").arg("--version").output().is_ok()
-}
-
 fn free_port() -> u16 {
     loop {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -33,6 +29,11 @@ fn free_port() -> u16 {
 }
 
 impl Redis {
+    /// True if its programs are installed.
+    pub fn is_installed() -> bool {
+        Command::new("redis-server").arg("--version").output().is_ok()
+    }
+
     /// Starts a server that keeps nothing on disk; `None` if it is not installed.
     pub fn start() -> Option<Self> {
         Self::start_one(Vec::new())
@@ -70,7 +71,7 @@ impl Redis {
     }
 
     fn start_one(more: Vec<String>) -> Option<Self> {
-        if !is_installed() {
+        if !Self::is_installed() {
             return None;
         }
         let folder = tempfile::tempdir().unwrap();

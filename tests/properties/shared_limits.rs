@@ -6,7 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tokio::runtime::Runtime;
 use tollgate::limit_store::{Script, Servers};
-use tollgate::policy::limit::share::{Answer, Ask, Look};
+use tollgate::policy::limit::share::{Answer, Ask, Peeked};
 use tollgate::policy::limit::{Algorithm, Counter, LimitState, Numbers, Rate};
 use tollgate::snapshot::LimitServers;
 use tollgate::types::Moment;
@@ -69,12 +69,15 @@ enum Event {
     Stops(usize),
     /// The oldest late message arrives.
     Arrives,
+    /// A gateway forgets a counter that has no effect any more.
+    Forgets(usize),
 }
 
 impl<'a> Fleet<'a> {
     fn new(runtime: &'a Runtime, redis: &Redis, rate: Rate, clocks: Vec<(u64, i64)>, name: &str) -> Self {
         let client = redis::Client::open(redis.url()).unwrap();
-        let servers = runtime.block_on(async { Servers::connect(&LimitServers::One(client)).unwrap() });
+        let servers =
+            runtime.block_on(async { Servers::connect(&LimitServers::One(Box::new(client))).unwrap() });
         Self {
             runtime,
             servers,
@@ -140,18 +143,20 @@ impl<'a> Fleet<'a> {
             let now = self.at(gateway);
             self.shares += 1 << 32;
             let id = self.shares;
-            match self.counters[gateway].look(|| id, now) {
-                Look::Decided(status) if status.admitted => {
+            match self.counters[gateway].peek_share(|| id, now) {
+                Peeked::Decided(status) if status.admitted => {
                     self.admitted.push(self.now);
                     if self.counters[gateway].take_shared(&self.rate, 1, now) {
                         self.send(gateway, false, fate);
                     }
                     return true;
                 }
-                Look::Decided(_) => return false,
-                Look::Unknown if !is_last && self.counters[gateway].wait() => self.send(gateway, false, fate),
-                Look::Unknown => return false,
-                Look::Silent => {
+                Peeked::Decided(_) => return false,
+                Peeked::Unknown if !is_last && self.counters[gateway].wait() => {
+                    self.send(gateway, false, fate)
+                }
+                Peeked::Unknown => return false,
+                Peeked::Silent => {
                     if self.counters[gateway].probe(now) {
                         self.send(gateway, false, fate);
                     }
@@ -178,6 +183,10 @@ impl<'a> Fleet<'a> {
                 }
             }
             Event::Crashes(gateway) => self.counters[gateway] = LimitState::fresh(&self.rate).into(),
+            Event::Forgets(gateway) if self.counters[gateway].is_fresh(self.at(gateway)) => {
+                self.counters[gateway] = LimitState::fresh(&self.rate).into();
+            }
+            Event::Forgets(_) => {}
             Event::Stops(gateway) => self.send(gateway, true, Fate::Answered),
             Event::Arrives if self.late.is_empty() => {}
             Event::Arrives => {
@@ -253,6 +262,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         1 => (0..GATEWAYS).prop_map(Event::Crashes),
         1 => (0..GATEWAYS).prop_map(Event::Stops),
         2 => Just(Event::Arrives),
+        3 => (0..GATEWAYS).prop_map(Event::Forgets),
     ];
     proptest::collection::vec(event, 1..120)
 }
@@ -307,6 +317,7 @@ fn admitted(redis: &Redis, runtime: &Runtime, rate: Rate, of: usize) -> f64 {
         for gateway in 0..GATEWAYS {
             if at % 10 == 0 {
                 fleet.happens(&Event::Looks(gateway, Fate::Answered));
+                fleet.happens(&Event::Forgets(gateway));
             }
         }
     }

@@ -245,7 +245,7 @@ fn a_lost_machine_can_be_given_up() {
     let message = shared.migrate(true).unwrap_err().to_string();
     assert!(message.contains("another gateway with the name of this one serves it already"), "{message}");
     drop(store);
-    assert_eq!(shared.migrate(true).unwrap(), 1);
+    shared.migrate(true).unwrap();
     drop(shared.open().unwrap());
     let message = refused(
         place(&url, JournalAt::Local(lost.path().join("ledger")))

@@ -1,5 +1,6 @@
 //! Starts the gateways under test. Each one does as much of Tollgate's job as it can.
 
+mod engines;
 mod envoy;
 mod haproxy;
 mod nginx;
@@ -18,6 +19,7 @@ use crate::places::Places;
 use crate::process::{self, Running};
 use crate::upstream::{self, BODY_LENGTH, EVENT_COUNT, EVENTS, EXPORT, EXPORT_LENGTH, Ports};
 
+pub use engines::Engines;
 pub use tollgate::{fold, ledger, status};
 
 /// Maximum requests that are sent to check whether a gateway is ready and responds correctly.
@@ -40,6 +42,8 @@ pub struct Peer {
     pub wire_port: u16,
     pub folder: PathBuf,
     pub process: Running,
+    /// What a gateway of a fleet shares with others; ends after it.
+    pub engines: Option<Engines>,
 }
 
 /// The parameters that a gateway is started with.
@@ -54,6 +58,7 @@ struct Site<'a> {
     authority: PathBuf,
     case: &'a Case,
     setup: Setup,
+    engines: Option<&'a Engines>,
 }
 
 type Arguments = Vec<String>;
@@ -95,7 +100,9 @@ impl Peer {
             let tls_port = process::free_port()?;
             let tls = matches!(case.wire, Wire::Tls | Wire::TlsAnew);
             let wire_port = if tls { tls_port } else { port };
+            let engines = if setup.fleet { Some(Engines::start()?) } else { None };
             let site = Site {
+                engines: engines.as_ref(),
                 folder: folder.clone(),
                 keys,
                 port,
@@ -129,7 +136,8 @@ impl Peer {
             };
             command.args(arguments).current_dir(&folder).stdin(Stdio::null());
             let process = Running::start(command.stdout(log.try_clone()?).stderr(log))?;
-            let mut peer = Self { name: entrant.name, kind, setup, keys, port, wire_port, folder, process };
+            let name = entrant.name;
+            let mut peer = Self { name, kind, setup, keys, port, wire_port, folder, process, engines };
             if let Some(response) = peer.first_response(case) {
                 peer.check(case, &response)?;
                 return Ok(peer);

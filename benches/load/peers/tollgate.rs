@@ -35,6 +35,10 @@ impl Site<'_> {
             ),
             Wire::Plain | Wire::Http2 => String::new(),
         };
+        let ledger = match self.engines {
+            None => format!("[ledger]\nurl = \"sqlite:{LEDGER}\""),
+            Some(engines) => engines.settings(),
+        };
         let mut text = format!(
             r#"
 [server]
@@ -43,8 +47,7 @@ threads = 1
 {tls}
 [admin]
 listen = "127.0.0.1:0"
-[ledger]
-url = "sqlite:{LEDGER}"
+{ledger}
 [auth]
 failed_keys_per_minute = 0
 [log]

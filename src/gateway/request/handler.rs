@@ -238,6 +238,7 @@ impl<'a> Countable<'a> {
     }
 
     /// Pays for a request that passed its limits, and prepares its call.
+    #[inline]
     fn pay(
         self,
         (services, pool): (&Rc<Services>, &Rc<UpstreamPool>),

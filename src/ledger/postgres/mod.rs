@@ -28,7 +28,10 @@ use journal::{LocalJournal, SharedJournal};
 use leases::SqlLeases;
 
 /// One migration per version, in order. There are none to earlier versions.
-const MIGRATIONS: [&str; 1] = [include_str!("0001_ledger.sql")];
+const MIGRATIONS: [Migration; 2] = [
+    Migration { sql: include_str!("0001_ledger.sql"), usable_by: 1 },
+    Migration { sql: include_str!("0002_usable_by.sql"), usable_by: 1 },
+];
 /// Longest time that connecting may take.
 const MAX_CONNECT: Duration = Duration::from_secs(3);
 /// Attempts to take the lock of the gateway that serves.
@@ -48,6 +51,13 @@ const READER: &str = "SET default_transaction_read_only = 'on'";
 const MAX_SHORT: Duration = Duration::from_secs(3);
 /// Longest time that any other statement may take, with what the network adds.
 const MAX_STATEMENT: Duration = Duration::from_secs(30);
+/// Changes the tables to a version.
+struct Migration {
+    sql: &'static str,
+    /// The version that programs know at least which can use the tables then. A migration that only adds changes nothing in that.
+    usable_by: usize,
+}
+
 /// Tables of gateways.
 const OF_NODES: [&str; 7] = ["nodes", "beats", "batches", "leases", "spends", "calls", "changes"];
 /// Key of the lock that a gateway takes while it serves: `TGLS`.
@@ -161,7 +171,7 @@ fn books(server: &Server, serving: Connection) -> Result<SqlBooks> {
 /// The tables that have a ledger, such that each refers to earlier ones only. Without those of gateways, which have folded
 /// their journals and returned their leases when a ledger is copied.
 pub(super) fn tables() -> Vec<&'static str> {
-    let made = MIGRATIONS.iter().flat_map(|sql| sql.lines());
+    let made = MIGRATIONS.iter().flat_map(|migration| migration.sql.lines());
     let named = made.filter_map(|line| line.strip_prefix("CREATE TABLE ")?.split([' ', '(']).next());
     named.filter(|table| !OF_NODES.contains(table)).collect()
 }
@@ -195,25 +205,34 @@ impl Upkeep for NoUpkeep {
     fn checkpoint(&mut self, _: &Connection) {}
 }
 
-/// Migrates the tables to this version, one process at a time.
+/// Migrates the tables to this version, one process at a time, while gateways of the version before may use them. Tables of a
+/// later version are left as they are, if this one can use them.
 fn migrate(connection: &mut Connection) -> Result<()> {
     connection.transaction(|tx| {
         tx.batch("CREATE TABLE IF NOT EXISTS ledger_version (version BIGINT NOT NULL)")?;
         let known = tx.find("SELECT version FROM ledger_version", params![], |row| row.get::<usize>(0))?;
         let version = known.unwrap_or(0);
         if version > MIGRATIONS.len() {
-            return Err(LedgerError::Refused(
-                "a newer Tollgate wrote this ledger; use that version".to_owned(),
-            ));
+            let usable_by = "SELECT usable_by FROM ledger_version";
+            let usable_by = tx.find(usable_by, params![], |row| row.get::<usize>(0))?.unwrap_or(version);
+            let message = "a newer Tollgate wrote this ledger; use that version";
+            return match usable_by <= MIGRATIONS.len() {
+                true => Ok(()),
+                false => Err(LedgerError::Refused(message.to_owned())),
+            };
         }
-        for sql in &MIGRATIONS[version..] {
-            tx.batch(sql)?;
+        for migration in &MIGRATIONS[version..] {
+            tx.batch(migration.sql)?;
         }
-        match known {
-            Some(_) if version == MIGRATIONS.len() => Ok(()),
-            Some(_) => tx.run("UPDATE ledger_version SET version = ?1", params![MIGRATIONS.len()]),
-            None => tx.run("INSERT INTO ledger_version VALUES (?1)", params![MIGRATIONS.len()]),
+        if version == MIGRATIONS.len() {
+            return Ok(());
         }
+        let usable_by = MIGRATIONS.iter().map(|migration| migration.usable_by).max().unwrap_or(1);
+        let change = match known {
+            Some(_) => "UPDATE ledger_version SET version = ?1, usable_by = ?2",
+            None => "INSERT INTO ledger_version (version, usable_by) VALUES (?1, ?2)",
+        };
+        tx.run(change, params![MIGRATIONS.len(), usable_by])
     })
 }
 

@@ -36,7 +36,7 @@ pub(super) fn register(
         }
         if row.source == Source::Store {
             let sql = "UPDATE accounts SET source = 'file' WHERE num = ?1";
-            tx.execute(sql, params![row.num.0])?;
+            tx.run(sql, params![row.num.0])?;
             row.source = Source::File;
             leases::account_changed(tx, id, &[])?;
         }
@@ -100,16 +100,16 @@ pub(super) fn change(
     let plan = change.plan.as_ref().unwrap_or(&before.plan);
     let sql = "UPDATE accounts SET name = ?2, plan = ?3, state = ?4, closed = ?5, version = version + 1 WHERE num = ?1";
     let values = params![before.num.0, name, plan, state, is_closed.then_some(at.0)];
-    tx.execute(sql, values)?;
+    tx.run(sql, values)?;
     let gone = if is_closed { leases::secrets_of(tx, before.num)? } else { Vec::new() };
     leases::account_changed(tx, id, &gone)?;
     if is_closed {
         let sql = "DELETE FROM secrets WHERE key IN (SELECT num FROM keys WHERE account = ?1)";
-        tx.execute(sql, params![before.num.0])?;
+        tx.run(sql, params![before.num.0])?;
         let sql = "UPDATE keys SET state = 'revoked', version = version + 1 WHERE account = ?1";
-        tx.execute(sql, params![before.num.0])?;
+        tx.run(sql, params![before.num.0])?;
         for table in ["refills", "renewals", "awaiting_approval", "members", "sessions", "links"] {
-            tx.execute(&format!("DELETE FROM {table} WHERE account = ?1"), params![before.num.0])?;
+            tx.run(&format!("DELETE FROM {table} WHERE account = ?1"), params![before.num.0])?;
         }
     }
     if change.plan.is_some() && !is_closed {

@@ -139,7 +139,7 @@ pub(super) fn moved(tx: &Transaction<'_>, account: AccountNum, moved: Moved, at:
     let Moved { id, before, after, gained, doubts, grants } = moved;
     if gained {
         let reset = "UPDATE accounts SET exhausted = 0 WHERE num = ?1 AND exhausted = 1";
-        tx.execute(reset, params![account.0])?;
+        tx.run(reset, params![account.0])?;
     }
     let send =
         |kind, data| emit(tx, account, &EventRow { account: Some(id.clone()), kind, data, once: None }, at);

@@ -24,8 +24,9 @@ pub(in crate::ledger) fn fold(tx: &Transaction<'_>, fold: &Fold, at: WallTime) -
     if !fold.charges.is_empty() && fold.upto <= folded {
         return Err(LedgerError::Failed("these batches stand in the entries already".to_owned()));
     }
-    tx.execute("UPDATE nodes SET folded = ?2 WHERE num = ?1", params![tx.node(), fold.upto])?;
+    tx.run("UPDATE nodes SET folded = ?2 WHERE num = ?1", params![tx.node(), fold.upto])?;
     let mut posting = Posting::start(tx)?;
+    posting.read_ahead(fold.charges.iter().map(|(key, _)| key))?;
     for (key, sum) in &fold.charges {
         write_charges(&mut posting, *key, *sum, at)?;
     }
@@ -60,7 +61,7 @@ fn write_charges(posting: &mut Posting<'_>, of: ChargeKey, sum: ChargeSum, at: W
 /// Deletes stored holds that are settled, and stores those that are open after the fold.
 fn store_holds(tx: &Transaction<'_>, closed: &[RequestId], opened: &[OpenHold]) -> Result<()> {
     for id in closed {
-        tx.execute("DELETE FROM open_holds WHERE id = ?1", params![id_blob(*id)])?;
+        tx.run("DELETE FROM open_holds WHERE id = ?1", params![id_blob(*id)])?;
     }
     let insert = "INSERT INTO open_holds
                       (id, account, key, route, amount, at, external_id, deadline, charge_at_deadline, node)
@@ -83,7 +84,7 @@ fn store_holds(tx: &Transaction<'_>, closed: &[RequestId], opened: &[OpenHold]) 
             kept.map(|kept| kept.charge_at_deadline.millionths()),
             tx.node(),
         ];
-        tx.execute(insert, values)?;
+        tx.run(insert, values)?;
     }
     Ok(())
 }
@@ -98,7 +99,7 @@ fn charge_in_doubt(
     let insert = "INSERT INTO in_doubt (id, account, key, route, amount, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
     let (id, amount) = (id_blob(hold.id), hold.amount.millionths());
     let values = params![id, hold.account.0, hold.key.0, hold.route.0, amount, hold.at.0];
-    tx.execute(insert, values)?;
+    tx.run(insert, values)?;
     let (amount, reference) = (Credits::from_millionths(-amount), hold.id.to_string());
     let new = NewEntry {
         key: Some(hold.key),

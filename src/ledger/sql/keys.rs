@@ -52,7 +52,7 @@ fn renew(tx: &Transaction<'_>, id: KeyId, account: &AccountId, label: &str) -> R
     }
     let sql = "UPDATE keys SET label = ?2, account = (SELECT num FROM accounts WHERE id = ?3)
                WHERE num = ?1 AND (label <> ?2 OR account <> (SELECT num FROM accounts WHERE id = ?3))";
-    tx.execute(sql, params![num.0, label, account.as_str()])?;
+    tx.run(sql, params![num.0, label, account.as_str()])?;
     Ok((num, state))
 }
 
@@ -97,7 +97,7 @@ fn add_secret(tx: &Transaction<'_>, key: KeyNum, hash: &KeyHash, until: Option<W
         return Err(LedgerError::Taken("a key with this hash exists already".to_owned()));
     }
     let sql = "INSERT INTO secrets (hash, key, until) VALUES (?1, ?2, ?3)";
-    tx.execute(sql, params![hash.0, key.0, until.map(|until| until.0)])?;
+    tx.run(sql, params![hash.0, key.0, until.map(|until| until.0)])?;
     Ok(())
 }
 
@@ -137,10 +137,10 @@ pub(super) fn change(
     match &edit.change {
         KeyChange::State(new) => {
             let sql = "UPDATE keys SET state = ?2 WHERE num = ?1";
-            tx.execute(sql, params![num.0, key_state_name(*new)])?;
+            tx.run(sql, params![num.0, key_state_name(*new)])?;
             if *new == KeyState::Revoked {
                 // A revoked key is never accepted again, so its hashes are deleted.
-                tx.execute("DELETE FROM secrets WHERE key = ?1", params![num.0])?;
+                tx.run("DELETE FROM secrets WHERE key = ?1", params![num.0])?;
             }
         }
         KeyChange::Terms(terms) => {
@@ -149,7 +149,7 @@ pub(super) fn change(
             let sql = "UPDATE keys SET label = ?2, scopes = ?3, allow_from = ?4, expires = ?5, limits = ?6
                        WHERE num = ?1";
             let values = params![num.0, terms.label, scopes, networks, expires, terms.limits];
-            tx.execute(sql, values)?;
+            tx.run(sql, values)?;
             let mut spending = row.spending;
             spending.set_limit(terms.spend_limit, at);
             limits::store(tx, "keys", num.0, &spending)?;
@@ -160,10 +160,10 @@ pub(super) fn change(
         KeyChange::Rotate { hash, hint, overlap_until } => rotate(tx, num, hash, hint, *overlap_until)?,
         KeyChange::EndOverlap => {
             let sql = "DELETE FROM secrets WHERE key = ?1 AND until IS NOT NULL";
-            tx.execute(sql, params![num.0])?;
+            tx.run(sql, params![num.0])?;
         }
     }
-    tx.execute("UPDATE keys SET version = version + 1 WHERE num = ?1", params![num.0])?;
+    tx.run("UPDATE keys SET version = version + 1 WHERE num = ?1", params![num.0])?;
     let after = require(tx, id)?;
     leases::key_changed(tx, &before.0.secrets, &after.0)?;
     Ok(Changed { after, before })
@@ -178,10 +178,10 @@ fn rotate(
 ) -> Result<()> {
     if let Some(until) = overlap_until {
         // Only the current secret stays valid during the overlap; a secret that was replaced earlier is deleted.
-        tx.execute("DELETE FROM secrets WHERE key = ?1 AND until IS NOT NULL", params![num.0])?;
-        tx.execute("UPDATE secrets SET until = ?2 WHERE key = ?1", params![num.0, until.0])?;
+        tx.run("DELETE FROM secrets WHERE key = ?1 AND until IS NOT NULL", params![num.0])?;
+        tx.run("UPDATE secrets SET until = ?2 WHERE key = ?1", params![num.0, until.0])?;
     } else {
-        tx.execute("DELETE FROM secrets WHERE key = ?1", params![num.0])?;
+        tx.run("DELETE FROM secrets WHERE key = ?1", params![num.0])?;
     }
     add_secret(tx, num, hash, None)?;
     tx.run("UPDATE keys SET hint = ?2 WHERE num = ?1", params![num.0, hint])

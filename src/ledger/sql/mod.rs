@@ -114,7 +114,7 @@ impl Books for SqlBooks {
             refills::register(tx, wanted.refills.as_deref(), at)?;
             if let Some(lists) = wanted.lists_requests {
                 let sql = "UPDATE journal SET listed_since = CASE WHEN ?1 THEN coalesce(listed_since, ?2) END";
-                tx.execute(sql, params![lists, at.0])?;
+                tx.run(sql, params![lists, at.0])?;
             }
             for account in &wanted.accounts {
                 let row = accounts::register(tx, &mut posting, account, at)?;
@@ -291,12 +291,12 @@ impl Books for SqlBooks {
         self.write(|tx| {
             for (owner, state) in states {
                 if state.is_empty() {
-                    tx.execute("DELETE FROM limits WHERE node = ?1 AND owner = ?2", params![tx.node(), owner])?;
+                    tx.run("DELETE FROM limits WHERE node = ?1 AND owner = ?2", params![tx.node(), owner])?;
                     continue;
                 }
                 let sql = "INSERT INTO limits (node, owner, state, saved) VALUES (?1, ?2, ?3, ?4)
                            ON CONFLICT (node, owner) DO UPDATE SET state = excluded.state, saved = excluded.saved";
-                tx.execute(sql, params![tx.node(), owner, state, at.0])?;
+                tx.run(sql, params![tx.node(), owner, state, at.0])?;
             }
             Ok(())
         })
@@ -368,6 +368,6 @@ fn give_back(tx: &Transaction<'_>, id: RequestId, actor: &str, at: WallTime) -> 
     let entry = posting.add(account, at, &new)?;
     posting.finish()?;
     let sql = "UPDATE in_doubt SET given_back = ?2 WHERE id = ?1";
-    tx.execute(sql, params![id_blob(id), at.0])?;
+    tx.run(sql, params![id_blob(id), at.0])?;
     Ok(Booked { entry, repeated: false })
 }

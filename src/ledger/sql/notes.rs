@@ -18,7 +18,7 @@ pub(super) fn write(tx: &Transaction<'_>, notes: &[Note], at: WallTime) -> Resul
                 let values = params![
                     at.0, row.actor, row.origin, row.action, row.object, row.before, row.after, account
                 ];
-                tx.execute(sql, values)?;
+                tx.run(sql, values)?;
             }
             Note::Event(event) => events::emit_for(tx, event, at)?,
             Note::Payment(row) => payments::write(tx, row)?,

@@ -6,7 +6,7 @@ pub(super) mod limits;
 mod lots;
 pub(super) mod refills;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::db::{Connection, Prepared, Row, Transaction, params};
 
@@ -14,6 +14,7 @@ use super::events::{self, Moved};
 use super::rows::{account_id, credits, link, to_key_id};
 use crate::ledger::entry::{Entry, EntryKind, Link, OperatorAccount, OperatorBalances};
 use crate::ledger::store::{Booking, LedgerError, Place, Result};
+use crate::ledger::tally::ChargeKey;
 use crate::policy::credit::{LotId, Split};
 use crate::types::{
     AccountId, AccountNum, BucketName, Credits, KeyId, KeyNum, RouteNum, StatusClass, WallTime,
@@ -61,9 +62,16 @@ impl<'a> NewEntry<'a> {
 const INSERT: &str =
     "INSERT INTO entries (account, number, at, kind, amount, balance_after, key, route, outcome, requests, reference, actor, link, bucket, node)
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
-const SELECT: &str = "SELECT id, balance, entries, link, lots FROM accounts WHERE num = ?1";
+const SELECT: &str = "SELECT num, id, balance, entries, link, lots FROM accounts WHERE num = ?1";
 /// The gateways of a fleet fold at the same time.
-const LOCK: &str = "SELECT id, balance, entries, link, lots FROM accounts WHERE num = ?1 FOR UPDATE";
+const LOCK: &str = "SELECT num, id, balance, entries, link, lots FROM accounts WHERE num = ?1 FOR UPDATE";
+/// Locks several accounts, in the order in which all gateways do.
+const LOCK_SOME: &str = "SELECT num, id, balance, entries, link, lots FROM accounts
+    WHERE num = ANY (CAST(string_to_array(?1, ',') AS BIGINT[])) ORDER BY num FOR UPDATE";
+const KEYS: &str =
+    "SELECT num, id FROM keys WHERE num = ANY (CAST(string_to_array(?1, ',') AS BIGINT[])) ORDER BY num";
+/// Most accounts, or keys, that are read by one statement.
+const MAX_READ: usize = 10_000;
 /// Pays from this gateway's lease.
 const PAY: &str = "INSERT INTO spends (account, node, spent) VALUES (?1, ?2, ?3)
                    ON CONFLICT (account, node) DO UPDATE SET spent = spends.spent + excluded.spent";
@@ -74,12 +82,28 @@ const SPEND: &str = "UPDATE keys SET spent = spent - ?2 WHERE num = ?1";
 const GROUP_SPEND: &str = "UPDATE spend_groups SET spent = spent - ?2
                            WHERE num = (SELECT spend_group FROM keys WHERE num = ?1)";
 /// For tables of older ledgers.
-const OLD_SELECT: &str = "SELECT id, balance, entries, link, 0 FROM accounts WHERE num = ?1";
+const OLD_SELECT: &str = "SELECT num, id, balance, entries, link, 0 FROM accounts WHERE num = ?1";
 const OLD_INSERT: &str =
     "INSERT INTO entries (account, number, at, kind, amount, balance_after, key, route, outcome, requests, reference, actor, link, bucket)
      SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14 WHERE ?15 IS NOT NULL";
 const OLD_UPDATE: &str =
     "UPDATE accounts SET balance = ?2, entries = ?3, link = ?4 WHERE num = ?1 AND ?5 IS NOT NULL";
+
+/// An account, as its next entry finds it.
+#[derive(Clone, Debug)]
+struct Known {
+    id: AccountId,
+    balance: Credits,
+    /// Number of its entries.
+    entries: u64,
+    link: Link,
+    has_lots: bool,
+}
+
+fn known_row(row: &Row<'_>) -> Result<(AccountNum, Known)> {
+    let (id, balance, link) = (account_id(row, 1)?, credits(row, 2)?, link(row, 4)?);
+    Ok((AccountNum(row.get(0)?), Known { id, balance, entries: row.get(3)?, link, has_lots: row.get(5)? }))
+}
 
 /// The entries of one transaction. [`Posting::finish`] books them against the operator's accounts.
 pub(in crate::ledger) struct Posting<'tx> {
@@ -92,6 +116,8 @@ pub(in crate::ledger) struct Posting<'tx> {
     /// Names of routes and ids of keys that were looked up in this transaction.
     routes: HashMap<RouteNum, String>,
     keys: HashMap<KeyNum, Option<KeyId>>,
+    /// Accounts that were read before, because they are in a database elsewhere.
+    accounts: HashMap<AccountNum, Known>,
     /// The lots of accounts that have some; `None` while an older ledger is migrated.
     wallets: Option<Wallets>,
     /// Changes of the operator's accounts that [`Posting::finish`] writes.
@@ -127,9 +153,36 @@ impl<'tx> Posting<'tx> {
             wallets: None,
             routes: HashMap::new(),
             keys: HashMap::new(),
+            accounts: HashMap::new(),
             contra: OperatorBalances::default(),
             moved: None,
         })
+    }
+
+    /// Reads the accounts and keys of charges, with a few statements, if waiting for one for each would cost time.
+    pub(super) fn read_ahead<'a>(&mut self, charges: impl Iterator<Item = &'a ChargeKey>) -> Result<()> {
+        if !self.tx.is_remote() {
+            return Ok(());
+        }
+        let (mut accounts, mut keys) = (BTreeSet::new(), BTreeSet::new());
+        for charge in charges {
+            accounts.insert(u64::from(charge.account.0));
+            keys.insert(u64::from(charge.key.0));
+        }
+        for some in lists(&accounts) {
+            self.tx.each(LOCK_SOME, params![some], |row| {
+                let (num, known) = known_row(row)?;
+                self.accounts.insert(num, known);
+                Ok(())
+            })?;
+        }
+        for some in lists(&keys) {
+            self.tx.each(KEYS, params![some], |row| {
+                self.keys.insert(KeyNum(row.get(0)?), Some(to_key_id(row.get(1)?)));
+                Ok(())
+            })?;
+        }
+        Ok(())
     }
 
     /// Adds an entry and changes the account's balance by it.
@@ -139,11 +192,7 @@ impl<'tx> Posting<'tx> {
         at: WallTime,
         new: &NewEntry<'_>,
     ) -> Result<Entry> {
-        let columns = |row: &Row<'_>| {
-            Ok((account_id(row, 0)?, credits(row, 1)?, row.get(2)?, link(row, 3)?, row.get(4)?))
-        };
-        let (account, balance, last, before, has_lots): (AccountId, Credits, u64, Link, bool) =
-            self.select.one(params![num.0], columns)?;
+        let Known { id: account, balance, entries: last, link: before, has_lots } = self.account(num)?;
         let split = match &mut self.wallets {
             Some(wallets) if has_lots || matches!(new.place, Place::NewLot(_)) => {
                 wallets.change(self.tx, (num, balance), new)?
@@ -170,8 +219,11 @@ impl<'tx> Posting<'tx> {
             account,
         };
         entry.link = entry.link_after(&before);
+        if let Some(known) = self.accounts.get_mut(&num) {
+            (known.balance, known.entries, known.link) = (entry.balance_after, entry.number, entry.link);
+        }
         let spent = if new.key.is_some() { entry.amount.millionths() } else { 0 };
-        self.update.execute(params![num.0, balance, entry.number, entry.link.0, spent])?;
+        self.update.run(params![num.0, balance, entry.number, entry.link.0, spent])?;
         let (kind, key, route) =
             (entry.kind.name(), new.key.map(|key| key.0), new.route.map(|route| route.0));
         let outcome = entry.outcome.map(StatusClass::name);
@@ -194,10 +246,10 @@ impl<'tx> Posting<'tx> {
             bucket,
             self.tx.node()
         ];
-        self.insert.execute(values)?;
+        self.insert.run(values)?;
         if let Some(key) = key.filter(|_| !new.amount.is_zero()) {
             for statement in &mut self.spend {
-                statement.execute(params![key, amount])?;
+                statement.run(params![key, amount])?;
             }
         }
         if self.tx.is_shared() && new.amount.is_negative() {
@@ -217,6 +269,13 @@ impl<'tx> Posting<'tx> {
         }
         let sql = "UPDATE lots SET ended = ?2 WHERE id = ?1 AND ended IS NULL";
         self.tx.run(sql, params![lot.0, at.0])
+    }
+
+    fn account(&mut self, num: AccountNum) -> Result<Known> {
+        match self.accounts.get(&num) {
+            Some(known) => Ok(known.clone()),
+            None => self.select.one(params![num.0], known_row).map(|(_, known)| known),
+        }
     }
 
     fn key(&mut self, num: KeyNum) -> Result<Option<KeyId>> {
@@ -250,7 +309,7 @@ impl<'tx> Posting<'tx> {
                 let before = balance_of(self.tx, account, self.tx.dialect("", "FOR UPDATE"))?;
                 let overflow = || LedgerError::Failed(format!("the account {} overflows", account.name()));
                 let after = before.checked_add(change).ok_or_else(overflow)?;
-                self.tx.execute(
+                self.tx.run(
                     "UPDATE operator_accounts SET balance = ?2 WHERE name = ?1",
                     params![account.name(), after.to_string()],
                 )?;
@@ -261,6 +320,12 @@ impl<'tx> Posting<'tx> {
         }
         Ok(())
     }
+}
+
+/// Lists of at most [`MAX_READ`] numbers, as text.
+fn lists(numbers: &BTreeSet<u64>) -> Vec<String> {
+    let all: Vec<String> = numbers.iter().map(u64::to_string).collect();
+    all.chunks(MAX_READ).map(|some| some.join(",")).collect()
 }
 
 /// The balance of one of the operator's accounts.

@@ -51,7 +51,7 @@ fn is_heard(tx: &Connection) -> Result<bool> {
 pub(super) fn top_up(tx: &Transaction<'_>, account: AccountNum, at: WallTime) -> Result<()> {
     let sql = "UPDATE renewals SET asked = 0 FROM accounts a
                WHERE account = ?1 AND a.num = account AND asked = 1 AND a.balance >= below";
-    tx.execute(sql, params![account.0])?;
+    tx.run(sql, params![account.0])?;
     if !is_heard(tx)? {
         return Ok(());
     }

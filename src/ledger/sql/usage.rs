@@ -177,7 +177,7 @@ pub(super) fn prune(tx: &Transaction<'_>, keep: &UsageRetention, most: usize) ->
     let sql = "UPDATE journal SET
                    usage_minutes_from = CASE WHEN usage_minutes_from > ?1 THEN usage_minutes_from ELSE ?1 END,
                    usage_hours_from = CASE WHEN usage_hours_from > ?2 THEN usage_hours_from ELSE ?2 END";
-    tx.execute(sql, params![keep.minutes, keep.hours])?;
+    tx.run(sql, params![keep.minutes, keep.hours])?;
     let sql = "DELETE FROM usage WHERE (account, step, at, key, route, outcome) IN (SELECT account, step, at, key, route,
                    outcome FROM usage WHERE step = ?1 AND at < ?2 LIMIT ?3)";
     let mut left = most;
@@ -191,7 +191,7 @@ pub(super) fn prune(tx: &Transaction<'_>, keep: &UsageRetention, most: usize) ->
 fn note_uses(tx: &Transaction<'_>, used: &HashMap<KeyNum, WallTime>) -> Result<()> {
     let sql = "UPDATE keys SET last_used = ?2 WHERE num = ?1 AND coalesce(last_used, 0) <= ?3";
     for (key, at) in used.iter().filter(|(key, _)| key.0 != 0) {
-        tx.execute(sql, params![key.0, at.0, at.0 - MINUTE])?;
+        tx.run(sql, params![key.0, at.0, at.0 - MINUTE])?;
     }
     Ok(())
 }
@@ -205,14 +205,14 @@ fn add_refusals<'a>(tx: &Transaction<'_>, refusals: impl Iterator<Item = &'a Ref
         let RefusedRequest { at, id, account, key, route, reason, limit } = refused;
         let limit = limit.as_ref().map(|limit| &*limit.name);
         let values = params![account.0, at.0, id_blob(*id), key.0, route.0, reason.code(), limit];
-        tx.execute(insert, values)?;
+        tx.run(insert, values)?;
         accounts.insert(account.0);
     }
     let delete = "DELETE FROM refusals WHERE account = ?1 AND number <=
                       (SELECT number FROM refusals WHERE account = ?1 ORDER BY number DESC LIMIT 1 OFFSET ?2)";
     for account in accounts {
         let values = params![account, MAX_REFUSALS];
-        tx.execute(delete, values)?;
+        tx.run(delete, values)?;
     }
     Ok(())
 }

@@ -50,7 +50,7 @@ fn put(tx: &Transaction<'_>, row: &EndpointRow) -> Result<()> {
         row.disabled,
         row.created.0
     ];
-    tx.execute(sql, values)?;
+    tx.run(sql, values)?;
     // Nothing was written about accounts while no endpoint wanted to know.
     let told = "UPDATE accounts SET exhausted = 0 WHERE exhausted = 1 AND (num = ?1 OR ?1 = 0)";
     tx.run(told, params![account])
@@ -133,7 +133,7 @@ impl Webhooks for SqlBooks {
     fn delete_endpoint(&mut self, id: &str, notes: &Notes<EndpointRow>, at: WallTime) -> Result<()> {
         let deleted = self.change(notes, at, |tx| {
             let (num, row) = find(tx, id)?;
-            tx.execute("DELETE FROM endpoints WHERE num = ?1", params![num])?;
+            tx.run("DELETE FROM endpoints WHERE num = ?1", params![num])?;
             Ok(row)
         });
         deleted.map(drop)
@@ -142,7 +142,7 @@ impl Webhooks for SqlBooks {
     fn change_file_endpoints(&mut self, gone: &[String], new: &[EndpointRow]) -> Result<()> {
         self.write(|tx| {
             for id in gone {
-                tx.execute("DELETE FROM endpoints WHERE id = ?1 AND source = 'file'", params![id])?;
+                tx.run("DELETE FROM endpoints WHERE id = ?1 AND source = 'file'", params![id])?;
             }
             for row in new {
                 match put(tx, row) {
@@ -165,14 +165,14 @@ impl Webhooks for SqlBooks {
                 let sql =
                     "UPDATE deliveries SET attempts = attempts + 1, next_at = ?2, status = ?3, error = ?4,
                                delivered = ?5 WHERE num = ?1";
-                tx.execute(sql, params![num, next, status, error, delivered])?;
+                tx.run(sql, params![num, next, status, error, delivered])?;
                 if *then == AfterAttempt::Disable {
                     let sql = "UPDATE endpoints SET disabled = 'it answered 410 Gone'
                                WHERE num = (SELECT endpoint FROM deliveries WHERE num = ?1)";
-                    tx.execute(sql, params![num])?;
+                    tx.run(sql, params![num])?;
                     let sql = "UPDATE deliveries SET next_at = NULL
                                WHERE endpoint = (SELECT endpoint FROM deliveries WHERE num = ?1)";
-                    tx.execute(sql, params![num])?;
+                    tx.run(sql, params![num])?;
                 }
             }
             Ok(())
@@ -211,10 +211,10 @@ impl Webhooks for SqlBooks {
             // One that still waits by now belongs to an endpoint that is disabled.
             let sql = "DELETE FROM deliveries WHERE message IN
                            (SELECT num FROM messages WHERE at < ?1 LIMIT 10000)";
-            tx.execute(sql, params![before.0])?;
+            tx.run(sql, params![before.0])?;
             let sql = "DELETE FROM messages WHERE at < ?1
                            AND NOT EXISTS (SELECT 1 FROM deliveries WHERE message = messages.num)";
-            tx.execute(sql, params![before.0])?;
+            tx.run(sql, params![before.0])?;
             // What was sent once for a key that has expired by now.
             tx.run("DELETE FROM notices WHERE at < ?1", params![before.0])
         })

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::definition::{Limit, LimitStatus, Rate};
-use super::share::{Answer, Ask, Look, Share, least_age};
+use super::share::{Answer, Ask, Peeked, Share, least_age};
 use super::state::LimitState;
 use crate::types::Moment;
 
@@ -32,7 +32,7 @@ impl Counter {
     /// Checks the next request, as far as this gateway knows.
     #[must_use]
     pub fn peek(&self, limit: &Limit, now: Moment) -> LimitStatus {
-        if let Some(Look::Decided(status)) = self.share.as_ref().map(|share| share.look(now)) {
+        if let Some(Peeked::Decided(status)) = self.share.as_ref().map(|share| share.peek(now)) {
             return status;
         }
         let (rate, mut own) = (limit.rate(), self.own.clone());
@@ -43,28 +43,29 @@ impl Counter {
     /// True if the counter has no effect any more: it can be replaced by [`Counter::fresh`].
     #[must_use]
     pub fn is_fresh(&self, now: Moment) -> bool {
-        self.own.is_fresh(now) && self.share.as_ref().is_none_or(|share| share.is_empty(now))
+        self.own.is_fresh(now) && self.share.as_ref().is_none_or(|share| share.is_reported(now))
     }
 
     /// Checks the next request against this gateway's share, without counting it. `id`: a number that differs from those of all
     /// shares of the limit, if it has no share yet.
-    pub fn look(&mut self, id: impl FnOnce() -> u64, now: Moment) -> Look {
-        self.share.get_or_insert_with(|| Box::new(Share::new(id()))).look(now)
+    pub fn peek_share(&mut self, id: impl FnOnce() -> u64, now: Moment) -> Peeked {
+        self.share.get_or_insert_with(|| Box::new(Share::new(id()))).peek(now)
     }
 
     /// Checks the next request against this gateway's part of the limit, while the store does not answer. `gateways`: how many
     /// there are.
-    pub fn look_alone(&mut self, rate: &Rate, gateways: u32, now: Moment) -> LimitStatus {
+    pub fn peek_alone(&mut self, rate: &Rate, gateways: u32, now: Moment) -> LimitStatus {
         let part = rate.part(gateways);
         self.own.adapt(&part, now);
         self.own.peek(&part, now)
     }
 
-    /// Counts a request that was admitted, and uses the share for it. `gateways`: as for [`Counter::look_alone`] if that admitted
+    /// Counts a request that was admitted, and uses the share for it. `gateways`: as for [`Counter::peek_alone`] if that admitted
     /// it, otherwise 1. Returns true if the store must be asked now, so that no request will have to wait.
     pub fn take_shared(&mut self, rate: &Rate, gateways: u32, now: Moment) -> bool {
-        self.own.adapt(&rate.part(gateways), now);
-        self.own.count(now);
+        let part = rate.part(gateways);
+        self.own.adapt(&part, now);
+        self.own.count(&part, now);
         self.share.as_mut().is_some_and(|share| {
             share.take(rate, now);
             share.must_ask(now)
@@ -76,11 +77,11 @@ impl Counter {
         self.share.as_mut().is_some_and(|share| share.wait())
     }
 
-    /// True if the store must be asked or told something now; `None` if there is nothing of which it would have to be told.
+    /// True if the store must be asked now, or something must be reported to it; `None` if it knows everything.
     pub fn must_ask(&mut self, now: Moment) -> Option<bool> {
         let share = self.share.as_mut()?;
         let must = share.must_ask(now);
-        (must || !share.is_told(now)).then_some(must)
+        (must || !share.is_reported(now)).then_some(must)
     }
 
     /// The message to the store, and what this gateway counted before it opened the share. `gives_up`: everything is given back.
@@ -90,10 +91,10 @@ impl Counter {
         let mut history = Vec::new();
         if ask.opens {
             self.own.adapt(rate, now);
-            let mut told = u32::try_from(share.unconfirmed()).unwrap_or(u32::MAX);
+            let mut reported = u32::try_from(share.unconfirmed()).unwrap_or(u32::MAX);
             for (age, n) in self.own.history(now) {
-                let rest = n.saturating_sub(told);
-                told = told.saturating_sub(n);
+                let rest = n.saturating_sub(reported);
+                reported = reported.saturating_sub(n);
                 history.extend((rest > 0).then_some((least_age(age), rest)));
             }
         }

@@ -195,8 +195,6 @@ pub struct LimitStatus {
 impl LimitStatus {
     /// A request is admitted although nobody knows how many are left.
     pub const OPEN: Self = Self { admitted: true, remaining: 0, after: Duration::ZERO, next: 0 };
-    /// A request is refused because others were faster.
-    pub const BUSY: Self = Self { admitted: false, remaining: 0, after: Duration::from_secs(1), next: 0 };
 
     /// The result for a request that this limit did not count because another limit refused it: one more is left.
     #[must_use]

@@ -119,7 +119,7 @@ pub struct Answer {
 
 /// What a share says about the next request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Look {
+pub enum Peeked {
     /// The limit decides so.
     Decided(LimitStatus),
     /// The store must be asked.
@@ -156,28 +156,28 @@ impl Share {
 
     /// Checks the next request without counting it.
     #[must_use]
-    pub fn look(&self, now: Moment) -> Look {
+    pub fn peek(&self, now: Moment) -> Peeked {
         let left = self.left(now);
         let until = |moment: Moment| Duration::from_nanos(moment.0.saturating_sub(now.0));
         if left > 0 {
             let remaining = u32::try_from(left - 1).unwrap_or(u32::MAX).saturating_add(self.known.free);
             let after = until(self.known.fresh);
-            return Look::Decided(LimitStatus { admitted: true, remaining, after, next: 0 });
+            return Peeked::Decided(LimitStatus { admitted: true, remaining, after, next: 0 });
         }
         if self.known.is_silent {
-            return Look::Silent;
+            return Peeked::Silent;
         }
         if now < self.known.ask_again {
             let after = until(self.known.admits);
-            return Look::Decided(LimitStatus { admitted: false, remaining: 0, after, next: 0 });
+            return Peeked::Decided(LimitStatus { admitted: false, remaining: 0, after, next: 0 });
         }
-        Look::Unknown
+        Peeked::Unknown
     }
 
     /// Counts a request that the share admitted, or that was admitted without it.
     pub fn take(&mut self, rate: &Rate, now: Moment) {
         if self.left(now) == 0 && self.is_open && !self.is_asking {
-            self.abandon(self.beyond()); // the store must not take this request for one that it has granted
+            self.abandon(self.ungranted()); // the store must not take this request for one that it has granted
         }
         self.used += 1;
         self.last_used = now;
@@ -211,24 +211,24 @@ impl Share {
             return false;
         }
         let (left, idle) = (self.left(now), now.since(self.last_used) >= IDLE);
-        let is_due = !self.is_told(now) && (idle || now.since(self.asked) >= REPORTED_EVERY);
-        let must = left < self.ahead(now) / 2 || is_due || self.known.is_silent;
+        let is_due = !self.is_reported(now) && (idle || now.since(self.asked) >= REPORTED_EVERY);
+        let must = left < self.demand(now) / 2 || is_due || self.known.is_silent;
         self.is_asking |= must;
         must
     }
 
-    /// How many requests are made in [`AHEAD`], as those since the last message.
-    fn ahead(&self, now: Moment) -> u64 {
+    /// How many requests are made in [`AHEAD`], at the rate of those since the last message.
+    fn demand(&self, now: Moment) -> u64 {
         let elapsed = nanos(now.since(self.asked)).max(1_000_000);
-        self.unconfirmed().saturating_mul(nanos(AHEAD)) / elapsed
+        self.unconfirmed().saturating_sub(1).saturating_mul(nanos(AHEAD)) / elapsed // one alone tells no rate
     }
 
     /// The message that is sent now. `most`: as many requests are never wanted. `gives_up`: everything is given back.
     pub fn ask(&mut self, most: u32, gives_up: bool, now: Moment) -> Ask {
         let left = self.left(now);
         let is_idle = now.since(self.last_used) >= IDLE && self.waiting == 0;
-        let ahead = if is_idle || gives_up { 0 } else { self.ahead(now) };
-        let keep = ahead.max(self.waiting.into());
+        let demand = if is_idle || gives_up { 0 } else { self.demand(now) };
+        let keep = demand.max(self.waiting.into());
         self.returned += left.saturating_sub(keep.saturating_mul(2)); // what is more than twice the need
         let want = u32::try_from(keep.saturating_sub(left)).unwrap_or(u32::MAX).min(most);
         (self.asked, self.waiting, self.is_asking) = (now, 0, true);
@@ -250,7 +250,7 @@ impl Share {
         self.known.is_silent = false;
         if !answer.is_known {
             self.known.ask_again = now;
-            return self.abandon(self.beyond());
+            return self.abandon(self.ungranted());
         }
         // Less than before if it had ended, and a late message opened it again.
         (self.is_open, self.granted) = (true, answer.granted);
@@ -265,7 +265,7 @@ impl Share {
             fresh: now.plus(answer.fresh),
             is_silent: false,
         };
-        if ask.want == 0 && self.left(now) == 0 {
+        if ask.want == 0 && answer.granted <= ask.used + ask.returned {
             self.abandon(self.unconfirmed()); // the store has forgotten it
         }
     }
@@ -282,9 +282,9 @@ impl Share {
         self.left(now) == 0 && !self.is_asking
     }
 
-    /// True if there is nothing of which the store would have to be told.
+    /// True if the store knows everything, and nothing is leased.
     #[must_use]
-    pub fn is_told(&self, now: Moment) -> bool {
+    pub fn is_reported(&self, now: Moment) -> bool {
         self.is_empty(now) && self.unconfirmed.is_empty()
     }
 
@@ -295,7 +295,7 @@ impl Share {
     }
 
     /// Requests that were made without a grant.
-    fn beyond(&self) -> u64 {
+    fn ungranted(&self) -> u64 {
         (self.used + self.returned).saturating_sub(self.granted)
     }
 

@@ -82,10 +82,13 @@ impl LimitState {
         }
     }
 
-    /// Counts a request, whether or not the limit admits it.
-    pub fn count(&mut self, now: Moment) {
+    /// Counts a request, whether or not the limit admits it. Of a GCRA limit at most the whole burst counts.
+    pub fn count(&mut self, rate: &Rate, now: Moment) {
         match self {
-            Self::Gcra { arrival, interval } => *arrival = (*arrival).max(now.0).saturating_add(*interval),
+            Self::Gcra { arrival, interval } => {
+                let most = now.0.saturating_add(interval.saturating_mul(rate.burst.into()));
+                *arrival = (*arrival).max(now.0).saturating_add(*interval).min(most);
+            }
             Self::Window(window) => window.add(now.0, 1),
         }
     }

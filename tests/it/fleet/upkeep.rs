@@ -100,33 +100,72 @@ fn a_reset_gives_no_credit_twice() {
 /// A gateway of a fleet passes its leases and its journal to a new process, and no request fails.
 #[test]
 fn a_gateway_is_upgraded_under_load() {
-    let plenty = |text: String| text.replace("credits = 1000\n", "credits = 100000\n");
     for journal in ["local", "shared"] {
-        let Some(mut fleet) = Fleet::start(journal, plenty) else { return };
-        let (stop, spent) = (AtomicBool::new(false), AtomicUsize::new(0));
-        let addresses: Vec<_> = fleet.gateways.iter().map(|gateway| gateway.public).collect();
-        std::thread::scope(|scope| {
-            for address in &addresses {
-                let (stop, spent) = (&stop, &spent);
-                scope.spawn(move || {
-                    while !stop.load(Ordering::Relaxed) {
-                        assert_eq!(get(*address, "/one", KEY).status, 200);
-                        spent.fetch_add(1, Ordering::Relaxed);
-                    }
-                });
-            }
-            std::thread::sleep(Duration::from_millis(500));
-            let next = Gateway::upgrade(&fleet.gateways[1]);
-            let mut old = std::mem::replace(&mut fleet.gateways[1], next);
-            assert_eq!(old.wait(), Some(0));
-            std::thread::sleep(Duration::from_millis(500));
-            stop.store(true, Ordering::Relaxed);
-        });
-        fleet.restart();
-        let left = 100_000 - spent.load(Ordering::Relaxed);
-        for gateway in &fleet.gateways {
-            assert_eq!(gateway.available("acme"), left.to_string());
-        }
-        assert_eq!(fleet.gateways[0].rows(&["ledger", "in-doubt"]).len(), 0);
+        spend_while(journal, |fleet| fleet.upgrade(1));
     }
+}
+
+/// The first gateway that is upgraded migrates the tables, while the others use them. Gateways of this version use tables of a later
+/// one that says so.
+#[test]
+fn the_tables_are_migrated_under_load() {
+    let earlier = "ALTER TABLE ledger_version DROP COLUMN usable_by; UPDATE ledger_version SET version = 1";
+    let later = "ALTER TABLE accounts ADD COLUMN later BIGINT NOT NULL DEFAULT 1;
+                 ALTER TABLE leases ADD COLUMN later TEXT;
+                 ALTER TABLE entries ADD COLUMN later TEXT;
+                 UPDATE ledger_version SET version = 1000, usable_by = 2";
+    spend_while("shared", |fleet| {
+        fleet.server.run_sql_in("ledger", earlier);
+        (0..3).for_each(|at| fleet.upgrade(at));
+        fleet.server.run_sql_in("ledger", later);
+        std::thread::sleep(Duration::from_millis(500));
+        (0..3).for_each(|at| fleet.upgrade(at));
+    });
+}
+
+#[test]
+fn tables_that_a_newer_version_alone_can_use_are_refused() {
+    let Some(fleet) = Fleet::start("shared", |text| text) else { return };
+    fleet.server.run_sql_in("ledger", "UPDATE ledger_version SET version = 1000, usable_by = 999");
+    let refused = fleet.gateways[0].cli(&["ledger", "migrate"]);
+    assert!(!refused.status.success());
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(told.contains("a newer Tollgate wrote this ledger"), "{told}");
+}
+
+impl Fleet {
+    fn upgrade(&mut self, at: usize) {
+        let next = Gateway::upgrade(&self.gateways[at]);
+        let mut old = std::mem::replace(&mut self.gateways[at], next);
+        assert_eq!(old.wait(), Some(0));
+    }
+}
+
+/// Spends credits at all gateways of a fleet, without a request that fails, while something happens. Then the books are exact.
+fn spend_while(journal: &str, happens: impl FnOnce(&mut Fleet)) {
+    let plenty = |text: String| text.replace("credits = 1000\n", "credits = 100000\n");
+    let Some(mut fleet) = Fleet::start(journal, plenty) else { return };
+    let (stop, spent) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let addresses: Vec<_> = fleet.gateways.iter().map(|gateway| gateway.public).collect();
+    std::thread::scope(|scope| {
+        for address in &addresses {
+            let (stop, spent) = (&stop, &spent);
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    assert_eq!(get(*address, "/one", KEY).status, 200);
+                    spent.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        std::thread::sleep(Duration::from_millis(500));
+        happens(&mut fleet);
+        std::thread::sleep(Duration::from_millis(500));
+        stop.store(true, Ordering::Relaxed);
+    });
+    fleet.restart();
+    let left = 100_000 - spent.load(Ordering::Relaxed);
+    for gateway in &fleet.gateways {
+        assert_eq!(gateway.available("acme"), left.to_string());
+    }
+    assert_eq!(fleet.gateways[0].rows(&["ledger", "in-doubt"]).len(), 0);
 }

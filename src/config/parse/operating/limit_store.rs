@@ -1,6 +1,9 @@
 //! Parses `[limits]`: where the gateways of a fleet count limits together.
 
+use std::time::Duration;
+
 use redis::cluster::ClusterClientBuilder;
+use redis::io::tcp::TcpSettings;
 use redis::{Client, ClientTlsConfig, IntoConnectionInfo, TlsCertificates};
 use sha2::{Digest, Sha256};
 
@@ -18,6 +21,8 @@ const PREFIX: &str = "tollgate";
 const MAX_PREFIX: usize = 64;
 /// Most servers of a cluster that are listed.
 const MAX_SERVERS: usize = 64;
+/// How long what is sent to the store may stay unacknowledged.
+const MAX_UNACKNOWLEDGED: Duration = Duration::from_secs(2);
 const EXAMPLE: &str = "a store looks like \"redis://host\", or \"rediss://user:password@host\" with TLS";
 
 /// Where limits are counted together; `None` if each gateway counts on its own, or after a mistake.
@@ -102,17 +107,29 @@ fn servers(
     let certificates = certificates(context, raw.tls.as_ref(), uses_tls, &mut made_from)?;
     let built = match is_cluster {
         true => {
-            let mut builder = ClusterClientBuilder::new(urls.iter().map(String::as_str));
+            let urls = urls.iter().map(String::as_str);
+            let mut builder = ClusterClientBuilder::new(urls).tcp_settings(tcp());
             if uses_tls {
                 builder = builder.certs(certificates);
             }
-            builder.build().map(LimitServers::Cluster)
+            builder.build().map(Box::new).map(LimitServers::Cluster)
         }
-        false if uses_tls => Client::build_with_tls(urls[0].as_str(), certificates).map(LimitServers::One),
-        false => Client::open(urls[0].as_str()).map(LimitServers::One),
+        false => urls[0].as_str().into_connection_info().and_then(|server| {
+            let server = server.set_tcp_settings(tcp());
+            let client = match uses_tls {
+                true => Client::build_with_tls(server, certificates),
+                false => Client::open(server),
+            };
+            client.map(Box::new).map(LimitServers::One)
+        }),
     };
     let servers = context.check(&store.span, built.map_err(|error| error.to_string()))?;
     Some((servers, KeyHash(made_from.finalize().into())))
+}
+
+/// A connection on which nothing arrives is given up.
+fn tcp() -> TcpSettings {
+    TcpSettings::default().set_nodelay(true).set_user_timeout(MAX_UNACKNOWLEDGED)
 }
 
 /// Checks a URL, which the error does not show: it may have a password.

@@ -28,7 +28,7 @@ use by_address::ByAddress;
 pub use by_address::MAX_ADDRESSES;
 use failed_keys::FailedKeys;
 use locked::{LockedMeter, LockedMeters, Meters};
-use shared::Looked;
+use shared::Verdict;
 
 /// The name of the limit of requests in flight.
 const CONCURRENCY: &str = "concurrency";
@@ -176,28 +176,29 @@ impl Limits {
         for CheckedLimit { limit, at, gateways, status } in &mut *checked {
             let Some(of) = locked.of(limit.scope) else { continue };
             *at = of.slot_index(limit, subject.route.num);
-            let looked = match self.look((of.meter, &mut of.slots[*at]), limit, subject.now, may_wait) {
-                Looked::Decided(looked, of) => {
+            let peeked = match self.peek((of.meter, &mut of.slots[*at]), limit, subject.now, may_wait) {
+                Verdict::Decided(peeked, of) => {
                     *gateways = of;
-                    looked
+                    peeked
                 }
-                Looked::Waits => {
+                Verdict::Waits => {
                     waits = true;
                     continue;
                 }
-                Looked::Unavailable => return Err(shared::unavailable()),
+                Verdict::Unknown => continue,
+                Verdict::Unavailable => return Err(shared::unavailable()),
             };
-            match looked.admitted {
+            match peeked.admitted {
                 true => {}
                 false if limit.shadow => shadowed = Some(Arc::clone(&limit.name)),
                 false => {
-                    let wait = looked.seconds().max(1);
+                    let wait = peeked.seconds().max(1);
                     if refused.is_none_or(|(longest, _)| wait > longest) {
                         refused = Some((wait, limit));
                     }
                 }
             }
-            *status = Some(looked);
+            *status = Some(peeked);
         }
         if let Some((seconds, limit)) = refused {
             let (retry_after, limit) = (Some(seconds), Some(limit.reached()));
@@ -214,19 +215,19 @@ impl Limits {
     }
 
     #[inline]
-    fn look(
+    fn peek(
         &self,
         (meter, slot): (&Arc<Meter>, &mut LimitSlot),
         limit: &Limit,
         now: Moment,
         may_wait: bool,
-    ) -> Looked {
+    ) -> Verdict {
         if let Some(store) = &self.store {
-            return shared::look(store, (meter, slot), limit, now, may_wait);
+            return shared::peek(store, (meter, slot), limit, now, may_wait);
         }
         let (rate, own) = (limit.rate(), &mut slot.counter.own);
         own.adapt(&rate, now);
-        Looked::Decided(own.peek(&rate, now), 1)
+        Verdict::Decided(own.peek(&rate, now), 1)
     }
 
     /// Asks for shares of the limits that did not decide.

@@ -215,6 +215,11 @@ impl Connection {
         }
     }
 
+    /// True if the database is elsewhere, so that waiting for the answer to each statement costs time.
+    pub(in crate::ledger) fn is_remote(&self) -> bool {
+        matches!(self.engine, Engine::Postgres(_))
+    }
+
     /// True if the gateways of a fleet share the database.
     pub(in crate::ledger) fn is_shared(&self) -> bool {
         self.seat.is_of_fleet
@@ -231,11 +236,11 @@ enum PreparedIn<'a> {
 }
 
 impl Prepared<'_> {
-    /// Runs the statement. Returns the number of rows that it changed.
-    pub(in crate::ledger) fn execute(&mut self, params: Params<'_>) -> Result<usize> {
+    /// Runs the statement, as [`Transaction::run`].
+    pub(in crate::ledger) fn run(&mut self, params: Params<'_>) -> Result<()> {
         match &mut self.0 {
-            PreparedIn::Sqlite(statement) => sqlite::execute(statement, params),
-            PreparedIn::Postgres(postgres, sql) => postgres.execute(sql, params),
+            PreparedIn::Sqlite(statement) => sqlite::execute(statement, params).map(drop),
+            PreparedIn::Postgres(postgres, sql) => postgres.send(sql, params),
         }
     }
 
@@ -292,9 +297,12 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    /// Runs a statement.
+    /// Runs a statement. What goes wrong may be told by a later one, or at the end of the transaction.
     pub(in crate::ledger) fn run(&self, sql: &str, params: Params<'_>) -> Result<()> {
-        self.execute(sql, params).map(drop)
+        match &self.0.engine {
+            Engine::Sqlite(sqlite) => sqlite.execute(sql, params).map(drop),
+            Engine::Postgres(postgres) => postgres.send(sql, params),
+        }
     }
 
     /// Inserts a row. Returns its number, which the database chooses; `None` if a row was in conflict with it. `number`: the

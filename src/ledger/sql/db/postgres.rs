@@ -7,20 +7,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use futures_util::TryStreamExt;
 use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, TryStreamExt};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Client, Statement};
 
-use super::value::{Cell, Cells, Params, Row, Value, wrong};
+use super::value::{Cell, Cells, Owned, Params, Row, Value, wrong};
 use crate::ledger::store::{LedgerError, Result};
 
 /// How often the server is asked again if a transaction was committed, and the pause before: a server that crashed is back
 /// before, or the answer is unknown.
 const MAX_ASKED: u32 = 80;
 const ASK_AGAIN: Duration = Duration::from_millis(250);
+/// Most statements that are sent before their results are read.
+const MAX_SENT: usize = 256;
 /// Key of the lock that a transaction which writes takes, so that one writes at a time: `TGLD`.
 const WRITES: i64 = 0x5447_4c44;
 
@@ -89,10 +91,15 @@ pub(super) struct Postgres {
 }
 
 struct Live {
-    client: Client,
+    client: Arc<Client>,
     /// Prepared statements by their texts, which are those of this program: some hundreds.
     statements: RefCell<HashMap<String, Statement>>,
+    /// Statements that were sent, and whose results are not known; at most [`MAX_SENT`].
+    sent: RefCell<Vec<Sent>>,
 }
+
+/// The result of a statement that was sent.
+type Sent = BoxFuture<'static, Result<u64, tokio_postgres::Error>>;
 
 impl std::fmt::Debug for Postgres {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -120,7 +127,11 @@ impl Postgres {
             }
             *self.live.borrow_mut() = None; // closes it, which frees its lock
             let client = self.network.connect()?;
-            *self.live.borrow_mut() = Some(Live { client, statements: RefCell::default() });
+            *self.live.borrow_mut() = Some(Live {
+                client: Arc::new(client),
+                statements: RefCell::default(),
+                sent: RefCell::default(),
+            });
             self.is_broken.set(false);
         }
         Ref::filter_map(self.live.borrow(), Option::as_ref).map_err(|_| LedgerError::Closed)
@@ -151,6 +162,39 @@ impl Postgres {
         let (statement, values) = (self.prepare(&live, sql)?, bound(params));
         let changed = self.wait(live.client.execute_raw(&statement, &values))?;
         Ok(usize::try_from(changed).unwrap_or(usize::MAX))
+    }
+
+    /// Sends a statement of a transaction, without waiting for its result: the server runs them in order. What goes wrong is told
+    /// by [`Postgres::received`], at the latest when the transaction ends.
+    pub(super) fn send(&self, sql: &str, params: Params<'_>) -> Result<()> {
+        let live = self.live()?;
+        let (statement, client) = (self.prepare(&live, sql)?, Arc::clone(&live.client));
+        let values: Vec<Owned> = params.iter().map(|param| Owned::of(param.value())).collect();
+        let mut sent: Sent = Box::pin(async move {
+            let values: Vec<Bound<'_>> = values.iter().map(|value| Bound(value.value())).collect();
+            client.execute_raw(&statement, &values).await
+        });
+        match (&mut sent).now_or_never() {
+            Some(done) => done.map(drop).map_err(|error| failed(&error))?,
+            None => live.sent.borrow_mut().push(sent),
+        }
+        let is_full = live.sent.borrow().len() >= MAX_SENT;
+        if is_full { self.received(&live) } else { Ok(()) }
+    }
+
+    /// Waits for the results of all statements that were sent.
+    ///
+    /// # Errors
+    /// What went wrong first.
+    fn received(&self, live: &Live) -> Result<()> {
+        let sent = live.sent.take();
+        self.wait(async {
+            let mut first = Ok(());
+            for one in sent {
+                first = first.and(one.await.map(drop));
+            }
+            first
+        })
     }
 
     pub(super) fn insert(&self, sql: &str, number: &str, params: Params<'_>) -> Result<Option<i64>> {
@@ -221,6 +265,9 @@ impl Postgres {
             Ok(true)
         });
         let done = numbered.and_then(|()| work());
+        // What went wrong first is why all later statements failed.
+        let received = self.live.borrow().as_ref().map_or(Ok(()), |live| self.received(live));
+        let done = received.and(done);
         // COMMIT of a transaction that failed says that it was rolled back, and is no error; the SELECT is one.
         let ended = self.batch(if done.is_ok() { "SELECT 1; COMMIT" } else { "ROLLBACK" });
         let has_lost = ended.is_err() && !self.is_open();

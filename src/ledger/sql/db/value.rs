@@ -31,6 +31,39 @@ impl Value<'_> {
     }
 }
 
+/// A value that outlives the statement's parameters.
+#[derive(Debug)]
+pub(in crate::ledger) enum Owned {
+    /// `NULL`, or a number.
+    Plain(Value<'static>),
+    /// Text.
+    Text(String),
+    /// Bytes.
+    Blob(Vec<u8>),
+}
+
+impl Owned {
+    /// Copies a value.
+    pub(super) fn of(value: Value<'_>) -> Self {
+        match value {
+            Value::Null => Self::Plain(Value::Null),
+            Value::Number(number) => Self::Plain(Value::Number(number)),
+            Value::TooLarge => Self::Plain(Value::TooLarge),
+            Value::Text(text) => Self::Text(text.to_owned()),
+            Value::Blob(bytes) => Self::Blob(bytes.to_owned()),
+        }
+    }
+
+    /// The value.
+    pub(super) fn value(&self) -> Value<'_> {
+        match self {
+            Self::Plain(value) => *value,
+            Self::Text(text) => Value::Text(text),
+            Self::Blob(bytes) => Value::Blob(bytes),
+        }
+    }
+}
+
 /// What can be a parameter of a statement.
 pub(in crate::ledger) trait Param {
     /// The value that is stored.

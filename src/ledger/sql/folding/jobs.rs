@@ -27,7 +27,7 @@ pub(super) fn write(tx: &Transaction<'_>, jobs: &[SettledJob]) -> Result<()> {
             hold.at.0,
             at.0
         ];
-        tx.execute(sql, values)?;
+        tx.run(sql, values)?;
     }
     Ok(())
 }

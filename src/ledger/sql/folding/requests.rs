@@ -12,7 +12,7 @@ pub(super) fn write(tx: &Transaction<'_>, requests: &[ChargedRequest]) -> Result
                    route = excluded.route, charge = excluded.charge, at = excluded.at";
     for ChargedRequest { id, account, key, route, charge, at } in requests {
         let values = params![id_blob(*id), account.0, key.0, route.0, charge.millionths(), at.0];
-        tx.execute(sql, values)?;
+        tx.run(sql, values)?;
     }
     Ok(())
 }

@@ -15,7 +15,7 @@ const KEEP_UNKNOWN: i64 = 90 * 24 * 3600 * 1000;
 pub(super) fn write(tx: &Transaction<'_>, row: &PaymentRow) -> Result<()> {
     if row.purchase.is_none() {
         let sql = "DELETE FROM payments WHERE account IS NULL AND told < ?1";
-        tx.execute(sql, params![row.told.0.saturating_sub(KEEP_UNKNOWN)])?;
+        tx.run(sql, params![row.told.0.saturating_sub(KEEP_UNKNOWN)])?;
     }
     let sql = "INSERT INTO payments
                    (id, account, package, credits, price, currency, granted, bucket, expires, reversals, taken, missing, steps, told)

@@ -104,8 +104,8 @@ pub(in crate::ledger::sql) fn change(
         };
         row.check_unused()?;
         // Revoked keys may still name it.
-        tx.execute("UPDATE keys SET spend_group = NULL WHERE spend_group = ?1", params![num])?;
-        tx.execute("DELETE FROM spend_groups WHERE num = ?1", params![num])?;
+        tx.run("UPDATE keys SET spend_group = NULL WHERE spend_group = ?1", params![num])?;
+        tx.run("DELETE FROM spend_groups WHERE num = ?1", params![num])?;
         return Ok(Changed { before: Some(row), after: None });
     };
     let num = match &before {

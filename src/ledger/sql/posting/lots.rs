@@ -99,7 +99,7 @@ fn insert(tx: &Transaction<'_>, account: AccountNum, terms: &LotTerms, left: Cre
     let values =
         params![account.0, bucket.as_str(), left.millionths(), expires.map(|expires| expires.0), of_refill];
     let id = tx.add(sql, "id", values)?;
-    tx.execute("UPDATE accounts SET lots = 1 WHERE num = ?1 AND lots = 0", params![account.0])?;
+    tx.run("UPDATE accounts SET lots = 1 WHERE num = ?1 AND lots = 0", params![account.0])?;
     let priority = priority(tx, &bucket)?;
     Ok(Lot { id: LotId(id), bucket, priority, left, expires, ended: None, of_refill })
 }
@@ -181,7 +181,7 @@ pub(in crate::ledger::sql) fn register(tx: &Transaction<'_>, buckets: &[(BucketN
     let sql = "INSERT INTO buckets (name, priority) VALUES (?1, ?2)
                ON CONFLICT (name) DO UPDATE SET priority = excluded.priority";
     for (name, priority) in buckets {
-        tx.execute(sql, params![name.as_str(), priority])?;
+        tx.run(sql, params![name.as_str(), priority])?;
     }
     Ok(())
 }

@@ -44,7 +44,7 @@ pub(in crate::ledger::sql) fn refill(
         let RefillState { due, refilled, is_absent } = refill.state;
         let values =
             params![refill.num.0, refill.plan, due.map(|due| due.0), refilled.map(|at| at.0), is_absent];
-        tx.execute(sql, values)?;
+        tx.run(sql, values)?;
     }
     posting.finish()
 }
