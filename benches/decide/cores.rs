@@ -190,7 +190,8 @@ impl<'a> Core<'a> {
             is_repeatable: false,
         };
         let mut said = ResponseHeaders::default();
-        let pass = limits.admit(&ask, &view.settings, self.time.wall(), &mut said).expect("below the limit");
+        let pass =
+            limits.admit(&ask, &view.settings, self.time.wall(), false, &mut said).expect("below the limit");
         let price = view.price(route, plan);
         self.count += 1;
         let id = RequestId((self.number as u128) << 64 | u128::from(self.count));

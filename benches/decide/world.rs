@@ -135,7 +135,7 @@ impl World {
             is_repeatable: false,
         };
         let mut said = ResponseHeaders::default();
-        let pass = self.limits.admit(&ask, &self.view.settings, self.clock.wall(), &mut said);
+        let pass = self.limits.admit(&ask, &self.view.settings, self.clock.wall(), false, &mut said);
         pass.expect("below the limit");
         black_box(said);
     }

@@ -150,7 +150,16 @@ impl Session {
         Box::pin(async move {
             let Some((ask, history)) = counter.ask(gives_up, clock.now()) else { return (counter, None) };
             let (owner, limit) = (hex::encode(counter.meter.owner().to_bytes()), counter.name());
-            let call = script.call(&mut servers, (&owner, &limit), &counter.rate, (&ask, &history), None);
+            let (name, message) = ((owner.as_str(), limit.as_str()), (&ask, history.as_slice()));
+            let call = async {
+                match script.call(&mut servers, name, &counter.rate, message, None).await {
+                    // The connection was lost since the last message, and there is another one.
+                    Err(error) if error.is_io_error() => {
+                        script.call(&mut servers, name, &counter.rate, message, None).await
+                    }
+                    done => done,
+                }
+            };
             let late = || io::Error::from(io::ErrorKind::TimedOut).into();
             let answer = tokio::time::timeout(MAX_RESPONSE, call).await.unwrap_or_else(|_| Err(late()));
             (counter, Some((ask, answer)))

@@ -206,7 +206,7 @@ fn mistakes_in_the_settings_of_a_fleet_are_explained() {
     let cases = [
         ("[ledger]\nnode = \"a\"\n".to_owned(), "for a ledger in PostgreSQL"),
         (ledger("node = \"main\""), "the name of a node is"),
-        (ledger("journal = \"both\""), "unknown kind of journal"),
+        (ledger("journal = \"both\""), "there is no kind of journal"),
         ("[ledger]\nurl = \"postgres://a@h/c?sslmode=prefer\"\n".to_owned(), "without TLS unnoticed"),
         ("[ledger]\nurl = \"postgres://h/c\"\n".to_owned(), "has no user"),
         ("[limits]\nstore = \"redis://h\"\n".to_owned(), "only the gateways of a fleet"),
@@ -215,7 +215,7 @@ fn mistakes_in_the_settings_of_a_fleet_are_explained() {
         (fleet("store = \"rediss://h#insecure\""), "has no fragment"),
         (fleet("store = [\"redis://h\", \"rediss://i\"]"), "use TLS, or none does"),
         (fleet("store = []"), "1 to 64 servers"),
-        (fleet("store = \"redis://h\"\noutage = \"opne\""), "unknown outage policy"),
+        (fleet("store = \"redis://h\"\noutage = \"opne\""), "there is no outage policy"),
         (fleet("store = \"redis://h\"\nprefix = \"a b\""), "a prefix is"),
         (fleet("store = \"redis://h\"\ntls = { ca = \"a.pem\" }"), "uses no TLS"),
         (fleet("store = \"rediss://h\"\ntls = { ca = \"a.pem\" }"), "cannot be read"),
@@ -224,7 +224,7 @@ fn mistakes_in_the_settings_of_a_fleet_are_explained() {
             fleet(
                 "store = \"redis://h\"\n[plans.p]\nlimits = [{ name = \"a\", requests = 1, window = \"1s\", outage = \"x\" }]",
             ),
-            "unknown outage policy",
+            "there is no outage policy",
         ),
     ];
     let folder = tempfile::tempdir().unwrap();

@@ -153,7 +153,7 @@ impl<'a> Fleet<'a> {
                 }
                 Peeked::Decided(_) => return false,
                 Peeked::Unknown if !is_last && self.counters[gateway].wait() => {
-                    self.send(gateway, false, fate)
+                    self.send(gateway, false, fate);
                 }
                 Peeked::Unknown => return false,
                 Peeked::Silent => {
