@@ -20,7 +20,7 @@ pub const LIFETIME: Duration = Duration::from_secs(10);
 /// How long its gateway uses it: less, as clocks do not run equally fast.
 const USABLE: Duration = Duration::from_secs(8);
 /// For how long a share should last that is asked for ahead of need.
-const AHEAD: Duration = Duration::from_millis(100);
+const AHEAD: Duration = Duration::from_secs(1);
 /// How long a share is kept that is not used.
 const IDLE: Duration = Duration::from_millis(500);
 /// How often a share that is used is reported.
