@@ -50,7 +50,8 @@ impl Line {
         };
         let id = field("x-request-id").expect("every response has an id");
         if let Some(charged) = field("x-credits-used") {
-            assert_eq!(charged.parse::<Credits>().unwrap().millionths(), self.price, "{id}");
+            let code = head.code.unwrap_or_default();
+            assert_eq!(charged.parse::<Credits>().unwrap().millionths(), self.price, "{id}: status {code}");
         }
         let body = &self.received[length..];
         assert!(self.body.as_bytes().starts_with(body), "{id} got another response's bytes");
