@@ -28,7 +28,7 @@ const LEAVES: u64 = 24;
 const LEAVES_OFTEN: usize = 4;
 
 /// True if a response is Tollgate's own, for example while the ledger cannot be written: the request costs nothing.
-pub fn is_unavailable(received: &[u8]) -> bool {
+fn is_unavailable(received: &[u8]) -> bool {
     let text = String::from_utf8_lossy(received);
     text.starts_with("HTTP/1.1 50") && text.contains("application/problem+json")
 }
@@ -71,17 +71,6 @@ fn wish(number: u64) -> Wish {
 
 /// Sends requests until the gateway has ended, and records the responses.
 pub fn client(address: SocketAddr, next: &AtomicU64, journal: &Mutex<Vec<Line>>, stop: &AtomicBool) {
-    client_refused_by(is_unavailable, address, next, journal, stop);
-}
-
-/// As [`client`]. `is_refused`: whether a response is one that costs nothing.
-pub fn client_refused_by(
-    is_refused: fn(&[u8]) -> bool,
-    address: SocketAddr,
-    next: &AtomicU64,
-    journal: &Mutex<Vec<Line>>,
-    stop: &AtomicBool,
-) {
     let connect = || std::net::TcpStream::connect(address).map(|_| Client::connect(address));
     let Ok(mut client) = connect() else { return };
     let mut left = 0;
@@ -92,9 +81,9 @@ pub fn client_refused_by(
         left += usize::from(leaves);
         let mut line = Line { number, hold, price, body, received: Vec::new() };
         if client.send(request).is_ok() && !leaves {
-            receive(&mut client, &mut line, is_refused);
+            receive(&mut client, &mut line);
         }
-        let refused = is_refused(&line.received);
+        let refused = is_unavailable(&line.received);
         if refused {
             line = Line { price: 0, received: Vec::new(), ..line };
         }
@@ -111,9 +100,9 @@ pub fn client_refused_by(
 }
 
 /// Reads until the response is complete, or the connection ends.
-fn receive(client: &mut Client, line: &mut Line, is_refused: fn(&[u8]) -> bool) {
+fn receive(client: &mut Client, line: &mut Line) {
     let mut buffer = [0; 4096];
-    while !is_refused(&line.received) && !matches!(line.saw(), Saw::Whole(_)) {
+    while !is_unavailable(&line.received) && !matches!(line.saw(), Saw::Whole(_)) {
         match client.socket().read(&mut buffer) {
             Ok(count) if count > 0 => line.received.extend_from_slice(&buffer[..count]),
             _ => return,
