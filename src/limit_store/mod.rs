@@ -71,7 +71,7 @@ pub struct SharedCounter {
     pub rate: Rate,
 }
 
-/// Counters by what identifies them.
+/// Counters by what identifies them: at most as many as the meters of keys, accounts and addresses have.
 type SharedCounters = HashMap<(Vec<u8>, NameId, RouteNum), SharedCounter>;
 
 impl fmt::Debug for LimitStore {

@@ -205,8 +205,8 @@ fn admit<'a>(
     let request = Countable { route, plan, parts, path, host, body, address, job, is_repeatable, upgrade };
     let subject = request.subject(context.caller.as_deref(), record.started());
     let wall = services.connections.time.wall();
-    match services.limits.admit(&subject, &view.settings, wall, true, &mut context.headers)? {
-        // rate_limited, concurrency_limited
+    let admitted = services.limits.admit(&subject, &view.settings, wall, true, &mut context.headers)?; // rate_limited, concurrency_limited, overloaded
+    match admitted {
         Some(pass) => {
             let (call, upgrade) = request.pay((services, pool), stream, record, context, pass)?;
             Ok(Admission::Forward(call, upgrade))

@@ -27,6 +27,13 @@ use fence::Fence;
 use journal::{LocalJournal, SharedJournal};
 use leases::SqlLeases;
 
+/// Changes the tables to a version.
+struct Migration {
+    sql: &'static str,
+    /// The earliest version whose programs can use the tables then: the same as before, if the migration only adds.
+    usable_by: usize,
+}
+
 /// One migration per version, in order. There are none to earlier versions.
 const MIGRATIONS: [Migration; 2] = [
     Migration { sql: include_str!("0001_ledger.sql"), usable_by: 1 },
@@ -51,13 +58,6 @@ const READER: &str = "SET default_transaction_read_only = 'on'";
 const MAX_SHORT: Duration = Duration::from_secs(3);
 /// Longest time that any other statement may take, with what the network adds.
 const MAX_STATEMENT: Duration = Duration::from_secs(30);
-/// Changes the tables to a version.
-struct Migration {
-    sql: &'static str,
-    /// The version that programs know at least which can use the tables then. A migration that only adds changes nothing in that.
-    usable_by: usize,
-}
-
 /// Tables of gateways.
 const OF_NODES: [&str; 7] = ["nodes", "beats", "batches", "leases", "spends", "calls", "changes"];
 /// Key of the lock that a gateway takes while it serves: `TGLS`.

@@ -276,16 +276,10 @@ impl Share {
         (self.known.is_silent, self.known.ask_again) = (true, now.plus(RETRIED));
     }
 
-    /// True if nothing of it can be used, and the store is not asked for any.
-    #[must_use]
-    pub fn is_empty(&self, now: Moment) -> bool {
-        self.left(now) == 0 && !self.is_asking
-    }
-
-    /// True if the store knows everything, and nothing is leased.
+    /// True if the store knows everything and is not being asked, and nothing is leased.
     #[must_use]
     pub fn is_reported(&self, now: Moment) -> bool {
-        self.is_empty(now) && self.unconfirmed.is_empty()
+        self.left(now) == 0 && !self.is_asking && self.unconfirmed.is_empty()
     }
 
     /// Requests of which the store may not know.

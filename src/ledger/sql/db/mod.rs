@@ -297,7 +297,7 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    /// Runs a statement. What goes wrong may be told by a later one, or at the end of the transaction.
+    /// Runs a statement. A later statement may return its error, or the end of the transaction.
     pub(in crate::ledger) fn run(&self, sql: &str, params: Params<'_>) -> Result<()> {
         match &self.0.engine {
             Engine::Sqlite(sqlite) => sqlite.execute(sql, params).map(drop),

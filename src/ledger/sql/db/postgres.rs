@@ -164,8 +164,8 @@ impl Postgres {
         Ok(usize::try_from(changed).unwrap_or(usize::MAX))
     }
 
-    /// Sends a statement of a transaction, without waiting for its result: the server runs them in order. What goes wrong is told
-    /// by [`Postgres::received`], at the latest when the transaction ends.
+    /// Sends a statement of a transaction, without waiting for its result: the server runs them in order. If it fails,
+    /// [`Postgres::received`] returns the error, at the latest when the transaction ends.
     pub(super) fn send(&self, sql: &str, params: Params<'_>) -> Result<()> {
         let live = self.live()?;
         let (statement, client) = (self.prepare(&live, sql)?, Arc::clone(&live.client));
