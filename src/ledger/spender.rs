@@ -169,21 +169,16 @@ impl Spender {
         self.0.shared.desk.is_some()
     }
 
-    /// True if credits must be leased before an amount can be held.
-    #[must_use]
-    #[inline]
-    pub fn must_lease(&self, purse: &Purse, amount: Credits) -> bool {
-        self.0.shared.desk.is_some() && purse.local() < amount
-    }
-
-    /// Leases credits for an amount, if the account has them, and waits for it for a bounded time.
+    /// Leases credits for an amount, if the account has them, and waits for it for a bounded time. If no credits are leased,
+    /// no more can come: [`Lease::TooLittle`].
     ///
     /// # Errors
     /// [`NoLease`]: nothing can be leased now, whatever the account has.
     pub async fn lease(&self, purse: &Arc<Purse>, amount: Credits) -> Result<Lease, NoLease> {
         match &self.0.shared.desk {
             Some(desk) if purse.local() < amount => desk.lease(purse, amount).await,
-            _ => Ok(Lease::Enough),
+            Some(_) => Ok(Lease::Enough),
+            None => Ok(Lease::TooLittle),
         }
     }
 

@@ -10,7 +10,7 @@ use http::request::Parts;
 
 use super::access_log::AccessRecord;
 use super::permit::Payment;
-use super::permit::lease::lease;
+use super::permit::lease::lease_and_hold;
 use super::permit::waiting_payment::{PaymentFuture, Unpaid, WaitingPayment};
 use super::request_body::MAX_BUFFERED;
 use super::services::Services;
@@ -63,9 +63,7 @@ pub(super) fn payment(
             return Err(Refusal::because(Reason::BadRequest, detail).into());
         }
         let price = Arc::new(price.for_items(items));
-        lease(&services, &key, &price).await?;
-        let route = &record.view().routes[index];
-        Ok(Payment::hold(&services, &record, Some(&key), route, &method, &price, claimed)?)
+        Ok(lease_and_hold(&services, &record, &key, (index, &method), &price, claimed).await?)
     };
     let pay = move |body, claimed| Box::pin(async move { pay(body, claimed).await }) as PaymentFuture;
     Ok(WaitingPayment::of_body(reads_body, (MAX_BUFFERED, "A request that is charged per item"), pay))

@@ -80,10 +80,11 @@ impl Payment {
         Self { route: route.index, held }
     }
 
-    /// Holds a price, with the claim of an idempotency key. A route that is free, or public, does not touch the ledger.
+    /// Holds a price, with the claim of an idempotency key, which it takes. A route that is free, or public, does not touch
+    /// the ledger.
     ///
     /// # Errors
-    /// [`Reason::InsufficientCredits`] or [`Reason::LedgerUnavailable`].
+    /// [`HoldError`], see [`refused`].
     pub(super) fn hold(
         services: &Services,
         record: &AccessRecord,
@@ -91,8 +92,8 @@ impl Payment {
         route: &Route,
         method: &Method,
         price: &Arc<Price>,
-        mut claimed: Option<Claimed>,
-    ) -> Result<Self, Refusal> {
+        claimed: &mut Option<Claimed>,
+    ) -> Result<Self, HoldError> {
         let Some(key) = key.filter(|_| !price.is_free()) else {
             return Ok(Self { route: route.index, held: None });
         };
@@ -122,27 +123,30 @@ impl Payment {
                 (&mut claimed.claim, until)
             }),
         };
-        match services.spender.hold_as(wanted) {
-            Ok(hold) => {
-                record.set_held();
-                Ok(Self { route: route.index, held: Some(held(Funds::Hold(hold), claimed)) })
-            }
-            Err(HoldError::Capped(capped)) => {
-                record.refuse_credits(price.hold);
-                let message = match capped {
-                    Capped::Key => "The API key's spending limit is reached.",
-                    Capped::Group => "The spending limit of the API key's group is reached.",
-                    Capped::Account => "The account's spending limit is reached.",
-                };
-                let refusal = Refusal::because(Reason::InsufficientCredits, message);
-                Err(Refusal { limit: Some(spend_limit()), ..refusal })
-            }
-            Err(HoldError::Insufficient) => {
-                record.refuse_credits(price.hold);
-                Err(Reason::InsufficientCredits.into())
-            }
-            Err(HoldError::Unavailable) => Err(Reason::LedgerUnavailable.into()),
+        let hold = services.spender.hold_as(wanted)?;
+        record.set_held();
+        Ok(Self { route: route.index, held: Some(held(Funds::Hold(hold), claimed.take())) })
+    }
+}
+
+/// The refusal of a request whose price was not held.
+pub(super) fn refused(record: &AccessRecord, price: &Price, error: HoldError) -> Refusal {
+    match error {
+        HoldError::Capped(capped) => {
+            record.refuse_credits(price.hold);
+            let message = match capped {
+                Capped::Key => "The API key's spending limit is reached.",
+                Capped::Group => "The spending limit of the API key's group is reached.",
+                Capped::Account => "The account's spending limit is reached.",
+            };
+            let refusal = Refusal::because(Reason::InsufficientCredits, message);
+            Refusal { limit: Some(spend_limit()), ..refusal }
         }
+        HoldError::Insufficient => {
+            record.refuse_credits(price.hold);
+            Reason::InsufficientCredits.into()
+        }
+        HoldError::Unavailable => Reason::LedgerUnavailable.into(),
     }
 }
 

@@ -10,8 +10,8 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use super::access_log::AccessRecord;
-use super::permit::Payment;
 use super::permit::waiting_payment::{PaymentFuture, Unpaid, WaitingPayment};
+use super::permit::{Payment, refused};
 use super::request_body::MAX_BUFFERED;
 use super::services::Services;
 use crate::directory::Key;
@@ -57,7 +57,9 @@ pub(super) fn start(
             price.hold = Credits::from_millionths(millionths);
         }
         let route = &record.view().routes[index];
-        Ok(Payment::hold(&services, &record, key.as_ref(), route, &Method::POST, &Arc::new(price), None)?)
+        let price = Arc::new(price);
+        let held = Payment::hold(&services, &record, key.as_ref(), route, &Method::POST, &price, &mut None);
+        Ok(held.map_err(|error| refused(&record, &price, error))?)
     };
     let pay = move |body: Bytes, _| Box::pin(async move { pay(&body).await }) as PaymentFuture;
     Some(match per_line {

@@ -58,7 +58,8 @@ impl Want {
     }
 
     /// Ends the wait of all requests for which there is enough, of those for which there never will be, since it is more than
-    /// the account has, and of those that have waited for [`MAX_LEASE_WAIT`]. True if some go on waiting.
+    /// the account has, and of those that have waited for [`MAX_LEASE_WAIT`]. `may_come`: what the account has besides the purse.
+    /// True if some go on waiting.
     pub(in crate::ledger) fn settle(&mut self, may_come: Credits, now: Moment) -> bool {
         let mut local = self.purse.local();
         let waiters = std::mem::take(&mut self.waiters);
@@ -204,5 +205,37 @@ impl Desk {
     /// True if nothing may be held.
     pub(in crate::ledger) fn is_cut_off(&self) -> bool {
         self.is_cut_off.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::purse::Purses;
+
+    /// A request is told that there is too little only if there is, or after its time.
+    #[test]
+    fn a_request_waits_while_there_may_be_enough() {
+        let credits = Credits::from_millionths;
+        // What is in the purse, what may come, for how long the request has waited, and what it is told.
+        let table = [
+            (10, 0, 0, Some(Lease::Enough)),
+            (9, 0, 0, Some(Lease::TooLittle)),
+            (5, 5, 0, None), // another request took from the purse after it was looked at
+            (5, 4, 0, Some(Lease::TooLittle)),
+            (0, 1_000, 1_499, None),
+            (0, 1_000, 1_500, Some(Lease::TooLittle)),
+            (10, 1_000, 1_500, Some(Lease::Enough)),
+        ];
+        for (local, may_come, waited, told) in table {
+            let purse = Purses::new(false).add(AccountNum(1), credits(local));
+            let (ended, mut wait) = oneshot::channel();
+            let since = Some(Moment::default());
+            let mut want = Want { purse, waiters: vec![Waiter { amount: credits(10), since, ended }] };
+            let goes_on =
+                want.settle(credits(may_come), Moment::default().plus(Duration::from_millis(waited)));
+            assert_eq!(wait.try_recv().ok(), told.map(Ok), "{local} {may_come} {waited}");
+            assert_eq!(goes_on, told.is_none());
+        }
     }
 }

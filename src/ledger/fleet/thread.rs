@@ -213,7 +213,7 @@ impl LeaseThread {
         }
     }
 
-    /// Leases what is wanted of some accounts. Returns what others may still return.
+    /// Leases what is wanted of some accounts. Returns those of which there may still be more.
     fn lease_some(&mut self, wants: Vec<Want>) -> Vec<Want> {
         let now = self.clock.now();
         let wanted: Vec<LeaseWanted> = wants.iter().map(|want| self.wanted(want, now)).collect();
@@ -230,7 +230,9 @@ impl LeaseThread {
             let local = want.purse.local();
             let purse = Arc::clone(&want.purse);
             self.lessees.insert(purse.num, Lessee { purse, then: (local, now), seen: (local, now) });
-            if want.settle(leased.others, now) {
+            // Requests that took credits from the purse meanwhile are not in what was asked for.
+            let may_come = leased.others.checked_add(leased.free).unwrap_or(Credits::MAX);
+            if want.settle(may_come, now) {
                 unsatisfied.push(want);
             }
         }

@@ -205,5 +205,7 @@ fn lease_one(
         tx.run("DELETE FROM calls WHERE account = ?1 AND node = ?2", params![account.0, tx.node()])?;
     }
     let own = own.checked_add(granted).unwrap_or(own);
-    Ok(Leased { account, granted, elsewhere: balance.checked_sub(own).unwrap_or_default(), others })
+    let elsewhere = balance.checked_sub(own).unwrap_or_default();
+    let free = free.checked_sub(granted).unwrap_or_default().max(Credits::ZERO);
+    Ok(Leased { account, granted, elsewhere, others, free })
 }

@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use http::request::Parts;
 
-use super::Payment;
-use super::lease::{is_short, lease};
+use super::lease::lease_and_hold;
 use super::waiting_payment::{PaymentFuture, Unpaid, WaitingPayment};
+use super::{Payment, refused};
 use crate::directory::Key;
 use crate::gateway::request::access_log::AccessRecord;
 use crate::gateway::request::repeats::RepeatKey;
 use crate::gateway::request::services::Services;
 use crate::gateway::request::{items, repeats};
-use crate::ledger::OpenJob;
+use crate::ledger::{HoldError, OpenJob};
 use crate::policy::price::Price;
 use crate::policy::reject::{Reason, Refusal};
 use crate::snapshot::{Plan, Route};
@@ -30,7 +30,7 @@ impl PaymentProgress {
     /// Holds the price of a route (step 7). `job`: the open job that the request asks about. `repeat`: its idempotency key.
     ///
     /// # Errors
-    /// As [`Payment::hold`].
+    /// As [`refused`], and as [`items::payment`].
     pub(in crate::gateway::request) fn start(
         services: &Rc<Services>,
         record: &Rc<AccessRecord>,
@@ -57,10 +57,13 @@ impl PaymentProgress {
         if let (Some(_), Some(key)) = (&price.per_item, key) {
             return hold_later(services, record, key, (route, parts), price).map(Self::Waiting);
         }
-        if let Some(key) = key.filter(|key| is_short(services, key, price)) {
-            return hold_later(services, record, key, (route, parts), price).map(Self::Waiting);
+        match (Payment::hold(services, record, key, route, method, price, &mut None), key) {
+            (Ok(payment), _) => Ok(Self::Ready(payment)),
+            (Err(HoldError::Insufficient), Some(key)) if services.spender.may_lease() => {
+                hold_later(services, record, key, (route, parts), price).map(Self::Waiting)
+            }
+            (Err(error), _) => Err(refused(record, price, error)),
         }
-        Payment::hold(services, record, key, route, method, price, None).map(Self::Ready)
     }
 
     /// True if the response's body names the charge, so that it must be one that can be read.
@@ -97,9 +100,7 @@ fn hold_later(
     let (services, record, key) = (Rc::clone(services), Rc::clone(record), Arc::clone(key));
     let (price, index, method) = (Arc::clone(price), route.index, parts.method.clone());
     let pay = async move |claimed| -> Result<Payment, Unpaid> {
-        lease(&services, &key, &price).await?;
-        let route = &record.view().routes[index];
-        Ok(Payment::hold(&services, &record, Some(&key), route, &method, &price, claimed)?)
+        Ok(lease_and_hold(&services, &record, &key, (index, &method), &price, claimed).await?)
     };
     let pay = move |_, claimed| Box::pin(async move { pay(claimed).await }) as PaymentFuture;
     Ok(WaitingPayment::new(reads_body, pay).leasing(may_lease))

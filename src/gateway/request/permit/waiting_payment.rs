@@ -97,7 +97,7 @@ impl WaitingPayment {
     /// Waits until the payment is made, for a bounded time. `body`: the request body, if it was needed.
     ///
     /// # Errors
-    /// As [`Payment::hold`]; [`Reason::LedgerUnavailable`] too if it takes longer; [`Unpaid::Replayed`].
+    /// As the payment; [`Reason::LedgerUnavailable`] too if it takes longer; [`Unpaid::Replayed`].
     pub(in crate::gateway::request) async fn finish(self, body: Bytes) -> Result<Payment, Unpaid> {
         let longest = self.longest;
         let paid = tokio::time::timeout(longest, self.pay(body, None)).await;

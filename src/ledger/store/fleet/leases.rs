@@ -29,6 +29,8 @@ pub struct Leased {
     pub elsewhere: Credits,
     /// What other gateways have leased.
     pub others: Credits,
+    /// What no gateway has leased now.
+    pub free: Credits,
 }
 
 /// What a gateway learns when it says that it lives.
