@@ -107,7 +107,8 @@ impl Ledger {
     pub fn spender(&self, worker: usize) -> Option<SpenderSeed> {
         let (_, workers) = self.shared.outboxes.split_last()?; // the last outbox is the books thread's
         let outbox = workers.get(worker)?;
-        Some(SpenderSeed::new(Arc::clone(&self.shared), Arc::clone(outbox), self.readers.clone()))
+        let (shared, outbox) = (Arc::clone(&self.shared), Arc::clone(outbox));
+        Some(SpenderSeed::new(shared, outbox, self.jobs.clone(), self.readers.clone()))
     }
 
     /// The control plane's handle.

@@ -1,6 +1,8 @@
 //! Knows which holds outlive their requests: the open jobs of the upstreams. The one that takes a job out of the list
 //! settles its hold, so that it is settled once.
 
+mod spender;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 
@@ -9,6 +11,8 @@ use smallvec::SmallVec;
 
 use super::record::ExternalId;
 use crate::types::{AccountNum, Credits, KeyNum, RequestId};
+
+pub(in crate::ledger) use spender::Taken;
 
 /// Most open jobs. Further ones are refused.
 pub const MAX_OPEN_JOBS: usize = 1_000_000;
@@ -30,6 +34,17 @@ pub struct OpenJob {
     pub external_id: ExternalId,
 }
 
+/// What is known of the job with an external id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FoundJob {
+    /// It is open.
+    Open(OpenJob),
+    /// It is settled.
+    Settled,
+    /// There was none, or several accounts have one.
+    Unknown,
+}
+
 /// The open jobs of all accounts, and whose jobs the settled ones were.
 #[derive(Debug, Default)]
 pub(super) struct Jobs(Mutex<Lists>);
@@ -38,6 +53,8 @@ pub(super) struct Jobs(Mutex<Lists>);
 struct Lists {
     open: HashMap<RequestId, OpenJob>,
     names: HashMap<(AccountNum, ExternalId), RequestId>,
+    /// Jobs that a fold gives to the fleet.
+    moving: HashMap<RequestId, ExternalId>,
     /// The accounts that have an open job with an external id, usually one.
     accounts: HashMap<ExternalId, SmallVec<[AccountNum; 2]>>,
     /// Hashes of settled jobs, one of account and external id and one of the external id: 8 bytes each. That one of a
@@ -71,16 +88,32 @@ impl Jobs {
     /// Takes a job by its hold. The caller settles it.
     pub(super) fn take(&self, hold: RequestId) -> Option<OpenJob> {
         let mut lists = self.0.lock();
-        let job = lists.open.remove(&hold)?;
-        lists.names.remove(&(job.account, job.external_id.clone()));
-        if let Some(accounts) = lists.accounts.get_mut(&job.external_id) {
-            accounts.retain(|account| *account != job.account);
-            if accounts.is_empty() {
-                lists.accounts.remove(&job.external_id);
-            }
-        }
+        let job = lists.remove(hold)?;
         lists.settled(job.account, &job.external_id);
         Some(job)
+    }
+
+    /// Takes a job by its hold, to give it to the fleet. False if it is not here, or somebody settles it.
+    pub(super) fn share(&self, hold: RequestId) -> bool {
+        let mut lists = self.0.lock();
+        let job = lists.remove(hold);
+        job.map(|job| lists.moving.insert(hold, job.external_id)).is_some()
+    }
+
+    /// The fleet has a job.
+    pub(super) fn shared(&self, hold: RequestId) {
+        self.0.lock().moving.remove(&hold);
+    }
+
+    /// True until a job is settled, or the fleet has it.
+    pub(super) fn has(&self, hold: RequestId) -> bool {
+        let lists = self.0.lock();
+        lists.open.contains_key(&hold) || lists.moving.contains_key(&hold)
+    }
+
+    /// True if a job with this external id is on its way to the fleet.
+    pub(super) fn is_moving(&self, external_id: &ExternalId) -> bool {
+        self.0.lock().moving.values().any(|moving| moving == external_id)
     }
 
     /// Remembers a settled job.
@@ -118,6 +151,18 @@ impl Jobs {
 }
 
 impl Lists {
+    fn remove(&mut self, hold: RequestId) -> Option<OpenJob> {
+        let job = self.open.remove(&hold)?;
+        self.names.remove(&(job.account, job.external_id.clone()));
+        if let Some(accounts) = self.accounts.get_mut(&job.external_id) {
+            accounts.retain(|account| *account != job.account);
+            if accounts.is_empty() {
+                self.accounts.remove(&job.external_id);
+            }
+        }
+        Some(job)
+    }
+
     fn settled(&mut self, account: AccountNum, external_id: &ExternalId) {
         for hash in [self.hasher.hash_one((account, external_id)), self.hasher.hash_one(external_id)] {
             if !self.settled.insert(hash) {

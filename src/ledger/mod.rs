@@ -41,7 +41,7 @@ pub use caps::{Capped, KeyCaps, SpendCap};
 pub use claims::{Claim, ClaimChange, Found, NotFound, Repeatable};
 pub use fleet::{Lease, NoLease};
 pub use handle::{Ledger, Opened};
-pub use jobs::{MAX_OPEN_JOBS, MAX_SETTLED_JOBS, OpenJob};
+pub use jobs::{FoundJob, MAX_OPEN_JOBS, MAX_SETTLED_JOBS, OpenJob};
 pub use place::{Copied, Place};
 pub use purse::{JobSlot, Purse};
 pub use spender::{Hold, HoldError, HoldRequest, Settled, Spender, SpenderSeed};

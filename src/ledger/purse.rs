@@ -7,6 +7,7 @@ use arc_swap::ArcSwapOption;
 use parking_lot::RwLock;
 
 use super::caps::SpendCap;
+use super::store::Elsewhere;
 use crate::policy::credit::{SpendLimit, Split, Wallet, after_hold};
 use crate::types::{AccountNum, Credits};
 
@@ -16,8 +17,10 @@ use crate::types::{AccountNum, Credits};
 #[derive(Debug)]
 pub struct Purse {
     pub(super) num: AccountNum,
-    /// Open jobs, and requests that may open one.
+    /// Open jobs of this gateway, and requests that may open one.
     jobs: AtomicU32,
+    /// Open jobs of the fleet, as far as is known.
+    shared_jobs: AtomicU32,
     /// What this gateway may spend: all that the account has, or what was leased of it.
     local: AtomicI64,
     /// What the account has besides, as far as is known: always zero if all of it is this gateway's.
@@ -43,6 +46,7 @@ impl Purse {
         Self {
             num,
             jobs: AtomicU32::new(0),
+            shared_jobs: AtomicU32::new(0),
             local: AtomicI64::new(local),
             elsewhere: AtomicI64::new(elsewhere),
             low: AtomicI64::new(0),
@@ -114,13 +118,13 @@ impl Purse {
     /// Number of open jobs, and of requests that may open one.
     #[must_use]
     pub fn jobs(&self) -> u32 {
-        self.jobs.load(Ordering::SeqCst)
+        self.jobs.load(Ordering::SeqCst).saturating_add(self.shared_jobs.load(Ordering::SeqCst))
     }
 
     /// Reserves a place for a job, if there are fewer than `most`.
     #[must_use]
     pub fn reserve_job(self: &Arc<Self>, most: Option<u32>) -> Option<JobSlot> {
-        let most = most.unwrap_or(u32::MAX - 1);
+        let most = most.unwrap_or(u32::MAX - 1).saturating_sub(self.shared_jobs.load(Ordering::SeqCst));
         let more = |now: u32| (now < most).then_some(now + 1);
         self.jobs.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).ok()?;
         Some(JobSlot(Some(Arc::clone(self))))
@@ -134,6 +138,19 @@ impl Purse {
     /// A job is settled.
     pub(super) fn end_job(&self) {
         self.jobs.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// A job of this gateway is the fleet's now, which is told how many it has from time to time.
+    pub(super) fn share_job(&self) {
+        self.shared_jobs.fetch_add(1, Ordering::SeqCst);
+        self.end_job();
+    }
+
+    /// A job of the fleet is this gateway's now.
+    pub(super) fn take_job(&self) {
+        self.add_job();
+        let less = |jobs: u32| Some(jobs.saturating_sub(1));
+        let _ = self.shared_jobs.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less); // never fails
     }
 
     /// Subtracts `amount` if that much is available; otherwise returns false.
@@ -162,9 +179,9 @@ impl Purse {
     }
 
     /// Adds credits that were leased.
-    pub(super) fn lease(&self, granted: Credits, elsewhere: Credits) {
+    pub(super) fn lease(&self, granted: Credits, elsewhere: Elsewhere) {
         self.has_lease.store(true, Ordering::SeqCst);
-        self.elsewhere.store(elsewhere.millionths(), Ordering::SeqCst);
+        self.set_elsewhere(elsewhere);
         self.give(granted);
         let low = if granted.is_zero() { 0 } else { self.local().millionths() / 2 };
         self.low.store(low, Ordering::SeqCst);
@@ -177,16 +194,18 @@ impl Purse {
         self.give(leased);
     }
 
-    /// The balance was read. Of an account that this gateway has leased no credits of, nothing else tells what it has.
-    pub fn saw_balance(&self, balance: Credits) {
+    /// The balance was read, less what jobs of the fleet hold. Of an account that this gateway has leased no credits of, nothing
+    /// else tells what it has.
+    pub fn saw(&self, unheld: Credits) {
         if self.is_leased && !self.has_lease.load(Ordering::SeqCst) {
-            self.set_elsewhere(balance);
+            self.elsewhere.store(unheld.millionths(), Ordering::SeqCst);
         }
     }
 
     /// What the account has besides, as far as is known.
-    pub(super) fn set_elsewhere(&self, credits: Credits) {
-        self.elsewhere.store(credits.millionths(), Ordering::SeqCst);
+    pub(super) fn set_elsewhere(&self, elsewhere: Elsewhere) {
+        self.elsewhere.store(elsewhere.credits.millionths(), Ordering::SeqCst);
+        self.shared_jobs.store(elsewhere.jobs, Ordering::SeqCst);
     }
 
     /// True, once, if more is to be leased.

@@ -3,35 +3,39 @@
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+
+use tokio::sync::mpsc;
 
 use super::adoption::{Awaited, Settlement};
 use super::caps::{Capped, Caps, KeyCaps};
 use super::claims::Claim;
 use super::fleet::{Lease, NoLease};
-use super::jobs::OpenJob;
+use super::jobs::{OpenJob, Taken};
 use super::outbox::{NotDurable, Outbox, Ticket, Waiters};
 use super::purse::{JobSlot, Purse};
 use super::record::{ExternalId, Kept, Record};
 use super::store::Readers;
-use super::threads::Shared;
+use super::threads::{Job, Shared};
 use crate::policy::credit::returned;
 use crate::types::{Credits, KeyNum, RequestId, RouteNum, StatusClass, WallTime};
-
-/// How often a worker checks if the settlement of a job is on disk.
-const BOOKS_CHECKED_EVERY: Duration = Duration::from_millis(1);
 
 /// The data from which a worker's thread starts its [`Spender`]. Unlike a spender, it can be sent to another thread.
 #[derive(Clone, Debug)]
 pub struct SpenderSeed {
     shared: Arc<Shared>,
     outbox: Arc<Outbox>,
+    books: mpsc::Sender<Job>,
     readers: Readers,
 }
 
 impl SpenderSeed {
-    pub(super) fn new(shared: Arc<Shared>, outbox: Arc<Outbox>, readers: Readers) -> Self {
-        Self { shared, outbox, readers }
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        outbox: Arc<Outbox>,
+        books: mpsc::Sender<Job>,
+        readers: Readers,
+    ) -> Self {
+        Self { shared, outbox, books, readers }
     }
 
     /// Returns a function for the worker to call when it has nothing to do: it starts a commit if a task waits for one.
@@ -49,8 +53,8 @@ impl SpenderSeed {
     #[must_use]
     pub fn start(self) -> Spender {
         let waiters = Waiters::new(Arc::clone(&self.outbox));
-        let Self { shared, outbox, readers } = self;
-        Spender(Rc::new(Inner { shared, outbox, waiters, readers }))
+        let Self { shared, outbox, books, readers } = self;
+        Spender(Rc::new(Inner { shared, outbox, waiters, books, readers }))
     }
 }
 
@@ -63,7 +67,9 @@ pub(super) struct Inner {
     pub(super) shared: Arc<Shared>,
     pub(super) outbox: Arc<Outbox>,
     pub(super) waiters: Waiters,
-    /// Reads what is stored of requests with an idempotency key.
+    /// Has the books thread settle jobs of a fleet.
+    pub(super) books: mpsc::Sender<Job>,
+    /// Reads what is stored of requests with an idempotency key, and of jobs of a fleet.
     pub(super) readers: Readers,
 }
 
@@ -165,7 +171,7 @@ impl Spender {
 
     /// True if the gateways of a fleet share the credits.
     #[must_use]
-    pub fn may_lease(&self) -> bool {
+    pub fn is_of_fleet(&self) -> bool {
         self.0.shared.desk.is_some()
     }
 
@@ -182,25 +188,13 @@ impl Spender {
         }
     }
 
-    /// The open job of an account with this external id.
+    /// The open job of an account with this external id, if it is this gateway's.
     #[must_use]
     pub fn open_job(&self, purse: &Purse, external_id: &ExternalId) -> Option<OpenJob> {
         self.0.shared.jobs.find(purse.num, external_id)
     }
 
-    /// The open job with this external id, whatever its account; `None` if several accounts have one.
-    #[must_use]
-    pub fn open_job_of_any(&self, external_id: &ExternalId) -> Option<OpenJob> {
-        self.0.shared.jobs.find_alone(external_id)
-    }
-
-    /// True if some account had a job with this external id, which is settled.
-    #[must_use]
-    pub fn is_settled(&self, external_id: &ExternalId) -> bool {
-        self.0.shared.jobs.is_settled(external_id)
-    }
-
-    /// True if the account has or had a job with this external id.
+    /// True if the account has or had a job with this external id at this gateway.
     #[must_use]
     pub fn knows_job(&self, purse: &Purse, external_id: &ExternalId) -> bool {
         self.0.shared.jobs.knows(purse.num, external_id)
@@ -210,25 +204,6 @@ impl Spender {
     #[must_use]
     pub fn is_full_of_jobs(&self) -> bool {
         self.0.shared.jobs.is_full()
-    }
-
-    /// Settles a job: charges at most what is held for it. `None` if it was settled meanwhile.
-    pub fn settle_job(
-        &self,
-        job: &OpenJob,
-        charge: Credits,
-        outcome: StatusClass,
-    ) -> Option<(Credits, Settled)> {
-        let shared = &self.0.shared;
-        let job = shared.jobs.take(job.hold)?;
-        let commit = match shared.settle_job(&job, charge, outcome) {
-            (_, Some(ticket)) => Commit::Books(self.clone(), ticket),
-            (charge, None) => {
-                let settlement = Settlement::Job(charge, outcome); // the ledger was handed over
-                Commit::Successor(shared.successor.pass_on(job.hold, settlement))
-            }
-        };
-        Some((charge.min(job.amount), Settled(Some(commit))))
     }
 
     /// Wakes this worker's waiting tasks, on the worker's thread. Never returns; is dropped with the worker.
@@ -307,23 +282,11 @@ impl Hold {
             return Settled(Some(Commit::Successor(awaited)));
         };
         shared.record_added();
-        Settled(Some(Commit::Own(open.spender.clone(), ticket)))
-    }
-}
-
-impl Spender {
-    /// Waits until a record of the books thread's outbox is on disk. Only jobs have such records, so that looking for it
-    /// again and again costs little.
-    async fn books_durable(&self, ticket: Ticket) -> Result<(), NotDurable> {
-        let shared = &self.0.shared;
-        let Some(outbox) = shared.outboxes.last() else { return Err(NotDurable) };
-        loop {
-            if let Some(state) = outbox.state(ticket) {
-                return state;
-            }
-            shared.commit_wanted();
-            tokio::time::sleep(BOOKS_CHECKED_EVERY).await;
-        }
+        let (is_of_fleet, spender) = (shared.desk.is_some(), open.spender.clone());
+        Settled(Some(match is_of_fleet {
+            true => Commit::Kept(spender, ticket, open.id),
+            false => Commit::Own(spender, ticket),
+        }))
     }
 }
 
@@ -370,6 +333,10 @@ pub(super) enum Commit {
     Books(Spender, Ticket),
     /// That of the process that the ledger was handed over to.
     Successor(Awaited),
+    /// That of a job's hold. Then the gateways of the fleet must be able to find the job.
+    Kept(Spender, Ticket, RequestId),
+    /// That of a job of the fleet, which the books thread takes.
+    OfFleet(Taken),
 }
 
 impl Settled {
@@ -383,8 +350,20 @@ impl Settled {
             Some(Commit::Own(spender, ticket)) => spender.0.waiters.durable(*ticket).await,
             Some(Commit::Books(spender, ticket)) => spender.books_durable(*ticket).await,
             Some(Commit::Successor(awaited)) => awaited.durable().await,
+            Some(Commit::Kept(spender, ticket, hold)) => {
+                spender.0.waiters.durable(*ticket).await?;
+                spender.until_shared(*hold).await;
+                Ok(())
+            }
+            Some(Commit::OfFleet(taken)) => taken.durable().await,
             None => Ok(()),
         }
+    }
+
+    /// True if somebody else settled the job before, which is known once [`Settled::committed`] has returned.
+    #[must_use]
+    pub fn was_too_late(&self) -> bool {
+        matches!(&self.0, Some(Commit::OfFleet(taken)) if taken.was_too_late())
     }
 
     /// True if [`Settled::committed`] waits for a record.

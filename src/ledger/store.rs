@@ -28,7 +28,9 @@ pub use changes::{
     AccountChange, Booked, Booking, Changed, KeyChange, KeyEdit, KeyTerms, NewAccount, OwnedKey,
 };
 pub use error::{LedgerError, Result};
-pub use fleet::{Beat, Change, ChangedWhat, Changes, LeaseWanted, Leased, Leases, NodeRow, OpenAs};
+pub use fleet::{
+    Beat, Change, ChangedWhat, Changes, Elsewhere, LeaseWanted, Leased, Leases, NodeRow, OpenAs,
+};
 pub use groups::{GroupId, GroupRow, MAX_GROUPS};
 pub use jobs::{JobFilter, JobPlace, JobRow, SettledJobRow};
 pub use lots::{Begun, DueRefill, LotEnd, MAX_LOTS, Place, RefillBooking, RefillState};
@@ -102,6 +104,9 @@ pub struct AccountRow {
     pub name: String,
     /// The sum of the account's entries. Open holds are not subtracted.
     pub balance: Credits,
+    /// What open jobs of a fleet hold of it.
+    #[serde(skip)]
+    pub held: Credits,
     /// The plan, if the account was created by command. The plan of an account in the configuration file is only in the
     /// file.
     pub plan: Option<String>,
@@ -290,6 +295,15 @@ pub trait Books: Send {
     /// What other gateways of a fleet have leased of an account.
     fn leased_elsewhere(&mut self, _: AccountNum) -> Result<Credits> {
         Ok(Credits::ZERO)
+    }
+    /// Makes an open job of the fleet this gateway's, with others of its account that have the same external id, the oldest
+    /// first. None if the fleet does not have it any more.
+    fn take_jobs(&mut self, _: RequestId) -> Result<Vec<OpenHold>> {
+        Ok(Vec::new())
+    }
+    /// Jobs of the fleet whose deadline has passed, the first ones, at most `most`, and what each is charged then.
+    fn due_jobs(&mut self, _: WallTime, _most: usize) -> Result<Vec<(RequestId, Credits)>> {
+        Ok(Vec::new())
     }
     /// The accounts with ended lots, and when the last one ended.
     fn ended_lots(&mut self) -> Result<Vec<(AccountNum, WallTime)>>;

@@ -1,13 +1,17 @@
 //! Computes from journal records what a fold writes to the ledger. Pure: the same records give the same fold.
 
+mod fold;
+
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 
-use super::claims::{ClaimChange, ClaimChanges};
-use super::record::{ExternalId, Kept, Record};
+use super::claims::ClaimChanges;
+use super::record::{Kept, Record};
 use super::store::ChargedRequest;
 use crate::policy::credit::returned;
-use crate::types::{AccountNum, Credits, KeyHash, KeyNum, RequestId, RouteNum, StatusClass, WallTime};
+use crate::types::{AccountNum, Credits, KeyNum, RequestId, RouteNum, StatusClass, WallTime};
+
+pub use fold::{ChargeKey, ChargeSum, Fold, SettledJob};
 
 /// A hold that is not settled.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,66 +30,6 @@ pub struct OpenHold {
     pub at: WallTime,
     /// The terms of the hold if it outlives its request.
     pub kept: Option<Box<Kept>>,
-}
-
-/// The group that charges are summed up by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ChargeKey {
-    /// The account that pays.
-    pub account: AccountNum,
-    /// The key of the requests.
-    pub key: KeyNum,
-    /// The route of the requests.
-    pub route: RouteNum,
-    /// The outcome of the requests.
-    pub outcome: StatusClass,
-    /// When the hold was made, if a lot of the account has ended since: that lot pays for it.
-    pub held: Option<WallTime>,
-}
-
-/// The sum of the charges of one [`ChargeKey`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ChargeSum {
-    /// The sum of the charges.
-    pub amount: Credits,
-    /// Number of requests that were charged.
-    pub requests: u64,
-    /// Number of requests that cost nothing, since their holds were released.
-    pub released: u64,
-}
-
-/// The changes that one fold writes to the ledger.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Fold {
-    /// The last batch that the fold includes.
-    pub upto: u64,
-    /// Charges since the last fold, in the order of their keys. Each key occurs once.
-    pub charges: Vec<(ChargeKey, ChargeSum)>,
-    /// Open holds to store, including stored holds to overwrite because they have been kept since.
-    pub opened: Vec<OpenHold>,
-    /// Stored holds that are settled.
-    pub closed: Vec<RequestId>,
-    /// Open holds to charge in full and to list as in doubt.
-    pub doubts: Vec<OpenHold>,
-    /// Kept holds that are settled.
-    pub jobs: Vec<SettledJob>,
-    /// Claims of idempotency keys that were made or decided.
-    pub claims: Vec<(KeyHash, ClaimChange)>,
-    /// What requests were charged, if they are listed.
-    pub requests: Vec<ChargedRequest>,
-}
-
-/// A kept hold that is settled.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SettledJob {
-    /// The hold.
-    pub hold: OpenHold,
-    /// The id by which it was settled.
-    pub external_id: ExternalId,
-    /// The credits charged.
-    pub charge: Credits,
-    /// When the batch with the settlement was written.
-    pub at: WallTime,
 }
 
 /// A record that contradicts the records before it.
@@ -145,6 +89,7 @@ pub struct Tally {
     /// Stored holds that have been kept since they were stored.
     kept_since: Vec<RequestId>,
     closed: Vec<RequestId>,
+    shared: Vec<OpenHold>,
     jobs: Vec<SettledJob>,
     claims: ClaimChanges,
     /// What requests were charged; `None` if they are not listed.
@@ -332,6 +277,38 @@ impl Tally {
         due.filter_map(|(_, id)| self.open.get(id).cloned()).collect()
     }
 
+    /// The holds that are kept.
+    #[must_use]
+    pub fn kept_holds(&self) -> Vec<RequestId> {
+        self.kept.iter().map(|(_, id)| *id).collect()
+    }
+
+    /// Gives a kept hold to the fleet, with the next fold.
+    pub fn share(&mut self, id: RequestId) {
+        let Some(hold) = self.open.remove(&id) else { return };
+        self.stored.remove(&id);
+        self.kept_since.retain(|since| *since != id);
+        if let Some(kept) = &hold.kept {
+            self.kept.remove(&(kept.deadline, id));
+        }
+        self.shared.push(hold);
+    }
+
+    /// Takes over a kept hold, which was stored as the fleet's, and is stored as this gateway's now.
+    pub fn take(&mut self, hold: OpenHold) {
+        if let Some(kept) = hold.kept.clone() {
+            self.index(&hold, &kept);
+        }
+        self.stored.insert(hold.id);
+        self.open.insert(hold.id, hold);
+    }
+
+    /// True if there is something to fold.
+    #[must_use]
+    pub fn has_changes(&self) -> bool {
+        self.records > 0 || !self.shared.is_empty()
+    }
+
     /// Takes the changes since the last fold. The caller must write them, since they are not stored anywhere else.
     #[must_use]
     pub fn fold(&mut self) -> Fold {
@@ -347,7 +324,8 @@ impl Tally {
         let (closed, jobs) = (std::mem::take(&mut self.closed), std::mem::take(&mut self.jobs));
         let (claims, requests) = (self.claims.take(), self.requests.as_mut().map(std::mem::take));
         let requests = requests.unwrap_or_default();
-        Fold { upto: self.upto, charges, opened, closed, doubts: Vec::new(), jobs, claims, requests }
+        let (shared, doubts) = (std::mem::take(&mut self.shared), Vec::new());
+        Fold { upto: self.upto, charges, opened, closed, doubts, shared, jobs, claims, requests }
     }
 
     /// The fold at start-up. Every hold that is open and not kept was left by a crash, and becomes a hold in doubt.

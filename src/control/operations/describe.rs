@@ -86,8 +86,9 @@ impl Describer {
             (AccountState::Active, _) => "active",
             (AccountState::Suspended, _) => "suspended",
         };
-        let available = self.bookkeeper.purse(row.num).map_or(row.balance, |purse| {
-            purse.saw_balance(row.balance);
+        let unheld = row.balance.checked_sub(row.held).unwrap_or_default();
+        let available = self.bookkeeper.purse(row.num).map_or(unheld, |purse| {
+            purse.saw(unheld);
             purse.available()
         });
         let held = row.balance.checked_sub(available).unwrap_or(Credits::ZERO).max(Credits::ZERO);

@@ -20,7 +20,7 @@ use super::access_log::AccessRecord;
 use super::authentication::{authenticate, authorize, authorize_account_info};
 use super::call::{CallStart, PreparedCall};
 use super::jobs::callback::{CallbackRequest, MAX_BODY};
-use super::jobs::find_job;
+use super::jobs::{AskedJob, find_job};
 use super::limits::{Pass, Subject};
 use super::permit::InFlight;
 use super::permit::progress::PaymentProgress;
@@ -38,7 +38,6 @@ use super::upstream_request::{UpstreamPool, UpstreamRequest, framing};
 use super::websocket::{self, ExpectedUpgrade};
 use crate::directory::Key;
 use crate::gateway::connection::{Connection, HeadVerdict, Protocol, RequestHandler, Stream};
-use crate::ledger::OpenJob;
 use crate::ledger::outbox::NotDurable;
 use crate::policy::client_address::client_address;
 use crate::policy::forward;
@@ -150,7 +149,7 @@ struct Countable<'a> {
     host: Option<HeaderValue>,
     body: Option<RequestBody>,
     address: IpAddr,
-    job: Option<OpenJob>,
+    job: AskedJob,
     is_repeatable: bool,
     upgrade: OnUpgrade,
 }

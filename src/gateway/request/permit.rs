@@ -70,7 +70,7 @@ fn spend_limit() -> ReachedLimit {
 
 impl Payment {
     /// The payment of a request about a job, which costs nothing itself.
-    fn of_job(job: Option<OpenJob>, settles: &Settles, route: &Route, method: &Method) -> Self {
+    pub(super) fn of_job(job: Option<OpenJob>, settles: &Settles, route: &Route, method: &Method) -> Self {
         let held = job.map(|job| Held {
             price: Arc::new(Price { hold: job.amount, ..settles.price.clone() }),
             funds: Funds::Job(job),

@@ -16,7 +16,7 @@ impl Bookkeeper {
     /// The purse of an account that may be new: another gateway created it.
     #[must_use]
     pub fn purse_of(&self, row: &AccountRow) -> Arc<Purse> {
-        self.shared.purses.add(row.num, row.balance)
+        self.shared.purses.add(row.num, row.balance.checked_sub(row.held).unwrap_or_default())
     }
 
     /// True if the gateways of a fleet share the credits of accounts.

@@ -149,8 +149,8 @@ impl LeaseThread {
                 self.reached = self.clock.now();
                 self.shared.counters.nodes.store(nodes as u64, Ordering::Relaxed);
                 self.shared.counters.beaten.store(self.clock.wall().0, Ordering::Relaxed);
-                for (account, credits) in elsewhere {
-                    self.shared.purses.get(account).iter().for_each(|purse| purse.set_elsewhere(credits));
+                for (account, elsewhere) in elsewhere {
+                    self.shared.purses.get(account).iter().for_each(|purse| purse.set_elsewhere(elsewhere));
                 }
             }
             Err(_) => self.shared.leads.store(false, Ordering::SeqCst),

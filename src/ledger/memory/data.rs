@@ -137,6 +137,7 @@ impl Data {
             id: id.clone(),
             num,
             balance: Credits::ZERO,
+            held: Credits::ZERO,
             plan: plan.map(str::to_owned),
             state: AccountState::Active,
             source,

@@ -10,10 +10,13 @@ use std::sync::Arc;
 
 use super::fence::Fence;
 use super::{JournalAt, Role, Server, connect};
+use crate::ledger::sql::FLEET;
 use crate::ledger::sql::db::{Connection, Row, Seat, Transaction, params, wrong};
 use crate::ledger::sql::leases::NOW;
 use crate::ledger::sql::rows::{credits, to_key_id};
-use crate::ledger::store::{Beat, Change, ChangedWhat, Changes, LeaseWanted, Leased, Leases, OpenAs, Result};
+use crate::ledger::store::{
+    Beat, Change, ChangedWhat, Changes, Elsewhere, LeaseWanted, Leased, Leases, OpenAs, Result,
+};
 use crate::policy::credit::lease;
 use crate::types::{AccountNum, Credits, KeyHash};
 
@@ -101,11 +104,18 @@ impl Leases for SqlLeases {
         }
         let nodes = format!("SELECT count(*) FROM beats WHERE seen > {NOW} - ?1");
         let nodes = db.one(&nodes, params![LIVES], |row| row.get(0))?;
-        let elsewhere = "SELECT l.account, a.balance - l.granted + coalesce(s.spent, 0) FROM leases l
-            JOIN accounts a ON a.num = l.account
-            LEFT JOIN spends s ON s.account = l.account AND s.node = l.node
-            WHERE l.node = ?1 AND l.granted <> coalesce(s.spent, 0)";
-        let elsewhere = db.all(elsewhere, params![node], amount_row)?;
+        let elsewhere = format!(
+            "SELECT l.account, a.balance - l.granted + coalesce(s.spent, 0) + coalesce(f.spent, 0), coalesce(j.jobs, 0)
+             FROM leases l JOIN accounts a ON a.num = l.account
+             LEFT JOIN spends s ON s.account = l.account AND s.node = l.node
+             LEFT JOIN spends f ON f.account = l.account AND f.node = {FLEET}
+             LEFT JOIN open_jobs j ON j.account = l.account
+             WHERE l.node = ?1 AND l.granted <> coalesce(s.spent, 0)"
+        );
+        let elsewhere = db.all(&elsewhere, params![node], |row| {
+            let (account, credits) = amount_row(row)?;
+            Ok((account, Elsewhere { credits, jobs: row.get(2)? }))
+        })?;
         Ok(Beat { leads, nodes, elsewhere })
     }
 
@@ -176,17 +186,20 @@ fn lease_one(
     let number = i64::from(account.0.cast_signed());
     tx.exists(lock, params![GRANTS, number])?;
     // One statement, which sees one moment.
-    let state = "SELECT a.balance,
+    let state = format!("SELECT a.balance,
             CAST((SELECT coalesce(sum(granted), 0) FROM leases WHERE account = ?1)
                 - (SELECT coalesce(sum(spent), 0) FROM spends WHERE account = ?1) AS BIGINT),
             CAST((SELECT coalesce(sum(granted), 0) FROM leases WHERE account = ?1 AND node = ?2)
-                - (SELECT coalesce(sum(spent), 0) FROM spends WHERE account = ?1 AND node = ?2) AS BIGINT)
-        FROM accounts a WHERE a.num = ?1";
-    let state = tx.find(state, params![account.0, tx.node()], |row| {
-        Ok((credits(row, 0)?, credits(row, 1)?, credits(row, 2)?))
+                - (SELECT coalesce(sum(spent), 0) FROM spends WHERE account = ?1 AND node = ?2) AS BIGINT),
+            CAST((SELECT coalesce(sum(-spent), 0) FROM spends WHERE account = ?1 AND node = {FLEET}) AS BIGINT),
+            (SELECT coalesce(max(jobs), 0) FROM open_jobs WHERE account = ?1)
+        FROM accounts a WHERE a.num = ?1");
+    let state = tx.find(&state, params![account.0, tx.node()], |row| {
+        Ok(((credits(row, 0)?, credits(row, 1)?), (credits(row, 2)?, credits(row, 3)?), row.get(4)?))
     })?;
-    let (balance, all, own) = state.unwrap_or_default(); // an account that is not there has nothing
-    let others = all.checked_sub(own).unwrap_or_default();
+    let ((balance, all), (own, held), jobs) = state.unwrap_or_default(); // an account that is not there has nothing
+    // What the fleet's jobs hold cannot be called in.
+    let others = all.checked_sub(own).and_then(|others| others.checked_sub(held)).unwrap_or_default();
     let free = balance.checked_sub(all).unwrap_or_default();
     let granted = lease::grant(need, target, free, nodes);
     if !granted.is_zero() {
@@ -205,7 +218,8 @@ fn lease_one(
         tx.run("DELETE FROM calls WHERE account = ?1 AND node = ?2", params![account.0, tx.node()])?;
     }
     let own = own.checked_add(granted).unwrap_or(own);
-    let elsewhere = balance.checked_sub(own).unwrap_or_default();
+    let elsewhere = balance.checked_sub(own).and_then(|rest| rest.checked_sub(held)).unwrap_or_default();
+    let elsewhere = Elsewhere { credits: elsewhere, jobs };
     let free = free.checked_sub(granted).unwrap_or_default().max(Credits::ZERO);
     Ok(Leased { account, granted, elsewhere, others, free })
 }

@@ -35,9 +35,10 @@ struct Migration {
 }
 
 /// One migration per version, in order. There are none to earlier versions.
-const MIGRATIONS: [Migration; 2] = [
+const MIGRATIONS: [Migration; 3] = [
     Migration { sql: include_str!("0001_ledger.sql"), usable_by: 1 },
     Migration { sql: include_str!("0002_usable_by.sql"), usable_by: 1 },
+    Migration { sql: include_str!("0003_jobs_of_fleets.sql"), usable_by: 1 },
 ];
 /// Longest time that connecting may take.
 const MAX_CONNECT: Duration = Duration::from_secs(3);
@@ -59,7 +60,8 @@ const MAX_SHORT: Duration = Duration::from_secs(3);
 /// Longest time that any other statement may take, with what the network adds.
 const MAX_STATEMENT: Duration = Duration::from_secs(30);
 /// Tables of gateways.
-const OF_NODES: [&str; 7] = ["nodes", "beats", "batches", "leases", "spends", "calls", "changes"];
+const OF_NODES: [&str; 8] =
+    ["nodes", "beats", "batches", "leases", "spends", "calls", "changes", "open_jobs"];
 /// Key of the lock that a gateway takes while it serves: `TGLS`.
 const SERVES: i32 = 0x5447_4c53;
 /// Key of the lock that it takes to write a journal in the database: `TGLJ`.
@@ -149,6 +151,7 @@ fn open_on(server: &Server, local: Option<(PathBuf, Lock)>) -> Result<Storage> {
         false => None,
     };
     fence.begin(serving.transaction(nodes::begin)?);
+    serving.transaction(nodes::take_jobs)?;
     Ok(Storage { books: Box::new(books(server, serving)?), journal, leases })
 }
 

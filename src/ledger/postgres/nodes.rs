@@ -1,5 +1,6 @@
 //! The gateways of a database: those of a fleet, which have names, or one alone.
 
+use crate::ledger::sql::FLEET;
 use crate::ledger::sql::db::{Connection, Seat, Transaction, params};
 use crate::ledger::store::{LedgerError, Result};
 
@@ -24,7 +25,7 @@ pub(super) fn check(serving: &Connection) -> Result<()> {
     let seat = serving.seat();
     let others =
         "SELECT n.name FROM nodes n WHERE n.num <> ?1 AND (n.name = ?2) = (?3 = 1) AND (EXISTS (SELECT 1 FROM beats b WHERE b.node = n.num)
-            OR n.mark IS NOT NULL OR EXISTS (SELECT 1 FROM open_holds o WHERE o.node = n.num)
+            OR n.mark IS NOT NULL OR EXISTS (SELECT 1 FROM open_holds o WHERE o.node = n.num AND o.external_id IS NULL)
             OR EXISTS (SELECT 1 FROM batches b WHERE b.node = n.num AND b.seq > n.folded))
         ORDER BY n.name";
     let others: Vec<String> =
@@ -42,6 +43,27 @@ pub(super) fn check(serving: &Connection) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// Takes over the open jobs of a gateway that was alone, for the fleet; or of the fleet, for a gateway that is alone now.
+pub(super) fn take_jobs(tx: &Transaction<'_>) -> Result<()> {
+    if !tx.seat().is_of_fleet {
+        tx.run(&format!("UPDATE open_holds SET node = ?1 WHERE node = {FLEET}"), params![tx.node()])?;
+        tx.run(&format!("DELETE FROM spends WHERE node = {FLEET}"), params![])?;
+        return tx.run("DELETE FROM open_jobs", params![]);
+    }
+    let sql = format!(
+        "WITH moved AS (
+             UPDATE open_holds SET node = {FLEET} WHERE external_id IS NOT NULL
+                 AND node = (SELECT num FROM nodes WHERE name = ?1) RETURNING account, amount),
+         held AS (SELECT account, CAST(sum(amount) AS BIGINT) AS amount, count(*) AS jobs FROM moved GROUP BY account),
+         leased AS (
+             INSERT INTO spends (account, node, spent) SELECT account, {FLEET}, -amount FROM held
+             ON CONFLICT (account, node) DO UPDATE SET spent = spends.spent + excluded.spent)
+         INSERT INTO open_jobs (account, jobs) SELECT account, jobs FROM held
+         ON CONFLICT (account) DO UPDATE SET jobs = open_jobs.jobs + excluded.jobs"
+    );
+    tx.run(&sql, params![ALONE])
 }
 
 /// Why a gateway of a fleet, or one alone, cannot serve a database.

@@ -2,7 +2,7 @@
 
 use super::db::{Connection, Transaction, params};
 use super::posting::{NewEntry, Posting, refills};
-use super::rows::{account_row, account_state_name};
+use super::rows::account_state_name;
 use super::{leases, read};
 use crate::ledger::entry::EntryKind;
 use crate::ledger::store::{
@@ -14,9 +14,7 @@ use crate::types::{AccountId, AccountNum, Credits, WallTime};
 const OPENING: &str = "opening";
 
 pub(super) fn find(tx: &Connection, id: &AccountId) -> Result<Option<AccountRow>> {
-    let sql = format!("{} WHERE id = ?1", read::ACCOUNTS);
-    let found = tx.find(&sql, params![id.as_str()], account_row)?;
-    found.map(|row| read::with_wallet(tx, row)).transpose()
+    Ok(read::accounts(tx, "WHERE id = ?1", params![id.as_str()])?.pop())
 }
 
 fn require(tx: &Connection, id: &AccountId) -> Result<AccountRow> {

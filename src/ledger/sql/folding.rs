@@ -3,6 +3,7 @@
 pub(super) mod jobs;
 pub(super) mod repeats;
 pub(super) mod requests;
+pub(in crate::ledger) mod shared_jobs;
 
 use super::db::{Connection, Transaction, params};
 use super::posting::{NewEntry, Posting};
@@ -31,6 +32,7 @@ pub(in crate::ledger) fn fold(tx: &Transaction<'_>, fold: &Fold, at: WallTime) -
         write_charges(&mut posting, *key, *sum, at)?;
     }
     store_holds(tx, &fold.closed, &fold.opened)?;
+    shared_jobs::share(tx, &fold.shared)?;
     jobs::write(tx, &fold.jobs)?;
     repeats::write(tx, &fold.claims)?;
     requests::write(tx, &fold.requests)?;
@@ -63,30 +65,32 @@ fn store_holds(tx: &Transaction<'_>, closed: &[RequestId], opened: &[OpenHold]) 
     for id in closed {
         tx.run("DELETE FROM open_holds WHERE id = ?1", params![id_blob(*id)])?;
     }
+    opened.iter().try_for_each(|hold| write_hold(tx, hold, tx.node()))
+}
+
+/// Stores an open hold of a gateway.
+fn write_hold(tx: &Transaction<'_>, hold: &OpenHold, node: i64) -> Result<()> {
     let insert = "INSERT INTO open_holds
                       (id, account, key, route, amount, at, external_id, deadline, charge_at_deadline, node)
                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
                   ON CONFLICT (id) DO UPDATE SET account = excluded.account, key = excluded.key,
                       route = excluded.route, amount = excluded.amount, at = excluded.at,
                       external_id = excluded.external_id, deadline = excluded.deadline,
-                      charge_at_deadline = excluded.charge_at_deadline";
-    for hold in opened {
-        let kept = hold.kept.as_deref();
-        let values = params![
-            id_blob(hold.id),
-            hold.account.0,
-            hold.key.0,
-            hold.route.0,
-            hold.amount.millionths(),
-            hold.at.0,
-            kept.map(|kept| kept.external_id.as_str()),
-            kept.map(|kept| kept.deadline.0),
-            kept.map(|kept| kept.charge_at_deadline.millionths()),
-            tx.node(),
-        ];
-        tx.run(insert, values)?;
-    }
-    Ok(())
+                      charge_at_deadline = excluded.charge_at_deadline, node = excluded.node";
+    let kept = hold.kept.as_deref();
+    let values = params![
+        id_blob(hold.id),
+        hold.account.0,
+        hold.key.0,
+        hold.route.0,
+        hold.amount.millionths(),
+        hold.at.0,
+        kept.map(|kept| kept.external_id.as_str()),
+        kept.map(|kept| kept.deadline.0),
+        kept.map(|kept| kept.charge_at_deadline.millionths()),
+        node,
+    ];
+    tx.run(insert, values)
 }
 
 /// Charges in full a hold that a crash left open, and adds it to the list of holds in doubt.

@@ -25,10 +25,12 @@ use super::store::{
     KeyRow, LedgerError, LoadedBooks, LotEnd, NewAccount, Note, Notes, OwnedKey, Place, Readers,
     RefillBooking, Registered, Registration, Result, TokenRow, UsageRetention, Webhooks,
 };
-use super::tally::Fold;
+use super::tally::{Fold, OpenHold};
 use crate::policy::credit::{LotId, SpendLimit, Spending, Wallet};
 use crate::policy::outcome::usage::UsagePart;
 use crate::types::{AccountId, AccountNum, Credits, GroupName, KeyId, KeyNum, RequestId, RouteNum, WallTime};
+pub(super) use folding::shared_jobs::FLEET;
+
 use db::{Connection, Connections, SqlReader, Transaction, params};
 use posting::{NewEntry, Posting, groups, limits, refills};
 use rows::{credits, entry_row, id_blob};
@@ -190,6 +192,14 @@ impl Books for SqlBooks {
 
     fn leased_elsewhere(&mut self, account: AccountNum) -> Result<Credits> {
         leases::elsewhere(&self.connection, account)
+    }
+
+    fn take_jobs(&mut self, id: RequestId) -> Result<Vec<OpenHold>> {
+        self.connection.shared_transaction(|tx| folding::shared_jobs::take(tx, id))
+    }
+
+    fn due_jobs(&mut self, now: WallTime, most: usize) -> Result<Vec<(RequestId, Credits)>> {
+        folding::shared_jobs::due(&self.connection, now, most)
     }
 
     fn ended_lots(&mut self) -> Result<Vec<(AccountNum, WallTime)>> {

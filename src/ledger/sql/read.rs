@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::db::{Connection, Params, SqlReader, params};
-use super::folding::jobs;
+use super::folding::{jobs, shared_jobs};
 use super::posting::groups;
 use super::rows::{
     account_id, account_row, audited_row, entry_row, hold_row, key_id, key_row, positioned_entry_row,
@@ -11,6 +11,7 @@ use super::rows::{
 };
 use super::{folding, leases, posting, usage};
 use crate::ledger::entry::{Entry, OperatorBalances};
+use crate::ledger::record::ExternalId;
 use crate::ledger::sqlite::create_private;
 use crate::ledger::store::{
     AccountRow, AnswerRow, AuditFilter, Audited, BooksReader, Doubt, DueRefill, EachLimit, GroupId, GroupRow,
@@ -22,7 +23,7 @@ use crate::ledger::tally::OpenHold;
 use crate::policy::credit::Spending;
 use crate::types::{AccountId, AccountNum, BucketName, Credits, KeyHash, KeyId, KeyNum, RequestId, WallTime};
 
-pub(super) const ACCOUNTS: &str =
+const ACCOUNTS: &str =
     "SELECT id, num, balance, plan, state, source, opening, entries, link, name, created, closed, version,
          lots, spend_limit, spent, spend_every, spent_before, spend_period
      FROM accounts";
@@ -56,12 +57,16 @@ pub(super) fn loaded(connection: &Connection, epoch: u32) -> Result<LoadedBooks>
     Ok(LoadedBooks { open_holds, folded, epoch, settled_jobs, ended, lists_requests })
 }
 
-/// Adds the credits by lot, if there may be some.
-pub(super) fn with_wallet(connection: &Connection, mut row: AccountRow) -> Result<AccountRow> {
-    if let Some(wallet) = &mut row.wallet {
-        **wallet = posting::load(connection, row.num, row.balance)?;
+/// The accounts that a filter selects, with their credits by lot, and what jobs of the fleet hold of them.
+pub(super) fn accounts(connection: &Connection, filter: &str, params: Params<'_>) -> Result<Vec<AccountRow>> {
+    let mut rows = connection.all(&format!("{ACCOUNTS} {filter}"), params, account_row)?;
+    for row in &mut rows {
+        if let Some(wallet) = &mut row.wallet {
+            **wallet = posting::load(connection, row.num, row.balance)?;
+        }
     }
-    Ok(row)
+    shared_jobs::add_held(connection, &mut rows)?;
+    Ok(rows)
 }
 
 /// Reads a key's secrets, the current one first.
@@ -105,16 +110,12 @@ impl BooksReader for SqlReader {
     }
 
     fn account(&mut self, id: &AccountId) -> Result<Option<AccountRow>> {
-        let sql = format!("{ACCOUNTS} WHERE id = ?1");
-        let found = self.db()?.find(&sql, params![id.as_str()], account_row)?;
-        found.map(|row| with_wallet(self.db()?, row)).transpose()
+        Ok(accounts(self.db()?, "WHERE id = ?1", params![id.as_str()])?.pop())
     }
 
     fn accounts(&mut self, after: Option<&AccountId>, most: usize) -> Result<Vec<AccountRow>> {
-        let sql = format!("{ACCOUNTS} WHERE id > ?1 ORDER BY id LIMIT ?2");
         let after = after.map_or("", AccountId::as_str); // no id is empty
-        let rows = self.db()?.all(&sql, params![after, most], account_row)?;
-        rows.into_iter().map(|row| with_wallet(self.db()?, row)).collect()
+        accounts(self.db()?, "WHERE id > ?1 ORDER BY id LIMIT ?2", params![after, most])
     }
 
     fn key(&mut self, id: KeyId) -> Result<Option<OwnedKey>> {
@@ -255,6 +256,10 @@ impl BooksReader for SqlReader {
 
     fn due_refills(&mut self, now: WallTime, most: usize) -> Result<Vec<DueRefill>> {
         posting::refills::due(self.db()?, now, most)
+    }
+
+    fn find_job(&mut self, account: Option<AccountNum>, id: &ExternalId) -> Result<(Vec<OpenHold>, bool)> {
+        shared_jobs::find(self.db()?, account, id)
     }
 
     fn repeat(&mut self, id: &KeyHash) -> Result<Option<RepeatRow>> {

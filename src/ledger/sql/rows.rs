@@ -86,7 +86,8 @@ pub(in crate::ledger) fn link(row: &Row<'_>, at: usize) -> Result<Link> {
 }
 
 /// Columns: id, num, balance, plan, state, source, opening, entries, link, name, created, closed, version, lots, and
-/// those of [`spending`]. The credits by lot are read separately, if there may be some.
+/// those of [`spending`]. The credits by lot are read separately, if there may be some, and what
+/// jobs hold.
 pub(super) fn account_row(row: &Row<'_>) -> Result<AccountRow> {
     let state = |text: &str| {
         [AccountState::Active, AccountState::Suspended]
@@ -97,6 +98,7 @@ pub(super) fn account_row(row: &Row<'_>) -> Result<AccountRow> {
         id: account_id(row, 0)?,
         num: AccountNum(row.get(1)?),
         balance: credits(row, 2)?,
+        held: Credits::ZERO, // is read separately
         plan: row.get(3)?,
         state: match row.get::<Option<i64>>(11)? {
             Some(_) => AccountState::Closed,

@@ -1,4 +1,4 @@
-//! Books grants, adjustments, returned holds and new accounts; settles kept holds.
+//! Books grants, adjustments, returned holds and new accounts.
 
 use std::sync::Arc;
 
@@ -6,14 +6,13 @@ use super::books::BooksThread;
 use crate::ledger::caps::{KeyCaps, SpendCap};
 use crate::ledger::entry::EntryKind;
 use crate::ledger::purse::Purse;
-use crate::ledger::record::ExternalId;
 use crate::ledger::store::{
     AccountRow, AccountState, Booked, Booking, Changed, KeyChange, KeyEdit, KeyRow, LedgerError, MAX_LOTS,
     NewAccount, Notes, OwnedKey, Registered, Registration, Result, unbalanced,
 };
 use crate::ledger::tally::OpenHold;
 use crate::policy::credit::{MAX_BALANCE, Split, Wallet};
-use crate::types::{AccountId, Credits, KeyId, KeyNum, RequestId, StatusClass};
+use crate::types::{AccountId, Credits, KeyId, KeyNum, RequestId};
 
 impl BooksThread {
     /// Refuses bookings in a ledger that does not balance, because they would hide the error.
@@ -22,10 +21,10 @@ impl BooksThread {
     }
 
     fn purse(&self, row: &AccountRow) -> Arc<Purse> {
-        self.shared.purses.add(row.num, row.balance)
+        self.shared.purses.add(row.num, row.balance.checked_sub(row.held).unwrap_or_default())
     }
 
-    fn account(&mut self, id: &AccountId) -> Result<AccountRow> {
+    pub(super) fn account(&mut self, id: &AccountId) -> Result<AccountRow> {
         let unknown = || LedgerError::Unknown(format!("there is no account {id}"));
         self.books.account(id)?.ok_or_else(unknown)
     }
@@ -274,19 +273,5 @@ impl BooksThread {
         let returns = |hold: &&OpenHold| hold.kept.is_some() || self.adopted.contains(&hold.id);
         let held = self.tally.open_holds().filter(returns).filter(|hold| is_wanted(hold));
         held.fold(Credits::ZERO, |sum, hold| sum.checked_add(hold.amount).unwrap_or(sum))
-    }
-
-    /// Settles the open job of an account. The settlement is on disk when this returns. `None` if there is no such job.
-    pub(in crate::ledger) fn settle_external(
-        &mut self,
-        account: &AccountId,
-        external_id: &ExternalId,
-        charge: Option<Credits>,
-    ) -> Result<Option<Credits>> {
-        let row = self.account(account)?;
-        let Some(job) = self.shared.jobs.find(row.num, external_id) else { return Ok(None) };
-        let charged = self.settle_kept(job.hold, charge.unwrap_or(job.amount), StatusClass::Success);
-        self.wait_until_written()?;
-        Ok(charged)
     }
 }

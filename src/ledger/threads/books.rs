@@ -14,25 +14,18 @@ use super::opening;
 use super::shared::Shared;
 use super::usage_counts::{UsageCounts, UsageSource};
 use crate::clock::Clock;
-use crate::ledger::adoption::Settlement;
 use crate::ledger::caps::Caps;
-use crate::ledger::jobs::OpenJob;
 use crate::ledger::purse::Purse;
-use crate::ledger::record::{Kept, Record};
 use crate::ledger::store::{Books, Journal, LedgerError, Result};
-use crate::ledger::tally::{Fold, OpenHold, Tally};
-use crate::policy::credit::returned;
+use crate::ledger::tally::{Fold, Tally};
 #[cfg(test)]
 use crate::types::AccountNum;
-use crate::types::{Credits, Moment, Repeats, RequestId, StatusClass, WallTime};
+use crate::types::{Credits, Moment, Repeats, RequestId, WallTime};
 
 /// Longest time between folds. Each fold writes an entry for every key that was charged, so a longer time means fewer
 /// entries.
 /// Unit tests fold more often, because the runs of the simulation are short.
 const FOLD_EVERY: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 5 });
-
-/// Most holds that are settled at their deadline in one fold. The rest waits for the next one.
-const MAX_SETTLED_AT_ONCE: usize = 10_000;
 
 /// A job for the books thread.
 pub(in crate::ledger) type Job = Box<dyn FnOnce(&mut BooksThread) + Send>;
@@ -47,7 +40,7 @@ pub(in crate::ledger) struct BooksThread {
     pub(super) tally: Tally,
     batches: Batches,
     /// A fold whose write failed, to be tried again.
-    unwritten: Option<Fold>,
+    pub(super) unwritten: Option<Fold>,
     fold_at: Moment,
     failures: Repeats,
     limits: LimitSaves,
@@ -56,7 +49,7 @@ pub(in crate::ledger) struct BooksThread {
     pub(super) adopted: HashSet<RequestId>,
     /// Credits that settlements of kept holds returned, for the simulation.
     #[cfg(test)]
-    kept_settled: Vec<(AccountNum, Credits)>,
+    pub(super) kept_settled: Vec<(AccountNum, Credits)>,
     /// Changes of balances by expiries and refills, for the simulation.
     #[cfg(test)]
     pub(super) moved: Vec<(AccountNum, Credits)>,
@@ -101,6 +94,9 @@ impl BooksThread {
                 |error| LedgerError::Unusable(format!("the ledger contradicts itself: {error}"));
             tally.apply(seq, at, &records).map_err(contradicts)?;
         }
+        if shared.desk.is_some() {
+            tally.kept_holds().into_iter().for_each(|id| tally.share(id));
+        }
         let last_seq = tally.upto();
         let is_behind = tally.records() > 0;
         let mut fold = if adopts { tally.fold() } else { tally.recover() };
@@ -110,7 +106,8 @@ impl BooksThread {
         let open = tally.open_holds().filter(|hold| hold.kept.is_none());
         let adopted = open.map(|hold| hold.id).collect();
         let doubts = fold.doubts.len();
-        if is_behind || doubts > 0 || !fold.closed.is_empty() || !fold.claims.is_empty() {
+        let is_empty = fold.closed.is_empty() && fold.claims.is_empty() && fold.shared.is_empty();
+        if is_behind || doubts > 0 || !is_empty {
             books.fold(&fold, now)?;
         }
         shared.handoff.set_folded(last_seq);
@@ -200,22 +197,30 @@ impl BooksThread {
             self.fold_at = now.plus(FOLD_EVERY);
             self.settle_due_holds();
             let folded = self.fold_committed().and_then(|()| self.confirm());
-            if let Err(error) = folded.and_then(|()| self.do_what_is_due())
-                && let Some(more) = self.failures.should_log(now)
-            {
-                tracing::error!(%error, more, "the journal could not be folded into the ledger; trying again");
-            }
+            let done = folded.and_then(|()| self.do_what_is_due());
+            self.note(&done);
             self.usage.count_if_due(&mut *self.books, &self.clock);
         }
+        self.fold_if_wanted();
         self.limits.save_if_due(&mut *self.books, &self.clock);
     }
 
-    /// Begins periods of spending limits, and ends lots: of the gateways of a fleet, one does.
+    /// Logs an error of a fold.
+    pub(super) fn note(&mut self, folded: &Result<()>) {
+        if let Err(error) = folded
+            && let Some(more) = self.failures.should_log(self.clock.now())
+        {
+            tracing::error!(%error, more, "the journal could not be folded into the ledger; trying again");
+        }
+    }
+
+    /// Begins periods of spending limits, ends lots, and settles jobs of a fleet: of its gateways, one does.
     fn do_what_is_due(&mut self) -> Result<()> {
         if !self.shared.leads.load(Ordering::SeqCst) {
             return Ok(());
         }
         self.begin_periods()?;
+        self.settle_due_of_fleet()?;
         self.end_due_lots()
     }
 
@@ -255,7 +260,7 @@ impl BooksThread {
     }
 
     /// Folds every committed batch.
-    fn fold_committed(&mut self) -> Result<()> {
+    pub(super) fn fold_committed(&mut self) -> Result<()> {
         if self.shared.desk.is_some() {
             // Another gateway may have ended some. If this fails, no batch is taken.
             self.tally.set_ended(self.books.ended_lots()?);
@@ -268,8 +273,9 @@ impl BooksThread {
             }
         });
         loop {
-            if self.unwritten.is_none() && self.tally.records() > 0 {
-                self.unwritten = Some(self.tally.fold());
+            if self.unwritten.is_none() {
+                self.share_kept();
+                self.unwritten = self.tally.has_changes().then(|| self.tally.fold());
             }
             let Some(fold) = &self.unwritten else { return Ok(()) };
             let folded = self.books.fold(fold, self.clock.wall());
@@ -277,6 +283,7 @@ impl BooksThread {
             folded?;
             self.shared.handoff.set_folded(fold.upto);
             self.shared.claims.folded(&fold.claims);
+            self.shared_kept(fold);
             self.unwritten = None;
             self.return_withheld();
             self.books.checkpoint();
@@ -297,102 +304,5 @@ impl BooksThread {
         change: impl FnOnce(&mut dyn Books, WallTime) -> Result<R>,
     ) -> Result<R> {
         change(&mut *self.books, self.clock.wall())
-    }
-
-    /// Settles kept holds whose deadline has passed.
-    fn settle_due_holds(&mut self) {
-        for hold in self.tally.kept_until(self.clock.wall(), MAX_SETTLED_AT_ONCE) {
-            let charge = hold.kept.as_ref().map_or(Credits::ZERO, |kept| kept.charge_at_deadline);
-            self.settle_kept(hold.id, charge, StatusClass::None);
-        }
-    }
-
-    /// Settles or keeps a hold of the process that handed the ledger over. It is on disk when this returns. False if there
-    /// is no such hold.
-    pub(in crate::ledger) fn settle_adopted(
-        &mut self,
-        id: RequestId,
-        settlement: Settlement,
-    ) -> Result<bool> {
-        let is_settled = match settlement {
-            Settlement::Charge(charge, outcome) if self.adopted.remove(&id) => {
-                self.tally.open_hold(id).cloned().map(|hold| self.settle(&hold, charge, outcome)).is_some()
-            }
-            Settlement::Charge(..) => false,
-            Settlement::Job(charge, outcome) => {
-                self.settle_kept(id, charge, outcome); // or it is settled already
-                true
-            }
-            Settlement::Keep(kept) if self.adopted.remove(&id) => self.keep_adopted(id, kept),
-            Settlement::Keep(_) => false,
-            Settlement::Claim(repeat, answer) => opening::decide_adopted(&self.shared, id, repeat, answer),
-        };
-        if is_settled {
-            self.wait_until_written()?;
-        }
-        Ok(is_settled)
-    }
-
-    fn keep_adopted(&mut self, id: RequestId, kept: Kept) -> bool {
-        let Some(hold) = self.tally.open_hold(id).cloned() else { return false };
-        let job = OpenJob {
-            hold: id,
-            account: hold.account,
-            key: hold.key,
-            amount: hold.amount,
-            external_id: kept.external_id.clone(),
-        };
-        let record = Record::Keep { id, kept };
-        let own_outbox = self.shared.outboxes.last();
-        if self.shared.jobs.open(job, || own_outbox.and_then(|outbox| outbox.push(&record))).is_none() {
-            self.settle(&hold, Credits::ZERO, StatusClass::Success); // this job is paid for already
-            return true;
-        }
-        if let Some(purse) = self.shared.purses.get(hold.account) {
-            purse.add_job();
-        }
-        self.shared.record_added();
-        true
-    }
-
-    /// Puts the rest of the adopted holds in doubt, since nobody will settle them. Returns their number.
-    pub(in crate::ledger) fn abandon_adopted(&mut self) -> Result<usize> {
-        for (id, hold) in self.shared.claims.adopted() {
-            opening::decide_adopted(&self.shared, hold, id, Some(Vec::new()));
-        }
-        self.fold()?;
-        let ids: Vec<RequestId> = self.adopted.drain().filter(|id| self.tally.is_open(*id)).collect();
-        if !ids.is_empty() {
-            self.unwritten = Some(self.tally.doubt(&ids));
-            self.fold_committed()?;
-        }
-        Ok(ids.len())
-    }
-
-    /// Settles a kept hold, once. Returns the charge; `None` if there is no such hold, or somebody else settles it.
-    pub(super) fn settle_kept(
-        &mut self,
-        id: RequestId,
-        charge: Credits,
-        outcome: StatusClass,
-    ) -> Option<Credits> {
-        let job = self.shared.jobs.take(id)?;
-        let (charge, _) = self.shared.settle_job(&job, charge, outcome);
-        #[cfg(test)]
-        self.kept_settled.push((job.account, returned(job.amount, charge)));
-        Some(charge)
-    }
-
-    /// Settles an adopted hold. Adds the record before it returns the credits.
-    fn settle(&mut self, hold: &OpenHold, charge: Credits, outcome: StatusClass) {
-        let Some(purse) = self.shared.purses.get(hold.account) else { return };
-        let back = returned(hold.amount, charge);
-        let charge = hold.amount.checked_sub(back).unwrap_or(hold.amount);
-        if let Some(own_outbox) = self.shared.outboxes.last() {
-            own_outbox.push(&Record::Settle { id: hold.id, charge, outcome });
-        }
-        purse.give(back);
-        self.shared.caps_of(hold.key, Some(&purse)).change(back);
-        self.shared.record_added();
     }
 }

@@ -18,7 +18,7 @@ pub(super) fn fill(shared: &Shared, reader: &mut dyn BooksReader) -> Result<i128
     let mut sum = reader.operator_accounts()?.sum();
     each_account(reader, |row| {
         sum += i128::from(row.balance.millionths());
-        let purse = shared.purses.add(row.num, row.balance);
+        let purse = shared.purses.add(row.num, row.balance.checked_sub(row.held).unwrap_or_default());
         row.wallet.into_iter().for_each(|wallet| purse.show(*wallet));
         if let Some(cap) = SpendCap::of(&row.spending) {
             shared.caps.note();
@@ -86,7 +86,7 @@ pub(super) fn decide_adopted(shared: &Shared, hold: RequestId, id: KeyHash, answ
 }
 
 /// The job of a kept hold.
-pub(super) fn open_job(hold: &OpenHold) -> Option<OpenJob> {
+pub(in crate::ledger) fn open_job(hold: &OpenHold) -> Option<OpenJob> {
     let external_id = hold.kept.as_ref()?.external_id.clone();
     let OpenHold { id, account, key, amount, .. } = *hold;
     Some(OpenJob { hold: id, account, key, amount, external_id })

@@ -47,6 +47,8 @@ pub(in crate::ledger) struct Shared {
     pub(in crate::ledger) leads: AtomicBool,
     /// Where changes of other gateways are passed on.
     pub(in crate::ledger) feed: Mutex<Option<mpsc::Sender<Changes>>>,
+    /// True if a request waits for what a fold writes.
+    pub(super) is_fold_wanted: AtomicBool,
     pub(in crate::ledger) counters: Counters,
     /// Where settlements go once the ledger was handed over to another process.
     pub(in crate::ledger) successor: Successor,
@@ -114,6 +116,7 @@ impl Shared {
             desk: is_fleet.then(Arc::default),
             leads: AtomicBool::new(!is_fleet),
             feed: Mutex::default(),
+            is_fold_wanted: AtomicBool::new(false),
             counters: Counters::default(),
             successor: Successor::default(),
             books_must_end: AtomicBool::new(false),
@@ -177,6 +180,12 @@ impl Shared {
         self.caps_of(job.key, purse.as_ref()).change(back);
         self.record_added();
         (charge, ticket)
+    }
+
+    /// Has the books thread fold soon: a request waits for it.
+    pub(in crate::ledger) fn want_fold(&self) {
+        self.is_fold_wanted.store(true, Ordering::SeqCst);
+        self.books_signal.work_wanted();
     }
 
     /// Wakes the books thread, which has a job.

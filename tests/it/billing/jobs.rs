@@ -9,7 +9,7 @@ use crate::api::{Api, admin_config};
 use crate::dashboard::Portal;
 use crate::support::{Client, Gateway, Response, Upstream, eventually, get, sha256};
 
-pub(super) const KEY: &str = "x-api-key: good-key\r\n";
+pub const KEY: &str = "x-api-key: good-key\r\n";
 
 /// Routes whose requests open jobs, with a hold for each item, and settle them at what they cost.
 pub const BULK: &str = r#"
@@ -81,11 +81,11 @@ pub fn open(gateway: &Gateway, key: &str, job: &str, records: usize) -> Response
 }
 
 /// Asks for the results of a job, of which the upstream says this.
-pub(super) fn poll(gateway: &Gateway, key: &str, job: &str, says: &Value) -> Response {
+pub fn poll(gateway: &Gateway, key: &str, job: &str, says: &Value) -> Response {
     get(gateway.public, &format!("/bulk/{job}"), &format!("x-api-key: {key}\r\nx-response-body: {says}\r\n"))
 }
 
-pub(super) fn done(cost: &str) -> Value {
+pub fn done(cost: &str) -> Value {
     let cost: Value = serde_json::from_str(cost).unwrap();
     json!({ "status": "completed", "stats": { "credits_cost": { "final": cost } } })
 }

@@ -3,6 +3,7 @@
 mod changes;
 mod database;
 mod faults;
+mod jobs;
 mod leases;
 mod limits;
 mod upkeep;

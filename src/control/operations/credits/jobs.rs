@@ -122,7 +122,7 @@ impl Control {
     /// Settles a job, once. A job that was settled before is answered as it was.
     ///
     /// # Errors
-    /// If there is no such job, several accounts have one, or the amount is negative.
+    /// If there is no such job, several accounts have one, another gateway of the fleet is settling it, or the amount is negative.
     pub async fn settle_job(
         &self,
         caller: &Caller,
@@ -176,6 +176,10 @@ impl Control {
         let (account, external_id) = (Some(account.clone()), Some(id.to_owned()));
         let filter = JobFilter { account, external_id, after: None };
         let rows = self.read_folded(move |reader| Ok(reader.jobs(&filter, MAX_OF_ONE_ID)?)).await?;
+        if rows.iter().any(|row| row.settled.is_none()) {
+            let message = format!("another gateway is settling the job {id}: try again");
+            return Err(OperationError::Conflict(message));
+        }
         Ok(rows.into_iter().find_map(|row| row.settled).map(|settled| settled.charge))
     }
 }

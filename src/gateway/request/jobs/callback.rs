@@ -15,6 +15,7 @@ use crate::gateway::request::response::due::count_note;
 use crate::gateway::request::response::respond;
 use crate::gateway::request::services::Services;
 use crate::gateway::request::target::Target;
+use crate::ledger::FoundJob;
 use crate::ledger::record::ExternalId;
 use crate::policy::json::{PointerReader, Scalar};
 use crate::policy::key::signature::is_signed;
@@ -116,10 +117,12 @@ impl CallbackRequest {
         };
         let id = id.and_then(|id| ExternalId::of(&callback.upstream, &id));
         let id = id.ok_or_else(|| Refusal::because(Reason::BadRequest, "The request names no job."))?;
-        let Some(job) = services.spender.open_job_of_any(&id) else {
-            // A job that was settled before is answered, so that the upstream does not send the request again.
-            let is_settled = services.spender.is_settled(&id);
-            return if is_settled { Ok(respond::callback(false)) } else { Err(Reason::NoJob.into()) };
+        let found = services.spender.find_job(None, &id).await;
+        let job = match found.map_err(|_| Reason::LedgerUnavailable)? {
+            FoundJob::Open(job) => job,
+            // Is answered, so that the upstream does not send the request again.
+            FoundJob::Settled => return Ok(respond::callback(false)),
+            FoundJob::Unknown => return Err(Reason::NoJob.into()),
         };
         let price = Arc::new(Price { hold: job.amount, ..callback.price.clone() });
         let (opened, _) = AnswerReader::open(&price, false, StatusCode::OK, &parts.headers);
@@ -141,9 +144,12 @@ impl CallbackRequest {
         else {
             return Ok(respond::callback(false)); // somebody else settles it
         };
+        settled.committed().await.map_err(|_| Reason::LedgerUnavailable)?;
+        if settled.was_too_late() {
+            return Ok(respond::callback(false));
+        }
         record.set_charge(charged.amount);
         count_note(&services, &record, charged.note);
-        settled.committed().await.map_err(|_| Reason::LedgerUnavailable)?;
         Ok(respond::callback(true))
     }
 }

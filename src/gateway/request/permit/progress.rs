@@ -10,10 +10,11 @@ use super::waiting_payment::{PaymentFuture, Unpaid, WaitingPayment};
 use super::{Payment, refused};
 use crate::directory::Key;
 use crate::gateway::request::access_log::AccessRecord;
+use crate::gateway::request::jobs::{AskedJob, find_later};
 use crate::gateway::request::repeats::RepeatKey;
 use crate::gateway::request::services::Services;
 use crate::gateway::request::{items, repeats};
-use crate::ledger::{HoldError, OpenJob};
+use crate::ledger::HoldError;
 use crate::policy::price::Price;
 use crate::policy::reject::{Reason, Refusal};
 use crate::snapshot::{Plan, Route};
@@ -27,7 +28,7 @@ pub(in crate::gateway::request) enum PaymentProgress {
 }
 
 impl PaymentProgress {
-    /// Holds the price of a route (step 7). `job`: the open job that the request asks about. `repeat`: its idempotency key.
+    /// Holds the price of a route (step 7). `job`: the job that the request asks about. `repeat`: its idempotency key.
     ///
     /// # Errors
     /// As [`refused`], and as [`items::payment`].
@@ -35,10 +36,18 @@ impl PaymentProgress {
         services: &Rc<Services>,
         record: &Rc<AccessRecord>,
         caller: Option<(&Arc<Key>, Option<&Plan>)>,
-        (job, repeat): (Option<OpenJob>, Option<RepeatKey<'_>>),
+        (job, repeat): (AskedJob, Option<RepeatKey<'_>>),
         (route, parts): (&Route, &Parts),
     ) -> Result<Self, Refusal> {
         if let Some(settles) = &route.settles {
+            let job = match (job, caller) {
+                (AskedJob::OfFleet(id), Some((key, _))) => {
+                    let found = find_later(services, record, key, id, (route, settles), &parts.method);
+                    return Ok(Self::Waiting(found));
+                }
+                (AskedJob::Open(job), _) => Some(job),
+                (AskedJob::None | AskedJob::OfFleet(_), _) => None,
+            };
             return Ok(Self::Ready(Payment::of_job(job, settles, route, &parts.method)));
         }
         let price = record.view().price(route, caller.and_then(|(_, plan)| plan));
@@ -59,7 +68,7 @@ impl PaymentProgress {
         }
         match (Payment::hold(services, record, key, route, method, price, &mut None), key) {
             (Ok(payment), _) => Ok(Self::Ready(payment)),
-            (Err(HoldError::Insufficient), Some(key)) if services.spender.may_lease() => {
+            (Err(HoldError::Insufficient), Some(key)) if services.spender.is_of_fleet() => {
                 hold_later(services, record, key, (route, parts), price).map(Self::Waiting)
             }
             (Err(error), _) => Err(refused(record, price, error)),
@@ -91,7 +100,7 @@ fn hold_later(
     (route, parts): (&Route, &Parts),
     price: &Arc<Price>,
 ) -> Result<WaitingPayment, Refusal> {
-    let may_lease = services.spender.may_lease();
+    let may_lease = services.spender.is_of_fleet();
     if let Some(per_item) = &price.per_item {
         let paid = items::payment(services, record, key, route, parts, (price, per_item));
         return paid.map(|paid| paid.leasing(may_lease));

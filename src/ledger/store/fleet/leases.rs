@@ -25,8 +25,8 @@ pub struct Leased {
     pub account: AccountNum,
     /// The credits that were leased now, perhaps none.
     pub granted: Credits,
-    /// The account's balance less all that this gateway has leased.
-    pub elsewhere: Credits,
+    /// What the account has besides.
+    pub elsewhere: Elsewhere,
     /// What other gateways have leased.
     pub others: Credits,
     /// What no gateway has leased now.
@@ -40,8 +40,17 @@ pub struct Beat {
     pub leads: bool,
     /// Number of gateways that live.
     pub nodes: usize,
-    /// Of each account of which this gateway leased credits: the balance less that.
-    pub elsewhere: Vec<(AccountNum, Credits)>,
+    /// What each account of which this gateway leased credits has besides.
+    pub elsewhere: Vec<(AccountNum, Elsewhere)>,
+}
+
+/// What an account has besides what a gateway knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// The balance less what the gateway has leased, and what jobs of the fleet hold.
+    pub credits: Credits,
+    /// Number of jobs of the fleet that are open.
+    pub jobs: u32,
 }
 
 /// A change that all gateways must know of.

@@ -3,5 +3,5 @@
 mod leases;
 mod nodes;
 
-pub use leases::{Beat, Change, ChangedWhat, Changes, LeaseWanted, Leased, Leases, OpenAs};
+pub use leases::{Beat, Change, ChangedWhat, Changes, Elsewhere, LeaseWanted, Leased, Leases, OpenAs};
 pub use nodes::NodeRow;

@@ -1,0 +1,121 @@
+//! Jobs of a fleet: their holds belong to no gateway, until one takes them to settle them.
+//!
+//! A gateway that opens a job gives it to the fleet in its next fold. With it goes the lease that its hold is of, so that what
+//! the gateway has leased is still what it may spend.
+
+use std::collections::HashMap;
+
+use super::write_hold;
+use crate::ledger::record::ExternalId;
+use crate::ledger::sql::db::{Connection, Transaction, params};
+use crate::ledger::sql::rows::{credits, hold_row, id_blob, request_id};
+use crate::ledger::store::{AccountRow, Result};
+use crate::ledger::tally::OpenHold;
+use crate::types::{AccountNum, Credits, RequestId, WallTime};
+
+/// The number that stands for the fleet in place of one of its gateways.
+pub(in crate::ledger) const FLEET: i64 = 0;
+const COLUMNS: &str = "id, account, key, route, amount, at, external_id, deadline, charge_at_deadline";
+/// Most jobs with one external id that are read, or taken at once.
+const MAX_SAME: usize = 100;
+
+/// Gives kept holds of this gateway to the fleet.
+pub(super) fn share(tx: &Transaction<'_>, holds: &[OpenHold]) -> Result<()> {
+    for hold in holds {
+        write_hold(tx, hold, FLEET)?;
+        passed_on(tx, hold, (tx.node(), FLEET))?;
+    }
+    Ok(())
+}
+
+/// Takes an open job of the fleet, with others of its account that have the same external id: the upstream has one job of that
+/// name, and one of the holds pays for it. The oldest first; none if the fleet does not have it any more.
+pub(in crate::ledger::sql) fn take(tx: &Transaction<'_>, id: RequestId) -> Result<Vec<OpenHold>> {
+    let same = format!(
+        "SELECT {COLUMNS}, node FROM open_holds
+         WHERE (account, external_id) IN (SELECT account, external_id FROM open_holds WHERE id = ?1)
+             AND node IN ({FLEET}, ?2) ORDER BY at, id LIMIT ?3 FOR UPDATE"
+    );
+    let same: Vec<(OpenHold, i64)> =
+        tx.all(&same, params![id_blob(id), tx.node(), MAX_SAME], |row| Ok((hold_row(row)?, row.get(9)?)))?;
+    if same.iter().all(|(hold, _)| hold.id != id) {
+        return Ok(Vec::new()); // another gateway settles it
+    }
+    for (hold, _) in same.iter().filter(|(_, node)| *node == FLEET) {
+        let sql = "UPDATE open_holds SET node = ?2 WHERE id = ?1";
+        tx.run(sql, params![id_blob(hold.id), tx.node()])?;
+        passed_on(tx, hold, (FLEET, tx.node()))?;
+    }
+    Ok(same.into_iter().map(|(hold, _)| hold).collect())
+}
+
+/// Moves the lease that a hold is of, and counts the job.
+fn passed_on(tx: &Transaction<'_>, hold: &OpenHold, (from, to): (i64, i64)) -> Result<()> {
+    let lease = "INSERT INTO spends (account, node, spent) VALUES (?1, ?2, ?3)
+                 ON CONFLICT (account, node) DO UPDATE SET spent = spends.spent + excluded.spent";
+    let amount = hold.amount.millionths();
+    tx.run(lease, params![hold.account.0, from, amount])?;
+    tx.run(lease, params![hold.account.0, to, -amount])?;
+    if to != FLEET {
+        // Every gateway that has something leased has a row.
+        let row = "INSERT INTO leases (account, node, granted) VALUES (?1, ?2, 0) ON CONFLICT (account, node) DO NOTHING";
+        tx.run(row, params![hold.account.0, to])?;
+    }
+    let count = "INSERT INTO open_jobs (account, jobs) VALUES (?1, ?2)
+                 ON CONFLICT (account) DO UPDATE SET jobs = open_jobs.jobs + excluded.jobs";
+    let more: i64 = if to == FLEET { 1 } else { -1 };
+    tx.run(count, params![hold.account.0, more])
+}
+
+/// The open jobs of the fleet with an external id, of one account or of all, the oldest first; and true if there was one that
+/// is settled, or is being settled.
+pub(in crate::ledger::sql) fn find(
+    connection: &Connection,
+    account: Option<AccountNum>,
+    external_id: &ExternalId,
+) -> Result<(Vec<OpenHold>, bool)> {
+    let account = account.map(|account| account.0);
+    let open = format!(
+        "SELECT {COLUMNS}, node FROM open_holds WHERE external_id = ?1 AND (account = ?2 OR ?2 IS NULL)
+         ORDER BY at, id LIMIT ?3"
+    );
+    let known: Vec<(OpenHold, i64)> =
+        connection.all(&open, params![external_id.as_str(), account, MAX_SAME], |row| {
+            Ok((hold_row(row)?, row.get(9)?))
+        })?;
+    let is_known = !known.is_empty();
+    let open = known.into_iter().filter(|(_, node)| *node == FLEET).map(|(hold, _)| hold).collect();
+    let settled = "SELECT 1 FROM jobs WHERE external_id = ?1 AND (account = ?2 OR ?2 IS NULL)";
+    let is_settled = is_known || connection.exists(settled, params![external_id.as_str(), account])?;
+    Ok((open, is_settled))
+}
+
+/// Jobs of the fleet whose deadline has passed, the first ones, and what each is charged then.
+pub(in crate::ledger::sql) fn due(
+    connection: &Connection,
+    now: WallTime,
+    most: usize,
+) -> Result<Vec<(RequestId, Credits)>> {
+    let sql = format!(
+        "SELECT id, charge_at_deadline FROM open_holds WHERE external_id IS NOT NULL AND node = {FLEET} AND deadline <= ?1
+         ORDER BY deadline, id LIMIT ?2"
+    );
+    connection.all(&sql, params![now.0, most], |row| Ok((request_id(row, 0)?, credits(row, 1)?)))
+}
+
+/// Reads what the fleet's jobs hold of accounts.
+pub(in crate::ledger::sql) fn add_held(connection: &Connection, rows: &mut [AccountRow]) -> Result<()> {
+    if !connection.is_shared() || rows.is_empty() {
+        return Ok(());
+    }
+    let sql = format!(
+        "SELECT account, -spent FROM spends WHERE node = {FLEET} AND spent <> 0
+             AND account = ANY (CAST(string_to_array(?1, ',') AS BIGINT[]))"
+    );
+    let accounts: Vec<String> = rows.iter().map(|row| row.num.0.to_string()).collect();
+    let held = connection
+        .all(&sql, params![accounts.join(",")], |row| Ok((AccountNum(row.get(0)?), credits(row, 1)?)))?;
+    let held: HashMap<AccountNum, Credits> = held.into_iter().collect();
+    rows.iter_mut().for_each(|row| row.held = held.get(&row.num).copied().unwrap_or_default());
+    Ok(())
+}
