@@ -8,11 +8,11 @@ use std::hash::{BuildHasher, RandomState};
 
 use parking_lot::Mutex;
 use smallvec::SmallVec;
+use tokio::sync::watch;
 
+use super::outbox::Ticket;
 use super::record::ExternalId;
 use crate::types::{AccountNum, Credits, KeyNum, RequestId};
-
-pub(in crate::ledger) use spender::Taken;
 
 /// Most open jobs. Further ones are refused.
 pub const MAX_OPEN_JOBS: usize = 1_000_000;
@@ -43,6 +43,32 @@ pub enum FoundJob {
     Settled,
     /// There was none, or several accounts have one.
     Unknown,
+}
+
+/// A settlement that the books thread makes, and what became of it once that is known.
+#[derive(Debug)]
+pub(super) struct Taken(watch::Receiver<Option<Took>>);
+
+/// What became of a settlement of a job of a fleet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Took {
+    /// It is in this record of the books thread's outbox.
+    Settled(Ticket),
+    /// Somebody else settled the job.
+    TooLate,
+    Failed,
+}
+
+impl Taken {
+    /// Waits until it is known; `None` if the ledger is closed, or too many wait.
+    async fn took(&self) -> Option<Took> {
+        self.0.clone().wait_for(Option::is_some).await.map_or(None, |took| *took)
+    }
+
+    /// True if somebody else settled the job.
+    pub(super) fn was_too_late(&self) -> bool {
+        *self.0.borrow() == Some(Took::TooLate)
+    }
 }
 
 /// The open jobs of all accounts, and whose jobs the settled ones were.

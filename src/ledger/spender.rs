@@ -336,7 +336,7 @@ pub(super) enum Commit {
     /// That of a job's hold. Then the gateways of the fleet must be able to find the job.
     Kept(Spender, Ticket, RequestId),
     /// That of a job of the fleet, which the books thread takes.
-    OfFleet(Taken),
+    OfFleet(Spender, Taken),
 }
 
 impl Settled {
@@ -355,7 +355,7 @@ impl Settled {
                 spender.until_shared(*hold).await;
                 Ok(())
             }
-            Some(Commit::OfFleet(taken)) => taken.durable().await,
+            Some(Commit::OfFleet(spender, taken)) => spender.taken(taken).await,
             None => Ok(()),
         }
     }
@@ -363,7 +363,7 @@ impl Settled {
     /// True if somebody else settled the job before, which is known once [`Settled::committed`] has returned.
     #[must_use]
     pub fn was_too_late(&self) -> bool {
-        matches!(&self.0, Some(Commit::OfFleet(taken)) if taken.was_too_late())
+        matches!(&self.0, Some(Commit::OfFleet(_, taken)) if taken.was_too_late())
     }
 
     /// True if [`Settled::committed`] waits for a record.

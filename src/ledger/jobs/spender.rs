@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 
-use super::{FoundJob, OpenJob};
+use super::{FoundJob, OpenJob, Taken, Took};
 use crate::ledger::adoption::Settlement;
 use crate::ledger::outbox::{NotDurable, Ticket};
 use crate::ledger::purse::Purse;
@@ -23,34 +23,6 @@ const ASKED_EVERY: Duration = Duration::from_millis(50);
 /// Most reads of the store for jobs at a time.
 const MAX_READS: usize = 16;
 static READS: Semaphore = Semaphore::const_new(MAX_READS);
-
-/// A settlement that the books thread makes, and what became of it once that is known.
-#[derive(Debug)]
-pub(in crate::ledger) struct Taken(watch::Receiver<Option<Took>>);
-
-/// What became of a settlement of a job of a fleet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Took {
-    /// It is on disk.
-    Settled,
-    /// Somebody else settled the job.
-    TooLate,
-    Failed,
-}
-
-impl Taken {
-    pub(in crate::ledger) async fn durable(&self) -> Result<(), NotDurable> {
-        match self.0.clone().wait_for(Option::is_some).await.as_deref() {
-            Ok(Some(Took::Settled | Took::TooLate)) => Ok(()),
-            _ => Err(NotDurable),
-        }
-    }
-
-    /// True if somebody else settled the job.
-    pub(in crate::ledger) fn was_too_late(&self) -> bool {
-        *self.0.borrow() == Some(Took::TooLate)
-    }
-}
 
 impl Spender {
     /// Finds a job by the upstream's id, of one account or of all.
@@ -102,7 +74,7 @@ impl Spender {
         let shared = &self.0.shared;
         let Some(job) = shared.jobs.take(job.hold) else {
             let taken = shared.desk.as_ref().map(|_| self.settle_of_fleet(job.hold, charge, outcome))?;
-            return Some((charge.min(job.amount), Settled(Some(Commit::OfFleet(taken)))));
+            return Some((charge.min(job.amount), Settled(Some(Commit::OfFleet(self.clone(), taken)))));
         };
         let commit = match shared.settle_job(&job, charge, outcome) {
             (_, Some(ticket)) => Commit::Books(self.clone(), ticket),
@@ -123,15 +95,28 @@ impl Spender {
                 tracing::error!(%error, "a job is not settled: it stays open");
             }
             done.send_replace(Some(match settled {
-                Ok(Some(_)) => Took::Settled,
+                Ok(Some((_, Some(ticket)))) => Took::Settled(ticket),
                 Ok(None) => Took::TooLate,
-                Err(_) => Took::Failed,
+                Ok(Some((_, None))) | Err(_) => Took::Failed, // or the ledger is closed
             }));
         };
         if self.0.books.try_send(Box::new(settle)).is_ok() {
             self.0.shared.job_added(); // otherwise too many wait, and `done` is dropped
         }
         Taken(taken)
+    }
+
+    /// Waits until the settlement of a job of the fleet is on disk, unless somebody else settled it.
+    pub(in crate::ledger) async fn taken(&self, taken: &Taken) -> Result<(), NotDurable> {
+        match taken.took().await {
+            Some(Took::Settled(ticket)) => {
+                self.books_durable(ticket).await?;
+                self.0.shared.want_fold(); // so that all gateways see soon what became of it
+                Ok(())
+            }
+            Some(Took::TooLate) => Ok(()),
+            Some(Took::Failed) | None => Err(NotDurable),
+        }
     }
 
     /// Waits until the fleet can find a job, for a bounded time: it is on disk.

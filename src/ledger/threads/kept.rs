@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::books::BooksThread;
 use super::opening;
+use crate::ledger::outbox::Ticket;
 use crate::ledger::record::ExternalId;
 use crate::ledger::store::Result;
 use crate::ledger::tally::Fold;
@@ -54,7 +55,10 @@ impl BooksThread {
         }
         let (open, _) = self.books.reader()?.find_job(Some(num), external_id)?;
         let Some(hold) = open.first() else { return Ok(None) };
-        self.settle_of_fleet(hold.id, charge.unwrap_or(hold.amount), StatusClass::Success)
+        let settled = self.settle_of_fleet(hold.id, charge.unwrap_or(hold.amount), StatusClass::Success)?;
+        self.wait_until_written()?;
+        self.shared.want_fold(); // so that all gateways see soon what became of it
+        Ok(settled.map(|(charged, _)| charged))
     }
 
     /// Gives the kept holds that nobody settles now to the fleet, with the next fold.
@@ -77,18 +81,18 @@ impl BooksThread {
         }
     }
 
-    /// Takes an open job of the fleet and settles it. The settlement is on disk when this returns. `None` if the fleet does not
-    /// have it any more: another gateway settles it.
+    /// Takes an open job of the fleet and settles it. Returns the charge, and the ticket of its record; `None` if the fleet does
+    /// not have the job any more: another gateway settles it.
     pub(in crate::ledger) fn settle_of_fleet(
         &mut self,
         id: RequestId,
         charge: Credits,
         outcome: StatusClass,
-    ) -> Result<Option<Credits>> {
+    ) -> Result<Option<(Credits, Option<Ticket>)>> {
         if self.unwritten.is_some() {
             self.fold_committed()?; // the job may be in there
         }
-        let mut charged = None;
+        let mut settled = None;
         for hold in self.books.take_jobs(id)? {
             self.tally.take(hold.clone());
             let Some(job) = opening::open_job(&hold) else { continue };
@@ -98,21 +102,23 @@ impl BooksThread {
                 self.shared.desk.iter().for_each(|desk| desk.renew(&purse));
             }
             // Of several with the same external id, one is charged.
-            let charge = if charged.is_none() { charge } else { Credits::ZERO };
-            let (charge, _) = self.shared.settle_job(&job, charge, outcome);
-            charged.get_or_insert(charge);
+            let charge = if settled.is_none() { charge } else { Credits::ZERO };
+            let one = self.shared.settle_job(&job, charge, outcome);
+            settled.get_or_insert(one);
         }
-        self.wait_until_written()?;
-        self.shared.want_fold(); // so that all gateways see soon what became of it
-        Ok(charged)
+        Ok(settled)
     }
 
     /// Settles jobs of the fleet whose deadline has passed.
     pub(super) fn settle_due_of_fleet(&mut self) -> Result<()> {
-        for (id, charge) in self.books.due_jobs(self.clock.wall(), MAX_TAKEN_AT_ONCE)? {
+        let due = self.books.due_jobs(self.clock.wall(), MAX_TAKEN_AT_ONCE)?;
+        if due.is_empty() {
+            return Ok(());
+        }
+        for (id, charge) in due {
             self.settle_of_fleet(id, charge, StatusClass::None)?;
         }
-        Ok(())
+        self.fold()
     }
 
     /// Folds when a request waits for it.
