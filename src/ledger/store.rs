@@ -301,6 +301,11 @@ pub trait Books: Send {
     fn take_jobs(&mut self, _: RequestId) -> Result<Vec<OpenHold>> {
         Ok(Vec::new())
     }
+    /// Gives up the claims of idempotency keys that this gateway made and that no fold has stored, after the first fold: what a
+    /// crash left of requests that were not forwarded.
+    fn release_claims(&mut self) -> Result<()> {
+        Ok(())
+    }
     /// Jobs of the fleet whose deadline has passed, the first ones, at most `most`, and what each is charged then.
     fn due_jobs(&mut self, _: WallTime, _most: usize) -> Result<Vec<(RequestId, Credits)>> {
         Ok(Vec::new())

@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use super::{Claims, Found, NotFound, Released, Repeatable, State, records};
 use crate::ledger::adoption::Settlement;
+use crate::ledger::fleet::FleetClaim;
 use crate::ledger::outbox::Ticket;
 use crate::ledger::record::Record;
 use crate::ledger::spender::{Commit, Settled, Spender};
+use crate::ledger::store::RepeatRow;
 use crate::types::{RequestId, WallTime};
 
 /// The claim of the first request with an idempotency key. If it is dropped, it is released: the request may be made
@@ -17,22 +19,29 @@ pub struct Claim {
     repeatable: Repeatable,
     /// The request, once the claim is recorded.
     hold: Option<RequestId>,
+    /// The claim of the fleet, until it is recorded here.
+    of_fleet: Option<FleetClaim>,
     is_decided: bool,
 }
 
 impl Claim {
-    /// Finds a request with an idempotency key, or claims the key for it.
+    /// Finds a request with an idempotency key, or claims the key for it. `hold`: the request's id. `until`: until when a
+    /// repeated request gets the same answer.
     ///
     /// # Errors
     /// [`NotFound`].
     pub async fn find(
         spender: &Spender,
-        repeatable: Repeatable,
-        now: WallTime,
+        (repeatable, hold): (Repeatable, RequestId),
+        (now, until): (WallTime, WallTime),
     ) -> Result<Found<Self>, NotFound> {
-        Ok(match spender.0.shared.claims.find(&spender.0.readers, repeatable, now).await? {
-            Found::First(()) => {
-                Found::First(Self { spender: spender.clone(), repeatable, hold: None, is_decided: false })
+        let Repeatable { id, request } = repeatable;
+        let wanted = RepeatRow { id, request, hold, until, answer: None };
+        let (shared, readers) = (&spender.0.shared, &spender.0.readers);
+        Ok(match shared.claims.find(readers, shared, &wanted, now).await? {
+            Found::First(of_fleet) => {
+                let spender = spender.clone();
+                Found::First(Self { spender, repeatable, hold: None, of_fleet, is_decided: false })
             }
             Found::InProgress => Found::InProgress,
             Found::Other => Found::Other,
@@ -51,6 +60,9 @@ impl Claim {
     pub(in crate::ledger) fn recorded(&mut self, id: RequestId, until: WallTime) {
         self.claims().made(&self.repeatable.id, id, until);
         self.hold = Some(id);
+        if let Some(mut claim) = self.of_fleet.take() {
+            claim.recorded();
+        }
     }
 
     /// Keeps the encrypted answer. It is not kept while the ledger cannot write, or too many records wait to be written.
@@ -77,6 +89,7 @@ impl Claim {
             return Settled(Some(self.pass_on(hold, Some(sealed))));
         };
         self.claims().decide(&id, hold, State::of(sealed, &self.spender.0.outbox, ticket));
+        self.spender.0.shared.want_fold_soon();
         Settled(Some(Commit::Own(self.spender.clone(), ticket)))
     }
 
@@ -108,6 +121,7 @@ impl Drop for Claim {
         match self.push(&[Record::Unclaim { id: hold, repeat: id }]) {
             Some(ticket) => {
                 self.claims().decide(&id, hold, State::Released(Released { hold, outbox, ticket }));
+                self.spender.0.shared.want_fold_soon();
             }
             None => drop(self.pass_on(hold, None)),
         }

@@ -20,9 +20,11 @@ pub use changes::ClaimChange;
 pub(super) use changes::ClaimChanges;
 pub use claim::Claim;
 
+use super::fleet::{Claiming, FleetClaim};
 use super::outbox::{Outbox, Ticket};
 use super::record::Record;
 use super::store::{LedgerError, Readers, RepeatRow, Result};
+use super::threads::Shared;
 use crate::types::{KeyHash, RequestId, WallTime};
 
 /// Most claims in the list. Further requests with an idempotency key are refused.
@@ -151,7 +153,7 @@ pub(super) fn records(id: RequestId, repeat: KeyHash, sealed: &[u8]) -> Vec<Reco
 
 /// What to do about a request.
 enum Next {
-    Tell(Found<()>),
+    Tell(Found<Option<FleetClaim>>),
     /// The last claim was released, and that is on disk soon.
     Soon,
     Wait(watch::Receiver<Option<Arc<RepeatRow>>>),
@@ -166,23 +168,39 @@ impl Claims {
     pub(super) async fn find(
         &self,
         readers: &Readers,
-        repeatable: Repeatable,
+        shared: &Shared,
+        wanted: &RepeatRow,
         now: WallTime,
-    ) -> Result<Found<()>, NotFound> {
+    ) -> Result<Found<Option<FleetClaim>>, NotFound> {
+        let repeatable = Repeatable { id: wanted.id, request: wanted.request };
         loop {
-            let sender = match self.next(repeatable, now)? {
+            let sender = match self.next(repeatable, now, shared.desk.is_some())? {
                 Next::Tell(found) => return Ok(found),
                 Next::Soon => {
                     soon().await;
                     continue;
                 }
                 Next::Wait(mut read) => match read.wait_for(Option::is_some).await.as_deref() {
-                    Ok(Some(row)) => return Ok(stored(row, repeatable)),
+                    Ok(Some(row)) => return Ok(stored(row, repeatable, shared.desk.is_some())),
                     _ => continue, // nothing is stored, or it could not be read
                 },
                 Next::Read(sender) => sender,
             };
             let mut reading = Reading { claims: self, id: repeatable.id, is_first: false };
+            if let Some(desk) = &shared.desk {
+                let claiming = desk.claim(wanted.clone(), now).await.map_err(|_| NotFound::Unavailable)?;
+                match claiming {
+                    Claiming::First(claim) => {
+                        reading.is_first = true;
+                        return Ok(Found::First(Some(claim)));
+                    }
+                    Claiming::Known(row) => {
+                        let row = Arc::new(row);
+                        sender.send_replace(Some(Arc::clone(&row)));
+                        return Ok(stored(&row, repeatable, true));
+                    }
+                }
+            }
             let (readers, id) = (readers.clone(), repeatable.id);
             let permit = Arc::clone(&self.reads).acquire_owned().await.map_err(|_| NotFound::Unavailable)?;
             let find = move || {
@@ -195,11 +213,11 @@ impl Claims {
             })?;
             let Some(row) = row.filter(|row| row.until > now) else {
                 reading.is_first = true;
-                return Ok(Found::First(()));
+                return Ok(Found::First(None));
             };
             let row = Arc::new(row);
             sender.send_replace(Some(Arc::clone(&row)));
-            return Ok(stored(&row, repeatable));
+            return Ok(stored(&row, repeatable, false));
         }
     }
 
@@ -212,10 +230,16 @@ impl Claims {
         }
     }
 
-    fn next(&self, Repeatable { id, request }: Repeatable, now: WallTime) -> Result<Next, NotFound> {
+    /// `is_fleet`: the store must be asked before a key is claimed again, once a fold has told it what became of the last claim.
+    fn next(
+        &self,
+        Repeatable { id, request }: Repeatable,
+        now: WallTime,
+        is_fleet: bool,
+    ) -> Result<Next, NotFound> {
         let mut list = self.list.lock();
         let is_over = |entry: &Entry| match &entry.state {
-            State::Released(released) => released.is_durable(),
+            State::Released(released) => !is_fleet && released.is_durable(),
             State::Answered(..) | State::Lost => entry.until <= now,
             State::Reading(_) | State::InProgress | State::Adopted => false,
         };
@@ -228,13 +252,19 @@ impl Claims {
                 list.insert(id, Entry { request, hold: None, until: now, state, released: None });
                 Ok(Next::Read(sender))
             }
+            Some(entry) if is_over(entry) && is_fleet => {
+                let (sender, receiver) = watch::channel(None);
+                let state = State::Reading(receiver);
+                *entry = Entry { request, hold: None, until: now, state, released: None };
+                Ok(Next::Read(sender))
+            }
             Some(entry) if is_over(entry) => {
                 let released = match &entry.state {
                     State::Released(released) => Some(released.clone()),
                     _ => None,
                 };
                 *entry = Entry { request, hold: None, until: now, state: State::InProgress, released };
-                Ok(Next::Tell(Found::First(())))
+                Ok(Next::Tell(Found::First(None)))
             }
             Some(Entry { state: State::Reading(read), .. }) => Ok(Next::Wait(read.clone())),
             Some(Entry { state: State::Released(released), .. }) => {
@@ -343,11 +373,12 @@ async fn read<T: Send + 'static>(read: impl FnOnce() -> Result<T> + Send + 'stat
     tokio::task::spawn_blocking(read).await.map_err(|_| LedgerError::Closed)?
 }
 
-/// What the store tells about a request.
-fn stored(row: &RepeatRow, repeatable: Repeatable) -> Found<()> {
+/// What the store tells about a request. `is_fleet`: one without an answer may be in progress at another gateway.
+fn stored(row: &RepeatRow, repeatable: Repeatable, is_fleet: bool) -> Found<Option<FleetClaim>> {
     match &row.answer {
         _ if row.request != repeatable.request => Found::Other,
         Some(answer) if !answer.is_empty() => Found::Answered(answer.as_slice().into()),
+        None if is_fleet => Found::InProgress,
         _ => Found::Lost,
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
+use super::claims::ClaimQueue;
 use crate::ledger::purse::Purse;
 use crate::types::{AccountNum, Credits, Moment};
 
@@ -16,7 +17,7 @@ const MAX_ASKING: usize = 10_000;
 /// Longest time that a request waits for credits that other gateways have leased.
 pub(in crate::ledger) const MAX_LEASE_WAIT: Duration = Duration::from_millis(1_500);
 /// Longest time until the thread of the leases has said so. If it does not, the database does not answer.
-const MAX_ANSWER: Duration = Duration::from_millis(1_900);
+pub(super) const MAX_ANSWER: Duration = Duration::from_millis(1_900);
 
 /// What became of a lease that was waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +103,7 @@ struct State {
 pub(in crate::ledger) struct Desk {
     state: Mutex<State>,
     changed: Condvar,
+    pub(super) claims: ClaimQueue,
     is_cut_off: AtomicBool,
 }
 
@@ -156,11 +158,18 @@ impl Desk {
     /// Waits until something is wanted, at most `time`, and takes it. True if the ledger is being closed.
     pub(in crate::ledger) fn take(&self, time: Duration) -> (Vec<Want>, bool) {
         let mut state = self.state.lock();
-        if state.wants.is_empty() && !state.must_end {
+        if state.wants.is_empty() && self.claims.is_empty() && !state.must_end {
             self.changed.wait_for(&mut state, time);
         }
         state.asking = 0;
         (state.wants.drain().map(|(_, want)| want).collect(), state.must_end)
+    }
+
+    /// Wakes the thread of the leases. False if it has ended, or is about to.
+    pub(super) fn wake(&self) -> bool {
+        let state = self.state.lock();
+        self.changed.notify_one();
+        !state.must_end
     }
 
     /// Puts back what is still wanted.
@@ -195,6 +204,7 @@ impl Desk {
         let mut state = self.state.lock();
         state.must_end = true;
         state.wants.drain().for_each(|(_, want)| want.refuse());
+        self.claims.clear();
     }
 
     /// Says if the database was not reached for so long that nothing may be held.

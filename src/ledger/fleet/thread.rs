@@ -109,6 +109,8 @@ impl LeaseThread {
         loop {
             self.beat_if_due();
             let (wants, must_end) = self.desk.take(TICK);
+            let claimed = self.desk.claims.work(&mut *self.leases, &self.desk);
+            self.note(&claimed);
             if must_end {
                 wants.into_iter().for_each(Want::refuse);
                 return self.end();

@@ -10,15 +10,15 @@ use std::sync::Arc;
 
 use super::fence::Fence;
 use super::{JournalAt, Role, Server, connect};
-use crate::ledger::sql::FLEET;
 use crate::ledger::sql::db::{Connection, Row, Seat, Transaction, params, wrong};
 use crate::ledger::sql::leases::NOW;
 use crate::ledger::sql::rows::{credits, to_key_id};
+use crate::ledger::sql::{FLEET, repeats};
 use crate::ledger::store::{
-    Beat, Change, ChangedWhat, Changes, Elsewhere, LeaseWanted, Leased, Leases, OpenAs, Result,
+    Beat, Change, ChangedWhat, Changes, Elsewhere, LeaseWanted, Leased, Leases, OpenAs, RepeatRow, Result,
 };
 use crate::policy::credit::lease;
-use crate::types::{AccountNum, Credits, KeyHash};
+use crate::types::{AccountNum, Credits, KeyHash, RequestId, WallTime};
 
 /// Key of the locks under which credits of an account are granted: `TGLA`.
 const GRANTS: i64 = 0x5447_4c41;
@@ -122,13 +122,30 @@ impl Leases for SqlLeases {
     fn leave(&mut self) -> Result<()> {
         self.connection.shared_transaction(|tx| {
             let node = tx.node();
-            for table in ["calls", "leases", "spends", "beats"] {
+            for table in ["calls", "leases", "spends", "beats", "claims"] {
                 tx.run(&format!("DELETE FROM {table} WHERE node = ?1"), params![node])?;
             }
             let kept = "INSERT INTO leases (account, node, granted)
                 SELECT account, node, CAST(sum(amount) AS BIGINT) FROM open_holds WHERE node = ?1 GROUP BY account, node";
             tx.run(kept, params![node])
         })
+    }
+
+    fn claim(&mut self, wanted: &[RepeatRow], now: WallTime) -> Result<Vec<Option<RepeatRow>>> {
+        let mut order: Vec<usize> = (0..wanted.len()).collect();
+        order.sort_by_key(|at| wanted[*at].id.0); // all gateways lock keys in the same order
+        let mut known = self.connection.shared_transaction(|tx| {
+            order
+                .iter()
+                .map(|at| Ok((*at, repeats::claim(tx, &wanted[*at], now)?)))
+                .collect::<Result<Vec<_>>>()
+        })?;
+        known.sort_by_key(|(at, _)| *at);
+        Ok(known.into_iter().map(|(_, known)| known).collect())
+    }
+
+    fn give_up_claims(&mut self, claims: &[(KeyHash, RequestId)]) -> Result<()> {
+        self.connection.shared_transaction(|tx| repeats::give_up(tx, claims))
     }
 
     fn version(&mut self) -> Result<u64> {

@@ -38,7 +38,7 @@ struct Migration {
 const MIGRATIONS: [Migration; 3] = [
     Migration { sql: include_str!("0001_ledger.sql"), usable_by: 1 },
     Migration { sql: include_str!("0002_usable_by.sql"), usable_by: 1 },
-    Migration { sql: include_str!("0003_jobs_of_fleets.sql"), usable_by: 1 },
+    Migration { sql: include_str!("0003_jobs_and_claims.sql"), usable_by: 1 },
 ];
 /// Longest time that connecting may take.
 const MAX_CONNECT: Duration = Duration::from_secs(3);
@@ -60,8 +60,8 @@ const MAX_SHORT: Duration = Duration::from_secs(3);
 /// Longest time that any other statement may take, with what the network adds.
 const MAX_STATEMENT: Duration = Duration::from_secs(30);
 /// Tables of gateways.
-const OF_NODES: [&str; 8] =
-    ["nodes", "beats", "batches", "leases", "spends", "calls", "changes", "open_jobs"];
+const OF_NODES: [&str; 9] =
+    ["nodes", "beats", "batches", "leases", "spends", "calls", "changes", "open_jobs", "claims"];
 /// Key of the lock that a gateway takes while it serves: `TGLS`.
 const SERVES: i32 = 0x5447_4c53;
 /// Key of the lock that it takes to write a journal in the database: `TGLJ`.

@@ -66,7 +66,9 @@ impl Attempts {
             let repeatable = Repeatable { id: KeyHash::of(&key.to_le_bytes()), request: KeyHash::of(b"r") };
             let spender = spender.clone();
             let finder = spender.clone();
-            let find = async move { Claim::find(&finder, repeatable, WallTime(0)).await };
+            let find = async move {
+                Claim::find(&finder, (repeatable, id), (WallTime(0), WallTime(i64::MAX))).await
+            };
             self.list.push(Attempt { key, id, spender, stage: Stage::Finding(Box::pin(find)) });
             return 0;
         }

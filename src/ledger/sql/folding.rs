@@ -1,7 +1,7 @@
 //! Writes one fold: adds entries for the charges, changes balances, and stores which holds are open.
 
 pub(super) mod jobs;
-pub(super) mod repeats;
+pub(in crate::ledger) mod repeats;
 pub(super) mod requests;
 pub(in crate::ledger) mod shared_jobs;
 

@@ -29,6 +29,7 @@ use super::tally::{Fold, OpenHold};
 use crate::policy::credit::{LotId, SpendLimit, Spending, Wallet};
 use crate::policy::outcome::usage::UsagePart;
 use crate::types::{AccountId, AccountNum, Credits, GroupName, KeyId, KeyNum, RequestId, RouteNum, WallTime};
+pub(super) use folding::repeats;
 pub(super) use folding::shared_jobs::FLEET;
 
 use db::{Connection, Connections, SqlReader, Transaction, params};
@@ -198,6 +199,13 @@ impl Books for SqlBooks {
         self.connection.shared_transaction(|tx| folding::shared_jobs::take(tx, id))
     }
 
+    fn release_claims(&mut self) -> Result<()> {
+        self.connection.shared_transaction(|tx| match tx.is_shared() {
+            true => tx.run("DELETE FROM claims WHERE node = ?1", params![tx.node()]),
+            false => Ok(()),
+        })
+    }
+
     fn due_jobs(&mut self, now: WallTime, most: usize) -> Result<Vec<(RequestId, Credits)>> {
         folding::shared_jobs::due(&self.connection, now, most)
     }
@@ -286,7 +294,7 @@ impl Books for SqlBooks {
     }
 
     fn prune_repeats(&mut self, now: WallTime, most: usize) -> Result<bool> {
-        Ok(self.write(|tx| folding::repeats::prune(tx, now, most))? == most)
+        Ok(self.write(|tx| repeats::prune(tx, now, most))? == most)
     }
 
     fn prune_requests(&mut self, before: WallTime, most: usize) -> Result<bool> {

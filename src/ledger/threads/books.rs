@@ -27,6 +27,9 @@ use crate::types::{Credits, Moment, Repeats, RequestId, WallTime};
 /// Unit tests fold more often, because the runs of the simulation are short.
 const FOLD_EVERY: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 5 });
 
+/// Shortest time between two folds that other gateways of a fleet are to know of soon.
+const FOLD_SOON: Duration = Duration::from_millis(100);
+
 /// A job for the books thread.
 pub(in crate::ledger) type Job = Box<dyn FnOnce(&mut BooksThread) + Send>;
 
@@ -42,6 +45,8 @@ pub(in crate::ledger) struct BooksThread {
     /// A fold whose write failed, to be tried again.
     pub(super) unwritten: Option<Fold>,
     fold_at: Moment,
+    /// When a fold was last made for other gateways.
+    folded_at: Moment,
     failures: Repeats,
     limits: LimitSaves,
     usage: UsageCounts,
@@ -110,6 +115,7 @@ impl BooksThread {
         if is_behind || doubts > 0 || !is_empty {
             books.fold(&fold, now)?;
         }
+        books.release_claims()?;
         shared.handoff.set_folded(last_seq);
         let off_by = opening::fill(&shared, &mut *books.reader()?)?;
         if adopts {
@@ -125,6 +131,7 @@ impl BooksThread {
             shared,
             jobs,
             fold_at: clock.now(),
+            folded_at: clock.now(),
             clock,
             written: Box::new(WaitForCommit),
             tally,
@@ -182,6 +189,7 @@ impl BooksThread {
             let now = self.clock.now();
             let until_fold = self.fold_at.since(now);
             let left = self.limits.time_left(now).map_or(until_fold, |left| left.min(until_fold));
+            let left = self.until_fold_wanted(now).map_or(left, |wanted| left.min(wanted));
             let must_fold = || self.shared.handoff.must_fold();
             self.shared.books_signal.sleep(left.max(Duration::from_millis(1)), must_fold);
         }
@@ -203,6 +211,25 @@ impl BooksThread {
         }
         self.fold_if_wanted();
         self.limits.save_if_due(&mut *self.books, &self.clock);
+    }
+
+    /// Folds what was recorded before, if a request waits for that, or other gateways are to know.
+    fn fold_if_wanted(&mut self) {
+        let now = self.clock.now();
+        let is_wanted = self.shared.is_fold_wanted.swap(false, Ordering::SeqCst);
+        if !is_wanted && self.until_fold_wanted(now).is_none_or(|left| !left.is_zero()) {
+            return;
+        }
+        self.shared.is_fold_wanted_soon.store(false, Ordering::SeqCst);
+        self.folded_at = now;
+        let folded = self.fold();
+        self.note(&folded);
+    }
+
+    /// Time until other gateways are to know of what was recorded, if they are.
+    fn until_fold_wanted(&self, now: Moment) -> Option<Duration> {
+        let is_wanted = self.shared.is_fold_wanted_soon.load(Ordering::SeqCst);
+        is_wanted.then(|| self.folded_at.plus(FOLD_SOON).since(now))
     }
 
     /// Logs an error of a fold.

@@ -1,7 +1,5 @@
 //! Settles kept holds, which are those of jobs. In a fleet, gives them to the fleet, and takes those that it settles.
 
-use std::sync::atomic::Ordering;
-
 use super::books::BooksThread;
 use super::opening;
 use crate::ledger::outbox::Ticket;
@@ -119,14 +117,5 @@ impl BooksThread {
             self.settle_of_fleet(id, charge, StatusClass::None)?;
         }
         self.fold()
-    }
-
-    /// Folds when a request waits for it.
-    pub(super) fn fold_if_wanted(&mut self) {
-        if !self.shared.is_fold_wanted.swap(false, Ordering::SeqCst) {
-            return;
-        }
-        let folded = self.fold_committed();
-        self.note(&folded);
     }
 }

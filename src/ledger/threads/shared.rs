@@ -49,6 +49,8 @@ pub(in crate::ledger) struct Shared {
     pub(in crate::ledger) feed: Mutex<Option<mpsc::Sender<Changes>>>,
     /// True if a request waits for what a fold writes.
     pub(super) is_fold_wanted: AtomicBool,
+    /// True if other gateways of the fleet are to know soon what a fold writes.
+    pub(super) is_fold_wanted_soon: AtomicBool,
     pub(in crate::ledger) counters: Counters,
     /// Where settlements go once the ledger was handed over to another process.
     pub(in crate::ledger) successor: Successor,
@@ -117,6 +119,7 @@ impl Shared {
             leads: AtomicBool::new(!is_fleet),
             feed: Mutex::default(),
             is_fold_wanted: AtomicBool::new(false),
+            is_fold_wanted_soon: AtomicBool::new(false),
             counters: Counters::default(),
             successor: Successor::default(),
             books_must_end: AtomicBool::new(false),
@@ -186,6 +189,13 @@ impl Shared {
     pub(in crate::ledger) fn want_fold(&self) {
         self.is_fold_wanted.store(true, Ordering::SeqCst);
         self.books_signal.work_wanted();
+    }
+
+    /// Has the books thread of a fleet's gateway fold soon, for other gateways.
+    pub(in crate::ledger) fn want_fold_soon(&self) {
+        if self.desk.is_some() && !self.is_fold_wanted_soon.swap(true, Ordering::SeqCst) {
+            self.books_signal.work_wanted();
+        }
     }
 
     /// Wakes the books thread, which has a job.

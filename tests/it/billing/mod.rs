@@ -10,5 +10,5 @@ mod prices;
 mod reconcile;
 mod refills;
 mod repeat_faults;
-mod repeats;
+pub mod repeats;
 mod spending;

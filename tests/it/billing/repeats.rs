@@ -18,12 +18,7 @@ pub(super) fn config(more: &str) -> String {
 }
 
 /// Sends a request with a body and an idempotency key.
-pub(super) fn ask(
-    gateway: &Gateway,
-    key: &str,
-    id: &str,
-    (path, headers, body): (&str, &str, &str),
-) -> Response {
+pub fn ask(gateway: &Gateway, key: &str, id: &str, (path, headers, body): (&str, &str, &str)) -> Response {
     let head = format!(
         "POST {path} HTTP/1.1\r\nhost: a\r\nx-api-key: {key}\r\nidempotency-key: {id}\r\n{headers}content-length: {}\r\n\r\n{body}",
         body.len()

@@ -6,6 +6,7 @@ mod faults;
 mod jobs;
 mod leases;
 mod limits;
+mod repeats;
 mod upkeep;
 
 use std::sync::Arc;

@@ -139,11 +139,10 @@ pub(in crate::config::parse) fn check_fleet(context: &mut Context, place: &Ledge
     }
     for (number, file) in files.iter().enumerate() {
         context.file = number;
-        let idempotency = file.idempotency.iter().map(|setting| &setting.span);
         let plans = file.plans.values().filter_map(|plan| plan.value.spend_limit.as_ref().map(|it| &it.span));
         let accounts = file.accounts.values();
         let accounts = accounts.filter_map(|account| account.value.spend_limit.as_ref().map(|it| &it.span));
-        let all = idempotency.chain(plans).chain(accounts);
+        let all = plans.chain(accounts);
         for place in all {
             let help = "leave `[ledger] node` out: one gateway alone can do this";
             context.error_with(place, "the gateways of a fleet do not share this yet", help);

@@ -58,7 +58,7 @@ impl PaymentProgress {
         }
         if let (Some(repeat), Some(key)) = (repeat, key) {
             let paid = hold_later(services, record, key, (route, parts), price)?;
-            return repeats::payment(services, key, parts, repeat, paid).map(Self::Waiting);
+            return repeats::payment((services, record.id), key, parts, repeat, paid).map(Self::Waiting);
         }
         if price.opens.is_some() && services.spender.is_full_of_jobs() {
             return Err(Reason::Overloaded.into());

@@ -10,6 +10,7 @@ pub(super) mod keeping;
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderName;
@@ -30,7 +31,7 @@ use crate::policy::reject::{Reason, Refusal};
 use crate::policy::{forward, grpc};
 use crate::snapshot::{Idempotency, Plan, Route, Snapshot};
 use crate::types::seal::{SealKey, derive};
-use crate::types::{AccountNum, KeyHash};
+use crate::types::{AccountNum, KeyHash, RequestId};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -94,13 +95,13 @@ fn read_key<'a>(
     Ok(Some(RepeatKey { text, settings, jobs }))
 }
 
-/// The payment of a request with an idempotency key: `paid` pays for it if it is the first one.
+/// The payment of a request with an idempotency key: `paid` pays for it if it is the first one. `id`: the request's.
 ///
 /// # Errors
 /// [`Reason::Overloaded`] if the bodies of [`MAX_READING`] requests are being read; [`Reason::LedgerUnavailable`] if the
 /// cryptographic library fails.
 pub(super) fn payment(
-    services: &Rc<Services>,
+    (services, id): (&Rc<Services>, RequestId),
     key: &Arc<Key>,
     parts: &Parts,
     repeat: RepeatKey<'_>,
@@ -119,7 +120,7 @@ pub(super) fn payment(
     let pay = async move |body: Bytes| {
         let _reading = reading; // until the payment is made
         let request = KeyHash(started.chain_update(&body).finalize().into());
-        let claim = match find(&services, &secrets, request).await? {
+        let claim = match find(&services, &secrets, (request, id), settings.keep).await? {
             First::Claim(claim) => claim,
             First::Answer(answer) => return Err(Unpaid::Replayed(Box::new(answer))),
         };
@@ -142,9 +143,14 @@ enum First {
 }
 
 /// Finds the first request with an idempotency key.
-async fn find(services: &Services, secrets: &Secrets, request: KeyHash) -> Result<First, Refusal> {
+async fn find(
+    services: &Services,
+    secrets: &Secrets,
+    (request, id): (KeyHash, RequestId),
+    keep: Duration,
+) -> Result<First, Refusal> {
     let (repeatable, now) = (Repeatable { id: secrets.id, request }, services.connections.clock.wall());
-    Err(match Claim::find(&services.spender, repeatable, now).await {
+    Err(match Claim::find(&services.spender, (repeatable, id), (now, now.plus(keep))).await {
         Ok(Found::First(claim)) => return Ok(First::Claim(claim)),
         Ok(Found::Answered(sealed)) => {
             match secrets.seal.open(&sealed).and_then(|text| Answer::decode(&text)) {

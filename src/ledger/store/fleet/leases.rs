@@ -4,8 +4,8 @@
 //! paid from the lease of the gateway that made it, in the transaction that books it. So the free credits of an account
 //! become fewer only by being leased.
 
-use crate::ledger::store::{Result, Storage};
-use crate::types::{AccountId, AccountNum, Credits, KeyHash, KeyId};
+use crate::ledger::store::{RepeatRow, Result, Storage};
+use crate::types::{AccountId, AccountNum, Credits, KeyHash, KeyId, RequestId, WallTime};
 
 /// Credits that a gateway wants to lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +102,11 @@ pub trait Leases: Send {
     fn beat(&mut self) -> Result<Beat>;
     /// Says that this gateway ends, with everything folded, and returns all that it has leased and does not hold.
     fn leave(&mut self) -> Result<()>;
+    /// Claims idempotency keys for requests, whose rows have no answer. Returns for each the request that did so before, if
+    /// its time is not over, with its answer if it has one; `None`: it is claimed.
+    fn claim(&mut self, wanted: &[RepeatRow], now: WallTime) -> Result<Vec<Option<RepeatRow>>>;
+    /// Gives up claims of requests that no journal has.
+    fn give_up_claims(&mut self, claims: &[(KeyHash, RequestId)]) -> Result<()>;
     /// The version of the last change.
     fn version(&mut self) -> Result<u64>;
     /// The changes after a version.
