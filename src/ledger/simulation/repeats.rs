@@ -29,7 +29,7 @@ type Waiting<T> = Pin<Box<dyn Future<Output = T>>>;
 enum Stage {
     Finding(Waiting<Result<Found<Claim>, NotFound>>),
     Recording(Waiting<(Hold, Claim, Result<(), NotDurable>)>),
-    Forwarded(Hold, Claim),
+    Forwarded(Hold, Box<Claim>),
     Ended(Settled),
 }
 
@@ -156,7 +156,7 @@ fn go_on(
             Some((.., Err(_))) => (None, PRICE.millionths()), // both are released
             Some((hold, claim, Ok(()))) => {
                 known(&mut |known| known.forward(key, id));
-                (Some(Stage::Forwarded(hold, claim)), 0)
+                (Some(Stage::Forwarded(hold, Box::new(claim))), 0)
             }
         },
         // The response costs nothing and is not kept: the request may be made again.

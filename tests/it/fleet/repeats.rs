@@ -1,5 +1,6 @@
 //! Requests with an `Idempotency-Key` at several gateways: of all, one is forwarded and charged (promises 2, 3 and 5).
 
+use std::net::SocketAddr;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
@@ -77,6 +78,23 @@ fn what_costs_nothing_can_be_repeated_at_every_gateway() {
     );
 }
 
+/// Sends a request again until it is answered, at most for two seconds: one that a lost gateway left in progress is so until
+/// that gateway is back.
+fn until_answered(address: SocketAddr, head: &str) -> Option<Response> {
+    let start = Instant::now();
+    loop {
+        let response = Client::try_connect(address)?.ask(head).ok()?;
+        let text = response.text();
+        if !text.contains("idempotency_in_progress") && !text.contains("ledger_unavailable") {
+            return Some(response);
+        }
+        if start.elapsed() > Duration::from_secs(2) {
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// Clients repeat one request at all gateways at once, while one of them is killed now and then: it is forwarded once at most,
 /// charged once at most, and all get the same answer. `TOLLGATE_LONG` does it 300 times.
 #[test]
@@ -93,21 +111,7 @@ fn repeats_at_once_through_kills_of_gateways() {
             "POST /one HTTP/1.1\r\nhost: a\r\nx-api-key: good-key\r\nidempotency-key: {id}\r\n{headers}content-length: {}\r\n\r\n{body}",
             body.len()
         );
-        let until_answered = |address| -> Option<Response> {
-            let start = Instant::now();
-            loop {
-                let response = Client::try_connect(address)?.ask(&head).ok()?;
-                let text = response.text();
-                if !text.contains("idempotency_in_progress") && !text.contains("ledger_unavailable") {
-                    return Some(response);
-                }
-                // One that a lost gateway left in progress is so until that is back.
-                if start.elapsed() > Duration::from_secs(2) {
-                    return None;
-                }
-                std::thread::sleep(Duration::from_millis(5));
-            }
-        };
+        let until_answered = |address| until_answered(address, &head);
         let (kills, lost) = (round % 3 == 2, round / 3 % 3);
         let addresses: Vec<_> = fleet.gateways.iter().flat_map(|gateway| [gateway.public; 3]).collect();
         let barrier = Barrier::new(addresses.len() + 1);
