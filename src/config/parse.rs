@@ -63,7 +63,6 @@ pub(super) fn build(sources: Sources) -> Result<LoadedConfig, Report> {
     server.settings.stripe =
         operating::payments::stripe(&mut context, &files, &buckets, dashboard).map(Arc::new);
     let (accounts, keys) = accounts::build(&mut context, &files, &known, &plans);
-    operating::ledger::check_fleet(&mut context, &server.settings.ledger, &files);
     if context.report.errors() > 0 {
         return Err(context.report);
     }

@@ -40,7 +40,7 @@ impl Bookkeeper {
     }
 
     /// Runs a job on the books thread.
-    async fn run<R: Send + 'static>(
+    pub(super) async fn run<R: Send + 'static>(
         &self,
         job: impl FnOnce(&mut BooksThread) -> Result<R> + Send + 'static,
     ) -> Result<R> {

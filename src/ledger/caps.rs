@@ -2,30 +2,34 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
-use super::store::GroupId;
-use crate::policy::credit::{SpendLimit, Spending, after_hold};
-use crate::types::{Credits, KeyNum, NumberMap};
+use super::purse::{Lessee, Pot};
+use super::store::{GroupId, LeaseOf};
+use crate::policy::credit::{SpendLimit, Spending};
+use crate::types::{AccountNum, Credits, KeyNum, NumberMap};
 
 /// The credits that a key, a group of keys or an account may still spend: its limit less what it has spent and its open holds.
 #[derive(Debug)]
 pub struct SpendCap {
+    of: LeaseOf,
     /// The limit, which changes rarely.
     limit: Mutex<SpendLimit>,
-    left: AtomicI64,
+    pot: Pot,
 }
 
 impl SpendCap {
-    pub(super) fn new(limit: SpendLimit, left: Credits) -> Self {
-        Self { limit: Mutex::new(limit), left: AtomicI64::new(left.millionths()) }
+    /// The cap that follows from what was spent; `None` without a limit. `is_leased`: gateways of a fleet lease it.
+    pub(super) fn new(of: LeaseOf, spending: &Spending, is_leased: bool) -> Option<Self> {
+        let (limit, left) = (spending.limit?, spending.left()?);
+        Some(Self { of, limit: Mutex::new(limit), pot: Pot::new(left, is_leased) })
     }
 
-    /// The cap that follows from what was spent; `None` without a limit.
-    pub(super) fn of(spending: &Spending) -> Option<Self> {
-        Some(Self::new(spending.limit?, spending.left()?))
+    /// True if it is the cap of this limit.
+    pub(super) fn is_of(&self, of: LeaseOf) -> bool {
+        self.of == of
     }
 
     /// The limit.
@@ -34,27 +38,49 @@ impl SpendCap {
         *self.limit.lock()
     }
 
-    /// The limit less what was spent and the open holds; negative if the limit was lowered below that.
+    /// The limit less what was spent and the open holds; negative if the limit was lowered below that. A fleet knows the holds
+    /// of this gateway.
     #[must_use]
     pub fn left(&self) -> Credits {
-        Credits::from_millionths(self.left.load(Ordering::SeqCst))
+        self.pot.available()
     }
 
     /// Subtracts `amount` if that much is left; otherwise returns false.
     pub(super) fn try_take(&self, amount: Credits) -> bool {
-        let left = |now| after_hold(Credits::from_millionths(now), amount).map(Credits::millionths);
-        self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, left).is_ok()
+        self.pot.try_take(amount)
     }
 
     /// Adds credits that were returned, or subtracts those of a hold that is open at the start.
     pub(super) fn change(&self, amount: Credits) {
-        self.left.fetch_add(amount.millionths(), Ordering::SeqCst);
+        self.pot.give(amount);
+    }
+
+    /// More may be spent: a period has begun, or a charge was given back.
+    pub(super) fn receive(&self, more: Credits) {
+        self.pot.receive(more);
     }
 
     /// Sets another limit, which leaves this much more. Holds in flight stay subtracted.
     pub(super) fn set_limit(&self, limit: SpendLimit, more: Credits) {
         *self.limit.lock() = limit;
-        self.change(more);
+        self.pot.receive(more);
+    }
+
+    /// What was spent was read. True if the limit is another one.
+    pub(super) fn saw(&self, spending: &Spending) -> bool {
+        let (Some(limit), Some(left)) = (spending.limit, spending.left()) else { return false };
+        self.pot.saw(left);
+        std::mem::replace(&mut *self.limit.lock(), limit) != limit
+    }
+}
+
+impl Lessee for SpendCap {
+    fn of(&self) -> LeaseOf {
+        self.of
+    }
+
+    fn pot(&self) -> &Pot {
+        &self.pot
     }
 }
 
@@ -126,7 +152,7 @@ impl Capped {
 }
 
 impl Caps {
-    fn all(&self) -> impl Iterator<Item = (Capped, &Arc<SpendCap>)> {
+    pub(super) fn all(&self) -> impl Iterator<Item = (Capped, &Arc<SpendCap>)> {
         self.key.all().chain(self.account.iter().map(|cap| (Capped::Account, cap)))
     }
 
@@ -197,8 +223,19 @@ impl SpendCaps {
     }
 
     /// Adds the cap of a group that had none.
-    pub(super) fn add_group(&self, id: GroupId, cap: SpendCap) {
-        self.groups.write().insert(id, Arc::new(cap));
+    pub(super) fn add_group(&self, id: GroupId, cap: Arc<SpendCap>) {
+        self.note();
+        self.groups.write().insert(id, cap);
+    }
+
+    /// The groups of an account.
+    pub(super) fn groups_of(&self, account: AccountNum) -> Vec<GroupId> {
+        self.groups.read().keys().filter(|(of, _)| *of == account).cloned().collect()
+    }
+
+    /// The cap of a group with this number.
+    pub(super) fn group_of_number(&self, of: LeaseOf) -> Option<Arc<SpendCap>> {
+        self.groups.read().values().find(|cap| cap.of == of).cloned()
     }
 
     pub(super) fn remove_group(&self, id: &GroupId) {

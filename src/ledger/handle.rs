@@ -84,11 +84,18 @@ impl Ledger {
         let version = leases.as_mut().map_or(Ok(0), |leases| leases.version())?;
         let (books, found) =
             BooksThread::open(books, &mut *journal, Arc::clone(&shared), queue, clock.clone(), adopts)?;
-        let mut own = Vec::new();
-        for (account, leased) in leases.as_mut().map_or(Ok(Vec::new()), |leases| leases.own())? {
-            let purse = shared.purses.get(account);
-            purse.iter().for_each(|purse| purse.adopt(leased));
-            own.extend(purse);
+        let (mut own, mut gone) = (Vec::new(), Vec::new());
+        for (of, leased) in leases.as_mut().map_or(Ok(Vec::new()), |leases| leases.own())? {
+            match shared.lessee(of) {
+                Some(purse) => {
+                    purse.pot().adopt(leased);
+                    own.push(purse);
+                }
+                None => gone.push((of, leased)), // of a spending limit that was removed
+            }
+        }
+        if let Some(leases) = leases.as_mut().filter(|_| !gone.is_empty()) {
+            leases.give_back(&gone)?;
         }
         let lessee = leases.zip(shared.desk.clone()).map(|(leases, desk)| {
             LeaseThread::new(leases, desk, Arc::clone(&shared), clock.clone(), (version, own), settle_lost)

@@ -1,15 +1,19 @@
 //! Keeps in memory the credits that each account can spend.
 
+mod pot;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use arc_swap::ArcSwapOption;
 use parking_lot::RwLock;
 
 use super::caps::SpendCap;
-use super::store::Elsewhere;
-use crate::policy::credit::{SpendLimit, Split, Wallet, after_hold};
+use super::store::{Elsewhere, LeaseOf};
+use crate::policy::credit::{SpendLimit, Split, Wallet};
 use crate::types::{AccountNum, Credits};
+
+pub(super) use pot::{Lessee, Pot};
 
 /// The credits that an account can spend: its balance minus its open holds.
 ///
@@ -21,16 +25,7 @@ pub struct Purse {
     jobs: AtomicU32,
     /// Open jobs of the fleet, as far as is known.
     shared_jobs: AtomicU32,
-    /// What this gateway may spend: all that the account has, or what was leased of it.
-    local: AtomicI64,
-    /// What the account has besides, as far as is known: always zero if all of it is this gateway's.
-    elsewhere: AtomicI64,
-    /// More is to be leased once less than this is left.
-    low: AtomicI64,
-    /// True if some are leased: then what is elsewhere is read every second.
-    has_lease: AtomicBool,
-    /// True if credits that come in are not this gateway's until it leases them.
-    is_leased: bool,
+    pot: Pot,
     /// True if the account has or had buckets or a cap: one load tells that requests need not look for them.
     has_more: AtomicBool,
     /// The account's buckets when they changed last, apart from charges; `None` if it has only the default one.
@@ -41,17 +36,11 @@ pub struct Purse {
 
 impl Purse {
     fn new(num: AccountNum, balance: Credits, is_leased: bool) -> Self {
-        let (local, elsewhere) =
-            if is_leased { (0, balance.millionths()) } else { (balance.millionths(), 0) };
         Self {
             num,
             jobs: AtomicU32::new(0),
             shared_jobs: AtomicU32::new(0),
-            local: AtomicI64::new(local),
-            elsewhere: AtomicI64::new(elsewhere),
-            low: AtomicI64::new(0),
-            has_lease: AtomicBool::new(false),
-            is_leased,
+            pot: Pot::new(balance, is_leased),
             has_more: AtomicBool::new(false),
             buckets: ArcSwapOption::empty(),
             cap: ArcSwapOption::empty(),
@@ -61,13 +50,7 @@ impl Purse {
     /// The balance minus open holds, of which a fleet knows those of this gateway.
     #[must_use]
     pub fn available(&self) -> Credits {
-        let elsewhere = self.elsewhere.load(Ordering::SeqCst);
-        Credits::from_millionths(self.local.load(Ordering::SeqCst).saturating_add(elsewhere))
-    }
-
-    /// What this gateway may spend at once.
-    pub(super) fn local(&self) -> Credits {
-        Credits::from_millionths(self.local.load(Ordering::SeqCst))
+        self.pot.available()
     }
 
     /// The buckets that pay for a charge that was just taken from the purse, if the account has several: as it looks now,
@@ -91,9 +74,9 @@ impl Purse {
     }
 
     /// Sets the cap of the account, or removes it.
-    pub(super) fn set_cap(&self, cap: Option<SpendCap>) {
+    pub(super) fn set_cap(&self, cap: Option<Arc<SpendCap>>) {
         let has_cap = cap.is_some();
-        self.cap.store(cap.map(Arc::new));
+        self.cap.store(cap);
         if has_cap {
             self.has_more.store(true, Ordering::Release);
         }
@@ -155,83 +138,48 @@ impl Purse {
 
     /// Subtracts `amount` if that much is available; otherwise returns false.
     pub(super) fn try_take(&self, amount: Credits) -> bool {
-        let left = |now| after_hold(Credits::from_millionths(now), amount).map(Credits::millionths);
-        self.local.fetch_update(Ordering::SeqCst, Ordering::SeqCst, left).is_ok()
+        self.pot.try_take(amount)
     }
 
     /// Subtracts `most`, or what is available if that is less. Returns how much.
     pub(super) fn take_at_most(&self, most: Credits) -> Credits {
-        let part = |now: i64| now.min(most.millionths()).max(0);
-        let before = self.local.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |now| Some(now - part(now)));
-        Credits::from_millionths(before.map(part).unwrap_or_default())
+        self.pot.take_at_most(most)
     }
 
     /// Adds credits that were returned. Every booking keeps balances below [`crate::policy::credit::MAX_BALANCE`], so this
     /// never overflows.
     pub(super) fn give(&self, amount: Credits) {
-        self.local.fetch_add(amount.millionths(), Ordering::SeqCst);
+        self.pot.give(amount);
     }
 
     /// Adds credits that were booked.
     pub(super) fn receive(&self, amount: Credits) {
-        let purse = if self.is_leased { &self.elsewhere } else { &self.local };
-        purse.fetch_add(amount.millionths(), Ordering::SeqCst);
+        self.pot.receive(amount);
     }
 
-    /// Adds credits that were leased.
-    pub(super) fn lease(&self, granted: Credits, elsewhere: Elsewhere) {
-        self.has_lease.store(true, Ordering::SeqCst);
-        self.set_elsewhere(elsewhere);
-        self.give(granted);
-        let low = if granted.is_zero() { 0 } else { self.local().millionths() / 2 };
-        self.low.store(low, Ordering::SeqCst);
-    }
-
-    /// At start-up, adds what an earlier process leased.
-    pub(super) fn adopt(&self, leased: Credits) {
-        self.has_lease.store(true, Ordering::SeqCst);
-        self.elsewhere.fetch_sub(leased.millionths(), Ordering::SeqCst);
-        self.give(leased);
-    }
-
-    /// The balance was read, less what jobs of the fleet hold. Of an account that this gateway has leased no credits of, nothing
-    /// else tells what it has.
+    /// The balance was read, less what jobs of the fleet hold.
     pub fn saw(&self, unheld: Credits) {
-        if self.is_leased && !self.has_lease.load(Ordering::SeqCst) {
-            self.elsewhere.store(unheld.millionths(), Ordering::SeqCst);
-        }
-    }
-
-    /// What the account has besides, as far as is known.
-    pub(super) fn set_elsewhere(&self, elsewhere: Elsewhere) {
-        self.elsewhere.store(elsewhere.credits.millionths(), Ordering::SeqCst);
-        self.shared_jobs.store(elsewhere.jobs, Ordering::SeqCst);
-    }
-
-    /// True, once, if more is to be leased.
-    pub(super) fn runs_low(&self) -> bool {
-        let low = self.low.load(Ordering::Relaxed);
-        low > 0 && self.local.load(Ordering::Relaxed) < low && self.low.swap(0, Ordering::SeqCst) > 0
-    }
-
-    /// Takes all that this gateway may spend, to return it.
-    pub(super) fn take_local(&self) -> Credits {
-        let taken = self.take_at_most(Credits::MAX);
-        self.elsewhere.fetch_add(taken.millionths(), Ordering::SeqCst);
-        self.low.store(0, Ordering::SeqCst);
-        self.has_lease.store(false, Ordering::SeqCst);
-        taken
-    }
-
-    /// Takes back what was to be returned.
-    pub(super) fn put_local(&self, amount: Credits) {
-        self.elsewhere.fetch_sub(amount.millionths(), Ordering::SeqCst);
-        self.give(amount);
+        self.pot.saw(unheld);
     }
 
     /// At start-up, subtracts the amount of a kept hold that an earlier process made.
     pub(super) fn take_kept(&self, amount: Credits) {
-        self.local.fetch_sub(amount.millionths(), Ordering::SeqCst);
+        self.pot.give(Credits::ZERO.checked_sub(amount).unwrap_or_default());
+    }
+}
+
+impl Lessee for Purse {
+    fn of(&self) -> LeaseOf {
+        LeaseOf::Account(self.num)
+    }
+
+    fn pot(&self) -> &Pot {
+        &self.pot
+    }
+
+    fn set_elsewhere(&self, elsewhere: Elsewhere) {
+        self.pot.set_elsewhere(elsewhere.credits);
+        self.shared_jobs.store(elsewhere.jobs, Ordering::SeqCst);
     }
 }
 

@@ -9,10 +9,10 @@ use tokio::sync::mpsc;
 use super::adoption::{Awaited, Settlement};
 use super::caps::{Capped, Caps, KeyCaps};
 use super::claims::Claim;
-use super::fleet::{Lease, NoLease};
+use super::fleet::{Desk, Lease, NoLease};
 use super::jobs::{OpenJob, Taken};
 use super::outbox::{NotDurable, Outbox, Ticket, Waiters};
-use super::purse::{JobSlot, Purse};
+use super::purse::{JobSlot, Lessee, Purse};
 use super::record::{ExternalId, Kept, Record};
 use super::store::Readers;
 use super::threads::{Job, Shared};
@@ -156,10 +156,8 @@ impl Spender {
             caps.change(amount);
             return Err(HoldError::Unavailable);
         };
-        if let Some(desk) = &self.0.shared.desk
-            && purse.runs_low()
-        {
-            desk.renew(purse);
+        if let Some(desk) = &self.0.shared.desk {
+            renew_what_runs_low(desk, purse, &caps);
         }
         if let Some((claim, until)) = claim {
             claim.recorded(id, until);
@@ -175,17 +173,22 @@ impl Spender {
         self.0.shared.desk.is_some()
     }
 
-    /// Leases credits for an amount, if the account has them, and waits for it for a bounded time. If no credits are leased,
-    /// no more can come: [`Lease::TooLittle`].
+    /// Leases credits for an amount, if the account has them and its spending limits leave them, and waits for it for a bounded
+    /// time. If no credits are leased, no more can come: [`Lease::TooLittle`].
     ///
     /// # Errors
     /// [`NoLease`]: nothing can be leased now, whatever the account has.
-    pub async fn lease(&self, purse: &Arc<Purse>, amount: Credits) -> Result<Lease, NoLease> {
-        match &self.0.shared.desk {
-            Some(desk) if purse.local() < amount => desk.lease(purse, amount).await,
-            Some(_) => Ok(Lease::Enough),
-            None => Ok(Lease::TooLittle),
+    pub async fn lease(&self, purse: &Arc<Purse>, key: &KeyCaps, amount: Credits) -> Result<Lease, NoLease> {
+        let Some(desk) = &self.0.shared.desk else { return Ok(Lease::TooLittle) };
+        let caps = Caps { key: key.clone(), account: purse.cap() };
+        let caps = caps.all().map(|(_, cap)| Arc::clone(cap) as Arc<dyn Lessee>);
+        let all: Vec<Arc<dyn Lessee>> = caps.chain([Arc::clone(purse) as _]).collect();
+        for short in all.iter().filter(|lessee| lessee.pot().local() < amount) {
+            if desk.lease(short, amount).await? == Lease::TooLittle {
+                return Ok(Lease::TooLittle);
+            }
         }
+        Ok(Lease::Enough)
     }
 
     /// The open job of an account with this external id, if it is this gateway's.
@@ -209,6 +212,16 @@ impl Spender {
     /// Wakes this worker's waiting tasks, on the worker's thread. Never returns; is dropped with the worker.
     pub async fn pump(&self) {
         self.0.waiters.pump().await;
+    }
+}
+
+/// Leases more ahead of need.
+fn renew_what_runs_low(desk: &Desk, purse: &Arc<Purse>, caps: &Caps) {
+    if purse.pot().runs_low() {
+        desk.renew(Arc::clone(purse) as _);
+    }
+    for (_, cap) in caps.all().filter(|(_, cap)| cap.pot().runs_low()) {
+        desk.renew(Arc::clone(cap) as _);
     }
 }
 

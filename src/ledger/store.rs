@@ -29,7 +29,7 @@ pub use changes::{
 };
 pub use error::{LedgerError, Result};
 pub use fleet::{
-    Beat, Change, ChangedWhat, Changes, Elsewhere, LeaseWanted, Leased, Leases, NodeRow, OpenAs,
+    Beat, Change, ChangedWhat, Changes, Elsewhere, LeaseOf, LeaseWanted, Leased, Leases, NodeRow, OpenAs,
 };
 pub use groups::{GroupId, GroupRow, MAX_GROUPS};
 pub use jobs::{JobFilter, JobPlace, JobRow, SettledJobRow};

@@ -324,7 +324,8 @@ impl Tally {
         let (closed, jobs) = (std::mem::take(&mut self.closed), std::mem::take(&mut self.jobs));
         let (claims, requests) = (self.claims.take(), self.requests.as_mut().map(std::mem::take));
         let requests = requests.unwrap_or_default();
-        let (shared, doubts) = (std::mem::take(&mut self.shared), Vec::new());
+        let (mut shared, doubts) = (std::mem::take(&mut self.shared), Vec::new());
+        shared.sort_by_key(|hold| (hold.account, hold.id)); // so that gateways lock accounts in the same order
         Fold { upto: self.upto, charges, opened, closed, doubts, shared, jobs, claims, requests }
     }
 

@@ -1,6 +1,6 @@
 //! Follows what other gateways of a fleet change: accounts, keys and tokens.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,8 @@ use serde::Serialize;
 use super::Control;
 use super::operations::{Caller, Permission, Result};
 use crate::ledger::store::{
-    AccountRow, AccountState, Change, ChangedWhat, Changes, NodeRow, OwnedKey, Source, each_account, each_key,
+    AccountRow, AccountState, Change, ChangedWhat, Changes, GroupRow, NodeRow, OwnedKey, Source,
+    each_account, each_key,
 };
 use crate::types::{Credits, KeyHash, NameId, Repeats};
 
@@ -112,9 +113,13 @@ impl Control {
     /// Reads all accounts, keys and tokens again.
     async fn read_all_again(&self) -> Result<()> {
         let all = self.read(|reader| {
-            let (mut accounts, mut keys) = (Vec::new(), Vec::new());
+            let (mut accounts, mut keys, mut groups) = (Vec::new(), Vec::new(), HashMap::new());
+            reader.each_group(None, &mut |row: GroupRow| {
+                groups.entry(row.id.0).or_insert_with(Vec::new).push(row);
+            })?;
             each_account(reader, |row| {
-                accounts.push(row);
+                let groups = groups.remove(&row.num).unwrap_or_default();
+                accounts.push((row, groups));
                 ControlFlow::Continue(())
             })?;
             each_key(reader, None, |row, owner| {
@@ -126,7 +131,10 @@ impl Control {
         let (accounts, keys, tokens) = all.await?;
         let secrets = keys.iter().flat_map(|(row, _)| &row.secrets);
         let hashes: HashSet<KeyHash> = secrets.map(|secret| secret.hash).collect();
-        accounts.into_iter().for_each(|row| self.put_changed_account(row));
+        for (row, _) in &accounts {
+            self.put_changed_account(row.clone());
+        }
+        self.bookkeeper.saw(accounts, keys.iter().map(|(row, _)| row.clone()).collect()).await?;
         keys.into_iter().for_each(|key| self.put_changed_key(key));
         self.directory.keep_stored(&hashes);
         self.tokens.load(tokens);
@@ -138,13 +146,22 @@ impl Control {
         match &change.what {
             ChangedWhat::Account(id) => {
                 let id = id.clone();
-                if let Some(row) = self.read(move |reader| Ok(reader.account(&id)?)).await? {
-                    self.put_changed_account(row);
+                let read = self.read(move |reader| {
+                    let (row, mut groups) = (reader.account(&id)?, Vec::new());
+                    if let Some(row) = &row {
+                        reader.each_group(Some(row.num), &mut |group| groups.push(group))?;
+                    }
+                    Ok(row.map(|row| (row, groups)))
+                });
+                if let Some((row, groups)) = read.await? {
+                    self.put_changed_account(row.clone());
+                    self.bookkeeper.saw(vec![(row, groups)], Vec::new()).await?;
                 }
             }
             ChangedWhat::Key(id) => {
                 let id = *id;
                 if let Some((row, owner)) = self.read(move |reader| Ok(reader.key(id)?)).await? {
+                    self.bookkeeper.saw(Vec::new(), vec![row.clone()]).await?;
                     self.put_changed_key((row, owner));
                 }
             }

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use crate::ledger::bookkeeper::Bookkeeper;
 use crate::ledger::purse::Purse;
-use crate::ledger::store::{AccountRow, Changes};
+use crate::ledger::store::{AccountRow, Changes, GroupRow, KeyRow, Result};
 
 /// Most lists of changes that wait. Further ones are read later.
 const MAX_CHANGES: usize = 4;
@@ -17,6 +17,18 @@ impl Bookkeeper {
     #[must_use]
     pub fn purse_of(&self, row: &AccountRow) -> Arc<Purse> {
         self.shared.purses.add(row.num, row.balance.checked_sub(row.held).unwrap_or_default())
+    }
+
+    /// Takes over what gateways of the fleet changed: the spending limits of accounts, of their groups and of keys.
+    ///
+    /// # Errors
+    /// If the ledger is closed.
+    pub async fn saw(&self, accounts: Vec<(AccountRow, Vec<GroupRow>)>, keys: Vec<KeyRow>) -> Result<()> {
+        self.run(move |thread| {
+            thread.saw(&accounts, &keys);
+            Ok(())
+        })
+        .await
     }
 
     /// True if the gateways of a fleet share the credits of accounts.

@@ -9,11 +9,14 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
 use super::claims::ClaimQueue;
-use crate::ledger::purse::Purse;
-use crate::types::{AccountNum, Credits, Moment};
+use crate::ledger::purse::Lessee;
+use crate::ledger::store::LeaseOf;
+use crate::types::{Credits, Moment};
 
 /// Most requests that wait. Further ones are refused.
 const MAX_ASKING: usize = 10_000;
+/// Most changed spending limits of which leases wait to be returned.
+const MAX_RETURNS: usize = 10_000;
 /// Longest time that a request waits for credits that other gateways have leased.
 pub(in crate::ledger) const MAX_LEASE_WAIT: Duration = Duration::from_millis(1_500);
 /// Longest time until the thread of the leases has said so. If it does not, the database does not answer.
@@ -43,10 +46,10 @@ struct Waiter {
     ended: oneshot::Sender<Result<Lease, NoLease>>,
 }
 
-/// What is wanted of an account.
+/// What is wanted of an account, or of a spending limit.
 #[derive(Debug)]
 pub(in crate::ledger) struct Want {
-    pub(in crate::ledger) purse: Arc<Purse>,
+    pub(in crate::ledger) purse: Arc<dyn Lessee>,
     waiters: Vec<Waiter>,
 }
 
@@ -62,7 +65,7 @@ impl Want {
     /// the account has, and of those that have waited for [`MAX_LEASE_WAIT`]. `may_come`: what the account has besides the purse.
     /// True if some go on waiting.
     pub(in crate::ledger) fn settle(&mut self, may_come: Credits, now: Moment) -> bool {
-        let mut local = self.purse.local();
+        let mut local = self.purse.pot().local();
         let waiters = std::mem::take(&mut self.waiters);
         for mut waiter in waiters.into_iter().filter(|waiter| !waiter.ended.is_closed()) {
             let rest = local.checked_sub(waiter.amount).filter(|rest| !rest.is_negative());
@@ -92,7 +95,9 @@ impl Want {
 
 #[derive(Debug, Default)]
 struct State {
-    wants: HashMap<AccountNum, Want>,
+    wants: HashMap<LeaseOf, Want>,
+    /// What is to be returned, because what there is of it was changed.
+    returns: Vec<Arc<dyn Lessee>>,
     asking: usize,
     must_end: bool,
     is_settled: bool,
@@ -109,7 +114,11 @@ pub(in crate::ledger) struct Desk {
 
 impl Desk {
     /// Asks for credits of an account, which a request waits for; `None` if too many wait, or the ledger is closed.
-    fn ask(&self, purse: &Arc<Purse>, amount: Credits) -> Option<oneshot::Receiver<Result<Lease, NoLease>>> {
+    fn ask(
+        &self,
+        purse: &Arc<dyn Lessee>,
+        amount: Credits,
+    ) -> Option<oneshot::Receiver<Result<Lease, NoLease>>> {
         let (ended, wait) = oneshot::channel();
         let mut state = self.state.lock();
         if state.asking >= MAX_ASKING || state.must_end {
@@ -117,7 +126,11 @@ impl Desk {
         }
         state.asking += 1;
         let want = || Want { purse: Arc::clone(purse), waiters: Vec::new() };
-        state.wants.entry(purse.num).or_insert_with(want).waiters.push(Waiter { amount, since: None, ended });
+        state.wants.entry(purse.of()).or_insert_with(want).waiters.push(Waiter {
+            amount,
+            since: None,
+            ended,
+        });
         self.changed.notify_one();
         Some(wait)
     }
@@ -128,7 +141,7 @@ impl Desk {
     /// [`NoLease`].
     pub(in crate::ledger) async fn lease(
         &self,
-        purse: &Arc<Purse>,
+        purse: &Arc<dyn Lessee>,
         amount: Credits,
     ) -> Result<Lease, NoLease> {
         let wait = async {
@@ -139,8 +152,8 @@ impl Desk {
     }
 
     /// As [`Desk::lease`], for several purses at once, on a thread that may block.
-    pub(in crate::ledger) fn lease_now(&self, wanted: &[(&Arc<Purse>, Credits)]) -> Result<(), NoLease> {
-        let short = wanted.iter().filter(|(purse, amount)| purse.local() < *amount);
+    pub(in crate::ledger) fn lease_now(&self, wanted: &[(Arc<dyn Lessee>, Credits)]) -> Result<(), NoLease> {
+        let short = wanted.iter().filter(|(purse, amount)| purse.pot().local() < *amount);
         let asked: Option<Vec<_>> = short.map(|(purse, amount)| self.ask(purse, *amount)).collect();
         // The thread of the leases ends each wait in time, or drops it with the ledger.
         let mut ended = asked.ok_or(NoLease)?.into_iter();
@@ -148,10 +161,9 @@ impl Desk {
     }
 
     /// Asks for more credits of an account, ahead of need.
-    pub(in crate::ledger) fn renew(&self, purse: &Arc<Purse>) {
+    pub(in crate::ledger) fn renew(&self, purse: Arc<dyn Lessee>) {
         let mut state = self.state.lock();
-        let want = || Want { purse: Arc::clone(purse), waiters: Vec::new() };
-        state.wants.entry(purse.num).or_insert_with(want);
+        state.wants.entry(purse.of()).or_insert(Want { purse, waiters: Vec::new() });
         self.changed.notify_one();
     }
 
@@ -163,6 +175,20 @@ impl Desk {
         }
         state.asking = 0;
         (state.wants.drain().map(|(_, want)| want).collect(), state.must_end)
+    }
+
+    /// Has what is leased of a spending limit returned, since the limit was changed.
+    pub(in crate::ledger) fn give_back(&self, lessee: Arc<dyn Lessee>) {
+        let mut state = self.state.lock();
+        if state.returns.len() < MAX_RETURNS {
+            state.returns.push(lessee); // or it is returned once it is not used any more
+            self.changed.notify_one();
+        }
+    }
+
+    /// Takes what is to be returned.
+    pub(super) fn take_returns(&self) -> Vec<Arc<dyn Lessee>> {
+        std::mem::take(&mut self.state.lock().returns)
     }
 
     /// Wakes the thread of the leases. False if it has ended, or is about to.
@@ -177,12 +203,12 @@ impl Desk {
         let mut state = self.state.lock();
         for mut want in wants {
             state.asking += want.waiters.len();
-            match state.wants.get_mut(&want.purse.num) {
+            match state.wants.get_mut(&want.purse.of()) {
                 Some(newer) => {
                     want.waiters.append(&mut newer.waiters);
                     newer.waiters = want.waiters;
                 }
-                None => drop(state.wants.insert(want.purse.num, want)),
+                None => drop(state.wants.insert(want.purse.of(), want)),
             }
         }
     }
@@ -222,6 +248,7 @@ impl Desk {
 mod tests {
     use super::*;
     use crate::ledger::purse::Purses;
+    use crate::types::AccountNum;
 
     /// A request is told that there is too little only if there is, or after its time.
     #[test]

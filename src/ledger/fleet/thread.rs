@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use super::desk::{Desk, Want};
 use crate::clock::Clock;
-use crate::ledger::purse::Purse;
-use crate::ledger::store::{Beat, Changes, LeaseWanted, Leases, LedgerError, Result, Storage};
+use crate::ledger::purse::Lessee;
+use crate::ledger::store::{Beat, Changes, LeaseOf, LeaseWanted, Leases, LedgerError, Result, Storage};
 use crate::ledger::threads::{Shared, wait_until_written};
 use crate::policy::credit::lease;
-use crate::types::{AccountNum, Credits, Moment, Repeats};
+use crate::types::{Credits, Moment, Repeats};
 
 /// How often what could not be leased is tried again, and other gateways' calls are read.
 const TICK: Duration = Duration::from_millis(100);
@@ -29,9 +29,9 @@ const RECOVER_AGAIN: Duration = Duration::from_secs(15);
 /// Most accounts that are leased in one transaction.
 const MAX_AT_ONCE: usize = 256;
 
-/// What is known of an account of which credits are leased.
-struct Lessee {
-    purse: Arc<Purse>,
+/// What is known of an account, or a spending limit, of which credits are leased.
+struct Leased {
+    purse: Arc<dyn Lessee>,
     /// What was in the purse when credits were last leased, and when that was.
     then: (Credits, Moment),
     /// What was last seen in the purse, and since when.
@@ -52,7 +52,7 @@ pub(in crate::ledger) struct LeaseThread {
     desk: Arc<Desk>,
     shared: Arc<Shared>,
     clock: Clock,
-    lessees: HashMap<AccountNum, Lessee>,
+    lessees: HashMap<LeaseOf, Leased>,
     nodes: usize,
     /// The version of the last change that was passed on.
     version: u64,
@@ -69,19 +69,19 @@ pub(in crate::ledger) struct LeaseThread {
 }
 
 impl LeaseThread {
-    /// `version`: that of the last change that this gateway knows of. `own`: purses with what an earlier process leased.
+    /// `version`: that of the last change that this gateway knows of. `own`: what an earlier process leased.
     pub(in crate::ledger) fn new(
         leases: Box<dyn Leases>,
         desk: Arc<Desk>,
         shared: Arc<Shared>,
         clock: Clock,
-        (version, own): (u64, Vec<Arc<Purse>>),
+        (version, own): (u64, Vec<Arc<dyn Lessee>>),
         settle: fn(Storage, Clock) -> Result<usize>,
     ) -> Self {
         let (looked, failures) = (clock.now(), Repeats::default());
-        let lessee = |purse: Arc<Purse>| {
-            let now = (purse.local(), looked);
-            (purse.num, Lessee { purse, then: now, seen: now })
+        let lessee = |purse: Arc<dyn Lessee>| {
+            let now = (purse.pot().local(), looked);
+            (purse.of(), Leased { purse, then: now, seen: now })
         };
         let lessees = own.into_iter().map(lessee).collect();
         Self {
@@ -109,6 +109,9 @@ impl LeaseThread {
         loop {
             self.beat_if_due();
             let (wants, must_end) = self.desk.take(TICK);
+            let returns = self.desk.take_returns();
+            let returned = self.give_back(&returns);
+            self.note(&returned);
             let claimed = self.desk.claims.work(&mut *self.leases, &self.desk);
             self.note(&claimed);
             if must_end {
@@ -151,8 +154,8 @@ impl LeaseThread {
                 self.reached = self.clock.now();
                 self.shared.counters.nodes.store(nodes as u64, Ordering::Relaxed);
                 self.shared.counters.beaten.store(self.clock.wall().0, Ordering::Relaxed);
-                for (account, elsewhere) in elsewhere {
-                    self.shared.purses.get(account).iter().for_each(|purse| purse.set_elsewhere(elsewhere));
+                for (of, elsewhere) in elsewhere {
+                    self.shared.lessee(of).iter().for_each(|purse| purse.set_elsewhere(elsewhere));
                 }
             }
             Err(_) => self.shared.leads.store(false, Ordering::SeqCst),
@@ -226,40 +229,45 @@ impl LeaseThread {
             wants.into_iter().for_each(Want::refuse);
             return Vec::new();
         };
-        let mut unsatisfied = Vec::new();
+        let (mut unsatisfied, mut replaced) = (Vec::new(), Vec::new());
         for (mut want, leased) in wants.into_iter().zip(leased) {
-            want.purse.lease(leased.granted, leased.elsewhere);
-            let local = want.purse.local();
             let purse = Arc::clone(&want.purse);
-            self.lessees.insert(purse.num, Lessee { purse, then: (local, now), seen: (local, now) });
+            purse.pot().lease(leased.granted, leased.elsewhere.credits);
+            purse.set_elsewhere(leased.elsewhere);
+            let local = purse.pot().local();
+            let known = Leased { purse: Arc::clone(&purse), then: (local, now), seen: (local, now) };
+            let before = self.lessees.insert(purse.of(), known).map(|before| before.purse);
+            replaced.extend(before.filter(|before| !Arc::ptr_eq(before, &purse)));
             // Requests that took credits from the purse meanwhile are not in what was asked for.
             let may_come = leased.others.checked_add(leased.free).unwrap_or(Credits::MAX);
             if want.settle(may_come, now) {
                 unsatisfied.push(want);
             }
         }
+        // A spending limit that was removed and set again.
+        let returned = self.give_back(&replaced);
+        self.note(&returned);
         unsatisfied
     }
 
     fn wanted(&self, want: &Want, now: Moment) -> LeaseWanted {
-        let (account, local) = (want.purse.num, want.purse.local());
+        let (of, local) = (want.purse.of(), want.purse.pot().local());
         let need = want.need().checked_sub(local).unwrap_or_default().max(Credits::ZERO);
-        let (spent, within) = match self.lessees.get(&account) {
+        let (spent, within) = match self.lessees.get(&of) {
             Some(lessee) => (lessee.then.0.checked_sub(local).unwrap_or_default(), now.since(lessee.then.1)),
             None => (Credits::ZERO, Duration::from_secs(1)),
         };
-        LeaseWanted { account, need, target: lease::target(need, spent, within) }
+        LeaseWanted { of, need, target: lease::target(need, spent, within) }
     }
 
     /// Returns what other gateways need.
     fn return_called(&mut self) -> Result<()> {
         let (called, now) = (self.leases.called_in()?, self.clock.now());
         // What was just leased is for requests that are about to take it.
-        let is_new = |account: &AccountNum| {
-            self.lessees.get(account).is_some_and(|lessee| now.since(lessee.then.1) < KEPT)
-        };
-        let called = called.into_iter().filter(|account| !is_new(account));
-        let purses: Vec<Arc<Purse>> = called.filter_map(|account| self.shared.purses.get(account)).collect();
+        let is_new =
+            |of: &LeaseOf| self.lessees.get(of).is_some_and(|lessee| now.since(lessee.then.1) < KEPT);
+        let called = called.into_iter().filter(|of| !is_new(of));
+        let purses: Vec<Arc<dyn Lessee>> = called.filter_map(|of| self.shared.lessee(of)).collect();
         self.give_back(&purses)
     }
 
@@ -283,7 +291,7 @@ impl LeaseThread {
     fn return_idle(&mut self, now: Moment) -> Result<()> {
         let mut idle = Vec::new();
         self.lessees.retain(|_, lessee| {
-            let local = lessee.purse.local();
+            let local = lessee.purse.pot().local();
             if local != lessee.seen.0 {
                 lessee.seen = (local, now);
             }
@@ -296,22 +304,21 @@ impl LeaseThread {
 
     /// Returns what is in purses. First waits until what returned it to them is on disk: after a crash, the lease must be
     /// enough for what was spent.
-    fn give_back(&mut self, purses: &[Arc<Purse>]) -> Result<()> {
-        let idle: Vec<(AccountNum, Credits)> = purses
-            .iter()
-            .map(|purse| (purse.num, purse.take_local()))
-            .filter(|(_, amount)| !amount.is_zero())
-            .collect();
+    fn give_back(&mut self, purses: &[Arc<dyn Lessee>]) -> Result<()> {
+        let take = |purse: &Arc<dyn Lessee>| {
+            let with_debt = !matches!(purse.of(), LeaseOf::Account(_));
+            (Arc::clone(purse), purse.pot().take_local(with_debt))
+        };
+        let idle: Vec<_> = purses.iter().map(take).filter(|(_, amount)| !amount.is_zero()).collect();
         if idle.is_empty() {
             return Ok(());
         }
         if let Err(error) = wait_until_written(&self.shared) {
-            for (account, amount) in idle {
-                self.shared.purses.get(account).iter().for_each(|purse| purse.put_local(amount));
-            }
+            idle.iter().for_each(|(purse, amount)| purse.pot().put_local(*amount));
             return Err(error);
         }
         // If this fails, it may be returned or not. So it stays out of the purses until this gateway ends.
+        let idle: Vec<_> = idle.into_iter().map(|(purse, amount)| (purse.of(), amount)).collect();
         self.leases.give_back(&idle)
     }
 }

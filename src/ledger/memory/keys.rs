@@ -145,7 +145,8 @@ impl Data {
     pub(super) fn group_row(&self, id: &GroupId) -> Option<GroupRow> {
         let spending = *self.groups.get(id)?;
         let is_in = |row: &&KeyRow| row.state != KeyState::Revoked && self.group_of(row).as_ref() == Some(id);
-        Some(GroupRow { id: id.clone(), spending, keys: self.keys.iter().filter(is_in).count() })
+        let keys = self.keys.iter().filter(is_in).count();
+        Some(GroupRow { id: id.clone(), num: 0, spending, keys })
     }
 
     pub(super) fn change_group(

@@ -4,6 +4,8 @@
 //! and never waits for a fold, which writes the second. A fold changes a balance and what was spent in one transaction, so
 //! the free credits of an account, its balance less all that is granted and not spent, are not changed by it. They become fewer only
 //! by being granted, under a lock of the account.
+//!
+//! What spending limits leave is leased in the same way. In the column `account` is what a lease is of, as a number.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -15,10 +17,11 @@ use crate::ledger::sql::leases::NOW;
 use crate::ledger::sql::rows::{credits, to_key_id};
 use crate::ledger::sql::{FLEET, repeats};
 use crate::ledger::store::{
-    Beat, Change, ChangedWhat, Changes, Elsewhere, LeaseWanted, Leased, Leases, OpenAs, RepeatRow, Result,
+    Beat, Change, ChangedWhat, Changes, Elsewhere, LeaseOf, LeaseWanted, Leased, Leases, OpenAs, RepeatRow,
+    Result,
 };
 use crate::policy::credit::lease;
-use crate::types::{AccountNum, Credits, KeyHash, RequestId, WallTime};
+use crate::types::{Credits, KeyHash, RequestId, WallTime};
 
 /// Key of the locks under which credits of an account are granted: `TGLA`.
 const GRANTS: i64 = 0x5447_4c41;
@@ -39,8 +42,8 @@ const MAX_STORED: usize = 100_000;
 pub(super) struct SqlLeases {
     connection: Connection,
     server: Server,
-    /// Accounts of which this gateway needs more than is free.
-    calls: HashSet<AccountNum>,
+    /// What this gateway needs more of than is free.
+    calls: HashSet<LeaseOf>,
 }
 
 impl SqlLeases {
@@ -52,15 +55,17 @@ impl SqlLeases {
 }
 
 impl Leases for SqlLeases {
-    fn own(&mut self) -> Result<Vec<(AccountNum, Credits)>> {
-        let sql = "SELECT l.account, l.granted - coalesce(s.spent, 0) FROM leases l
-                   LEFT JOIN spends s ON s.account = l.account AND s.node = l.node WHERE l.node = ?1";
+    fn own(&mut self) -> Result<Vec<(LeaseOf, Credits)>> {
+        let sql = "SELECT account, CAST(sum(amount) AS BIGINT) FROM (
+                       SELECT account, granted AS amount FROM leases WHERE node = ?1
+                       UNION ALL SELECT account, -spent FROM spends WHERE node = ?1) AS own
+                   GROUP BY account ORDER BY account";
         self.connection.all(sql, params![self.connection.node()], amount_row)
     }
 
     fn lease(&mut self, wanted: &[LeaseWanted], nodes: usize) -> Result<Vec<Leased>> {
         let mut order: Vec<usize> = (0..wanted.len()).collect();
-        order.sort_by_key(|at| wanted[*at].account); // all gateways lock accounts in the same order
+        order.sort_by_key(|at| wanted[*at].of.number()); // all gateways lock in the same order
         let calls = &mut self.calls;
         let mut leased = self.connection.shared_transaction(|tx| {
             order
@@ -72,22 +77,23 @@ impl Leases for SqlLeases {
         Ok(leased.into_iter().map(|(_, leased)| leased).collect())
     }
 
-    fn give_back(&mut self, idle: &[(AccountNum, Credits)]) -> Result<()> {
-        let sql = "UPDATE leases SET granted = granted - ?3 WHERE account = ?1 AND node = ?2";
+    fn give_back(&mut self, idle: &[(LeaseOf, Credits)]) -> Result<()> {
+        let sql = "INSERT INTO leases (account, node, granted) VALUES (?1, ?2, ?3)
+                   ON CONFLICT (account, node) DO UPDATE SET granted = leases.granted + excluded.granted";
         self.connection.shared_transaction(|tx| {
             let mut some = idle.iter().filter(|(_, amount)| !amount.is_zero());
-            some.try_for_each(|(account, amount)| {
-                tx.run(sql, params![account.0, tx.node(), amount.millionths()])
+            some.try_for_each(|(of, amount)| {
+                tx.run(sql, params![of.number(), tx.node(), -amount.millionths()])
             })
         })
     }
 
-    fn called_in(&mut self) -> Result<Vec<AccountNum>> {
+    fn called_in(&mut self) -> Result<Vec<LeaseOf>> {
         let sql = format!(
             "SELECT DISTINCT c.account FROM calls c JOIN leases l ON l.account = c.account AND l.node = ?1
              WHERE c.node <> ?1 AND c.at > {NOW} - ?2"
         );
-        self.connection.all(&sql, params![self.connection.node(), CALL], |row| Ok(AccountNum(row.get(0)?)))
+        self.connection.all(&sql, params![self.connection.node(), CALL], of_row)
     }
 
     fn beat(&mut self) -> Result<Beat> {
@@ -105,16 +111,17 @@ impl Leases for SqlLeases {
         let nodes = format!("SELECT count(*) FROM beats WHERE seen > {NOW} - ?1");
         let nodes = db.one(&nodes, params![LIVES], |row| row.get(0))?;
         let elsewhere = format!(
-            "SELECT l.account, a.balance - l.granted + coalesce(s.spent, 0) + coalesce(f.spent, 0), coalesce(j.jobs, 0)
-             FROM leases l JOIN accounts a ON a.num = l.account
+            "SELECT l.account, {}, l.granted - coalesce(s.spent, 0), coalesce(j.jobs, 0) FROM leases l
              LEFT JOIN spends s ON s.account = l.account AND s.node = l.node
-             LEFT JOIN spends f ON f.account = l.account AND f.node = {FLEET}
              LEFT JOIN open_jobs j ON j.account = l.account
-             WHERE l.node = ?1 AND l.granted <> coalesce(s.spent, 0)"
+             WHERE l.node = ?1 AND l.granted <> coalesce(s.spent, 0)",
+            total("l.account")
         );
         let elsewhere = db.all(&elsewhere, params![node], |row| {
-            let (account, credits) = amount_row(row)?;
-            Ok((account, Elsewhere { credits, jobs: row.get(2)? }))
+            let (total, own) = (row.get::<Option<i64>>(1)?, credits(row, 2)?);
+            let total = total.map(Credits::from_millionths).unwrap_or_default();
+            let credits = total.checked_sub(own).unwrap_or_default();
+            Ok((of_row(row)?, Elsewhere { credits, jobs: row.get(3)? }))
         })?;
         Ok(Beat { leads, nodes, elsewhere })
     }
@@ -178,8 +185,36 @@ impl Leases for SqlLeases {
     }
 }
 
-fn amount_row(row: &Row<'_>) -> Result<(AccountNum, Credits)> {
-    Ok((AccountNum(row.get(0)?), credits(row, 1)?))
+fn of_row(row: &Row<'_>) -> Result<LeaseOf> {
+    LeaseOf::of_number(row.get(0)?).ok_or_else(|| wrong(0, "a lease of nothing"))
+}
+
+fn amount_row(row: &Row<'_>) -> Result<(LeaseOf, Credits)> {
+    Ok((of_row(row)?, credits(row, 1)?))
+}
+
+/// What there is to lease of something, in SQL: the balance of an account, or what a spending limit leaves, each less what jobs
+/// of the fleet hold. Null if there is no such account or limit. `of`: its number, as [`LeaseOf::number`].
+fn total(of: &str) -> String {
+    let held = |whose: &str| {
+        format!(
+            "coalesce((SELECT sum(o.amount) FROM open_holds o
+                       WHERE o.external_id IS NOT NULL AND o.node = {FLEET} AND {whose}), 0)"
+        )
+    };
+    let left = "spend_limit - spent + spent_before";
+    let (of_key, of_limit) = (held("o.account = k.account AND o.key = k.num"), held("o.account = a.num"));
+    let of_group =
+        held("o.account = g.account AND o.key IN (SELECT num FROM keys WHERE spend_group = g.num)");
+    format!(
+        "CAST(CASE {of} >> 32
+             WHEN 0 THEN (SELECT a.balance + coalesce((SELECT f.spent FROM spends f
+                              WHERE f.account = a.num AND f.node = {FLEET}), 0) FROM accounts a WHERE a.num = {of})
+             WHEN 1 THEN (SELECT {left} - {of_key} FROM keys k WHERE k.num = ({of} & 4294967295))
+             WHEN 2 THEN (SELECT {left} - {of_group} FROM spend_groups g WHERE g.num = ({of} & 4294967295))
+             ELSE (SELECT {left} - {of_limit} FROM accounts a WHERE a.num = ({of} & 4294967295))
+         END AS BIGINT)"
+    )
 }
 
 fn change_row(row: &Row<'_>) -> Result<Change> {
@@ -196,47 +231,49 @@ fn lease_one(
     tx: &Transaction<'_>,
     wanted: &LeaseWanted,
     nodes: usize,
-    calls: &mut HashSet<AccountNum>,
+    calls: &mut HashSet<LeaseOf>,
 ) -> Result<Leased> {
-    let LeaseWanted { account, need, target } = *wanted;
+    let LeaseWanted { of, need, target } = *wanted;
+    let number = of.number();
+    // Two of different kinds with the same number share a lock, which does no harm.
     let lock = "SELECT pg_advisory_xact_lock(CAST(?1 AS INTEGER), CAST(?2 AS INTEGER))";
-    let number = i64::from(account.0.cast_signed());
-    tx.exists(lock, params![GRANTS, number])?;
+    let low = u32::try_from(number & i64::from(u32::MAX)).unwrap_or_default();
+    tx.exists(lock, params![GRANTS, i64::from(low.cast_signed())])?;
     // One statement, which sees one moment.
-    let state = format!("SELECT a.balance,
-            CAST((SELECT coalesce(sum(granted), 0) FROM leases WHERE account = ?1)
-                - (SELECT coalesce(sum(spent), 0) FROM spends WHERE account = ?1) AS BIGINT),
+    let state = format!(
+        "SELECT {},
+            CAST((SELECT coalesce(sum(granted), 0) FROM leases WHERE account = ?1 AND node <> {FLEET})
+                - (SELECT coalesce(sum(spent), 0) FROM spends WHERE account = ?1 AND node <> {FLEET}) AS BIGINT),
             CAST((SELECT coalesce(sum(granted), 0) FROM leases WHERE account = ?1 AND node = ?2)
                 - (SELECT coalesce(sum(spent), 0) FROM spends WHERE account = ?1 AND node = ?2) AS BIGINT),
-            CAST((SELECT coalesce(sum(-spent), 0) FROM spends WHERE account = ?1 AND node = {FLEET}) AS BIGINT),
-            (SELECT coalesce(max(jobs), 0) FROM open_jobs WHERE account = ?1)
-        FROM accounts a WHERE a.num = ?1");
-    let state = tx.find(&state, params![account.0, tx.node()], |row| {
-        Ok(((credits(row, 0)?, credits(row, 1)?), (credits(row, 2)?, credits(row, 3)?), row.get(4)?))
+            (SELECT coalesce(max(jobs), 0) FROM open_jobs WHERE account = ?1)",
+        total("CAST(?1 AS BIGINT)")
+    );
+    let (total, all, own, jobs) = tx.one(&state, params![number, tx.node()], |row| {
+        let total: Option<i64> = row.get(0)?; // what is not there has nothing
+        let total = total.map(Credits::from_millionths).unwrap_or_default();
+        Ok((total, credits(row, 1)?, credits(row, 2)?, row.get(3)?))
     })?;
-    let ((balance, all), (own, held), jobs) = state.unwrap_or_default(); // an account that is not there has nothing
-    // What the fleet's jobs hold cannot be called in.
-    let others = all.checked_sub(own).and_then(|others| others.checked_sub(held)).unwrap_or_default();
-    let free = balance.checked_sub(all).unwrap_or_default();
+    let others = all.checked_sub(own).unwrap_or_default();
+    let free = total.checked_sub(all).unwrap_or_default();
     let granted = lease::grant(need, target, free, nodes);
     if !granted.is_zero() {
         let grant = "INSERT INTO leases (account, node, granted) VALUES (?1, ?2, ?3)
             ON CONFLICT (account, node) DO UPDATE SET granted = leases.granted + excluded.granted";
-        tx.run(grant, params![account.0, tx.node(), granted.millionths()])?;
+        tx.run(grant, params![number, tx.node(), granted.millionths()])?;
     }
     if granted < need && others > Credits::ZERO {
         let call = format!(
             "INSERT INTO calls (account, node, at) VALUES (?1, ?2, {NOW})
              ON CONFLICT (account, node) DO UPDATE SET at = excluded.at"
         );
-        tx.run(&call, params![account.0, tx.node()])?;
-        calls.insert(account);
-    } else if calls.remove(&account) {
-        tx.run("DELETE FROM calls WHERE account = ?1 AND node = ?2", params![account.0, tx.node()])?;
+        tx.run(&call, params![number, tx.node()])?;
+        calls.insert(of);
+    } else if calls.remove(&of) {
+        tx.run("DELETE FROM calls WHERE account = ?1 AND node = ?2", params![number, tx.node()])?;
     }
     let own = own.checked_add(granted).unwrap_or(own);
-    let elsewhere = balance.checked_sub(own).and_then(|rest| rest.checked_sub(held)).unwrap_or_default();
-    let elsewhere = Elsewhere { credits: elsewhere, jobs };
+    let credits = total.checked_sub(own).unwrap_or_default();
     let free = free.checked_sub(granted).unwrap_or_default().max(Credits::ZERO);
-    Ok(Leased { account, granted, elsewhere, others, free })
+    Ok(Leased { granted, elsewhere: Elsewhere { credits, jobs }, others, free })
 }

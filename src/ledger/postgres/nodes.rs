@@ -19,8 +19,7 @@ pub(super) fn begin(tx: &Transaction<'_>) -> Result<i64> {
     tx.one(next, params![tx.node()], |row| row.get(0))
 }
 
-/// Refuses a gateway of a fleet beside one that is alone, and the reverse; and in a fleet, a ledger with what its gateways
-/// cannot share. A gateway that ended cleanly, with nothing that is not folded or returned, is not in the way.
+/// Refuses a gateway of a fleet beside one that is alone, and the reverse. A gateway that ended cleanly, with nothing that is not folded or returned, is not in the way.
 pub(super) fn check(serving: &Connection) -> Result<()> {
     let seat = serving.seat();
     let others =
@@ -32,15 +31,6 @@ pub(super) fn check(serving: &Connection) -> Result<()> {
         serving.all(others, params![seat.node, ALONE, seat.is_of_fleet], |row| row.get(0))?;
     if !others.is_empty() {
         return Err(in_the_way(seat, &others.join(", ")));
-    }
-    let limits = "SELECT 1 WHERE EXISTS (SELECT 1 FROM keys WHERE spend_limit IS NOT NULL)
-        OR EXISTS (SELECT 1 FROM spend_groups) OR EXISTS (SELECT 1 FROM accounts WHERE spend_limit IS NOT NULL)";
-    if seat.is_of_fleet && serving.exists(limits, params![])? {
-        return Err(LedgerError::Refused(
-            "it has spending limits of accounts, keys or groups, which the gateways of a fleet do not share yet: \
-             remove them first"
-                .to_owned(),
-        ));
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! What the gateways of a fleet share besides the books: what each has leased, and what was changed.
 
 use super::db::{Connection, Transaction, params};
-use super::rows::{credits, key_id};
+use super::rows::{account_id, credits, key_id};
 use crate::ledger::store::{KeyRow, NodeRow, Result, SecretRow};
 use crate::types::{AccountId, AccountNum, Credits, KeyHash, KeyId};
 
@@ -15,9 +15,9 @@ pub(super) fn nodes(connection: &Connection) -> Result<Vec<NodeRow>> {
     }
     let sql = format!(
         "SELECT n.num, n.name, {NOW} - (SELECT b.seen FROM beats b WHERE b.node = n.num), n.mark IS NOT NULL,
-             (SELECT count(*) FROM leases l WHERE l.node = n.num AND l.granted <> 0),
-             CAST(coalesce((SELECT sum(l.granted) FROM leases l WHERE l.node = n.num), 0)
-                 - coalesce((SELECT sum(s.spent) FROM spends s WHERE s.node = n.num), 0) AS BIGINT)
+             (SELECT count(*) FROM leases l WHERE l.node = n.num AND l.granted <> 0 AND l.account >> 32 = 0),
+             CAST(coalesce((SELECT sum(l.granted) FROM leases l WHERE l.node = n.num AND l.account >> 32 = 0), 0)
+                 - coalesce((SELECT sum(s.spent) FROM spends s WHERE s.node = n.num AND s.account >> 32 = 0), 0) AS BIGINT)
          FROM nodes n ORDER BY n.name"
     );
     connection.all(&sql, params![], |row| {
@@ -46,6 +46,16 @@ pub(super) fn elsewhere(connection: &Connection, account: AccountNum) -> Result<
 /// Tells all gateways that an account was changed, or is new. Secrets of its keys may be `gone`.
 pub(super) fn account_changed(tx: &Transaction<'_>, account: &AccountId, gone: &[KeyHash]) -> Result<()> {
     changed(tx, Some(account), None, gone)
+}
+
+/// As [`account_changed`], by the account's number.
+pub(super) fn changed_account(tx: &Transaction<'_>, account: AccountNum) -> Result<()> {
+    if !tx.is_shared() {
+        return Ok(());
+    }
+    let id =
+        tx.one("SELECT id FROM accounts WHERE num = ?1", params![account.0], |row| account_id(row, 0))?;
+    account_changed(tx, &id, &[])
 }
 
 /// Tells all gateways that a key was changed, or is new. Secrets that it had `before` and has no more are gone.

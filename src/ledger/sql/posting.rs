@@ -75,6 +75,18 @@ const MAX_READ: usize = 10_000;
 /// Pays from this gateway's lease.
 const PAY: &str = "INSERT INTO spends (account, node, spent) VALUES (?1, ?2, ?3)
                    ON CONFLICT (account, node) DO UPDATE SET spent = spends.spent + excluded.spent";
+/// The same for what spending limits leave, where there are some: of a key, of its group, and of its account.
+const PAY_LIMITS: [&str; 3] = [
+    "INSERT INTO spends (account, node, spent) SELECT (CAST(1 AS BIGINT) << 32) + num, ?2, ?3 FROM keys
+         WHERE num = ?1 AND spend_limit IS NOT NULL
+         ON CONFLICT (account, node) DO UPDATE SET spent = spends.spent + excluded.spent",
+    "INSERT INTO spends (account, node, spent) SELECT (CAST(2 AS BIGINT) << 32) + spend_group, ?2, ?3 FROM keys
+         WHERE num = ?1 AND spend_group IS NOT NULL
+         ON CONFLICT (account, node) DO UPDATE SET spent = spends.spent + excluded.spent",
+    "INSERT INTO spends (account, node, spent) SELECT (CAST(3 AS BIGINT) << 32) + a.num, ?2, ?3
+         FROM keys k JOIN accounts a ON a.num = k.account WHERE k.num = ?1 AND a.spend_limit IS NOT NULL
+         ON CONFLICT (account, node) DO UPDATE SET spent = spends.spent + excluded.spent",
+];
 /// Also counts what the account's keys spend.
 const UPDATE: &str =
     "UPDATE accounts SET balance = ?2, entries = ?3, link = ?4, spent = spent - ?5 WHERE num = ?1";
@@ -105,12 +117,19 @@ fn known_row(row: &Row<'_>) -> Result<(AccountNum, Known)> {
     Ok((AccountNum(row.get(0)?), Known { id, balance, entries: row.get(3)?, link, has_lots: row.get(5)? }))
 }
 
+/// Takes what a key spends from what a gateway has leased of the spending limits that it counts against.
+pub(super) fn pay_limits(tx: &Transaction<'_>, key: KeyNum, node: i64, spent: i64) -> Result<()> {
+    PAY_LIMITS.iter().try_for_each(|pay| tx.run(pay, params![key.0, node, spent]))
+}
+
 /// The entries of one transaction. [`Posting::finish`] books them against the operator's accounts.
 pub(in crate::ledger) struct Posting<'tx> {
     tx: &'tx Transaction<'tx>,
     select: Prepared<'tx>,
     update: Prepared<'tx>,
     insert: Prepared<'tx>,
+    /// True if gateways of a fleet share spending limits.
+    has_limits: bool,
     /// Count what keys, and groups of keys, spend.
     spend: Vec<Prepared<'tx>>,
     /// Names of routes and ids of keys that were looked up in this transaction.
@@ -134,8 +153,15 @@ impl<'tx> Posting<'tx> {
         if groups::exist(tx)? {
             spend.push(tx.prepare(GROUP_SPEND)?);
         }
+        let has_limits = tx.is_shared() && limits::exist(tx)?;
         let wallets = Some(Wallets::default());
-        Ok(Self { moved, spend, wallets, ..Self::with(tx, [tx.dialect(SELECT, LOCK), UPDATE, INSERT])? })
+        Ok(Self {
+            moved,
+            has_limits,
+            spend,
+            wallets,
+            ..Self::with(tx, [tx.dialect(SELECT, LOCK), UPDATE, INSERT])?
+        })
     }
 
     /// Starts with entries of an older ledger, which are told to nobody.
@@ -145,6 +171,7 @@ impl<'tx> Posting<'tx> {
 
     fn with(tx: &'tx Transaction<'tx>, [select, update, insert]: [&'static str; 3]) -> Result<Self> {
         Ok(Self {
+            has_limits: false,
             tx,
             select: tx.prepare(select)?,
             update: tx.prepare(update)?,
@@ -254,6 +281,9 @@ impl<'tx> Posting<'tx> {
         }
         if self.tx.is_shared() && new.amount.is_negative() {
             self.tx.run(PAY, params![num.0, self.tx.node(), -amount])?;
+            if let Some(key) = key.filter(|_| self.has_limits) {
+                pay_limits(self.tx, KeyNum(key), self.tx.node(), -amount)?;
+            }
         }
         self.contra.book(new.kind, new.amount);
         if let Some(moved) = &mut self.moved {

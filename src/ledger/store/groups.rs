@@ -15,6 +15,8 @@ pub type GroupId = (AccountNum, GroupName);
 pub struct GroupRow {
     /// The account, and the group's name.
     pub id: GroupId,
+    /// Its number in the ledger.
+    pub num: u32,
     /// What its keys have spent while they were in it, at the last fold, and its limit.
     pub spending: Spending,
     /// How many keys that are not revoked are in it.

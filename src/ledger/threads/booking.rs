@@ -5,10 +5,10 @@ use std::sync::Arc;
 use super::books::BooksThread;
 use crate::ledger::caps::{KeyCaps, SpendCap};
 use crate::ledger::entry::EntryKind;
-use crate::ledger::purse::Purse;
+use crate::ledger::purse::{Lessee, Purse};
 use crate::ledger::store::{
-    AccountRow, AccountState, Booked, Booking, Changed, KeyChange, KeyEdit, KeyRow, LedgerError, MAX_LOTS,
-    NewAccount, Notes, OwnedKey, Registered, Registration, Result, unbalanced,
+    AccountRow, AccountState, Booked, Booking, Changed, KeyChange, KeyEdit, KeyRow, LeaseOf, LedgerError,
+    MAX_LOTS, NewAccount, Notes, OwnedKey, Registered, Registration, Result, unbalanced,
 };
 use crate::ledger::tally::OpenHold;
 use crate::policy::credit::{MAX_BALANCE, Split, Wallet};
@@ -127,8 +127,9 @@ impl BooksThread {
         let purse = self.purse(account);
         // First subtract the credits in memory, so that no request spends them in the meantime.
         let amount = Credits::ZERO.checked_sub(booking.amount).unwrap_or(Credits::MAX);
-        self.gather(&[(&purse, amount)])?;
         let caps = booking.key.map(|key| self.shared.caps_of(key, Some(&purse))).unwrap_or_default();
+        let lessees = caps.all().map(|(_, cap)| Arc::clone(cap) as _).chain([Arc::clone(&purse) as _]);
+        self.gather(&lessees.map(|lessee| (lessee, amount)).collect::<Vec<_>>())?;
         caps.try_take(amount).map_err(|capped| {
             LedgerError::Insufficient(format!("the {}'s spending limit is reached", capped.name()))
         })?;
@@ -161,9 +162,14 @@ impl BooksThread {
     }
 
     /// Leases credits that are to be taken from purses. Other gateways of a fleet return what they do not need.
-    pub(super) fn gather(&self, wanted: &[(&Arc<Purse>, Credits)]) -> Result<()> {
+    pub(super) fn gather(&self, wanted: &[(Arc<dyn Lessee>, Credits)]) -> Result<()> {
         let leased = self.shared.desk.as_ref().map_or(Ok(()), |desk| desk.lease_now(wanted));
         leased.map_err(|error| LedgerError::Failed(error.to_string()))
+    }
+
+    /// True if gateways of a fleet lease credits.
+    pub(super) fn is_leased(&self) -> bool {
+        self.shared.desk.is_some()
     }
 
     /// Returns the credits of failed bookings to their purses, after a commit has succeeded: a crash can no longer find
@@ -196,13 +202,13 @@ impl BooksThread {
             let account = self.account(&booked.entry.account)?;
             let purse = self.purse(&account);
             purse.receive(booked.entry.amount);
-            purse.cap().iter().for_each(|cap| cap.change(booked.entry.amount));
+            purse.cap().iter().for_each(|cap| cap.receive(booked.entry.amount));
             if account.wallet.is_some() {
                 self.show_buckets([account.num]);
             }
             // The booking is made: if the key cannot be read now, its caps are lower until the next start.
             if let Ok(caps) = self.caps_of(booked.entry.key) {
-                caps.all().for_each(|(_, cap)| cap.change(booked.entry.amount));
+                caps.all().for_each(|(_, cap)| cap.receive(booked.entry.amount));
             }
         }
         Ok(booked)
@@ -221,7 +227,7 @@ impl BooksThread {
     ) -> Result<Vec<KeyNum>> {
         let numbers = self.books.create_keys(rows, notes, self.clock.wall())?;
         for (row, num) in rows.iter().zip(&numbers) {
-            let own = row.spending.limit.map(|limit| Arc::new(SpendCap::new(limit, limit.credits)));
+            let own = SpendCap::new(LeaseOf::Key(*num), &row.spending, self.is_leased()).map(Arc::new);
             self.shared.caps.set(*num, KeyCaps { own, group: self.group_cap(row) });
         }
         Ok(numbers)
@@ -248,12 +254,15 @@ impl BooksThread {
         let (old_left, limit) = (before.left(), row.spending.limit.zip(row.spending.left()));
         let own = match (limit, known.own.clone().zip(old_left)) {
             (None, _) => None,
-            (Some((limit, left)), None) => {
-                let left = left.checked_sub(self.returning(|hold| hold.key == row.num)).unwrap_or_default();
-                Some(Arc::new(SpendCap::new(limit, left)))
+            (Some(_), None) => {
+                let cap = SpendCap::new(LeaseOf::Key(row.num), &row.spending, self.is_leased());
+                let held = self.returning(|hold| hold.key == row.num);
+                cap.iter().for_each(|cap| cap.change(Credits::ZERO.checked_sub(held).unwrap_or_default()));
+                cap.map(Arc::new)
             }
             (Some((limit, new)), Some((cap, old))) => {
                 cap.set_limit(limit, new.checked_sub(old).unwrap_or_default());
+                self.shared.return_lease(&cap);
                 Some(cap)
             }
         };

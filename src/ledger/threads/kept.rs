@@ -1,5 +1,7 @@
 //! Settles kept holds, which are those of jobs. In a fleet, gives them to the fleet, and takes those that it settles.
 
+use std::sync::Arc;
+
 use super::books::BooksThread;
 use super::opening;
 use crate::ledger::outbox::Ticket;
@@ -97,7 +99,10 @@ impl BooksThread {
             if let Some(purse) = self.shared.purses.get(hold.account) {
                 purse.take_job();
                 // What is not charged is leased by this gateway.
-                self.shared.desk.iter().for_each(|desk| desk.renew(&purse));
+                let caps = self.shared.caps_of(hold.key, Some(&purse));
+                for lessee in caps.all().map(|(_, cap)| Arc::clone(cap) as _).chain([purse as _]) {
+                    self.shared.desk.iter().for_each(|desk| desk.renew(Arc::clone(&lessee)));
+                }
             }
             // Of several with the same external id, one is charged.
             let charge = if settled.is_none() { charge } else { Credits::ZERO };

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::books::BooksThread;
 use crate::ledger::caps::Caps;
 use crate::ledger::entry::EntryKind;
-use crate::ledger::purse::Purse;
+use crate::ledger::purse::{Lessee, Purse};
 use crate::ledger::store::{Booking, LedgerError, LotEnd, RefillBooking, RefillState, Result};
 use crate::policy::credit::refill::{Mode, Period, Refill};
 use crate::policy::credit::{LotId, LotTerms, MAX_BALANCE};
@@ -123,8 +123,8 @@ impl BooksThread {
         if self.shared.desk.is_some() {
             let purses: Vec<Arc<Purse>> =
                 accounts.clone().filter_map(|account| self.shared.purses.get(account)).collect();
-            let all: Vec<(&Arc<Purse>, Credits)> =
-                purses.iter().map(|purse| (purse, purse.available())).collect();
+            let all: Vec<(Arc<dyn Lessee>, Credits)> =
+                purses.iter().map(|purse| (Arc::clone(purse) as _, purse.available())).collect();
             self.gather(&all)?;
             for account in accounts.clone() {
                 let leased = self.books.leased_elsewhere(account)?;

@@ -8,30 +8,33 @@ use crate::ledger::caps::{KeyCaps, SpendCap};
 use crate::ledger::claims::{self, ClaimChange};
 use crate::ledger::jobs::OpenJob;
 use crate::ledger::record::Record;
-use crate::ledger::store::{BooksReader, Result, each_account};
+use crate::ledger::store::{BooksReader, LeaseOf, Result, each_account};
 use crate::ledger::tally::{Fold, OpenHold};
 use crate::types::{Credits, KeyHash, RequestId};
 
 /// Creates the purses and caps of all accounts and keys. Returns the sum over all accounts.
 pub(super) fn fill(shared: &Shared, reader: &mut dyn BooksReader) -> Result<i128> {
     reader.freeze()?; // other gateways of a fleet fold meanwhile
+    let is_leased = shared.desk.is_some();
     let mut sum = reader.operator_accounts()?.sum();
     each_account(reader, |row| {
         sum += i128::from(row.balance.millionths());
         let purse = shared.purses.add(row.num, row.balance.checked_sub(row.held).unwrap_or_default());
         row.wallet.into_iter().for_each(|wallet| purse.show(*wallet));
-        if let Some(cap) = SpendCap::of(&row.spending) {
+        if let Some(cap) = SpendCap::new(LeaseOf::Limit(row.num), &row.spending, is_leased) {
             shared.caps.note();
-            purse.set_cap(Some(cap));
+            purse.set_cap(Some(Arc::new(cap)));
         }
         ControlFlow::Continue(())
     })?;
     reader.each_group(None, &mut |row| {
-        SpendCap::of(&row.spending).into_iter().for_each(|cap| shared.caps.add_group(row.id.clone(), cap));
+        let cap = SpendCap::new(LeaseOf::Group(row.num), &row.spending, is_leased);
+        cap.into_iter().for_each(|cap| shared.caps.add_group(row.id.clone(), Arc::new(cap)));
     })?;
     reader.each_cap(&mut |key, spending, group| {
         let group = group.and_then(|id| shared.caps.group(&id));
-        shared.caps.set(key, KeyCaps { own: SpendCap::of(&spending).map(Arc::new), group });
+        let own = SpendCap::new(LeaseOf::Key(key), &spending, is_leased).map(Arc::new);
+        shared.caps.set(key, KeyCaps { own, group });
     })?;
     Ok(sum)
 }

@@ -11,14 +11,14 @@ use super::barrier::Barrier;
 use super::handoff::{Handoff, MAX_WAITING};
 use super::signal::Signal;
 use crate::ledger::adoption::Successor;
-use crate::ledger::caps::{Caps, SpendCaps};
+use crate::ledger::caps::{Caps, SpendCap, SpendCaps};
 use crate::ledger::claims::Claims;
 use crate::ledger::fleet::Desk;
 use crate::ledger::jobs::{Jobs, OpenJob};
 use crate::ledger::outbox::{Outbox, Ticket};
-use crate::ledger::purse::{Purse, Purses};
+use crate::ledger::purse::{Lessee, Purse, Purses};
 use crate::ledger::record::Record;
-use crate::ledger::store::Changes;
+use crate::ledger::store::{Changes, LeaseOf};
 use crate::policy::credit::returned;
 use crate::types::{Credits, Histogram, KeyNum, SHORT, SIZES, StatusClass};
 
@@ -151,6 +151,22 @@ impl Shared {
     /// Requests a commit immediately: a worker has nothing else to do until a record is committed.
     pub(in crate::ledger) fn commit_wanted(&self) {
         self.commit_signal.work_wanted();
+    }
+
+    /// What gateways of a fleet lease parts of; `None` for a spending limit that is gone.
+    pub(in crate::ledger) fn lessee(&self, of: LeaseOf) -> Option<Arc<dyn Lessee>> {
+        let cap = match of {
+            LeaseOf::Account(account) => return Some(self.purses.get(account)?),
+            LeaseOf::Limit(account) => self.purses.get(account)?.cap(),
+            LeaseOf::Key(key) => self.caps.get(key).own,
+            LeaseOf::Group(_) => self.caps.group_of_number(of),
+        };
+        Some(cap?)
+    }
+
+    /// Has what is leased of a spending limit returned, which was changed.
+    pub(in crate::ledger) fn return_lease(&self, cap: &Arc<SpendCap>) {
+        self.desk.iter().for_each(|desk| desk.give_back(Arc::clone(cap) as _));
     }
 
     /// The caps that holds of a key count against.

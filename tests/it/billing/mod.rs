@@ -11,4 +11,4 @@ mod reconcile;
 mod refills;
 mod repeat_faults;
 pub mod repeats;
-mod spending;
+pub mod spending;

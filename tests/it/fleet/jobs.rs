@@ -29,7 +29,7 @@ credits = [{ from = "json:/credits/cost" }]
 jobs = 2
 "#;
 
-fn with_jobs(text: &str) -> String {
+pub(super) fn with_jobs(text: &str) -> String {
     let token = format!("[admin]\ntoken_sha256 = \"{}\"\n", sha256(TOKEN));
     text.replace("[admin]\n", &token).replace("[accounts.acme]\n", &format!("{BULK}{MORE}[accounts.acme]\n"))
 }

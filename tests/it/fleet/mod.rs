@@ -7,6 +7,7 @@ mod jobs;
 mod leases;
 mod limits;
 mod repeats;
+mod spending;
 mod upkeep;
 
 use std::sync::Arc;

@@ -132,24 +132,6 @@ fn node(context: &mut Context, raw: &raw::Ledger) -> Option<String> {
     Some(text)
 }
 
-/// Reports settings that the gateways of a fleet cannot share yet.
-pub(in crate::config::parse) fn check_fleet(context: &mut Context, place: &LedgerPlace, files: &[raw::File]) {
-    if !matches!(place, LedgerPlace::Postgres(place) if place.node.is_some()) {
-        return;
-    }
-    for (number, file) in files.iter().enumerate() {
-        context.file = number;
-        let plans = file.plans.values().filter_map(|plan| plan.value.spend_limit.as_ref().map(|it| &it.span));
-        let accounts = file.accounts.values();
-        let accounts = accounts.filter_map(|account| account.value.spend_limit.as_ref().map(|it| &it.span));
-        let all = plans.chain(accounts);
-        for place in all {
-            let help = "leave `[ledger] node` out: one gateway alone can do this";
-            context.error_with(place, "the gateways of a fleet do not share this yet", help);
-        }
-    }
-}
-
 fn client_tls(context: &mut Context, raw: Option<&At<raw::LedgerTls>>, url: &Place) -> Option<ClientTls> {
     let raw = raw.map(|At { value, span }| {
         let raw::LedgerTls { ca, certificate, private_key } = value.clone();

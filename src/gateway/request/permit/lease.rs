@@ -36,12 +36,12 @@ pub(in crate::gateway::request) async fn lease_and_hold(
             true => Lease::TooLittle,
             false => services
                 .spender
-                .lease(&key.account.purse, price.hold)
+                .lease(&key.account.purse, key.caps(), price.hold)
                 .await
                 .map_err(|_| Reason::LedgerUnavailable)?,
         };
         match Payment::hold(services, record, Some(key), route, method, price, &mut claimed) {
-            Err(HoldError::Insufficient) if lease == Lease::Enough => {} // others were faster
+            Err(HoldError::Insufficient | HoldError::Capped(_)) if lease == Lease::Enough => {} // others were faster
             held => return held.map_err(|error| refused(record, price, error)),
         }
     }

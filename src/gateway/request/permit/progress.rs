@@ -68,7 +68,9 @@ impl PaymentProgress {
         }
         match (Payment::hold(services, record, key, route, method, price, &mut None), key) {
             (Ok(payment), _) => Ok(Self::Ready(payment)),
-            (Err(HoldError::Insufficient), Some(key)) if services.spender.is_of_fleet() => {
+            (Err(HoldError::Insufficient | HoldError::Capped(_)), Some(key))
+                if services.spender.is_of_fleet() =>
+            {
                 hold_later(services, record, key, (route, parts), price).map(Self::Waiting)
             }
             (Err(error), _) => Err(refused(record, price, error)),

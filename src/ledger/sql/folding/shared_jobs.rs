@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use super::write_hold;
 use crate::ledger::record::ExternalId;
 use crate::ledger::sql::db::{Connection, Transaction, params};
+use crate::ledger::sql::posting;
 use crate::ledger::sql::rows::{credits, hold_row, id_blob, request_id};
 use crate::ledger::store::{AccountRow, Result};
 use crate::ledger::tally::OpenHold;
@@ -56,6 +57,9 @@ fn passed_on(tx: &Transaction<'_>, hold: &OpenHold, (from, to): (i64, i64)) -> R
     let amount = hold.amount.millionths();
     tx.run(lease, params![hold.account.0, from, amount])?;
     tx.run(lease, params![hold.account.0, to, -amount])?;
+    // What a spending limit leaves is less what the fleet's jobs hold: no lease of it is the fleet's.
+    let (node, spent) = if to == FLEET { (from, amount) } else { (to, -amount) };
+    posting::pay_limits(tx, hold.key, node, spent)?;
     if to != FLEET {
         // Every gateway that has something leased has a row.
         let row = "INSERT INTO leases (account, node, granted) VALUES (?1, ?2, 0) ON CONFLICT (account, node) DO NOTHING";

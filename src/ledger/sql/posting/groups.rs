@@ -3,6 +3,7 @@
 use super::limits;
 use crate::ledger::sql::db::{Connection, Row, Transaction, params};
 use crate::ledger::sql::events::number_of;
+use crate::ledger::sql::leases;
 use crate::ledger::sql::rows::{group_name, spending};
 use crate::ledger::store::{Changed, GroupId, GroupRow, LedgerError, MAX_GROUPS, Result};
 use crate::policy::credit::{SpendLimit, Spending};
@@ -15,7 +16,7 @@ const GROUPS: &str =
 
 fn group_row(row: &Row<'_>) -> Result<GroupRow> {
     let id = (AccountNum(row.get(0)?), group_name(row, 1)?);
-    Ok(GroupRow { id, spending: spending(row, 2)?, keys: row.get(7)? })
+    Ok(GroupRow { id, num: row.get(8)?, spending: spending(row, 2)?, keys: row.get(7)? })
 }
 
 /// Calls `each` for the groups of an account, or of all.
@@ -106,6 +107,7 @@ pub(in crate::ledger::sql) fn change(
         // Revoked keys may still name it.
         tx.run("UPDATE keys SET spend_group = NULL WHERE spend_group = ?1", params![num])?;
         tx.run("DELETE FROM spend_groups WHERE num = ?1", params![num])?;
+        leases::changed_account(tx, account)?;
         return Ok(Changed { before: Some(row), after: None });
     };
     let num = match &before {
@@ -116,6 +118,7 @@ pub(in crate::ledger::sql) fn change(
     let mut spending = before.as_ref().map(|row| row.spending).unwrap_or_default();
     spending.set_limit(Some(limit), at);
     limits::store(tx, "spend_groups", num, &spending)?;
+    leases::changed_account(tx, account)?;
     let after = find(tx, account, name)?.map(|(_, row)| row);
     Ok(Changed { before, after })
 }

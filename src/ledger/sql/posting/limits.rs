@@ -2,8 +2,9 @@
 
 use super::groups;
 use crate::ledger::sql::db::{Connection, Row, Transaction, params};
+use crate::ledger::sql::leases;
 use crate::ledger::sql::rows::spending;
-use crate::ledger::store::{Begun, LedgerError, Result};
+use crate::ledger::store::{Begun, Result};
 use crate::policy::credit::refill::Every;
 use crate::policy::credit::{SpendLimit, Spending};
 use crate::types::{AccountNum, Credits, KeyNum, WallTime};
@@ -22,11 +23,6 @@ pub(in crate::ledger::sql) fn store(
         "UPDATE {table} SET spend_limit = ?2, spend_every = ?3, spent_before = ?4, spend_period = ?5 WHERE num = ?1"
     );
     let limit = spending.limit;
-    if limit.is_some() && tx.is_shared() {
-        let message =
-            "the gateways of a fleet do not share spending limits yet, so there are none in a fleet";
-        return Err(LedgerError::Refused(message.to_owned()));
-    }
     let values = params![
         num,
         limit.map(|limit| limit.credits.millionths()),
@@ -51,9 +47,19 @@ pub(in crate::ledger::sql) fn limit_accounts(
         let mut after = before;
         after.set_limit(*limit, at);
         store(tx, "accounts", num.0, &after)?;
+        leases::changed_account(tx, *num)?;
         changed.push((*num, before, after));
     }
     Ok(changed)
+}
+
+/// True if there is a limit.
+pub(super) fn exist(tx: &Transaction<'_>) -> Result<bool> {
+    tx.exists(
+        "SELECT 1 WHERE EXISTS (SELECT 1 FROM keys WHERE spend_limit IS NOT NULL)
+             OR EXISTS (SELECT 1 FROM spend_groups) OR EXISTS (SELECT 1 FROM accounts WHERE spend_limit IS NOT NULL)",
+        params![],
+    )
 }
 
 /// True if a period of a limit is over.

@@ -5,13 +5,53 @@
 //! become fewer only by being leased.
 
 use crate::ledger::store::{RepeatRow, Result, Storage};
-use crate::types::{AccountId, AccountNum, Credits, KeyHash, KeyId, RequestId, WallTime};
+use crate::types::{AccountId, AccountNum, Credits, KeyHash, KeyId, KeyNum, RequestId, WallTime};
+
+/// What gateways lease parts of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LeaseOf {
+    /// The credits of an account.
+    Account(AccountNum),
+    /// What the spending limit of a key leaves.
+    Key(KeyNum),
+    /// What the spending limit of a group of keys leaves, by the group's number.
+    Group(u32),
+    /// What the spending limit of an account leaves.
+    Limit(AccountNum),
+}
+
+impl LeaseOf {
+    /// As one number: which of the four in the bits above the lowest 32.
+    #[must_use]
+    pub fn number(self) -> i64 {
+        let (kind, num) = match self {
+            Self::Account(account) => (0, account.0),
+            Self::Key(key) => (1, key.0),
+            Self::Group(group) => (2, group),
+            Self::Limit(account) => (3, account.0),
+        };
+        (kind << 32) | i64::from(num)
+    }
+
+    /// From [`LeaseOf::number`].
+    #[must_use]
+    pub fn of_number(number: i64) -> Option<Self> {
+        let num = u32::try_from(number & i64::from(u32::MAX)).ok()?;
+        match number >> 32 {
+            0 => Some(Self::Account(AccountNum(num))),
+            1 => Some(Self::Key(KeyNum(num))),
+            2 => Some(Self::Group(num)),
+            3 => Some(Self::Limit(AccountNum(num))),
+            _ => None,
+        }
+    }
+}
 
 /// Credits that a gateway wants to lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaseWanted {
-    /// The account.
-    pub account: AccountNum,
+    /// What of.
+    pub of: LeaseOf,
     /// What requests wait for. If less is free, other gateways are asked to return what they do not need.
     pub need: Credits,
     /// What is to be leased if there is enough; at least `need`.
@@ -21,11 +61,9 @@ pub struct LeaseWanted {
 /// What was leased.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Leased {
-    /// The account.
-    pub account: AccountNum,
     /// The credits that were leased now, perhaps none.
     pub granted: Credits,
-    /// What the account has besides.
+    /// What there is besides.
     pub elsewhere: Elsewhere,
     /// What other gateways have leased.
     pub others: Credits,
@@ -40,16 +78,16 @@ pub struct Beat {
     pub leads: bool,
     /// Number of gateways that live.
     pub nodes: usize,
-    /// What each account of which this gateway leased credits has besides.
-    pub elsewhere: Vec<(AccountNum, Elsewhere)>,
+    /// What there is besides of everything that this gateway has leased a part of.
+    pub elsewhere: Vec<(LeaseOf, Elsewhere)>,
 }
 
-/// What an account has besides what a gateway knows.
+/// What there is besides what a gateway has leased.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Elsewhere {
-    /// The balance less what the gateway has leased, and what jobs of the fleet hold.
+    /// The credits, less what jobs of the fleet hold.
     pub credits: Credits,
-    /// Number of jobs of the fleet that are open.
+    /// Number of jobs of the fleet that an account has open.
     pub jobs: u32,
 }
 
@@ -90,14 +128,14 @@ pub type OpenAs = Box<dyn Fn(&str) -> Result<Storage> + Send>;
 /// The part of a store that the gateways of a fleet share credits through. All calls are made by one thread.
 #[expect(clippy::missing_errors_doc, reason = "LedgerError says what each call can meet")]
 pub trait Leases: Send {
-    /// What this gateway has leased, and not spent, of each account.
-    fn own(&mut self) -> Result<Vec<(AccountNum, Credits)>>;
+    /// What this gateway has leased, and not spent.
+    fn own(&mut self) -> Result<Vec<(LeaseOf, Credits)>>;
     /// Leases credits. `nodes`: number of gateways that live.
     fn lease(&mut self, wanted: &[LeaseWanted], nodes: usize) -> Result<Vec<Leased>>;
     /// Returns leased credits. They were taken from their purse before, and the settlements that returned them to it are on disk.
-    fn give_back(&mut self, idle: &[(AccountNum, Credits)]) -> Result<()>;
-    /// The accounts of which other gateways need credits that this one has leased.
-    fn called_in(&mut self) -> Result<Vec<AccountNum>>;
+    fn give_back(&mut self, idle: &[(LeaseOf, Credits)]) -> Result<()>;
+    /// What other gateways need, and this one has leased.
+    fn called_in(&mut self) -> Result<Vec<LeaseOf>>;
     /// Says that this gateway lives.
     fn beat(&mut self) -> Result<Beat>;
     /// Says that this gateway ends, with everything folded, and returns all that it has leased and does not hold.

@@ -3,5 +3,7 @@
 mod leases;
 mod nodes;
 
-pub use leases::{Beat, Change, ChangedWhat, Changes, Elsewhere, LeaseWanted, Leased, Leases, OpenAs};
+pub use leases::{
+    Beat, Change, ChangedWhat, Changes, Elsewhere, LeaseOf, LeaseWanted, Leased, Leases, OpenAs,
+};
 pub use nodes::NodeRow;
