@@ -114,8 +114,7 @@ impl Ledger {
     pub fn spender(&self, worker: usize) -> Option<SpenderSeed> {
         let (_, workers) = self.shared.outboxes.split_last()?; // the last outbox is the books thread's
         let outbox = workers.get(worker)?;
-        let (shared, outbox) = (Arc::clone(&self.shared), Arc::clone(outbox));
-        Some(SpenderSeed::new(shared, outbox, self.jobs.clone(), self.readers.clone()))
+        Some(SpenderSeed::new(Arc::clone(&self.shared), Arc::clone(outbox), self.readers.clone()))
     }
 
     /// The control plane's handle.

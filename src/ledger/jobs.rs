@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::outbox::Ticket;
 use super::record::ExternalId;
-use crate::types::{AccountNum, Credits, KeyNum, RequestId};
+use crate::types::{AccountNum, Credits, KeyNum, RequestId, StatusClass};
 
 /// Most open jobs. Further ones are refused.
 pub const MAX_OPEN_JOBS: usize = 1_000_000;
@@ -45,16 +45,39 @@ pub enum FoundJob {
     Unknown,
 }
 
-/// A settlement that the books thread makes, and what became of it once that is known.
+/// A job of a fleet that the books thread is to take and settle.
 #[derive(Debug)]
-pub(super) struct Taken(watch::Receiver<Option<Took>>);
+pub(super) struct Settling {
+    pub(super) hold: RequestId,
+    pub(super) charge: Credits,
+    pub(super) outcome: StatusClass,
+    done: watch::Sender<Option<Took>>,
+}
+
+impl Settling {
+    /// Tells what became of it; `None`: it could not be taken.
+    pub(super) fn tell(self, settled: Option<Option<(Credits, Option<Ticket>)>>) {
+        self.done.send_replace(Some(match settled {
+            Some(Some((_, Some(ticket)))) => Took::Settled(ticket),
+            Some(None) => Took::TooLate,
+            Some(Some((_, None))) | None => Took::Failed, // or the ledger is closed
+        }));
+    }
+}
+
+/// A job of a fleet that the books thread is to settle, and what became of it once that is known.
+#[derive(Debug)]
+pub(super) struct Taken {
+    job: OpenJob,
+    took: watch::Receiver<Option<Took>>,
+}
 
 /// What became of a settlement of a job of a fleet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Took {
     /// It is in this record of the books thread's outbox.
     Settled(Ticket),
-    /// Somebody else settled the job.
+    /// Somebody else is settling the job.
     TooLate,
     Failed,
 }
@@ -62,18 +85,22 @@ enum Took {
 impl Taken {
     /// Waits until it is known; `None` if the ledger is closed, or too many wait.
     async fn took(&self) -> Option<Took> {
-        self.0.clone().wait_for(Option::is_some).await.map_or(None, |took| *took)
+        self.took.clone().wait_for(Option::is_some).await.map_or(None, |took| *took)
     }
 
     /// True if somebody else settled the job.
     pub(super) fn was_too_late(&self) -> bool {
-        *self.0.borrow() == Some(Took::TooLate)
+        *self.took.borrow() == Some(Took::TooLate)
     }
 }
 
 /// The open jobs of all accounts, and whose jobs the settled ones were.
 #[derive(Debug, Default)]
-pub(super) struct Jobs(Mutex<Lists>);
+pub(super) struct Jobs {
+    lists: Mutex<Lists>,
+    /// Jobs of the fleet that the books thread is to settle.
+    pub(super) settling: Mutex<VecDeque<Settling>>,
+}
 
 #[derive(Debug, Default)]
 struct Lists {
@@ -94,7 +121,7 @@ impl Jobs {
     /// Adds a job once `record` has recorded it, so that no settlement is recorded before. `None` if the account has an
     /// open job with this external id: then nothing is recorded or added.
     pub(super) fn open<T>(&self, job: OpenJob, record: impl FnOnce() -> T) -> Option<T> {
-        let mut lists = self.0.lock();
+        let mut lists = self.lists.lock();
         let name = (job.account, job.external_id.clone());
         if lists.names.contains_key(&name) {
             return None;
@@ -108,12 +135,12 @@ impl Jobs {
 
     /// True if no further job can be added.
     pub(super) fn is_full(&self) -> bool {
-        self.0.lock().open.len() >= MAX_OPEN_JOBS
+        self.lists.lock().open.len() >= MAX_OPEN_JOBS
     }
 
     /// Takes a job by its hold. The caller settles it.
     pub(super) fn take(&self, hold: RequestId) -> Option<OpenJob> {
-        let mut lists = self.0.lock();
+        let mut lists = self.lists.lock();
         let job = lists.remove(hold)?;
         lists.settled(job.account, &job.external_id);
         Some(job)
@@ -121,41 +148,41 @@ impl Jobs {
 
     /// Takes a job by its hold, to give it to the fleet. False if it is not here, or somebody settles it.
     pub(super) fn share(&self, hold: RequestId) -> bool {
-        let mut lists = self.0.lock();
+        let mut lists = self.lists.lock();
         let job = lists.remove(hold);
         job.map(|job| lists.moving.insert(hold, job.external_id)).is_some()
     }
 
     /// The fleet has a job.
     pub(super) fn shared(&self, hold: RequestId) {
-        self.0.lock().moving.remove(&hold);
+        self.lists.lock().moving.remove(&hold);
     }
 
     /// True until a job is settled, or the fleet has it.
     pub(super) fn has(&self, hold: RequestId) -> bool {
-        let lists = self.0.lock();
+        let lists = self.lists.lock();
         lists.open.contains_key(&hold) || lists.moving.contains_key(&hold)
     }
 
     /// True if a job with this external id is on its way to the fleet.
     pub(super) fn is_moving(&self, external_id: &ExternalId) -> bool {
-        self.0.lock().moving.values().any(|moving| moving == external_id)
+        self.lists.lock().moving.values().any(|moving| moving == external_id)
     }
 
     /// Remembers a settled job.
     pub(super) fn remember(&self, account: AccountNum, external_id: &ExternalId) {
-        self.0.lock().settled(account, external_id);
+        self.lists.lock().settled(account, external_id);
     }
 
     /// Finds the open job of an account.
     pub(super) fn find(&self, account: AccountNum, external_id: &ExternalId) -> Option<OpenJob> {
-        let lists = self.0.lock();
+        let lists = self.lists.lock();
         lists.open.get(lists.names.get(&(account, external_id.clone()))?).cloned()
     }
 
     /// Finds the open job with this external id, whatever its account; `None` if there is none, or several accounts have one.
     pub(super) fn find_alone(&self, external_id: &ExternalId) -> Option<OpenJob> {
-        let lists = self.0.lock();
+        let lists = self.lists.lock();
         match &**lists.accounts.get(external_id)? {
             [one] => lists.open.get(lists.names.get(&(*one, external_id.clone()))?).cloned(),
             _ => None,
@@ -164,13 +191,13 @@ impl Jobs {
 
     /// True if an account had a job with this external id, which is settled.
     pub(super) fn is_settled(&self, external_id: &ExternalId) -> bool {
-        let lists = self.0.lock();
+        let lists = self.lists.lock();
         lists.settled.contains(&lists.hasher.hash_one(external_id))
     }
 
     /// True if the account has or had a job with this external id.
     pub(super) fn knows(&self, account: AccountNum, external_id: &ExternalId) -> bool {
-        let lists = self.0.lock();
+        let lists = self.lists.lock();
         let hash = lists.hasher.hash_one((account, external_id));
         lists.names.contains_key(&(account, external_id.clone())) || lists.settled.contains(&hash)
     }

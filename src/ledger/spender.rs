@@ -4,8 +4,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tokio::sync::mpsc;
-
 use super::adoption::{Awaited, Settlement};
 use super::caps::{Capped, Caps, KeyCaps};
 use super::claims::Claim;
@@ -15,7 +13,7 @@ use super::outbox::{NotDurable, Outbox, Ticket, Waiters};
 use super::purse::{JobSlot, Lessee, Purse};
 use super::record::{ExternalId, Kept, Record};
 use super::store::Readers;
-use super::threads::{Job, Shared};
+use super::threads::Shared;
 use crate::policy::credit::returned;
 use crate::types::{Credits, KeyNum, RequestId, RouteNum, StatusClass, WallTime};
 
@@ -24,18 +22,12 @@ use crate::types::{Credits, KeyNum, RequestId, RouteNum, StatusClass, WallTime};
 pub struct SpenderSeed {
     shared: Arc<Shared>,
     outbox: Arc<Outbox>,
-    books: mpsc::Sender<Job>,
     readers: Readers,
 }
 
 impl SpenderSeed {
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        outbox: Arc<Outbox>,
-        books: mpsc::Sender<Job>,
-        readers: Readers,
-    ) -> Self {
-        Self { shared, outbox, books, readers }
+    pub(super) fn new(shared: Arc<Shared>, outbox: Arc<Outbox>, readers: Readers) -> Self {
+        Self { shared, outbox, readers }
     }
 
     /// Returns a function for the worker to call when it has nothing to do: it starts a commit if a task waits for one.
@@ -53,8 +45,8 @@ impl SpenderSeed {
     #[must_use]
     pub fn start(self) -> Spender {
         let waiters = Waiters::new(Arc::clone(&self.outbox));
-        let Self { shared, outbox, books, readers } = self;
-        Spender(Rc::new(Inner { shared, outbox, waiters, books, readers }))
+        let Self { shared, outbox, readers } = self;
+        Spender(Rc::new(Inner { shared, outbox, waiters, readers }))
     }
 }
 
@@ -67,8 +59,6 @@ pub(super) struct Inner {
     pub(super) shared: Arc<Shared>,
     pub(super) outbox: Arc<Outbox>,
     pub(super) waiters: Waiters,
-    /// Has the books thread settle jobs of a fleet.
-    pub(super) books: mpsc::Sender<Job>,
     /// Reads what is stored of requests with an idempotency key, and of jobs of a fleet.
     pub(super) readers: Readers,
 }

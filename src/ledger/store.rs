@@ -32,7 +32,7 @@ pub use fleet::{
     Beat, Change, ChangedWhat, Changes, Elsewhere, LeaseOf, LeaseWanted, Leased, Leases, NodeRow, OpenAs,
 };
 pub use groups::{GroupId, GroupRow, MAX_GROUPS};
-pub use jobs::{JobFilter, JobPlace, JobRow, SettledJobRow};
+pub use jobs::{FleetJob, JobFilter, JobPlace, JobRow, SettledJobRow, TakenJobs};
 pub use lots::{Begun, DueRefill, LotEnd, MAX_LOTS, Place, RefillBooking, RefillState};
 pub use notes::{AnswerRow, AuditRow, Audited, Note, Notes, TokenRow, no_notes};
 pub use payments::{AutoTopUp, BegunTopUp, Payer, PaymentReader, PaymentRow, Purchase};
@@ -296,9 +296,9 @@ pub trait Books: Send {
     fn leased_elsewhere(&mut self, _: AccountNum) -> Result<Credits> {
         Ok(Credits::ZERO)
     }
-    /// Makes an open job of the fleet this gateway's, with others of its account that have the same external id, the oldest
-    /// first. None if the fleet does not have it any more.
-    fn take_jobs(&mut self, _: RequestId) -> Result<Vec<OpenHold>> {
+    /// Makes open jobs of the fleet this gateway's, all or none, each with others of its account that have the same external id,
+    /// the oldest first. Also returns those that are this gateway's already. Without those that another gateway has.
+    fn take_jobs(&mut self, _: &[RequestId]) -> Result<Vec<TakenJobs>> {
         Ok(Vec::new())
     }
     /// Gives up the claims of idempotency keys that this gateway made and that no fold has stored, after the first fold: what a

@@ -76,10 +76,10 @@ impl ClaimQueue {
         given_up.extend(claims.into_iter().take(room));
     }
 
-    /// Claims what is asked for, and gives up what is not needed any more.
+    /// Claims what is asked for, at most [`MAX_AT_ONCE`], and gives up what is not needed any more.
     ///
     /// # Errors
-    /// If the store fails: the requests are told, and what is given up is tried again.
+    /// If the store fails: what is given up is tried again.
     pub(super) fn work(&self, leases: &mut dyn Leases, desk: &Arc<Desk>) -> Result<()> {
         let given_up = std::mem::take(&mut *self.given_up.lock());
         if !given_up.is_empty()
@@ -88,23 +88,23 @@ impl ClaimQueue {
             self.give_up(given_up);
             return Err(error);
         }
-        loop {
-            let some: Vec<Asked> = {
-                let mut asked = self.asked.lock();
-                let count = asked.len().min(MAX_AT_ONCE);
-                asked.drain(..count).collect()
-            };
-            let Some(now) = some.iter().map(|asked| asked.now).max() else { return Ok(()) };
-            let (rows, told): (Vec<_>, Vec<_>) =
-                some.into_iter().map(|asked| (asked.row, asked.told)).unzip();
-            let claims = |rows: &[RepeatRow]| rows.iter().map(|row| (row.id, row.hold)).collect::<Vec<_>>();
-            let known = leases.claim(&rows, now).inspect_err(|_| self.give_up(claims(&rows)))?;
-            for ((row, told), known) in rows.into_iter().zip(told).zip(known) {
-                let first = || FleetClaim { desk: Arc::clone(desk), claim: Some((row.id, row.hold)) };
-                let claiming = known.map_or_else(|| Claiming::First(first()), Claiming::Known);
-                let _ = told.send(Ok(claiming)); // if nobody waits, it is dropped, and given up
-            }
+        let some: Vec<Asked> = {
+            let mut asked = self.asked.lock();
+            asked.retain(|asked| !asked.told.is_closed()); // it has waited for too long
+            let count = asked.len().min(MAX_AT_ONCE);
+            asked.drain(..count).collect()
+        };
+        let Some(now) = some.iter().map(|asked| asked.now).max() else { return Ok(()) };
+        let (rows, told): (Vec<_>, Vec<_>) = some.into_iter().map(|asked| (asked.row, asked.told)).unzip();
+        let known = leases.claim(&rows, now).inspect_err(|_| {
+            self.give_up(rows.iter().map(|row| (row.id, row.hold)));
+        })?;
+        for ((row, told), known) in rows.into_iter().zip(told).zip(known) {
+            let first = || FleetClaim { desk: Arc::clone(desk), claim: Some((row.id, row.hold)) };
+            let claiming = known.map_or_else(|| Claiming::First(first()), Claiming::Known);
+            let _ = told.send(Ok(claiming)); // if nobody waits, it is dropped, and given up
         }
+        Ok(())
     }
 }
 

@@ -40,6 +40,8 @@ pub struct NoLease;
 #[derive(Debug)]
 struct Waiter {
     amount: Credits,
+    /// Less is of use, too.
+    takes_less: bool,
     /// When the thread of the leases first saw it.
     since: Option<Moment>,
     /// Gets the end of the wait: the request may look if there is enough now.
@@ -59,6 +61,12 @@ impl Want {
         self.waiters
             .iter()
             .fold(Credits::ZERO, |sum, one| sum.checked_add(one.amount).unwrap_or(Credits::MAX))
+    }
+
+    /// What the request needs that needs least.
+    pub(in crate::ledger) fn least(&self) -> Credits {
+        let least = |waiter: &Waiter| if waiter.takes_less { Credits::ZERO } else { waiter.amount };
+        self.waiters.iter().map(least).min().unwrap_or_default()
     }
 
     /// Ends the wait of all requests for which there is enough, of those for which there never will be, since it is more than
@@ -118,6 +126,7 @@ impl Desk {
         &self,
         purse: &Arc<dyn Lessee>,
         amount: Credits,
+        takes_less: bool,
     ) -> Option<oneshot::Receiver<Result<Lease, NoLease>>> {
         let (ended, wait) = oneshot::channel();
         let mut state = self.state.lock();
@@ -128,6 +137,7 @@ impl Desk {
         let want = || Want { purse: Arc::clone(purse), waiters: Vec::new() };
         state.wants.entry(purse.of()).or_insert_with(want).waiters.push(Waiter {
             amount,
+            takes_less,
             since: None,
             ended,
         });
@@ -145,16 +155,17 @@ impl Desk {
         amount: Credits,
     ) -> Result<Lease, NoLease> {
         let wait = async {
-            let ended = self.ask(purse, amount).ok_or(NoLease)?;
+            let ended = self.ask(purse, amount, false).ok_or(NoLease)?;
             ended.await.unwrap_or(Err(NoLease))
         };
         tokio::time::timeout(MAX_ANSWER, wait).await.unwrap_or(Err(NoLease))
     }
 
-    /// As [`Desk::lease`], for several purses at once, on a thread that may block.
+    /// As [`Desk::lease`], for several purses at once, on a thread that may block. What can be had of each is leased, if it is
+    /// less.
     pub(in crate::ledger) fn lease_now(&self, wanted: &[(Arc<dyn Lessee>, Credits)]) -> Result<(), NoLease> {
         let short = wanted.iter().filter(|(purse, amount)| purse.pot().local() < *amount);
-        let asked: Option<Vec<_>> = short.map(|(purse, amount)| self.ask(purse, *amount)).collect();
+        let asked: Option<Vec<_>> = short.map(|(purse, amount)| self.ask(purse, *amount, true)).collect();
         // The thread of the leases ends each wait in time, or drops it with the ledger.
         let mut ended = asked.ok_or(NoLease)?.into_iter();
         ended.try_for_each(|ended| ended.blocking_recv().unwrap_or(Err(NoLease)).map(drop))
@@ -268,7 +279,10 @@ mod tests {
             let purse = Purses::new(false).add(AccountNum(1), credits(local));
             let (ended, mut wait) = oneshot::channel();
             let since = Some(Moment::default());
-            let mut want = Want { purse, waiters: vec![Waiter { amount: credits(10), since, ended }] };
+            let mut want = Want {
+                purse,
+                waiters: vec![Waiter { amount: credits(10), takes_less: false, since, ended }],
+            };
             let goes_on =
                 want.settle(credits(may_come), Moment::default().plus(Duration::from_millis(waited)));
             assert_eq!(wait.try_recv().ok(), told.map(Ok), "{local} {may_come} {waited}");

@@ -113,6 +113,10 @@ impl LeaseThread {
             let returned = self.give_back(&returns);
             self.note(&returned);
             let claimed = self.desk.claims.work(&mut *self.leases, &self.desk);
+            if claimed.is_err() {
+                self.desk.claims.clear(); // the requests are told, and the database is not asked again at once
+                std::thread::sleep(TICK);
+            }
             self.note(&claimed);
             if must_end {
                 wants.into_iter().for_each(Want::refuse);
@@ -200,7 +204,7 @@ impl LeaseThread {
         let Err(error) = done else { return };
         self.shared.counters.lease_failures.fetch_add(1, Ordering::Relaxed);
         if let Some(more) = self.failures.should_log(self.clock.now()) {
-            tracing::error!(%error, more, "credits cannot be leased; going on with those that are");
+            tracing::error!(%error, more, "credits cannot be leased, or idempotency keys claimed; going on with those that are");
         }
     }
 
@@ -236,8 +240,11 @@ impl LeaseThread {
             purse.set_elsewhere(leased.elsewhere);
             let local = purse.pot().local();
             let known = Leased { purse: Arc::clone(&purse), then: (local, now), seen: (local, now) };
-            let before = self.lessees.insert(purse.of(), known).map(|before| before.purse);
-            replaced.extend(before.filter(|before| !Arc::ptr_eq(before, &purse)));
+            match self.lessees.get_mut(&purse.of()).filter(|known| Arc::ptr_eq(&known.purse, &purse)) {
+                Some(known) if leased.granted.is_zero() => known.seen = (local, now),
+                _ => replaced.extend(self.lessees.insert(purse.of(), known).map(|before| before.purse)),
+            }
+            replaced.retain(|before| !Arc::ptr_eq(before, &purse));
             // Requests that took credits from the purse meanwhile are not in what was asked for.
             let may_come = leased.others.checked_add(leased.free).unwrap_or(Credits::MAX);
             if want.settle(may_come, now) {
@@ -252,12 +259,13 @@ impl LeaseThread {
 
     fn wanted(&self, want: &Want, now: Moment) -> LeaseWanted {
         let (of, local) = (want.purse.of(), want.purse.pot().local());
-        let need = want.need().checked_sub(local).unwrap_or_default().max(Credits::ZERO);
+        let beyond = |amount: Credits| amount.checked_sub(local).unwrap_or_default().max(Credits::ZERO);
+        let (need, least) = (beyond(want.need()), beyond(want.least()));
         let (spent, within) = match self.lessees.get(&of) {
             Some(lessee) => (lessee.then.0.checked_sub(local).unwrap_or_default(), now.since(lessee.then.1)),
             None => (Credits::ZERO, Duration::from_secs(1)),
         };
-        LeaseWanted { of, need, target: lease::target(need, spent, within) }
+        LeaseWanted { of, need, least, target: lease::target(need, spent, within) }
     }
 
     /// Returns what other gateways need.

@@ -16,6 +16,3 @@ CREATE TABLE claims (
 CREATE INDEX claims_by_node ON claims (node);
 -- The gateway whose request was the first one.
 ALTER TABLE repeats ADD COLUMN node BIGINT;
--- Tells whether there are spending limits.
-CREATE INDEX limited_keys ON keys (num) WHERE spend_limit IS NOT NULL;
-CREATE INDEX limited_accounts ON accounts (num) WHERE spend_limit IS NOT NULL;

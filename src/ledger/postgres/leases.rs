@@ -11,6 +11,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::fence::Fence;
+use super::nodes;
 use super::{JournalAt, Role, Server, connect};
 use crate::ledger::sql::db::{Connection, Row, Seat, Transaction, params, wrong};
 use crate::ledger::sql::leases::NOW;
@@ -114,7 +115,7 @@ impl Leases for SqlLeases {
             "SELECT l.account, {}, l.granted - coalesce(s.spent, 0), coalesce(j.jobs, 0) FROM leases l
              LEFT JOIN spends s ON s.account = l.account AND s.node = l.node
              LEFT JOIN open_jobs j ON j.account = l.account
-             WHERE l.node = ?1 AND l.granted <> coalesce(s.spent, 0)",
+             WHERE l.node = ?1 AND (l.granted <> coalesce(s.spent, 0) OR j.jobs IS NOT NULL)",
             total("l.account")
         );
         let elsewhere = db.all(&elsewhere, params![node], |row| {
@@ -129,6 +130,7 @@ impl Leases for SqlLeases {
     fn leave(&mut self) -> Result<()> {
         self.connection.shared_transaction(|tx| {
             let node = tx.node();
+            nodes::give_jobs_to_fleet(tx, node)?;
             for table in ["calls", "leases", "spends", "beats", "claims"] {
                 tx.run(&format!("DELETE FROM {table} WHERE node = ?1"), params![node])?;
             }
@@ -139,16 +141,10 @@ impl Leases for SqlLeases {
     }
 
     fn claim(&mut self, wanted: &[RepeatRow], now: WallTime) -> Result<Vec<Option<RepeatRow>>> {
-        let mut order: Vec<usize> = (0..wanted.len()).collect();
-        order.sort_by_key(|at| wanted[*at].id.0); // all gateways lock keys in the same order
-        let mut known = self.connection.shared_transaction(|tx| {
-            order
-                .iter()
-                .map(|at| Ok((*at, repeats::claim(tx, &wanted[*at], now)?)))
-                .collect::<Result<Vec<_>>>()
-        })?;
-        known.sort_by_key(|(at, _)| *at);
-        Ok(known.into_iter().map(|(_, known)| known).collect())
+        self.connection.shared_transaction(|tx| {
+            tx.run("SET LOCAL lock_timeout = '500ms'", params![])?; // a fold of another gateway may hold a claim
+            repeats::claim(tx, wanted, now)
+        })
     }
 
     fn give_up_claims(&mut self, claims: &[(KeyHash, RequestId)]) -> Result<()> {
@@ -233,7 +229,7 @@ fn lease_one(
     nodes: usize,
     calls: &mut HashSet<LeaseOf>,
 ) -> Result<Leased> {
-    let LeaseWanted { of, need, target } = *wanted;
+    let LeaseWanted { of, need, least, target } = *wanted;
     let number = of.number();
     // Two of different kinds with the same number share a lock, which does no harm.
     let lock = "SELECT pg_advisory_xact_lock(CAST(?1 AS INTEGER), CAST(?2 AS INTEGER))";
@@ -256,7 +252,7 @@ fn lease_one(
     })?;
     let others = all.checked_sub(own).unwrap_or_default();
     let free = total.checked_sub(all).unwrap_or_default();
-    let granted = lease::grant(need, target, free, nodes);
+    let granted = lease::grant(need, least, target, free, nodes);
     if !granted.is_zero() {
         let grant = "INSERT INTO leases (account, node, granted) VALUES (?1, ?2, ?3)
             ON CONFLICT (account, node) DO UPDATE SET granted = leases.granted + excluded.granted";

@@ -35,10 +35,11 @@ struct Migration {
 }
 
 /// One migration per version, in order. There are none to earlier versions.
-const MIGRATIONS: [Migration; 3] = [
+const MIGRATIONS: [Migration; 4] = [
     Migration { sql: include_str!("0001_ledger.sql"), usable_by: 1 },
     Migration { sql: include_str!("0002_usable_by.sql"), usable_by: 1 },
     Migration { sql: include_str!("0003_jobs_and_claims.sql"), usable_by: 1 },
+    Migration { sql: include_str!("0004_limited_owners.sql"), usable_by: 1 },
 ];
 /// Longest time that connecting may take.
 const MAX_CONNECT: Duration = Duration::from_secs(3);

@@ -37,15 +37,25 @@ pub(super) fn check(serving: &Connection) -> Result<()> {
 
 /// Takes over the open jobs of a gateway that was alone, for the fleet; or of the fleet, for a gateway that is alone now.
 pub(super) fn take_jobs(tx: &Transaction<'_>) -> Result<()> {
-    if !tx.seat().is_of_fleet {
-        tx.run(&format!("UPDATE open_holds SET node = ?1 WHERE node = {FLEET}"), params![tx.node()])?;
-        tx.run(&format!("DELETE FROM spends WHERE node = {FLEET}"), params![])?;
-        return tx.run("DELETE FROM open_jobs", params![]);
+    if tx.seat().is_of_fleet {
+        let alone = tx.find("SELECT num FROM nodes WHERE name = ?1", params![ALONE], |row| row.get(0))?;
+        return alone.map_or(Ok(()), |alone| give_jobs_to_fleet(tx, alone));
     }
+    // Also those that a gateway of the fleet took and did not settle.
+    tx.run(
+        "UPDATE open_holds SET node = ?1 WHERE external_id IS NOT NULL AND node <> ?1",
+        params![tx.node()],
+    )?;
+    tx.run(&format!("DELETE FROM spends WHERE node = {FLEET}"), params![])?;
+    tx.run("DELETE FROM open_jobs", params![])
+}
+
+/// Makes the open jobs of a gateway, which has ended, the fleet's.
+pub(super) fn give_jobs_to_fleet(tx: &Transaction<'_>, node: i64) -> Result<()> {
     let sql = format!(
         "WITH moved AS (
-             UPDATE open_holds SET node = {FLEET} WHERE external_id IS NOT NULL
-                 AND node = (SELECT num FROM nodes WHERE name = ?1) RETURNING account, amount),
+             UPDATE open_holds SET node = {FLEET} WHERE external_id IS NOT NULL AND node = ?1
+             RETURNING account, amount),
          held AS (SELECT account, CAST(sum(amount) AS BIGINT) AS amount, count(*) AS jobs FROM moved GROUP BY account),
          leased AS (
              INSERT INTO spends (account, node, spent) SELECT account, {FLEET}, -amount FROM held
@@ -53,7 +63,7 @@ pub(super) fn take_jobs(tx: &Transaction<'_>) -> Result<()> {
          INSERT INTO open_jobs (account, jobs) SELECT account, jobs FROM held
          ON CONFLICT (account) DO UPDATE SET jobs = open_jobs.jobs + excluded.jobs"
     );
-    tx.run(&sql, params![ALONE])
+    tx.run(&sql, params![node])
 }
 
 /// Why a gateway of a fleet, or one alone, cannot serve a database.

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
 use fastrand::Rng;
-use tokio::sync::mpsc;
 
 use super::disk::Disk;
 use super::limits::key_of;
@@ -17,7 +16,7 @@ use crate::ledger::purse::Purse;
 use crate::ledger::record::{ExternalId, Kept};
 use crate::ledger::spender::{Hold, HoldError, HoldRequest, Settled, Spender, SpenderSeed};
 use crate::ledger::store::Books;
-use crate::ledger::threads::{Job, Shared};
+use crate::ledger::threads::Shared;
 use crate::types::{AccountNum, Credits, RequestId, RouteNum, StatusClass, WallTime};
 
 /// Most requests in flight.
@@ -88,16 +87,13 @@ impl Workers {
         ids: u128,
         disk: Disk,
         clock: Clock,
-        (shared, jobs): (Arc<Shared>, mpsc::Sender<Job>),
+        shared: Arc<Shared>,
         accounts: usize,
     ) -> Self {
         let (_, outboxes) = shared.outboxes.split_last().expect("an outbox");
         let spenders: Vec<Spender> = outboxes
             .iter()
-            .map(|outbox| {
-                let (shared, outbox) = (Arc::clone(&shared), Arc::clone(outbox));
-                SpenderSeed::new(shared, outbox, jobs.clone(), disk.readers()).start()
-            })
+            .map(|outbox| SpenderSeed::new(Arc::clone(&shared), Arc::clone(outbox), disk.readers()).start())
             .collect();
         let pump = |spender: &Spender| -> Pin<Box<dyn Future<Output = ()>>> {
             let spender = spender.clone();

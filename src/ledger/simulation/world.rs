@@ -106,9 +106,8 @@ impl World<'_> {
     }
 
     fn take_up(&mut self, process: Process, books: BooksThread, commit: CommitThread) {
-        let seed = self.random.u64(..);
-        let ledger = (Arc::clone(&process.shared), process.jobs.clone());
-        let workers = Workers::new(seed, self.ids, self.disk.clone(), self.clock.clone(), ledger, ACCOUNTS);
+        let (seed, shared) = (self.random.u64(..), Arc::clone(&process.shared));
+        let workers = Workers::new(seed, self.ids, self.disk.clone(), self.clock.clone(), shared, ACCOUNTS);
         threads::set(Some((workers, books, commit)));
         self.process = Some(process);
     }

@@ -27,7 +27,8 @@ pub(in crate::ledger) fn fold(tx: &Transaction<'_>, fold: &Fold, at: WallTime) -
     }
     tx.run("UPDATE nodes SET folded = ?2 WHERE num = ?1", params![tx.node(), fold.upto])?;
     let mut posting = Posting::start(tx)?;
-    posting.read_ahead(fold.charges.iter().map(|(key, _)| key))?;
+    let charged = fold.charges.iter().map(|(of, _)| (of.account, of.key));
+    posting.read_ahead(charged.chain(fold.doubts.iter().map(|hold| (hold.account, hold.key))))?;
     for (key, sum) in &fold.charges {
         write_charges(&mut posting, *key, *sum, at)?;
     }

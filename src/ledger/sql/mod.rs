@@ -23,9 +23,9 @@ use super::entry::{Entry, EntryKind};
 use super::store::{
     AccountChange, AccountRow, Begun, Booked, Booking, Books, BooksReader, Changed, GroupRow, KeyEdit,
     KeyRow, LedgerError, LoadedBooks, LotEnd, NewAccount, Note, Notes, OwnedKey, Place, Readers,
-    RefillBooking, Registered, Registration, Result, TokenRow, UsageRetention, Webhooks,
+    RefillBooking, Registered, Registration, Result, TakenJobs, TokenRow, UsageRetention, Webhooks,
 };
-use super::tally::{Fold, OpenHold};
+use super::tally::Fold;
 use crate::policy::credit::{LotId, SpendLimit, Spending, Wallet};
 use crate::policy::outcome::usage::UsagePart;
 use crate::types::{AccountId, AccountNum, Credits, GroupName, KeyId, KeyNum, RequestId, RouteNum, WallTime};
@@ -195,8 +195,8 @@ impl Books for SqlBooks {
         leases::elsewhere(&self.connection, account)
     }
 
-    fn take_jobs(&mut self, id: RequestId) -> Result<Vec<OpenHold>> {
-        self.connection.shared_transaction(|tx| folding::shared_jobs::take(tx, id))
+    fn take_jobs(&mut self, ids: &[RequestId]) -> Result<Vec<TakenJobs>> {
+        self.connection.shared_transaction(|tx| folding::shared_jobs::take(tx, ids))
     }
 
     fn release_claims(&mut self) -> Result<()> {

@@ -14,7 +14,6 @@ use super::events::{self, Moved};
 use super::rows::{account_id, credits, link, to_key_id};
 use crate::ledger::entry::{Entry, EntryKind, Link, OperatorAccount, OperatorBalances};
 use crate::ledger::store::{Booking, LedgerError, Place, Result};
-use crate::ledger::tally::ChargeKey;
 use crate::policy::credit::{LotId, Split};
 use crate::types::{
     AccountId, AccountNum, BucketName, Credits, KeyId, KeyNum, RouteNum, StatusClass, WallTime,
@@ -187,14 +186,14 @@ impl<'tx> Posting<'tx> {
     }
 
     /// Reads the accounts and keys of charges, with a few statements, if waiting for one for each would cost time.
-    pub(super) fn read_ahead<'a>(&mut self, charges: impl Iterator<Item = &'a ChargeKey>) -> Result<()> {
+    pub(super) fn read_ahead(&mut self, charges: impl Iterator<Item = (AccountNum, KeyNum)>) -> Result<()> {
         if !self.tx.is_remote() {
             return Ok(());
         }
         let (mut accounts, mut keys) = (BTreeSet::new(), BTreeSet::new());
-        for charge in charges {
-            accounts.insert(u64::from(charge.account.0));
-            keys.insert(u64::from(charge.key.0));
+        for (account, key) in charges {
+            accounts.insert(u64::from(account.0));
+            keys.insert(u64::from(key.0));
         }
         for some in lists(&accounts) {
             self.tx.each(LOCK_SOME, params![some], |row| {

@@ -14,10 +14,10 @@ use crate::ledger::entry::{Entry, OperatorBalances};
 use crate::ledger::record::ExternalId;
 use crate::ledger::sqlite::create_private;
 use crate::ledger::store::{
-    AccountRow, AnswerRow, AuditFilter, Audited, BooksReader, Doubt, DueRefill, EachLimit, GroupId, GroupRow,
-    JobFilter, JobRow, KeyRow, LedgerError, LoadedBooks, NodeRow, OwnedKey, PaymentReader, Position,
-    RefusalRow, RepeatRow, RequestRow, Result, SecretRow, StoredSecret, TokenRow, UsageFilter, UsageRow,
-    UserReader, WebhookReader,
+    AccountRow, AnswerRow, AuditFilter, Audited, BooksReader, Doubt, DueRefill, EachLimit, FleetJob, GroupId,
+    GroupRow, JobFilter, JobRow, KeyRow, LedgerError, LoadedBooks, NodeRow, OwnedKey, PaymentReader,
+    Position, RefusalRow, RepeatRow, RequestRow, Result, SecretRow, StoredSecret, TokenRow, UsageFilter,
+    UsageRow, UserReader, WebhookReader,
 };
 use crate::ledger::tally::OpenHold;
 use crate::policy::credit::Spending;
@@ -258,7 +258,7 @@ impl BooksReader for SqlReader {
         posting::refills::due(self.db()?, now, most)
     }
 
-    fn find_job(&mut self, account: Option<AccountNum>, id: &ExternalId) -> Result<(Vec<OpenHold>, bool)> {
+    fn find_job(&mut self, account: Option<AccountNum>, id: &ExternalId) -> Result<FleetJob> {
         shared_jobs::find(self.db()?, account, id)
     }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::num::ParseIntError;
 use std::str::FromStr;
 
+use crate::ledger::tally::OpenHold;
 use crate::types::{AccountId, Credits, KeyId, RequestId, WallTime};
 
 /// A job of an upstream, which a request opened.
@@ -38,6 +39,28 @@ pub struct SettledJobRow {
     pub at: WallTime,
     /// Its number among the settled jobs.
     pub number: i64,
+}
+
+/// An open job that a gateway of a fleet took.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TakenJobs {
+    /// Its hold.
+    pub id: RequestId,
+    /// All holds of its account with its external id, of which one pays for it.
+    pub holds: Vec<OpenHold>,
+}
+
+/// What became of a job of a fleet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FleetJob {
+    /// It is open, and no gateway is settling it.
+    Open(OpenHold),
+    /// A gateway is settling it.
+    BeingSettled,
+    /// It is settled.
+    Settled,
+    /// There is none, or several accounts have one.
+    Unknown,
 }
 
 /// Selects jobs.

@@ -6,13 +6,12 @@ use std::path::Path;
 use ipnet::IpNet;
 
 use super::{
-    AccountRow, AnswerRow, Audited, Doubt, DueRefill, GroupId, GroupRow, JobFilter, JobRow, KeyRow, NodeRow,
-    OwnedKey, PaymentReader, RefusalRow, RepeatRow, RequestRow, Result, TokenRow, UsageFilter, UsageRow,
-    UserReader, WebhookReader,
+    AccountRow, AnswerRow, Audited, Doubt, DueRefill, FleetJob, GroupId, GroupRow, JobFilter, JobRow, KeyRow,
+    NodeRow, OwnedKey, PaymentReader, RefusalRow, RepeatRow, RequestRow, Result, TokenRow, UsageFilter,
+    UsageRow, UserReader, WebhookReader,
 };
 use crate::ledger::entry::{Entry, OperatorBalances};
 use crate::ledger::record::ExternalId;
-use crate::ledger::tally::OpenHold;
 use crate::policy::credit::Spending;
 use crate::policy::key::{KeyState, Scopes};
 use crate::types::{AccountId, AccountNum, BucketName, Credits, KeyHash, KeyId, KeyNum, RequestId, WallTime};
@@ -141,10 +140,10 @@ pub trait BooksReader: Send {
     fn refusals(&mut self, account: &AccountId, before: Option<u64>, most: usize) -> Result<Vec<RefusalRow>>;
     /// Reads the jobs that a filter selects, in the order of [`super::JobPlace`], at most `most`.
     fn jobs(&mut self, filter: &JobFilter, most: usize) -> Result<Vec<JobRow>>;
-    /// The open jobs of the fleet with an external id, of one account or of all, the oldest first; and true if there was one,
-    /// which may be settled. Only where gateways share them: one that is alone has its jobs in memory.
-    fn find_job(&mut self, _: Option<AccountNum>, _: &ExternalId) -> Result<(Vec<OpenHold>, bool)> {
-        Ok((Vec::new(), false))
+    /// What became of the fleet's job with an external id, of one account or of all. Only where gateways share jobs: one that is
+    /// alone has them in memory.
+    fn find_job(&mut self, _: Option<AccountNum>, _: &ExternalId) -> Result<FleetJob> {
+        Ok(FleetJob::Unknown)
     }
     /// The credits of all accounts by bucket, without those that are in no lot.
     fn buckets(&mut self) -> Result<Vec<(AccountId, BucketName, Credits)>>;

@@ -24,8 +24,8 @@ impl BooksThread {
             }
             Settlement::Charge(..) => false,
             Settlement::Job(charge, outcome) => {
-                if self.settle_kept(id, charge, outcome).is_none() {
-                    self.settle_of_fleet(id, charge, outcome)?; // or it is settled already
+                if self.settle_kept(id, charge, outcome).is_none() && self.is_leased() {
+                    self.settle_of_fleet(&[(id, charge, outcome)])?; // or it is settled already
                 }
                 true
             }
@@ -35,6 +35,7 @@ impl BooksThread {
         };
         if is_settled {
             self.wait_until_written()?;
+            self.shared.want_fold_soon();
         }
         Ok(is_settled)
     }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -17,7 +17,7 @@ use crate::clock::Clock;
 use crate::ledger::caps::Caps;
 use crate::ledger::purse::Purse;
 use crate::ledger::store::{Books, Journal, LedgerError, Result};
-use crate::ledger::tally::{Fold, Tally};
+use crate::ledger::tally::{Fold, OpenHold, Tally};
 #[cfg(test)]
 use crate::types::AccountNum;
 use crate::types::{Credits, Moment, Repeats, RequestId, WallTime};
@@ -27,6 +27,8 @@ use crate::types::{Credits, Moment, Repeats, RequestId, WallTime};
 /// Unit tests fold more often, because the runs of the simulation are short.
 const FOLD_EVERY: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 5 });
 
+/// Shortest time between two folds that requests wait for.
+const FOLD_GAP: Duration = Duration::from_millis(20);
 /// Shortest time between two folds that other gateways of a fleet are to know of soon.
 const FOLD_SOON: Duration = Duration::from_millis(100);
 
@@ -44,6 +46,8 @@ pub(in crate::ledger) struct BooksThread {
     batches: Batches,
     /// A fold whose write failed, to be tried again.
     pub(super) unwritten: Option<Fold>,
+    /// Jobs of the fleet that a transaction may have taken whose outcome is not known.
+    pub(super) perhaps_taken: Vec<RequestId>,
     fold_at: Moment,
     /// When a fold was last made for other gateways.
     folded_at: Moment,
@@ -125,7 +129,9 @@ impl BooksThread {
         for (account, external_id) in loaded.settled_jobs.into_iter().chain(folded) {
             shared.jobs.remember(account, &external_id);
         }
-        tally.open_holds().for_each(|hold| opening::take_open(&shared, hold));
+        let mut open: Vec<&OpenHold> = tally.open_holds().collect();
+        open.sort_by_key(|hold| (hold.at, hold.id));
+        open.into_iter().for_each(|hold| opening::take_open(&shared, hold));
         let thread = Self {
             books,
             shared,
@@ -137,6 +143,7 @@ impl BooksThread {
             tally,
             batches: Batches::default(),
             unwritten: None,
+            perhaps_taken: Vec::new(),
             failures: Repeats::default(),
             limits: LimitSaves::default(),
             usage: UsageCounts::default(),
@@ -200,6 +207,7 @@ impl BooksThread {
         while let Ok(job) = self.jobs.try_recv() {
             job(self);
         }
+        self.settle_wanted();
         let now = self.clock.now();
         if now >= self.fold_at || self.shared.handoff.must_fold() {
             self.fold_at = now.plus(FOLD_EVERY);
@@ -216,20 +224,25 @@ impl BooksThread {
     /// Folds what was recorded before, if a request waits for that, or other gateways are to know.
     fn fold_if_wanted(&mut self) {
         let now = self.clock.now();
-        let is_wanted = self.shared.is_fold_wanted.swap(false, Ordering::SeqCst);
-        if !is_wanted && self.until_fold_wanted(now).is_none_or(|left| !left.is_zero()) {
+        if self.until_fold_wanted(now).is_none_or(|left| !left.is_zero()) {
             return;
         }
+        self.shared.is_fold_wanted.store(false, Ordering::SeqCst);
         self.shared.is_fold_wanted_soon.store(false, Ordering::SeqCst);
         self.folded_at = now;
         let folded = self.fold();
+        if folded.is_err() {
+            self.shared.want_fold_soon();
+        }
         self.note(&folded);
     }
 
-    /// Time until other gateways are to know of what was recorded, if they are.
+    /// Time until a fold that a request waits for, or that other gateways are to know of.
     fn until_fold_wanted(&self, now: Moment) -> Option<Duration> {
-        let is_wanted = self.shared.is_fold_wanted_soon.load(Ordering::SeqCst);
-        is_wanted.then(|| self.folded_at.plus(FOLD_SOON).since(now))
+        let is_set = |flag: &AtomicBool, gap| flag.load(Ordering::SeqCst).then_some(gap);
+        let gap = is_set(&self.shared.is_fold_wanted, FOLD_GAP);
+        let gap = gap.or_else(|| is_set(&self.shared.is_fold_wanted_soon, FOLD_SOON))?;
+        Some(self.folded_at.plus(gap).since(now))
     }
 
     /// Logs an error of a fold.
@@ -243,11 +256,13 @@ impl BooksThread {
 
     /// Begins periods of spending limits, ends lots, and settles jobs of a fleet: of its gateways, one does.
     fn do_what_is_due(&mut self) -> Result<()> {
+        if self.is_leased() {
+            self.settle_due_of_fleet()?;
+        }
         if !self.shared.leads.load(Ordering::SeqCst) {
             return Ok(());
         }
         self.begin_periods()?;
-        self.settle_due_of_fleet()?;
         self.end_due_lots()
     }
 
@@ -266,6 +281,7 @@ impl BooksThread {
         while let Ok(job) = self.jobs.try_recv() {
             job(&mut self);
         }
+        self.settle_wanted();
         if self.wait_until_written().is_err() {
             self.fold_committed()?; // a journal that is full has space again after a fold
             self.wait_until_written()?;

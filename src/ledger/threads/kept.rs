@@ -1,21 +1,23 @@
 //! Settles kept holds, which are those of jobs. In a fleet, gives them to the fleet, and takes those that it settles.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::books::BooksThread;
 use super::opening;
+use crate::ledger::jobs::Settling;
 use crate::ledger::outbox::Ticket;
 use crate::ledger::record::ExternalId;
-use crate::ledger::store::Result;
-use crate::ledger::tally::Fold;
+use crate::ledger::store::{FleetJob, Result};
+use crate::ledger::tally::{Fold, OpenHold};
 #[cfg(test)]
 use crate::policy::credit::returned;
 use crate::types::{AccountId, Credits, RequestId, StatusClass};
 
 /// Most holds that are settled at their deadline in one fold. The rest waits for the next one.
 const MAX_SETTLED_AT_ONCE: usize = 10_000;
-/// Most jobs of a fleet that are settled at their deadline after one fold, each by a transaction.
-const MAX_TAKEN_AT_ONCE: usize = 200;
+/// Most jobs of a fleet that are taken in one transaction.
+const MAX_TAKEN_AT_ONCE: usize = 500;
 
 impl BooksThread {
     /// Settles kept holds whose deadline has passed.
@@ -53,9 +55,11 @@ impl BooksThread {
             self.wait_until_written()?;
             return Ok(charged);
         }
-        let (open, _) = self.books.reader()?.find_job(Some(num), external_id)?;
-        let Some(hold) = open.first() else { return Ok(None) };
-        let settled = self.settle_of_fleet(hold.id, charge.unwrap_or(hold.amount), StatusClass::Success)?;
+        let FleetJob::Open(hold) = self.books.reader()?.find_job(Some(num), external_id)? else {
+            return Ok(None);
+        };
+        let wanted = [(hold.id, charge.unwrap_or(hold.amount), StatusClass::Success)];
+        let settled = self.settle_of_fleet(&wanted)?.pop().flatten();
         self.wait_until_written()?;
         self.shared.want_fold(); // so that all gateways see soon what became of it
         Ok(settled.map(|(charged, _)| charged))
@@ -81,45 +85,105 @@ impl BooksThread {
         }
     }
 
-    /// Takes an open job of the fleet and settles it. Returns the charge, and the ticket of its record; `None` if the fleet does
-    /// not have the job any more: another gateway settles it.
+    /// Takes open jobs of the fleet and settles them. Returns for each the charge, and the ticket of its record; `None` if the
+    /// fleet does not have the job any more: somebody else settles it.
     pub(in crate::ledger) fn settle_of_fleet(
         &mut self,
-        id: RequestId,
-        charge: Credits,
-        outcome: StatusClass,
-    ) -> Result<Option<(Credits, Option<Ticket>)>> {
+        wanted: &[(RequestId, Credits, StatusClass)],
+    ) -> Result<Vec<Option<(Credits, Option<Ticket>)>>> {
         if self.unwritten.is_some() {
-            self.fold_committed()?; // the job may be in there
+            self.fold_committed()?; // the jobs may be in there
         }
-        let mut settled = None;
-        for hold in self.books.take_jobs(id)? {
-            self.tally.take(hold.clone());
-            let Some(job) = opening::open_job(&hold) else { continue };
-            if let Some(purse) = self.shared.purses.get(hold.account) {
-                purse.take_job();
-                // What is not charged is leased by this gateway.
-                let caps = self.shared.caps_of(hold.key, Some(&purse));
-                for lessee in caps.all().map(|(_, cap)| Arc::clone(cap) as _).chain([purse as _]) {
-                    self.shared.desk.iter().for_each(|desk| desk.renew(Arc::clone(&lessee)));
+        let ids: Vec<RequestId> = wanted.iter().map(|(id, ..)| *id).collect();
+        let taken = self.books.take_jobs(&ids).inspect_err(|_| self.perhaps_taken.extend(&ids))?;
+        let settle = |(id, charge, outcome): &(RequestId, Credits, StatusClass)| {
+            let taken = taken.iter().find(|taken| taken.id == *id)?;
+            let mut settled = None;
+            for hold in &taken.holds {
+                if !self.hold_taken(hold) {
+                    continue; // it is being settled here
                 }
+                let Some(job) = opening::open_job(hold) else { continue };
+                // Of several with the same external id, one is charged.
+                let charge = if settled.is_none() { *charge } else { Credits::ZERO };
+                let one = self.shared.settle_job(&job, charge, *outcome);
+                settled.get_or_insert(one);
             }
-            // Of several with the same external id, one is charged.
-            let charge = if settled.is_none() { charge } else { Credits::ZERO };
-            let one = self.shared.settle_job(&job, charge, outcome);
-            settled.get_or_insert(one);
-        }
-        Ok(settled)
+            settled
+        };
+        Ok(wanted.iter().map(settle).collect())
     }
 
-    /// Settles jobs of the fleet whose deadline has passed.
+    /// Holds what was taken. False if it is held here already.
+    fn hold_taken(&mut self, hold: &OpenHold) -> bool {
+        if self.tally.is_open(hold.id) {
+            return false;
+        }
+        self.tally.take(hold.clone());
+        // Another gateway may have created the account just now.
+        let purse = self.shared.purses.add(hold.account, Credits::ZERO);
+        purse.take_job();
+        // What is not charged is leased by this gateway.
+        let caps = self.shared.caps_of(hold.key, Some(&purse));
+        for lessee in caps.all().map(|(_, cap)| Arc::clone(cap) as _).chain([purse as _]) {
+            self.shared.desk.iter().for_each(|desk| desk.renew(Arc::clone(&lessee)));
+        }
+        true
+    }
+
+    /// Settles the jobs of the fleet that requests wait for.
+    pub(super) fn settle_wanted(&mut self) {
+        loop {
+            let some: Vec<Settling> = {
+                let mut settling = self.shared.jobs.settling.lock();
+                let count = settling.len().min(MAX_TAKEN_AT_ONCE);
+                settling.drain(..count).collect()
+            };
+            if some.is_empty() {
+                return;
+            }
+            let wanted: Vec<_> = some.iter().map(|one| (one.hold, one.charge, one.outcome)).collect();
+            let settled = self.settle_of_fleet(&wanted);
+            if let Err(error) = &settled {
+                tracing::error!(%error, jobs = some.len(), "jobs are not settled: they stay open");
+            }
+            for (at, one) in some.into_iter().enumerate() {
+                one.tell(settled.as_ref().ok().and_then(|all| all.get(at).copied()));
+            }
+        }
+    }
+
+    /// Settles jobs of the fleet whose deadline has passed, and gives back those that a failed transaction may have taken.
     pub(super) fn settle_due_of_fleet(&mut self) -> Result<()> {
-        let due = self.books.due_jobs(self.clock.wall(), MAX_TAKEN_AT_ONCE)?;
-        if due.is_empty() {
+        self.give_back_taken()?;
+        if !self.shared.leads.load(Ordering::SeqCst) {
             return Ok(());
         }
-        for (id, charge) in due {
-            self.settle_of_fleet(id, charge, StatusClass::None)?;
+        loop {
+            let due = self.books.due_jobs(self.clock.wall(), MAX_TAKEN_AT_ONCE)?;
+            let due: Vec<_> = due.into_iter().map(|(id, charge)| (id, charge, StatusClass::None)).collect();
+            if due.is_empty() {
+                return Ok(());
+            }
+            self.settle_of_fleet(&due)?;
+            self.fold()?;
+            if due.len() < MAX_TAKEN_AT_ONCE {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Gives jobs back to the fleet that a transaction took of which the outcome is not known.
+    fn give_back_taken(&mut self) -> Result<()> {
+        if self.perhaps_taken.is_empty() {
+            return Ok(());
+        }
+        let ids = std::mem::take(&mut self.perhaps_taken);
+        let taken = self.books.take_jobs(&ids).inspect_err(|_| self.perhaps_taken.extend(&ids))?;
+        for hold in taken.iter().flat_map(|taken| &taken.holds) {
+            if self.hold_taken(hold) {
+                self.tally.share(hold.id);
+            }
         }
         self.fold()
     }

@@ -10,7 +10,7 @@ use crate::ledger::jobs::OpenJob;
 use crate::ledger::record::Record;
 use crate::ledger::store::{BooksReader, LeaseOf, Result, each_account};
 use crate::ledger::tally::{Fold, OpenHold};
-use crate::types::{Credits, KeyHash, RequestId};
+use crate::types::{Credits, KeyHash, RequestId, StatusClass};
 
 /// Creates the purses and caps of all accounts and keys. Returns the sum over all accounts.
 pub(super) fn fill(shared: &Shared, reader: &mut dyn BooksReader) -> Result<i128> {
@@ -42,13 +42,18 @@ pub(super) fn fill(shared: &Shared, reader: &mut dyn BooksReader) -> Result<i128
 /// Subtracts a hold that is open at the start, and lists its job.
 pub(super) fn take_open(shared: &Shared, hold: &OpenHold) {
     let purse = shared.purses.get(hold.account);
+    let is_listed = open_job(hold).map(|job| shared.jobs.open(job, || ()).is_some());
+    if is_listed == Some(false) {
+        // Gateways of a fleet opened a job of this name twice: one hold pays for it.
+        let released = Record::Settle { id: hold.id, charge: Credits::ZERO, outcome: StatusClass::Success };
+        shared.outboxes.last().and_then(|outbox| outbox.push(&released));
+        return;
+    }
     let caps = shared.caps_of(hold.key, purse.as_ref());
     caps.change(Credits::ZERO.checked_sub(hold.amount).unwrap_or_default());
     if let Some(purse) = purse {
         purse.take_kept(hold.amount);
-        if let Some(job) = open_job(hold)
-            && shared.jobs.open(job, || ()).is_some()
-        {
+        if is_listed.is_some() {
             purse.add_job();
         }
     }
@@ -84,6 +89,7 @@ pub(super) fn decide_adopted(shared: &Shared, hold: RequestId, id: KeyHash, answ
     let records = answer.as_ref().map_or_else(unclaim, |sealed| claims::records(hold, id, sealed));
     let Some(ticket) = outbox.push_all(&records) else { return false };
     shared.claims.settle_adopted(&id, hold, answer, (outbox, ticket));
+    shared.want_fold_soon();
     shared.record_added();
     true
 }

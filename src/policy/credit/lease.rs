@@ -23,11 +23,14 @@ pub fn target(need: Credits, spent: Credits, within: Duration) -> Credits {
 
 /// What a gateway leases of the `free` credits: at most half of its share, so that as the balance runs dry, leases become as
 /// small as what is needed. Also the only one that lives leases no more than its target, which cannot be spent while it is lost.
+///
+/// Nothing if it is less than the `least` that one request needs: two gateways with a part each could serve none.
 #[must_use]
-pub fn grant(need: Credits, target: Credits, free: Credits, nodes: usize) -> Credits {
+pub fn grant(need: Credits, least: Credits, target: Credits, free: Credits, nodes: usize) -> Credits {
     let free = free.max(Credits::ZERO);
     let share = free.millionths() / i64::try_from(2 * nodes.max(1)).unwrap_or(i64::MAX);
-    need.max(target.min(Credits::from_millionths(share))).min(free)
+    let granted = need.max(target.min(Credits::from_millionths(share))).min(free);
+    if granted < least { Credits::ZERO } else { granted }
 }
 
 #[cfg(test)]
@@ -45,14 +48,22 @@ mod tests {
         let (none, second) = (Credits::ZERO, Duration::from_secs(1));
         assert_eq!(target(credits(5), none, second), credits(80));
         assert_eq!(target(credits(5), credits(1_000), second), credits(10_000));
-        // need, target, free, nodes
-        assert_eq!(grant(credits(5), credits(100), credits(1_000_000), 1), credits(100));
-        assert_eq!(grant(credits(5), credits(100), credits(60), 1), credits(30));
-        assert_eq!(grant(credits(5), credits(100), credits(1_000_000), 3), credits(100));
-        assert_eq!(grant(credits(5), credits(100), credits(60), 3), credits(10));
-        assert_eq!(grant(credits(5), credits(100), credits(12), 3), credits(5));
-        assert_eq!(grant(credits(5), credits(100), credits(4), 3), credits(4));
-        assert_eq!(grant(credits(5), credits(100), credits(-4), 3), none);
+        // need, least, target, free, nodes, and what is granted
+        let table = [
+            (5, 5, 100, 1_000_000, 1, 100),
+            (5, 5, 100, 60, 1, 30),
+            (5, 5, 100, 1_000_000, 3, 100),
+            (5, 5, 100, 60, 3, 10),
+            (5, 5, 100, 12, 3, 5),
+            (5, 2, 100, 4, 3, 4),
+            (5, 5, 100, 4, 3, 0),
+            (0, 0, 100, 12, 3, 2),
+            (5, 5, 100, -4, 3, 0),
+        ];
+        for (need, least, target, free, nodes, granted) in table {
+            let [need, least, target, free] = [need, least, target, free].map(credits);
+            assert_eq!(grant(need, least, target, free, nodes), credits(granted), "{need} {least} {free}");
+        }
     }
 
     proptest! {
@@ -63,9 +74,10 @@ mod tests {
         ) {
             let target = target(credits(need), credits(spent), Duration::from_millis(millis));
             prop_assert!(target >= credits(need));
-            let granted = grant(credits(need), target, credits(free), nodes);
+            let least = credits(need / 2);
+            let granted = grant(credits(need), least, target, credits(free), nodes);
             prop_assert!(granted >= Credits::ZERO && granted <= credits(free.max(0)));
-            prop_assert!(granted >= credits(need.min(free)));
+            prop_assert!(granted >= credits(need.min(free)) || credits(free) < least);
         }
     }
 }

@@ -109,7 +109,8 @@ fn a_gateway_is_upgraded_under_load() {
 /// one that says so.
 #[test]
 fn the_tables_are_migrated_under_load() {
-    let earlier = "ALTER TABLE ledger_version DROP COLUMN usable_by; UPDATE ledger_version SET version = 1";
+    let earlier =
+        "DROP INDEX limited_keys; DROP INDEX limited_accounts; UPDATE ledger_version SET version = 3";
     let later = "ALTER TABLE accounts ADD COLUMN later BIGINT NOT NULL DEFAULT 1;
                  ALTER TABLE leases ADD COLUMN later TEXT;
                  ALTER TABLE entries ADD COLUMN later TEXT;

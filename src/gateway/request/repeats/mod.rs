@@ -117,6 +117,7 @@ pub(super) fn payment(
     let RepeatKey { settings, jobs, .. } = repeat;
     let (services, key, settings) = (Rc::clone(services), Arc::clone(key), settings.clone());
     let (reads_body, max_body) = (paid.reads_body, settings.max_body);
+    let is_of_fleet = services.spender.is_of_fleet();
     let pay = async move |body: Bytes| {
         let _reading = reading; // until the payment is made
         let request = KeyHash(started.chain_update(&body).finalize().into());
@@ -131,7 +132,8 @@ pub(super) fn payment(
         Ok(payment)
     };
     let pay = move |body: Bytes, _| Box::pin(async move { pay(body).await }) as PaymentFuture;
-    Ok(WaitingPayment::of_body(reads_body, (max_body, "A request with an Idempotency-Key"), pay))
+    let of_body = (max_body, "A request with an Idempotency-Key");
+    Ok(WaitingPayment::of_body(reads_body, of_body, pay).leasing(is_of_fleet))
 }
 
 /// What becomes of a request with an idempotency key.

@@ -1,5 +1,7 @@
 //! Writes and reads requests with an idempotency key, and their answers.
 
+use std::collections::{HashMap, HashSet};
+
 use crate::ledger::ClaimChange;
 use crate::ledger::sql::db::{Connection, Row, Transaction, params};
 use crate::ledger::sql::rows::{id_blob, request_id};
@@ -48,30 +50,60 @@ fn forget(tx: &Transaction<'_>, id: &KeyHash, hold: RequestId) -> Result<()> {
     tx.run("DELETE FROM claims WHERE id = ?1 AND hold = ?2", params![id.0, id_blob(hold)])
 }
 
-/// Claims the idempotency key of a request for the fleet. Returns the request that did so before.
+/// Claims the idempotency keys of requests for the fleet. Returns for each the request that did so before, if there is one.
+///
+/// Looks first, which waits for no other transaction. Looks again at what was stored of those that were claimed: another gateway
+/// may have claimed and folded one meanwhile.
 pub(in crate::ledger) fn claim(
     tx: &Transaction<'_>,
-    wanted: &RepeatRow,
+    wanted: &[RepeatRow],
     now: WallTime,
-) -> Result<Option<RepeatRow>> {
+) -> Result<Vec<Option<RepeatRow>>> {
+    let mut known = known(tx, wanted, now)?;
     let insert = "INSERT INTO claims (id, request, hold, until, node) VALUES (?1, ?2, ?3, ?4, ?5)
-                  ON CONFLICT (id) DO NOTHING";
-    let values = params![wanted.id.0, wanted.request.0, id_blob(wanted.hold), wanted.until.0, tx.node()];
-    let is_claimed = tx.execute(insert, values)? > 0;
-    // After the claim: what another gateway folded before that is seen.
-    if let Some(known) = find(tx, &wanted.id)?.filter(|row| row.until > now) {
-        if is_claimed {
-            forget(tx, &wanted.id, wanted.hold)?;
+                  ON CONFLICT (id) DO UPDATE SET request = excluded.request, hold = excluded.hold,
+                      until = excluded.until, node = excluded.node WHERE claims.until <= ?6";
+    let mut new: Vec<&RepeatRow> = wanted.iter().filter(|row| !known.contains_key(&row.id)).collect();
+    new.sort_by_key(|row| row.id.0); // all gateways lock them in the same order
+    for row in &new {
+        let values = params![row.id.0, row.request.0, id_blob(row.hold), row.until.0, tx.node(), now.0];
+        tx.run(insert, values)?;
+    }
+    if !new.is_empty() {
+        let new: Vec<RepeatRow> = new.into_iter().cloned().collect();
+        for (id, row) in self::known(tx, &new, now)? {
+            let own = wanted.iter().find(|wanted| wanted.id == id && wanted.hold == row.hold);
+            if own.is_none() {
+                let claimed = wanted.iter().filter(|wanted| wanted.id == id);
+                claimed.into_iter().try_for_each(|wanted| forget(tx, &id, wanted.hold))?;
+                known.insert(id, row);
+            }
         }
-        return Ok(Some(known));
     }
-    if is_claimed {
-        return Ok(None);
+    let mut firsts = HashSet::new();
+    let told = |row: &RepeatRow| match known.get(&row.id) {
+        Some(known) => Some(known.clone()),
+        None if firsts.insert(row.id) => None,
+        None => Some(row.clone()), // another one of these is the first
+    };
+    Ok(wanted.iter().map(told).collect())
+}
+
+/// What is stored of requests: their answer, or who claimed their key.
+fn known(tx: &Transaction<'_>, wanted: &[RepeatRow], now: WallTime) -> Result<HashMap<KeyHash, RepeatRow>> {
+    const HEX: &str = "ARRAY(SELECT decode(hex, 'hex') FROM unnest(string_to_array(?1, ',')) AS hex)";
+    let ids: Vec<String> = wanted.iter().map(|row| hex::encode(row.id.0)).collect();
+    let sql = format!(
+        "SELECT id, request, hold, until, answer, 0 AS place FROM repeats WHERE id = ANY ({HEX}) AND until > ?2
+         UNION ALL SELECT id, request, hold, until, NULL, 1 FROM claims WHERE id = ANY ({HEX}) AND until > ?2
+         ORDER BY place"
+    );
+    let rows = tx.all(&sql, params![ids.join(","), now.0], row)?;
+    let mut known = HashMap::new();
+    for row in rows {
+        known.entry(row.id).or_insert(row); // what a fold stored comes first
     }
-    let in_progress = "SELECT id, request, hold, until, NULL FROM claims WHERE id = ?1";
-    let in_progress = tx.find(in_progress, params![wanted.id.0], row)?;
-    // If it was given up just now, the request is told that it is in progress, and is repeated later.
-    Ok(Some(in_progress.unwrap_or_else(|| wanted.clone())))
+    Ok(known)
 }
 
 /// Gives up claims.
@@ -108,7 +140,10 @@ fn row(row: &Row<'_>) -> Result<RepeatRow> {
 
 /// Deletes requests whose time is over. Returns how many.
 pub(in crate::ledger::sql) fn prune(tx: &Transaction<'_>, now: WallTime, most: usize) -> Result<usize> {
-    let sql =
-        "DELETE FROM repeats WHERE id IN (SELECT id FROM repeats WHERE until <= ?1 ORDER BY until LIMIT ?2)";
+    let sql = "DELETE FROM repeats
+               WHERE id IN (SELECT id FROM repeats WHERE until <= ?1 ORDER BY until LIMIT ?2) AND until <= ?1";
+    if tx.is_shared() {
+        tx.run("DELETE FROM claims WHERE until <= ?1", params![now.0])?;
+    }
     tx.execute(sql, params![now.0, most])
 }

@@ -10,7 +10,7 @@ use crate::ledger::record::ExternalId;
 use crate::ledger::sql::db::{Connection, Transaction, params};
 use crate::ledger::sql::posting;
 use crate::ledger::sql::rows::{credits, hold_row, id_blob, request_id};
-use crate::ledger::store::{AccountRow, Result};
+use crate::ledger::store::{AccountRow, FleetJob, Result, TakenJobs};
 use crate::ledger::tally::OpenHold;
 use crate::types::{AccountNum, Credits, RequestId, WallTime};
 
@@ -29,25 +29,35 @@ pub(super) fn share(tx: &Transaction<'_>, holds: &[OpenHold]) -> Result<()> {
     Ok(())
 }
 
-/// Takes an open job of the fleet, with others of its account that have the same external id: the upstream has one job of that
-/// name, and one of the holds pays for it. The oldest first; none if the fleet does not have it any more.
-pub(in crate::ledger::sql) fn take(tx: &Transaction<'_>, id: RequestId) -> Result<Vec<OpenHold>> {
+/// Takes open jobs of the fleet, each with others of its account that have the same external id: the upstream has one job of that
+/// name, and one of the holds pays for it. Without those that another gateway settles.
+pub(in crate::ledger::sql) fn take(tx: &Transaction<'_>, ids: &[RequestId]) -> Result<Vec<TakenJobs>> {
+    let mut wanted = Vec::new();
+    for id in ids {
+        let sql = "SELECT account, external_id FROM open_holds WHERE id = ?1 AND external_id IS NOT NULL";
+        let found = tx.find(sql, params![id_blob(*id)], |row| Ok((row.get(0)?, row.get::<String>(1)?)))?;
+        wanted.extend(found.map(|(account, external_id): (u32, String)| (account, external_id, *id)));
+    }
+    wanted.sort(); // all gateways lock in the same order
+    wanted.into_iter().map(|(account, external_id, id)| take_one(tx, id, account, &external_id)).collect()
+}
+
+fn take_one(tx: &Transaction<'_>, id: RequestId, account: u32, external_id: &str) -> Result<TakenJobs> {
     let same = format!(
-        "SELECT {COLUMNS}, node FROM open_holds
-         WHERE (account, external_id) IN (SELECT account, external_id FROM open_holds WHERE id = ?1)
-             AND node IN ({FLEET}, ?2) ORDER BY at, id LIMIT ?3 FOR UPDATE"
+        "SELECT {COLUMNS}, node FROM open_holds WHERE account = ?1 AND external_id = ?2 AND node IN ({FLEET}, ?3)
+         ORDER BY id <> ?4, at, id LIMIT ?5 FOR UPDATE"
     );
-    let same: Vec<(OpenHold, i64)> =
-        tx.all(&same, params![id_blob(id), tx.node(), MAX_SAME], |row| Ok((hold_row(row)?, row.get(9)?)))?;
-    if same.iter().all(|(hold, _)| hold.id != id) {
-        return Ok(Vec::new()); // another gateway settles it
+    let values = params![account, external_id, tx.node(), id_blob(id), MAX_SAME];
+    let same: Vec<(OpenHold, i64)> = tx.all(&same, values, |row| Ok((hold_row(row)?, row.get(9)?)))?;
+    if same.first().is_none_or(|(hold, _)| hold.id != id) {
+        return Ok(TakenJobs { id, holds: Vec::new() });
     }
     for (hold, _) in same.iter().filter(|(_, node)| *node == FLEET) {
         let sql = "UPDATE open_holds SET node = ?2 WHERE id = ?1";
         tx.run(sql, params![id_blob(hold.id), tx.node()])?;
         passed_on(tx, hold, (FLEET, tx.node()))?;
     }
-    Ok(same.into_iter().map(|(hold, _)| hold).collect())
+    Ok(TakenJobs { id, holds: same.into_iter().map(|(hold, _)| hold).collect() })
 }
 
 /// Moves the lease that a hold is of, and counts the job.
@@ -71,27 +81,32 @@ fn passed_on(tx: &Transaction<'_>, hold: &OpenHold, (from, to): (i64, i64)) -> R
     tx.run(count, params![hold.account.0, more])
 }
 
-/// The open jobs of the fleet with an external id, of one account or of all, the oldest first; and true if there was one that
-/// is settled, or is being settled.
+/// What became of the fleet's job with an external id, of one account or of all.
 pub(in crate::ledger::sql) fn find(
     connection: &Connection,
     account: Option<AccountNum>,
     external_id: &ExternalId,
-) -> Result<(Vec<OpenHold>, bool)> {
+) -> Result<FleetJob> {
     let account = account.map(|account| account.0);
     let open = format!(
         "SELECT {COLUMNS}, node FROM open_holds WHERE external_id = ?1 AND (account = ?2 OR ?2 IS NULL)
-         ORDER BY at, id LIMIT ?3"
+         ORDER BY node, at, id LIMIT ?3"
     );
-    let known: Vec<(OpenHold, i64)> =
+    let open: Vec<(OpenHold, i64)> =
         connection.all(&open, params![external_id.as_str(), account, MAX_SAME], |row| {
             Ok((hold_row(row)?, row.get(9)?))
         })?;
-    let is_known = !known.is_empty();
-    let open = known.into_iter().filter(|(_, node)| *node == FLEET).map(|(hold, _)| hold).collect();
+    if let Some((first, node)) = open.first() {
+        let is_of_one = open.iter().all(|(hold, _)| hold.account == first.account);
+        return Ok(match (is_of_one, *node == FLEET) {
+            (false, _) => FleetJob::Unknown,
+            (true, true) => FleetJob::Open(first.clone()),
+            (true, false) => FleetJob::BeingSettled,
+        });
+    }
     let settled = "SELECT 1 FROM jobs WHERE external_id = ?1 AND (account = ?2 OR ?2 IS NULL)";
-    let is_settled = is_known || connection.exists(settled, params![external_id.as_str(), account])?;
-    Ok((open, is_settled))
+    let is_settled = connection.exists(settled, params![external_id.as_str(), account])?;
+    Ok(if is_settled { FleetJob::Settled } else { FleetJob::Unknown })
 }
 
 /// Jobs of the fleet whose deadline has passed, the first ones, and what each is charged then.

@@ -54,6 +54,8 @@ pub struct LeaseWanted {
     pub of: LeaseOf,
     /// What requests wait for. If less is free, other gateways are asked to return what they do not need.
     pub need: Credits,
+    /// What the request needs that needs least: less is of no use.
+    pub least: Credits,
     /// What is to be leased if there is enough; at least `need`.
     pub target: Credits,
 }
