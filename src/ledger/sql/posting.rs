@@ -279,16 +279,22 @@ impl<'tx> Posting<'tx> {
             }
         }
         if self.tx.is_shared() && new.amount.is_negative() {
-            self.tx.run(PAY, params![num.0, self.tx.node(), -amount])?;
-            if let Some(key) = key.filter(|_| self.has_limits) {
-                pay_limits(self.tx, KeyNum(key), self.tx.node(), -amount)?;
-            }
+            self.pay(num, new.key, -amount)?;
         }
         self.contra.book(new.kind, new.amount);
         if let Some(moved) = &mut self.moved {
             moved.entry(num).or_insert_with(|| (Moved::from(&entry), at)).0.add(&entry);
         }
         Ok(entry)
+    }
+
+    /// Pays from what this gateway has leased.
+    fn pay(&self, account: AccountNum, key: Option<KeyNum>, spent: i64) -> Result<()> {
+        self.tx.run(PAY, params![account.0, self.tx.node(), spent])?;
+        match key.filter(|_| self.has_limits) {
+            Some(key) => pay_limits(self.tx, key, self.tx.node(), spent),
+            None => Ok(()),
+        }
     }
 
     /// Ends a lot, if it has not ended before.

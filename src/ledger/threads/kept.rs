@@ -19,6 +19,9 @@ const MAX_SETTLED_AT_ONCE: usize = 10_000;
 /// Most jobs of a fleet that are taken in one transaction.
 const MAX_TAKEN_AT_ONCE: usize = 500;
 
+/// The charge of a job, and the ticket of its record; `None` if the ledger is closed.
+pub(in crate::ledger) type SettledHere = (Credits, Option<Ticket>);
+
 impl BooksThread {
     /// Settles kept holds whose deadline has passed.
     pub(super) fn settle_due_holds(&mut self) {
@@ -90,7 +93,7 @@ impl BooksThread {
     pub(in crate::ledger) fn settle_of_fleet(
         &mut self,
         wanted: &[(RequestId, Credits, StatusClass)],
-    ) -> Result<Vec<Option<(Credits, Option<Ticket>)>>> {
+    ) -> Result<Vec<Option<SettledHere>>> {
         if self.unwritten.is_some() {
             self.fold_committed()?; // the jobs may be in there
         }

@@ -11,6 +11,14 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// Starts the sample upstream and the gateway of an example, on free ports.
 fn start(example: &str) -> (Gateway, Process) {
+    let (text, upstream) = prepare(example);
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("config.toml"), text).unwrap();
+    (Gateway::start_in(Arc::new(folder)), upstream)
+}
+
+/// The configuration of an example, on free ports, and its sample upstream.
+pub fn prepare(example: &str) -> (String, Process) {
     let place = Path::new(ROOT).join("examples").join(example);
     let mut command = Command::new("python3");
     command.arg(place.join("upstream.py")).arg("0").stdin(Stdio::null());
@@ -19,10 +27,7 @@ fn start(example: &str) -> (Gateway, Process) {
     let address = line.rsplit(' ').next().unwrap().trim().to_owned();
     let text = std::fs::read_to_string(place.join("config.toml")).unwrap();
     let text = text.replace("127.0.0.1:9100", &address).replace("127.0.0.1:8080", "127.0.0.1:0");
-    let text = text.replace("127.0.0.1:8081", "127.0.0.1:0");
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("config.toml"), text).unwrap();
-    (Gateway::start_in(Arc::new(folder)), upstream)
+    (text.replace("127.0.0.1:8081", "127.0.0.1:0"), upstream)
 }
 
 /// The credits that an account can spend, as its customer sees them.
@@ -33,9 +38,13 @@ fn credits(gateway: &Gateway, key: &str) -> String {
     answer.json()["credits"].to_string()
 }
 
-/// Sends the requests of a table, and checks the status and the credits after each.
 fn play(example: &str) {
     let (gateway, _upstream) = start(example);
+    play_at(example, &gateway, &gateway);
+}
+
+/// Sends the requests of a table, and checks the status and the credits after each. Those about jobs go to the second gateway.
+pub fn play_at(example: &str, gateway: &Gateway, other: &Gateway) {
     let table = std::fs::read_to_string(format!("{ROOT}/tests/scenarios/{example}.txt")).unwrap();
     let (mut key, mut id, mut rows) = (String::new(), String::new(), 0);
     for line in table.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
@@ -45,13 +54,14 @@ fn play(example: &str) {
         }
         let columns: Vec<&str> = line.split('|').map(str::trim).collect();
         let [request, body, status, left, _shows] = columns[..] else { panic!("five columns: {line}") };
+        let asked = if request.contains("$id") { other } else { gateway };
         let request = request.replace("$id", &id);
         let head = format!(
             "{request} HTTP/1.1\r\nhost: a\r\nx-api-key: {key}\r\ncontent-type: application/json\r\n\
              content-length: {}\r\n\r\n{body}",
             body.len()
         );
-        let answer = Client::connect(gateway.public).ask(head).unwrap();
+        let answer = Client::connect(asked.public).ask(head).unwrap();
         assert_eq!(answer.status.to_string(), status, "{line}: {}", answer.text());
         if let Ok(json) = serde_json::from_slice::<serde_json::Value>(&answer.body)
             && let Some(found) = json["id"].as_str().or(json["job_id"].as_str())
@@ -60,7 +70,7 @@ fn play(example: &str) {
         }
         if left != "-" {
             // The charge of a response without a length is known when its last byte arrived, not before.
-            eventually(line, || credits(&gateway, &key) == left);
+            eventually(line, || credits(gateway, &key) == left);
         }
         rows += 1;
     }
@@ -131,11 +141,14 @@ fn the_walks_end_with_what_is_left() {
 /// The files of the examples pass `check`.
 #[test]
 fn the_examples_are_valid() {
-    for example in ["enrow", "apione", "llm"] {
+    for example in ["enrow", "apione", "llm", "fleet"] {
         let place = format!("{ROOT}/examples/{example}");
         let output = Command::new(env!("CARGO_BIN_EXE_tollgate"))
             .args(["check", "-c", "config.toml"])
             .current_dir(place)
+            .env("LEDGER_URL", "postgres://user:password@localhost/ledger")
+            .env("LIMITS_URL", "redis://localhost")
+            .env("TOLLGATE_NODE", "a")
             .output()
             .unwrap();
         let told = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -2,7 +2,7 @@
 
 mod buckets;
 mod calendar;
-mod examples;
+pub mod examples;
 mod groups;
 pub mod jobs;
 mod lasting;

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::Fleet;
 use crate::api::{Api, TOKEN};
+use crate::billing::examples::{play_at, prepare};
 use crate::billing::jobs::{BULK, KEY, done, open, poll};
 use crate::support::{Client, Gateway, eventually, get, post, sha256};
 
@@ -220,4 +221,24 @@ fn jobs_move_between_one_gateway_and_a_fleet() {
     assert_eq!(poll(&gateway, "good-key", "two", &done("1")).status, 200);
     assert_eq!(gateway.available("acme"), "992");
     assert_eq!(gateway.json(&["ledger", "verify"])["found"], 0);
+}
+
+/// Both systems that the examples show cost in a fleet what they cost at one gateway, with jobs asked about at another one.
+#[test]
+fn examples_are_billed_in_a_fleet_as_their_documents_say() {
+    for example in ["enrow", "apione"] {
+        let Some((_server, settings)) = super::ledger("node = \"NAME\"\njournal = \"shared\"\n") else { return };
+        let url = settings.lines().find(|line| line.starts_with("url = ")).unwrap();
+        let ledger = format!("{url}\nnode = \"NAME\"\njournal = \"shared\"");
+        let (text, upstream) = prepare(example);
+        let text = text.replace(&format!("url = \"sqlite:{example}.db\""), &ledger);
+        assert!(text.contains("NAME"), "{text}");
+        let gateways = ["a", "b"].map(|name| {
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::write(folder.path().join("config.toml"), text.replace("NAME", name)).unwrap();
+            Gateway::start_in(std::sync::Arc::new(folder))
+        });
+        play_at(example, &gateways[0], &gateways[1]);
+        drop(upstream);
+    }
 }
