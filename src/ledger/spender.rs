@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::adoption::{Awaited, Settlement};
 use super::caps::{Capped, Caps, KeyCaps};
@@ -16,6 +17,9 @@ use super::store::Readers;
 use super::threads::Shared;
 use crate::policy::credit::returned;
 use crate::types::{Credits, KeyNum, RequestId, RouteNum, StatusClass, WallTime};
+
+/// Longest time that a request waits for leases of its account and its spending limits.
+const MAX_LEASE: Duration = Duration::from_secs(2);
 
 /// The data from which a worker's thread starts its [`Spender`]. Unlike a spender, it can be sent to another thread.
 #[derive(Clone, Debug)]
@@ -173,12 +177,15 @@ impl Spender {
         let caps = Caps { key: key.clone(), account: purse.cap() };
         let caps = caps.all().map(|(_, cap)| Arc::clone(cap) as Arc<dyn Lessee>);
         let all: Vec<Arc<dyn Lessee>> = caps.chain([Arc::clone(purse) as _]).collect();
-        for short in all.iter().filter(|lessee| lessee.pot().local() < amount) {
-            if desk.lease(short, amount).await? == Lease::TooLittle {
-                return Ok(Lease::TooLittle);
+        let leased = async {
+            for short in all.iter().filter(|lessee| lessee.pot().local() < amount) {
+                if desk.lease(short, amount).await? == Lease::TooLittle {
+                    return Ok(Lease::TooLittle);
+                }
             }
-        }
-        Ok(Lease::Enough)
+            Ok(Lease::Enough)
+        };
+        tokio::time::timeout(MAX_LEASE, leased).await.unwrap_or(Ok(Lease::TooLittle))
     }
 
     /// The open job of an account with this external id, if it is this gateway's.

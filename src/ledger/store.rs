@@ -296,6 +296,10 @@ pub trait Books: Send {
     fn leased_elsewhere(&mut self, _: AccountNum) -> Result<Credits> {
         Ok(Credits::ZERO)
     }
+    /// Returns what this gateway has leased of a spending limit that was removed, and that is set again.
+    fn end_lease(&mut self, _: LeaseOf) -> Result<()> {
+        Ok(())
+    }
     /// Makes open jobs of the fleet this gateway's, all or none, each with others of its account that have the same external id,
     /// the oldest first. Also returns those that are this gateway's already. Without those that another gateway has.
     fn take_jobs(&mut self, _: &[RequestId]) -> Result<Vec<TakenJobs>> {

@@ -277,6 +277,12 @@ impl Tally {
         due.filter_map(|(_, id)| self.open.get(id).cloned()).collect()
     }
 
+    /// The charges since the last fold.
+    pub fn charged(&self, is_wanted: impl Fn(&ChargeKey) -> bool) -> Credits {
+        let wanted = self.charges.iter().filter(|(of, _)| is_wanted(of));
+        wanted.fold(Credits::ZERO, |all, (_, sum)| all.checked_add(sum.amount).unwrap_or(all))
+    }
+
     /// The holds that are kept.
     #[must_use]
     pub fn kept_holds(&self) -> Vec<RequestId> {

@@ -38,7 +38,7 @@ impl Claim {
         let Repeatable { id, request } = repeatable;
         let wanted = RepeatRow { id, request, hold, until, answer: None };
         let (shared, readers) = (&spender.0.shared, &spender.0.readers);
-        Ok(match shared.claims.find(readers, shared, &wanted, now).await? {
+        Ok(match shared.claims.find(readers, shared.desk.as_ref(), &wanted, now).await? {
             Found::First(of_fleet) => {
                 let spender = spender.clone();
                 Found::First(Self { spender, repeatable, hold: None, of_fleet, is_decided: false })

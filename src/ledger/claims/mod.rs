@@ -7,6 +7,7 @@
 
 mod changes;
 mod claim;
+mod entry;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,12 +20,12 @@ use tokio::sync::{Semaphore, watch};
 pub use changes::ClaimChange;
 pub(super) use changes::ClaimChanges;
 pub use claim::Claim;
+use entry::{Entry, Released, State};
 
-use super::fleet::{Claiming, FleetClaim};
+use super::fleet::{Claiming, Desk, FleetClaim};
 use super::outbox::{Outbox, Ticket};
 use super::record::Record;
 use super::store::{LedgerError, Readers, RepeatRow, Result};
-use super::threads::Shared;
 use crate::types::{KeyHash, RequestId, WallTime};
 
 /// Most claims in the list. Further requests with an idempotency key are refused.
@@ -88,55 +89,6 @@ impl Default for Claims {
     }
 }
 
-#[derive(Debug)]
-struct Entry {
-    request: KeyHash,
-    /// The first request, once it has recorded its claim.
-    hold: Option<RequestId>,
-    until: WallTime,
-    state: State,
-    /// The request whose claim was released before, if no fold has stored that yet.
-    released: Option<Released>,
-}
-
-/// A claim that was released. The next one is made only once that is on disk: records of one batch have no order among
-/// workers.
-#[derive(Clone, Debug)]
-struct Released {
-    hold: RequestId,
-    outbox: Arc<Outbox>,
-    ticket: Ticket,
-}
-
-impl Released {
-    fn is_durable(&self) -> bool {
-        self.outbox.state(self.ticket) == Some(Ok(()))
-    }
-}
-
-#[derive(Debug)]
-enum State {
-    /// The store is being read. The receiver gets what it has.
-    Reading(watch::Receiver<Option<Arc<RepeatRow>>>),
-    InProgress,
-    /// In progress in the process that handed the ledger over.
-    Adopted,
-    /// Answered; a repeated request gets the answer once it is on disk.
-    Answered(Arc<[u8]>, Arc<Outbox>, Ticket),
-    Lost,
-    Released(Released),
-}
-
-impl State {
-    /// The state of a claim whose answer is recorded; an answer without a byte was not kept.
-    fn of(sealed: Vec<u8>, outbox: &Arc<Outbox>, ticket: Ticket) -> Self {
-        match sealed.is_empty() {
-            true => Self::Lost,
-            false => Self::Answered(sealed.into(), Arc::clone(outbox), ticket),
-        }
-    }
-}
-
 /// The records of an answer.
 pub(super) fn records(id: RequestId, repeat: KeyHash, sealed: &[u8]) -> Vec<Record> {
     let mut rest = sealed;
@@ -168,26 +120,26 @@ impl Claims {
     pub(super) async fn find(
         &self,
         readers: &Readers,
-        shared: &Shared,
+        desk: Option<&Arc<Desk>>,
         wanted: &RepeatRow,
         now: WallTime,
     ) -> Result<Found<Option<FleetClaim>>, NotFound> {
         let repeatable = Repeatable { id: wanted.id, request: wanted.request };
         loop {
-            let sender = match self.next(repeatable, now, shared.desk.is_some())? {
+            let sender = match self.next(repeatable, now, desk.is_some())? {
                 Next::Tell(found) => return Ok(found),
                 Next::Soon => {
                     soon().await;
                     continue;
                 }
                 Next::Wait(mut read) => match read.wait_for(Option::is_some).await.as_deref() {
-                    Ok(Some(row)) => return Ok(stored(row, repeatable, shared.desk.is_some())),
+                    Ok(Some(row)) => return Ok(stored(row, repeatable, desk.is_some())),
                     _ => continue, // nothing is stored, or it could not be read
                 },
                 Next::Read(sender) => sender,
             };
             let mut reading = Reading { claims: self, id: repeatable.id, is_first: false };
-            if let Some(desk) = &shared.desk {
+            if let Some(desk) = desk {
                 let claiming = desk.claim(wanted.clone(), now).await.map_err(|_| NotFound::Unavailable)?;
                 match claiming {
                     Claiming::First(claim) => {

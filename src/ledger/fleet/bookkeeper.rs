@@ -22,13 +22,9 @@ impl Bookkeeper {
     /// Takes over what gateways of the fleet changed: the spending limits of accounts, of their groups and of keys.
     ///
     /// # Errors
-    /// If the ledger is closed.
+    /// If the store fails.
     pub async fn saw(&self, accounts: Vec<(AccountRow, Vec<GroupRow>)>, keys: Vec<KeyRow>) -> Result<()> {
-        self.run(move |thread| {
-            thread.saw(&accounts, &keys);
-            Ok(())
-        })
-        .await
+        self.run(move |thread| thread.saw(&accounts, &keys)).await
     }
 
     /// True if the gateways of a fleet share the credits of accounts.

@@ -233,7 +233,7 @@ impl LeaseThread {
             wants.into_iter().for_each(Want::refuse);
             return Vec::new();
         };
-        let (mut unsatisfied, mut replaced) = (Vec::new(), Vec::new());
+        let mut unsatisfied = Vec::new();
         for (mut want, leased) in wants.into_iter().zip(leased) {
             let purse = Arc::clone(&want.purse);
             purse.pot().lease(leased.granted, leased.elsewhere.credits);
@@ -242,18 +242,14 @@ impl LeaseThread {
             let known = Leased { purse: Arc::clone(&purse), then: (local, now), seen: (local, now) };
             match self.lessees.get_mut(&purse.of()).filter(|known| Arc::ptr_eq(&known.purse, &purse)) {
                 Some(known) if leased.granted.is_zero() => known.seen = (local, now),
-                _ => replaced.extend(self.lessees.insert(purse.of(), known).map(|before| before.purse)),
+                _ => drop(self.lessees.insert(purse.of(), known)),
             }
-            replaced.retain(|before| !Arc::ptr_eq(before, &purse));
             // Requests that took credits from the purse meanwhile are not in what was asked for.
             let may_come = leased.others.checked_add(leased.free).unwrap_or(Credits::MAX);
             if want.settle(may_come, now) {
                 unsatisfied.push(want);
             }
         }
-        // A spending limit that was removed and set again.
-        let returned = self.give_back(&replaced);
-        self.note(&returned);
         unsatisfied
     }
 
@@ -317,7 +313,12 @@ impl LeaseThread {
             let with_debt = !matches!(purse.of(), LeaseOf::Account(_));
             (Arc::clone(purse), purse.pot().take_local(with_debt))
         };
-        let idle: Vec<_> = purses.iter().map(take).filter(|(_, amount)| !amount.is_zero()).collect();
+        // What is leased of a limit that was removed ends when it is set again.
+        let is_current = |purse: &&Arc<dyn Lessee>| {
+            self.shared.lessee(purse.of()).is_some_and(|current| Arc::ptr_eq(&current, purse))
+        };
+        let current = purses.iter().filter(is_current);
+        let idle: Vec<_> = current.map(take).filter(|(_, amount)| !amount.is_zero()).collect();
         if idle.is_empty() {
             return Ok(());
         }
@@ -326,7 +327,11 @@ impl LeaseThread {
             return Err(error);
         }
         // If this fails, it may be returned or not. So it stays out of the purses until this gateway ends.
-        let idle: Vec<_> = idle.into_iter().map(|(purse, amount)| (purse.of(), amount)).collect();
-        self.leases.give_back(&idle)
+        let returned: Vec<_> = idle.iter().map(|(purse, amount)| (purse.of(), *amount)).collect();
+        self.leases.give_back(&returned).inspect_err(|_| {
+            // What was spent more is not forgotten.
+            let debts = idle.iter().filter(|(_, amount)| amount.is_negative());
+            debts.for_each(|(purse, amount)| purse.pot().put_local(*amount));
+        })
     }
 }

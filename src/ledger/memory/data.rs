@@ -21,6 +21,8 @@ pub(super) struct Data {
     pub(super) accounts: Vec<AccountRow>,
     pub(super) keys: Vec<KeyRow>,
     pub(super) groups: BTreeMap<GroupId, Spending>,
+    /// Their numbers.
+    pub(super) group_numbers: BTreeMap<GroupId, u32>,
     pub(super) routes: Vec<RouteName>,
     pub(super) entries: Vec<Entry>,
     pub(super) folded: u64,

@@ -146,7 +146,7 @@ impl Data {
         let spending = *self.groups.get(id)?;
         let is_in = |row: &&KeyRow| row.state != KeyState::Revoked && self.group_of(row).as_ref() == Some(id);
         let keys = self.keys.iter().filter(is_in).count();
-        Some(GroupRow { id: id.clone(), num: 0, spending, keys })
+        Some(GroupRow { id: id.clone(), num: *self.group_numbers.get(id)?, spending, keys })
     }
 
     pub(super) fn change_group(
@@ -166,6 +166,7 @@ impl Data {
             (None, Some(row)) => {
                 row.check_unused()?;
                 self.groups.remove(&id);
+                self.group_numbers.remove(&id);
                 for row in self.keys.iter_mut().filter(|row| row.account == account) {
                     row.group.take_if(|group| group == name);
                 }
@@ -175,6 +176,8 @@ impl Data {
                 if before.is_none() && count >= MAX_GROUPS {
                     return refused(format!("an account has at most {MAX_GROUPS} groups"));
                 }
+                let next = self.group_numbers.values().max().copied().unwrap_or_default() + 1;
+                self.group_numbers.entry(id.clone()).or_insert(next);
                 self.groups.entry(id.clone()).or_default().set_limit(Some(limit), at);
             }
         }

@@ -66,7 +66,7 @@ impl Leases for SqlLeases {
 
     fn lease(&mut self, wanted: &[LeaseWanted], nodes: usize) -> Result<Vec<Leased>> {
         let mut order: Vec<usize> = (0..wanted.len()).collect();
-        order.sort_by_key(|at| wanted[*at].of.number()); // all gateways lock in the same order
+        order.sort_by_key(|at| (lock_of(wanted[*at].of), wanted[*at].of)); // all gateways lock in the same order
         let calls = &mut self.calls;
         let mut leased = self.connection.shared_transaction(|tx| {
             order
@@ -223,6 +223,12 @@ fn change_row(row: &Row<'_>) -> Result<Change> {
     Ok(Change { version: row.get(0)?, what, gone: hashes.iter().map(|hash| KeyHash(*hash)).collect() })
 }
 
+/// The lock of what is leased. Two of different kinds may have the same.
+fn lock_of(of: LeaseOf) -> i64 {
+    let low = u32::try_from(of.number() & i64::from(u32::MAX)).unwrap_or_default();
+    i64::from(low.cast_signed())
+}
+
 fn lease_one(
     tx: &Transaction<'_>,
     wanted: &LeaseWanted,
@@ -231,29 +237,31 @@ fn lease_one(
 ) -> Result<Leased> {
     let LeaseWanted { of, need, least, target } = *wanted;
     let number = of.number();
-    // Two of different kinds with the same number share a lock, which does no harm.
     let lock = "SELECT pg_advisory_xact_lock(CAST(?1 AS INTEGER), CAST(?2 AS INTEGER))";
-    let low = u32::try_from(number & i64::from(u32::MAX)).unwrap_or_default();
-    tx.exists(lock, params![GRANTS, i64::from(low.cast_signed())])?;
+    tx.exists(lock, params![GRANTS, lock_of(of)])?;
     // One statement, which sees one moment.
     let state = format!(
         "SELECT {},
-            CAST((SELECT coalesce(sum(granted), 0) FROM leases WHERE account = ?1 AND node <> {FLEET})
-                - (SELECT coalesce(sum(spent), 0) FROM spends WHERE account = ?1 AND node <> {FLEET}) AS BIGINT),
+            CAST((SELECT coalesce(sum(greatest(own, 0)), 0) FROM (
+                SELECT sum(amount) AS own FROM (
+                    SELECT node, granted AS amount FROM leases WHERE account = ?1 AND node NOT IN ({FLEET}, ?2)
+                    UNION ALL
+                    SELECT node, -spent FROM spends WHERE account = ?1 AND node NOT IN ({FLEET}, ?2)) AS each
+                GROUP BY node) AS others) AS BIGINT),
             CAST((SELECT coalesce(sum(granted), 0) FROM leases WHERE account = ?1 AND node = ?2)
                 - (SELECT coalesce(sum(spent), 0) FROM spends WHERE account = ?1 AND node = ?2) AS BIGINT),
             (SELECT coalesce(max(jobs), 0) FROM open_jobs WHERE account = ?1)",
         total("CAST(?1 AS BIGINT)")
     );
-    let (total, all, own, jobs) = tx.one(&state, params![number, tx.node()], |row| {
+    // What a gateway has spent more than it leased of a limit that was set since, it leases before it spends again.
+    let (total, others, own, jobs) = tx.one(&state, params![number, tx.node()], |row| {
         let total: Option<i64> = row.get(0)?; // what is not there has nothing
         let total = total.map(Credits::from_millionths).unwrap_or_default();
         Ok((total, credits(row, 1)?, credits(row, 2)?, row.get(3)?))
     })?;
-    let others = all.checked_sub(own).unwrap_or_default();
-    let free = total.checked_sub(all).unwrap_or_default();
+    let free = total.checked_sub(others).and_then(|rest| rest.checked_sub(own)).unwrap_or_default();
     let granted = lease::grant(need, least, target, free, nodes);
-    if !granted.is_zero() {
+    if !granted.is_zero() || !own.is_zero() {
         let grant = "INSERT INTO leases (account, node, granted) VALUES (?1, ?2, ?3)
             ON CONFLICT (account, node) DO UPDATE SET granted = leases.granted + excluded.granted";
         tx.run(grant, params![number, tx.node(), granted.millionths()])?;

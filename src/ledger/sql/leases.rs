@@ -2,7 +2,7 @@
 
 use super::db::{Connection, Transaction, params};
 use super::rows::{account_id, credits, key_id};
-use crate::ledger::store::{KeyRow, NodeRow, Result, SecretRow};
+use crate::ledger::store::{KeyRow, LeaseOf, NodeRow, Result, SecretRow};
 use crate::types::{AccountId, AccountNum, Credits, KeyHash, KeyId};
 
 /// The time, by the clock of the server.
@@ -41,6 +41,20 @@ pub(super) fn elsewhere(connection: &Connection, account: AccountNum) -> Result<
     let sql = "SELECT CAST((SELECT coalesce(sum(granted), 0) FROM leases WHERE account = ?1 AND node <> ?2)
                    - (SELECT coalesce(sum(spent), 0) FROM spends WHERE account = ?1 AND node <> ?2) AS BIGINT)";
     connection.one(sql, params![account.0, connection.node()], |row| credits(row, 0))
+}
+
+/// Returns what this gateway has leased of something, or has spent more.
+pub(super) fn end(tx: &Transaction<'_>, of: LeaseOf) -> Result<()> {
+    if !tx.is_shared() {
+        return Ok(());
+    }
+    let sql = "INSERT INTO leases (account, node, granted)
+                   SELECT CAST(?1 AS BIGINT), CAST(?2 AS BIGINT),
+                       coalesce((SELECT spent FROM spends WHERE account = ?1 AND node = ?2), 0)
+                   WHERE EXISTS (SELECT 1 FROM leases WHERE account = ?1 AND node = ?2)
+                       OR EXISTS (SELECT 1 FROM spends WHERE account = ?1 AND node = ?2)
+               ON CONFLICT (account, node) DO UPDATE SET granted = excluded.granted";
+    tx.run(sql, params![of.number(), tx.node()])
 }
 
 /// Tells all gateways that an account was changed, or is new. Secrets of its keys may be `gone`.

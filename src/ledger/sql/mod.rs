@@ -11,6 +11,7 @@ pub(in crate::ledger) mod leases;
 mod notes;
 pub(in crate::ledger) mod posting;
 pub(in crate::ledger) mod read;
+mod registration;
 mod renewals;
 pub(in crate::ledger) mod rows;
 pub(in crate::ledger) mod usage;
@@ -22,7 +23,7 @@ use std::sync::Arc;
 use super::entry::{Entry, EntryKind};
 use super::store::{
     AccountChange, AccountRow, Begun, Booked, Booking, Books, BooksReader, Changed, GroupRow, KeyEdit,
-    KeyRow, LedgerError, LoadedBooks, LotEnd, NewAccount, Note, Notes, OwnedKey, Place, Readers,
+    KeyRow, LeaseOf, LedgerError, LoadedBooks, LotEnd, NewAccount, Note, Notes, OwnedKey, Place, Readers,
     RefillBooking, Registered, Registration, Result, TakenJobs, TokenRow, UsageRetention, Webhooks,
 };
 use super::tally::Fold;
@@ -51,6 +52,8 @@ pub(super) struct SqlBooks {
     upkeep: Box<dyn Upkeep>,
     /// True if it is not known if the last fold was written.
     is_uncertain: bool,
+    /// The last batch of the last fold.
+    folded: u64,
 }
 
 impl SqlBooks {
@@ -60,7 +63,7 @@ impl SqlBooks {
         connections: Arc<Connections>,
         upkeep: Box<dyn Upkeep>,
     ) -> Self {
-        Self { connections, connection, upkeep, is_uncertain: false }
+        Self { connections, connection, upkeep, is_uncertain: false, folded: 0 }
     }
 
     /// Runs a function in a transaction, which is rolled back if the function fails.
@@ -91,16 +94,24 @@ impl Books for SqlBooks {
         let next =
             "UPDATE journal SET epoch = CASE WHEN epoch >= ?1 THEN epoch + 1 ELSE ?1 END RETURNING epoch";
         let epoch = self.write(|tx| tx.one(next, params![seconds], |row| row.get(0)))?;
-        read::loaded(&self.connection, epoch)
+        let loaded = read::loaded(&self.connection, epoch)?;
+        self.folded = loaded.folded;
+        Ok(loaded)
     }
 
     fn fold(&mut self, fold: &Fold, at: WallTime) -> Result<()> {
         let was_uncertain = std::mem::take(&mut self.is_uncertain);
-        if was_uncertain && folding::is_folded(&self.connection, fold)? {
+        // One without new batches, that gives jobs to the fleet, can be written again.
+        let has_batches = fold.upto > self.folded || !fold.doubts.is_empty();
+        if was_uncertain && has_batches && folding::is_folded(&self.connection, fold)? {
+            self.folded = fold.upto;
             return Ok(()); // the commit whose answer was lost
         }
         let folded = self.connection.shared_transaction(|tx| folding::fold(tx, fold, at));
         self.is_uncertain = matches!(folded, Err(LedgerError::Uncertain(_)));
+        if folded.is_ok() {
+            self.folded = fold.upto;
+        }
         folded
     }
 
@@ -110,29 +121,7 @@ impl Books for SqlBooks {
     }
 
     fn register(&mut self, wanted: &Registration, at: WallTime) -> Result<Registered> {
-        self.write(|tx| {
-            let mut registered = Registered::default();
-            let mut posting = Posting::start(tx)?;
-            posting::register(tx, &wanted.buckets)?;
-            refills::register(tx, wanted.refills.as_deref(), at)?;
-            if let Some(lists) = wanted.lists_requests {
-                let sql = "UPDATE journal SET listed_since = CASE WHEN ?1 THEN coalesce(listed_since, ?2) END";
-                tx.run(sql, params![lists, at.0])?;
-            }
-            for account in &wanted.accounts {
-                let row = accounts::register(tx, &mut posting, account, at)?;
-                refills::put_on(tx, row.num, account.plan.as_deref())?;
-                registered.accounts.push(row);
-            }
-            posting.finish()?;
-            registered.keys = keys::register(tx, &wanted.keys, at)?;
-            for name in &wanted.routes {
-                let sql = "INSERT INTO routes (name) VALUES (?1) ON CONFLICT (name) DO UPDATE SET name = excluded.name RETURNING num";
-                let num = tx.one(sql, params![name.as_str()], |row| row.get(0))?;
-                registered.routes.push(RouteNum(num));
-            }
-            Ok(registered)
-        })
+        self.write(|tx| registration::register(tx, wanted, at))
     }
 
     fn create_accounts(
@@ -193,6 +182,10 @@ impl Books for SqlBooks {
 
     fn leased_elsewhere(&mut self, account: AccountNum) -> Result<Credits> {
         leases::elsewhere(&self.connection, account)
+    }
+
+    fn end_lease(&mut self, of: LeaseOf) -> Result<()> {
+        self.connection.shared_transaction(|tx| leases::end(tx, of))
     }
 
     fn take_jobs(&mut self, ids: &[RequestId]) -> Result<Vec<TakenJobs>> {

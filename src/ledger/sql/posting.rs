@@ -82,8 +82,8 @@ const PAY_LIMITS: [&str; 3] = [
     "INSERT INTO spends (account, node, spent) SELECT (CAST(2 AS BIGINT) << 32) + spend_group, ?2, ?3 FROM keys
          WHERE num = ?1 AND spend_group IS NOT NULL
          ON CONFLICT (account, node) DO UPDATE SET spent = spends.spent + excluded.spent",
-    "INSERT INTO spends (account, node, spent) SELECT (CAST(3 AS BIGINT) << 32) + a.num, ?2, ?3
-         FROM keys k JOIN accounts a ON a.num = k.account WHERE k.num = ?1 AND a.spend_limit IS NOT NULL
+    "INSERT INTO spends (account, node, spent) SELECT (CAST(3 AS BIGINT) << 32) + num, ?2, ?3
+         FROM accounts WHERE num = ?1 AND spend_limit IS NOT NULL
          ON CONFLICT (account, node) DO UPDATE SET spent = spends.spent + excluded.spent",
 ];
 /// Also counts what the account's keys spend.
@@ -117,8 +117,14 @@ fn known_row(row: &Row<'_>) -> Result<(AccountNum, Known)> {
 }
 
 /// Takes what a key spends from what a gateway has leased of the spending limits that it counts against.
-pub(super) fn pay_limits(tx: &Transaction<'_>, key: KeyNum, node: i64, spent: i64) -> Result<()> {
-    PAY_LIMITS.iter().try_for_each(|pay| tx.run(pay, params![key.0, node, spent]))
+pub(super) fn pay_limits(
+    tx: &Transaction<'_>,
+    (account, key): (AccountNum, KeyNum),
+    node: i64,
+    spent: i64,
+) -> Result<()> {
+    let of = [key.0, key.0, account.0];
+    PAY_LIMITS.iter().zip(of).try_for_each(|(pay, of)| tx.run(pay, params![of, node, spent]))
 }
 
 /// The entries of one transaction. [`Posting::finish`] books them against the operator's accounts.
@@ -292,7 +298,7 @@ impl<'tx> Posting<'tx> {
     fn pay(&self, account: AccountNum, key: Option<KeyNum>, spent: i64) -> Result<()> {
         self.tx.run(PAY, params![account.0, self.tx.node(), spent])?;
         match key.filter(|_| self.has_limits) {
-            Some(key) => pay_limits(self.tx, key, self.tx.node(), spent),
+            Some(key) => pay_limits(self.tx, (account, key), self.tx.node(), spent),
             None => Ok(()),
         }
     }

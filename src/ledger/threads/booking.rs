@@ -227,7 +227,7 @@ impl BooksThread {
     ) -> Result<Vec<KeyNum>> {
         let numbers = self.books.create_keys(rows, notes, self.clock.wall())?;
         for (row, num) in rows.iter().zip(&numbers) {
-            let own = SpendCap::new(LeaseOf::Key(*num), &row.spending, self.is_leased()).map(Arc::new);
+            let own = self.new_cap(LeaseOf::Key(*num), &row.spending)?;
             self.shared.caps.set(*num, KeyCaps { own, group: self.group_cap(row) });
         }
         Ok(numbers)
@@ -255,10 +255,10 @@ impl BooksThread {
         let own = match (limit, known.own.clone().zip(old_left)) {
             (None, _) => None,
             (Some(_), None) => {
-                let cap = SpendCap::new(LeaseOf::Key(row.num), &row.spending, self.is_leased());
+                let cap = self.new_cap(LeaseOf::Key(row.num), &row.spending)?;
                 let held = self.returning(|hold| hold.key == row.num);
                 cap.iter().for_each(|cap| cap.change(Credits::ZERO.checked_sub(held).unwrap_or_default()));
-                cap.map(Arc::new)
+                cap
             }
             (Some((limit, new)), Some((cap, old))) => {
                 cap.set_limit(limit, new.checked_sub(old).unwrap_or_default());

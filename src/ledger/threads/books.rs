@@ -308,13 +308,7 @@ impl BooksThread {
             // Another gateway may have ended some. If this fails, no batch is taken.
             self.tally.set_ended(self.books.ended_lots()?);
         }
-        self.shared.handoff.take(&mut self.batches);
-        let tally = &mut self.tally;
-        self.batches.drain(|seq, at, records| {
-            if let Err(error) = tally.apply(seq, at, records) {
-                tracing::error!(%error, "the journal contradicts itself");
-            }
-        });
+        self.apply_committed();
         loop {
             if self.unwritten.is_none() {
                 self.share_kept();
@@ -331,6 +325,17 @@ impl BooksThread {
             self.return_withheld();
             self.books.checkpoint();
         }
+    }
+
+    /// Applies every committed batch, without folding it.
+    pub(super) fn apply_committed(&mut self) {
+        self.shared.handoff.take(&mut self.batches);
+        let tally = &mut self.tally;
+        self.batches.drain(|seq, at, records| {
+            if let Err(error) = tally.apply(seq, at, records) {
+                tracing::error!(%error, "the journal contradicts itself");
+            }
+        });
     }
 
     pub(in crate::ledger) fn set_limits(&mut self, source: LimitSource) {

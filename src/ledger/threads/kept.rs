@@ -1,5 +1,6 @@
 //! Settles kept holds, which are those of jobs. In a fleet, gives them to the fleet, and takes those that it settles.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -8,7 +9,7 @@ use super::opening;
 use crate::ledger::jobs::Settling;
 use crate::ledger::outbox::Ticket;
 use crate::ledger::record::ExternalId;
-use crate::ledger::store::{FleetJob, Result};
+use crate::ledger::store::{FleetJob, LedgerError, Result};
 use crate::ledger::tally::{Fold, OpenHold};
 #[cfg(test)]
 use crate::policy::credit::returned;
@@ -18,6 +19,8 @@ use crate::types::{AccountId, Credits, RequestId, StatusClass};
 const MAX_SETTLED_AT_ONCE: usize = 10_000;
 /// Most jobs of a fleet that are taken in one transaction.
 const MAX_TAKEN_AT_ONCE: usize = 500;
+/// Most such transactions before other work is done.
+const MAX_ROUNDS: usize = 3;
 
 /// The charge of a job, and the ticket of its record; `None` if the ledger is closed.
 pub(in crate::ledger) type SettledHere = (Credits, Option<Ticket>);
@@ -58,8 +61,13 @@ impl BooksThread {
             self.wait_until_written()?;
             return Ok(charged);
         }
-        let FleetJob::Open(hold) = self.books.reader()?.find_job(Some(num), external_id)? else {
-            return Ok(None);
+        let hold = match self.books.reader()?.find_job(Some(num), external_id)? {
+            FleetJob::Open(hold) => hold,
+            FleetJob::BeingSettled => {
+                let message = format!("a gateway is settling the job {}: try again", external_id.as_str());
+                return Err(LedgerError::Refused(message));
+            }
+            FleetJob::Settled | FleetJob::Unknown => return Ok(None),
         };
         let wanted = [(hold.id, charge.unwrap_or(hold.amount), StatusClass::Success)];
         let settled = self.settle_of_fleet(&wanted)?.pop().flatten();
@@ -136,7 +144,7 @@ impl BooksThread {
 
     /// Settles the jobs of the fleet that requests wait for.
     pub(super) fn settle_wanted(&mut self) {
-        loop {
+        for _ in 0..MAX_ROUNDS {
             let some: Vec<Settling> = {
                 let mut settling = self.shared.jobs.settling.lock();
                 let count = settling.len().min(MAX_TAKEN_AT_ONCE);
@@ -154,6 +162,7 @@ impl BooksThread {
                 one.tell(settled.as_ref().ok().and_then(|all| all.get(at).copied()));
             }
         }
+        self.shared.job_added(); // the rest follows after a fold, if one is due
     }
 
     /// Settles jobs of the fleet whose deadline has passed, and gives back those that a failed transaction may have taken.
@@ -162,7 +171,7 @@ impl BooksThread {
         if !self.shared.leads.load(Ordering::SeqCst) {
             return Ok(());
         }
-        loop {
+        for _ in 0..MAX_ROUNDS {
             let due = self.books.due_jobs(self.clock.wall(), MAX_TAKEN_AT_ONCE)?;
             let due: Vec<_> = due.into_iter().map(|(id, charge)| (id, charge, StatusClass::None)).collect();
             if due.is_empty() {
@@ -170,10 +179,8 @@ impl BooksThread {
             }
             self.settle_of_fleet(&due)?;
             self.fold()?;
-            if due.len() < MAX_TAKEN_AT_ONCE {
-                return Ok(());
-            }
         }
+        Ok(())
     }
 
     /// Gives jobs back to the fleet that a transaction took of which the outcome is not known.
@@ -181,9 +188,13 @@ impl BooksThread {
         if self.perhaps_taken.is_empty() {
             return Ok(());
         }
-        let ids = std::mem::take(&mut self.perhaps_taken);
+        let mut ids = std::mem::take(&mut self.perhaps_taken);
+        ids.sort_unstable();
+        ids.dedup();
         let taken = self.books.take_jobs(&ids).inspect_err(|_| self.perhaps_taken.extend(&ids))?;
-        for hold in taken.iter().flat_map(|taken| &taken.holds) {
+        let holds: BTreeMap<RequestId, &OpenHold> =
+            taken.iter().flat_map(|taken| &taken.holds).map(|hold| (hold.id, hold)).collect();
+        for hold in holds.into_values() {
             if self.hold_taken(hold) {
                 self.tally.share(hold.id);
             }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::books::BooksThread;
 use crate::ledger::caps::{KeyCaps, SpendCap};
 use crate::ledger::store::{AccountRow, Changed, GroupId, GroupRow, KeyRow, LeaseOf, Notes, Result};
+use crate::ledger::tally::{ChargeKey, OpenHold};
 use crate::policy::credit::{SpendLimit, Spending};
 use crate::types::{AccountId, AccountNum, Credits, GroupName};
 
@@ -21,7 +22,9 @@ impl BooksThread {
         limits: &[(AccountNum, Option<SpendLimit>)],
     ) -> Result<()> {
         self.fold()?; // so that the rows say what was spent
-        let changed = self.books.limit_accounts(limits, self.clock.wall())?;
+        let mut limits = limits.to_vec();
+        limits.sort_unstable_by_key(|(num, _)| *num); // so that gateways lock accounts in the same order
+        let changed = self.books.limit_accounts(&limits, self.clock.wall())?;
         for (num, before, after) in changed {
             let Some(purse) = self.shared.purses.get(num) else { continue };
             match (before.left().zip(purse.cap()), after.limit.zip(after.left())) {
@@ -31,12 +34,12 @@ impl BooksThread {
                     self.shared.return_lease(&cap);
                 }
                 (None, Some(_)) => {
-                    let cap = SpendCap::new(LeaseOf::Limit(num), &after, self.is_leased());
+                    let cap = self.new_cap(LeaseOf::Limit(num), &after)?;
                     let held = self.returning(|hold| hold.account == num);
                     cap.iter()
                         .for_each(|cap| cap.change(Credits::ZERO.checked_sub(held).unwrap_or_default()));
                     self.shared.caps.note();
-                    purse.set_cap(cap.map(Arc::new));
+                    purse.set_cap(cap);
                 }
             }
         }
@@ -53,16 +56,16 @@ impl BooksThread {
     ) -> Result<Changed<Option<GroupRow>>> {
         self.fold()?; // so that the row says what was spent
         let changed = self.books.change_group(account, name, limit, notes, self.clock.wall())?;
-        let (caps, is_leased) = (&self.shared.caps, self.is_leased());
         match (&changed.before, &changed.after) {
-            (Some(before), None) => caps.remove_group(&before.id),
+            (Some(before), None) => self.shared.caps.remove_group(&before.id),
             (None, Some(after)) => {
-                let cap = SpendCap::new(LeaseOf::Group(after.num), &after.spending, is_leased);
-                cap.into_iter().for_each(|cap| caps.add_group(after.id.clone(), Arc::new(cap)));
+                let cap = self.new_cap(LeaseOf::Group(after.num), &after.spending)?;
+                cap.into_iter().for_each(|cap| self.shared.caps.add_group(after.id.clone(), cap));
             }
             (Some(before), Some(after)) => {
                 let change = before.spending.left().zip(after.spending.limit.zip(after.spending.left()));
-                if let (Some(cap), Some((old, (limit, new)))) = (caps.group(&after.id), change) {
+                let cap = self.shared.caps.group(&after.id);
+                if let (Some(cap), Some((old, (limit, new)))) = (cap, change) {
                     cap.set_limit(limit, new.checked_sub(old).unwrap_or_default());
                     self.shared.return_lease(&cap);
                 }
@@ -73,51 +76,98 @@ impl BooksThread {
     }
 
     /// Takes over what gateways of the fleet changed: the spending limits of accounts, of their groups and of keys.
-    pub(in crate::ledger) fn saw(&self, accounts: &[(AccountRow, Vec<GroupRow>)], keys: &[KeyRow]) {
-        for (row, groups) in accounts {
-            self.saw_account(row, groups);
+    ///
+    /// The next fold takes what was charged here meanwhile from the limits that there are now. So it is taken from their caps.
+    pub(in crate::ledger) fn saw(
+        &mut self,
+        accounts: &[(AccountRow, Vec<GroupRow>)],
+        keys: &[KeyRow],
+    ) -> Result<()> {
+        self.wait_until_written()?;
+        self.apply_committed();
+        accounts.iter().try_for_each(|(row, groups)| self.saw_account(row, groups))?;
+        keys.iter().try_for_each(|row| self.saw_key(row))?;
+        if !self.shared.caps.is_empty() {
+            self.shared.want_fold_soon(); // what was charged here is counted by all then
         }
-        for row in keys {
-            let known = self.shared.caps.get(row.num).own;
-            let own = self.cap_of(known, LeaseOf::Key(row.num), &row.spending);
-            let group = row.group.clone().and_then(|name| self.shared.caps.group(&(row.account, name)));
-            self.shared.caps.set(row.num, KeyCaps { own, group });
-        }
+        Ok(())
     }
 
-    fn saw_account(&self, row: &AccountRow, groups: &[GroupRow]) {
-        let caps = &self.shared.caps;
+    fn saw_key(&mut self, row: &KeyRow) -> Result<()> {
+        let known = self.shared.caps.get(row.num);
+        let charged = |books: &Self| books.spent_here(|of| of.key == row.num, |hold| hold.key == row.num);
+        let own = self.cap_of(known.own, LeaseOf::Key(row.num), &row.spending, charged)?;
+        let group = row.group.clone().and_then(|name| self.shared.caps.group(&(row.account, name)));
+        if group.as_ref().map(Arc::as_ptr) != known.group.as_ref().map(Arc::as_ptr) {
+            let moved = charged(self);
+            known.group.iter().for_each(|cap| cap.change(moved));
+            group.iter().for_each(|cap| cap.change(Credits::ZERO.checked_sub(moved).unwrap_or_default()));
+        }
+        self.shared.caps.set(row.num, KeyCaps { own, group });
+        Ok(())
+    }
+
+    fn saw_account(&mut self, row: &AccountRow, groups: &[GroupRow]) -> Result<()> {
         if let Some(purse) = self.shared.purses.get(row.num) {
             let known = purse.cap();
-            let cap = self.cap_of(known.clone(), LeaseOf::Limit(row.num), &row.spending);
+            let charged =
+                |books: &Self| books.spent_here(|of| of.account == row.num, |hold| hold.account == row.num);
+            let cap = self.cap_of(known.clone(), LeaseOf::Limit(row.num), &row.spending, charged)?;
             if cap.as_ref().map(Arc::as_ptr) != known.as_ref().map(Arc::as_ptr) {
-                caps.note();
+                self.shared.caps.note();
                 purse.set_cap(cap);
             }
         }
         for group in groups {
-            let known = caps.group(&group.id);
-            let is_new = known.is_none();
-            let cap = self.cap_of(known, LeaseOf::Group(group.num), &group.spending);
-            cap.filter(|_| is_new).into_iter().for_each(|cap| caps.add_group(group.id.clone(), cap));
+            let (known, of) = (self.shared.caps.group(&group.id), LeaseOf::Group(group.num));
+            let is_new = known.as_ref().is_none_or(|cap| !cap.is_of(of));
+            let cap = self.cap_of(known, of, &group.spending, |_| Credits::ZERO)?; // its keys follow
+            let cap = cap.filter(|_| is_new);
+            cap.into_iter().for_each(|cap| self.shared.caps.add_group(group.id.clone(), cap));
         }
         let is_gone = |id: &GroupId| groups.iter().all(|group| group.id != *id);
+        let caps = &self.shared.caps;
         caps.groups_of(row.num).iter().filter(|id| is_gone(id)).for_each(|id| caps.remove_group(id));
+        Ok(())
     }
 
-    /// The cap that follows from what was read: the known one, if it stays.
-    fn cap_of(
+    /// What was charged here since the last fold, and what returns to caps when open holds are settled.
+    fn spent_here(
         &self,
+        is_charged: impl Fn(&ChargeKey) -> bool,
+        is_held: impl Fn(&OpenHold) -> bool,
+    ) -> Credits {
+        let charged = self.tally.charged(is_charged);
+        charged.checked_add(self.returning(is_held)).unwrap_or(charged)
+    }
+
+    /// The cap that follows from what was read: the known one, if it stays. `charged`: what was charged here since the last
+    /// fold.
+    fn cap_of(
+        &mut self,
         known: Option<Arc<SpendCap>>,
         of: LeaseOf,
         spending: &Spending,
-    ) -> Option<Arc<SpendCap>> {
+        charged: impl Fn(&Self) -> Credits,
+    ) -> Result<Option<Arc<SpendCap>>> {
         let known = known.filter(|cap| spending.limit.is_some() && cap.is_of(of));
-        let Some(cap) = known else { return SpendCap::new(of, spending, self.is_leased()).map(Arc::new) };
+        let Some(cap) = known else {
+            let cap = self.new_cap(of, spending)?;
+            let charged = Credits::ZERO.checked_sub(charged(self)).unwrap_or_default();
+            cap.iter().for_each(|cap| cap.change(charged));
+            return Ok(cap);
+        };
         if cap.saw(spending) {
             self.shared.return_lease(&cap);
         }
-        Some(cap)
+        Ok(Some(cap))
+    }
+
+    /// The cap of a new limit. What is leased of an earlier one ends: nothing of it is returned any more.
+    pub(super) fn new_cap(&mut self, of: LeaseOf, spending: &Spending) -> Result<Option<Arc<SpendCap>>> {
+        let Some(cap) = SpendCap::new(of, spending, self.is_leased()) else { return Ok(None) };
+        self.books.end_lease(of)?;
+        Ok(Some(Arc::new(cap)))
     }
 
     /// Begins the periods of spending limits that are over. Charges that are not folded yet count in the new period.

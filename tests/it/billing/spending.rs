@@ -28,7 +28,13 @@ pub fn spend(gateway: &Gateway, key: &str) -> (usize, String) {
         if response.status == 402 {
             return (charged, response.text());
         }
-        assert_eq!(response.charged(), Some("1"), "{}", response.text());
+        let told = response.text();
+        assert_eq!(
+            response.charged(),
+            Some("1"),
+            "{told} {:?}",
+            gateway.lines().iter().rev().take(3).collect::<Vec<_>>()
+        );
     }
     (20, String::new())
 }

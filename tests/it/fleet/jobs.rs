@@ -227,7 +227,9 @@ fn jobs_move_between_one_gateway_and_a_fleet() {
 #[test]
 fn examples_are_billed_in_a_fleet_as_their_documents_say() {
     for example in ["enrow", "apione"] {
-        let Some((_server, settings)) = super::ledger("node = \"NAME\"\njournal = \"shared\"\n") else { return };
+        let Some((_server, settings)) = super::ledger("node = \"NAME\"\njournal = \"shared\"\n") else {
+            return;
+        };
         let url = settings.lines().find(|line| line.starts_with("url = ")).unwrap();
         let ledger = format!("{url}\nnode = \"NAME\"\njournal = \"shared\"");
         let (text, upstream) = prepare(example);

@@ -3,7 +3,7 @@
 //! A gateway that opens a job gives it to the fleet in its next fold. With it goes the lease that its hold is of, so that what
 //! the gateway has leased is still what it may spend.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::write_hold;
 use crate::ledger::record::ExternalId;
@@ -22,7 +22,18 @@ const MAX_SAME: usize = 100;
 
 /// Gives kept holds of this gateway to the fleet.
 pub(super) fn share(tx: &Transaction<'_>, holds: &[OpenHold]) -> Result<()> {
-    for hold in holds {
+    if holds.is_empty() {
+        return Ok(());
+    }
+    // A transaction whose outcome was not known may have done so.
+    let shared = format!(
+        "SELECT id FROM open_holds WHERE node = {FLEET}
+             AND id = ANY (ARRAY(SELECT decode(hex, 'hex') FROM unnest(string_to_array(?1, ',')) AS hex))"
+    );
+    let hex: Vec<String> = holds.iter().map(|hold| hex::encode(id_blob(hold.id))).collect();
+    let shared: HashSet<RequestId> =
+        tx.all(&shared, params![hex.join(",")], |row| request_id(row, 0))?.into_iter().collect();
+    for hold in holds.iter().filter(|hold| !shared.contains(&hold.id)) {
         write_hold(tx, hold, FLEET)?;
         passed_on(tx, hold, (tx.node(), FLEET))?;
     }
@@ -32,20 +43,27 @@ pub(super) fn share(tx: &Transaction<'_>, holds: &[OpenHold]) -> Result<()> {
 /// Takes open jobs of the fleet, each with others of its account that have the same external id: the upstream has one job of that
 /// name, and one of the holds pays for it. Without those that another gateway settles.
 pub(in crate::ledger::sql) fn take(tx: &Transaction<'_>, ids: &[RequestId]) -> Result<Vec<TakenJobs>> {
+    // All gateways lock them in the same order, before they change what several holds share.
+    let lock = "SELECT id FROM open_holds WHERE (account, external_id) IN (
+                    SELECT account, external_id FROM open_holds WHERE external_id IS NOT NULL AND id = ANY (
+                        ARRAY(SELECT decode(hex, 'hex') FROM unnest(string_to_array(?1, ',')) AS hex)))
+                ORDER BY id FOR UPDATE";
+    let hex: Vec<String> = ids.iter().map(|id| hex::encode(id_blob(*id))).collect();
+    tx.exists(lock, params![hex.join(",")])?;
     let mut wanted = Vec::new();
     for id in ids {
         let sql = "SELECT account, external_id FROM open_holds WHERE id = ?1 AND external_id IS NOT NULL";
         let found = tx.find(sql, params![id_blob(*id)], |row| Ok((row.get(0)?, row.get::<String>(1)?)))?;
         wanted.extend(found.map(|(account, external_id): (u32, String)| (account, external_id, *id)));
     }
-    wanted.sort(); // all gateways lock in the same order
+    wanted.sort(); // accounts in the same order, too
     wanted.into_iter().map(|(account, external_id, id)| take_one(tx, id, account, &external_id)).collect()
 }
 
 fn take_one(tx: &Transaction<'_>, id: RequestId, account: u32, external_id: &str) -> Result<TakenJobs> {
     let same = format!(
         "SELECT {COLUMNS}, node FROM open_holds WHERE account = ?1 AND external_id = ?2 AND node IN ({FLEET}, ?3)
-         ORDER BY id <> ?4, at, id LIMIT ?5 FOR UPDATE"
+         ORDER BY id <> ?4, at, id LIMIT ?5"
     );
     let values = params![account, external_id, tx.node(), id_blob(id), MAX_SAME];
     let same: Vec<(OpenHold, i64)> = tx.all(&same, values, |row| Ok((hold_row(row)?, row.get(9)?)))?;
@@ -69,7 +87,7 @@ fn passed_on(tx: &Transaction<'_>, hold: &OpenHold, (from, to): (i64, i64)) -> R
     tx.run(lease, params![hold.account.0, to, -amount])?;
     // What a spending limit leaves is less what the fleet's jobs hold: no lease of it is the fleet's.
     let (node, spent) = if to == FLEET { (from, amount) } else { (to, -amount) };
-    posting::pay_limits(tx, hold.key, node, spent)?;
+    posting::pay_limits(tx, (hold.account, hold.key), node, spent)?;
     if to != FLEET {
         // Every gateway that has something leased has a row.
         let row = "INSERT INTO leases (account, node, granted) VALUES (?1, ?2, 0) ON CONFLICT (account, node) DO NOTHING";

@@ -1,5 +1,7 @@
 //! Sets spending limits, and begins their periods.
 
+use std::collections::HashSet;
+
 use super::groups;
 use crate::ledger::sql::db::{Connection, Row, Transaction, params};
 use crate::ledger::sql::leases;
@@ -74,9 +76,12 @@ pub(in crate::ledger::sql) fn are_over(connection: &Connection, now: WallTime) -
 
 /// Begins the periods of limits that are over.
 pub(in crate::ledger::sql) fn begin(tx: &Transaction<'_>, now: WallTime, most: usize) -> Result<Begun> {
+    let locked = if tx.is_shared() { Some(lock(tx, now, most)?) } else { None };
     let begin = |table: &str| -> Result<Vec<(u32, Credits)>> {
         let mut begun = Vec::new();
-        for (num, mut spending) in over(tx, table, now, most)? {
+        let mut over = over(tx, table, now, most)?;
+        over.retain(|(num, _)| locked.as_ref().is_none_or(|locked| locked.contains(&(table, *num))));
+        for (num, mut spending) in over {
             let more = spending.begin(now);
             store(tx, table, num, &spending)?;
             begun.push((num, more));
@@ -89,6 +94,31 @@ pub(in crate::ledger::sql) fn begin(tx: &Transaction<'_>, now: WallTime, most: u
         groups: groups.collect::<Result<_>>()?,
         accounts: begin("accounts")?.into_iter().map(|(num, more)| (AccountNum(num), more)).collect(),
     })
+}
+
+/// Locks the accounts of the limits whose period is over, as folds of other gateways do before they count what is spent. Returns
+/// the tables and numbers of these limits.
+fn lock<'a>(tx: &Transaction<'_>, now: WallTime, most: usize) -> Result<HashSet<(&'a str, u32)>> {
+    let mut locked = HashSet::new();
+    let mut lists = Vec::new();
+    for table in ["accounts", "keys", "spend_groups"] {
+        let numbers: Vec<u32> = over(tx, table, now, most)?.into_iter().map(|(num, _)| num).collect();
+        lists.push(numbers.iter().map(u32::to_string).collect::<Vec<_>>().join(","));
+        locked.extend(numbers.into_iter().map(|num| (table, num)));
+    }
+    let listed = |at: usize| format!("ANY (CAST(string_to_array(?{at}, ',') AS BIGINT[]))");
+    let sql = format!(
+        "SELECT num FROM accounts WHERE num = {}
+             OR num IN (SELECT account FROM keys WHERE num = {})
+             OR num IN (SELECT account FROM spend_groups WHERE num = {}) ORDER BY num FOR UPDATE",
+        listed(1),
+        listed(2),
+        listed(3)
+    );
+    if !locked.is_empty() {
+        tx.exists(&sql, params![lists[0], lists[1], lists[2]])?;
+    }
+    Ok(locked)
 }
 
 /// The limits whose period is over, at most `most`.
