@@ -61,6 +61,9 @@ impl BooksThread {
             self.wait_until_written()?;
             return Ok(charged);
         }
+        if !self.is_leased() {
+            return Ok(None);
+        }
         let hold = match self.books.reader()?.find_job(Some(num), external_id)? {
             FleetJob::Open(hold) => hold,
             FleetJob::BeingSettled => {
