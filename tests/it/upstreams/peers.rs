@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::{folder, start, with_servers, write};
 use crate::foreign::{Peer, client, has, python};
-use crate::support::{Authority, Gateway, Upstream, config, get, missing, post, sha256};
+use crate::support::{Authority, Gateway, Upstream, config, eventually, get, missing, post, sha256};
 
 const KEY: &str = "x-api-key: good-key\r\n";
 
@@ -113,7 +113,9 @@ fn nginx_is_spoken_to_in_the_version_that_both_know() {
         let response = get(gateway.public, "/one", KEY);
         if spoken.is_empty() {
             assert_eq!((response.status, response.charged()), (502, Some("0")));
-            assert!(gateway.lines().iter().any(|line| line.contains("does not offer HTTP/2")));
+            eventually("the reason is logged", || {
+                gateway.lines().iter().any(|line| line.contains("does not offer HTTP/2"))
+            });
             continue;
         }
         assert_eq!(response.header("x-spoken"), Some(spoken), "{setting}");
