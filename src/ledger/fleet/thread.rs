@@ -236,8 +236,8 @@ impl LeaseThread {
         let mut unsatisfied = Vec::new();
         for (mut want, leased) in wants.into_iter().zip(leased) {
             let purse = Arc::clone(&want.purse);
-            purse.pot().lease(leased.granted, leased.elsewhere.credits);
             purse.set_elsewhere(leased.elsewhere);
+            purse.pot().lease(leased.granted);
             let local = purse.pot().local();
             let known = Leased { purse: Arc::clone(&purse), then: (local, now), seen: (local, now) };
             match self.lessees.get_mut(&purse.of()).filter(|known| Arc::ptr_eq(&known.purse, &purse)) {

@@ -19,7 +19,8 @@ pub(super) fn begin(tx: &Transaction<'_>) -> Result<i64> {
     tx.one(next, params![tx.node()], |row| row.get(0))
 }
 
-/// Refuses a gateway of a fleet beside one that is alone, and the reverse. A gateway that ended cleanly, with nothing that is not folded or returned, is not in the way.
+/// Refuses a gateway of a fleet beside one that is alone, and the reverse. A gateway that ended cleanly, with nothing
+/// that is not folded or returned, is not in the way.
 pub(super) fn check(serving: &Connection) -> Result<()> {
     let seat = serving.seat();
     let others =

@@ -70,9 +70,8 @@ impl Pot {
     }
 
     /// Adds credits that were leased.
-    pub(in crate::ledger) fn lease(&self, granted: Credits, elsewhere: Credits) {
+    pub(in crate::ledger) fn lease(&self, granted: Credits) {
         self.has_lease.store(true, Ordering::SeqCst);
-        self.set_elsewhere(elsewhere);
         self.give(granted);
         let low = if granted.is_zero() { 0 } else { self.local().millionths() / 2 };
         self.low.store(low, Ordering::SeqCst);

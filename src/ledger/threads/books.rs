@@ -1,6 +1,6 @@
 //! Runs the books thread: folds the journal into the ledger, and executes the control plane's bookings and reads.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -47,7 +47,7 @@ pub(in crate::ledger) struct BooksThread {
     /// A fold whose write failed, to be tried again.
     pub(super) unwritten: Option<Fold>,
     /// Jobs of the fleet that a transaction may have taken whose outcome is not known.
-    pub(super) perhaps_taken: Vec<RequestId>,
+    pub(super) perhaps_taken: BTreeSet<RequestId>,
     fold_at: Moment,
     /// When a fold was last made for other gateways.
     folded_at: Moment,
@@ -143,7 +143,7 @@ impl BooksThread {
             tally,
             batches: Batches::default(),
             unwritten: None,
-            perhaps_taken: Vec::new(),
+            perhaps_taken: BTreeSet::new(),
             failures: Repeats::default(),
             limits: LimitSaves::default(),
             usage: UsageCounts::default(),

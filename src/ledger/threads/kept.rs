@@ -9,7 +9,7 @@ use super::opening;
 use crate::ledger::jobs::Settling;
 use crate::ledger::outbox::Ticket;
 use crate::ledger::record::ExternalId;
-use crate::ledger::store::{FleetJob, LedgerError, Result};
+use crate::ledger::store::{FleetJob, LedgerError, Result, TakenJobs};
 use crate::ledger::tally::{Fold, OpenHold};
 #[cfg(test)]
 use crate::policy::credit::returned;
@@ -19,6 +19,8 @@ use crate::types::{AccountId, Credits, RequestId, StatusClass};
 const MAX_SETTLED_AT_ONCE: usize = 10_000;
 /// Most jobs of a fleet that are taken in one transaction.
 const MAX_TAKEN_AT_ONCE: usize = 500;
+/// Most jobs that failed transactions may have taken. Further ones are given back when the gateway is restarted.
+const MAX_PERHAPS_TAKEN: usize = 100_000;
 /// Most such transactions before other work is done.
 const MAX_ROUNDS: usize = 3;
 
@@ -109,7 +111,7 @@ impl BooksThread {
             self.fold_committed()?; // the jobs may be in there
         }
         let ids: Vec<RequestId> = wanted.iter().map(|(id, ..)| *id).collect();
-        let taken = self.books.take_jobs(&ids).inspect_err(|_| self.perhaps_taken.extend(&ids))?;
+        let taken = self.take_of_fleet(&ids)?;
         let settle = |(id, charge, outcome): &(RequestId, Credits, StatusClass)| {
             let taken = taken.iter().find(|taken| taken.id == *id)?;
             let mut settled = None;
@@ -126,6 +128,14 @@ impl BooksThread {
             settled
         };
         Ok(wanted.iter().map(settle).collect())
+    }
+
+    /// Takes jobs of the fleet. If that fails, they may have been taken.
+    fn take_of_fleet(&mut self, ids: &[RequestId]) -> Result<Vec<TakenJobs>> {
+        self.books.take_jobs(ids).inspect_err(|_| {
+            let room = MAX_PERHAPS_TAKEN.saturating_sub(self.perhaps_taken.len());
+            self.perhaps_taken.extend(ids.iter().take(room));
+        })
     }
 
     /// Holds what was taken. False if it is held here already.
@@ -191,10 +201,9 @@ impl BooksThread {
         if self.perhaps_taken.is_empty() {
             return Ok(());
         }
-        let mut ids = std::mem::take(&mut self.perhaps_taken);
-        ids.sort_unstable();
-        ids.dedup();
-        let taken = self.books.take_jobs(&ids).inspect_err(|_| self.perhaps_taken.extend(&ids))?;
+        let ids: Vec<_> = self.perhaps_taken.iter().take(MAX_TAKEN_AT_ONCE).copied().collect();
+        let taken = self.take_of_fleet(&ids)?;
+        self.perhaps_taken.retain(|id| !ids.contains(id));
         let holds: BTreeMap<RequestId, &OpenHold> =
             taken.iter().flat_map(|taken| &taken.holds).map(|hold| (hold.id, hold)).collect();
         for hold in holds.into_values() {

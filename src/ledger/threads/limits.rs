@@ -83,13 +83,17 @@ impl BooksThread {
         accounts: &[(AccountRow, Vec<GroupRow>)],
         keys: &[KeyRow],
     ) -> Result<()> {
+        let is_limited =
+            |(row, groups): &(AccountRow, Vec<GroupRow>)| row.spending.limit.is_some() || !groups.is_empty();
+        let is_capped = |row: &KeyRow| row.spending.limit.is_some() || row.group.is_some();
+        if self.shared.caps.is_empty() && !accounts.iter().any(is_limited) && !keys.iter().any(is_capped) {
+            return Ok(());
+        }
         self.wait_until_written()?;
         self.apply_committed();
         accounts.iter().try_for_each(|(row, groups)| self.saw_account(row, groups))?;
         keys.iter().try_for_each(|row| self.saw_key(row))?;
-        if !self.shared.caps.is_empty() {
-            self.shared.want_fold_soon(); // what was charged here is counted by all then
-        }
+        self.shared.want_fold_soon(); // what was charged here is counted by all then
         Ok(())
     }
 

@@ -28,6 +28,28 @@ upstream = "api"
 settles = { id = "path:id", done = { "json:/status" = ["completed", "failed"] }, credits = "json:/stats/credits_cost/final" }
 "#;
 
+pub const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+/// Requests by which the upstream tells about a job.
+pub const CALLBACKS: &str = r#"
+[callbacks.api]
+path = "/callbacks/people"
+secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+id = "json:/id"
+done = { "json:/status" = "completed" }
+credits = [{ from = "json:/credits/cost" }]
+"#;
+
+/// Such a request, signed now or at another time.
+pub fn tell(gateway: &Gateway, body: &str, ago: i64, secret: &str) -> Response {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let at = i64::try_from(since.as_secs()).unwrap() - ago;
+    let signature = tollgate::policy::key::signature::sign([secret].into_iter(), "msg_1", at, body);
+    let headers =
+        format!("webhook-id: msg_1\r\nwebhook-timestamp: {at}\r\nwebhook-signature: {signature}\r\n");
+    crate::support::post(gateway.public, "/callbacks/people", &headers, body)
+}
+
 const JOBS: &str = r#"
 [[routes]]
 name = "find"
@@ -44,12 +66,6 @@ upstream = "api"
 settles = { id = "query:id", status = "200", charge = [
   { when = { "json:/qualification" = "found" }, credits = 1 },
 ] }
-[callbacks.api]
-path = "/callbacks/people"
-secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-id = "json:/id"
-done = { "json:/status" = "completed" }
-credits = [{ from = "json:/credits/cost" }]
 [plans.small]
 jobs = 2
 limits = [{ name = "per-minute", requests = 3, window = "60s", except = ["*.get"] }]
@@ -60,7 +76,7 @@ credits = 100
 
 pub(super) fn config() -> String {
     let key = format!("[[accounts.other.keys]]\nlabel = \"k\"\nsha256 = \"{}\"\n", sha256("other-key"));
-    admin_config(&format!("{BULK}{JOBS}{key}"))
+    admin_config(&format!("{BULK}{CALLBACKS}{JOBS}{key}"))
 }
 
 fn start() -> (Gateway, Upstream) {
@@ -300,31 +316,25 @@ fn an_upstream_tells_about_a_job_in_a_signed_request() {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
         i64::try_from(since.as_secs()).unwrap()
     };
-    let call = |body: &str, at: i64, secret: &str| {
-        let signature = tollgate::policy::key::signature::sign([secret].into_iter(), "msg_1", at, body);
-        let headers =
-            format!("webhook-id: msg_1\r\nwebhook-timestamp: {at}\r\nwebhook-signature: {signature}\r\n");
-        crate::support::post(gateway.public, "/callbacks/people", &headers, body)
-    };
-    let (secret, other) =
-        ("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA");
+    let (secret, other) = (SECRET, "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA");
+    let call = |body: &str, ago: i64, secret: &str| tell(&gateway, body, ago, secret);
     let finished = r#"{"id":"a","status":"completed","credits":{"cost":2}}"#;
-    assert_eq!(call(finished, now(), other).status, 401);
-    assert_eq!(call(finished, now() - 400, secret).status, 401);
-    assert_eq!(call(r#"{"id":"a","status":"ongoing"}"#, now(), secret).text(), r#"{"settled":false}"#);
+    assert_eq!(call(finished, 0, other).status, 401);
+    assert_eq!(call(finished, 400, secret).status, 401);
+    assert_eq!(call(r#"{"id":"a","status":"ongoing"}"#, 0, secret).text(), r#"{"settled":false}"#);
     assert_eq!(gateway.available("acme"), "994");
-    assert_eq!(call(finished, now(), secret).text(), r#"{"settled":true}"#);
-    assert_eq!(call(finished, now(), secret).text(), r#"{"settled":false}"#, "it is settled");
-    assert_eq!(call(&finished.replace("\"a\"", "\"x\""), now(), secret).status, 404);
+    assert_eq!(call(finished, 0, secret).text(), r#"{"settled":true}"#);
+    assert_eq!(call(finished, 0, secret).text(), r#"{"settled":false}"#, "it is settled");
+    assert_eq!(call(&finished.replace("\"a\"", "\"x\""), 0, secret).status, 404);
     assert_eq!(gateway.available("acme"), "995");
-    assert_eq!(call(r#"{"status":"completed"}"#, now(), secret).status, 400);
+    assert_eq!(call(r#"{"status":"completed"}"#, 0, secret).status, 400);
     assert_eq!(get(gateway.public, "/callbacks/people", "").status, 404);
     let many = vec!["v1,"; 4000].join(" ");
     let headers = format!("webhook-id: a\r\nwebhook-timestamp: {}\r\nwebhook-signature: {many}\r\n", now());
     assert_eq!(crate::support::post(gateway.public, "/callbacks/people", &headers, finished).status, 401);
     let long = format!("{{\"id\":\"b\",\"x\":\"{}\"}}", "y".repeat(300_000));
-    assert_eq!(call(&long, now(), secret).status, 413);
+    assert_eq!(call(&long, 0, secret).status, 413);
     open(&gateway, "other-key", "b", 1);
-    assert_eq!(call(r#"{"id":"b","status":"completed","credits":{"cost":1}}"#, now(), secret).status, 404);
+    assert_eq!(call(r#"{"id":"b","status":"completed","credits":{"cost":1}}"#, 0, secret).status, 404);
     assert_eq!(gateway.available("acme"), "995", "two accounts have a job with this id");
 }

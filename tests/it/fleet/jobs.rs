@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 use super::Fleet;
 use crate::api::{Api, TOKEN};
 use crate::billing::examples::{play_at, prepare};
-use crate::billing::jobs::{BULK, KEY, done, open, poll};
-use crate::support::{Client, Gateway, eventually, get, post, sha256};
+use crate::billing::jobs::{BULK, CALLBACKS, KEY, SECRET, done, open, poll, tell};
+use crate::support::{Client, Gateway, eventually, get, sha256};
 
-/// A deadline that a test can wait for, callbacks, and a plan with a limit of open jobs.
+/// A deadline that a test can wait for, and a plan with a limit of open jobs.
 const MORE: &str = r#"
 [[routes]]
 name = "find"
@@ -20,19 +20,14 @@ methods = ["POST"]
 upstream = "api"
 hold = 4
 opens = { id = "header:x-job", deadline = "8s", at_deadline = "charge" }
-[callbacks.api]
-path = "/callbacks/people"
-secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-id = "json:/id"
-done = { "json:/status" = "completed" }
-credits = [{ from = "json:/credits/cost" }]
 [plans.small]
 jobs = 2
 "#;
 
 pub(super) fn with_jobs(text: &str) -> String {
     let token = format!("[admin]\ntoken_sha256 = \"{}\"\n", sha256(TOKEN));
-    text.replace("[admin]\n", &token).replace("[accounts.acme]\n", &format!("{BULK}{MORE}[accounts.acme]\n"))
+    text.replace("[admin]\n", &token)
+        .replace("[accounts.acme]\n", &format!("{BULK}{CALLBACKS}{MORE}[accounts.acme]\n"))
 }
 
 fn start() -> Option<Fleet> {
@@ -145,13 +140,7 @@ fn upstreams_and_operators_settle_at_every_gateway() {
     let [a, b, c] = [0, 1, 2].map(|at| &fleet.gateways[at]);
     let call = |gateway: &Gateway, job: &str| {
         let body = format!(r#"{{"id":"{job}","status":"completed","credits":{{"cost":2}}}}"#);
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-        let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
-        let at = i64::try_from(now).unwrap();
-        let signature = tollgate::policy::key::signature::sign([secret].into_iter(), "msg_1", at, &body);
-        let headers =
-            format!("webhook-id: msg_1\r\nwebhook-timestamp: {at}\r\nwebhook-signature: {signature}\r\n");
-        post(gateway.public, "/callbacks/people", &headers, &body)
+        tell(gateway, &body, 0, SECRET)
     };
     open(a, "good-key", "one", 3);
     open(a, "good-key", "two", 3);

@@ -14,7 +14,7 @@ use crate::ledger::store::{AccountRow, FleetJob, Result, TakenJobs};
 use crate::ledger::tally::OpenHold;
 use crate::types::{AccountNum, Credits, RequestId, WallTime};
 
-/// The number that stands for the fleet in place of one of its gateways.
+/// The node number of what belongs to the fleet, and to none of its gateways.
 pub(in crate::ledger) const FLEET: i64 = 0;
 const COLUMNS: &str = "id, account, key, route, amount, at, external_id, deadline, charge_at_deadline";
 /// Most jobs with one external id that are read, or taken at once.
