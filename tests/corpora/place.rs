@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tollgate::types::KeyHash;
 
@@ -14,8 +14,10 @@ use crate::upstream::{Seen, Upstream};
 
 /// Credits of each account. A request costs one credit.
 const CREDITS: usize = 1_000_000;
-/// Silence on a connection after which no further response is expected.
+/// Silence on a connection after which no further bytes are expected.
 const SILENCE: Duration = Duration::from_millis(120);
+/// Longest wait for what a case must be answered with, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 #[derive(Clone, Copy, Debug)]
 pub enum Routes {
@@ -100,8 +102,9 @@ impl Place {
         Self { upstream, address, gateway, folder, lines, ids: Mutex::default() }
     }
 
-    /// Sends bytes, then more on the same connection after each response.
-    pub fn send(&self, first: &[u8], then: &[Vec<u8>]) -> Outcome {
+    /// Sends bytes, then more on the same connection after each response. Reads until the gateway is silent and has sent
+    /// `enough`.
+    pub fn send(&self, first: &[u8], then: &[Vec<u8>], enough: impl Fn(&Outcome) -> bool) -> Outcome {
         let mut stream = TcpStream::connect(self.address).unwrap();
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(SILENCE)).unwrap();
@@ -109,6 +112,10 @@ impl Place {
         for bytes in std::iter::once(first).chain(then.iter().map(Vec::as_slice)) {
             let _ = stream.write_all(bytes); // the gateway may close before the last byte
             read(&mut stream, &mut outcome);
+            let sent = Instant::now();
+            while !outcome.closed && !enough(&outcome) && sent.elapsed() < PATIENCE {
+                read(&mut stream, &mut outcome);
+            }
             if outcome.closed {
                 break;
             }
