@@ -1,18 +1,20 @@
-//! Opens a ledger, starts its two threads, and creates the handles to them.
+//! Opens a ledger, starts its threads, and creates the handles to them.
+
+mod parts;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+pub(super) use parts::Parts;
 use tokio::sync::mpsc;
 
 use super::adoption::PassedOn;
 use super::bookkeeper::Bookkeeper;
-use super::fleet::LeaseThread;
 use super::spender::SpenderSeed;
 use super::store::{LedgerError, Readers, Result, Storage};
-use super::threads::{BooksThread, CommitThread, Job, Shared};
+use super::threads::{Job, Shared};
 use crate::clock::Clock;
 
 /// Most jobs that wait for the books thread. When the queue is full, callers wait.
@@ -76,35 +78,11 @@ impl Ledger {
         clock: Clock,
         adopts: bool,
     ) -> Result<(Self, Opened)> {
-        let Storage { books, mut journal, mut leases } = storage;
-        let shared = Arc::new(Shared::new(workers, commit_delay, leases.is_some()));
-        let (jobs, queue) = mpsc::channel(MAX_JOBS);
-        let readers = books.readers();
-        // Before anything is read, so that no later change is missed.
-        let version = leases.as_mut().map_or(Ok(0), |leases| leases.version())?;
-        let (books, found) =
-            BooksThread::open(books, &mut *journal, Arc::clone(&shared), queue, clock.clone(), adopts)?;
-        let (mut own, mut gone) = (Vec::new(), Vec::new());
-        for (of, leased) in leases.as_mut().map_or(Ok(Vec::new()), |leases| leases.own())? {
-            match shared.lessee(of) {
-                Some(purse) => {
-                    purse.pot().adopt(leased);
-                    own.push(purse);
-                }
-                None => gone.push((of, leased)), // of a spending limit that was removed
-            }
-        }
-        if let Some(leases) = leases.as_mut().filter(|_| !gone.is_empty()) {
-            leases.give_back(&gone)?;
-        }
-        let lessee = leases.zip(shared.desk.clone()).map(|(leases, desk)| {
-            LeaseThread::new(leases, desk, Arc::clone(&shared), clock.clone(), (version, own), settle_lost)
-        });
-        let commit = CommitThread::new(journal, Arc::clone(&shared), found.last_seq, clock);
+        let parts = Parts::open(storage, workers, commit_delay, clock, adopts)?;
+        let Parts { shared, jobs, readers, books, commit, leases, opened } = parts;
         let commit = spawn("tollgate-commit", move || commit.run())?;
         let books = spawn("tollgate-books", move || books.run())?;
-        let leases = lessee.map(|lessee| spawn("tollgate-leases", move || lessee.run())).transpose()?;
-        let opened = Opened { doubts: found.doubts, off_by: found.off_by, epoch: found.epoch };
+        let leases = leases.map(|leases| spawn("tollgate-leases", move || leases.run())).transpose()?;
         Ok((Self { shared, jobs, readers, books, commit, leases }, opened))
     }
 

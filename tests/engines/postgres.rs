@@ -105,6 +105,18 @@ impl Postgres {
         }
     }
 
+    /// Stops the server's processes, or lets them go on.
+    pub fn pause(&self, is_paused: bool) {
+        let signal = if is_paused { rustix::process::Signal::STOP } else { rustix::process::Signal::CONT };
+        let server = self.server.as_ref().unwrap().id();
+        let children = std::fs::read_to_string(format!("/proc/{server}/task/{server}/children")).unwrap();
+        let children = children.split_whitespace().map(|id| id.parse().unwrap());
+        for id in children.chain([i32::try_from(server).unwrap()]) {
+            let id = rustix::process::Pid::from_raw(id).unwrap();
+            let _ = rustix::process::kill_process(id, signal); // or it has ended
+        }
+    }
+
     fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }

@@ -34,6 +34,8 @@ mod limits;
 mod memory;
 mod metrics;
 mod money;
+#[path = "../engines/network.rs"]
+mod network;
 mod operation;
 mod payments;
 mod prices;

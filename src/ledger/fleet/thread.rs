@@ -10,7 +10,7 @@ use super::desk::{Desk, Want};
 use crate::clock::Clock;
 use crate::ledger::purse::Lessee;
 use crate::ledger::store::{Beat, Changes, LeaseOf, LeaseWanted, Leases, LedgerError, Result, Storage};
-use crate::ledger::threads::{Shared, wait_until_written};
+use crate::ledger::threads::{Shared, WaitForCommit, Written};
 use crate::policy::credit::lease;
 use crate::types::{Credits, Moment, Repeats};
 
@@ -65,6 +65,7 @@ pub(in crate::ledger) struct LeaseThread {
     /// When it was last tried for each.
     tried: HashMap<String, Moment>,
     recovery: Option<JoinHandle<()>>,
+    written: Box<dyn Written>,
     failures: Repeats,
 }
 
@@ -98,41 +99,62 @@ impl LeaseThread {
             tried: HashMap::new(),
             settle,
             recovery: None,
+            written: Box::new(WaitForCommit),
             failures,
         }
     }
 
-    /// Runs until the ledger is closed. The credits that this gateway does not need are returned then, unless another process
-    /// takes over.
-    pub(in crate::ledger) fn run(mut self) -> Result<()> {
-        let _end = EndGuard(Arc::clone(&self.desk));
-        loop {
-            self.beat_if_due();
-            let (wants, must_end) = self.desk.take(TICK);
-            let returns = self.desk.take_returns();
-            let returned = self.give_back(&returns);
-            self.note(&returned);
-            let claimed = self.desk.claims.work(&mut *self.leases, &self.desk);
-            if claimed.is_err() {
-                self.desk.claims.clear(); // the requests are told, and the database is not asked again at once
-                std::thread::sleep(TICK);
-            }
-            self.note(&claimed);
-            if must_end {
-                wants.into_iter().for_each(Want::refuse);
-                return self.end();
-            }
-            self.lease(wants);
-            let now = self.clock.now();
-            if now.since(self.looked) >= TICK {
-                self.looked = now;
-                let done = self.return_called().and(self.pass_changes_on());
-                self.note(&done);
-            }
-        }
+    /// Replaces the way in which barriers are waited for, since the simulation has no separate commit thread.
+    #[cfg(test)]
+    pub(in crate::ledger) fn with_barrier(self, written: Box<dyn Written>) -> Self {
+        Self { written, ..self }
     }
 
-    fn end(mut self) -> Result<()> {
+    /// Waits until a lost gateway that is being settled is settled.
+    #[cfg(test)]
+    pub(in crate::ledger) fn join_recovery(&mut self) -> bool {
+        self.recovery.take().map(|recovery| recovery.join().unwrap()).is_some()
+    }
+
+    /// Runs until the ledger is closed.
+    pub(in crate::ledger) fn run(mut self) -> Result<()> {
+        let _end = EndGuard(Arc::clone(&self.desk));
+        while let Some(pause) = self.turn(TICK) {
+            std::thread::sleep(pause);
+        }
+        self.end()
+    }
+
+    /// Waits until something is wanted, at most `longest`, and does what is due. Returns how long to pause; `None` if the ledger
+    /// is being closed.
+    pub(in crate::ledger) fn turn(&mut self, longest: Duration) -> Option<Duration> {
+        self.beat_if_due();
+        let (wants, must_end) = self.desk.take(longest);
+        let returns = self.desk.take_returns();
+        let returned = self.give_back(&returns);
+        self.note(&returned);
+        let claimed = self.desk.claims.work(&mut *self.leases, &self.desk);
+        self.note(&claimed);
+        if must_end {
+            wants.into_iter().for_each(Want::refuse);
+            return None;
+        }
+        let pause = self.lease(wants);
+        let now = self.clock.now();
+        if now.since(self.looked) >= TICK {
+            self.looked = now;
+            let done = self.return_called().and(self.pass_changes_on());
+            self.note(&done);
+        }
+        if claimed.is_err() {
+            self.desk.claims.clear(); // the requests are told, and the database is not asked again at once
+            return Some(TICK);
+        }
+        Some(pause)
+    }
+
+    /// Returns the credits that this gateway does not need, unless another process takes over.
+    pub(in crate::ledger) fn end(mut self) -> Result<()> {
         self.shared.leads.store(false, Ordering::SeqCst);
         self.recovery.take().into_iter().for_each(|recovery| drop(recovery.join()));
         // A successor has the same leases. What is not written or folded needs them at the next start.
@@ -208,18 +230,19 @@ impl LeaseThread {
         }
     }
 
-    /// Leases what is wanted.
-    fn lease(&mut self, mut wants: Vec<Want>) {
+    /// Leases what is wanted. Returns how long to pause, before others could have returned something.
+    fn lease(&mut self, mut wants: Vec<Want>) -> Duration {
         let mut unsatisfied = Vec::new();
         while !wants.is_empty() {
             let rest = wants.split_off(wants.len().min(MAX_AT_ONCE));
             let some = std::mem::replace(&mut wants, rest);
             unsatisfied.extend(self.lease_some(some));
         }
-        if !unsatisfied.is_empty() {
-            std::thread::sleep(TICK / 4); // before others could have returned something
-            self.desk.put_back(unsatisfied);
+        if unsatisfied.is_empty() {
+            return Duration::ZERO;
         }
+        self.desk.put_back(unsatisfied);
+        TICK / 4
     }
 
     /// Leases what is wanted of some accounts. Returns those of which there may still be more.
@@ -322,7 +345,7 @@ impl LeaseThread {
         if idle.is_empty() {
             return Ok(());
         }
-        if let Err(error) = wait_until_written(&self.shared) {
+        if let Err(error) = self.written.wait(&self.shared) {
             idle.iter().for_each(|(purse, amount)| purse.pot().put_local(*amount));
             return Err(error);
         }

@@ -7,6 +7,8 @@ mod fence;
 mod journal;
 mod leases;
 mod nodes;
+#[cfg(test)]
+mod simulation;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -100,16 +100,8 @@ pub(in crate::ledger) struct WaitForCommit;
 
 impl Written for WaitForCommit {
     fn wait(&mut self, shared: &Shared) -> Result<()> {
-        wait_until_written(shared)
+        let number = shared.barrier.request();
+        shared.commit_signal.work_wanted();
+        shared.barrier.wait(number)
     }
-}
-
-/// Waits until every record that was added before is on disk.
-///
-/// # Errors
-/// If the commit failed.
-pub(in crate::ledger) fn wait_until_written(shared: &Shared) -> Result<()> {
-    let number = shared.barrier.request();
-    shared.commit_signal.work_wanted();
-    shared.barrier.wait(number)
 }

@@ -19,9 +19,7 @@ mod signal;
 mod sync;
 mod usage_counts;
 
-#[cfg(test)]
-pub(super) use barrier::Written;
-pub(super) use barrier::wait_until_written;
+pub(super) use barrier::{WaitForCommit, Written};
 pub(super) use books::{BooksThread, Job};
 pub(super) use commit::CommitThread;
 pub use limit_saves::LimitSource;

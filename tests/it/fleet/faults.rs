@@ -18,7 +18,7 @@ fn rounds() -> usize {
 }
 
 /// Stops the clients, also if the test fails.
-struct StopAtEnd<'a>(&'a AtomicBool);
+pub(super) struct StopAtEnd<'a>(pub(super) &'a AtomicBool);
 
 impl Drop for StopAtEnd<'_> {
     fn drop(&mut self) {

@@ -43,7 +43,7 @@ fn start(limits: &str, more: &str) -> Option<(Redis, Fleet)> {
 }
 
 /// Says so if Redis is not installed.
-fn installed<T>(started: Option<T>) -> Option<T> {
+pub(super) fn installed<T>(started: Option<T>) -> Option<T> {
     if started.is_none() {
         missing("Redis", "Debian's package redis-server");
     }
@@ -55,7 +55,7 @@ fn status(address: SocketAddr) -> u16 {
 }
 
 /// As [`status`]; `None` if the gateway ends.
-fn try_status(address: SocketAddr) -> Option<u16> {
+pub(super) fn try_status(address: SocketAddr) -> Option<u16> {
     let mut connection = TcpStream::connect(address).ok()?;
     connection.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     let request = "GET /free/x HTTP/1.1\r\nhost: a\r\nx-api-key: good-key\r\nconnection: close\r\n\r\n";
@@ -89,7 +89,7 @@ fn load(addresses: &[SocketAddr], during: impl FnOnce()) -> Vec<Admitted> {
 }
 
 /// Checks that no window has more requests than the limit, whenever each was admitted between its two times.
-fn judge(mut admitted: Vec<Admitted>) {
+pub(super) fn judge(mut admitted: Vec<Admitted>) {
     admitted.sort_unstable();
     for (first, (from, _)) in admitted.iter().enumerate() {
         let until = *from + WINDOW;
@@ -104,7 +104,7 @@ fn shows(gateway: &Gateway, line: &str) -> bool {
     get(gateway.admin, "/metrics", "").text().lines().any(|shown| shown == line)
 }
 
-fn judged_limit() -> String {
+pub(super) fn judged_limit() -> String {
     format!("{{ name = \"judged\", requests = {REQUESTS}, window = \"2s\", algorithm = \"sliding-window\" }}")
 }
 

@@ -2,6 +2,7 @@
 
 mod changes;
 mod database;
+mod engines;
 mod faults;
 mod jobs;
 mod leases;
