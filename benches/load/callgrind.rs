@@ -6,8 +6,8 @@
 //! waits for them. Therefore the gateways take turns, and the median of several pairs counts.
 //!
 //! The ledger commits by the clock and valgrind is slow, so there are more commits per request than under real load.
-//! Their number is printed. The count of the busiest thread alone is printed too, which is Tollgate's worker without
-//! its ledger. Valgrind does not offer the CPU's SHA-256 instructions, so hashing has a larger share than on a real
+//! Their number is printed. The count of the workers alone is printed too, without the ledger's threads and those that ask
+//! databases: of Tollgate the threads that run [`WORKER`], of others the busiest one. Valgrind does not offer the CPU's SHA-256 instructions, so hashing has a larger share than on a real
 //! processor.
 
 use std::collections::{BTreeMap, HashMap};
@@ -29,6 +29,8 @@ use crate::{Result, process};
 const KEYS: usize = 1_000;
 /// Requests of the first run: enough to use all keys, all connections and all code paths.
 const WARM_UP: u64 = 2_000;
+/// A function that only Tollgate's workers run, as callgrind's files name it.
+const WORKER: &str = "tollgate::gateway::connection::";
 /// Pairs of runs of each gateway.
 const PAIRS: usize = 3;
 
@@ -36,6 +38,8 @@ const PAIRS: usize = 3;
 struct Counted {
     /// Instructions by thread. The names are those of callgrind's files, numbered in the order in which threads start.
     threads: BTreeMap<OsString, u64>,
+    /// Those of Tollgate's workers.
+    workers: u64,
     commits: Option<u64>,
     functions: HashMap<String, u64>,
 }
@@ -61,12 +65,12 @@ pub fn run(options: &Options, places: &Places) -> Result<Value> {
         }
     }
     let figures = |pairs: &[Pair]| spread(pairs.iter().map(|pair| pair.instructions).collect());
-    let busiest = |pairs: &[Pair]| spread(pairs.iter().map(|pair| pair.busiest).collect());
+    let workers = |pairs: &[Pair]| spread(pairs.iter().map(|pair| pair.workers).collect());
     let reference = entrants.iter().position(|entrant| entrant.kind == Kind::HaProxy);
     let reference = reference.map(|at| figures(&found[at]).1);
     println!(
         "{:<14} {:>22} {:>10} {:>22} {:>16}",
-        "", "instructions/request", "÷ HAProxy", "busiest thread", "commits/request"
+        "", "instructions/request", "÷ HAProxy", "workers", "commits/request"
     );
     let whole = |(least, middle, most): (f64, f64, f64)| format!("{least:.0}/{middle:.0}/{most:.0}");
     let mut rows = Vec::new();
@@ -81,12 +85,12 @@ pub fn run(options: &Options, places: &Places) -> Result<Value> {
             entrant.name,
             whole((least, middle, most)),
             shown(ratio),
-            whole(busiest(pairs)),
+            whole(workers(pairs)),
             shown(commits)
         );
         rows.push(json!({
             "name": entrant.name, "instructions": { "min": least, "median": middle, "max": most },
-            "busiest_thread": busiest(pairs).1, "commits": commits, "to_haproxy": ratio,
+            "workers": workers(pairs).1, "commits": commits, "to_haproxy": ratio,
         }));
     }
     Ok(json!({
@@ -97,8 +101,8 @@ pub fn run(options: &Options, places: &Places) -> Result<Value> {
 /// The cost of a request, computed from the difference of two runs.
 struct Pair {
     instructions: f64,
-    /// Instructions of the busiest thread: Tollgate's worker, without its ledger.
-    busiest: f64,
+    /// Instructions of Tollgate's workers, or of another gateway's busiest thread.
+    workers: f64,
     commits: Option<f64>,
 }
 
@@ -127,7 +131,10 @@ impl Bench<'_> {
             .map(|(thread, count)| per(*count, warm_up.threads.get(thread).copied().unwrap_or(0)));
         Ok(Pair {
             instructions: per(all.threads.values().sum(), warm_up.threads.values().sum()),
-            busiest: threads.fold(0.0, f64::max),
+            workers: match entrant.kind {
+                Kind::Tollgate => per(all.workers, warm_up.workers),
+                _ => threads.fold(0.0, f64::max),
+            },
             commits: all.commits.zip(warm_up.commits).map(|(all, before)| per(all, before)),
         })
     }
@@ -156,19 +163,21 @@ impl Bench<'_> {
             _ => None,
         };
         peer.process.stop()?;
-        let (mut threads, mut functions) = (BTreeMap::new(), HashMap::new());
+        let (mut threads, mut workers, mut functions) = (BTreeMap::new(), 0, HashMap::new());
         for file in std::fs::read_dir(&folder)? {
             let file = file?;
             let text = std::fs::read_to_string(file.path())?;
             // If there are several files, the first belongs to no thread and has no totals.
             let total = text.lines().find_map(|line| line.strip_prefix("totals: "));
             let Some(total) = total else { continue };
-            threads.insert(file.file_name(), total.trim().parse()?);
+            let total = total.trim().parse()?;
+            threads.insert(file.file_name(), total);
+            workers += if text.contains(WORKER) { total } else { 0 };
             if self.options.top > 0 {
                 by_function(&file.path(), &mut functions)?;
             }
         }
-        Ok(Counted { threads, commits, functions })
+        Ok(Counted { threads, workers, commits, functions })
     }
 }
 

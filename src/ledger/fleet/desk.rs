@@ -107,8 +107,19 @@ struct State {
     /// What is to be returned, because what there is of it was changed.
     returns: Vec<Arc<dyn Lessee>>,
     asking: usize,
+    is_hinted: bool,
     must_end: bool,
     is_settled: bool,
+}
+
+/// What the thread of the leases has to do.
+#[derive(Debug)]
+pub(in crate::ledger) struct TakenWants {
+    pub(in crate::ledger) wants: Vec<Want>,
+    /// Something may have been changed elsewhere, or be needed.
+    pub(in crate::ledger) is_hinted: bool,
+    /// The ledger is being closed.
+    pub(in crate::ledger) must_end: bool,
 }
 
 /// Where requests wait for credits to be leased.
@@ -178,14 +189,21 @@ impl Desk {
         self.changed.notify_one();
     }
 
-    /// Waits until something is wanted, at most `time`, and takes it. True if the ledger is being closed.
-    pub(in crate::ledger) fn take(&self, time: Duration) -> (Vec<Want>, bool) {
+    /// Waits until something is wanted, at most `time`, and takes it.
+    pub(in crate::ledger) fn take(&self, time: Duration) -> TakenWants {
         let mut state = self.state.lock();
-        if state.wants.is_empty() && self.claims.is_empty() && !state.must_end {
+        if state.wants.is_empty() && self.claims.is_empty() && !state.is_hinted && !state.must_end {
             self.changed.wait_for(&mut state, time);
         }
         state.asking = 0;
-        (state.wants.drain().map(|(_, want)| want).collect(), state.must_end)
+        let wants = state.wants.drain().map(|(_, want)| want).collect();
+        TakenWants { wants, is_hinted: std::mem::take(&mut state.is_hinted), must_end: state.must_end }
+    }
+
+    /// Something was changed elsewhere, or is needed.
+    pub(super) fn hint(&self) {
+        self.state.lock().is_hinted = true;
+        self.changed.notify_one();
     }
 
     /// Has what is leased of a spending limit returned, since the limit was changed.

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::desk::{Desk, Want};
+use super::desk::{Desk, TakenWants, Want};
 use crate::clock::Clock;
 use crate::ledger::purse::Lessee;
 use crate::ledger::store::{Beat, Changes, LeaseOf, LeaseWanted, Leases, LedgerError, Result, Storage};
@@ -14,8 +14,12 @@ use crate::ledger::threads::{Shared, WaitForCommit, Written};
 use crate::policy::credit::lease;
 use crate::types::{Credits, Moment, Repeats};
 
-/// How often what could not be leased is tried again, and other gateways' calls are read.
+/// How often the thread looks what is due. What could not be leased is tried again in a quarter of it.
 const TICK: Duration = Duration::from_millis(100);
+/// How often changes, and calls of other gateways, are read without a hint.
+const LOOK: Duration = Duration::from_millis(500);
+/// Shortest time between two reads after hints.
+const HINT_GAP: Duration = Duration::from_millis(20);
 /// How often the gateway says that it lives.
 const BEAT: Duration = Duration::from_secs(1);
 /// How long credits stay leased that are not spent.
@@ -53,9 +57,10 @@ pub(in crate::ledger) struct LeaseThread {
     shared: Arc<Shared>,
     clock: Clock,
     lessees: HashMap<LeaseOf, Leased>,
-    nodes: usize,
     /// The version of the last change that was passed on.
     version: u64,
+    /// When changes, and calls of other gateways, are to be read.
+    look_at: Moment,
     looked: Moment,
     beaten: Option<Moment>,
     /// When the database was last reached.
@@ -80,6 +85,8 @@ impl LeaseThread {
         settle: fn(Storage, Clock) -> Result<usize>,
     ) -> Self {
         let (looked, failures) = (clock.now(), Repeats::default());
+        let (mut leases, hinted) = (leases, Arc::clone(&desk));
+        leases.pass_hints_to(Box::new(move || hinted.hint()));
         let lessee = |purse: Arc<dyn Lessee>| {
             let now = (purse.pot().local(), looked);
             (purse.of(), Leased { purse, then: now, seen: now })
@@ -91,8 +98,8 @@ impl LeaseThread {
             shared,
             clock,
             lessees,
-            nodes: 1,
             version,
+            look_at: looked,
             looked,
             beaten: None,
             reached: looked,
@@ -129,7 +136,8 @@ impl LeaseThread {
     /// is being closed.
     pub(in crate::ledger) fn turn(&mut self, longest: Duration) -> Option<Duration> {
         self.beat_if_due();
-        let (wants, must_end) = self.desk.take(longest);
+        let TakenWants { wants, is_hinted, must_end } =
+            self.desk.take(longest.min(self.look_at.since(self.clock.now())));
         let returns = self.desk.take_returns();
         let returned = self.give_back(&returns);
         self.note(&returned);
@@ -140,9 +148,12 @@ impl LeaseThread {
             return None;
         }
         let pause = self.lease(wants);
+        if is_hinted {
+            self.look_at = self.look_at.min(self.looked.plus(HINT_GAP));
+        }
         let now = self.clock.now();
-        if now.since(self.looked) >= TICK {
-            self.looked = now;
+        if now >= self.look_at {
+            (self.looked, self.look_at) = (now, now.plus(LOOK));
             let done = self.return_called().and(self.pass_changes_on());
             self.note(&done);
         }
@@ -176,7 +187,6 @@ impl LeaseThread {
         match beat {
             Ok(Beat { leads, nodes, elsewhere }) => {
                 self.shared.leads.store(leads, Ordering::SeqCst);
-                self.nodes = nodes;
                 self.reached = self.clock.now();
                 self.shared.counters.nodes.store(nodes as u64, Ordering::Relaxed);
                 self.shared.counters.beaten.store(self.clock.wall().0, Ordering::Relaxed);
@@ -249,7 +259,7 @@ impl LeaseThread {
     fn lease_some(&mut self, wants: Vec<Want>) -> Vec<Want> {
         let now = self.clock.now();
         let wanted: Vec<LeaseWanted> = wants.iter().map(|want| self.wanted(want, now)).collect();
-        let leased = self.leases.lease(&wanted, self.nodes);
+        let leased = self.leases.lease(&wanted);
         self.shared.counters.lease_times.add_duration(self.clock.now().since(now));
         self.note(&leased);
         let Ok(leased) = leased else {
@@ -293,15 +303,22 @@ impl LeaseThread {
         // What was just leased is for requests that are about to take it.
         let is_new =
             |of: &LeaseOf| self.lessees.get(of).is_some_and(|lessee| now.since(lessee.then.1) < KEPT);
-        let called = called.into_iter().filter(|of| !is_new(of));
-        let purses: Vec<Arc<dyn Lessee>> = called.filter_map(|of| self.shared.lessee(of)).collect();
+        let (kept, called): (Vec<_>, Vec<_>) = called.into_iter().partition(is_new);
+        if !kept.is_empty() {
+            self.look_at = now.plus(TICK);
+        }
+        let purses: Vec<Arc<dyn Lessee>> =
+            called.into_iter().filter_map(|of| self.shared.lessee(of)).collect();
         self.give_back(&purses)
     }
 
     /// Passes changes of other gateways on, if somebody listens and has room.
     fn pass_changes_on(&mut self) -> Result<()> {
         let Some(feed) = self.shared.feed.lock().clone() else { return Ok(()) };
-        let Ok(place) = feed.try_reserve() else { return Ok(()) };
+        let Ok(place) = feed.try_reserve() else {
+            self.look_at = self.looked.plus(TICK);
+            return Ok(());
+        };
         let changes = self.leases.changes(self.version)?;
         let last = match &changes {
             Changes::Some(some) => some.last().map(|change| change.version),
@@ -309,6 +326,7 @@ impl LeaseThread {
         };
         if let Some(last) = last {
             self.version = last;
+            self.look_at = self.looked.plus(TICK); // there may be more
             place.send(changes);
         }
         Ok(())

@@ -10,11 +10,12 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use super::dial::{Hints, connect_with_hints};
 use super::fence::Fence;
 use super::nodes;
-use super::{JournalAt, Role, Server, connect};
+use super::{JournalAt, Server};
 use crate::ledger::sql::db::{Connection, Row, Seat, Transaction, params, wrong};
-use crate::ledger::sql::leases::NOW;
+use crate::ledger::sql::leases::{CHANNEL, NOW};
 use crate::ledger::sql::rows::{credits, to_key_id};
 use crate::ledger::sql::{FLEET, repeats};
 use crate::ledger::store::{
@@ -34,6 +35,8 @@ const LIVES: i64 = 5_000;
 const LOST: i64 = 10_000;
 /// How long a call for credits lasts, in milliseconds.
 const CALL: i64 = 2_000;
+/// After what time a call is made again, in milliseconds.
+const CALL_AGAIN: i64 = 500;
 /// Most changes that are read at once.
 const MAX_CHANGES: usize = 1_000;
 /// Most changes that are stored. A gateway that knows none of them reads everything again.
@@ -42,6 +45,7 @@ const MAX_STORED: usize = 100_000;
 /// The leases of a gateway.
 pub(super) struct SqlLeases {
     connection: Connection,
+    hints: Arc<Hints>,
     server: Server,
     /// What this gateway needs more of than is free.
     calls: HashSet<LeaseOf>,
@@ -49,9 +53,10 @@ pub(super) struct SqlLeases {
 
 impl SqlLeases {
     pub(super) fn open(server: &Server, seat: Seat, fence: &Arc<Fence>) -> Result<Self> {
-        let connection = connect(server, seat, Role::Leases, fence)?;
+        let hints = Arc::default();
+        let connection = connect_with_hints(server, seat, fence, &hints)?;
         connection.exists("SELECT 1", params![])?; // connects, and takes its lock
-        Ok(Self { connection, server: server.clone(), calls: HashSet::new() })
+        Ok(Self { connection, hints, server: server.clone(), calls: HashSet::new() })
     }
 }
 
@@ -64,15 +69,12 @@ impl Leases for SqlLeases {
         self.connection.all(sql, params![self.connection.node()], amount_row)
     }
 
-    fn lease(&mut self, wanted: &[LeaseWanted], nodes: usize) -> Result<Vec<Leased>> {
+    fn lease(&mut self, wanted: &[LeaseWanted]) -> Result<Vec<Leased>> {
         let mut order: Vec<usize> = (0..wanted.len()).collect();
         order.sort_by_key(|at| (lock_of(wanted[*at].of), wanted[*at].of)); // all gateways lock in the same order
         let calls = &mut self.calls;
         let mut leased = self.connection.shared_transaction(|tx| {
-            order
-                .iter()
-                .map(|at| Ok((*at, lease_one(tx, &wanted[*at], nodes, calls)?)))
-                .collect::<Result<Vec<_>>>()
+            order.iter().map(|at| Ok((*at, lease_one(tx, &wanted[*at], calls)?))).collect::<Result<Vec<_>>>()
         })?;
         leased.sort_by_key(|(at, _)| *at);
         Ok(leased.into_iter().map(|(_, leased)| leased).collect())
@@ -149,6 +151,10 @@ impl Leases for SqlLeases {
 
     fn give_up_claims(&mut self, claims: &[(KeyHash, RequestId)]) -> Result<()> {
         self.connection.shared_transaction(|tx| repeats::give_up(tx, claims))
+    }
+
+    fn pass_hints_to(&mut self, hinted: Box<dyn Fn() + Send + Sync>) {
+        self.hints.pass_to(hinted);
     }
 
     fn version(&mut self) -> Result<u64> {
@@ -229,38 +235,35 @@ fn lock_of(of: LeaseOf) -> i64 {
     i64::from(low.cast_signed())
 }
 
-fn lease_one(
-    tx: &Transaction<'_>,
-    wanted: &LeaseWanted,
-    nodes: usize,
-    calls: &mut HashSet<LeaseOf>,
-) -> Result<Leased> {
+fn lease_one(tx: &Transaction<'_>, wanted: &LeaseWanted, calls: &mut HashSet<LeaseOf>) -> Result<Leased> {
     let LeaseWanted { of, need, least, target } = *wanted;
     let number = of.number();
     let lock = "SELECT pg_advisory_xact_lock(CAST(?1 AS INTEGER), CAST(?2 AS INTEGER))";
     tx.exists(lock, params![GRANTS, lock_of(of)])?;
     // One statement, which sees one moment.
     let state = format!(
-        "SELECT {},
-            CAST((SELECT coalesce(sum(greatest(own, 0)), 0) FROM (
-                SELECT sum(amount) AS own FROM (
-                    SELECT node, granted AS amount FROM leases WHERE account = ?1 AND node NOT IN ({FLEET}, ?2)
-                    UNION ALL
-                    SELECT node, -spent FROM spends WHERE account = ?1 AND node NOT IN ({FLEET}, ?2)) AS each
-                GROUP BY node) AS others) AS BIGINT),
+        "WITH others AS (
+            SELECT sum(amount) AS own FROM (
+                SELECT node, granted AS amount FROM leases WHERE account = ?1 AND node NOT IN ({FLEET}, ?2)
+                UNION ALL
+                SELECT node, -spent FROM spends WHERE account = ?1 AND node NOT IN ({FLEET}, ?2)) AS each
+            GROUP BY node HAVING sum(amount) > 0)
+        SELECT {},
+            CAST((SELECT coalesce(sum(own), 0) FROM others) AS BIGINT),
             CAST((SELECT coalesce(sum(granted), 0) FROM leases WHERE account = ?1 AND node = ?2)
                 - (SELECT coalesce(sum(spent), 0) FROM spends WHERE account = ?1 AND node = ?2) AS BIGINT),
-            (SELECT coalesce(max(jobs), 0) FROM open_jobs WHERE account = ?1)",
+            (SELECT coalesce(max(jobs), 0) FROM open_jobs WHERE account = ?1),
+            (SELECT count(*) FROM others)",
         total("CAST(?1 AS BIGINT)")
     );
     // What a gateway has spent more than it leased of a limit that was set since, it leases before it spends again.
-    let (total, others, own, jobs) = tx.one(&state, params![number, tx.node()], |row| {
+    let (total, others, own, jobs, users) = tx.one(&state, params![number, tx.node()], |row| {
         let total: Option<i64> = row.get(0)?; // what is not there has nothing
         let total = total.map(Credits::from_millionths).unwrap_or_default();
-        Ok((total, credits(row, 1)?, credits(row, 2)?, row.get(3)?))
+        Ok((total, credits(row, 1)?, credits(row, 2)?, row.get(3)?, row.get::<usize>(4)? + 1))
     })?;
     let free = total.checked_sub(others).and_then(|rest| rest.checked_sub(own)).unwrap_or_default();
-    let granted = lease::grant(need, least, target, free, nodes);
+    let granted = lease::grant(need, least, target, free, users);
     if !granted.is_zero() || !own.is_zero() {
         let grant = "INSERT INTO leases (account, node, granted) VALUES (?1, ?2, ?3)
             ON CONFLICT (account, node) DO UPDATE SET granted = leases.granted + excluded.granted";
@@ -268,10 +271,12 @@ fn lease_one(
     }
     if granted < need && others > Credits::ZERO {
         let call = format!(
-            "INSERT INTO calls (account, node, at) VALUES (?1, ?2, {NOW})
-             ON CONFLICT (account, node) DO UPDATE SET at = excluded.at"
+            "INSERT INTO calls (account, node, at) VALUES (?1, ?2, {NOW}) ON CONFLICT (account, node)
+             DO UPDATE SET at = excluded.at WHERE calls.at NOT BETWEEN excluded.at - ?3 AND excluded.at"
         );
-        tx.run(&call, params![number, tx.node()])?;
+        if tx.execute(&call, params![number, tx.node(), CALL_AGAIN])? > 0 {
+            tx.run("SELECT pg_notify(?1, '')", params![CHANNEL])?;
+        }
         calls.insert(of);
     } else if calls.remove(&of) {
         tx.run("DELETE FROM calls WHERE account = ?1 AND node = ?2", params![number, tx.node()])?;

@@ -8,6 +8,9 @@ use crate::types::{AccountId, AccountNum, Credits, KeyHash, KeyId};
 /// The time, by the clock of the server.
 pub(in crate::ledger) const NOW: &str = "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)";
 
+/// Where gateways of a fleet are told that something was changed, or credits are needed: only a hint, which may be lost.
+pub(in crate::ledger) const CHANNEL: &str = "tollgate";
+
 /// The gateways of a fleet.
 pub(super) fn nodes(connection: &Connection) -> Result<Vec<NodeRow>> {
     if !connection.is_shared() {
@@ -103,7 +106,8 @@ fn changed(
             key.map(key_id),
             gone.iter().flat_map(|hash| hash.0).collect::<Vec<u8>>()
         ],
-    )
+    )?;
+    tx.run("SELECT pg_notify(?1, '')", params![CHANNEL])
 }
 
 /// The secrets of all keys of an account.

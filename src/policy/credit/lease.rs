@@ -8,6 +8,10 @@ use crate::types::Credits;
 const AHEAD: Duration = Duration::from_secs(10);
 /// How many times what a request needs is leased while no rate is known.
 const FIRST: i64 = 16;
+/// Into how many parts a gateway's share of what is free is divided, of which it leases one. A lost gateway is settled within
+/// [`PARTS`] seconds. If the credits run out before, at the rate at which they are spent, what it had leased is at most what it
+/// spends in a second; otherwise it returns in time.
+const PARTS: i64 = 12;
 
 /// What a gateway would lease if there is enough: what it spends in the next [`AHEAD`], or some times what it needs now.
 /// `spent`: what it spent in the time `within`.
@@ -21,14 +25,15 @@ pub fn target(need: Credits, spent: Credits, within: Duration) -> Credits {
     Credits::from_millionths(i64::try_from(target).unwrap_or(i64::MAX / 4)).max(need)
 }
 
-/// What a gateway leases of the `free` credits: at most half of its share, so that as the balance runs dry, leases become as
-/// small as what is needed. Also the only one that lives leases no more than its target, which cannot be spent while it is lost.
+/// What a gateway leases of the `free` credits: its target, at most one of the [`PARTS`] of its share, so that as the balance runs
+/// dry, leases become as small as what is needed. `users`: number of gateways that have leased some, with this one.
 ///
 /// Nothing if it is less than the `least` that one request needs: two gateways with a part each could serve none.
 #[must_use]
-pub fn grant(need: Credits, least: Credits, target: Credits, free: Credits, nodes: usize) -> Credits {
+pub fn grant(need: Credits, least: Credits, target: Credits, free: Credits, users: usize) -> Credits {
     let free = free.max(Credits::ZERO);
-    let share = free.millionths() / i64::try_from(2 * nodes.max(1)).unwrap_or(i64::MAX);
+    let users = i64::try_from(users.max(1)).unwrap_or(i64::MAX);
+    let share = free.millionths() / users.saturating_mul(PARTS);
     let granted = need.max(target.min(Credits::from_millionths(share))).min(free);
     if granted < least { Credits::ZERO } else { granted }
 }
@@ -48,21 +53,21 @@ mod tests {
         let (none, second) = (Credits::ZERO, Duration::from_secs(1));
         assert_eq!(target(credits(5), none, second), credits(80));
         assert_eq!(target(credits(5), credits(1_000), second), credits(10_000));
-        // need, least, target, free, nodes, and what is granted
+        // need, least, target, free, users, and what is granted
         let table = [
             (5, 5, 100, 1_000_000, 1, 100),
-            (5, 5, 100, 60, 1, 30),
+            (5, 5, 100, 360, 1, 30),
             (5, 5, 100, 1_000_000, 3, 100),
-            (5, 5, 100, 60, 3, 10),
+            (5, 5, 100, 360, 3, 10),
             (5, 5, 100, 12, 3, 5),
             (5, 2, 100, 4, 3, 4),
             (5, 5, 100, 4, 3, 0),
-            (0, 0, 100, 12, 3, 2),
+            (0, 0, 100, 72, 3, 2),
             (5, 5, 100, -4, 3, 0),
         ];
-        for (need, least, target, free, nodes, granted) in table {
+        for (need, least, target, free, users, granted) in table {
             let [need, least, target, free] = [need, least, target, free].map(credits);
-            assert_eq!(grant(need, least, target, free, nodes), credits(granted), "{need} {least} {free}");
+            assert_eq!(grant(need, least, target, free, users), credits(granted), "{need} {least} {free}");
         }
     }
 
@@ -70,12 +75,12 @@ mod tests {
         /// No more is leased than is free, and what is needed if it is free.
         #[test]
         fn a_lease_is_at_most_what_is_free(
-            need in 0..i64::MAX / 4, spent in 0..i64::MAX, millis in 0..1_000_000_u64, free in any::<i64>(), nodes in 0..2_000_usize,
+            need in 0..i64::MAX / 4, spent in 0..i64::MAX, millis in 0..1_000_000_u64, free in any::<i64>(), users in 0..2_000_usize,
         ) {
             let target = target(credits(need), credits(spent), Duration::from_millis(millis));
             prop_assert!(target >= credits(need));
             let least = credits(need / 2);
-            let granted = grant(credits(need), least, target, credits(free), nodes);
+            let granted = grant(credits(need), least, target, credits(free), users);
             prop_assert!(granted >= Credits::ZERO && granted <= credits(free.max(0)));
             prop_assert!(granted >= credits(need.min(free)) || credits(free) < least);
         }

@@ -132,8 +132,8 @@ pub type OpenAs = Box<dyn Fn(&str) -> Result<Storage> + Send>;
 pub trait Leases: Send {
     /// What this gateway has leased, and not spent.
     fn own(&mut self) -> Result<Vec<(LeaseOf, Credits)>>;
-    /// Leases credits. `nodes`: number of gateways that live.
-    fn lease(&mut self, wanted: &[LeaseWanted], nodes: usize) -> Result<Vec<Leased>>;
+    /// Leases credits.
+    fn lease(&mut self, wanted: &[LeaseWanted]) -> Result<Vec<Leased>>;
     /// Returns leased credits. They were taken from their purse before, and the settlements that returned them to it are on disk.
     fn give_back(&mut self, idle: &[(LeaseOf, Credits)]) -> Result<()>;
     /// What other gateways need, and this one has leased.
@@ -147,6 +147,9 @@ pub trait Leases: Send {
     fn claim(&mut self, wanted: &[RepeatRow], now: WallTime) -> Result<Vec<Option<RepeatRow>>>;
     /// Gives up claims of requests that no journal has.
     fn give_up_claims(&mut self, claims: &[(KeyHash, RequestId)]) -> Result<()>;
+    /// Has a function called when something was changed, or other gateways need what this one has leased. Not each time: that is
+    /// read now and then besides.
+    fn pass_hints_to(&mut self, hinted: Box<dyn Fn() + Send + Sync>);
     /// The version of the last change.
     fn version(&mut self) -> Result<u64>;
     /// The changes after a version.
