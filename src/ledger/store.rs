@@ -29,7 +29,8 @@ pub use changes::{
 };
 pub use error::{LedgerError, Result};
 pub use fleet::{
-    Beat, Change, ChangedWhat, Changes, Elsewhere, LeaseOf, LeaseWanted, Leased, Leases, NodeRow, OpenAs,
+    Beat, Change, ChangedWhat, Changes, Elsewhere, Hint, LeaseOf, LeaseWanted, Leased, Leases, NodeRow,
+    OnHint, OpenAs,
 };
 pub use groups::{GroupId, GroupRow, MAX_GROUPS};
 pub use jobs::{FleetJob, JobFilter, JobPlace, JobRow, SettledJobRow, TakenJobs};

@@ -47,6 +47,12 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// The number of responses of HTTP/1.x that have begun.
+    pub fn responses(&self) -> usize {
+        let begins = |bytes: &&[u8]| *bytes == b"HTTP/1.1 " || *bytes == b"HTTP/1.0 ";
+        self.bytes.windows(9).filter(begins).count()
+    }
+
     pub fn status(&self) -> u16 {
         let text = String::from_utf8_lossy(&self.bytes);
         let rest = text.strip_prefix("HTTP/1.1 ").or(text.strip_prefix("HTTP/1.0 "));
@@ -102,18 +108,18 @@ impl Place {
         Self { upstream, address, gateway, folder, lines, ids: Mutex::default() }
     }
 
-    /// Sends bytes, then more on the same connection after each response. Reads until the gateway is silent and has sent
-    /// `enough`.
-    pub fn send(&self, first: &[u8], then: &[Vec<u8>], enough: impl Fn(&Outcome) -> bool) -> Outcome {
+    /// Sends bytes, then more on the same connection after each response. Each time, reads until the gateway is silent and
+    /// has sent `enough`, which gets the number of times that bytes were sent.
+    pub fn send(&self, first: &[u8], then: &[Vec<u8>], enough: impl Fn(&Outcome, usize) -> bool) -> Outcome {
         let mut stream = TcpStream::connect(self.address).unwrap();
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(SILENCE)).unwrap();
         let mut outcome = Outcome::default();
-        for bytes in std::iter::once(first).chain(then.iter().map(Vec::as_slice)) {
+        for (at, bytes) in std::iter::once(first).chain(then.iter().map(Vec::as_slice)).enumerate() {
             let _ = stream.write_all(bytes); // the gateway may close before the last byte
             read(&mut stream, &mut outcome);
             let sent = Instant::now();
-            while !outcome.closed && !enough(&outcome) && sent.elapsed() < PATIENCE {
+            while !outcome.closed && !enough(&outcome, at + 1) && sent.elapsed() < PATIENCE {
                 read(&mut stream, &mut outcome);
             }
             if outcome.closed {

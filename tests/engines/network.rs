@@ -1,4 +1,4 @@
-//! The network between a gateway and an engine: it carries messages, is silent, loses some, or is cut.
+//! Simulates the network between a gateway and an engine: a proxy that delays, loses or stops messages, or closes connections.
 
 #![allow(dead_code, reason = "each test program uses some of it")]
 
@@ -11,38 +11,38 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// After what time a message arrives that is late.
+/// Delay of a late message.
 const LATE: Duration = Duration::from_millis(20);
-/// Longest time that the answer to a message is waited for that nobody gets.
+/// Longest wait for an answer that is discarded.
 const MAX_ANSWER: Duration = Duration::from_secs(2);
 
 /// What a network does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    Carries,
-    /// Nothing arrives, nor the end of a connection. It does once the network carries again.
-    IsSilent,
-    /// All connections have ended, and no other begins.
-    IsCut,
+    Up,
+    /// Data and connection ends arrive only once the network is up again.
+    Silent,
+    /// All connections are closed, and new ones are closed at once.
+    Cut,
 }
 
-/// What happens to a message. Its connection ends for the gateway.
+/// A fault of one message. The gateway's connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trouble {
+pub enum Fault {
     /// It does not arrive.
     Lost,
     /// It arrives, and its answer does not.
     Unanswered,
-    /// It arrives when the gateway has noticed that the connection has ended.
+    /// It arrives after the gateway's connection has ended.
     Late,
 }
 
 #[derive(Debug)]
 struct State {
     mode: watch::Sender<Mode>,
-    /// What happens to a message, and after how many others.
-    coming: Mutex<Option<(u32, Trouble)>>,
-    troubles: AtomicU64,
+    /// The fault of a later message, and the number of messages before it.
+    planned: Mutex<Option<(u32, Fault)>>,
+    faults: AtomicU64,
 }
 
 /// The network from one gateway to one engine. Its thread ends with the process.
@@ -57,9 +57,9 @@ impl Network {
     /// Starts a network to the engine on a port of this machine.
     pub fn start(engine: u16) -> Self {
         let state = Arc::new(State {
-            mode: watch::Sender::new(Mode::Carries),
-            coming: Mutex::default(),
-            troubles: AtomicU64::new(0),
+            mode: watch::Sender::new(Mode::Up),
+            planned: Mutex::default(),
+            faults: AtomicU64::new(0),
         });
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -78,27 +78,27 @@ impl Network {
         *self.state.mode.borrow()
     }
 
-    /// Has something happen to a message, after some others.
-    pub fn expect(&self, trouble: Option<(u32, Trouble)>) {
-        *self.state.coming.lock() = trouble;
+    /// Sets the fault of a later message, and the number of messages before it.
+    pub fn plan_fault(&self, fault: Option<(u32, Fault)>) {
+        *self.state.planned.lock() = fault;
     }
 
-    /// Takes the number of messages that something happened to.
-    pub fn take_troubles(&self) -> u64 {
-        self.state.troubles.swap(0, Ordering::SeqCst)
+    /// Takes the number of faults so far.
+    pub fn take_faults(&self) -> u64 {
+        self.state.faults.swap(0, Ordering::SeqCst)
     }
 }
 
 impl State {
-    fn trouble(&self) -> Option<Trouble> {
-        let mut coming = self.coming.lock();
-        let (left, trouble) = (*coming)?;
-        *coming = left.checked_sub(1).map(|left| (left, trouble));
-        if coming.is_some() {
+    fn fault(&self) -> Option<Fault> {
+        let mut planned = self.planned.lock();
+        let (left, fault) = (*planned)?;
+        *planned = left.checked_sub(1).map(|left| (left, fault));
+        if planned.is_some() {
             return None;
         }
-        self.troubles.fetch_add(1, Ordering::SeqCst);
-        Some(trouble)
+        self.faults.fetch_add(1, Ordering::SeqCst);
+        Some(fault)
     }
 }
 
@@ -112,10 +112,10 @@ async fn accept(listener: std::net::TcpListener, engine: u16, state: Arc<State>)
 
 /// Waits until the network is not silent. False if it is cut.
 async fn carries(mode: &mut watch::Receiver<Mode>) -> bool {
-    mode.wait_for(|mode| *mode != Mode::IsSilent).await.is_ok_and(|mode| *mode == Mode::Carries)
+    mode.wait_for(|mode| *mode != Mode::Silent).await.is_ok_and(|mode| *mode == Mode::Up)
 }
 
-/// Carries messages in both directions, until one end closes the connection.
+/// Up messages in both directions, until one end closes the connection.
 async fn carry(mut gateway: TcpStream, engine: u16, state: Arc<State>) {
     let mut mode = state.mode.subscribe();
     if !carries(&mut mode).await {
@@ -131,14 +131,14 @@ async fn carry(mut gateway: TcpStream, engine: u16, state: Arc<State>) {
             _ = mode.changed() => {}
             read = gateway.read(&mut asked) => {
                 let Ok(count @ 1..) = read else { return };
-                match state.trouble() {
-                    Some(Trouble::Lost) => return,
-                    Some(Trouble::Late) => {
+                match state.fault() {
+                    Some(Fault::Lost) => return,
+                    Some(Fault::Late) => {
                         drop(gateway);
                         tokio::time::sleep(LATE).await;
-                        return to_nobody(engine, &asked[..count], &mut answered).await;
+                        return deliver_unanswered(engine, &asked[..count], &mut answered).await;
                     }
-                    Some(Trouble::Unanswered) => return to_nobody(engine, &asked[..count], &mut answered).await,
+                    Some(Fault::Unanswered) => return deliver_unanswered(engine, &asked[..count], &mut answered).await,
                     None if engine.write_all(&asked[..count]).await.is_err() => return,
                     None => {}
                 }
@@ -153,8 +153,8 @@ async fn carry(mut gateway: TcpStream, engine: u16, state: Arc<State>) {
     }
 }
 
-/// Brings a message whose answer nobody gets.
-async fn to_nobody(mut engine: TcpStream, asked: &[u8], answered: &mut [u8]) {
+/// Delivers a message to the engine, and discards its answer.
+async fn deliver_unanswered(mut engine: TcpStream, asked: &[u8], answered: &mut [u8]) {
     if engine.write_all(asked).await.is_ok() {
         let _ = tokio::time::timeout(MAX_ANSWER, engine.read(answered)).await;
     }

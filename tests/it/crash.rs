@@ -194,6 +194,15 @@ fn a_round_without_a_crash(gateway: &Gateway, upstream: &Upstream, next: &Atomic
     load_and_judge(gateway, upstream, next, || std::thread::sleep(Duration::from_millis(300)));
 }
 
+/// Stops the clients, also if the test fails.
+pub struct StopAtEnd<'a>(pub &'a AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 /// Judges the requests that are made while something is done.
 pub fn load_and_judge(
     gateway: &Gateway,
@@ -208,8 +217,8 @@ pub fn load_and_judge(
         for _ in 0..CLIENTS {
             scope.spawn(|| client(gateway.public, next, &lines, &stop));
         }
+        let _stop = StopAtEnd(&stop);
         done();
-        stop.store(true, Ordering::SeqCst);
     });
     let account = || gateway.json(&["account", "show", "acme"]);
     while account()["available"] != account()["balance"] {

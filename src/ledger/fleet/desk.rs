@@ -10,11 +10,13 @@ use tokio::sync::oneshot;
 
 use super::claims::ClaimQueue;
 use crate::ledger::purse::Lessee;
-use crate::ledger::store::LeaseOf;
+use crate::ledger::store::{Hint, LeaseOf};
 use crate::types::{Credits, Moment};
 
 /// Most requests that wait. Further ones are refused.
 const MAX_ASKING: usize = 10_000;
+/// Most hints that wait.
+const MAX_HINTS: usize = 1_000;
 /// Most changed spending limits of which leases wait to be returned.
 const MAX_RETURNS: usize = 10_000;
 /// Longest time that a request waits for credits that other gateways have leased.
@@ -107,19 +109,22 @@ struct State {
     /// What is to be returned, because what there is of it was changed.
     returns: Vec<Arc<dyn Lessee>>,
     asking: usize,
-    is_hinted: bool,
+    hints: Vec<Hint>,
     must_end: bool,
     is_settled: bool,
 }
 
 /// What the thread of the leases has to do.
 #[derive(Debug)]
-pub(in crate::ledger) struct TakenWants {
-    pub(in crate::ledger) wants: Vec<Want>,
-    /// Something may have been changed elsewhere, or be needed.
-    pub(in crate::ledger) is_hinted: bool,
-    /// The ledger is being closed.
-    pub(in crate::ledger) must_end: bool,
+pub(super) struct Taken {
+    /// What requests wait for, or will soon need.
+    pub(super) wants: Vec<Want>,
+    /// What is to be returned, because what there is of it was changed.
+    pub(super) returns: Vec<Arc<dyn Lessee>>,
+    /// What other gateways did.
+    pub(super) hints: Vec<Hint>,
+    /// True if the ledger is being closed.
+    pub(super) must_end: bool,
 }
 
 /// Where requests wait for credits to be leased.
@@ -189,20 +194,28 @@ impl Desk {
         self.changed.notify_one();
     }
 
-    /// Waits until something is wanted, at most `time`, and takes it.
-    pub(in crate::ledger) fn take(&self, time: Duration) -> TakenWants {
+    /// Waits until there is something to do, at most `time`, and takes it.
+    pub(super) fn take(&self, time: Duration) -> Taken {
         let mut state = self.state.lock();
-        if state.wants.is_empty() && self.claims.is_empty() && !state.is_hinted && !state.must_end {
+        let is_idle = state.wants.is_empty() && state.returns.is_empty() && state.hints.is_empty();
+        if is_idle && self.claims.is_empty() && !state.must_end {
             self.changed.wait_for(&mut state, time);
         }
         state.asking = 0;
-        let wants = state.wants.drain().map(|(_, want)| want).collect();
-        TakenWants { wants, is_hinted: std::mem::take(&mut state.is_hinted), must_end: state.must_end }
+        Taken {
+            wants: state.wants.drain().map(|(_, want)| want).collect(),
+            returns: std::mem::take(&mut state.returns),
+            hints: std::mem::take(&mut state.hints),
+            must_end: state.must_end,
+        }
     }
 
-    /// Something was changed elsewhere, or is needed.
-    pub(super) fn hint(&self) {
-        self.state.lock().is_hinted = true;
+    /// Tells the thread of the leases what another gateway did.
+    pub(super) fn add_hint(&self, hint: Hint) {
+        let mut state = self.state.lock();
+        if state.hints.len() < MAX_HINTS {
+            state.hints.push(hint); // otherwise it is read without a hint
+        }
         self.changed.notify_one();
     }
 
@@ -213,11 +226,6 @@ impl Desk {
             state.returns.push(lessee); // or it is returned once it is not used any more
             self.changed.notify_one();
         }
-    }
-
-    /// Takes what is to be returned.
-    pub(super) fn take_returns(&self) -> Vec<Arc<dyn Lessee>> {
-        std::mem::take(&mut self.state.lock().returns)
     }
 
     /// Wakes the thread of the leases. False if it has ended, or is about to.

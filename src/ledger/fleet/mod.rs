@@ -4,6 +4,7 @@
 mod bookkeeper;
 mod claims;
 mod desk;
+mod recovery;
 mod thread;
 
 pub(super) use claims::{Claiming, FleetClaim};

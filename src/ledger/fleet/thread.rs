@@ -3,23 +3,23 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::desk::{Desk, TakenWants, Want};
+use super::desk::{Desk, Taken, Want};
+use super::recovery::Recovery;
 use crate::clock::Clock;
 use crate::ledger::purse::Lessee;
-use crate::ledger::store::{Beat, Changes, LeaseOf, LeaseWanted, Leases, LedgerError, Result, Storage};
+use crate::ledger::store::{Beat, Changes, Hint, LeaseOf, LeaseWanted, Leases, Result, Storage};
 use crate::ledger::threads::{Shared, WaitForCommit, Written};
 use crate::policy::credit::lease;
 use crate::types::{Credits, Moment, Repeats};
 
-/// How often the thread looks what is due. What could not be leased is tried again in a quarter of it.
+/// Longest wait of the thread. What could not be leased is tried again after a quarter of it.
 const TICK: Duration = Duration::from_millis(100);
 /// How often changes, and calls of other gateways, are read without a hint.
-const LOOK: Duration = Duration::from_millis(500);
+const READ_EVERY: Duration = Duration::from_millis(500);
 /// Shortest time between two reads after hints.
-const HINT_GAP: Duration = Duration::from_millis(20);
+const MIN_READ_GAP: Duration = Duration::from_millis(20);
 /// How often the gateway says that it lives.
 const BEAT: Duration = Duration::from_secs(1);
 /// How long credits stay leased that are not spent.
@@ -28,8 +28,6 @@ const IDLE: Duration = Duration::from_secs(30);
 const KEPT: Duration = Duration::from_millis(150);
 /// How long a gateway goes on with what it has leased while it cannot reach the database.
 const MAX_CUT_OFF: Duration = Duration::from_secs(60);
-/// Pause until what a lost gateway left is tried to be settled again.
-const RECOVER_AGAIN: Duration = Duration::from_secs(15);
 /// Most accounts that are leased in one transaction.
 const MAX_AT_ONCE: usize = 256;
 
@@ -60,16 +58,13 @@ pub(in crate::ledger) struct LeaseThread {
     /// The version of the last change that was passed on.
     version: u64,
     /// When changes, and calls of other gateways, are to be read.
-    look_at: Moment,
-    looked: Moment,
+    read_at: Moment,
+    /// When they were last read.
+    last_read: Moment,
     beaten: Option<Moment>,
     /// When the database was last reached.
     reached: Moment,
-    /// Opens the ledger of a lost gateway, and closes it. Returns the number of holds that were charged.
-    settle: fn(Storage, Clock) -> Result<usize>,
-    /// When it was last tried for each.
-    tried: HashMap<String, Moment>,
-    recovery: Option<JoinHandle<()>>,
+    recovery: Recovery,
     written: Box<dyn Written>,
     failures: Repeats,
 }
@@ -84,11 +79,12 @@ impl LeaseThread {
         (version, own): (u64, Vec<Arc<dyn Lessee>>),
         settle: fn(Storage, Clock) -> Result<usize>,
     ) -> Self {
-        let (looked, failures) = (clock.now(), Repeats::default());
-        let (mut leases, hinted) = (leases, Arc::clone(&desk));
-        leases.pass_hints_to(Box::new(move || hinted.hint()));
+        let (last_read, failures) = (clock.now(), Repeats::default());
+        let (mut leases, hinted, recovery) =
+            (leases, Arc::clone(&desk), Recovery::new(clock.clone(), settle));
+        leases.on_hint(Box::new(move |hint| hinted.add_hint(hint)));
         let lessee = |purse: Arc<dyn Lessee>| {
-            let now = (purse.pot().local(), looked);
+            let now = (purse.pot().local(), last_read);
             (purse.of(), Leased { purse, then: now, seen: now })
         };
         let lessees = own.into_iter().map(lessee).collect();
@@ -99,13 +95,11 @@ impl LeaseThread {
             clock,
             lessees,
             version,
-            look_at: looked,
-            looked,
+            read_at: last_read,
+            last_read,
             beaten: None,
-            reached: looked,
-            tried: HashMap::new(),
-            settle,
-            recovery: None,
+            reached: last_read,
+            recovery,
             written: Box::new(WaitForCommit),
             failures,
         }
@@ -117,16 +111,16 @@ impl LeaseThread {
         Self { written, ..self }
     }
 
-    /// Waits until a lost gateway that is being settled is settled.
+    /// Waits until no lost gateway is being settled. True if one was settled.
     #[cfg(test)]
     pub(in crate::ledger) fn join_recovery(&mut self) -> bool {
-        self.recovery.take().map(|recovery| recovery.join().unwrap()).is_some()
+        self.recovery.join()
     }
 
     /// Runs until the ledger is closed.
     pub(in crate::ledger) fn run(mut self) -> Result<()> {
         let _end = EndGuard(Arc::clone(&self.desk));
-        while let Some(pause) = self.turn(TICK) {
+        while let Some(pause) = self.run_once(TICK) {
             std::thread::sleep(pause);
         }
         self.end()
@@ -134,40 +128,58 @@ impl LeaseThread {
 
     /// Waits until something is wanted, at most `longest`, and does what is due. Returns how long to pause; `None` if the ledger
     /// is being closed.
-    pub(in crate::ledger) fn turn(&mut self, longest: Duration) -> Option<Duration> {
+    pub(in crate::ledger) fn run_once(&mut self, longest: Duration) -> Option<Duration> {
         self.beat_if_due();
-        let TakenWants { wants, is_hinted, must_end } =
-            self.desk.take(longest.min(self.look_at.since(self.clock.now())));
-        let returns = self.desk.take_returns();
+        let until_read = self.read_at.since(self.clock.now());
+        let Taken { wants, returns, hints, must_end } = self.desk.take(longest.min(until_read));
         let returned = self.give_back(&returns);
         self.note(&returned);
         let claimed = self.desk.claims.work(&mut *self.leases, &self.desk);
+        if claimed.is_err() {
+            self.desk.claims.clear(); // the requests are told
+        }
         self.note(&claimed);
         if must_end {
             wants.into_iter().for_each(Want::refuse);
             return None;
         }
         let pause = self.lease(wants);
-        if is_hinted {
-            self.look_at = self.look_at.min(self.looked.plus(HINT_GAP));
+        if hints.iter().any(|hint| self.concerns(hint)) {
+            self.read_at = self.read_at.min(self.last_read.plus(MIN_READ_GAP));
         }
+        self.read_if_due();
+        Some(if claimed.is_err() { TICK } else { pause })
+    }
+
+    /// True if something is to be read because of a hint.
+    fn concerns(&self, hint: &Hint) -> bool {
+        match hint {
+            Hint::Changed => true,
+            Hint::Called(of) => of.iter().any(|of| self.lessees.contains_key(of)),
+        }
+    }
+
+    /// Reads calls of other gateways and changes, and does what they ask for.
+    fn read_if_due(&mut self) {
         let now = self.clock.now();
-        if now >= self.look_at {
-            (self.looked, self.look_at) = (now, now.plus(LOOK));
-            let done = self.return_called().and(self.pass_changes_on());
-            self.note(&done);
+        if now < self.read_at {
+            return;
         }
-        if claimed.is_err() {
-            self.desk.claims.clear(); // the requests are told, and the database is not asked again at once
-            return Some(TICK);
+        (self.last_read, self.read_at) = (now, now.plus(READ_EVERY));
+        let done = self.return_called().and_then(|is_called| {
+            let has_more = self.pass_changes_on()?;
+            Ok(is_called || has_more)
+        });
+        self.note(&done);
+        if done.unwrap_or(true) {
+            self.read_at = now.plus(TICK);
         }
-        Some(pause)
     }
 
     /// Returns the credits that this gateway does not need, unless another process takes over.
     pub(in crate::ledger) fn end(mut self) -> Result<()> {
         self.shared.leads.store(false, Ordering::SeqCst);
-        self.recovery.take().into_iter().for_each(|recovery| drop(recovery.join()));
+        self.recovery.join();
         // A successor has the same leases. What is not written or folded needs them at the next start.
         if self.shared.successor.is_open() || !self.desk.is_settled() {
             return Ok(());
@@ -184,6 +196,7 @@ impl LeaseThread {
         self.beaten = Some(now);
         let beat = self.leases.beat();
         self.note(&beat);
+        self.recovery.set_reached(beat.is_ok());
         match beat {
             Ok(Beat { leads, nodes, elsewhere }) => {
                 self.shared.leads.store(leads, Ordering::SeqCst);
@@ -204,32 +217,11 @@ impl LeaseThread {
             );
         }
         self.desk.set_cut_off(unreached >= MAX_CUT_OFF);
-        let done = self.return_idle(now).and(self.recover_lost());
+        let done = self.return_idle(now).and_then(|()| match self.shared.leads.load(Ordering::SeqCst) {
+            true => self.recovery.settle_lost(&mut *self.leases),
+            false => Ok(()),
+        });
         self.note(&done);
-    }
-
-    /// Settles what a lost gateway left, if this one leads: folds its journal, charges what it held, as after a crash, and
-    /// returns its leases. It does so as that gateway, which cannot serve meanwhile.
-    fn recover_lost(&mut self) -> Result<()> {
-        let is_busy = self.recovery.as_ref().is_some_and(|recovery| !recovery.is_finished());
-        if is_busy || !self.shared.leads.load(Ordering::SeqCst) {
-            return Ok(());
-        }
-        let now = self.clock.now();
-        let is_due =
-            |name: &String| self.tried.get(name).is_none_or(|tried| now.since(*tried) >= RECOVER_AGAIN);
-        let Some(name) = self.leases.lost()?.into_iter().find(is_due) else { return Ok(()) };
-        self.tried.insert(name.clone(), now);
-        let (open, clock) = (self.leases.opener(), self.clock.clone());
-        let settle = self.settle;
-        let recover = move || match open(&name).and_then(|storage| settle(storage, clock)) {
-            Ok(holds) => tracing::warn!(node = name, holds, "a gateway was lost: what it held was charged"),
-            Err(error) => tracing::error!(node = name, %error, "what a lost gateway left is not settled yet"),
-        };
-        let thread = std::thread::Builder::new().name("tollgate-recover".to_owned()).spawn(recover);
-        self.recovery =
-            Some(thread.map_err(|error| LedgerError::Failed(format!("cannot start a thread: {error}")))?);
-        Ok(())
     }
 
     fn note<T>(&mut self, done: &Result<T>) {
@@ -297,28 +289,23 @@ impl LeaseThread {
         LeaseWanted { of, need, least, target: lease::target(need, spent, within) }
     }
 
-    /// Returns what other gateways need.
-    fn return_called(&mut self) -> Result<()> {
+    /// Returns what other gateways need. True if they need something: what is held now may be returned soon.
+    fn return_called(&mut self) -> Result<bool> {
         let (called, now) = (self.leases.called_in()?, self.clock.now());
         // What was just leased is for requests that are about to take it.
         let is_new =
             |of: &LeaseOf| self.lessees.get(of).is_some_and(|lessee| now.since(lessee.then.1) < KEPT);
-        let (kept, called): (Vec<_>, Vec<_>) = called.into_iter().partition(is_new);
-        if !kept.is_empty() {
-            self.look_at = now.plus(TICK);
-        }
-        let purses: Vec<Arc<dyn Lessee>> =
-            called.into_iter().filter_map(|of| self.shared.lessee(of)).collect();
-        self.give_back(&purses)
+        let is_called = !called.is_empty();
+        let called = called.into_iter().filter(|of| !is_new(of));
+        let purses: Vec<Arc<dyn Lessee>> = called.filter_map(|of| self.shared.lessee(of)).collect();
+        self.give_back(&purses)?;
+        Ok(is_called)
     }
 
-    /// Passes changes of other gateways on, if somebody listens and has room.
-    fn pass_changes_on(&mut self) -> Result<()> {
-        let Some(feed) = self.shared.feed.lock().clone() else { return Ok(()) };
-        let Ok(place) = feed.try_reserve() else {
-            self.look_at = self.looked.plus(TICK);
-            return Ok(());
-        };
+    /// Passes changes of other gateways on, if somebody listens and has room. True if there may be more.
+    fn pass_changes_on(&mut self) -> Result<bool> {
+        let Some(feed) = self.shared.feed.lock().clone() else { return Ok(false) };
+        let Ok(place) = feed.try_reserve() else { return Ok(true) };
         let changes = self.leases.changes(self.version)?;
         let last = match &changes {
             Changes::Some(some) => some.last().map(|change| change.version),
@@ -326,10 +313,9 @@ impl LeaseThread {
         };
         if let Some(last) = last {
             self.version = last;
-            self.look_at = self.looked.plus(TICK); // there may be more
             place.send(changes);
         }
-        Ok(())
+        Ok(last.is_some())
     }
 
     /// Returns what was not spent for a while.

@@ -13,8 +13,10 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::fence::Fence;
 use super::{Server, nodes};
 use crate::ledger::sql::db::{Connection, Network, Seat, postgres_failed};
+#[cfg(test)]
+use crate::ledger::sql::leases::CHANGED;
 use crate::ledger::sql::leases::CHANNEL;
-use crate::ledger::store::{LedgerError, Result};
+use crate::ledger::store::{Hint, LeaseOf, LedgerError, OnHint, Result};
 
 /// Longest time that connecting may take.
 const MAX_CONNECT: Duration = Duration::from_secs(3);
@@ -44,19 +46,47 @@ const FLEET: i32 = 0x5447_4c46;
 /// Key of the lock that it takes to lease credits: `TGLL`.
 const LEASES: i32 = 0x5447_4c4c;
 
-/// Passes hints on.
-#[derive(Default)]
-pub(super) struct Hints(OnceLock<Box<dyn Fn() + Send + Sync>>);
+/// Receives what other gateways tell by NOTIFY.
+pub(super) struct Hints {
+    /// The number of this gateway.
+    node: i64,
+    hinted: OnceLock<OnHint>,
+}
 
 impl Hints {
-    /// Sets once what is called at a hint.
-    pub(super) fn pass_to(&self, hinted: Box<dyn Fn() + Send + Sync>) {
-        let _ = self.0.set(hinted); // once
+    pub(super) fn new(node: i64) -> Self {
+        Self { node, hinted: OnceLock::new() }
     }
 
-    fn give(&self) {
-        self.0.get().into_iter().for_each(|hinted| hinted());
+    /// Sets, once, the function that receives hints.
+    pub(super) fn on_hint(&self, hinted: OnHint) {
+        let _ = self.hinted.set(hinted);
     }
+
+    /// Passes a notification on, unless this gateway calls.
+    fn receive(&self, payload: &str) {
+        let hint = match read_call(payload) {
+            Some((node, _)) if node == self.node => return,
+            Some((_, of)) => Hint::Called(of),
+            None => Hint::Changed,
+        };
+        if let Some(hinted) = self.hinted.get() {
+            hinted(hint);
+        }
+    }
+}
+
+/// The payload of a call by a gateway.
+pub(super) fn write_call(node: i64, of: &[LeaseOf]) -> String {
+    let numbers: Vec<String> = of.iter().map(|of| of.number().to_string()).collect();
+    format!("{node} {}", numbers.join(" "))
+}
+
+/// From [`write_call`]: the gateway, and what it needs; `None` if it is another payload.
+fn read_call(payload: &str) -> Option<(i64, Vec<LeaseOf>)> {
+    let (node, of) = payload.split_once(' ')?;
+    let of = of.split(' ').filter_map(|number| LeaseOf::of_number(number.parse().ok()?));
+    Some((node.parse().ok()?, of.collect()))
 }
 
 /// What a connection is for.
@@ -104,23 +134,23 @@ pub(super) fn connect(server: &Server, seat: Seat, role: Role, fence: &Arc<Fence
     Ok(Connection::postgres(network(server, seat, role, fence)?, seat, longest))
 }
 
-/// A connection for leases, which gets hints.
-pub(super) fn connect_with_hints(
+/// A connection for leases, which receives hints.
+pub(super) fn connect_for_leases(
     server: &Server,
     seat: Seat,
     fence: &Arc<Fence>,
     hints: &Arc<Hints>,
 ) -> Result<Connection> {
-    let network = network_with(server, seat, Role::Leases, fence, Some(Arc::clone(hints)))?;
+    let network = listening_network(server, seat, Role::Leases, fence, Some(Arc::clone(hints)))?;
     Ok(Connection::postgres(network, seat, MAX_SHORT))
 }
 
 /// What opens the connections of a role.
 pub(super) fn network(server: &Server, seat: Seat, role: Role, fence: &Arc<Fence>) -> Result<Arc<Network>> {
-    network_with(server, seat, role, fence, None)
+    listening_network(server, seat, role, fence, None)
 }
 
-fn network_with(
+fn listening_network(
     server: &Server,
     seat: Seat,
     role: Role,
@@ -178,8 +208,8 @@ async fn dial(
             return Err(LedgerError::Refused(message.to_owned()));
         }
     }
-    if listens {
-        client.batch_execute(&format!("LISTEN {CHANNEL}")).await.map_err(|error| postgres_failed(&error))?;
+    if listens && let Err(error) = client.batch_execute(&format!("LISTEN {CHANNEL}")).await {
+        tracing::warn!(%error, "changes at other gateways will take half a second");
     }
     if role == Role::Serves {
         let kind = if seat.is_of_fleet { "pg_try_advisory_lock_shared" } else { "pg_try_advisory_lock" };
@@ -219,7 +249,9 @@ where
     tokio::spawn(async move {
         while let Some(message) = poll_fn(|context| connection.poll_message(context)).await {
             match message {
-                Ok(AsyncMessage::Notification(_)) => hints.iter().for_each(|hints| hints.give()),
+                Ok(AsyncMessage::Notification(told)) => {
+                    hints.iter().for_each(|hints| hints.receive(told.payload()));
+                }
                 Ok(_) => {} // a notice
                 Err(error) => return tracing::debug!(%error, "a connection to PostgreSQL ended"),
             }
@@ -238,4 +270,17 @@ async fn take_lock(client: &Client, function: &str, (lock, node): (i32, i32)) ->
         tokio::time::sleep(LOCK_PAUSE).await;
     }
     Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{AccountNum, KeyNum};
+
+    #[test]
+    fn calls_are_told_from_changes() {
+        let of = vec![LeaseOf::Account(AccountNum(7)), LeaseOf::Key(KeyNum(u32::MAX))];
+        assert_eq!(read_call(&write_call(3, &of)), Some((3, of)));
+        assert_eq!(read_call(CHANGED), None);
+    }
 }

@@ -7,10 +7,10 @@
 //!
 //! What spending limits leave is leased in the same way. In the column `account` is what a lease is of, as a number.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::dial::{Hints, connect_with_hints};
+use super::dial::{Hints, connect_for_leases, write_call};
 use super::fence::Fence;
 use super::nodes;
 use super::{JournalAt, Server};
@@ -19,8 +19,8 @@ use crate::ledger::sql::leases::{CHANNEL, NOW};
 use crate::ledger::sql::rows::{credits, to_key_id};
 use crate::ledger::sql::{FLEET, repeats};
 use crate::ledger::store::{
-    Beat, Change, ChangedWhat, Changes, Elsewhere, LeaseOf, LeaseWanted, Leased, Leases, OpenAs, RepeatRow,
-    Result,
+    Beat, Change, ChangedWhat, Changes, Elsewhere, LeaseOf, LeaseWanted, Leased, Leases, OnHint, OpenAs,
+    RepeatRow, Result,
 };
 use crate::policy::credit::lease;
 use crate::types::{Credits, KeyHash, RequestId, WallTime};
@@ -35,8 +35,8 @@ const LIVES: i64 = 5_000;
 const LOST: i64 = 10_000;
 /// How long a call for credits lasts, in milliseconds.
 const CALL: i64 = 2_000;
-/// After what time a call is made again, in milliseconds.
-const CALL_AGAIN: i64 = 500;
+/// A call is made again each time that so many attempts to lease have failed. They are at least 25 ms apart.
+const CALL_AGAIN: u32 = 8;
 /// Most changes that are read at once.
 const MAX_CHANGES: usize = 1_000;
 /// Most changes that are stored. A gateway that knows none of them reads everything again.
@@ -47,16 +47,32 @@ pub(super) struct SqlLeases {
     connection: Connection,
     hints: Arc<Hints>,
     server: Server,
-    /// What this gateway needs more of than is free.
-    calls: HashSet<LeaseOf>,
+    /// What this gateway needs more of than is free, and how often it could not lease it.
+    calls: HashMap<LeaseOf, u32>,
 }
 
 impl SqlLeases {
     pub(super) fn open(server: &Server, seat: Seat, fence: &Arc<Fence>) -> Result<Self> {
-        let hints = Arc::default();
-        let connection = connect_with_hints(server, seat, fence, &hints)?;
+        let hints = Arc::new(Hints::new(seat.node));
+        let connection = connect_for_leases(server, seat, fence, &hints)?;
         connection.exists("SELECT 1", params![])?; // connects, and takes its lock
-        Ok(Self { connection, hints, server: server.clone(), calls: HashSet::new() })
+        Ok(Self { connection, hints, server: server.clone(), calls: HashMap::new() })
+    }
+}
+
+impl SqlLeases {
+    /// Tells other gateways what was called for by the last transaction. Not within it, since a transaction that notifies holds a
+    /// lock of the server while it commits.
+    fn tell_calls(&self, wanted: &[LeaseWanted]) {
+        let is_new = |of: &LeaseOf| self.calls.get(of).is_some_and(|failed| failed % CALL_AGAIN == 1);
+        let called: Vec<LeaseOf> = wanted.iter().map(|wanted| wanted.of).filter(is_new).collect();
+        if called.is_empty() {
+            return;
+        }
+        let call = write_call(self.connection.node(), &called);
+        if let Err(error) = self.connection.exists("SELECT pg_notify(?1, ?2)", params![CHANNEL, call]) {
+            tracing::debug!(%error, "other gateways will read what is called for");
+        }
     }
 }
 
@@ -76,6 +92,7 @@ impl Leases for SqlLeases {
         let mut leased = self.connection.shared_transaction(|tx| {
             order.iter().map(|at| Ok((*at, lease_one(tx, &wanted[*at], calls)?))).collect::<Result<Vec<_>>>()
         })?;
+        self.tell_calls(wanted);
         leased.sort_by_key(|(at, _)| *at);
         Ok(leased.into_iter().map(|(_, leased)| leased).collect())
     }
@@ -153,8 +170,8 @@ impl Leases for SqlLeases {
         self.connection.shared_transaction(|tx| repeats::give_up(tx, claims))
     }
 
-    fn pass_hints_to(&mut self, hinted: Box<dyn Fn() + Send + Sync>) {
-        self.hints.pass_to(hinted);
+    fn on_hint(&mut self, hinted: OnHint) {
+        self.hints.on_hint(hinted);
     }
 
     fn version(&mut self) -> Result<u64> {
@@ -235,7 +252,11 @@ fn lock_of(of: LeaseOf) -> i64 {
     i64::from(low.cast_signed())
 }
 
-fn lease_one(tx: &Transaction<'_>, wanted: &LeaseWanted, calls: &mut HashSet<LeaseOf>) -> Result<Leased> {
+fn lease_one(
+    tx: &Transaction<'_>,
+    wanted: &LeaseWanted,
+    calls: &mut HashMap<LeaseOf, u32>,
+) -> Result<Leased> {
     let LeaseWanted { of, need, least, target } = *wanted;
     let number = of.number();
     let lock = "SELECT pg_advisory_xact_lock(CAST(?1 AS INTEGER), CAST(?2 AS INTEGER))";
@@ -270,15 +291,16 @@ fn lease_one(tx: &Transaction<'_>, wanted: &LeaseWanted, calls: &mut HashSet<Lea
         tx.run(grant, params![number, tx.node(), granted.millionths()])?;
     }
     if granted < need && others > Credits::ZERO {
-        let call = format!(
-            "INSERT INTO calls (account, node, at) VALUES (?1, ?2, {NOW}) ON CONFLICT (account, node)
-             DO UPDATE SET at = excluded.at WHERE calls.at NOT BETWEEN excluded.at - ?3 AND excluded.at"
-        );
-        if tx.execute(&call, params![number, tx.node(), CALL_AGAIN])? > 0 {
-            tx.run("SELECT pg_notify(?1, '')", params![CHANNEL])?;
+        let failed = calls.entry(of).or_default();
+        if failed.is_multiple_of(CALL_AGAIN) {
+            let call = format!(
+                "INSERT INTO calls (account, node, at) VALUES (?1, ?2, {NOW})
+                 ON CONFLICT (account, node) DO UPDATE SET at = excluded.at"
+            );
+            tx.run(&call, params![number, tx.node()])?;
         }
-        calls.insert(of);
-    } else if calls.remove(&of) {
+        *failed = failed.wrapping_add(1);
+    } else if calls.remove(&of).is_some() {
         tx.run("DELETE FROM calls WHERE account = ?1 AND node = ?2", params![number, tx.node()])?;
     }
     let own = own.checked_add(granted).unwrap_or(own);

@@ -8,8 +8,10 @@ use crate::types::{AccountId, AccountNum, Credits, KeyHash, KeyId};
 /// The time, by the clock of the server.
 pub(in crate::ledger) const NOW: &str = "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)";
 
-/// Where gateways of a fleet are told that something was changed, or credits are needed: only a hint, which may be lost.
+/// The channel on which gateways of a fleet tell others that something was changed, or that they need credits.
 pub(in crate::ledger) const CHANNEL: &str = "tollgate";
+/// The payload that says that something was changed.
+pub(in crate::ledger) const CHANGED: &str = "changed";
 
 /// The gateways of a fleet.
 pub(super) fn nodes(connection: &Connection) -> Result<Vec<NodeRow>> {
@@ -97,17 +99,20 @@ fn changed(
         return Ok(());
     }
     // Such transactions follow each other, so no version is skipped.
-    let sql = "INSERT INTO changes (version, account, key, gone)
-               VALUES ((SELECT coalesce(max(version), 0) + 1 FROM changes), ?1, ?2, ?3)";
+    let sql = "WITH made AS (
+                   INSERT INTO changes (version, account, key, gone)
+                   VALUES ((SELECT coalesce(max(version), 0) + 1 FROM changes), ?1, ?2, ?3) RETURNING version)
+               SELECT pg_notify(?4, ?5) FROM made";
     tx.run(
         sql,
         params![
             account.map(AccountId::as_str),
             key.map(key_id),
-            gone.iter().flat_map(|hash| hash.0).collect::<Vec<u8>>()
+            gone.iter().flat_map(|hash| hash.0).collect::<Vec<u8>>(),
+            CHANNEL,
+            CHANGED,
         ],
-    )?;
-    tx.run("SELECT pg_notify(?1, '')", params![CHANNEL])
+    )
 }
 
 /// The secrets of all keys of an account.

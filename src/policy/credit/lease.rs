@@ -8,10 +8,12 @@ use crate::types::Credits;
 const AHEAD: Duration = Duration::from_secs(10);
 /// How many times what a request needs is leased while no rate is known.
 const FIRST: i64 = 16;
-/// Into how many parts a gateway's share of what is free is divided, of which it leases one. A lost gateway is settled within
-/// [`PARTS`] seconds. If the credits run out before, at the rate at which they are spent, what it had leased is at most what it
-/// spends in a second; otherwise it returns in time.
-const PARTS: i64 = 12;
+/// Into how many parts a gateway's share of what is free is divided, of which it leases one. Since it leases more once half of a
+/// lease is spent, it may have two. A lost gateway is settled within `PARTS / 2` seconds. If the credits last longer, at the rate at
+/// which they are spent, its leases return in time; otherwise they are at most what it spends in a second.
+const PARTS: i64 = 24;
+/// How many times what one request needs is leased if one part is less, unless it is more than half of the share.
+const LEAST: i64 = 4;
 
 /// What a gateway would lease if there is enough: what it spends in the next [`AHEAD`], or some times what it needs now.
 /// `spent`: what it spent in the time `within`.
@@ -26,15 +28,17 @@ pub fn target(need: Credits, spent: Credits, within: Duration) -> Credits {
 }
 
 /// What a gateway leases of the `free` credits: its target, at most one of the [`PARTS`] of its share, so that as the balance runs
-/// dry, leases become as small as what is needed. `users`: number of gateways that have leased some, with this one.
+/// dry, leases become as small as what is needed, or what some requests need. `users`: number of gateways that have leased some, with this one.
 ///
 /// Nothing if it is less than the `least` that one request needs: two gateways with a part each could serve none.
 #[must_use]
 pub fn grant(need: Credits, least: Credits, target: Credits, free: Credits, users: usize) -> Credits {
     let free = free.max(Credits::ZERO);
     let users = i64::try_from(users.max(1)).unwrap_or(i64::MAX);
-    let share = free.millionths() / users.saturating_mul(PARTS);
-    let granted = need.max(target.min(Credits::from_millionths(share))).min(free);
+    let share = free.millionths() / users;
+    let some = least.millionths().saturating_mul(LEAST).min(share / 2);
+    let part = Credits::from_millionths((share / PARTS).max(some));
+    let granted = need.max(target.min(part)).min(free);
     if granted < least { Credits::ZERO } else { granted }
 }
 
@@ -56,13 +60,14 @@ mod tests {
         // need, least, target, free, users, and what is granted
         let table = [
             (5, 5, 100, 1_000_000, 1, 100),
-            (5, 5, 100, 360, 1, 30),
+            (5, 5, 100, 720, 1, 30),
             (5, 5, 100, 1_000_000, 3, 100),
-            (5, 5, 100, 360, 3, 10),
+            (5, 5, 100, 720, 3, 20),
+            (5, 5, 100, 72, 3, 12),
             (5, 5, 100, 12, 3, 5),
             (5, 2, 100, 4, 3, 4),
             (5, 5, 100, 4, 3, 0),
-            (0, 0, 100, 72, 3, 2),
+            (0, 0, 100, 144, 3, 2),
             (5, 5, 100, -4, 3, 0),
         ];
         for (need, least, target, free, users, granted) in table {

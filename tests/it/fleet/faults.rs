@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::crash::client;
+use crate::crash::{StopAtEnd, client};
 use crate::support::audit::{Books, Line, Round};
 use crate::support::{Gateway, eventually};
 
@@ -15,15 +15,6 @@ const CLIENTS: usize = 2;
 /// Number of rounds: a few; `TOLLGATE_LONG=1` makes many.
 fn rounds() -> usize {
     if std::env::var_os("TOLLGATE_LONG").is_some() { 100 } else { 4 }
-}
-
-/// Stops the clients, also if the test fails.
-pub(super) struct StopAtEnd<'a>(pub(super) &'a AtomicBool);
-
-impl Drop for StopAtEnd<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
 }
 
 /// What is lost in a round.
@@ -169,8 +160,18 @@ fn a_gateway_that_was_given_up_is_fenced() {
 /// Folds that fail for a while are made up for, in their order.
 #[test]
 fn a_database_that_is_gone_for_longer_than_between_folds() {
+    lose_the_database_for_long("local");
+}
+
+/// After an outage in which all gateways look lost to each other, none is settled by another.
+#[test]
+fn a_database_that_is_gone_for_so_long_that_gateways_look_lost() {
+    lose_the_database_for_long("shared");
+}
+
+fn lose_the_database_for_long(journal: &str) {
     let plenty = |text: String| text.replace("credits = 1000\n", "credits = 1000000\n");
-    let Some(mut fleet) = Fleet::start("local", plenty) else { return };
+    let Some(mut fleet) = Fleet::start(journal, plenty) else { return };
     let spent = std::sync::atomic::AtomicUsize::new(0);
     let stop = AtomicBool::new(false);
     let addresses: Vec<_> = fleet.gateways.iter().map(|gateway| gateway.public).collect();
@@ -191,10 +192,17 @@ fn a_database_that_is_gone_for_longer_than_between_folds() {
         let _stop = StopAtEnd(&stop);
         std::thread::sleep(Duration::from_secs(1)); // all have leased credits
         fleet.server.kill();
-        std::thread::sleep(Duration::from_secs(12));
+        std::thread::sleep(Duration::from_secs(14));
         fleet.server.run();
         std::thread::sleep(Duration::from_secs(6));
     });
+    for gateway in &fleet.gateways {
+        eventually("each serves again without a restart", || {
+            let status = crate::support::get(gateway.public, "/one", "x-api-key: good-key\r\n").status;
+            spent.fetch_add(usize::from(status == 200), Ordering::Relaxed);
+            status == 200
+        });
+    }
     fleet.restart();
     let left = 1_000_000 - spent.load(Ordering::Relaxed);
     assert_eq!(fleet.gateways[0].available("acme"), left.to_string());

@@ -14,6 +14,9 @@ const AT_ONCE: usize = 1_000;
 /// Longest time that an account may wait to be told that it has no credits.
 const MAX_WAIT: Duration = Duration::from_secs(60);
 
+/// Time after which a request is refused by 503 that has not learnt what its account has.
+const MAX_ANSWER: Duration = Duration::from_millis(1_900);
+
 /// Number of rounds: a few; `TOLLGATE_LONG=1` makes 1,000.
 fn rounds() -> usize {
     if std::env::var_os("TOLLGATE_LONG").is_some() { 1_000 } else { 3 }
@@ -53,9 +56,10 @@ fn one_of_a_thousand_requests_gets_the_last_credit() {
         let start = Instant::now();
         let statuses = at_once(&addresses, AT_ONCE);
         assert_eq!(count(&statuses, 200), 1, "round {round}: {} of 402", count(&statuses, 402));
-        // On a busy machine, some cannot learn in time what there is: 503.
         let refused = [count(&statuses, 402), count(&statuses, 503)];
         assert_eq!(refused.iter().sum::<usize>(), AT_ONCE - 1, "round {round}");
+        // Requests that cannot learn in time what there is get 503, on a machine that is too busy.
+        assert!(refused[1] == 0 || start.elapsed() > MAX_ANSWER, "round {round}: {refused:?}");
         unsure += refused[1];
         assert!(start.elapsed() < MAX_WAIT, "{:?}", start.elapsed());
     }

@@ -14,7 +14,7 @@ use super::{Fleet, NAMES};
 
 /// Requests per window of the limit that is judged.
 const REQUESTS: usize = 200;
-const WINDOW: Duration = Duration::from_secs(2);
+pub(super) const WINDOW: Duration = Duration::from_secs(2);
 /// Longest time that a request may take whose gateway must ask a store that does not answer, on a busy machine.
 const MAX_WAIT: Duration = Duration::from_secs(2);
 /// Within this time a store that is back is used again.

@@ -69,8 +69,8 @@ struct Request {
     stage: Stage,
 }
 
-/// What a simulated gateway shares with its world.
-pub(super) struct Outside<'a> {
+/// What a simulated gateway uses of the simulation.
+pub(super) struct Environment<'a> {
     pub(super) random: &'a mut Rng,
     pub(super) accounts: &'a [AccountNum],
     pub(super) keys: &'a [KeyNum],
@@ -114,42 +114,48 @@ impl Process {
 
     /// Runs the thread of the leases. True if it settled what a lost gateway left.
     pub(super) fn lease(&mut self) -> bool {
-        self.leases.turn(Duration::ZERO);
+        self.leases.run_once(Duration::ZERO);
         self.leases.join_recovery()
     }
 
     /// A client begins a request, or one goes on.
-    pub(super) fn serve(&mut self, outside: &mut Outside<'_>) {
-        let begins = self.requests.len() < MANY && (self.requests.is_empty() || outside.random.bool());
+    pub(super) fn serve(&mut self, environment: &mut Environment<'_>) {
+        let begins = self.requests.len() < MANY && (self.requests.is_empty() || environment.random.bool());
         if begins {
-            return self.begin(outside);
+            return self.begin(environment);
         }
-        let request = self.requests.swap_remove(outside.random.usize(..self.requests.len()));
-        let next = self.go_on(request, outside);
+        let request = self.requests.swap_remove(environment.random.usize(..self.requests.len()));
+        let next = self.go_on(request, environment);
         self.requests.extend(next);
     }
 
-    fn begin(&mut self, outside: &mut Outside<'_>) {
-        *outside.ids += 1;
-        let (random, id) = (&mut *outside.random, RequestId(*outside.ids));
+    fn begin(&mut self, environment: &mut Environment<'_>) {
+        *environment.ids += 1;
+        let (random, id) = (&mut *environment.random, RequestId(*environment.ids));
         let hold = random.i64(1..30);
         let charge = if random.bool() { hold } else { random.i64(0..=hold) };
         let wish =
-            Wish { account: random.usize(..outside.accounts.len()), hold, charge, told: Told::Nothing };
-        let held = self.hold(id, wish, 0, outside);
+            Wish { account: random.usize(..environment.accounts.len()), hold, charge, told: Told::Nothing };
+        let held = self.hold(id, wish, 0, environment);
         self.requests.extend(held);
     }
 
     /// Holds credits, or waits until some are leased; `None` if the request is refused.
-    fn hold(&self, id: RequestId, wish: Wish, tries: u32, outside: &mut Outside<'_>) -> Option<Request> {
-        let (account, amount) = (outside.accounts[wish.account], Credits::from_millionths(wish.hold));
+    fn hold(
+        &self,
+        id: RequestId,
+        wish: Wish,
+        tries: u32,
+        environment: &mut Environment<'_>,
+    ) -> Option<Request> {
+        let (account, amount) = (environment.accounts[wish.account], Credits::from_millionths(wish.hold));
         let purse = self.shared.purses.get(account).expect("a purse");
-        let key = outside.keys[wish.account];
+        let key = environment.keys[wish.account];
         let (route, caps) = (RouteNum(1), &KeyCaps::NONE);
         let wanted = HoldRequest { purse: &purse, caps, key, route, amount, id, claim: None };
         match self.spender.hold_as(wanted) {
             Ok(held) => {
-                outside.wishes.insert(id, wish);
+                environment.wishes.insert(id, wish);
                 Some(Request { id, wish, stage: Stage::Held(held) })
             }
             Err(HoldError::Insufficient) if tries < MAX_TRIES => {
@@ -158,34 +164,34 @@ impl Process {
                 Some(Request { id, wish, stage: Stage::Leasing(Box::pin(leasing), tries + 1) })
             }
             Err(HoldError::Unavailable) => {
-                outside.seen.unavailable += 1;
+                environment.seen.unavailable += 1;
                 None
             }
             Err(_) => None,
         }
     }
 
-    fn go_on(&mut self, request: Request, outside: &mut Outside<'_>) -> Option<Request> {
+    fn go_on(&mut self, request: Request, environment: &mut Environment<'_>) -> Option<Request> {
         let Request { id, wish, stage } = request;
         let mut tell = |told| {
-            outside.wishes.insert(id, Wish { told, ..wish });
+            environment.wishes.insert(id, Wish { told, ..wish });
         };
-        let is_gone = outside.random.u32(..8) == 0;
+        let is_gone = environment.random.u32(..8) == 0;
         let stage = match stage {
             Stage::Leasing(mut leasing, tries) => {
                 let leased = leasing.as_mut().poll(&mut Context::from_waker(Waker::noop()));
                 match leased {
                     Poll::Pending => Stage::Leasing(leasing, tries),
                     Poll::Ready(Ok(Lease::Enough)) => {
-                        outside.seen.leased += 1;
-                        return self.hold(id, wish, tries, outside);
+                        environment.seen.leased += 1;
+                        return self.hold(id, wish, tries, environment);
                     }
                     Poll::Ready(Ok(Lease::TooLittle)) => {
-                        outside.seen.refused += 1;
+                        environment.seen.refused += 1;
                         return None;
                     }
                     Poll::Ready(Err(NoLease)) => {
-                        outside.seen.unavailable += 1;
+                        environment.seen.unavailable += 1;
                         return None;
                     }
                 }
@@ -214,7 +220,7 @@ impl Process {
                 None => Stage::Ended(settled),
                 Some(Ok(())) => {
                     tell(Told::Charged);
-                    outside.seen.acknowledged += 1;
+                    environment.seen.acknowledged += 1;
                     return None;
                 }
                 Some(Err(_)) => return None, // the end is not sent
@@ -230,10 +236,10 @@ impl Process {
 
     /// Stops as a gateway does: requests are dropped, which releases their holds; everything is written and folded; what is
     /// leased returns.
-    pub(super) fn stop(mut self, outside: &mut Outside<'_>) -> Result<()> {
+    pub(super) fn stop(mut self, environment: &mut Environment<'_>) -> Result<()> {
         for Request { id, wish, stage } in self.requests.drain(..) {
             if matches!(stage, Stage::Held(_) | Stage::Begun(_)) {
-                outside.wishes.insert(id, Wish { told: Told::Released, ..wish });
+                environment.wishes.insert(id, Wish { told: Told::Released, ..wish });
             }
         }
         let booked = self.books.finish();
@@ -243,7 +249,7 @@ impl Process {
         let desk = self.shared.desk.as_ref().ok_or(LedgerError::Closed)?;
         desk.close(is_settled);
         self.shared.is_healthy.store(false, Ordering::SeqCst);
-        while self.leases.turn(Duration::ZERO).is_some() {}
+        while self.leases.run_once(Duration::ZERO).is_some() {}
         booked.and(committed).and(self.leases.end())
     }
 }

@@ -24,6 +24,7 @@ mod world;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use engine::Postgres;
+use network::Fault;
 use seen::Seen;
 use world::{Place, World};
 
@@ -32,7 +33,7 @@ fn seeds() -> u64 {
     match std::env::var("TOLLGATE_LONG").as_deref() {
         Ok("1") => 100_000,
         Ok(seeds) => seeds.parse().unwrap(),
-        Err(_) => 60,
+        Err(_) => 30,
     }
 }
 
@@ -43,14 +44,35 @@ fn play(place: &Place, seed: u64, seen: &mut Seen) {
     }
 }
 
-/// Promises 1 to 4 over a fleet, with all kinds of faults combined.
-#[test]
-fn no_seed_breaks_the_books_of_a_fleet() {
+fn place() -> Option<(Postgres, Place)> {
     let Some(server) = Postgres::start() else {
         assert!(std::env::var_os("CI").is_none(), "PostgreSQL is missing");
-        return println!("skipped: PostgreSQL is not installed");
+        println!("skipped: PostgreSQL is not installed");
+        return None;
     };
-    let (place, mut seen) = (Place::new(&server), Seen::default());
+    let place = Place::new(&server);
+    Some((server, place))
+}
+
+/// Promise 2, whichever message of a fold is lost before a crash.
+#[test]
+fn a_fold_charges_and_takes_from_the_lease_or_does_neither() {
+    let Some((_server, place)) = place() else { return };
+    let mut seen = Seen::default();
+    let is_long = std::env::var_os("TOLLGATE_LONG").is_some();
+    for fault in [Fault::Lost, Fault::Unanswered].into_iter().take(if is_long { 2 } else { 1 }) {
+        let messages =
+            (0..).take_while(|after| World::interrupt_a_fold(&place, *after, fault, &mut seen)).count();
+        assert!(messages > 3, "{messages}");
+        println!("{messages} messages of a fold, each {fault:?} once");
+    }
+}
+
+/// Promises 1 to 4 over a fleet: requests, leases and grants, without jobs, idempotency keys and spending limits.
+#[test]
+fn no_seed_breaks_the_books_of_a_fleet() {
+    let Some((_server, place)) = place() else { return };
+    let mut seen = Seen::default();
     if let Ok(seed) = std::env::var("TOLLGATE_SEED") {
         play(&place, seed.parse().unwrap(), &mut seen);
     } else {

@@ -9,7 +9,7 @@ pub(super) struct Seen {
     pub(super) unavailable: u64,
     pub(super) crashes: u64,
     pub(super) cuts: u64,
-    pub(super) troubles: u64,
+    pub(super) faults: u64,
     pub(super) given_up: u64,
     pub(super) doubts: u64,
     pub(super) grants: u64,
@@ -18,7 +18,7 @@ pub(super) struct Seen {
 impl Seen {
     pub(super) fn is_enough(&self) {
         let Self { acknowledged, leased, refused, unavailable, crashes, .. } = self;
-        let Self { cuts, troubles, given_up, doubts, grants, .. } = self;
+        let Self { cuts, faults, given_up, doubts, grants, .. } = self;
         for (what, count) in [
             ("answers", acknowledged),
             ("requests that waited for a lease", leased),
@@ -26,12 +26,12 @@ impl Seen {
             ("requests while the ledger was unavailable", unavailable),
             ("crashes", crashes),
             ("gateways that were cut off", cuts),
-            ("messages that were lost or late", troubles),
+            ("messages that were lost, unanswered or late", faults),
             ("gateways that were given up", given_up),
             ("holds in doubt", doubts),
             ("grants", grants),
         ] {
-            assert!(*count > 10, "too few {what}: {self:?}");
+            assert!(*count > 5, "too few {what}: {self:?}");
         }
     }
 }

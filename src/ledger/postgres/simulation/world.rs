@@ -1,6 +1,7 @@
 //! Runs the simulation for one seed: gateways start, serve, are lost in every way and come back, until all stop cleanly.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -9,9 +10,9 @@ use tokio::runtime::{Builder, Handle};
 use tokio_postgres::{Client, NoTls};
 
 use super::engine::Postgres;
-use super::gateway::{Outside, Process};
+use super::gateway::{Environment, Process};
 use super::judge::{Wish, judge};
-use super::network::{Mode, Network, Trouble};
+use super::network::{Fault, Mode, Network};
 use super::seen::Seen;
 use crate::clock::Clock;
 use crate::ledger::entry::EntryKind;
@@ -116,6 +117,45 @@ pub(super) struct World<'a> {
 impl World<'_> {
     pub(super) fn play(place: &Place, seed: u64, seen: &mut Seen) {
         let _runtime = place.runtime.enter();
+        let mut world = World::new(place, seed, 20..600, seen);
+        world.begin();
+        for _ in 0..STEPS {
+            world.step();
+        }
+        world.end();
+    }
+
+    /// Runs dry all accounts at one gateway, has a fault happen while it folds, and crashes it. What it finds when it is back must
+    /// not be more than what it left. Returns false if the fold had fewer messages.
+    pub(super) fn interrupt_a_fold(place: &Place, after: u32, fault: Fault, seen: &mut Seen) -> bool {
+        let _runtime = place.runtime.enter();
+        let mut world = World::new(place, u64::from(after), 24..25, seen);
+        world.begin();
+        world.run_dry(0);
+        place.networks[0].plan_fault(Some((after, fault)));
+        world.with(0, |process, _| process.books.fold().map_or_else(drop, drop));
+        let faults = place.networks[0].take_faults();
+        place.networks[0].plan_fault(None);
+        world.crash(0);
+        world.start(0).expect("a sound network");
+        world.run_dry(0);
+        world.end();
+        faults > 0
+    }
+
+    /// Spends all that can be spent at a gateway.
+    fn run_dry(&mut self, at: usize) {
+        for _ in 0..30 {
+            self.with(at, |process, environment| {
+                (0..12).for_each(|_| process.serve(environment));
+                process.commit();
+            });
+            self.lease(at);
+            self.advance(40);
+        }
+    }
+
+    fn new<'a>(place: &'a Place, seed: u64, credits: Range<i64>, seen: &'a mut Seen) -> World<'a> {
         let mut random = Rng::with_seed(seed ^ 0xF1EE7);
         let memory = std::path::Path::new("/dev/shm");
         let folder =
@@ -129,32 +169,26 @@ impl World<'_> {
             speed: random.u32(950..=1050),
             process: None,
         });
-        let (granted, _folder) = ([random.i64(20..600); ACCOUNTS], folder);
-        let mut world = World {
+        World {
             place,
-            random,
             now: START,
             gateways,
             accounts: Vec::new(),
             keys: Vec::new(),
             wishes: BTreeMap::new(),
             ids: 0,
-            granted,
+            granted: [random.i64(credits); ACCOUNTS],
             uncertain: None,
             seen,
-            _folder,
-        };
-        world.begin();
-        for _ in 0..STEPS {
-            world.step();
+            random,
+            _folder: folder,
         }
-        world.end();
     }
 
     fn begin(&mut self) {
         self.place.networks.iter().for_each(|network| {
-            network.expect(None);
-            network.set(Mode::Carries);
+            network.plan_fault(None);
+            network.set(Mode::Up);
         });
         if self.place.count("SELECT count(*) FROM pg_tables WHERE schemaname = 'sim'") > 1 {
             self.place.run(EMPTY);
@@ -196,9 +230,9 @@ impl World<'_> {
     }
 
     /// Does something with a gateway, if a process serves as it.
-    fn with(&mut self, at: usize, what: impl FnOnce(&mut Process, &mut Outside<'_>)) {
+    fn with(&mut self, at: usize, what: impl FnOnce(&mut Process, &mut Environment<'_>)) {
         let Some(process) = &mut self.gateways[at].process else { return };
-        let mut outside = Outside {
+        let mut environment = Environment {
             random: &mut self.random,
             accounts: &self.accounts,
             keys: &self.keys,
@@ -206,7 +240,7 @@ impl World<'_> {
             ids: &mut self.ids,
             seen: self.seen,
         };
-        what(process, &mut outside);
+        what(process, &mut environment);
     }
 
     fn step(&mut self) {
@@ -214,12 +248,12 @@ impl World<'_> {
         if self.gateways[at].process.is_none() && self.random.u32(..8) == 0 {
             return drop(self.start(at));
         }
-        if self.place.networks[at].mode() == Mode::IsCut && self.random.u32(..16) == 0 {
-            return self.place.networks[at].set(Mode::Carries);
+        if self.place.networks[at].mode() == Mode::Cut && self.random.u32(..16) == 0 {
+            return self.place.networks[at].set(Mode::Up);
         }
         match self.random.u32(..64) {
-            0..22 => self.with(at, |process, outside| {
-                (0..outside.random.u32(1..8)).for_each(|_| process.serve(outside));
+            0..22 => self.with(at, |process, environment| {
+                (0..environment.random.u32(1..8)).for_each(|_| process.serve(environment));
             }),
             22..38 => self.with(at, |process, _| process.commit()),
             38..42 => self.with(at, |process, _| process.books.work()),
@@ -231,16 +265,16 @@ impl World<'_> {
             }
             60 => self.grant(at),
             61 => {
-                let troubles = [Trouble::Lost, Trouble::Unanswered, Trouble::Late];
-                let trouble = troubles[self.random.usize(..troubles.len())];
-                self.place.networks[at].expect(Some((self.random.u32(..30), trouble)));
+                let faults = [Fault::Lost, Fault::Unanswered, Fault::Late];
+                let fault = faults[self.random.usize(..faults.len())];
+                self.place.networks[at].plan_fault(Some((self.random.u32(..30), fault)));
             }
             62 => match self.random.u32(..3) {
                 0 => self.crash(at),
                 1 => drop(self.stop(at)),
                 _ => {
                     self.seen.cuts += 1;
-                    self.place.networks[at].set(Mode::IsCut);
+                    self.place.networks[at].set(Mode::Cut);
                 }
             },
             _ => self.lull(),
@@ -258,7 +292,7 @@ impl World<'_> {
     }
 
     fn lease(&mut self, at: usize) {
-        self.with(at, |process, outside| outside.seen.given_up += u64::from(process.lease()));
+        self.with(at, |process, environment| environment.seen.given_up += u64::from(process.lease()));
     }
 
     /// Books a grant, or tries the last one again, whose outcome is not known.
@@ -288,7 +322,7 @@ impl World<'_> {
         let (network, process) = (&self.place.networks[at], self.gateways[at].process.take());
         let Some(process) = process else { return };
         let before = network.mode();
-        network.set(Mode::IsCut);
+        network.set(Mode::Cut);
         process.crash();
         self.seen.crashes += 1;
         network.set(before);
@@ -297,7 +331,7 @@ impl World<'_> {
     /// Stops a gateway. If that fails, it counts as a crash.
     fn stop(&mut self, at: usize) -> Result<()> {
         let Some(process) = self.gateways[at].process.take() else { return Ok(()) };
-        let mut outside = Outside {
+        let mut environment = Environment {
             random: &mut self.random,
             accounts: &self.accounts,
             keys: &self.keys,
@@ -305,15 +339,15 @@ impl World<'_> {
             ids: &mut self.ids,
             seen: self.seen,
         };
-        process.stop(&mut outside)
+        process.stop(&mut environment)
     }
 
     /// All gateways come back and stop cleanly. Then nothing is leased, and the ledger has what clients were told.
     fn end(&mut self) {
         for network in &self.place.networks {
-            self.seen.troubles += network.take_troubles();
-            network.expect(None);
-            network.set(Mode::Carries);
+            self.seen.faults += network.take_faults();
+            network.plan_fault(None);
+            network.set(Mode::Up);
         }
         for at in 0..NAMES.len() {
             let mut tries = 0;

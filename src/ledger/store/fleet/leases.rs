@@ -124,6 +124,18 @@ pub enum Changes {
     Lost(u64),
 }
 
+/// A hint that another gateway did something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hint {
+    /// Something was changed.
+    Changed,
+    /// Another gateway needs credits of these.
+    Called(Vec<LeaseOf>),
+}
+
+/// Receives hints, on any thread.
+pub type OnHint = Box<dyn Fn(Hint) + Send + Sync>;
+
 /// Opens the ledger as another gateway.
 pub type OpenAs = Box<dyn Fn(&str) -> Result<Storage> + Send>;
 
@@ -147,9 +159,8 @@ pub trait Leases: Send {
     fn claim(&mut self, wanted: &[RepeatRow], now: WallTime) -> Result<Vec<Option<RepeatRow>>>;
     /// Gives up claims of requests that no journal has.
     fn give_up_claims(&mut self, claims: &[(KeyHash, RequestId)]) -> Result<()>;
-    /// Has a function called when something was changed, or other gateways need what this one has leased. Not each time: that is
-    /// read now and then besides.
-    fn pass_hints_to(&mut self, hinted: Box<dyn Fn() + Send + Sync>);
+    /// Sets a function to be called at hints of other gateways. Hints may be lost, so changes and calls must be read regularly, too.
+    fn on_hint(&mut self, hinted: OnHint);
     /// The version of the last change.
     fn version(&mut self) -> Result<u64>;
     /// The changes after a version.

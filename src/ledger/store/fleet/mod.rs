@@ -4,6 +4,6 @@ mod leases;
 mod nodes;
 
 pub use leases::{
-    Beat, Change, ChangedWhat, Changes, Elsewhere, LeaseOf, LeaseWanted, Leased, Leases, OpenAs,
+    Beat, Change, ChangedWhat, Changes, Elsewhere, Hint, LeaseOf, LeaseWanted, Leased, Leases, OnHint, OpenAs,
 };
 pub use nodes::NodeRow;
