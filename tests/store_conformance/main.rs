@@ -18,6 +18,7 @@ mod driver;
 #[path = "../engines/postgres.rs"]
 mod engine;
 mod engines;
+mod fleet;
 mod folds;
 mod migration;
 mod orders;
