@@ -177,6 +177,9 @@ impl Bench<'_> {
                 by_function(&file.path(), &mut functions)?;
             }
         }
+        if entrant.kind == Kind::Tollgate && workers == 0 {
+            return Err(format!("no thread runs {WORKER}").into());
+        }
         Ok(Counted { threads, workers, commits, functions })
     }
 }
