@@ -151,6 +151,12 @@ impl<'ast> Visit<'ast> for Module {
         }
         self.items.extend(name.map(ToString::to_string));
         match item {
+            // A part of the tests.
+            syn::Item::Mod(module)
+                if module.attrs.iter().any(|attribute| attribute.path().is_ident("path")) =>
+            {
+                self.items.insert(module.ident.to_string());
+            }
             syn::Item::Mod(module) if module.content.is_none() => {
                 self.children.insert(module.ident.to_string());
             }

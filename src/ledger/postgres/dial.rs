@@ -11,7 +11,8 @@ use tokio_postgres::{AsyncMessage, Client, Config, NoTls, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::fence::Fence;
-use super::{Server, nodes};
+use super::nodes;
+use super::server::Server;
 use crate::ledger::sql::db::{Connection, Network, Seat, postgres_failed};
 #[cfg(test)]
 use crate::ledger::sql::leases::CHANGED;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use super::dial::{Hints, connect_for_leases, write_call};
 use super::fence::Fence;
 use super::nodes;
-use super::{JournalAt, Server};
+use super::server::{JournalAt, Server};
 use crate::ledger::sql::db::{Connection, Row, Seat, Transaction, params, wrong};
 use crate::ledger::sql::leases::{CHANNEL, NOW};
 use crate::ledger::sql::rows::{credits, to_key_id};

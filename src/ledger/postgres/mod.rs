@@ -8,14 +8,12 @@ mod fence;
 mod journal;
 mod leases;
 mod nodes;
+mod server;
 #[cfg(test)]
 mod simulation;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-
-use rustls::ClientConfig;
-use tokio_postgres::Config;
 
 use super::sql::db::{Connection, Connections, Seat, params};
 use super::sql::{SqlBooks, Upkeep};
@@ -26,6 +24,7 @@ use dial::{MAX_STATEMENT, Role, connect, network};
 use fence::Fence;
 use journal::{LocalJournal, SharedJournal};
 use leases::SqlLeases;
+pub use server::{JournalAt, Server};
 
 /// Changes the tables to a version.
 struct Migration {
@@ -44,32 +43,6 @@ const MIGRATIONS: [Migration; 4] = [
 /// Tables of gateways.
 const OF_NODES: [&str; 9] =
     ["nodes", "beats", "batches", "leases", "spends", "calls", "changes", "open_jobs", "claims"];
-/// Where a database is, and how it is connected to.
-#[derive(Clone)]
-pub struct Server {
-    /// Host, database, user and password.
-    pub config: Config,
-    /// The TLS configuration; `None` for connections without TLS.
-    pub tls: Option<Arc<ClientConfig>>,
-    /// The name of the gateway among those of a fleet; `None` if it is the only one.
-    pub node: Option<String>,
-}
-
-impl std::fmt::Debug for Server {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Server").finish_non_exhaustive() // it has a password
-    }
-}
-
-/// Where the journal of a ledger in a database is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum JournalAt {
-    /// In two files of this machine: `PATH.journal-0` and `-1`.
-    Local(PathBuf),
-    /// In the database.
-    Shared,
-}
-
 /// Opens or creates a ledger in a database, and migrates its tables to this version.
 ///
 /// # Errors
