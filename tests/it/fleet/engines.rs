@@ -1,4 +1,4 @@
-//! Promises 1 to 6 over a fleet whose gateways, database and store of limits are lost in any order: killed, paused, or cut off.
+//! Promises 1 to 7 over a fleet whose gateways, database and store of limits are lost in any order: killed, paused, or cut off.
 
 use std::net::SocketAddr;
 use std::sync::Mutex;
@@ -196,6 +196,14 @@ fn until_served(served: &[Served]) -> Duration {
     start.elapsed()
 }
 
+/// Promise 7: no log has a key, or a part of a body.
+fn judge_logs(gateways: &[Gateway]) {
+    let lines = gateways.iter().flat_map(Gateway::lines);
+    let told =
+        lines.filter(|line| ["good-key", "the response to"].iter().any(|secret| line.contains(secret)));
+    assert_eq!(told.count(), 0);
+}
+
 /// Loses something under load. Returns how long it took until all gateways served again.
 fn lose_under_load(
     place: &mut Place,
@@ -250,6 +258,7 @@ fn whatever_is_lost_in_any_order_nothing_is_lost_or_doubled() {
         let back = lose_under_load(&mut place, (*what, *how, time), &next, &served);
         println!("{what:?} {how:?} for {time:?}: served after {back:?}");
         slowest = slowest.max(back);
+        judge_logs(&place.fleet.gateways);
         place.fleet.restart();
         let after = Books::read(&place.fleet.gateways[0], "acme");
         let mut lines = Vec::new();

@@ -69,14 +69,15 @@ struct Request {
     stage: Stage,
 }
 
-/// What a simulated gateway uses of the simulation.
+/// What simulated gateways share: accounts and keys, chance, and what clients were told.
 pub(super) struct Environment<'a> {
-    pub(super) random: &'a mut Rng,
-    pub(super) accounts: &'a [AccountNum],
-    pub(super) keys: &'a [KeyNum],
+    pub(super) random: Rng,
+    pub(super) accounts: Vec<AccountNum>,
+    pub(super) keys: Vec<KeyNum>,
     /// What each client was told.
-    pub(super) wishes: &'a mut BTreeMap<RequestId, Wish>,
-    pub(super) ids: &'a mut u128,
+    pub(super) wishes: BTreeMap<RequestId, Wish>,
+    /// The last request id.
+    pub(super) ids: u128,
     pub(super) seen: &'a mut Seen,
 }
 
@@ -130,8 +131,8 @@ impl Process {
     }
 
     fn begin(&mut self, environment: &mut Environment<'_>) {
-        *environment.ids += 1;
-        let (random, id) = (&mut *environment.random, RequestId(*environment.ids));
+        environment.ids += 1;
+        let (random, id) = (&mut environment.random, RequestId(environment.ids));
         let hold = random.i64(1..30);
         let charge = if random.bool() { hold } else { random.i64(0..=hold) };
         let wish =

@@ -11,14 +11,14 @@ use tokio_postgres::{Client, NoTls};
 
 use super::engine::Postgres;
 use super::gateway::{Environment, Process};
-use super::judge::{Wish, judge};
+use super::judge::judge;
 use super::network::{Fault, Mode, Network};
 use super::seen::Seen;
 use crate::clock::Clock;
 use crate::ledger::entry::EntryKind;
 use crate::ledger::postgres::{JournalAt, Server};
 use crate::ledger::store::{Booking, NewFileAccount, Registration, Result, no_notes};
-use crate::types::{AccountNum, Credits, KeyId, KeyNum, RequestId, WallTime};
+use crate::types::{Credits, KeyId, WallTime};
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 const ACCOUNTS: usize = 3;
@@ -100,17 +100,12 @@ struct Gateway {
 
 pub(super) struct World<'a> {
     place: &'a Place,
-    random: Rng,
+    environment: Environment<'a>,
     now: i64,
     gateways: [Gateway; NAMES.len()],
-    accounts: Vec<AccountNum>,
-    keys: Vec<KeyNum>,
-    wishes: BTreeMap<RequestId, Wish>,
-    ids: u128,
     granted: [i64; ACCOUNTS],
     /// A grant that may be booked or not.
     uncertain: Option<Booking>,
-    seen: &'a mut Seen,
     _folder: tempfile::TempDir,
 }
 
@@ -169,20 +164,10 @@ impl World<'_> {
             speed: random.u32(950..=1050),
             process: None,
         });
-        World {
-            place,
-            now: START,
-            gateways,
-            accounts: Vec::new(),
-            keys: Vec::new(),
-            wishes: BTreeMap::new(),
-            ids: 0,
-            granted: [random.i64(credits); ACCOUNTS],
-            uncertain: None,
-            seen,
-            random,
-            _folder: folder,
-        }
+        let granted = [random.i64(credits); ACCOUNTS];
+        let (accounts, keys) = (Vec::new(), Vec::new());
+        let environment = Environment { random, accounts, keys, wishes: BTreeMap::new(), ids: 0, seen };
+        World { place, environment, now: START, gateways, granted, uncertain: None, _folder: folder }
     }
 
     fn begin(&mut self) {
@@ -206,8 +191,8 @@ impl World<'_> {
         self.start(0).expect("a sound network");
         let books = &mut self.gateways[0].process.as_mut().expect("a process").books;
         let registered = books.register(&wanted).expect("a sound network");
-        self.accounts = registered.accounts.iter().map(|row| row.num).collect();
-        self.keys = registered.keys.iter().map(|(num, _)| *num).collect();
+        self.environment.accounts = registered.accounts.iter().map(|row| row.num).collect();
+        self.environment.keys = registered.keys.iter().map(|(num, _)| *num).collect();
         for at in 1..NAMES.len() {
             self.start(at).expect("a sound network");
         }
@@ -231,27 +216,20 @@ impl World<'_> {
 
     /// Does something with a gateway, if a process serves as it.
     fn with(&mut self, at: usize, what: impl FnOnce(&mut Process, &mut Environment<'_>)) {
-        let Some(process) = &mut self.gateways[at].process else { return };
-        let mut environment = Environment {
-            random: &mut self.random,
-            accounts: &self.accounts,
-            keys: &self.keys,
-            wishes: &mut self.wishes,
-            ids: &mut self.ids,
-            seen: self.seen,
-        };
-        what(process, &mut environment);
+        if let Some(process) = &mut self.gateways[at].process {
+            what(process, &mut self.environment);
+        }
     }
 
     fn step(&mut self) {
-        let at = self.random.usize(..NAMES.len());
-        if self.gateways[at].process.is_none() && self.random.u32(..8) == 0 {
+        let at = self.environment.random.usize(..NAMES.len());
+        if self.gateways[at].process.is_none() && self.environment.random.u32(..8) == 0 {
             return drop(self.start(at));
         }
-        if self.place.networks[at].mode() == Mode::Cut && self.random.u32(..16) == 0 {
+        if self.place.networks[at].mode() == Mode::Cut && self.environment.random.u32(..16) == 0 {
             return self.place.networks[at].set(Mode::Up);
         }
-        match self.random.u32(..64) {
+        match self.environment.random.u32(..64) {
             0..22 => self.with(at, |process, environment| {
                 (0..environment.random.u32(1..8)).for_each(|_| process.serve(environment));
             }),
@@ -259,21 +237,21 @@ impl World<'_> {
             38..42 => self.with(at, |process, _| process.books.work()),
             42..54 => self.lease(at),
             54..60 => {
-                let most = if self.random.u32(..4) == 0 { 4_000 } else { 300 };
-                let millis = self.random.u32(1..most);
+                let most = if self.environment.random.u32(..4) == 0 { 4_000 } else { 300 };
+                let millis = self.environment.random.u32(1..most);
                 self.advance(millis);
             }
             60 => self.grant(at),
             61 => {
                 let faults = [Fault::Lost, Fault::Unanswered, Fault::Late];
-                let fault = faults[self.random.usize(..faults.len())];
-                self.place.networks[at].plan_fault(Some((self.random.u32(..30), fault)));
+                let fault = faults[self.environment.random.usize(..faults.len())];
+                self.place.networks[at].plan_fault(Some((self.environment.random.u32(..30), fault)));
             }
-            62 => match self.random.u32(..3) {
+            62 => match self.environment.random.u32(..3) {
                 0 => self.crash(at),
                 1 => drop(self.stop(at)),
                 _ => {
-                    self.seen.cuts += 1;
+                    self.environment.seen.cuts += 1;
                     self.place.networks[at].set(Mode::Cut);
                 }
             },
@@ -283,7 +261,7 @@ impl World<'_> {
 
     /// Time passes in which only the threads of the leases work, so that gateways that are gone are given up.
     fn lull(&mut self) {
-        for _ in 0..self.random.u32(2..14) {
+        for _ in 0..self.environment.random.u32(2..14) {
             self.advance(1_000);
             for at in 0..NAMES.len() {
                 self.lease(at);
@@ -297,14 +275,14 @@ impl World<'_> {
 
     /// Books a grant, or tries the last one again, whose outcome is not known.
     fn grant(&mut self, at: usize) {
-        let account = self.random.usize(..ACCOUNTS);
+        let account = self.environment.random.usize(..ACCOUNTS);
         let booking = self.uncertain.take().unwrap_or_else(|| Booking {
             key: None,
             lot: None,
             account: format!("a{account}").parse().expect("an id"),
             kind: EntryKind::Grant,
-            amount: Credits::from_millionths(self.random.i64(1..200)),
-            reference: format!("r{}", self.random.u64(..)),
+            amount: Credits::from_millionths(self.environment.random.i64(1..200)),
+            reference: format!("r{}", self.environment.random.u64(..)),
             actor: "command".to_owned(),
         });
         let Some(process) = &mut self.gateways[at].process else { return self.uncertain = Some(booking) };
@@ -312,7 +290,7 @@ impl World<'_> {
             Ok(_) => {
                 let account: usize = booking.account.as_str()[1..].parse().expect("a number");
                 self.granted[account] += booking.amount.millionths();
-                self.seen.grants += 1;
+                self.environment.seen.grants += 1;
             }
             Err(_) => self.uncertain = Some(booking),
         }
@@ -324,28 +302,20 @@ impl World<'_> {
         let before = network.mode();
         network.set(Mode::Cut);
         process.crash();
-        self.seen.crashes += 1;
+        self.environment.seen.crashes += 1;
         network.set(before);
     }
 
     /// Stops a gateway. If that fails, it counts as a crash.
     fn stop(&mut self, at: usize) -> Result<()> {
         let Some(process) = self.gateways[at].process.take() else { return Ok(()) };
-        let mut environment = Environment {
-            random: &mut self.random,
-            accounts: &self.accounts,
-            keys: &self.keys,
-            wishes: &mut self.wishes,
-            ids: &mut self.ids,
-            seen: self.seen,
-        };
-        process.stop(&mut environment)
+        process.stop(&mut self.environment)
     }
 
     /// All gateways come back and stop cleanly. Then nothing is leased, and the ledger has what clients were told.
     fn end(&mut self) {
         for network in &self.place.networks {
-            self.seen.faults += network.take_faults();
+            self.environment.seen.faults += network.take_faults();
             network.plan_fault(None);
             network.set(Mode::Up);
         }
@@ -374,8 +344,8 @@ impl World<'_> {
         self.start(0).expect("a sound network");
         let books = &mut self.gateways[0].process.as_mut().expect("a process").books;
         let mut reader = books.books().reader().expect("a reader");
-        let doubts = judge(&mut *reader, &self.wishes, &self.granted);
-        self.seen.doubts += doubts as u64;
+        let doubts = judge(&mut *reader, &self.environment.wishes, &self.granted);
+        self.environment.seen.doubts += doubts as u64;
         drop(reader);
         self.stop(0).expect("a sound network");
     }
