@@ -31,7 +31,8 @@ impl Seen {
             ("holds in doubt", doubts),
             ("grants", grants),
         ] {
-            assert!(*count > 0, "too few {what}: {self:?}");
+            let least = if std::ptr::eq(count, given_up) { 1 } else { 10 }; // few are given up in a short run
+            assert!(*count >= least, "too few {what}: {self:?}");
         }
     }
 }
